@@ -1,0 +1,89 @@
+"""Errors that a user can act on, and the exit codes that the commands document."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a command's exit status says."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    MISSING = 3
+    INTEGRITY = 4
+    MEMORY = 5
+    PARTLY = 6
+    DIVERGED = 7
+    INTERRUPTED = 130
+
+
+class InrflowError(Exception):
+    """Something that the user can mend; printed as one sentence and a hint, without a traceback.
+
+    The message says what is wrong and what was got, the hint what is allowed or what to do. Neither ends with a
+    full stop where it is a single sentence.
+    """
+
+    code = Exit.USAGE
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self):
+        """Errors cross process borders with their hint."""
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+class UsageError(InrflowError):
+    """A setting, a name or an argument that cannot be honoured (exit code 2)."""
+
+    code = Exit.USAGE
+
+
+class MissingError(InrflowError):
+    """Data, weights or a run that is not there (exit code 3)."""
+
+    code = Exit.MISSING
+
+
+class IntegrityError(InrflowError):
+    """A file that is not what its digest, schema or header says (exit code 4)."""
+
+    code = Exit.INTEGRITY
+
+
+class OutOfMemory(InrflowError):
+    """Not enough memory or disk for what was asked (exit code 5)."""
+
+    code = Exit.MEMORY
+
+
+class Diverged(InrflowError):
+    """Training left the finite numbers too often (exit code 7)."""
+
+    code = Exit.DIVERGED
+
+
+class Interrupted(InrflowError):
+    """Ctrl-C or SIGTERM, after the state was saved (exit code 130)."""
+
+    code = Exit.INTERRUPTED
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """A hint for a name that does not exist: the nearest allowed one, else all of them."""
+    choices = sorted(allowed)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return "allowed: " + ", ".join(f"`{choice}`" for choice in choices)
+
+
+def _rebuild(kind: type[InrflowError], message: str, hint: str | None) -> InrflowError:
+    return kind(message, hint=hint)

@@ -1,0 +1,45 @@
+"""Fields: what `draw` and `encode` return, a batch of functions that can be asked anywhere.
+
+A field is lazy: nothing is computed before the first query. A `query` call draws the context once for all the
+queries of that call. `record` draws it now and keeps what later queries need, which then replay it: a field asked
+while it is drawn and a recorded one give the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from inrflow_core.sets import Queries
+
+CHUNK = 4096
+"""Queries that are answered at once by default: 1.7 times as fast as 65,536 on a CPU, and bounds the memory."""
+
+Progress = Callable[[int, int], None]
+"""Called with the units of work done and their total."""
+
+
+class Field(Protocol):
+    """B functions, asked together."""
+
+    seeds: Int64[Tensor, " B"]
+
+    def query(self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None) -> Float[Tensor, "B M C"]:
+        """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query."""
+        ...
+
+    def record(self, progress: Progress | None = None) -> Field:
+        """The same functions with everything kept that later queries need."""
+        ...
+
+    def size(self) -> int:
+        """Bytes that `save` writes."""
+        ...
+
+    def save(self, path: Path, *, half: bool = False) -> None:
+        """Write a recorded field as safetensors, fp16 if `half`: it is asked later without encoder or trunk."""
+        ...

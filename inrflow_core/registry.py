@@ -1,0 +1,28 @@
+"""Find a part by name: a part is a file, and the file's name is its registration."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from inrflow_core.errors import UsageError, did_you_mean
+
+HERE = Path(__file__).parent
+
+
+def names(kind: str) -> list[str]:
+    """Names of all parts of a kind (`samplers`, `datasets`, ...), as a user writes them: with hyphens."""
+    return sorted(path.stem.replace("_", "-") for path in (HERE / kind).glob("*.py") if not path.stem.startswith("_"))
+
+
+def find(kind: str, name: str) -> ModuleType:
+    """Import the one file that holds the part `name` of `kind`; hyphens and underscores are the same.
+
+    Raises:
+        UsageError: there is no such part; the hint names the nearest.
+    """
+    stem = name.replace("-", "_")
+    if stem.startswith("_") or not stem.isidentifier() or not (HERE / kind / f"{stem}.py").is_file():
+        raise UsageError(f"no part of `{kind}` is called `{name}`", hint=did_you_mean(name, names(kind)))
+    return importlib.import_module(f"inrflow_core.{kind}.{stem}")

@@ -1,0 +1,88 @@
+"""The one kind of data that methods see: sets of coordinate-value pairs, and the queries that ask for them.
+
+The shape legend of the whole project:
+
+    B  sets in a batch      D  numbers in a coordinate (2 image, 3 space or space-time)
+    N  pairs in a set       C  numbers in a value (3 RGB or xyz, 1 occupancy)
+    M  query pairs          L  latent tokens          W  width of a token
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Condition = Mapping[str, Tensor]
+"""What a sample is drawn under: a name to a tensor whose first axis is B; `label` is Int64[B], -1 for none."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Where a function is asked.
+
+    A query has two faces. Its coordinate is what the network sees, in [-1, 1]; it is None where the value is its own
+    coordinate (points that move). Its place is what the noise is keyed by: an id for points, or a position on the
+    lattice of the training grid, whose pixels sit at the integers 0 ... R - 1.
+    """
+
+    coordinates: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None
+    places: Int64[Tensor, " N"] | Float[Tensor, "N D"]
+
+    def __len__(self) -> int:
+        return self.places.shape[0]
+
+    def __getitem__(self, part: slice) -> Queries:
+        """A run of these queries, in order; no copy."""
+        coordinates = self.coordinates
+        return Queries(None if coordinates is None else coordinates[..., part, :], self.places[part])
+
+    def to(self, device: torch.device | str) -> Queries:
+        """The same queries on another device."""
+        coordinates = None if self.coordinates is None else self.coordinates.to(device, non_blocking=True)
+        return Queries(coordinates, self.places.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class CoordValueSet:
+    """A batch of sets: the values of B functions at the same or their own N queries.
+
+    `values` are in the network's scale (the domain's `value_scale` is applied). `seeds` key everything random about
+    each set: its time, noise, dropped condition and query subset in training, its noise in generation. `mask` is True
+    at real pairs, None where all are real.
+    """
+
+    queries: Queries
+    values: Float[Tensor, "B N C"]
+    seeds: Int64[Tensor, " B"]
+    condition: Condition = field(default_factory=dict)
+    mask: Bool[Tensor, "B N"] | None = None
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def __getitem__(self, part: slice) -> CoordValueSet:
+        """A run of these sets, in order."""
+        queries = self.queries
+        if queries.coordinates is not None and queries.coordinates.ndim == 3:
+            queries = replace(queries, coordinates=queries.coordinates[part])
+        return CoordValueSet(
+            queries,
+            self.values[part],
+            self.seeds[part],
+            {name: value[part] for name, value in self.condition.items()},
+            None if self.mask is None else self.mask[part],
+        )
+
+    def to(self, device: torch.device | str) -> CoordValueSet:
+        """The same sets on another device."""
+        return CoordValueSet(
+            self.queries.to(device),
+            self.values.to(device, non_blocking=True),
+            self.seeds.to(device, non_blocking=True),
+            {name: value.to(device, non_blocking=True) for name, value in self.condition.items()},
+            None if self.mask is None else self.mask.to(device, non_blocking=True),
+        )
