@@ -20,9 +20,10 @@ import tomli
 from inrflow_core import registry
 from inrflow_core.errors import MissingError, UsageError, did_you_mean
 
-NAMED = {"domain": "domains", "method": "methods", "network": "networks", "sampler": "samplers"}
+NAMED = {"domain": "domains", "method": "methods", "network": "networks", "condition": "conditioners", "sampler": "samplers"}
+OPTIONAL = {"condition"}
 FIXED = {"data": ("training", "loader"), "training": ("training", "settings")}
-"""Tables that choose a part by its `name`, and tables whose part is always the same."""
+"""Tables that choose a part by its `name` (the optional ones may be left out), and tables with one part each."""
 
 
 class Settings(Protocol):
@@ -51,6 +52,7 @@ class Preset:
     domain: Part
     method: Part
     network: Part
+    condition: Part | None
     sampler: Part
     training: Part
 
@@ -58,7 +60,9 @@ class Preset:
         """Every setting, defaults included, as plain tables; `resolve` of it gives this preset back."""
         tables: dict[str, dict[str, Any]] = {}
         for name in (*NAMED, *FIXED):
-            part: Part = getattr(self, name)
+            part: Part | None = getattr(self, name)
+            if part is None:
+                continue
             named = {} if part.name is None else {"name": part.name}
             tables[name] = named | {k: v for k, v in dataclasses.asdict(part.config).items() if v is not None}
         return tables
@@ -129,8 +133,11 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
     for table in tables:
         if table not in allowed:
             raise UsageError(f"a preset has no table [{table}]", hint=did_you_mean(table, allowed))
-    parts: dict[str, Part] = {}
+    parts: dict[str, Part | None] = {}
     for table, kind in NAMED.items():
+        if table in OPTIONAL and table not in tables:
+            parts[table] = None
+            continue
         values = _table(tables, table)
         part = values.pop("name", None)
         if not isinstance(part, str):

@@ -21,6 +21,22 @@ Condition = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
+class SetShape:
+    """What a network must know of the sets of a domain to be built; the domain itself stays unknown to it.
+
+    `grid` is the training grid's size along each axis (row, column), None for scattered pairs; `num_pairs` is N of a
+    training set. `is_moving` says that the value is its own coordinate: `coordinate_size` is then `value_size`, and
+    the network reads the coordinate from the noisy value.
+    """
+
+    coordinate_size: int
+    value_size: int
+    num_pairs: int
+    grid: tuple[int, ...] | None = None
+    is_moving: bool = False
+
+
+@dataclass(frozen=True)
 class Queries:
     """Where a function is asked.
 

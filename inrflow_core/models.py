@@ -1,0 +1,111 @@
+"""A model: a domain and a method built from one preset, and the one file that holds its weights.
+
+Weights travel as safetensors whose metadata carries the whole preset, so that a file alone is enough to sample from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inrflow_core import presets, registry
+from inrflow_core.errors import IntegrityError, MissingError
+from inrflow_core.presets import Preset
+
+FORMAT = "inrflow-weights-1"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What training trains and generation draws from.
+
+    `info` is what the weights file says of itself beside the preset: step, decay, version, class names.
+    """
+
+    preset: Preset
+    domain: Any
+    method: Any
+    info: Mapping[str, Any]
+
+
+def build(preset: Preset) -> Model:
+    """A fresh model of a preset, with its initial weights."""
+    domain = registry.find("domains", preset.domain.name).Domain(preset.domain.config)
+    method = registry.find("methods", preset.method.name).build(preset, domain.shape)
+    return Model(preset, domain, method, {})
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], preset: Preset, info: Mapping[str, Any]) -> None:
+    """Write weights beside `path` and rename: the file is whole or absent."""
+    metadata = {
+        "format": FORMAT,
+        "preset_name": preset.name,
+        "preset": presets.to_toml(preset.table()),
+        "info": json.dumps(dict(info), sort_keys=True),
+    }
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, beside, metadata=metadata)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> Model:
+    """The model whose weights `path` holds, ready to draw.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is no weights file of inrflow, is truncated, or holds another network than its preset.
+    """
+    preset, info = read_header(path)
+    model = build(preset)
+    _fill(model.method, path)
+    model.method.to(device).eval().requires_grad_(False)
+    return Model(preset, model.domain, model.method, info)
+
+
+def read_header(path: Path) -> tuple[Preset, dict[str, Any]]:
+    """The preset and the info inside a weights file, without its tensors."""
+    if not path.is_file():
+        raise MissingError(f"the weights file `{path}` does not exist", hint="name a .safetensors file or a run folder")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise IntegrityError(f"`{path}` is not a whole safetensors file: {error}", hint="copy or export it again") from error
+    if metadata.get("format") != FORMAT:
+        raise IntegrityError(
+            f"`{path}` holds no weights of inrflow (its format is {metadata.get('format')!r}, not `{FORMAT}`)",
+            hint="`inrflow export RUN weights.safetensors` writes such a file",
+        )
+    tables = presets.tomli.loads(metadata["preset"])
+    return presets.resolve(metadata["preset_name"], tables), json.loads(metadata["info"])
+
+
+def _fill(method: torch.nn.Module, path: Path) -> None:
+    own = method.state_dict()
+    with safetensors.safe_open(path, framework="pt") as file:
+        stored = set(file.keys())
+        for name in sorted(stored ^ set(own)):
+            side = "lacks" if name in own else "has"
+            raise IntegrityError(f"`{path}` {side} the tensor `{name}`: its weights are of another network", hint="export it again")
+        for name, tensor in own.items():
+            value = file.get_tensor(name)
+            if value.shape != tensor.shape:
+                raise IntegrityError(
+                    f"`{path}` has `{name}` as {tuple(value.shape)}, the preset's network as {tuple(tensor.shape)}",
+                    hint="export it again",
+                )
+            tensor.copy_(value)
