@@ -1,0 +1,208 @@
+"""From a run to samples: the model, its fields, and what they answer at the places asked for.
+
+    model = load("runs/digits-demo")
+    field = draw(model, seeds=[0, 1, 2], labels=[3, 4, 5], how=drawing(model, guidance=2.0))
+    images = query(model, field, size=(96, 96))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrflow_core import models, noise, registry, runs
+from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.fields import CHUNK, Field, Progress
+from inrflow_core.models import Model
+from inrflow_core.presets import settings
+
+Size = tuple[int, int] | int | None
+Window = tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which samples are wanted, and where they are asked.
+
+    `labels` holds one class per seed, -1 for none, and is None for a model without classes. `size` is rows and
+    columns or a number of points, None for the training's. `chunk` bounds the pairs answered at once, `batch` is the
+    number of samples drawn together; neither changes a sample.
+    """
+
+    seeds: Sequence[int]
+    labels: Sequence[int] | None = None
+    size: Size = None
+    window: Window = None
+    chunk: int = CHUNK
+    batch: int | None = None
+
+
+def load(source: str | Path, *, ema: float | None = None, step: int | None = None, device: str = "cpu") -> Model:
+    """The model of a run folder, a checkpoint folder or a .safetensors file, ready to draw.
+
+    Raises:
+        MissingError, IntegrityError: see `runs.weights_file` and `models.load`.
+    """
+    return models.load(runs.weights_file(Path(source), ema=ema, step=step), device)
+
+
+def drawing(
+    model: Model,
+    *,
+    sampler: str | None = None,
+    steps: int | None = None,
+    guide: Model | None = None,
+    precision: str = "fp32",
+    **method_settings: Any,
+) -> Any:
+    """How to draw: the preset's sampler and guidance, with what is given in their place.
+
+    Args:
+        sampler: another solver's name; its settings are then its defaults.
+        steps: solver steps, for solvers that take a number of steps.
+        guide: a second model to guide with (autoguidance).
+        method_settings: `guidance`, `guidance_interval`, `noise`; None keeps the preset's.
+
+    Raises:
+        UsageError: an unknown sampler, or a setting that it does not have.
+    """
+    part = model.preset.sampler
+    config = part.config
+    name = part.name or ""
+    if sampler is not None and sampler.replace("-", "_") != name.replace("-", "_"):
+        name, config = sampler, settings(registry.find("samplers", sampler).Config, {}, "sampler")
+    if steps is not None:
+        if not hasattr(config, "steps"):
+            raise UsageError(f"the sampler `{name}` chooses its own steps", hint="leave `--steps` out, or choose `--sampler euler`")
+        config = settings(type(config), {**vars(config), "steps": steps}, "sampler")
+    given = {key: value for key, value in method_settings.items() if value is not None}
+    method = registry.find("methods", model.preset.method.name or "")
+    wanted = settings(method.Config, {**vars(model.method.config), **given}, "method")
+    if guide is not None:
+        _check_guide(model, guide)
+    return method.Drawing(
+        sampler=registry.find("samplers", name),
+        config=config,
+        guidance=wanted.guidance,
+        interval=wanted.guidance_interval,
+        noise=wanted.noise,
+        guide=None if guide is None else guide.method,
+        precision=precision,
+    )
+
+
+def choose_labels(model: Model, seeds: Sequence[int], wanted: str | None = None) -> list[int] | None:
+    """One class per seed, or None for a model without classes.
+
+    `wanted` is a class's number or name, several with commas, `all`, or `none`; a seed takes class number `seed`
+    modulo their count. Without it each seed has its own random class, so that many samples spread over all of them.
+
+    Raises:
+        UsageError: the model has no such class.
+    """
+    if model.preset.condition is None:
+        if wanted not in (None, "none"):
+            raise UsageError(f"`--label {wanted}`: the model `{model.preset.name}` was trained without classes", hint="leave `--label` out")
+        return None
+    count = model.preset.condition.config.classes
+    if wanted is None:
+        u = noise.uniform(torch.tensor(list(seeds), dtype=torch.int64), purpose="label")[:, 0]
+        return (u * count).long().tolist()
+    if wanted == "none":
+        return [-1] * len(seeds)
+    names = list(model.info.get("classes") or [])
+    chosen = list(range(count)) if wanted == "all" else [_label(text.strip(), names, count) for text in wanted.split(",")]
+    return [chosen[seed % len(chosen)] for seed in seeds]
+
+
+def draw(model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None, how: Any = None) -> Field:
+    """New functions, one per seed: sample i depends on its seed and label alone."""
+    device = next(model.method.parameters()).device
+    condition = {} if labels is None else {"label": torch.tensor(list(labels), dtype=torch.int64, device=device)}
+    keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
+    return model.method.draw(model.domain.queries().to(device), keys, condition, how or drawing(model))
+
+
+def query(
+    model: Model,
+    field: Field,
+    size: Size = None,
+    window: Window = None,
+    *,
+    chunk: int = CHUNK,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """What the functions are at a resolution (rows, columns) or a number of points, as the domain's own values.
+
+    Images come as uint8 (B H W C), clouds as float32 (B N C).
+    """
+    queries = model.domain.queries(size, window).to(field.seeds.device)
+    values = field.query(queries, chunk=chunk, progress=progress)
+    return model.domain.from_values(values, size)
+
+
+def samples(
+    model: Model, request: Request, how: Any = None, progress: Progress | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """The samples of a request, some at a time: which of its seeds they are, and their values.
+
+    `progress` counts solver steps over all batches.
+    """
+    total = len(request.seeds)
+    batch = request.batch or default_batch(model, request)
+    for start in range(0, total, batch):
+        part = slice(start, min(start + batch, total))
+        labels = None if request.labels is None else request.labels[part]
+        field = draw(model, request.seeds[part], labels, how)
+        report = None if progress is None else _scaled(progress, start // batch, -(-total // batch))
+        yield part, query(model, field, request.size, request.window, chunk=request.chunk, progress=report)
+
+
+def default_batch(model: Model, request: Request) -> int:
+    """Samples drawn together: as many as keep a batch's pairs near four chunks."""
+    pairs = max(model.domain.shape.num_pairs, len(model.domain.queries(request.size, request.window)))
+    return max(1, min(len(request.seeds), 4 * request.chunk // pairs))
+
+
+def preview(model: Model, num: int = 16, chunk: int = CHUNK) -> Any:
+    """A picture (PIL) of the samples of seeds 0 ... num - 1, for looking at a model while it trains."""
+    seeds = range(num)
+    request = Request(seeds, choose_labels(model, seeds), chunk=chunk)
+    arrays = np.concatenate([values for _, values in samples(model, request)])
+    return registry.find("exporters", "png").picture(arrays, model.domain.NAME)
+
+
+def _label(text: str, names: list[str], count: int) -> int:
+    if text in names:
+        return names.index(text)
+    if text.isdigit():
+        if int(text) < count:
+            return int(text)
+        raise UsageError(f"`--label {text}`: the model has {count} classes", hint=f"give a number from 0 to {count - 1}")
+    hint = did_you_mean(text, names) if names else f"give a number from 0 to {count - 1}"
+    raise UsageError(f"`--label {text}`: the model has no class of that name", hint=hint)
+
+
+def _check_guide(model: Model, guide: Model) -> None:
+    for table in ("domain", "condition"):
+        if getattr(model.preset, table) != getattr(guide.preset, table):
+            raise UsageError(
+                f"the guide `{guide.preset.name}` has another [{table}] than the model `{model.preset.name}`",
+                hint="autoguidance needs two runs on the same data",
+            )
+    if model.domain.shape != guide.domain.shape or model.method.config.path != guide.method.config.path:
+        raise UsageError("the guide sees other sets or another path than the model", hint="guide with a smaller or earlier run of the same data")
+
+
+def _scaled(progress: Progress, index: int, count: int) -> Progress:
+    return lambda done, total: progress(index * total + done, count * total)
+
+
+def with_chunk(request: Request, chunk: int) -> Request:
+    """The same request, answered in other pieces."""
+    return replace(request, chunk=chunk)

@@ -1,0 +1,432 @@
+"""Flow matching on coordinate-value sets: INRFlow and its earlier version, ASFT.
+
+Source: INRFlow, arXiv:2412.03791, sections 3.2 to 3.4 and appendix H. Its times are kept: t = 0 is data, t = 1 is
+noise, and the velocity is dy/dt. The network reads the whole noisy set (the context) into latents and answers each
+query from the latents alone (equation 4): queries never see each other and never change the latents, so that a drawn
+sample is a function, which this file calls a `FlowField`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor, nn
+
+from inrflow_core import guidance, noise, paths, registry, solve
+from inrflow_core.fields import CHUNK, Progress
+from inrflow_core.presets import Part, Preset
+from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
+
+STAGES = ("train",)
+
+
+@dataclass(frozen=True)
+class Config:
+    """How flow matching learns and draws."""
+
+    path: Literal["linear", "trigonometric"] = "linear"
+    """From data to noise; the papers' is linear."""
+    time: Literal["uniform", "logit-normal"] = "uniform"
+    """Density of t in training; the paper's is uniform, its authors' release draws logit-normal."""
+    time_mean: float = 0.0
+    """Mean of logit(t), for `logit-normal`."""
+    time_deviation: float = 1.0
+    """Standard deviation of logit(t), for `logit-normal`."""
+    time_shift: float = 1.0
+    """t becomes shift t / (1 + (shift - 1) t): above 1 moves times towards noise."""
+    num_queries: int | None = None
+    """Pairs decoded per set in training, drawn at random for each set; None decodes all."""
+    query_positions: Literal["training", "anywhere"] = "training"
+    """`anywhere` also trains between the pixels of a grid, with interpolated values (not in the papers)."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance in sampling; 1 is none."""
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)
+    """Times between which guidance acts."""
+    noise: Literal["linear", "cubic", "independent"] = "linear"
+    """How the noise goes on between the training pixels; the papers' is independent at each position."""
+
+    def __post_init__(self) -> None:
+        if self.num_queries is not None and self.num_queries < 1:
+            raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
+        if self.time_deviation <= 0 or self.time_shift <= 0:
+            raise ValueError("`time_deviation` and `time_shift` must be above 0")
+        low, high = self.guidance_interval if len(self.guidance_interval) == 2 else (1.0, 0.0)
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(f"`guidance_interval` is {list(self.guidance_interval)}: two times, as in [0.0, 1.0]")
+        if self.guidance < 0:
+            raise ValueError(f"`guidance` is {self.guidance}: 0 or more, 1 is none")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a sample is drawn: the solver with its settings, and guidance.
+
+    With a `guide`, the second velocity is that model's under the same condition (autoguidance, Karras et al. 2024,
+    arXiv:2406.02507); without, it is this model's without condition (classifier-free guidance).
+    """
+
+    sampler: ModuleType
+    config: Any
+    guidance: float = 1.0
+    interval: tuple[float, ...] = (0.0, 1.0)
+    noise: str = "linear"
+    guide: Flow | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+def build(preset: Preset, shape: SetShape) -> Flow:
+    """A flow model with the network and the condition that the preset names."""
+    network = registry.find("networks", preset.network.name).build(preset.network.config, shape)
+    return Flow(preset.method.config, network, _conditioner(preset.condition, network.vector_width), shape)
+
+
+class Flow(nn.Module):
+    """The loss that trains the network, and the fields that it draws."""
+
+    def __init__(self, config: Config, network: nn.Module, conditioner: nn.Module | None, shape: SetShape) -> None:
+        super().__init__()
+        self.config = config
+        self.shape = shape
+        self.network = network
+        self.conditioner = conditioner
+        self.path = paths.PATHS[config.path]
+
+    def forward(self, sets: CoordValueSet, stage: str = "train") -> Float[Tensor, " B"]:
+        """The loss; engines that wrap a module call it this way."""
+        return self.loss(sets, stage)
+
+    def loss(self, sets: CoordValueSet, stage: str = "train") -> Float[Tensor, " B"]:
+        """Mean squared error of the velocity over the queries of each set (INRFlow, equation 4).
+
+        Context and queries share one noise. Everything random is keyed by `sets.seeds`.
+        """
+        assert stage in STAGES
+        t = self.draw_times(sets.seeds).to(sets.values.dtype)
+        eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=sets.values.shape[-1])
+        y_t, velocity = paths.interpolate(self.path, sets.values, eps, t)
+        queries, y_query, target = self._choose_queries(sets, y_t, velocity, t)
+        vector = self.condition_vector(sets.condition, dropped=self._dropped(sets.seeds))
+        answer = self.network(sets.queries, y_t, t, vector, queries, y_query, mask=sets.mask)
+        error = (answer.float() - target.float()).square().mean(-1)
+        if sets.mask is None:
+            return error.mean(-1)
+        return (error * sets.mask).sum(-1) / sets.mask.sum(-1)
+
+    def draw_times(self, seeds: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
+        """One time in (0, 1) per set, by the density of the settings."""
+        u = noise.uniform(seeds, purpose="time")[:, 0]
+        c = self.config
+        return paths.draw_times(c.time, u, mean=c.time_mean, deviation=c.time_deviation, shift=c.time_shift)
+
+    def condition_vector(
+        self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B W"] | None:
+        """What the condition adds to the time embedding; None for a model without condition."""
+        if self.conditioner is None:
+            return None
+        return self.conditioner(condition["label"], dropped)
+
+    def draw(
+        self, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing
+    ) -> FlowField:
+        """New functions, one per seed. `context` is the training grid, or the training number of points."""
+        return FlowField(self, context, seeds, condition, drawing)
+
+    def encode(self, sets: CoordValueSet, drawing: Drawing, progress: Progress | None = None) -> FlowField:
+        """The functions behind given sets: their noise is found by solving the ODE from data to noise.
+
+        Inside the training grid (or among the given points) that noise replaces the keyed one, which goes on outside.
+        """
+        field = FlowField(self, sets.queries, sets.seeds, sets.condition, drawing)
+        field.start = field.to_noise(sets.values)
+        return field.record(progress)
+
+    def flops(self, num_queries: int | None = None) -> dict[str, float]:
+        """Floating-point operations of one evaluation for one set, by part; training needs three times as many."""
+        asked = num_queries or self.config.num_queries or self.shape.num_pairs
+        return self.network.flops(min(asked, self.shape.num_pairs) if num_queries is None else asked)
+
+    def _dropped(self, seeds: Int64[Tensor, " B"]) -> Bool[Tensor, " B"] | None:
+        if self.conditioner is None or not self.training:
+            return None
+        return noise.uniform(seeds, purpose="drop")[:, 0] < self.conditioner.dropout
+
+    def _choose_queries(
+        self, sets: CoordValueSet, y_t: Float[Tensor, "B N C"], velocity: Float[Tensor, "B N C"], t: Float[Tensor, " B"]
+    ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """The pairs to decode, and their noisy values and velocities: a random subset for each set."""
+        count = self.config.num_queries or len(sets.queries)
+        if self.config.query_positions == "anywhere" and self.shape.grid is not None:
+            return self._queries_anywhere(sets, count, t)
+        if count >= len(sets.queries) or sets.mask is not None:
+            return sets.queries, y_t, velocity
+        chosen = noise.subset(sets.seeds, len(sets.queries), count, purpose="subset")
+        coordinates = sets.queries.coordinates
+        if coordinates is not None:
+            coordinates = coordinates[chosen] if coordinates.ndim == 2 else _take(coordinates, chosen)
+        return Queries(coordinates, sets.queries.places[:count]), _take(y_t, chosen), _take(velocity, chosen)
+
+    def _queries_anywhere(
+        self, sets: CoordValueSet, count: int, t: Float[Tensor, " B"]
+    ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """Queries at random positions of the grid's square; data interpolated linearly, noise by the field's kernel."""
+        grid = self.shape.grid
+        assert grid is not None
+        size = torch.tensor(grid, device=t.device, dtype=torch.float64)
+        u = noise.uniform(sets.seeds, purpose="subset", count=count * len(grid)).unflatten(1, (count, len(grid)))
+        places = u * (size - 1)
+        eps = torch.cat(
+            [
+                noise.normal(sets.seeds[i : i + 1], places[i], purpose="noise", channels=sets.values.shape[-1], kernel=self.config.noise)
+                for i in range(len(sets))
+            ]
+        )
+        data = interpolate_grid(sets.values.unflatten(1, grid), places)
+        y_query, velocity = paths.interpolate(self.path, data, eps, t)
+        coordinates = ((2 * places + 1) / size - 1).to(sets.values.dtype)
+        return Queries(coordinates, places[0]), y_query, velocity
+
+
+@dataclass
+class Evaluation:
+    """What one velocity call of the context leaves for its queries: a time, and each guidance half's decoder memory."""
+
+    t: Float64[Tensor, " B"]
+    latents: list[Any]
+    memories: list[Any]
+
+
+class FlowField:
+    """Functions that a flow model draws: noise carried to data along the latents of the context's own way.
+
+    In every solver step the context passes all stages first and leaves the latents of each evaluation; then each chunk
+    of queries passes the same stages with these latents. The step control of an adaptive solver sees the context alone.
+    """
+
+    def __init__(
+        self, flow: Flow, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing
+    ) -> None:
+        self.flow = flow
+        self.context = context
+        self.seeds = seeds
+        self.condition = condition
+        self.drawing = drawing
+        self.start: Float[Tensor, "B N C"] | None = None
+        self.steps: list[tuple[solve.Step, list[Evaluation]]] | None = None
+        self.values: Float[Tensor, "B N C"] | None = None
+
+    @torch.no_grad()
+    def query(
+        self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None
+    ) -> Float[Tensor, "B M C"]:
+        """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
+
+        `chunk` counts the pairs of all B sets that are answered at once.
+        """
+        if _same(queries, self.context):
+            return self._context_values(chunk, progress)
+        parts = list(_parts(len(queries), max(1, chunk // len(self.seeds))))
+        y = torch.empty(len(self.seeds), len(queries), self.flow.shape.value_size, device=self.seeds.device)
+        for part in parts:
+            y[:, part] = self._start(queries[part])
+        done = 0
+        for step, evaluations in self._walk(chunk):
+            for part in parts:
+                y[:, part] = self._advance(queries[part], y[:, part], step, evaluations)
+            done += 1
+            if progress is not None:
+                progress(done, self._num_steps(done))
+        return y
+
+    @torch.no_grad()
+    def record(self, progress: Progress | None = None) -> FlowField:
+        """The same functions, drawn, with the latents of every evaluation kept for later queries."""
+        if self.steps is not None:
+            return self
+        steps = []
+        for step, evaluations in self._walk(CHUNK):
+            steps.append((step, evaluations))
+            if progress is not None:
+                progress(len(steps), self._num_steps(len(steps)))
+        self.steps = steps
+        return self
+
+    def to_noise(self, values: Float[Tensor, "B N C"], chunk: int = CHUNK) -> Float[Tensor, "B N C"]:
+        """The noise at t = 1 that the ODE connects with `values` at t = 0, on the context."""
+        sampler = registry.find("samplers", "heun")
+        steps = max(2, solve.evaluations(self.drawing.sampler, self.drawing.config) // 2)
+        times = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=values.device)
+        with torch.no_grad():
+            return solve.integrate(
+                sampler, sampler.Config(steps=steps), self._evaluator([], chunk), values, path=self.flow.path, times=times
+            )
+
+    def _context_values(self, chunk: int, progress: Progress | None) -> Float[Tensor, "B N C"]:
+        done = 0
+        for _ in () if self.values is not None else self._walk(chunk):
+            done += 1
+            if progress is not None:
+                progress(done, self._num_steps(done))
+        assert self.values is not None
+        return self.values
+
+    def _walk(self, chunk: int) -> Iterator[tuple[solve.Step, list[Evaluation]]]:
+        """The steps of the context with what their evaluations left; `values` holds the context's at the end."""
+        if self.steps is not None:
+            yield from self.steps
+            return
+        sampler = self.drawing.sampler
+        kept: list[Evaluation] = []
+        y = self._start(self.context)
+        walk = solve.walk(
+            sampler,
+            self.drawing.config,
+            self._evaluator(kept, chunk),
+            y,
+            path=self.flow.path,
+            noise=lambda index: self._increment(self.context, index),
+        )
+        for step, y in walk:
+            last = kept[-sampler.EVALUATIONS :][: sampler.REPLAYED]
+            kept.clear()
+            yield step, last
+        self.values = y
+
+    def _evaluator(self, kept: list[Evaluation], chunk: int) -> Callable[..., Float[Tensor, "B N C"]]:
+        """The context's own velocity, which appends each evaluation to `kept`."""
+        parts = list(_parts(len(self.context), max(1, chunk // len(self.seeds))))
+
+        def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
+            evaluation = self._evaluate(y, t)
+            kept.append(evaluation)
+            return torch.cat([self._answer(self.context[part], y[:, part], evaluation) for part in parts], dim=1)
+
+        return velocity
+
+    def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Evaluation:
+        """Encoder and trunk at (y, t), for the condition and, where guidance acts, for what it is held against."""
+        flow, drawing = self.flow, self.drawing
+        with self._precision():
+            encoded = flow.network.encode(self.context, y)
+            latents = [flow.network.latents(encoded, t.to(y.dtype), flow.condition_vector(self.condition))]
+            if self._is_guided(t):
+                if drawing.guide is None:
+                    dropped = torch.ones_like(self.seeds, dtype=torch.bool)
+                    vector = flow.condition_vector(self.condition, dropped=dropped)
+                    latents.append(flow.network.latents(encoded, t.to(y.dtype), vector))
+                else:
+                    other = drawing.guide.network
+                    vector = drawing.guide.condition_vector(self.condition)
+                    latents.append(other.latents(other.encode(self.context, y), t.to(y.dtype), vector))
+            return Evaluation(t, latents, self._memories(latents))
+
+    def _memories(self, latents: list[Any]) -> list[Any]:
+        networks = [self.flow.network, self.drawing.guide.network if self.drawing.guide else self.flow.network]
+        return [network.memory(half) for network, half in zip(networks, latents, strict=False)]
+
+    def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
+        drawing = self.drawing
+        if drawing.guidance == 1.0 or (drawing.guide is None and self.flow.conditioner is None):
+            return False
+        low, high = drawing.interval
+        return bool(((t >= low) & (t <= high)).any())
+
+    def _answer(self, queries: Queries, y: Float[Tensor, "B M C"], evaluation: Evaluation) -> Float[Tensor, "B M C"]:
+        flow, drawing = self.flow, self.drawing
+        with self._precision():
+            velocity = flow.network.decode(queries, y, evaluation.memories[0]).to(y.dtype)
+            if len(evaluation.memories) == 1:
+                return velocity
+            network = flow.network if drawing.guide is None else drawing.guide.network
+            other = network.decode(queries, y, evaluation.memories[1]).to(y.dtype)
+        return guidance.combine(velocity, other, drawing.guidance, evaluation.t, drawing.interval)
+
+    def _advance(
+        self, queries: Queries, y: Float[Tensor, "B M C"], step: solve.Step, evaluations: list[Evaluation]
+    ) -> Float[Tensor, "B M C"]:
+        """One solver step of other pairs along the context's recorded evaluations."""
+        replayed = iter(evaluations)
+        return solve.advance(
+            self.drawing.sampler,
+            self.drawing.config,
+            lambda y, t: self._answer(queries, y, next(replayed)),
+            y,
+            step,
+            path=self.flow.path,
+            noise=lambda index: self._increment(queries, index),
+        )
+
+    def _start(self, queries: Queries) -> Float[Tensor, "B M C"]:
+        return noise.normal(
+            self.seeds,
+            queries.places,
+            purpose="start",
+            channels=self.flow.shape.value_size,
+            kernel=self.drawing.noise,
+            known=self._known(),
+        )
+
+    def _known(self) -> Tensor | None:
+        """Noise that encoding found, as the lattice or list that it replaces."""
+        if self.start is None:
+            return None
+        grid = self.flow.shape.grid
+        return self.start if grid is None else self.start.unflatten(1, grid)
+
+    def _increment(self, queries: Queries, index: int) -> Float[Tensor, "B M C"]:
+        channels = self.flow.shape.value_size
+        kernel = self.drawing.noise
+        return noise.normal(
+            self.seeds, queries.places, purpose="increment", step=index, channels=channels, kernel=kernel
+        )
+
+    def _num_steps(self, done: int) -> int:
+        """Solver steps in all, as far as they are known."""
+        if self.steps is not None:
+            return len(self.steps)
+        return done if self.drawing.sampler.IS_ADAPTIVE else len(self.drawing.sampler.grid(self.drawing.config)) - 1
+
+    def _precision(self) -> torch.autocast:
+        device = self.seeds.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.drawing.precision == "bf16")
+
+
+def interpolate_grid(values: Float[Tensor, "B *grid C"], places: Float[Tensor, "B M D"]) -> Float[Tensor, "B M C"]:
+    """Values of a grid at lattice positions between its pixels, linear along each axis, clamped at its edges."""
+    size = values.shape[1:-1]
+    low = torch.stack([places[..., d].floor().clamp(0, max(n - 2, 0)) for d, n in enumerate(size)], -1)
+    weight = (places - low).clamp(0, 1).to(values.dtype)
+    flat = values.flatten(1, -2)
+    total = torch.zeros(*places.shape[:2], values.shape[-1], dtype=values.dtype, device=values.device)
+    for corner in range(2 ** len(size)):
+        index = torch.zeros(places.shape[:2], dtype=torch.int64, device=places.device)
+        share = torch.ones(places.shape[:2], dtype=values.dtype, device=values.device)
+        for d, n in enumerate(size):
+            upper = (corner >> d) & 1
+            index = index * n + (low[..., d].long() + upper).clamp(max=n - 1)
+            share = share * (weight[..., d] if upper else 1 - weight[..., d])
+        total += share[..., None] * _take(flat, index)
+    return total
+
+
+def _conditioner(part: Part | None, width: int) -> nn.Module | None:
+    return None if part is None else registry.find("conditioners", part.name or "").build(part.config, width)
+
+
+def _take(values: Float[Tensor, "B N C"], index: Int64[Tensor, "B M"]) -> Float[Tensor, "B M C"]:
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _parts(total: int, size: int) -> Iterator[slice]:
+    return (slice(i, min(i + size, total)) for i in range(0, total, size))
+
+
+def _same(a: Queries, b: Queries) -> bool:
+    return a is b or (a.places.shape == b.places.shape and torch.equal(a.places, b.places))

@@ -1,0 +1,153 @@
+"""Runs on disk: find them, list them, and choose the weights that a command draws from."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inrflow_core import presets, shards
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.presets import Preset
+
+HOW_TO = "train one, for example `inrflow prepare digits` and then `inrflow train --preset digits-demo`"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that training wrote."""
+
+    folder: Path
+    preset: Preset
+    steps: tuple[int, ...]
+    """Steps of the complete checkpoints, ascending."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def checkpoint(self, step: int | None = None) -> Path:
+        """The newest complete checkpoint, or that of a step.
+
+        Raises:
+            MissingError: there is none.
+        """
+        if not self.steps:
+            raise MissingError(f"the run `{self.folder}` has no complete checkpoint", hint="let `inrflow train` run until it saves one")
+        if step is not None and step not in self.steps:
+            raise MissingError(
+                f"the run `{self.folder}` has no checkpoint of step {step}",
+                hint="it has " + ", ".join(str(s) for s in self.steps),
+            )
+        return self.folder / "checkpoints" / f"{self.steps[-1] if step is None else step:08d}"
+
+    def last_record(self) -> dict[str, Any]:
+        """The last whole line of log.jsonl that tells a loss; empty where there is none."""
+        log = self.folder / "log.jsonl"
+        for line in reversed(log.read_text(encoding="utf-8").splitlines() if log.is_file() else []):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if "loss" in record:
+                return record
+        return {}
+
+    def size(self) -> int:
+        """Bytes of everything in the folder."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def home() -> Path:
+    """Where runs are looked for: `INRFLOW_RUNS`, else `runs` in the working folder."""
+    return Path(os.environ.get("INRFLOW_RUNS", "runs"))
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        MissingError: the folder is absent or holds no run.
+    """
+    if not (folder / "preset.toml").is_file():
+        raise MissingError(f"`{folder}` holds no run: it has no `preset.toml`", hint=HOW_TO)
+    tables = presets.read_toml(folder / "preset.toml")
+    name = tables.pop("name", folder.name)
+    manifests = sorted(folder.glob("checkpoints/*/manifest.json"))
+    steps = tuple(int(path.parent.name) for path in manifests if path.parent.name.isdigit())
+    return Run(folder, presets.resolve(str(name), tables), steps)
+
+
+def listed(parent: Path | None = None) -> list[Run]:
+    """All runs below `parent`, oldest first by their newest checkpoint, those without one first of all."""
+    parent = home() if parent is None else parent
+    found = []
+    for path in sorted(parent.glob("*/preset.toml")):
+        run = open_run(path.parent)
+        stamp = (run.checkpoint() / "manifest.json").stat().st_mtime_ns if run.steps else 0
+        found.append((stamp, run.name, run))
+    return [run for _, _, run in sorted(found, key=lambda item: item[:2])]
+
+
+def newest(domains: tuple[str, ...] | None = None) -> Run:
+    """The newest run with a complete checkpoint, of one of those domains where some are named.
+
+    Raises:
+        MissingError: there is none; says what was looked for and where.
+    """
+    complete = [run for run in listed() if run.steps]
+    fitting = [run for run in complete if domains is None or run.preset.domain.name in domains]
+    if fitting:
+        return fitting[-1]
+    wanted = "a run with a complete checkpoint" + ("" if domains is None else f" of the domain {' or '.join(domains)}")
+    there = f"; there are {len(complete)} of other domains" if complete else ""
+    raise MissingError(f"looked for {wanted} in `{home()}` and found none{there}", hint=f"{HOW_TO}, or name one with `--run`")
+
+
+def weights_file(source: Path, *, ema: float | None = None, step: int | None = None) -> Path:
+    """The weights that `source` (a run, a checkpoint or a .safetensors file) stands for, checked against its manifest.
+
+    From a run these are an EMA's: of decay `ema`, else of the first decay that its preset names; `ema=0` asks for the
+    raw weights.
+
+    Raises:
+        MissingError: there is nothing at `source`, or no such decay or step.
+        IntegrityError: the file differs from what the checkpoint's manifest says of it.
+    """
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise MissingError(f"`{source}` does not exist", hint="give a run folder or a .safetensors file")
+    if (source / "manifest.json").is_file() and source.parent.name == "checkpoints":
+        folder = source
+    else:
+        folder = open_run(source).checkpoint(step)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    file = folder / _weights_name(folder, manifest, ema)
+    _check(file, manifest["files"].get(file.name))
+    return file
+
+
+def _weights_name(folder: Path, manifest: dict[str, Any], ema: float | None) -> str:
+    decays = [float(decay) for decay in manifest["ema"]]
+    if ema == 0 or (ema is None and not decays):
+        return "weights.safetensors"
+    decay = decays[0] if ema is None else ema
+    if decay not in decays:
+        have = ", ".join(str(d) for d in decays) or "no EMA"
+        raise UsageError(f"`{folder}` has no EMA of decay {ema}", hint=f"it has {have}; 0 asks for the raw weights")
+    return f"ema_{decay}.safetensors"
+
+
+def _check(file: Path, entry: dict[str, Any] | None) -> None:
+    hint = "choose an older checkpoint with `--checkpoint STEP`"
+    if entry is None or not file.is_file():
+        raise IntegrityError(f"the checkpoint lacks `{file}`", hint=hint)
+    if file.stat().st_size != entry["bytes"]:
+        raise IntegrityError(f"`{file}` has {file.stat().st_size} bytes, its manifest says {entry['bytes']}", hint=hint)
+    got = shards.digest(file)
+    if got != entry["sha256"]:
+        raise IntegrityError(f"`{file}` is damaged: its digest is {got[:8]}..., the manifest says {entry['sha256'][:8]}...", hint=hint)
