@@ -1,0 +1,27 @@
+"""Guidance: a velocity pushed away from a weaker one, inside an interval of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def combine(
+    velocity: Float[Tensor, "B M C"],
+    other: Float[Tensor, "B M C"],
+    scale: float,
+    t: Float[Tensor, " B"],
+    interval: Sequence[float] = (0.0, 1.0),
+) -> Float[Tensor, "B M C"]:
+    """`other + scale (velocity - other)` where t lies in the interval (ends included), else `velocity`.
+
+    With the unconditional velocity as `other` this is classifier-free guidance (Ho and Salimans 2022,
+    arXiv:2207.12598; in an interval: Kynkaanniemi et al. 2024, arXiv:2404.07724), with a weaker model's it is
+    autoguidance (Karras et al. 2024, arXiv:2406.02507). Scale 1 is no guidance.
+    """
+    low, high = interval
+    inside = ((t >= low) & (t <= high)).view(-1, 1, 1)
+    return torch.where(inside, other + scale * (velocity - other), velocity)
