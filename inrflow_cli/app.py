@@ -1,0 +1,149 @@
+"""The program `inrflow`: its commands, and the one place where an error meets the user.
+
+A command is a file beside this one that holds a function of the same name. What it needs is imported inside that
+function, so that help and completion stay quick and never import torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from inrflow_cli import console
+from inrflow_core.errors import Exit, InrflowError, Interrupted, OutOfMemory, UsageError, did_you_mean
+
+COMMANDS = ("prepare", "train", "sample", "upsample", "export", "runs")
+"""In the order of a user's work."""
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+MARKUP = "markdown"
+LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or preset, or another `--device`"
+
+
+def commands() -> list[str]:
+    """Names of the commands that are there."""
+    return [name for name in COMMANDS if (Path(__file__).parent / f"{name}.py").is_file()]
+
+
+class Commands(TyperGroup):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        return commands()
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        if cmd_name not in self.commands and cmd_name in commands():
+            function = getattr(importlib.import_module(f"inrflow_cli.{cmd_name}"), cmd_name)
+            single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP, context_settings=SETTINGS)
+            single.command(cmd_name)(function)
+            self.commands[cmd_name] = typer.main.get_command(single)
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        if args[0] not in commands():
+            raise UsageError(f"inrflow has no command `{args[0]}`", hint=did_you_mean(args[0], commands()))
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    name="inrflow",
+    cls=Commands,
+    rich_markup_mode=MARKUP,
+    pretty_exceptions_enable=False,
+    context_settings=SETTINGS,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from inrflow_core import __version__
+
+        sys.stdout.write(f"inrflow {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 missing, 4 damaged, 5 memory, 6 partly, 7 diverged, 130 stopped."
+)
+def inrflow(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Generative models whose samples are functions: images and point clouds, asked at any resolution."""
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of a command line; what a user can act on is printed, anything else keeps its traceback."""
+    try:
+        code = app(arguments or ["--help"], prog_name="inrflow", standalone_mode=False)
+    except (InrflowError, typer.TyperException, typer.Abort, MemoryError, OSError, RuntimeError) as error:
+        known = known_error(error)
+        if known is None:
+            raise
+        console.error(known, as_json="--json" in arguments)
+        return int(known.code)
+    if code == Exit.INTERRUPTED:  # Typer makes this of Ctrl-C; commands that save first raise `Interrupted`
+        console.error(Interrupted("interrupted"), as_json="--json" in arguments)
+    return int(code) if isinstance(code, int) else int(Exit.DONE)
+
+
+def known_error(error: BaseException) -> InrflowError | None:
+    """The error as one that a user can act on; None where it is our bug."""
+    if isinstance(error, InrflowError):
+        return error
+    if isinstance(error, typer.TyperException):
+        return _usage_error(error)
+    if isinstance(error, typer.Abort):
+        return Interrupted("interrupted")
+    if isinstance(error, OSError):
+        return _file_error(error)
+    # torch is not imported for this: its class is known by name, and the CPU allocator's error by its text.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        return OutOfMemory(f"not enough memory: {_first_line(error)}", hint=LESS_MEMORY)
+    return None
+
+
+def _usage_error(error: typer.TyperException) -> UsageError:
+    """Typer's complaint about the command line in our words."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "inrflow"
+    hint = f"`{path} --help` shows how it is used"
+    option = getattr(error, "option_name", None)
+    if option is not None and hasattr(error, "possibilities"):
+        near = list(error.possibilities or ())
+        hint = f"did you mean `{near[0]}`?" if near else hint
+        return UsageError(f"`{path}` has no option `{option}`", hint=hint)
+    text = error.format_message().rstrip(".").replace("'", "`")
+    return UsageError(text[:1].lower() + text[1:], hint=hint)
+
+
+def _file_error(error: OSError) -> InrflowError | None:
+    """A full disk and a folder that may not be written are the user's to mend."""
+    name = f"`{error.filename}`" if error.filename else "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfMemory(f"the disk is full: {name} could not be written", hint="free some space, or write elsewhere")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UsageError(
+            f"{name} may not be read or written here: {error.strerror}",
+            hint="name another place, or change its permissions",
+        )
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""What a person reads: progress, tables, notes and errors, all on stderr. stdout holds one JSON object, with `--json`.
+
+On a terminal Rich draws; elsewhere (a log file, CI) progress is a plain line every ten seconds. `NO_COLOR` is obeyed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from inrflow_core.errors import InrflowError
+
+PLAIN_SECONDS = 10.0
+"""Least time between two progress lines where stderr is no terminal."""
+
+
+@cache
+def stderr() -> Console:
+    """The console on stderr; made when first used, so that importing this does nothing."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line for the person, as it is: no markup, no wrapping."""
+    stderr().print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """A line that should not be missed but stops nothing."""
+    _headed("note", "bold yellow", text)
+
+
+def error(problem: InrflowError, *, as_json: bool = False) -> None:
+    """`error: ...`, a blank line and `hint: ...` on stderr; with `--json` the same as one object on stdout too."""
+    _headed("error", "bold red", problem.message)
+    if problem.hint:
+        say("")
+        _headed("hint", "bold cyan", problem.hint)
+    result({"error": problem.message, "hint": problem.hint, "code": int(problem.code)}, as_json=as_json)
+
+
+def result(answer: Any, *, as_json: bool) -> None:
+    """The command's answer as one JSON object on stdout, where `--json` asks for it; else nothing."""
+    if as_json:
+        sys.stdout.write(json.dumps(answer, default=_plain) + "\n")
+        sys.stdout.flush()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """A table; numbers stand to the right, and cells are printed as they are."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [list(row) for row in rows]
+    drawn = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for place, name in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
+        drawn.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    stderr().print(drawn, soft_wrap=False)
+
+
+class Progress:
+    """How far a piece of work is; `advance` is all that the work calls."""
+
+    def __init__(self, total: int | None, unit: str, title: str, draw: Callable[[Progress], None]) -> None:
+        self.total, self.unit, self.title = total, unit, title
+        self.done, self.note = 0, ""
+        self.started = time.monotonic()
+        self._draw = draw
+
+    def advance(self, count: int = 1, *, note: str = "") -> None:
+        """Count `count` more as done; `note` (a loss, a name) stands at the end of the line."""
+        self.done += count
+        self.note = note or self.note
+        self._draw(self)
+
+    def line(self) -> str:
+        """One plain line: how much of how much, the rate, the time left."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        rate = self.done / seconds
+        parts = [f"{self.done:,}{f' of {self.total:,}' if self.total else ''} {self.unit}", f"{_rate(rate)}/s"]
+        if self.total and self.done < self.total:
+            parts.append(f"{duration((self.total - self.done) / rate)} left" if self.done else "time left unknown")
+        else:
+            parts.append(f"in {duration(seconds)}")
+        parts += [self.note] if self.note else []
+        return f"{self.title}: " + ", ".join(parts)
+
+
+@contextmanager
+def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[Progress]:
+    """Show the progress of the work inside: a bar with rate and time left on a terminal, plain lines elsewhere.
+
+    `total` None means that nobody knows how much there is. `unit` is a plural word ("images").
+    """
+    if stderr().is_terminal:
+        with _bar(total, unit, title) as state:
+            yield state
+        return
+    last = time.monotonic()
+
+    def draw(state: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_SECONDS:
+            last = time.monotonic()
+            say(state.line())
+
+    state = Progress(total, unit, title, draw)
+    yield state
+    say(state.line())
+
+
+@contextmanager
+def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
+    from rich import progress as rich_progress
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(bar_width=30),
+        rich_progress.TextColumn("{task.completed:,.0f}" + (f" of {total:,}" if total else "") + f" {unit}"),
+        rich_progress.TextColumn("{task.fields[rate]}/s"),
+        rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
+        rich_progress.TextColumn("{task.fields[note]}", markup=False),
+    )
+    with rich_progress.Progress(*columns, console=stderr()) as bars:
+        task = bars.add_task(title, total=total, rate="-", note="")
+
+        def draw(state: Progress) -> None:
+            rate = state.done / max(time.monotonic() - state.started, 1e-9)
+            bars.update(task, completed=state.done, rate=_rate(rate), note=state.note)
+
+        yield Progress(total, unit, title, draw)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 8.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    if minutes < 60:
+        return f"{minutes} min {int(seconds) % 60} s"
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as a person says them, in powers of 1000: 812 B, 4.1 MB, 2.6 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _headed(head: str, style: str, text: str) -> None:
+    from rich.text import Text
+
+    stderr().print(Text.assemble((f"{head}:", style), " ", text))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: paths, data classes, numbers of NumPy and torch."""
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
