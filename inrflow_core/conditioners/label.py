@@ -1,0 +1,48 @@
+"""Class labels as a vector that is added to the time embedding; a dropped label has a learned vector of its own.
+
+Source: DiT (Peebles and Xie 2023), which INRFlow follows for class-conditional images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the class condition."""
+
+    classes: int
+    """Number of classes."""
+    dropout: float = 0.1
+    """Share of sets that train without their label, for classifier-free guidance."""
+
+    def __post_init__(self) -> None:
+        if self.classes < 1:
+            raise ValueError(f"`classes` is {self.classes}: at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` is {self.dropout}: from 0 to below 1")
+
+
+def build(config: Config, width: int) -> Label:
+    """The table of class vectors."""
+    return Label(config, width)
+
+
+class Label(nn.Module):
+    """One vector per class, and one more for none."""
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        self.classes, self.dropout = config.classes, config.dropout
+        self.table = nn.Embedding(config.classes + 1, width)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, labels: Int64[Tensor, " B"], dropped: Bool[Tensor, " B"] | None = None) -> Float[Tensor, "B W"]:
+        """The vectors of the labels; -1, and every dropped label, stands for none."""
+        none = labels < 0 if dropped is None else dropped | (labels < 0)
+        return self.table(torch.where(none, self.classes, labels))
