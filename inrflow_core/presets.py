@@ -13,26 +13,27 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import tomli
 
 from inrflow_core import registry
 from inrflow_core.errors import MissingError, UsageError, did_you_mean
 
-NAMED = {"domain": "domains", "method": "methods", "network": "networks", "condition": "conditioners", "sampler": "samplers"}
+NAMED = {
+    "domain": "domains",
+    "method": "methods",
+    "network": "networks",
+    "condition": "conditioners",
+    "sampler": "samplers",
+}
 OPTIONAL = {"condition"}
 FIXED = {"data": ("training", "loader"), "training": ("training", "settings")}
 """Tables that choose a part by its `name` (the optional ones may be left out), and tables with one part each."""
 
 
-class Settings(Protocol):
-    """A frozen dataclass of settings."""
-
-    __dataclass_fields__: typing.ClassVar[dict[str, Any]]
-
-
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S")
+"""A frozen dataclass of settings."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Pres
     path = Path(name_or_file)
     if path.suffix == ".toml":
         if not path.is_file():
-            raise MissingError(f"the preset file `{path}` does not exist", hint="`inrflow train --help` names the presets that come with inrflow")
+            raise MissingError(
+                f"the preset file `{path}` does not exist",
+                hint="`inrflow train --help` names the presets that come with inrflow",
+            )
     elif name_or_file not in names():
         raise UsageError(f"no preset is called `{name_or_file}`", hint=did_you_mean(name_or_file, names()))
     else:
@@ -112,7 +116,9 @@ def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> 
         address, equals, value = text.partition("=")
         table, dot, key = address.strip().partition(".")
         if not (equals and dot and table and key):
-            raise UsageError(f"`{text}` is not an override", hint="write `--set table.key=value`, as in `--set training.batch=64`")
+            raise UsageError(
+                f"`{text}` is not an override", hint="write `--set table.key=value`, as in `--set training.batch=64`"
+            )
         target = result.setdefault(table, {})
         if not isinstance(target, dict):
             raise UsageError(f"`{table}` is not a table of a preset", hint=did_you_mean(table, [*NAMED, *FIXED]))
@@ -151,7 +157,7 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
 def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
     """A frozen dataclass from plain values: keys, types and (by its `__post_init__`) values are checked."""
     hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    fields = {f.name: f for f in dataclasses.fields(cast(Any, kind))}
     for key in values:
         if key not in fields:
             raise UsageError(f"[{table}] has no setting `{key}`", hint=did_you_mean(key, fields))

@@ -1,0 +1,41 @@
+# `make demo` and `make test` are all that a fresh machine needs: both make the environment first.
+
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+
+.PHONY: help setup demo test test-all lint format benchmark clean
+
+help:
+	@echo 'make demo       train a small image and a small point model, sample and enlarge both into demo/'
+	@echo 'make test       the tests, but for the slow ones'
+	@echo 'make test-all   all tests'
+	@echo 'make lint       ruff and pyright'
+	@echo 'make format     let ruff lay out the code'
+	@echo 'make benchmark  time and memory against the straightforward form, as tables'
+	@echo 'make setup      only the environment (.venv)'
+
+setup:
+	@sh tools/setup.sh
+
+demo: setup
+	@.venv/bin/python tools/demo.py
+
+test: setup
+	$(PYTEST) -m 'not slow'
+
+test-all: setup
+	$(PYTEST)
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+format: setup
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+benchmark: setup
+	.venv/bin/python -m tests.benchmarks
+
+clean:
+	rm -rf demo build dist .pytest_cache .ruff_cache

@@ -1,0 +1,45 @@
+"""What every test runs under: one thread, no display, and shapes checked at every call of inrflow_core."""
+
+from __future__ import annotations
+
+import os
+
+# Before NumPy and torch are imported: OpenMP's barriers collapse on cores that other tests use too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("inrflow_core", "beartype.beartype")
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of the checkout: README.md, presets and so on."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """A path below the folder of real data beside the checkout; where that is absent the test is skipped."""
+
+    def find(place: str) -> Path:
+        path = CHECKOUT.parent / "shared" / "data" / place
+        if not path.exists():
+            pytest.skip(f"no real data at ../shared/data/{place}")
+        return path
+
+    return find
