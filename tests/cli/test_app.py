@@ -1,0 +1,126 @@
+"""The program: quick help, and the one place where an error meets the user."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from inrflow_cli import app, console
+from inrflow_core.errors import Diverged
+
+
+@pytest.fixture(autouse=True)
+def _fresh_console():
+    console.stderr.cache_clear()
+    yield
+    console.stderr.cache_clear()
+
+
+def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "inrflow_cli.app", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+def fail_with(error: BaseException):
+    def fails() -> None:
+        raise error
+
+    return fails
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in app.COMMANDS)], ids=" ".join)
+def test_help_is_printed_without_torch_or_numpy(arguments: list[str]):
+    code = (
+        "import sys; from inrflow_cli.app import run; code = run(sys.argv[1:]);"
+        "heavy = {'torch', 'numpy', 'h5py', 'deepspeed', 'open3d'} & set(sys.modules); print(*heavy, file=sys.stderr);"
+        "sys.exit(code or len(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert "Usage: inrflow" in done.stdout
+
+
+def test_every_command_stands_in_the_help_with_a_sentence():
+    text = program("--help", COLUMNS="200").stdout
+    for name in app.COMMANDS:
+        assert [line for line in text.splitlines() if f" {name} " in line and line.rstrip("│ ").endswith(".")], name
+
+
+def test_the_version_goes_to_stdout_alone():
+    done = program("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("inrflow ")
+
+
+def test_a_misspelt_command_gets_the_nearest_one():
+    done = program("smaple", "out.ply")
+    assert done.returncode == 2
+    assert done.stderr == "error: inrflow has no command `smaple`\n\nhint: did you mean `sample`?\n"
+
+
+def test_a_misspelt_option_gets_the_nearest_one():
+    done = program("sample", "--pionts", "4", "out.ply")
+    assert done.returncode == 2
+    assert done.stderr == "error: `inrflow sample` has no option `--pionts`\n\nhint: did you mean `--points`?\n"
+
+
+def test_a_missing_argument_says_which_and_where_to_read():
+    done = program("sample")
+    assert done.returncode == 2
+    assert done.stderr == "error: missing argument `out`\n\nhint: `inrflow sample --help` shows how it is used\n"
+
+
+def test_with_json_an_error_is_one_object_on_stdout():
+    done = program("sample", "--seeds", "9-3", "--json", "out.ply")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["code"]) == (2, 2)
+    assert done.stderr.startswith(f"error: {answer['error']}")
+
+
+ERRORS = {
+    "diverged": (Diverged("the loss is not finite"), 7),
+    "no memory": (MemoryError(), 5),
+    "no memory on the GPU": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB"), 5),
+    "no memory for torch": (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        5,
+    ),
+    "full disk": (OSError(errno.ENOSPC, "No space left on device", "out.ply"), 5),
+    "closed folder": (PermissionError(errno.EACCES, "Permission denied", "out.ply"), 2),
+    "Ctrl-C": (KeyboardInterrupt(), 130),
+}
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS.values(), ids=ERRORS)
+def test_what_a_user_can_act_on_is_one_sentence_and_an_exit_code(error, code, monkeypatch, capsys):
+    monkeypatch.setattr("inrflow_cli.runs.runs", fail_with(error))
+    assert app.run(["runs"]) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("our bug"), FileNotFoundError(errno.ENOENT, "gone")], ids=repr)
+def test_our_own_bugs_keep_their_traceback(error, monkeypatch):
+    monkeypatch.setattr("inrflow_cli.runs.runs", fail_with(error))
+    with pytest.raises(type(error), match="our bug|gone"):
+        app.run(["runs"])
+
+
+def test_a_command_says_how_it_ended_by_what_it_returns(monkeypatch):
+    monkeypatch.setattr("inrflow_cli.runs.runs", lambda: 6)
+    assert app.run(["runs"]) == 6
+    monkeypatch.setattr("inrflow_cli.runs.runs", lambda: None)
+    assert app.run(["runs"]) == 0
+
+
+def test_the_shell_completes_commands_and_presets():
+    words = {"_INRFLOW_COMPLETE": "complete_bash", "COMP_CWORD": "1", "COMP_WORDS": "inrflow sam"}
+    assert program(**words).stdout.split() == ["sample"]

@@ -1,0 +1,93 @@
+"""What reaches a person's eyes (stderr) and what reaches a program (stdout)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrflow_cli import console
+from inrflow_core.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def _fresh_console():
+    console.stderr.cache_clear()
+    yield
+    console.stderr.cache_clear()
+
+
+def test_an_error_is_one_sentence_a_blank_line_and_a_hint(capsys):
+    console.error(UsageError("[network] has no setting `num_laters`", hint="did you mean `num_layers`?"))
+    captured = capsys.readouterr()
+    assert captured.err == "error: [network] has no setting `num_laters`\n\nhint: did you mean `num_layers`?\n"
+    assert captured.out == ""
+
+
+def test_with_json_an_error_is_one_object_on_stdout_too(capsys):
+    console.error(UsageError("no", hint="yes"), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"error": "no", "hint": "yes", "code": 2}
+
+
+def test_a_long_line_is_not_wrapped_so_that_paths_can_be_copied(capsys):
+    console.say("x" * 500)
+    assert capsys.readouterr().err == "x" * 500 + "\n"
+
+
+def test_results_of_numpy_paths_and_data_classes_become_plain_json(capsys):
+    @dataclasses.dataclass
+    class Point:
+        x: int
+
+    answer = {"path": Path("a/b"), "loss": np.float64(0.5), "seeds": np.arange(3), "point": Point(4)}
+    console.result(answer, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"path": "a/b", "loss": 0.5, "seeds": [0, 1, 2], "point": {"x": 4}}
+
+
+def test_without_json_stdout_stays_empty(capsys):
+    console.result({"a": 1}, as_json=False)
+    console.table(["name", "count"], [["a", 1200]], title="things")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "1,200" in captured.err
+
+
+def test_progress_in_a_log_file_is_few_plain_lines_and_a_closing_one(capsys, monkeypatch):
+    monkeypatch.setattr(console, "PLAIN_SECONDS", 3600.0)
+    with console.progress(1000, "images", title="prepared") as progress:
+        for _ in range(1000):
+            progress.advance(note="b.png")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("prepared: 1,000 of 1,000 images, ")
+    assert lines[0].endswith(", b.png")
+
+
+def test_progress_says_how_much_time_is_left(capsys, monkeypatch):
+    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
+    moments = iter([0.0, 0.0, 10.0, 10.0, 10.0, 20.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(moments))
+    with console.progress(80, "images", title="prepared") as progress:
+        progress.advance(20)
+    assert capsys.readouterr().err.splitlines()[0] == "prepared: 20 of 80 images, 2/s, 30 s left"
+
+
+def test_no_color_means_no_colour(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert console.stderr().no_color
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.51, "0.5 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273600, "3 d 4 h")]
+)
+def test_durations_are_said_as_a_person_says_them(seconds: float, said: str):
+    assert console.duration(seconds) == said
+
+
+@pytest.mark.parametrize(("count", "said"), [(812, "812 B"), (4.1e6, "4.1 MB"), (999.9e6, "1 GB"), (5e15, "5e+03 TB")])
+def test_sizes_are_said_in_powers_of_a_thousand(count: float, said: str):
+    assert console.size(count) == said

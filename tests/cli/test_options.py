@@ -1,0 +1,52 @@
+"""Texts of shared options as values, and completion."""
+
+from __future__ import annotations
+
+import pytest
+
+from inrflow_cli import options
+from inrflow_core.errors import UsageError
+
+
+def test_seeds_are_a_range_with_both_ends_or_a_count_from_the_first():
+    assert options.parse_seeds("0-49999", seed=7, num=3) == range(50000)
+    assert options.parse_seeds("12", seed=0, num=1) == range(12, 13)
+    assert options.parse_seeds(None, seed=7, num=3) == range(7, 10)
+
+
+@pytest.mark.parametrize("text", ["9-3", "a-b", "", "1-2-3", "-4"])
+def test_what_is_no_range_of_seeds_is_refused(text: str):
+    with pytest.raises(UsageError, match="is no range of seeds"):
+        options.parse_seeds(text, seed=0, num=1)
+
+
+def test_a_resolution_is_rows_times_columns_or_one_side():
+    assert options.parse_resolution("64x96") == (64, 96)
+    assert options.parse_resolution("96") == (96, 96)
+    assert options.parse_resolution(None) is None
+
+
+@pytest.mark.parametrize("text", ["0", "64x0", "64*64", "big"])
+def test_what_is_no_size_is_refused(text: str):
+    with pytest.raises(UsageError, match="is no size"):
+        options.parse_resolution(text)
+
+
+def test_a_window_is_four_numbers_from_0_to_1_in_order():
+    assert options.parse_window("0.25, 0, 0.5,1") == (0.25, 0.0, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("text", ["0,0,1", "0.5,0,0.5,1", "0,0,2,1", "a,b,c,d", "nan,0,1,1"])
+def test_an_empty_or_outside_window_is_refused(text: str):
+    with pytest.raises(UsageError, match="is no part of a picture"):
+        options.parse_window(text)
+
+
+def test_the_shell_is_told_of_presets_samplers_and_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path))
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "preset.toml").touch()
+    (tmp_path / "notes").mkdir()
+    assert options.complete_runs("") == [str(tmp_path / "digits")]
+    assert options.complete_samplers("he") == ["heun"]
+    assert "digits-demo" in options.complete_presets("dig")
