@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from inrflow_core.presets import Preset
 from inrflow_core.sets import Queries
 
 CHUNK = 4096
@@ -23,6 +24,7 @@ Progress = Callable[[int, int], None]
 """Called with the units of work done and their total."""
 
 
+@runtime_checkable
 class Field(Protocol):
     """B functions, asked together."""
 
@@ -40,6 +42,6 @@ class Field(Protocol):
         """Bytes that `save` writes."""
         ...
 
-    def save(self, path: Path, *, half: bool = False) -> None:
+    def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
         """Write a recorded field as safetensors, fp16 if `half`: it is asked later without encoder or trunk."""
         ...

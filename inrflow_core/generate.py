@@ -1,8 +1,8 @@
 """From a run to samples: the model, its fields, and what they answer at the places asked for.
 
-    model = load("runs/digits-demo")
-    field = draw(model, seeds=[0, 1, 2], labels=[3, 4, 5], how=drawing(model, guidance=2.0))
-    images = query(model, field, size=(96, 96))
+model = load("runs/digits-demo")
+field = draw(model, seeds=[0, 1, 2], labels=[3, 4, 5], how=drawing(model, guidance=2.0))
+images = query(model, field, size=(96, 96))
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import models, noise, registry, runs
+from inrflow_core import __version__, models, noise, registry, runs, shards
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.fields import CHUNK, Field, Progress
 from inrflow_core.models import Model
@@ -78,11 +78,14 @@ def drawing(
         name, config = sampler, settings(registry.find("samplers", sampler).Config, {}, "sampler")
     if steps is not None:
         if not hasattr(config, "steps"):
-            raise UsageError(f"the sampler `{name}` chooses its own steps", hint="leave `--steps` out, or choose `--sampler euler`")
-        config = settings(type(config), {**vars(config), "steps": steps}, "sampler")
+            raise UsageError(
+                f"the sampler `{name}` chooses its own steps", hint="leave `--steps` out, or choose `--sampler euler`"
+            )
+        config = replace(config, steps=steps)
     given = {key: value for key, value in method_settings.items() if value is not None}
     method = registry.find("methods", model.preset.method.name or "")
-    wanted = settings(method.Config, {**vars(model.method.config), **given}, "method")
+    own = {key: value for key, value in vars(model.preset.method.config).items() if value is not None}
+    wanted = settings(method.Config, {**own, **given}, "method")
     if guide is not None:
         _check_guide(model, guide)
     return method.Drawing(
@@ -107,7 +110,10 @@ def choose_labels(model: Model, seeds: Sequence[int], wanted: str | None = None)
     """
     if model.preset.condition is None:
         if wanted not in (None, "none"):
-            raise UsageError(f"`--label {wanted}`: the model `{model.preset.name}` was trained without classes", hint="leave `--label` out")
+            raise UsageError(
+                f"`--label {wanted}`: the model `{model.preset.name}` was trained without classes",
+                hint="leave `--label` out",
+            )
         return None
     count = model.preset.condition.config.classes
     if wanted is None:
@@ -116,7 +122,9 @@ def choose_labels(model: Model, seeds: Sequence[int], wanted: str | None = None)
     if wanted == "none":
         return [-1] * len(seeds)
     names = list(model.info.get("classes") or [])
-    chosen = list(range(count)) if wanted == "all" else [_label(text.strip(), names, count) for text in wanted.split(",")]
+    chosen = (
+        list(range(count)) if wanted == "all" else [_label(text.strip(), names, count) for text in wanted.split(",")]
+    )
     return [chosen[seed % len(chosen)] for seed in seeds]
 
 
@@ -183,7 +191,9 @@ def _label(text: str, names: list[str], count: int) -> int:
     if text.isdigit():
         if int(text) < count:
             return int(text)
-        raise UsageError(f"`--label {text}`: the model has {count} classes", hint=f"give a number from 0 to {count - 1}")
+        raise UsageError(
+            f"`--label {text}`: the model has {count} classes", hint=f"give a number from 0 to {count - 1}"
+        )
     hint = did_you_mean(text, names) if names else f"give a number from 0 to {count - 1}"
     raise UsageError(f"`--label {text}`: the model has no class of that name", hint=hint)
 
@@ -196,13 +206,60 @@ def _check_guide(model: Model, guide: Model) -> None:
                 hint="autoguidance needs two runs on the same data",
             )
     if model.domain.shape != guide.domain.shape or model.method.config.path != guide.method.config.path:
-        raise UsageError("the guide sees other sets or another path than the model", hint="guide with a smaller or earlier run of the same data")
+        raise UsageError(
+            "the guide sees other sets or another path than the model",
+            hint="guide with a smaller or earlier run of the same data",
+        )
 
 
 def _scaled(progress: Progress, index: int, count: int) -> Progress:
     return lambda done, total: progress(index * total + done, count * total)
 
 
-def with_chunk(request: Request, chunk: int) -> Request:
-    """The same request, answered in other pieces."""
-    return replace(request, chunk=chunk)
+def origin(model: Model, source: Path, request: Request, how: Any) -> dict[str, str]:
+    """Where samples come from, for the files that hold them: nothing in it depends on the time or the machine."""
+    settings_text = " ".join(f"{key}={value}" for key, value in sorted(vars(how.config).items()) if value is not None)
+    seeds = list(request.seeds)
+    told = {
+        **origin_of_file(source, model, request.size),
+        "seeds": str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}",
+        "sampler": f"{how.sampler.__name__.rpartition('.')[2]} {settings_text}".strip(),
+        "guidance": f"{how.guidance:g}",
+        "noise": how.noise,
+        "precision": how.precision,
+    }
+    if request.labels is not None:
+        told["labels"] = " ".join(str(label) for label in list(request.labels)[:64])
+    if request.window is not None:
+        told["window"] = ",".join(f"{edge:g}" for edge in request.window)
+    return told
+
+
+def origin_of_file(source: Path, model: Model, size: Size) -> dict[str, str]:
+    """The part of an origin that a weights file or a saved field gives."""
+    asked = "x".join(str(side) for side in size) if isinstance(size, tuple) else str(size or "training")
+    return {
+        "inrflow": __version__,
+        "preset": model.preset.name,
+        "step": str(model.info.get("step", "unknown")),
+        "weights": shards.digest(source)[:16],
+        "size": asked,
+    }
+
+
+def save_field(model: Model, field: Field, path: Path, *, half: bool = False) -> None:
+    """Keep a recorded field as one safetensors file that needs no run: the preset and the decoder are inside."""
+    field.save(path, model.preset, half=half)
+
+
+def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:
+    """A saved field and the model that it came from, of which only the decoder has its weights.
+
+    Raises:
+        MissingError, IntegrityError: there is no such file, or it is no whole field.
+    """
+    preset, metadata = models.read_header(path, "inrflow-field-1")
+    domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
+    method = registry.find("methods", preset.method.name or "")
+    field = method.load_field(path, preset, domain.shape, metadata, device)
+    return Model(preset, domain, field.flow, metadata), field

@@ -6,7 +6,6 @@ Weights travel as safetensors whose metadata carries the whole preset, so that a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from inrflow_core import presets, registry
+from inrflow_core import presets, registry, tensor_files
 from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.presets import Preset
 
@@ -44,22 +42,21 @@ def build(preset: Preset) -> Model:
     return Model(preset, domain, method, {})
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], preset: Preset, info: Mapping[str, Any]) -> None:
-    """Write weights beside `path` and rename: the file is whole or absent."""
-    metadata = {
-        "format": FORMAT,
+def save(
+    path: Path, tensors: Mapping[str, Tensor], preset: Preset, info: Mapping[str, Any], kind: str = FORMAT
+) -> str:
+    """Write tensors with their preset beside `path` and rename: the file is whole or absent. Its SHA-256 comes back."""
+    return tensor_files.write(path, tensor_files.layout(tensors), tensors.values(), metadata(preset, info, kind))
+
+
+def metadata(preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> dict[str, str]:
+    """What a file of ours says of itself: its format, the whole preset, and more."""
+    return {
+        "format": kind,
         "preset_name": preset.name,
         "preset": presets.to_toml(preset.table()),
         "info": json.dumps(dict(info), sort_keys=True),
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, beside, metadata=metadata)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> Model:
@@ -71,36 +68,41 @@ def load(path: Path, device: str | torch.device = "cpu") -> Model:
     """
     preset, info = read_header(path)
     model = build(preset)
-    _fill(model.method, path)
+    fill(model.method, path)
     model.method.to(device).eval().requires_grad_(False)
     return Model(preset, model.domain, model.method, info)
 
 
-def read_header(path: Path) -> tuple[Preset, dict[str, Any]]:
-    """The preset and the info inside a weights file, without its tensors."""
+def read_header(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any]]:
+    """The preset and the info inside a file of weights (or of another kind), without its tensors."""
     if not path.is_file():
         raise MissingError(f"the weights file `{path}` does not exist", hint="name a .safetensors file or a run folder")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise IntegrityError(f"`{path}` is not a whole safetensors file: {error}", hint="copy or export it again") from error
-    if metadata.get("format") != FORMAT:
         raise IntegrityError(
-            f"`{path}` holds no weights of inrflow (its format is {metadata.get('format')!r}, not `{FORMAT}`)",
-            hint="`inrflow export RUN weights.safetensors` writes such a file",
+            f"`{path}` is not a whole safetensors file: {error}", hint="copy or export it again"
+        ) from error
+    if metadata.get("format") != kind:
+        raise IntegrityError(
+            f"`{path}` is not what was asked for: its format is {metadata.get('format')!r}, not `{kind}`",
+            hint="`inrflow export` writes weights, `inrflow sample --save-field` writes fields",
         )
     tables = presets.tomli.loads(metadata["preset"])
     return presets.resolve(metadata["preset_name"], tables), json.loads(metadata["info"])
 
 
-def _fill(method: torch.nn.Module, path: Path) -> None:
+def fill(method: torch.nn.Module, path: Path) -> None:
+    """Copy the tensors of a weights file into a model, one at a time; raises IntegrityError where they differ in name or shape."""
     own = method.state_dict()
     with safetensors.safe_open(path, framework="pt") as file:
         stored = set(file.keys())
         for name in sorted(stored ^ set(own)):
             side = "lacks" if name in own else "has"
-            raise IntegrityError(f"`{path}` {side} the tensor `{name}`: its weights are of another network", hint="export it again")
+            raise IntegrityError(
+                f"`{path}` {side} the tensor `{name}`: its weights are of another network", hint="export it again"
+            )
         for name, tensor in own.items():
             value = file.get_tensor(name)
             if value.shape != tensor.shape:

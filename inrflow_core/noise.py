@@ -245,7 +245,7 @@ def _keys(seeds: Int64[Tensor, " B"], purpose: str, step: int, channels: int) ->
     return [_mix(_mix(_mix(seeds) ^ word) ^ _mix(torch.full_like(seeds, (step << 8) + group))) for group in groups]
 
 
-def _mix(x: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+def _mix(x: Tensor) -> Tensor:
     """The finaliser of SplitMix64 (Steele et al. 2014): a bijection of 64 bits, every input bit to every output bit."""
     x = x + -0x61C8864680B583EB
     x = (x ^ _shift(x, 30)) * -0x40A7B892E31B1A47
@@ -253,7 +253,7 @@ def _mix(x: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
     return x ^ _shift(x, 31)
 
 
-def _shift(x: Int64[Tensor, "..."], bits: int) -> Int64[Tensor, "..."]:
+def _shift(x: Tensor, bits: int) -> Tensor:
     """A right shift that brings in zeros."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 

@@ -36,7 +36,9 @@ class Run:
             MissingError: there is none.
         """
         if not self.steps:
-            raise MissingError(f"the run `{self.folder}` has no complete checkpoint", hint="let `inrflow train` run until it saves one")
+            raise MissingError(
+                f"the run `{self.folder}` has no complete checkpoint", hint="let `inrflow train` run until it saves one"
+            )
         if step is not None and step not in self.steps:
             raise MissingError(
                 f"the run `{self.folder}` has no checkpoint of step {step}",
@@ -104,7 +106,9 @@ def newest(domains: tuple[str, ...] | None = None) -> Run:
         return fitting[-1]
     wanted = "a run with a complete checkpoint" + ("" if domains is None else f" of the domain {' or '.join(domains)}")
     there = f"; there are {len(complete)} of other domains" if complete else ""
-    raise MissingError(f"looked for {wanted} in `{home()}` and found none{there}", hint=f"{HOW_TO}, or name one with `--run`")
+    raise MissingError(
+        f"looked for {wanted} in `{home()}` and found none{there}", hint=f"{HOW_TO}, or name one with `--run`"
+    )
 
 
 def weights_file(source: Path, *, ema: float | None = None, step: int | None = None) -> Path:
@@ -150,4 +154,6 @@ def _check(file: Path, entry: dict[str, Any] | None) -> None:
         raise IntegrityError(f"`{file}` has {file.stat().st_size} bytes, its manifest says {entry['bytes']}", hint=hint)
     got = shards.digest(file)
     if got != entry["sha256"]:
-        raise IntegrityError(f"`{file}` is damaged: its digest is {got[:8]}..., the manifest says {entry['sha256'][:8]}...", hint=hint)
+        raise IntegrityError(
+            f"`{file}` is damaged: its digest is {got[:8]}..., the manifest says {entry['sha256'][:8]}...", hint=hint
+        )

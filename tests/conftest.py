@@ -14,7 +14,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("inrflow_core", "beartype.beartype")
+jaxtyping.install_import_hook("inrflow_core", "tests.type_checks.checked")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -8,9 +8,7 @@ sample is a function, which this file calls a `FlowField`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -19,8 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
-from inrflow_core import guidance, noise, paths, registry, solve
-from inrflow_core.fields import CHUNK, Progress
+from inrflow_core import noise, paths, registry
+from inrflow_core.fields import Progress
+from inrflow_core.methods import _flow_field
+from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.presets import Part, Preset
 from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
 
@@ -81,6 +81,11 @@ class Drawing:
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
+def load_field(path: Path, preset: Preset, shape: SetShape, info: dict[str, Any], device: str) -> FlowField:
+    """A field that was saved; see `FlowField.save`."""
+    return _flow_field.load(path, preset, shape, info, Drawing, device)
+
+
 def build(preset: Preset, shape: SetShape) -> Flow:
     """A flow model with the network and the condition that the preset names."""
     network = registry.find("networks", preset.network.name).build(preset.network.config, shape)
@@ -133,9 +138,7 @@ class Flow(nn.Module):
             return None
         return self.conditioner(condition["label"], dropped)
 
-    def draw(
-        self, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing
-    ) -> FlowField:
+    def draw(self, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing) -> FlowField:
         """New functions, one per seed. `context` is the training grid, or the training number of points."""
         return FlowField(self, context, seeds, condition, drawing)
 
@@ -184,7 +187,13 @@ class Flow(nn.Module):
         places = u * (size - 1)
         eps = torch.cat(
             [
-                noise.normal(sets.seeds[i : i + 1], places[i], purpose="noise", channels=sets.values.shape[-1], kernel=self.config.noise)
+                noise.normal(
+                    sets.seeds[i : i + 1],
+                    places[i],
+                    purpose="noise",
+                    channels=sets.values.shape[-1],
+                    kernel=self.config.noise,
+                )
                 for i in range(len(sets))
             ]
         )
@@ -192,210 +201,6 @@ class Flow(nn.Module):
         y_query, velocity = paths.interpolate(self.path, data, eps, t)
         coordinates = ((2 * places + 1) / size - 1).to(sets.values.dtype)
         return Queries(coordinates, places[0]), y_query, velocity
-
-
-@dataclass
-class Evaluation:
-    """What one velocity call of the context leaves for its queries: a time, and each guidance half's decoder memory."""
-
-    t: Float64[Tensor, " B"]
-    latents: list[Any]
-    memories: list[Any]
-
-
-class FlowField:
-    """Functions that a flow model draws: noise carried to data along the latents of the context's own way.
-
-    In every solver step the context passes all stages first and leaves the latents of each evaluation; then each chunk
-    of queries passes the same stages with these latents. The step control of an adaptive solver sees the context alone.
-    """
-
-    def __init__(
-        self, flow: Flow, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing
-    ) -> None:
-        self.flow = flow
-        self.context = context
-        self.seeds = seeds
-        self.condition = condition
-        self.drawing = drawing
-        self.start: Float[Tensor, "B N C"] | None = None
-        self.steps: list[tuple[solve.Step, list[Evaluation]]] | None = None
-        self.values: Float[Tensor, "B N C"] | None = None
-
-    @torch.no_grad()
-    def query(
-        self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None
-    ) -> Float[Tensor, "B M C"]:
-        """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
-
-        `chunk` counts the pairs of all B sets that are answered at once.
-        """
-        if _same(queries, self.context):
-            return self._context_values(chunk, progress)
-        parts = list(_parts(len(queries), max(1, chunk // len(self.seeds))))
-        y = torch.empty(len(self.seeds), len(queries), self.flow.shape.value_size, device=self.seeds.device)
-        for part in parts:
-            y[:, part] = self._start(queries[part])
-        done = 0
-        for step, evaluations in self._walk(chunk):
-            for part in parts:
-                y[:, part] = self._advance(queries[part], y[:, part], step, evaluations)
-            done += 1
-            if progress is not None:
-                progress(done, self._num_steps(done))
-        return y
-
-    @torch.no_grad()
-    def record(self, progress: Progress | None = None) -> FlowField:
-        """The same functions, drawn, with the latents of every evaluation kept for later queries."""
-        if self.steps is not None:
-            return self
-        steps = []
-        for step, evaluations in self._walk(CHUNK):
-            steps.append((step, evaluations))
-            if progress is not None:
-                progress(len(steps), self._num_steps(len(steps)))
-        self.steps = steps
-        return self
-
-    def to_noise(self, values: Float[Tensor, "B N C"], chunk: int = CHUNK) -> Float[Tensor, "B N C"]:
-        """The noise at t = 1 that the ODE connects with `values` at t = 0, on the context."""
-        sampler = registry.find("samplers", "heun")
-        steps = max(2, solve.evaluations(self.drawing.sampler, self.drawing.config) // 2)
-        times = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=values.device)
-        with torch.no_grad():
-            return solve.integrate(
-                sampler, sampler.Config(steps=steps), self._evaluator([], chunk), values, path=self.flow.path, times=times
-            )
-
-    def _context_values(self, chunk: int, progress: Progress | None) -> Float[Tensor, "B N C"]:
-        done = 0
-        for _ in () if self.values is not None else self._walk(chunk):
-            done += 1
-            if progress is not None:
-                progress(done, self._num_steps(done))
-        assert self.values is not None
-        return self.values
-
-    def _walk(self, chunk: int) -> Iterator[tuple[solve.Step, list[Evaluation]]]:
-        """The steps of the context with what their evaluations left; `values` holds the context's at the end."""
-        if self.steps is not None:
-            yield from self.steps
-            return
-        sampler = self.drawing.sampler
-        kept: list[Evaluation] = []
-        y = self._start(self.context)
-        walk = solve.walk(
-            sampler,
-            self.drawing.config,
-            self._evaluator(kept, chunk),
-            y,
-            path=self.flow.path,
-            noise=lambda index: self._increment(self.context, index),
-        )
-        for step, y in walk:
-            last = kept[-sampler.EVALUATIONS :][: sampler.REPLAYED]
-            kept.clear()
-            yield step, last
-        self.values = y
-
-    def _evaluator(self, kept: list[Evaluation], chunk: int) -> Callable[..., Float[Tensor, "B N C"]]:
-        """The context's own velocity, which appends each evaluation to `kept`."""
-        parts = list(_parts(len(self.context), max(1, chunk // len(self.seeds))))
-
-        def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
-            evaluation = self._evaluate(y, t)
-            kept.append(evaluation)
-            return torch.cat([self._answer(self.context[part], y[:, part], evaluation) for part in parts], dim=1)
-
-        return velocity
-
-    def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Evaluation:
-        """Encoder and trunk at (y, t), for the condition and, where guidance acts, for what it is held against."""
-        flow, drawing = self.flow, self.drawing
-        with self._precision():
-            encoded = flow.network.encode(self.context, y)
-            latents = [flow.network.latents(encoded, t.to(y.dtype), flow.condition_vector(self.condition))]
-            if self._is_guided(t):
-                if drawing.guide is None:
-                    dropped = torch.ones_like(self.seeds, dtype=torch.bool)
-                    vector = flow.condition_vector(self.condition, dropped=dropped)
-                    latents.append(flow.network.latents(encoded, t.to(y.dtype), vector))
-                else:
-                    other = drawing.guide.network
-                    vector = drawing.guide.condition_vector(self.condition)
-                    latents.append(other.latents(other.encode(self.context, y), t.to(y.dtype), vector))
-            return Evaluation(t, latents, self._memories(latents))
-
-    def _memories(self, latents: list[Any]) -> list[Any]:
-        networks = [self.flow.network, self.drawing.guide.network if self.drawing.guide else self.flow.network]
-        return [network.memory(half) for network, half in zip(networks, latents, strict=False)]
-
-    def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
-        drawing = self.drawing
-        if drawing.guidance == 1.0 or (drawing.guide is None and self.flow.conditioner is None):
-            return False
-        low, high = drawing.interval
-        return bool(((t >= low) & (t <= high)).any())
-
-    def _answer(self, queries: Queries, y: Float[Tensor, "B M C"], evaluation: Evaluation) -> Float[Tensor, "B M C"]:
-        flow, drawing = self.flow, self.drawing
-        with self._precision():
-            velocity = flow.network.decode(queries, y, evaluation.memories[0]).to(y.dtype)
-            if len(evaluation.memories) == 1:
-                return velocity
-            network = flow.network if drawing.guide is None else drawing.guide.network
-            other = network.decode(queries, y, evaluation.memories[1]).to(y.dtype)
-        return guidance.combine(velocity, other, drawing.guidance, evaluation.t, drawing.interval)
-
-    def _advance(
-        self, queries: Queries, y: Float[Tensor, "B M C"], step: solve.Step, evaluations: list[Evaluation]
-    ) -> Float[Tensor, "B M C"]:
-        """One solver step of other pairs along the context's recorded evaluations."""
-        replayed = iter(evaluations)
-        return solve.advance(
-            self.drawing.sampler,
-            self.drawing.config,
-            lambda y, t: self._answer(queries, y, next(replayed)),
-            y,
-            step,
-            path=self.flow.path,
-            noise=lambda index: self._increment(queries, index),
-        )
-
-    def _start(self, queries: Queries) -> Float[Tensor, "B M C"]:
-        return noise.normal(
-            self.seeds,
-            queries.places,
-            purpose="start",
-            channels=self.flow.shape.value_size,
-            kernel=self.drawing.noise,
-            known=self._known(),
-        )
-
-    def _known(self) -> Tensor | None:
-        """Noise that encoding found, as the lattice or list that it replaces."""
-        if self.start is None:
-            return None
-        grid = self.flow.shape.grid
-        return self.start if grid is None else self.start.unflatten(1, grid)
-
-    def _increment(self, queries: Queries, index: int) -> Float[Tensor, "B M C"]:
-        channels = self.flow.shape.value_size
-        kernel = self.drawing.noise
-        return noise.normal(
-            self.seeds, queries.places, purpose="increment", step=index, channels=channels, kernel=kernel
-        )
-
-    def _num_steps(self, done: int) -> int:
-        """Solver steps in all, as far as they are known."""
-        if self.steps is not None:
-            return len(self.steps)
-        return done if self.drawing.sampler.IS_ADAPTIVE else len(self.drawing.sampler.grid(self.drawing.config)) - 1
-
-    def _precision(self) -> torch.autocast:
-        device = self.seeds.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.drawing.precision == "bf16")
 
 
 def interpolate_grid(values: Float[Tensor, "B *grid C"], places: Float[Tensor, "B M D"]) -> Float[Tensor, "B M C"]:
@@ -422,11 +227,3 @@ def _conditioner(part: Part | None, width: int) -> nn.Module | None:
 
 def _take(values: Float[Tensor, "B N C"], index: Int64[Tensor, "B M"]) -> Float[Tensor, "B M C"]:
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
-
-
-def _parts(total: int, size: int) -> Iterator[slice]:
-    return (slice(i, min(i + size, total)) for i in range(0, total, size))
-
-
-def _same(a: Queries, b: Queries) -> bool:
-    return a is b or (a.places.shape == b.places.shape and torch.equal(a.places, b.places))

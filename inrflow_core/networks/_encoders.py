@@ -36,7 +36,9 @@ def latent_grid(latents: int, shape: SetShape) -> tuple[int, ...]:
     axes = len(shape.grid or ())
     side = round(latents ** (1 / axes)) if axes else 0
     if side**axes != latents or not axes:
-        raise ValueError(f"`latents` is {latents}: a grid of pseudo-coordinates needs a whole number to the power {axes or 2}")
+        raise ValueError(
+            f"`latents` is {latents}: a grid of pseudo-coordinates needs a whole number to the power {axes or 2}"
+        )
     return (side,) * axes
 
 
@@ -142,7 +144,9 @@ class Spatial(nn.Module):
     def groups_of_pairs(self, batch: int, pairs: int) -> Int64[Tensor, "B N"]:
         """The latent of each pair of a grid."""
         if self.patch is not None:
-            index = torch.arange(pairs, device=self.latent.device).view(tuple(p * s for p, s in zip(self.patch, self.sides, strict=True)))
+            index = torch.arange(pairs, device=self.latent.device).view(
+                tuple(p * s for p, s in zip(self.patch, self.sides, strict=True))
+            )
             group = torch.zeros_like(index)
             for axis, (p, side) in enumerate(zip(self.patch, self.sides, strict=True)):
                 place = torch.arange(p * side, device=index.device) // p
@@ -193,7 +197,9 @@ class Linear(nn.Module):
         super().__init__()
         self.sides = latent_grid(latents, shape)
         if shape.grid is None or any(n % side for n, side in zip(shape.grid, self.sides, strict=True)):
-            raise ValueError(f"`encoder` is `linear`: {latents} latents do not divide the grid {shape.grid} into equal patches")
+            raise ValueError(
+                f"`encoder` is `linear`: {latents} latents do not divide the grid {shape.grid} into equal patches"
+            )
         self.patch = tuple(n // side for n, side in zip(shape.grid, self.sides, strict=True))
         self.linear = nn.Linear(math.prod(self.patch) * shape.value_size, width)
         self.norm = nn.LayerNorm(width)
@@ -204,9 +210,7 @@ class Linear(nn.Module):
         return self.norm(self.linear(patches(values, self.patch, self.sides).flatten(2)))
 
 
-def patches(
-    values: Float[Tensor, "B N C"], patch: tuple[int, ...], sides: tuple[int, ...]
-) -> Float[Tensor, "B L P C"]:
+def patches(values: Float[Tensor, "B N C"], patch: tuple[int, ...], sides: tuple[int, ...]) -> Float[Tensor, "B L P C"]:
     """The pairs of each patch of a grid, both in row order."""
     axes = len(patch)
     split = values.unflatten(1, [n for pair in zip(sides, patch, strict=True) for n in pair])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from inrflow_core.networks._decoder import Decoder, Latents, Memory, Points
-from inrflow_core.networks._encoders import Linear, Spatial, latent_grid
+from inrflow_core.networks._encoders import Linear, Spatial
 from inrflow_core.networks._layers import Block, Projection, TimeEmbedding, fourier, rotary
 from inrflow_core.sets import Queries, SetShape
 
@@ -64,7 +64,9 @@ class Config:
         if self.width % self.heads:
             raise ValueError(f"`heads` is {self.heads} and does not divide `width`, {self.width}")
         if self.query_width % self.query_heads:
-            raise ValueError(f"`decoder_heads` is {self.query_heads} and does not divide the decoder's width, {self.query_width}")
+            raise ValueError(
+                f"`decoder_heads` is {self.query_heads} and does not divide the decoder's width, {self.query_width}"
+            )
         if self.depth < self.levels:
             raise ValueError(f"`levels` is {self.levels}: at most `depth`, {self.depth}")
         if self.reread < 0:
@@ -112,7 +114,9 @@ def build(config: Config, shape: SetShape) -> SetTransformer:
     if config.pseudo_coordinates == "hash" and not shape.is_moving:
         raise ValueError("`pseudo_coordinates` is `hash`, which groups moving points")
     if config.encoder == "spatial" and shape.is_moving and config.pseudo_coordinates == "grid":
-        raise ValueError("`pseudo_coordinates` is `grid`, and moving points have none: use `hash`, `random` or `kmeans`")
+        raise ValueError(
+            "`pseudo_coordinates` is `grid`, and moving points have none: use `hash`, `random` or `kmeans`"
+        )
     if config.encoder == "linear" and shape.grid is None:
         raise ValueError("`encoder` is `linear`, which needs a grid: use `perceiver` or `spatial`")
     return SetTransformer(config, shape)
@@ -142,7 +146,9 @@ class SetTransformer(nn.Module):
         if config.encoder == "perceiver":
             reading = [place for place in range(config.depth) if config.reread and place % config.reread == 0]
             block = Block(width, config.heads, config.mlp_ratio, source_width=width)
-            self.readers = nn.ModuleDict({str(p): Block(width, config.heads, config.mlp_ratio, source_width=width) for p in reading})
+            self.readers = nn.ModuleDict(
+                {str(p): Block(width, config.heads, config.mlp_ratio, source_width=width) for p in reading}
+            )
             self.readers["start"] = block
             self.start = Block(width, config.heads, config.mlp_ratio)
         self.decoder = build_decoder(config, shape)

@@ -1,0 +1,159 @@
+"""What `sample` and `upsample` share: choosing the run, the device and the size, and writing what was drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inrflow_cli import console
+from inrflow_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from inrflow_core.generate import Request, Size
+    from inrflow_core.models import Model
+
+
+def open_model(
+    run: Path | None, out: Path, *, ema: float | None, step: int | None, device: str | None, threads: int | None
+) -> tuple[Model, Path]:
+    """The model to draw from and its weights file: of `run`, else of the newest run that can write `out`; says which.
+
+    Raises:
+        MissingError: there is no such run; the error says how to get one.
+    """
+    import torch
+
+    from inrflow_core import exporters, models, runs
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    domains = exporters.domains_for(out)
+    source = run if run is not None else runs.newest(domains).folder
+    weights = runs.weights_file(source, ema=ema, step=step)
+    if run is None:
+        console.say(f"drawing from the newest run, `{source}`")
+    model = models.load(weights, choose_device(device))
+    if model.domain.NAME not in domains:
+        raise UsageError(
+            f"`{source}` draws {model.domain.NAME}, which no `{out.suffix}` file holds",
+            hint="write one of " + ", ".join(f"`{suffix}`" for suffix in exporters.suffixes(model.domain.NAME)),
+        )
+    return model, weights
+
+
+def choose_device(name: str | None) -> str:
+    """The device asked for, else a GPU where there is one.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"the device `{name}` cannot be used: {reason}", hint="`--device cpu` always works") from error
+    return name
+
+
+def choose_size(model: Model, resolution: str | None, points: int | None) -> Size:
+    """Rows and columns or a number of points, as the model's domain has it; None for the training's.
+
+    Raises:
+        UsageError: a size of the wrong kind, or no points at all.
+    """
+    from inrflow_cli import options
+
+    has_grid = model.domain.shape.grid is not None
+    if has_grid and points is not None:
+        raise UsageError("`--points` asks a cloud, and the model draws images", hint="use `--resolution HxW`")
+    if not has_grid and resolution is not None:
+        raise UsageError("`--resolution` asks an image, and the model draws clouds", hint="use `--points N`")
+    if points is not None and points < 1:
+        raise UsageError(f"`--points {points}`: a cloud has at least 1 point", hint="give a whole number above 0")
+    return options.parse_resolution(resolution) if has_grid else points
+
+
+def parse_interval(text: str | None) -> tuple[float, float] | None:
+    """Two times from `0.1,0.9`; None stays None. Their order and range are checked with the settings.
+
+    Raises:
+        UsageError: not two numbers.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"`{text}` is no interval of times", hint="write two, as in `0.1,0.9`") from error
+    return low, high
+
+
+def save_fields(model: Model, request: Request, how: Any, path: Path, *, half: bool, overwrite: bool) -> None:
+    """Draw the functions of a request and keep them, all in one file; its size is said before."""
+    from inrflow_core import generate, outputs
+
+    outputs.check_output(path, overwrite=overwrite)
+    field = generate.draw(model, request.seeds, request.labels, how)
+    with console.progress(None, "steps", title="drawing the field") as shown:
+        field.record(lambda done, total: shown.advance(done - shown.done))
+    console.say(f"the field takes {console.size(field.size() // (2 if half else 1))} on disk")
+    generate.save_field(model, field, path, half=half)
+
+
+def write_samples(
+    model: Model, request: Request, how: Any, out: Path, origin: Mapping[str, str], *, overwrite: bool
+) -> list[Path]:
+    """Draw the samples of a request and write them as files; returns the files."""
+    import numpy as np
+
+    from inrflow_core import exporters, generate
+
+    with console.progress(None, "steps", title="sampling") as shown:
+        drawn = [values for _, values in generate.samples(model, request, how, report(shown))]
+    return exporters.write(out, np.concatenate(drawn), model.domain.NAME, origin=origin, overwrite=overwrite)
+
+
+def write_shard(
+    model: Model, request: Request, how: Any, out: Path, origin: Mapping[str, str], *, overwrite: bool
+) -> list[Path]:
+    """Draw the samples of a request into one shard, some at a time; what an earlier call wrote is not drawn again.
+
+    Several processes (those of `torchrun`, say) share the work: each takes every so-many-th piece.
+    """
+    import dataclasses
+
+    from inrflow_core import generate
+
+    shard = generate.open_shard(model, request, out, origin, overwrite=overwrite)
+    missing = shard.missing()
+    if len(missing) < len(request.seeds):
+        console.say(f"{len(request.seeds) - len(missing):,} of {len(request.seeds):,} samples are there already")
+    batch = request.batch or generate.default_batch(model, request)
+    mine = generate.share(missing, batch)
+    with console.progress(len(mine) * batch, "samples", title="sampling") as shown:
+        for piece in mine:
+            part = dataclasses.replace(
+                request,
+                seeds=[request.seeds[i] for i in piece],
+                labels=None if request.labels is None else [request.labels[i] for i in piece],
+                batch=batch,
+            )
+            for _, values in generate.samples(model, part, how):
+                shard.write(piece, values, part.labels)
+            shown.advance(len(piece))
+    shard.finish()
+    return [out]
+
+
+def report(shown: console.Progress):
+    def report(done: int, total: int) -> None:
+        shown.total = total
+        shown.advance(done - shown.done)
+
+    return report

@@ -1,0 +1,44 @@
+"""List the runs: preset, step, loss, size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inrflow_cli import console
+from inrflow_cli.options import Json
+
+
+def runs(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to look; without it `INRFLOW_RUNS`, else `runs`.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the runs in a folder, the newest last."""
+    from inrflow_core import runs as core
+
+    found = [_row(run) for run in core.listed(folder)]
+    if found:
+        cells = [[r["run"], r["preset"], r["step"], _loss(r["loss"]), console.size(r["bytes"])] for r in found]
+        console.table(["run", "preset", "step", "loss", "size"], cells)
+    else:
+        console.say(f"no runs in `{folder or core.home()}`: {core.HOW_TO}")
+    console.result({"runs": found}, as_json=json)
+
+
+def _row(run) -> dict:
+    record = run.last_record()
+    return {
+        "run": str(run.folder),
+        "preset": run.preset.name,
+        "step": run.steps[-1] if run.steps else 0,
+        "loss": record.get("loss"),
+        "bytes": run.size(),
+    }
+
+
+def _loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.4f}"

@@ -1,0 +1,102 @@
+"""Draw new functions from a run and ask them: images, clouds, shards of many samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inrflow_cli import console, options
+from inrflow_cli.options import Json, Overwrite
+
+if TYPE_CHECKING:
+    from inrflow_core.generate import Request
+    from inrflow_core.models import Model
+
+Ema = Annotated[float | None, typer.Option(help="EMA decay to draw from; 0 is the raw weights. Default: the first.")]
+Checkpoint = Annotated[int | None, typer.Option(min=0, help="Step of the checkpoint, instead of the newest.")]
+Noise = Annotated[
+    str | None,
+    typer.Option(metavar="linear|cubic|independent", help="How the noise goes on between training positions."),
+]
+Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="Arithmetic of the network.")]
+
+
+def sample(
+    out: Annotated[Path, typer.Argument(help="What to write: .png, .ply, .npz or .h5.", show_default=False)],
+    run: options.Run = None,
+    num: options.Num = 1,
+    seed: options.Seed = 0,
+    seeds: options.Seeds = None,
+    label: options.Label = None,
+    guidance: options.Guidance = None,
+    guidance_interval: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Times between which guidance acts, as in 0.1,0.9.")
+    ] = None,
+    guide: Annotated[Path | None, typer.Option(help="A second run to guide with (autoguidance).")] = None,
+    sampler: options.Sampler = None,
+    steps: options.Steps = None,
+    resolution: options.Resolution = None,
+    window: options.Window = None,
+    points: options.Points = None,
+    noise: Noise = None,
+    chunk: options.Chunk = 4096,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; changes nothing.")] = None,
+    ema: Ema = None,
+    checkpoint: Checkpoint = None,
+    save_field: Annotated[
+        Path | None, typer.Option(help="Also keep the functions as .safetensors, for `inrflow upsample`.")
+    ] = None,
+    half_field: Annotated[bool, typer.Option("--half-field", help="Keep them in fp16: half the size.")] = False,
+    precision: Precision = "fp32",
+    device: options.Device = None,
+    threads: options.Threads = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Draw new samples and write them, in the format that the suffix of OUT names.
+
+    Sample i depends on its seed alone, whatever the batch, the chunk or the number of processes.
+    """
+    from inrflow_cli import generation
+    from inrflow_core import generate
+
+    wanted = options.parse_seeds(seeds, seed=seed, num=num)
+    if out.suffix != ".h5":
+        generation.check_output(out, len(wanted), overwrite)
+    model, source = generation.open_model(run, out, ema=ema, step=checkpoint, device=device, threads=threads)
+    size = generation.choose_size(model, resolution, points)
+    other = None if guide is None else generate.load(guide, device=generation.choose_device(device))
+    how = generate.drawing(
+        model,
+        sampler=sampler,
+        steps=steps,
+        guide=other,
+        precision=precision,
+        guidance=guidance,
+        guidance_interval=generation.parse_interval(guidance_interval),
+        noise=noise,
+    )
+    labels = generate.choose_labels(model, wanted, label)
+    request = generate.Request(wanted, labels, size, options.parse_window(window), chunk, batch)
+    origin = generate.origin(model, source, request, how)
+    if save_field is not None:
+        generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
+    if out.suffix == ".h5":
+        written = generation.write_shard(model, request, how, out, origin, overwrite=overwrite)
+    else:
+        written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
+    console.say(f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request)}")
+    console.result({"out": [str(path) for path in written], "run": str(source), "origin": origin}, as_json=json)
+
+
+def _spelled(paths: list[Path]) -> str:
+    return f"`{paths[0]}`" if len(paths) == 1 else f"`{paths[0]}` ... `{paths[-1]}`"
+
+
+def _asked(model: Model, request: Request) -> str:
+    size: Any = request.size
+    if isinstance(size, tuple):
+        return f"{size[0]} x {size[1]} pixels each"
+    return f"{size or model.domain.shape.num_pairs:,} {'points' if model.domain.shape.grid is None else 'pixels'} each"

@@ -1,0 +1,76 @@
+"""Ask a function more finely: one that a seed draws, one behind a given file, or one that was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inrflow_cli import console, options
+from inrflow_cli.options import Json, Overwrite
+from inrflow_cli.sample import Checkpoint, Ema, Noise
+
+GIVEN = (".png", ".jpg", ".jpeg", ".webp", ".ply")
+
+
+def upsample(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="[FILE]... OUT", help="What to ask more finely, and what to write.", show_default=False),
+    ],
+    run: options.Run = None,
+    scale: Annotated[float | None, typer.Option(help="So many times the rows and columns, or the points.")] = None,
+    resolution: options.Resolution = None,
+    window: options.Window = None,
+    points: options.Points = None,
+    num: options.Num = 1,
+    seed: options.Seed = 0,
+    label: options.Label = None,
+    guidance: options.Guidance = None,
+    sampler: options.Sampler = None,
+    steps: options.Steps = None,
+    noise: Noise = None,
+    chunk: options.Chunk = 4096,
+    ema: Ema = None,
+    checkpoint: Checkpoint = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Ask functions at a higher resolution.
+
+    With no FILE, the sample that `inrflow sample --seed` draws. A picture or a cloud is encoded first: its noise is
+    found by solving the ODE backwards. A .safetensors FILE is a field that `inrflow sample --save-field` kept.
+    Several FILEs need a folder as OUT.
+    """
+    from inrflow_cli import generation, upsampling
+    from inrflow_core import generate
+
+    *files, out = paths
+    targets = upsampling.targets(files, out, num, overwrite=overwrite)
+    if len(files) == 1 and files[0].suffix == ".safetensors":
+        answer = upsampling.ask_saved_field(
+            files[0], out, scale=scale, resolution=resolution, window=window, points=points, chunk=chunk,
+            device=device, overwrite=overwrite,
+        )  # fmt: skip
+        console.result(answer, as_json=json)
+        return
+    model, source = generation.open_model(run, targets[0], ema=ema, step=checkpoint, device=device, threads=threads)
+    size = upsampling.choose_size(model, scale, resolution, points)
+    how = generate.drawing(model, sampler=sampler, steps=steps, guidance=guidance, noise=noise)
+    part = options.parse_window(window)
+    if files:
+        answer = upsampling.ask_files(
+            model, source, files, targets, how=how, label=label, size=size, window=part, chunk=chunk, steps=steps,
+            overwrite=overwrite,
+        )  # fmt: skip
+    else:
+        seeds = range(seed, seed + num)
+        request = generate.Request(seeds, generate.choose_labels(model, seeds, label), size, part, chunk)
+        origin = generate.origin(model, source, request, how)
+        written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
+        answer = {"out": [str(path) for path in written], "run": str(source), "origin": origin}
+        console.say("wrote " + ", ".join(f"`{path}`" for path in written))
+    console.result(answer, as_json=json)

@@ -1,0 +1,116 @@
+"""The three ways of `upsample`: files that are encoded, fields that were saved, and where the answers go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inrflow_cli import console, generation, options
+from inrflow_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from inrflow_core.generate import Size, Window
+    from inrflow_core.models import Model
+
+
+def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[Path]:
+    """One output for each file: OUT itself, or names in the folder OUT where there are several files.
+
+    Raises:
+        UsageError: an output is there already or cannot be written, or several files meet one output.
+    """
+    if len(files) < 2:
+        generation.check_output(out, 1 if files else num, overwrite)
+        return [out]
+    if not out.is_dir():
+        raise UsageError(
+            f"{len(files)} files need a folder to go to, and `{out}` is none", hint=f"make it with `mkdir -p {out}`"
+        )
+    found = [out / f"{file.stem}{'.ply' if file.suffix == '.ply' else '.png'}" for file in files]
+    if len(set(found)) < len(found):
+        raise UsageError("two of the files would have the same output", hint="give them different names")
+    for target in found:
+        generation.check_output(target, 1, overwrite)
+    return found
+
+
+def choose_size(model: Model, scale: float | None, resolution: str | None, points: int | None) -> Size:
+    """The size asked for: `--scale` times the training's, else `--resolution` or `--points`.
+
+    Raises:
+        UsageError: more than one of them, or a scale that leaves nothing.
+    """
+    given = [
+        name
+        for name, value in [("--scale", scale), ("--resolution", resolution), ("--points", points)]
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(f'`{name}`' for name in given)} both say a size", hint="give one of them")
+    if scale is None:
+        return generation.choose_size(model, resolution, points)
+    shape = model.domain.shape
+    if shape.grid is not None:
+        rows, columns = (round(scale * side) for side in shape.grid)
+        return generation.choose_size(model, f"{rows}x{columns}", None)
+    return generation.choose_size(model, None, round(scale * shape.num_pairs))
+
+
+def ask_files(
+    model: Model,
+    source: Path,
+    files: list[Path],
+    outs: list[Path],
+    *,
+    label: str | None,
+    size: Size,
+    window: Window,
+    chunk: int,
+    steps: int | None,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Encode each file, ask the function behind it, write the answer, and say how faithful it is."""
+    from inrflow_core import exporters, generate, given
+
+    rows = []
+    with console.progress(len(files), "files", title="upsampling") as shown:
+        for file, out in zip(files, outs, strict=True):
+            example = given.read(model, file)
+            chosen = None if label is None else (generate.choose_labels(model, [0], label) or [None])[0]
+            field = given.encode(model, example, label=chosen, steps=steps or given.STEPS)
+            values = generate.query(model, field, size, window, chunk=chunk)
+            origin = generate.origin_of_file(source, model, size)
+            exporters.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)
+            rows.append({"file": str(file), "out": str(out)} | given.faithfulness(model, example, field, chunk))
+            shown.advance()
+    for row in rows:
+        score = f"{row['psnr']:.1f} dB" if "psnr" in row else f"Chamfer distance {row['chamfer']:.2e}"
+        console.say(f"wrote `{row['out']}`; `{row['file']}` comes back with {score} at the training's positions")
+    return {"run": str(source), "files": rows}
+
+
+def ask_saved_field(
+    file: Path,
+    out: Path,
+    *,
+    scale: float | None,
+    resolution: str | None,
+    window: str | None,
+    points: int | None,
+    chunk: int,
+    device: str | None,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Ask a field that `sample --save-field` kept; needs no run."""
+    from inrflow_core import exporters, generate
+
+    model, field = generate.load_field(file, generation.choose_device(device))
+    size = choose_size(model, scale, resolution, points)
+    with console.progress(None, "steps", title="asking") as shown:
+        values = generate.query(
+            model, field, size, options.parse_window(window), chunk=chunk, progress=generation.report(shown)
+        )
+    origin = generate.origin_of_file(file, model, size)
+    written = exporters.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
+    console.say("wrote " + ", ".join(f"`{path}`" for path in written))
+    return {"out": [str(path) for path in written], "field": str(file)}

@@ -1,0 +1,110 @@
+"""Images: the coordinate is a position in the plane, the value a colour.
+
+Pixel i of R sits at the centre of its square, (2i + 1) / R - 1, rows before columns. A finer grid covers the same
+square; another aspect ratio is a wider window of the plane, with the training square in its middle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from inrflow_core import noise
+from inrflow_core.errors import UsageError
+from inrflow_core.sets import CoordValueSet, Queries, SetShape
+
+Size = tuple[int, int] | int | None
+Window = tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the images of a preset are."""
+
+    resolution: int
+    """Rows and columns of the training grid."""
+    channels: int = 3
+    """1 grey, 3 colour, 4 colour and opacity."""
+    value_scale: float = 1.0
+    """Values in [-1, 1] are multiplied by this for the network."""
+    flip: bool = False
+    """Mirror half of the training images, left to right."""
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1:
+            raise ValueError(f"`resolution` is {self.resolution}: at least 1")
+        if self.channels not in (1, 3, 4):
+            raise ValueError(f"`channels` is {self.channels}: 1, 3 or 4")
+        if self.value_scale <= 0:
+            raise ValueError(f"`value_scale` is {self.value_scale}: above 0")
+
+
+class Domain:
+    """Queries of images, sets from uint8 pixels, and pixels from values."""
+
+    NAME = "image"
+    EXPORTERS = ("png", "npz")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        side = config.resolution
+        self.shape = SetShape(2, config.channels, side * side, (side, side))
+
+    def queries(self, size: Size = None, window: Window = None) -> Queries:
+        """The pixel centres of a picture of `size` (rows, columns), row by row; None asks the training grid.
+
+        `window` is top, left, bottom and right of a part of the training square, from 0 to 1.
+
+        Raises:
+            UsageError: a side below 1.
+        """
+        side = self.config.resolution
+        rows, columns = (side, side) if size is None else (size, size) if isinstance(size, int) else size
+        if min(rows, columns) < 1:
+            raise UsageError(f"a picture of {rows} x {columns} has no pixels", hint="both sides are at least 1")
+        if window is None:
+            shorter = min(rows, columns)
+            axes = [_axis(count, shorter, side) for count in (rows, columns)]
+        else:
+            top, left, bottom, right = window
+            axes = [_part(rows, top, bottom, side), _part(columns, left, right, side)]
+        coordinates = torch.stack(torch.meshgrid(axes[0][0], axes[1][0], indexing="ij"), -1).flatten(0, 1)
+        places = torch.stack(torch.meshgrid(axes[0][1], axes[1][1], indexing="ij"), -1).flatten(0, 1)
+        return Queries(coordinates.float(), places)
+
+    def to_set(
+        self, values: np.ndarray, seeds: Int64[Tensor, " B"], labels: np.ndarray | None = None, *, augment: bool = False
+    ) -> CoordValueSet:
+        """uint8 pixels (B H W C) as sets in [-1, 1] times `value_scale`; flips, with `augment`, are keyed by the seed."""
+        pixels = torch.from_numpy(np.ascontiguousarray(values)).float()
+        if augment and self.config.flip:
+            flipped = noise.uniform(seeds, purpose="flip")[:, 0] < 0.5
+            pixels = torch.where(flipped.cpu().view(-1, 1, 1, 1), pixels.flip(2), pixels)
+        scaled = (pixels / 127.5 - 1) * self.config.value_scale
+        condition = {} if labels is None else {"label": torch.from_numpy(np.asarray(labels, dtype=np.int64))}
+        return CoordValueSet(self.queries(), scaled.flatten(1, 2), seeds, condition)
+
+    def from_values(self, values: Float[Tensor, "B M C"], size: Size = None) -> np.ndarray:
+        """Pixels, uint8 (B H W C), of answers to `queries(size)`."""
+        side = self.config.resolution
+        rows, columns = (side, side) if size is None else (size, size) if isinstance(size, int) else size
+        pixels = values.div(self.config.value_scale).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        return pixels.unflatten(1, (rows, columns)).cpu().numpy()
+
+
+def _axis(count: int, shorter: int, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """Coordinates and lattice positions of `count` pixels of pitch 2 / `shorter`, centred on the training square.
+
+    From whole numbers and one division each, so that a pixel that falls on a training pixel has its very numbers.
+    """
+    odd = 2 * torch.arange(count, dtype=torch.float64) + 1 - (count - shorter)
+    return (odd - shorter) / shorter + 0.0, (odd * side - shorter) / (2 * shorter)
+
+
+def _part(count: int, low: float, high: float, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    place = low + (high - low) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return 2 * place - 1, place * side - 0.5

@@ -1,0 +1,350 @@
+"""The field of the flow method: functions drawn along the latents of their context, kept, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from inrflow_core import guidance, models, noise, paths, registry, solve
+from inrflow_core.errors import IntegrityError
+from inrflow_core.fields import CHUNK, Progress
+from inrflow_core.presets import Preset, settings
+from inrflow_core.sets import Condition, Queries, SetShape
+
+if TYPE_CHECKING:
+    from inrflow_core.methods.flow import Drawing, Flow
+
+FORMAT = "inrflow-field-1"
+
+
+@dataclass
+class Evaluation:
+    """What one velocity call of the context leaves for its queries: a time, and each guidance half's latents.
+
+    `memories` are what the decoders make of the latents; a recorded field makes them again for each step.
+    """
+
+    t: Float64[Tensor, " B"]
+    latents: list[Any]
+    memories: list[Any] | None = None
+
+
+class FlowField:
+    """Functions that a flow model draws: noise carried to data along the latents of the context's own way.
+
+    In every solver step the context passes all stages first and leaves the latents of each evaluation; then each chunk
+    of queries passes the same stages with these latents. The step control of an adaptive solver sees the context alone.
+    """
+
+    def __init__(
+        self, flow: Flow, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing
+    ) -> None:
+        self.flow = flow
+        self.context = context
+        self.seeds = seeds
+        self.condition = condition
+        self.drawing = drawing
+        self.start: Float[Tensor, "B N C"] | None = None
+        self.steps: list[tuple[solve.Step, list[Evaluation]]] | None = None
+        self.values: Float[Tensor, "B N C"] | None = None
+
+    @torch.no_grad()
+    def query(
+        self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None
+    ) -> Float[Tensor, "B M C"]:
+        """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
+
+        `chunk` counts the pairs of all B sets that are answered at once.
+        """
+        if _same(queries, self.context):
+            return self._context_values(chunk, progress)
+        parts = list(_parts(len(queries), max(1, chunk // len(self.seeds))))
+        y = torch.empty(len(self.seeds), len(queries), self.flow.shape.value_size, device=self.seeds.device)
+        for part in parts:
+            y[:, part] = self._start(queries[part])
+        for done, (step, evaluations) in enumerate(self._walk(chunk), start=1):
+            for part in parts:
+                y[:, part] = self._advance(queries[part], y[:, part], step, evaluations)
+            if progress is not None:
+                progress(done, self._num_steps(done))
+        return y
+
+    @torch.no_grad()
+    def record(self, progress: Progress | None = None) -> FlowField:
+        """The same functions, drawn, with the latents of every evaluation kept for later queries."""
+        if self.steps is not None:
+            return self
+        steps = []
+        for step, evaluations in self._walk(CHUNK):
+            steps.append((step, [Evaluation(e.t, e.latents) for e in evaluations]))
+            if progress is not None:
+                progress(len(steps), self._num_steps(len(steps)))
+        self.steps = steps
+        return self
+
+    def size(self) -> int:
+        """Bytes that `save` writes, but for the header: every evaluation's latents and the decoder's weights."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
+
+    def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
+        """Write a recorded field as safetensors, fp16 if `half`: it is asked later without encoder or trunk."""
+        tensors = self._tensors()
+        if half:
+            tensors = {
+                k: v.half() if v.dtype == torch.float32 and not k.startswith("noise") else v for k, v in tensors.items()
+            }
+        info = {
+            "sampler": self.drawing.sampler.__name__.rpartition(".")[2],
+            "sampler_settings": vars(self.drawing.config),
+            "guidance": self.drawing.guidance,
+            "interval": list(self.drawing.interval),
+            "noise": self.drawing.noise,
+            "has_guide": self.drawing.guide is not None,
+        }
+        models.save(path, tensors, preset, info, FORMAT)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that later queries need, by name."""
+        assert self.steps is not None and self.values is not None, "a field is recorded before it is saved"
+        tensors = {"seeds": self.seeds, "values": self.values, "places": self.context.places}
+        if self.start is not None:
+            tensors["noise"] = self.start
+        for place, (step, evaluations) in enumerate(self.steps):
+            head = f"step.{place:05d}"
+            tensors |= {f"{head}.index": torch.tensor(step.index), f"{head}.t": step.t, f"{head}.t_next": step.t_next}
+            for number, evaluation in enumerate(evaluations):
+                tensors[f"{head}.{number}.t"] = evaluation.t.clone()  # a safetensors file shares no memory
+                for half, latents in enumerate(evaluation.latents):
+                    tensors[f"{head}.{number}.{half}.vector"] = latents.vector
+                    for level, tokens in enumerate(latents.levels):
+                        tensors[f"{head}.{number}.{half}.level.{level}"] = tokens
+        decoders = [self.flow.network.decoder] + ([self.drawing.guide.network.decoder] if self.drawing.guide else [])
+        for number, decoder in enumerate(decoders):
+            tensors |= {f"decoder.{number}.{name}": weight for name, weight in decoder.state_dict().items()}
+        return tensors
+
+    def to_noise(self, values: Float[Tensor, "B N C"], chunk: int = CHUNK) -> Float[Tensor, "B N C"]:
+        """The noise at t = 1 that the ODE connects with `values` at t = 0, on the context."""
+        sampler = registry.find("samplers", "heun")
+        steps = max(2, solve.evaluations(self.drawing.sampler, self.drawing.config) // 2)
+        times = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=values.device)
+        with torch.no_grad():
+            return solve.integrate(
+                sampler,
+                sampler.Config(steps=steps),
+                self._evaluator([], chunk),
+                values,
+                path=self.flow.path,
+                times=times,
+            )
+
+    def _context_values(self, chunk: int, progress: Progress | None) -> Float[Tensor, "B N C"]:
+        for done, _ in enumerate(() if self.values is not None else self._walk(chunk), start=1):
+            if progress is not None:
+                progress(done, self._num_steps(done))
+        assert self.values is not None
+        return self.values
+
+    def _walk(self, chunk: int) -> Iterator[tuple[solve.Step, list[Evaluation]]]:
+        """The steps of the context with what their evaluations left; `values` holds the context's at the end."""
+        if self.steps is not None:
+            for step, evaluations in self.steps:
+                yield step, [Evaluation(e.t, e.latents, self._memories(e.latents)) for e in evaluations]
+            return
+        sampler = self.drawing.sampler
+        kept: list[Evaluation] = []
+        y = self._start(self.context)
+        walk = solve.walk(
+            sampler,
+            self.drawing.config,
+            self._evaluator(kept, chunk),
+            y,
+            path=self.flow.path,
+            noise=lambda index: self._increment(self.context, index),
+        )
+        for step, state in walk:
+            y = state
+            last = kept[-sampler.EVALUATIONS :][: sampler.REPLAYED]
+            kept.clear()
+            yield step, last
+        self.values = y
+
+    def _evaluator(self, kept: list[Evaluation], chunk: int) -> Callable[..., Float[Tensor, "B N C"]]:
+        """The context's own velocity, which appends each evaluation to `kept`."""
+        parts = list(_parts(len(self.context), max(1, chunk // len(self.seeds))))
+
+        def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
+            evaluation = self._evaluate(y, t)
+            kept.append(evaluation)
+            return torch.cat([self._answer(self.context[part], y[:, part], evaluation) for part in parts], dim=1)
+
+        return velocity
+
+    def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Evaluation:
+        """Encoder and trunk at (y, t), for the condition and, where guidance acts, for what it is held against."""
+        flow, drawing = self.flow, self.drawing
+        with self._precision():
+            encoded = flow.network.encode(self.context, y)
+            latents = [flow.network.latents(encoded, t.to(y.dtype), flow.condition_vector(self.condition))]
+            if self._is_guided(t):
+                if drawing.guide is None:
+                    dropped = torch.ones_like(self.seeds, dtype=torch.bool)
+                    vector = flow.condition_vector(self.condition, dropped=dropped)
+                    latents.append(flow.network.latents(encoded, t.to(y.dtype), vector))
+                else:
+                    other = drawing.guide.network
+                    vector = drawing.guide.condition_vector(self.condition)
+                    latents.append(other.latents(other.encode(self.context, y), t.to(y.dtype), vector))
+            return Evaluation(t, latents, self._memories(latents))
+
+    def _memories(self, latents: list[Any]) -> list[Any]:
+        second = self.drawing.guide.network if self.drawing.guide else self.flow.network
+        with self._precision():
+            return [network.memory(half) for network, half in zip((self.flow.network, second), latents, strict=False)]
+
+    def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
+        drawing = self.drawing
+        if drawing.guidance == 1.0 or (drawing.guide is None and self.flow.conditioner is None):
+            return False
+        low, high = drawing.interval
+        return bool(((t >= low) & (t <= high)).any())
+
+    def _answer(self, queries: Queries, y: Float[Tensor, "B M C"], evaluation: Evaluation) -> Float[Tensor, "B M C"]:
+        flow, drawing = self.flow, self.drawing
+        with self._precision():
+            assert evaluation.memories is not None
+            first, *others = evaluation.memories
+            velocity = flow.network.decode(queries, y, first).to(y.dtype)
+            if not others:
+                return velocity
+            network = flow.network if drawing.guide is None else drawing.guide.network
+            other = network.decode(queries, y, others[0]).to(y.dtype)
+        return guidance.combine(velocity, other, drawing.guidance, evaluation.t, drawing.interval)
+
+    def _advance(
+        self, queries: Queries, y: Float[Tensor, "B M C"], step: solve.Step, evaluations: list[Evaluation]
+    ) -> Float[Tensor, "B M C"]:
+        """One solver step of other pairs along the context's recorded evaluations."""
+        replayed = iter(evaluations)
+        return solve.advance(
+            self.drawing.sampler,
+            self.drawing.config,
+            lambda y, t: self._answer(queries, y, next(replayed)),
+            y,
+            step,
+            path=self.flow.path,
+            noise=lambda index: self._increment(queries, index),
+        )
+
+    def _start(self, queries: Queries) -> Float[Tensor, "B M C"]:
+        return noise.normal(
+            self.seeds,
+            queries.places,
+            purpose="start",
+            channels=self.flow.shape.value_size,
+            kernel=self.drawing.noise,
+            known=self._known(),
+        )
+
+    def _known(self) -> Tensor | None:
+        """Noise that encoding found, as the lattice or list that it replaces."""
+        if self.start is None:
+            return None
+        grid = self.flow.shape.grid
+        return self.start if grid is None else self.start.unflatten(1, grid)
+
+    def _increment(self, queries: Queries, index: int) -> Float[Tensor, "B M C"]:
+        channels = self.flow.shape.value_size
+        kernel = self.drawing.noise
+        return noise.normal(
+            self.seeds, queries.places, purpose="increment", step=index, channels=channels, kernel=kernel
+        )
+
+    def _num_steps(self, done: int) -> int:
+        """Solver steps in all, as far as they are known."""
+        if self.steps is not None:
+            return len(self.steps)
+        return done if self.drawing.sampler.IS_ADAPTIVE else len(self.drawing.sampler.grid(self.drawing.config)) - 1
+
+    def _precision(self) -> torch.autocast:
+        device = self.seeds.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.drawing.precision == "bf16")
+
+
+def load(
+    path: Path, preset: Preset, shape: SetShape, info: dict[str, Any], drawing: type[Drawing], device: str
+) -> FlowField:
+    """A field that `FlowField.save` wrote; only the decoder's weights are in it, so that it can be asked and no more.
+
+    Raises:
+        IntegrityError: a tensor is missing.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt", device=device) as file:
+            names = set(file.keys())
+            networks = [_decoder(file, names, preset, shape, n, device) for n in range(1 + info["has_guide"])]
+            flow: Any = SimpleNamespace(network=networks[0], shape=shape, conditioner=None)
+            sampler = registry.find("samplers", info["sampler"])
+            how = drawing(
+                sampler,
+                settings(sampler.Config, info["sampler_settings"], "sampler"),
+                guidance=info["guidance"],
+                interval=tuple(info["interval"]),
+                noise=info["noise"],
+                guide=SimpleNamespace(network=networks[1]) if info["has_guide"] else None,  # pyright: ignore
+            )
+            flow.path = paths.PATHS[preset.method.config.path]
+            field = FlowField(flow, Queries(None, file.get_tensor("places")), file.get_tensor("seeds"), {}, how)
+            field.values = file.get_tensor("values").float()
+            field.start = file.get_tensor("noise") if "noise" in names else None
+            make = registry.find("networks", preset.network.name or "").Latents
+            field.steps = [
+                _step(file, names, head, make) for head in sorted({n[:10] for n in names if n.startswith("step.")})
+            ]
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise IntegrityError(
+            f"`{path}` is no whole field: {error}", hint="save it again with `--save-field`"
+        ) from error
+    return field
+
+
+def _decoder(file: Any, names: set[str], preset: Preset, shape: SetShape, number: int, device: str) -> Any:
+    """The part of a network that answers queries, with its saved weights."""
+    decoder = registry.find("networks", preset.network.name or "").build_decoder(preset.network.config, shape)
+    head = f"decoder.{number}."
+    decoder.load_state_dict({n.removeprefix(head): file.get_tensor(n).float() for n in names if n.startswith(head)})
+    decoder.to(device).eval().requires_grad_(False)
+    return SimpleNamespace(decoder=decoder, memory=decoder.memory, decode=decoder)
+
+
+def _step(file: Any, names: set[str], head: str, make: Any) -> tuple[solve.Step, list[Evaluation]]:
+    """One solver step and what its evaluations left."""
+    index = int(file.get_tensor(f"{head}.index"))
+    step = solve.Step(index, file.get_tensor(f"{head}.t"), file.get_tensor(f"{head}.t_next"))
+    evaluations = []
+    while f"{head}.{len(evaluations)}.t" in names:
+        place = f"{head}.{len(evaluations)}"
+        latents = []
+        while f"{place}.{len(latents)}.vector" in names:
+            half = f"{place}.{len(latents)}"
+            count = sum(name.startswith(f"{half}.level.") for name in names)
+            levels = tuple(file.get_tensor(f"{half}.level.{level}").float() for level in range(count))
+            latents.append(make(levels, file.get_tensor(f"{half}.vector").float()))
+        evaluations.append(Evaluation(file.get_tensor(f"{place}.t"), latents))
+    return step, evaluations
+
+
+def _parts(total: int, size: int) -> Iterator[slice]:
+    return (slice(i, min(i + size, total)) for i in range(0, total, size))
+
+
+def _same(a: Queries, b: Queries) -> bool:
+    return a is b or (a.places.shape == b.places.shape and torch.equal(a.places, b.places))

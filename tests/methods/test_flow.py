@@ -1,0 +1,203 @@
+"""Laws of the flow method: what a sample may depend on, and that a field is one function."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from inrflow_core import generate, models, noise, paths, presets, registry
+from inrflow_core.methods.flow import interpolate_grid
+from tests import tiny
+
+SAMPLERS = ["euler", "heun", "midpoint", "dopri5", "euler-maruyama"]
+KINDS = {"image": tiny.IMAGE, "points": tiny.POINTS}
+
+
+def how(model, sampler: str, **settings):
+    steps = None if sampler == "dopri5" else 4
+    return generate.drawing(model, sampler=sampler, steps=steps, **{"guidance": 2.0, **settings})
+
+
+def finer(model):
+    """Three times as many positions each way, or three times as many points."""
+    return (18, 18) if model.domain.NAME == "image" else 72
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def model(request):
+    return tiny.model(KINDS[request.param])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sample_does_not_depend_on_its_batch_or_chunk(model, sampler):
+    drawing, queries = how(model, sampler), model.domain.queries(finer(model))
+    together = generate.draw(model, [3, 4, 5], [0, 1, 2], drawing).query(queries)
+    for i, (seed, label) in enumerate([(3, 0), (4, 1), (5, 2)]):
+        alone = generate.draw(model, [seed], [label], drawing).query(queries, chunk=7)
+        torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_finer_grid_holds_the_training_sample_and_a_larger_cloud_begins_with_it(model, sampler):
+    field = generate.draw(model, [7, 8], [0, 2], how(model, sampler))
+    coarse = field.query(model.domain.queries())
+    fine = field.query(model.domain.queries(finer(model)))
+    assert coarse.std() > 0.2
+    if model.domain.NAME == "image":
+        held = fine.unflatten(1, (18, 18))[:, 1::3, 1::3].flatten(1, 2)
+    else:
+        held = fine[:, :24]
+    torch.testing.assert_close(held, coarse, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_recorded_and_saved_field_agrees_with_one_asked_while_it_is_drawn(model, sampler, tmp_path):
+    queries = model.domain.queries(finer(model))
+    field = generate.draw(model, [1, 2], [1, -1], how(model, sampler))
+    drawn = field.query(queries)
+    recorded = generate.draw(model, [1, 2], [1, -1], how(model, sampler)).record()
+    torch.testing.assert_close(recorded.query(queries), drawn, atol=1e-5, rtol=0)
+    generate.save_field(model, recorded, tmp_path / "field.safetensors")
+    size = (tmp_path / "field.safetensors").stat().st_size
+    assert size == pytest.approx(recorded.size(), rel=0.2)
+    _, saved = generate.load_field(tmp_path / "field.safetensors")
+    torch.testing.assert_close(saved.query(queries), drawn, atol=1e-5, rtol=0)
+
+
+def test_asking_fewer_or_permuted_queries_changes_no_answer(model):
+    field = generate.draw(model, [5], [0], how(model, "euler"))
+    queries = model.domain.queries(finer(model))
+    every = field.query(queries)
+    torch.testing.assert_close(field.query(queries[10:31]), every[:, 10:31], atol=1e-5, rtol=0)
+    order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(0))
+    coordinates = None if queries.coordinates is None else queries.coordinates[order]
+    permuted = dataclasses.replace(queries, coordinates=coordinates, places=queries.places[order])
+    torch.testing.assert_close(field.query(permuted), every[:, order], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_the_field_is_the_plain_euler_solution_of_the_guided_velocity(model, guidance):
+    """The recorded, chunked way against five lines that solve the same equation on the training set."""
+    drawing = how(model, "euler", guidance=guidance)
+    context, seeds = model.domain.queries(), torch.tensor([9])
+    flow, network = model.method, model.method.network
+    y = noise.normal(seeds, context.places, purpose="start", channels=flow.shape.value_size)
+    times = drawing.sampler.grid(drawing.config)
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        halves = []
+        for label in (1, -1):
+            vector = flow.condition_vector({"label": torch.tensor([label])})
+            halves.append(network(context, y, t[None].float(), vector, context, y))
+        y = y + float(t_next - t) * (halves[1] + guidance * (halves[0] - halves[1]))
+    values = generate.draw(model, [9], [1], drawing).query(context)
+    torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
+
+
+def test_guidance_outside_its_interval_is_no_guidance(model):
+    context = model.domain.queries()
+    plain = generate.draw(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
+    never = how(model, "euler", guidance=3.0, guidance_interval=(0.001, 0.002))
+    torch.testing.assert_close(generate.draw(model, [2], [1], never).query(context), plain, atol=1e-6, rtol=0)
+    always = generate.draw(model, [2], [1], how(model, "euler", guidance=3.0)).query(context)
+    assert (always - plain).abs().max() > 1e-3
+
+
+def test_autoguidance_by_the_model_itself_is_no_guidance(model):
+    context = model.domain.queries()
+    plain = generate.draw(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
+    own = dataclasses.replace(how(model, "euler", guidance=3.0), guide=model.method)
+    torch.testing.assert_close(generate.draw(model, [2], [1], own).query(context), plain, atol=1e-5, rtol=0)
+    other = dataclasses.replace(own, guide=tiny.model(KINDS[model.domain.NAME], scale=0.4).method)
+    assert (generate.draw(model, [2], [1], other).query(context) - plain).abs().max() > 0.01
+
+
+def test_a_set_that_is_encoded_and_asked_again_comes_back(model):
+    drawing = generate.drawing(model, sampler="heun", steps=40, guidance=1.0)
+    values = generate.draw(model, [4], [-1], drawing).query(model.domain.queries())
+    sets = training_sets(model, values)
+    field = model.method.encode(sets, drawing)
+    torch.testing.assert_close(field.query(model.domain.queries()), values, atol=0.02, rtol=0)
+    fine = field.query(model.domain.queries(finer(model)))
+    coarse = fine.unflatten(1, (18, 18))[:, 1::3, 1::3].flatten(1, 2) if model.domain.NAME == "image" else fine[:, :24]
+    torch.testing.assert_close(coarse, values, atol=0.02, rtol=0)
+
+
+def test_the_loss_of_a_set_depends_on_its_seed_alone(model):
+    values = torch.randn(
+        3, len(model.domain.queries()), model.domain.shape.value_size, generator=torch.Generator().manual_seed(1)
+    )
+    sets = training_sets(model, values, seeds=[11, 12, 13])
+    model.method.train()
+    together = model.method.loss(sets)
+    alone = torch.cat([model.method.loss(sets[i : i + 1]) for i in range(3)])
+    model.method.eval()
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+    assert together.std() > 1e-3
+
+
+def test_an_untrained_network_has_the_loss_of_the_zero_velocity():
+    built = models.build(tiny.preset(tiny.IMAGE))
+    values = torch.zeros(64, 36, 1)
+    # With data 0 the target is the noise itself, whose mean square is 1.
+    assert built.method.loss(training_sets(built, values, seeds=range(64))).mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("num_queries", [5, 36])
+def test_the_loss_over_random_queries_is_the_mean_over_all_of_them(num_queries):
+    model = tiny.model(tiny.IMAGE, method={"num_queries": num_queries}, condition={"dropout": 0.0})
+    every = tiny.model(tiny.IMAGE, condition={"dropout": 0.0})
+    values = torch.randn(1024, 36, 1, generator=torch.Generator().manual_seed(1))
+    some = model.method.loss(training_sets(model, values, seeds=range(1024)))
+    whole = every.method.loss(training_sets(every, values, seeds=range(1024)))
+    assert some.mean() == pytest.approx(float(whole.mean()), rel=0.05 if num_queries == 5 else 1e-5)
+
+
+def test_training_anywhere_asks_between_the_pixels_and_agrees_on_them():
+    values = torch.randn(2, 5, 7, 3, generator=torch.Generator().manual_seed(0))
+    rows, columns = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
+    places = torch.stack([rows, columns], -1).flatten(0, 1).double().expand(2, -1, -1)
+    torch.testing.assert_close(interpolate_grid(values, places), values.flatten(1, 2))
+    halfway = (places + torch.tensor([0.5, 0.0]))[:, :7]
+    torch.testing.assert_close(interpolate_grid(values, halfway), (values[:, 0] + values[:, 1]) / 2)
+    model = tiny.model(tiny.IMAGE, method={"query_positions": "anywhere", "num_queries": 9})
+    assert torch.isfinite(model.method.loss(training_sets(model, torch.zeros(2, 36, 1)))).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("num_queries", 0, "at least 1"),
+        ("guidance", -1.0, "0 or more"),
+        ("guidance_interval", [0.5, 0.2], "two times"),
+        ("time_deviation", 0.0, "above 0"),
+        ("path", "lineal", "did you mean `linear`"),
+    ],
+)
+def test_an_impossible_setting_is_refused_with_a_reason(key, value, reason):
+    with pytest.raises(presets.UsageError) as error:
+        tiny.preset(tiny.IMAGE, method={key: value})
+    assert reason in f"{error.value.message} {error.value.hint}"
+
+
+def test_times_of_training_follow_their_density():
+    uniform = tiny.model(tiny.IMAGE).method.draw_times(torch.arange(4000))
+    assert float(uniform.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(uniform.std()) == pytest.approx(12**-0.5, abs=0.01)
+    shifted = tiny.model(tiny.IMAGE, method={"time": "logit-normal", "time_shift": 3.0}).method
+    t = shifted.draw_times(torch.arange(4000))
+    assert float(t.median()) == pytest.approx(0.75, abs=0.02)
+
+
+def training_sets(model, values, seeds=(4,)):
+    """Sets at the model's training positions, with class 1."""
+    from inrflow_core.sets import CoordValueSet
+
+    keys = torch.tensor(list(seeds)) if len(list(seeds)) == len(values) else torch.arange(len(values))
+    return CoordValueSet(model.domain.queries(), values, keys, {"label": torch.full((len(values),), 1)})
+
+
+def test_every_path_and_sampler_is_reachable_by_name():
+    assert set(paths.PATHS) == {"linear", "trigonometric"}
+    assert {name for name in registry.names("samplers")} >= set(SAMPLERS)
