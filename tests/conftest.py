@@ -14,6 +14,8 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
+import tests.type_checks  # noqa: F401  the hook below finds it by name, among what is imported
+
 jaxtyping.install_import_hook("inrflow_core", "tests.type_checks.checked")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
