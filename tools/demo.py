@@ -1,0 +1,246 @@
+"""The main job on data that needs no download: `make demo`.
+
+Runs the commands as a user would, in the checkout: prepares handwritten digits and procedural solids, trains a model of
+each at the same time with one thread each, samples and enlarges both, draws pictures into `demo/`, and counts how many
+samples are what they were asked to be. Started again it resumes: what is prepared and trained stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from inrflow_core import pictures
+from inrflow_core.shards import Shards
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = Path("demo")
+INRFLOW = str(Path(sys.executable).with_name("inrflow"))
+DIGITS, SOLIDS = "digits-demo", "solids-demo"
+NUM_DIGITS, NUM_SOLIDS, REAL_PER_CLASS = 500, 160, 40
+REPORT_SECONDS = 20.0
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    OUT.mkdir(exist_ok=True)
+    started = time.monotonic()
+    extra = sys.argv[1:]  # further options of `inrflow train`, for a quick trial
+    heading("1. Prepare handwritten digits and solids")
+    run("prepare", "digits")
+    run("prepare", "solids")
+    heading("2. Train both, one thread each")
+    train_both(extra)
+    heading("3. Digits: sample, and ask the same samples more finely")
+    digits_share = show_digits()
+    heading("4. Solids: sample, and ask for 128,000 points")
+    solids_share = show_solids()
+    tell(digits_share, solids_share, time.monotonic() - started)
+    return 0
+
+
+def heading(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+def run(*arguments: str | Path) -> None:
+    """One command of inrflow, shown before it runs; its failure ends the demo with its exit code."""
+    words = [str(argument) for argument in arguments]
+    print(f"$ inrflow {shlex.join(words)}", flush=True)
+    code = subprocess.run([INRFLOW, *words], check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def train_both(extra: list[str]) -> None:
+    """Two trainings at once; every so often a line says how far they are."""
+    with training(DIGITS, extra) as digits, training(SOLIDS, extra) as solids:
+        reported = time.monotonic()
+        while digits.poll() is None or solids.poll() is None:
+            time.sleep(0.5)
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                print(f"  {progress(DIGITS)}   {progress(SOLIDS)}", flush=True)
+    losses = {name: curve(name) for name in (DIGITS, SOLIDS)}
+    pictures.curves(losses).save(OUT / "training.png")
+
+
+@contextmanager
+def training(preset: str, extra: list[str]) -> Iterator[subprocess.Popen]:
+    """A training under way; its words go to a file, which is shown where it fails."""
+    command = ["train", "--preset", preset, "--threads", "1", *extra]
+    print(f"$ inrflow {shlex.join(command)}", flush=True)
+    words = OUT / f"train-{preset}.log"
+    with words.open("w") as log:
+        process = subprocess.Popen([INRFLOW, *command], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        code = process.wait()
+    if code:
+        print(words.read_text(), file=sys.stderr)
+        sys.exit(code)
+
+
+def records(preset: str) -> list[dict]:
+    """The whole lines of a run's log that tell a loss."""
+    log = Path("runs") / preset / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
+    told = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [record for record in told if record.get("loss") is not None]
+
+
+def progress(preset: str) -> str:
+    told = records(preset)
+    if not told:
+        return f"{preset}: starting"
+    return f"{preset}: step {told[-1]['step']:,}, loss {np.mean([r['loss'] for r in told[-20:]]):.3f}"
+
+
+def curve(preset: str, window: int = 20) -> tuple[list[float], list[float]]:
+    """Steps and losses, each the mean of `window` lines of the log."""
+    told = records(preset)
+    groups = [told[start : start + window] for start in range(0, len(told), window)]
+    return [float(g[-1]["step"]) for g in groups], [float(np.mean([r["loss"] for r in g])) for g in groups]
+
+
+def show_digits() -> float:
+    """Pictures of digits; the share of samples that a classifier of real digits names rightly."""
+    run_folder = f"runs/{DIGITS}"
+    drawing = ("--run", run_folder, "--label", "all", "--overwrite")
+    run("sample", *drawing, "--num", str(NUM_DIGITS), OUT / "digits.npz")
+    run("upsample", *drawing, "--num", "20", "--resolution", "24", OUT / "digits-24.npz")
+    run("upsample", *drawing, "--num", "20", "--resolution", "96", OUT / "digits-96.npz")
+    drawn, at_24, at_96 = (images(OUT / name) for name in ("digits.npz", "digits-24.npz", "digits-96.npz"))
+    real, labels = examples("digits")
+    picked = by_class(labels, 10, 3)
+    rows = {f"real {i + 1}": real[picked[:, i]] for i in range(3)}
+    rows |= {f"sampled {i + 1}": drawn[10 * i : 10 * i + 10] for i in range(5)}
+    pictures.comparison(rows, tile=64).save(OUT / "digits.png")
+    finer = {"8 x 8": drawn[:10], "24 x 24": at_24[:10], "96 x 96": at_96[:10]}
+    finer |= {"bicubic 24": bicubic(drawn[:10], 24), "bicubic 96": bicubic(drawn[:10], 96)}
+    pictures.comparison(finer, tile=96).save(OUT / "digits-finer.png")
+    asked = np.arange(NUM_DIGITS) % 10
+    return float((digit_names(drawn) == asked).mean())
+
+
+def digit_names(drawn: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """What a logistic regression, trained on all of scikit-learn's digits, takes the images for."""
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    real = load_digits()
+    classifier = LogisticRegression(max_iter=2000, C=0.05).fit(real.data, real.target)
+    return classifier.predict(drawn.reshape(len(drawn), -1) * (16 / 255))
+
+
+def show_solids() -> float:
+    """Pictures of clouds and `out.ply`; the share of samples whose nearest real solid has the class asked for."""
+    drawing = ("--run", f"runs/{SOLIDS}", "--label", "all", "--overwrite")
+    run("sample", *drawing, "--num", str(NUM_SOLIDS), OUT / "solids.npz")
+    run("upsample", *drawing, "--num", "8", "--points", "8192", OUT / "solids-8192.npz")
+    run("sample", "--points", "128000", "--overwrite", OUT / "out.ply")
+    drawn, finer = clouds(OUT / "solids.npz"), clouds(OUT / "solids-8192.npz")
+    real, labels = examples("solids")
+    real = real[:, : drawn.shape[1]]
+    classes = Shards(Path("shards/solids")).classes
+    count = len(classes)
+    picked = by_class(labels, count, 2)
+    rows = [real[picked[:, 0]], real[picked[:, 1]], drawn[:count], drawn[count : 2 * count]]
+    names = ["real", "real", "sampled", "sampled"]
+    if len(finer) == count:
+        rows, names = [*rows, finer], [*names, "8192 points"]
+    tiles = [pictures.cloud(cloud, size=160) for row in rows for cloud in row]
+    pictures.arranged(tiles, columns=count, names=names).save(OUT / "solids.png")
+    pictures.cloud(ply_points(OUT / "out.ply"), size=640).save(OUT / "out.png")
+    few = by_class(labels, count, REAL_PER_CLASS)
+    nearest = nearest_real(drawn, real[few.flatten()])
+    return float((labels[few.flatten()][nearest] == np.arange(NUM_SOLIDS) % count).mean())
+
+
+def nearest_real(drawn: NDArray[np.float32], real: NDArray[np.float32]) -> NDArray[np.int64]:
+    """For each cloud the real one at the least Chamfer distance (mean squared distances, both ways)."""
+    nearest = []
+    others = torch.from_numpy(real)
+    for cloud in torch.from_numpy(drawn):
+        distances = torch.cdist(cloud.expand(len(others), -1, -1), others).square()
+        chamfer = distances.amin(1).mean(1) + distances.amin(2).mean(1)
+        nearest.append(int(chamfer.argmin()))
+    return np.array(nearest)
+
+
+def examples(name: str) -> tuple[NDArray, NDArray[np.int64]]:
+    """Values and labels of the prepared training split."""
+    shards = Shards(Path("shards") / name)
+    batch = shards.read("train", np.arange(min(shards.count("train"), 2000)))
+    assert batch.labels is not None
+    return batch.values.copy(), batch.labels.copy()
+
+
+def by_class(labels: NDArray[np.int64], count: int, each: int) -> NDArray[np.int64]:
+    """The first `each` examples of every class, one row per class."""
+    return np.stack([np.flatnonzero(labels == label)[:each] for label in range(count)])
+
+
+def images(path: Path) -> NDArray[np.uint8]:
+    return np.load(path)["images"]
+
+
+def clouds(path: Path) -> NDArray[np.float32]:
+    return np.load(path)["points"]
+
+
+def ply_points(path: Path) -> NDArray[np.float32]:
+    from inrflow_core.exporters import ply
+
+    return ply.read(path)
+
+
+def bicubic(small: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The usual enlargement, to compare with."""
+    sized = [
+        np.asarray(Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BICUBIC)) for image in small
+    ]
+    return np.stack(sized)[..., None]
+
+
+def tell(digits_share: float, solids_share: float, seconds: float) -> None:
+    """What was done, and where to look."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN), resource.getrusage(resource.RUSAGE_SELF)
+    minutes = sum(usage.ru_utime + usage.ru_stime for usage in used) / 60
+    heading(f"Done in {seconds / 60:.1f} minutes ({minutes:.1f} CPU-minutes).")
+    print(
+        f"  {digits_share:.1%} of {NUM_DIGITS} sampled digits are what was asked, by a logistic regression on real ones"
+    )
+    print(f"  {solids_share:.1%} of {NUM_SOLIDS} sampled solids are nearest (Chamfer) to a real one of the class asked")
+    looks = {
+        "digits.png": "real digits above sampled ones, a column for each class",
+        "digits-finer.png": "the same samples asked at 8, 24 and 96 pixels, and bicubic enlargement of the 8",
+        "solids.png": "real solids above sampled ones, at 256 and 8192 points",
+        "out.ply, out.png": "one sampled solid with 128,000 points, and a picture of it",
+        "training.png": "the losses of both trainings",
+    }
+    for name, what in looks.items():
+        print(f"  {OUT}/{name}: {what}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
