@@ -13,13 +13,15 @@ from inrflow_core import noise
 from inrflow_core.errors import UsageError
 from inrflow_core.sets import CoordValueSet, Queries, SetShape
 
+Window = tuple[float, float, float, float] | None
+
 
 @dataclass(frozen=True)
 class Config:
     """What the clouds of a preset are."""
 
     num_points: int
-    """Points of a training set, drawn from the stored cloud for each step."""
+    """Points of a training set, drawn from the stored cloud anew for each step."""
     value_scale: float = 1.0
     """Positions in the shard's normalisation are multiplied by this for the network."""
     channels: int = 3
@@ -42,9 +44,9 @@ class Domain:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape = SetShape(3, config.channels, config.num_points, None, is_moving=True)
+        self.shape = SetShape(config.channels, config.channels, config.num_points, None, is_moving=True)
 
-    def queries(self, size: int | None = None, window: None = None) -> Queries:
+    def queries(self, size: int | None = None, window: Window = None) -> Queries:
         """The ids of `size` points; None asks as many as in training.
 
         Raises:
@@ -60,11 +62,27 @@ class Domain:
     def to_set(
         self, values: np.ndarray, seeds: Int64[Tensor, " B"], labels: np.ndarray | None = None, *, augment: bool = False
     ) -> CoordValueSet:
-        """Stored clouds (B N C) as sets; more points than `num_points` are thinned by a draw keyed by the seed."""
-        clouds = torch.from_numpy(np.ascontiguousarray(values)).float()[..., : self.config.channels]
-        if clouds.shape[1] > self.config.num_points:
-            chosen = noise.subset(seeds.cpu(), clouds.shape[1], self.config.num_points, purpose="subset")
-            clouds = clouds.gather(1, chosen[..., None].expand(-1, -1, clouds.shape[2]))
+        """Stored clouds (B N C) as sets; more points than `num_points` are thinned by a draw keyed by the seed.
+
+        Raises:
+            UsageError: the clouds have no colours where the preset wants them, or, with `augment` (in training), fewer
+                points than it wants.
+        """
+        wanted, channels = self.config.num_points, self.config.channels
+        if values.shape[2] < channels:
+            raise UsageError(
+                f"the clouds have {values.shape[2]} channels, the preset wants {channels}",
+                hint="prepare them with colours, or set `domain.channels=3`",
+            )
+        if augment and values.shape[1] < wanted:
+            raise UsageError(
+                f"the clouds have {values.shape[1]} points, the preset wants {wanted}",
+                hint=f"set `domain.num_points={values.shape[1]}`, or prepare clouds of more points",
+            )
+        clouds = torch.from_numpy(np.ascontiguousarray(values[..., :channels])).float()
+        if clouds.shape[1] > wanted:
+            chosen = noise.subset(seeds.cpu(), clouds.shape[1], wanted, purpose="subset")
+            clouds = clouds.gather(1, chosen[..., None].expand(-1, -1, channels))
         condition = {} if labels is None else {"label": torch.from_numpy(np.asarray(labels, dtype=np.int64))}
         return CoordValueSet(
             Queries(None, torch.arange(clouds.shape[1])), clouds * self.config.value_scale, seeds, condition

@@ -1,0 +1,98 @@
+"""Outputs are checked before the work and whole or absent after it."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inrflow_core import outputs
+from inrflow_core.errors import OutOfMemory, UsageError
+
+
+def test_a_free_name_in_a_folder_passes(tmp_path: Path) -> None:
+    outputs.check_output(tmp_path / "out.ply")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the folder `.*absent` does not exist") as caught:
+        outputs.check_output(tmp_path / "absent" / "out.ply")
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("make it with `mkdir -p")
+
+
+def test_a_file_that_exists_is_kept_unless_overwriting_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "out.ply"
+    path.write_text("old")
+    with pytest.raises(UsageError, match="exists already"):
+        outputs.check_output(path)
+    outputs.check_output(path, overwrite=True)
+
+
+def test_numbered_files_are_checked_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "out-002.ply").write_text("old")
+    with pytest.raises(UsageError, match=r"`.*out-002\.ply` exists already"):
+        outputs.check_output(tmp_path / "out.ply", count=3)
+
+
+@pytest.mark.parametrize(("parent", "message"), [("file", "is a file, not a folder"), (".", "is a folder")])
+def test_files_and_folders_in_each_others_place_are_refused(tmp_path: Path, parent: str, message: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match=message):
+        outputs.check_output(tmp_path / parent / "out")
+
+
+def test_numbered_names_sort_as_their_samples() -> None:
+    names = [path.name for path in outputs.numbered(Path("a/out.ply"), 1001)]
+    assert names == sorted(names)
+    assert names[:2] == ["out-0000.ply", "out-0001.ply"]
+    assert outputs.numbered(Path("out.ply"), 1) == [Path("out.ply")]
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+
+    def interrupted() -> None:
+        with outputs.written(path) as beside:
+            beside.write_text("half")
+            raise KeyboardInterrupt("stop")
+
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        interrupted()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
+    assert path.read_text() == "old"
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from inrflow_core import outputs
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with outputs.written(Path(sys.argv[1])) as beside:
+        beside.write_bytes(bytes(5000))
+except outputs.OutOfMemory as error:
+    sys.exit(int(error.code))
+"""
+
+
+def test_a_full_disk_is_exit_code_5_and_leaves_nothing(tmp_path: Path, checkout: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "out")], cwd=checkout, capture_output=True)
+    assert (done.returncode, list(tmp_path.iterdir())) == (5, []), done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [(errno.ENOSPC, OutOfMemory, "no room to write"), (errno.EROFS, UsageError, "cannot be written")],
+)
+def test_system_errors_become_errors_that_a_user_can_act_on(
+    tmp_path: Path, number: int, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message), outputs.written(tmp_path / "out"):
+        raise OSError(number, "reason")
