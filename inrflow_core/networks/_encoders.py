@@ -1,8 +1,8 @@
-"""Encoders: from the context's pairs to latents that know where they are.
+"""Encoders: from the context's pairs to latents. They see neither time nor condition, so that guidance shares them.
 
-`Spatial` is INRFlow's (section 3.4): each latent has a pseudo-coordinate and one learned query, and attends only to
-the pairs nearest to it. `Linear` groups a grid into patches and maps each by one layer (appendix C). The Perceiver's
-reading of the context lies in the trunk, since every latent attends to every pair there, more than once.
+`Spatial` is INRFlow's (arXiv:2412.03791, section 3.4): a latent attends to its own pairs alone. `Linear` maps each
+patch of a grid by one layer. The Perceiver's reading of the whole context is modulated by time and thus a part of the
+trunk (`Block` with a source); all that it leaves to the encoder is `Tokens`.
 """
 
 from __future__ import annotations
@@ -13,214 +13,274 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from inrflow_core.networks._layers import Projection, fourier
-from inrflow_core.sets import SetShape
+from inrflow_core.errors import UsageError
+from inrflow_core.networks import _grouping as grouping
+from inrflow_core.networks._attention import GeluLinear
+from inrflow_core.networks._embeddings import Tokens
+from inrflow_core.networks._grouping import Tiles
+from inrflow_core.sets import Queries, SetShape
 
-HASH_PRIMES = (73_856_093, 19_349_663, 83_492_791)
-"""Multipliers of a cell's three indices (Teschner et al. 2003, spatial hashing)."""
-
-
-def grid_positions(sides: tuple[int, ...]) -> Float[Tensor, "L D"]:
-    """Centres of a regular grid on [-1, 1], row by row."""
-    axes = [(2 * torch.arange(side, dtype=torch.float64) + 1) / side - 1 for side in sides]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2).float()
-
-
-def latent_grid(latents: int, shape: SetShape) -> tuple[int, ...]:
-    """Sides of the latents' grid: equal along all axes.
-
-    Raises:
-        ValueError: there is no such grid of that many latents.
-    """
-    axes = len(shape.grid or ())
-    side = round(latents ** (1 / axes)) if axes else 0
-    if side**axes != latents or not axes:
-        raise ValueError(
-            f"`latents` is {latents}: a grid of pseudo-coordinates needs a whole number to the power {axes or 2}"
-        )
-    return (side,) * axes
-
-
-def pseudo_coordinates(kind: str, latents: int, shape: SetShape) -> Float[Tensor, "L D"]:
-    """Where the latents are (INRFlow, appendix D): on a grid, uniformly random, or the centres of k-means.
-
-    The random ones come from a fixed seed, so that every run and every process has the same.
-    """
-    if kind == "grid":
-        return grid_positions(latent_grid(latents, shape))
-    axes = shape.coordinate_size
-    generator = torch.Generator().manual_seed(0)
-    if kind == "random":
-        return 2 * torch.rand(latents, axes, generator=generator) - 1
-    from scipy.cluster.vq import kmeans2
-
-    pairs = grid_positions(shape.grid) if shape.grid else 2 * torch.rand(16 * latents, axes, generator=generator) - 1
-    centres, _ = kmeans2(pairs.numpy(), latents, minit="++", seed=0)
-    return torch.from_numpy(centres).float()
+CHUNK_BYTES = {"cpu": 4 << 20}
+"""Bytes of tokens pooled at once in training: on a CPU they then stay in its cache."""
+LARGE_CHUNK_BYTES = 1 << 29
+FAR_BELOW = -1e30
+"""The score of an empty slot: finite, so that a tile of nothing but empty slots divides by no zero."""
 
 
 class Spatial(nn.Module):
-    """One learned query per latent attends to the pairs of its own group.
+    """Each latent has one learned query, which attends to the pairs of its own group alone.
 
-    The keys' and values' projections are folded: the score of a pair x is (W_k^T q) . x, and the value is
-    W_v (sum of weighted x), so that no pair is ever projected. The keys' bias would add the same to all scores of a
-    query and is left out; the values' bias is added once.
+    The projections of keys and values are folded: the score of a token x is (W_k^T q) . x and a head's value is
+    W_v (the weighted sum of x), so that no pair is ever projected. The keys' bias would add the same to all scores of
+    a query and does not exist; the values' bias is added once. A latent without pairs pools 0.
+
+    Fixed pairs are seen relative to their pseudo-coordinate, in units of a cell; moving ones, and those in hashed
+    cells, where they are.
     """
 
-    def __init__(self, width: int, heads: int, latents: int, pseudo: str, shape: SetShape) -> None:
+    positions: Tensor | None
+    middle: Tensor
+    tile_pairs: Tensor
+    tile_is_real: Tensor
+    tile_latent: Tensor
+    offsets: Tensor
+
+    def __init__(self, shape: SetShape, tokens: Tokens, *, width: int, heads: int, latents: int, kind: str) -> None:
         super().__init__()
-        self.heads, self.latents = heads, latents
-        self.is_hashed = pseudo == "hash"
-        self.values = None if shape.is_moving else Projection(shape.value_size, width)
+        self.shape, self.heads, self.latents, self.kind = shape, heads, latents, kind
+        self.tokens = tokens
+        self.cells = max(2, round(latents ** (1 / shape.coordinate_size)))
         self.latent = nn.Parameter(torch.zeros(latents, width))
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width)
-        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
-        self.register_buffer("centre", fourier(torch.zeros(1, shape.coordinate_size), width, top=4.0), persistent=False)
-        self.cells = max(2, math.ceil(latents ** (1 / 3)))
-        self.patch: tuple[int, ...] | None = None
-        if not self.is_hashed:
-            self._place(width, pseudo, shape)
-
-    def _place(self, width: int, pseudo: str, shape: SetShape) -> None:
-        """Pseudo-coordinates, and for fixed pairs their groups and their offsets from them."""
-        positions = pseudo_coordinates(pseudo, self.latents, shape)
+        joint = torch.empty(2 * width, width)
+        nn.init.xavier_uniform_(joint)
+        self.key, self.value = nn.Parameter(joint[:width].clone()), nn.Parameter(joint[width:].clone())
+        self.value_bias = nn.Parameter(torch.zeros(width))
+        self.inner, self.outer = nn.Linear(width, width), GeluLinear(width, width)
+        positions = None if kind == "hash" else grouping.pseudo_coordinates(kind, latents, shape)
         self.register_buffer("positions", positions, persistent=False)
-        if shape.grid is None:
-            return
-        pairs = grid_positions(shape.grid)
-        sides = latent_grid(self.latents, shape) if pseudo == "grid" else None
-        if sides is not None and all(n % side == 0 for n, side in zip(shape.grid, sides, strict=True)):
-            self.patch = tuple(n // side for n, side in zip(shape.grid, sides, strict=True))
-            self.sides = sides
-            offsets = grid_positions(self.patch)
-        else:
-            groups = nearest(pairs, positions)
-            offsets = (pairs - positions[groups]) * self.latents ** (1 / pairs.shape[1])
-            self.register_buffer("groups", groups, persistent=False)
-        self.register_buffer("offsets", fourier(offsets, width, top=4.0), persistent=False)
+        middle = torch.zeros(1, width)
+        if not shape.is_moving:
+            middle = tokens.fourier(torch.full((1, shape.coordinate_size), 0.0 if positions is None else 0.5))
+        self.register_buffer("middle", middle, persistent=False)
+        self._group_the_grid()
 
     def forward(
-        self,
-        values: Float[Tensor, "B N C"],
-        tokens: Float[Tensor, "B N W"] | None,
-        coordinates: Float[Tensor, "B N D"] | None,
-        mask: Bool[Tensor, "B N"] | None,
+        self, context: Queries, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "B L W"]:
-        """Latents of the context. `tokens` are given for moving points, whose own position is in them."""
-        if self.patch is not None and mask is None:
-            pooled = self._pool_patches(values)
-        else:
-            if tokens is None:
-                assert self.values is not None
-                tokens = self.values(values) + self.offsets
-                groups = self.groups_of_pairs(values.shape[0], values.shape[1])
-            else:
-                groups = self.assign(coordinates)
-            pooled = self._pool_groups(tokens, groups, mask)
-        mixed = torch.einsum("blhw,hdw->blhd", pooled, self.value.weight.unflatten(0, (self.heads, -1)))
-        latents = mixed.flatten(2) + self.value.bias
-        hidden = functional.layer_norm(latents, latents.shape[-1:], eps=1e-6)
-        return self.outer(functional.gelu(self.inner(hidden), approximate="tanh"))
-
-    def folded_query(self) -> Float[Tensor, "L H W"]:
-        """W_k^T q of each latent and head, divided by the root of the head's size."""
-        size = self.latent.shape[1] // self.heads
-        q = self.query(self.latent + self.centre).unflatten(-1, (self.heads, size))
-        return torch.einsum("lhd,hdw->lhw", q, self.key.weight.unflatten(0, (self.heads, size))) / size**0.5
-
-    def assign(self, coordinates: Float[Tensor, "B N D"]) -> Int64[Tensor, "B N"]:
-        """The latent of each moving point: that of its cell, or the nearest pseudo-coordinate's."""
-        if not self.is_hashed:
-            return nearest(coordinates, self.positions)
-        cell = ((coordinates.clamp(-4, 4) + 1) / 2 * self.cells).floor().long()
-        total = torch.zeros(cell.shape[:-1], dtype=torch.int64, device=cell.device)
-        for axis in range(cell.shape[-1]):
-            total = total ^ (cell[..., axis] * HASH_PRIMES[axis])
-        return total % self.latents
-
-    def groups_of_pairs(self, batch: int, pairs: int) -> Int64[Tensor, "B N"]:
-        """The latent of each pair of a grid."""
-        if self.patch is not None:
-            index = torch.arange(pairs, device=self.latent.device).view(
-                tuple(p * s for p, s in zip(self.patch, self.sides, strict=True))
-            )
-            group = torch.zeros_like(index)
-            for axis, (p, side) in enumerate(zip(self.patch, self.sides, strict=True)):
-                place = torch.arange(p * side, device=index.device) // p
-                group = group * side + place.view([-1 if a == axis else 1 for a in range(index.ndim)])
-            return group.flatten().expand(batch, -1)
-        return self.groups.expand(batch, -1)
-
-    def _pool_patches(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B L H W"]:
-        """Every group is a patch of one size: a reshape and two small matrix products."""
-        assert self.patch is not None and self.values is not None
-        tokens = self.values(patches(values, self.patch, self.sides)) + self.offsets
-        weights = (tokens @ self.folded_query().to(tokens.dtype).transpose(1, 2)).softmax(2)  # [B L P H]
-        return weights.transpose(2, 3) @ tokens
-
-    def _pool_groups(
-        self, tokens: Float[Tensor, "B N W"], groups: Int64[Tensor, "B N"], mask: Bool[Tensor, "B N"] | None
-    ) -> Float[Tensor, "B L H W"]:
-        """Groups of unequal size, sorted and taken together in buckets of nearly equal size: under 2x padding."""
-        batch, _, width = tokens.shape
-        total = batch * self.latents
-        owner = (groups + torch.arange(batch, device=groups.device)[:, None] * self.latents).flatten()
+        """Latents of the context; `mask` is False at padding."""
         if mask is not None:
-            owner = torch.where(mask.flatten(), owner, total)
-        order = owner.argsort(stable=True)
-        sizes = torch.bincount(owner, minlength=total + 1)[:total]
-        starts = sizes.cumsum(0) - sizes
-        flat, query = tokens.flatten(0, 1), self.folded_query().to(tokens.dtype)
-        pooled = torch.zeros(total, self.heads, width, dtype=tokens.dtype, device=tokens.device)
-        bucket = torch.where(sizes > 0, torch.ceil(torch.log2(sizes.clamp(min=1).double())).long(), -1)
-        for power in bucket.unique().tolist():
-            if power < 0:
-                continue
-            members = (bucket == power).nonzero()[:, 0]
-            place = torch.arange(2**power, device=tokens.device)
-            valid = place < sizes[members, None]
-            index = order[(starts[members, None] + place).clamp(max=len(order) - 1)]
-            x = flat[index]
-            scores = x @ query[members % self.latents].transpose(1, 2)
-            weights = scores.masked_fill(~valid[..., None], -torch.inf).softmax(1)
-            pooled = pooled.index_copy(0, members, (weights.transpose(1, 2) @ x).to(pooled.dtype))
-        return pooled.unflatten(0, (batch, self.latents))
+            values = values.masked_fill(~mask[..., None], 0)
+        pooled = self._pool_grid(values, mask) if self.shape.grid else self._pool_scattered(context, values, mask)
+        batch, latents, heads, width = pooled.shape  # [B L H W]
+        value = self.value.unflatten(0, (heads, -1)).transpose(1, 2)
+        by_head = pooled.permute(2, 0, 1, 3).reshape(heads, batch * latents, width)
+        mixed = torch.bmm(by_head, value).transpose(0, 1).reshape(batch, latents, width)
+        normed = functional.layer_norm((mixed + self.value_bias).float(), (width,), eps=1e-6)
+        return self.outer(self.inner(normed))
+
+    @property
+    def num_slots(self) -> int:
+        """Places for pairs in all tiles, the empty ones included."""
+        if self.shape.grid is not None:
+            return self.tile_pairs.numel()
+        return math.prod(grouping.tile_layout(self.shape.num_pairs, self.latents))
+
+    def folded_queries(self) -> Float[Tensor, "L H W"]:
+        """W_k^T q of each latent and head, divided by the root of the head's size."""
+        queries = self.query(self.latent + self.middle).unflatten(-1, (self.heads, -1))  # [L H d]
+        key = self.key.unflatten(0, (self.heads, -1))
+        return torch.bmm(queries.transpose(0, 1), key).transpose(0, 1) * queries.shape[-1] ** -0.5
+
+    def groups(self, coordinates: Float[Tensor, "*B N D"]) -> Int64[Tensor, "*B N"]:
+        """The latent that each scattered pair belongs to."""
+        if self.positions is None:
+            return grouping.hash_codes(coordinates, self.latents, self.cells)
+        return grouping.nearest(coordinates.float(), self.positions)
+
+    def _group_the_grid(self) -> None:
+        """Groups and offsets of a grid's pairs, which never change. Equal patches of a grid share their offsets."""
+        shape = self.shape
+        if shape.grid is None:
+            return
+        pairs = torch.from_numpy(grouping.centres(shape.grid))
+        if self.positions is None:
+            groups, offsets = self.groups(pairs), pairs
+        else:
+            is_regular = self.kind == "grid"
+            sides = grouping.grid_sides(self.latents, shape) if is_regular else None
+            pitch = torch.tensor([2 / side for side in sides] if sides else [2 / self.latents ** (1 / len(shape.grid))])
+            groups = grouping.grid_cells(shape.grid, sides) if sides else self.groups(pairs)
+            offsets = 0.5 + (pairs - self.positions[groups].double()) / pitch
+        cut = grouping.fixed_tiles(groups, self.latents)
+        self.is_dense = bool(cut.is_real.all()) and cut.pairs.shape[0] == self.latents
+        offsets = offsets.float()[cut.pairs]
+        if self.is_dense and self.kind == "grid":
+            offsets = offsets[:1]
+        self.register_buffer("tile_pairs", cut.pairs, persistent=False)
+        self.register_buffer("tile_is_real", cut.is_real, persistent=False)
+        self.register_buffer("tile_latent", cut.latent, persistent=False)
+        self.register_buffer("offsets", offsets, persistent=False)
+
+    def _pool_grid(self, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B L H W"]:
+        """Groups that all sets share: tiles lead and the batch follows, so that sets share a tile's query."""
+        assert values.shape[1] == self.shape.num_pairs, "the context of a grid is the training grid"
+        queries = self.folded_queries()
+        in_tiles = values.transpose(0, 1)[self.tile_pairs].transpose(1, 2)  # [K B T C]
+        is_real = None if self.is_dense else self.tile_is_real[:, None]
+        if mask is not None:
+            real = mask.t()[self.tile_pairs].transpose(1, 2)
+            is_real = real if is_real is None else real & is_real
+        if not self.is_dense:
+            queries = queries[self.tile_latent]
+        pooled, evidence = self._pool_in_chunks(in_tiles, queries, self.offsets, is_real)
+        if not self.is_dense:
+            pooled = _merge(pooled, evidence, self.tile_latent, self.latents)
+        return pooled.transpose(0, 1)
+
+    def _pool_scattered(
+        self, context: Queries, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None
+    ) -> Float[Tensor, "B L H W"]:
+        """Groups of each set by itself."""
+        batch = values.shape[0]
+        coordinates = values[..., : self.shape.coordinate_size] if self.shape.is_moving else context.coordinates
+        assert coordinates is not None, "pairs that do not move have coordinates"
+        coordinates = coordinates.detach().expand(batch, -1, -1)
+        cut: Tiles = grouping.tiles(self.groups(coordinates), self.latents)
+        sets = torch.arange(batch, device=values.device)[:, None, None]
+        is_real = cut.is_real if mask is None else cut.is_real & mask[sets, cut.pairs]
+        owner = (cut.latent + sets[..., 0] * self.latents).flatten()
+        offsets = None if self.shape.is_moving else self._offsets(coordinates)[sets, cut.pairs].flatten(0, 1)
+        pooled, evidence = self._pool_in_chunks(
+            values[sets, cut.pairs].flatten(0, 1)[:, None],
+            self.folded_queries()[cut.latent.flatten()],
+            offsets,
+            is_real.flatten(0, 1)[:, None],
+        )
+        return _merge(pooled, evidence, owner, batch * self.latents)[:, 0].unflatten(0, (batch, self.latents))
+
+    def _offsets(self, coordinates: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """What pairs with fixed coordinates are embedded by: their place in their cell, or for hashed ones in space."""
+        positions = self.positions
+        if positions is None:
+            return coordinates
+        pitch = 2 / self.latents ** (1 / self.shape.coordinate_size)
+        return 0.5 + (coordinates - positions[self.groups(coordinates)]) / pitch
+
+    def _pool_in_chunks(
+        self,
+        values: Float[Tensor, "K B T C"],
+        queries: Float[Tensor, "K H W"],
+        offsets: Float[Tensor, "K T D"] | Float[Tensor, "1 T D"] | None,
+        is_real: Bool[Tensor, "K B T"] | Bool[Tensor, "K 1 T"] | None,
+    ) -> tuple[Float[Tensor, "K B H W"], Float[Tensor, "K B H"] | None]:
+        """`_pool`, some tiles at a time; tokens are made again in the backward pass instead of being kept."""
+        num_tiles, batch, length, _ = values.shape
+        budget = CHUNK_BYTES.get(values.device.type, LARGE_CHUNK_BYTES)
+        size = max(1, budget // (4 * batch * length * queries.shape[-1]))
+        features = None
+        if offsets is not None and offsets.shape[0] == 1:
+            features, offsets = self.tokens.fourier(offsets), None
+        parts = []
+        for start in range(0, num_tiles, size):
+            part = slice(start, start + size)
+            inputs = (
+                values[part],
+                queries[part],
+                features,
+                None if offsets is None else offsets[part],
+                None if is_real is None else is_real[part],
+            )
+            if torch.is_grad_enabled():
+                parts.append(checkpoint(self._pool, *inputs, use_reentrant=False, preserve_rng_state=False))
+            else:
+                parts.append(self._pool(*inputs))
+        pooled, evidence = zip(*parts, strict=True)
+        return torch.cat(pooled), None if is_real is None else torch.cat(evidence)
+
+    def _pool(
+        self,
+        values: Float[Tensor, "K B T C"],
+        queries: Float[Tensor, "K H W"],
+        features: Float[Tensor, "1 T W"] | None,
+        offsets: Float[Tensor, "K T D"] | None,
+        is_real: Bool[Tensor, "K B T"] | Bool[Tensor, "K 1 T"] | None,
+    ) -> tuple[Float[Tensor, "K B H W"], Float[Tensor, "K B H"] | None]:
+        """Each tile's mean token under softmax weights, and the log of the sum that divides them."""
+        num_tiles, batch, length, _ = values.shape
+        tokens = self._embed(values, features, offsets).to(_precision(values.device.type))  # [K B T W]
+        flat = tokens.flatten(0, 1)
+        scores = torch.bmm(tokens.flatten(1, 2), queries.to(tokens.dtype).transpose(1, 2)).float()
+        scores = scores.unflatten(1, (batch, length))  # [K B T H]
+        if is_real is not None:
+            scores = scores.masked_fill(~is_real[..., None], FAR_BELOW)
+        weights = scores.softmax(2)
+        evidence = None
+        if is_real is not None:
+            weights, evidence = weights * is_real[..., None], scores.logsumexp(2)
+        pooled = torch.bmm(weights.flatten(0, 1).to(tokens.dtype).transpose(1, 2), flat)
+        return pooled.unflatten(0, (num_tiles, batch)), evidence
+
+    def _embed(
+        self, values: Float[Tensor, "K B T C"], features: Tensor | None, offsets: Float[Tensor, "K T D"] | None
+    ) -> Float[Tensor, "K B T W"]:
+        if self.shape.is_moving:
+            return self.tokens(None, values.flatten(1, 2))[0].view(*values.shape[:-1], -1)
+        if features is None:
+            assert offsets is not None
+            features = self.tokens.fourier(offsets)
+        return self.tokens.value(values) + features[:, None]
 
 
 class Linear(nn.Module):
-    """Each patch of a grid mapped to its latent by one layer: INRFlow-linear (appendix C)."""
+    """Each patch of a grid mapped to its latent by one layer and a norm (INRFlow-linear)."""
 
-    def __init__(self, width: int, latents: int, shape: SetShape) -> None:
+    positions: Tensor
+    order: Tensor
+
+    def __init__(self, shape: SetShape, *, width: int, latents: int) -> None:
         super().__init__()
-        self.sides = latent_grid(latents, shape)
-        if shape.grid is None or any(n % side for n, side in zip(shape.grid, self.sides, strict=True)):
-            raise ValueError(
-                f"`encoder` is `linear`: {latents} latents do not divide the grid {shape.grid} into equal patches"
+        if shape.grid is None:
+            raise UsageError(
+                "[network] `encoder` is `linear`, which takes patches of a grid, and these sets have none",
+                hint="use `perceiver` or `spatial`",
             )
-        self.patch = tuple(n // side for n, side in zip(shape.grid, self.sides, strict=True))
-        self.linear = nn.Linear(math.prod(self.patch) * shape.value_size, width)
-        self.norm = nn.LayerNorm(width)
-        self.register_buffer("positions", grid_positions(self.sides), persistent=False)
+        sides = grouping.grid_sides(latents, shape)
+        if any(n % side for n, side in zip(shape.grid, sides, strict=True)):
+            raise UsageError(
+                f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.grid} into equal patches",
+                hint="choose latents whose sides divide the grid's, or `spatial`",
+            )
+        cut = grouping.fixed_tiles(grouping.grid_cells(shape.grid, sides), latents)
+        self.register_buffer("order", cut.pairs, persistent=False)
+        self.register_buffer("positions", torch.from_numpy(grouping.centres(sides)).float(), persistent=False)
+        self.linear = nn.Linear(cut.pairs.shape[1] * shape.value_size, width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
 
-    def forward(self, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B L W"]:
-        """Latents of the context."""
-        return self.norm(self.linear(patches(values, self.patch, self.sides).flatten(2)))
+    def forward(
+        self, context: Queries, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None
+    ) -> Float[Tensor, "B L W"]:
+        """Latents of the context, which is a whole grid."""
+        assert mask is None, "the pairs of a grid are all real"
+        return self.norm(self.linear(values[:, self.order].flatten(2)))
 
 
-def patches(values: Float[Tensor, "B N C"], patch: tuple[int, ...], sides: tuple[int, ...]) -> Float[Tensor, "B L P C"]:
-    """The pairs of each patch of a grid, both in row order."""
-    axes = len(patch)
-    split = values.unflatten(1, [n for pair in zip(sides, patch, strict=True) for n in pair])
-    outer, inner = [1 + 2 * axis for axis in range(axes)], [2 + 2 * axis for axis in range(axes)]
-    return split.permute(0, *outer, *inner, 2 * axes + 1).flatten(1 + axes, 2 * axes).flatten(1, axes)
+def _precision(device: str) -> torch.dtype:
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
 
 
-def nearest(pairs: Float[Tensor, "*B N D"], positions: Float[Tensor, "L D"]) -> Int64[Tensor, "*B N"]:
-    """The index of the nearest position, some pairs at a time."""
-    flat = pairs.flatten(0, -2)
-    size = max(1, (1 << 24) // len(positions))
-    found = [torch.cdist(flat[i : i + size], positions).argmin(1) for i in range(0, len(flat), size)]
-    return torch.cat(found).view(pairs.shape[:-1])
+def _merge(
+    pooled: Float[Tensor, "K B H W"], evidence: Float[Tensor, "K B H"] | None, latent: Int64[Tensor, " K"], latents: int
+) -> Float[Tensor, "L B H W"]:
+    """The tiles of each latent as one softmax over all its pairs: exact, however a group was cut."""
+    assert evidence is not None
+    index = latent[:, None, None].expand_as(evidence)
+    lowest = evidence.new_full((latents, *evidence.shape[1:]), 2 * FAR_BELOW)
+    highest = lowest.scatter_reduce(0, index, evidence.detach(), "amax")
+    weights = (evidence - highest[latent]).exp()
+    total = torch.zeros_like(lowest).index_add(0, latent, weights)
+    weights = weights / total[latent]
+    merged = pooled.new_zeros((latents, *pooled.shape[1:]))
+    return merged.index_add(0, latent, pooled * weights[..., None].to(pooled.dtype))

@@ -2,23 +2,27 @@
 
 Source: INRFlow, arXiv:2412.03791, section 3.4 and appendix A. Context pairs become latents (encoder), latents become
 latents (trunk), and each query reads them (decoder). One network serves all domains; what differs is `SetShape` and
-the settings.
+the settings. Rows come before columns everywhere: in the context, in the latents' places and in the queries.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from inrflow_core.networks._decoder import Decoder, Latents, Memory, Points
+from inrflow_core.errors import UsageError
+from inrflow_core.networks import _costs as costs
+from inrflow_core.networks._attention import Block, Reading
+from inrflow_core.networks._decoder import Decoder, Latents, Memory
+from inrflow_core.networks._embeddings import Fourier, TimeEmbedding, Tokens, geometric, rotary
 from inrflow_core.networks._encoders import Linear, Spatial
-from inrflow_core.networks._layers import Block, Projection, TimeEmbedding, fourier, rotary
 from inrflow_core.sets import Queries, SetShape
 
 
@@ -35,13 +39,13 @@ class Config:
     latents: int = 1024
     """Latent tokens."""
     encoder: Literal["spatial", "linear", "perceiver"] = "spatial"
-    """How the context becomes latents."""
+    """How the context becomes latents: nearest pairs, a linear map of each patch, or every latent reads every pair."""
     pseudo_coordinates: Literal["grid", "random", "kmeans", "hash"] = "grid"
-    """Where the latents of the spatial encoder are; `hash` groups moving points by their cell."""
+    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead."""
     reread: int = 1
-    """The perceiver reads the context again in every so-many-th block; 0 only at the start."""
+    """The perceiver reads the context again in every so-many-th block; 0 reads it at the start alone."""
     levels: int = 1
-    """Decoder levels; each attends to the latents of another depth."""
+    """Decoder levels; each attends to the latents of another depth, the earliest first."""
     decoder_width: int | None = None
     """Numbers in a query token; the width where left out."""
     decoder_heads: int | None = None
@@ -49,34 +53,51 @@ class Config:
     mlp_ratio: float = 4.0
     """Hidden size of the MLPs over their width."""
     rope: bool = False
-    """Rotary positions on the latents' pseudo-coordinates."""
+    """Rotary positions of the latents in the trunk, beside the added ones."""
     top_frequency: float | None = None
-    """Highest frequency of fixed coordinates in units of pi on [-1, 1]; a quarter of the grid's side where left out."""
-    num_frequencies: int = 10
-    """Octaves of a moving point's embedding: 1, 2, 4, ... rad per unit."""
+    """Highest frequency of coordinates in units of pi on [-1, 1]. Left out: a quarter of the training grid's side, half
+    of what its pixels can tell apart; for moving points the octaves 1, 2, 4, ... rad."""
+    num_frequencies: int | None = None
+    """Frequencies of each number of a coordinate. Left out: as many as fill the width; for moving points 10."""
     checkpoint_activations: bool = False
     """Compute the trunk's activations again in the backward pass instead of keeping them."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "latents", "levels", "num_frequencies"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}: at least 1")
+        for name in (
+            "width",
+            "depth",
+            "heads",
+            "latents",
+            "levels",
+            "decoder_width",
+            "decoder_heads",
+            "num_frequencies",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value}: at least 1")
         if self.width % self.heads:
             raise ValueError(f"`heads` is {self.heads} and does not divide `width`, {self.width}")
         if self.query_width % self.query_heads:
             raise ValueError(
                 f"`decoder_heads` is {self.query_heads} and does not divide the decoder's width, {self.query_width}"
             )
-        if self.depth < self.levels:
+        if self.levels > self.depth:
             raise ValueError(f"`levels` is {self.levels}: at most `depth`, {self.depth}")
         if self.reread < 0:
-            raise ValueError(f"`reread` is {self.reread}: 0 or more")
-        if self.mlp_ratio <= 0 or (self.top_frequency is not None and self.top_frequency < 1):
-            raise ValueError("`mlp_ratio` must be above 0 and `top_frequency` at least 1")
-        if self.rope and (self.encoder == "perceiver" or self.pseudo_coordinates == "hash"):
-            raise ValueError("`rope` needs latents that have a place: not the perceiver's, and not `hash`")
-        if self.rope and (self.width // self.heads) % 4:
-            raise ValueError(f"`rope` needs a head size that 4 divides, and it is {self.width // self.heads}")
+            raise ValueError(f"`reread` is {self.reread}: 1 or more, or 0 to read at the start alone")
+        if not 0 < self.mlp_ratio < math.inf:
+            raise ValueError(f"`mlp_ratio` is {self.mlp_ratio}: above 0")
+        if self.top_frequency is not None and not 1 <= self.top_frequency < math.inf:
+            raise ValueError(f"`top_frequency` is {self.top_frequency}: at least 1, in units of pi")
+        if self.encoder == "linear" and self.pseudo_coordinates != "grid":
+            raise ValueError(
+                f"`pseudo_coordinates` is {self.pseudo_coordinates}: `encoder = linear` takes a grid's patches"
+            )
+        if self.rope and not self.has_places:
+            raise ValueError(
+                "`rope` turns latents by their place: the perceiver's have none, and those of `hash` neither"
+            )
 
     @property
     def query_width(self) -> int:
@@ -88,72 +109,94 @@ class Config:
         """Heads of the decoder."""
         return self.decoder_heads or self.heads
 
+    @property
+    def has_places(self) -> bool:
+        """Whether every latent has a pseudo-coordinate."""
+        return self.encoder == "linear" or (self.encoder == "spatial" and self.pseudo_coordinates != "hash")
 
-@dataclass
+    @property
+    def reading_blocks(self) -> list[int]:
+        """Blocks of the trunk that read the context again."""
+        if self.encoder != "perceiver" or self.reread == 0:
+            return []
+        return list(range(0, self.depth, self.reread))
+
+    @property
+    def level_blocks(self) -> list[int]:
+        """Blocks whose latents the decoder attends to: the last, and others at equal distance before it."""
+        return sorted(self.depth - 1 - level * (self.depth // self.levels) for level in range(self.levels))
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """What the encoder leaves of a context: latents, or for the perceiver tokens and what blocks read of them.
+    """What the encoder leaves of a context. It depends on neither time nor condition: guidance computes it once.
 
-    It depends on neither time nor condition, so that guidance computes it once.
+    The perceiver's latents are learned and know nothing yet; its `readings` are the keys and values of every block
+    that reads the context, the first block's first, or the `tokens` where a block makes its own (with checkpointing).
     """
 
     latents: Float[Tensor, "B L W"]
-    tokens: Float[Tensor, "B N W"] | None
-    mask: Bool[Tensor, "B N"] | None
-    reads: dict[int, tuple[Tensor, Tensor]]
-
-    def read(self, place: int, block: Block) -> tuple[Tensor, Tensor]:
-        """Keys and values of the context for a block, made when first asked for."""
-        if place not in self.reads:
-            assert self.tokens is not None
-            self.reads[place] = block.attention.read(self.tokens)
-        return self.reads[place]
+    tokens: Float[Tensor, "B N W"] | None = None
+    readings: tuple[Reading, ...] = ()
+    mask: Bool[Tensor, "B N"] | None = None
 
 
 def build(config: Config, shape: SetShape) -> SetTransformer:
-    """The network for sets of that shape; its first answers are exactly 0."""
-    if config.pseudo_coordinates == "hash" and not shape.is_moving:
-        raise ValueError("`pseudo_coordinates` is `hash`, which groups moving points")
-    if config.encoder == "spatial" and shape.is_moving and config.pseudo_coordinates == "grid":
-        raise ValueError(
-            "`pseudo_coordinates` is `grid`, and moving points have none: use `hash`, `random` or `kmeans`"
+    """The network for sets of that shape; its first answers are exactly 0.
+
+    Raises:
+        UsageError: the settings do not fit the sets, or each other.
+    """
+    head_size = config.width // config.heads
+    if config.rope and (head_size % 2 or head_size < 2 * shape.coordinate_size):
+        raise UsageError(
+            f"[network] `rope` turns pairs of numbers along {shape.coordinate_size} axes, and a head has {head_size} numbers",
+            hint=f"choose an even head size (`width` / `heads`) of at least {2 * shape.coordinate_size}, or `rope = false`",
         )
-    if config.encoder == "linear" and shape.grid is None:
-        raise ValueError("`encoder` is `linear`, which needs a grid: use `perceiver` or `spatial`")
+    if config.pseudo_coordinates == "hash" and shape.coordinate_size > 3:
+        raise UsageError(
+            "[network] `pseudo_coordinates` is `hash`, which has codes for up to 3 axes", hint="use `random`"
+        )
     return SetTransformer(config, shape)
 
 
 def build_decoder(config: Config, shape: SetShape) -> Decoder:
-    """The decoder alone: all that a saved field needs."""
-    return Decoder(
-        shape, width=config.query_width, source_width=config.width, heads=config.query_heads, ratio=config.mlp_ratio,
-        levels=config.levels, top_frequency=top_frequency(config, shape), num_frequencies=config.num_frequencies,
-    )  # fmt: skip
+    """The decoder alone, all that a saved field needs: its own weights are those of `SetTransformer.decoder`."""
+    decoder = Decoder(
+        _tokens(config, shape, config.query_width),
+        width=config.query_width,
+        heads=config.query_heads,
+        mlp_ratio=config.mlp_ratio,
+        levels=config.levels,
+        latent_width=config.width,
+        value_size=shape.value_size,
+    )
+    _initialise(decoder)
+    return decoder
 
 
 class SetTransformer(nn.Module):
     """Encoder, trunk and decoder, each callable by itself."""
 
+    places: Tensor
+    turns: Tensor | None
+    start: Layer | None
+    latent: nn.Parameter | None
+
     def __init__(self, config: Config, shape: SetShape) -> None:
         super().__init__()
         self.config, self.shape = config, shape
-        width = config.width
-        self.top_frequency = top_frequency(config, shape)
-        self.time = TimeEmbedding(width)
-        self.points = Points(shape, width, config.num_frequencies) if shape.is_moving else None
-        self.join = Projection(2 * width, width) if shape.is_moving else None
-        self._make_encoder()
-        self.trunk = nn.ModuleList([Block(width, config.heads, config.mlp_ratio) for _ in range(config.depth)])
+        self.time = TimeEmbedding(config.width)
+        self.encoder = _encoder(config, shape)
+        self.latent = self.start = None
         if config.encoder == "perceiver":
-            reading = [place for place in range(config.depth) if config.reread and place % config.reread == 0]
-            block = Block(width, config.heads, config.mlp_ratio, source_width=width)
-            self.readers = nn.ModuleDict(
-                {str(p): Block(width, config.heads, config.mlp_ratio, source_width=width) for p in reading}
-            )
-            self.readers["start"] = block
-            self.start = Block(width, config.heads, config.mlp_ratio)
-        self.decoder = build_decoder(config, shape)
-        self.levels = _level_places(config.depth, config.levels)
+            self.latent = nn.Parameter(torch.randn(config.latents, config.width))
+            self.start = Layer(config, reads=True)
+        reading = config.reading_blocks
+        self.trunk = nn.ModuleList(Layer(config, reads=index in reading) for index in range(config.depth))
         _initialise(self)
+        self.decoder = build_decoder(config, shape)
+        self._place_latents()
 
     @property
     def vector_width(self) -> int:
@@ -178,39 +221,39 @@ class SetTransformer(nn.Module):
     def encode(
         self, context: Queries, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None = None
     ) -> Encoded:
-        """The context as latents; `mask` is False at padding."""
-        tokens = coordinates = None
-        if self.points is not None and self.join is not None:
-            coordinates = values[..., : self.shape.coordinate_size]
-            tokens = self.join(torch.cat(self.points(values), -1))
-        if self.config.encoder == "perceiver":
-            if tokens is None:
-                assert context.coordinates is not None and self.value is not None
-                tokens = self.value(values) + fourier(context.coordinates, self.config.width, self.top_frequency)
-            return Encoded(self.latent.expand(len(values), -1, -1), tokens, mask, {})
-        if isinstance(self.encoder, Linear):
-            latents = self.encoder(values)
-        else:
-            latents = self.encoder(values, tokens, coordinates, mask)
-        return Encoded(latents + self.place if self.place is not None else latents, None, None, {})
+        """What the context says; `mask` is False at padding. The context of a grid is the whole training grid."""
+        if not isinstance(self.encoder, Tokens):
+            latents = self.encoder(context, values, mask)
+            return Encoded(latents + self.places.to(latents.dtype))
+        assert self.latent is not None
+        if mask is not None:
+            values = values.masked_fill(~mask[..., None], 0)
+        tokens = self.encoder(context.coordinates, values)[0]
+        latents = self.latent.expand(values.shape[0], -1, -1)
+        if self._is_checkpointed():
+            return Encoded(latents, tokens, (), mask)
+        return Encoded(
+            latents, None, tuple(layer.read.read(tokens) for layer in self.layers() if layer.read is not None), mask
+        )
 
     def latents(self, encoded: Encoded, t: Float[Tensor, " B"], vector: Float[Tensor, "B W"] | None) -> Latents:
-        """The trunk: latents of each decoder level under a time and a condition."""
-        condition = self.time(t)
-        if vector is not None:
-            condition = condition + vector
-        x = encoded.latents
-        if self.config.encoder == "perceiver":
-            x = self._read(x, "start", -1, encoded, condition)
-            x = self._run(self.start, x, condition, None)
-        kept = []
-        for place, block in enumerate(self.trunk):
-            if self.config.encoder == "perceiver" and str(place) in self.readers:
-                x = self._read(x, str(place), place, encoded, condition)
-            x = self._run(block, x, condition, self.rope)
-            if place in self.levels:
-                kept.append(x)
-        return Latents(tuple(kept), condition)
+        """The trunk: latents of each decoder level at a time, under a condition."""
+        total = self.time(t) if vector is None else self.time(t) + vector
+        condition = functional.silu(total)
+        readings = iter(encoded.readings)
+        x, levels = encoded.latents, []
+        for index, layer in enumerate(self.layers(), start=0 if self.start is None else -1):
+            source = None
+            if layer.read is not None:
+                source = encoded.tokens if encoded.tokens is not None else next(readings)
+            arguments = (x, condition, self.turns, source, encoded.mask)
+            if self._is_checkpointed():
+                x = checkpoint(layer, *arguments, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(*arguments)
+            if index in self.config.level_blocks:
+                levels.append(x)
+        return Latents(tuple(levels), total)
 
     def memory(self, latents: Latents) -> Memory:
         """What all queries of one evaluation share."""
@@ -221,104 +264,129 @@ class SetTransformer(nn.Module):
         return self.decoder(queries, values, memory)
 
     def flops(self, num_queries: int) -> dict[str, float]:
-        """Operations of one evaluation for one set, by part: two for each multiply-add of the matrix products."""
-        return flops(self.config, self.shape, num_queries)
+        """Operations of one evaluation for one set with so many queries, by part (see `_costs`)."""
+        pairs, latents = self.shape.num_pairs, self.config.latents
+        if isinstance(self.encoder, Spatial):
+            encoder = costs.spatial(self.encoder)
+        elif isinstance(self.encoder, Linear):
+            encoder = 2 * latents * self.encoder.linear.weight.numel()
+        else:
+            encoder = costs.tokens(self.encoder, pairs)
+        trunk = costs.time(self.time) + sum(layer.flops(latents, pairs) for layer in self.layers())
+        decoder = costs.tokens(self.decoder.tokens, num_queries)
+        decoder += sum(costs.block(block, num_queries, latents) for block in self.decoder.levels())
+        decoder += 2 * (num_queries * self.decoder.final.weight.numel() + self.decoder.modulation.weight.numel())
+        return {"encoder": float(encoder), "trunk": float(trunk), "decoder": float(decoder)}
 
     def parts(self) -> dict[str, int]:
-        """Parameters by part."""
+        """Parameters by part; the time embedding and the perceiver's first layer count to the trunk."""
+        part_of = {"trunk": "trunk", "time": "trunk", "start": "trunk", "decoder": "decoder"}
         counts = {"encoder": 0, "trunk": 0, "decoder": 0}
         for name, weight in self.named_parameters():
-            part = name.partition(".")[0]
-            part = "trunk" if part in ("trunk", "time", "readers", "start") else part
-            counts[part if part in counts else "encoder"] += weight.numel()
+            counts[part_of.get(name.partition(".")[0], "encoder")] += weight.numel()
         return counts
 
-    def _make_encoder(self) -> None:
-        config, shape = self.config, self.shape
-        self.value = self.encoder = self.place = self.rope = None
-        if config.encoder == "perceiver":
-            self.latent = nn.Parameter(torch.randn(config.latents, config.width))
-            self.value = None if shape.is_moving else Projection(shape.value_size, config.width)
-            return
-        if config.encoder == "linear":
-            self.encoder = Linear(config.width, config.latents, shape)
-        else:
-            self.encoder = Spatial(config.width, config.heads, config.latents, config.pseudo_coordinates, shape)
-        if config.pseudo_coordinates == "hash" and config.encoder == "spatial":
-            self.place = nn.Parameter(torch.randn(config.latents, config.width))
-            return
-        positions = self.encoder.positions
-        del self.place, self.rope
-        self.register_buffer("place", fourier(positions, config.width, self.top_frequency), persistent=False)
-        turns = rotary(positions * self._latents_along_half_an_axis(), config.width // config.heads)
-        self.register_buffer("rope", turns if config.rope else None, persistent=False)
+    def layers(self) -> list[Layer]:
+        """All layers that the latents pass: the trunk's, behind the one that the perceiver starts with."""
+        trunk = cast("list[Layer]", list(self.trunk))
+        return trunk if self.start is None else [self.start, *trunk]
 
-    def _latents_along_half_an_axis(self) -> float:
-        return self.config.latents ** (1 / self.shape.coordinate_size) / 2
+    def _is_checkpointed(self) -> bool:
+        return self.config.checkpoint_activations and torch.is_grad_enabled()
 
-    def _read(self, x: Tensor, name: str, place: int, encoded: Encoded, condition: Tensor) -> Tensor:
-        block = self.readers[name]
-        return self._run(block, x, condition, encoded.read(place, block), encoded.mask)
-
-    def _run(self, block: nn.Module, x: Tensor, condition: Tensor, *attended) -> Tensor:
-        modulation = block.modulate(condition)
-        if self.config.checkpoint_activations and torch.is_grad_enabled():
-            return checkpoint(block, x, modulation, *attended, use_reentrant=False)
-        return block(x, modulation, *attended)
+    def _place_latents(self) -> None:
+        """What is added to the encoder's latents: features of their pseudo-coordinates, or for hash codes a table."""
+        config, turns = self.config, None
+        if isinstance(self.encoder, Spatial) and not config.has_places:
+            self.places = nn.Parameter(0.02 * torch.randn(config.latents, config.width))
+        elif isinstance(self.encoder, Spatial | Linear):
+            positions = self.encoder.positions
+            assert positions is not None
+            along = config.latents ** (1 / positions.shape[-1])
+            frequencies = _frequencies(config, self.shape, config.width)
+            if self.shape.is_moving:
+                count = config.width // (2 * self.shape.coordinate_size)
+                frequencies = geometric(math.pi, math.pi * max(1.0, along / 2), count)
+            self.register_buffer("places", Fourier(frequencies, config.width)(positions), persistent=False)
+            turns = rotary(positions * along / 2, config.width // config.heads) if config.rope else None
+        self.register_buffer("turns", turns, persistent=False)
 
 
-def top_frequency(config: Config, shape: SetShape) -> float:
-    """The highest frequency of fixed coordinates, in units of pi: below the Nyquist frequency of the training grid."""
-    if config.top_frequency is not None:
-        return config.top_frequency
-    side = min(shape.grid) if shape.grid else shape.num_pairs ** (1 / max(shape.coordinate_size, 1))
-    return max(1.0, side / 4)
+class Layer(nn.Module):
+    """One layer of the trunk: a block of self-attention, behind a block that reads the context where it `reads`."""
+
+    def __init__(self, config: Config, *, reads: bool) -> None:
+        super().__init__()
+        width, heads, ratio = config.width, config.heads, config.mlp_ratio
+        self.read = Block(width, heads, ratio, condition_width=width, source_width=width) if reads else None
+        self.own = Block(width, heads, ratio, condition_width=width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B L W"],
+        condition: Float[Tensor, "B W"],
+        turns: Float[Tensor, "2 L d"] | None,
+        source: Reading | Float[Tensor, "B N W"] | None,
+        mask: Bool[Tensor, "B N"] | None,
+    ) -> Float[Tensor, "B L W"]:
+        """The latents behind this layer; `source` is its reading, or the tokens to make it from."""
+        if self.read is not None:
+            assert source is not None
+            reading = self.read.read(source) if isinstance(source, Tensor) else source
+            x = self.read(x, self.read.modulate(condition), reading, mask)
+        return self.own(x, self.own.modulate(condition), turns)
+
+    def flops(self, latents: int, pairs: int) -> int:
+        """Operations of this layer for one set."""
+        return (costs.block(self.read, latents, pairs) if self.read else 0) + costs.block(self.own, latents, latents)
 
 
-def flops(config: Config, shape: SetShape, num_queries: int) -> dict[str, float]:
-    """Operations of the folded network for one set, by part."""
-    w, q, n, k = config.width, config.query_width, shape.num_pairs, config.latents
-    mlp = 2 * config.mlp_ratio
-    own = 2 * k * w * w * (4 + mlp) + 4 * k * k * w + 12 * w * w
-    reading = 2 * k * w * w * (2 + mlp) + 4 * n * w * w + 4 * k * n * w + 12 * w * w
-    entry = 2 * n * shape.value_size * w
-    if shape.is_moving:
-        entry += 2 * n * w * (2 * config.num_frequencies * shape.coordinate_size + 2 * w)
-    trunk = config.depth * own + 2 * w * (256 + w)
+def _encoder(config: Config, shape: SetShape) -> Spatial | Linear | Tokens:
+    if config.encoder == "linear":
+        return Linear(shape, width=config.width, latents=config.latents)
+    tokens = _tokens(config, shape, config.width)
     if config.encoder == "perceiver":
-        encoder = entry
-        times = len([p for p in range(config.depth) if config.reread and p % config.reread == 0])
-        trunk += own + (1 + times) * reading
-    elif config.encoder == "linear":
-        encoder = 2 * n * shape.value_size * w
-    else:
-        encoder = entry + 4 * n * w * config.heads + 2 * k * w * w * 5
-    m = num_queries
-    level = 2 * m * q * q * (2 + mlp) + 4 * k * w * q + 4 * m * k * q + 12 * w * q
-    enter = 2 * m * shape.value_size * q
+        return tokens
+    kind = config.pseudo_coordinates
+    return Spatial(shape, tokens, width=config.width, heads=config.heads, latents=config.latents, kind=kind)
+
+
+def _tokens(config: Config, shape: SetShape, width: int) -> Tokens:
+    frequencies = _frequencies(config, shape, width)
     if shape.is_moving:
-        enter += 2 * m * q * (2 * config.num_frequencies * shape.coordinate_size + 2 * q)
-    decoder = enter + config.levels * level + 4 * m * q * shape.value_size + 8 * w * q
-    return {"encoder": float(encoder), "trunk": float(trunk), "decoder": float(decoder)}
+        return Tokens(shape.value_size, width, Fourier(frequencies), shape.coordinate_size)
+    return Tokens(shape.value_size, width, Fourier(frequencies, width), None)
 
 
-def _level_places(depth: int, levels: int) -> tuple[int, ...]:
-    """Trunk blocks whose latents the decoder reads: the last, and others at equal distance before it."""
-    interval = depth // levels
-    return tuple(sorted(depth - 1 - level * interval for level in range(levels)))
+def _frequencies(config: Config, shape: SetShape, width: int) -> Float[Tensor, " F"]:
+    """Frequencies of coordinates in rad: octaves for moving points, else from pi to the highest of the settings."""
+    top = config.top_frequency
+    if shape.is_moving:
+        count = config.num_frequencies or 10
+        return geometric(1.0, 2.0 ** (count - 1) if top is None else math.pi * top, count)
+    room = width // (2 * shape.coordinate_size)
+    count = config.num_frequencies or room
+    if not 0 < count <= room:
+        raise UsageError(
+            f"[network] a token of {width} numbers has room for {room} frequencies of each coordinate, not {count}",
+            hint="lower `num_frequencies` or widen the network and its decoder",
+        )
+    side = min(shape.grid) if shape.grid else shape.num_pairs ** (1 / shape.coordinate_size)
+    return geometric(math.pi, math.pi * (top or max(1.0, side / 4)), count)
 
 
-def _initialise(network: SetTransformer) -> None:
+def _initialise(network: nn.Module) -> None:
     """Xavier-uniform matrices, zero biases, and zero modulations and output: every answer is exactly 0 at first."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for layer in (network.time.inner, network.time.outer):
-        nn.init.normal_(layer.weight, std=0.02)
     for module in network.modules():
         if isinstance(module, Block | Decoder):
             nn.init.zeros_(module.modulation.weight)
-    nn.init.zeros_(network.decoder.final.weight)
-    assert math.isfinite(network.top_frequency)
+        if isinstance(module, Decoder):
+            nn.init.zeros_(module.final.weight)
+        if isinstance(module, TimeEmbedding):
+            for layer in (module.inner, module.outer):
+                nn.init.normal_(layer.weight, std=0.02)

@@ -1,0 +1,50 @@
+"""What an evaluation of the set transformer costs: matrix products and attention, two operations a multiply-add.
+
+The network is counted as it is computed: keys and values of the spatial encoder folded, decoder keys and values once.
+"""
+
+from __future__ import annotations
+
+from inrflow_core.networks._attention import Block, CrossAttention
+from inrflow_core.networks._embeddings import FOLDED_SIZE, Projection, TimeEmbedding, Tokens
+from inrflow_core.networks._encoders import Spatial
+
+
+def projection(module: Projection, rows: int) -> int:
+    """Values or features into tokens."""
+    width, size = module.weight.shape
+    if size > FOLDED_SIZE:
+        return 2 * rows * size * width
+    return 2 * (rows * (size + 1) * (width + size + 1) + width * (size + 1) ** 2)
+
+
+def tokens(module: Tokens, rows: int) -> int:
+    """Pairs into tokens."""
+    parts = [module.value] if module.moving_size is None else [module.value, module.coordinate, module.join]
+    return sum(projection(part, rows) for part in parts)
+
+
+def block(module: Block, rows: int, source_rows: int) -> int:
+    """A block on `rows` tokens that attend to `source_rows`; for a cross-attention the source's projections included."""
+    attention, width = module.attention, module.outer.out_features
+    products = (
+        rows * module.inner.weight.numel() + rows * module.outer.weight.numel() + module.modulation.weight.numel()
+    )
+    products += rows * attention.out.weight.numel() + 2 * rows * source_rows * width
+    if isinstance(attention, CrossAttention):
+        products += rows * attention.query.weight.numel() + source_rows * attention.source.weight.numel()
+    else:
+        products += rows * attention.qkv.weight.numel()
+    return 2 * products
+
+
+def spatial(module: Spatial) -> int:
+    """The spatial encoder: one query per latent, folded keys and values."""
+    width = module.query.out_features
+    pooling = 4 * module.num_slots * module.heads * width
+    return tokens(module.tokens, module.num_slots) + pooling + 10 * module.latents * width * width
+
+
+def time(module: TimeEmbedding) -> int:
+    """The time's vector."""
+    return 2 * (module.inner.weight.numel() + module.outer.weight.numel())

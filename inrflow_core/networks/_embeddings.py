@@ -1,0 +1,142 @@
+"""How times, coordinates and values enter the set transformer.
+
+Source: INRFlow (arXiv:2412.03791), appendix A: Fourier features of coordinates (Vaswani et al. 2017), and values
+through a linear layer, a layer norm and a SiLU.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inrflow_core.networks._recompute import recomputed
+
+FOLDED_SIZE = 16
+"""Inputs up to which a projection's norm is computed from the inputs: more, and the norm itself is cheaper."""
+
+
+def geometric(lowest: float, highest: float, count: int) -> Float[Tensor, " F"]:
+    """`count` frequencies from `lowest` to `highest`, each the same multiple of the one before."""
+    steps = torch.linspace(0, 1, count, dtype=torch.float64)
+    return (lowest * (highest / lowest) ** steps).float()
+
+
+class Fourier(nn.Module):
+    """Sines and cosines of each number of a coordinate, padded with zeros to `width` where one is given."""
+
+    frequencies: Tensor
+
+    def __init__(self, frequencies: Float[Tensor, " F"], width: int | None = None) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, coordinates: Float[Tensor, "*N D"]) -> Float[Tensor, "*N E"]:
+        """The features, in fp32: number by number, its sines before its cosines."""
+        phase = coordinates.float()[..., None] * self.frequencies
+        waves = torch.cat([phase.sin(), phase.cos()], -1).flatten(-2)
+        if self.width is None or self.width == waves.shape[-1]:
+            return waves
+        return functional.pad(waves, (0, self.width - waves.shape[-1]))
+
+
+class TimeEmbedding(nn.Module):
+    """Time as a vector: 128 frequencies of 1000 t, then two linear layers (DiT, Peebles and Xie 2023).
+
+    The release of INRFlow embeds t itself, of which most frequencies see next to nothing on [0, 1].
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(256, width), nn.Linear(width, width)
+
+    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
+        """The embedding of each time in [0, 1]."""
+        frequencies = torch.exp(-math.log(10_000) * torch.arange(128, dtype=torch.float32, device=t.device) / 128)
+        phase = 1000 * t.float()[:, None] * frequencies
+        return self.outer(functional.silu(self.inner(torch.cat([phase.cos(), phase.sin()], -1))))
+
+
+class Projection(nn.Module):
+    """A linear layer, a layer norm with gain and shift, and a SiLU: how values and embedded points enter.
+
+    With few inputs the norm is folded: mean and variance of W x + b over its outputs are a linear and a quadratic form
+    of x, so that the whole but the SiLU is one small matrix product of (x, 1) / deviation. That saves two passes over
+    the tokens, which is what entering 65,536 pixels costs. All of it is fp32: noisy values keep their digits.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(width, size)), nn.Parameter(torch.zeros(width))
+        self.gain, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N W"]:
+        """Tokens of the inputs."""
+        if self.weight.shape[1] <= FOLDED_SIZE:
+            with torch.autocast(x.device.type, enabled=False):
+                return functional.silu(self._folded(x.float()))
+        return recomputed(self._norm, functional.linear(x, self.weight, self.bias), self.gain, self.shift)
+
+    @staticmethod
+    def _norm(x: Float[Tensor, "*N W"], gain: Float[Tensor, " W"], shift: Float[Tensor, " W"]) -> Float[Tensor, "*N W"]:
+        return functional.silu(functional.layer_norm(x, x.shape[-1:], gain, shift))
+
+    def _folded(self, x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N W"]:
+        """layer_norm(W x + b), gain and shift included."""
+        matrix = torch.cat([self.weight, self.bias[:, None]], 1)
+        matrix = matrix - matrix.mean(0)
+        x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
+        variance = (x @ (matrix.t() @ matrix / matrix.shape[0]) * x).sum(-1, keepdim=True)
+        return functional.linear(x * torch.rsqrt(variance + 1e-5), matrix * self.gain[:, None], self.shift)
+
+
+class Tokens(nn.Module):
+    """Pairs as tokens. A pair with a fixed coordinate is its value's projection plus the coordinate's features.
+
+    A moving point is embedded as a coordinate and as a value, and the two are joined (INRFlow's point models).
+    """
+
+    def __init__(self, value_size: int, width: int, fourier: Fourier, moving_size: int | None) -> None:
+        super().__init__()
+        self.fourier, self.moving_size = fourier, moving_size
+        self.value = Projection(value_size, width)
+        if moving_size is not None:
+            self.coordinate = Projection(2 * len(fourier.frequencies) * moving_size, width)
+            self.join = Projection(2 * width, width)
+
+    def forward(
+        self, coordinates: Float[Tensor, "*B N D"] | None, values: Float[Tensor, "B N C"]
+    ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B N W"]]:
+        """The tokens, and the embedded values without a position."""
+        value = self.value(values)
+        if self.moving_size is not None:
+            coordinate = self.coordinate(self.fourier(values[..., : self.moving_size]))
+            return self.join(torch.cat([coordinate, value], -1)), value
+        assert coordinates is not None, "pairs that do not move have coordinates"
+        return value + self.fourier(coordinates), value
+
+
+def rotary(positions: Float[Tensor, "L D"], head_size: int) -> Float[Tensor, "2 L d"]:
+    """Cosines and sines that rotate pairs of a head's numbers by each axis' position (RoPE, Su et al. 2021).
+
+    `positions` count latents along an axis. The base is 100 and not 10,000: an axis has tens of latents, not
+    thousands. Where the axes do not share the head evenly, its last pairs stay as they are.
+    """
+    axes = positions.shape[-1]
+    pairs = head_size // (2 * axes)
+    frequencies = 100.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    phase = (positions.double()[..., None] * frequencies).flatten(1)
+    phase = functional.pad(phase, (0, head_size // 2 - phase.shape[1]))
+    return torch.stack([phase.cos(), phase.sin()]).repeat(1, 1, 2).float()
+
+
+def rotate(x: Float[Tensor, "B L H d"], turns: Float[Tensor, "2 L d"]) -> Float[Tensor, "B L H d"]:
+    """x with its pairs (i, i + d / 2) rotated."""
+    first, second = x.chunk(2, -1)
+    cos, sin = turns[:, :, None].to(x.dtype)
+    return x * cos + torch.cat([-second, first], -1) * sin
