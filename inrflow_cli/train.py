@@ -1,0 +1,163 @@
+"""Train a preset: begin a run, or go on with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inrflow_cli import console, options
+from inrflow_cli.options import DryRun, Json, Overwrite
+from inrflow_core.errors import Exit, Interrupted, OutOfMemory
+
+if TYPE_CHECKING:
+    from inrflow_core.training.begin import Job, Ready
+    from inrflow_core.training.log import Record
+    from inrflow_core.training.trainer import Trainer
+
+Data = Annotated[Path | None, typer.Option(help="Folder of shards, instead of the preset's.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="The run's folder. Default: `runs/PRESET`.", show_default=False)]
+InitFrom = Annotated[
+    Path | None,
+    typer.Option(help="A run or a .safetensors file whose weights to begin with.", show_default=False),
+]
+Precision = Annotated[
+    str | None, typer.Option(metavar="auto|fp32|bf16", help="Arithmetic; `auto` is bf16 where the hardware has it.")
+]
+Until = Annotated[int | None, typer.Option(min=1, help="Stop after this step; the same command goes on later.")]
+SkipCheck = Annotated[
+    bool, typer.Option("--skip-check", help="Do not read all shards to compare them with their digests.")
+]
+
+
+def train(
+    preset: options.PresetName,
+    data: Data = None,
+    out: Out = None,
+    override: options.Set = None,
+    init_from: InitFrom = None,
+    device: options.Device = None,
+    precision: Precision = None,
+    threads: options.Threads = None,
+    until: Until = None,
+    skip_check: SkipCheck = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    local_rank: Annotated[int | None, typer.Option("--local_rank", hidden=True)] = None,
+) -> None:
+    """Train a preset, or go on where its run stopped: the same command does both.
+
+    Alone on a CPU or a GPU, or on several under `torchrun --nproc_per_node N -m inrflow_cli.app train ...`, the
+    `deepspeed` launcher or `srun`. Ctrl-C finishes the step, saves and leaves with 130.
+    """
+    from inrflow_core import presets
+    from inrflow_core.training import begin
+
+    overrides = list(override or ()) + ([f"training.precision={precision}"] if precision else [])
+    resolved = presets.load(preset, overrides)
+    job = begin.Job(
+        resolved,
+        out if out is not None else options.runs_folder() / resolved.name,
+        data=data,
+        device=device,
+        threads=threads,
+        init_from=init_from,
+        until=until,
+        overwrite=overwrite,
+        check_data=not skip_check,
+        say=console.say,
+    )
+    if dry_run:
+        _predict(begin.check(job, dict(os.environ)), as_json=json)
+    else:
+        _train(job, as_json=json)
+
+
+def _train(job: Job, *, as_json: bool) -> None:
+    from inrflow_core.training import begin, engine
+
+    ready = begin.check(job, dict(os.environ))
+    begin.check_room(ready)
+    trainer = begin.begin(ready)
+    try:
+        with _shown(trainer, ready):
+            trainer.run(ready.last)
+    except Interrupted as error:
+        if not ready.world.is_launched:
+            raise
+        if ready.world.leads:
+            console.error(error, as_json=as_json)
+        engine.leave(ready.world, Exit.INTERRUPTED)
+    if ready.world.leads:
+        counters = trainer.counters
+        console.say(f"step {counters.step:,} of {trainer.settings.steps:,} is saved in `{job.out}`")
+        console.result({"out": str(job.out), **vars(counters)}, as_json=as_json)
+    engine.leave(ready.world, Exit.DONE)
+
+
+@contextmanager
+def _shown(trainer: Trainer, ready: Ready) -> Iterator[None]:
+    """Progress on stderr while the leading process trains."""
+    if not ready.world.leads:
+        yield
+        return
+    first = trainer.counters.step
+    title = "training" if first == 0 else f"training on from step {first:,}"
+    with console.progress(ready.last - first, "steps", title=title) as progress:
+
+        def report(record: Record) -> None:
+            progress.advance(record["step"] - first - progress.done, note=_line(record))
+
+        trainer.report = report
+        yield
+
+
+def _line(record: Record) -> str:
+    """A record in words."""
+    if "held_out_loss" in record:
+        return f"held-out loss {record['held_out_loss']:.4f} ({record['held_out_of']})"
+    words = [
+        f"loss {record['loss']:.4f}",
+        f"gradient {record['gradient_norm']:.3g}",
+        f"{record['samples_per_second']:,.1f} samples/s",
+        f"{record['samples_seen']:,} seen",
+        f"{record['flops']:.3g} FLOP",
+        f"{record['data_wait']:.1%} waiting for data",
+        console.size(record["memory"]),
+        f"{console.duration(record['seconds_left'])} to the last step",
+    ]
+    if record["skipped"]:
+        words.append(f"{record['skipped']} steps skipped")
+    return ", ".join(words)
+
+
+def _predict(ready: Ready, *, as_json: bool) -> None:
+    """Tell what the run would take; exit code 5 where that is not there."""
+    from inrflow_core.training import begin, plan
+
+    predicted, settings = ready.plan, ready.job.preset.training.config
+    rate = plan.measure_rate(ready.world.device, ready.precision)
+    seconds = predicted.total_flops / (rate * ready.world.size)
+    console.table(["parameters", "count"], [*predicted.parameters.items(), ("all", predicted.total_parameters)])
+    rows = [(part, f"{count:.3g}") for part, count in predicted.flops.items()]
+    console.table(["FLOPs of a step", "count"], [*rows, ("all", f"{predicted.total_flops:.3g}")])
+    rows = [(what, console.size(count)) for what, count in predicted.memory.items()]
+    console.table(["memory of a process", "about"], [*rows, ("all", console.size(predicted.total_memory))])
+    console.say(
+        f"a step takes at least {console.duration(seconds)}, {settings.steps:,} steps {console.duration(seconds * settings.steps)}: "
+        f"at the {rate / 1e9:,.0f} GFLOP/s that a matrix product reaches here in {ready.precision}"
+    )
+    console.say(f"a checkpoint takes {console.size(predicted.checkpoint)}, all of them {console.size(predicted.disk)}")
+    answer = predicted.table() | {"precision": ready.precision, "seconds_per_step": seconds, "rate": rate}
+    try:
+        begin.check_room(ready)
+    except OutOfMemory as error:
+        console.error(error)
+        console.result(answer | {"error": error.message}, as_json=as_json)
+        raise typer.Exit(int(error.code)) from error
+    console.result(answer, as_json=as_json)

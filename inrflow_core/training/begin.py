@@ -1,0 +1,282 @@
+"""From a command to a run: everything that can be wrong is found here, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inrflow_core import manifest, models, noise, registry, runs
+from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.presets import Preset
+from inrflow_core.shards import Shards
+from inrflow_core.training import checkpoint, engine, plan, run_folder, world
+from inrflow_core.training.checkpoint import Counters
+from inrflow_core.training.ema import Average
+from inrflow_core.training.engine import Engine
+from inrflow_core.training.loader import Loader, shares
+from inrflow_core.training.log import Record
+from inrflow_core.training.plan import Plan
+from inrflow_core.training.run_folder import Begun
+from inrflow_core.training.trainer import Trainer
+from inrflow_core.training.world import World
+
+HELD_OUT = 1
+"""The word that tells the held-out loss's seeds from the training's."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command asks for."""
+
+    preset: Preset
+    out: Path
+    data: Path | None = None
+    """Where the shards lie, if not where the preset says."""
+    device: str | None = None
+    threads: int | None = None
+    init_from: Path | None = None
+    """A run or a weights file to begin with, instead of random weights."""
+    until: int | None = None
+    """Stop after this step, as if interrupted there; the last step by default."""
+    overwrite: bool = False
+    check_data: bool = True
+    """Read every byte of the shards and compare it with the manifest's digests, before the first step."""
+    say: Callable[[str], None] = lambda text: None
+    report: Callable[[Record], None] = lambda record: None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job whose files, settings and sizes were checked; nothing is built or written yet."""
+
+    job: Job
+    world: World
+    loader: Loader
+    held_out: Loader | None
+    begun: Begun | None
+    precision: str
+    places: list[range]
+    plan: Plan
+
+    @property
+    def last(self) -> int:
+        """The step after which this call ends."""
+        steps = self.job.preset.training.config.steps
+        return steps if self.job.until is None else min(self.job.until, steps)
+
+    @property
+    def data(self) -> str:
+        """The digest of the data's manifest."""
+        return manifest.digest(self.loader.shards.folder / manifest.NAME)
+
+
+def check(job: Job, environment: dict[str, str]) -> Ready:
+    """Everything that can be known without building the model.
+
+    Raises:
+        MissingError: the shards or the weights to begin with are absent.
+        UsageError: data of another domain, classes that do not fit, a run with other settings, a device that is not
+            there, a batch that does not divide.
+    """
+    preset, settings = job.preset, job.preset.training.config
+    place = world.find(environment, job.device)
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    loader, held_out = open_data(preset, job.data)
+    begun = None if job.overwrite else run_folder.inspect(job.out, preset)
+    precision = world.choose_precision(settings.precision, place.device, begun.precision if begun else None)
+    places = shares(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
+    predicted = plan.predict(preset, place, precision=precision, micro=len(places[0]))
+    ready = Ready(job, place, loader, held_out, begun, precision, places, predicted)
+    if begun is not None:
+        run_folder.check_same_data(job.out, begun, ready.data)
+    return ready
+
+
+def check_room(ready: Ready) -> None:
+    """Nothing, where memory and disk suffice.
+
+    Raises:
+        OutOfMemory: one of them does not; says by how much.
+    """
+    present = run_folder.checkpoint_bytes(ready.job.out)
+    plan.check_disk(ready.plan, ready.job.out, present)
+    plan.check_memory(ready.plan, ready.world)
+
+
+def begin(ready: Ready) -> Trainer:
+    """Build the model, bring it to where the run stands, and record the run.
+
+    Raises:
+        IntegrityError: a shard, the newest checkpoint or the weights to begin with are damaged.
+    """
+    job, place, settings = ready.job, ready.world, ready.job.preset.training.config
+    if job.check_data and place.leads:
+        _check_shards(ready)
+    engine.join(place)
+    model = _build(ready)
+    driven = Engine(model.method, settings, place, precision=ready.precision, num_micro=len(ready.places))
+    averages = [Average(decay, driven.own()) for decay in settings.ema]
+    step = ready.begun.step if ready.begun else None
+    counters = Counters()
+    if step is not None:
+        counters = checkpoint.load(checkpoint.folder(job.out, step), driven, averages)
+    if place.leads:
+        _record(ready)
+    driven.wait()
+    _tell(ready, counters)
+    return Trainer(
+        job.out,
+        model,
+        driven,
+        averages,
+        ready.loader,
+        ready.held_out,
+        ready.places,
+        flops=ready.plan.total_flops,
+        precision=ready.precision,
+        say=job.say if place.leads else lambda text: None,
+        report=job.report,
+        counters=counters,
+        saved=step,
+    )
+
+
+def train(job: Job, environment: dict[str, str] | None = None) -> Trainer:
+    """Check, begin, and train to the end, or to `until`; `environment` is where a launcher says which process this is.
+
+    Raises:
+        Interrupted, Diverged: see `Trainer.run`; else see `check`, `check_room` and `begin`.
+    """
+    ready = check(job, environment or {})
+    check_room(ready)
+    trainer = begin(ready)
+    trainer.run(ready.last)
+    return trainer
+
+
+def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]:
+    """The training data and the held-out data of a preset.
+
+    Raises:
+        MissingError: there are no shards; says what was looked for, where, and what makes them.
+        UsageError: they are of another domain or shape, their classes are not the preset's, or a split is absent.
+    """
+    config, settings = preset.data.config, preset.training.config
+    shards = _open_shards(preset, Path(config.path) if data is None else data)
+    if shards.domain != preset.domain.name:
+        raise UsageError(
+            f"the shards in `{shards.folder}` hold {shards.domain}, and the preset `{preset.name}` learns {preset.domain.name}",
+            hint="give other shards with `--data`, or choose another preset",
+        )
+    domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
+    loader = Loader(shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch)
+    _check_classes(preset, loader)
+    _check_shape(preset, loader)
+    if config.held_out is None or settings.held_out_every is None:
+        return loader, None
+    if config.held_out not in shards.splits:
+        raise UsageError(
+            f"the shards in `{shards.folder}` have no split `{config.held_out}` for the held-out loss",
+            hint=f"they have {', '.join(shards.splits)}: `--set data.held_out=NAME`, or `none` to go without",
+        )
+    held_out = Loader(
+        shards, domain, config, split=config.held_out, seed=noise.derive(settings.seed, HELD_OUT), batch=1
+    )
+    held_out.batch_size = min(settings.held_out_sets, len(held_out))
+    return loader, held_out
+
+
+def _open_shards(preset: Preset, folder: Path) -> Shards:
+    if not (folder / manifest.NAME).is_file():
+        state = "it has no manifest.json" if folder.is_dir() else "it does not exist"
+        command = preset.data.config.prepare or f"inrflow prepare {folder.name}"
+        raise MissingError(
+            f"looked for the shards of the preset `{preset.name}` in `{folder}`: {state}",
+            hint=f"make them with `{command}`, or name another place with `--data`",
+        )
+    return Shards(folder)
+
+
+def _check_classes(preset: Preset, loader: Loader) -> None:
+    """The classes of the data are those that the preset's condition counts."""
+    found = len(loader.classes)
+    if preset.condition is None:
+        return
+    wanted = preset.condition.config.classes
+    if not found:
+        raise UsageError(
+            f"the preset `{preset.name}` learns {wanted} classes, and the shards in `{loader.shards.folder}` have none",
+            hint="prepare them with classes, or choose a preset without [condition]",
+        )
+    if found != wanted:
+        raise UsageError(
+            f"the preset `{preset.name}` learns {wanted} classes, and the shards in `{loader.shards.folder}` have {found}",
+            hint=f"`--set condition.classes={found}`, or give other shards with `--data`",
+        )
+
+
+def _check_shape(preset: Preset, loader: Loader) -> None:
+    """One set of the data has the shape that the network is built for."""
+    if not len(loader):
+        raise UsageError(
+            f"the split `{loader.split}` of the shards in `{loader.shards.folder}` is empty",
+            hint="prepare it with examples",
+        )
+    shape = loader.domain.shape
+    found = tuple(loader.batch(0, range(1)).values.shape[1:])
+    if found != (shape.num_pairs, shape.value_size):
+        raise UsageError(
+            f"the sets in `{loader.shards.folder}` have {found[0]} pairs of {found[1]} numbers, and the preset "
+            f"`{preset.name}` learns {shape.num_pairs} of {shape.value_size}",
+            hint="prepare the data in the preset's resolution, or give other shards with `--data`",
+        )
+
+
+def _check_shards(ready: Ready) -> None:
+    config = ready.job.preset.data.config
+    splits = [config.train] + ([config.held_out] if ready.held_out else [])
+    shards = ready.loader.shards
+    size = sum(entry.bytes for split in splits for entry in shards.manifest.splits[split].shards)
+    ready.job.say(f"checking {size / 1e6:,.1f} MB of shards against their digests")
+    shards.verify(splits)
+
+
+def _build(ready: Ready) -> models.Model:
+    """The model with the initial weights of its seed, or with those that the job names."""
+    job = ready.job
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.preset.training.config.seed)
+        model = models.build(job.preset)
+    if job.init_from is not None and (ready.begun is None or ready.begun.step is None):
+        models.fill(model.method, runs.weights_file(job.init_from))
+    return replace(model, info={"classes": ready.loader.classes})
+
+
+def _record(ready: Ready) -> None:
+    job = ready.job
+    if job.overwrite:
+        run_folder.clear(job.out)
+    init_from = ready.begun.init_from if ready.begun else None
+    if init_from is None and job.init_from is not None:
+        init_from = manifest.digest(runs.weights_file(job.init_from))
+    facts: dict[str, Any] = run_folder.environment(
+        ready.world, precision=ready.precision, data=ready.data, init_from=init_from
+    )
+    job.out.mkdir(parents=True, exist_ok=True)
+    run_folder.write(job.out, job.preset, facts)
+
+
+def _tell(ready: Ready, counters: Counters) -> None:
+    if not ready.world.leads:
+        return
+    job = ready.job
+    on = f"{ready.world.size} x {ready.world.device}, {ready.precision}"
+    if ready.begun is None:
+        job.say(f"training `{job.preset.name}` in `{job.out}` on {on}")
+    else:
+        job.say(f"going on with the run `{job.out}` after step {counters.step:,} on {on}")

@@ -1,0 +1,191 @@
+"""Checkpoints: whole or absent, read back after writing, and the same for any number of processes.
+
+checkpoints/00001000/
+    weights.safetensors, ema_0.999.safetensors, ...   each enough to sample from: the preset is inside
+    state/adam.safetensors                            what the optimiser remembers
+    state/counters.json                               step, sets seen, operations done, steps skipped
+    manifest.json                                     size and SHA-256 of each of these; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from torch import Tensor
+
+from inrflow_core import models, outputs, tensor_files
+from inrflow_core.errors import IntegrityError
+from inrflow_core.presets import Preset
+from inrflow_core.training.ema import Average
+from inrflow_core.training.engine import Engine
+
+FORMAT = "inrflow-checkpoint-1"
+WEIGHTS, ADAM, COUNTERS, MANIFEST = (
+    "weights.safetensors",
+    "state/adam.safetensors",
+    "state/counters.json",
+    "manifest.json",
+)
+
+
+@dataclass
+class Counters:
+    """Where a run stands. The random state needs no place here: everything random is keyed by seed and step."""
+
+    step: int = 0
+    samples_seen: int = 0
+    flops: float = 0.0
+    updates: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+
+def average_file(decay: float) -> str:
+    """The name of the weights file of an average."""
+    return f"ema_{decay}.safetensors"
+
+
+def steps(run: Path) -> list[int]:
+    """Steps of the complete checkpoints of a run, ascending."""
+    return sorted(int(p.parent.name) for p in run.glob(f"checkpoints/*/{MANIFEST}") if p.parent.name.isdigit())
+
+
+def folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"{step:08d}"
+
+
+def predict_bytes(engine_layout: tensor_files.Layout, trained: tensor_files.Layout, decays: Sequence[float]) -> int:
+    """Bytes of one checkpoint, but for its headers."""
+    return tensor_files.size(engine_layout) * (1 + len(decays)) + tensor_files.size(trained)
+
+
+def save(
+    run: Path,
+    engine: Engine,
+    averages: Sequence[Average],
+    preset: Preset,
+    counters: Counters,
+    *,
+    info: Mapping[str, Any],
+) -> Path:
+    """Write the checkpoint of this step, read it back, and give it its name; every process must take part.
+
+    Raises:
+        OutOfMemory: the disk is full; what was half written is gone, older checkpoints stay.
+        IntegrityError: what is read back is not what was written.
+    """
+    final = folder(run, counters.step)
+    beside = final.with_name(f".{final.name}.partial")
+    leads = engine.world.leads
+    if leads:
+        shutil.rmtree(beside, ignore_errors=True)
+        (beside / "state").mkdir(parents=True)
+    told = dict(info) | {"step": counters.step, "samples_seen": counters.samples_seen, "flops": counters.flops}
+    digests: dict[str, str] = {}
+
+    def put(name: str, planned: tensor_files.Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> None:
+        if leads:
+            digests[name] = tensor_files.write(beside / name, planned, values, metadata)
+        else:
+            for _ in values:
+                pass
+
+    try:
+        put(WEIGHTS, engine.layout(), engine.weights(), models.metadata(preset, told | {"decay": None}))
+        for average in averages:
+            metadata = models.metadata(preset, told | {"decay": average.decay})
+            put(average_file(average.decay), engine.layout(), engine.weights(average.values), metadata)
+        put(ADAM, engine.moments_layout(), engine.moments(), {})
+        if leads:
+            digests[COUNTERS] = _write_json(beside / COUNTERS, asdict(counters))
+            _seal(beside, final, digests, counters.step, [average.decay for average in averages])
+    finally:
+        if leads:
+            shutil.rmtree(beside, ignore_errors=True)
+    engine.wait()
+    return final
+
+
+def load(source: Path, engine: Engine, averages: Sequence[Average]) -> Counters:
+    """Bring engine and averages to where a checkpoint left them.
+
+    Raises:
+        IntegrityError: the checkpoint is damaged; names the file.
+    """
+    if engine.world.leads:
+        verify(source)
+    engine.wait()
+    counters = Counters(**json.loads((source / COUNTERS).read_text(encoding="utf-8")))
+    with safetensors.safe_open(source / WEIGHTS, framework="pt") as file:
+        engine.load_weights(file.get_tensor)
+    for average in averages:
+        with safetensors.safe_open(source / average_file(average.decay), framework="pt") as file:
+            engine.load_own(average.values, file.get_tensor)
+    with safetensors.safe_open(source / ADAM, framework="pt") as file:
+        engine.load_moments(file.get_tensor, counters.updates)
+    engine.wait()
+    return counters
+
+
+def verify(source: Path) -> None:
+    """Nothing, where every file of a checkpoint is what its manifest says.
+
+    Raises:
+        IntegrityError: names the first that is not.
+    """
+    hint = f"remove `{source}` to go on from the checkpoint before it"
+    try:
+        manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
+        entries = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise IntegrityError(f"`{source / MANIFEST}` is no manifest of a checkpoint: {error}", hint=hint) from error
+    for name, (size, digest) in entries.items():
+        file = source / name
+        if not file.is_file():
+            raise IntegrityError(f"the checkpoint lacks `{file}`", hint=hint)
+        if file.stat().st_size != size:
+            raise IntegrityError(f"`{file}` has {file.stat().st_size} bytes, its manifest says {size}", hint=hint)
+        found = tensor_files.digest(file)
+        if found != digest:
+            raise IntegrityError(
+                f"`{file}` is damaged: its digest is {found[:8]}..., the manifest says {digest[:8]}...", hint=hint
+            )
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` complete checkpoints, and what an interrupted save left."""
+    for step in steps(run)[:-keep]:
+        doomed = folder(run, step)
+        (doomed / MANIFEST).unlink()  # incomplete from here on, should the removal be interrupted
+        shutil.rmtree(doomed)
+    for left in (run / "checkpoints").glob(".*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _seal(beside: Path, final: Path, digests: dict[str, str], step: int, decays: list[float]) -> None:
+    """The manifest, the reading back, and the name."""
+    files = {name: {"bytes": (beside / name).stat().st_size, "sha256": digest} for name, digest in digests.items()}
+    _write_json(beside / MANIFEST, {"format": FORMAT, "step": step, "ema": decays, "files": files})
+    verify(beside)
+    shutil.rmtree(final, ignore_errors=True)
+    beside.rename(final)
+    for place in (final, final.parent):
+        handle = os.open(place, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> str:
+    data = (json.dumps(content, indent=1) + "\n").encode()
+    with outputs.written(path) as beside:
+        beside.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()

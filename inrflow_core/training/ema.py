@@ -1,0 +1,41 @@
+"""Moving averages of the weights, in fp32: what is sampled from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Average:
+    """average = decay * average + (1 - decay) * weight, after every applied step; it begins as the weights.
+
+    The papers' decay is 0.999, without a warm-up. `weights` are the tensors that the optimiser changes in place: whole
+    parameters, or this process's part of them under ZeRO stage 3, where the average is shared out likewise.
+    """
+
+    def __init__(self, decay: float, weights: Sequence[Tensor]) -> None:
+        self.decay = decay
+        self.weights = list(weights)
+        self.values = [weight.detach().clone() for weight in self.weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are now."""
+        if self.values:
+            torch._foreach_lerp_(self.values, [weight.detach() for weight in self.weights], 1 - self.decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The weights are the average inside the block; pointers change hands, so that it takes no memory."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for weight, value in zip(self.weights, self.values, strict=True):
+            weight.data, value.data = value.data, weight.data

@@ -1,0 +1,324 @@
+"""DeepSpeed behind five verbs: backward, step, gather, load, leave. No other file knows it.
+
+Set up so that it is quick and quiet: one process alone needs no port and no child; nothing is compiled at the start;
+the optimiser is torch's fused AdamW; bf16 is autocast around the method, so that weights, gradients and moments stay
+fp32 in every ZeRO stage. State is gathered and set one parameter at a time, in one form for all stages and any number
+of processes, so that a run may go on with another stage or another number of processes, and no pickle is ever read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from inrflow_core import tensor_files
+from inrflow_core.errors import UsageError
+from inrflow_core.sets import CoordValueSet
+from inrflow_core.training.settings import Config
+from inrflow_core.training.world import World
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one that draws samples or saves."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW remembers of each weight."""
+
+
+class Objective(nn.Module):
+    """The mean loss of a method over sets, under the precision of the run."""
+
+    def __init__(self, method: nn.Module, precision: str, device: torch.device) -> None:
+        super().__init__()
+        self.method = method
+        # Every weight is used once in a pass: casts that are kept for a second use would cost half a model of memory.
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+    def forward(self, sets: CoordValueSet) -> Float[Tensor, ""]:
+        """One number, fp32."""
+        with self.autocast:
+            return self.method(sets).float().mean()
+
+
+class Engine:
+    """A method under DeepSpeed: weights, gradients and AdamW, alone or shared out over processes."""
+
+    def __init__(self, method: nn.Module, settings: Config, world: World, *, precision: str, num_micro: int) -> None:
+        if settings.zero_stage == 3 and not getattr(method, "CAN_SHARD_WEIGHTS", True):
+            raise UsageError(
+                "ZeRO stage 3 shares out the weights, and this method needs them whole inside its gradient",
+                hint="take stage 2: `--set training.zero_stage=2`",
+            )
+        self.world = world
+        self.stage = settings.zero_stage
+        self.clip = settings.clip
+        self.num_micro = num_micro
+        self.updates = 0
+        method.to(world.device)
+        self.method = method
+        if settings.compile:
+            getattr(method, "network", method).compile()
+        self._planned = {name: (p.dtype, tuple(p.shape)) for name, p in method.state_dict(keep_vars=True).items()}
+        self._trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
+        self._adam = torch.optim.AdamW(
+            self._trained.values(),
+            lr=settings.learning_rate,
+            betas=(settings.betas[0], settings.betas[1]),
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        objective = Objective(method, precision, world.device)
+        self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro))
+        if self.stage == 0 and world.size == 1:
+            self._engine.enable_backward_allreduce = False  # nobody to agree with, and it would copy the gradients
+
+    def backward(self, sets: CoordValueSet) -> Float[Tensor, ""]:
+        """Add the gradient of one micro-batch; its mean loss comes back."""
+        loss = self._engine(sets)
+        self._engine.backward(loss)
+        self._last = loss.detach()
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()
+        return self._last
+
+    def step(self, rate: float) -> float:
+        """Clip, and let AdamW move the weights; the gradient's norm before clipping comes back.
+
+        A norm that is not finite (inf comes back) moves nothing: weights and moments stay as they are.
+        """
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        norm = self._clip() if self.stage == 0 else None
+        self._engine.step()
+        if norm is None:
+            norm = float(self._engine.get_global_grad_norm())
+        is_finite = norm < float("inf")
+        self.updates += is_finite
+        return norm if is_finite else float("inf")
+
+    def together(self, *numbers: float) -> list[float]:
+        """The sums of numbers over all processes."""
+        if self.world.size == 1:
+            return list(numbers)
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.world.device)
+        torch.distributed.all_reduce(tensor)
+        return tensor.tolist()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world.size > 1:
+            torch.distributed.barrier()
+
+    def own(self) -> list[Tensor]:
+        """The tensors of the weights that an average on this process follows.
+
+        The whole weights on the leading process and none on the others; this process's part of each in stage 3.
+        """
+        if self.stage == 3:
+            return [p.ds_tensor for p in self._trained.values()]
+        return list(self._trained.values()) if self.world.leads else []
+
+    def layout(self) -> tensor_files.Layout:
+        """Names, types and shapes of the whole weights, as a file holds them."""
+        return self._planned
+
+    def moments_layout(self) -> tensor_files.Layout:
+        """Names, types and shapes of what AdamW remembers."""
+        return {
+            f"{moment}.{name}": (torch.float32, self._planned[name][1]) for moment in MOMENTS for name in self._trained
+        }
+
+    def weights(self, own: list[Tensor] | None = None) -> Iterator[Tensor]:
+        """The whole weights, one after the other, in the layout's order; every process must ask to the end.
+
+        With `own`, those tensors (an average's) stand in place of this process's own.
+        """
+        mine = dict(zip(self._trained, own if own is not None else self.own(), strict=False))
+        for name, tensor in self.method.state_dict(keep_vars=True).items():
+            if name in mine and self.stage == 3:
+                yield self._join(mine[name], self._planned[name][1])
+            else:
+                yield mine.get(name, tensor).detach()
+
+    def moments(self) -> Iterator[Tensor]:
+        """What AdamW remembers, whole, one after the other; every process must ask to the end."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        self._make_moments()
+        for moment in MOMENTS:
+            for parameter in self._trained.values():
+                if self.stage == 0:
+                    yield self._adam.state[parameter][moment]
+                else:
+                    yield safe_get_full_optimizer_state(parameter, moment)
+
+    def load_weights(self, read: Callable[[str], Tensor]) -> None:
+        """Set the weights from `read(name)`, one at a time."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
+
+        for name, tensor in self.method.state_dict(keep_vars=True).items():
+            value = read(name).to(self.world.device)
+            if self.stage == 3 and name in self._trained:
+                safe_set_local_fp32_param(tensor, self.part(value))
+                tensor.ds_tensor.data.copy_(self.part(value))
+                continue
+            with torch.no_grad():
+                tensor.copy_(value)
+            if self.stage > 0 and name in self._trained:
+                safe_set_full_fp32_param(tensor, value)
+
+    def load_moments(self, read: Callable[[str], Tensor], updates: int) -> None:
+        """Set what AdamW remembers from `read(name)`, and how often it has moved the weights."""
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        self.updates = updates
+        self._make_moments()
+        for state in self._adam.state.values():
+            state["step"].fill_(updates)
+        for moment in MOMENTS:
+            for name, parameter in self._trained.items():
+                value = read(f"{moment}.{name}").to(self.world.device)
+                if self.stage == 0:
+                    self._adam.state[parameter][moment].copy_(value)
+                elif self.stage == 3:
+                    safe_set_local_optimizer_state(parameter, self.part(value), moment)
+                else:
+                    safe_set_full_optimizer_state(parameter, value, moment)
+
+    def load_own(self, own: list[Tensor], read: Callable[[str], Tensor]) -> None:
+        """Set an average's tensors from `read(name)`."""
+        for name, tensor in zip(self._trained, own, strict=False):
+            value = read(name).to(self.world.device)
+            tensor.copy_(self.part(value) if self.stage == 3 else value)
+
+    def part(self, value: Tensor) -> Tensor:
+        """This process's part of a whole tensor as stage 3 shares it out: equal parts, the last one padded with 0."""
+        flat = value.reshape(-1)
+        length = -(-flat.numel() // self.world.size)
+        mine = flat[length * self.world.rank : length * (self.world.rank + 1)]
+        return torch.nn.functional.pad(mine, (0, length - mine.numel()))
+
+    def _join(self, part: Tensor, shape: tuple[int, ...]) -> Tensor:
+        parts = [torch.empty_like(part) for _ in range(self.world.size)]
+        torch.distributed.all_gather(parts, part.contiguous())
+        return torch.cat(parts)[: torch.Size(shape).numel()].view(shape)
+
+    def _clip(self) -> float:
+        """Clip at stage 0, where DeepSpeed keeps no norm; a gradient that is not finite is dropped."""
+        gradients = [p.grad for p in self._trained.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            self._engine.zero_grad()
+        elif self.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(list(self._trained.values()), self.clip, norm)
+        return float(norm) if torch.isfinite(norm) else float("inf")
+
+    def _make_moments(self) -> None:
+        """AdamW's state before its first step, so that it can be set or saved."""
+        owners = list(self._trained.values())
+        if self.stage in (1, 2):
+            owners = self._engine.optimizer.single_partition_of_fp32_groups
+        elif self.stage == 3:
+            owners = self._engine.optimizer.fp32_partitioned_groups_flat
+        for owner in owners:
+            if not self._adam.state[owner]:
+                step = torch.zeros((), dtype=torch.float32, device=owner.device)
+                self._adam.state[owner] |= {"step": step} | {m: torch.zeros_like(owner) for m in MOMENTS}
+        if self.stage in (1, 2):
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def leave(world: World, code: int) -> None:
+    """End a launched process at once; return where this process was started alone.
+
+    Tearing down process groups aborts a run in about 2 of 100 cases after everything was done (seen with gloo, torch
+    2.13), so that launched processes meet once more and go.
+    """
+    if not world.is_launched:
+        return
+    if world.size > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def join(world: World) -> None:
+    """Meet the other processes; alone, a group of one without port or child."""
+    if torch.distributed.is_initialized():
+        return
+    backend = "nccl" if world.device.type == "cuda" else "gloo"
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    if world.size == 1:
+        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    else:
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+
+
+def _initialize(objective: nn.Module, adam: torch.optim.Optimizer, world: World, config: dict[str, Any]) -> Any:
+    warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.distributed\..* is deprecated")
+    names: dict[str, Any] = {"RANK": world.rank, "WORLD_SIZE": world.size}
+    os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))  # stage 3 asks for it in every step
+    if world.address is not None:
+        names |= {"MASTER_ADDR": world.address[0], "MASTER_PORT": world.address[1]}
+    with _environment({**names, "DS_ACCELERATOR": world.device.type}):
+        join(world)
+        deepspeed = _quiet_deepspeed()
+        engine, *_ = deepspeed.initialize(model=objective, optimizer=adam, config=config, dist_init_required=False)
+    return engine
+
+
+def _quiet_deepspeed() -> Any:
+    """DeepSpeed with its log on stderr, warnings only, and without the operator that takes 40 s to compile."""
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.utils import logger
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logger.setLevel(logging.ERROR)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
+    return deepspeed
+
+
+def _describe(settings: Config, world: World, num_micro: int) -> dict[str, Any]:
+    """The run in DeepSpeed's words."""
+    return {
+        "train_batch_size": settings.batch,
+        "train_micro_batch_size_per_gpu": settings.batch // (world.size * num_micro),
+        "gradient_accumulation_steps": num_micro,
+        "gradient_clipping": 0.0 if settings.zero_stage == 0 else (settings.clip or 0.0),
+        "steps_per_print": None,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": world.device.type == "cuda" and world.size > 1,
+            "stage3_param_persistence_threshold": 0,
+        },
+    }
+
+
+@contextmanager
+def _environment(values: dict[str, Any]) -> Iterator[None]:
+    """Variables that DeepSpeed asks for, taken back afterwards so that a later run is not taken for a launched one."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: str(value) for name, value in values.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,175 @@
+"""Batches as a pure function of (seed, step, place in the global batch), and a thread that reads them ahead.
+
+The order of an epoch is computed, not stored, so that resuming costs nothing; every set carries its own seed, from
+which everything random about it follows. So 1 process and 4 see the same sets, each with the same noise.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrflow_core import noise
+from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.sets import CoordValueSet
+from inrflow_core.shards import Shards
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which shards a model learns from."""
+
+    path: str
+    """Folder of shards, from the working folder; `--data` names another place."""
+    prepare: str | None = None
+    """The command that makes these shards, for the error that says they are absent."""
+    train: str = "train"
+    """The split to learn from."""
+    held_out: str | None = None
+    """The split of the held-out loss; None where there is none."""
+    classes: tuple[str, ...] = ()
+    """Only these classes, numbered in this order; empty takes all as they are."""
+    prefetch: int = 2
+    """Micro-batches read ahead."""
+
+    def __post_init__(self) -> None:
+        if self.prefetch < 1:
+            raise ValueError(f"`prefetch` is {self.prefetch}: at least 1")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"`classes` names one twice: {list(self.classes)}")
+
+
+class Loader:
+    """Sets of one split, by step and place."""
+
+    def __init__(self, shards: Shards, domain: Any, config: Config, *, split: str, seed: int, batch: int) -> None:
+        if split not in shards.splits:
+            raise UsageError(
+                f"the shards in `{shards.folder}` have no split `{split}`", hint=did_you_mean(split, shards.splits)
+            )
+        self.shards, self.domain, self.split, self.seed, self.batch_size = shards, domain, split, seed, batch
+        self.classes = list(config.classes) or list(shards.classes)
+        self._numbers: np.ndarray | None = None
+        self._chosen: np.ndarray | None = None
+        if config.classes:
+            self._choose(shards, config.classes)
+
+    def __len__(self) -> int:
+        """Examples that are learned from."""
+        return self.shards.count(self.split) if self._chosen is None else len(self._chosen)
+
+    def batch(self, step: int, places: range, *, augment: bool = True, out: np.ndarray | None = None) -> CoordValueSet:
+        """The sets at `places` of the global batch of a step; the same whenever, and by whomever, it is asked."""
+        where = np.arange(places.start, places.stop, dtype=np.int64)
+        position = step * self.batch_size + where
+        indices = np.empty_like(position)
+        epochs = position // len(self)
+        for epoch in np.unique(epochs):
+            now = epochs == epoch
+            indices[now] = noise.shuffled(self.seed, int(epoch), position[now] % len(self), len(self))
+        if self._chosen is not None:
+            indices = self._chosen[indices]
+        seeds = noise.derive_seeds(self.seed, step, torch.from_numpy(where))
+        read = self.shards.read(self.split, indices, out=out)
+        return self.domain.to_set(read.values, seeds, self._labels(read.labels), augment=augment)
+
+    def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> Stream:
+        """The batches of (step, places) in turn, read by a thread that keeps `ahead` of them ready."""
+        return Stream(self, wanted, device, ahead)
+
+    def _choose(self, shards: Shards, classes: Sequence[str]) -> None:
+        """Keep the examples of some classes, renumbered by their order here."""
+        for name in classes:
+            if name not in shards.classes:
+                raise UsageError(
+                    f"[data] `classes` names `{name}`, which the shards in `{shards.folder}` do not have",
+                    hint=did_you_mean(name, shards.classes),
+                )
+        labels = shards.labels(self.split)
+        self._numbers = np.full(len(shards.classes), -1, dtype=np.int64)
+        for number, name in enumerate(classes):
+            self._numbers[list(shards.classes).index(name)] = number
+        self._chosen = np.flatnonzero((labels >= 0) & (self._numbers[labels] >= 0))
+        if not len(self._chosen):
+            raise UsageError(
+                f"no example of the split `{self.split}` is of the classes {list(classes)}", hint="choose other classes"
+            )
+
+    def _labels(self, labels: np.ndarray | None) -> np.ndarray | None:
+        return labels if labels is None or self._numbers is None else self._numbers[labels]
+
+
+class Stream(Iterator[CoordValueSet]):
+    """An iterator whose batches a thread reads ahead; `waited` is how many seconds it kept its caller waiting."""
+
+    def __init__(self, loader: Loader, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> None:
+        self.waited = 0.0
+        self._loader, self._wanted, self._device = loader, wanted, device
+        self._ready: queue.Queue[CoordValueSet | BaseException | None] = queue.Queue(ahead)
+        # One buffer in the reader's hands, `ahead` in the queue, one in the caller's.
+        self._buffers: list[np.ndarray | None] = [None] * (ahead + 2)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="inrflow-loader", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> CoordValueSet:
+        start = time.perf_counter()
+        item = self._ready.get()
+        self.waited += time.perf_counter() - start
+        if item is None:
+            raise StopIteration
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get_nowait()
+            except queue.Empty:
+                self._thread.join(0.01)
+
+    def _read(self) -> None:
+        try:
+            for turn, (step, places) in enumerate(self._wanted):
+                sets = self._loader.batch(step, places, out=self._buffer(turn, len(places)))
+                self._ready.put(sets.to(self._device))
+                if self._stopped.is_set():
+                    return
+            self._ready.put(None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller raises it
+            self._ready.put(error)
+
+    def _buffer(self, turn: int, count: int) -> np.ndarray:
+        place = turn % len(self._buffers)
+        buffer = self._buffers[place]
+        if buffer is None or len(buffer) != count:
+            buffer = self._buffers[place] = self._loader.shards.buffer(self._loader.split, count)
+        return buffer
+
+
+def shares(*, batch: int, rank: int, size: int, micro: int | None) -> list[range]:
+    """The places of the global batch that a process takes, as its micro-batches.
+
+    Raises:
+        UsageError: the batch does not divide over the processes, or the share over its micro-batches.
+    """
+    if batch % size:
+        raise UsageError(f"a batch of {batch} does not divide over {size} processes", hint="change `[training] batch`")
+    share = batch // size
+    step = min(micro or share, share)
+    if share % step:
+        raise UsageError(
+            f"micro-batches of {step} do not divide the {share} sets that each process takes",
+            hint="change `[training] micro_batch`: " + ", ".join(str(n) for n in range(1, share + 1) if share % n == 0),
+        )
+    return [range(start, start + step) for start in range(rank * share, (rank + 1) * share, step)]

@@ -1,0 +1,93 @@
+"""What a run tells of itself: log.jsonl, and TensorBoard's file where that is installed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from inrflow_core.errors import UsageError
+
+Record = dict[str, Any]
+
+
+class Log:
+    """Lines appended to log.jsonl, one JSON object each; one process at a time may hold a run's log.
+
+    Opening cuts off a line that was torn by a kill, and the lines after `step`, which a resumed run tells again.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        self._file = (run / "log.jsonl").open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process is training in `{run}`", hint="wait for it, or choose another `--out`"
+            ) from error
+        self._file.seek(0)
+        kept = b"".join(line for line in self._file.readlines() if _step_of(line) <= step)
+        self._file.truncate(0)
+        self._file.write(kept)
+        self._file.flush()
+        self._board = _Board(run / "tensorboard")
+
+    def write(self, record: Record) -> None:
+        """Append one record; numbers that JSON has no word for become null."""
+        plain = {key: _plain(value) for key, value in record.items()}
+        self._file.write((json.dumps(plain, allow_nan=False) + "\n").encode())
+        self._file.flush()
+        self._board.write(plain)
+
+    def close(self) -> None:
+        """Let go of the run."""
+        self._file.close()
+        self._board.close()
+
+
+class _Board:
+    """TensorBoard's record file; without that library nothing is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = None
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError:
+            return
+        folder.mkdir(exist_ok=True)
+        self._events, self._summaries = event_pb2, summary_pb2
+        # Its own writer would put the machine's name and the time into the file's name.
+        self._file = (folder / "events.out.tfevents.inrflow").open("ab")
+        self._writer = RecordWriter(self._file)
+        self._writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
+
+    def write(self, record: Record) -> None:
+        if self._writer is None:
+            return
+        values = [
+            self._summaries.Summary.Value(tag=key, simple_value=float(value))
+            for key, value in record.items()
+            if isinstance(value, int | float) and key != "step"
+        ]
+        event = self._events.Event(step=record["step"], summary=self._summaries.Summary(value=values))
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a whole line; infinite for a torn or strange one."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

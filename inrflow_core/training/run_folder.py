@@ -1,0 +1,157 @@
+"""The folder of a run: what it was begun with, and whether a command may go on with it.
+
+RUN/
+    preset.toml        every setting, defaults included
+    environment.json   versions, device, precision, data; no time of day, path or host
+    log.jsonl          one line per `log_every` steps
+    samples/           pictures
+    checkpoints/       see checkpoint.py
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inrflow_core import outputs, presets, runs
+from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.presets import Preset
+from inrflow_core.training import checkpoint
+from inrflow_core.training.settings import ASIDE
+from inrflow_core.training.world import World
+
+CONTENTS = ("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard")
+VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
+DATA_ASIDE = {"path", "prepare", "prefetch"}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that is there already: its newest complete checkpoint, and what it decided for good."""
+
+    step: int | None
+    precision: str
+    data: str
+    init_from: str | None
+
+
+def inspect(out: Path, preset: Preset) -> Begun | None:
+    """The run in `out`, None where there is nothing yet; reads only.
+
+    Raises:
+        UsageError: the folder holds something else, or a run with other settings; names the first that differs.
+        IntegrityError: its records cannot be read.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / "preset.toml").is_file():
+        raise UsageError(f"`{out}` exists and holds no run", hint="choose another `--out`")
+    run = runs.open_run(out)
+    for table, key, was, now in differences(run.preset, preset):
+        raise UsageError(
+            f"the run `{out}` was begun with [{table}] `{key}` = {was!r}, and this command says {now!r}",
+            hint="repeat the run's settings to go on with it, choose another `--out`, or start it again with `--overwrite`",
+        )
+    try:
+        facts = json.loads((out / "environment.json").read_text(encoding="utf-8"))
+        begun = Begun(run.steps[-1] if run.steps else None, facts["precision"], facts["data"], facts["init_from"])
+    except (OSError, ValueError, KeyError) as error:
+        raise IntegrityError(
+            f"`{out / 'environment.json'}` cannot be read: {error}", hint="start it again with `--overwrite`"
+        ) from error
+    return begun
+
+
+def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
+    """Settings that differ and matter to the weights: (table, key, before, now).
+
+    Where the data lie, how work is divided, kept and told is left aside. So is the number of steps under a constant
+    rate: a longer run is then the same run.
+    """
+    before, after = was.table(), now.table()
+    found = []
+    for table in sorted({*before, *after}):
+        aside = ASIDE if table == "training" else DATA_ASIDE if table == "data" else frozenset()
+        if table == "training" and after[table].get("schedule") == "constant":
+            aside = aside | {"steps"}
+        old, new = before.get(table, {}), after.get(table, {})
+        for key in sorted({*old, *new}):
+            if key not in aside and old.get(key) != new.get(key):
+                found.append((table, key, old.get(key), new.get(key)))
+    return found
+
+
+def check_same_data(out: Path, begun: Begun, data: str) -> None:
+    """Nothing, where these are the shards that the run was begun with.
+
+    Raises:
+        UsageError: they are others.
+    """
+    if begun.data != data:
+        raise UsageError(
+            f"the run `{out}` was begun with other data: its manifest was {begun.data[:8]}..., this one is {data[:8]}...",
+            hint="give the same shards with `--data`, or choose another `--out`",
+        )
+
+
+def write(out: Path, preset: Preset, environment: dict[str, Any]) -> None:
+    """Record the settings and the environment."""
+    for name in ("samples", "checkpoints"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    texts = {
+        "preset.toml": f'name = "{preset.name}"\n\n' + presets.to_toml(preset.table()),
+        "environment.json": json.dumps(environment, indent=1, sort_keys=True) + "\n",
+    }
+    for name, text in texts.items():
+        with outputs.written(out / name) as beside:
+            beside.write_text(text, encoding="utf-8")
+
+
+def clear(out: Path) -> None:
+    """Remove a run, and nothing that is not a run's."""
+    for name in CONTENTS:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def environment(world: World, *, precision: str, data: str, init_from: str | None) -> dict[str, Any]:
+    """What a run ran on, in words that tell no host, path or time."""
+    device = "cpu" if world.device.type == "cpu" else torch.cuda.get_device_name(world.device)
+    return {
+        "inrflow": _version("inrflow"),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in VERSIONS},
+        "device": device,
+        "processes": world.size,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "data": data,
+        "init_from": init_from,
+    }
+
+
+def checkpoint_bytes(out: Path) -> int:
+    """Bytes that the complete checkpoints of a run take."""
+    return sum(
+        path.stat().st_size
+        for step in checkpoint.steps(out)
+        for path in checkpoint.folder(out, step).rglob("*")
+        if path.is_file()
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

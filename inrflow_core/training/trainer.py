@@ -1,0 +1,297 @@
+"""Training: one step after the other, until the last one or until somebody asks to stop.
+
+Everything random in a step is keyed by (seed, step, place in the global batch), and everything that counts is in the
+checkpoint, so that a run that was stopped and resumed equals one that never was, to the bit on one CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from inrflow_core import generate, models, outputs
+from inrflow_core.errors import Diverged, Interrupted
+from inrflow_core.models import Model
+from inrflow_core.training import checkpoint
+from inrflow_core.training.checkpoint import Counters
+from inrflow_core.training.ema import Average
+from inrflow_core.training.engine import Engine, Objective
+from inrflow_core.training.loader import Loader, Stream
+from inrflow_core.training.log import Log, Record
+
+
+@dataclass
+class Trainer:
+    """A run that is set up and under way."""
+
+    out: Path
+    model: Model
+    engine: Engine
+    averages: Sequence[Average]
+    loader: Loader
+    held_out: Loader | None
+    places: Sequence[range]
+    """This process's micro-batches, as places in the global batch."""
+    flops: float
+    """Operations of one step, over all processes."""
+    precision: str
+    say: Callable[[str], None]
+    report: Callable[[Record], None]
+    counters: Counters = field(default_factory=Counters)
+    saved: int | None = None
+    """Step of the newest checkpoint."""
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.settings = self.model.preset.training.config
+        self.world = self.engine.world
+        self.log = Log(self.out, self.counters.step) if self.world.leads else None
+
+    def run(self, until: int) -> Counters:
+        """Train up to step `until`.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
+            Diverged: too many steps in a row had no finite gradient.
+        """
+        first = self.counters.step
+        wanted = ((step, places) for step in range(first, until) for places in self.places)
+        batches = self.loader.stream(wanted, self.world.device, self.model.preset.data.config.prefetch)
+        self.model.method.train()
+        self.meter = Meter(batches)
+        try:
+            with Interruption(self.say) as interruption:
+                while self.counters.step < until and not interruption.is_asked(self.engine):
+                    self.advance(batches)
+                    self._attend(is_last=self.counters.step == until)
+                if self.counters.step < until:
+                    self._stop(first)
+        finally:
+            batches.close()
+            if self.log is not None:
+                self.log.close()
+        return self.counters
+
+    def advance(self, batches: Stream) -> None:
+        """One optimiser step."""
+        counters, settings = self.counters, self.settings
+        loss = torch.zeros((), device=self.world.device)
+        for _ in self.places:
+            loss += self.engine.backward(next(batches)) / len(self.places)
+        norm = self.engine.step(settings.rate(counters.step))
+        if math.isfinite(norm):
+            counters.skipped_in_a_row = 0
+            for average in self.averages:
+                average.update()
+        else:
+            counters.skipped += 1
+            counters.skipped_in_a_row += 1
+        counters.step += 1
+        counters.samples_seen += settings.batch
+        counters.flops += self.flops
+        self.meter.count(loss, norm, settings.batch)
+        if counters.skipped_in_a_row > settings.max_skipped:
+            raise Diverged(
+                f"{counters.skipped_in_a_row} steps in a row had no finite gradient, the last is step {counters.step}",
+                hint=f"go on from {self._saved()} with a lower rate: a new run with `--init-from {self.out}` and "
+                "`--set training.learning_rate=...`",
+            )
+
+    def save(self) -> None:
+        """Keep the present step as a checkpoint."""
+        self.counters.updates = self.engine.updates
+        info = {"classes": self.loader.classes, "precision": self.precision}
+        checkpoint.save(self.out, self.engine, self.averages, self.model.preset, self.counters, info=info)
+        self.saved = self.counters.step
+        if self.world.leads:
+            checkpoint.prune(self.out, self.settings.keep)
+
+    def held_out_loss(self) -> float | None:
+        """The mean loss of the average's weights on the held-out split, always with the same noise; on one process."""
+        assert self.held_out is not None
+        count = self.held_out.batch_size
+        share = len(self.places[0])
+        with self._averaged() as method, torch.no_grad():
+            if method is None:
+                return None
+            total = 0.0
+            objective = Objective(method, self.precision, self.world.device)
+            for start in range(0, count, share):
+                places = range(start, min(start + share, count))
+                sets = self.held_out.batch(0, places, augment=False).to(self.world.device)
+                total += float(objective(sets)) * len(places)
+            return total / count
+
+    def draw_samples(self) -> None:
+        """A picture of samples with fixed seeds, drawn by the average's weights."""
+        path = self.out / "samples" / f"{self.counters.step:08d}.png"
+        with self._averaged() as method:
+            if method is None:
+                return
+            model = Model(self.model.preset, self.model.domain, method, {})
+            with outputs.written(path) as beside:
+                generate.preview(model, self.settings.samples).save(beside, format="png")
+
+    def _attend(self, *, is_last: bool) -> None:
+        """What is due after this step: a line, the held-out loss, a picture, a checkpoint."""
+        settings = self.settings
+
+        def is_due(every: int | None) -> bool:
+            return every is not None and (is_last or self.counters.step % every == 0)
+
+        if is_due(settings.log_every):
+            self._tell(self._record())
+        if self.held_out is not None and is_due(settings.held_out_every):
+            of = f"ema {self.averages[0].decay}" if self.averages else "weights"
+            self._tell({"step": self.counters.step, "held_out_loss": self.held_out_loss(), "held_out_of": of})
+        if is_due(settings.samples_every):
+            self.draw_samples()
+        if is_due(settings.save_every):
+            self.save()
+
+    def _stop(self, first: int) -> None:
+        if self.counters.step == first:
+            raise Interrupted("interrupted before the first step", hint=None)
+        if self.saved != self.counters.step:
+            self.save()
+        raise Interrupted(
+            f"interrupted after step {self.counters.step}, which is saved in `{self.out}`",
+            hint="the same command goes on from there",
+        )
+
+    def _record(self) -> Record:
+        """The line of this step: means since the last line."""
+        loss, norm, samples, seconds, waited = self.meter.take()
+        loss, waited = self.engine.together(loss, waited / seconds)
+        size = self.world.size
+        left = self.settings.steps - self.counters.step
+        return {
+            "step": self.counters.step,
+            "loss": loss / size,
+            "gradient_norm": norm,
+            "learning_rate": self.settings.rate(self.counters.step - 1),
+            "samples_per_second": samples / seconds,
+            "samples_seen": self.counters.samples_seen,
+            "flops": self.counters.flops,
+            "data_wait": waited / size,
+            "memory": memory_used(self.world.device),
+            "skipped": self.counters.skipped,
+            "seconds_left": left * self.settings.batch * seconds / samples,
+        }
+
+    def _tell(self, record: Record) -> None:
+        if self.log is not None:
+            self.log.write(record)
+            self.report(record)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[nn.Module | None]:
+        """The method with the first average's weights, in evaluation mode, on the leading process; None elsewhere."""
+        leads, average = self.world.leads, self.averages[0] if self.averages else None
+        if self.engine.stage == 3:
+            yield self._whole_copy(None if average is None else average.values)
+        elif leads:
+            self.model.method.eval()
+            with contextlib.nullcontext() if average is None else average.in_place():
+                yield self.model.method
+            self.model.method.train()
+        else:
+            yield None
+        self.engine.wait()
+
+    def _whole_copy(self, own: list[torch.Tensor] | None) -> nn.Module | None:
+        """A second model on the leading process, for weights that are shared out."""
+        values = zip(self.engine.layout(), self.engine.weights(own), strict=True)
+        if not self.world.leads:
+            for _ in values:
+                pass
+            return None
+        method = models.build(self.model.preset).method.to(self.world.device).eval().requires_grad_(False)
+        state = method.state_dict()
+        for name, value in values:
+            state[name].copy_(value)
+        return method
+
+    def _saved(self) -> str:
+        return "its last checkpoint" if self.saved is None else f"step {self.saved}"
+
+
+class Meter:
+    """Loss, sets and time since the last line."""
+
+    def __init__(self, batches: Stream) -> None:
+        self._batches = batches
+        self._begin()
+
+    def count(self, loss: torch.Tensor, norm: float, samples: int) -> None:
+        """One step more; the loss stays on its device until somebody asks."""
+        self._loss = self._loss + loss
+        self._norm = norm
+        self._steps += 1
+        self._samples += samples
+
+    def take(self) -> tuple[float, float, int, float, float]:
+        """Mean loss, last norm, sets, seconds, and how many of these were spent waiting for data; and begin anew."""
+        loss = float(self._loss) / self._steps
+        seconds, waited = time.perf_counter() - self._start, self._batches.waited - self._waited
+        taken = loss, self._norm, self._samples, seconds, waited
+        self._begin()
+        return taken
+
+    def _begin(self) -> None:
+        self._loss: Any = 0.0
+        self._steps = self._samples = 0
+        self._norm = math.nan
+        self._waited = self._batches.waited
+        self._start = time.perf_counter()
+
+
+class Interruption:
+    """Turns Ctrl-C and SIGTERM into a question that is asked between two steps; a second one stops at once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._came = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def is_asked(self, engine: Engine) -> bool:
+        """Whether any process was asked to stop; all of them hear the same."""
+        return engine.together(float(self._came))[0] > 0
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        self._restore()
+        self._say("finishing the step and saving; interrupt again to stop at once")
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+
+def memory_used(device: torch.device) -> int:
+    """The most bytes that this process has taken so far, on the GPU where it computes there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
