@@ -42,8 +42,8 @@ def interpolate(
 ) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"]]:
     """The point at time t between data and noise, and its velocity there.
 
-    INRFlow, equations 1 and 3; for the linear path the velocity is `noise - data`. The paper's equation 4 writes it as
-    (noise - y_t) / (1 - t), which its own path does not give.
+    INRFlow, equation 1; for the linear path the velocity is `noise - data`. The paper writes it below equation 4 as
+    (noise - y_t) / (1 - t), which is the same and needs no t below 1 here.
     """
     alpha, sigma, alpha_rate, sigma_rate = _at(path, t, data)
     return alpha * data + sigma * noise, alpha_rate * data + sigma_rate * noise
@@ -63,7 +63,7 @@ def data_and_noise(
 def score(
     path: Path, velocity: Float[Tensor, "B N C"], y: Float[Tensor, "B N C"], t: Float[Tensor, " B"]
 ) -> Float[Tensor, "B N C"]:
-    """The gradient of the log density at (y, t): minus the expected noise over sigma, for t above 0."""
+    """The gradient of the log density at (y, t): minus the expected noise over sigma; t must be above 0."""
     _, noise = data_and_noise(path, velocity, y, t)
     return -noise / _at(path, t, y)[1]
 

@@ -6,6 +6,7 @@ with the velocity that the context's evaluations left for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -45,12 +46,18 @@ def walk(
 ) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
     """Each step in which some sample moved, and the states after it.
 
-    `times` replaces the sampler's own grid; it may ascend, from data to noise.
+    The last `EVALUATIONS` calls of `velocity` before a step comes out are that step's; the first `REPLAYED` of them are
+    those that `advance` repeats. An adaptive sampler may have called it before for attempts that no sample accepted.
+
+    Args:
+        noise: what a stochastic sampler needs.
+        times: replace the sampler's own grid, and may ascend, from data to noise; an adaptive sampler goes from the
+            first of them to the last.
     """
-    if sampler.IS_ADAPTIVE:
-        yield from _walk_adaptively(sampler, config, velocity, y)
-        return
     grid = sampler.grid(config) if times is None else times
+    if sampler.IS_ADAPTIVE:
+        yield from _walk_adaptively(sampler, config, velocity, y, float(grid[0]), float(grid[-1]))
+        return
     for index, (t, t_next) in enumerate(pairwise(grid.tolist())):
         ends = [torch.full((len(y),), end, dtype=torch.float64, device=y.device) for end in (t, t_next)]
         step = Step(index, *ends)
@@ -91,39 +98,42 @@ def integrate(
     times: Float64[Tensor, " T"] | None = None,
 ) -> Float[Tensor, "B N C"]:
     """The states at the end of the walk."""
-    for _, y in walk(sampler, config, velocity, y, path=path, noise=noise, times=times):
-        pass
-    return y
+    state = y
+    for _, moved in walk(sampler, config, velocity, y, path=path, noise=noise, times=times):
+        state = moved
+    return state
 
 
 def evaluations(sampler: ModuleType, config: Any) -> int:
     """Velocity calls of a whole walk (NFE); for adaptive samplers the most that they may take."""
     if sampler.IS_ADAPTIVE:
-        return config.max_nfe
+        return config.max_nfe // sampler.EVALUATIONS * sampler.EVALUATIONS
     return sampler.EVALUATIONS * (len(sampler.grid(config)) - 1)
 
 
 def _walk_adaptively(
-    sampler: ModuleType, config: Any, velocity: Velocity, y: Float[Tensor, "B N C"]
+    sampler: ModuleType, config: Any, velocity: Velocity, y: Float[Tensor, "B N C"], start: float, end: float
 ) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
-    """Steps from 1 to 0 whose size each sample chooses by its own error.
+    """Steps from `start` to `end` whose size each sample chooses by its own error.
 
     The attempts that `max_nfe` leaves always suffice: no step is smaller than an equal share of the way that is left,
     and one of that size is taken whatever its error.
     """
-    t = torch.ones(len(y), dtype=torch.float64, device=y.device)
+    t = torch.full((len(y),), start, dtype=torch.float64, device=y.device)
     size = torch.full_like(t, config.first_step)
-    left = config.max_nfe // sampler.EVALUATIONS
     index = 0
-    while bool((t > 0).any()):
-        least = t / left
-        size = torch.maximum(torch.minimum(size, t), least)
-        t_next = torch.where(size >= t, torch.zeros_like(t), t - size)
+    for left in range(config.max_nfe // sampler.EVALUATIONS, 0, -1):
+        way = (end - t).abs()
+        if not bool((way > 0).any()):
+            return
+        least = way / left
+        size = torch.maximum(torch.minimum(size, way), least)
+        t_next = torch.where(size >= way, end, t + math.copysign(1, end - start) * size)
         moved, error = sampler.attempt(velocity, y, t, t_next, config)
-        accepted = ((error <= 1) | (size <= least * (1 + 1e-9))) & (t > 0)
+        accepted = ((error <= 1) | (size <= least)) & (way > 0)
         step = Step(index, t, torch.where(accepted, t_next, t))
-        y = torch.where(accepted.view(-1, 1, 1), moved, y)
-        t, left, index = step.t_next, left - 1, index + 1
         size = size * sampler.factor(error)
         if bool(accepted.any()):
+            y = torch.where(accepted.view(-1, 1, 1), moved, y)
             yield step, y
+            t, index = step.t_next, index + 1

@@ -39,21 +39,28 @@ class Config:
     """Settings of the step control."""
 
     rtol: float = 1e-3
-    """Error allowed in a step, relative to the state."""
+    """Error allowed in a step, relative to the state; 0 or more."""
     atol: float = 1e-3
-    """Error allowed in a step beside that."""
+    """Error allowed in a step beside that, in the network's scale of values; 0 or more."""
     max_nfe: int = 300
-    """Most evaluations for one sample, those of rejected steps included; the last steps are stretched to fit."""
+    """Most evaluations for one sample, those of rejected steps included, 7 or more; the last steps are stretched to fit."""
     first_step: float = 0.05
-    """Size of the first attempt."""
+    """Size of the first attempt, in (0, 1], of the time from noise to data, which is 1."""
 
     def __post_init__(self) -> None:
         if self.rtol < 0 or self.atol < 0 or self.rtol + self.atol == 0:
-            raise ValueError("`rtol` and `atol` must be 0 or more, and one of them above 0")
+            raise ValueError(
+                f"`rtol` is {self.rtol} and `atol` is {self.atol}: 0 or more each, and one of them above 0"
+            )
         if self.max_nfe < EVALUATIONS:
             raise ValueError(f"`max_nfe` is {self.max_nfe}: at least {EVALUATIONS}, one step")
         if not 0 < self.first_step <= 1:
             raise ValueError(f"`first_step` is {self.first_step}: above 0, at most 1")
+
+
+def grid(config: Config) -> Float64[Tensor, " T"]:
+    """The ends of time; each sample finds its own steps between them."""
+    return torch.tensor([1.0, 0.0], dtype=torch.float64)
 
 
 def step(
@@ -75,7 +82,8 @@ def attempt(
     slopes.append(velocity(moved, t_next))
     error = _sum(ERROR, slopes) * (t_next - t).to(y.dtype).view(-1, 1, 1)
     allowed = config.atol + config.rtol * torch.maximum(y.abs(), moved.abs())
-    return moved, (error / allowed).double().square().mean((1, 2)).sqrt()
+    size = (error / allowed).double().square().mean((1, 2)).sqrt()
+    return moved, torch.nan_to_num(size, nan=torch.inf)  # what is no number is tried again with a smaller step
 
 
 def factor(error: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:

@@ -23,7 +23,7 @@ class Config:
     """Settings of a sampler with equal steps."""
 
     steps: int = 100
-    """Steps from noise to data."""
+    """Steps from noise to data, all of one length; 1 or more."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -3,10 +3,12 @@
 Source: SiT (Ma et al. 2024, arXiv:2401.08740), section 3.3 and table 2, in our direction of time; INRFlow samples
 clouds with it. The SDE is dy = (v - D s) dt + sqrt(2 D) dW, with score s = -noise / sigma.
 
-The plain method is unstable near pure noise, where D of `sbdm` is infinite (the authors' release reaches a deviation
-of 20 where 1 is right). Here each step freezes the expected data and lets the noise part relax exactly: in a time
-h its share rho = exp(-D h / sigma^2) is kept and the rest is fresh. For D h small this is the same method; for D h
-large it stays at the right deviation.
+With equal steps the method is unstable where D h is not small against sigma^2: near pure noise, where D of `sbdm` is
+infinite (the authors' release jumps to a deviation of 20 where 1 is right), and near data for most others. But any
+D >= 0 has the same marginals, so that here D is lowered until a step exchanges at most `EXCHANGE` of the noise's
+variance. Deviation on N(0, 0.5^2), computed exactly, worst of the six D with 100 and with 500 steps: within 3.0 and 2.5 % of
+right along the way, 0.8 and 0.2 % at the end. (Freezing the expected data and letting the noise relax exactly, as
+ancestral sampling does, ends 13 and 7 % too low with `constant`, 3 and 0.7 % with `sbdm`.)
 """
 
 from __future__ import annotations
@@ -29,14 +31,18 @@ IS_STOCHASTIC = True
 IS_ADAPTIVE = False
 
 DIFFUSION = {
-    "sbdm": lambda path, t: path.sigma(t) / path.alpha(t),
+    "sbdm": lambda path, t: path.sigma(t) * (path.sigma_rate(t) - path.sigma(t) * path.alpha_rate(t) / path.alpha(t)),
     "constant": lambda path, t: torch.ones_like(t),
     "sigma": lambda path, t: path.sigma(t),
     "linear": lambda path, t: t,
     "decreasing": lambda path, t: (1 - torch.cos(math.pi * t)).square() / 4,
     "increasing-decreasing": lambda path, t: torch.sin(math.pi * t).square(),
 }
-"""D as a function of t; the names say how it changes from noise to data."""
+"""D as a function of t; the names say how it changes from noise to data. `sbdm` is half the squared diffusion of the
+forward SDE with the same marginals: t / (1 - t) on the linear path."""
+
+EXCHANGE = 0.1
+"""Largest D h / sigma^2 of a step of length h."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,13 @@ class Config:
     """Settings of the reverse SDE."""
 
     steps: int = 500
-    """Steps with noise; one without follows."""
+    """Steps with noise, all of one length, 1 or more; one without follows."""
     diffusion: Literal["sbdm", "constant", "sigma", "linear", "decreasing", "increasing-decreasing"] = "sbdm"
-    """Which D."""
+    """Which D, the rate at which noise is exchanged."""
     scale: float = 1.0
-    """D is multiplied by this; 0 is Euler's method."""
+    """D is multiplied by this, 0 or more; 0 is Euler's method."""
     last_step: float = 0.004
-    """Size of the last step, which is free of noise."""
+    """Length of the last step, which is free of noise; above 0 and below 1, the time from noise to data."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -77,20 +83,21 @@ def step(
     config: Config,
     noise: Float[Tensor, "B N C"],
 ) -> Float[Tensor, "B N C"]:
-    """y at t_next: the expected data, and noise of which the share rho is kept. A step to t = 0 takes no noise."""
-    data, old = paths.data_and_noise(path, velocity(y, t), y, t)
-    kept = share_kept(path, config, t, t_next)
-    fresh = (1 - kept.square()).sqrt()
-    mixed = kept.to(y.dtype).view(-1, 1, 1) * old + fresh.to(y.dtype).view(-1, 1, 1) * noise
-    alpha, sigma = (number.to(y.dtype).view(-1, 1, 1) for number in (path.alpha(t_next), path.sigma(t_next)))
-    return alpha * data + sigma * mixed
+    """y at t_next. A step that ends at t = 0 and one of no length take no noise."""
+    slope = velocity(y, t)
+    _, old = paths.data_and_noise(path, slope, y, t)
+    share = exchanged(path, config, t, t_next)
+    length, drift, fresh = (
+        number.to(y.dtype).view(-1, 1, 1)
+        for number in (t_next - t, share * path.sigma(t), (2 * share).sqrt() * path.sigma(t))
+    )
+    return y + length * slope - drift * old + fresh * noise
 
 
-def share_kept(
+def exchanged(
     path: Path, config: Config, t: Float64[Tensor, " B"], t_next: Float64[Tensor, " B"]
 ) -> Float64[Tensor, " B"]:
-    """rho = exp(-D h / sigma^2), with D and sigma in the middle of the step, where both are finite."""
-    middle = (t + t_next) / 2
-    rate = config.scale * DIFFUSION[config.diffusion](path, middle) / path.sigma(middle).square()
-    kept = torch.exp(-rate * (t - t_next).abs())
-    return torch.where(t_next == 0, torch.ones_like(kept), kept)
+    """D h / sigma^2 at the step's start, at most `EXCHANGE`."""
+    length = t - t_next
+    share = config.scale * DIFFUSION[config.diffusion](path, t) * length / path.sigma(t).square()
+    return torch.where((length > 0) & (t_next > 0) & (config.scale > 0), share.clamp(max=EXCHANGE), 0.0)
