@@ -60,11 +60,11 @@ def sample(
     Sample i depends on its seed alone, whatever the batch, the chunk or the number of processes.
     """
     from inrflow_cli import generation
-    from inrflow_core import generate
+    from inrflow_core import exporters, generate
 
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
     if out.suffix != ".h5":
-        generation.check_output(out, len(wanted), overwrite)
+        exporters.check(out, len(wanted), overwrite=overwrite)
     model, source = generation.open_model(run, out, ema=ema, step=checkpoint, device=device, threads=threads)
     size = generation.choose_size(model, resolution, points)
     other = None if guide is None else generate.load(guide, device=generation.choose_device(device))

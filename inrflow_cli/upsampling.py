@@ -19,8 +19,10 @@ def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[
     Raises:
         UsageError: an output is there already or cannot be written, or several files meet one output.
     """
+    from inrflow_core import exporters
+
     if len(files) < 2:
-        generation.check_output(out, 1 if files else num, overwrite)
+        exporters.check(out, 1 if files else num, overwrite=overwrite)
         return [out]
     if not out.is_dir():
         raise UsageError(
@@ -30,7 +32,7 @@ def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[
     if len(set(found)) < len(found):
         raise UsageError("two of the files would have the same output", hint="give them different names")
     for target in found:
-        generation.check_output(target, 1, overwrite)
+        exporters.check(target, 1, overwrite=overwrite)
     return found
 
 

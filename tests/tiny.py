@@ -15,7 +15,15 @@ IMAGE: dict[str, dict[str, Any]] = {
 }
 POINTS: dict[str, dict[str, Any]] = {
     "domain": {"name": "points", "num_points": 24},
-    "network": {"width": 32, "depth": 2, "heads": 2, "latents": 8, "encoder": "perceiver", "reread": 2, "num_frequencies": 4},
+    "network": {
+        "width": 32,
+        "depth": 2,
+        "heads": 2,
+        "latents": 8,
+        "encoder": "perceiver",
+        "reread": 2,
+        "num_frequencies": 4,
+    },
 }
 CONDITION = {"name": "label", "classes": 3}
 

@@ -141,7 +141,9 @@ def test_an_untrained_network_has_the_loss_of_the_zero_velocity():
     built = models.build(tiny.preset(tiny.IMAGE))
     values = torch.zeros(64, 36, 1)
     # With data 0 the target is the noise itself, whose mean square is 1.
-    assert built.method.loss(training_sets(built, values, seeds=range(64))).mean().item() == pytest.approx(1.0, abs=0.05)
+    assert built.method.loss(training_sets(built, values, seeds=range(64))).mean().item() == pytest.approx(
+        1.0, abs=0.05
+    )
 
 
 @pytest.mark.parametrize("num_queries", [5, 36])
