@@ -12,12 +12,12 @@ LEVELS = (
     {"errors", "registry", "presets"},
     {
         *{"fields", "shards", "sets", "paths", "noise", "guidance", "solve", "outputs", "pictures"},
-        *{"open3d_loader", "tensor_files"},
+        *{"open3d_loader", "tensor_files", "manifest", "examples", "journal", "sample_shards"},
     },
     {"domains", "conditioners", "networks", "samplers"},
     {"datasets", "methods", "metrics", "exporters"},
     {"models"},
-    {"generate", "evaluate", "given", "preparation", "runs"},
+    {"generate", "evaluate", "given", "preparation", "runs", "workers"},
     {"training"},
     {"inrflow_cli"},
 )

@@ -1,0 +1,168 @@
+"""Turn a data set as its authors distribute it into shards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inrflow_cli import console, options
+from inrflow_cli.options import DryRun, Json, Overwrite
+from inrflow_core.errors import Exit, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from inrflow_core.preparation import Job, Progress, Report
+
+SHOWN = 3
+"""Unreadable items that are named on the screen; the manifest names all."""
+
+
+def prepare(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="The data set; `--list` names them all.", autocompletion=options.complete_datasets),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The raw files. Default: `data/NAME`; INRFLOW_DATA is another parent."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: `shards/NAME`, or `shards/NAME-RESOLUTION`.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Rows and columns, where images are made smaller.")] = None,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Take classes from sub-folders, where that is a choice.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many items of each split, evenly spread.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; changes no byte. Default: the cores.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the data set; may be repeated.")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Make damaged shards again.")] = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    show: Annotated[bool, typer.Option("--list", help="Say every data set, what it reads and what it makes.")] = False,
+    json: Json = False,
+) -> None:
+    """Read the data set NAME from where it lies and write shards and their manifest.
+
+    A stopped run goes on by the same command. Items that cannot be read are left out, named in the manifest, and
+    make the exit code 6.
+    """
+    if show:
+        _list(json)
+        return
+    if repair and overwrite:
+        raise UsageError("`--repair` and `--overwrite` exclude each other", hint="repair keeps what is whole")
+    given: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
+    given |= {"classes": True} if classes else {}
+    job = _job(name, source, out, given | _settings(override or []), limit=limit, repair=repair)
+    from inrflow_core import preparation
+
+    if dry_run:
+        _predicted(preparation.predict(job, workers=workers), json)
+        return
+    with _progress(job) as progress:
+        mode = "repair" if repair else "overwrite" if overwrite else "resume"
+        report = preparation.prepare(job, workers=workers, mode=mode, progress=progress)
+    _closing(report)
+    console.result(report, as_json=json)
+    if report.skipped:
+        raise typer.Exit(int(Exit.PARTLY))
+
+
+def _job(
+    name: str | None, source: Path | None, out: Path | None, given: dict[str, Any], *, limit: int | None, repair: bool
+) -> Job:
+    """The job that the options name; a repair takes the settings of what it repairs."""
+    from inrflow_core import manifest, preparation, presets, registry
+
+    if name is None:
+        raise UsageError("no data set is named", hint="`inrflow prepare --list` names them all")
+    name = name.replace("_", "-")
+    if name not in registry.names("datasets"):
+        raise UsageError(f"no data set is called `{name}`", hint=did_you_mean(name, registry.names("datasets")))
+    if repair and out is not None and (out / manifest.NAME).is_file():
+        before = dict(manifest.load(out).settings)
+        limit = before.pop("limit", None) if limit is None else limit
+        given = before | given
+    config = presets.settings(registry.find("datasets", name).Config, given, name)
+    return preparation.job(name, source, out, config, limit)
+
+
+def _settings(overrides: list[str]) -> dict[str, Any]:
+    """`key=value` texts as settings, the values written as in TOML."""
+    from inrflow_core import presets
+
+    for text in overrides:
+        if "=" not in text:
+            raise UsageError(f"`--set {text}` gives no value", hint="write `--set key=value`")
+    return presets.override({}, [f"settings.{text}" for text in overrides]).get("settings", {})
+
+
+@contextlib.contextmanager
+def _progress(job: Job) -> Iterator[Progress]:
+    """A progress line that begins when the scan has counted the items."""
+    console.say(
+        f"looking through `{job.source}`" if getattr(job.dataset, "NEEDS_SOURCE", True) else f"making `{job.name}`"
+    )
+    with contextlib.ExitStack() as stack:
+        shown: console.Progress | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal shown
+            if shown is None:
+                shown = stack.enter_context(console.progress(total, "items", title=f"preparing {job.name}"))
+            shown.advance(done - shown.done)
+
+        yield progress
+
+
+def _closing(report: Report) -> None:
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
+    verb = "wrote" if report.made else "nothing to do:"
+    there = "" if report.made in (0, report.shards) else f", {report.shards - report.made} of them there already"
+    console.say(
+        f"{verb} `{report.out}`: {counts} ({report.shards} shard{'s' if report.shards > 1 else ''}{there}, "
+        f"{console.size(report.bytes)})"
+    )
+    _skipped(report, f"`{report.out}/manifest.json` names them")
+
+
+def _predicted(report: Report, json: bool) -> None:
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
+    console.say(
+        f"would write `{report.out}`: {counts} ({report.shards} shards, {console.size(report.bytes)}), in about "
+        f"{console.duration(report.seconds or 0)}"
+    )
+    _skipped(report, "of the few that were tried")
+    console.result(report, as_json=json)
+
+
+def _skipped(report: Report, where: str) -> None:
+    if not report.skipped:
+        return
+    for item in report.skipped[:SHOWN]:
+        console.say(f"  `{item.name}`: {item.reason}")
+    count = len(report.skipped)
+    console.warn(f"skipped {count:,} item{'s' if count > 1 else ''} that cannot be read; {where}")
+
+
+def _list(json: bool) -> None:
+    from inrflow_core import registry
+
+    parts = {name: registry.find("datasets", name) for name in registry.names("datasets")}
+    rows = [(name, part.DOMAIN, *_halves(part.DESCRIPTION)) for name, part in parts.items()]
+    console.table(("name", "domain", "reads", "makes"), rows)
+    told = [dict(zip(("name", "domain", "reads", "makes"), row, strict=True)) for row in rows]
+    console.result(told, as_json=json)
+
+
+def _halves(description: str) -> tuple[str, str]:
+    reads, _, makes = description.partition(" -> ")
+    return reads, makes

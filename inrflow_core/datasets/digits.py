@@ -1,0 +1,56 @@
+"""Handwritten digits, 8 x 8, that come with scikit-learn: nothing to download.
+
+Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI), the test part; 1,797 images of 17 grey
+levels. Every sixth is held out, so that both splits have all writers and classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inrflow_core.datasets._images import PIXELS, pixel_centres
+from inrflow_core.examples import Example, Item, Plan, fingerprint
+
+DOMAIN = "image"
+DESCRIPTION = "the 1,797 digits inside scikit-learn, no source needed -> grey 8 x 8, 10 classes, train and val"
+NEEDS_SOURCE = False
+IS_READ_BY_SCAN = True
+HELD_OUT_EVERY = 6
+WHITE = 16
+"""The largest grey level of the source."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """There is nothing to choose."""
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """The digits of the installed scikit-learn; `source` is not looked at."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = np.round(images * (255 / WHITE)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    items = [
+        Item(f"{number:04d}", int(label), image)
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True))
+    ]
+    held_out = items[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    kept = [item for number, item in enumerate(items, start=1) if number % HELD_OUT_EVERY]
+    return Plan(
+        {"train": kept, "val": held_out},
+        shape=(8, 8, 1),
+        dtype="uint8",
+        fingerprint=fingerprint([("digits.csv.gz", pixels.nbytes)]),
+        classes=tuple("0123456789"),
+        normalisation=PIXELS,
+        coordinates=pixel_centres(8),
+    )
+
+
+def read(item: Item, config: Config) -> Example:
+    """The digit that the scan found."""
+    return Example(item.where, item.label, item.name)

@@ -1,0 +1,153 @@
+"""A shard of samples that grows in pieces: resumable after a kill, and written by many processes at once.
+
+Until it is whole, `out.h5` is a folder `out.h5.partial/` with one small file for each piece, renamed into place when
+it is complete: a kill loses the piece at hand and nothing else, and no process waits for another. `finish` puts the
+pieces together as a shard like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import journal, shards
+from inrflow_core.errors import UsageError
+from inrflow_core.outputs import written
+from inrflow_core.shards import Columns, Header
+
+JOB = "job.json"
+
+
+class SampleShard:
+    """Samples on their way to one shard, by their place in the list of seeds."""
+
+    def __init__(self, path: Path, seeds: np.ndarray, header: Header, shape: tuple[int, ...], dtype: str) -> None:
+        self.path, self.seeds, self.header, self.shape, self.dtype = path, seeds, header, shape, dtype
+        self.folder = path.with_name(f"{path.name}.partial")
+
+    @classmethod
+    def create_or_resume(
+        cls,
+        path: Path,
+        seeds: Sequence[int],
+        header: Header,
+        *,
+        shape: tuple[int, ...],
+        dtype: str,
+        overwrite: bool = False,
+    ) -> SampleShard:
+        """Begin a shard of one sample of `shape` for each seed, or go on with the unfinished one of the same job.
+
+        Raises:
+            UsageError: `path` is there already, or an unfinished one was begun with other seeds or settings; with
+                `overwrite` both are replaced.
+        """
+        self = cls(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
+        if path.exists() and not overwrite:
+            raise UsageError(f"`{path}` exists already", hint="add `--overwrite`, or name another file")
+        job = self._job()
+        begun = self._begun()
+        differs = None if begun is None else journal.difference(begun, job)
+        if differs is not None and not overwrite:
+            raise UsageError(
+                f"`{self.folder}` is an unfinished shard that was begun otherwise: it differs in {differs}",
+                hint="give the same options to go on with it, add `--overwrite`, or name another file",
+            )
+        if differs is not None:
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(exist_ok=True)
+        if begun is None or differs is not None:
+            with written(self.folder / JOB) as beside:
+                beside.write_text(json.dumps(job), encoding="ascii")
+        return self
+
+    def missing(self) -> np.ndarray:
+        """Places of the samples that no piece holds yet, in order."""
+        is_there = np.zeros(len(self.seeds), dtype=bool)
+        for _, indices in self._pieces():
+            is_there[indices] = True
+        return np.flatnonzero(~is_there)
+
+    def write(self, indices: Sequence[int], values: np.ndarray, labels: Sequence[int] | None = None) -> None:
+        """Keep the samples at some places of the list of seeds, on the disk when this returns."""
+        places = np.asarray(indices, dtype=np.int64)
+        assert values.shape == (len(places), *self.shape) and values.dtype == self.dtype
+        numbers = np.full(len(places), -1) if labels is None else np.asarray(labels)
+        name = f"{places[0]:09d}-{hashlib.sha256(places.tobytes()).hexdigest()[:12]}.npz"
+        with written(self.folder / name) as beside, beside.open("wb") as file:
+            np.savez(file, indices=places, labels=numbers.astype(np.int64), values=values)
+
+    def finish(self) -> bool:
+        """Make the shard of the pieces; False, and nothing done, while other processes still owe some.
+
+        Whichever process brings the last piece makes the shard; asking again afterwards is harmless.
+        """
+        if self.path.exists() and not self.folder.exists():
+            return True
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.folder.exists():  # another process finished it while this one waited
+                return True
+            if len(self.missing()):
+                return False
+            order = {int(index): (piece, row) for piece, held in self._pieces() for row, index in enumerate(held)}
+            labels = self._labels(order)
+            shape = (len(self.seeds), *self.shape)
+            columns = Columns(labels, names=[f"seed-{seed}" for seed in self.seeds], seeds=self.seeds)
+            shards.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
+            shutil.rmtree(self.folder)
+        return True
+
+    def _job(self) -> dict[str, Any]:
+        told = {
+            "seeds": {"count": len(self.seeds), "digest": hashlib.sha256(self.seeds.tobytes()).hexdigest()[:16]},
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            **asdict(self.header),
+        }
+        return json.loads(json.dumps(told))
+
+    def _begun(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / JOB).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _pieces(self) -> Iterator[tuple[Path, np.ndarray]]:
+        """Every whole piece with the places that it holds; a broken one is removed, to be drawn again."""
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as piece:
+                    indices = piece["indices"]
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                path.unlink(missing_ok=True)
+                continue
+            if len(indices) and indices.max() < len(self.seeds):
+                yield path, indices
+
+    def _labels(self, order: dict[int, tuple[Path, int]]) -> np.ndarray:
+        labels = np.full(len(self.seeds), -1, dtype=np.int64)
+        for path in {path for path, _ in order.values()}:
+            with np.load(path, allow_pickle=False) as piece:
+                labels[piece["indices"]] = piece["labels"]
+        return labels
+
+    def _values(self, order: dict[int, tuple[Path, int]]) -> Iterator[np.ndarray]:
+        """Values in the order of the seeds, one at a time; one piece is in memory at once."""
+        at, values = None, np.empty(0)
+        for index in range(len(self.seeds)):
+            path, row = order[index]
+            if path != at:
+                with contextlib.closing(np.load(path, allow_pickle=False)) as piece:
+                    at, values = path, piece["values"]
+            yield values[row : row + 1]

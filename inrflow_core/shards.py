@@ -1,0 +1,498 @@
+"""Shards: HDF5 files of sets, and the only file that opens HDF5 (docs/shard-format.md).
+
+A shard holds `values` as one contiguous block, so that set i lies at a computed place of the file and is read with
+one `pread` straight into the batch: no chunk look-up, no copy, no lock, and any number of threads at once. `labels`,
+`names`, `seeds`, `offsets` (where sets differ in size), `coordinates` (where all sets share them) and `condition/*`
+lie beside it.
+
+A file from outside is data: whatever would make HDF5 read another file or run other code (external and soft links,
+external storage, virtual data sets, references, filters beyond gzip, shuffle, lzf and fletcher32) is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from inrflow_core import manifest
+from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.manifest import Manifest, Progress, ShardEntry
+from inrflow_core.manifest import digest as digest  # part of this file's face
+from inrflow_core.outputs import written
+
+FORMAT = "inrflow-shard"
+SCHEMA = 1
+VALUE_TYPES = ("uint8", "float16", "float32")
+SAMPLES = "samples"
+"""The one split of a shard that generation wrote."""
+
+KNOWN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+PLAIN_TYPES = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+"""What h5py raises on a file that is not what it claims."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a shard says of itself in its attributes."""
+
+    domain: str
+    dataset: str
+    split: str
+    normalisation: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What lies beside the values: one row per set, but for `offsets` (one more) and `coordinates` (shared)."""
+
+    labels: np.ndarray
+    names: Sequence[str] | None = None
+    seeds: np.ndarray | None = None
+    offsets: np.ndarray | None = None
+    coordinates: np.ndarray | None = None
+    condition: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def write(
+    path: Path, header: Header, blocks: Iterable[np.ndarray], columns: Columns, *, shape: tuple[int, ...], dtype: str
+) -> ShardEntry:
+    """Write one shard, whole or not at all; the same arguments give the same bytes.
+
+    `shape` is that of all values together, of which `blocks` brings some rows at a time, in order.
+
+    Raises:
+        OutOfMemory: the disk is full.
+    """
+    with written(path) as beside:
+        with h5py.File(beside, "w", libver=("v110", "v110"), track_order=False) as file:
+            for name, value in _attributes(header).items():
+                file.attrs[name] = value
+            values = file.create_dataset("values", shape, dtype, fillvalue=None, track_times=False)
+            row = 0
+            for block in blocks:
+                assert block.dtype == values.dtype
+                values[row : row + len(block)] = block
+                row += len(block)
+            assert row == shape[0]
+            for name, array in _arrays(columns).items():
+                file.create_dataset(name, data=array, track_times=False)
+        checksum, size = digest(beside), beside.stat().st_size
+    return ShardEntry(path.name, len(columns.labels), size, checksum)
+
+
+def _attributes(header: Header) -> dict[str, Any]:
+    told = {
+        "format": FORMAT,
+        "domain": header.domain,
+        "dataset": header.dataset,
+        "split": header.split,
+        "normalisation": json.dumps(dict(header.normalisation), sort_keys=True),
+        "classes": json.dumps(list(header.classes)),
+        "settings": json.dumps(dict(header.settings), sort_keys=True),
+    }
+    return {"schema": np.int64(SCHEMA)} | {name: np.bytes_(text.encode()) for name, text in told.items()}
+
+
+def _arrays(columns: Columns) -> dict[str, np.ndarray]:
+    """The columns as arrays of fixed types, by their place in the file."""
+    arrays = {"labels": np.asarray(columns.labels, dtype="<i8")}
+    if columns.names is not None:
+        spelt = [name.encode(errors="backslashreplace") for name in columns.names]
+        arrays["names"] = np.array(spelt, dtype=f"S{max(map(len, spelt), default=0) or 1}")
+    for name, dtype in (("seeds", "<i8"), ("offsets", "<i8"), ("coordinates", "<f4")):
+        array = getattr(columns, name)
+        if array is not None:
+            arrays[name] = np.asarray(array, dtype=dtype)
+    return arrays | {f"condition/{name}": np.asarray(array) for name, array in sorted(columns.condition.items())}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A contiguous array inside a file: where it begins, and what one row is."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def stride(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+
+class Shard:
+    """One shard, open for reading. Any number of threads may read it."""
+
+    def __init__(self, path: Path, *, hint: str | None = None) -> None:
+        """Check the file and read everything but the values.
+
+        Raises:
+            MissingError: there is no such file.
+            IntegrityError: it is no shard, of another schema, damaged, or holds what is refused.
+        """
+        self.path, self._hint, self._lock, self._file = path, hint or "make it again", threading.Lock(), None
+        with opened(path, hint=self._hint) as file:
+            self.header = self._read_header(file)
+            self.values = self._rows(file, "values", VALUE_TYPES)
+            self.labels = self._column(file, "labels", np.int64)
+            self.offsets = self._column(file, "offsets", np.int64) if "offsets" in file else None
+            self.seeds = self._column(file, "seeds", np.int64) if "seeds" in file else None
+            self.coordinates = _data(file, "coordinates")[...] if "coordinates" in file else None
+            group = file.get("condition")
+            names = sorted(group) if isinstance(group, h5py.Group) else []
+            self.condition = {name: self._rows(file, f"condition/{name}") for name in names}
+        self._check_counts()
+
+    def __len__(self) -> int:
+        """Sets in this shard."""
+        return len(self.labels)
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """Shape of one set's values; the first number is 0 where sets differ in it."""
+        shape = self.values.shape[1:]
+        return shape if self.offsets is None else (0, *shape)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of every set; empty where they have none."""
+        with opened(self.path, hint=self._hint) as file:
+            if "names" not in file:
+                return [""] * len(self)
+            return [bytes(name).decode(errors="replace") for name in _data(file, "names")[...]]
+
+    def span(self, index: int) -> tuple[int, int]:
+        """The rows of the values that a set has, where sets differ in size."""
+        assert self.offsets is not None
+        return int(self.offsets[index]), int(self.offsets[index + 1])
+
+    def read(self, rows: Rows, index: int, out: np.ndarray, count: int = 1) -> None:
+        """Put `count` rows from `index` on into `out`, which is contiguous and has their size."""
+        wanted = rows.stride * count
+        got = os.preadv(self._open().fileno(), [memoryview(out.data).cast("B")], rows.offset + rows.stride * index)
+        if got != wanted:
+            raise self._damaged(f"it ends {wanted - got} bytes early")
+
+    def _open(self):
+        if self._file is None:
+            with self._lock:
+                if self._file is None:
+                    self._file = self.path.open("rb", buffering=0)
+        return self._file
+
+    def _read_header(self, file: h5py.File) -> Header:
+        told = {name: _text(value) for name, value in file.attrs.items()}
+        if told.get("format") != FORMAT:
+            raise IntegrityError(f"`{self.path}` is no shard of inrflow", hint="`inrflow prepare` writes shards")
+        if told.get("schema") != str(SCHEMA):
+            raise IntegrityError(
+                f"`{self.path}` is a shard of schema {told.get('schema')}, this inrflow reads {SCHEMA}", hint=self._hint
+            )
+        normalisation, classes, settings = (json.loads(told[name]) for name in ("normalisation", "classes", "settings"))
+        return Header(told["domain"], told["dataset"], told["split"], normalisation, tuple(classes), settings)
+
+    def _rows(self, file: h5py.File, name: str, allowed: Sequence[str] | None = None) -> Rows:
+        data = _data(file, name)
+        if data.chunks is not None or data.dtype.hasobject or (allowed and data.dtype.name not in allowed):
+            raise self._damaged(f"`{name}` is not one contiguous block of {' or '.join(allowed or ['numbers'])}")
+        rows = Rows(data.id.get_offset() or 0, data.shape, data.dtype)
+        if rows.offset + rows.stride * rows.shape[0] > self.path.stat().st_size:
+            raise self._damaged(f"`{name}` goes on past the end of the file")
+        return rows
+
+    def _column(self, file: h5py.File, name: str, dtype: Any) -> np.ndarray:
+        data = _data(file, name)
+        if data.ndim != 1 or data.dtype != dtype:
+            raise self._damaged(f"`{name}` is no row of whole numbers")
+        return np.asarray(data[...])
+
+    def _check_counts(self) -> None:
+        count, pairs = len(self.labels), self.values.shape[0]
+        if self.offsets is None:
+            is_right = count == pairs
+        else:
+            edges = self.offsets
+            is_right = (
+                len(edges) == count + 1 and edges[0] == 0 and edges[-1] == pairs and bool((np.diff(edges) >= 0).all())
+            )
+        if not is_right or any(rows.shape[0] != count for rows in self.condition.values()):
+            raise self._damaged("its parts do not have the same number of sets")
+
+    def _damaged(self, what: str) -> IntegrityError:
+        return IntegrityError(f"`{self.path}` is damaged: {what}", hint=self._hint)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sets that were read together.
+
+    Where sets differ in size, `values` is padded with zeros to the largest, and `sizes` says how many pairs are real.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    seeds: np.ndarray
+    """Of samples; empty for real data."""
+    sizes: np.ndarray | None = None
+    condition: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Shards:
+    """A folder of shards with its manifest, or one shard of samples (`out.h5`, split `samples`), open for reading."""
+
+    def __init__(self, place: str | Path) -> None:
+        """Read the manifest and check that every shard is there and has its size; nothing else is opened.
+
+        Raises:
+            MissingError: there are no shards.
+            IntegrityError: the manifest was changed, or a shard is absent or has another size.
+        """
+        place = Path(place)
+        self._lock = threading.Lock()
+        self._open: dict[str, Shard] = {}
+        if place.suffix == ".h5" and not place.is_dir():
+            self.folder = place.parent
+            self.manifest = self._of_samples(place)
+        else:
+            self.folder, self.manifest = place, manifest.load(place)
+            for split in self.manifest.splits.values():
+                for entry in split.shards:
+                    manifest.check_size(place, self.manifest, entry)
+        self._edges = {
+            name: np.cumsum([0, *(entry.count for entry in split.shards)])
+            for name, split in self.manifest.splits.items()
+        }
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return list(self.manifest.splits)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes by number; empty where there are none."""
+        return self.manifest.classes
+
+    @property
+    def domain(self) -> str:
+        """The domain of the sets."""
+        return self.manifest.domain
+
+    def count(self, split: str) -> int:
+        """Sets of a split."""
+        return self._split(split).count
+
+    def labels(self, split: str) -> np.ndarray:
+        """The class of every set of a split, -1 for none."""
+        shards = [self._shard(entry).labels for entry in self._split(split).shards]
+        return np.concatenate([np.empty(0, np.int64), *shards])
+
+    def names(self, split: str) -> list[str]:
+        """The name of every set of a split."""
+        return [name for entry in self._split(split).shards for name in self._shard(entry).names]
+
+    def buffer(self, split: str, count: int) -> np.ndarray | None:
+        """An array that `read` can fill with `count` sets; None where sets differ in size."""
+        if self.manifest.shape[0] == 0:
+            return None
+        return np.empty((count, *self.manifest.shape), self.manifest.dtype)
+
+    def read(
+        self,
+        split: str,
+        indices: Sequence[int] | np.ndarray,
+        out: np.ndarray | None = None,
+        *,
+        with_names: bool = False,
+    ) -> Batch:
+        """The sets at `indices`, in that order; values go into `out` (see `buffer`) where it is given.
+
+        Raises:
+            UsageError: no such split.
+            IntegrityError: a shard is damaged.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        assert not len(wanted) or (wanted.min() >= 0 and wanted.max() < self.count(split))
+        numbers = np.searchsorted(self._edges[split], wanted, side="right") - 1
+        entries = self._split(split).shards
+        found = [
+            (self._shard(entries[number]), int(index - self._edges[split][number]))
+            for number, index in zip(numbers, wanted, strict=True)
+        ]
+        out = self.buffer(split, len(wanted)) if out is None else out
+        values, sizes = self._ragged(found) if out is None else (self._uniform(found, out), None)
+        return Batch(
+            values,
+            np.array([shard.labels[index] for shard, index in found], dtype=np.int64),
+            [shard.names[index] for shard, index in found] if with_names else [],
+            np.array([shard.seeds[index] for shard, index in found if shard.seeds is not None], dtype=np.int64),
+            sizes,
+            self._condition(found),
+        )
+
+    def verify(self, splits: Sequence[str] | None = None, progress: Progress | None = None) -> None:
+        """Read every byte of the shards of some splits (all, without them) and compare with the manifest's digests.
+
+        Raises:
+            IntegrityError: a shard is damaged; the hint says how to mend it.
+        """
+        wanted = [entry for name in splits or self.splits for entry in self._split(name).shards if entry.sha256]
+        for _, problem in manifest.problems(self.folder, self.manifest, wanted, progress):
+            raise problem
+
+    def _of_samples(self, path: Path) -> Manifest:
+        shard = self._open[path.name] = Shard(path, hint=f"draw the samples again with `inrflow sample {path}`")
+        entry = ShardEntry(path.name, len(shard), path.stat().st_size, "")
+        header = shard.header
+        return Manifest(
+            dataset=header.dataset,
+            domain=header.domain,
+            version=str(header.settings.get("inrflow", "")),
+            shape=shard.inner,
+            dtype=shard.values.dtype.name,
+            classes=header.classes,
+            normalisation=header.normalisation,
+            settings=header.settings,
+            source={},
+            splits={header.split: manifest.Split(len(shard), (entry,), manifest.Statistics((), ()))},
+        )
+
+    def _split(self, name: str) -> manifest.Split:
+        if name not in self.manifest.splits:
+            raise UsageError(
+                f"the shards in `{self.folder}` have no split `{name}`", hint=did_you_mean(name, self.splits)
+            )
+        return self.manifest.splits[name]
+
+    def _shard(self, entry: ShardEntry) -> Shard:
+        shard = self._open.get(entry.file)
+        if shard is None:
+            with self._lock:
+                shard = self._open.get(entry.file) or Shard(
+                    self.folder / entry.file, hint=manifest.mending(self.folder, self.manifest)
+                )
+                self._check_agrees(shard, entry)
+                self._open[entry.file] = shard
+        return shard
+
+    def _check_agrees(self, shard: Shard, entry: ShardEntry) -> None:
+        told = self.manifest
+        got = (shard.header.domain, shard.values.dtype, shard.inner, len(shard))
+        if got != (told.domain, told.dtype, told.shape, entry.count):
+            raise IntegrityError(
+                f"`{shard.path}` is of another data set than the manifest beside it",
+                hint=manifest.mending(self.folder, told),
+            )
+
+    def _uniform(self, found: list[tuple[Shard, int]], out: np.ndarray) -> np.ndarray:
+        assert out.shape == (len(found), *self.manifest.shape) and out.dtype == self.manifest.dtype
+        for place, (shard, index) in enumerate(found):
+            shard.read(shard.values, index, out[place])
+        return out
+
+    def _ragged(self, found: list[tuple[Shard, int]]) -> tuple[np.ndarray, np.ndarray]:
+        spans = [shard.span(index) for shard, index in found]
+        sizes = np.array([stop - start for start, stop in spans], dtype=np.int64)
+        out = np.zeros((len(found), max(sizes, default=0), *self.manifest.shape[1:]), self.manifest.dtype)
+        for place, ((shard, _), (start, stop)) in enumerate(zip(found, spans, strict=True)):
+            shard.read(shard.values, start, out[place, : stop - start], stop - start)
+        return out, sizes
+
+    def _condition(self, found: list[tuple[Shard, int]]) -> dict[str, np.ndarray]:
+        result = {}
+        for name, rows in (found[0][0].condition if found else {}).items():
+            out = result[name] = np.empty((len(found), *rows.shape[1:]), rows.dtype)
+            for place, (shard, index) in enumerate(found):
+                shard.read(shard.condition[name], index, out[place : place + 1])
+        return result
+
+
+@contextmanager
+def opened(path: Path, *, hint: str = "name another file") -> Iterator[h5py.File]:
+    """An HDF5 file for reading, after everything in it that could reach outside was refused; also for raw data sets.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is no HDF5 file, is damaged (also when found inside the block), or holds what is refused.
+    """
+    if not path.is_file():
+        raise MissingError(f"`{path}` does not exist", hint=hint)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            refused = next(_refused(file), None)
+            if refused is not None:
+                raise IntegrityError(f"`{path}` holds {refused}, which is refused", hint=hint)
+            yield file
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0].strip("'\"")
+        raise IntegrityError(f"`{path}` is no HDF5 file or is damaged: {reason}", hint=hint) from error
+
+
+def _refused(root: h5py.Group) -> Iterator[str]:
+    """Everything in a file that could reach outside it or run code, in words."""
+    groups, seen = [root], {root.id}  # the same object under two names has equal ids
+    yield from _refused_attributes(root)
+    while groups:
+        group = groups.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            place = f"{group.name or ''}/{name}".replace("//", "/")
+            if not isinstance(link, h5py.HardLink):
+                yield f"a link to elsewhere, `{place}`"
+                continue
+            item = group[name]
+            if item.id in seen:
+                continue
+            seen.add(item.id)
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                yield from _refused_layout(item, place)
+            else:
+                yield f"a named type, `{place}`"
+            yield from _refused_attributes(item)
+
+
+def _refused_layout(data: h5py.Dataset, place: str) -> Iterator[str]:
+    settings = data.id.get_create_plist()
+    if data.id.get_type().get_class() not in PLAIN_TYPES:
+        yield f"something else than numbers and text, `{place}`"
+    if settings.get_layout() == h5py.h5d.VIRTUAL:
+        yield f"a virtual data set, `{place}`"
+    if settings.get_external_count():
+        yield f"a data set stored in another file, `{place}`"
+    for number in range(settings.get_nfilters()):
+        if settings.get_filter(number)[0] not in KNOWN_FILTERS:
+            yield f"an unknown filter, number {settings.get_filter(number)[0]}, on `{place}`"
+
+
+def _refused_attributes(item: Any) -> Iterator[str]:
+    for number in range(h5py.h5a.get_num_attrs(item.id)):
+        attribute = h5py.h5a.open(item.id, index=number)
+        if attribute.get_type().get_class() not in PLAIN_TYPES:
+            yield f"an attribute that is no number or text, `{attribute.name.decode(errors='replace')}`"
+
+
+def _data(file: h5py.File, name: str) -> h5py.Dataset:
+    data = file[name]
+    if not isinstance(data, h5py.Dataset):
+        raise KeyError(f"`{name}` is no array")
+    return data
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
