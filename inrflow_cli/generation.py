@@ -127,16 +127,19 @@ def write_shard(
     Several processes (those of `torchrun`, say) share the work: each takes every so-many-th piece.
     """
     import dataclasses
+    import os
 
     from inrflow_core import generate
+    from inrflow_core.training import world
 
+    here = world.find(os.environ, "cpu")
     shard = generate.open_shard(model, request, out, origin, overwrite=overwrite)
-    missing = shard.missing()
+    missing = shard.missing().tolist()
     if len(missing) < len(request.seeds):
         console.say(f"{len(request.seeds) - len(missing):,} of {len(request.seeds):,} samples are there already")
     batch = request.batch or generate.default_batch(model, request)
-    mine = generate.share(missing, batch)
-    with console.progress(len(mine) * batch, "samples", title="sampling") as shown:
+    mine = generate.share(missing, len(request.seeds), batch, rank=here.rank, size=here.size)
+    with console.progress(sum(len(piece) for piece in mine), "samples", title="sampling") as shown:
         for piece in mine:
             part = dataclasses.replace(
                 request,
@@ -147,7 +150,8 @@ def write_shard(
             for _, values in generate.samples(model, part, how):
                 shard.write(piece, values, part.labels)
             shown.advance(len(piece))
-    shard.finish()
+    if not shard.finish():
+        console.say(f"`{shard.folder}` waits for the pieces of other processes; the last of them makes `{out}`")
     return [out]
 
 

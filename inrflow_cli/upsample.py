@@ -59,14 +59,15 @@ def upsample(
         return
     model, source = generation.open_model(run, targets[0], ema=ema, step=checkpoint, device=device, threads=threads)
     size = upsampling.choose_size(model, scale, resolution, points)
-    how = generate.drawing(model, sampler=sampler, steps=steps, guidance=guidance, noise=noise)
     part = options.parse_window(window)
     if files:
+        upsampling.refuse(sampler=sampler, guidance=guidance, noise=noise)
         answer = upsampling.ask_files(
-            model, source, files, targets, how=how, label=label, size=size, window=part, chunk=chunk, steps=steps,
+            model, source, files, targets, label=label, size=size, window=part, chunk=chunk, steps=steps,
             overwrite=overwrite,
         )  # fmt: skip
     else:
+        how = generate.drawing(model, sampler=sampler, steps=steps, guidance=guidance, noise=noise)
         seeds = range(seed, seed + num)
         request = generate.Request(seeds, generate.choose_labels(model, seeds, label), size, part, chunk)
         origin = generate.origin(model, source, request, how)

@@ -58,6 +58,20 @@ def choose_size(model: Model, scale: float | None, resolution: str | None, point
     return generation.choose_size(model, None, round(scale * shape.num_pairs))
 
 
+def refuse(**settings: Any) -> None:
+    """Nothing, where none of the settings is given: a file is encoded by one method and asked by the same.
+
+    Raises:
+        UsageError: one is given.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            raise UsageError(
+                f"`--{name}` has no meaning for a given file, which Heun's method encodes without guidance",
+                hint="leave it out, or draw a new sample with `--seed`",
+            )
+
+
 def ask_files(
     model: Model,
     source: Path,

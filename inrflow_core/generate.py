@@ -7,7 +7,7 @@ images = query(model, field, size=(96, 96))
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.fields import CHUNK, Field, Progress
 from inrflow_core.models import Model
 from inrflow_core.presets import settings
+from inrflow_core.sample_shards import SampleShard
+from inrflow_core.shards import Header
 
 Size = tuple[int, int] | int | None
 Window = tuple[float, float, float, float] | None
@@ -245,6 +247,41 @@ def origin_of_file(source: Path, model: Model, size: Size) -> dict[str, str]:
         "weights": shards.digest(source)[:16],
         "size": asked,
     }
+
+
+def open_shard(
+    model: Model, request: Request, out: Path, origin: Mapping[str, str], *, overwrite: bool = False
+) -> SampleShard:
+    """The shard `out` for the samples of a request, begun or gone on with.
+
+    Raises:
+        UsageError: it is there already, or was begun with other settings.
+    """
+    asked = model.domain.queries(request.size, request.window)
+    size = request.size if isinstance(request.size, tuple) else model.domain.shape.grid
+    shape = (len(asked),) if size is None else size
+    header = Header(
+        domain=model.domain.NAME,
+        dataset=f"samples of {model.preset.name}",
+        split="samples",
+        normalisation=model.info.get("normalisation") or {},
+        classes=tuple(model.info.get("classes") or ()),
+        settings={key: value for key, value in origin.items() if key not in ("seeds", "labels")},
+    )
+    dtype = "float32" if size is None else "uint8"
+    full = (*shape, model.domain.shape.value_size)
+    return SampleShard.create_or_resume(out, list(request.seeds), header, shape=full, dtype=dtype, overwrite=overwrite)
+
+
+def share(missing: Sequence[int], total: int, batch: int, *, rank: int = 0, size: int = 1) -> list[list[int]]:
+    """The pieces of `total` samples that one of `size` processes draws, without what is there already.
+
+    Pieces are cut from the whole list and not from what is missing, so that processes which start at different
+    moments never take the same one.
+    """
+    wanted = set(missing)
+    pieces = (range(start, min(start + batch, total)) for start in range(rank * batch, total, size * batch))
+    return [left for piece in pieces if (left := [place for place in piece if place in wanted])]
 
 
 def save_field(model: Model, field: Field, path: Path, *, half: bool = False) -> None:

@@ -114,7 +114,7 @@ def _picture(model: Model, path: Path) -> Given:
     box = (left, top, left + side, top + side)
     if image.size != (resolution, resolution):
         image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
-    return Given(np.asarray(image).reshape(resolution, resolution, channels))
+    return Given(np.array(image).reshape(resolution, resolution, channels))
 
 
 def _cloud(model: Model, path: Path) -> Given:

@@ -12,7 +12,10 @@ from inrflow_core import presets, shards
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.presets import Preset
 
-HOW_TO = "train one, for example `inrflow prepare digits` and then `inrflow train --preset digits-demo`"
+HOW_TO = (
+    "train one, for example `inrflow prepare solids` and then `inrflow train --preset solids-demo` "
+    "(digits and digits-demo for images)"
+)
 
 
 @dataclass(frozen=True)
