@@ -15,9 +15,18 @@ if TYPE_CHECKING:
 
 
 def open_model(
-    run: Path | None, out: Path, *, ema: float | None, step: int | None, device: str | None, threads: int | None
+    run: Path | None,
+    out: Path,
+    *,
+    ema: float | None,
+    step: int | None,
+    device: str | None,
+    threads: int | None,
+    domain: str | None = None,
 ) -> tuple[Model, Path]:
     """The model to draw from and its weights file: of `run`, else of the newest run that can write `out`; says which.
+
+    `domain` narrows the choice where the command's other arguments tell it.
 
     Raises:
         MissingError: there is no such run; the error says how to get one.
@@ -29,7 +38,7 @@ def open_model(
     if threads is not None:
         torch.set_num_threads(threads)
     domains = exporters.domains_for(out)
-    source = run if run is not None else runs.newest(domains).folder
+    source = run if run is not None else runs.newest((domain,) if domain in domains else domains).folder
     weights = runs.weights_file(source, ema=ema, step=step)
     if run is None:
         console.say(f"drawing from the newest run, `{source}`")

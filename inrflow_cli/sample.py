@@ -65,7 +65,10 @@ def sample(
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
     if out.suffix != ".h5":
         exporters.check(out, len(wanted), overwrite=overwrite)
-    model, source = generation.open_model(run, out, ema=ema, step=checkpoint, device=device, threads=threads)
+    domain = "image" if resolution or window else "points" if points is not None else None
+    model, source = generation.open_model(
+        run, out, ema=ema, step=checkpoint, device=device, threads=threads, domain=domain
+    )
     size = generation.choose_size(model, resolution, points)
     other = None if guide is None else generate.load(guide, device=generation.choose_device(device))
     how = generate.drawing(

@@ -57,7 +57,11 @@ def upsample(
         )  # fmt: skip
         console.result(answer, as_json=json)
         return
-    model, source = generation.open_model(run, targets[0], ema=ema, step=checkpoint, device=device, threads=threads)
+    is_cloud = points is not None or any(file.suffix == ".ply" for file in files)
+    domain = "points" if is_cloud else "image" if files or resolution or window else None
+    model, source = generation.open_model(
+        run, targets[0], ema=ema, step=checkpoint, device=device, threads=threads, domain=domain
+    )
     size = upsampling.choose_size(model, scale, resolution, points)
     part = options.parse_window(window)
     if files:

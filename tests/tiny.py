@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from inrflow_core import models, presets
+from inrflow_core import models, presets, shards
 from inrflow_core.models import Model
 
 IMAGE: dict[str, dict[str, Any]] = {
@@ -26,6 +28,7 @@ POINTS: dict[str, dict[str, Any]] = {
     },
 }
 CONDITION = {"name": "label", "classes": 3}
+NAMES = ["cat", "dog", "owl"]
 
 
 def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -66,3 +69,17 @@ def randomise(module: torch.nn.Module, scale: float = 0.25, seed: int = 0) -> No
         for weight in module.parameters():
             fan_in = weight.shape[-1] if weight.ndim > 1 else 1
             weight += scale * torch.randn(weight.shape, generator=generator) / fan_in**0.5
+
+
+def run_folder(folder: Path, kind: dict[str, dict[str, Any]], step: int = 2, **changes: dict[str, Any]) -> Model:
+    """A run with one complete checkpoint in the layout that training writes; returns its model."""
+    built = model(kind, **changes)
+    checkpoint = folder / "checkpoints" / f"{step:08d}"
+    checkpoint.mkdir(parents=True)
+    (folder / "preset.toml").write_text(f'name = "tiny"\n\n{presets.to_toml(built.preset.table())}')
+    files = {}
+    for name in ("weights.safetensors", "ema_0.999.safetensors"):
+        models.save(checkpoint / name, built.method.state_dict(), built.preset, {"step": step, "classes": NAMES})
+        files[name] = {"bytes": (checkpoint / name).stat().st_size, "sha256": shards.digest(checkpoint / name)}
+    (checkpoint / "manifest.json").write_text(json.dumps({"step": step, "ema": [0.999], "files": files}))
+    return built

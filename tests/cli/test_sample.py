@@ -1,0 +1,176 @@
+"""`inrflow sample`, `upsample` and `runs` on small runs, through the program's own front door."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inrflow_cli import console
+from inrflow_cli.app import run
+from inrflow_core.exporters import ply
+from inrflow_core.shards import Shards
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    parent = tmp_path_factory.mktemp("runs")
+    tiny.run_folder(parent / "clouds", tiny.POINTS)
+    tiny.run_folder(parent / "pictures", tiny.IMAGE)
+    return parent
+
+
+@pytest.fixture(autouse=True)
+def _working_folder(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFLOW_RUNS", str(folders))
+    monkeypatch.chdir(tmp_path)
+    console.stderr.cache_clear()
+    yield
+    console.stderr.cache_clear()
+
+
+def test_a_cloud_needs_no_run_named_and_begins_with_the_smaller_one(tmp_path, capsys):
+    assert run(["sample", "--points", "300", "large.ply"]) == 0
+    assert "clouds" in capsys.readouterr().err
+    assert run(["sample", "small.ply"]) == 0
+    large, small = ply.read(tmp_path / "large.ply"), ply.read(tmp_path / "small.ply")
+    assert (large.shape, small.shape) == ((300, 3), (24, 3))
+    np.testing.assert_allclose(large[:24], small, atol=1e-4)
+
+
+def test_points_choose_a_run_of_clouds_for_a_picture_too(tmp_path, capsys):
+    assert run(["sample", "--points", "50", "out.png"]) == 0
+    assert "clouds`" in capsys.readouterr().err
+
+
+def test_the_same_command_gives_the_same_bytes(tmp_path):
+    for suffix in ("png", "npz"):
+        for name in ("a", "b"):
+            assert run(["sample", f"{name}.{suffix}", "--num", "3", "--resolution", "9x7", "--label", "dog"]) == 0
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_a_picture_carries_its_origin_and_no_place_or_time(tmp_path, folders):
+    assert run(["sample", "a.png", "--seed", "5"]) == 0
+    with Image.open(tmp_path / "a.png") as picture:
+        told = picture.info
+    assert (told["seeds"], told["preset"]) == ("5", "tiny")
+    assert str(folders) not in str(told)
+
+
+def test_upsample_by_seed_asks_the_same_sample(tmp_path):
+    assert run(["sample", "small.png", "--seed", "4", "--label", "1"]) == 0
+    assert run(["upsample", "large.png", "--seed", "4", "--label", "1", "--scale", "3"]) == 0
+    small, large = (np.asarray(Image.open(tmp_path / name)) for name in ("small.png", "large.png"))
+    assert large.shape == (18, 18)
+    assert np.abs(large[1::3, 1::3].astype(int) - small).max() <= 1
+
+
+def test_a_given_picture_comes_back_and_its_psnr_is_told(tmp_path, capsys):
+    assert (
+        run(
+            [
+                "sample",
+                "given.png",
+                "--seed",
+                "4",
+                "--label",
+                "1",
+                "--steps",
+                "50",
+                "--sampler",
+                "heun",
+                "--guidance",
+                "1",
+            ]
+        )
+        == 0
+    )
+    capsys.readouterr()
+    assert run(["upsample", "given.png", "finer.png", "--scale", "2", "--label", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["files"][0]["psnr"] > 30
+    assert Image.open(tmp_path / "finer.png").size == (12, 12)
+
+
+def test_a_given_cloud_comes_back_and_grows(tmp_path, capsys):
+    assert run(["sample", "given.ply", "--steps", "50", "--sampler", "heun", "--guidance", "1"]) == 0
+    capsys.readouterr()
+    assert run(["upsample", "given.ply", "finer.ply", "--points", "200", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["chamfer"] < 0.05
+    assert ply.read(tmp_path / "finer.ply").shape == (200, 3)
+
+
+def test_a_saved_field_is_asked_without_its_run(tmp_path, monkeypatch):
+    assert run(["sample", "a.npz", "--num", "2", "--save-field", "field.safetensors", "--half-field"]) == 0
+    monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path / "none"))
+    assert run(["upsample", "field.safetensors", "fine.npz", "--scale", "3"]) == 0
+
+
+def test_a_shard_is_the_same_whatever_the_batch_and_is_gone_on_with(tmp_path):
+    common = ["--seeds", "3-12", "--label", "all", "--resolution", "6"]
+    assert run(["sample", "a.h5", *common, "--batch", "4"]) == 0
+    assert run(["sample", "b.h5", *common, "--batch", "3"]) == 0
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    read = Shards(tmp_path / "a.h5").read("samples", np.arange(10))
+    assert read.labels.tolist() == [seed % 3 for seed in range(3, 13)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["sample", "--points", "0", "out.ply"], 2, "at least 1 point"),
+        (["sample", "--label", "9", "out.ply"], 2, "the model has 3 classes"),
+        (["sample", "--label", "dgo", "out.ply"], 2, "did you mean `dog`"),
+        (["sample", "out.gif"], 2, "`.gif`"),
+        (["sample", "nowhere/out.ply"], 2, "does not exist"),
+        (["sample", "--run", "nowhere", "out.ply"], 3, "does not exist"),
+        (["sample", "--resolution", "9", "out.ply"], 2, "`--points"),
+        (["sample", "--resolution", "0x4", "out.png"], 2, "no size"),
+        (["sample", "--seeds", "9-3", "out.png"], 2, "no range"),
+        (["sample", "--sampler", "eular", "out.png"], 2, "did you mean `euler`"),
+        (["sample", "--sampler", "dopri5", "--steps", "3", "out.png"], 2, "chooses its own steps"),
+        (["sample", "--guidance-interval", "0.9,0.1", "out.png"], 2, "two times"),
+        (["sample", "--device", "gpu7", "out.png"], 2, "cannot be used"),
+        (["upsample", "nowhere.png", "out.png"], 3, "does not exist"),
+        (["upsample", "out.png", "--scale", "2", "--resolution", "4"], 2, "both say a size"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_gets_its_code_one_sentence_and_a_hint(arguments, code, words, tmp_path, capsys):
+    assert run(arguments) == code
+    told = capsys.readouterr().err
+    assert "error: " in told
+    assert "hint: " in told
+    assert words in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_exists_is_kept(tmp_path, capsys):
+    (tmp_path / "out.ply").write_text("mine")
+    assert run(["sample", "out.ply"]) == 2
+    assert (tmp_path / "out.ply").read_text() == "mine"
+    assert run(["sample", "out.ply", "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("content", [b"junk", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_file_that_holds_no_weights_is_refused(content, tmp_path, capsys):
+    (tmp_path / "weights.safetensors").write_bytes(content)
+    assert run(["sample", "--run", "weights.safetensors", "out.ply"]) == 4
+    assert "weights.safetensors" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_cut_off_is_refused(tmp_path, capsys):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:500])
+    assert run(["upsample", "a.jpg", "b.png", "--scale", "2"]) == 4
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_runs_lists_what_there_is(capsys):
+    assert run(["runs", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["runs"]
+    assert {row["run"].rpartition("/")[2]: row["step"] for row in found} == {"pictures": 2, "clouds": 2}
