@@ -11,13 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = (
     {"errors", "registry", "presets"},
     {
-        *{"fields", "shards", "sets", "paths", "noise", "guidance", "solve", "outputs", "pictures"},
-        *{"open3d_loader", "tensor_files", "manifest", "examples", "journal", "sample_shards"},
+        *{"fields", "sets", "paths", "noise", "guidance", "solve"},
+        *{"shards", "sample_shards", "manifest", "journal", "examples", "workers"},
+        *{"outputs", "tensor_files", "models", "pictures", "surfaces", "open3d_loader"},
     },
     {"domains", "conditioners", "networks", "samplers"},
     {"datasets", "methods", "metrics", "exporters"},
-    {"models"},
-    {"generate", "evaluate", "given", "preparation", "runs", "workers"},
+    {"generate", "given", "evaluate", "preparation", "runs"},
     {"training"},
     {"inrflow_cli"},
 )

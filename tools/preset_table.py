@@ -6,25 +6,35 @@ from pathlib import Path
 
 import torch
 
-from inrflow_core import models, presets
+from inrflow_core import presets
+from inrflow_core.training import plan
+from inrflow_core.training.world import World
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "presets.md"
 HEAD = ("preset", "what it is", "parameters", "GFLOPs forward", "steps x batch")
 START, END = "<!-- table: tools/preset_table.py -->\n", "<!-- end of table -->"
 
 
+def plan_of(name: str) -> plan.Plan:
+    """What one process of a run of the preset takes, at full size; its weights are never made."""
+    alone = World(0, 1, 0, torch.device("cpu"), is_launched=False)
+    return plan.predict(presets.load(name), alone, precision="fp32", micro=1)
+
+
 def row(name: str) -> tuple[str, ...]:
-    """A preset as a line of the table; the network is built without memory for its weights."""
-    preset = presets.load(name)
-    with torch.device("meta"):
-        model = models.build(preset)
-    count = sum(weight.numel() for weight in model.method.parameters()) / 1e6
-    num_queries = preset.method.config.num_queries or model.domain.shape.num_pairs
-    flops = sum(model.method.flops(num_queries).values()) / 1e9
-    training = preset.training.config
+    """A preset as a line of the table."""
+    planned, training = plan_of(name), presets.load(name).training.config
+    flops = planned.total_flops / plan.BACKWARD / training.batch / 1e9
     first_line = (presets.folder() / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0]
     what = first_line.removeprefix("# ").removesuffix(".")
-    return f"`{name}`", what, f"{count:.3g}M", f"{flops:.3g}", f"{training.steps:,} x {training.batch}"
+    parameters = f"{planned.total_parameters / 1e6:.3g}M"
+    return (
+        f"`{name}`",
+        what,
+        parameters,
+        f"{flops:,.0f}" if flops >= 100 else f"{flops:.3g}",
+        f"{training.steps:,} x {training.batch}",
+    )
 
 
 def table() -> str:
