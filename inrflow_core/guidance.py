@@ -22,6 +22,8 @@ def combine(
     arXiv:2207.12598; in an interval: Kynkaanniemi et al. 2024, arXiv:2404.07724), with a weaker model's it is
     autoguidance (Karras et al. 2024, arXiv:2406.02507). Scale 1 is no guidance.
     """
+    if scale == 1:
+        return velocity
     low, high = interval
     inside = ((t >= low) & (t <= high)).view(-1, 1, 1)
     return torch.where(inside, other + scale * (velocity - other), velocity)

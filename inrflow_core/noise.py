@@ -25,6 +25,8 @@ from torch import Tensor
 
 SLICE = 1 << 16
 """Places hashed at once: bounds the working memory of large queries."""
+BOX = 8
+"""A box of the lattice is hashed whole, once, where it has at most so many positions for each place."""
 LOW = 0xFFFFFFFF
 ROUNDS = 8
 """Of the Feistel networks that permute."""
@@ -145,7 +147,7 @@ def _between(
     first, last = low.amin(0) - reach, low.amax(0) + reach + 1
     sides = (last - first + 1).tolist()
     box = None
-    if math.prod(sides) <= 8 * len(low):
+    if math.prod(sides) <= BOX * len(low):
         axes = [torch.arange(side, device=low.device) for side in sides]
         corners = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2) + first
         box = _at_lattice(keys, corners, channels, known)
