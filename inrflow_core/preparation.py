@@ -112,7 +112,12 @@ def scan(job: Job) -> Plan:
             hint=f"put the data set there, or name its place with `--source DIR`; docs/data-sets.md says what "
             f"`inrflow prepare {job.name}` reads",
         )
-    plan = job.dataset.scan(job.source, job.config)
+    try:
+        plan = job.dataset.scan(job.source, job.config)
+    except BadItem as bad:
+        raise MissingError(
+            f"`{job.source}` cannot be looked through: {bad.reason}", hint="copy the damaged file again"
+        ) from bad
     if job.limit is None:
         return plan
     return dataclasses.replace(plan, splits={name: spread(items, job.limit) for name, items in plan.splits.items()})

@@ -1,22 +1,19 @@
-"""What the image data sets share: finding images, decoding them by content, and ADM's centre crop."""
+"""What the image data sets share: the plan of encoded images, decoding by content, ADM's centre crop."""
 
 from __future__ import annotations
 
 import io
-import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from inrflow_core.examples import BadItem, Item
+from inrflow_core.datasets._listing import Entry
+from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are decoded; whatever the name says, the content decides. None of them runs anything."""
 PIXELS = {"kind": "pixels", "to_unit": "v / 127.5 - 1"}
@@ -26,41 +23,52 @@ NOT_READABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.e
 """What Pillow raises on content that is broken."""
 
 
-class Blob(NamedTuple):
-    """Where the encoded bytes of an image lie: a file, or a part of one (a member of a tar)."""
-
-    path: str
-    offset: int = 0
-    size: int | None = None
-
-    def read(self) -> bytes:
-        """The bytes.
-
-        Raises:
-            BadItem: they cannot be read.
-        """
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                if self.size is None:
-                    return file.read()
-                content = os.pread(file.fileno(), self.size, self.offset)
-        except OSError as error:
-            raise BadItem(f"it cannot be opened: {error.strerror}") from error
-        if len(content) < self.size:
-            raise BadItem("the archive ends before it")
-        return content
+LARGEST = 8192
 
 
-def is_image(name: str) -> bool:
-    """Whether a file's name says that it is an image."""
-    return name.lower().endswith(SUFFIXES)
+def plan(
+    splits: Mapping[str, Sequence[Item]],
+    resolution: int,
+    *,
+    channels: int = 3,
+    classes: Sequence[str] = (),
+    sources: Sequence[tuple[str, int]],
+) -> Plan:
+    """The plan of images that become R x R; `sources` are the names and sizes of the raw files."""
+    return Plan(
+        {name: items for name, items in splits.items() if len(items)},
+        shape=(resolution, resolution, channels),
+        dtype="uint8",
+        fingerprint=fingerprint(sources),
+        classes=tuple(classes),
+        normalisation=PIXELS,
+        coordinates=pixel_centres(resolution),
+    )
 
 
-def items(root: Path, names: Iterable[str], labels: Iterable[int] | None = None) -> list[Item]:
-    """Items of image files, in order; without labels they have none."""
-    chosen = list(names)
-    numbers: Iterable[int] = [-1] * len(chosen) if labels is None else labels
-    return [Item(name, number, Blob(os.path.join(root, name))) for name, number in zip(chosen, numbers, strict=True)]
+def item(entry: Entry, label: int = -1) -> Item:
+    """The item of an encoded image."""
+    return Item(entry.name, label, entry.where)
+
+
+def example(item: Item, resolution: int, *, channels: int = 3, upright: bool = False) -> Example:
+    """An encoded image as an example.
+
+    Raises:
+        BadItem: it cannot be decoded.
+    """
+    content = item.where.read()
+    return Example(pixels(content, resolution, channels=channels, upright=upright), item.label, item.name)
+
+
+def check_resolution(resolution: int) -> None:
+    """For the settings of a data set.
+
+    Raises:
+        ValueError: no image has this many rows.
+    """
+    if not 1 <= resolution <= LARGEST:
+        raise ValueError(f"`resolution` is {resolution}: from 1 to {LARGEST}")
 
 
 def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool = False) -> np.ndarray:

@@ -1,0 +1,94 @@
+"""CelebA-HQ: 30,000 faces, in the layouts of its several hosts.
+
+Read are: `{train,val,test}/` with or without `{female,male}/` (StarGAN v2), `CelebA-HQ-img/0.jpg` ... (CelebAMask-HQ),
+`data128x128/*.jpg`, and any flat folder. Where nothing says which are held out, it is every tenth, by number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inrflow_core.datasets import _images, _listing
+from inrflow_core.datasets._listing import Entry
+from inrflow_core.errors import UsageError
+from inrflow_core.examples import Example, Item, Plan, not_found
+
+DOMAIN = "image"
+DESCRIPTION = (
+    "`{train,val}/{female,male}/*`, `CelebA-HQ-img/*`, `data128x128/*` or one flat folder -> RGB; with --classes "
+    "female and male; without a split every tenth is val"
+)
+PREFERRED = ("CelebA-HQ-img/", "data1024x1024/", "data512x512/", "data256x256/", "data128x128/")
+"""Folders of images that lie beside other forms of the same (masks, other sizes), best first."""
+CLASSES = ("female", "male")
+HELD_OUT_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """How images become examples."""
+
+    resolution: int = 64
+    """Rows and columns."""
+    classes: bool = False
+    """Label by the folders `female` and `male`."""
+
+    def __post_init__(self) -> None:
+        _images.check_resolution(self.resolution)
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """The images by split.
+
+    Raises:
+        MissingError: there are no images.
+        UsageError: classes are asked for, and an image is in neither folder.
+    """
+    entries = _listing.listing(source)
+    chosen = _chosen(_listing.images(entries))
+    if not chosen:
+        raise not_found("celeba-hq", source, "images", [(entry.name, entry.size) for entry in entries])
+    root = _listing.common_root(chosen)
+    inside = sorted((entry._replace(name=entry.name[len(root) :]) for entry in chosen), key=_order)
+    has_splits = any({"train", "val", "test"} & set(entry.name.split("/")[:-1]) for entry in chosen)
+    splits: dict[str, list[Item]] = {"train": [], "val": []}
+    for number, entry in enumerate(inside, start=1):
+        folders = set(f"{root}{entry.name}".split("/")[:-1])
+        is_val = bool({"val", "test"} & folders) if has_splits else number % HELD_OUT_EVERY == 0
+        label = _label(entry, folders) if config.classes else -1
+        splits["val" if is_val else "train"].append(_images.item(entry, label))
+    sources = [(entry.name, entry.size) for entry in inside]
+    return _images.plan(splits, config.resolution, classes=CLASSES if config.classes else (), sources=sources)
+
+
+def read(item: Item, config: Config) -> Example:
+    """One image."""
+    return _images.example(item, config.resolution)
+
+
+def _chosen(pictures: Sequence[Entry]) -> list[Entry]:
+    for folder in PREFERRED:
+        found = [entry for entry in pictures if folder in entry.name]
+        if found:
+            return found
+    return list(pictures)
+
+
+def _order(entry: Entry) -> tuple[str, int, str]:
+    """By folder, then by the number in the name, so that 2 comes before 10."""
+    folder, _, name = entry.name.rpartition("/")
+    match = re.match(r"\D*(\d+)", name)
+    return folder, int(match[1]) if match else -1, name
+
+
+def _label(entry: Entry, folders: set[str]) -> int:
+    for number, name in enumerate(CLASSES):
+        if name in folders:
+            return number
+    raise UsageError(
+        f"classes are asked for, and `{entry.name}` lies in neither of the folders {', '.join(CLASSES)}",
+        hint="leave `--classes` out, or sort the images into such folders",
+    )

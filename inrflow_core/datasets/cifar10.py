@@ -1,0 +1,175 @@
+"""CIFAR-10: 60,000 small photographs, from the python or the binary version, unpacked or as the tar.gz.
+
+Source: Krizhevsky 2009. The python version is a pickle, which could run anything: only arrays of numbers and plain
+lists are made from it, everything else is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core.datasets._images import PIXELS, pixel_centres
+from inrflow_core.errors import IntegrityError
+from inrflow_core.examples import Example, Item, Plan, fingerprint, not_found, walk
+
+DOMAIN = "image"
+DESCRIPTION = "`cifar-10-batches-py`, `cifar-10-batches-bin`, or their tar.gz -> RGB 32 x 32, 10 classes"
+IS_READ_BY_SCAN = True
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SIDE, CHANNELS = 32, 3
+PIXEL_BYTES = CHANNELS * SIDE * SIDE
+LARGEST = 64 << 20
+"""Bytes of one batch; the real ones have 31 million."""
+BATCHES = {**{f"data_batch_{number}": "train" for number in range(1, 6)}, "test_batch": "val"}
+ARRAY_PARTS = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): np._core.multiarray._reconstruct for core in ("core", "_core")},  # type: ignore[attr-defined]
+}
+"""All that an array of numbers needs; `_codecs.encode` is added for arrays that Python 3 pickled for Python 2."""
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""Images (n 32 32 3) and labels (n)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """There is nothing to choose."""
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """The five training batches as `train`, the test batch as `val`.
+
+    Raises:
+        MissingError: a batch is not there.
+        IntegrityError: a batch is damaged, or a pickle asks for more than arrays.
+    """
+    files = _files(source)
+    splits: dict[str, list[Item]] = {"train": [], "val": []}
+    for name, split in BATCHES.items():
+        file = name if name in files else f"{name}.bin"
+        images, labels = (_from_pickle if file == name else _from_binary)(file, files[file])
+        splits[split] += [
+            Item(f"{split}/{name}/{number:05d}", int(label), image)
+            for number, (image, label) in enumerate(zip(images, labels, strict=True))
+        ]
+    return Plan(
+        splits,
+        shape=(SIDE, SIDE, CHANNELS),
+        dtype="uint8",
+        fingerprint=fingerprint((name, len(content)) for name, content in files.items()),
+        classes=CLASSES,
+        normalisation=PIXELS,
+        coordinates=pixel_centres(SIDE),
+    )
+
+
+def read(item: Item, config: Config) -> Example:
+    """The image that the scan found."""
+    return Example(item.where, item.label, item.name)
+
+
+def _files(source: Path) -> dict[str, bytes]:
+    """The content of the six batches by file name, of the first form that is whole."""
+    found = walk(source) if source.is_dir() else [(source.name, source.stat().st_size)]
+    folder = source if source.is_dir() else source.parent
+    for ending in ("", ".bin"):
+        wanted = {f"{name}{ending}" for name in BATCHES}
+        loose = {name.rpartition("/")[2]: name for name, size in found if size <= LARGEST}
+        if wanted <= set(loose):
+            return {name: (folder / loose[name]).read_bytes() for name in sorted(wanted)}
+        for name, _ in found:
+            if name.endswith((".tar.gz", ".tgz", ".tar")) and "cifar" in name.lower():
+                packed = _from_tar(folder / name, wanted)
+                if wanted <= set(packed):
+                    return packed
+    raise not_found(
+        "cifar10", source, f"{', '.join(f'`{name}`' for name in BATCHES)} (or with .bin), or `cifar-10-*.tar.gz`", found
+    )
+
+
+def _from_tar(path: Path, wanted: set[str]) -> dict[str, bytes]:
+    """Some plain members of a tar, by their last name; nothing is unpacked to the disk."""
+    found = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = member.name.rpartition("/")[2]
+                file = archive.extractfile(member) if member.isreg() and member.size <= LARGEST else None
+                if name in wanted and file is not None:
+                    found[name] = file.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise IntegrityError(f"`{path}` is no whole tar: {error}", hint="copy or download it again") from error
+    return dict(sorted(found.items()))
+
+
+def _from_binary(name: str, content: bytes) -> Batch:
+    if len(content) % (1 + PIXEL_BYTES):
+        raise _damaged(name, f"{len(content):,} bytes are no whole number of records")
+    records = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXEL_BYTES)
+    return _checked(name, records[:, 1:], records[:, 0])
+
+
+def _from_pickle(name: str, content: bytes) -> Batch:
+    try:
+        told: Any = _Arrays(io.BytesIO(content), encoding="bytes").load()
+        told = {key.decode() if isinstance(key, bytes) else key: value for key, value in told.items()}
+        return _checked(name, np.asarray(told["data"]), np.asarray(told["labels"]))
+    except (pickle.UnpicklingError, *BROKEN) as error:
+        raise _damaged(name, str(error) or type(error).__name__) from error
+
+
+BROKEN = (
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    ImportError,
+    MemoryError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What a broken pickle raises beside `UnpicklingError`."""
+
+
+class _Arrays(pickle.Unpickler):
+    """Makes numbers, texts, lists, dictionaries and arrays of numbers, and nothing else."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Callable[..., Any]:
+        if (module_name, global_name) == ("_codecs", "encode"):
+            return _encode
+        if (module_name, global_name) not in ARRAY_PARTS:
+            raise pickle.UnpicklingError(f"it asks for `{module_name}.{global_name}`, which is refused")
+        return ARRAY_PARTS[module_name, global_name]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}, which is refused")
+    return text.encode("latin1")
+
+
+def _checked(name: str, pixels: np.ndarray, labels: np.ndarray) -> Batch:
+    """Planes of colour, row by row, as images; with labels that are classes."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != PIXEL_BYTES:
+        raise _damaged(name, f"its images are {pixels.dtype} of shape {pixels.shape}")
+    if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
+        raise _damaged(name, f"{labels.shape} labels for {len(pixels)} images")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
+        raise _damaged(name, f"a label is not one of {len(CLASSES)} classes")
+    return np.ascontiguousarray(pixels.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)), labels
+
+
+def _damaged(name: str, what: str) -> IntegrityError:
+    return IntegrityError(f"`{name}` is no batch of CIFAR-10: {what}", hint="copy or download it again")

@@ -1,0 +1,70 @@
+"""FFHQ: 70,000 faces, as the full images, as any resized copies, or as the zip of StyleGAN and EDM.
+
+The first 60,000 are `train`, the last 10,000 `val`, by the number in the name (Karras et al. 2019).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from inrflow_core.datasets import _images, _listing
+from inrflow_core.examples import Example, Item, Plan, not_found
+
+DOMAIN = "image"
+DESCRIPTION = (
+    "`images1024x1024/00000/00000.png` ..., resized copies in any folder, or an EDM zip -> RGB; the first 60,000 "
+    "train, the others val"
+)
+FIRST_OF_VAL = 60_000
+LESSER = ("thumbnails128x128/", "in-the-wild-images/")
+"""Folders of the same images in another form; read where nothing else is there."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How images become examples."""
+
+    resolution: int = 256
+    """Rows and columns."""
+    all_train: bool = False
+    """Learn from all 70,000, as StyleGAN does; there is no `val` then."""
+
+    def __post_init__(self) -> None:
+        _images.check_resolution(self.resolution)
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """The images by number.
+
+    Raises:
+        MissingError: there are none whose name is a number.
+    """
+    entries = _listing.listing(source)
+    pictures = _listing.images(entries)
+    whole = [entry for entry in pictures if not any(folder in entry.name for folder in LESSER)]
+    numbered = {entry: number for entry in whole or pictures if (number := _number(entry.name)) is not None}
+    if not numbered:
+        raise not_found(
+            "ffhq", source, "images named by number, as `00000.png`", [(entry.name, entry.size) for entry in entries]
+        )
+    chosen = sorted(numbered, key=lambda entry: (numbered[entry], entry.name))
+    root = _listing.common_root(chosen)
+    splits: dict[str, list[Item]] = {"train": [], "val": []}
+    for entry in chosen:
+        is_train = config.all_train or numbered[entry] < FIRST_OF_VAL
+        splits["train" if is_train else "val"].append(_images.item(entry._replace(name=entry.name[len(root) :])))
+    sources = [(entry.name[len(root) :], entry.size) for entry in chosen]
+    return _images.plan(splits, config.resolution, sources=sources)
+
+
+def read(item: Item, config: Config) -> Example:
+    """One image."""
+    return _images.example(item, config.resolution)
+
+
+def _number(name: str) -> int | None:
+    """The number that a file is called by: `00000.png`, and in archives of EDM `img00000000.png`."""
+    match = re.fullmatch(r"(?:img)?(\d{5,8})", Path(name).stem)
+    return int(match[1]) if match else None

@@ -1,0 +1,165 @@
+"""ImageNet (ILSVRC 2012), in any of the forms that it lies about in.
+
+Read are: class folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), the Kaggle tree (`ILSVRC/Data/CLS-LOC/`, a flat
+`val` whose classes stand in `LOC_val_solution.csv`), the two original tars with the development kit, and the zip of
+StyleGAN and EDM (`dataset.json`). The label is the rank of the class folder's name, as everyone has it; the
+development kit's own numbers are turned into names first. Images are cut as ADM does (see `_images.centre_crop`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inrflow_core.datasets import _images, _listing
+from inrflow_core.datasets._edm import edm_plan
+from inrflow_core.datasets._listing import Entry
+from inrflow_core.errors import IntegrityError, MissingError
+from inrflow_core.examples import Example, Item, Plan, not_found
+
+DOMAIN = "image"
+DESCRIPTION = (
+    "class folders `train/<class>`, `val/<class>`; the Kaggle tree; ILSVRC2012_img_{train,val}.tar with the "
+    "development kit; an EDM zip -> RGB, ADM's centre crop, classes by the rank of their folder"
+)
+LOOKED_FOR = "`train/<class>/*.JPEG`, `ILSVRC/Data/CLS-LOC`, `ILSVRC2012_img_train.tar`, or a zip with `dataset.json`"
+TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+CSV, TRUTH, META = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+WORDNET = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """How images become examples."""
+
+    resolution: int = 256
+    """Rows and columns."""
+
+    def __post_init__(self) -> None:
+        _images.check_resolution(self.resolution)
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """The images of `train` and `val` with their classes.
+
+    Raises:
+        MissingError: none of the layouts is there, or the classes of `val` are not.
+        IntegrityError: an archive or a table of classes is damaged.
+    """
+    tars = {path.name: path for path in sorted(source.rglob("ILSVRC2012_img_*.tar"))} if source.is_dir() else {}
+    if TRAIN_TAR in tars:
+        return _plan_tars(source, tars, config)
+    entries = _listing.listing(source)
+    edm = edm_plan(entries, config.resolution)
+    if edm is not None:
+        return edm
+    pictures = _listing.images(entries)
+    root = _listing.root_of(pictures, "train")
+    if root is None:
+        train, val = _only_classes(pictures), []
+    else:
+        inside = _listing.below(pictures, root)
+        train, val = (_listing.below(inside, f"{split}/") for split in ("train", "val"))
+    if not train or not all("/" in entry.name for entry in train):
+        raise not_found("imagenet", source, LOOKED_FOR, [(entry.name, entry.size) for entry in entries])
+    return _plan(source, train, val, entries, config)
+
+
+def read(item: Item, config: Config) -> Example:
+    """One image."""
+    return _images.example(item, config.resolution)
+
+
+def _only_classes(pictures: Sequence[Entry]) -> list[Entry]:
+    """The images of a folder that holds class folders and nothing else: someone pointed at `train` itself."""
+    inside = _listing.below(pictures, _listing.common_root(pictures))
+    return inside if all(WORDNET.fullmatch(entry.name.partition("/")[0]) for entry in inside) else []
+
+
+def _plan_tars(source: Path, tars: Mapping[str, Path], config: Config) -> Plan:
+    train = sorted(_listing.tar_members(tars[TRAIN_TAR], inside=".tar"))
+    val = sorted(_listing.tar_members(tars[VAL_TAR])) if VAL_TAR in tars else []
+    if not train:
+        raise not_found("imagenet", source, f"the class tars inside `{TRAIN_TAR}`", [])
+    around = [
+        Entry(path.name, path.stat().st_size, _listing.Blob(str(path)))
+        for path in sorted(source.rglob("*"))
+        if path.name in (CSV, TRUTH, META) or path.name.startswith("ILSVRC2012_devkit")
+        if path.is_file()
+    ]
+    return _plan(source, train, val, around, config)
+
+
+def _plan(source: Path, train: list[Entry], val: list[Entry], around: Sequence[Entry], config: Config) -> Plan:
+    """Train by its folders, val by its folders or by the tables that lie around it."""
+    folders = {entry: entry.name.partition("/")[0] for entry in train}
+    if all("/" in entry.name for entry in val):
+        told = {entry: entry.name.partition("/")[0] for entry in val}
+    else:
+        table = _val_classes(source, around)
+        told = {entry: table.get(Path(entry.name).stem, "") for entry in val}
+    classes = sorted({*folders.values(), *told.values()})
+    if "" in classes:
+        nameless = next(entry.name for entry in val if not told[entry])
+        raise IntegrityError(f"the table of classes says nothing of `{nameless}`", hint="put the whole table there")
+    rank = {name: number for number, name in enumerate(classes)}
+    splits = {
+        split: [_images.item(entry._replace(name=f"{split}/{entry.name}"), rank[name]) for entry, name in known.items()]
+        for split, known in (("train", folders), ("val", told))
+    }
+    sources = [
+        (f"{split}/{entry.name}", entry.size) for split, known in (("train", train), ("val", val)) for entry in known
+    ]
+    return _images.plan(splits, config.resolution, classes=classes, sources=sources)
+
+
+def _val_classes(source: Path, around: Sequence[Entry]) -> dict[str, str]:
+    """The class folder's name of each image of a flat `val`."""
+    by_name = {Path(entry.name).name: entry for entry in around}
+    if CSV in by_name:
+        rows = csv.reader(io.StringIO(by_name[CSV].where.read().decode(errors="replace")))
+        return {row[0]: row[1].split(" ")[0] for row in rows if len(row) == 2 and row[0] != "ImageId"}
+    kit = {name: by_name[name].where.read() for name in (TRUTH, META) if name in by_name}
+    for name, entry in by_name.items():
+        if name.startswith("ILSVRC2012_devkit") and len(kit) < 2:
+            kit = _from_kit(name, entry.where.read())
+    if len(kit) < 2:
+        raise MissingError(
+            f"`{source}` has a flat `val` without classes: looked for `{CSV}` and `ILSVRC2012_devkit_t12.tar.gz`",
+            hint="put one of them beside it, or put the images of `val` into class folders",
+        )
+    return _from_truth(kit[TRUTH], kit[META])
+
+
+def _from_kit(name: str, content: bytes) -> dict[str, bytes]:
+    """The two files of the development kit that matter, by name."""
+    found = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as kit:
+            for member in kit:
+                file = kit.extractfile(member) if member.isreg() else None
+                if file is not None and Path(member.name).name in (TRUTH, META):
+                    found[Path(member.name).name] = file.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise IntegrityError(f"`{name}` is no whole tar: {error}", hint="copy or download it again") from error
+    return found
+
+
+def _from_truth(truth: bytes, meta: bytes) -> dict[str, str]:
+    """Image names to class folders, through the development kit's own class numbers."""
+    from scipy.io import loadmat
+
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        folders = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+        numbers = [int(line) for line in truth.split()]
+        return {f"ILSVRC2012_val_{place:08d}": folders[number] for place, number in enumerate(numbers, start=1)}
+    except (ValueError, KeyError, TypeError, IndexError, NotImplementedError, OSError) as error:
+        raise IntegrityError(
+            f"the development kit's `{META}` or `{TRUTH}` is damaged: {error}", hint="copy it again"
+        ) from error

@@ -1,0 +1,30 @@
+"""MNIST: 70,000 handwritten digits, from its four idx files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from inrflow_core.datasets._idx import idx_plan
+from inrflow_core.examples import Example, Item, Plan
+
+DOMAIN = "image"
+DESCRIPTION = "`train-images-idx3-ubyte` and its three fellows, with or without .gz -> grey 28 x 28, 10 classes"
+IS_READ_BY_SCAN = True
+KIN = ("fashion", "kmnist", "emnist", "qmnist")
+"""Others whose files are called the same, and which torchvision puts beside MNIST's."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """There is nothing to choose."""
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """The images of `train` and, where they are there, of the test files as `val`; see `_idx.idx_plan`."""
+    return idx_plan("mnist", source, tuple("0123456789"), lambda file: not any(kin in file.lower() for kin in KIN))
+
+
+def read(item: Item, config: Config) -> Example:
+    """The image that the scan found."""
+    return Example(item.where, item.label, item.name)
