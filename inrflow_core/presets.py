@@ -139,7 +139,7 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
     for table in tables:
         if table not in allowed:
             raise UsageError(f"a preset has no table [{table}]", hint=did_you_mean(table, allowed))
-    parts: dict[str, Part | None] = {}
+    parts: dict[str, Any] = {}
     for table, kind in NAMED.items():
         if table in OPTIONAL and table not in tables:
             parts[table] = None

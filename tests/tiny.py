@@ -73,7 +73,7 @@ def randomise(module: torch.nn.Module, scale: float = 0.25, seed: int = 0) -> No
 
 def run_folder(folder: Path, kind: dict[str, dict[str, Any]], step: int = 2, **changes: dict[str, Any]) -> Model:
     """A run with one complete checkpoint in the layout that training writes; returns its model."""
-    built = model(kind, **changes)
+    built = model(kind, 0.25, **changes)
     checkpoint = folder / "checkpoints" / f"{step:08d}"
     checkpoint.mkdir(parents=True)
     (folder / "preset.toml").write_text(f'name = "tiny"\n\n{presets.to_toml(built.preset.table())}')

@@ -88,7 +88,7 @@ def load_field(path: Path, preset: Preset, shape: SetShape, info: dict[str, Any]
 
 def build(preset: Preset, shape: SetShape) -> Flow:
     """A flow model with the network and the condition that the preset names."""
-    network = registry.find("networks", preset.network.name).build(preset.network.config, shape)
+    network = registry.find("networks", preset.network.name or "").build(preset.network.config, shape)
     return Flow(preset.method.config, network, _conditioner(preset.condition, network.vector_width), shape)
 
 
@@ -99,8 +99,9 @@ class Flow(nn.Module):
         super().__init__()
         self.config = config
         self.shape = shape
-        self.network = network
-        self.conditioner = conditioner
+        # Parts are found by name, so that no type says which methods they have: see docs/adding-a-method.md.
+        self.network: Any = network
+        self.conditioner: Any = conditioner
         self.path = paths.PATHS[config.path]
 
     def forward(self, sets: CoordValueSet, stage: str = "train") -> Float[Tensor, " B"]:

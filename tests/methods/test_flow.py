@@ -202,4 +202,4 @@ def training_sets(model, values, seeds=(4,)):
 
 def test_every_path_and_sampler_is_reachable_by_name():
     assert set(paths.PATHS) == {"linear", "trigonometric"}
-    assert {name for name in registry.names("samplers")} >= set(SAMPLERS)
+    assert set(registry.names("samplers")) >= set(SAMPLERS)
