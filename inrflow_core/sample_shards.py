@@ -11,7 +11,9 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -67,8 +69,7 @@ class SampleShard:
             shutil.rmtree(self.folder)
         self.folder.mkdir(exist_ok=True)
         if begun is None or differs is not None:
-            with written(self.folder / JOB) as beside:
-                beside.write_text(json.dumps(job), encoding="ascii")
+            self._begin(job)
         return self
 
     def missing(self) -> np.ndarray:
@@ -116,6 +117,12 @@ class SampleShard:
             **asdict(self.header),
         }
         return json.loads(json.dumps(told))
+
+    def _begin(self, job: dict[str, Any]) -> None:
+        """Note the job; several processes, also on several machines, may do so at once."""
+        with tempfile.NamedTemporaryFile("w", dir=self.folder, delete=False, encoding="ascii") as file:
+            json.dump(job, file)
+        os.replace(file.name, self.folder / JOB)
 
     def _begun(self) -> dict[str, Any] | None:
         try:

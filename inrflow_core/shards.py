@@ -182,6 +182,8 @@ class Shard:
     def read(self, rows: Rows, index: int, out: np.ndarray, count: int = 1) -> None:
         """Put `count` rows from `index` on into `out`, which is contiguous and has their size."""
         wanted = rows.stride * count
+        if not wanted:
+            return
         got = os.preadv(self._open().fileno(), [memoryview(out.data).cast("B")], rows.offset + rows.stride * index)
         if got != wanted:
             raise self._damaged(f"it ends {wanted - got} bytes early")
@@ -307,9 +309,8 @@ class Shards:
 
     def buffer(self, split: str, count: int) -> np.ndarray | None:
         """An array that `read` can fill with `count` sets; None where sets differ in size."""
-        if self.manifest.shape[0] == 0:
-            return None
-        return np.empty((count, *self.manifest.shape), self.manifest.dtype)
+        shape = self.manifest.shape
+        return np.empty((count, *shape), self.manifest.dtype) if shape[0] else None
 
     def read(
         self,
@@ -488,10 +489,9 @@ def _refused_attributes(item: Any) -> Iterator[str]:
 
 
 def _data(file: h5py.File, name: str) -> h5py.Dataset:
-    data = file[name]
-    if not isinstance(data, h5py.Dataset):
-        raise KeyError(f"`{name}` is no array")
-    return data
+    if isinstance(data := file[name], h5py.Dataset):
+        return data
+    raise KeyError(f"`{name}` is no array")
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,124 @@
+"""Shards of samples: made in pieces by anyone in any order, resumed after a kill, and read like any other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrflow_core.errors import UsageError
+from inrflow_core.sample_shards import SampleShard
+from inrflow_core.shards import SAMPLES, Header, Shards
+
+SEEDS = list(range(100, 110))
+VALUES = np.random.default_rng(0).normal(size=(10, 5, 3)).astype(np.float32)
+HEADER = Header("points", "cars", SAMPLES, classes=("a", "b"), settings={"steps": 5})
+
+
+def begin(path: Path, header: Header = HEADER, *, overwrite: bool = False) -> SampleShard:
+    return SampleShard.create_or_resume(path, SEEDS, header, shape=(5, 3), dtype="float32", overwrite=overwrite)
+
+
+def write(shard: SampleShard, *indices: int) -> None:
+    shard.write(indices, VALUES[list(indices)], [index % 2 for index in indices])
+
+
+def test_pieces_in_any_order_give_the_bytes_of_one_piece(tmp_path: Path):
+    whole = begin(tmp_path / "a.h5")
+    write(whole, *range(10))
+    assert whole.finish()
+    pieces = begin(tmp_path / "b.h5")
+    for indices in ((9, 0), (3, 4, 5), (8, 7), (1, 2, 6)):
+        write(pieces, *indices)
+    assert pieces.finish()
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+
+
+def test_a_finished_one_is_read_like_any_shard(tmp_path: Path):
+    shard = begin(tmp_path / "a.h5")
+    write(shard, *range(10))
+    shard.finish()
+    opened = Shards(tmp_path / "a.h5")
+    assert (opened.splits, opened.domain, opened.classes, opened.count(SAMPLES)) == (
+        [SAMPLES],
+        "points",
+        ("a", "b"),
+        10,
+    )
+    read = opened.read(SAMPLES, [4, 1], with_names=True)
+    np.testing.assert_array_equal(read.values, VALUES[[4, 1]])
+    assert (read.seeds.tolist(), read.labels.tolist(), read.names) == ([104, 101], [0, 1], ["seed-104", "seed-101"])
+    assert opened.manifest.settings == {"steps": 5}
+
+
+def test_it_goes_on_where_it_stopped_and_is_not_there_before_the_end(tmp_path: Path):
+    write(begin(tmp_path / "a.h5"), 0, 1, 7)
+    again = begin(tmp_path / "a.h5")
+    assert again.missing().tolist() == [2, 3, 4, 5, 6, 8, 9]
+    assert not again.finish()
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_a_torn_piece_is_drawn_again(tmp_path: Path):
+    shard = begin(tmp_path / "a.h5")
+    write(shard, 0, 1)
+    write(shard, 2, 3)
+    piece = sorted((tmp_path / "a.h5.partial").glob("*.npz"))[0]
+    piece.write_bytes(piece.read_bytes()[:-100])
+    assert shard.missing().tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_kill_loses_the_piece_at_hand_and_no_other(tmp_path: Path):
+    code = (
+        "import os, signal, sys; sys.path.insert(0, '.');"
+        "from pathlib import Path; from tests import test_sample_shards as t; import numpy as np;"
+        f"shard = t.begin(Path({str(tmp_path / 'a.h5')!r})); t.write(shard, 0, 1, 2);"
+        "np.savez = lambda file, **k: (file.write(b'PK torn'), file.flush(), os.kill(os.getpid(), signal.SIGKILL));"
+        "t.write(shard, 3, 4)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == -signal.SIGKILL
+    shard = begin(tmp_path / "a.h5")
+    assert shard.missing().tolist() == list(range(3, 10))
+    write(shard, *range(3, 10))
+    assert shard.finish()
+    np.testing.assert_array_equal(Shards(tmp_path / "a.h5").read(SAMPLES, range(10)).values, VALUES)
+
+
+def test_whoever_brings_the_last_piece_finishes_and_nobody_fails(tmp_path: Path):
+    def work(first: int) -> bool:
+        shard = begin(tmp_path / "a.h5")
+        for index in range(first, 10, 4):
+            write(shard, index)
+        return shard.finish()
+
+    with ThreadPoolExecutor(4) as pool:
+        finished = list(pool.map(work, range(4)))
+    assert any(finished)
+    np.testing.assert_array_equal(Shards(tmp_path / "a.h5").read(SAMPLES, range(10)).values, VALUES)
+    assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_other_settings_do_not_go_on_with_it(tmp_path: Path):
+    write(begin(tmp_path / "a.h5"), 0)
+    other = Header("points", "cars", SAMPLES, classes=("a", "b"), settings={"steps": 6})
+    with pytest.raises(UsageError, match="begun otherwise: it differs in `settings` `steps`, 5 there and 6 here"):
+        begin(tmp_path / "a.h5", other)
+    assert begin(tmp_path / "a.h5", other, overwrite=True).missing().tolist() == list(range(10))
+
+
+def test_a_finished_one_is_not_overwritten_unasked(tmp_path: Path):
+    (tmp_path / "a.h5").write_bytes(b"precious")
+    with pytest.raises(UsageError, match="exists already"):
+        begin(tmp_path / "a.h5")
+    assert (tmp_path / "a.h5").read_bytes() == b"precious"
+    shard = begin(tmp_path / "a.h5", overwrite=True)
+    write(shard, *range(10))
+    assert shard.finish() and Shards(tmp_path / "a.h5").count(SAMPLES) == 10
