@@ -37,8 +37,8 @@ class Model:
 
 def build(preset: Preset) -> Model:
     """A fresh model of a preset, with its initial weights."""
-    domain = registry.find("domains", preset.domain.name).Domain(preset.domain.config)
-    method = registry.find("methods", preset.method.name).build(preset, domain.shape)
+    domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
+    method = registry.find("methods", preset.method.name or "").build(preset, domain.shape)
     return Model(preset, domain, method, {})
 
 

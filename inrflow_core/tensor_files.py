@@ -61,7 +61,7 @@ def write(path: Path, planned: Layout, values: Iterable[Tensor], metadata: Mappi
             file.write(piece)
         for (name, (dtype, shape)), value in zip(planned.items(), values, strict=True):
             assert value.dtype == dtype and tuple(value.shape) == shape, f"{name} is {value.dtype} {tuple(value.shape)}"
-            flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
             digest.update(flat)
             file.write(flat)
     return digest.hexdigest()

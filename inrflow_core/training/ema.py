@@ -25,7 +25,8 @@ class Average:
     def update(self) -> None:
         """Take in the weights as they are now."""
         if self.values:
-            torch._foreach_lerp_(self.values, [weight.detach() for weight in self.weights], 1 - self.decay)
+            weights = [weight.detach() for weight in self.weights]
+            torch._foreach_lerp_(self.values, weights, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -124,7 +124,7 @@ class Engine:
         The whole weights on the leading process and none on the others; this process's part of each in stage 3.
         """
         if self.stage == 3:
-            return [p.ds_tensor for p in self._trained.values()]
+            return [_part_of(parameter) for parameter in self._trained.values()]
         return list(self._trained.values()) if self.world.leads else []
 
     def layout(self) -> tensor_files.Layout:
@@ -144,10 +144,11 @@ class Engine:
         """
         mine = dict(zip(self._trained, own if own is not None else self.own(), strict=False))
         for name, tensor in self.method.state_dict(keep_vars=True).items():
-            if name in mine and self.stage == 3:
-                yield self._join(mine[name], self._planned[name][1])
+            if hasattr(tensor, "ds_tensor"):
+                yield self._join(mine.get(name, _part_of(tensor)), self._planned[name][1])
             else:
-                yield mine.get(name, tensor).detach()
+                held = mine.get(name)
+                yield (tensor if held is None else held).detach()
 
     def moments(self) -> Iterator[Tensor]:
         """What AdamW remembers, whole, one after the other; every process must ask to the end."""
@@ -159,7 +160,9 @@ class Engine:
                 if self.stage == 0:
                     yield self._adam.state[parameter][moment]
                 else:
-                    yield safe_get_full_optimizer_state(parameter, moment)
+                    whole = safe_get_full_optimizer_state(parameter, moment)
+                    assert whole is not None
+                    yield whole
 
     def load_weights(self, read: Callable[[str], Tensor]) -> None:
         """Set the weights from `read(name)`, one at a time."""
@@ -167,9 +170,9 @@ class Engine:
 
         for name, tensor in self.method.state_dict(keep_vars=True).items():
             value = read(name).to(self.world.device)
-            if self.stage == 3 and name in self._trained:
+            if hasattr(tensor, "ds_tensor"):
                 safe_set_local_fp32_param(tensor, self.part(value))
-                tensor.ds_tensor.data.copy_(self.part(value))
+                _part_of(tensor).copy_(self.part(value))
                 continue
             with torch.no_grad():
                 tensor.copy_(value)
@@ -237,6 +240,11 @@ class Engine:
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
+def _part_of(parameter: Tensor) -> Tensor:
+    """What this process holds of a weight that stage 3 shares out."""
+    return getattr(parameter, "ds_tensor").data  # noqa: B009 - DeepSpeed hangs it there
+
+
 def leave(world: World, code: int) -> None:
     """End a launched process at once; return where this process was started alone.
 
@@ -256,11 +264,13 @@ def join(world: World) -> None:
     """Meet the other processes; alone, a group of one without port or child."""
     if torch.distributed.is_initialized():
         return
+    from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
+
     backend = "nccl" if world.device.type == "cuda" else "gloo"
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     if world.size == 1:
-        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     else:
         torch.distributed.init_process_group(backend, timeout=PATIENCE)
 
@@ -287,7 +297,7 @@ def _quiet_deepspeed() -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logger.setLevel(logging.ERROR)
     for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if type(handler) is logging.StreamHandler:  # its own, on stdout
             handler.setStream(sys.stderr)
     return deepspeed
 

@@ -146,10 +146,10 @@ class Stream(Iterator[CoordValueSet]):
                 if self._stopped.is_set():
                     return
             self._ready.put(None)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller raises it
+        except BaseException as error:  # whatever it is, the caller raises it
             self._ready.put(error)
 
-    def _buffer(self, turn: int, count: int) -> np.ndarray:
+    def _buffer(self, turn: int, count: int) -> np.ndarray | None:
         place = turn % len(self._buffers)
         buffer = self._buffers[place]
         if buffer is None or len(buffer) != count:

@@ -1,0 +1,73 @@
+"""Safetensors files written one tensor at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from inrflow_core import tensor_files
+
+
+def some() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(3, 5, generator=generator)
+    return {
+        "b.weight": numbers,
+        "a": numbers.T,  # not contiguous
+        "half": numbers.to(torch.bfloat16),
+        "count": torch.tensor(7),
+        "mask": numbers > 0,
+        "none": torch.zeros(0, 4),
+    }
+
+
+def test_what_is_written_is_what_the_safetensors_library_reads(tmp_path):
+    tensors = some()
+    path = tmp_path / "a.safetensors"
+    tensor_files.write(path, tensor_files.layout(tensors), tensors.values(), {"format": "x", "über": "ü"})
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"format": "x", "über": "ü"}
+        assert set(file.keys()) == set(tensors)
+        for name, tensor in tensors.items():
+            assert torch.equal(file.get_tensor(name), tensor) and file.get_tensor(name).dtype == tensor.dtype
+
+
+def test_the_digest_that_comes_back_is_the_files(tmp_path):
+    tensors = some()
+    path = tmp_path / "a.safetensors"
+    told = tensor_files.write(path, tensor_files.layout(tensors), tensors.values(), {})
+    assert told == hashlib.sha256(path.read_bytes()).hexdigest() == tensor_files.digest(path)
+
+
+def test_tensors_are_taken_one_at_a_time(tmp_path):
+    alive = []
+
+    def values() -> Iterator[torch.Tensor]:
+        import weakref
+
+        for _ in range(5):
+            tensor = torch.ones(1000)
+            alive.append(weakref.ref(tensor))
+            assert sum(ref() is not None for ref in alive) <= 2
+            yield tensor
+            del tensor
+
+    planned = {f"t{i}": (torch.float32, (1000,)) for i in range(5)}
+    tensor_files.write(tmp_path / "a.safetensors", planned, values(), {})
+    assert len(alive) == 5
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    def values() -> Iterator[torch.Tensor]:
+        yield torch.ones(2)
+        raise KeyError("gone")
+
+    planned = dict.fromkeys("ab", (torch.float32, (2,)))
+    with pytest.raises(KeyError, match="gone"):
+        tensor_files.write(tmp_path / "a.safetensors", planned, values(), {})
+    assert list(tmp_path.iterdir()) == []

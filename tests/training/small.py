@@ -1,0 +1,104 @@
+"""Runs that take a second: 36 pixels or 24 points, two blocks of width 16, a few dozen sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrflow_core import manifest, presets, shards
+from inrflow_core.manifest import Manifest, Split, Statistics
+from inrflow_core.training import begin
+from inrflow_core.training.begin import Job
+from inrflow_core.training.trainer import Trainer
+from tests import tiny
+
+CLASSES = ("up", "down", "flat")
+NETWORK = {"width": 16, "depth": 2, "heads": 2}
+TRAINING = {
+    "steps": 6, "batch": 4, "learning_rate": 1e-2, "warmup": 2, "ema": [0.9, 0.99], "precision": "fp32",
+    "log_every": 1, "save_every": 100,
+}  # fmt: skip
+
+
+def images(folder: Path, count: int = 30, classes: tuple[str, ...] = CLASSES) -> Path:
+    """Shards of grey 6 x 6 images, one third of them held out; the brightness tells the class."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    values = (generator.integers(0, 80, (count, 6, 6, 1)) + 80 * labels[:, None, None, None]).astype(np.uint8)
+    return _write(folder, "image", values, labels, classes)
+
+
+def clouds(folder: Path, bad: slice = slice(0), count: int = 24) -> Path:
+    """Shards of clouds of 24 points, those in `bad` made of NaN."""
+    values = np.random.default_rng(0).standard_normal((count, 24, 3)).astype(np.float32)
+    values[bad] = np.nan
+    return _write(folder, "points", values, np.arange(count) % 3, CLASSES)
+
+
+def preset(kind: dict[str, dict[str, Any]] = tiny.IMAGE, **changes: dict[str, Any]) -> presets.Preset:
+    """The preset of such a run."""
+    given = {
+        "training": {**TRAINING, **changes.pop("training", {})},
+        "network": {**NETWORK, **changes.pop("network", {})},
+    }
+    return tiny.preset(kind, **given, **changes)
+
+
+def job(data: Path, out: Path, *, kind: Any = tiny.IMAGE, until: int | None = None, **changes: Any) -> Job:
+    """A job on one thread of the CPU; `changes` are settings of [training]."""
+    return Job(preset(kind, training=changes), out, data=data, device="cpu", threads=1, until=until)
+
+
+def train(data: Path, out: Path, **given: Any) -> Trainer:
+    """Train such a job."""
+    return begin.train(job(data, out, **given))
+
+
+def state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Everything that counts, by name: weights, averages, what AdamW remembers."""
+    engine = trainer.engine
+    found = dict(zip(engine.layout(), [t.clone() for t in engine.weights()], strict=True))
+    found |= dict(zip(engine.moments_layout(), [t.clone() for t in engine.moments()], strict=True))
+    for average in trainer.averages:
+        values = [t.clone() for t in engine.weights(average.values)]
+        found |= {f"{average.decay}.{name}": t for name, t in zip(engine.layout(), values, strict=True)}
+    return found
+
+
+def assert_equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], *, tolerance: float = 0.0) -> None:
+    """The same tensors, to the bit unless a tolerance is given."""
+    assert list(found) == list(wanted)
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def losses(out: Path) -> list[float]:
+    """The losses in a run's log."""
+    import json
+
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if "loss" in record]
+
+
+def _write(folder: Path, domain: str, values: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    edge = len(values) * 2 // 3
+    splits = {}
+    for split, part in {"train": slice(0, edge), "val": slice(edge, None)}.items():
+        header = shards.Header(domain, "small", split, {}, classes, {})
+        columns = shards.Columns(labels[part])
+        entry = shards.write(
+            folder / f"{split}-00000.h5",
+            header,
+            [values[part]],
+            columns,
+            shape=values[part].shape,
+            dtype=values.dtype.name,
+        )
+        splits[split] = Split(len(values[part]), (entry,), Statistics((0.0,), (1.0,)))
+    told = Manifest("small", domain, "0", values.shape[1:], values.dtype.name, classes, {}, {}, {}, splits)
+    manifest.save(told, folder)
+    return folder

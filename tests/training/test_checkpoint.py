@@ -1,0 +1,93 @@
+"""Checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from inrflow_core import tensor_files
+from inrflow_core.errors import IntegrityError
+from inrflow_core.training import checkpoint
+from tests.training import small
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return small.images(tmp_path_factory.mktemp("checkpoint") / "shards")
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    """A run of four steps with checkpoints of steps 2 and 4."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    small.train(data, out, save_every=2, keep=2, steps=4)
+    return out
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "ema_0.99.safetensors", "state/adam.safetensors", "state/counters.json"]
+)
+def test_one_flipped_byte_is_found_and_the_file_is_named(data, run, name):
+    file = run / "checkpoints/00000004" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(IntegrityError, match=rf"00000004/{name}` is damaged") as caught:
+        small.train(data, run, save_every=2, steps=6)
+    assert caught.value.hint == f"remove `{run}/checkpoints/00000004` to go on from the checkpoint before it"
+    shutil.rmtree(run / "checkpoints/00000004")
+    assert small.train(data, run, save_every=2, steps=4).counters.step == 4
+
+
+def test_a_file_that_is_short_or_gone_is_named(run):
+    folder = run / "checkpoints/00000004"
+    with (folder / "weights.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(IntegrityError, match=r"weights.safetensors` has 1000 bytes"):
+        checkpoint.verify(folder)
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(IntegrityError, match=r"lacks `.*weights.safetensors`"):
+        checkpoint.verify(folder)
+
+
+def test_a_save_that_fails_leaves_the_older_checkpoints_and_nothing_half(data, run, monkeypatch):
+    write = tensor_files.write
+
+    def fail(path, *rest):
+        if path.name == "adam.safetensors":
+            raise OSError(28, "No space left on device")
+        return write(path, *rest)
+
+    monkeypatch.setattr(tensor_files, "write", fail)
+    with pytest.raises(OSError, match="No space left"):
+        small.train(data, run, save_every=6, steps=6)
+    monkeypatch.undo()
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["00000002", "00000004"]
+    assert small.train(data, run, save_every=6, steps=6).counters.step == 6
+
+
+def test_what_an_interrupted_save_left_is_not_taken_for_a_checkpoint_and_is_removed(data, run):
+    (run / "checkpoints/00000004/manifest.json").rename(run / "gone")
+    (run / "checkpoints/.00000006.partial").mkdir()
+    assert checkpoint.steps(run) == [2]
+    (run / "gone").unlink()
+    trainer = small.train(data, run, save_every=2, steps=4, keep=1)
+    assert trainer.counters.step == 4
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["00000004"]
+
+
+def test_a_checkpoint_has_the_bytes_that_were_predicted(data, tmp_path):
+    trainer = small.train(data, tmp_path / "run", steps=1)
+    from inrflow_core.training import begin
+
+    predicted = begin.check(small.job(data, tmp_path / "other"), {}).plan.checkpoint
+    files = list((trainer.out / "checkpoints/00000001").rglob("*.safetensors"))
+    headers = sum(8 + int.from_bytes(path.read_bytes()[:8], "little") for path in files)
+    assert sum(path.stat().st_size for path in files) - headers == predicted

@@ -1,0 +1,118 @@
+"""The engine: the same sums however the work is divided."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inrflow_core import models, noise
+from inrflow_core.sets import CoordValueSet
+from inrflow_core.training import world
+from inrflow_core.training.engine import MOMENTS, Engine
+from tests import tiny
+from tests.training import small
+
+STAGES = [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)]
+
+
+def built(*, num_micro: int = 1, **settings) -> Engine:
+    """An engine around a small model with random weights."""
+    preset = small.preset(training={**settings, "clip": settings.get("clip", 0.5)})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = models.build(preset)
+    tiny.randomise(model.method)
+    return Engine(model.method, preset.training.config, world.find({}, "cpu"), precision="fp32", num_micro=num_micro)
+
+
+def sets(step: int, method) -> CoordValueSet:
+    """Four sets of a step."""
+    seeds = noise.derive_seeds(0, step, torch.arange(4))
+    values = noise.normal(seeds, torch.arange(36), purpose="noise", channels=1)
+    from inrflow_core.domains.image import Config, Domain
+
+    return CoordValueSet(Domain(Config(6, 1)).queries(), values, seeds, {"label": torch.tensor([0, 1, 2, 0])})
+
+
+def trajectory(engine: Engine, steps: range = range(3)) -> list[tuple[float, float]]:
+    """Loss and gradient norm of some steps."""
+    found = []
+    for step in steps:
+        whole = sets(step, engine.method)
+        size = 4 // engine.num_micro
+        parts = [whole[slice(i, i + size)] for i in range(0, 4, size)]
+        loss = sum(float(engine.backward(part)) for part in parts) / len(parts)
+        found.append((loss, engine.step(1e-2)))
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_accumulated_gradients_and_zero_stages_give_the_same_losses_and_norms(stage):
+    wanted = torch.tensor(plain())
+    for num_micro in (1, 2, 4) if stage == 1 else (2,):
+        found = torch.tensor(trajectory(built(zero_stage=stage, num_micro=num_micro)))
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+
+
+def plain() -> list[tuple[float, float]]:
+    """The same steps in six lines of torch."""
+    engine = built(zero_stage=0)
+    method = engine.method
+    adam = torch.optim.AdamW(method.parameters(), lr=1e-2, weight_decay=0.0)
+    found = []
+    for step in range(3):
+        adam.zero_grad()
+        loss = method(sets(step, method)).mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(method.parameters(), 0.5)
+        adam.step()
+        found.append((float(loss.detach()), float(norm)))
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_state_that_was_gathered_and_set_again_goes_on_as_if_nothing_was(stage):
+    engine = built(zero_stage=stage)
+    trajectory(engine, range(2))
+    weights = dict(zip(engine.layout(), [t.clone() for t in engine.weights()], strict=True))
+    moments = dict(zip(engine.moments_layout(), [t.clone() for t in engine.moments()], strict=True))
+    wanted = trajectory(engine, range(2, 4))
+    other = built(zero_stage=stage)
+    other.load_weights(weights.__getitem__)
+    other.load_moments(moments.__getitem__, 2)
+    assert trajectory(other, range(2, 4)) == wanted
+    assert other.updates == engine.updates == 4
+
+
+def test_moments_that_were_never_moved_are_zero_and_can_be_saved():
+    engine = built()
+    assert all(not moment.any() for moment in engine.moments())
+    assert len(list(engine.moments())) == len(MOMENTS) * len(list(engine.method.parameters()))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_whose_gradient_is_not_finite_moves_nothing(stage):
+    engine = built(zero_stage=stage)
+    trajectory(engine, range(1))
+    before = [t.clone() for t in [*engine.weights(), *engine.moments()]]
+    good = sets(1, engine.method)
+    values = good.values.clone()
+    values[0, 0, 0] = float("nan")
+    engine.backward(CoordValueSet(good.queries, values, good.seeds, good.condition))
+    assert engine.step(1e-2) == float("inf")
+    assert engine.updates == 1
+    for now, then in zip([*engine.weights(), *engine.moments()], before, strict=True):
+        assert torch.equal(now, then)
+    loss, norm = trajectory(engine, range(1, 2))[0]
+    assert loss < float("inf") and norm < float("inf") and engine.updates == 2
+
+
+def test_parts_of_stage_3_are_equal_and_make_the_whole():
+    whole = torch.arange(10.0).view(2, 5)
+    parts = []
+    for rank in range(4):
+        engine = Engine.__new__(Engine)
+        engine.world = world.World(rank, 4, 0, torch.device("cpu"), True)
+        parts.append(engine.part(whole))
+    assert {len(part) for part in parts} == {3}
+    assert torch.cat(parts)[:10].tolist() == list(range(10))

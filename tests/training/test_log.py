@@ -1,0 +1,43 @@
+"""log.jsonl."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from inrflow_core.errors import UsageError
+from inrflow_core.training.log import Log
+
+
+def steps(run) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_torn_line_is_cut_off_and_later_steps_are_told_again(tmp_path):
+    log = Log(tmp_path, 0)
+    for step in range(1, 6):
+        log.write({"step": step, "loss": 0.5})
+    log.close()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    log = Log(tmp_path, 3)
+    assert steps(tmp_path) == [1, 2, 3]
+    log.write({"step": 4, "loss": 0.25})
+    log.close()
+    assert steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_numbers_that_json_has_no_word_for_become_null(tmp_path):
+    log = Log(tmp_path, 0)
+    log.write({"step": 1, "loss": float("nan"), "gradient_norm": float("inf")})
+    log.close()
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 1, "loss": None, "gradient_norm": None}
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
+    log = Log(tmp_path, 0)
+    with pytest.raises(UsageError, match="another process is training"):
+        Log(tmp_path, 0)
+    log.close()
+    Log(tmp_path, 0).close()

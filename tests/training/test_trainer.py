@@ -1,0 +1,223 @@
+"""Training: resumed runs, what a run tells, what stops it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from inrflow_core import generate, models, runs
+from inrflow_core.errors import Diverged, IntegrityError, MissingError, UsageError
+from inrflow_core.training import begin, checkpoint, engine, run_folder
+from tests import tiny
+from tests.training import small
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return small.images(tmp_path_factory.mktemp("trainer") / "shards")
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    """A run of six steps that nothing disturbed, and its folder."""
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    return small.train(data, out), out
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(data, tmp_path, unbroken, stage):
+    whole = unbroken[0] if stage == 1 else small.train(data, tmp_path / "whole", zero_stage=stage)
+    small.train(data, tmp_path / "run", zero_stage=stage, until=3)
+    resumed = small.train(data, tmp_path / "run", zero_stage=stage)
+    small.assert_equal(small.state(resumed), small.state(whole))
+    assert resumed.counters == whole.counters
+    assert small.losses(tmp_path / "run") == small.losses(whole.out)
+
+
+def test_a_run_may_go_on_in_another_stage_and_other_micro_batches(data, tmp_path, unbroken):
+    small.train(data, tmp_path / "run", zero_stage=0, until=2, micro_batch=1)
+    small.train(data, tmp_path / "run", zero_stage=2, until=4)
+    found = small.train(data, tmp_path / "run", zero_stage=1, micro_batch=2)
+    assert small.losses(tmp_path / "run") == pytest.approx(small.losses(unbroken[1]), rel=1e-5)
+    small.assert_equal(small.state(found), small.state(unbroken[0]), tolerance=1e-4)
+
+
+def test_a_longer_run_at_a_constant_rate_is_the_same_run(data, tmp_path, unbroken):
+    small.train(data, tmp_path / "run", steps=3)
+    resumed = small.train(data, tmp_path / "run", steps=6)
+    small.assert_equal(small.state(resumed), small.state(unbroken[0]))
+
+
+def test_looking_at_a_run_changes_nothing_of_it(data, tmp_path, unbroken):
+    preset = small.preset(
+        data={"path": str(data), "held_out": "val"},
+        training={
+            "held_out_every": 2,
+            "held_out_sets": 7,
+            "samples_every": 3,
+            "samples": 2,
+            "save_every": 2,
+            "keep": 2,
+        },
+    )
+    watched = begin.train(begin.Job(preset, tmp_path / "run", data=data, device="cpu", threads=1))
+    small.assert_equal(small.state(watched), small.state(unbroken[0]))
+    assert [path.name for path in sorted((tmp_path / "run/samples").iterdir())] == ["00000003.png", "00000006.png"]
+    assert checkpoint.steps(tmp_path / "run") == [4, 6]
+    records = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    held_out = {record["step"]: record for record in records if "held_out_loss" in record}
+    assert list(held_out) == [2, 4, 6] and held_out[2]["held_out_of"] == "ema 0.9"
+    assert watched.held_out_loss() == held_out[6]["held_out_loss"]
+
+
+def test_the_held_out_loss_is_the_mean_over_the_split_by_the_average(data, tmp_path):
+    preset = small.preset(data={"path": str(data), "held_out": "val"}, training={"held_out_every": 6})
+    trainer = begin.train(begin.Job(preset, tmp_path / "run", data=data, device="cpu", threads=1))
+    assert trainer.held_out is not None
+    model = generate.load(tmp_path / "run", ema=0.9)
+    sets = trainer.held_out.batch(0, range(10), augment=False)
+    assert trainer.held_out_loss() == pytest.approx(float(model.method(sets).mean()), rel=1e-6)
+
+
+def test_a_run_tells_what_it_learned_from_and_how_fast(unbroken):
+    trainer, out = unbroken
+    last = runs.open_run(out).last_record()
+    assert last["step"] == 6 and last["samples_seen"] == 24 and last["learning_rate"] == 1e-2
+    assert last["flops"] == pytest.approx(6 * 4 * 3 * sum(trainer.model.method.flops().values()))
+    assert 0 <= last["data_wait"] <= 1 and last["samples_per_second"] > 0 and last["skipped"] == 0
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["precision"] == "fp32" and environment["threads"] == 1 and environment["processes"] == 1
+    assert runs.open_run(out).preset == trainer.model.preset
+
+
+def test_a_checkpoint_is_enough_to_sample_from(unbroken):
+    trainer, out = unbroken
+    for decay, name in ((None, "weights"), (0.9, "ema_0.9"), (0.99, "ema_0.99")):
+        model = models.load(out / "checkpoints/00000006" / f"{name}.safetensors")
+        assert (
+            model.info["step"] == 6 and model.info["decay"] == decay and model.info["classes"] == ["up", "down", "flat"]
+        )
+    whole = dict(trainer.model.method.state_dict())
+    small.assert_equal(safetensors.torch.load_file(out / "checkpoints/00000006/weights.safetensors"), whole)
+
+
+def test_a_run_begins_with_the_weights_of_another(data, tmp_path, unbroken):
+    source = unbroken[1]
+    job = small.job(data, tmp_path / "run", seed=5)
+    trainer = begin.begin(begin.check(begin.Job(job.preset, job.out, data=data, init_from=source), {}))
+    trainer.log.close()
+    wanted = safetensors.torch.load_file(source / "checkpoints/00000006/ema_0.9.safetensors")
+    small.assert_equal(dict(trainer.model.method.state_dict()), wanted)
+
+
+def test_a_finished_run_is_left_alone(data, tmp_path, unbroken):
+    out = unbroken[1]
+    before = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()}
+    again = small.train(data, out)
+    assert again.counters.step == 6
+    assert {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_with_other_settings_is_refused_and_the_setting_is_named(data, unbroken):
+    with pytest.raises(UsageError, match=r"begun with \[training\] `batch` = 4, and this command says 2"):
+        small.train(data, unbroken[1], batch=2)
+
+
+def test_a_run_with_other_data_is_refused(tmp_path, unbroken):
+    other = small.images(tmp_path / "shards", count=24)
+    with pytest.raises(UsageError, match="begun with other data"):
+        small.train(other, unbroken[1])
+
+
+def test_settings_that_divide_or_tell_may_change_and_those_that_decide_may_not():
+    was = small.preset()
+
+    def changed(**settings) -> list[str]:
+        return [key for _, key, _, _ in run_folder.differences(was, small.preset(training=settings))]
+
+    assert changed(micro_batch=1, zero_stage=2, keep=1, log_every=3, save_every=9, steps=99) == []
+    assert changed(clip=1.0) == ["clip"] and changed(seed=1) == ["seed"] and changed(ema=[0.9]) == ["ema"]
+    assert changed(schedule="cosine") == ["schedule"]
+
+
+def test_one_bad_set_is_skipped_and_counted(tmp_path):
+    data = small.clouds(tmp_path / "shards", bad=slice(0, 1))
+    trainer = small.train(data, tmp_path / "run", kind=tiny.POINTS, steps=8)
+    assert trainer.counters.skipped == 2 and trainer.counters.step == 8  # 16 examples, 4 a step: twice in 8 steps
+    assert trainer.engine.updates == 6
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in small.state(trainer).values())
+    assert sum(loss is None for loss in small.losses(tmp_path / "run")) == 2
+
+
+def test_a_run_without_finite_steps_stops_with_the_exit_code_for_it(tmp_path):
+    data = small.clouds(tmp_path / "shards", bad=slice(None))
+    with pytest.raises(Diverged, match="3 steps in a row had no finite gradient, the last is step 3") as caught:
+        small.train(data, tmp_path / "run", kind=tiny.POINTS, max_skipped=2)
+    assert caught.value.code == 7
+
+
+def test_absent_shards_are_told_with_place_and_command(tmp_path):
+    with pytest.raises(
+        MissingError, match=r"looked for the shards of the preset `tiny` in .*none.*does not exist"
+    ) as caught:
+        small.train(tmp_path / "none", tmp_path / "run")
+    assert caught.value.hint == "make them with `inrflow prepare none`, or name another place with `--data`"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"kind": tiny.POINTS}, "hold image, and the preset `tiny` learns points"),
+        ({"kind": {**tiny.IMAGE, "condition": {"classes": 5}}}, "learns 5 classes, and the shards in .* have 3"),
+        (
+            {"kind": {**tiny.IMAGE, "domain": {"name": "image", "resolution": 12, "channels": 1}}},
+            "36 pairs of 1 numbers",
+        ),
+        (
+            {"kind": {**tiny.IMAGE, "data": {"held_out": "tset"}}, "held_out_every": 1},
+            "no split `tset` for the held-out",
+        ),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_the_first_step(data, tmp_path, changes, says):
+    with pytest.raises(UsageError, match=says):
+        small.train(data, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_shards_without_classes_are_refused_by_a_preset_with_classes(tmp_path):
+    data = small.images(tmp_path / "shards", classes=())
+    with pytest.raises(UsageError, match="learns 3 classes, and the shards in .* have none"):
+        small.train(data, tmp_path / "run")
+
+
+def test_a_flipped_byte_in_a_shard_is_found_before_the_first_step(tmp_path):
+    data = small.images(tmp_path / "shards")
+    content = bytearray((data / "train-00000.h5").read_bytes())
+    content[-5] ^= 1
+    (data / "train-00000.h5").write_bytes(content)
+    with pytest.raises(IntegrityError, match="train-00000.h5` is damaged"):
+        small.train(data, tmp_path / "run")
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists and holds no run"):
+        small.train(data, tmp_path / "run")
+
+
+def test_a_method_that_needs_its_weights_whole_refuses_stage_3(tmp_path):
+    preset = small.preset(training={"zero_stage": 3})
+    model = models.build(preset)
+    model.method.CAN_SHARD_WEIGHTS = False
+    from inrflow_core.training import world
+
+    with pytest.raises(UsageError, match="needs them whole") as caught:
+        engine.Engine(model.method, preset.training.config, world.find({}, "cpu"), precision="fp32", num_micro=1)
+    assert caught.value.hint == "take stage 2: `--set training.zero_stage=2`"
