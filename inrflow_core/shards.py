@@ -11,8 +11,10 @@ external storage, virtual data sets, references, filters beyond gzip, shuffle, l
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,13 +27,14 @@ import h5py
 import numpy as np
 
 from inrflow_core import manifest
+from inrflow_core.columns import FORMAT, SCHEMA, Frame
+from inrflow_core.columns import Columns as Columns  # part of this file's face, as the next
+from inrflow_core.columns import Header as Header
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.manifest import Manifest, Progress, ShardEntry
-from inrflow_core.manifest import digest as digest  # part of this file's face
+from inrflow_core.manifest import digest as digest
 from inrflow_core.outputs import written
 
-FORMAT = "inrflow-shard"
-SCHEMA = 1
 VALUE_TYPES = ("uint8", "float16", "float32")
 SAMPLES = "samples"
 """The one split of a shard that generation wrote."""
@@ -40,30 +43,6 @@ KNOWN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILT
 PLAIN_TYPES = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises on a file that is not what it claims."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a shard says of itself in its attributes."""
-
-    domain: str
-    dataset: str
-    split: str
-    normalisation: Mapping[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What lies beside the values: one row per set, but for `offsets` (one more) and `coordinates` (shared)."""
-
-    labels: np.ndarray
-    names: Sequence[str] | None = None
-    seeds: np.ndarray | None = None
-    offsets: np.ndarray | None = None
-    coordinates: np.ndarray | None = None
-    condition: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def write(
@@ -77,46 +56,36 @@ def write(
         OutOfMemory: the disk is full.
     """
     with written(path) as beside:
-        with h5py.File(beside, "w", libver=("v110", "v110"), track_order=False) as file:
-            for name, value in _attributes(header).items():
-                file.attrs[name] = value
-            values = file.create_dataset("values", shape, dtype, fillvalue=None, track_times=False)
-            row = 0
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if size > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        frame = Frame()
+        offset, rows = _fill(frame, header, columns, shape, dtype), 0
+        with beside.open("wb") as file:
+            frame.copy(file)
+            file.seek(offset)
             for block in blocks:
-                assert block.dtype == values.dtype
-                values[row : row + len(block)] = block
-                row += len(block)
-            assert row == shape[0]
-            for name, array in _arrays(columns).items():
-                file.create_dataset(name, data=array, track_times=False)
-        checksum, size = digest(beside), beside.stat().st_size
-    return ShardEntry(path.name, len(columns.labels), size, checksum)
+                assert block.dtype == dtype and block.shape[1:] == shape[1:]
+                file.write(np.ascontiguousarray(block).data)
+                rows += len(block)
+        assert rows == shape[0]
+        return ShardEntry(path.name, len(columns.labels), beside.stat().st_size, digest(beside))
 
 
-def _attributes(header: Header) -> dict[str, Any]:
-    told = {
-        "format": FORMAT,
-        "domain": header.domain,
-        "dataset": header.dataset,
-        "split": header.split,
-        "normalisation": json.dumps(dict(header.normalisation), sort_keys=True),
-        "classes": json.dumps(list(header.classes)),
-        "settings": json.dumps(dict(header.settings), sort_keys=True),
-    }
-    return {"schema": np.int64(SCHEMA)} | {name: np.bytes_(text.encode()) for name, text in told.items()}
-
-
-def _arrays(columns: Columns) -> dict[str, np.ndarray]:
-    """The columns as arrays of fixed types, by their place in the file."""
-    arrays = {"labels": np.asarray(columns.labels, dtype="<i8")}
-    if columns.names is not None:
-        spelt = [name.encode(errors="backslashreplace") for name in columns.names]
-        arrays["names"] = np.array(spelt, dtype=f"S{max(map(len, spelt), default=0) or 1}")
-    for name, dtype in (("seeds", "<i8"), ("offsets", "<i8"), ("coordinates", "<f4")):
-        array = getattr(columns, name)
-        if array is not None:
-            arrays[name] = np.asarray(array, dtype=dtype)
-    return arrays | {f"condition/{name}": np.asarray(array) for name, array in sorted(columns.condition.items())}
+def _fill(frame: Frame, header: Header, columns: Columns, shape: tuple[int, ...], dtype: str) -> int:
+    """Write a shard's parts but the values into a frame; returns where the values belong."""
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    settings.set_obj_track_times(False)
+    with h5py.File(frame, "w", libver=("v110", "v110")) as file:
+        for name, value in header.attributes().items():
+            file.attrs[name] = value
+        kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape)
+        values = h5py.h5d.create(file.id, b"values", kind, space, settings)
+        for name, array in columns.arrays().items():
+            file.create_dataset(name, data=array, track_times=False)
+        return values.get_offset() or 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ LEVELS = (
     {"errors", "registry", "presets"},
     {
         *{"fields", "sets", "paths", "noise", "guidance", "solve"},
-        *{"shards", "sample_shards", "manifest", "journal", "examples", "workers"},
+        *{"shards", "sample_shards", "columns", "manifest", "journal", "examples", "workers"},
         *{"outputs", "tensor_files", "models", "pictures", "surfaces", "open3d_loader"},
     },
     {"domains", "conditioners", "networks", "samplers"},

@@ -1,0 +1,119 @@
+"""What a shard holds beside its values: the header in its attributes, a row for each set, and how it gets there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+FORMAT = "inrflow-shard"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a shard says of itself in its attributes."""
+
+    domain: str
+    dataset: str
+    split: str
+    normalisation: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def attributes(self) -> dict[str, Any]:
+        """It as attributes of an HDF5 file: texts of fixed length, which leave no room for chance in the bytes."""
+        told = {
+            "format": FORMAT,
+            "domain": self.domain,
+            "dataset": self.dataset,
+            "split": self.split,
+            "normalisation": json.dumps(dict(self.normalisation), sort_keys=True),
+            "classes": json.dumps(list(self.classes)),
+            "settings": json.dumps(dict(self.settings), sort_keys=True),
+        }
+        return {"schema": np.int64(SCHEMA)} | {name: np.bytes_(text.encode()) for name, text in told.items()}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What lies beside the values: one row per set, but for `offsets` (one more) and `coordinates` (shared)."""
+
+    labels: np.ndarray
+    names: Sequence[str] | None = None
+    seeds: np.ndarray | None = None
+    offsets: np.ndarray | None = None
+    coordinates: np.ndarray | None = None
+    condition: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The columns as arrays of fixed types, by their place in the file."""
+        arrays = {"labels": np.asarray(self.labels, dtype="<i8")}
+        if self.names is not None:
+            spelt = [name.encode(errors="backslashreplace") for name in self.names]
+            arrays["names"] = np.array(spelt, dtype=f"S{max(map(len, spelt), default=0) or 1}")
+        for name, dtype in (("seeds", "<i8"), ("offsets", "<i8"), ("coordinates", "<f4")):
+            array = getattr(self, name)
+            if array is not None:
+                arrays[name] = np.asarray(array, dtype=dtype)
+        return arrays | {f"condition/{name}": np.asarray(array) for name, array in sorted(self.condition.items())}
+
+
+class Frame:
+    """What HDF5 writes of a new file, kept in memory: everything but the values, whose room it leaves open.
+
+    HDF5 itself never writes to the disk: where that is full it prints pages, raises what cannot be told from a bug,
+    and may crash the process (2.0 did). The methods are those of a file, as h5py calls them.
+    """
+
+    def __init__(self) -> None:
+        self.at = self.size = 0
+        self.pieces: list[tuple[int, bytes]] = []
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence]
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def write(self, content: Any) -> int:
+        self.pieces.append((self.at, bytes(content)))
+        self.at += len(self.pieces[-1][1])
+        self.size = max(self.size, self.at)
+        return len(self.pieces[-1][1])
+
+    def readinto(self, out: Any) -> int:
+        part = io.BytesIO(bytes(len(out)))
+        for start, content in self.pieces:
+            low, high = max(start, self.at), min(start + len(content), self.at + len(out))
+            if low < high:
+                part.seek(low - self.at)
+                part.write(content[low - start : high - start])
+        out[:] = part.getvalue()
+        self.at += len(out)
+        return len(out)
+
+    def read(self, count: int) -> bytes:
+        out = bytearray(count)
+        self.readinto(memoryview(out))
+        return bytes(out)
+
+    def truncate(self, size: int) -> int:
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        pass
+
+    def copy(self, file: Any) -> None:
+        """Put it all into a real file, of the full size."""
+        for start, content in self.pieces:
+            file.seek(start)
+            file.write(content)
+        file.truncate(self.size)
