@@ -135,7 +135,8 @@ def arranged(
         x, y = margin + gap + column * step_x, gap + row * step_y
         page.paste(tile.convert(mode), (x, y + head))
         if index < len(captions):
-            pen.text((x + width / 2, y + head / 2), captions[index], fill=INK, font=font, anchor="mm")
+            text = _fitting(captions[index], font, width)
+            pen.text((x + width / 2, y + head / 2), text, fill=INK, font=font, anchor="mm")
     for row, name in enumerate(names):
         pen.text((margin - 6, gap + row * step_y + height / 2), name, fill=INK, font=font, anchor="rm")
     return page
@@ -145,6 +146,15 @@ def near_square(count: int) -> int:
     """Columns for `count` tiles: rows that come out even where some number up to twice the root divides it."""
     root = math.ceil(math.sqrt(count))
     return next((columns for columns in range(root, 2 * root + 1) if count % columns == 0), root)
+
+
+def _fitting(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, cut with three dots where it is wider than its tile."""
+    if font.getlength(text) <= width:
+        return text
+    return next(
+        (f"{text[:end]}..." for end in range(len(text) - 1, 0, -1) if font.getlength(text[:end] + "...") <= width), ""
+    )
 
 
 def _magnified(image: Image.Image, scale: int) -> Image.Image:

@@ -34,6 +34,29 @@ class Mesh:
     colours: UInt8[np.ndarray, "V 3"] | None = None
 
 
+def sample(mesh: Mesh, count: int, *, seed: int) -> Float64[np.ndarray, "N 3"]:
+    """`count` points uniform on a mesh's surface, in random order: any part of them is as uniform as all.
+
+    The same mesh and seed give the same points; the surface must have some area.
+    """
+    open3d = load_open3d()
+    vector = open3d.utility
+    body = open3d.geometry.TriangleMesh(vector.Vector3dVector(mesh.vertices), vector.Vector3iVector(mesh.faces))
+    vector.random.seed(seed % (1 << 31))
+    points = np.asarray(body.sample_points_uniformly(count).points)
+    return points[np.random.default_rng(seed).permutation(count)]  # Open3D gives them triangle by triangle
+
+
+def closest(mesh: Mesh, points: Float64[np.ndarray, "N 3"]) -> tuple[Int[np.ndarray, " N"], Float64[np.ndarray, "N 3"]]:
+    """The triangle nearest to each point, and the weights of its three corners at the nearest place."""
+    open3d = load_open3d()
+    scene = open3d.t.geometry.RaycastingScene()
+    scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
+    found = scene.compute_closest_points(points.astype(np.float32))
+    second, third = found["primitive_uvs"].numpy().astype(np.float64).T
+    return found["primitive_ids"].numpy().astype(np.int64), np.stack([1 - second - third, second, third], axis=1)
+
+
 def normals(points: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N 3"]:
     """Unit normals of the surface that a cloud lies on, turned outwards.
 

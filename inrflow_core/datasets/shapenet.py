@@ -1,0 +1,247 @@
+"""ShapeNet as clouds of 15,000 points, in the layout of PointFlow (Yang et al. 2019) or as one HDF5 file.
+
+PointFlow: `ShapeNetCore.v2.PC15k/<synset>/{train,val,test}/<id>.npy`, each (15000, 3) float32. One file, of
+diffusion-point-cloud (Luo and Hu 2021): `[synset][split]`, clouds (n, points, 3). The papers measure generation
+against the split `val`, and so do we.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import h5py
+import numpy as np
+
+from inrflow_core import shards
+from inrflow_core.datasets import _clouds
+from inrflow_core.datasets._synsets import NAMES, synset_of
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint, walk
+
+DOMAIN = "points"
+DESCRIPTION = (
+    "ShapeNetCore.v2.PC15k/<synset>/{train,val,test}/*.npy (PointFlow), or shapenet.hdf5 (diffusion-point-cloud) -> "
+    "clouds of all their points, one class per category, train, val and test"
+)
+SPLITS = ("train", "val", "test")
+SYNSET = re.compile(r"\d{8}")
+HDF5 = (".hdf5", ".h5")
+PAGE = "https://github.com/stevenygd/PointFlow (section Dataset)"
+BLOCK = 64
+"""Clouds of an HDF5 file that are read at once."""
+
+Frame = tuple[tuple[float, float, float], float]
+"""An offset and a scale that all clouds share."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which categories, and what the clouds are measured in."""
+
+    categories: tuple[str, ...] = ()
+    """English names or synset ids, as in ["chair", "02691156"]; empty takes all that are there."""
+    normalisation: Literal["shape", "global"] = "shape"
+    """`shape`: each cloud's box to [-1, 1] (INRFlow). `global`: the mean and deviation of the train split (PointFlow,
+    LION), for which every cloud of that split is read twice."""
+
+    def __post_init__(self) -> None:
+        for name in self.categories:
+            synset_of(name)
+
+
+class Where(NamedTuple):
+    """Where one cloud lies: a .npy file, or a row of an array inside an HDF5 file."""
+
+    file: str
+    array: str = ""
+    row: int = 0
+    frame: Frame | None = None
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """Every cloud of the categories asked for, sorted by synset and name.
+
+    Raises:
+        MissingError: neither layout is there, or not with these categories.
+        UsageError: two trees of PointFlow's layout are there.
+    """
+    files = walk(source) if source.is_dir() else [(source.name, source.stat().st_size)]
+    folder = source if source.is_dir() else source.parent
+    found = list(_tree(folder, files)) or list(_single_file(folder, files))
+    if not found:
+        raise MissingError(
+            f"looked below `{source}` for `ShapeNetCore.v2.PC15k/<synset>/train/*.npy` or a `shapenet.hdf5` and found "
+            f"neither among {len(files):,} files",
+            hint=f"download it from {PAGE}, unpack it, and name its folder with `--source`",
+        )
+    wanted = _wanted(source, config, sorted({synset for synset, _, _, _ in found}))
+    labels = {synset: label for label, synset in enumerate(wanted)}
+    splits = {
+        split: [
+            Item(name, labels[synset], where) for synset, of, name, where in found if of == split and synset in labels
+        ]
+        for split in SPLITS
+    }
+    splits = {split: items for split, items in splits.items() if items}
+    normalisation: dict[str, Any] = _clouds.BOX
+    if config.normalisation == "global":
+        frame = _frame(splits.get("train", []))
+        splits = {s: [i._replace(where=i.where._replace(frame=frame)) for i in items] for s, items in splits.items()}
+        offset, scale = frame
+        normalisation = {"kind": "global", "offset": offset, "scale": scale, "undo": "points * scale + offset"}
+    return Plan(
+        splits,
+        shape=_shape([item for items in splits.values() for item in items]),
+        dtype="float32",
+        fingerprint=fingerprint(files),
+        classes=tuple(NAMES.get(synset, synset) for synset in wanted),
+        normalisation=normalisation,
+    )
+
+
+def read(item: Item, config: Config) -> Example:
+    """One cloud with all its points, in the normalisation asked for.
+
+    Raises:
+        BadItem: no array of points, an array of objects, or numbers that are not finite.
+    """
+    points = _points(item.where)
+    if item.where.frame is None:
+        return _clouds.boxed(item, points)
+    _clouds.check_finite(points)
+    offset, scale = item.where.frame
+    return Example(((points - np.array(offset)) / scale).astype(np.float32), item.label, item.name)
+
+
+def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, Where]]:
+    """Synset, split, name and place of every .npy in PointFlow's layout; `folder` may be any part of the tree."""
+    above = folder.resolve().parts[-2:]
+    roots = set()
+    for name, _ in files:
+        parts = (*above, *name.split("/"))
+        if parts[-1].endswith(".npy") and parts[-2] in SPLITS and SYNSET.fullmatch(parts[-3]):
+            synset, split, file = parts[-3:]
+            roots.add(parts[:-3])
+            if len(roots) > 1:
+                places = " and ".join(f"`{'/'.join(root[len(above) :]) or '.'}`" for root in sorted(roots))
+                raise UsageError(
+                    f"`{folder}` holds two trees of ShapeNet, in {places}", hint="name one of them with `--source`"
+                )
+            yield synset, split, f"{synset}/{file.removesuffix('.npy')}", Where(str(folder / name))
+
+
+def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, Where]]:
+    """The same of the first HDF5 file whose groups are synsets."""
+    for name, _ in files:
+        if not name.endswith(HDF5):
+            continue
+        with shards.opened(folder / name, hint="download it again") as file:
+            synsets = [synset for synset in sorted(file) if SYNSET.fullmatch(synset)]
+            for synset in synsets:
+                for split in SPLITS:
+                    array = file.get(f"{synset}/{split}")
+                    for row in range(array.shape[0] if isinstance(array, h5py.Dataset) and array.ndim == 3 else 0):
+                        where = Where(str(folder / name), f"{synset}/{split}", row)
+                        yield synset, split, f"{synset}/{row:05d}", where
+        if synsets:
+            return
+
+
+def _wanted(source: Path, config: Config, there: list[str]) -> list[str]:
+    """Synsets asked for, sorted; all that are there where none is named."""
+    wanted = sorted({synset_of(name) for name in config.categories}) or there
+    for synset in wanted:
+        if synset not in there:
+            names = ", ".join(f"`{NAMES.get(found, found)}`" for found in there)
+            raise MissingError(
+                f"`{source}` has no clouds of `{NAMES.get(synset, synset)}` ({synset}); it has {names}",
+                hint="ask another category, or leave `categories` out",
+            )
+    return wanted
+
+
+def _shape(items: Sequence[Item]) -> tuple[int, int]:
+    """Points and numbers of the first cloud that can be read; all others must have as many."""
+    for item in items:
+        try:
+            points = _points(item.where)
+        except BadItem:
+            continue
+        return points.shape[0], 3
+    return 15_000, 3
+
+
+def _points(where: Where) -> np.ndarray:
+    points = _row(where) if where.array else _file(Path(where.file))
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f" or not len(points):
+        raise BadItem(f"it is {points.dtype} of shape {points.shape}, no points (N, 3) of floating numbers")
+    return points.astype(np.float32)
+
+
+def _file(path: Path) -> np.ndarray:
+    try:
+        # Mapped, so that a header that promises terabytes is met by the file's size and not by memory.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise BadItem("it is an archive of arrays, not one array")
+        return np.array(array)
+    except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        raise BadItem(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "object" in text.lower() or "pickle" in text.lower():
+        return "it is an array of objects (a pickle could run code), or no .npy file"
+    return "it is no whole .npy file"
+
+
+def _row(where: Where) -> np.ndarray:
+    block = _rows(where.file, where.array, where.row // BLOCK * BLOCK)
+    return block[where.row % BLOCK]
+
+
+@lru_cache(maxsize=2)
+def _rows(file: str, array: str, first: int) -> np.ndarray:
+    """Some clouds of an array; a worker asks for neighbours one after the other."""
+    try:
+        with shards.opened(Path(file)) as opened:
+            data = opened[array]
+            assert isinstance(data, h5py.Dataset)
+            return data[first : first + BLOCK]
+    except IntegrityError as error:
+        raise BadItem("its part of the HDF5 file is damaged") from error
+
+
+def _frame(items: Sequence[Item]) -> Frame:
+    """The mean of all points, and the one deviation of all their numbers, as PointFlow's `datasets.py` has them.
+
+    Raises:
+        MissingError: the train split is empty.
+    """
+    with ThreadPoolExecutor(4) as pool:
+        parts = [part for part in pool.map(_moments, items) if part is not None]
+    count = sum(part[0] for part in parts)
+    if not count:
+        raise MissingError("there is no readable cloud in the split `train`", hint="use the normalisation `shape`")
+    mean = sum(part[1] for part in parts) / count
+    square = sum(part[2] for part in parts) / (3 * count)
+    deviation = np.sqrt(square - np.mean(mean) ** 2)
+    x, y, z, scale = (float(f"{number:.9g}") for number in [*np.asarray(mean), deviation])
+    return (x, y, z), scale
+
+
+def _moments(item: Item) -> tuple[int, np.ndarray, float] | None:
+    """Points, sum and sum of squares of a cloud; None where it cannot be used."""
+    try:
+        points = _points(item.where).astype(np.float64)
+        _clouds.check_finite(points)
+    except BadItem:
+        return None
+    return len(points), points.sum(0), float(np.square(points).sum())
