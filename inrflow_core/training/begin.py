@@ -61,6 +61,8 @@ class Ready:
     precision: str
     places: list[range]
     plan: Plan
+    initial: Path | None
+    """Weights to begin with, where the job names some and the run has no step of its own yet."""
 
     @property
     def last(self) -> int:
@@ -91,7 +93,9 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
     precision = world.choose_precision(settings.precision, place.device, begun.precision if begun else None)
     places = shares(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
     predicted = plan.predict(preset, place, precision=precision, micro=len(places[0]))
-    ready = Ready(job, place, loader, held_out, begun, precision, places, predicted)
+    is_fresh = begun is None or begun.step is None
+    initial = runs.weights_file(job.init_from) if job.init_from is not None and is_fresh else None
+    ready = Ready(job, place, loader, held_out, begun, precision, places, predicted, initial)
     if begun is not None:
         run_folder.check_same_data(job.out, begun, ready.data)
     return ready
@@ -252,8 +256,8 @@ def _build(ready: Ready) -> models.Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.preset.training.config.seed)
         model = models.build(job.preset)
-    if job.init_from is not None and (ready.begun is None or ready.begun.step is None):
-        models.fill(model.method, runs.weights_file(job.init_from))
+    if ready.initial is not None:
+        models.fill(model.method, ready.initial)
     return replace(model, info={"classes": ready.loader.classes})
 
 
@@ -262,8 +266,8 @@ def _record(ready: Ready) -> None:
     if job.overwrite:
         run_folder.clear(job.out)
     init_from = ready.begun.init_from if ready.begun else None
-    if init_from is None and job.init_from is not None:
-        init_from = manifest.digest(runs.weights_file(job.init_from))
+    if ready.initial is not None:
+        init_from = manifest.digest(ready.initial)
     facts: dict[str, Any] = run_folder.environment(
         ready.world, precision=ready.precision, data=ready.data, init_from=init_from
     )

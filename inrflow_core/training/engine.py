@@ -298,7 +298,7 @@ def _quiet_deepspeed() -> Any:
     logger.setLevel(logging.ERROR)
     for handler in logger.handlers:
         if type(handler) is logging.StreamHandler:  # its own, on stdout
-            handler.setStream(sys.stderr)
+            handler.stream = sys.stderr
     return deepspeed
 
 

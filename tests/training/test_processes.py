@@ -1,0 +1,116 @@
+"""Training in processes of its own: killed, interrupted, and two at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from inrflow_core import presets
+from inrflow_core.training import checkpoint
+from tests.training import small
+
+CHECKOUT = Path(__file__).parents[2]
+TWO = """
+import os, sys
+from pathlib import Path
+from inrflow_core.training import begin, engine, world
+from tests.training import small
+
+data, out = Path(sys.argv[1]), Path(sys.argv[2])
+for stage in map(int, sys.argv[3].split(",")):
+    job = small.job(data, out / f"stage{stage}", zero_stage=stage, until=4)
+    ready = begin.check(job, dict(os.environ))
+    trainer = begin.begin(ready)
+    trainer.run(ready.last)
+engine.leave(ready.world, 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return small.images(tmp_path_factory.mktemp("processes") / "shards")
+
+
+def start(data: Path, out: Path, **training) -> subprocess.Popen:
+    """`inrflow train` in a process of its own."""
+    file = out.with_suffix(".toml")
+    file.write_text(presets.to_toml(small.preset(training=training).table()))
+    arguments = ["--preset", file, "--data", data, "--out", out, "--device", "cpu", "--threads", "1", "--json"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "inrflow_cli.app", "train", *map(str, arguments)],
+        cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def wait_for(out: Path, step: int, process: subprocess.Popen) -> None:
+    """Until a checkpoint of that step or a later one is complete."""
+    deadline = time.monotonic() + 120
+    while not any(done >= step for done in checkpoint.steps(out)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_that_was_killed_goes_on_and_equals_an_unbroken_one_to_the_bit(data, tmp_path):
+    steps = 24
+    process = start(data, tmp_path / "run", steps=steps, save_every=2)
+    wait_for(tmp_path / "run", 4, process)
+    process.kill()
+    process.communicate()
+    begun = checkpoint.steps(tmp_path / "run")[-1]
+    assert 4 <= begun < steps
+    resumed = small.train(data, tmp_path / "run", steps=steps, save_every=2)
+    whole = small.train(data, tmp_path / "whole", steps=steps, save_every=100)
+    small.assert_equal(small.state(resumed), small.state(whole))
+    assert resumed.counters == whole.counters
+    assert small.losses(tmp_path / "run") == small.losses(tmp_path / "whole")
+
+
+def test_sigterm_finishes_the_step_saves_and_leaves_with_130(data, tmp_path):
+    process = start(data, tmp_path / "run", steps=100_000, save_every=100_000, log_every=1)
+    log = tmp_path / "run/log.jsonl"
+    while not (log.is_file() and log.read_text().count("\n") > 3):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    (step,) = checkpoint.steps(tmp_path / "run")
+    assert len(small.losses(tmp_path / "run")) == step
+    assert json.loads(out) == {
+        "error": f"interrupted after step {step}, which is saved in `{tmp_path}/run`",
+        "hint": "the same command goes on from there",
+        "code": 130,
+    }
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("stages", [[0, 1, 2], pytest.param([3], marks=pytest.mark.slow)], ids=["0-2", "3"])
+def test_two_processes_have_the_losses_of_one_and_either_goes_on_with_the_others_run(data, tmp_path, stages):
+    def two(place: Path) -> None:
+        script = tmp_path / "two.py"
+        script.write_text(TWO)
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        arguments = [str(script), str(data), str(place), ",".join(map(str, stages))]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+        done = subprocess.run([*launch, *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    alone = small.train(data, tmp_path / "alone")
+    wanted = small.losses(tmp_path / "alone")
+    for stage in stages:  # one process up to step 2, two up to step 4, one to the end
+        small.train(data, tmp_path / f"shared/stage{stage}", zero_stage=stage, until=2)
+    two(tmp_path / "shared")
+    for stage in stages:
+        out = tmp_path / f"shared/stage{stage}"
+        found = small.train(data, out, zero_stage=stage)
+        assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
+        small.assert_equal(small.state(found), small.state(alone), tolerance=1e-4)
