@@ -352,6 +352,6 @@ def _check_disk(job: Job, plan: Plan) -> None:
     free = shutil.disk_usage(place).free
     if wanted > free:
         raise OutOfMemory(
-            f"the shards need {wanted / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free at `{job.out}`",
+            f"the shards need {wanted / 1e6:,.1f} MB more, and {free / 1e6:,.1f} MB are free at `{job.out}`",
             hint="free some disk, name another place with `--out`, or prepare fewer items with `--limit`",
         )

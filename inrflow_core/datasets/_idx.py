@@ -72,12 +72,13 @@ def _read(path: Path, magic: int) -> np.ndarray:
     axes = magic & 0xFF
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.read(4 * (1 + axes))
-            if len(header) < 4 * (1 + axes):
+            found = file.read(4)
+            if len(found) == 4 and found != magic.to_bytes(4, "big"):
+                raise _lies(path, f"it begins with {int.from_bytes(found, 'big'):#x}, not {magic:#x}")
+            header = file.read(4 * axes)
+            if len(header) < 4 * axes:
                 raise _lies(path, "it ends inside its header")
-            found, *shape = struct.unpack(f">{1 + axes}I", header)
-            if found != magic:
-                raise _lies(path, f"it begins with {found:#x}, not {magic:#x}")
+            shape = struct.unpack(f">{axes}I", header)
             if shape[0] > MOST or any(side != SIDE for side in shape[1:]):
                 raise _lies(path, f"it says {' x '.join(map(str, shape))}")
             count = int(np.prod(shape, dtype=np.int64))

@@ -35,7 +35,7 @@ ARRAY_PARTS = {
     ("numpy", "dtype"): np.dtype,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): np._core.multiarray._reconstruct for core in ("core", "_core")},  # type: ignore[attr-defined]
 }
-"""All that an array of numbers needs; `_codecs.encode` is added for arrays that Python 3 pickled for Python 2."""
+"""All that an array of numbers needs; what newer pickles call beside it, `_Arrays` has forms of its own for."""
 
 Batch = tuple[np.ndarray, np.ndarray]
 """Images (n 32 32 3) and labels (n)."""
@@ -147,8 +147,9 @@ class _Arrays(pickle.Unpickler):
     """Makes numbers, texts, lists, dictionaries and arrays of numbers, and nothing else."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Callable[..., Any]:
-        if (module_name, global_name) == ("_codecs", "encode"):
-            return _encode
+        own = {("_codecs", "encode"): _encode, ("numpy._core.numeric", "_frombuffer"): _array_of_bytes}
+        if (module_name, global_name) in own:
+            return own[module_name, global_name]
         if (module_name, global_name) not in ARRAY_PARTS:
             raise pickle.UnpicklingError(f"it asks for `{module_name}.{global_name}`, which is refused")
         return ARRAY_PARTS[module_name, global_name]
@@ -158,6 +159,11 @@ def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}, which is refused")
     return text.encode("latin1")
+
+
+def _array_of_bytes(content: Any, dtype: Any, shape: tuple[int, ...], order: str, *_: Any) -> np.ndarray:
+    """What the newest pickles make arrays with."""
+    return np.frombuffer(content, np.dtype(dtype)).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _checked(name: str, pixels: np.ndarray, labels: np.ndarray) -> Batch:

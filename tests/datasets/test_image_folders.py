@@ -1,0 +1,239 @@
+"""FFHQ, AFHQ, CelebA-HQ, LSUN Church and any folder: which images are found, in which split, with which label."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrflow_core import registry
+from inrflow_core.datasets import afhq, celeba_hq, ffhq, images, lsun_church
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.examples import Plan
+from tests.datasets import raw
+
+Told = dict[str, list[tuple[str, int]]]
+
+
+def told(plan: Plan) -> Told:
+    return {split: [(item.name, item.label) for item in items] for split, items in plan.splits.items()}
+
+
+def names(plan: Plan) -> dict[str, list[str]]:
+    return {split: [item.name for item in items] for split, items in plan.splits.items()}
+
+
+FACES = ("00000/00000.png", "00000/00001.png", "59000/59999.png", "60000/60000.png", "69000/69999.png")
+
+
+def test_the_last_ten_thousand_faces_are_held_out(tmp_path: Path):
+    raw.folder(tmp_path, [f"ffhq/images1024x1024/{name}" for name in FACES])
+    raw.folder(tmp_path, [f"ffhq/thumbnails128x128/{name}" for name in FACES])
+    (tmp_path / "ffhq/ffhq-dataset-v2.json").write_text("{}")
+    plan = ffhq.scan(tmp_path, ffhq.Config(resolution=8))
+    assert names(plan) == {"train": list(FACES[:3]), "val": list(FACES[3:])}
+    everything = ffhq.scan(tmp_path, ffhq.Config(resolution=8, all_train=True))
+    assert names(everything) == {"train": list(FACES)}
+
+
+def test_thumbnails_alone_and_flat_copies_and_zips_are_read_too(tmp_path: Path):
+    flat = [name.rpartition("/")[2] for name in FACES]
+    raw.folder(tmp_path / "a", [f"thumbnails128x128/{name}" for name in FACES])
+    raw.folder(tmp_path / "b", flat)
+    raw.zipped(tmp_path / "c/ffhq.zip", {f"0/img{name[:-4]:0>8}.png": raw.encoded(0) for name in flat})
+    for place in "abc":
+        plan = ffhq.scan(tmp_path / place, ffhq.Config(resolution=8))
+        assert [len(items) for items in plan.splits.values()] == [3, 2], place
+
+
+def test_faces_that_have_no_numbers_are_another_data_set(tmp_path: Path):
+    raw.folder(tmp_path, ["100080576_f52e8ee070_n.jpg"])
+    with pytest.raises(MissingError, match=r"looked for images named by number, as `00000\.png`; found 1 file"):
+        ffhq.scan(tmp_path, ffhq.Config())
+
+
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_animals_are_classes_and_test_or_val_is_held_out(tmp_path: Path, held_out: str):
+    files = [
+        f"afhq/{split}/{a}/flickr_{a}_000{n}.png"
+        for split in ("train", held_out)
+        for a in ("wild", "cat")
+        for n in (1, 2)
+    ]
+    plan = afhq.scan(raw.folder(tmp_path, files), afhq.Config(resolution=8))
+    assert plan.classes == ("cat", "dog", "wild")
+    assert {split: [label for _, label in items] for split, items in told(plan).items()} == {
+        "train": [0, 0, 2, 2],
+        "val": [0, 0, 2, 2],
+    }
+    some = afhq.scan(tmp_path, afhq.Config(resolution=8, animals=("wild",)))
+    assert some.classes == ("wild",) and {label for items in told(some).values() for _, label in items} == {0}
+
+
+def test_animals_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="`animals` is"):
+        afhq.Config(animals=("cow",))
+
+
+def test_star_gans_layout_of_celeba_has_splits_and_classes(tmp_path: Path):
+    files = ["train/female/1.jpg", "train/male/2.jpg", "val/female/3.jpg"]
+    raw.folder(tmp_path, [f"celeba_hq/{name}" for name in files])
+    plain = celeba_hq.scan(tmp_path, celeba_hq.Config(resolution=8))
+    assert (plain.classes, told(plain)) == ((), {"train": [(files[0], -1), (files[1], -1)], "val": [(files[2], -1)]})
+    classed = celeba_hq.scan(tmp_path, celeba_hq.Config(resolution=8, classes=True))
+    assert (classed.classes, [label for _, label in told(classed)["train"]]) == (("female", "male"), [0, 1])
+
+
+def test_every_tenth_face_is_held_out_where_nothing_says_which(tmp_path: Path):
+    raw.folder(tmp_path, [f"CelebAMask-HQ/CelebA-HQ-img/{n}.jpg" for n in range(20)])
+    raw.folder(tmp_path, [f"CelebAMask-HQ/CelebAMask-HQ-mask-anno/0/0000{n}_hair.png" for n in range(3)])
+    plan = celeba_hq.scan(tmp_path, celeba_hq.Config(resolution=8))
+    assert names(plan)["val"] == ["9.jpg", "19.jpg"]
+    assert names(plan)["train"] == [f"{n}.jpg" for n in range(20) if n % 10 != 9]
+
+
+def test_classes_that_no_folder_says_are_refused(tmp_path: Path):
+    raw.folder(tmp_path, ["1.jpg", "2.jpg"])
+    with pytest.raises(UsageError, match=r"`1\.jpg` lies in neither of the folders female, male"):
+        celeba_hq.scan(tmp_path, celeba_hq.Config(classes=True))
+
+
+def test_exported_churches_are_found_at_any_depth_and_other_categories_left_out(tmp_path: Path):
+    files = [
+        "church_outdoor_train/a/b/c/d/e/f/key1.webp",
+        "church_outdoor_train/0/key0.webp",
+        "church_outdoor_val/k.webp",
+    ]
+    raw.folder(tmp_path, files)
+    raw.folder(tmp_path, ["bedroom_train/x.webp"])
+    plan = lsun_church.scan(tmp_path, lsun_church.Config(resolution=8))
+    assert names(plan) == {"train": sorted(files[:2]), "val": files[2:]}
+
+
+def database(place: Path, content: dict[str, bytes]) -> None:
+    lmdb = pytest.importorskip("lmdb")
+    place.mkdir(parents=True)
+    with lmdb.open(str(place), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for key, value in content.items():
+            transaction.put(key.encode(), value)
+
+
+def test_a_database_gives_the_examples_of_its_exported_folders(tmp_path: Path):
+    stored = {
+        split: {f"{n:040x}": raw.encoded(n, "WEBP", size=(20, 30)) for n in range(k)}
+        for split, k in (("train", 5), ("val", 2))
+    }
+    for split, content in stored.items():
+        database(tmp_path / "db" / f"church_outdoor_{split}_lmdb", content)
+        for key, value in content.items():
+            path = tmp_path / "folders" / f"church_outdoor_{split}" / key[0] / f"{key}.webp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(value)
+    config = lsun_church.Config(resolution=8)
+    plans = [lsun_church.scan(tmp_path / place, config) for place in ("db", "folders")]
+    for split in ("train", "val"):
+        one, other = ([lsun_church.read(item, config).values for item in plan.splits[split]] for plan in plans)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_damaged_database_is_said(tmp_path: Path):
+    pytest.importorskip("lmdb")
+    (tmp_path / "church_outdoor_train_lmdb").mkdir()
+    (tmp_path / "church_outdoor_train_lmdb" / "data.mdb").write_bytes(b"junk" * 5000)
+    with pytest.raises(IntegrityError, match="is no whole database"):
+        lsun_church.scan(tmp_path, lsun_church.Config())
+
+
+def test_without_the_package_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "data.mdb").write_bytes(b"x")
+    monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
+    with pytest.raises(MissingError, match="the package `lmdb` is not installed") as caught:
+        lsun_church.scan(tmp_path, lsun_church.Config())
+    assert "inrflow[lmdb]" in (caught.value.hint or "")
+
+
+MINE = {
+    "flat": (["b.png", "a.jpg"], {"train": ["train/a.jpg", "train/b.png"]}),
+    "splits": (
+        ["train/x/1.png", "valid/x/2.png", "test/y/3.png"],
+        {"train": ["train/x/1.png"], "val": ["val/x/2.png"], "test": ["test/y/3.png"]},
+    ),
+    "train is a class": (["train/1.png", "bus/1.png"], {"train": ["train/bus/1.png", "train/train/1.png"]}),
+    "below": (["deep/down/train/1.png", "deep/down/val/2.png"], {"train": ["train/1.png"], "val": ["val/2.png"]}),
+    "train alone": (["train/1.png"], {"train": ["train/1.png"]}),
+    "hidden": ([".git/1.png", "._2.png", "__MACOSX/3.png", "4.png"], {"train": ["train/4.png"]}),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), MINE.values(), ids=MINE)
+def test_any_folder_is_a_data_set(tmp_path: Path, files: list[str], expected: dict[str, list[str]]):
+    assert names(images.scan(raw.folder(tmp_path, files), images.Config(resolution=8))) == expected
+
+
+def test_sub_folders_are_classes_when_asked(tmp_path: Path):
+    raw.folder(tmp_path, ["train/rose/1.png", "train/daisy/2.png", "val/rose/3.png", "val/tulip/deep/4.png"])
+    plan = images.scan(tmp_path, images.Config(resolution=8, classes=True))
+    assert plan.classes == ("daisy", "rose", "tulip")
+    assert told(plan) == {
+        "train": [("train/daisy/2.png", 0), ("train/rose/1.png", 1)],
+        "val": [("val/rose/3.png", 1), ("val/tulip/deep/4.png", 2)],
+    }
+    (tmp_path / "train" / "5.png").write_bytes(raw.encoded(5))
+    with pytest.raises(UsageError, match=r"`5\.png` lies in no sub-folder"):
+        images.scan(tmp_path, images.Config(classes=True))
+
+
+def test_a_folder_a_zip_and_a_tar_give_the_same_plan(tmp_path: Path):
+    files = {f"train/{c}/{n}.png": raw.encoded(n) for c in "ab" for n in range(3)}
+    raw.zipped(tmp_path / "x.zip", files)
+    raw.tarred(tmp_path / "y.tar", files)
+    for name, content in files.items():
+        (tmp_path / "z" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "z" / name).write_bytes(content)
+    config = images.Config(resolution=8, classes=True)
+    plans = [images.scan(tmp_path / place, config) for place in ("x.zip", "y.tar", "z")]
+    assert told(plans[0]) == told(plans[1]) == told(plans[2])
+    assert plans[0].fingerprint == plans[1].fingerprint == plans[2].fingerprint
+    pixels = [[images.read(item, config).values for item in plan.splits["train"]] for plan in plans]
+    np.testing.assert_array_equal(pixels[0], pixels[1])
+    np.testing.assert_array_equal(pixels[0], pixels[2])
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path):
+    raw.folder(tmp_path / "far", ["1.png"])
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "linked").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "far")
+    (tmp_path / "near" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    assert names(images.scan(tmp_path / "near", images.Config(resolution=8))) == {"train": ["train/1.png"]}
+
+
+def test_a_zip_that_is_none_is_damaged(tmp_path: Path):
+    (tmp_path / "a.zip").write_bytes(b"PK junk")
+    with pytest.raises(IntegrityError, match=r"a\.zip` is no whole zip"):
+        images.scan(tmp_path, images.Config())
+
+
+@pytest.mark.parametrize("name", ["imagenet", "ffhq", "lsun-church", "celeba-hq", "afhq", "images"])
+def test_an_empty_folder_and_a_strange_one_say_what_was_looked_for(tmp_path: Path, name: str):
+    part = registry.find("datasets", name)
+    for content in ((), ("readme.txt",)):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        for file in content:
+            (tmp_path / file).write_text("x")
+        with pytest.raises(MissingError, match=r"looked for .*; found (no files|1 file \(1 \.txt\) in readme\.txt)"):
+            part.scan(tmp_path, part.Config())
+
+
+@pytest.mark.parametrize("name", registry.names("datasets"))
+def test_every_data_set_says_what_it_reads_and_makes(name: str):
+    part = registry.find("datasets", name)
+    assert part.DOMAIN in registry.names("domains")
+    reads, arrow, makes = part.DESCRIPTION.partition(" -> ")
+    assert reads and arrow and makes
+    scan: Callable = part.scan
+    assert scan.__doc__ and part.read.__doc__ and part.Config()
