@@ -127,21 +127,22 @@ def _closing(report: Report) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     verb = "wrote" if report.made else "nothing to do:"
     there = "" if report.made in (0, report.shards) else f", {report.shards - report.made} of them there already"
-    console.say(
-        f"{verb} `{report.out}`: {counts} ({report.shards} shard{'s' if report.shards > 1 else ''}{there}, "
-        f"{console.size(report.bytes)})"
-    )
+    console.say(f"{verb} `{report.out}`: {counts} ({_shards(report)}{there}, {console.size(report.bytes)})")
     _skipped(report, f"`{report.out}/manifest.json` names them")
 
 
 def _predicted(report: Report, json: bool) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     console.say(
-        f"would write `{report.out}`: {counts} ({report.shards} shards, {console.size(report.bytes)}), in about "
+        f"would write `{report.out}`: {counts} ({_shards(report)}, {console.size(report.bytes)}), in about "
         f"{console.duration(report.seconds or 0)}"
     )
     _skipped(report, "of the few that were tried")
     console.result(report, as_json=json)
+
+
+def _shards(report: Report) -> str:
+    return f"{report.shards} shard{'s' if report.shards > 1 else ''}"
 
 
 def _skipped(report: Report, where: str) -> None:

@@ -1,0 +1,140 @@
+"""Images as sets: where pixels lie on every grid, flips keyed by the seed, pixels there and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow_core.domains.image import Config, Domain
+from inrflow_core.errors import UsageError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 5, 5, 3), dtype=np.uint8)
+SEEDS = torch.arange(64)
+
+
+def grid(size: tuple[int, int] | None, side: int = 5, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coordinates and places as pictures (rows, columns, axis)."""
+    queries = Domain(Config(side)).queries(size, **options)
+    rows, columns = size or (side, side)
+    assert queries.coordinates is not None
+    return queries.coordinates.unflatten(0, (rows, columns)), queries.places.unflatten(0, (rows, columns))
+
+
+def test_training_pixels_lie_at_their_centres_and_at_whole_places():
+    coordinates, places = grid(None)
+    axis = torch.tensor([-0.8, -0.4, 0.0, 0.4, 0.8])
+    torch.testing.assert_close(coordinates[:, 0, 0], axis, rtol=0, atol=1e-7)
+    torch.testing.assert_close(coordinates[0, :, 1], axis, rtol=0, atol=1e-7)
+    assert places[..., 0].tolist() == [[float(row)] * 5 for row in range(5)]
+    assert places[2, 4].tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("side", [1, 5, 8, 28, 112, 128, 256])
+@pytest.mark.parametrize("factor", [3, 5])
+def test_odd_multiples_hold_the_training_grid_to_the_bit(side: int, factor: int):
+    own = Domain(Config(side)).queries()
+    finer = Domain(Config(side)).queries((factor * side, factor * side))
+    assert own.coordinates is not None and finer.coordinates is not None
+    start = factor // 2
+    for coarse, fine in ((own.coordinates, finer.coordinates), (own.places, finer.places)):
+        every = fine.unflatten(0, (factor * side, factor * side))[start::factor, start::factor].flatten(0, 1)
+        assert torch.equal(every, coarse)
+
+
+def test_means_of_blocks_of_a_finer_grid_are_the_training_grid():
+    coarse, coarse_places = grid(None, side=6)
+    for fine, own in zip(grid((12, 12), side=6), (coarse, coarse_places), strict=True):
+        blocks = fine.unflatten(0, (6, 2)).unflatten(2, (6, 2)).mean((1, 3))
+        torch.testing.assert_close(blocks, own, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(7, 11), (11, 7), (8, 8), (97, 33), (1, 3)])
+def test_place_and_coordinate_say_the_same(size: tuple[int, int]):
+    coordinates, places = grid(size)
+    torch.testing.assert_close((coordinates.double() + 1) * 5 / 2 - 0.5, places, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (12, 8), (5, 15), (10, 11)])
+def test_another_aspect_is_a_wider_window_around_the_same_square(size: tuple[int, int]):
+    rows, columns = size
+    wide, _ = grid(size)
+    square, _ = grid((min(size), min(size)))
+    pitch = 2 / min(size)
+    torch.testing.assert_close(
+        wide[1:, :, 0] - wide[:-1, :, 0], torch.full((rows - 1, columns), pitch), rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(
+        wide[:, 1:, 1] - wide[:, :-1, 1], torch.full((rows, columns - 1), pitch), rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(wide.mean((0, 1)), torch.zeros(2), rtol=0, atol=1e-6)
+    longer = (max(size) - min(size)) / 2
+    if longer.is_integer():
+        cut = [slice(int(longer), int(longer) + min(size)) if side > min(size) else slice(None) for side in size]
+        torch.testing.assert_close(wide[cut[0], cut[1]], square, rtol=0, atol=1e-6)
+
+
+def test_a_window_is_a_part_of_the_finer_picture():
+    whole, whole_places = grid((20, 20))
+    part, part_places = grid((5, 10), window=(0.25, 0.5, 0.5, 1.0))
+    torch.testing.assert_close(part, whole[5:10, 10:], rtol=0, atol=1e-6)
+    torch.testing.assert_close(part_places, whole_places[5:10, 10:], rtol=0, atol=1e-9)
+
+
+def test_a_picture_without_pixels_is_refused():
+    with pytest.raises(UsageError, match="a picture of 0 x 5 has no pixels"):
+        Domain(Config(5)).queries((0, 5))
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 0.3])
+def test_pixels_there_and_back_are_the_same(scale: float):
+    domain = Domain(Config(5, value_scale=scale))
+    sets = domain.to_set(PIXELS, SEEDS)
+    assert sets.values.abs().max() == pytest.approx(scale)
+    np.testing.assert_array_equal(domain.from_values(sets.values, None), PIXELS)
+
+
+def test_values_follow_their_queries_row_by_row():
+    sets = Domain(Config(5)).to_set(PIXELS, SEEDS)
+    for pixel, place in zip(sets.values[3], sets.queries.places.long().tolist(), strict=True):
+        expected = torch.from_numpy(PIXELS[3, place[0], place[1]]).float() / 127.5 - 1
+        torch.testing.assert_close(pixel, expected, rtol=0, atol=1e-6)
+
+
+def test_answers_beyond_the_range_are_cut_and_any_size_becomes_a_picture():
+    values = torch.tensor([-3.0, -1.0, 0.0, 1.0, 9.0, 0.5]).view(1, 6, 1).repeat(2, 1, 3)
+    pictures = Domain(Config(5)).from_values(values, (2, 3))
+    assert (pictures.shape, pictures.dtype) == ((2, 2, 3, 3), np.uint8)
+    assert pictures[1, ..., 0].tolist() == [[0, 0, 128], [255, 255, 191]]
+
+
+def test_half_the_pictures_are_mirrored_by_their_seed_and_not_by_the_batch():
+    domain = Domain(Config(5, flip=True))
+    plain, flipped = (
+        domain.to_set(PIXELS, SEEDS, augment=augment).values.view(64, 5, 5, 3) for augment in (False, True)
+    )
+    is_same = (plain == flipped).flatten(1).all(1)
+    is_mirror = (plain.flip(2) == flipped).flatten(1).all(1)
+    assert (is_same ^ is_mirror).all()
+    assert 16 < int(is_mirror.sum()) < 48
+    alone = domain.to_set(PIXELS[7:8], SEEDS[7:8], augment=True).values
+    assert torch.equal(alone.view(5, 5, 3), flipped[7])
+
+
+def test_labels_become_the_condition():
+    sets = Domain(Config(5)).to_set(PIXELS[:2], SEEDS[:2], np.array([3, -1]))
+    assert sets.condition["label"].tolist() == [3, -1]
+    assert dict(Domain(Config(5)).to_set(PIXELS[:2], SEEDS[:2]).condition) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resolution": 0}, "`resolution` is 0"),
+        ({"resolution": 4, "channels": 2}, "1, 3 or 4"),
+        ({"resolution": 4, "value_scale": 0.0}, "above 0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)
