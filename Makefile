@@ -35,7 +35,9 @@ format: setup
 	.venv/bin/ruff format .
 
 benchmark: setup
-	.venv/bin/python -m tests.benchmarks
+	@set -e; for script in tests/benchmarks/*.py; do \
+	    echo "\$$ python $$script"; OMP_NUM_THREADS=1 .venv/bin/python $$script; \
+	done
 
 clean:
 	rm -rf demo build dist .pytest_cache .ruff_cache

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("demo")
 INRFLOW = str(Path(sys.executable).with_name("inrflow"))
 DIGITS, SOLIDS = "digits-demo", "solids-demo"
-NUM_DIGITS, NUM_SOLIDS, REAL_PER_CLASS = 500, 160, 40
+NUM_DIGITS, NUM_SOLIDS, REAL_PER_CLASS = 300, 96, 40
 REPORT_SECONDS = 20.0
 
 
@@ -127,15 +127,15 @@ def show_digits() -> float:
     run_folder = f"runs/{DIGITS}"
     drawing = ("--run", run_folder, "--label", "all", "--overwrite")
     run("sample", *drawing, "--num", str(NUM_DIGITS), OUT / "digits.npz")
-    run("upsample", *drawing, "--num", "20", "--resolution", "24", OUT / "digits-24.npz")
-    run("upsample", *drawing, "--num", "20", "--resolution", "96", OUT / "digits-96.npz")
+    run("upsample", *drawing, "--num", "10", "--resolution", "24", OUT / "digits-24.npz")
+    run("upsample", *drawing, "--num", "10", "--resolution", "96", OUT / "digits-96.npz")
     drawn, at_24, at_96 = (images(OUT / name) for name in ("digits.npz", "digits-24.npz", "digits-96.npz"))
     real, labels = examples("digits")
     picked = by_class(labels, 10, 3)
     rows = {f"real {i + 1}": real[picked[:, i]] for i in range(3)}
     rows |= {f"sampled {i + 1}": drawn[10 * i : 10 * i + 10] for i in range(5)}
     pictures.comparison(rows, tile=64).save(OUT / "digits.png")
-    finer = {"8 x 8": drawn[:10], "24 x 24": at_24[:10], "96 x 96": at_96[:10]}
+    finer = {"8 x 8": drawn[:10], "24 x 24": at_24, "96 x 96": at_96}
     finer |= {"bicubic 24": bicubic(drawn[:10], 24), "bicubic 96": bicubic(drawn[:10], 96)}
     pictures.comparison(finer, tile=96).save(OUT / "digits-finer.png")
     asked = np.arange(NUM_DIGITS) % 10
@@ -156,9 +156,9 @@ def show_solids() -> float:
     """Pictures of clouds and `out.ply`; the share of samples whose nearest real solid has the class asked for."""
     drawing = ("--run", f"runs/{SOLIDS}", "--label", "all", "--overwrite")
     run("sample", *drawing, "--num", str(NUM_SOLIDS), OUT / "solids.npz")
-    run("upsample", *drawing, "--num", "8", "--points", "8192", OUT / "solids-8192.npz")
+    run("upsample", *drawing, "--num", "8", "--points", "4096", OUT / "solids-4096.npz")
     run("sample", "--points", "128000", "--overwrite", OUT / "out.ply")
-    drawn, finer = clouds(OUT / "solids.npz"), clouds(OUT / "solids-8192.npz")
+    drawn, finer = clouds(OUT / "solids.npz"), clouds(OUT / "solids-4096.npz")
     real, labels = examples("solids")
     real = real[:, : drawn.shape[1]]
     classes = Shards(Path("shards/solids")).classes
@@ -167,9 +167,9 @@ def show_solids() -> float:
     rows = [real[picked[:, 0]], real[picked[:, 1]], drawn[:count], drawn[count : 2 * count]]
     names = ["real", "real", "sampled", "sampled"]
     if len(finer) == count:
-        rows, names = [*rows, finer], [*names, "8192 points"]
+        rows, names = [*rows, finer], [*names, "4096 points"]
     tiles = [pictures.cloud(cloud, size=160) for row in rows for cloud in row]
-    pictures.arranged(tiles, columns=count, names=names).save(OUT / "solids.png")
+    pictures.arranged(tiles, columns=count, captions=classes, names=names).save(OUT / "solids.png")
     pictures.cloud(ply_points(OUT / "out.ply"), size=640).save(OUT / "out.png")
     few = by_class(labels, count, REAL_PER_CLASS)
     nearest = nearest_real(drawn, real[few.flatten()])
@@ -234,7 +234,7 @@ def tell(digits_share: float, solids_share: float, seconds: float) -> None:
     looks = {
         "digits.png": "real digits above sampled ones, a column for each class",
         "digits-finer.png": "the same samples asked at 8, 24 and 96 pixels, and bicubic enlargement of the 8",
-        "solids.png": "real solids above sampled ones, at 256 and 8192 points",
+        "solids.png": "real solids above sampled ones, at 256 and 4096 points",
         "out.ply, out.png": "one sampled solid with 128,000 points, and a picture of it",
         "training.png": "the losses of both trainings",
     }
