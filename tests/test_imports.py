@@ -17,7 +17,7 @@ LEVELS = (
     },
     {"domains", "conditioners", "networks", "samplers"},
     {"datasets", "methods", "metrics", "exporters"},
-    {"generate", "given", "evaluate", "preparation", "runs"},
+    {"generate", "given", "evaluate", "preparation", "runs", "conversion", "onnx_export"},
     {"training"},
     {"inrflow_cli"},
 )

@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import h5py
 import numpy as np
 
 from inrflow_core import shards
@@ -145,8 +144,8 @@ def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tup
             synsets = [synset for synset in sorted(file) if SYNSET.fullmatch(synset)]
             for synset in synsets:
                 for split in SPLITS:
-                    array = file.get(f"{synset}/{split}")
-                    for row in range(array.shape[0] if isinstance(array, h5py.Dataset) and array.ndim == 3 else 0):
+                    array: Any = file.get(f"{synset}/{split}")
+                    for row in range(len(array) if getattr(array, "ndim", 0) == 3 else 0):
                         where = Where(str(folder / name), f"{synset}/{split}", row)
                         yield synset, split, f"{synset}/{row:05d}", where
         if synsets:
@@ -212,8 +211,7 @@ def _rows(file: str, array: str, first: int) -> np.ndarray:
     """Some clouds of an array; a worker asks for neighbours one after the other."""
     try:
         with shards.opened(Path(file)) as opened:
-            data = opened[array]
-            assert isinstance(data, h5py.Dataset)
+            data: Any = opened[array]
             return data[first : first + BLOCK]
     except IntegrityError as error:
         raise BadItem("its part of the HDF5 file is damaged") from error

@@ -19,6 +19,8 @@ from inrflow_core.errors import UsageError, did_you_mean
 
 SHARD = ".h5"
 """The suffix of sample shards, which `shards` writes for every domain."""
+MOST_NAMED = 64
+"""Samples of one file that are told of one by one."""
 
 
 def exporter_for(path: Path, domain: str | None = None) -> ModuleType:
@@ -31,6 +33,12 @@ def exporter_for(path: Path, domain: str | None = None) -> ModuleType:
         if path.suffix.lower() in module.SUFFIXES and (domain is None or domain in module.DOMAINS):
             return module
     raise _no_format(path, domain)
+
+
+def options(module: ModuleType) -> set[str]:
+    """Names of what can be chosen about a format's files."""
+    parameters = inspect.signature(module.write).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY} - {"origin"}
 
 
 def domains_for(path: Path) -> tuple[str, ...]:
@@ -75,7 +83,7 @@ def write(
     origin: Mapping[str, str],
     items: Sequence[Mapping[str, str]] = (),
     overwrite: bool = False,
-    **options: Any,
+    **chosen: Any,
 ) -> list[Path]:
     """Write samples in the format that the suffix names, each file whole or not at all; returns the files.
 
@@ -83,7 +91,7 @@ def write(
         samples: images uint8 (B H W C), or clouds float32 (B N C).
         origin: what the samples come from, embedded where the format has room.
         items: what is to be told of each sample beside that: its seed, its label, its name.
-        options: the format's own.
+        chosen: the format's own options.
 
     Raises:
         UsageError: nobody writes that suffix for the domain, an option that the format does not have, or a file that
@@ -91,15 +99,16 @@ def write(
         OutOfMemory: the disk is full.
     """
     module = exporter_for(path, domain)
-    _check_options(module, path, options)
+    _check_options(module, path, chosen)
     check(path, len(samples), overwrite=overwrite)
     if module.HOLDS_MANY:
-        told = {key: " ".join(item[key] for item in items) for key in (items[0] if items else ())}
-        module.write(path, samples, origin={**origin, **told}, **options)
+        named = items if len(items) <= MOST_NAMED else ()
+        told = {key: " ".join(item[key] for item in named) for key in (named[0] if named else ())}
+        module.write(path, samples, origin={**origin, **told}, **chosen)
         return [path]
     written = outputs.numbered(path, len(samples))
     for index, file in enumerate(written):
-        module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **options)
+        module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **chosen)
     return written
 
 
@@ -114,10 +123,9 @@ def _no_format(path: Path, domain: str | None) -> UsageError:
     return UsageError(f"no format{of} writes {what}", hint=f"give a name that ends in one of {choices}")
 
 
-def _check_options(module: ModuleType, path: Path, options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(module.write).parameters.values()
-    allowed = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"origin"}
-    for name in options:
+def _check_options(module: ModuleType, path: Path, given: Mapping[str, Any]) -> None:
+    allowed = options(module)
+    for name in given:
         if name not in allowed:
             hint = did_you_mean(name, allowed) if allowed else "leave it out"
             raise UsageError(f"`{path.suffix}` files have no option `{name}`", hint=hint)

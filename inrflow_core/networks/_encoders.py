@@ -180,6 +180,8 @@ class Spatial(nn.Module):
         num_tiles, batch, length, _ = values.shape
         budget = CHUNK_BYTES.get(values.device.type, LARGE_CHUNK_BYTES)
         size = max(1, budget // (4 * batch * length * queries.shape[-1]))
+        if torch.compiler.is_exporting():
+            size = num_tiles  # the number of parts must not follow from the traced batch
         features = None
         if offsets is not None and offsets.shape[0] == 1:
             features, offsets = self.tokens.fourier(offsets), None
