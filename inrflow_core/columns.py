@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -89,20 +88,13 @@ class Frame:
         return len(self.pieces[-1][1])
 
     def readinto(self, out: Any) -> int:
-        part = io.BytesIO(bytes(len(out)))
-        for start, content in self.pieces:
-            low, high = max(start, self.at), min(start + len(content), self.at + len(out))
-            if low < high:
-                part.seek(low - self.at)
-                part.write(content[low - start : high - start])
-        out[:] = part.getvalue()
+        out[:] = self.part(self.at, self.at + len(out))
         self.at += len(out)
         return len(out)
 
     def read(self, count: int) -> bytes:
-        out = bytearray(count)
-        self.readinto(memoryview(out))
-        return bytes(out)
+        self.at += count
+        return self.part(self.at - count, self.at)
 
     def truncate(self, size: int) -> int:
         self.size = size
@@ -111,9 +103,11 @@ class Frame:
     def flush(self) -> None:
         pass
 
-    def copy(self, file: Any) -> None:
-        """Put it all into a real file, of the full size."""
-        for start, content in self.pieces:
-            file.seek(start)
-            file.write(content)
-        file.truncate(self.size)
+    def part(self, start: int, stop: int) -> bytes:
+        """The bytes of a part of the file; what was never written is 0."""
+        out = bytearray(stop - start)
+        for at, content in self.pieces:
+            low, high = max(at, start), min(at + len(content), stop)
+            if low < high:
+                out[low - start : high - start] = content[low - at : high - at]
+        return bytes(out)

@@ -35,6 +35,8 @@ MOST_BYTES = 256 << 20
 """Values of a shard: a worker holds them in memory until the shard is whole."""
 SHARDS_OF_A_SPLIT = 16
 """So many at least, where that leaves `FEWEST` examples for each: there is work for this many workers."""
+EXACT = 256
+"""So many squares of bytes add up to less than 2 ** 24: their sum is exact in float32."""
 
 
 @dataclass(frozen=True)
@@ -266,14 +268,24 @@ def _write(part: Part, examples: Sequence[Example]) -> manifest.ShardEntry:
 
 
 def _sums(examples: Sequence[Example]) -> dict[str, Any]:
-    """Sums and sums of squares of each channel, from which the manifest's statistics come; exact for whole numbers."""
-    sums, squares, pairs = 0.0, 0.0, 0
-    for example in examples:
-        channels = example.values.reshape(-1, example.values.shape[-1]).T.astype(np.float64, order="C")
-        sums = sums + channels.sum(axis=1)
-        squares = squares + np.square(channels).sum(axis=1)
-        pairs += channels.shape[1]
-    return {"sums": np.atleast_1d(sums).tolist(), "squares": np.atleast_1d(squares).tolist(), "pairs": pairs}
+    """Sums and sums of squares of each channel, from which the manifest's statistics come; exact for bytes."""
+    moments = [_moments(example.values) for example in examples]
+    pairs = sum(example.values.size // example.values.shape[-1] for example in examples)
+    sums, squares = np.sum(moments, axis=0).tolist() if moments else ([], [])
+    return {"sums": sums, "squares": squares, "pairs": pairs}
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and sum of squares of each channel of one example."""
+    channels = values.shape[-1]
+    pairs = values.reshape(-1, channels)
+    if pairs.dtype == np.uint8 and len(pairs) % EXACT == 0:
+        # Ten times as fast as float64: prepare must cost little beside decoding.
+        block = pairs.reshape(EXACT, -1).astype(np.float32)
+        sums, squares = block.sum(axis=0), np.einsum("ij,ij->j", block, block)
+        return tuple(row.reshape(-1, channels).sum(axis=0, dtype=np.float64) for row in (sums, squares))
+    block = pairs.astype(np.float64)
+    return block.sum(axis=0), np.square(block).sum(axis=0)
 
 
 def _manifest(job: Job, plan: Plan, records: Sequence[Mapping[str, Any]]) -> Manifest:

@@ -12,6 +12,7 @@ external storage, virtual data sets, references, filters beyond gzip, shuffle, l
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -60,16 +61,22 @@ def write(
         if size > shutil.disk_usage(path.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         frame = Frame()
-        offset, rows = _fill(frame, header, columns, shape, dtype), 0
+        offset = _fill(frame, header, columns, shape, dtype)
+        rows, hashed = 0, hashlib.sha256()
         with beside.open("wb") as file:
-            frame.copy(file)
-            file.seek(offset)
+
+            def put(content: Any) -> None:
+                hashed.update(content)
+                file.write(content)
+
+            put(frame.part(0, offset))
             for block in blocks:
                 assert block.dtype == dtype and block.shape[1:] == shape[1:]
-                file.write(np.ascontiguousarray(block).data)
+                put(np.ascontiguousarray(block).data)
                 rows += len(block)
+            put(frame.part(offset + size, frame.size))
         assert rows == shape[0]
-        return ShardEntry(path.name, len(columns.labels), beside.stat().st_size, digest(beside))
+        return ShardEntry(path.name, len(columns.labels), frame.size, hashed.hexdigest())
 
 
 def _fill(frame: Frame, header: Header, columns: Columns, shape: tuple[int, ...], dtype: str) -> int:
@@ -85,7 +92,7 @@ def _fill(frame: Frame, header: Header, columns: Columns, shape: tuple[int, ...]
         values = h5py.h5d.create(file.id, b"values", kind, space, settings)
         for name, array in columns.arrays().items():
             file.create_dataset(name, data=array, track_times=False)
-        return values.get_offset() or 0
+        return values.get_offset() if values.get_storage_size() else 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from inrflow_core.datasets._listing import Entry
 from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint
@@ -87,7 +87,8 @@ def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool 
             warnings.simplefilter("ignore")  # Pillow remarks on odd metadata; the pixels are what counts
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 image.load()
-                turned = ImageOps.exif_transpose(image) if upright else image
+                is_turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+                turned = ImageOps.exif_transpose(image) if is_turned else image
                 return centre_crop(_converted(turned, "L" if channels == 1 else "RGB"), resolution)
     except Image.UnidentifiedImageError as error:
         raise BadItem("its content is no " + ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}") from error

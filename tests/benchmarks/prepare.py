@@ -1,0 +1,105 @@
+"""`prepare` on photographs: its speed as a share of what decoding and resizing alone reach.
+
+    python tests/benchmarks/prepare.py                     # 600 made-up JPEGs of 500 x 375, at 128 and 256
+    python tests/benchmarks/prepare.py --source DIR        # the photographs of a folder
+
+The share is CPU seconds of a plain loop (read the file, decode with Pillow, convert, ADM's centre crop, keep nothing)
+over CPU seconds of `prepare` with one worker, which also scans, keeps statistics, writes shards, hashes them and
+writes the manifest. Both run in this process on the same files from the page cache and take turns; the least of the
+repeats counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from PIL import Image
+
+from inrflow_core.datasets import images
+from inrflow_core.datasets._images import centre_crop
+from inrflow_core.examples import walk
+from inrflow_core.preparation import job, prepare
+
+REPEATS = 7
+TARGET = 0.8
+"""The share that must be reached."""
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """JPEGs with the detail of photographs: noise of falling frequency."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        layers = [
+            Image.fromarray(random.integers(0, 256, (6 * k, 8 * k, 3), dtype=np.uint8)).resize(
+                (500, 375), Image.Resampling.BICUBIC
+            )
+            for k in (1, 4, 16)
+        ]
+        mixed = sum(
+            weight * np.asarray(layer, np.float32) for weight, layer in zip((0.6, 0.3, 0.1), layers, strict=True)
+        )
+        Image.fromarray(np.asarray(mixed).astype(np.uint8)).save(folder / f"{number:05d}.jpg", quality=90)
+    return folder
+
+
+def bare(source: Path, resolution: int) -> None:
+    """What must be done at the least: read, decode, convert, crop."""
+    for name, _ in walk(source):
+        with Image.open(io.BytesIO((source / name).read_bytes())) as image:
+            centre_crop(image.convert("RGB"), resolution)
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def share(source: Path, resolution: int, workers: int) -> dict[str, float]:
+    """Seconds of both, and their ratio."""
+    config = images.Config(resolution=resolution)
+    least = {"bare": np.inf, "prepare": np.inf}
+    for _ in range(REPEATS):
+        least["bare"] = min(least["bare"], cpu_seconds(partial(bare, source, resolution)))
+        with tempfile.TemporaryDirectory() as place:
+            work = job("images", source, Path(place) / "s", config)
+            least["prepare"] = min(least["prepare"], cpu_seconds(partial(prepare, work, workers=workers)))
+    return {"resolution": resolution, **least, "share": least["bare"] / least["prepare"]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path)
+    parser.add_argument("--count", type=int, default=600)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        source = options.source or photographs(Path(place), options.count)
+        rows = [share(source, resolution, workers=1) for resolution in (128, 256)]
+        count = len(walk(source))
+    if options.json:
+        print(json.dumps({"images": count, "rows": rows}))
+    else:
+        for row in rows:
+            print(
+                f"{row['resolution']:.0f} px: decoding and resizing {count / row['bare']:,.0f} images/s, prepare "
+                f"{count / row['prepare']:,.0f} images/s, share {row['share']:.3f} (at least {TARGET})"
+            )
+    return 0 if min(row["share"] for row in rows) >= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
