@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,25 +18,20 @@ from inrflow_cli import console
 from inrflow_core.errors import Exit, InrflowError, Interrupted, OutOfMemory, UsageError, did_you_mean
 
 COMMANDS = ("prepare", "train", "sample", "upsample", "export", "runs")
-"""In the order of a user's work."""
+"""In the order of a user's work; each is the file of that name beside this one."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 MARKUP = "markdown"
 LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or preset, or another `--device`"
-
-
-def commands() -> list[str]:
-    """Names of the commands that are there."""
-    return [name for name in COMMANDS if (Path(__file__).parent / f"{name}.py").is_file()]
 
 
 class Commands(TyperGroup):
     """The commands, each imported when it is asked for."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
-        return commands()
+        return list(COMMANDS)
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
-        if cmd_name not in self.commands and cmd_name in commands():
+        if cmd_name not in self.commands and cmd_name in COMMANDS:
             function = getattr(importlib.import_module(f"inrflow_cli.{cmd_name}"), cmd_name)
             single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP, context_settings=SETTINGS)
             single.command(cmd_name)(function)
@@ -45,8 +39,8 @@ class Commands(TyperGroup):
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
-        if args[0] not in commands():
-            raise UsageError(f"inrflow has no command `{args[0]}`", hint=did_you_mean(args[0], commands()))
+        if args[0] not in COMMANDS:
+            raise UsageError(f"inrflow has no command `{args[0]}`", hint=did_you_mean(args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 
 
