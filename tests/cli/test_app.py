@@ -121,6 +121,15 @@ def test_a_command_says_how_it_ended_by_what_it_returns(monkeypatch):
     assert app.run(["runs"]) == 0
 
 
-def test_the_shell_completes_commands_and_presets():
-    words = {"_INRFLOW_COMPLETE": "complete_bash", "COMP_CWORD": "1", "COMP_WORDS": "inrflow sam"}
-    assert program(**words).stdout.split() == ["sample"]
+COMPLETIONS = {
+    "inrflow sam": ["sample"],
+    "inrflow train --preset digits": ["digits-demo"],
+    "inrflow prepare shape": ["shapenet"],
+    "inrflow sample --sampler eul": ["euler", "euler-maruyama"],
+}
+
+
+@pytest.mark.parametrize(("line", "offered"), COMPLETIONS.items(), ids=COMPLETIONS)
+def test_the_shell_completes_commands_presets_and_data_sets(line: str, offered: list[str]):
+    words = {"_INRFLOW_COMPLETE": "complete_bash", "COMP_CWORD": str(len(line.split()) - 1), "COMP_WORDS": line}
+    assert program(**words).stdout.split() == offered
