@@ -43,8 +43,7 @@ def sample(mesh: Mesh, count: int, *, seed: int) -> Float64[np.ndarray, "N 3"]:
     vector = open3d.utility
     body = open3d.geometry.TriangleMesh(vector.Vector3dVector(mesh.vertices), vector.Vector3iVector(mesh.faces))
     vector.random.seed(seed % (1 << 31))
-    points = np.asarray(body.sample_points_uniformly(count).points)
-    return points[np.random.default_rng(seed).permutation(count)]  # Open3D gives them triangle by triangle
+    return np.asarray(body.sample_points_uniformly(count).points).copy()
 
 
 def closest(mesh: Mesh, points: Float64[np.ndarray, "N 3"]) -> tuple[Int[np.ndarray, " N"], Float64[np.ndarray, "N 3"]]:
