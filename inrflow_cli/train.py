@@ -48,12 +48,11 @@ def train(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     json: Json = False,
-    local_rank: Annotated[int | None, typer.Option("--local_rank", hidden=True)] = None,
 ) -> None:
     """Train a preset, or go on where its run stopped: the same command does both.
 
     Alone on a CPU or a GPU, or on several under `torchrun --nproc_per_node N -m inrflow_cli.app train ...`, the
-    `deepspeed` launcher or `srun`. Ctrl-C finishes the step, saves and leaves with 130.
+    `deepspeed --no_local_rank --module inrflow_cli.app train ...` or `srun`. Ctrl-C finishes the step, saves and leaves with 130.
     """
     from inrflow_core import presets
     from inrflow_core.training import begin

@@ -280,7 +280,9 @@ def _tell(ready: Ready, counters: Counters) -> None:
         return
     job = ready.job
     on = f"{ready.world.size} x {ready.world.device}, {ready.precision}"
-    if ready.begun is None:
+    if counters.step >= job.preset.training.config.steps:
+        job.say(f"the run `{job.out}` is finished: step {counters.step:,}")
+    elif ready.begun is None:
         job.say(f"training `{job.preset.name}` in `{job.out}` on {on}")
     else:
         job.say(f"going on with the run `{job.out}` after step {counters.step:,} on {on}")

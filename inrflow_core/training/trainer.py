@@ -30,6 +30,7 @@ from inrflow_core.training.ema import Average
 from inrflow_core.training.engine import Engine, Objective
 from inrflow_core.training.loader import Loader, Stream
 from inrflow_core.training.log import Log, Record
+from inrflow_core.training.world import World
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Trainer:
         self.model.method.train()
         self.meter = Meter(batches)
         try:
-            with Interruption(self.say) as interruption:
+            with Interruption(self.say, self.world) as interruption:
                 while self.counters.step < until and not interruption.is_asked(self.engine):
                     self.advance(batches)
                     self._attend(is_last=self.counters.step == until)
@@ -259,10 +260,14 @@ class Meter:
 
 
 class Interruption:
-    """Turns Ctrl-C and SIGTERM into a question that is asked between two steps; a second one stops at once."""
+    """Turns Ctrl-C and SIGTERM into a question that is asked between two steps.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    A second one stops at once, but not under a launcher: that sends its own after the terminal's, and kills those who
+    take too long.
+    """
+
+    def __init__(self, say: Callable[[str], None], world: World) -> None:
+        self._say, self._world = say, world
         self._came = False
         self._before: dict[int, Any] = {}
 
@@ -280,9 +285,14 @@ class Interruption:
         return engine.together(float(self._came))[0] > 0
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if not self._came:
+            self._say(
+                "finishing the step and saving"
+                + ("" if self._world.is_launched else "; interrupt again to stop at once")
+            )
         self._came = True
-        self._restore()
-        self._say("finishing the step and saving; interrupt again to stop at once")
+        if not self._world.is_launched:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -41,3 +41,15 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
         Log(tmp_path, 0)
     log.close()
     Log(tmp_path, 0).close()
+
+
+def test_tensorboard_reads_its_file(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = Log(tmp_path, 0)
+    log.write({"step": 3, "loss": 0.5, "held_out_of": "weights"})
+    log.close()
+    assert [path.name for path in (tmp_path / "tensorboard").iterdir()] == ["events.out.tfevents.inrflow"]
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [(3, 0.5)]
