@@ -17,7 +17,10 @@ KINDS = {"image": tiny.IMAGE, "points": tiny.POINTS}
 
 def how(model, sampler: str, **settings):
     steps = None if sampler == "dopri5" else 4
-    return generate.drawing(model, sampler=sampler, steps=steps, **{"guidance": 2.0, **settings})
+    drawing = generate.drawing(model, sampler=sampler, steps=steps, **{"guidance": 2.0, **settings})
+    if sampler == "dopri5":
+        return dataclasses.replace(drawing, config=drawing.sampler.Config(rtol=1e-2, atol=1e-2, max_nfe=56))
+    return drawing
 
 
 def finer(model):
@@ -35,7 +38,7 @@ def test_a_sample_does_not_depend_on_its_batch_or_chunk(model, sampler):
     drawing, queries = how(model, sampler), model.domain.queries(finer(model))
     together = generate.draw(model, [3, 4, 5], [0, 1, 2], drawing).query(queries)
     for i, (seed, label) in enumerate([(3, 0), (4, 1), (5, 2)]):
-        alone = generate.draw(model, [seed], [label], drawing).query(queries, chunk=7)
+        alone = generate.draw(model, [seed], [label], drawing).query(queries, chunk=50)
         torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=0)
 
 
