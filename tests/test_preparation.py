@@ -127,6 +127,27 @@ prepare(images(Path(sys.argv[1]), Path(sys.argv[2])), workers=1)
     assert content(tmp_path / "s") == content(prepared)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_keeps_the_finished_shards_and_says_so(source: Path, prepared: Path, tmp_path: Path, workers: int):
+    code = """
+from inrflow_cli import app
+note = journal.Journal.note
+def interrupted(self, record):
+    note(self, record)
+    os.kill(os.getpid(), signal.SIGINT)
+journal.Journal.note = interrupted
+if __name__ == '__main__':
+    options = ['--resolution', '8', '--classes', '--workers', sys.argv[3]]
+    sys.exit(app.run(['prepare', 'images', '--source', sys.argv[1], '--out', sys.argv[2], *options]))
+"""
+    done = child("\n" + code, source, tmp_path / "s", workers)
+    assert done.returncode == 130, done.stderr
+    assert "error: interrupted with 1 of 4 shards made\n\nhint: the same command goes on there" in done.stderr
+    assert not list((tmp_path / "s").glob(".*.partial")) and "Traceback" not in done.stderr
+    assert prepare(images(source, tmp_path / "s")).made == 3
+    assert content(tmp_path / "s") == content(prepared)
+
+
 def test_a_shard_damaged_since_the_kill_is_made_again(source: Path, prepared: Path, tmp_path: Path):
     with journal.opened(
         tmp_path / "s", preparation._identity(*_job_and_plan(source, tmp_path / "s")), "resume"

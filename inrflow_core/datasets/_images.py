@@ -9,10 +9,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float32, UInt8
 from PIL import ExifTags, Image, ImageOps
 
 from inrflow_core.datasets._listing import Entry
 from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint
+
+Pixels = UInt8[np.ndarray, "R R C"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are decoded; whatever the name says, the content decides. None of them runs anything."""
@@ -71,7 +74,7 @@ def check_resolution(resolution: int) -> None:
         raise ValueError(f"`resolution` is {resolution}: from 1 to {LARGEST}")
 
 
-def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool = False) -> np.ndarray:
+def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool = False) -> Pixels:
     """An encoded image as uint8 (R R C): converted by content, cropped as ADM does.
 
     Grey, palette, CMYK and 16-bit images become RGB (or grey, with one channel); what is transparent shows white.
@@ -96,7 +99,7 @@ def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool 
         raise BadItem(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
 
 
-def centre_crop(image: Image.Image, resolution: int) -> np.ndarray:
+def centre_crop(image: Image.Image, resolution: int) -> Pixels:
     """The middle square at R x R, uint8 (R R C), as ADM (Dhariwal and Nichol 2021) makes ImageNet's.
 
     The image is halved with a box filter while its shorter side is at least 2 R, brought to a shorter side of R with
@@ -111,7 +114,7 @@ def centre_crop(image: Image.Image, resolution: int) -> np.ndarray:
     return cut.reshape(resolution, resolution, -1)
 
 
-def pixel_centres(resolution: int) -> np.ndarray:
+def pixel_centres(resolution: int) -> Float32[np.ndarray, "R R 2"]:
     """Coordinates of the pixels, float32 (R R 2), (row, column), at (2i + 1) / R - 1."""
     axis = (2 * np.arange(resolution) + 1) / resolution - 1
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).astype(np.float32)
