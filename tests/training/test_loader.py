@@ -72,10 +72,11 @@ def test_batches_read_ahead_are_the_batches_asked_for(folder):
 def test_an_error_in_the_reading_thread_reaches_the_caller(tmp_path):
     copy = small.images(tmp_path / "shards")
     it = loader(copy)
-    with (copy / "train-00000.h5").open("r+b") as file:
-        file.truncate(1000)
+    for shard in copy.glob("train-*.h5"):
+        with shard.open("r+b") as file:
+            file.truncate(100)
     stream = it.stream([(0, range(4))], torch.device("cpu"), 2)
-    with pytest.raises(IntegrityError, match="train-00000.h5"):
+    with pytest.raises(IntegrityError, match="train-0000.*.h5"):
         next(stream)
     stream.close()
 
