@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inrflow_core import generate, models, outputs
+from inrflow_core import __version__, generate, models, outputs
 from inrflow_core.errors import Diverged, Interrupted
 from inrflow_core.models import Model
 from inrflow_core.training import checkpoint
@@ -113,7 +113,12 @@ class Trainer:
     def save(self) -> None:
         """Keep the present step as a checkpoint."""
         self.counters.updates = self.engine.updates
-        info = {"classes": self.loader.classes, "precision": self.precision}
+        info = {
+            "version": __version__,
+            "classes": self.loader.classes,
+            "normalisation": dict(self.loader.shards.manifest.normalisation),
+            "precision": self.precision,
+        }
         checkpoint.save(self.out, self.engine, self.averages, self.model.preset, self.counters, info=info)
         self.saved = self.counters.step
         if self.world.leads:

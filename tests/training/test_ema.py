@@ -13,7 +13,7 @@ def test_an_average_is_the_sum_that_its_decay_says():
     expected = weights[0].detach().double()
     for step in range(50):
         with torch.no_grad():
-            weights[0] += 0.1 * step
+            weights[0].add_(0.1 * step)
         average.update()
         expected = 0.9 * expected + 0.1 * weights[0].detach().double()
     torch.testing.assert_close(average.values[0].double(), expected, rtol=1e-6, atol=1e-6)

@@ -111,6 +111,7 @@ def test_a_run_begins_with_the_weights_of_another(data, tmp_path, unbroken):
     source = unbroken[1]
     job = small.job(data, tmp_path / "run", seed=5)
     trainer = begin.begin(begin.check(begin.Job(job.preset, job.out, data=data, init_from=source), {}))
+    assert trainer.log is not None
     trainer.log.close()
     wanted = safetensors.torch.load_file(source / "checkpoints/00000006/ema_0.9.safetensors")
     small.assert_equal(dict(trainer.model.method.state_dict()), wanted)
