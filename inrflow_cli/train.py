@@ -123,7 +123,7 @@ def _line(record: Record) -> str:
     words = [
         f"loss {record['loss']:.4f}",
         f"gradient {record['gradient_norm']:.3g}",
-        f"{record['samples_per_second']:,.1f} samples/s",
+        f"{record['samples_per_second']:.3g} samples/s",
         f"{record['samples_seen']:,} seen",
         f"{record['flops']:.3g} FLOP",
         f"{record['data_wait']:.1%} waiting for data",
