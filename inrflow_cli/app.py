@@ -27,10 +27,10 @@ LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or p
 class Commands(TyperGroup):
     """The commands, each imported when it is asked for."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.commands and cmd_name in COMMANDS:
             function = getattr(importlib.import_module(f"inrflow_cli.{cmd_name}"), cmd_name)
             single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP, context_settings=SETTINGS)
@@ -38,7 +38,7 @@ class Commands(TyperGroup):
             self.commands[cmd_name] = typer.main.get_command(single)
         return self.commands.get(cmd_name)
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in COMMANDS:
             raise UsageError(f"inrflow has no command `{args[0]}`", hint=did_you_mean(args[0], COMMANDS))
         return super().resolve_command(ctx, args)

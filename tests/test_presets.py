@@ -88,8 +88,8 @@ def test_the_command_that_a_preset_names_for_its_data_writes_where_it_reads(name
     words = shlex.split(data.prepare)
     assert words[:2] == ["inrflow", "prepare"]
     assert words[1] in app.COMMANDS
-    out = words[words.index("--out") + 1] if "--out" in words else f"shards/{words[2]}"
-    assert out == data.path
+    resolution = f"-{words[words.index('--resolution') + 1]}" if "--resolution" in words else ""
+    assert data.path == f"shards/{words[2]}{resolution}"
 
 
 def test_an_override_changes_one_setting_and_none_unsets():

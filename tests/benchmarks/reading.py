@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -55,7 +56,7 @@ def ways(folder: Path, images: int) -> dict[str, Callable[[np.ndarray], object]]
     assert out is not None
     opened.verify()
     files = [h5py.File(path, "r", locking=False) for path in sorted(folder.glob("*.h5"))]
-    arrays = [file["values"] for file in files]
+    arrays: Any = [file["values"] for file in files]
     memory = np.concatenate([array[: min(OF_A_SHARD, 1000)] for array in arrays])
 
     def plain(indices: np.ndarray) -> None:
@@ -93,7 +94,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         write(Path(place), options.images)
         rates = measure(Path(place), options.images)
-    told = {name: round(rate) for name, rate in rates.items()}
+    told: dict[str, float] = {name: round(rate) for name, rate in rates.items()}
     told["ours over copy"] = round(rates["ours"] / rates["copy in memory"], 3)
     if options.json:
         print(json.dumps(told))

@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,7 +45,7 @@ def zipped(place: Path, files: Mapping[str, bytes]) -> Path:
     return place
 
 
-def tarred(place: Path, files: Mapping[str, bytes], mode: str = "w") -> Path:
+def tarred(place: Path, files: Mapping[str, bytes], mode: Any = "w") -> Path:
     """A tar, packed or not by its mode."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(place, mode) as archive:

@@ -108,7 +108,9 @@ class Evaluates:
 @pytest.mark.parametrize("where", ["data", "labels", "batch_label"])
 def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path: Path, where: str):
     files = python_files()
-    files["cifar-10-batches-py/data_batch_2"] = python_batch("data_batch_2", **{where: Runs(tmp_path / "ran")})
+    files["cifar-10-batches-py/data_batch_2"] = python_batch(
+        "data_batch_2", **dict[str, Any]({where: Runs(tmp_path / "ran")})
+    )
     with pytest.raises(IntegrityError, match=r"`data_batch_2` is no batch of CIFAR-10: it asks for `posix\.mkdir`"):
         cifar10.scan(write(tmp_path / "raw", files), cifar10.Config())
     assert not (tmp_path / "ran").exists()

@@ -34,6 +34,7 @@ def write(place: Path, *, packed: bool = False, **replaced: bytes) -> Path:
         files[f"{prefix}-labels-idx1-ubyte"] = idx(NUMBERS[part])
     for name, content in files.items():
         content = replaced.get(name.partition("-idx")[0].replace("-", "_"), content)
+        assert content is not None
         (place / (name + ".gz" * packed)).write_bytes(gzip.compress(content) if packed else content)
     return place
 
