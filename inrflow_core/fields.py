@@ -30,7 +30,9 @@ class Field(Protocol):
 
     seeds: Int64[Tensor, " B"]
 
-    def query(self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None) -> Float[Tensor, "B M C"]:
+    def query(
+        self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None
+    ) -> Float[Tensor, "B M C"]:
         """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query."""
         ...
 

@@ -42,9 +42,7 @@ def build(preset: Preset) -> Model:
     return Model(preset, domain, method, {})
 
 
-def save(
-    path: Path, tensors: Mapping[str, Tensor], preset: Preset, info: Mapping[str, Any], kind: str = FORMAT
-) -> str:
+def save(path: Path, tensors: Mapping[str, Tensor], preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> str:
     """Write tensors with their preset beside `path` and rename: the file is whole or absent. Its SHA-256 comes back."""
     return tensor_files.write(path, tensor_files.layout(tensors), tensors.values(), metadata(preset, info, kind))
 
