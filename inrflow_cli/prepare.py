@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,7 +92,10 @@ def _job(
         before = dict(manifest.load(out).settings)
         limit = before.pop("limit", None) if limit is None else limit
         given = before | given
-    config = presets.settings(registry.find("datasets", name).Config, given, name)
+    kind = registry.find("datasets", name).Config
+    if given and not dataclasses.fields(kind):
+        raise UsageError(f"`{name}` has no settings: it is what it is", hint="leave " + ", ".join(given) + " out")
+    config = presets.settings(kind, given, name)
     return preparation.job(name, source, out, config, limit)
 
 

@@ -118,6 +118,7 @@ def test_a_dry_run_predicts_and_writes_nothing(capsys: pytest.CaptureFixture[str
         ),
         ("images --source p --set resolution=big", 2, "[images] `resolution` is 'big'", "give a whole number"),
         ("images --source p --set resolution", 2, "`--set resolution` gives no value", "--set key=value"),
+        ("digits --resolution 16", 2, "`digits` has no settings", "leave resolution out"),
         ("images --source p --repair --overwrite", 2, "exclude each other", "repair keeps what is whole"),
         ("imagenet --source p", 3, "`p` holds no `imagenet` data: looked for", "docs/data-sets.md"),
         ("images --source empty", 3, "looked for image files; found no files", "docs/data-sets.md"),
