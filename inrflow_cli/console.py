@@ -132,17 +132,18 @@ def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
     columns = (
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(bar_width=30),
-        rich_progress.TextColumn("{task.completed:,.0f}" + (f" of {total:,}" if total else "") + f" {unit}"),
+        rich_progress.TextColumn("{task.completed:,.0f}{task.fields[of]} " + unit),
         rich_progress.TextColumn("{task.fields[rate]}/s"),
         rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
         rich_progress.TextColumn("{task.fields[note]}", markup=False),
     )
     with rich_progress.Progress(*columns, console=stderr()) as bars:
-        task = bars.add_task(title, total=total, rate="-", note="")
+        task = bars.add_task(title, total=total, rate="-", note="", of=f" of {total:,}" if total else "")
 
         def draw(state: Progress) -> None:
             rate = state.done / max(time.monotonic() - state.started, 1e-9)
-            bars.update(task, completed=state.done, rate=_rate(rate), note=state.note)
+            of = f" of {state.total:,}" if state.total else ""  # the total may become known on the way
+            bars.update(task, total=state.total, completed=state.done, rate=_rate(rate), note=state.note, of=of)
 
         yield Progress(total, unit, title, draw)
 
