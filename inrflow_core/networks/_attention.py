@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrflow_core.networks._embeddings import rotate
-from inrflow_core.networks._recompute import linear_of, recomputed
+from inrflow_core.networks._cheap import GELU, MODULATE, normed_heads, unit
+from inrflow_core.networks._recompute import linear_of
 
 Modulation = tuple[Tensor, ...]
 """Shift, scale and gate of attention, then those of the MLP, each Float[B 1 W]."""
@@ -26,30 +26,6 @@ class Reading(NamedTuple):
     values: Float[Tensor, "B H N d"]
 
 
-def rms_norm(x: Float[Tensor, "B N H d"], gain: Float[Tensor, " d"]) -> Float[Tensor, "B N H d"]:
-    """Each head's vector at unit root mean square, times the learned gain; the sum of squares is fp32."""
-    size = x.shape[-1:]
-    return functional.rms_norm(x.float(), size, gain.float(), 1e-6).to(x.dtype)
-
-
-def turned_rms_norm(
-    x: Float[Tensor, "B L H d"], gain: Float[Tensor, " d"], turns: Float[Tensor, "2 L d"]
-) -> Float[Tensor, "B L H d"]:
-    """`rms_norm`, then the rotation of RoPE."""
-    return rotate(rms_norm(x, gain), turns)
-
-
-def modulate(x: Float[Tensor, "B N W"], shift: Float[Tensor, "B 1 W"], scale: Float[Tensor, "B 1 W"]) -> Tensor:
-    """Layer norm without own gain, in fp32, then the condition's scale and shift."""
-    normed = functional.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
-    return torch.addcmul(shift.float(), normed, 1 + scale.float())
-
-
-def gelu(x: Float[Tensor, "*B N W"]) -> Float[Tensor, "*B N W"]:
-    """The GELU in its tanh form."""
-    return functional.gelu(x, approximate="tanh")
-
-
 class ModulatedLinear(nn.Linear):
     """A linear layer behind a modulated layer norm; the norm's output is not kept."""
 
@@ -57,7 +33,7 @@ class ModulatedLinear(nn.Linear):
         self, x: Tensor, shift: Tensor, scale: Tensor
     ) -> Tensor:
         """`linear(modulate(x, shift, scale))`."""
-        return linear_of(modulate, x, shift, scale, weight=self.weight, bias=self.bias)
+        return linear_of(MODULATE, x, shift, scale, weight=self.weight, bias=self.bias)
 
 
 class GeluLinear(nn.Linear):
@@ -65,7 +41,7 @@ class GeluLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """`linear(gelu(input))`."""
-        return linear_of(gelu, input, weight=self.weight, bias=self.bias)
+        return linear_of(GELU, input, weight=self.weight, bias=self.bias)
 
 
 class SelfAttention(nn.Module):
@@ -75,42 +51,35 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv, self.out = ModulatedLinear(width, 3 * width, bias=False), nn.Linear(width, width)
-        self.query_gain, self.key_gain = (
-            nn.Parameter(torch.ones(width // heads)),
-            nn.Parameter(torch.ones(width // heads)),
-        )
+        self.gains = nn.Parameter(torch.ones(2, width // heads))
 
     def forward(
         self, x: Float[Tensor, "B L W"], shift: Tensor, scale: Tensor, turns: Float[Tensor, "2 L d"] | None
     ) -> Float[Tensor, "B L W"]:
         """Each modulated token's mixture of all tokens; `turns` are RoPE's."""
-        q, k, v = self.qkv(x, shift, scale).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B L H d] each
-        if turns is None:
-            q, k = recomputed(rms_norm, q, self.query_gain), recomputed(rms_norm, k, self.key_gain)
-        else:
-            q = recomputed(turned_rms_norm, q, self.query_gain, turns)
-            k = recomputed(turned_rms_norm, k, self.key_gain, turns)
-        mixed = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        qkv = self.qkv(x, shift, scale).unflatten(-1, (3, self.heads, -1))
+        q, k, v = (part.transpose(1, 2) for part in normed_heads(qkv, self.gains, turns))
+        return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
-    """Tokens attend to tokens of another place."""
+    """Tokens attend to tokens of another place.
+
+    The gain of the normed keys multiplies the queries instead, which gives the same scores: what is kept of the keys
+    is then one tensor.
+    """
 
     def __init__(self, width: int, heads: int, source_width: int) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.out = ModulatedLinear(width, width, bias=False), nn.Linear(width, width)
-        self.source = nn.Linear(source_width, 2 * width, bias=False)
-        self.query_gain, self.key_gain = (
-            nn.Parameter(torch.ones(width // heads)),
-            nn.Parameter(torch.ones(width // heads)),
-        )
+        self.key, self.value = (nn.Linear(source_width, width, bias=False) for _ in range(2))
+        self.gains = nn.Parameter(torch.ones(2, width // heads))
 
     def read(self, source: Float[Tensor, "B N S"]) -> Reading:
         """Keys and values of the source."""
-        k, v = self.source(source).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        return Reading(recomputed(rms_norm, k, self.key_gain).transpose(1, 2), v.transpose(1, 2))
+        k, v = (layer(source).unflatten(-1, (self.heads, -1)) for layer in (self.key, self.value))
+        return Reading(unit(k).transpose(1, 2), v.transpose(1, 2))
 
     def forward(
         self,
@@ -121,9 +90,10 @@ class CrossAttention(nn.Module):
         mask: Bool[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B M W"]:
         """Each modulated token's mixture of the source; `mask` is False at padding."""
-        q = recomputed(rms_norm, self.query(x, shift, scale).unflatten(-1, (self.heads, -1)), self.query_gain)
+        q = unit(self.query(x, shift, scale).unflatten(-1, (self.heads, -1)))
+        q = (q * self.gains.prod(0).to(q.dtype)).transpose(1, 2)
         allowed = None if mask is None else mask[:, None, None, :]
-        mixed = functional.scaled_dot_product_attention(q.transpose(1, 2), *reading, attn_mask=allowed)
+        mixed = functional.scaled_dot_product_attention(q, *reading, attn_mask=allowed)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

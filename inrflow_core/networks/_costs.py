@@ -32,7 +32,7 @@ def block(module: Block, rows: int, source_rows: int) -> int:
     )
     products += rows * attention.out.weight.numel() + 2 * rows * source_rows * width
     if isinstance(attention, CrossAttention):
-        products += rows * attention.query.weight.numel() + source_rows * attention.source.weight.numel()
+        products += rows * attention.query.weight.numel() + 2 * source_rows * attention.key.weight.numel()
     else:
         products += rows * attention.qkv.weight.numel()
     return 2 * products

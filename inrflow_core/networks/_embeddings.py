@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrflow_core.networks._recompute import recomputed
+from inrflow_core.networks._cheap import normed_silu
 
 FOLDED_SIZE = 16
 """Inputs up to which a projection's norm is computed from the inputs: more, and the norm itself is cheaper."""
@@ -80,11 +80,7 @@ class Projection(nn.Module):
         if self.weight.shape[1] <= FOLDED_SIZE:
             with torch.autocast(x.device.type, enabled=False):
                 return functional.silu(self._folded(x.float()))
-        return recomputed(self._norm, functional.linear(x, self.weight, self.bias), self.gain, self.shift)
-
-    @staticmethod
-    def _norm(x: Float[Tensor, "*N W"], gain: Float[Tensor, " W"], shift: Float[Tensor, " W"]) -> Float[Tensor, "*N W"]:
-        return functional.silu(functional.layer_norm(x, x.shape[-1:], gain, shift))
+        return normed_silu(functional.linear(x, self.weight, self.bias), self.gain, self.shift)
 
     def _folded(self, x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N W"]:
         """layer_norm(W x + b), gain and shift included."""
@@ -133,10 +129,3 @@ def rotary(positions: Float[Tensor, "L D"], head_size: int) -> Float[Tensor, "2 
     phase = (positions.double()[..., None] * frequencies).flatten(1)
     phase = functional.pad(phase, (0, head_size // 2 - phase.shape[1]))
     return torch.stack([phase.cos(), phase.sin()]).repeat(1, 1, 2).float()
-
-
-def rotate(x: Float[Tensor, "B L H d"], turns: Float[Tensor, "2 L d"]) -> Float[Tensor, "B L H d"]:
-    """x with its pairs (i, i + d / 2) rotated."""
-    first, second = x.chunk(2, -1)
-    cos, sin = turns[:, :, None].to(x.dtype)
-    return x * cos + torch.cat([-second, first], -1) * sin

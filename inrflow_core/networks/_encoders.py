@@ -59,7 +59,7 @@ class Spatial(nn.Module):
         self.key, self.value = nn.Parameter(joint[:width].clone()), nn.Parameter(joint[width:].clone())
         self.value_bias = nn.Parameter(torch.zeros(width))
         self.inner, self.outer = nn.Linear(width, width), GeluLinear(width, width)
-        positions = None if kind == "hash" else grouping.pseudo_coordinates(kind, latents, shape)
+        positions = None if kind == "hash" else grouping.pseudo_coordinates(kind, latents, shape).float()
         self.register_buffer("positions", positions, persistent=False)
         middle = torch.zeros(1, width)
         if not shape.is_moving:
@@ -105,18 +105,10 @@ class Spatial(nn.Module):
         shape = self.shape
         if shape.grid is None:
             return
-        pairs = torch.from_numpy(grouping.centres(shape.grid))
-        if self.positions is None:
-            groups, offsets = self.groups(pairs), pairs
-        else:
-            is_regular = self.kind == "grid"
-            sides = grouping.grid_sides(self.latents, shape) if is_regular else None
-            pitch = torch.tensor([2 / side for side in sides] if sides else [2 / self.latents ** (1 / len(shape.grid))])
-            groups = grouping.grid_cells(shape.grid, sides) if sides else self.groups(pairs)
-            offsets = 0.5 + (pairs - self.positions[groups].double()) / pitch
+        groups, offsets = grouping.grid_groups(self.kind, self.latents, self.cells, shape)
         cut = grouping.fixed_tiles(groups, self.latents)
         self.is_dense = bool(cut.is_real.all()) and cut.pairs.shape[0] == self.latents
-        offsets = offsets.float()[cut.pairs]
+        offsets = offsets[cut.pairs]
         if self.is_dense and self.kind == "grid":
             offsets = offsets[:1]
         self.register_buffer("tile_pairs", cut.pairs, persistent=False)
@@ -185,7 +177,7 @@ class Spatial(nn.Module):
         features = None
         if offsets is not None and offsets.shape[0] == 1:
             features, offsets = self.tokens.fourier(offsets), None
-        parts = []
+        parts: list[tuple[Tensor, Tensor | None]] = []
         for start in range(0, num_tiles, size):
             part = slice(start, start + size)
             inputs = (
@@ -199,8 +191,8 @@ class Spatial(nn.Module):
                 parts.append(checkpoint(self._pool, *inputs, use_reentrant=False, preserve_rng_state=False))
             else:
                 parts.append(self._pool(*inputs))
-        pooled, evidence = zip(*parts, strict=True)
-        return torch.cat(pooled), None if is_real is None else torch.cat(evidence)
+        pooled = torch.cat([part[0] for part in parts])
+        return pooled, None if is_real is None else torch.cat([part[1] for part in parts if part[1] is not None])
 
     def _pool(
         self,
@@ -230,10 +222,8 @@ class Spatial(nn.Module):
     ) -> Float[Tensor, "K B T W"]:
         if self.shape.is_moving:
             return self.tokens(None, values.flatten(1, 2))[0].view(*values.shape[:-1], -1)
-        if features is None:
-            assert offsets is not None
-            features = self.tokens.fourier(offsets)
-        return self.tokens.value(values) + features[:, None]
+        placed: Tensor = self.tokens.fourier(offsets) if features is None else features
+        return self.tokens.value(values) + placed[:, None]
 
 
 class Linear(nn.Module):
@@ -255,7 +245,8 @@ class Linear(nn.Module):
                 f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.grid} into equal patches",
                 hint="choose latents whose sides divide the grid's, or `spatial`",
             )
-        cut = grouping.fixed_tiles(grouping.grid_cells(shape.grid, sides), latents)
+        groups, _ = grouping.grid_groups("grid", latents, 1, shape)
+        cut = grouping.fixed_tiles(groups, latents)
         self.register_buffer("order", cut.pairs, persistent=False)
         self.register_buffer("positions", torch.from_numpy(grouping.centres(sides)).float(), persistent=False)
         self.linear = nn.Linear(cut.pairs.shape[1] * shape.value_size, width)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from inrflow_core.errors import UsageError
@@ -67,16 +67,16 @@ def grid_sides(latents: int, shape: SetShape) -> tuple[int, ...]:
     return best
 
 
-def pseudo_coordinates(kind: str, latents: int, shape: SetShape) -> Float[Tensor, "L D"]:
+def pseudo_coordinates(kind: str, latents: int, shape: SetShape) -> Float64[Tensor, "L D"]:
     """Where the latents are, on [-1, 1]: a grid's cells, uniformly random, or the centres of k-means.
 
     The random ones come from a fixed seed, and k-means adds in a fixed order: every process has the same.
     """
     if kind == "grid":
-        return torch.from_numpy(centres(grid_sides(latents, shape))).float()
+        return torch.from_numpy(centres(grid_sides(latents, shape)))
     random = np.random.Generator(np.random.PCG64(0))
     if kind == "random":
-        return torch.from_numpy(random.uniform(-1, 1, (latents, shape.coordinate_size))).float()
+        return torch.from_numpy(random.uniform(-1, 1, (latents, shape.coordinate_size)))
     pairs = random.uniform(-1, 1, (PAIRS_PER_CENTRE * latents, shape.coordinate_size))
     if shape.grid is not None:
         pairs = centres(shape.grid)
@@ -85,15 +85,31 @@ def pseudo_coordinates(kind: str, latents: int, shape: SetShape) -> Float[Tensor
             f"[network] `latents` is {latents}: k-means finds no more centres than the {len(pairs)} pairs",
             hint="take fewer latents",
         )
-    return torch.from_numpy(_kmeans(pairs, latents, random)).float()
+    return torch.from_numpy(_kmeans(pairs, latents, random))
 
 
-def grid_cells(shape_grid: tuple[int, ...], sides: tuple[int, ...]) -> Int64[Tensor, " N"]:
-    """The cell of each pixel's centre, row by row, in whole numbers: a centre on a border counts to the upper cell."""
-    cell = torch.zeros((), dtype=torch.int64)
-    for n, side in zip(shape_grid, sides, strict=True):
-        cell = cell[..., None] * side + (2 * torch.arange(n) + 1) * side // (2 * n)
-    return cell.flatten()
+def grid_groups(
+    kind: str, latents: int, cells: int, shape: SetShape
+) -> tuple[Int64[Tensor, " N"], Float[Tensor, "N D"]]:
+    """The latent of each pixel of the training grid, and where in its cell the pixel is.
+
+    A cell spans [0, 1], about its pseudo-coordinate at 0.5; where hash codes give latents no place, the pixel's own
+    coordinate comes back. A pixel on the border of two cells of a grid belongs to the upper.
+    """
+    assert shape.grid is not None
+    pairs = torch.from_numpy(centres(shape.grid))
+    if kind == "hash":
+        return hash_codes(pairs, latents, cells), pairs.float()
+    positions = pseudo_coordinates(kind, latents, shape)
+    if kind == "grid":
+        sides = grid_sides(latents, shape)
+        groups = torch.zeros((), dtype=torch.int64)
+        for n, side in zip(shape.grid, sides, strict=True):
+            groups = groups[..., None] * side + (2 * torch.arange(n) + 1) * side // (2 * n)
+        groups, per_unit = groups.flatten(), torch.tensor(sides, dtype=torch.float64) / 2
+    else:
+        groups, per_unit = nearest(pairs, positions), latents ** (1 / len(shape.grid)) / 2
+    return groups, (0.5 + (pairs - positions[groups]) * per_unit).float()
 
 
 def nearest(pairs: Float[Tensor, "*B N D"], positions: Float[Tensor, "L D"]) -> Int64[Tensor, "*B N"]:

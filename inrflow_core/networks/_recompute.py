@@ -1,15 +1,16 @@
 """Cheap functions that are computed again in the backward pass instead of being kept.
 
-A transformer block spends its time in matrix products and its memory on what lies between them: norms, modulations,
+A transformer spends its time in matrix products and its memory on what lies between them: norms, modulations,
 activations. Those are quick to compute again. `linear_of` keeps the inputs of such a function and not what it hands
-to the linear layer behind it, so that no matrix product is repeated; `recomputed` does the same for a function alone.
-Both are ordinary code where no gradient is asked for and under `torch.compile`, whose partitioner decides by itself.
-Second derivatives are not defined.
+to the linear layer behind it, so that no matrix product is repeated, and works on runs of rows that stay in a CPU's
+cache. Where no gradient is asked for, and under `torch.compile`, whose partitioner decides such things by itself, all
+of it is ordinary code. Second derivatives are not defined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,88 +19,122 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-Function = Callable[..., Tensor]
+PART_BYTES = 4 << 20
+"""Bytes of a function's output that are worked on at once on a CPU."""
+WHOLE = (slice(None), slice(None))
 
 
-def linear_of(
-    function: Function,
-    *inputs: Tensor,
-    weight: Float[Tensor, "out in"],
-    bias: Float[Tensor, " out"] | None,
-) -> Float[Tensor, "*B N out"]:
-    """`linear(function(*inputs), weight, bias)`, of which only the inputs and the weight are kept."""
-    if _keeps_nothing():
-        return functional.linear(function(*inputs), weight, bias)
-    return _LinearOf.apply(function, weight, bias, *inputs)
+@dataclass(frozen=True)
+class Cheap:
+    """A function of tensors with sets first and rows second."""
+
+    value: Callable[..., Tensor]
+    """The function of its inputs."""
+    again: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+    """Of the value's gradient and the inputs: the value once more, and the gradient of each input."""
 
 
-def recomputed(function: Function, *inputs: Tensor) -> Tensor:
-    """`function(*inputs)`, of which only the inputs are kept."""
-    if _keeps_nothing():
-        return function(*inputs)
-    return _Recomputed.apply(function, *inputs)
-
-
-def _keeps_nothing() -> bool:
+def keeps_everything() -> bool:
+    """Whether plain code serves: nothing is kept anyway, or the compiler decides what is."""
     return torch.compiler.is_compiling() or not torch.is_grad_enabled()
 
 
-class _Recomputed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, function: Function, *inputs: Tensor) -> Tensor:
-        _keep(ctx, function, inputs)
-        return function(*inputs)
+def linear_of(
+    function: Cheap,
+    *inputs: Float[Tensor, "B _ _"],
+    weight: Float[Tensor, "out in"],
+    bias: Float[Tensor, " out"] | None,
+) -> Float[Tensor, "B N out"]:
+    """`linear(function.value(*inputs), weight, bias)`, of which only the inputs and the weight are kept.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        output, leaves = _again(ctx, ctx.saved_tensors, ctx.needs_input_grad[1:])
-        return None, *_gradients(output, leaves, gradients[0])
+    The first input has all rows; others may have one row for each set.
+    """
+    if keeps_everything():
+        return functional.linear(function.value(*inputs), weight, bias)
+    return _LinearOf.apply(function, weight, bias, *inputs)
 
 
 class _LinearOf(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Function, weight: Tensor, bias: Tensor | None, *inputs: Tensor) -> Tensor:
-        _keep(ctx, function, (weight, *inputs))
-        return functional.linear(function(*inputs), weight, bias)
+    def forward(ctx: Any, function: Cheap, weight: Tensor, bias: Tensor | None, *inputs: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(weight, *inputs)
+        x = inputs[0]
+        output = _Assembled(x.shape[:2], x.shape[1])
+        for part in _parts(x, weight):
+            value = function.value(*(_of(part, x, each) for each in inputs))
+            output.put(part, functional.linear(value, weight, bias))
+        return output.tensor
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gradient = gradients[0]
         weight, *inputs = ctx.saved_tensors
-        _, of_weight, of_bias, *of_inputs = ctx.needs_input_grad
-        output, leaves = _again(ctx, inputs, of_inputs)
-        rows = gradient.reshape(-1, gradient.shape[-1])
-        d_weight = d_bias = None
-        if of_weight:
-            kept = output.detach().reshape(-1, output.shape[-1]).to(gradient.dtype)
-            d_weight = (rows.t() @ kept).to(weight.dtype)
-        if of_bias:
-            d_bias = rows.sum(0, dtype=weight.dtype)
-        d_inputs: list[Tensor | None] = [None] * len(leaves)
-        if any(of_inputs):
-            d_output = (rows @ weight.to(gradient.dtype)).view(output.shape).to(output.dtype)
-            d_inputs = _gradients(output, leaves, d_output)
-        return None, d_weight, d_bias, *d_inputs
+        x, gradient = inputs[0], gradients[0]
+        d_weight, cast_weight = torch.empty_like(weight), weight.to(gradient.dtype)
+        d_inputs = [_Assembled(each.shape[:2], x.shape[1]) for each in inputs]
+        for part in _parts(x, weight):
+            piece = gradient[part]
+            value, found = ctx.function.again(piece @ cast_weight, *(_of(part, x, each) for each in inputs))
+            rows, value = piece.flatten(0, 1).t(), value.flatten(0, 1).to(piece.dtype)
+            _add_product(d_weight, rows, value, is_first=d_inputs[0].is_empty)
+            for d_input, new in zip(d_inputs, found, strict=True):
+                d_input.put(part, new)
+        d_bias = gradient.flatten(0, 1).sum(0, dtype=weight.dtype) if ctx.needs_input_grad[2] else None
+        return None, d_weight, d_bias, *(d_input.tensor for d_input in d_inputs)
 
 
-def _keep(ctx: Any, function: Function, tensors: tuple[Tensor, ...]) -> None:
-    device = tensors[-1].device.type
-    ctx.function = function
-    ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
-    ctx.save_for_backward(*tensors)
+class _Assembled:
+    """A tensor that comes in parts; where there is but one part, that is the tensor."""
+
+    tensor: Tensor
+
+    def __init__(self, leading: torch.Size, rows: int) -> None:
+        self.leading, self.has_rows, self.is_empty = leading, leading[1] == rows, True
+
+    def put(self, part: tuple[slice, slice], new: Tensor) -> None:
+        """Write a part; what has one row for each set is summed over the parts of its rows."""
+        if part is WHOLE:
+            self.tensor = new
+        elif self.is_empty:
+            self.tensor = new.new_zeros(*self.leading, *new.shape[2:])
+        self.is_empty = False
+        if part is WHOLE:
+            return
+        if self.has_rows:
+            self.tensor[part] = new
+        else:
+            self.tensor[part[0]] += new
 
 
-def _again(ctx: Any, inputs: Any, needed: Any) -> tuple[Tensor, list[Tensor]]:
-    """The function's output once more, with a graph from it to fresh copies of its inputs."""
-    leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs, needed, strict=True)]
-    device, dtype, enabled = ctx.autocast
-    with torch.enable_grad(), torch.autocast(device, dtype, enabled=enabled):
-        return ctx.function(*leaves), leaves
+def _parts(x: Float[Tensor, "B N _"], weight: Float[Tensor, "out in"]) -> Iterator[tuple[slice, slice]]:
+    """Runs of whole sets, or of one set's rows, whose intermediate results stay in a CPU's cache."""
+    sets, rows = x.shape[:2]
+    row_bytes = 4 * weight.shape[1]
+    if x.device.type != "cpu" or sets * rows * row_bytes <= PART_BYTES:
+        yield WHOLE
+        return
+    num_rows = max(1, min(rows, PART_BYTES // row_bytes // 64 * 64))
+    num_sets = max(1, PART_BYTES // (rows * row_bytes))
+    for first_set in range(0, sets, num_sets):
+        for first_row in range(0, rows, num_rows):
+            yield slice(first_set, first_set + num_sets), slice(first_row, first_row + num_rows)
 
 
-def _gradients(output: Tensor, leaves: list[Tensor], gradient: Tensor) -> list[Tensor | None]:
-    wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    found = iter(torch.autograd.grad(output, wanted, gradient) if wanted else ())
-    return [next(found) if leaf.requires_grad else None for leaf in leaves]
+def _has_rows(x: Tensor, each: Tensor) -> bool:
+    """Whether an input has a value for every row, and not one for each set."""
+    return each.shape[1] == x.shape[1]
+
+
+def _of(part: tuple[slice, slice], x: Tensor, each: Tensor) -> Tensor:
+    return each[part] if _has_rows(x, each) else each[part[0]]
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, *, is_first: bool) -> None:
+    """total += left @ right, or total = left @ right the first time; summed in the precision of `total`."""
+    if left.dtype == total.dtype:
+        torch.addmm(total, left, right, beta=0 if is_first else 1, out=total)
+    elif is_first:
+        total.copy_(left @ right)
+    else:
+        total += left @ right

@@ -132,7 +132,8 @@ class Encoded:
     """What the encoder leaves of a context. It depends on neither time nor condition: guidance computes it once.
 
     The perceiver's latents are learned and know nothing yet; its `readings` are the keys and values of every block
-    that reads the context, the first block's first, or the `tokens` where a block makes its own (with checkpointing).
+    that reads the context, the first block's first. In training there are the `tokens` instead, and each block makes
+    its own: the backward pass then leaves a block's keys and values behind before it comes to the next.
     """
 
     latents: Float[Tensor, "B L W"]
@@ -230,7 +231,7 @@ class SetTransformer(nn.Module):
             values = values.masked_fill(~mask[..., None], 0)
         tokens = self.encoder(context.coordinates, values)[0]
         latents = self.latent.expand(values.shape[0], -1, -1)
-        if self._is_checkpointed():
+        if torch.is_grad_enabled():
             return Encoded(latents, tokens, (), mask)
         return Encoded(
             latents, None, tuple(layer.read.read(tokens) for layer in self.layers() if layer.read is not None), mask

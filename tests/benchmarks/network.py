@@ -1,0 +1,332 @@
+"""The set transformer against a straightforward form of itself: CPU seconds, peak memory, and use of the CPU.
+
+    python tests/benchmarks/network.py                 # all three cases, about five minutes on one core
+    python tests/benchmarks/network.py --case points   # one of them
+    python tests/benchmarks/network.py --json          # one object on stdout
+
+The straightforward form is written out below in plain operations on the same weights: keys and values of every pair
+projected, every intermediate result kept by autograd, nothing shared between chunks or guidance halves. Both give the
+same velocities and gradients, which is checked first. Each measurement runs in a fresh process with one thread in
+fp32 and takes the least CPU time of its repeats; the two forms take turns, so that a busy machine slows both.
+
+Columns, each ours over the straightforward form unless it says otherwise:
+    step time    CPU seconds of forward and backward
+    step memory  peak memory of the first step above weights and gradients
+    10 steps     CPU seconds of ten Euler steps on the whole set (no target)
+    matmul       FLOPs of our step (three times a forward, of the folded network) per CPU second, as a share of what a
+                 1024 x 1024 x 1024 product reaches in the same process
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from inrflow_core.networks import _grouping as grouping
+from inrflow_core.networks import set_transformer
+from inrflow_core.sets import Queries, SetShape
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of the network, what it is asked, and the ratios that it must not exceed (or, the last, miss)."""
+
+    config: set_transformer.Config
+    shape: SetShape
+    batch: int
+    num_queries: int
+    step_time: float
+    step_memory: float
+    matmul: float
+    repeats: int = 3
+
+
+CASES = {
+    "image-256": Case(
+        set_transformer.Config(width=384, depth=12, heads=6, latents=1024),
+        SetShape(2, 3, 65_536, (256, 256)), 1, 4096, 0.75, 0.6, 0.6,
+    ),
+    "image-32": Case(
+        set_transformer.Config(width=384, depth=12, heads=6, latents=256),
+        SetShape(2, 3, 1024, (32, 32)), 4, 1024, 0.95, 0.8, 0.75,
+    ),
+    "points": Case(
+        set_transformer.Config(width=512, depth=9, heads=4, latents=256, encoder="perceiver"),
+        SetShape(3, 3, 2048, None, is_moving=True), 2, 2048, 1.0, 0.8, 0.75,
+    ),
+}  # fmt: skip
+EULER_STEPS = 10
+CHUNK = 4096
+
+
+def main() -> None:
+    """Measure the cases asked for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES, action="append", help="measure this one alone")
+    parser.add_argument("--rounds", type=int, default=2, help="fresh processes per form")
+    parser.add_argument("--json", action="store_true", help="print one object instead of the table")
+    parser.add_argument("--one", nargs=2, metavar=("CASE", "FORM"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(CASES[arguments.one[0]], FORMS[arguments.one[1]])))
+        return
+    results = {name: compare(name, arguments.rounds) for name in arguments.case or CASES}
+    print(json.dumps(results, indent=1) if arguments.json else table(results))
+
+
+def compare(name: str, rounds: int) -> dict[str, float]:
+    """Both forms of a case in fresh processes, and their ratios."""
+    case = CASES[name]
+    check_equal(case)
+    runs: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
+    for _ in range(rounds):
+        for form in FORMS:
+            command = [sys.executable, __file__, "--one", name, form]
+            runs[form].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    ours, plain = ({key: min(run[key] for run in runs[form]) for key in runs[form][0]} for form in ("ours", "plain"))
+    matmul = max(run["matmul"] for run in runs["ours"])
+    return {
+        "step_seconds": ours["step"],
+        "plain_step_seconds": plain["step"],
+        "step_time": ours["step"] / plain["step"],
+        "step_megabytes": ours["memory"] / 1e6,
+        "plain_step_megabytes": plain["memory"] / 1e6,
+        "step_memory": ours["memory"] / plain["memory"],
+        "euler_seconds": ours["euler"],
+        "plain_euler_seconds": plain["euler"],
+        "euler_time": ours["euler"] / plain["euler"],
+        "matmul_gflops": matmul / 1e9,
+        "matmul": max(run["flops"] / run["step"] / run["matmul"] for run in runs["ours"]),
+    }
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """The ratios with their targets, and what they are made of."""
+    head = ["case", "step time", "", "step memory", "", "10 steps", "", "matmul", ""]
+    rows = [head, ["", "ratio", "seconds", "ratio", "MB", "ratio", "seconds", "share", "GFLOP/s"]]
+    for name, r in results.items():
+        case = CASES[name]
+        rows.append([
+            name,
+            f"{r['step_time']:.2f} (<= {case.step_time})", f"{r['step_seconds']:.2f} / {r['plain_step_seconds']:.2f}",
+            f"{r['step_memory']:.2f} (<= {case.step_memory})", f"{r['step_megabytes']:.0f} / {r['plain_step_megabytes']:.0f}",
+            f"{r['euler_time']:.2f}", f"{r['euler_seconds']:.1f} / {r['plain_euler_seconds']:.1f}",
+            f"{r['matmul']:.2f} (>= {case.matmul})", f"{r['matmul_gflops']:.0f}",
+        ])  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def measure(case: Case, forward: Callable[..., Tensor]) -> dict[str, float]:
+    """CPU seconds of a step and of ten Euler steps, peak memory of the first step, and what a product reaches."""
+    torch.set_num_threads(1)
+    network, arguments = prepare(case)
+    for weight in network.parameters():
+        weight.grad = torch.ones_like(weight)  # written to, so that its pages exist
+
+    def step() -> None:
+        forward(network, *arguments).square().mean().backward()
+
+    before = reset_peak()
+    step()
+    memory = peak() - before
+    matmul = 2 * 1024**3 / min(cpu_seconds(product) for _ in range(5))
+    seconds = min(cpu_seconds(step) for _ in range(case.repeats))
+    flops = 3 * case.batch * sum(network.flops(case.num_queries).values())
+    with torch.no_grad():
+        euler = cpu_seconds(lambda: generate(case, network, forward, arguments))
+    return {"step": seconds, "memory": memory, "euler": euler, "matmul": matmul, "flops": flops}
+
+
+def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]]:
+    """The network with random weights, and the arguments of one training pass."""
+    torch.manual_seed(0)
+    network = set_transformer.build(case.config, case.shape)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 0.1 * torch.randn_like(weight) / (weight.shape[-1] if weight.ndim > 1 else 1) ** 0.5
+    values = torch.randn(case.batch, case.shape.num_pairs, case.shape.value_size)
+    context = whole(case.shape)
+    chosen = torch.stack([torch.randperm(case.shape.num_pairs)[: case.num_queries] for _ in range(case.batch)])
+    coordinates = None if context.coordinates is None else context.coordinates[chosen]
+    queries = Queries(coordinates, torch.arange(case.num_queries))
+    asked = values.gather(1, chosen[..., None].expand(-1, -1, values.shape[-1]))
+    return network, (context, values, torch.rand(case.batch), None, queries, asked)
+
+
+def whole(shape: SetShape) -> Queries:
+    """The queries of the training grid or cloud."""
+    if shape.grid is None:
+        return Queries(None, torch.arange(shape.num_pairs))
+    coordinates = torch.from_numpy(grouping.centres(shape.grid)).float()
+    return Queries(coordinates, torch.zeros(shape.num_pairs, len(shape.grid), dtype=torch.float64))
+
+
+def generate(case: Case, network: Any, forward: Callable[..., Tensor], arguments: tuple[Any, ...]) -> Tensor:
+    """Ten Euler steps of the whole set; ours shares what queries share between their chunks."""
+    context, y = arguments[0], arguments[1]
+    for index in range(EULER_STEPS):
+        t = torch.full((case.batch,), 1 - index / EULER_STEPS)
+        parts = [slice(i, i + CHUNK) for i in range(0, case.shape.num_pairs, CHUNK)]
+        if forward is ours:
+            memory = network.memory(network.latents(network.encode(context, y), t, None))
+            velocity = torch.cat([network.decode(context[part], y[:, part], memory) for part in parts], 1)
+        else:
+            velocity = forward(network, context, y, t, None, context, y)
+        y = y - velocity / EULER_STEPS
+    return y
+
+
+def check_equal(case: Case) -> None:
+    """Both forms answer the same: nothing is compared that is not the same function."""
+    small = Case(case.config, case.shape, 1, min(case.num_queries, 256), 0, 0, 0)
+    network, arguments = prepare(small)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(network, *arguments), plain(network, *arguments), atol=1e-4, rtol=1e-4)
+
+
+def product(factors: list[Tensor] = []) -> None:  # noqa: B006 (kept between calls on purpose)
+    """One 1024 x 1024 x 1024 product."""
+    if not factors:
+        factors += [torch.randn(1024, 1024), torch.randn(1024, 1024)]
+    torch.mm(factors[0], factors[1])
+
+
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """CPU seconds of this process while it does the work."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def reset_peak() -> float:
+    """Forget the peak so far; the memory in use comes back, in bytes (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> float:
+    """The most memory in use since `reset_peak`, in bytes."""
+    return _status("VmHWM")
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
+
+
+def ours(network: Any, *arguments: Any) -> Tensor:
+    """The network's own pass."""
+    return network(*arguments)
+
+
+def plain(
+    network: Any, context: Queries, values: Tensor, t: Tensor, vector: Tensor | None, queries: Queries, asked: Tensor
+) -> Tensor:
+    """The same function, straightforwardly."""
+    c = network.time(t) if vector is None else network.time(t) + vector
+    levels, x = [], None
+    if network.start is None:
+        x = plain_spatial(network.encoder, values) + network.places
+        tokens = None
+    else:
+        x = network.latent.expand(len(values), -1, -1)
+        tokens, _ = plain_tokens(network.encoder, context.coordinates, values)
+    for index, layer in enumerate(network.layers(), start=0 if network.start is None else -1):
+        if layer.read is not None:
+            x = plain_block(layer.read, x, c, tokens, None)
+        x = plain_block(layer.own, x, c, None, network.turns)
+        if index in network.config.level_blocks:
+            levels.append(x)
+    q, value = plain_tokens(network.decoder.tokens, queries.coordinates, asked)
+    for block, level in zip(network.decoder.blocks, levels, strict=True):
+        q = plain_block(block, q, c, level, None)
+    shift, scale = network.decoder.modulation(F.silu(c))[:, None].chunk(2, -1)
+    return F.linear(
+        plain_modulate(torch.cat([q, value], -1), shift, scale),
+        network.decoder.final.weight,
+        network.decoder.final.bias,
+    )
+
+
+def plain_block(block: Any, x: Tensor, c: Tensor, source: Tensor | None, turns: Tensor | None) -> Tensor:
+    """adaLN-Zero block."""
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = block.modulation(F.silu(c))[:, None].chunk(6, -1)
+    x = x + gate * plain_attention(block.attention, plain_modulate(x, shift, scale), source, turns)
+    hidden = F.gelu(
+        F.linear(plain_modulate(x, shift_mlp, scale_mlp), block.inner.weight, block.inner.bias), approximate="tanh"
+    )
+    return x + gate_mlp * F.linear(hidden, block.outer.weight, block.outer.bias)
+
+
+def plain_attention(attention: Any, x: Tensor, source: Tensor | None, turns: Tensor | None) -> Tensor:
+    """Attention with normed queries and keys."""
+    size = (attention.heads, x.shape[-1] // attention.heads)
+    if source is None:
+        q, k, v = F.linear(x, attention.qkv.weight).chunk(3, -1)
+    else:
+        q = F.linear(x, attention.query.weight)
+        k, v = F.linear(source, torch.cat([attention.key.weight, attention.value.weight])).chunk(2, -1)
+    q = F.rms_norm(q.unflatten(-1, size), size[1:], attention.gains[0], 1e-6)
+    k = F.rms_norm(k.unflatten(-1, size), size[1:], attention.gains[1], 1e-6)
+    assert turns is None, "no case turns its latents"
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v.unflatten(-1, size)))
+    return attention.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def plain_modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm, scale and shift."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def plain_projection(projection: Any, x: Tensor) -> Tensor:
+    """Linear layer, layer norm, SiLU."""
+    x = F.linear(x, projection.weight, projection.bias)
+    return F.silu(F.layer_norm(x, x.shape[-1:], projection.gain, projection.shift))
+
+
+def plain_tokens(tokens: Any, coordinates: Tensor | None, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs as tokens, and their values without a position."""
+    value = plain_projection(tokens.value, values)
+    if tokens.moving_size is None:
+        return value + tokens.fourier(coordinates), value
+    coordinate = plain_projection(tokens.coordinate, tokens.fourier(values[..., : tokens.moving_size]))
+    return plain_projection(tokens.join, torch.cat([coordinate, value], -1)), value
+
+
+def plain_spatial(encoder: Any, values: Tensor) -> Tensor:
+    """Each patch's learned query attends to its tokens, whose keys and values are all projected."""
+    batch, latents, heads = len(values), encoder.latents, encoder.heads
+    tokens = plain_projection(encoder.tokens.value, values[:, encoder.tile_pairs]) + encoder.tokens.fourier(
+        encoder.offsets
+    )
+    bias = torch.cat([torch.zeros_like(encoder.value_bias), encoder.value_bias])
+    k, v = F.linear(tokens, torch.cat([encoder.key, encoder.value]), bias).chunk(2, -1)  # [B L P W]
+    k, v = (part.unflatten(-1, (heads, -1)).transpose(2, 3).flatten(0, 1) for part in (k, v))  # [B*L H P d]
+    q = encoder.query(encoder.latent + encoder.middle).unflatten(-1, (heads, -1))[:, :, None]  # [L H 1 d]
+    q = q.expand(batch, -1, -1, -1, -1).flatten(0, 1)
+    x = F.scaled_dot_product_attention(q, k, v).reshape(batch, latents, -1)
+    hidden = F.gelu(encoder.inner(F.layer_norm(x, x.shape[-1:], eps=1e-6)), approximate="tanh")
+    return F.linear(hidden, encoder.outer.weight, encoder.outer.bias)
+
+
+FORMS: dict[str, Callable[..., Tensor]] = {"ours": ours, "plain": plain}
+
+
+if __name__ == "__main__":
+    main()
