@@ -137,6 +137,7 @@ def interrupted(self, record):
     os.kill(os.getpid(), signal.SIGINT)
 journal.Journal.note = interrupted
 if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
     options = ['--resolution', '8', '--classes', '--workers', sys.argv[3]]
     sys.exit(app.run(['prepare', 'images', '--source', sys.argv[1], '--out', sys.argv[2], *options]))
 """
