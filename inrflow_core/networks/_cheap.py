@@ -22,20 +22,25 @@ GELU_SLOPE, GELU_CUBIC = 2 * (2 / torch.pi) ** 0.5, 0.044715
 """The tanh form of GELU is x sigmoid(slope (x + cubic x^3))."""
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in fp32, or as it is where it has more digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def modulate(
     x: Float[Tensor, "B N W"], shift: Float[Tensor, "B 1 W"], scale: Float[Tensor, "B 1 W"]
 ) -> Float[Tensor, "B N W"]:
     """Layer norm without own gain, then a condition's shift and scale: `normed * (1 + scale) + shift`."""
-    normed = functional.layer_norm(x.float(), x.shape[-1:], eps=NORM_EPSILON)
-    return torch.addcmul(shift.float(), normed, 1 + scale.float())
+    normed = functional.layer_norm(wide(x), x.shape[-1:], eps=NORM_EPSILON)
+    return torch.addcmul(wide(shift), normed, 1 + wide(scale))
 
 
 def _modulate_again(
     gradient: Tensor, x: Tensor, shift: Tensor, scale: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    whole, gradient, factor = x.float(), gradient.float(), 1 + scale.float()
+    whole, gradient, factor = wide(x), wide(gradient), 1 + wide(scale)
     normed, mean, deviation = torch.native_layer_norm(whole, x.shape[-1:], None, None, NORM_EPSILON)
-    value = torch.addcmul(shift.float(), normed, factor)
+    value = torch.addcmul(wide(shift), normed, factor)
     d_shift, d_scale = gradient.sum(1, keepdim=True), normed.mul_(gradient).sum(1, keepdim=True)
     d_x, _, _ = torch.ops.aten.native_layer_norm_backward(
         gradient * factor, whole, x.shape[-1:], mean, deviation, None, None, [True, False, False]
@@ -92,7 +97,7 @@ def _runs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def unit(x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
     """x at unit root mean square; only the result is kept, from which the derivative follows."""
     return (
-        functional.rms_norm(x.float(), x.shape[-1:], None, NORM_EPSILON).to(x.dtype)
+        functional.rms_norm(wide(x), x.shape[-1:], None, NORM_EPSILON).to(x.dtype)
         if keeps_everything()
         else _Unit.apply(x)
     )
@@ -102,7 +107,7 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         factor = _inverse_size(x)
-        normed = (x.float() * factor).to(x.dtype)
+        normed = (wide(x) * factor).to(x.dtype)
         ctx.save_for_backward(normed, factor)
         return normed
 
@@ -110,7 +115,7 @@ class _Unit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         normed, factor = ctx.saved_tensors
-        return _unit_gradient(gradients[0], normed.float(), factor).to(normed.dtype)
+        return _unit_gradient(gradients[0], wide(normed), factor).to(normed.dtype)
 
 
 def normed_heads(
@@ -126,7 +131,7 @@ def normed_heads(
 
 
 def _normed_heads(qkv: Tensor, factor: Tensor, gains: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    normed = (qkv[:, :, :2].float() * factor).mul_(gains[:, None])
+    normed = (wide(qkv[:, :, :2]) * factor).mul_(gains[:, None])
     if turns is not None:
         normed = turn(normed, turns[:, :, None, None])
     q, k = normed.to(qkv.dtype).unbind(2)
@@ -147,10 +152,10 @@ class _NormedHeads(torch.autograd.Function):
         d_qkv, d_gains = torch.empty_like(qkv), torch.empty_like(gains)
         d_qkv[:, :, 2] = gradients[2]
         for index in range(2):
-            gradient = gradients[index].float()
+            gradient = wide(gradients[index])
             if turns is not None:
                 gradient = turn(gradient, turns[:, :, None] * turns.new_tensor([1, -1])[:, None, None, None])
-            normed = qkv[:, :, index].float() * factor[:, :, index]
+            normed = wide(qkv[:, :, index]) * factor[:, :, index]
             d_gains[index] = (gradient * normed).sum((0, 1, 2))
             d_qkv[:, :, index] = _unit_gradient(gradient * gains[index], normed, factor[:, :, index])
         return d_qkv, d_gains, None
@@ -163,7 +168,7 @@ def turn(x: Float[Tensor, "*B d"], turns: Float[Tensor, "2 *N d"]) -> Float[Tens
 
 
 def _inverse_size(x: Tensor) -> Tensor:
-    return torch.rsqrt(x.float().square().mean(-1, keepdim=True) + NORM_EPSILON)
+    return torch.rsqrt(wide(x).square().mean(-1, keepdim=True) + NORM_EPSILON)
 
 
 def _unit_gradient(gradient: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
@@ -174,14 +179,14 @@ def _unit_gradient(gradient: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
 def normed_silu(x: Float[Tensor, "*B N W"], gain: Float[Tensor, " W"], shift: Float[Tensor, " W"]) -> Tensor:
     """SiLU of a layer norm with gain and shift; only x is kept."""
     if keeps_everything():
-        return functional.silu(functional.layer_norm(x.float(), x.shape[-1:], gain, shift))
+        return functional.silu(functional.layer_norm(wide(x), x.shape[-1:], gain, shift))
     return _NormedSilu.apply(x, gain, shift)
 
 
 class _NormedSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-        normed, mean, deviation = torch.native_layer_norm(x.float(), x.shape[-1:], gain, shift, 1e-5)
+        normed, mean, deviation = torch.native_layer_norm(wide(x), x.shape[-1:], gain, shift, 1e-5)
         ctx.save_for_backward(x, gain, shift, mean, deviation)
         return functional.silu(normed, inplace=True)
 
@@ -189,7 +194,7 @@ class _NormedSilu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, gain, shift, mean, deviation = ctx.saved_tensors
-        whole = x.float()
+        whole = wide(x)
         normed = torch.native_layer_norm(whole, x.shape[-1:], gain, shift, 1e-5)[0]
         gradient = torch.ops.aten.silu_backward(gradients[0], normed)
         d_x, d_gain, d_shift = torch.ops.aten.native_layer_norm_backward(

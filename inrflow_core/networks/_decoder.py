@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrflow_core.networks._attention import Block, ModulatedLinear, Modulation, Reading
+from inrflow_core.networks._cheap import wide
 from inrflow_core.networks._embeddings import Tokens
 from inrflow_core.sets import Queries
 
@@ -73,10 +74,10 @@ class Decoder(nn.Module):
         return Memory(levels, (shift, scale))
 
     def forward(self, queries: Queries, values: Float[Tensor, "B M C"], memory: Memory) -> Float[Tensor, "B M C"]:
-        """The velocity of each query, in fp32; the final layer sees the decoded query beside its embedded value."""
+        """The velocity of each query, in fp32 at least; the final layer sees the decoded query beside its embedded value."""
         x, value = self.tokens(queries.coordinates, values)
         for block, (reading, modulation) in zip(self.levels(), memory.levels, strict=True):
             x = block(x, modulation, reading)
         shift, scale = memory.final
         with torch.autocast(x.device.type, enabled=False):
-            return self.final(torch.cat([x, value.to(x.dtype)], -1).float(), shift.float(), scale.float())
+            return self.final(wide(torch.cat([x, value.to(x.dtype)], -1)), wide(shift), wide(scale))

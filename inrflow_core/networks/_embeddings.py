@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrflow_core.networks._cheap import normed_silu
+from inrflow_core.networks._cheap import normed_silu, wide
 
 FOLDED_SIZE = 16
 """Inputs up to which a projection's norm is computed from the inputs: more, and the norm itself is cheaper."""
@@ -36,8 +36,8 @@ class Fourier(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, coordinates: Float[Tensor, "*N D"]) -> Float[Tensor, "*N E"]:
-        """The features, in fp32: number by number, its sines before its cosines."""
-        phase = coordinates.float()[..., None] * self.frequencies
+        """The features, in fp32 at least: number by number, its sines before its cosines."""
+        phase = wide(coordinates)[..., None] * self.frequencies
         waves = torch.cat([phase.sin(), phase.cos()], -1).flatten(-2)
         if self.width is None or self.width == waves.shape[-1]:
             return waves
@@ -57,7 +57,7 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
         """The embedding of each time in [0, 1]."""
         frequencies = torch.exp(-math.log(10_000) * torch.arange(128, dtype=torch.float32, device=t.device) / 128)
-        phase = 1000 * t.float()[:, None] * frequencies
+        phase = 1000 * wide(t)[:, None] * frequencies
         return self.outer(functional.silu(self.inner(torch.cat([phase.cos(), phase.sin()], -1))))
 
 
@@ -79,7 +79,7 @@ class Projection(nn.Module):
         """Tokens of the inputs."""
         if self.weight.shape[1] <= FOLDED_SIZE:
             with torch.autocast(x.device.type, enabled=False):
-                return functional.silu(self._folded(x.float()))
+                return functional.silu(self._folded(wide(x)))
         return normed_silu(functional.linear(x, self.weight, self.bias), self.gain, self.shift)
 
     def _folded(self, x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N W"]:
@@ -125,7 +125,7 @@ def rotary(positions: Float[Tensor, "L D"], head_size: int) -> Float[Tensor, "2 
     """
     axes = positions.shape[-1]
     pairs = head_size // (2 * axes)
-    frequencies = 100.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    frequencies = 100.0 ** (-torch.arange(pairs, dtype=torch.float64, device=positions.device) / pairs)
     phase = (positions.double()[..., None] * frequencies).flatten(1)
     phase = functional.pad(phase, (0, head_size // 2 - phase.shape[1]))
     return torch.stack([phase.cos(), phase.sin()]).repeat(1, 1, 2).float()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from inrflow_core.errors import UsageError
 from inrflow_core.networks import _grouping as grouping
 from inrflow_core.networks._attention import GeluLinear
+from inrflow_core.networks._cheap import NORM_EPSILON, wide
 from inrflow_core.networks._embeddings import Tokens
 from inrflow_core.networks._grouping import Tiles
 from inrflow_core.sets import Queries, SetShape
@@ -59,13 +60,14 @@ class Spatial(nn.Module):
         self.key, self.value = nn.Parameter(joint[:width].clone()), nn.Parameter(joint[width:].clone())
         self.value_bias = nn.Parameter(torch.zeros(width))
         self.inner, self.outer = nn.Linear(width, width), GeluLinear(width, width)
-        positions = None if kind == "hash" else grouping.pseudo_coordinates(kind, latents, shape).float()
-        self.register_buffer("positions", positions, persistent=False)
+        positions = None if kind == "hash" else grouping.pseudo_coordinates(kind, latents, shape)
+        self.register_buffer("positions", None if positions is None else positions.float(), persistent=False)
         middle = torch.zeros(1, width)
         if not shape.is_moving:
             middle = tokens.fourier(torch.full((1, shape.coordinate_size), 0.0 if positions is None else 0.5))
         self.register_buffer("middle", middle, persistent=False)
-        self._group_the_grid()
+        with torch.device("cpu"):  # also where the network is laid out without memory, on the device `meta`
+            self._group_the_grid(positions)
 
     def forward(
         self, context: Queries, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None
@@ -78,7 +80,7 @@ class Spatial(nn.Module):
         value = self.value.unflatten(0, (heads, -1)).transpose(1, 2)
         by_head = pooled.permute(2, 0, 1, 3).reshape(heads, batch * latents, width)
         mixed = torch.bmm(by_head, value).transpose(0, 1).reshape(batch, latents, width)
-        normed = functional.layer_norm((mixed + self.value_bias).float(), (width,), eps=1e-6)
+        normed = functional.layer_norm(wide(mixed + self.value_bias), (width,), eps=NORM_EPSILON)
         return self.outer(self.inner(normed))
 
     @property
@@ -98,14 +100,14 @@ class Spatial(nn.Module):
         """The latent that each scattered pair belongs to."""
         if self.positions is None:
             return grouping.hash_codes(coordinates, self.latents, self.cells)
-        return grouping.nearest(coordinates.float(), self.positions)
+        return grouping.nearest(wide(coordinates), self.positions.to(coordinates.dtype))
 
-    def _group_the_grid(self) -> None:
+    def _group_the_grid(self, positions: Float64[Tensor, "L D"] | None) -> None:
         """Groups and offsets of a grid's pairs, which never change. Equal patches of a grid share their offsets."""
         shape = self.shape
         if shape.grid is None:
             return
-        groups, offsets = grouping.grid_groups(self.kind, self.latents, self.cells, shape)
+        groups, offsets = grouping.grid_groups(self.kind, positions, shape, latents=self.latents, cells=self.cells)
         cut = grouping.fixed_tiles(groups, self.latents)
         self.is_dense = bool(cut.is_real.all()) and cut.pairs.shape[0] == self.latents
         offsets = offsets[cut.pairs]
@@ -204,9 +206,9 @@ class Spatial(nn.Module):
     ) -> tuple[Float[Tensor, "K B H W"], Float[Tensor, "K B H"] | None]:
         """Each tile's mean token under softmax weights, and the log of the sum that divides them."""
         num_tiles, batch, length, _ = values.shape
-        tokens = self._embed(values, features, offsets).to(_precision(values.device.type))  # [K B T W]
+        tokens = _autocast(self._embed(values, features, offsets))  # [K B T W]
         flat = tokens.flatten(0, 1)
-        scores = torch.bmm(tokens.flatten(1, 2), queries.to(tokens.dtype).transpose(1, 2)).float()
+        scores = wide(torch.bmm(tokens.flatten(1, 2), queries.to(tokens.dtype).transpose(1, 2)))
         scores = scores.unflatten(1, (batch, length))  # [K B T H]
         if is_real is not None:
             scores = scores.masked_fill(~is_real[..., None], FAR_BELOW)
@@ -245,10 +247,12 @@ class Linear(nn.Module):
                 f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.grid} into equal patches",
                 hint="choose latents whose sides divide the grid's, or `spatial`",
             )
-        groups, _ = grouping.grid_groups("grid", latents, 1, shape)
-        cut = grouping.fixed_tiles(groups, latents)
+        positions = grouping.pseudo_coordinates("grid", latents, shape)
+        with torch.device("cpu"):
+            groups, _ = grouping.grid_groups("grid", positions, shape, latents=latents, cells=1)
+            cut = grouping.fixed_tiles(groups, latents)
         self.register_buffer("order", cut.pairs, persistent=False)
-        self.register_buffer("positions", torch.from_numpy(grouping.centres(sides)).float(), persistent=False)
+        self.register_buffer("positions", positions.float(), persistent=False)
         self.linear = nn.Linear(cut.pairs.shape[1] * shape.value_size, width)
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
@@ -260,8 +264,10 @@ class Linear(nn.Module):
         return self.norm(self.linear(values[:, self.order].flatten(2)))
 
 
-def _precision(device: str) -> torch.dtype:
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+def _autocast(x: Tensor) -> Tensor:
+    """x in the precision of autocast where that is on: once, and not for each product."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _merge(

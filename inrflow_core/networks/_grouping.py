@@ -89,7 +89,7 @@ def pseudo_coordinates(kind: str, latents: int, shape: SetShape) -> Float64[Tens
 
 
 def grid_groups(
-    kind: str, latents: int, cells: int, shape: SetShape
+    kind: str, positions: Float64[Tensor, "L D"] | None, shape: SetShape, *, latents: int, cells: int
 ) -> tuple[Int64[Tensor, " N"], Float[Tensor, "N D"]]:
     """The latent of each pixel of the training grid, and where in its cell the pixel is.
 
@@ -98,9 +98,8 @@ def grid_groups(
     """
     assert shape.grid is not None
     pairs = torch.from_numpy(centres(shape.grid))
-    if kind == "hash":
+    if positions is None:
         return hash_codes(pairs, latents, cells), pairs.float()
-    positions = pseudo_coordinates(kind, latents, shape)
     if kind == "grid":
         sides = grid_sides(latents, shape)
         groups = torch.zeros((), dtype=torch.int64)
@@ -127,7 +126,7 @@ def hash_codes(pairs: Float[Tensor, "*B N D"], latents: int, cells: int) -> Int6
 
     `cells` is how many a length of 2 is cut into along each axis; the cells go on outside of [-1, 1].
     """
-    index = torch.floor((pairs.float() + 1) * (cells / 2)).long()
+    index = torch.floor((pairs + 1) * (cells / 2)).long()
     code = torch.zeros_like(index[..., 0])
     for axis, prime in zip(range(pairs.shape[-1]), HASH_PRIMES, strict=False):
         code = code ^ (index[..., axis] * prime)
@@ -178,12 +177,13 @@ def _kmeans(pairs: Float[np.ndarray, "N D"], count: int, random: np.random.Gener
     """Lloyd's algorithm from k-means++ centres (Arthur and Vassilvitskii 2007), for a fixed number of steps."""
     from scipy.spatial import cKDTree
 
+    axes = np.ascontiguousarray(pairs.T)
     found = [pairs[random.integers(len(pairs))]]
-    distance = ((pairs - found[0]) ** 2).sum(1)
+    distance = np.full(len(pairs), np.inf)
     for _ in range(count - 1):
+        distance = np.minimum(distance, sum((axis - x) ** 2 for axis, x in zip(axes, found[-1], strict=True)))
         total = distance.cumsum()
         found.append(pairs[np.searchsorted(total, random.uniform() * total[-1], side="right")])
-        distance = np.minimum(distance, ((pairs - found[-1]) ** 2).sum(1))
     middles = np.stack(found)
     for _ in range(LLOYD_STEPS):
         group = cKDTree(middles).query(pairs)[1]

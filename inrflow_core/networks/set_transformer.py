@@ -308,7 +308,9 @@ class SetTransformer(nn.Module):
             if self.shape.is_moving:
                 count = config.width // (2 * self.shape.coordinate_size)
                 frequencies = geometric(math.pi, math.pi * max(1.0, along / 2), count)
-            self.register_buffer("places", Fourier(frequencies, config.width)(positions), persistent=False)
+            self.register_buffer(
+                "places", Fourier(frequencies, config.width)(positions.to(frequencies.device)), persistent=False
+            )
             turns = rotary(positions * along / 2, config.width // config.heads) if config.rope else None
         self.register_buffer("turns", turns, persistent=False)
 

@@ -1,0 +1,251 @@
+"""Laws of the whole network, for every encoder and domain."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from inrflow_core.errors import UsageError
+from inrflow_core.networks import set_transformer
+from inrflow_core.networks.set_transformer import Config
+from inrflow_core.sets import Queries, SetShape
+from tests.networks.small import CASES, IMAGE, POINTS, SCATTERED, answer, network, pairs
+
+every_case = pytest.mark.parametrize("name", CASES)
+
+
+@every_case
+def test_the_first_answers_are_exactly_zero(name: str) -> None:
+    assert answer(network(name, scale=0), *pairs(name)).abs().max() == 0
+
+
+@every_case
+def test_the_first_blocks_leave_the_latents_as_they_are(name: str) -> None:
+    module = network(name, scale=0)
+    encoded = module.encode(*pairs(name))
+    for level in module.latents(encoded, torch.tensor([0.2, 0.7]), torch.ones(2, module.vector_width)).levels:
+        torch.testing.assert_close(level, encoded.latents, rtol=0, atol=0)
+
+
+@every_case
+def test_every_weight_learns(name: str) -> None:
+    module = network(name)
+    answer(module, *pairs(name)).square().mean().backward()
+    still = [n for n, weight in module.named_parameters() if weight.grad is None or weight.grad.abs().max() == 0]
+    assert still == []
+
+
+@every_case
+def test_one_set_never_influences_another(name: str) -> None:
+    module = network(name)
+    context, values = pairs(name)
+    shown, asked = values.clone().requires_grad_(), values.clone().requires_grad_()
+    answer(module, context, shown, query_values=asked)[0].square().sum().backward()
+    assert shown.grad is not None and asked.grad is not None
+    assert shown.grad[0].abs().max() > 0
+    assert shown.grad[1].abs().max() == 0 and asked.grad[1].abs().max() == 0
+
+
+@every_case
+def test_a_set_gets_the_same_answers_alone(name: str) -> None:
+    module = network(name)
+    context, values = pairs(name)
+    torch.testing.assert_close(
+        answer(module, context, values[:1]), answer(module, context, values)[:1], atol=1e-5, rtol=1e-5
+    )
+
+
+@every_case
+def test_fewer_queries_in_another_order_change_no_answer(name: str) -> None:
+    module = network(name).requires_grad_(False)
+    context, values = pairs(name)
+    whole = answer(module, context, values)
+    chosen = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(3))[:11]
+    coordinates = None if context.coordinates is None else context.coordinates[chosen]
+    asked = {"queries": Queries(coordinates, context.places[chosen]), "query_values": values[:, chosen]}
+    torch.testing.assert_close(answer(module, context, values, **asked), whole[:, chosen], atol=1e-5, rtol=1e-5)
+
+
+@every_case
+def test_queries_of_each_set_may_have_their_own_coordinates(name: str) -> None:
+    module = network(name).requires_grad_(False)
+    context, values = pairs(name)
+    if context.coordinates is None:
+        pytest.skip("moving points have no coordinates")
+    own = Queries(context.coordinates.expand(2, -1, -1), context.places)
+    torch.testing.assert_close(
+        answer(module, context, values, queries=own), answer(module, context, values), atol=1e-6, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", SCATTERED)
+def test_the_order_of_the_context_changes_no_answer(name: str) -> None:
+    module = network(name).requires_grad_(False)
+    context, values = pairs(name)
+    order = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(3))
+    coordinates = None if context.coordinates is None else context.coordinates[order]
+    shuffled = Queries(coordinates, context.places[order])
+    found = answer(module, shuffled, values[:, order], queries=context, query_values=values)
+    torch.testing.assert_close(found, answer(module, context, values), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCATTERED)
+def test_padding_changes_nothing_whatever_it_holds(name: str) -> None:
+    module = network(name)
+    context, values = pairs(name)
+    counts = (30, 35)
+    real = torch.arange(values.shape[1]) < torch.tensor(counts)[:, None]
+    padded = values.masked_fill(~real[..., None], torch.nan)
+    found = answer(module, context, padded, query_values=values, mask=real)
+    for index, count in enumerate(counts):
+        shown, asked = values[:, :count], values
+        alone = answer(module, context[:count], shown, queries=context, query_values=asked)
+        torch.testing.assert_close(found[index], alone[index], atol=2e-5, rtol=1e-5)
+    found.square().mean().backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in module.parameters() if weight.grad is not None)
+
+
+@every_case
+def test_keeping_less_for_the_backward_pass_changes_no_gradient(name: str) -> None:
+    found = []
+    for checkpoint_activations in (False, True):
+        module = network(name, checkpoint_activations=checkpoint_activations)
+        answer(module, *pairs(name)).square().mean().backward()
+        found.append([weight.grad for weight in module.parameters()])
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+
+
+@every_case
+def test_training_and_drawing_compute_the_same(name: str) -> None:
+    module = network(name)
+    context, values = pairs(name)
+    with torch.no_grad():
+        drawn = answer(module, context, values)
+    torch.testing.assert_close(answer(module, context, values), drawn, atol=1e-5, rtol=1e-5)
+
+
+@every_case
+def test_bf16_stays_near_fp32_and_gives_finite_gradients(name: str) -> None:
+    module = network(name)
+    context, values = pairs(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = answer(module, context, values)
+        found.square().mean().backward()
+    exact = answer(module, context, values)
+    assert found.dtype == torch.float32
+    assert (found - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
+    assert all(torch.isfinite(weight.grad).all() for weight in module.parameters() if weight.grad is not None)
+
+
+@every_case
+def test_the_operations_counted_are_those_done(name: str) -> None:
+    config, shape = CASES[name]
+    module = network(name).requires_grad_(False)
+    context, values = pairs(name, batch=1)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        answer(module, context, values)
+    assert sum(module.flops(shape.num_pairs).values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@every_case
+def test_the_decoder_answers_alone_from_its_own_weights(name: str) -> None:
+    module = network(name).requires_grad_(False)
+    context, values = pairs(name)
+    latents = module.latents(module.encode(context, values), torch.tensor([0.2, 0.7]), None)
+    alone = set_transformer.build_decoder(*CASES[name])
+    alone.load_state_dict(module.decoder.state_dict())
+    answered = module.decode(context, values, module.memory(latents))
+    torch.testing.assert_close(alone(context, values, alone.memory(latents)), answered, rtol=0, atol=0)
+
+
+@every_case
+def test_nothing_that_can_be_computed_again_is_in_the_weights(name: str) -> None:
+    module = network(name)
+    assert set(module.state_dict()) == {n for n, _ in module.named_parameters()}
+
+
+def test_the_encoder_is_shared_by_both_halves_of_guidance() -> None:
+    module = network("points").requires_grad_(False)
+    context, values = pairs("points")
+    t, vector = torch.tensor([0.3, 0.6]), torch.ones(2, 32)
+    encoded = module.encode(context, values)
+    for condition in (None, vector):
+        found = module.decode(context, values, module.memory(module.latents(encoded, t, condition)))
+        torch.testing.assert_close(found, module(context, values, t, condition, context, values), atol=1e-6, rtol=1e-6)
+
+
+def test_later_blocks_read_the_context_as_often_as_the_setting_says() -> None:
+    for reread, reading in ((0, []), (1, [0, 1, 2]), (2, [0, 2])):
+        module = set_transformer.build(Config(16, 3, 2, latents=4, encoder="perceiver", reread=reread), POINTS)
+        assert [index for index, layer in enumerate(module.trunk) if layer.read is not None] == reading
+
+
+def test_the_decoder_reads_its_levels_earliest_first() -> None:
+    assert Config(16, 28, 2, levels=2).level_blocks == [13, 27]
+    assert Config(16, 9, 2, levels=3).level_blocks == [2, 5, 8]
+    module = network("narrow decoder").requires_grad_(False)
+    latents = module.latents(module.encode(*pairs("narrow decoder")), torch.tensor([0.2, 0.7]), None)
+    assert len(latents.levels) == 2
+    assert not torch.equal(latents.levels[0], latents.levels[1])
+
+
+WRONG = {
+    "heads": ({"heads": 5}, "`heads` is 5 and does not divide `width`, 32"),
+    "decoder heads": ({"decoder_width": 20, "decoder_heads": 3}, "`decoder_heads` is 3 and does not divide"),
+    "levels": ({"levels": 3}, "`levels` is 3: at most `depth`, 2"),
+    "reread": ({"reread": -1}, "`reread` is -1: 1 or more"),
+    "latents": ({"latents": 0}, "`latents` is 0: at least 1"),
+    "frequency": ({"top_frequency": 0.5}, "`top_frequency` is 0.5: at least 1"),
+    "rope without places": ({"encoder": "perceiver", "rope": True}, "`rope` turns latents by their place"),
+    "linear hash": ({"encoder": "linear", "pseudo_coordinates": "hash"}, "`encoder = linear` takes a grid's patches"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_settings_that_cannot_be_are_refused(name: str) -> None:
+    changes, message = WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        Config(**({"width": 32, "depth": 2, "heads": 2} | changes))
+
+
+MISFITS = {
+    "linear without grid": ({"encoder": "linear"}, POINTS, "takes patches of a grid"),
+    "linear, uneven": ({"encoder": "linear", "latents": 9}, IMAGE, "do not cut the grid"),
+    "long cells": ({"latents": 14}, IMAGE, "its cells would be long and thin"),
+    "cells below a pixel": ({"latents": 256}, IMAGE, "finer than the training grid"),
+    "too many frequencies": ({"num_frequencies": 9}, IMAGE, "has room for 8 frequencies"),
+    "rope on small heads": ({"heads": 16, "latents": 16, "rope": True}, IMAGE, "a head has 2 numbers"),
+    "more means than pixels": ({"latents": 65, "pseudo_coordinates": "kmeans"}, IMAGE, "no more centres than the 64"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_settings_that_do_not_fit_the_sets_are_refused(name: str) -> None:
+    changes, shape, message = MISFITS[name]
+    with pytest.raises(UsageError, match=message):
+        set_transformer.build(Config(**({"width": 32, "depth": 2, "heads": 2} | changes)), shape)
+
+
+PAPER = {
+    "image S": (Config(384, 12, 6), "image", 0, (36.5, 36.9)),
+    "image S, classes": (Config(384, 12, 6), "image", 1000, (36.5, 36.95)),
+    "image B": (Config(768, 12, 12), "image", 0, (145.0, 145.8)),
+    "image L": (Config(1024, 24, 16), "image", 0, (483.95, 485.05)),
+    "image XL": (Config(1152, 28, 16, levels=2, rope=True), "image", 1000, (732.95, 733.05)),
+    "points B": (Config(512, 9, 4, levels=2, encoder="perceiver"), "points", 0, (107.0, 108.0)),
+    "points L": (Config(640, 12, 4, encoder="perceiver"), "points", 0, (203.85, 203.95)),
+}
+SHAPES = {"image": SetShape(2, 3, 65_536, (256, 256)), "points": SetShape(3, 3, 2048, None, is_moving=True)}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_sizes_have_the_papers_numbers_of_parameters(name: str) -> None:
+    config, domain, classes, (least, most) = PAPER[name]
+    with torch.device("meta"):
+        module = set_transformer.build(config, SHAPES[domain])
+    counts = module.parts()
+    assert sum(counts.values()) == sum(weight.numel() for weight in module.parameters())
+    labels = (classes + 1) * config.width if classes else 0
+    assert least <= (sum(counts.values()) + labels) / 1e6 < most
