@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-PART_BYTES = 4 << 20
-"""Bytes of a function's output that are worked on at once on a CPU."""
+SPLIT_BYTES, PART_BYTES = 16 << 20, 4 << 20
+"""A function's output of more bytes is worked on in parts of so many on a CPU, to stay in its cache."""
 WHOLE = (slice(None), slice(None))
 
 
@@ -97,7 +97,7 @@ class _Assembled:
         if part is WHOLE:
             self.tensor = new
         elif self.is_empty:
-            self.tensor = new.new_zeros(*self.leading, *new.shape[2:])
+            self.tensor = (new.new_empty if self.has_rows else new.new_zeros)(*self.leading, *new.shape[2:])
         self.is_empty = False
         if part is WHOLE:
             return
@@ -111,7 +111,7 @@ def _parts(x: Float[Tensor, "B N _"], weight: Float[Tensor, "out in"]) -> Iterat
     """Runs of whole sets, or of one set's rows, whose intermediate results stay in a CPU's cache."""
     sets, rows = x.shape[:2]
     row_bytes = 4 * weight.shape[1]
-    if x.device.type != "cpu" or sets * rows * row_bytes <= PART_BYTES:
+    if x.device.type != "cpu" or sets * rows * row_bytes <= SPLIT_BYTES:
         yield WHOLE
         return
     num_rows = max(1, min(rows, PART_BYTES // row_bytes // 64 * 64))

@@ -31,6 +31,7 @@ def same_values_and_gradients(ours: Callable[..., Tensor], plain: Callable[..., 
 @pytest.mark.parametrize("part_bytes", [1 << 30, 3 * 4 * 24, 10 * 4 * 24], ids=["whole", "rows", "sets"])
 def test_a_modulated_linear_layer(part_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recompute, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(recompute, "SPLIT_BYTES", part_bytes)
     torch.manual_seed(0)
 
     def ours(x: Tensor, shift: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -49,6 +50,7 @@ def test_a_modulated_linear_layer(part_bytes: int, monkeypatch: pytest.MonkeyPat
 def test_a_linear_layer_behind_a_gelu(run_bytes: int, part_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cheap, "RUN_BYTES", run_bytes)
     monkeypatch.setattr(recompute, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(recompute, "SPLIT_BYTES", part_bytes)
     torch.manual_seed(0)
 
     def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
