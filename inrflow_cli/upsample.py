@@ -65,9 +65,9 @@ def upsample(
     size = upsampling.choose_size(model, scale, resolution, points)
     part = options.parse_window(window)
     if files:
-        upsampling.refuse(sampler=sampler, guidance=guidance, noise=noise)
+        upsampling.refuse(sampler=sampler, guidance=guidance)
         answer = upsampling.ask_files(
-            model, source, files, targets, label=label, size=size, window=part, chunk=chunk, steps=steps,
+            model, source, files, targets, label=label, size=size, window=part, chunk=chunk, steps=steps, noise=noise,
             overwrite=overwrite,
         )  # fmt: skip
     else:

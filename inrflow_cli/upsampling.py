@@ -83,6 +83,7 @@ def ask_files(
     window: Window,
     chunk: int,
     steps: int | None,
+    noise: str | None,
     overwrite: bool,
 ) -> dict[str, Any]:
     """Encode each file, ask the function behind it, write the answer, and say how faithful it is."""
@@ -93,7 +94,7 @@ def ask_files(
         for file, out in zip(files, outs, strict=True):
             example = given.read(model, file)
             chosen = None if label is None else (generate.choose_labels(model, [0], label) or [None])[0]
-            field = given.encode(model, example, label=chosen, steps=steps or given.STEPS)
+            field = given.encode(model, example, label=chosen, steps=steps or given.STEPS, noise=noise)
             values = generate.query(model, field, size, window, chunk=chunk)
             origin = generate.origin_of_file(source, model, size)
             exporters.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)

@@ -62,11 +62,20 @@ def read(model: Model, path: Path) -> Given:
 
 
 def encode(
-    model: Model, given: Given, *, label: int | None = None, steps: int = STEPS, progress: Progress | None = None
+    model: Model,
+    given: Given,
+    *,
+    label: int | None = None,
+    steps: int = STEPS,
+    noise: str | None = None,
+    progress: Progress | None = None,
 ) -> Field:
-    """The function behind a file: Heun's method to noise and back, without guidance."""
+    """The function behind a file: Heun's method to noise and back, without guidance.
+
+    `noise` says how the noise found goes on between the training's positions; None as the preset has it.
+    """
     device = next(model.method.parameters()).device
-    how = generate.drawing(model, sampler="heun", steps=steps, guidance=1.0)
+    how = generate.drawing(model, sampler="heun", steps=steps, guidance=1.0, noise=noise)
     labels = None if label is None else np.array([label])
     if labels is None and model.preset.condition is not None:
         labels = np.array([-1])

@@ -85,7 +85,7 @@ def _ball(rng: np.random.Generator) -> Any:
 
 
 def _box(rng: np.random.Generator) -> Any:
-    return _stretched(_kind().create_box(1.0, 1.0, 1.0), rng.uniform(0.6, 1.0, 3))
+    return _stretched(_kind().create_box(1.0, 1.0, 1.0), rng.uniform(0.4, 1.0, 3))
 
 
 def _cone(rng: np.random.Generator) -> Any:
@@ -116,7 +116,7 @@ def _table(rng: np.random.Generator) -> Any:
 
 
 def _torus(rng: np.random.Generator) -> Any:
-    return _kind().create_torus(1.0, rng.uniform(0.2, 0.42), 48, 24)
+    return _kind().create_torus(1.0, rng.uniform(0.15, 0.3), 48, 24)
 
 
 BODIES: dict[str, Callable[[np.random.Generator], Any]] = {

@@ -94,6 +94,13 @@ def test_a_given_picture_comes_back_and_its_psnr_is_told(tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["files"][0]["psnr"] > 30
     assert Image.open(tmp_path / "finer.png").size == (12, 12)
+    papers = ["upsample", "given.png", "rough.png", "--scale", "3", "--label", "1", "--noise", "independent", "--json"]
+    assert run(papers) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["psnr"] == told["files"][0]["psnr"]
+    assert run(["upsample", "given.png", "smooth.png", "--scale", "3", "--label", "1"]) == 0
+    rough, smooth = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("rough.png", "smooth.png"))
+    assert np.abs(rough[1::3, 1::3] - smooth[1::3, 1::3]).max() <= 1
+    assert np.abs(rough - smooth).max() > 8
 
 
 def test_a_given_cloud_comes_back_and_grows(tmp_path, capsys):

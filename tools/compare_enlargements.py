@@ -1,0 +1,138 @@
+"""A model's answers on a finer grid beside bicubic enlargement, as a sheet of pictures and a table.
+
+    python tools/compare_enlargements.py runs/digits-demo sheet.png                        # drawn samples
+    python tools/compare_enlargements.py runs/flowers sheet.png --data shards/flowers-64 --finer shards/flowers-128
+
+With `--data`, held-out pictures are encoded and their functions asked; `--finer` holds the same pictures at a higher
+resolution, the truth. The rows of both the sheet and the table: the noise field (`linear`), the papers' noise at every
+position for itself (`independent`), and bicubic enlargement of the coarse picture. The columns of the table:
+    back       PSNR in dB of the coarse picture against the finer one averaged over its pixels
+    roughness  root mean square difference of a pixel from the mean of its four neighbours, in grey levels
+    truth      PSNR in dB against the finer truth
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from inrflow_core import generate, given, pictures
+from inrflow_core.given import Given
+from inrflow_core.models import Model
+from inrflow_core.shards import Shards
+
+KINDS = ("linear", "independent")
+Pictures = NDArray[np.uint8]
+
+
+def main() -> None:
+    """Draw or encode, ask finely, and show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("sheet", type=Path)
+    parser.add_argument("--data", type=Path, help="shards of the model's resolution, whose held-out pictures to encode")
+    parser.add_argument("--finer", type=Path, help="shards of the same pictures, larger by a whole number")
+    parser.add_argument("--num", type=int, default=8)
+    parser.add_argument("--scale", type=int, default=3, help="without --finer")
+    parser.add_argument("--steps", type=int, default=given.STEPS, help="Heun steps of the encoding")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = generate.load(arguments.run)
+    truth = None if arguments.finer is None else held_out(arguments.finer, arguments.num)[0]
+    if arguments.data is None:
+        coarse, finer = drawn(model, arguments.num, arguments.scale)
+    else:
+        images, labels = held_out(arguments.data, arguments.num)
+        scale = arguments.scale if truth is None else truth.shape[1] // images.shape[1]
+        coarse, finer = encoded(model, images, labels, scale, arguments.steps)
+    finer["bicubic"] = bicubic(coarse, finer["linear"].shape[1])
+    rows = {"coarse": coarse, **finer} | ({} if truth is None else {"truth": truth})
+    pictures.comparison(rows, tile=max(96, finer["linear"].shape[1])).save(arguments.sheet)
+    print(f"{'':12}  {'back':>6}  {'roughness':>9}" + ("" if truth is None else f"  {'truth':>6}"))
+    for name, row in finer.items():
+        told = f"{name:12}  {psnr(shrunk(row, coarse.shape[1]), coarse):6.1f}  {roughness(row):9.2f}"
+        print(told + ("" if truth is None else f"  {psnr(row, truth):6.1f}"))
+    if truth is not None:
+        print(f"{'truth':12}  {psnr(shrunk(truth, coarse.shape[1]), coarse):6.1f}  {roughness(truth):9.2f}")
+
+
+def held_out(folder: Path, num: int) -> tuple[Pictures, NDArray[np.int64]]:
+    """Pictures and labels, evenly taken from the split `val`."""
+    shards = Shards(folder)
+    batch = shards.read("val", np.linspace(0, shards.count("val") - 1, num).astype(np.int64))
+    labels = np.full(num, -1) if batch.labels is None else batch.labels.copy()
+    return batch.values.copy(), labels
+
+
+def drawn(model: Model, num: int, scale: int) -> tuple[Pictures, dict[str, Pictures]]:
+    """New samples at the training resolution, and the same on the finer grid with either noise."""
+    seeds = range(num)
+    classes = 0 if model.preset.condition is None else model.preset.condition.config.classes
+    labels = [seed % classes for seed in seeds] if classes else None
+    fields = [generate.draw(model, seeds, labels, generate.drawing(model, noise=kind)) for kind in KINDS]
+    size = finer_size(model, scale)
+    finer = {kind: generate.query(model, field, size) for kind, field in zip(KINDS, fields, strict=True)}
+    return generate.query(model, fields[0]), finer
+
+
+def encoded(
+    model: Model, images: Pictures, labels: NDArray[np.int64], scale: int, steps: int
+) -> tuple[Pictures, dict[str, Pictures]]:
+    """The pictures, and the functions behind them on the finer grid with either noise."""
+    size, finer = finer_size(model, scale), {}
+    scores = []
+    for kind in KINDS:
+        answers = []
+        for image, label in zip(images, labels, strict=True):
+            example = Given(image)
+            field = given.encode(model, example, label=None if label < 0 else int(label), steps=steps, noise=kind)
+            answers.append(generate.query(model, field, size)[0])
+            if kind == KINDS[0]:
+                scores.append(given.faithfulness(model, example, field)["psnr"])
+        finer[kind] = np.stack(answers)
+    print(f"encoded, then asked at the training's positions: {np.mean(scores):.1f} dB, least {np.min(scores):.1f} dB")
+    return images, finer
+
+
+def finer_size(model: Model, scale: int) -> tuple[int, int]:
+    grid = model.domain.shape.grid
+    return scale * grid[0], scale * grid[1]
+
+
+def bicubic(coarse: Pictures, side: int) -> Pictures:
+    """The usual enlargement."""
+    sized = [pictures.picture(image).resize((side, side), Image.Resampling.BICUBIC) for image in coarse]
+    return np.stack([np.asarray(image).reshape(side, side, -1) for image in sized])
+
+
+def shrunk(finer: Pictures, side: int) -> NDArray[np.float64]:
+    """Means over squares of pixels."""
+    scale = finer.shape[1] // side
+    return finer.reshape(len(finer), side, scale, side, scale, -1).mean((2, 4))
+
+
+def psnr(a: NDArray, b: NDArray) -> float:
+    """Mean over pictures, peak 255."""
+    error = ((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean((1, 2, 3))
+    return float((10 * np.log10(255.0**2 / np.maximum(error, 1e-10))).mean())
+
+
+def roughness(finer: Pictures) -> float:
+    """See the module."""
+    x = finer.astype(np.float64)
+    around = (x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]) / 4
+    return float(np.sqrt(((x[:, 1:-1, 1:-1] - around) ** 2).mean()))
+
+
+if __name__ == "__main__":
+    main()
