@@ -43,7 +43,7 @@ def _modulate_again(
     value = torch.addcmul(wide(shift), normed, factor)
     d_shift, d_scale = gradient.sum(1, keepdim=True), normed.mul_(gradient).sum(1, keepdim=True)
     d_x, _, _ = torch.ops.aten.native_layer_norm_backward(
-        gradient * factor, whole, x.shape[-1:], mean, deviation, None, None, [True, False, False]
+        gradient.mul_(factor), whole, x.shape[-1:], mean, deviation, None, None, [True, False, False]
     )
     return value, (d_x, d_shift, d_scale)
 
@@ -66,13 +66,14 @@ def _gelu_again(gradient: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor]]:
     if _is_native(x):
         d_x = torch.ops.aten.gelu_backward(gradient.to(x.dtype), x, approximate="tanh")
         return functional.gelu(x, approximate="tanh"), (d_x,)
-    value, d_x = torch.empty_like(x), torch.empty_like(x)
-    for part, incoming, result, slope in _runs(x, gradient, value, d_x):
+    assert gradient.is_contiguous(), "it is written over in place"
+    value = torch.empty_like(x)
+    for part, incoming, result in _runs(x, gradient, value):
         step = _step(part)
         torch.mul(part, step, out=result)
-        torch.mul(part, part, out=slope).mul_(3 * GELU_CUBIC * GELU_SLOPE).add_(GELU_SLOPE).mul_(result)
-        torch.addcmul(slope, slope, step, value=-1, out=slope).add_(step).mul_(incoming)
-    return value, (d_x,)
+        slope = torch.mul(part, part).mul_(3 * GELU_CUBIC * GELU_SLOPE).add_(GELU_SLOPE).mul_(result)
+        incoming.mul_(torch.addcmul(slope, slope, step, value=-1).add_(step))
+    return value, (gradient,)
 
 
 MODULATE = Cheap(modulate, _modulate_again)

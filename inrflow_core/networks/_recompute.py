@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-SPLIT_BYTES, PART_BYTES = 16 << 20, 4 << 20
+SPLIT_BYTES, PART_BYTES = 32 << 20, 4 << 20
 """A function's output of more bytes is worked on in parts of so many on a CPU, to stay in its cache."""
 WHOLE = (slice(None), slice(None))
 
@@ -31,7 +31,8 @@ class Cheap:
     value: Callable[..., Tensor]
     """The function of its inputs."""
     again: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
-    """Of the value's gradient and the inputs: the value once more, and the gradient of each input."""
+    """Of the value's gradient, which it may write over, and the inputs: the value once more, and the gradient of each
+    input."""
 
 
 def keeps_everything() -> bool:
