@@ -135,6 +135,7 @@ def write_shard(
 
     Several processes (those of `torchrun`, say) share the work: each takes every so-many-th piece.
     """
+    import contextlib
     import dataclasses
     import os
 
@@ -148,7 +149,11 @@ def write_shard(
         console.say(f"{len(request.seeds) - len(missing):,} of {len(request.seeds):,} samples are there already")
     batch = request.batch or generate.default_batch(model, request)
     mine = generate.share(missing, len(request.seeds), batch, rank=here.rank, size=here.size)
-    with console.progress(sum(len(piece) for piece in mine), "samples", title="sampling") as shown:
+    with (
+        contextlib.ExitStack() as failed,
+        console.progress(sum(len(piece) for piece in mine), "samples", title="sampling") as shown,
+    ):
+        failed.callback(shard.leave)
         for piece in mine:
             part = dataclasses.replace(
                 request,
@@ -156,9 +161,12 @@ def write_shard(
                 labels=None if request.labels is None else [request.labels[i] for i in piece],
                 batch=batch,
             )
+            if shard.is_finished():
+                break
             for _, values in generate.samples(model, part, how):
                 shard.write(piece, values, part.labels)
             shown.advance(len(piece))
+        failed.pop_all()
     if not shard.finish():
         console.say(f"`{shard.folder}` waits for the pieces of other processes; the last of them makes `{out}`")
     return [out]

@@ -60,7 +60,7 @@ def sample(
     Sample i depends on its seed alone, whatever the batch, the chunk or the number of processes.
     """
     from inrflow_cli import generation
-    from inrflow_core import exporters, generate
+    from inrflow_core import exporters, generate, runs
 
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
     if out.suffix != ".h5":
@@ -70,7 +70,8 @@ def sample(
         run, out, ema=ema, step=checkpoint, device=device, threads=threads, domain=domain
     )
     size = generation.choose_size(model, resolution, points)
-    other = None if guide is None else generate.load(guide, device=generation.choose_device(device))
+    guiding = None if guide is None else runs.weights_file(guide)
+    other = None if guiding is None else generate.load(guiding, device=generation.choose_device(device))
     how = generate.drawing(
         model,
         sampler=sampler,
@@ -83,7 +84,7 @@ def sample(
     )
     labels = generate.choose_labels(model, wanted, label)
     request = generate.Request(wanted, labels, size, options.parse_window(window), chunk, batch)
-    origin = generate.origin(model, source, request, how)
+    origin = generate.origin(model, source, request, how, guiding)
     if save_field is not None:
         generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
     if out.suffix == ".h5":

@@ -218,8 +218,11 @@ def _scaled(progress: Progress, index: int, count: int) -> Progress:
     return lambda done, total: progress(index * total + done, count * total)
 
 
-def origin(model: Model, source: Path, request: Request, how: Any) -> dict[str, str]:
-    """Where samples come from, for the files that hold them: nothing in it depends on the time or the machine."""
+def origin(model: Model, source: Path, request: Request, how: Any, guide: Path | None = None) -> dict[str, str]:
+    """Where samples come from, for the files that hold them: nothing in it depends on the time or the machine.
+
+    `source` and `guide` are the weights files of the model and of the one that guides it.
+    """
     settings_text = " ".join(f"{key}={value}" for key, value in sorted(vars(how.config).items()) if value is not None)
     seeds = list(request.seeds)
     told = {
@@ -230,6 +233,10 @@ def origin(model: Model, source: Path, request: Request, how: Any) -> dict[str, 
         "noise": how.noise,
         "precision": how.precision,
     }
+    if guide is not None:
+        told["guide"] = shards.digest(guide)[:16]
+    if tuple(how.interval) != (0.0, 1.0):
+        told["guidance_interval"] = ",".join(f"{end:g}" for end in how.interval)
     if request.labels is not None:
         told["labels"] = " ".join(str(label) for label in list(request.labels)[:64])
     if request.window is not None:
@@ -270,7 +277,9 @@ def open_shard(
     )
     dtype = "float32" if size is None else "uint8"
     full = (*shape, model.domain.shape.value_size)
-    return SampleShard.create_or_resume(out, list(request.seeds), header, shape=full, dtype=dtype, overwrite=overwrite)
+    return SampleShard.create_or_resume(
+        out, list(request.seeds), header, shape=full, dtype=dtype, labels=request.labels, overwrite=overwrite
+    )
 
 
 def share(missing: Sequence[int], total: int, batch: int, *, rank: int = 0, size: int = 1) -> list[list[int]]:

@@ -46,18 +46,21 @@ class SampleShard:
         *,
         shape: tuple[int, ...],
         dtype: str,
+        labels: Sequence[int] | None = None,
         overwrite: bool = False,
     ) -> SampleShard:
         """Begin a shard of one sample of `shape` for each seed, or go on with the unfinished one of the same job.
 
+        `labels` are those that its samples will have: pieces of other labels must not meet in one shard.
+
         Raises:
-            UsageError: `path` is there already, or an unfinished one was begun with other seeds or settings; with
-                `overwrite` both are replaced.
+            UsageError: `path` is there already, or an unfinished one was begun with other seeds, labels or settings;
+                with `overwrite` both are replaced.
         """
         self = cls(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
         if path.exists() and not overwrite:
             raise UsageError(f"`{path}` exists already", hint="add `--overwrite`, or name another file")
-        job = self._job()
+        job = self._job(labels)
         begun = self._begun()
         differs = None if begun is None else journal.difference(begun, job)
         if differs is not None and not overwrite:
@@ -85,17 +88,36 @@ class SampleShard:
         assert values.shape == (len(places), *self.shape) and values.dtype == self.dtype
         numbers = np.full(len(places), -1) if labels is None else np.asarray(labels)
         name = f"{places[0]:09d}-{hashlib.sha256(places.tobytes()).hexdigest()[:12]}.npz"
-        with written(self.folder / name) as beside, beside.open("wb") as file:
-            np.savez(file, indices=places, labels=numbers.astype(np.int64), values=values)
+        try:
+            with written(self.folder / name) as beside, beside.open("wb") as file:
+                np.savez(file, indices=places, labels=numbers.astype(np.int64), values=values)
+        except FileNotFoundError:
+            if not self.is_finished():  # else another process had these samples too, and all the others
+                raise
+
+    def is_finished(self) -> bool:
+        """Whether some process has made the shard."""
+        return self.path.exists() and not self.folder.exists()
+
+    def leave(self) -> None:
+        """Leave nothing behind where no piece was written."""
+        if not any(self.folder.glob("*.npz")):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self) -> bool:
         """Make the shard of the pieces; False, and nothing done, while other processes still owe some.
 
         Whichever process brings the last piece makes the shard; asking again afterwards is harmless.
         """
-        if self.path.exists() and not self.folder.exists():
+        if self.is_finished():
             return True
-        with (self.folder / ".lock").open("w") as lock:
+        try:
+            lock = (self.folder / ".lock").open("w")
+        except FileNotFoundError:
+            if self.is_finished():
+                return True
+            raise
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self.folder.exists():  # another process finished it while this one waited
                 return True
@@ -106,12 +128,17 @@ class SampleShard:
             shape = (len(self.seeds), *self.shape)
             columns = Columns(labels, names=[f"seed-{seed}" for seed in self.seeds], seeds=self.seeds)
             shards.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
-            shutil.rmtree(self.folder)
+            # Renamed first: others may be writing into it, and must not meet a folder that is half gone.
+            aside = self.folder.with_name(f".{self.folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            self.folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
         return True
 
-    def _job(self) -> dict[str, Any]:
+    def _job(self, labels: Sequence[int] | None) -> dict[str, Any]:
         told = {
-            "seeds": {"count": len(self.seeds), "digest": hashlib.sha256(self.seeds.tobytes()).hexdigest()[:16]},
+            "seeds": _digested(self.seeds),
+            "labels": None if labels is None else _digested(np.asarray(labels, dtype=np.int64)),
             "shape": list(self.shape),
             "dtype": self.dtype,
             **asdict(self.header),
@@ -158,3 +185,7 @@ class SampleShard:
                 with contextlib.closing(np.load(path, allow_pickle=False)) as piece:
                     at, values = path, piece["values"]
             yield values[row : row + 1]
+
+
+def _digested(numbers: np.ndarray) -> dict[str, Any]:
+    return {"count": len(numbers), "digest": hashlib.sha256(numbers.tobytes()).hexdigest()[:16]}

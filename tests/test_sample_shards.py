@@ -114,6 +114,40 @@ def test_other_settings_do_not_go_on_with_it(tmp_path: Path):
     assert begin(tmp_path / "a.h5", other, overwrite=True).missing().tolist() == list(range(10))
 
 
+def test_other_labels_do_not_go_on_with_it(tmp_path: Path):
+    def begun(label: int) -> SampleShard:
+        path = tmp_path / "a.h5"
+        return SampleShard.create_or_resume(
+            path, SEEDS, HEADER, shape=(5, 3), dtype="float32", labels=[label] * len(SEEDS)
+        )
+
+    write(begun(0), 0)
+    with pytest.raises(UsageError, match="begun otherwise: it differs in `labels`"):
+        begun(1)
+    assert begun(0).missing().tolist() == list(range(1, 10))
+
+
+def test_a_process_that_draws_what_another_has_finished_does_no_harm(tmp_path: Path):
+    slow, quick = begin(tmp_path / "a.h5"), begin(tmp_path / "a.h5")
+    write(slow, 0, 1)
+    write(quick, *range(10))
+    assert quick.finish()
+    assert slow.is_finished()
+    write(slow, 2, 3)
+    assert slow.finish()
+    np.testing.assert_array_equal(Shards(tmp_path / "a.h5").read(SAMPLES, range(10)).values, VALUES)
+    assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_what_failed_before_its_first_piece_leaves_nothing(tmp_path: Path):
+    begin(tmp_path / "a.h5").leave()
+    assert os.listdir(tmp_path) == []
+    kept = begin(tmp_path / "a.h5")
+    write(kept, 0, 1)
+    kept.leave()
+    assert begin(tmp_path / "a.h5").missing().tolist() == list(range(2, 10))
+
+
 def test_a_finished_one_is_not_overwritten_unasked(tmp_path: Path):
     (tmp_path / "a.h5").write_bytes(b"precious")
     with pytest.raises(UsageError, match="exists already"):

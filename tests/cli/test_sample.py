@@ -61,6 +61,17 @@ def test_a_picture_carries_its_origin_and_no_place_or_time(tmp_path, folders):
     assert str(folders) not in str(told)
 
 
+def test_the_origin_tells_what_guided_and_when(tmp_path, folders):
+    common = ["sample", "--run", str(folders / "pictures"), "--guidance", "2"]
+    assert run([*common, "plain.png"]) == 0
+    assert run([*common, "other.png", "--guide", str(folders / "pictures")]) == 0
+    assert run([*common, "part.png", "--guidance-interval", "0.1,0.9"]) == 0
+    plain, other, part = (Image.open(tmp_path / f"{name}.png").info for name in ("plain", "other", "part"))
+    assert other["guide"] == other["weights"] == plain["weights"]
+    assert part["guidance_interval"] == "0.1,0.9"
+    assert not {"guide", "guidance_interval"} & plain.keys()
+
+
 def test_upsample_by_seed_asks_the_same_sample(tmp_path):
     assert run(["sample", "small.png", "--seed", "4", "--label", "1"]) == 0
     assert run(["upsample", "large.png", "--seed", "4", "--label", "1", "--scale", "3"]) == 0
