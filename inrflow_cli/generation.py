@@ -62,8 +62,9 @@ def choose_device(name: str | None) -> str:
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        if torch.device(name).type not in ("cpu", "cuda"):
+            raise UsageError(f"the device `{name}` cannot be used", hint="give `cpu`, `cuda` or `cuda:N`")
+        torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"the device `{name}` cannot be used: {reason}", hint="`--device cpu` always works") from error
@@ -125,7 +126,12 @@ def write_samples(
 
     with console.progress(None, "steps", title="sampling") as shown:
         drawn = [values for _, values in generate.samples(model, request, how, report(shown))]
-    return exporters.write(out, np.concatenate(drawn), model.domain.NAME, origin=origin, overwrite=overwrite)
+    items: list[dict[str, str]] = []
+    if len(exporters.files(out, len(request.seeds))) > 1:  # each file tells of its own sample alone
+        items = generate.items(model, request)
+        origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
+    values = np.concatenate(drawn)
+    return exporters.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)
 
 
 def write_shard(

@@ -14,6 +14,8 @@ import typer
 
 from inrflow_core.errors import UsageError
 
+LAST_SEED = 2**63 - 1
+
 
 def complete_presets(incomplete: str) -> list[str]:
     """Names of presets, for the shell."""
@@ -111,16 +113,21 @@ def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:
     """The seeds asked for: `--seeds FIRST-LAST`, else `num` of them from `seed` on.
 
     Raises:
-        UsageError: the text is no range, or it runs backwards.
+        UsageError: the text is no range, it runs backwards or beside `seed` or `num`, or a seed is too large.
     """
     if seeds is None:
-        return range(seed, seed + num)
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", seeds.strip())
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
-    if last < first:
-        raise UsageError(
-            f"`--seeds {seeds}` is no range of seeds", hint="write the first and the last, as in `--seeds 0-49999`"
-        )
+        first, last = seed, seed + num - 1
+    else:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", seeds.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if last < first:
+            raise UsageError(
+                f"`--seeds {seeds}` is no range of seeds", hint="write the first and the last, as in `--seeds 0-49999`"
+            )
+        if (seed, num) != (0, 1):
+            raise UsageError("`--seeds` says which samples, so do `--seed` and `--num`", hint="give one or the other")
+    if last > LAST_SEED:
+        raise UsageError(f"the seed {last} is too large", hint=f"the largest is 2^63 - 1, {LAST_SEED}")
     return range(first, last + 1)
 
 

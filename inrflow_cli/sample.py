@@ -9,6 +9,7 @@ import typer
 
 from inrflow_cli import console, options
 from inrflow_cli.options import Json, Overwrite
+from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
     from inrflow_core.generate import Request
@@ -62,6 +63,7 @@ def sample(
     from inrflow_cli import generation
     from inrflow_core import exporters, generate, runs
 
+    _check_field(save_field, half_field)
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
     if out.suffix != ".h5":
         exporters.check(out, len(wanted), overwrite=overwrite)
@@ -93,6 +95,13 @@ def sample(
         written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
     console.say(f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request)}")
     console.result({"out": [str(path) for path in written], "run": str(source), "origin": origin}, as_json=json)
+
+
+def _check_field(save_field: Path | None, half_field: bool) -> None:
+    if save_field is None and half_field:
+        raise UsageError("`--half-field` says how a field is kept, and none is", hint="add `--save-field FILE`")
+    if save_field is not None and save_field.suffix != ".safetensors":
+        raise UsageError(f"`--save-field {save_field}`: fields are .safetensors files", hint="name it so")
 
 
 def _spelled(paths: list[Path]) -> str:

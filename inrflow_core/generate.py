@@ -16,12 +16,14 @@ import numpy as np
 import torch
 
 from inrflow_core import __version__, models, noise, registry, runs, shards
-from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.errors import Diverged, UsageError, did_you_mean
 from inrflow_core.fields import CHUNK, Field, Progress
 from inrflow_core.models import Model
 from inrflow_core.presets import settings
 from inrflow_core.sample_shards import SampleShard
 from inrflow_core.shards import Header
+
+PRECISIONS = ("fp32", "bf16")
 
 Size = tuple[int, int] | int | None
 Window = tuple[float, float, float, float] | None
@@ -71,7 +73,7 @@ def drawing(
         method_settings: `guidance`, `guidance_interval`, `noise`; None keeps the preset's.
 
     Raises:
-        UsageError: an unknown sampler, or a setting that it does not have.
+        UsageError: an unknown sampler or precision, or a setting that the sampler does not have.
     """
     part = model.preset.sampler
     config = part.config
@@ -90,6 +92,8 @@ def drawing(
     wanted = settings(method.Config, {**own, **given}, "method")
     if guide is not None:
         _check_guide(model, guide)
+    if precision not in PRECISIONS:
+        raise UsageError(f"nothing is computed in `{precision}`", hint=did_you_mean(precision, PRECISIONS))
     return method.Drawing(
         sampler=registry.find("samplers", name),
         config=config,
@@ -150,9 +154,17 @@ def query(
     """What the functions are at a resolution (rows, columns) or a number of points, as the domain's own values.
 
     Images come as uint8 (B H W C), clouds as float32 (B N C).
+
+    Raises:
+        Diverged: some values are no finite numbers.
     """
     queries = model.domain.queries(size, window).to(field.seeds.device)
     values = field.query(queries, chunk=chunk, progress=progress)
+    if not values.isfinite().all():
+        raise Diverged(
+            "the samples left the finite numbers on their way",
+            hint="take more `--steps` or less `--guidance`, or an earlier `--checkpoint` if its weights did too",
+        )
     return model.domain.from_values(values, size)
 
 
@@ -242,6 +254,20 @@ def origin(model: Model, source: Path, request: Request, how: Any, guide: Path |
     if request.window is not None:
         told["window"] = ",".join(f"{edge:g}" for edge in request.window)
     return told
+
+
+def items(model: Model, request: Request) -> list[dict[str, str]]:
+    """What is to be told of each sample beside their common origin: its seed, its label and that class's name."""
+    names = list(model.info.get("classes") or [])
+    labels = [-1] * len(request.seeds) if request.labels is None else request.labels
+    return [
+        {
+            "seed": str(seed),
+            **({} if request.labels is None else {"label": str(label)}),
+            **({"class": str(names[label])} if 0 <= label < len(names) else {}),
+        }
+        for seed, label in zip(request.seeds, labels, strict=True)
+    ]
 
 
 def origin_of_file(source: Path, model: Model, size: Size) -> dict[str, str]:

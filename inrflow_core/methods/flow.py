@@ -8,6 +8,7 @@ sample is a function, which this file calls a `FlowField`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +61,7 @@ class Config:
         low, high = self.guidance_interval if len(self.guidance_interval) == 2 else (1.0, 0.0)
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"`guidance_interval` is {list(self.guidance_interval)}: two times, as in [0.0, 1.0]")
-        if self.guidance < 0:
+        if not 0 <= self.guidance < math.inf:
             raise ValueError(f"`guidance` is {self.guidance}: 0 or more, 1 is none")
 
 

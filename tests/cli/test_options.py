@@ -9,7 +9,7 @@ from inrflow_core.errors import UsageError
 
 
 def test_seeds_are_a_range_with_both_ends_or_a_count_from_the_first():
-    assert options.parse_seeds("0-49999", seed=7, num=3) == range(50000)
+    assert options.parse_seeds("0-49999", seed=0, num=1) == range(50000)
     assert options.parse_seeds("12", seed=0, num=1) == range(12, 13)
     assert options.parse_seeds(None, seed=7, num=3) == range(7, 10)
 
@@ -18,6 +18,19 @@ def test_seeds_are_a_range_with_both_ends_or_a_count_from_the_first():
 def test_what_is_no_range_of_seeds_is_refused(text: str):
     with pytest.raises(UsageError, match="is no range of seeds"):
         options.parse_seeds(text, seed=0, num=1)
+
+
+@pytest.mark.parametrize(("seed", "num"), [(7, 1), (0, 3)])
+def test_seeds_are_said_in_one_way(seed: int, num: int):
+    with pytest.raises(UsageError, match="so do `--seed` and `--num`"):
+        options.parse_seeds("0-9", seed=seed, num=num)
+
+
+def test_seeds_have_63_bits():
+    assert options.parse_seeds(str(2**63 - 1), seed=0, num=1) == range(2**63 - 1, 2**63)
+    for text, seed, num in [(str(2**63), 0, 1), (None, 2**63 - 1, 2)]:
+        with pytest.raises(UsageError, match="too large"):
+            options.parse_seeds(text, seed=seed, num=num)
 
 
 def test_a_resolution_is_rows_times_columns_or_one_side():

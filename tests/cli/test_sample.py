@@ -10,6 +10,7 @@ from PIL import Image
 
 from inrflow_cli import console
 from inrflow_cli.app import run
+from inrflow_core import models
 from inrflow_core.exporters import ply
 from inrflow_core.shards import Shards
 from tests import tiny
@@ -70,6 +71,27 @@ def test_the_origin_tells_what_guided_and_when(tmp_path, folders):
     assert other["guide"] == other["weights"] == plain["weights"]
     assert part["guidance_interval"] == "0.1,0.9"
     assert not {"guide", "guidance_interval"} & plain.keys()
+
+
+def test_each_of_several_clouds_tells_its_own_seed_and_label(tmp_path):
+    assert run(["sample", "a.ply", "--num", "3", "--seed", "4", "--label", "all"]) == 0
+    for place, (seed, label, name) in enumerate([("4", "1", "dog"), ("5", "2", "owl"), ("6", "0", "cat")]):
+        file = tmp_path / f"a-{place:03d}.ply"
+        header = file.read_bytes().partition(b"end_header")[0].decode()
+        assert f"comment seed: {seed}\ncomment label: {label}\ncomment class: {name}\n" in header
+        assert "seeds" not in header and "labels" not in header
+        assert run(["sample", "one.ply", "--seed", seed, "--label", name, "--overwrite"]) == 0
+        np.testing.assert_allclose(ply.read(file), ply.read(tmp_path / "one.ply"), atol=1e-4)
+
+
+def test_samples_that_are_no_numbers_are_an_error_and_no_file(tmp_path, folders, capsys):
+    built = tiny.model(tiny.IMAGE)
+    for weight in built.method.parameters():
+        weight.fill_(float("nan"))
+    models.save(tmp_path / "w.safetensors", built.method.state_dict(), built.preset, {})
+    assert run(["sample", "--run", "w.safetensors", "out.png"]) == 7
+    assert "left the finite numbers" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_upsample_by_seed_asks_the_same_sample(tmp_path):
@@ -153,6 +175,12 @@ def test_a_shard_is_the_same_whatever_the_batch_and_is_gone_on_with(tmp_path):
         (["sample", "--sampler", "dopri5", "--steps", "3", "out.png"], 2, "chooses its own steps"),
         (["sample", "--guidance-interval", "0.9,0.1", "out.png"], 2, "two times"),
         (["sample", "--device", "gpu7", "out.png"], 2, "cannot be used"),
+        (["sample", "--device", "meta", "out.png"], 2, "cannot be used"),
+        (["sample", "--guidance", "inf", "out.png"], 2, "`guidance` is inf"),
+        (["sample", "--precision", "fp8", "out.png"], 2, "nothing is computed in `fp8`"),
+        (["sample", "--half-field", "out.png"], 2, "add `--save-field"),
+        (["sample", "--save-field", "field.png", "out.png"], 2, ".safetensors files"),
+        (["sample", "--seed", str(2**63 - 1), "--num", "2", "out.png"], 2, "too large"),
         (["upsample", "nowhere.png", "out.png"], 3, "does not exist"),
         (["upsample", "out.png", "--scale", "2", "--resolution", "4"], 2, "both say a size"),
     ],
