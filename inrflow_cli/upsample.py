@@ -11,8 +11,6 @@ from inrflow_cli import console, options
 from inrflow_cli.options import Json, Overwrite
 from inrflow_cli.sample import Checkpoint, Ema, Noise
 
-GIVEN = (".png", ".jpg", ".jpeg", ".webp", ".ply")
-
 
 def upsample(
     paths: Annotated[
@@ -50,14 +48,17 @@ def upsample(
 
     *files, out = paths
     targets = upsampling.targets(files, out, num, overwrite=overwrite)
+    new = {"--num": None if num == 1 else num, "--seed": seed or None, "--guidance": guidance, "--sampler": sampler}
     if len(files) == 1 and files[0].suffix == ".safetensors":
+        told = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
+        upsampling.refuse("a saved field, which is drawn already", new | told | {"--noise": noise})
         answer = upsampling.ask_saved_field(
             files[0], out, scale=scale, resolution=resolution, window=window, points=points, chunk=chunk,
             device=device, overwrite=overwrite,
         )  # fmt: skip
         console.result(answer, as_json=json)
         return
-    is_cloud = points is not None or any(file.suffix == ".ply" for file in files)
+    is_cloud = points is not None or any(file.suffix.lower() == ".ply" for file in files)
     domain = "points" if is_cloud else "image" if files or resolution or window else None
     model, source = generation.open_model(
         run, targets[0], ema=ema, step=checkpoint, device=device, threads=threads, domain=domain
@@ -65,7 +66,7 @@ def upsample(
     size = upsampling.choose_size(model, scale, resolution, points)
     part = options.parse_window(window)
     if files:
-        upsampling.refuse(sampler=sampler, guidance=guidance)
+        upsampling.refuse("a given file, which Heun's method encodes without guidance", new)
         answer = upsampling.ask_files(
             model, source, files, targets, label=label, size=size, window=part, chunk=chunk, steps=steps, noise=noise,
             overwrite=overwrite,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,11 @@ def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[
     """
     from inrflow_core import exporters
 
+    if out.suffix == exporters.SHARD:
+        raise UsageError(
+            "`upsample` writes no shards",
+            hint="`inrflow sample` does, at any `--resolution` or number of `--points`, as in `inrflow sample out.h5`",
+        )
     if len(files) < 2:
         exporters.check(out, 1 if files else num, overwrite=overwrite)
         return [out]
@@ -28,7 +35,7 @@ def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[
         raise UsageError(
             f"{len(files)} files need a folder to go to, and `{out}` is none", hint=f"make it with `mkdir -p {out}`"
         )
-    found = [out / f"{file.stem}{'.ply' if file.suffix == '.ply' else '.png'}" for file in files]
+    found = [out / f"{file.stem}{'.ply' if file.suffix.lower() == '.ply' else '.png'}" for file in files]
     if len(set(found)) < len(found):
         raise UsageError("two of the files would have the same output", hint="give them different names")
     for target in found:
@@ -52,23 +59,24 @@ def choose_size(model: Model, scale: float | None, resolution: str | None, point
     if scale is None:
         return generation.choose_size(model, resolution, points)
     shape = model.domain.shape
-    if shape.grid is not None:
-        rows, columns = (round(scale * side) for side in shape.grid)
-        return generation.choose_size(model, f"{rows}x{columns}", None)
-    return generation.choose_size(model, None, round(scale * shape.num_pairs))
+    sides = (shape.num_pairs,) if shape.grid is None else shape.grid
+    if not all(0.5 < scale * side < math.inf for side in sides):
+        raise UsageError(f"`--scale {scale:g}` leaves no size", hint="give a number such as 4 or 1.5")
+    asked = [round(scale * side) for side in sides]
+    return asked[0] if shape.grid is None else (asked[0], asked[1])
 
 
-def refuse(**settings: Any) -> None:
-    """Nothing, where none of the settings is given: a file is encoded by one method and asked by the same.
+def refuse(what: str, options: Mapping[str, Any]) -> None:
+    """Nothing, where none of the options is given: they say how a new sample is drawn, and `what` is none.
 
     Raises:
         UsageError: one is given.
     """
-    for name, value in settings.items():
+    for name, value in options.items():
         if value is not None:
             raise UsageError(
-                f"`--{name}` has no meaning for a given file, which Heun's method encodes without guidance",
-                hint="leave it out, or draw a new sample with `--seed`",
+                f"`{name}` has no meaning for {what}",
+                hint=f"leave `{name}` out, or leave the file out to draw a new sample with `--seed`",
             )
 
 
@@ -86,17 +94,21 @@ def ask_files(
     noise: str | None,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Encode each file, ask the function behind it, write the answer, and say how faithful it is."""
+    """Encode each file, ask the function behind it, write the answer, and say how faithful it is.
+
+    Of several labels, each file in its turn takes one.
+    """
     from inrflow_core import exporters, generate, given
 
+    none: list[int | None] = [None] * len(files)
+    labels = none if label is None else generate.choose_labels(model, range(len(files)), label) or none
     rows = []
     with console.progress(len(files), "files", title="upsampling") as shown:
-        for file, out in zip(files, outs, strict=True):
+        for file, out, chosen in zip(files, outs, labels, strict=True):
             example = given.read(model, file)
-            chosen = None if label is None else (generate.choose_labels(model, [0], label) or [None])[0]
             field = given.encode(model, example, label=chosen, steps=steps or given.STEPS, noise=noise)
             values = generate.query(model, field, size, window, chunk=chunk)
-            origin = generate.origin_of_file(source, model, size)
+            origin = given.origin(model, source, file, field, size, window, label=chosen)
             exporters.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)
             rows.append({"file": str(file), "out": str(out)} | given.faithfulness(model, example, field, chunk))
             shown.advance()
@@ -122,12 +134,11 @@ def ask_saved_field(
     from inrflow_core import exporters, generate
 
     model, field = generate.load_field(file, generation.choose_device(device))
-    size = choose_size(model, scale, resolution, points)
+    size, part = choose_size(model, scale, resolution, points), options.parse_window(window)
+    exporters.exporter_for(out, model.domain.NAME)
     with console.progress(None, "steps", title="asking") as shown:
-        values = generate.query(
-            model, field, size, options.parse_window(window), chunk=chunk, progress=generation.report(shown)
-        )
-    origin = generate.origin_of_file(file, model, size)
+        values = generate.query(model, field, size, part, chunk=chunk, progress=generation.report(shown))
+    origin = generate.origin(model, file, generate.Request(field.seeds.tolist(), None, size, part), field.drawing)
     written = exporters.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
     console.say("wrote " + ", ".join(f"`{path}`" for path in written))
     return {"out": [str(path) for path in written], "field": str(file)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -29,6 +29,8 @@ class Field(Protocol):
     """B functions, asked together."""
 
     seeds: Int64[Tensor, " B"]
+    drawing: Any
+    """How it is drawn: the method's settings, for the origin of what is asked of it."""
 
     def query(
         self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None

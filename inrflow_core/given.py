@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import generate, registry
+from inrflow_core import generate, registry, shards
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.fields import CHUNK, Field, Progress
+from inrflow_core.generate import Size, Window
 from inrflow_core.models import Model
 
 STEPS = 50
@@ -51,7 +52,7 @@ def read(model: Model, path: Path) -> Given:
     """
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint="name a picture, a .ply cloud or a saved field")
-    is_cloud = path.suffix == ".ply"
+    is_cloud = path.suffix.lower() == ".ply"
     if is_cloud != (model.domain.shape.grid is None):
         kinds = ("pictures", "clouds") if is_cloud else ("clouds", "pictures")
         raise UsageError(
@@ -81,6 +82,15 @@ def encode(
         labels = np.array([-1])
     sets = model.domain.to_set(given.values[None], torch.zeros(1, dtype=torch.int64), labels, augment=False)
     return model.method.encode(sets.to(device), how, progress)
+
+
+def origin(
+    model: Model, source: Path, path: Path, field: Field, size: Size, window: Window, *, label: int | None = None
+) -> dict[str, str]:
+    """Where an answer of the function behind the file `path` comes from; `source` is the weights file."""
+    told = generate.origin(model, source, generate.Request([0], None, size, window), field.drawing)
+    del told["seeds"]
+    return {**told, "given": shards.digest(path)[:16], **({} if label is None else {"labels": str(label)})}
 
 
 def faithfulness(model: Model, given: Given, field: Field, chunk: int = CHUNK) -> dict[str, float]:
@@ -114,7 +124,7 @@ def _picture(model: Model, path: Path) -> Given:
     try:
         with Image.open(path) as picture:
             image: Any = picture.convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise IntegrityError(
             f"`{path}` cannot be read as a picture: {error}", hint="give a whole PNG or JPEG file"
         ) from error

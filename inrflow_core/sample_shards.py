@@ -37,9 +37,8 @@ class SampleShard:
         self.path, self.seeds, self.header, self.shape, self.dtype = path, seeds, header, shape, dtype
         self.folder = path.with_name(f"{path.name}.partial")
 
-    @classmethod
+    @staticmethod
     def create_or_resume(
-        cls,
         path: Path,
         seeds: Sequence[int],
         header: Header,
@@ -57,7 +56,7 @@ class SampleShard:
             UsageError: `path` is there already, or an unfinished one was begun with other seeds, labels or settings;
                 with `overwrite` both are replaced.
         """
-        self = cls(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
+        self = SampleShard(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
         if path.exists() and not overwrite:
             raise UsageError(f"`{path}` exists already", hint="add `--overwrite`, or name another file")
         job = self._job(labels)

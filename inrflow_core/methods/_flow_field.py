@@ -285,7 +285,7 @@ def load(
     """A field that `FlowField.save` wrote; only the decoder's weights are in it, so that it can be asked and no more.
 
     Raises:
-        IntegrityError: a tensor is missing.
+        IntegrityError: a tensor is missing or has another shape.
     """
     try:
         with safetensors.safe_open(path, framework="pt", device=device) as file:
@@ -309,9 +309,9 @@ def load(
             field.steps = [
                 _step(file, names, head, make) for head in sorted({n[:10] for n in names if n.startswith("step.")})
             ]
-    except (safetensors.SafetensorError, KeyError) as error:
+    except (safetensors.SafetensorError, KeyError, RuntimeError) as error:
         raise IntegrityError(
-            f"`{path}` is no whole field: {error}", hint="save it again with `--save-field`"
+            f"`{path}` is no whole field: {' '.join(str(error).split())}", hint="save it again with `--save-field`"
         ) from error
     return field
 

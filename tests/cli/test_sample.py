@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
+import safetensors.torch
 from PIL import Image
 
 from inrflow_cli import console
 from inrflow_cli.app import run
-from inrflow_core import models
+from inrflow_core import models, shards
 from inrflow_core.exporters import ply
 from inrflow_core.shards import Shards
 from tests import tiny
@@ -144,6 +147,71 @@ def test_a_given_cloud_comes_back_and_grows(tmp_path, capsys):
     assert ply.read(tmp_path / "finer.ply").shape == (200, 3)
 
 
+def test_several_files_take_the_labels_in_turn_and_their_origin_tells_what_was_given(tmp_path):
+    for seed in ("1", "2"):
+        assert run(["sample", f"{seed}.png", "--seed", seed, "--label", "dog"]) == 0
+    (tmp_path / "out").mkdir()
+    assert run(["upsample", "1.png", "2.png", "out", "--scale", "2", "--steps", "3", "--label", "dog,owl"]) == 0
+    told = [Image.open(tmp_path / "out" / f"{seed}.png").info for seed in ("1", "2")]
+    assert [one["labels"] for one in told] == ["1", "2"]
+    assert [one["given"] for one in told] == [shards.digest(tmp_path / f"{seed}.png")[:16] for seed in ("1", "2")]
+    assert {(one["sampler"], one["guidance"], one["size"]) for one in told} == {("heun steps=3", "1", "12x12")}
+
+
+def test_what_a_saved_field_answers_tells_how_it_was_drawn(tmp_path):
+    common = ["--seed", "4", "--num", "2", "--steps", "3"]
+    assert run(["sample", "a.npz", *common, "--resolution", "6", "--save-field", "field.safetensors"]) == 0
+    assert run(["upsample", "field.safetensors", "fine.png", "--scale", "3", "--window", "0,0,0.5,1"]) == 0
+    told = Image.open(tmp_path / "fine.png").info
+    assert (told["seeds"], told["sampler"], told["size"], told["window"]) == (
+        "4-5",
+        "euler steps=3",
+        "18x18",
+        "0,0,0.5,1",
+    )
+
+
+def test_what_says_nothing_about_a_given_file_or_a_saved_field_is_refused(tmp_path, capsys):
+    assert run(["sample", "a.png", "--resolution", "6", "--save-field", "f.safetensors"]) == 0
+    both = [["--seed", "3"], ["--num", "2"], ["--sampler", "euler"], ["--guidance", "2"]]
+    drawn = [
+        ["--run", "x"],
+        ["--label", "1"],
+        ["--steps", "3"],
+        ["--ema", "0"],
+        ["--checkpoint", "2"],
+        ["--noise", "cubic"],
+    ]
+    for file, options in [("a.png", both), ("f.safetensors", both + drawn)]:
+        for given in options:
+            capsys.readouterr()
+            assert run(["upsample", file, "out.png", *given]) == 2
+            assert f"`{given[0]}` has no meaning for a" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_field_without_a_weight_is_an_error(tmp_path, capsys):
+    assert run(["sample", "a.png", "--resolution", "6", "--save-field", "f.safetensors"]) == 0
+    tensors = safetensors.torch.load_file(tmp_path / "f.safetensors")
+    with safetensors.safe_open(tmp_path / "f.safetensors", "pt") as file:
+        told = file.metadata()
+    tensors.pop(next(name for name in tensors if name.startswith("decoder.0.")))
+    safetensors.torch.save_file(tensors, tmp_path / "f.safetensors", told)
+    assert run(["upsample", "f.safetensors", "out.png"]) == 4
+    assert "is no whole field" in capsys.readouterr().err
+
+
+def test_a_picture_that_unpacks_to_gigabytes_is_refused(tmp_path, capsys):
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
+    assert run(["upsample", "bomb.png", "out.png"]) == 4
+    assert "cannot be read as a picture" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_a_saved_field_is_asked_without_its_run(tmp_path, monkeypatch):
     assert run(["sample", "a.npz", "--num", "2", "--save-field", "field.safetensors", "--half-field"]) == 0
     monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path / "none"))
@@ -182,6 +250,11 @@ def test_a_shard_is_the_same_whatever_the_batch_and_is_gone_on_with(tmp_path):
         (["sample", "--save-field", "field.png", "out.png"], 2, ".safetensors files"),
         (["sample", "--seed", str(2**63 - 1), "--num", "2", "out.png"], 2, "too large"),
         (["upsample", "nowhere.png", "out.png"], 3, "does not exist"),
+        (["upsample", "out.h5"], 2, "writes no shards"),
+        (["upsample", "out.png", "--scale", "0"], 2, "`--scale 0` leaves no size"),
+        (["upsample", "out.png", "--scale", "nan"], 2, "`--scale nan` leaves no size"),
+        (["upsample", "out.ply", "--points", "9", "--scale", "inf"], 2, "both say a size"),
+        (["upsample", "out.ply", "--scale", "inf"], 2, "`--scale inf` leaves no size"),
         (["upsample", "out.png", "--scale", "2", "--resolution", "4"], 2, "both say a size"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -68,7 +68,7 @@ def test_a_domain_names_the_formats_that_write_it(domain: str) -> None:
 def test_a_suffix_that_nobody_writes_is_refused_with_those_that_are(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         exporters.exporter_for(Path(name), "image")
-    assert caught.value.hint == "give a name that ends in one of `.npz`, `.png`, `.h5`"
+    assert caught.value.hint == "give a name that ends in one of `.npz`, `.png`"
 
 
 def test_images_have_no_ply() -> None:
