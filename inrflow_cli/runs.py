@@ -9,6 +9,7 @@ import typer
 
 from inrflow_cli import console
 from inrflow_cli.options import Json
+from inrflow_core.errors import InrflowError
 
 
 def runs(
@@ -20,13 +21,20 @@ def runs(
     """List the runs in a folder, the newest last."""
     from inrflow_core import runs as core
 
-    found = [_row(run) for run in core.listed(folder)]
+    broken: list[dict] = []
+
+    def unreadable(place: Path, error: InrflowError) -> None:
+        broken.append({"run": str(place), "error": error.message})
+
+    found = [_row(run) for run in core.listed(folder, unreadable)]
     if found:
         cells = [[r["run"], r["preset"], r["step"], _loss(r["loss"]), console.size(r["bytes"])] for r in found]
         console.table(["run", "preset", "step", "loss", "size"], cells)
-    else:
+    elif not broken:
         console.say(f"no runs in `{folder or core.home()}`: {core.HOW_TO}")
-    console.result({"runs": found}, as_json=json)
+    for one in broken:
+        console.warn(f"`{one['run']}` cannot be read: {one['error']}")
+    console.result({"runs": found, "unreadable": broken}, as_json=json)
 
 
 def _row(run) -> dict:

@@ -72,7 +72,12 @@ def load(path: Path, device: str | torch.device = "cpu") -> Model:
 
 
 def read_header(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any]]:
-    """The preset and the info inside a file of weights (or of another kind), without its tensors."""
+    """The preset and the info inside a file of weights (or of another kind), without its tensors.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is no safetensors file, or not of that kind.
+    """
     if not path.is_file():
         raise MissingError(f"the weights file `{path}` does not exist", hint="name a .safetensors file or a run folder")
     try:
@@ -87,8 +92,14 @@ def read_header(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any]]
             f"`{path}` is not what was asked for: its format is {metadata.get('format')!r}, not `{kind}`",
             hint="`inrflow export` writes weights, `inrflow sample --save-field` writes fields",
         )
-    tables = presets.tomli.loads(metadata["preset"])
-    return presets.resolve(metadata["preset_name"], tables), json.loads(metadata["info"])
+    try:
+        tables, info = presets.tomli.loads(metadata["preset"]), json.loads(metadata["info"])
+        if not isinstance(info, dict):
+            raise ValueError(f"its info is {info!r}")
+        name = metadata["preset_name"]
+    except (KeyError, ValueError) as error:
+        raise IntegrityError(f"`{path}` does not say what it holds: {error}", hint="export it again") from error
+    return presets.resolve(name, tables), info
 
 
 def fill(method: torch.nn.Module, path: Path) -> None:

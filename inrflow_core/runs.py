@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inrflow_core import presets, shards
-from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.presets import Preset
+
+Unreadable = Callable[[Path, InrflowError], None]
+"""Called with a run's folder and what is wrong with it."""
 
 HOW_TO = (
     "train one, for example `inrflow prepare solids` and then `inrflow train --preset solids-demo` "
     "(digits and digits-demo for images)"
 )
+
+OLDER = "choose an older checkpoint with `--checkpoint STEP`"
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,21 @@ def open_run(folder: Path) -> Run:
     return Run(folder, presets.resolve(str(name), tables), steps)
 
 
-def listed(parent: Path | None = None) -> list[Run]:
-    """All runs below `parent`, oldest first by their newest checkpoint, those without one first of all."""
+def listed(parent: Path | None = None, unreadable: Unreadable | None = None) -> list[Run]:
+    """All runs below `parent`, oldest first by their newest checkpoint, those without one first of all.
+
+    A run whose preset cannot be read (broken, or of another version of inrflow) stands in nobody's way: it is left
+    out, and told to `unreadable`.
+    """
     parent = home() if parent is None else parent
     found = []
     for path in sorted(parent.glob("*/preset.toml")):
-        run = open_run(path.parent)
+        try:
+            run = open_run(path.parent)
+        except InrflowError as error:
+            if unreadable is not None:
+                unreadable(path.parent, error)
+            continue
         stamp = (run.checkpoint() / "manifest.json").stat().st_mtime_ns if run.steps else 0
         found.append((stamp, run.name, run))
     return [run for _, _, run in sorted(found, key=lambda item: item[:2])]
@@ -132,14 +147,24 @@ def weights_file(source: Path, *, ema: float | None = None, step: int | None = N
         folder = source
     else:
         folder = open_run(source).checkpoint(step)
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    file = folder / _weights_name(folder, manifest, ema)
-    _check(file, manifest["files"].get(file.name))
+    files, decays = _read_manifest(folder)
+    file = folder / _weights_name(folder, decays, ema)
+    _check(file, files.get(file.name))
     return file
 
 
-def _weights_name(folder: Path, manifest: dict[str, Any], ema: float | None) -> str:
-    decays = [float(decay) for decay in manifest["ema"]]
+def _read_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
+    """Size and digest of a checkpoint's files, and the decays of its EMAs."""
+    path = folder / "manifest.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in told["files"].items()}
+        return files, [float(decay) for decay in told["ema"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"`{path}` is no manifest of a checkpoint: {error!r}", hint=OLDER) from error
+
+
+def _weights_name(folder: Path, decays: list[float], ema: float | None) -> str:
     if ema == 0 or (ema is None and not decays):
         return "weights.safetensors"
     decay = decays[0] if ema is None else ema
@@ -150,13 +175,14 @@ def _weights_name(folder: Path, manifest: dict[str, Any], ema: float | None) -> 
 
 
 def _check(file: Path, entry: dict[str, Any] | None) -> None:
-    hint = "choose an older checkpoint with `--checkpoint STEP`"
     if entry is None or not file.is_file():
-        raise IntegrityError(f"the checkpoint lacks `{file}`", hint=hint)
+        raise IntegrityError(f"the checkpoint lacks `{file}`", hint=OLDER)
     if file.stat().st_size != entry["bytes"]:
-        raise IntegrityError(f"`{file}` has {file.stat().st_size} bytes, its manifest says {entry['bytes']}", hint=hint)
+        raise IntegrityError(
+            f"`{file}` has {file.stat().st_size} bytes, its manifest says {entry['bytes']}", hint=OLDER
+        )
     got = shards.digest(file)
     if got != entry["sha256"]:
         raise IntegrityError(
-            f"`{file}` is damaged: its digest is {got[:8]}..., the manifest says {entry['sha256'][:8]}...", hint=hint
+            f"`{file}` is damaged: its digest is {got[:8]}..., the manifest says {entry['sha256'][:8]}...", hint=OLDER
         )

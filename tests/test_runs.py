@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
+import safetensors.torch
 
-from inrflow_core import runs
+from inrflow_core import models, runs
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from tests import tiny
 
@@ -69,6 +70,38 @@ def test_damaged_weights_are_named_and_never_used(parent, damage):
         file.write_bytes(data)
     with pytest.raises(IntegrityError, match="ema_0.999.safetensors"):
         runs.weights_file(parent / "clouds")
+
+
+def test_a_run_that_cannot_be_read_stands_in_no_other_ones_way(parent):
+    preset = parent / "pictures" / "preset.toml"
+    preset.write_text(preset.read_text().replace("[network]", "[network]\nof_a_later_version = 1"))
+    (parent / "begun" / "preset.toml").write_text("x = [")
+    told = {}
+    assert [run.name for run in runs.listed(unreadable=lambda place, error: told.update({place.name: error}))] == [
+        "clouds"
+    ]
+    assert runs.newest().name == "clouds"
+    assert "`of_a_later_version`" in told["pictures"].message and "TOML" in told["begun"].message
+    with pytest.raises(UsageError, match="of_a_later_version"):
+        runs.weights_file(parent / "pictures")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": {"a": 1}, "ema": []}', '{"files": {}, "ema": ["x"]}'])
+def test_a_checkpoint_whose_manifest_is_broken_is_named(parent, text):
+    next((parent / "clouds").glob("checkpoints/*/manifest.json")).write_text(text)
+    with pytest.raises(IntegrityError, match="manifest.json` is no manifest of a checkpoint"):
+        runs.weights_file(parent / "clouds")
+
+
+@pytest.mark.parametrize("change", [{"preset": "x = ["}, {"info": "{"}, {"info": "[1]"}, {"preset": None}])
+def test_weights_that_do_not_say_what_they_hold_are_named(parent, change):
+    file = runs.weights_file(parent / "clouds")
+    with safetensors.safe_open(file, "pt") as opened:
+        told = opened.metadata() | change
+    tensors = safetensors.torch.load_file(file)
+    safetensors.torch.save_file(tensors, file, {key: text for key, text in told.items() if text is not None})
+    with pytest.raises(IntegrityError, match="does not say what it holds"):
+        models.load(file)
 
 
 def test_the_last_record_is_the_last_whole_line_with_a_loss(parent):
