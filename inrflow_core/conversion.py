@@ -44,6 +44,13 @@ def read(source: Path, *, split: str | None = None, items: str | None = None, is
         IntegrityError: it is damaged.
         UsageError: it holds no samples, or not those items.
     """
+    found = _read(source, split, items, is_raw=is_raw)
+    if not np.isfinite(found.values).all():
+        raise IntegrityError(f"`{source}` holds numbers that are not finite", hint="copy it again, or draw it again")
+    return found
+
+
+def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -> Samples:
     if source.suffix == ".h5" or (source.is_dir() and (source / manifest.NAME).is_file()):
         return _from_shards(source, split, items, is_raw=is_raw)
     if not source.exists():
@@ -98,6 +105,7 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
     opened = shards.Shards(source)
     split = split or ("train" if "train" in opened.splits else opened.splits[0])
     indices = chosen(items, opened.count(split))
+    opened.verify_items(split, indices)
     batch = opened.read(split, indices, with_names=True)
     if batch.sizes is not None and len(set(batch.sizes.tolist())) > 1:
         raise UsageError("these items differ in their number of points", hint="export them one by one, with `--items`")
@@ -138,12 +146,14 @@ def _from_npz(source: Path, items: str | None) -> Samples:
         with np.load(source, allow_pickle=False) as archive:
             name = "images" if "images" in archive else "points"
             values, told = archive[name], json.loads(str(archive["origin"])) if "origin" in archive else {}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if not isinstance(told, dict):
+            raise ValueError(f"its origin is {told!r}")
+    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise IntegrityError(
             f"`{source}` is no archive of samples: {error}", hint="`inrflow sample out.npz` writes such a file"
         ) from error
-    wanted, kind = (4, "u") if name == "images" else (3, "f")
-    if values.ndim != wanted or values.dtype.kind != kind or not values.size:
+    wanted, kind, channels = (4, "u", {1, 3, 4}) if name == "images" else (3, "f", {3, 6})
+    if values.ndim != wanted or values.dtype.kind != kind or not values.size or values.shape[-1] not in channels:
         raise IntegrityError(
             f"`{name}` in `{source}` is {values.dtype} of shape {values.shape}, no samples", hint="draw them again"
         )
@@ -151,7 +161,7 @@ def _from_npz(source: Path, items: str | None) -> Samples:
     picked = values[indices].astype(np.uint8 if name == "images" else np.float32)
     domain = "image" if name == "images" else "points"
     facts = [{"item": str(index)} for index in indices]
-    return Samples(picked, domain, _origin({str(k): str(v) for k, v in dict(told).items()}), facts, len(values))
+    return Samples(picked, domain, _origin({str(k): str(v) for k, v in told.items()}), facts, len(values))
 
 
 def _origin(told: Mapping[str, str]) -> dict[str, str]:

@@ -331,6 +331,13 @@ class Shards:
         for _, problem in manifest.problems(self.folder, self.manifest, wanted, progress):
             raise problem
 
+    def verify_items(self, split: str, indices: Sequence[int]) -> None:
+        """The same of those shards alone that hold some sets of a split."""
+        places = np.unique(np.searchsorted(self._edges[split], np.asarray(indices), side="right") - 1)
+        for entry in [self._split(split).shards[place] for place in places]:
+            if entry.sha256:
+                manifest.check(self.folder, self.manifest, entry)
+
     def _of_samples(self, path: Path) -> Manifest:
         shard = self._open[path.name] = Shard(path, hint=f"draw the samples again with `inrflow sample {path}`")
         entry = ShardEntry(path.name, len(shard), path.stat().st_size, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -161,11 +162,34 @@ def test_an_existing_file_is_kept_unless_overwriting_is_asked(place, tmp_path, c
         assert (tmp_path / out).stat().st_size > 1000
 
 
+def test_a_flipped_byte_of_a_shard_is_found_before_it_is_exported(place, tmp_path, capsys):
+    shutil.copytree(place / "digits", tmp_path / "digits")
+    shard = tmp_path / "digits" / "train-00000.h5"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert refused(capsys, tmp_path / "digits", "a.png").startswith("4: ")
+    assert not (tmp_path / "a.png").exists()
+    assert export(tmp_path / "digits", "b.png", "--split", "val") == 0
+
+
 def test_damaged_sources_are_integrity_errors(place, tmp_path, capsys):
     (tmp_path / "junk.npz").write_bytes(b"PK junk")
-    np.savez(tmp_path / "objects.npz", points=np.array([{}], dtype=object))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    cloud = np.random.default_rng(0).normal(size=(1, 40, 3)).astype(np.float32)
+    holds = {
+        "objects": {"points": np.array([{}], dtype=object)},
+        "flat": {"points": cloud[..., :2]},
+        "channels": {"images": np.zeros((1, 4, 4, 7), np.uint8)},
+        "nan": {"points": np.where(cloud > 2, np.nan, cloud)},
+        "origin": {"points": cloud, "origin": np.array("[1]")},
+    }
+    for name, arrays in holds.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
     (tmp_path / "junk.safetensors").write_bytes(b"\x10" + bytes(30))
-    for source, out in (("junk.npz", "a.png"), ("objects.npz", "a.png"), ("junk.safetensors", "b.safetensors")):
-        assert refused(capsys, source, out).startswith("4: ")
-    assert not (tmp_path / "a.png").exists()
-    assert not (tmp_path / "b.safetensors").exists()
+    for source in ("junk", "array", *holds):
+        for out in ("a.png", "a.npz", "a.obj"):
+            assert refused(capsys, f"{source}.npz", out).startswith("4: ")
+    assert refused(capsys, "junk.safetensors", "b.safetensors").startswith("4: ")
+    assert not [path for path in tmp_path.iterdir() if path.name[:2] in ("a.", "b.")]
