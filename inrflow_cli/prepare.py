@@ -37,6 +37,10 @@ def prepare(
     classes: Annotated[
         bool, typer.Option("--classes", help="Take classes from sub-folders, where that is a choice.")
     ] = False,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A category of ShapeNet; may be repeated. Default: all that are there."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many items of each split, evenly spread.")
     ] = None,
@@ -62,6 +66,7 @@ def prepare(
         raise UsageError("`--repair` and `--overwrite` exclude each other", hint="repair keeps what is whole")
     given: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
     given |= {"classes": True} if classes else {}
+    given |= {"categories": category} if category else {}
     job = _job(name, source, out, given | _settings(override or []), limit=limit, repair=repair)
     from inrflow_core import preparation
 

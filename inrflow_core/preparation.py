@@ -166,7 +166,8 @@ def prepare(
             ) from error
         told = book.before or _manifest(job, plan, [book.records[part.path.name] for part in parts])
         book.close(told)
-    return _report(job, told, made=len(left))
+    whole = {entry.file for split in told.splits.values() for entry in split.shards}
+    return _report(job, told, made=sum(part.path.name in whole for part in left))
 
 
 def predict(job: Job, *, workers: int | None = None) -> Report:

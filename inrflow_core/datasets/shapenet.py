@@ -180,7 +180,8 @@ def _points(where: Where) -> np.ndarray:
     points = _row(where) if where.array else _file(Path(where.file))
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f" or not len(points):
         raise BadItem(f"it is {points.dtype} of shape {points.shape}, no points (N, 3) of floating numbers")
-    return points.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is found to be
+        return points.astype(np.float32)
 
 
 def _file(path: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from inrflow_cli import app, console
@@ -67,6 +68,30 @@ def test_settings_come_by_set_and_by_their_own_options(capsys: pytest.CaptureFix
     opened = Shards("shards/images-4")
     assert (opened.classes, opened.manifest.shape) == (("a", "b"), (4, 4, 1))
     assert opened.manifest.settings == {"resolution": 4, "classes": True, "channels": 1, "upright": True}
+
+
+def test_shapenet_takes_the_categories_named(capsys: pytest.CaptureFixture[str]):
+    rng = np.random.default_rng(0)
+    for synset in ("02691156", "02958343", "03001627"):
+        folder = Path("data/shapenet/ShapeNetCore.v2.PC15k") / synset / "train"
+        folder.mkdir(parents=True)
+        np.save(folder / "a.npy", rng.normal(size=(30, 3)).astype(np.float32))
+    for words, classes in [
+        ("", ("airplane", "car", "chair")),
+        (" --category chair", ("chair",)),
+        (" --category chair --category 02691156", ("airplane", "chair")),
+    ]:
+        assert run(f"shapenet --overwrite{words}", capsys)[0] == 0
+        assert Shards("shards/shapenet").classes == classes
+    code, _, err = run("shapenet --category chiar", capsys)
+    assert code == 2 and "did you mean `chair`?" in err
+    assert run("digits --category chair", capsys)[0] == 2
+
+
+def test_a_run_whose_only_items_of_a_split_are_bad_counts_its_shards_right(capsys: pytest.CaptureFixture[str]):
+    source = raw.folder(Path("p"), ["train/1.png", "val/1.png"])
+    (source / "val/1.png").write_bytes(b"")
+    assert "wrote `shards/images-4`: 1 train (1 shard, " in run("images --source p --resolution 4", capsys)[2]
 
 
 def test_json_is_one_object_on_stdout(capsys: pytest.CaptureFixture[str]):

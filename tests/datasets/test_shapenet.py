@@ -111,6 +111,7 @@ def spoil(path: Path, fault: str) -> None:
         "whole": np.ones((40, 3), dtype=np.int64),
         "none": good[:0],
         "one-place": np.ones_like(good),
+        "beyond-float32": good.astype(np.float64) * 1e60,
     }
     if fault in arrays:
         np.save(path, arrays[fault], allow_pickle=True)
@@ -132,12 +133,14 @@ def spoil(path: Path, fault: str) -> None:
         ("whole", "int64 of shape"),
         ("none", r"shape \(0, 3\), no points"),
         ("one-place", "all its points lie in one place"),
+        ("beyond-float32", "points are not finite"),
         ("cut", "no whole .npy file"),
         ("junk", "no .npy file"),
         ("empty", "no whole .npy file"),
         ("lying", "no whole .npy file"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("normalisation", ["shape", "global"])
 def test_a_broken_cloud_is_left_out_with_its_reason(tree: Path, fault: str, reason: str, normalisation: str) -> None:
     if (fault, normalisation) == ("one-place", "global"):
