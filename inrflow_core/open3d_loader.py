@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import sys
 from functools import cache
 from types import ModuleType
 
@@ -48,4 +49,8 @@ def _preload_libusb() -> None:
 
 
 if __name__ == "__main__":
-    load_open3d()
+    try:
+        load_open3d()
+    except MissingError as error:
+        print(f"error: {error.message}\n\nhint: {error.hint}", file=sys.stderr)
+        sys.exit(int(error.code))

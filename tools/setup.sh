@@ -22,6 +22,7 @@ find_python() {
 
 apt_install() {
     command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || return 1
+    echo "installing $* with apt" >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$@" >/dev/null 2>&1 && return
     apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$@" >/dev/null
 }
@@ -33,15 +34,13 @@ wanted="$(cat pyproject.toml constraints.txt tools/setup.sh | cksum) $PWD"
 python=$(find_python)
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    echo "installing python$version-venv with apt" >&2
     apt_install "python$version-venv" || apt_install python3-venv ||
         fail "$python cannot make virtual environments" "as root: apt-get install python$version-venv"
 fi
 
 extras=dev
 if ! "$python" -c 'import ctypes; ctypes.CDLL("libusb-1.0.so.0")' 2>/dev/null; then
-    echo "installing libusb-1.0-0, which Open3D loads" >&2
-    apt_install libusb-1.0-0 || extras=dev,libusb
+    apt_install libusb-1.0-0 || extras=dev,libusb  # Open3D loads it
 fi
 
 echo "making .venv with $python (about a minute and 3 GB; more where torch comes with CUDA)" >&2
