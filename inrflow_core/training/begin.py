@@ -98,6 +98,7 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
     ready = Ready(job, place, loader, held_out, begun, precision, places, predicted, initial)
     if begun is not None:
         run_folder.check_same_data(job.out, begun, ready.data)
+        run_folder.check_same_start(job.out, begun, job.init_from)
     return ready
 
 

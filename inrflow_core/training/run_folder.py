@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from inrflow_core import outputs, presets, runs
+from inrflow_core import manifest, outputs, presets, runs
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.presets import Preset
 from inrflow_core.training import checkpoint
@@ -99,6 +99,30 @@ def check_same_data(out: Path, begun: Begun, data: str) -> None:
             f"the run `{out}` was begun with other data: its manifest was {begun.data[:8]}..., this one is {data[:8]}...",
             hint="give the same shards with `--data`, or choose another `--out`",
         )
+
+
+def check_same_start(out: Path, begun: Begun, init_from: Path | None) -> None:
+    """Nothing, where the run was begun with the weights that the command names.
+
+    A run that has a checkpoint needs them no more, so that they may be left out, and a source that is a run itself may
+    have gone on.
+
+    Raises:
+        UsageError: it was begun with others; a run without a step would silently begin with the wrong ones.
+    """
+    hint = (
+        "repeat the run's `--init-from` to go on with it, choose another `--out`, or start it again with `--overwrite`"
+    )
+    if init_from is None:
+        if begun.init_from is not None and begun.step is None:
+            raise UsageError(
+                f"the run `{out}` was begun with `--init-from`, has no checkpoint yet, and this command names no weights",
+                hint=hint,
+            )
+    elif begun.init_from is None:
+        raise UsageError(f"the run `{out}` was begun with random weights, not with those of `{init_from}`", hint=hint)
+    elif init_from.is_file() and manifest.digest(init_from) != begun.init_from:
+        raise UsageError(f"the run `{out}` was begun with other weights than those of `{init_from}`", hint=hint)
 
 
 def write(out: Path, preset: Preset, environment: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from inrflow_core import generate, models, runs
 from inrflow_core.errors import Diverged, IntegrityError, MissingError, UsageError
 from inrflow_core.training import begin, checkpoint, engine, run_folder
+from inrflow_core.training.trainer import Trainer
 from tests import tiny
 from tests.training import small
 
@@ -115,6 +118,27 @@ def test_a_run_begins_with_the_weights_of_another(data, tmp_path, unbroken):
     trainer.log.close()
     wanted = safetensors.torch.load_file(source / "checkpoints/00000006/ema_0.9.safetensors")
     small.assert_equal(dict(trainer.model.method.state_dict()), wanted)
+
+
+def test_a_run_goes_on_only_from_the_weights_that_it_was_begun_with(data, tmp_path, unbroken):
+    source = unbroken[1] / "checkpoints/00000006"
+    average, raw = source / "ema_0.9.safetensors", source / "weights.safetensors"
+
+    def train(out: str, init_from: Path | None) -> Trainer:
+        return begin.train(replace(small.job(data, tmp_path / out, steps=2), init_from=init_from))
+
+    train("random", None)
+    with pytest.raises(UsageError, match="was begun with random weights, not with those of"):
+        train("random", average)
+    train("run", average)
+    for same in (average, unbroken[1], None):
+        assert train("run", same).counters.step == 2
+    with pytest.raises(UsageError, match="was begun with other weights than those of"):
+        train("run", raw)
+    shutil.rmtree(tmp_path / "run/checkpoints/00000002")  # as if killed before the first one was complete
+    with pytest.raises(UsageError, match="has no checkpoint yet, and this command names no weights"):
+        train("run", None)
+    small.assert_equal(small.state(train("run", average)), small.state(train("other", average)))
 
 
 def test_a_finished_run_is_left_alone(data, tmp_path, unbroken):
