@@ -90,10 +90,9 @@ def drawing(
     method = registry.find("methods", model.preset.method.name or "")
     own = {key: value for key, value in vars(model.preset.method.config).items() if value is not None}
     wanted = settings(method.Config, {**own, **given}, "method")
-    if guide is not None:
-        _check_guide(model, guide)
     if precision not in PRECISIONS:
         raise UsageError(f"nothing is computed in `{precision}`", hint=did_you_mean(precision, PRECISIONS))
+    _check_guidance(model, guide, wanted.guidance, is_asked=given.get("guidance") is not None)
     return method.Drawing(
         sampler=registry.find("samplers", name),
         config=config,
@@ -210,6 +209,23 @@ def _label(text: str, names: list[str], count: int) -> int:
         )
     hint = did_you_mean(text, names) if names else f"give a number from 0 to {count - 1}"
     raise UsageError(f"`--label {text}`: the model has no class of that name", hint=hint)
+
+
+def _check_guidance(model: Model, guide: Model | None, scale: float, *, is_asked: bool) -> None:
+    """What is asked for must be able to act: a scale needs classes or a guide, and a guide needs a scale."""
+    if guide is None:
+        if is_asked and scale != 1 and model.preset.condition is None:
+            raise UsageError(
+                f"guidance {scale:g}: the model `{model.preset.name}` was trained without classes, so that nothing guides it",
+                hint="leave `--guidance` out, or name a weaker run with `--guide`",
+            )
+        return
+    if scale == 1:
+        raise UsageError(
+            f"the guide `{guide.preset.name}` changes nothing with guidance 1",
+            hint="add a scale, as in `--guidance 1.5`",
+        )
+    _check_guide(model, guide)
 
 
 def _check_guide(model: Model, guide: Model) -> None:

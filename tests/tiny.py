@@ -31,8 +31,8 @@ CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 
 
-def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A whole preset around a small domain and network; `changes` are merged into its tables."""
+def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """A whole preset around a small domain and network; `changes` are merged into its tables, None takes one out."""
     base: dict[str, dict[str, Any]] = {
         "data": {"path": "shards/none"},
         "domain": {},
@@ -44,16 +44,18 @@ def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any]) -> dict[s
     }
     for source in (kind, changes):
         for table, values in source.items():
-            base[table] = {**base.get(table, {}), **values}
+            base[table] = {**base.get(table, {}), **(values or {})}
+            if values is None:
+                del base[table]
     return base
 
 
-def preset(kind: dict[str, dict[str, Any]], **changes: dict[str, Any]) -> presets.Preset:
+def preset(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) -> presets.Preset:
     """The resolved preset of `tables`."""
     return presets.resolve("tiny", tables(kind, **changes))
 
 
-def model(kind: dict[str, dict[str, Any]], scale: float = 0.25, **changes: dict[str, Any]) -> Model:
+def model(kind: dict[str, dict[str, Any]], scale: float = 0.25, **changes: dict[str, Any] | None) -> Model:
     """A model whose every weight is random, so that its velocities are far from 0."""
     torch.manual_seed(0)
     built = models.build(preset(kind, **changes))
@@ -71,7 +73,7 @@ def randomise(module: torch.nn.Module, scale: float = 0.25, seed: int = 0) -> No
             weight += scale * torch.randn(weight.shape, generator=generator) / fan_in**0.5
 
 
-def run_folder(folder: Path, kind: dict[str, dict[str, Any]], step: int = 2, **changes: dict[str, Any]) -> Model:
+def run_folder(folder: Path, kind: dict[str, dict[str, Any]], step: int = 2, **changes: dict[str, Any] | None) -> Model:
     """A run with one complete checkpoint in the layout that training writes; returns its model."""
     built = model(kind, 0.25, **changes)
     checkpoint = folder / "checkpoints" / f"{step:08d}"

@@ -15,6 +15,7 @@ from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_core import models, shards
 from inrflow_core.exporters import ply
+from inrflow_core.sample_shards import SampleShard
 from inrflow_core.shards import Shards
 from tests import tiny
 
@@ -225,6 +226,44 @@ def test_a_shard_is_the_same_whatever_the_batch_and_is_gone_on_with(tmp_path):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     read = Shards(tmp_path / "a.h5").read("samples", np.arange(10))
     assert read.labels.tolist() == [seed % 3 for seed in range(3, 13)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [["--label", "2"], ["--guidance-interval", "0.1,0.9"], ["--guide", "weak"], ["--guidance", "3"]],
+    ids=lambda words: words[0],
+)
+def test_an_unfinished_shard_is_gone_on_with_by_the_same_command_alone(other, tmp_path, monkeypatch, capsys):
+    for name in ("run", "weak"):
+        tiny.run_folder(tmp_path / name, tiny.IMAGE, network={"depth": len(name) - 2})
+    command = ["sample", "a.h5", "--run", "run", "--num", "3", "--label", "1", "--guidance", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleShard, "finish", lambda shard: False)  # as if another process still owed a piece
+        assert run(command) == 0
+    capsys.readouterr()
+    assert run([*command, *other]) == 2
+    assert "is an unfinished shard that was begun otherwise" in capsys.readouterr().err
+    assert run(command) == 0 and (tmp_path / "a.h5").is_file()
+
+
+def test_a_picture_drawn_with_a_guide_in_an_interval_says_so(tmp_path):
+    tiny.run_folder(tmp_path / "weak", tiny.IMAGE, network={"width": 16, "depth": 1})
+    how = ["--guide", "weak", "--guidance", "2", "--guidance-interval", "0.25,0.75"]
+    assert run(["sample", "a.png", *how]) == 0
+    with Image.open(tmp_path / "a.png") as picture:
+        told = picture.info
+    weights = tmp_path / "weak/checkpoints/00000002/ema_0.999.safetensors"
+    assert (told["guidance"], told["guidance_interval"]) == ("2", "0.25,0.75")
+    assert told["guide"] == shards.digest(weights)[:16]
+
+
+def test_what_cannot_act_is_refused(tmp_path, capsys):
+    tiny.run_folder(tmp_path / "plain", tiny.IMAGE, condition=None)
+    assert run(["sample", "a.png", "--run", "plain", "--guidance", "3"]) == 2
+    assert "was trained without classes, so that nothing guides it" in capsys.readouterr().err
+    assert run(["sample", "a.png", "--run", "plain", "--guide", "plain"]) == 2
+    assert "changes nothing with guidance 1" in capsys.readouterr().err
+    assert run(["sample", "a.png", "--run", "plain", "--guide", "plain", "--guidance", "3"]) == 0
 
 
 @pytest.mark.parametrize(
