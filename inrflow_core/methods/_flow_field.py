@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import safetensors
@@ -101,13 +101,15 @@ class FlowField:
             tensors = {
                 k: v.half() if v.dtype == torch.float32 and not k.startswith("noise") else v for k, v in tensors.items()
             }
+        guide = self.drawing.guide
         info = {
             "sampler": self.drawing.sampler.__name__.rpartition(".")[2],
             "sampler_settings": vars(self.drawing.config),
             "guidance": self.drawing.guidance,
             "interval": list(self.drawing.interval),
             "noise": self.drawing.noise,
-            "has_guide": self.drawing.guide is not None,
+            "precision": self.drawing.precision,
+            "guide": None if guide is None else {k: v for k, v in vars(guide.network.config).items() if v is not None},
         }
         models.save(path, tensors, preset, info, FORMAT)
 
@@ -290,7 +292,11 @@ def load(
     try:
         with safetensors.safe_open(path, framework="pt", device=device) as file:
             names = set(file.keys())
-            networks = [_decoder(file, names, preset, shape, n, device) for n in range(1 + info["has_guide"])]
+            network = registry.find("networks", preset.network.name or "")
+            configs = [preset.network.config]
+            if info["guide"] is not None:
+                configs.append(settings(network.Config, info["guide"], "network"))
+            networks = [_decoder(file, names, network, config, shape, n, device) for n, config in enumerate(configs)]
             flow: Any = SimpleNamespace(network=networks[0], shape=shape, conditioner=None)
             sampler = registry.find("samplers", info["sampler"])
             how = drawing(
@@ -299,15 +305,16 @@ def load(
                 guidance=info["guidance"],
                 interval=tuple(info["interval"]),
                 noise=info["noise"],
-                guide=SimpleNamespace(network=networks[1]) if info["has_guide"] else None,  # pyright: ignore
+                guide=SimpleNamespace(network=networks[1]) if info["guide"] else None,  # pyright: ignore
+                precision=info["precision"],
             )
             flow.path = paths.PATHS[preset.method.config.path]
             field = FlowField(flow, Queries(None, file.get_tensor("places")), file.get_tensor("seeds"), {}, how)
             field.values = file.get_tensor("values").float()
             field.start = file.get_tensor("noise") if "noise" in names else None
-            make = registry.find("networks", preset.network.name or "").Latents
             field.steps = [
-                _step(file, names, head, make) for head in sorted({n[:10] for n in names if n.startswith("step.")})
+                _step(file, names, head, network.Latents)
+                for head in sorted({n[:10] for n in names if n.startswith("step.")})
             ]
     except (safetensors.SafetensorError, KeyError, RuntimeError) as error:
         raise IntegrityError(
@@ -316,9 +323,11 @@ def load(
     return field
 
 
-def _decoder(file: Any, names: set[str], preset: Preset, shape: SetShape, number: int, device: str) -> Any:
+def _decoder(
+    file: Any, names: set[str], network: ModuleType, config: Any, shape: SetShape, number: int, device: str
+) -> Any:
     """The part of a network that answers queries, with its saved weights."""
-    decoder = registry.find("networks", preset.network.name or "").build_decoder(preset.network.config, shape)
+    decoder = network.build_decoder(config, shape)
     head = f"decoder.{number}."
     decoder.load_state_dict({n.removeprefix(head): file.get_tensor(n).float() for n in names if n.startswith(head)})
     decoder.to(device).eval().requires_grad_(False)

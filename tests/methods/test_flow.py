@@ -69,6 +69,26 @@ def test_a_recorded_and_saved_field_agrees_with_one_asked_while_it_is_drawn(mode
     torch.testing.assert_close(saved.query(queries), drawn, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["guide of another size", "bf16", "encoded"])
+def test_a_saved_field_remembers_how_it_was_drawn(model, kind, tmp_path):
+    queries, drawing = model.domain.queries(finer(model)), how(model, "heun")
+    if kind == "guide of another size":
+        weak = tiny.model(KINDS[model.domain.NAME], network={"width": 16, "depth": 1, "levels": 1})
+        drawing = generate.drawing(model, sampler="heun", steps=4, guidance=2.0, guide=weak)
+    elif kind == "bf16":
+        drawing = dataclasses.replace(drawing, precision="bf16")
+    if kind == "encoded":
+        values = generate.draw(model, [4], [1], drawing).query(model.domain.queries())
+        field = model.method.encode(training_sets(model, values), how(model, "heun", guidance=1.0))
+    else:
+        field = generate.draw(model, [1, 2], [1, -1], drawing).record()
+    drawn = field.query(queries)
+    generate.save_field(model, field, tmp_path / "field.safetensors")
+    torch.testing.assert_close(
+        generate.load_field(tmp_path / "field.safetensors")[1].query(queries), drawn, atol=1e-5, rtol=0
+    )
+
+
 def test_asking_fewer_or_permuted_queries_changes_no_answer(model):
     field = generate.draw(model, [5], [0], how(model, "euler"))
     queries = model.domain.queries(finer(model))
