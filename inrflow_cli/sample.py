@@ -65,8 +65,7 @@ def sample(
 
     _check_field(save_field, half_field)
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
-    if out.suffix != ".h5":
-        exporters.check(out, len(wanted), overwrite=overwrite)
+    exporters.check(out, len(wanted), overwrite=overwrite)
     domain = "image" if resolution or window else "points" if points is not None else None
     model, source = generation.open_model(
         run, out, ema=ema, step=checkpoint, device=device, threads=threads, domain=domain

@@ -72,10 +72,16 @@ def opened(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Iterator[Jo
     """The journal of a folder, which nobody else writes to meanwhile; leaves no folder without shards behind.
 
     Raises:
-        UsageError: another process is at work there, or other shards are there and `mode` is not `overwrite`.
+        UsageError: another process is at work there, a file is in the way, or other shards are there and `mode` is not
+            `overwrite`.
         IntegrityError: a shard is damaged, and `mode` is `resume`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"`{folder}` cannot be a folder: a file is in the way", hint="choose another `--out`"
+        ) from error
     try:
         with (folder / LOCK).open("w") as lock:
             try:

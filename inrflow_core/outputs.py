@@ -11,6 +11,8 @@ from pathlib import Path
 from inrflow_core.errors import OutOfMemory, UsageError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+LONGEST = 200
+"""Bytes of a file's name: systems allow 255, and while it is written the name is longer."""
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -20,10 +22,14 @@ def check_output(path: Path, *, overwrite: bool = False, count: int = 1) -> None
     Called before anything is drawn, so that a wrong name costs a second and not an hour.
 
     Raises:
-        UsageError: the folder does not exist or cannot be written to, `path` is a folder, or a file is there already
-            and `overwrite` is off.
+        UsageError: the folder does not exist or cannot be written to, `path` is a folder or too long a name, or a
+            file is there already and `overwrite` is off.
     """
     folder = path.parent
+    if len(os.fsencode(path.name)) > LONGEST:
+        raise UsageError(
+            f"`{path.name[:40]}...` is too long a name: more than {LONGEST} bytes", hint="give a shorter one"
+        )
     if not folder.exists():
         raise UsageError(
             f"the folder `{folder}` does not exist", hint=f"make it with `mkdir -p {folder}`, or name another place"

@@ -24,7 +24,7 @@ import numpy as np
 
 from inrflow_core import journal, shards
 from inrflow_core.errors import UsageError
-from inrflow_core.outputs import written
+from inrflow_core.outputs import check_output, written
 from inrflow_core.shards import Columns, Header
 
 JOB = "job.json"
@@ -56,9 +56,8 @@ class SampleShard:
             UsageError: `path` is there already, or an unfinished one was begun with other seeds, labels or settings;
                 with `overwrite` both are replaced.
         """
+        check_output(path, overwrite=overwrite)
         self = SampleShard(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
-        if path.exists() and not overwrite:
-            raise UsageError(f"`{path}` exists already", hint="add `--overwrite`, or name another file")
         job = self._job(labels)
         begun = self._begun()
         differs = None if begun is None else journal.difference(begun, job)

@@ -146,6 +146,8 @@ def test_a_dry_run_predicts_and_writes_nothing(capsys: pytest.CaptureFixture[str
         ("digits --resolution 16", 2, "`digits` has no settings", "leave resolution out"),
         ("images --source p --repair --overwrite", 2, "exclude each other", "repair keeps what is whole"),
         ("imagenet --source p", 3, "`p` holds no `imagenet` data: looked for", "docs/data-sets.md"),
+        ("digits --out p/a/0.png", 2, "`p/a/0.png` cannot be a folder: a file is in the way", "another `--out`"),
+        ("digits --out p/a/0.png/x", 2, "cannot be a folder: a file is in the way", "another `--out`"),
         ("images --source empty", 3, "looked for image files; found no files", "docs/data-sets.md"),
     ],
 )
