@@ -26,7 +26,7 @@ SMALL_PLACES = {
     "points": ["domain.num_points=32", "network.latents=8", "method.num_queries=none"],
 }
 
-PAPER = {
+PARAMETERS = {
     "imagenet256-s": (36.93e6, "table 6 says 35M; its authors' network has 36.93M (reference: classes, one level)"),
     "imagenet256-b": (145.8e6, "table 6 says 138M, their network has 145.81M"),
     "imagenet256-l": (485.0e6, "table 6 says 458M, their network has 485.02M"),
@@ -34,9 +34,50 @@ PAPER = {
     "imagenet128-xl": (733.0e6, "table 6: 733M"),
     "ffhq256-b": (145.0e6, "without classes"),
     "ffhq256-l": (484.0e6, "without classes"),
+    "church256-b": (145.0e6, "without classes"),
+    "church256-l": (484.0e6, "without classes"),
+    "cifar10-s": (36.25e6, "S with 10 classes: 0.4M of labels and 0.3M of latents less"),
+    "mnist-s": (36.23e6, "S with 10 classes and fewer latents"),
     "shapenet-b": (107.0e6, "table 11 says 108M: two decoder levels are the nearest setting"),
     "shapenet-l": (203.9e6, "table 11: 204M, with a width of 640"),
+    "church256-b-random2048": (145.83e6, "1024 more latents of width 768"),
+    "church256-b-perceiver": (163.34e6, "a block that reads the context, and no patches"),
+    "imagenet256-b-linear": (142.22e6, "one linear layer instead of attention: 3.6M less"),
+    "shapenet-b-hash": (56.91e6, "the context is read once, not in each of the nine blocks"),
 }
+SAME_SIZE = {
+    "imagenet256-b": ["imagenet256-b-4096", "imagenet256-b-16384", "imagenet256-b-rope"],
+    "imagenet256-xl": ["imagenet256-xl-norope"],
+    "church256-b": ["church256-b-grid", "church256-b-random", "church256-b-kmeans"],
+    "shapenet-b": ["shapenet-airplane-b", "shapenet-car-b", "shapenet-chair-b"],
+    "shapenet-l": ["shapenet-airplane-l", "shapenet-car-l", "shapenet-chair-l"],
+}
+COUNTED = {**PARAMETERS, **{name: PARAMETERS[of] for of, names in SAME_SIZE.items() for name in names}}
+
+SIZES = {
+    "s": (384, 12, 6, 1),
+    "b": (768, 12, 12, 1),
+    "l": (1024, 24, 16, 1),
+    "xl": (1152, 28, 16, 2),
+    "points b": (512, 9, 4, 2),
+    "points l": (640, 12, 4, 1),
+}
+"""Width, depth, heads, decoder levels: table 6, and table 11 with what gives its counts."""
+
+SCHEDULES = {
+    "imagenet128-xl": (1_700_000, 512, 4096),
+    "imagenet256-xl": (1_700_000, 512, 8192),
+    "imagenet256-": (1_000_000, 256, 8192),
+    "imagenet256-b-4096": (1_000_000, 256, 4096),
+    "imagenet256-b-16384": (1_000_000, 256, 16_384),
+    "ffhq256-": (200_000, 256, 8192),
+    "church256-": (200_000, 256, 8192),
+    "church256-b-": (200_000, 128, 8192),
+    "shapenet-": (800_000, 16, 2048),
+    "cifar10-s": (200_000, 256, None),
+    "mnist-s": (100_000, 256, None),
+}
+"""Steps, batch, decoded pairs, by the longest beginning of a name: appendices A.1, D and F; ASFT, section 4."""
 
 
 def small(name: str) -> presets.Preset:
@@ -59,20 +100,78 @@ def test_every_preset_builds_and_has_a_loss(name: str):
     torch.testing.assert_close(loss.mean(), torch.tensor(4 / 3), rtol=0.35, atol=0)
 
 
-@pytest.mark.parametrize("name", PAPER)
+PAPERS = [name for name in presets.names() if not name.endswith("-demo")]
+
+
+@pytest.mark.parametrize("name", PAPERS)
 def test_parameters_are_the_papers(name: str):
-    count = preset_table.plan_of(name).total_parameters
-    assert abs(count / PAPER[name][0] - 1) < 6e-4, PAPER[name][1]
+    with torch.device("meta"):
+        method = models.build(presets.load(name)).method
+    count = sum(weight.numel() for weight in method.parameters())
+    assert abs(count / COUNTED[name][0] - 1) < 6e-4, COUNTED[name][1]
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", PAPERS)
+def test_sizes_are_the_papers(name: str):
+    size = next(part for part in reversed(name.split("-")) if part in SIZES)
+    network = presets.load(name).network.config
+    wanted = SIZES[f"points {size}" if name.startswith("shapenet") else size]
+    assert (network.width, network.depth, network.heads, network.levels) == wanted
+    latents = {"church256-b-random2048": 2048, "cifar10-s": 256, "mnist-s": 196}
+    assert network.latents == latents.get(name, 1024)
+    assert network.rope == (name in ("imagenet128-xl", "imagenet256-xl", "imagenet256-b-rope"))
+
+
+@pytest.mark.parametrize("name", PAPERS)
 def test_training_settings_are_the_papers(name: str):
-    if name.endswith("-demo"):
-        return
-    training = presets.load(name).training.config
+    preset = presets.load(name)
+    training = preset.training.config
     assert (training.learning_rate, training.betas, training.epsilon) == (1e-4, (0.9, 0.999), 1e-8)
     assert (training.weight_decay, training.clip, training.ema) == (0.0, 2.0, (0.999,))
-    assert (training.schedule, training.warmup) == ("constant", 0)
+    assert (training.schedule, training.warmup, training.precision) == ("constant", 0, "auto")
+    head = max((head for head in SCHEDULES if name.startswith(head)), key=len)
+    assert (training.steps, training.batch, preset.method.config.num_queries) == SCHEDULES[head]
+    assert (preset.method.config.path, preset.method.config.time) == ("linear", "uniform")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_sampling_is_the_papers(name: str):
+    preset = presets.load(name)
+    is_points = name.startswith("shapenet")
+    assert (preset.sampler.name, preset.sampler.config.steps) == (
+        ("euler-maruyama", 1000) if is_points else ("euler", 100)
+    )
+    assert preset.method.config.guidance == (1.5 if name.startswith("imagenet") else 1.0)
+
+
+ABLATIONS = {
+    "church256-b-random": ("church256-b-grid", {"network.pseudo_coordinates"}),
+    "church256-b-kmeans": ("church256-b-grid", {"network.pseudo_coordinates"}),
+    "church256-b-random2048": ("church256-b-random", {"network.latents"}),
+    "church256-b-perceiver": ("church256-b-grid", {"network.encoder", "network.reread"}),
+    "church256-b-grid": ("church256-b", {"training.batch"}),
+    "shapenet-b-hash": ("shapenet-b", {"network.encoder", "network.pseudo_coordinates"}),
+    "imagenet256-b-linear": ("imagenet256-b", {"network.encoder"}),
+    "imagenet256-b-rope": ("imagenet256-b", {"network.rope"}),
+    "imagenet256-xl-norope": ("imagenet256-xl", {"network.rope"}),
+    "imagenet256-b-4096": ("imagenet256-b", {"method.num_queries"}),
+    "imagenet256-b-16384": ("imagenet256-b", {"method.num_queries"}),
+    "shapenet-chair-l": ("shapenet-l", {"data.classes"}),
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_one_thing(name: str):
+    other, wanted = ABLATIONS[name]
+    one, two = presets.load(name).table(), presets.load(other).table()
+    assert one.keys() == two.keys()
+    changed = {
+        f"{table}.{key}"
+        for table in one
+        for key in {*one[table], *two[table]}
+        if one[table].get(key) != two[table].get(key)
+    }
+    assert changed == wanted
 
 
 @pytest.mark.parametrize("name", presets.names())

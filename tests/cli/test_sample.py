@@ -52,9 +52,10 @@ def test_points_choose_a_run_of_clouds_for_a_picture_too(tmp_path, capsys):
 
 
 def test_the_same_command_gives_the_same_bytes(tmp_path):
-    for suffix in ("png", "npz"):
+    for suffix in ("png", "npz", "h5", "ply"):
+        size = ["--num", "3", "--resolution", "9x7"] if suffix != "ply" else ["--points", "50"]
         for name in ("a", "b"):
-            assert run(["sample", f"{name}.{suffix}", "--num", "3", "--resolution", "9x7", "--label", "dog"]) == 0
+            assert run(["sample", f"{name}.{suffix}", *size, "--label", "dog"]) == 0
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
@@ -226,6 +227,20 @@ def test_a_shard_is_the_same_whatever_the_batch_and_is_gone_on_with(tmp_path):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     read = Shards(tmp_path / "a.h5").read("samples", np.arange(10))
     assert read.labels.tolist() == [seed % 3 for seed in range(3, 13)]
+
+
+def test_two_processes_write_the_shard_of_one(tmp_path, monkeypatch):
+    command = ["--seeds", "0-10", "--batch", "2", "--steps", "2"]
+    assert run(["sample", "alone.h5", *command]) == 0
+    for rank in (1, 0):
+        with monkeypatch.context() as patch:
+            for name, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "here", "MASTER_PORT": 1}.items():
+                patch.setenv(name, str(value))
+            assert run(["sample", "shared.h5", *command]) == 0
+        if rank == 1:
+            pieces = list((tmp_path / "shared.h5.partial").glob("*.npz"))
+            assert sum(len(np.load(piece)["indices"]) for piece in pieces) == 5
+    assert (tmp_path / "shared.h5").read_bytes() == (tmp_path / "alone.h5").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,19 @@ def test_the_loss_of_a_set_depends_on_its_seed_alone(model):
     assert together.std() > 1e-3
 
 
+def test_labels_are_dropped_in_training_alone_and_as_often_as_the_setting_says():
+    model = tiny.model(tiny.IMAGE, condition={"dropout": 0.3})
+    dropped: list[torch.Tensor | None] = []
+    model.method.conditioner.register_forward_pre_hook(lambda _, given: dropped.append(given[1]))
+    sets = training_sets(model, torch.zeros(1000, 36, 1), seeds=range(1000))
+    with torch.no_grad():
+        model.method.loss(sets)
+        model.method.train().loss(sets)
+    looked, learned = dropped
+    assert looked is None and learned is not None
+    assert float(learned.double().mean()) == pytest.approx(0.3, abs=0.045)  # three standard errors
+
+
 def test_an_untrained_network_has_the_loss_of_the_zero_velocity():
     built = models.build(tiny.preset(tiny.IMAGE))
     values = torch.zeros(64, 36, 1)

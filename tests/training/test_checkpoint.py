@@ -73,6 +73,24 @@ def test_a_save_that_fails_leaves_the_older_checkpoints_and_nothing_half(data, r
     assert small.train(data, run, save_every=6, steps=6).counters.step == 6
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "ema_0.99.safetensors", "adam.safetensors"])
+def test_a_disk_that_gives_back_other_bytes_makes_no_checkpoint(data, run, monkeypatch, name):
+    write = tensor_files.write
+
+    def spoil(path, *rest):
+        digest = write(path, *rest)
+        if path.name == name:
+            content = bytearray(path.read_bytes())
+            content[-1] ^= 1
+            path.write_bytes(content)
+        return digest
+
+    monkeypatch.setattr(tensor_files, "write", spoil)
+    with pytest.raises(IntegrityError, match=rf"{name}` is damaged"):
+        small.train(data, run, save_every=6, steps=6)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["00000002", "00000004"]
+
+
 def test_what_an_interrupted_save_left_is_not_taken_for_a_checkpoint_and_is_removed(data, run):
     (run / "checkpoints/00000004/manifest.json").rename(run / "gone")
     (run / "checkpoints/.00000006.partial").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,27 @@ def test_looking_at_a_run_changes_nothing_of_it(data, tmp_path, unbroken, stage)
     assert watched.held_out_loss() == held_out[6]["held_out_loss"]
 
 
+def test_every_average_follows_the_weights_by_its_decay(data, tmp_path, monkeypatch):
+    seen: list[list[torch.Tensor]] = []
+    step = engine.Engine.step
+
+    def spy(self, rate):
+        if not seen:
+            seen.append([weight.detach().clone() for weight in self.own()])
+        norm = step(self, rate)
+        seen.append([weight.detach().clone() for weight in self.own()])
+        return norm
+
+    monkeypatch.setattr(engine.Engine, "step", spy)
+    trainer = small.train(data, tmp_path / "run", ema=[0.9, 0.5])
+    assert len(seen) == 7
+    for average in trainer.averages:
+        wanted = seen[0]
+        for weights in seen[1:]:
+            wanted = [average.decay * a + (1 - average.decay) * w for a, w in zip(wanted, weights, strict=True)]
+        torch.testing.assert_close(average.values, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_the_held_out_loss_is_the_mean_over_the_split_by_the_average(data, tmp_path):
     preset = small.preset(data={"path": str(data), "held_out": "val"}, training={"held_out_every": 6})
     trainer = begin.train(begin.Job(preset, tmp_path / "run", data=data, device="cpu", threads=1))
@@ -97,6 +119,37 @@ def test_a_run_tells_what_it_learned_from_and_how_fast(unbroken):
     environment = json.loads((out / "environment.json").read_text())
     assert environment["precision"] == "fp32" and environment["threads"] == 1 and environment["processes"] == 1
     assert runs.open_run(out).preset == trainer.model.preset
+
+
+def test_every_line_tells_the_steps_since_the_last_and_what_is_left(data, tmp_path, monkeypatch):
+    norms, losses = [], []
+    backward, step = engine.Engine.backward, engine.Engine.step
+    monkeypatch.setattr(engine.Engine, "step", lambda self, rate: norms.append(step(self, rate)) or norms[-1])
+    monkeypatch.setattr(engine.Engine, "backward", lambda *given: losses.append(backward(*given)) or losses[-1])
+    small.train(data, tmp_path / "run", log_every=3, steps=7)
+    first, second, last = records = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [3, 6, 7]
+    assert [record["gradient_norm"] for record in records] == [norms[2], norms[5], norms[6]]
+    assert second["loss"] == pytest.approx(float(sum(losses[3:6])) / 3, rel=1e-6)
+    assert [record["samples_seen"] for record in records] == [12, 24, 28]
+    for record in records:
+        left = (7 - record["step"]) * 4
+        assert record["seconds_left"] * record["samples_per_second"] == pytest.approx(left)
+        assert 1e8 < record["memory"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    named = {"step", "loss", "gradient_norm", "learning_rate", "samples_per_second", "samples_seen", "flops"}
+    assert set(first) == set(last) == named | {"data_wait", "memory", "skipped", "seconds_left"}
+
+
+def test_tensorboard_is_told_every_number_of_the_log(unbroken):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(unbroken[1] / "tensorboard")).Reload()
+    records = [json.loads(line) for line in (unbroken[1] / "log.jsonl").read_text().splitlines()]
+    assert set(board.Tags()["scalars"]) == set(records[0]) - {"step"}
+    for name in board.Tags()["scalars"]:
+        found = [(event.step, event.value) for event in board.Scalars(name)]
+        assert found == [(record["step"], pytest.approx(record[name], rel=1e-6)) for record in records]
 
 
 def test_a_checkpoint_is_enough_to_sample_from(unbroken):
@@ -185,7 +238,7 @@ def test_bf16_is_recorded_and_near_fp32_with_weights_in_fp32(data, tmp_path, unb
 
 def test_one_bad_set_is_skipped_and_counted(tmp_path):
     data = small.clouds(tmp_path / "shards", bad=slice(0, 1))
-    trainer = small.train(data, tmp_path / "run", kind=tiny.POINTS, steps=8)
+    trainer = small.train(data, tmp_path / "run", kind=tiny.POINTS, steps=8, max_skipped=1)
     assert trainer.counters.skipped == 2 and trainer.counters.step == 8  # 16 examples, 4 a step: twice in 8 steps
     assert trainer.engine.updates == 6
     assert all(bool(torch.isfinite(tensor).all()) for tensor in small.state(trainer).values())
