@@ -182,8 +182,13 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
     loader = Loader(shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch)
     _check_classes(preset, loader)
     _check_shape(preset, loader)
-    if config.held_out is None or settings.held_out_every is None:
+    if settings.held_out_every is None:
         return loader, None
+    if config.held_out is None:
+        raise UsageError(
+            f"[training] `held_out_every` is {settings.held_out_every}, and [data] names no split for that loss",
+            hint=f"the shards have {', '.join(shards.splits)}: `--set data.held_out=NAME`",
+        )
     if config.held_out not in shards.splits:
         raise UsageError(
             f"the shards in `{shards.folder}` have no split `{config.held_out}` for the held-out loss",

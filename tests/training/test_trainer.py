@@ -274,6 +274,7 @@ def test_absent_shards_are_told_with_place_and_command(tmp_path):
             {"kind": {**tiny.IMAGE, "data": {"held_out": "tset"}}, "held_out_every": 1},
             "no split `tset` for the held-out",
         ),
+        ({"held_out_every": 5}, "`held_out_every` is 5, and .data. names no split for that loss"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_before_the_first_step(data, tmp_path, changes, says):
