@@ -16,7 +16,7 @@ from inrflow_core.generate import Size, Window
 from inrflow_core.models import Model
 
 STEPS = 50
-"""Heun steps each way by default: 200 evaluations in all, 42 dB back on digits where 20 steps give 33."""
+"""Heun steps each way by default: 200 evaluations in all. Digits come back without an error; with 20 steps, at 61 dB."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("demo")
 INRFLOW = str(Path(sys.executable).with_name("inrflow"))
 DIGITS, SOLIDS = "digits-demo", "solids-demo"
-NUM_DIGITS, NUM_SOLIDS, REAL_PER_CLASS = 300, 96, 40
+NUM_DIGITS, NUM_SOLIDS, REAL_PER_CLASS = 200, 96, 40
 REPORT_SECONDS = 20.0
 
 
@@ -157,7 +157,7 @@ def show_solids() -> float:
     drawing = ("--run", f"runs/{SOLIDS}", "--label", "all", "--overwrite")
     run("sample", *drawing, "--num", str(NUM_SOLIDS), OUT / "solids.npz")
     run("upsample", *drawing, "--num", "8", "--points", "4096", OUT / "solids-4096.npz")
-    run("sample", "--points", "128000", "--overwrite", OUT / "out.ply")
+    run("sample", "--points", "128000", "--label", "torus", "--overwrite", OUT / "out.ply")
     drawn, finer = clouds(OUT / "solids.npz"), clouds(OUT / "solids-4096.npz")
     real, labels = examples("solids")
     real = real[:, : drawn.shape[1]]

@@ -81,7 +81,7 @@ def _arrow(rng: np.random.Generator) -> Any:
 
 
 def _ball(rng: np.random.Generator) -> Any:
-    return _stretched(_kind().create_sphere(1.0, 24), rng.uniform(0.75, 1.0, 3))
+    return _stretched(_kind().create_sphere(1.0, 24), rng.uniform(0.9, 1.0, 3))
 
 
 def _box(rng: np.random.Generator) -> Any:
