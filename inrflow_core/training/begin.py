@@ -13,7 +13,7 @@ from inrflow_core import manifest, models, noise, registry, runs
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.presets import Preset
 from inrflow_core.shards import Shards
-from inrflow_core.training import checkpoint, engine, plan, run_folder, world
+from inrflow_core.training import checkpoint, engine, log, plan, run_folder, world
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.ema import Average
 from inrflow_core.training.engine import Engine
@@ -117,11 +117,14 @@ def begin(ready: Ready) -> Trainer:
     """Build the model, bring it to where the run stands, and record the run.
 
     Raises:
+        UsageError: another process trains in the run's folder.
         IntegrityError: a shard, the newest checkpoint or the weights to begin with are damaged.
     """
     job, place, settings = ready.job, ready.world, ready.job.preset.training.config
-    if job.check_data and place.leads:
-        _check_shards(ready)
+    if place.leads:
+        log.check_free(job.out)
+        if job.check_data:
+            _check_shards(ready)
     engine.join(place)
     model = _build(ready)
     driven = Engine(model.method, settings, place, precision=ready.precision, num_micro=len(ready.places))

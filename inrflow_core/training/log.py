@@ -6,7 +6,7 @@ import fcntl
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from inrflow_core.errors import UsageError
 
@@ -20,19 +20,13 @@ class Log:
     """
 
     def __init__(self, run: Path, step: int) -> None:
-        self._file = (run / "log.jsonl").open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process is training in `{run}`", hint="wait for it, or choose another `--out`"
-            ) from error
+        self._file = _held(run)
         self._file.seek(0)
         kept = b"".join(line for line in self._file.readlines() if _step_of(line) <= step)
         self._file.truncate(0)
         self._file.write(kept)
         self._file.flush()
-        self._board = _Board(run / "tensorboard")
+        self._board = _Board(run / "tensorboard", step)
 
     def write(self, record: Record) -> None:
         """Append one record; numbers that JSON has no word for become null."""
@@ -47,10 +41,16 @@ class Log:
         self._board.close()
 
 
+def check_free(run: Path) -> None:
+    """Nothing, where no process trains in a run's folder; else raises UsageError. Writes nothing."""
+    if (run / "log.jsonl").is_file():
+        _held(run).close()
+
+
 class _Board:
     """TensorBoard's record file; without that library nothing is written."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
         self._writer = None
         try:
             from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -63,6 +63,9 @@ class _Board:
         self._file = (folder / "events.out.tfevents.inrflow").open("ab")
         self._writer = RecordWriter(self._file)
         self._writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
+        # A reader then forgets what an earlier call told of later steps, which this one tells again.
+        begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._writer.write(event_pb2.Event(step=step + 1, session_log=begun).SerializeToString())
 
     def write(self, record: Record) -> None:
         if self._writer is None:
@@ -79,6 +82,23 @@ class _Board:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _held(run: Path) -> BinaryIO:
+    """A run's log, locked for as long as it is open.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    file = (run / "log.jsonl").open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UsageError(
+            f"another process is training in `{run}`", hint="wait for it, or choose another `--out`"
+        ) from error
+    return file
 
 
 def _step_of(line: bytes) -> float:

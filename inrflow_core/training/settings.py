@@ -100,5 +100,5 @@ class Config:
 
 
 def _at_least(name: str, value: float | None, least: int) -> None:
-    if value is not None and value < least:
+    if value is not None and not least <= value < math.inf:
         raise ValueError(f"`{name}` is {value}: it must be at least {least}")

@@ -106,8 +106,7 @@ class Trainer:
         if counters.skipped_in_a_row > settings.max_skipped:
             raise Diverged(
                 f"{counters.skipped_in_a_row} steps in a row had no finite gradient, the last is step {counters.step}",
-                hint=f"go on from {self._saved()} with a lower rate: a new run with `--init-from {self.out}` and "
-                "`--set training.learning_rate=...`",
+                hint=self._remedy(),
             )
 
     def save(self) -> None:
@@ -230,8 +229,12 @@ class Trainer:
             state[name].copy_(value)
         return method
 
-    def _saved(self) -> str:
-        return "its last checkpoint" if self.saved is None else f"step {self.saved}"
+    def _remedy(self) -> str:
+        """What to do about a run that diverged."""
+        rate = "`--set training.learning_rate=...`"
+        if self.saved is None:
+            return f"start it again with a lower rate: `--overwrite` and {rate}"
+        return f"begin another run with a lower rate from step {self.saved} of this one: `--init-from {self.out}` and {rate}"
 
 
 class Meter:

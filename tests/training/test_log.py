@@ -53,3 +53,18 @@ def test_tensorboard_reads_its_file(tmp_path):
     assert [path.name for path in (tmp_path / "tensorboard").iterdir()] == ["events.out.tfevents.inrflow"]
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(3, 0.5)]
+
+
+def test_tensorboard_forgets_the_steps_that_a_resumed_run_tells_again(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for begun, ended in ((0, 5), (3, 6)):
+        log = Log(tmp_path, begun)
+        for step in range(begun + 1, ended + 1):
+            log.write({"step": step, "loss": 10.0 * begun + step})
+        log.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [
+        (1, 1), (2, 2), (3, 3), (4, 34), (5, 35), (6, 36)
+    ]  # fmt: skip

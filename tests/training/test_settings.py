@@ -32,6 +32,7 @@ def test_a_cosine_falls_from_the_rate_to_its_final_share_and_is_half_way_in_the_
         ("zero_stage", 4, "0, 1, 2 or 3"),
         ("precision", "fp16", "needs loss scaling"),
         ("keep", 0, "`keep` is 0"),
+        ("weight_decay", float("nan"), "`weight_decay` is nan"),
     ],
 )
 def test_an_impossible_value_is_named_with_what_is_allowed(setting, value, says):

@@ -15,6 +15,7 @@ import torch
 from inrflow_core import generate, models, runs
 from inrflow_core.errors import Diverged, IntegrityError, MissingError, UsageError
 from inrflow_core.training import begin, checkpoint, engine, run_folder
+from inrflow_core.training.log import Log
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
 from tests.training import small
@@ -249,7 +250,10 @@ def test_a_run_without_finite_steps_stops_with_the_exit_code_for_it(tmp_path):
     data = small.clouds(tmp_path / "shards", bad=slice(None))
     with pytest.raises(Diverged, match="3 steps in a row had no finite gradient, the last is step 3") as caught:
         small.train(data, tmp_path / "run", kind=tiny.POINTS, max_skipped=2)
-    assert caught.value.code == 7
+    assert caught.value.code == 7 and "`--overwrite`" in (caught.value.hint or "")
+    with pytest.raises(Diverged) as caught:
+        small.train(data, tmp_path / "saved", kind=tiny.POINTS, max_skipped=2, save_every=2)
+    assert f"from step 2 of this one: `--init-from {tmp_path}/saved`" in (caught.value.hint or "")
 
 
 def test_absent_shards_are_told_with_place_and_command(tmp_path):
@@ -296,6 +300,19 @@ def test_a_flipped_byte_in_a_shard_is_found_before_the_first_step(tmp_path):
     (data / "train-00000.h5").write_bytes(content)
     with pytest.raises(IntegrityError, match="train-00000.h5` is damaged"):
         small.train(data, tmp_path / "run")
+
+
+def test_a_run_in_which_another_process_trains_is_not_replaced(data, tmp_path):
+    out = tmp_path / "run"
+    small.train(data, out, steps=2)
+    before = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()}
+    held = Log(out, 2)
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="another process is training"):
+            begin.train(replace(small.job(data, out, steps=4), overwrite=overwrite))
+    held.close()
+    assert {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()} == before
+    assert len(small.losses(out)) == 2
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
