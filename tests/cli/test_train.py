@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,14 @@ def test_overwrite_begins_again(preset, data, tmp_path, capsys):
 def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(preset, data, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert train(preset, "--data", data, "--out", tmp_path / "run", "--dry-run", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    out, tables = capsys.readouterr()
+    told = json.loads(out)
     assert told["total"]["parameters"] == sum(told["parameters"].values())
+    assert (
+        told["total"]["flops"] == sum(told["flops"].values()) == pytest.approx(told["seconds_per_step"] * told["rate"])
+    )
+    for part in (*told["parameters"], *told["flops"], *told["memory"], "a step takes at least", "a checkpoint takes"):
+        assert part in tables
     assert told["total"]["memory"] == sum(told["memory"].values()) and told["seconds_per_step"] > 0
     assert set(told["memory"]) == {"program", "weights", "gradients", "moments", "averages", "activations"}
     assert sorted(tmp_path.rglob("*")) == before
@@ -87,6 +94,14 @@ def test_a_dry_run_of_what_does_not_fit_tells_both_and_leaves_with_5(preset, dat
     assert not (tmp_path / "run").exists()
 
 
+def test_too_little_disk_is_said_before_the_first_step(preset, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000}))
+    for arguments in ([], ["--dry-run"]):
+        assert train(preset, "--data", data, "--out", tmp_path / "run", *arguments) == 5
+        assert "of disk below" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -94,6 +109,7 @@ def test_a_dry_run_of_what_does_not_fit_tells_both_and_leaves_with_5(preset, dat
         (["--set", "training.batch=two"], 2, "[training] `batch` is 'two'\n\nhint: give a whole number"),
         (["--set", "network.heads=3"], 2, "heads"),
         (["--precision", "fp16"], 2, "`precision` is fp16: its range needs loss scaling"),
+        (["--set", "condition.classes=none"], 2, "[condition] needs the setting `classes`"),
         (["--device", "cuda:77"], 2, "the device `cuda:77` is not there"),
         (
             ["--data", "nowhere/shapes"],
