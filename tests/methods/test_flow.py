@@ -79,7 +79,8 @@ def test_a_saved_field_remembers_how_it_was_drawn(model, kind, tmp_path):
         drawing = dataclasses.replace(drawing, precision="bf16")
     if kind == "encoded":
         values = generate.draw(model, [4], [1], drawing).query(model.domain.queries())
-        field = model.method.encode(training_sets(model, values), how(model, "heun", guidance=1.0))
+        sets = dataclasses.replace(training_sets(model, values), seeds=torch.tensor([77]))
+        field = model.method.encode(sets, how(model, "heun", guidance=1.0))
     else:
         field = generate.draw(model, [1, 2], [1, -1], drawing).record()
     drawn = field.query(queries)
@@ -98,6 +99,22 @@ def test_asking_fewer_or_permuted_queries_changes_no_answer(model):
     coordinates = None if queries.coordinates is None else queries.coordinates[order]
     permuted = dataclasses.replace(queries, coordinates=coordinates, places=queries.places[order])
     torch.testing.assert_close(field.query(permuted), every[:, order], atol=1e-5, rtol=0)
+
+
+def test_the_sde_of_the_field_takes_fresh_noise_in_each_step():
+    """With the velocity 0 of a fresh network, whose expected noise is y itself, each step can be written out."""
+    built = models.build(tiny.preset(tiny.IMAGE))
+    drawing = generate.drawing(built, sampler="euler-maruyama", steps=5, guidance=1.0)
+    context, seeds = built.domain.queries(), torch.tensor([9, 10])
+    y = noise.normal(seeds, context.places, purpose="start", channels=1)
+    times = drawing.sampler.grid(drawing.config)
+    for index, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        share = float(drawing.sampler.exchanged(built.method.path, drawing.config, t[None], t_next[None]))
+        fresh = noise.normal(seeds, context.places, purpose="increment", step=index, channels=1)
+        y = y - share * float(t) * y + (2 * share) ** 0.5 * float(t) * fresh
+    values = generate.draw(built, [9, 10], [0, 1], drawing).query(context)
+    torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
+    assert (fresh - noise.normal(seeds, context.places, purpose="increment", step=0, channels=1)).abs().max() > 1
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
@@ -139,7 +156,8 @@ def test_autoguidance_by_the_model_itself_is_no_guidance(model):
 def test_a_set_that_is_encoded_and_asked_again_comes_back(model):
     drawing = generate.drawing(model, sampler="heun", steps=40, guidance=1.0)
     values = generate.draw(model, [4], [-1], drawing).query(model.domain.queries())
-    sets = training_sets(model, values)
+    # Another seed than the sample's: its own noise would bring it back without any encoding.
+    sets = dataclasses.replace(training_sets(model, values), seeds=torch.tensor([77]))
     field = model.method.encode(sets, drawing)
     torch.testing.assert_close(field.query(model.domain.queries()), values, atol=0.02, rtol=0)
     fine = field.query(model.domain.queries(finer(model)))
