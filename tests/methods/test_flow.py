@@ -210,6 +210,30 @@ def test_the_loss_over_random_queries_is_the_mean_over_all_of_them(num_queries):
     assert some.mean() == pytest.approx(float(whole.mean()), rel=0.05 if num_queries == 5 else 1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_over_random_queries_is_that_of_the_pairs_chosen(kind):
+    flow = tiny.model(KINDS[kind], method={"num_queries": 5}).method
+    total, channels = flow.shape.num_pairs, flow.shape.value_size
+    values = torch.randn(3, total, channels, generator=torch.Generator().manual_seed(1))
+    sets = training_sets(tiny.model(KINDS[kind]), values, seeds=[11, 12, 13])
+    t = flow.draw_times(sets.seeds).float()
+    eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=channels)
+    y, velocity = paths.interpolate(flow.path, values, eps, t)
+    answer = flow.network(sets.queries, y, t, flow.condition_vector(sets.condition), sets.queries, y)
+    errors = (answer - velocity).square().mean(-1)
+    chosen = noise.subset(sets.seeds, total, 5, purpose="subset")
+    torch.testing.assert_close(flow.loss(sets), errors.gather(1, chosen).mean(1), atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_anywhere_is_that_of_the_noise_field_between_the_pixels():
+    flow = models.build(tiny.preset(tiny.IMAGE, method={"query_positions": "anywhere", "num_queries": 9})).method
+    sets = training_sets(tiny.model(tiny.IMAGE), torch.ones(2, 36, 1), seeds=[11, 12])
+    places = 5 * noise.uniform(sets.seeds, purpose="subset", count=18).unflatten(1, (9, 2))
+    eps = torch.cat([noise.normal(sets.seeds[i : i + 1], places[i], purpose="noise", channels=1) for i in range(2)])
+    # A fresh network answers 0, and the data are 1 everywhere.
+    torch.testing.assert_close(flow.loss(sets), (eps - 1).square().mean((1, 2)), atol=1e-5, rtol=1e-5)
+
+
 def test_training_anywhere_asks_between_the_pixels_and_agrees_on_them():
     values = torch.randn(2, 5, 7, 3, generator=torch.Generator().manual_seed(0))
     rows, columns = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
