@@ -41,7 +41,10 @@ class Config:
     encoder: Literal["spatial", "linear", "perceiver"] = "spatial"
     """How the context becomes latents: nearest pairs, a linear map of each patch, or every latent reads every pair."""
     pseudo_coordinates: Literal["grid", "random", "kmeans", "hash"] = "grid"
-    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead."""
+    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead.
+
+    Moving points are grouped anew in every evaluation: there rounding can move a point across a border, and samples are
+    then not the same to rounding in any batch."""
     reread: int = 1
     """The perceiver reads the context again in every so-many-th block; 0 reads it at the start alone."""
     levels: int = 1
