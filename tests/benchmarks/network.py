@@ -6,9 +6,9 @@
 
 The straightforward form is written out below in plain operations on the same weights: keys and values of every pair
 projected, every intermediate result kept by autograd, nothing shared between chunks or guidance halves. Both give the
-same velocities and gradients, which is checked first. Each measurement runs in a fresh process with one thread in
-fp32 and takes the least CPU time of its repeats; the two forms take turns, so that a busy machine slows both. The
-peak of memory varies by a tenth between processes with what the allocator gives back in time: the median counts.
+same velocities and gradients, which is checked first. One thread, fp32. Times are the least CPU seconds of the repeats,
+the two forms taking turns in one process, so that a busy machine slows both. Memory is measured in a fresh process for
+each; it varies by a tenth between processes with what the allocator gives back in time: the median counts.
 
 Columns, each ours over the straightforward form unless it says otherwise:
     step time    CPU seconds of forward and backward
@@ -80,44 +80,45 @@ def main() -> None:
     """Measure the cases asked for and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, action="append", help="measure this one alone")
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes per form")
+    parser.add_argument("--rounds", type=int, default=3, help="processes per form, for memory")
     parser.add_argument("--json", action="store_true", help="print one object instead of the table")
-    parser.add_argument("--one", nargs=2, metavar=("CASE", "FORM"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory", nargs=2, metavar=("CASE", "FORM"), help=argparse.SUPPRESS)
+    parser.add_argument("--times", metavar="CASE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(CASES[arguments.one[0]], FORMS[arguments.one[1]])))
+    if arguments.memory:
+        print(json.dumps(measure_memory(CASES[arguments.memory[0]], FORMS[arguments.memory[1]])))
+        return
+    if arguments.times:
+        print(json.dumps(measure_times(CASES[arguments.times])))
         return
     results = {name: compare(name, arguments.rounds) for name in arguments.case or CASES}
     print(json.dumps(results, indent=1) if arguments.json else table(results))
 
 
 def compare(name: str, rounds: int) -> dict[str, float]:
-    """Both forms of a case in fresh processes, and their ratios."""
-    case = CASES[name]
-    check_equal(case)
-    runs: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
-    for _ in range(rounds):
-        for form in FORMS:
-            command = [sys.executable, __file__, "--one", name, form]
-            runs[form].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    ours, plain = (
-        {key: (median if key == "memory" else min)(run[key] for run in runs[form]) for key in runs[form][0]}
-        for form in ("ours", "plain")
-    )
-    matmul = max(run["matmul"] for run in runs["ours"])
+    """The ratios of a case, and what they are made of."""
+    check_equal(CASES[name])
+    memory = {form: median(in_new_process("--memory", name, form) for _ in range(rounds)) for form in FORMS}
+    times = in_new_process("--times", name)
     return {
-        "step_seconds": ours["step"],
-        "plain_step_seconds": plain["step"],
-        "step_time": ours["step"] / plain["step"],
-        "step_megabytes": ours["memory"] / 1e6,
-        "plain_step_megabytes": plain["memory"] / 1e6,
-        "step_memory": ours["memory"] / plain["memory"],
-        "euler_seconds": ours["euler"],
-        "plain_euler_seconds": plain["euler"],
-        "euler_time": ours["euler"] / plain["euler"],
-        "matmul_gflops": matmul / 1e9,
-        "matmul": max(run["flops"] / run["step"] / run["matmul"] for run in runs["ours"]),
+        "step_seconds": times["ours"],
+        "plain_step_seconds": times["plain"],
+        "step_time": times["ours"] / times["plain"],
+        "step_megabytes": memory["ours"] / 1e6,
+        "plain_step_megabytes": memory["plain"] / 1e6,
+        "step_memory": memory["ours"] / memory["plain"],
+        "euler_seconds": times["ours euler"],
+        "plain_euler_seconds": times["plain euler"],
+        "euler_time": times["ours euler"] / times["plain euler"],
+        "matmul_gflops": times["matmul"] / 1e9,
+        "matmul": times["flops"] / times["ours"] / times["matmul"],
     }
+
+
+def in_new_process(*arguments: str) -> Any:
+    """What this file prints when it is called so."""
+    command = [sys.executable, __file__, *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -137,25 +138,35 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def measure(case: Case, forward: Callable[..., Tensor]) -> dict[str, float]:
-    """CPU seconds of a step and of ten Euler steps, peak memory of the first step, and what a product reaches."""
+def measure_memory(case: Case, forward: Callable[..., Tensor]) -> float:
+    """Peak memory of the first step above weights and gradients, in bytes."""
     torch.set_num_threads(1)
     network, arguments = prepare(case)
-    for weight in network.parameters():
-        weight.grad = torch.ones_like(weight)  # written to, so that its pages exist
-
-    def step() -> None:
-        forward(network, *arguments).square().mean().backward()
-
     before = reset_peak()
-    step()
-    memory = peak() - before
-    matmul = 2 * 1024**3 / min(cpu_seconds(product) for _ in range(5))
-    seconds = min(cpu_seconds(step) for _ in range(case.repeats))
-    flops = 3 * case.batch * sum(network.flops(case.num_queries).values())
+    step(network, forward, arguments)
+    return peak() - before
+
+
+def measure_times(case: Case) -> dict[str, float]:
+    """CPU seconds of a step and of ten Euler steps of both forms in turns, and the rate that a product reaches."""
+    torch.set_num_threads(1)
+    network, arguments = prepare(case)
+    seconds: dict[str, list[float]] = {}
+    for _ in range(1 + case.repeats):
+        for form, forward in FORMS.items():
+            seconds.setdefault(form, []).append(cpu_seconds(lambda f=forward: step(network, f, arguments)))
+        seconds.setdefault("product", []).append(min(cpu_seconds(product) for _ in range(5)))
     with torch.no_grad():
-        euler = cpu_seconds(lambda: generate(case, network, forward, arguments))
-    return {"step": seconds, "memory": memory, "euler": euler, "matmul": matmul, "flops": flops}
+        for form, forward in FORMS.items():
+            seconds[f"{form} euler"] = [cpu_seconds(lambda f=forward: generate(case, network, f, arguments))]
+    least = {name: min(found) for name, found in seconds.items()}
+    flops = 3 * case.batch * sum(network.flops(case.num_queries).values())
+    return least | {"matmul": 2 * 1024**3 / least["product"], "flops": flops}
+
+
+def step(network: Any, forward: Callable[..., Tensor], arguments: tuple[Any, ...]) -> None:
+    """Forward and backward."""
+    forward(network, *arguments).square().mean().backward()
 
 
 def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]]:
@@ -165,6 +176,7 @@ def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.1 * torch.randn_like(weight) / (weight.shape[-1] if weight.ndim > 1 else 1) ** 0.5
+            weight.grad = torch.ones_like(weight)  # written to, so that its pages exist
     values = torch.randn(case.batch, case.shape.num_pairs, case.shape.value_size)
     context = whole(case.shape)
     chosen = torch.stack([torch.randperm(case.shape.num_pairs)[: case.num_queries] for _ in range(case.batch)])
