@@ -45,9 +45,10 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=8)
     parser.add_argument("--scale", type=int, default=3, help="without --finer")
     parser.add_argument("--steps", type=int, default=given.STEPS, help="Heun steps of the encoding")
+    parser.add_argument("--ema", type=float, help="decay of the averaged weights; 0 for the weights themselves")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = generate.load(arguments.run)
+    model = generate.load(arguments.run, ema=arguments.ema)
     truth = None if arguments.finer is None else held_out(arguments.finer, arguments.num)[0]
     if arguments.data is None:
         coarse, finer = drawn(model, arguments.num, arguments.scale)
