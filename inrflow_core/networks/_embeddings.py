@@ -1,7 +1,7 @@
 """How times, coordinates and values enter the set transformer.
 
-Source: INRFlow (arXiv:2412.03791), appendix A: Fourier features of coordinates (Vaswani et al. 2017), and values
-through a linear layer, a layer norm and a SiLU.
+Source: INRFlow (arXiv:2412.03791), appendix A: Fourier features of coordinates (Vaswani et al. 2017). Values pass a
+linear layer, a layer norm and a SiLU, as in the authors' release.
 """
 
 from __future__ import annotations
