@@ -58,14 +58,14 @@ def result(answer: Any, *, as_json: bool) -> None:
         sys.stdout.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table; numbers stand to the right, and cells are printed as they are."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     rows = [list(row) for row in rows]
-    drawn = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
         numbers = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
         drawn.add_column(name, justify="right" if numbers else "left", overflow="fold")

@@ -5,7 +5,6 @@ Use them as annotations: `def sample(out: Path, run: Run = None, json: Json = Fa
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -40,18 +39,10 @@ def complete_samplers(incomplete: str) -> list[str]:
 
 def complete_runs(incomplete: str) -> list[str]:
     """Run folders, for the shell."""
-    found = [str(path.parent) for path in runs_folder().glob("*/preset.toml")]
+    from inrflow_core import runs
+
+    found = [str(path.parent) for path in runs.home().glob("*/preset.toml")]
     return _starting(sorted(found), incomplete)
-
-
-def runs_folder() -> Path:
-    """Where runs are looked for and written: `INRFLOW_RUNS`, else `runs` in the working folder."""
-    return Path(os.environ.get("INRFLOW_RUNS") or "runs")
-
-
-def data_folder() -> Path:
-    """Where raw data sets are looked for: `INRFLOW_DATA`, else `data` in the working folder."""
-    return Path(os.environ.get("INRFLOW_DATA") or "data")
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else stays on stderr.")]

@@ -54,14 +54,14 @@ def train(
     Alone on a CPU or a GPU, or on several under `torchrun --nproc_per_node N -m inrflow_cli.app train ...`, the
     `deepspeed --no_local_rank --module inrflow_cli.app train ...` or `srun`. Ctrl-C finishes the step, saves and leaves with 130.
     """
-    from inrflow_core import presets
+    from inrflow_core import presets, runs
     from inrflow_core.training import begin
 
     overrides = list(override or ()) + ([f"training.precision={precision}"] if precision else [])
     resolved = presets.load(preset, overrides)
     job = begin.Job(
         resolved,
-        out if out is not None else options.runs_folder() / resolved.name,
+        out if out is not None else runs.home() / resolved.name,
         data=data,
         device=device,
         threads=threads,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inrflow_core import presets, shards
+from inrflow_core import manifest, presets
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.presets import Preset
 
@@ -73,8 +73,8 @@ class Run:
 
 
 def home() -> Path:
-    """Where runs are looked for: `INRFLOW_RUNS`, else `runs` in the working folder."""
-    return Path(os.environ.get("INRFLOW_RUNS", "runs"))
+    """Where runs are looked for and written: `INRFLOW_RUNS`, else `runs` in the working folder."""
+    return Path(os.environ.get("INRFLOW_RUNS") or "runs")
 
 
 def open_run(folder: Path) -> Run:
@@ -181,7 +181,7 @@ def _check(file: Path, entry: dict[str, Any] | None) -> None:
         raise IntegrityError(
             f"`{file}` has {file.stat().st_size} bytes, its manifest says {entry['bytes']}", hint=OLDER
         )
-    got = shards.digest(file)
+    got = manifest.digest(file)
     if got != entry["sha256"]:
         raise IntegrityError(
             f"`{file}` is damaged: its digest is {got[:8]}..., the manifest says {entry['sha256'][:8]}...", hint=OLDER

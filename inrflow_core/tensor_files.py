@@ -41,11 +41,6 @@ def layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
-def size(planned: Layout) -> int:
-    """Bytes of the tensors of a layout."""
-    return sum(_bytes(*entry) for entry in planned.values())
-
-
 def write(path: Path, planned: Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> str:
     """Write tensors as they come, in the layout's order, beside `path` and rename; the file's SHA-256 comes back.
 

@@ -63,11 +63,6 @@ def folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"{step:08d}"
 
 
-def predict_bytes(engine_layout: tensor_files.Layout, trained: tensor_files.Layout, decays: Sequence[float]) -> int:
-    """Bytes of one checkpoint, but for its headers."""
-    return tensor_files.size(engine_layout) * (1 + len(decays)) + tensor_files.size(trained)
-
-
 def save(
     run: Path,
     engine: Engine,

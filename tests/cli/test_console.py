@@ -49,7 +49,7 @@ def test_results_of_numpy_paths_and_data_classes_become_plain_json(capsys):
 
 def test_without_json_stdout_stays_empty(capsys):
     console.result({"a": 1}, as_json=False)
-    console.table(["name", "count"], [["a", 1200]], title="things")
+    console.table(["name", "count"], [["a", 1200]])
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "1,200" in captured.err
