@@ -21,6 +21,8 @@ HOW_TO = (
     "(digits and digits-demo for images)"
 )
 
+MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+"""Of a checkpoint: what is written last and makes it complete, and the weights that no EMA averaged."""
 OLDER = "choose an older checkpoint with `--checkpoint STEP`"
 
 
@@ -53,7 +55,7 @@ class Run:
                 f"the run `{self.folder}` has no checkpoint of step {step}",
                 hint="it has " + ", ".join(str(s) for s in self.steps),
             )
-        return self.folder / "checkpoints" / f"{self.steps[-1] if step is None else step:08d}"
+        return checkpoint_folder(self.folder, self.steps[-1] if step is None else step)
 
     def last_record(self) -> dict[str, Any]:
         """The last whole line of log.jsonl that tells a loss; empty where there is none."""
@@ -87,9 +89,22 @@ def open_run(folder: Path) -> Run:
         raise MissingError(f"`{folder}` holds no run: it has no `preset.toml`", hint=HOW_TO)
     tables = presets.read_toml(folder / "preset.toml")
     name = tables.pop("name", folder.name)
-    manifests = sorted(folder.glob("checkpoints/*/manifest.json"))
-    steps = tuple(int(path.parent.name) for path in manifests if path.parent.name.isdigit())
-    return Run(folder, presets.resolve(str(name), tables), steps)
+    return Run(folder, presets.resolve(str(name), tables), tuple(complete_steps(folder)))
+
+
+def complete_steps(run: Path) -> list[int]:
+    """Steps of the complete checkpoints in a run's folder, ascending."""
+    return sorted(int(p.parent.name) for p in run.glob(f"checkpoints/*/{MANIFEST}") if p.parent.name.isdigit())
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"{step:08d}"
+
+
+def average_file(decay: float) -> str:
+    """The name of the weights file of an EMA."""
+    return f"ema_{decay}.safetensors"
 
 
 def listed(parent: Path | None = None, unreadable: Unreadable | None = None) -> list[Run]:
@@ -107,7 +122,7 @@ def listed(parent: Path | None = None, unreadable: Unreadable | None = None) -> 
             if unreadable is not None:
                 unreadable(path.parent, error)
             continue
-        stamp = (run.checkpoint() / "manifest.json").stat().st_mtime_ns if run.steps else 0
+        stamp = (run.checkpoint() / MANIFEST).stat().st_mtime_ns if run.steps else 0
         found.append((stamp, run.name, run))
     return [run for _, _, run in sorted(found, key=lambda item: item[:2])]
 
@@ -143,7 +158,7 @@ def weights_file(source: Path, *, ema: float | None = None, step: int | None = N
         return source
     if not source.is_dir():
         raise MissingError(f"`{source}` does not exist", hint="give a run folder or a .safetensors file")
-    if (source / "manifest.json").is_file() and source.parent.name == "checkpoints":
+    if (source / MANIFEST).is_file() and source.parent.name == "checkpoints":
         folder = source
     else:
         folder = open_run(source).checkpoint(step)
@@ -155,7 +170,7 @@ def weights_file(source: Path, *, ema: float | None = None, step: int | None = N
 
 def _read_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
     """Size and digest of a checkpoint's files, and the decays of its EMAs."""
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in told["files"].items()}
@@ -166,12 +181,12 @@ def _read_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], list[float]
 
 def _weights_name(folder: Path, decays: list[float], ema: float | None) -> str:
     if ema == 0 or (ema is None and not decays):
-        return "weights.safetensors"
+        return WEIGHTS
     decay = decays[0] if ema is None else ema
     if decay not in decays:
         have = ", ".join(str(d) for d in decays) or "no EMA"
         raise UsageError(f"`{folder}` has no EMA of decay {ema}", hint=f"it has {have}; 0 asks for the raw weights")
-    return f"ema_{decay}.safetensors"
+    return average_file(decay)
 
 
 def _check(file: Path, entry: dict[str, Any] | None) -> None:

@@ -24,16 +24,14 @@ from torch import Tensor
 from inrflow_core import models, outputs, tensor_files
 from inrflow_core.errors import IntegrityError
 from inrflow_core.presets import Preset
+from inrflow_core.runs import MANIFEST, WEIGHTS, average_file
+from inrflow_core.runs import checkpoint_folder as folder
+from inrflow_core.runs import complete_steps as steps
 from inrflow_core.training.ema import Average
 from inrflow_core.training.engine import Engine
 
 FORMAT = "inrflow-checkpoint-1"
-WEIGHTS, ADAM, COUNTERS, MANIFEST = (
-    "weights.safetensors",
-    "state/adam.safetensors",
-    "state/counters.json",
-    "manifest.json",
-)
+ADAM, COUNTERS = "state/adam.safetensors", "state/counters.json"
 
 
 @dataclass
@@ -46,21 +44,6 @@ class Counters:
     updates: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
-
-
-def average_file(decay: float) -> str:
-    """The name of the weights file of an average."""
-    return f"ema_{decay}.safetensors"
-
-
-def steps(run: Path) -> list[int]:
-    """Steps of the complete checkpoints of a run, ascending."""
-    return sorted(int(p.parent.name) for p in run.glob(f"checkpoints/*/{MANIFEST}") if p.parent.name.isdigit())
-
-
-def folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
-    return run / "checkpoints" / f"{step:08d}"
 
 
 def save(
