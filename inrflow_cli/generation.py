@@ -10,6 +10,7 @@ from inrflow_cli import console
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from inrflow_core.fields import Progress
     from inrflow_core.generate import Request, Size
     from inrflow_core.models import Model
 
@@ -30,6 +31,7 @@ def open_model(
 
     Raises:
         MissingError: there is no such run; the error says how to get one.
+        UsageError: nobody writes such an `out`, or not for the domain of `run`; the device is not there.
     """
     import torch
 
@@ -178,9 +180,11 @@ def write_shard(
     return [out]
 
 
-def report(shown: console.Progress):
-    def report(done: int, total: int) -> None:
+def report(shown: console.Progress) -> Progress:
+    """What carries a field's progress, units done and their total, to the line that is shown."""
+
+    def tell(done: int, total: int) -> None:
         shown.total = total
         shown.advance(done - shown.done)
 
-    return report
+    return tell

@@ -51,8 +51,9 @@ def train(
 ) -> None:
     """Train a preset, or go on where its run stopped: the same command does both.
 
-    Alone on a CPU or a GPU, or on several under `torchrun --nproc_per_node N -m inrflow_cli.app train ...`, the
-    `deepspeed --no_local_rank --module inrflow_cli.app train ...` or `srun`. Ctrl-C finishes the step, saves and leaves with 130.
+    Alone on a CPU or a GPU, or on several under `torchrun --nproc-per-node N --no-python inrflow train ...`,
+    `deepspeed --no_local_rank --module inrflow_cli.app train ...` or `srun inrflow train ...`. Ctrl-C finishes the step,
+    saves and leaves with 130.
     """
     from inrflow_core import presets, runs
     from inrflow_core.training import begin

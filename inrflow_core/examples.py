@@ -5,7 +5,8 @@ A data set is a file in `datasets/` with
     DOMAIN: str                         "image", "points", ...
     DESCRIPTION: str                    what it reads and what it makes, for `inrflow prepare --list`
     Config                              a frozen dataclass of settings
-    NEEDS_SOURCE: bool                  may be left out: True
+    NEEDS_SOURCE: bool                  may be left out: True; False where nothing is read from the disk
+    IS_READ_BY_SCAN: bool               may be left out: False; True where `scan` reads everything already
     scan(source, config) -> Plan        what there is, in a fixed order; MissingError where it is not what was looked for
     read(item, config) -> Example       one item; BadItem where it cannot be read
 

@@ -134,7 +134,13 @@ def choose_labels(model: Model, seeds: Sequence[int], wanted: str | None = None)
 
 
 def draw(model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None, how: Any = None) -> Field:
-    """New functions, one per seed: sample i depends on its seed and label alone."""
+    """New functions, one per seed: sample i depends on its seed and label alone.
+
+    Args:
+        labels: one class number per seed, -1 for none; None for a model without classes, and for no other.
+            `choose_labels` makes them of names, or at random.
+        how: see `drawing`; None draws as the preset says.
+    """
     device = next(model.method.parameters()).device
     condition = {} if labels is None else {"label": torch.tensor(list(labels), dtype=torch.int64, device=device)}
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
@@ -154,7 +160,10 @@ def query(
 
     Images come as uint8 (B H W C), clouds as float32 (B N C).
 
+    `window` is top, left, bottom and right of a part of a picture, from 0 to 1. `progress` counts solver steps.
+
     Raises:
+        UsageError: a size that is none, or a window of a cloud.
         Diverged: some values are no finite numbers.
     """
     queries = model.domain.queries(size, window).to(field.seeds.device)

@@ -103,7 +103,11 @@ def read_header(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any]]
 
 
 def fill(method: torch.nn.Module, path: Path) -> None:
-    """Copy the tensors of a weights file into a model, one at a time; raises IntegrityError where they differ in name or shape."""
+    """Copy the tensors of a weights file into a model, one at a time.
+
+    Raises:
+        IntegrityError: the file's tensors have other names or shapes than the model's.
+    """
     own = method.state_dict()
     with safetensors.safe_open(path, framework="pt") as file:
         stored = set(file.keys())

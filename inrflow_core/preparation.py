@@ -120,6 +120,10 @@ def scan(job: Job) -> Plan:
         raise MissingError(
             f"`{job.source}` cannot be looked through: {bad.reason}", hint="copy the damaged file again"
         ) from bad
+    if not any(plan.splits.values()):
+        raise MissingError(
+            f"`{job.source}` holds no items of `{job.name}`", hint="look into it, or name another `--source`"
+        )
     if job.limit is None:
         return plan
     return dataclasses.replace(plan, splits={name: spread(items, job.limit) for name, items in plan.splits.items()})
@@ -150,10 +154,6 @@ def prepare(
     """
     plan = scan(job)
     parts = divide(job, plan)
-    if not parts:
-        raise MissingError(
-            f"`{job.source}` holds no items of `{job.name}`", hint="look into it, or name another `--source`"
-        )
     _check_disk(job, plan)
     with journal.opened(job.out, _identity(job, plan), mode) as book:
         left = [part for part in parts if book.needs(part.path.name)]
@@ -171,13 +171,13 @@ def prepare(
 
 
 def predict(job: Job, *, workers: int | None = None) -> Report:
-    """What `prepare` would make, from a scan and a few items read to time them; writes nothing."""
+    """What `prepare` would make, from a scan and a few items read to time them; writes nothing.
+
+    Raises:
+        MissingError: nothing to read.
+    """
     plan = scan(job)
     items = [item for split in plan.splits.values() for item in split]
-    if not items:
-        raise MissingError(
-            f"`{job.source}` holds no items of `{job.name}`", hint="look into it, or name another `--source`"
-        )
     parts = divide(job, plan)
     chosen, skipped = spread(items, 16), []
     start = time.perf_counter()

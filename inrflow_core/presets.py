@@ -92,7 +92,7 @@ def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Pres
         if not path.is_file():
             raise MissingError(
                 f"the preset file `{path}` does not exist",
-                hint="`inrflow train --help` names the presets that come with inrflow",
+                hint=f"presets that come with inrflow are named without `.toml`: {did_you_mean(path.stem, names())}",
             )
     elif name_or_file not in names():
         raise UsageError(f"no preset is called `{name_or_file}`", hint=did_you_mean(name_or_file, names()))
@@ -102,7 +102,11 @@ def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Pres
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; a syntax error names the file and the place."""
+    """The tables of a TOML file.
+
+    Raises:
+        UsageError: it is no TOML; names the file and the place.
+    """
     try:
         return tomli.loads(path.read_text(encoding="utf-8"))
     except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -110,7 +114,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    """Tables with `table.key=value` applied, the value written as in TOML; a bare word is a string, `none` unsets."""
+    """Tables with `table.key=value` applied, the value written as in TOML; a bare word is a string, `none` unsets.
+
+    Raises:
+        UsageError: a text is no such override.
+    """
     result = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
     for text in overrides:
         address, equals, value = text.partition("=")
@@ -155,7 +163,11 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
 
 
 def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
-    """A frozen dataclass from plain values: keys, types and (by its `__post_init__`) values are checked."""
+    """A frozen dataclass from plain values: keys, types and (by its `__post_init__`) values are checked.
+
+    Raises:
+        UsageError: an unknown or missing key, a wrong type, or what `__post_init__` raised as ValueError.
+    """
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(cast(Any, kind))}
     for key in values:

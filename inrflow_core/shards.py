@@ -156,7 +156,11 @@ class Shard:
         return int(self.offsets[index]), int(self.offsets[index + 1])
 
     def read(self, rows: Rows, index: int, out: np.ndarray, count: int = 1) -> None:
-        """Put `count` rows from `index` on into `out`, which is contiguous and has their size."""
+        """Put `count` rows from `index` on into `out`, which is contiguous and has their size.
+
+        Raises:
+            IntegrityError: the file ends before them.
+        """
         wanted = rows.stride * count
         if not wanted:
             return

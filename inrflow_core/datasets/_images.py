@@ -25,8 +25,8 @@ PIXELS = {"kind": "pixels", "to_unit": "v / 127.5 - 1"}
 NOT_READABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What Pillow raises on content that is broken."""
 
-
 LARGEST = 8192
+"""Rows and columns of the largest images that are prepared."""
 
 
 def plan(

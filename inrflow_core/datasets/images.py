@@ -13,7 +13,7 @@ from pathlib import Path
 from inrflow_core.datasets import _images, _listing
 from inrflow_core.datasets._listing import Entry
 from inrflow_core.errors import UsageError
-from inrflow_core.examples import Example, Plan, not_found
+from inrflow_core.examples import Example, Item, Plan, not_found
 
 DOMAIN = "image"
 DESCRIPTION = (
@@ -69,7 +69,7 @@ def scan(source: Path, config: Config) -> Plan:
     return _images.plan(items, config.resolution, channels=config.channels, classes=names, sources=sources)
 
 
-def read(item, config: Config) -> Example:
+def read(item: Item, config: Config) -> Example:
     """One image."""
     return _images.example(item, config.resolution, channels=config.channels, upright=config.upright)
 

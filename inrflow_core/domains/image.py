@@ -48,6 +48,7 @@ class Domain:
 
     NAME = "image"
     EXPORTERS = ("png", "npz")
+    """Formats that its samples can be written in, beside shards."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -63,7 +64,7 @@ class Domain:
             UsageError: a side below 1.
         """
         side = self.config.resolution
-        rows, columns = (side, side) if size is None else (size, size) if isinstance(size, int) else size
+        rows, columns = self._sides(size)
         if min(rows, columns) < 1:
             raise UsageError(f"a picture of {rows} x {columns} has no pixels", hint="both sides are at least 1")
         if window is None:
@@ -90,10 +91,13 @@ class Domain:
 
     def from_values(self, values: Float[Tensor, "B M C"], size: Size = None) -> np.ndarray:
         """Pixels, uint8 (B H W C), of answers to `queries(size)`."""
-        side = self.config.resolution
-        rows, columns = (side, side) if size is None else (size, size) if isinstance(size, int) else size
         pixels = values.div(self.config.value_scale).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        return pixels.unflatten(1, (rows, columns)).cpu().numpy()
+        return pixels.unflatten(1, self._sides(size)).cpu().numpy()
+
+    def _sides(self, size: Size) -> tuple[int, int]:
+        """Rows and columns of a size: one number is a square, None the training grid."""
+        side = self.config.resolution if size is None else size
+        return (side, side) if isinstance(side, int) else side
 
 
 def _axis(count: int, shorter: int, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:

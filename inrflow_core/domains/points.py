@@ -41,6 +41,7 @@ class Domain:
 
     NAME = "points"
     EXPORTERS = ("ply", "npz", "png", "obj", "glb")
+    """Formats that its samples can be written in, beside shards."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -71,6 +71,9 @@ def pseudo_coordinates(kind: str, latents: int, shape: SetShape) -> Float64[Tens
     """Where the latents are, on [-1, 1]: a grid's cells, uniformly random, or the centres of k-means.
 
     The random ones come from a fixed seed, and k-means adds in a fixed order: every process has the same.
+
+    Raises:
+        UsageError: no grid of that many latents fits (see `grid_sides`), or k-means would have more centres than pairs.
     """
     if kind == "grid":
         return torch.from_numpy(centres(grid_sides(latents, shape)))

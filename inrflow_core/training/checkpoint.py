@@ -40,9 +40,13 @@ class Counters:
 
     step: int = 0
     samples_seen: int = 0
+    """Sets, over all processes."""
     flops: float = 0.0
+    """Operations, forward and backward, over all processes."""
     updates: int = 0
+    """Steps that moved the weights: all but the skipped ones."""
     skipped: int = 0
+    """Steps without a finite gradient."""
     skipped_in_a_row: int = 0
 
 

@@ -26,6 +26,7 @@ from inrflow_core.sets import Queries
 from inrflow_core.training.world import World
 
 FLOAT = 4
+"""Bytes of a float32: weights, gradients, moments and averages are fp32 in every precision."""
 BACKWARD = 3
 """A step's operations as a multiple of the forward pass's: the backward pass takes twice as many."""
 PROGRAM = 600_000_000

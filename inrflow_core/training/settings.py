@@ -50,7 +50,7 @@ class Config:
     seed: int = 0
     """Of the initial weights, the order of the data and everything random in a step."""
     max_skipped: int = 20
-    """Steps in a row without a finite gradient after which the run stops."""
+    """Steps in a row without a finite gradient that are skipped; one more stops the run."""
     log_every: int = 10
     """Steps between two lines of log.jsonl."""
     save_every: int = 1000

@@ -86,7 +86,11 @@ class Trainer:
         return self.counters
 
     def advance(self, batches: Stream) -> None:
-        """One optimiser step."""
+        """One optimiser step.
+
+        Raises:
+            Diverged: too many steps in a row had no finite gradient.
+        """
         counters, settings = self.counters, self.settings
         loss = torch.zeros((), device=self.world.device)
         for _ in self.places:

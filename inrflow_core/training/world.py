@@ -45,7 +45,7 @@ def find(environment: Mapping[str, str], device: str | None = None) -> World:
     if address is None:
         raise UsageError(
             "the launcher set RANK but neither MASTER_ADDR nor MASTER_PORT",
-            hint="start with `torchrun --standalone --nproc_per_node N -m inrflow_cli.app train ...`",
+            hint="start with `torchrun --standalone --nproc-per-node N --no-python inrflow train ...`",
         )
     place = choose_device(device, local_rank)
     return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, place, True, address)
