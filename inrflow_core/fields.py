@@ -28,6 +28,8 @@ Progress = Callable[[int, int], None]
 class Field(Protocol):
     """B functions, asked together."""
 
+    method: Any
+    """What drew it; of a loaded field the part that answers queries, which alone has weights."""
     seeds: Int64[Tensor, " B"]
     drawing: Any
     """How it is drawn: the method's settings, for the origin of what is asked of it."""

@@ -359,4 +359,4 @@ def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:
     domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
     method = registry.find("methods", preset.method.name or "")
     field = method.load_field(path, preset, domain.shape, metadata, device)
-    return Model(preset, domain, field.flow, metadata), field
+    return Model(preset, domain, field.method, metadata), field

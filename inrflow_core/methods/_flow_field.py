@@ -47,7 +47,7 @@ class FlowField:
     def __init__(
         self, flow: Flow, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing
     ) -> None:
-        self.flow = flow
+        self.method = flow
         self.context = context
         self.seeds = seeds
         self.condition = condition
@@ -67,7 +67,7 @@ class FlowField:
         if _same(queries, self.context):
             return self._context_values(chunk, progress)
         parts = list(_parts(len(queries), max(1, chunk // len(self.seeds))))
-        y = torch.empty(len(self.seeds), len(queries), self.flow.shape.value_size, device=self.seeds.device)
+        y = torch.empty(len(self.seeds), len(queries), self.method.shape.value_size, device=self.seeds.device)
         for part in parts:
             y[:, part] = self._start(queries[part])
         for done, (step, evaluations) in enumerate(self._walk(chunk), start=1):
@@ -128,7 +128,7 @@ class FlowField:
                     tensors[f"{head}.{number}.{half}.vector"] = latents.vector
                     for level, tokens in enumerate(latents.levels):
                         tensors[f"{head}.{number}.{half}.level.{level}"] = tokens
-        decoders = [self.flow.network.decoder] + ([self.drawing.guide.network.decoder] if self.drawing.guide else [])
+        decoders = [self.method.network.decoder] + ([self.drawing.guide.network.decoder] if self.drawing.guide else [])
         for number, decoder in enumerate(decoders):
             tensors |= {f"decoder.{number}.{name}": weight for name, weight in decoder.state_dict().items()}
         return tensors
@@ -144,7 +144,7 @@ class FlowField:
                 sampler.Config(steps=steps),
                 self._evaluator([], chunk),
                 values,
-                path=self.flow.path,
+                path=self.method.path,
                 times=times,
             )
 
@@ -169,7 +169,7 @@ class FlowField:
             self.drawing.config,
             self._evaluator(kept, chunk),
             y,
-            path=self.flow.path,
+            path=self.method.path,
             noise=lambda index: self._increment(self.context, index),
         )
         for step, state in walk:
@@ -192,7 +192,7 @@ class FlowField:
 
     def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Evaluation:
         """Encoder and trunk at (y, t), for the condition and, where guidance acts, for what it is held against."""
-        flow, drawing = self.flow, self.drawing
+        flow, drawing = self.method, self.drawing
         with self._precision():
             encoded = flow.network.encode(self.context, y)
             latents = [flow.network.latents(encoded, t.to(y.dtype), flow.condition_vector(self.condition))]
@@ -208,19 +208,19 @@ class FlowField:
             return Evaluation(t, latents, self._memories(latents))
 
     def _memories(self, latents: list[Any]) -> list[Any]:
-        second = self.drawing.guide.network if self.drawing.guide else self.flow.network
+        second = self.drawing.guide.network if self.drawing.guide else self.method.network
         with self._precision():
-            return [network.memory(half) for network, half in zip((self.flow.network, second), latents, strict=False)]
+            return [network.memory(half) for network, half in zip((self.method.network, second), latents, strict=False)]
 
     def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
         drawing = self.drawing
-        if drawing.guidance == 1.0 or (drawing.guide is None and self.flow.conditioner is None):
+        if drawing.guidance == 1.0 or (drawing.guide is None and self.method.conditioner is None):
             return False
         low, high = drawing.interval
         return bool(((t >= low) & (t <= high)).any())
 
     def _answer(self, queries: Queries, y: Float[Tensor, "B M C"], evaluation: Evaluation) -> Float[Tensor, "B M C"]:
-        flow, drawing = self.flow, self.drawing
+        flow, drawing = self.method, self.drawing
         with self._precision():
             assert evaluation.memories is not None
             first, *others = evaluation.memories
@@ -242,7 +242,7 @@ class FlowField:
             lambda y, t: self._answer(queries, y, next(replayed)),
             y,
             step,
-            path=self.flow.path,
+            path=self.method.path,
             noise=lambda index: self._increment(queries, index),
         )
 
@@ -251,7 +251,7 @@ class FlowField:
             self.seeds,
             queries.places,
             purpose="start",
-            channels=self.flow.shape.value_size,
+            channels=self.method.shape.value_size,
             kernel=self.drawing.noise,
             known=self._known(),
         )
@@ -260,11 +260,11 @@ class FlowField:
         """Noise that encoding found, as the lattice or list that it replaces."""
         if self.start is None:
             return None
-        grid = self.flow.shape.grid
+        grid = self.method.shape.grid
         return self.start if grid is None else self.start.unflatten(1, grid)
 
     def _increment(self, queries: Queries, index: int) -> Float[Tensor, "B M C"]:
-        channels = self.flow.shape.value_size
+        channels = self.method.shape.value_size
         kernel = self.drawing.noise
         return noise.normal(
             self.seeds, queries.places, purpose="increment", step=index, channels=channels, kernel=kernel
