@@ -1,0 +1,62 @@
+"""The pages under docs/ keep their word: the Python that they show runs, in its order, on small models and data."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny
+from tests.datasets import raw
+
+TEN = [*(str(number) for number in range(9)), "torus"]
+
+
+def python_of(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_python_page_runs_from_top_to_bottom(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tiny, "NAMES", TEN)
+    for name, kind in (("digits-demo", tiny.IMAGE), ("solids-demo", tiny.POINTS)):
+        tiny.run_folder(tmp_path / "runs" / name, kind, condition={"classes": len(TEN)})
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save("digit.png")
+    names: dict = {}
+    for block in python_of(checkout / "docs" / "python.md"):
+        exec(compile(block, "python.md", "exec"), names)
+    assert names["large"].shape == names["part"].shape == (3, 96, 96, 1)
+    assert names["cloud"].shape == (1, 128_000, 3)
+
+
+def test_the_data_set_of_the_docs_reads_the_same_from_its_folder_and_from_above(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (text,) = python_of(checkout / "docs" / "adding-a-data-set.md")
+    (tmp_path / "my_faces.py").write_text(text)
+    spec = importlib.util.spec_from_file_location("my_faces", tmp_path / "my_faces.py")
+    assert spec is not None and spec.loader is not None
+    my_faces = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "my_faces", my_faces)  # dataclasses look their module up
+    spec.loader.exec_module(my_faces)
+    config = my_faces.Config(resolution=8)
+    for name in ("2019/1.jpg", "2019/2.jpg", "2020/3.jpg"):
+        place = tmp_path / "data" / "my-faces" / "faces" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(raw.encoded(1, "JPEG"))
+    near, far = (my_faces.scan(tmp_path / "data" / below, config) for below in ("my-faces", "."))
+    assert [(split, [item.name for item in items]) for split, items in near.splits.items()] == [
+        ("train", ["2019/1.jpg", "2019/2.jpg"]),
+        ("val", ["2020/3.jpg"]),
+    ]
+    assert (far.fingerprint, [item.name for item in far.splits["train"]]) == (
+        near.fingerprint,
+        [item.name for item in near.splits["train"]],
+    )
+    assert my_faces.read(near.splits["val"][0], config).values.shape == (8, 8, 3)
