@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,15 +55,17 @@ def open_model(
 
 
 def choose_device(name: str | None) -> str:
-    """The device asked for, else a GPU where there is one.
+    """The device asked for, else a GPU where there is one; launched processes take one GPU each.
 
     Raises:
         UsageError: the device is not there.
     """
     import torch
 
+    from inrflow_core.training import world
+
     if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return str(world.find(os.environ).device)
     try:
         if torch.device(name).type not in ("cpu", "cuda"):
             raise UsageError(f"the device `{name}` cannot be used", hint="give `cpu`, `cuda` or `cuda:N`")
@@ -145,7 +148,6 @@ def write_shard(
     """
     import contextlib
     import dataclasses
-    import os
 
     from inrflow_core import generate
     from inrflow_core.training import world

@@ -88,7 +88,7 @@ def sample(
     origin = generate.origin(model, source, request, how, guiding)
     if save_field is not None:
         generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
-    if out.suffix == ".h5":
+    if out.suffix.lower() == ".h5":
         written = generation.write_shard(model, request, how, out, origin, overwrite=overwrite)
     else:
         written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)

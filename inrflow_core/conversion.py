@@ -51,7 +51,7 @@ def read(source: Path, *, split: str | None = None, items: str | None = None, is
 
 
 def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -> Samples:
-    if source.suffix == ".h5" or (source.is_dir() and (source / manifest.NAME).is_file()):
+    if source.suffix.lower() == ".h5" or (source.is_dir() and (source / manifest.NAME).is_file()):
         return _from_shards(source, split, items, is_raw=is_raw)
     if not source.exists():
         raise MissingError(f"`{source}` does not exist", hint=HINT)

@@ -246,7 +246,7 @@ class Shards:
         place = Path(place)
         self._lock = threading.Lock()
         self._open: dict[str, Shard] = {}
-        if place.suffix == ".h5" and not place.is_dir():
+        if place.suffix.lower() == ".h5" and not place.is_dir():
             self.folder = place.parent
             self.manifest = self._of_samples(place)
         else:

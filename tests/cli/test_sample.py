@@ -227,6 +227,9 @@ def test_a_shard_is_the_same_whatever_the_batch_and_is_gone_on_with(tmp_path):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     read = Shards(tmp_path / "a.h5").read("samples", np.arange(10))
     assert read.labels.tolist() == [seed % 3 for seed in range(4, 14)]
+    assert run(["sample", "C.H5", *common]) == 0
+    assert (tmp_path / "C.H5").read_bytes() == (tmp_path / "a.h5").read_bytes()
+    assert run(["export", "C.H5", "c.npz"]) == 0
 
 
 def test_two_processes_write_the_shard_of_one(tmp_path, monkeypatch):
