@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("demo")
 INRFLOW = str(Path(sys.executable).with_name("inrflow"))
 DIGITS, SOLIDS = "digits-demo", "solids-demo"
-NUM_DIGITS, NUM_SOLIDS, REAL_PER_CLASS = 200, 96, 40
+NUM_DIGITS, NUM_SOLIDS, REAL_PER_CLASS = 200, 80, 40
 REPORT_SECONDS = 20.0
 
 
