@@ -13,11 +13,14 @@ LEVELS = (
     {
         *{"fields", "sets", "paths", "noise", "guidance", "solve"},
         *{"shards", "sample_shards", "columns", "manifest", "journal", "examples", "workers"},
-        *{"outputs", "tensor_files", "models", "pictures", "surfaces", "open3d_loader"},
+        *{"outputs", "tensor_files", "models", "pictures", "surfaces", "open3d_loader", "evidence", "clouds", "pairs"},
     },
-    {"domains", "conditioners", "networks", "samplers"},
+    {"domains", "conditioners", "networks", "samplers", "features", "distances"},
     {"datasets", "methods", "metrics", "exporters"},
-    {"generate", "given", "evaluate", "preparation", "runs", "conversion", "onnx_export"},
+    {
+        *{"generate", "given", "preparation", "runs", "conversion", "onnx_export"},
+        *{"items", "evaluate", "report"},
+    },
     {"training"},
     {"inrflow_cli"},
 )

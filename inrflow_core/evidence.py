@@ -1,0 +1,128 @@
+"""What metrics judge by: features, distances, clouds or pairs of pictures, of some samples and of the reference.
+
+A metric says what it needs (`FeatureNeed`, `DistanceNeed`, `CloudNeed`, `PairNeed`); `evaluate` gathers that once for
+all metrics and hands it over. Every kind can leave out a part of itself, from which confidence intervals follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
+
+
+@dataclass(frozen=True)
+class FeatureNeed:
+    """What a network of `features/` makes of pictures (or clouds)."""
+
+    network: str
+    """The file in `features/`."""
+    output: str
+    """One of its `OUTPUTS`."""
+    form: str
+    """One of its `FORMS`: how a picture is resized and quantised for it."""
+
+
+@dataclass(frozen=True)
+class DistanceNeed:
+    """Distances between clouds."""
+
+    distance: str
+    """The file in `distances/`."""
+    normalisation: str
+    """How clouds are moved and scaled before: `inrflow`, `lion-global` or `pointflow` (`clouds.normalise`)."""
+    is_within: bool = False
+    """Also among the samples and among the reference, not only across."""
+
+
+@dataclass(frozen=True)
+class CloudNeed:
+    """The clouds themselves."""
+
+    normalisation: str
+    """As in `DistanceNeed`."""
+
+
+@dataclass(frozen=True)
+class PairNeed:
+    """Pictures whose reference is the one of the same place or name."""
+
+
+Need = FeatureNeed | DistanceNeed | CloudNeed | PairNeed
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance (divided by `count` - 1) of features."""
+
+    count: int
+    mean: Float64[np.ndarray, " F"]
+    covariance: Float64[np.ndarray, "F F"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the samples, and of the reference or their moments alone."""
+
+    samples: Float32[np.ndarray, "N F"]
+    reference: Float32[np.ndarray, "R F"] | Moments
+
+    def without(self, part: int, parts: int) -> Features:
+        """The same less every `parts`-th item, from `part` on, of both sides; moments stay as they are."""
+        reference = self.reference
+        if not isinstance(reference, Moments):
+            reference = reference[_kept(len(reference), part, parts)]
+        return Features(self.samples[_kept(len(self.samples), part, parts)], reference)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances across samples and reference, and among each where a metric needs them; the diagonals are 0."""
+
+    across: Float64[np.ndarray, "N R"]
+    among_samples: Float64[np.ndarray, "N N"] | None = None
+    among_reference: Float64[np.ndarray, "R R"] | None = None
+
+    def without(self, part: int, parts: int) -> Distances:
+        """The same less every `parts`-th item, from `part` on, of both sides."""
+        rows, columns = (_kept(count, part, parts) for count in self.across.shape)
+        return Distances(
+            self.across[np.ix_(rows, columns)],
+            None if self.among_samples is None else self.among_samples[np.ix_(rows, rows)],
+            None if self.among_reference is None else self.among_reference[np.ix_(columns, columns)],
+        )
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """Clouds of equal size."""
+
+    samples: Float[np.ndarray, "N P 3"]
+    reference: Float[np.ndarray, "R P 3"]
+
+    def without(self, part: int, parts: int) -> Clouds:
+        """The same less every `parts`-th item, from `part` on, of both sides."""
+        return Clouds(*(clouds[_kept(len(clouds), part, parts)] for clouds in dataclasses.astuple(self)))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures and what they should be, one by one."""
+
+    samples: UInt8[np.ndarray, "N H W C"]
+    reference: UInt8[np.ndarray, "N H W C"]
+
+    def without(self, part: int, parts: int) -> Pairs:
+        """The same less every `parts`-th pair, from `part` on."""
+        return Pairs(*(images[_kept(len(images), part, parts)] for images in (self.samples, self.reference)))
+
+
+Evidence = Features | Distances | Clouds | Pairs
+
+
+def _kept(count: int, part: int, parts: int) -> Int64[np.ndarray, " K"]:
+    """Places of all items but every `parts`-th from `part` on."""
+    places = np.arange(count, dtype=np.int64)
+    return places[places % parts != part]

@@ -1,0 +1,13 @@
+"""Networks that turn pictures into numbers to compare: one file each, the file's name its registration.
+
+A network's file has
+
+    DOMAIN: str                           "image"
+    OUTPUTS: Mapping[str, int]            what it gives, and how many numbers each is: {"pool": 2048, "logits": 1008}
+    FORMS: tuple[str, ...]                how pictures are resized and quantised for it, the default first
+    WEIGHTS: Weights | None               the published files that it loads (features/_weights.py); None where it needs none
+    load(path, device) -> Extractor       the network with the weights of a safetensors file, called as
+        extractor(images, outputs, form)  uint8 (B H W C), C = 1 or 3 -> {output: float32 (B F)}, on the CPU
+
+Weights come from a local file that a script made of a published one (tools/convert_weights.py); nothing is downloaded.
+"""
