@@ -13,13 +13,13 @@ LEVELS = (
     {
         *{"fields", "sets", "paths", "noise", "guidance", "solve"},
         *{"shards", "sample_shards", "columns", "manifest", "journal", "examples", "workers"},
-        *{"outputs", "tensor_files", "models", "pictures", "surfaces", "open3d_loader", "evidence", "clouds", "pairs"},
+        *{"outputs", "tensor_files", "models", "pictures", "surfaces", "open3d_loader", "evidence", "clouds"},
     },
     {"domains", "conditioners", "networks", "samplers", "features", "distances"},
     {"datasets", "methods", "metrics", "exporters"},
     {
         *{"generate", "given", "preparation", "runs", "conversion", "onnx_export"},
-        *{"items", "evaluate", "report"},
+        *{"items", "pairs", "evaluate", "report"},
     },
     {"training"},
     {"inrflow_cli"},
