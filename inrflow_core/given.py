@@ -105,15 +105,9 @@ def faithfulness(model: Model, given: Given, field: Field, chunk: int = CHUNK) -
         back = model.domain.from_values(values, None)[0].astype(np.float64)
         error = np.mean((back - given.values) ** 2)
         return {"psnr": float(10 * np.log10(255.0**2 / max(error, 1e-10)))}
-    return {"chamfer": chamfer(model.domain.from_values(values, None)[0][:, :3], given.values[:, :3])}
-
-
-def chamfer(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean squared distance from each point to the nearest of the other cloud, both ways, summed."""
-    from scipy.spatial import cKDTree
-
-    there, back = cKDTree(b).query(a)[0], cKDTree(a).query(b)[0]
-    return float(np.mean(there**2) + np.mean(back**2))
+    distance = registry.find("distances", "cd")
+    back = model.domain.from_values(values, None)[0]
+    return {"chamfer": distance.between(*(distance.prepare(cloud[:, :3]) for cloud in (back, given.values)))}
 
 
 def _picture(model: Model, path: Path) -> Given:

@@ -1,0 +1,35 @@
+"""The EMD that LION and the papers after it report: a soft matching, no optimum, by squared distance.
+
+Levels -4^j for j = 7, ..., -1, then 0, of squared distances; the cost divided by the number of points. Rule from the
+CUDA kernel `approxmatch` (Fan; PyTorchEMD) as LION calls it: the first cloud is the reference's, the second the
+sample's, and among one set the row's and the column's. Computed in float32, as there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrflow_core.distances._matching import softly_matched
+
+IS_SYMMETRIC = False
+EXPONENTS = (7, 6, 5, 4, 3, 2, 1, 0, -1, None)
+
+
+def prepare(cloud: Float[np.ndarray, "P 3"]) -> Float[Tensor, "P 3"]:
+    """The cloud as a tensor."""
+    return torch.from_numpy(np.ascontiguousarray(cloud, dtype=np.float32))
+
+
+def between(a: Any, b: Any) -> float:
+    """Of two prepared clouds, the reference's first."""
+    return float(batch(a[None], b[None]))
+
+
+def batch(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:
+    """Of K pairs, on any device."""
+    return softly_matched(a, b, EXPONENTS, is_squared=True)
