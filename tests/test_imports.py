@@ -19,7 +19,7 @@ LEVELS = (
     {"datasets", "methods", "metrics", "exporters"},
     {
         *{"generate", "given", "preparation", "runs", "conversion", "onnx_export"},
-        *{"items", "pairs", "evaluate", "report"},
+        *{"items", "pairs", "nearest", "evaluate", "report"},
     },
     {"training"},
     {"inrflow_cli"},
