@@ -1,0 +1,46 @@
+"""What the metrics of clouds share: their protocols, and what each compares by."""
+
+from __future__ import annotations
+
+from jaxtyping import Float64
+from numpy import ndarray
+
+from inrflow_core.errors import UsageError
+from inrflow_core.evidence import DistanceNeed, Distances
+
+LEAST = 2
+EXACT = ("emd-exact", "emd-exact-squared")
+DISTANCES = {
+    "inrflow": ("cd", *EXACT, "emd-lion"),
+    "lion-global": ("cd", *EXACT, "emd-lion"),
+    "pointflow": ("cd", *EXACT, "emd-pointflow"),
+}
+"""The distances of each way to normalise: each paper's own EMD, and the exact ones for all."""
+PROTOCOLS = tuple(f"{distance}:{protocol}" for protocol, distances in DISTANCES.items() for distance in distances)
+
+
+def need(protocol: str, *, is_within: bool) -> DistanceNeed:
+    """The distances of a protocol such as `cd:inrflow`."""
+    distance, normalisation = protocol.split(":")
+    return DistanceNeed(distance, normalisation, is_within=is_within)
+
+
+def check_counts(samples: int, references: int) -> None:
+    """Nothing, where there are enough of both.
+
+    Raises:
+        UsageError: there are fewer than two samples or references.
+    """
+    for count, what in ((samples, "samples"), (references, "references")):
+        if count < LEAST:
+            raise UsageError(f"there are too few {what}: {count}", hint=f"metrics of clouds take {LEAST} at least")
+
+
+def across(evidence: Distances) -> Float64[ndarray, "N R"]:
+    """Samples by references.
+
+    Raises:
+        UsageError: there are fewer than two samples or references.
+    """
+    check_counts(*evidence.across.shape)
+    return evidence.across
