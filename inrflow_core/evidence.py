@@ -70,7 +70,7 @@ class Features:
     reference: Float32[np.ndarray, "R F"] | Moments
 
     def without(self, part: int, parts: int) -> Features:
-        """The same less every `parts`-th item, from `part` on, of both sides; moments stay as they are."""
+        """The same less one part of `part_of` of both sides; moments stay as they are."""
         reference = self.reference
         if not isinstance(reference, Moments):
             reference = reference[_kept(len(reference), part, parts)]
@@ -86,7 +86,7 @@ class Distances:
     among_reference: Float64[np.ndarray, "R R"] | None = None
 
     def without(self, part: int, parts: int) -> Distances:
-        """The same less every `parts`-th item, from `part` on, of both sides."""
+        """The same less one part of `part_of` of both sides."""
         rows, columns = (_kept(count, part, parts) for count in self.across.shape)
         return Distances(
             self.across[np.ix_(rows, columns)],
@@ -103,7 +103,7 @@ class Clouds:
     reference: Float[np.ndarray, "R P 3"]
 
     def without(self, part: int, parts: int) -> Clouds:
-        """The same less every `parts`-th item, from `part` on, of both sides."""
+        """The same less one part of `part_of` of both sides."""
         return Clouds(*(clouds[_kept(len(clouds), part, parts)] for clouds in dataclasses.astuple(self)))
 
 
@@ -115,14 +115,22 @@ class Pairs:
     reference: UInt8[np.ndarray, "N H W C"]
 
     def without(self, part: int, parts: int) -> Pairs:
-        """The same less every `parts`-th pair, from `part` on."""
+        """The same less the pairs of one part of `part_of`."""
         return Pairs(*(images[_kept(len(images), part, parts)] for images in (self.samples, self.reference)))
 
 
 Evidence = Features | Distances | Clouds | Pairs
 
 
+def part_of(count: int, parts: int) -> Int64[np.ndarray, " N"]:
+    """The part, from 0 on, of each of `count` items: equally many to within one, and the same at every call.
+
+    Drawn and not counted off: where classes come in turn, every tenth sample may be one class, and its loss no mere
+    chance.
+    """
+    return np.random.default_rng((count, parts)).permutation(count) % parts
+
+
 def _kept(count: int, part: int, parts: int) -> Int64[np.ndarray, " K"]:
-    """Places of all items but every `parts`-th from `part` on."""
-    places = np.arange(count, dtype=np.int64)
-    return places[places % parts != part]
+    """Places of all items that are not of this part."""
+    return np.flatnonzero(part_of(count, parts) != part)
