@@ -1,0 +1,104 @@
+"""The Frechet distance of the Gaussians that have the mean and covariance of two sets of features.
+
+Source: Dowson and Landau, 1982; as a metric of pictures, Heusel et al. 2017, arXiv:1706.08500, equation 6:
+|m1 - m2|^2 + Tr S1 + Tr S2 - 2 Tr (S1 S2)^(1/2).
+
+The last trace is the sum of the singular values of F1^T F2, where S = F F^T: real and accurate to the rounding of the
+largest, where the square root of the product of two covariances turns complex and loses half its digits once one
+is singular. F is the Cholesky factor or, of fewer pictures than features, the centred features themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from inrflow_core import moments
+from inrflow_core.evidence import Evidence, Features, Moments, part_of
+from inrflow_core.metrics._features import checked, count_of, width_of
+
+Side = Float32[np.ndarray, "N F"] | Moments
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A mean and a factor of a covariance."""
+
+    mean: Float64[np.ndarray, " F"]
+    factor: Float64[np.ndarray, "F K"]
+    """The covariance is `factor @ factor.T`."""
+
+
+def frechet(evidence: Evidence) -> float:
+    """The distance, as a square; 0 for equal Gaussians up to rounding, never negative.
+
+    Raises:
+        UsageError: as `_features.checked`.
+    """
+    features = checked(evidence)
+    return distance(gaussian(features.samples), gaussian(features.reference))
+
+
+def frechet_left_out(evidence: Evidence, parts: int) -> Float64[np.ndarray, " P"]:
+    """The distance without each part: covariances of the parts are subtracted, not taken anew."""
+    features = checked(evidence)
+    samples, reference = (_leaving_out(side, parts) for side in (features.samples, features.reference))
+    return np.array([distance(gaussian(samples(part)), gaussian(reference(part))) for part in range(parts)])
+
+
+def bias_note(evidence: Evidence) -> str | None:
+    """A warning where a covariance is of no more pictures than it has rows: the distance is then much too large."""
+    assert isinstance(evidence, Features)
+    width = width_of(evidence.samples)
+    few = [
+        f"{count_of(side)} {name}"
+        for name, side in (("samples", evidence.samples), ("references", evidence.reference))
+        if count_of(side) <= width
+    ]
+    if not few:
+        return None
+    return f"{' and '.join(few)} for {width} features: far above the distance at many, and comparable at equal numbers only"
+
+
+def gaussian(side: Side) -> Gaussian:
+    """The Gaussian of some features or of their moments."""
+    if isinstance(side, Moments):
+        return Gaussian(side.mean, _root(side.covariance))
+    if len(side) > side.shape[1]:
+        return gaussian(moments.of(side))
+    centred = side.astype(np.float64)
+    mean = centred.mean(0)
+    centred -= mean
+    return Gaussian(mean, centred.T / np.sqrt(len(side) - 1))
+
+
+def distance(first: Gaussian, second: Gaussian) -> float:
+    """The squared Frechet distance of two Gaussians."""
+    difference = first.mean - second.mean
+    overlap = np.linalg.svd(first.factor.T @ second.factor, compute_uv=False).sum()
+    spread = sum(float(np.vdot(each.factor, each.factor)) for each in (first, second))
+    return max(0.0, float(difference @ difference + spread - 2 * overlap))
+
+
+def _root(covariance: Float64[np.ndarray, "F F"]) -> Float64[np.ndarray, "F F"]:
+    """A matrix F with F F^T the covariance."""
+    try:
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+        return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def _leaving_out(side: Side, parts: int) -> Callable[[int], Side]:
+    """What gives a side without one of its parts."""
+    if isinstance(side, Moments):
+        return lambda part: side
+    owners = part_of(len(side), parts)
+    smallest = len(side) // parts
+    if len(side) - smallest - 1 <= side.shape[1] or smallest < 2:
+        return lambda part: side[owners != part]
+    whole = moments.of(side)
+    return lambda part: moments.less(whole, moments.of(side[owners == part]))

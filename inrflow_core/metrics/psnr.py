@@ -1,0 +1,49 @@
+"""Peak signal-to-noise ratio: 10 log10(255^2 / mean squared difference), all channels together, mean over pictures.
+
+Equal pictures would be infinite and make every mean so. They count as if one number of theirs were off by one level,
+the nearest to equal that 8-bit pictures come: 48.13 dB + 10 log10(H W C), which is 101 dB at 256 x 256 RGB.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64
+
+from inrflow_core.evidence import Evidence, PairNeed, Pairs
+from inrflow_core.metrics._pictures import checked, means_without_each
+
+TITLE = "PSNR"
+DOMAIN = "image"
+PROTOCOLS = ("rgb",)
+HIGHER_IS_BETTER = True
+
+
+def unit(protocol: str) -> str:
+    """Decibels."""
+    return "dB"
+
+
+def need(protocol: str) -> PairNeed:
+    """Pictures and what they should be."""
+    return PairNeed()
+
+
+def compute(evidence: Evidence, protocol: str) -> float:
+    """The mean over pictures; raises UsageError as `_pictures.checked`."""
+    return float(each(checked(evidence)).mean())
+
+
+def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+    """The mean without each part, at the price of one."""
+    return means_without_each(each(checked(evidence)), parts)
+
+
+def each(pairs: Pairs) -> Float64[np.ndarray, " N"]:
+    """The value of each picture."""
+    squares = np.array(
+        [
+            np.square(sample.astype(np.int64) - reference).sum()
+            for sample, reference in zip(pairs.samples, pairs.reference, strict=True)
+        ]
+    )
+    return 10 * np.log10(255**2 * pairs.samples[0].size / np.maximum(squares, 1))
