@@ -1,0 +1,242 @@
+"""Plots as SVG in the page, coloured by its style sheet: metrics against training, histograms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from inrflow_core.report import numerals
+from inrflow_core.report.content import Entry, Histogram, Progress, Score
+from inrflow_core.report.scores import Metric, heading, metric_of
+
+WIDTH, HEIGHT = 380, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 40
+COLOURS = 6
+"""Series of different colours in the style sheet; the seventh has the first again, dashed."""
+BINS = 40
+STEEP = 30.0
+"""A range this many times its beginning gets a logarithmic axis; FLOPs get it from a decade on."""
+
+AXES: tuple[tuple[str, Callable[[Progress], float]], ...] = (
+    ("steps", lambda progress: progress.step),
+    ("samples seen", lambda progress: progress.samples_seen),
+    ("training FLOPs", lambda progress: progress.flops),
+)
+
+Point = tuple[Progress, Score]
+Lines = dict[str, list[Point]]
+"""By run, in the order of training."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From numbers to places between two ends, and the ticks there."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    is_logarithmic: bool = False
+
+    @staticmethod
+    def over(values: Sequence[float], start: float, stop: float, *, steep: float = STEEP, margin: float = 0.05) -> Axis:
+        """An axis that holds all values, with some room; logarithmic where they span more than `steep`."""
+        low, high = min(values), max(values)
+        if low > 0 and high / low >= steep:
+            room = (high / low) ** margin
+            return Axis(low / room, high * room, start, stop, True)
+        room = (high - low) * margin or abs(high) * 0.1 or 1.0
+        return Axis(low - room, high + room, start, stop)
+
+    def __call__(self, value: float) -> float:
+        """The place of a value."""
+        low, high = self.low, self.high
+        part = math.log(value / low) / math.log(high / low) if self.is_logarithmic else (value - low) / (high - low)
+        return round(self.start + part * (self.stop - self.start), 1)
+
+    def ticks(self) -> list[float]:
+        """Round numbers on the axis."""
+        return numerals.ticks(self.low, self.high, is_logarithmic=self.is_logarithmic)
+
+
+def curves(entries: Sequence[Entry]) -> str:
+    """Every metric against training: three plots each, of which the reader chooses one."""
+    found = {metric: lines for metric, lines in _lines(entries).items() if sum(map(len, lines.values())) > 1}
+    if not found:
+        return ""
+    runs = list(dict.fromkeys(run for lines in found.values() for run in lines))
+    choices = "".join(
+        f'<input type="radio" name="axis" id="axis-{number}"{" checked" if number == 0 else ""}>'
+        f'<label for="axis-{number}">{escape(name)}</label>'
+        for number, (name, _) in enumerate(AXES)
+    )
+    plots = "".join(_metric(metric, count, lines, runs) for (metric, count), lines in found.items())
+    return (
+        '<section id="curves"><h2>Over training</h2>\n<div class="choice"><span>Against</span>'
+        f'{choices}<div class="plots">{plots}</div></div>\n{legend(runs) if len(runs) > 1 else ""}</section>'
+    )
+
+
+def histograms(items: Sequence[Histogram]) -> str:
+    """Every histogram, with what its colours mean."""
+    drawn = "".join(
+        f'<figure class="plot"><figcaption>{escape(item.title)}</figcaption>'
+        f"{histogram({name: np.asarray(values) for name, values in item.values.items()}, item.unit, item.title)}"
+        f"{legend(list(item.values), mark='area')}</figure>"
+        for item in items
+    )
+    return (
+        f'<section id="histograms"><h2>Distributions</h2>\n<div class="plots">{drawn}</div></section>' if drawn else ""
+    )
+
+
+def histogram(values: dict[str, np.ndarray], unit: str, title: str, *, limit: float | None = None) -> str:
+    """Shares of the values of each name, on common bins; `limit` is marked by an upright line.
+
+    The bins hold all but the outermost thousandth at both ends, which counts to the first and last.
+    """
+    values = {name: each[np.isfinite(each)] for name, each in values.items()}
+    together = np.concatenate([each for each in values.values() if len(each)] or [np.zeros(1)])
+    low, high = (float(end) for end in np.quantile(together, [0.001, 0.999]))
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    edges = np.linspace(low, high, BINS + 1)
+    shares = {
+        name: 100 * np.histogram(np.clip(each, low, high), edges)[0] / max(1, len(each))
+        for name, each in values.items()
+    }
+    left = low if limit is None else min(low, limit)
+    x = Axis(left - (high - left) * 0.02, high + (high - left) * 0.02, LEFT, WIDTH - RIGHT)
+    y = Axis(0, 1.06 * max(1e-9, *(float(share.max()) for share in shares.values())), HEIGHT - BOTTOM, TOP)
+    parts = [_frame(x, y, unit, "% of items")]
+    for number, share in enumerate(shares.values()):
+        outline = "".join(
+            f"H{x(edge)}V{y(height)}" for edge, height in zip(edges[:-1].tolist(), share.tolist(), strict=True)
+        )
+        parts.append(f'<path class="area {_series(number)}" d="M{x(low)} {y(0)}{outline}H{x(high)}V{y(0)}Z"/>')
+    if limit is not None:
+        parts.append(f'<path class="limit" d="M{x(limit)} {y.start}V{y.stop}"/>')
+    middles = "; ".join(
+        f"{name}: median {numerals.short(float(np.median(each)))} of {len(each):,}"
+        for name, each in values.items()
+        if len(each)
+    )
+    return _svg(f"Histogram of {title}. {middles}.", parts)
+
+
+def legend(names: Sequence[str], *, mark: str = "line") -> str:
+    """What the colours mean."""
+    items = "".join(
+        f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">{_swatch(number, mark)}</svg>{escape(name)}</li>'
+        for number, name in enumerate(names)
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _swatch(number: int, mark: str) -> str:
+    if mark == "area":
+        return f'<path class="area {_series(number)}" d="M3 11V2H25V11Z"/>'
+    return f'<path class="line {_series(number)}" d="M1 6H27"/>{_dot(number, 14, 6)}'
+
+
+def _lines(entries: Sequence[Entry]) -> dict[tuple[Metric, int], Lines]:
+    """What is drawn together: scores of one metric, protocol and count, by run."""
+    found: dict[tuple[Metric, int], Lines] = {}
+    for entry in entries:
+        for score in entry.scores:
+            if entry.progress is not None and math.isfinite(score.value):
+                lines = found.setdefault((metric_of(score), score.count), {})
+                lines.setdefault(entry.progress.run, []).append((entry.progress, score))
+    for lines in found.values():
+        for points in lines.values():
+            points.sort(key=lambda point: point[0].step)
+    return found
+
+
+def _metric(metric: Metric, count: int, lines: Lines, runs: Sequence[str]) -> str:
+    drawn = "".join(
+        f'<div class="axis-{number}">{_curve(metric, lines, runs, number)}</div>' for number in range(len(AXES))
+    )
+    return (
+        f'<figure class="plot"><figcaption>{heading(metric)}<span class="count">n = {count:,}</span></figcaption>'
+        f"{drawn}</figure>"
+    )
+
+
+def _curve(metric: Metric, lines: Lines, runs: Sequence[str], axis: int) -> str:
+    name, place = AXES[axis]
+    points = [point for line in lines.values() for point in line]
+    ends = [end for _, score in points for end in (score.value, *(score.interval or ())) if math.isfinite(end)]
+    x = Axis.over([place(progress) for progress, _ in points], LEFT, WIDTH - RIGHT, steep=10 if axis == 2 else STEEP)
+    y = Axis.over(ends, HEIGHT - BOTTOM, TOP)
+    parts = [_frame(x, y, name, metric[2])]
+    for run, line in lines.items():
+        number = runs.index(run)
+        at = [(x(place(progress)), y(score.value)) for progress, score in line]
+        bars = "".join(
+            f"M{across} {y(score.interval[0])}V{y(score.interval[1])}"
+            for (across, _), (_, score) in zip(at, line, strict=True)
+            if score.interval is not None and all(map(math.isfinite, score.interval))
+        )
+        parts.append(f'<path class="bar {_series(number)}" d="{bars}"/>' if bars else "")
+        parts.append(f'<path class="line {_series(number)}" d="M{"L".join(f"{a} {b}" for a, b in at)}"/>')
+        parts += [
+            _dot(number, *spot, title=f"{run}, {numerals.short(place(progress))} {name}: {_told(score)}")
+            for spot, (progress, score) in zip(at, line, strict=True)
+        ]
+    told = "; ".join(
+        f"{run} from {_told(line[0][1])} at {numerals.short(place(line[0][0]))}"
+        f" to {_told(line[-1][1])} at {numerals.short(place(line[-1][0]))}"
+        for run, line in lines.items()
+    )
+    return _svg(f"{metric[0]} ({metric[1]}) against {name}: {told}.", parts)
+
+
+def _told(score: Score) -> str:
+    value, interval = numerals.with_interval(score.value, score.interval)
+    return f"{value} ({interval})" if interval else value
+
+
+def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
+    """The grid, the ticks and the names of both axes."""
+    grid, words = "", ""
+    for tick in y.ticks():
+        grid += f"M{x.start} {y(tick)}H{x.stop}"
+        words += f'<text x="{x.start - 6}" y="{y(tick) + 4}" text-anchor="end">{numerals.short(tick)}</text>'
+    for tick in x.ticks():
+        grid += f"M{x(tick)} {y.start}v4"
+        words += f'<text x="{x(tick)}" y="{y.start + 17}" text-anchor="middle">{numerals.short(tick)}</text>'
+    middle = (x.start + x.stop) / 2
+    words += f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+    if y_label:
+        middle = (y.start + y.stop) / 2
+        words += (
+            f'<text class="name" x="11" y="{middle}" transform="rotate(-90 11 {middle})" text-anchor="middle">'
+            f"{escape(y_label)}</text>"
+        )
+    return f'<path class="grid" d="{grid}"/><path class="axis" d="M{x.start} {y.start}H{x.stop}"/>{words}'
+
+
+def _svg(told: str, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg>'
+
+
+def _series(number: int) -> str:
+    return f"s{number % COLOURS}" + (" again" if number >= COLOURS else "")
+
+
+def _dot(number: int, x: float, y: float, *, title: str = "") -> str:
+    """A point, of another form for each of four series."""
+    forms = (
+        f'<circle cx="{x}" cy="{y}" r="3.2"{{}}',
+        f'<rect x="{x - 2.9:.1f}" y="{y - 2.9:.1f}" width="5.8" height="5.8"{{}}',
+        f'<path d="M{x} {y - 4.2:.1f}l4.2 4.2l-4.2 4.2l-4.2 -4.2z"{{}}',
+        f'<path d="M{x} {y - 4:.1f}l3.8 6.8h-7.6z"{{}}',
+    )
+    form = forms[number % len(forms)].format(f' class="dot {_series(number)}"')
+    if not title:
+        return f"{form}/>"
+    return f"{form}><title>{escape(title)}</title></{form[1 : form.index(' ')]}>"
