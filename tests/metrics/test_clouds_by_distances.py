@@ -120,6 +120,7 @@ def test_the_reference_sets_have_the_values_that_were_computed_elsewhere(
     samples, reference = (clouds.normalise(side, "pointflow", clouds.SOURCE) for side in (samples, reference))
     protocol = f"{distance}:pointflow"
     evidence = pairs.matrices(samples, reference, DistanceNeed(distance, "pointflow", is_within=True))
+    assert evidence.among_samples is not None and evidence.among_reference is not None
     np.testing.assert_allclose(evidence.across, matrix[:20, 20:], rtol=1e-6)
     np.testing.assert_allclose(evidence.among_samples, matrix[:20, :20], rtol=1e-6)
     np.testing.assert_allclose(evidence.among_reference, matrix[20:, 20:], rtol=1e-6)
