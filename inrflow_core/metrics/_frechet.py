@@ -20,6 +20,9 @@ from inrflow_core import moments
 from inrflow_core.evidence import Evidence, Features, Moments, part_of
 from inrflow_core.metrics._features import checked, count_of, width_of
 
+ROUNDING = 10 * np.finfo(np.float64).eps
+"""How far eigenvalues are off, as a share of the largest, with room to spare."""
+
 Side = Float32[np.ndarray, "N F"] | Moments
 
 
@@ -78,9 +81,24 @@ def gaussian(side: Side) -> Gaussian:
 def distance(first: Gaussian, second: Gaussian) -> float:
     """The squared Frechet distance of two Gaussians."""
     difference = first.mean - second.mean
-    overlap = np.linalg.svd(first.factor.T @ second.factor, compute_uv=False).sum()
+    overlap = _sum_of_singular_values(first.factor.T @ second.factor)
     spread = sum(float(np.vdot(each.factor, each.factor)) for each in (first, second))
     return max(0.0, float(difference @ difference + spread - 2 * overlap))
+
+
+def _sum_of_singular_values(matrix: Float64[np.ndarray, "N M"]) -> float:
+    """To 1e-8 of itself: roots of the eigenvalues of the Gram matrix where these are that good, in a quarter of the time.
+
+    An eigenvalue is off by the rounding of the largest, its root by that over twice the root: too much where some are
+    near 0.
+    """
+    squares = np.linalg.eigvalsh(matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix)
+    if squares[0] > ROUNDING * squares[-1]:
+        roots = np.sqrt(squares)
+        off = ROUNDING * squares[-1] * np.sum(0.5 / roots)
+        if off <= 1e-8 * roots.sum():
+            return float(roots.sum())
+    return float(np.linalg.svd(matrix, compute_uv=False).sum())
 
 
 def _root(covariance: Float64[np.ndarray, "F F"]) -> Float64[np.ndarray, "F F"]:

@@ -65,6 +65,16 @@ def test_a_singular_covariance_is_as_good_as_the_features_it_came_from():
     assert both == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.parametrize("least", [1.0, 1e-3, 1e-9, 0.0])
+def test_singular_values_add_up_whatever_their_range(least: float):
+    values = np.append(np.linspace(1, 2, 30), np.full(30, least))
+    matrix = rotation(60, 1) @ np.diag(values) @ rotation(60, 2)
+    for given_matrix in (matrix[:, :50], matrix[:50]):
+        expected = np.linalg.svd(given_matrix, compute_uv=False).sum()
+        assert _frechet._sum_of_singular_values(given_matrix) == pytest.approx(expected, rel=1e-11)
+    assert _frechet._sum_of_singular_values(matrix) == pytest.approx(values.sum(), rel=1e-11)
+
+
 def test_features_and_their_moments_give_the_same():
     samples, reference = given(200, 16), given(300, 16, seed=1, shift=0.2)
     whole = fid.compute(Features(samples, reference), "adm")
