@@ -14,7 +14,7 @@ from inrflow_core.report.content import Entry, Histogram, Progress, Score
 from inrflow_core.report.scores import Metric, heading, metric_of
 
 WIDTH, HEIGHT = 380, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 54, 20, 10, 40
 COLOURS = 6
 """Series of different colours in the style sheet; the seventh has the first again, dashed."""
 BINS = 40

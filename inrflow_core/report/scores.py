@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
 
@@ -52,7 +53,7 @@ def table(page: Page) -> str:
     if page.interval:
         says.append(f"Small figures: {escape(page.interval)}.")
     if best:
-        says.append("Bold: the best of its column among equal numbers of samples.")
+        says.append("Bold: the best of its column, among entries with as many samples as its heading says.")
     caption = f'<p class="says">{" ".join(says)}</p>' if says else ""
     return (
         '<section id="scores"><h2>Scores</h2>\n'
@@ -102,17 +103,15 @@ def _one_entry(entries: Sequence[Entry], best: set[int], notes: _Notes) -> str:
 
 def _many_entries(entries: Sequence[Entry], best: set[int], notes: _Notes) -> str:
     metrics = list(dict.fromkeys(metric_of(score) for entry in entries for score in entry.scores))
-    counts = {metric: {s.count for e in entries for s in e.scores if metric_of(s) == metric} for metric in metrics}
-    head = ""
-    for metric in metrics:
-        several = len(counts[metric]) > 1
-        count = "" if several else f'<span class="count">n = {next(iter(counts[metric])):,}</span>'
-        head += f'<th scope="col">{heading(metric)}{count}</th>'
+    usual = _usual_counts(entries)
+    head = "".join(
+        f'<th scope="col">{heading(metric)}<span class="count">n = {usual[metric]:,}</span></th>' for metric in metrics
+    )
     rows = ""
     for entry in entries:
         found = {metric_of(score): score for score in entry.scores}
         cells = "".join(
-            _cell(found[metric], best, notes, with_count=len(counts[metric]) > 1)
+            _cell(found[metric], best, notes, with_count=found[metric].count != usual[metric])
             if metric in found
             else '<td class="absent">\N{EM DASH}</td>'
             for metric in metrics
@@ -134,17 +133,27 @@ def _cell(score: Score, best: set[int], notes: _Notes, *, with_count: bool = Fal
     return f"<td>{value}</td>"
 
 
-def _best(entries: Sequence[Entry]) -> Iterator[int]:
-    """Identities of the scores that are the best of at least two with the same metric, protocol and count."""
-    groups: dict[tuple[Metric, int], list[Score]] = {}
+def _usual_counts(entries: Sequence[Entry]) -> dict[Metric, int]:
+    """The number of samples that most entries have, by metric; the larger of two that are equally frequent."""
+    counts: dict[Metric, Counter[int]] = {}
     for entry in entries:
         for score in entry.scores:
-            if math.isfinite(score.value):
-                groups.setdefault((metric_of(score), score.count), []).append(score)
-    for ((*_, is_higher_better), _), scores in groups.items():
+            counts.setdefault(metric_of(score), Counter())[score.count] += 1
+    return {metric: max(found, key=lambda count: (found[count], count)) for metric, found in counts.items()}
+
+
+def _best(entries: Sequence[Entry]) -> Iterator[int]:
+    """Identities of the best scores of each metric, among at least two with its usual number of samples."""
+    usual = _usual_counts(entries)
+    groups: dict[Metric, list[Score]] = {}
+    for entry in entries:
+        for score in entry.scores:
+            if math.isfinite(score.value) and score.count == usual[metric_of(score)]:
+                groups.setdefault(metric_of(score), []).append(score)
+    for (*_, is_higher_better), scores in groups.items():
         values = [score.value for score in scores]
         top = max(values) if is_higher_better else min(values)
-        if len(scores) > 1 and min(values) < max(values):
+        if min(values) < max(values):
             yield from (id(score) for score in scores if score.value == top)
 
 

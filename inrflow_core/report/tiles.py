@@ -77,8 +77,8 @@ def _verdict(content: Neighbours) -> str:
         share = 100 * float(np.mean(content.sample_distances < limit))
         said = (
             f"<strong>{share:.1f}\N{NO-BREAK SPACE}% of the samples</strong> lie nearer to the training set than"
-            f" {numerals.short(limit)} (upright line), below which 1\N{NO-BREAK SPACE}% of held-out data lie: samples much"
-            " nearer to the training set than data the model never saw are remembered, not made."
+            f" {numerals.short(limit)} (the upright line); of held-out data, 1\N{NO-BREAK SPACE}% do. Samples much nearer"
+            " to the training set than data that the model never saw are remembered rather than made."
         )
     else:
         said = (
