@@ -39,8 +39,8 @@ SECONDS = 20.0
 """At most so long are results kept in memory alone."""
 MOST_NUMBERS = 1 << 28
 """Distances between points held at once on a GPU: 64 pairs of 2048 points, 1 GB for each array of them."""
-TRIALS = 3
-"""Pairs that are timed to foretell the rest."""
+TRIALS, TRIAL_SECONDS = 2, 1.0
+"""Pairs that are timed to foretell the rest, again and again for so long."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,11 @@ def predict(
     wanted = np.ones((count, count), bool) if on_gpu else np.eye(count, dtype=bool)
     tile = Tile(need.distance, work.device, 0, 0, 0, reference[-count:], samples[-count:], True, wanted)
     _computed(tile._replace(is_wanted=np.eye(count, dtype=bool) & (np.arange(count) == 0)), lambda _: None)  # warms up
-    start = time.perf_counter()
-    _computed(tile, lambda _: None)
-    seconds = max(time.perf_counter() - start, 1e-9)
-    return Prediction(pairs, int(wanted.sum()) / seconds, 1 if on_gpu else work.workers, need.distance)
+    start, rounds, seconds = time.perf_counter(), 0, 0.0
+    while seconds < TRIAL_SECONDS:
+        _computed(tile, lambda _: None)
+        rounds, seconds = rounds + 1, time.perf_counter() - start
+    return Prediction(pairs, rounds * int(wanted.sum()) / seconds, 1 if on_gpu else work.workers, need.distance)
 
 
 class _Counter:

@@ -66,7 +66,7 @@ def test_symmetric_distances_are_computed_once():
     assert totals == {"cd": 99 + 55 + 36, "emd-lion": 99 + 110 + 72}
 
 
-@pytest.mark.parametrize("name", ["cd", "emd-lion"])
+@pytest.mark.parametrize("name", ["emd-lion", pytest.param("cd", marks=pytest.mark.slow)])
 def test_any_number_of_processes_gives_the_same_bytes(name: str):
     need = DistanceNeed(name, "inrflow", is_within=True)
     torch.set_num_threads(2)
