@@ -237,6 +237,11 @@ def test_samples_that_lie_nearest_come_first_beside_their_neighbours() -> None:
         np.testing.assert_array_equal(decoded[4 * place], samples[row, ..., 0])
 
 
+def test_no_more_of_the_reference_is_shown_than_samples() -> None:
+    text = tiles.gallery(Gallery("t", pictures(3), pictures(9)))
+    assert text.count("<img") == 6 and "3 of 9" in text
+
+
 def test_pictures_keep_their_pixels_and_what_is_left_out_is_said() -> None:
     images = pictures(60, channels=3)
     text = tiles.gallery(Gallery("t", images))

@@ -42,7 +42,7 @@
   // One cloud's picture of side * side pixels; a rim of the buffers saves asking whether a neighbour is inside.
   function draw(canvas, cloud, view, side, isQuick) {
     const {at, colours} = cloud, count = at.length / 3;
-    const radius = Math.max(1, 0.6 * side * view.zoom / Math.sqrt(count));
+    const radius = Math.max(1, 0.7 * side * view.zoom / Math.sqrt(count));
     const reaches = [Math.floor(side / 256) + 1, Math.floor(side / 80) + 1];
     const rim = Math.max(Math.ceil(radius), reaches[1]) + 1, stride = side + 2 * rim;
     const depth = new Float32Array(stride * stride).fill(FAR), owner = new Int32Array(stride * stride);

@@ -17,7 +17,8 @@ WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 10, 40
 COLOURS = 6
 """Series of different colours in the style sheet; the seventh has the first again, dashed."""
-BINS = 40
+BINS = (8, 40)
+"""Fewest and most bins of a histogram; between, as many as the values warrant."""
 STEEP = 30.0
 """A range this many times its beginning gets a logarithmic axis; FLOPs get it from a decade on."""
 
@@ -103,7 +104,8 @@ def histogram(values: dict[str, np.ndarray], unit: str, title: str, *, limit: fl
     together = np.concatenate([each for each in values.values() if len(each)] or [np.zeros(1)])
     low, high = (float(end) for end in np.quantile(together, [0.001, 0.999]))
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-    edges = np.linspace(low, high, BINS + 1)
+    fewest = min((len(each) for each in values.values() if len(each)), default=1)
+    edges = np.linspace(low, high, min(max(BINS[0], round(2.5 * fewest ** (1 / 3))), BINS[1]) + 1)
     shares = {
         name: 100 * np.histogram(np.clip(each, low, high), edges)[0] / max(1, len(each))
         for name, each in values.items()

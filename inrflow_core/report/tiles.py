@@ -25,26 +25,28 @@ MOST_ROWS = {"image": 12, "points": 6}
 MOST_NEAREST = 5
 PIXELS = 2**20
 """Pixels of a side of a gallery, and of all neighbours: at most 4 MB for RGB noise, half of that for photos."""
-MOST_SIDE = 256
-"""Larger pictures are reduced to this."""
+MOST_SIDE, NEIGHBOUR_SIDE = 256, 128
+"""Larger pictures are reduced to this, in a gallery and beside their neighbours."""
 POINTS = 2**18
 """Points of a gallery, and of all neighbours; each takes 8 bytes (12 with colours)."""
-STATIC = 168
-"""Pixels of a cloud's picture for where no script runs."""
+STATIC, STATIC_ALONE = 168, 480
+"""Pixels of a cloud's picture for where no script runs: of one among several, and of one alone."""
 REACH = 3.0
 """Places are kept in 16 bits over so many times a cloud's radius to either side; what is farther out lies at the edge."""
 
 
 def gallery(content: Gallery) -> str:
-    """Samples beside the reference."""
+    """Samples beside as many of the reference."""
     kind = _kind(content.samples)
-    together = _shown(content.samples) + (0 if content.reference is None else _shown(content.reference))
-    sides = [_side("Samples", content.samples, content.sample_names, together)]
+    counts = [_shown(content.samples)]
     if content.reference is not None:
-        sides.append(_side("Reference", content.reference, content.reference_names, together))
+        counts.append(min(counts[0], _shown(content.reference)))
+    sides = _side("Samples", content.samples, content.sample_names, counts[0], sum(counts))
+    if content.reference is not None:
+        sides += _side("Reference", content.reference, content.reference_names, counts[1], sum(counts))
     return (
-        f'<section class="gallery {kind}"><h2>{escape(content.title)}</h2>\n{_turning(kind)}'
-        f'<div class="sides">{"".join(sides)}</div></section>'
+        f'<section class="gallery {kind}"><h2>{escape(content.title)}</h2>\n{_turning(kind, sum(counts))}'
+        f'<div class="sides">{sides}</div></section>'
     )
 
 
@@ -54,15 +56,15 @@ def neighbours(content: Neighbours) -> str:
     count = min(content.nearest.shape[1], MOST_NEAREST)
     rows = min(len(content.samples), MOST_ROWS[kind])
     if kind == "image":
-        rows = max(1, min(rows, PIXELS // ((count + 1) * _pixels(content.samples))))
+        rows = max(1, min(rows, PIXELS // ((count + 1) * _pixels(content.samples, NEIGHBOUR_SIDE))))
     order = np.argsort(content.distances[:, 0], kind="stable")[:rows]
-    limit = rows * (count + 1)
-    strips = "".join(_strip(content, row, count, limit) for row in order.tolist())
+    together = rows * (count + 1)
+    strips = "".join(_strip(content, row, count, together) for row in order.tolist())
     return (
         f'<section id="neighbours" class="{kind}"><h2>Nearest in the training set</h2>\n{_verdict(content)}'
         f'<p class="says">Each row: a sample, then the training items nearest to it with their distance'
         f" ({escape(content.measure)}); samples that lie nearest come first"
-        f" (shown: {_of(rows, len(content.samples))}).</p>{_turning(kind)}"
+        f" (shown: {_of(rows, len(content.samples))}).</p>{_turning(kind, together)}"
         f'<div class="strips">{strips}</div></section>'
     )
 
@@ -93,21 +95,21 @@ def _verdict(content: Neighbours) -> str:
 
 
 def _strip(content: Neighbours, row: int, count: int, together: int) -> str:
-    first = _tile(content.samples[row], "sample, nearest first", "sample", together)
+    first = _tile(content.samples[row], "sample", "sample", together, NEIGHBOUR_SIDE)
     others = "".join(
         _tile(
             content.nearest[row, place],
             f"training item at {numerals.short(float(content.distances[row, place]))}",
             numerals.short(float(content.distances[row, place])),
             together,
+            NEIGHBOUR_SIDE,
         )
         for place in range(count)
     )
     return f'<div class="strip">{first}{others}</div>'
 
 
-def _side(title: str, items: np.ndarray, names: Sequence[str], together: int) -> str:
-    count = _shown(items)
+def _side(title: str, items: np.ndarray, names: Sequence[str], count: int, together: int) -> str:
     tiles = "".join(
         _tile(item, f"{title.lower()} {index + 1}", names[index] if index < len(names) else "", together)
         for index, item in enumerate(items[:count])
@@ -122,34 +124,35 @@ def _side(title: str, items: np.ndarray, names: Sequence[str], together: int) ->
 def _shown(items: np.ndarray) -> int:
     """How many items of a side are embedded."""
     kind = _kind(items)
-    most = MOST_TILES[kind] if kind == "points" else min(MOST_TILES[kind], PIXELS // _pixels(items))
+    most = MOST_TILES[kind] if kind == "points" else min(MOST_TILES[kind], PIXELS // _pixels(items, MOST_SIDE))
     return min(len(items), max(1, most))
 
 
-def _tile(item: np.ndarray, told: str, name: str, together: int) -> str:
+def _tile(item: np.ndarray, told: str, name: str, together: int, side: int = MOST_SIDE) -> str:
     """A picture or a cloud with its name; `together` clouds share the points that are embedded."""
     told = f"{told}: {name}" if name and name not in told else told
     caption = f"<figcaption>{escape(name)}</figcaption>" if name else ""
-    inner = _image(item, told) if item.ndim == 3 else _cloud(item, told, POINTS // together)
+    inner = _image(item, told, side) if item.ndim == 3 else _cloud(item, told, together)
     return f'<figure class="tile">{inner}{caption}</figure>'
 
 
-def _image(pixels: np.ndarray, told: str) -> str:
+def _image(pixels: np.ndarray, told: str, side: int) -> str:
     drawn = pictures.picture(pixels)
-    if max(drawn.size) > MOST_SIDE:
-        drawn.thumbnail((MOST_SIDE, MOST_SIDE), Image.Resampling.LANCZOS)
+    if max(drawn.size) > side:
+        drawn.thumbnail((side, side), Image.Resampling.LANCZOS)
     sharp = ' class="sharp"' if max(drawn.size) < 100 else ""
     return f'<img{sharp} width="{drawn.width}" height="{drawn.height}" alt="{escape(told)}" src="{_embedded(drawn)}">'
 
 
-def _cloud(points: np.ndarray, told: str, most: int) -> str:
+def _cloud(points: np.ndarray, told: str, together: int) -> str:
     """A cloud's picture, and its points for the script that turns it."""
+    size, most = STATIC if together > 1 else STATIC_ALONE, POINTS // together
     points = points[np.isfinite(points).all(1)]
     if len(points) > most:
         points = points[np.sort(np.random.default_rng(0).permutation(len(points))[:most])]
     if not len(points):
         return f'<div class="cloud"><p>{escape(told)}: no finite point</p></div>'
-    drawn = pictures.cloud(points, size=STATIC).quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    drawn = pictures.cloud(points, size=size).quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     low, high = np.quantile(points[:, :3], [0.005, 0.995], axis=0)
     centred = points[:, :3].astype(np.float64) - (low + high) / 2
     radius = max(float(np.quantile(np.linalg.norm(centred, axis=1), 0.995)), 1e-12)
@@ -159,7 +162,7 @@ def _cloud(points: np.ndarray, told: str, most: int) -> str:
         colours = np.clip(np.round((points[:, 3:6] + 1) * 127.5), 0, 255).astype(np.uint8)
         data += f' data-colours="{_base64(colours.tobytes())}"'
     return (
-        f'<div class="cloud"{data}><img width="{STATIC}" height="{STATIC}" alt="{escape(told)}, {len(points):,} points"'
+        f'<div class="cloud"{data}><img width="{size}" height="{size}" alt="{escape(told)}, {len(points):,} points"'
         f' src="{_embedded(drawn)}"></div>'
     )
 
@@ -174,14 +177,14 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
 
 
-def _turning(kind: str) -> str:
+def _turning(kind: str, together: int) -> str:
     """How to turn clouds; shown by the script that turns them."""
     if kind == "image":
         return ""
     return (
         '<div class="turning" hidden><p class="says">Drag a cloud to turn it; or choose one with Tab and use the arrow'
         " keys, + and \N{MINUS SIGN} to come nearer or go, 0 to start again. On a touch screen, tap it first.</p>"
-        '<label><input type="checkbox"> turn all together</label></div>'
+        f'<label{"" if together > 1 else " hidden"}><input type="checkbox"> turn all together</label></div>'
     )
 
 
@@ -193,8 +196,8 @@ def _kind(items: np.ndarray) -> str:
     return "image" if items.ndim == 4 else "points"
 
 
-def _pixels(images: np.ndarray) -> int:
-    """Pixels of a picture as it is embedded."""
+def _pixels(images: np.ndarray, side: int) -> int:
+    """Pixels of a picture that is reduced to at most `side`."""
     height, width = images.shape[1:3]
-    scale = min(1.0, MOST_SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     return math.ceil(height * scale) * math.ceil(width * scale)
