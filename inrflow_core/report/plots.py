@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -87,7 +87,7 @@ def histograms(items: Sequence[Histogram]) -> str:
     drawn = "".join(
         f'<figure class="plot"><figcaption>{escape(item.title)}</figcaption>'
         f"{histogram({name: np.asarray(values) for name, values in item.values.items()}, item.unit, item.title)}"
-        f"{legend(list(item.values), mark='area')}</figure>"
+        f"{legend(counted(item.values), mark='area')}</figure>"
         for item in items
     )
     return (
@@ -127,6 +127,11 @@ def histogram(values: dict[str, np.ndarray], unit: str, title: str, *, limit: fl
         if len(each)
     )
     return _svg(f"Histogram of {title}. {middles}.", parts)
+
+
+def counted(values: Mapping[str, np.ndarray]) -> list[str]:
+    """The names with how many values each has."""
+    return [f"{name} ({len(each):,})" for name, each in values.items()]
 
 
 def legend(names: Sequence[str], *, mark: str = "line") -> str:

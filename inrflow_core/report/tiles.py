@@ -90,7 +90,7 @@ def _verdict(content: Neighbours) -> str:
     drawn = plots.histogram(values, content.measure, "distances to the nearest training item", limit=limit)
     return (
         f'<div class="verdict"><figure class="plot"><figcaption>Distance to the nearest training item</figcaption>{drawn}'
-        f"{plots.legend(list(values), mark='area')}</figure><p>{said}</p></div>"
+        f"{plots.legend(plots.counted(values), mark='area')}</figure><p>{said}</p></div>"
     )
 
 
