@@ -23,6 +23,8 @@ class FeatureNeed:
     """One of its `OUTPUTS`."""
     form: str
     """One of its `FORMS`: how a picture is resized and quantised for it."""
+    moments_suffice: bool = False
+    """Whether mean and covariance of the reference are enough."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Moments:
     """Mean and covariance (divided by `count` - 1) of features."""
 
     count: int
+    """0 where a published file does not say it."""
     mean: Float64[np.ndarray, " F"]
     covariance: Float64[np.ndarray, "F F"]
 

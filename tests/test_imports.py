@@ -30,7 +30,7 @@ LEVELS = (
     {"datasets", "methods", "metrics", "exporters"},
     {
         *{"generate", "given", "preparation", "runs", "conversion", "onnx_export"},
-        *{"items", "pairs", "nearest", "evaluate", "report"},
+        *{"items", "pairs", "nearest", "extraction", "statistics_files", "evaluate", "results", "inspection", "report"},
     },
     {"training"},
     {"inrflow_cli"},

@@ -53,13 +53,14 @@ def width_of(side: Float32[np.ndarray, "N F"] | Moments) -> int:
 
 
 def count_of(side: Float32[np.ndarray, "N F"] | Moments) -> int:
-    """Pictures that the features were taken of."""
+    """Pictures that the features were taken of; of moments 0 where nobody says it."""
     return side.count if isinstance(side, Moments) else len(side)
 
 
 def _check_side(side: Float32[np.ndarray, "N F"] | Moments, name: str, least: int) -> None:
-    if count_of(side) < least:
-        raise UsageError(f"{count_of(side)} {name} are too few", hint=f"at least {least} are needed")
+    count = count_of(side)
+    if count < least and not (isinstance(side, Moments) and count == 0):
+        raise UsageError(f"{count} {name} are too few", hint=f"at least {least} are needed")
     arrays = (side.mean, side.covariance) if isinstance(side, Moments) else (side,)
     if not all(np.isfinite(array).all() for array in arrays):
         raise UsageError(

@@ -59,7 +59,7 @@ def bias_note(evidence: Evidence) -> str | None:
     few = [
         f"{count_of(side)} {name}"
         for name, side in (("samples", evidence.samples), ("references", evidence.reference))
-        if count_of(side) <= width
+        if 0 < count_of(side) <= width
     ]
     if not few:
         return None

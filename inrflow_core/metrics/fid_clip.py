@@ -24,7 +24,7 @@ def unit(protocol: str) -> str:
 
 def need(protocol: str) -> FeatureNeed:
     """Image embeddings of CLIP."""
-    return FeatureNeed("clip", "embedding", protocol)
+    return FeatureNeed("clip", "embedding", protocol, moments_suffice=True)
 
 
 def compute(evidence: Evidence, protocol: str) -> float:

@@ -24,7 +24,7 @@ def unit(protocol: str) -> str:
 
 def need(protocol: str) -> FeatureNeed:
     """Spatial features of Inception-v3."""
-    return FeatureNeed("inception", "spatial", protocol)
+    return FeatureNeed("inception", "spatial", protocol, moments_suffice=True)
 
 
 def compute(evidence: Evidence, protocol: str) -> float:

@@ -1,0 +1,141 @@
+"""Judge samples: every number by a named protocol, with its uncertainty, in a table, a JSON file and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inrflow_cli import console, options
+from inrflow_cli.options import DryRun, Json, Overwrite
+from inrflow_core.errors import Exit, UsageError
+
+Runs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--run",
+        metavar="DIR|FILE",
+        help="A run to sample and judge; may be repeated.",
+        autocompletion=options.complete_runs,
+    ),
+]
+Samples = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="PLACE", help="Samples: an .h5, .npz or .npy file, or a folder of pictures or clouds; may be repeated."
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PLACE",
+        help="What to judge by: shards, a folder or file as for `--samples`, or statistics of such. "
+        "Default: the shards that the run was trained on.",
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:PROTOCOL],...",
+        help="What to compute, as in `fid:adm,kid` or `mmd:emd-lion,1-nna`; `--list` names all. "
+        "Default: what needs no weights.",
+    ),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE|FOLDER", help="Weights of a feature network, or the folder of them all; may be repeated."
+    ),
+]
+Checkpoints = Annotated[
+    str, typer.Option(metavar="newest|all|STEP,STEP", help="Which checkpoints of each run to judge.")
+]
+
+
+def eval(
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder for results.", show_default=False)] = None,
+    run: Runs = None,
+    samples: Samples = None,
+    reference: Reference = None,
+    metrics: Metrics = None,
+    split: Annotated[str | None, typer.Option(help="Split of the reference.")] = None,
+    samples_split: Annotated[str | None, typer.Option(help="Split of samples that are shards.")] = None,
+    training: Annotated[
+        Path | None, typer.Option(metavar="PLACE", help="Where to look for copies. Default: the reference's `train`.")
+    ] = None,
+    weights: Weights = None,
+    checkpoints: Checkpoints = "newest",
+    num: Annotated[
+        int | None, typer.Option(min=1, help="Samples of each run. Default: as many as the reference, 50,000 at most.")
+    ] = None,
+    seed: options.Seed = 0,
+    label: options.Label = None,
+    guidance: options.Guidance = None,
+    sampler: options.Sampler = None,
+    steps: options.Steps = None,
+    resolution: options.Resolution = None,
+    points: options.Points = None,
+    enlarged: Annotated[
+        bool,
+        typer.Option("--enlarged", help="Judge bilinear and bicubic enlargements of the same samples beside them."),
+    ] = False,
+    noise: Annotated[
+        str | None, typer.Option(metavar="linear|cubic|independent", help="Noise between training positions.")
+    ] = None,
+    ema: Annotated[float | None, typer.Option(help="EMA decay to draw from; 0 is the raw weights.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; changes nothing.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes for distances; change nothing. Default: the cores.")
+    ] = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    dry_run: DryRun = False,
+    show: Annotated[bool, typer.Option("--list", help="Say every metric and its protocols.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Compare samples with a reference: metrics.json, report.html and a table.
+
+    Runs are sampled first. A stopped evaluation goes on by the same command.
+    """
+    from inrflow_cli import evaluation
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    if show:
+        evaluation.show_metrics(as_json=json)
+        return
+    if out is None:
+        raise UsageError("no folder for the results is named", hint="add `--out DIR`")
+    if not run and not samples:
+        raise UsageError("nothing to judge is named", hint="add `--run DIR` or `--samples PLACE`")
+    sampling = evaluation.Sampling(
+        checkpoints, num, seed, label, guidance, sampler, steps, resolution, points, noise, ema, batch, device
+    )
+    job = evaluation.Job(
+        out=out,
+        runs=run or [],
+        samples=samples or [],
+        reference=reference,
+        metrics=evaluation.named(metrics),
+        split=split,
+        samples_split=samples_split,
+        training=training,
+        weights=weights or [],
+        sampling=sampling,
+        is_enlarged=enlarged,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    ready = evaluation.check(job)
+    if dry_run:
+        evaluation.predict(ready, as_json=json)
+        return
+    found = evaluation.carry_out(ready)
+    evaluation.tell(found)
+    console.result({"out": str(out), **found.told()}, as_json=json)
+    if found.missing:
+        raise typer.Exit(int(Exit.MISSING))

@@ -1,0 +1,426 @@
+"""What `eval` does: sample the runs, judge all samples by one reference, and tell the result."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inrflow_cli import console, generation
+from inrflow_core.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    from inrflow_core.evaluate import Chosen, Judge, Score, Subject
+    from inrflow_core.fields import Progress
+    from inrflow_core.items import Items
+    from inrflow_core.models import Model
+    from inrflow_core.results import Results
+    from inrflow_core.statistics_files import Statistics
+
+PREFERRED = {"image": ("train",), "points": ("test", "val", "train")}
+"""Splits of a reference: FID compares with what was trained on, the metrics of clouds with what was not."""
+MOST = 50_000
+"""Samples drawn where nobody says how many and the reference has more."""
+ENLARGED = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How runs are sampled."""
+
+    checkpoints: str
+    num: int | None
+    seed: int
+    label: str | None
+    guidance: float | None
+    sampler: str | None
+    steps: int | None
+    resolution: str | None
+    points: int | None
+    noise: str | None
+    ema: float | None
+    batch: int | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be judged, by what, and where the results go."""
+
+    out: Path
+    runs: Sequence[Path]
+    samples: Sequence[Path]
+    reference: Path | None
+    metrics: Sequence[str]
+    split: str | None
+    samples_split: str | None
+    training: Path | None
+    weights: Sequence[str]
+    sampling: Sampling
+    is_enlarged: bool
+    workers: int | None
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """Weights to sample and judge."""
+
+    name: str
+    source: Path
+    weights: Path
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job whose places and names were checked."""
+
+    job: Job
+    targets: Sequence[Target]
+    given: Sequence[Subject]
+    reference: Items | Statistics
+    chosen: Sequence[Chosen]
+    judge: Judge
+    num: int
+    """Samples of each run."""
+
+
+def check(job: Job) -> Ready:
+    """Everything that can be known before the first sample is drawn.
+
+    Raises:
+        MissingError: a run, samples or the reference are not there.
+        UsageError: names that there are not, domains that differ, results that are there already.
+    """
+    from inrflow_core import evaluate, items
+    from inrflow_core.training import world
+
+    if world.find(os.environ, "cpu").size > 1:
+        raise UsageError(
+            "`eval` runs as one process", hint="draw with many by `inrflow sample OUT.h5`, then give it to `--samples`"
+        )
+    _check_out(job)
+    given = [
+        evaluate.Subject(place.name, items.open_items(place, job.samples_split, ("samples",))) for place in job.samples
+    ]
+    targets = [target for run in job.runs for target in _targets(run, job.sampling)]
+    domains = {subject.items.domain for subject in given} | {
+        str(runs_domain) for runs_domain in (_domain(target.weights) for target in targets)
+    }
+    if len(domains) > 1:
+        raise UsageError(
+            f"{' and '.join(sorted(domains))} cannot be judged together", hint="evaluate them one after the other"
+        )
+    domain = domains.pop()
+    reference = _open_reference(job, domain)
+    chosen = evaluate.choose(job.metrics or _defaults(domain), domain)
+    judge = evaluate.Judge(reference, _setting(job))
+    for subject in given:
+        evaluate.check(subject, reference)
+    count = getattr(reference, "count", MOST)
+    return Ready(job, targets, given, reference, chosen, judge, job.sampling.num or min(count, MOST))
+
+
+def carry_out(ready: Ready) -> Results:
+    """Sample, judge, and write metrics.json and report.html."""
+    from inrflow_core import results
+
+    ready.job.out.mkdir(parents=True, exist_ok=True)
+    missing = ready.judge.missing(ready.chosen)
+    for error in {error.message: error for error in missing.values()}.values():
+        console.warn(f"{error.message}; the other metrics are computed")
+    here = [metric for metric in ready.chosen if metric.full not in missing]
+    judged = []
+    for subject in _subjects(ready):
+        console.say(f"judging {subject.items.count:,} samples of `{subject.name}`")
+        judged.append(results.Judged(subject, [ready.judge.score(subject, metric, here) for metric in here]))
+    found = results.Results(ready.reference, judged, missing)
+    found.save(ready.job.out)
+    _show(ready, found)
+    return found
+
+
+def _show(ready: Ready, found: Results) -> None:
+    """Write report.html."""
+    from inrflow_core import inspection, items, report, results
+
+    given = None if ready.job.training is None else items.open_items(ready.job.training, prefer=("train",))
+    training = inspection.training_of(ready.reference, given)
+    with _watch("looking for copies of training items", "items") as progress:
+        page = inspection.page(found, training, progress)
+    report.write(ready.job.out / results.REPORT, page)
+    console.say(f"wrote `{ready.job.out / results.METRICS}` and `{ready.job.out / results.REPORT}`")
+
+
+def tell(found: Results) -> None:
+    """The table of all scores, and where the files lie."""
+    if len(found.judged) == 1:
+        rows = [
+            (f"{score.title} {_arrow(score)}", score.protocol, *_value(score), score.unit, score.samples, _of(score))
+            for score in found.judged[0].scores
+        ]
+        console.table(("metric", "protocol", "value", "95 %", "unit", "samples", "reference"), rows)
+    else:
+        metrics = {score.metric: score for judged in found.judged for score in judged.scores}
+        heads = [
+            f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()
+        ]
+        rows = []
+        for judged in found.judged:
+            values = {score.metric: score for score in judged.scores}
+            cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
+            rows.append((judged.subject.name, *cells))
+        console.table(("samples", *heads), rows)
+    for note in found.notes():
+        console.say(f"note: {note}")
+
+
+def predict(ready: Ready, *, as_json: bool) -> None:
+    """Tell what would be done and how long it would take, from a few items that are timed; nothing is written."""
+    missing = ready.judge.missing(ready.chosen)
+    here = [metric for metric in ready.chosen if metric.full not in missing]
+    rows = [
+        (f"draw {ready.num:,} samples of `{target.name}`", _drawing_seconds(ready, target)) for target in ready.targets
+    ]
+    counts = [subject.items.count for subject in ready.given] + [ready.num] * len(ready.targets)
+    for count in counts:
+        rows += ready.judge.foretell(here, count)
+    total = sum(seconds for _, seconds in rows)
+    console.table(
+        ("work", "about"), [*((what, console.duration(s)) for what, s in rows), ("all", console.duration(total))]
+    )
+    for error in {error.message: error for error in missing.values()}.values():
+        console.warn(f"{error.message}; the other metrics are computed")
+    told = {"metrics": [metric.full for metric in ready.chosen], "missing": list(missing), "seconds": total}
+    console.result(told, as_json=as_json)
+
+
+def _drawing_seconds(ready: Ready, target: Target) -> float:
+    """What drawing a target's samples takes, from two solver steps of a few of them."""
+    import time
+
+    from inrflow_core import generate, models, solve
+
+    wanted = ready.job.sampling
+    model = models.load(target.weights, generation.choose_device(wanted.device))
+    size = generation.choose_size(model, wanted.resolution, wanted.points)
+    how = generate.drawing(model, sampler=wanted.sampler, steps=wanted.steps, guidance=wanted.guidance)
+    few = generate.drawing(model, sampler="euler", steps=2, guidance=wanted.guidance)
+    whole = generate.Request(range(ready.num), generate.choose_labels(model, range(ready.num), wanted.label), size)
+    batch = wanted.batch or generate.default_batch(model, whole)
+    labels = None if whole.labels is None else whole.labels[:batch]
+    start = time.perf_counter()
+    for _ in generate.samples(model, replace(whole, seeds=whole.seeds[:batch], labels=labels, batch=batch), few):
+        pass
+    each = (time.perf_counter() - start) / min(batch, ready.num) / 2
+    return each * solve.evaluations(how.sampler, how.config) * ready.num
+
+
+def named(texts: Sequence[str] | None) -> list[str]:
+    """Names of metrics from `fid,kid` given once or more."""
+    return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+
+
+def keep(shards: Path, metrics: Sequence[str]) -> None:
+    """Make and keep what metrics need of the pictures of prepared shards, in the split that is their reference."""
+    from inrflow_core import evaluate, items
+
+    domain = items.open_items(shards).domain
+    reference = items.open_items(shards, prefer=PREFERRED[domain])
+    setting = evaluate.Setting(shards, device=generation.choose_device(None), watch=_watch, say=console.say)
+    evaluate.Judge(reference, setting).keep(evaluate.choose(metrics, domain))
+    console.say(f"kept in `{shards / evaluate.STATISTICS}` what {', '.join(metrics)} need of {reference.spelled}")
+
+
+def show_metrics(*, as_json: bool) -> None:
+    """Every metric, its protocols and its direction."""
+    from inrflow_core import registry
+
+    parts = {name: registry.find("metrics", name) for name in registry.names("metrics")}
+    rows = [
+        (name, part.TITLE, part.DOMAIN, " ".join(part.PROTOCOLS), "higher" if part.HIGHER_IS_BETTER else "lower")
+        for name, part in parts.items()
+    ]
+    columns = ("name", "metric", "domain", "protocols", "better")
+    console.table(columns, rows)
+    console.result([dict(zip(columns, row, strict=True)) for row in rows], as_json=as_json)
+
+
+def _subjects(ready: Ready) -> Iterator[Subject]:
+    """The samples that were given, then those of each target, drawn when their turn comes."""
+    yield from ready.given
+    for target in ready.targets:
+        yield from _drawn(ready, target)
+
+
+def _drawn(ready: Ready, target: Target) -> Iterator[Subject]:
+    """The samples of one target; with `--enlarged` also enlargements of its samples at the training's resolution."""
+    from inrflow_core import evaluate, items, models
+
+    job = ready.job
+    model = models.load(target.weights, generation.choose_device(job.sampling.device))
+    size = generation.choose_size(model, job.sampling.resolution, job.sampling.points)
+    if job.is_enlarged and not isinstance(size, tuple):
+        raise UsageError("`--enlarged` compares pictures asked more finely", hint="add `--resolution HxW`")
+    place, facts = _sample(ready, target, model, size)
+    subject = evaluate.Subject(target.name, items.open_items(place), facts)
+    evaluate.check(subject, ready.reference)
+    yield subject
+    if job.is_enlarged and isinstance(size, tuple):
+        place, facts = _sample(ready, target, model, None)
+        coarse = items.open_items(place)
+        for filter in ENLARGED:
+            enlarged = items.enlarged(coarse, size, filter)
+            yield evaluate.Subject(f"{target.name}, {filter}", enlarged, {**facts, "enlarged": filter})
+
+
+def _sample(ready: Ready, target: Target, model: Model, size: Any) -> tuple[Path, dict[str, Any]]:
+    """The shard of a target's samples, drawn where it is not there yet, and what is known of them."""
+    from inrflow_core import generate, solve
+
+    wanted, out = ready.job.sampling, ready.job.out / "samples"
+    how = generate.drawing(
+        model,
+        sampler=wanted.sampler,
+        steps=wanted.steps,
+        guidance=wanted.guidance,
+        noise=wanted.noise,
+    )
+    seeds = range(wanted.seed, wanted.seed + ready.num)
+    labels = generate.choose_labels(model, seeds, wanted.label)
+    request = generate.Request(seeds, labels, size, batch=wanted.batch)
+    origin = generate.origin(model, target.weights, request, how)
+    out.mkdir(parents=True, exist_ok=True)
+    asked = "" if size is None else "-" + "x".join(str(side) for side in (size if isinstance(size, tuple) else (size,)))
+    place = out / f"{target.name.replace('/', '-')}{asked}.h5"
+    if not generate.is_drawn(place, model, request, origin):
+        generation.write_shard(model, request, how, place, origin, overwrite=ready.job.overwrite)
+    facts = {
+        **origin,
+        "nfe": solve.evaluations(how.sampler, how.config),
+        "parameters": sum(parameter.numel() for parameter in model.method.parameters()),
+        "samples_seen": model.info.get("samples_seen"),
+        "flops": model.info.get("flops"),
+        "run": target.source.name,
+    }
+    return place, facts
+
+
+def _targets(source: Path, sampling: Sampling) -> list[Target]:
+    """The checkpoints of a run that are to be judged."""
+    from inrflow_core import runs
+
+    def target(step: int | None, name: str) -> Target:
+        return Target(name, source, runs.weights_file(source, ema=sampling.ema, step=step))
+
+    if sampling.checkpoints == "newest":
+        return [target(None, source.stem if source.is_file() else source.name)]
+    run = runs.open_run(source)
+    if sampling.checkpoints == "all":
+        steps = list(run.steps)
+        if not steps:
+            run.checkpoint()  # raises
+    else:
+        try:
+            steps = [int(text) for text in sampling.checkpoints.split(",")]
+        except ValueError as error:
+            raise UsageError(
+                f"`--checkpoints {sampling.checkpoints}` names no checkpoints",
+                hint="write `newest`, `all`, or steps, as in `1000,2000`",
+            ) from error
+    return [target(step, f"{run.name}-{step:08d}") for step in steps]
+
+
+def _domain(weights: Path) -> str:
+    from inrflow_core import models
+
+    return models.read_header(weights)[0].domain.name or ""
+
+
+def _open_reference(job: Job, domain: str) -> Items | Statistics:
+    from inrflow_core import items, models, runs, statistics_files
+
+    place = job.reference
+    if place is None and job.runs:
+        preset, _ = models.read_header(runs.weights_file(job.runs[0]))
+        place = Path(preset.data.config.path)
+        console.say(f"judging by the shards that the run was trained on, `{place}`")
+    if place is None:
+        raise UsageError("nothing to judge by is named", hint="add `--reference PLACE`")
+    if statistics_files.is_one(place):
+        return statistics_files.read(place)
+    return items.open_items(place, job.split, PREFERRED[domain])
+
+
+def _setting(job: Job) -> Any:
+    from inrflow_core import evaluate
+
+    files, folder = {}, None
+    for text in job.weights:
+        name, equals, place = text.partition("=")
+        if equals:
+            files[name] = Path(place)
+        elif Path(text).is_dir():
+            folder = Path(text)
+        else:
+            raise MissingError(f"the weights folder `{text}` does not exist", hint="name a folder, or `NETWORK=FILE`")
+    return evaluate.Setting(
+        job.out / "kept",
+        weights=files,
+        weights_folder=folder,
+        points=job.sampling.points,
+        device=generation.choose_device(job.sampling.device),
+        workers=job.workers or os.cpu_count() or 1,
+        watch=_watch,
+        say=console.say,
+    )
+
+
+@contextmanager
+def _watch(title: str, unit: str) -> Iterator[Progress]:
+    with console.progress(None, unit, title=title) as shown:
+        yield generation.report(shown)
+
+
+def _defaults(domain: str) -> list[str]:
+    """The metrics of a domain where none are named: those that need no weights and no pairs."""
+    from inrflow_core import registry
+
+    return list(registry.find("domains", domain).Domain.METRICS)
+
+
+def _check_out(job: Job) -> None:
+    """Nothing, where results can be written.
+
+    Raises:
+        UsageError: there are some already, or the folder cannot be made.
+    """
+    from inrflow_core import outputs, results
+
+    if job.out.exists() and not job.out.is_dir():
+        raise UsageError(f"`{job.out}` is a file", hint="name a folder")
+    for name in (results.METRICS, results.REPORT):
+        if job.out.is_dir():
+            outputs.check_output(job.out / name, overwrite=job.overwrite)
+
+
+def _value(score: Score) -> tuple[str, str]:
+    """A value and its interval in as many digits as the interval lets stand."""
+    if score.interval is None:
+        return f"{score.value:.4g}", "-"
+    low, high = score.interval
+    digits = max(0, 2 - math.floor(math.log10(max(high - low, 1e-9))))
+    return f"{score.value:.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _arrow(score: Score) -> str:
+    """Up where higher is better."""
+    return "\N{UPWARDS ARROW}" if score.higher_is_better else "\N{DOWNWARDS ARROW}"
+
+
+def _of(score: Score) -> str:
+    return "-" if score.reference is None else f"{score.reference:,}"

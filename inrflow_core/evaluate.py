@@ -1,0 +1,480 @@
+"""Samples and a reference to named numbers: gather what metrics judge by, once for all of them, and let them judge.
+
+chosen = choose(["fid:random", "kid:random"], "image")
+judge = Judge(open_items(Path("shards/mnist"), "train"), Setting(Path("results")))
+for metric in chosen:
+    print(judge.score(Subject("mine", open_items(Path("mine.h5"))), metric))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from inrflow_core import clouds, confidence, manifest, pairs, registry
+from inrflow_core.errors import MissingError, UsageError, did_you_mean
+from inrflow_core.evidence import (
+    CloudNeed,
+    Clouds,
+    DistanceNeed,
+    Distances,
+    Evidence,
+    FeatureNeed,
+    Features,
+    Need,
+    Pairs,
+)
+from inrflow_core.extraction import KEPT, Extraction
+from inrflow_core.features import _weights
+from inrflow_core.fields import Progress
+from inrflow_core.items import Items
+from inrflow_core.statistics_files import Statistics
+
+SPELLINGS = {"1-nna": "one-nna", "is": "inception-score"}
+"""Metrics as the papers write them."""
+LEAST = 2
+"""Samples, and items of a reference, that every metric wants."""
+TRIALS = 16
+"""Pictures that are timed to foretell the rest."""
+BLOCK = 64
+"""Clouds that are read together."""
+STATISTICS = "statistics"
+"""The folder beside shards in which the features of their pictures are kept."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A metric, and the protocol to take it by."""
+
+    name: str
+    module: ModuleType
+    protocol: str
+
+    @property
+    def full(self) -> str:
+        """The name that says all: `mmd:emd-exact:inrflow`."""
+        return f"{self.name}:{self.protocol}"
+
+    @property
+    def need(self) -> Need:
+        """What it judges by."""
+        return self.module.need(self.protocol)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: samples, and what is known of them."""
+
+    name: str
+    items: Items
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value, and what it rests on."""
+
+    metric: str
+    """Its full name: `mmd:emd-exact:inrflow`."""
+    title: str
+    """Its name in the papers."""
+    protocol: str
+    value: float
+    unit: str
+    higher_is_better: bool
+    interval: tuple[float, float] | None
+    """95 % confidence; None where there are too few items for one."""
+    samples: int
+    reference: int | None
+    """Items of the reference; None where a file of statistics does not say it."""
+    weights: str | None
+    """sha256 of the feature network's weights."""
+    note: str | None
+    """What a reader must know beside the protocol."""
+
+
+def _no_watch(title: str, unit: str) -> AbstractContextManager[Progress]:
+    return contextlib.nullcontext(lambda done, total: None)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how to work."""
+
+    folder: Path
+    """Kept here: features and distances, so that nothing is made twice."""
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """Weights files of feature networks by name."""
+    weights_folder: Path | None = None
+    """Where the others are looked for; None: `INRFLOW_WEIGHTS`, else `weights`."""
+    points: int | None = None
+    """Points of each cloud that count; None: as many as the smaller of samples and reference has."""
+    device: str = "cpu"
+    workers: int = 1
+    watch: Callable[[str, str], AbstractContextManager[Progress]] = _no_watch
+    """Given a title and a unit, shows the progress of a piece of work."""
+    say: Callable[[str], None] = lambda text: None
+
+
+def names(domain: str) -> list[str]:
+    """The metrics of a domain."""
+    return [name for name in registry.names("metrics") if domain == registry.find("metrics", name).DOMAIN]
+
+
+def choose(texts: Sequence[str], domain: str) -> list[Chosen]:
+    """Metrics from texts as `mmd` or `mmd:emd-exact:lion-global`: the first protocol that has all the words.
+
+    Raises:
+        UsageError: no such metric or protocol, or not of this domain.
+    """
+    found: dict[str, Chosen] = {}
+    for text in texts:
+        name, *words = text.lower().split(":")
+        name = SPELLINGS.get(name, name).replace("_", "-")
+        if name not in registry.names("metrics"):
+            raise UsageError(f"no metric is called `{name}`", hint=did_you_mean(name, names(domain)))
+        module = registry.find("metrics", name)
+        if domain != module.DOMAIN:
+            raise UsageError(
+                f"`{name}` judges {_items(module.DOMAIN)}, and these are {_items(domain)}",
+                hint="choose of " + ", ".join(f"`{other}`" for other in names(domain)),
+            )
+        protocol = next((p for p in module.PROTOCOLS if set(words) <= set(p.split(":"))), None)
+        if protocol is None:
+            raise UsageError(
+                f"`{name}` has no protocol `{':'.join(words)}`", hint=did_you_mean(":".join(words), module.PROTOCOLS)
+            )
+        chosen = Chosen(name, module, protocol)
+        found[chosen.full] = chosen
+    return list(found.values())
+
+
+def check(subject: Subject, reference: Items | Statistics) -> None:
+    """Nothing, where samples can be compared with a reference.
+
+    Raises:
+        UsageError: they are of different domains, sizes or modes, or too few.
+    """
+    items = subject.items
+    if items.count < LEAST:
+        raise UsageError(f"{items.spelled} holds {items.count} sample", hint=f"give {LEAST} or more")
+    if isinstance(reference, Statistics):
+        if items.domain != "image":
+            raise UsageError(f"`{reference.source}` describes pictures, and these are clouds", hint="give clouds")
+        return
+    if reference.count < LEAST:
+        raise UsageError(f"{reference.spelled} holds {reference.count} item", hint=f"give {LEAST} or more")
+    if items.domain != reference.domain:
+        raise UsageError(
+            f"{items.spelled} holds {_items(items.domain)}, and the reference {reference.spelled} {_items(reference.domain)}",
+            hint="give a reference of the samples' kind",
+        )
+    if items.domain == "image" and items.shape != reference.shape:
+        raise UsageError(
+            f"the pictures of {items.spelled} are {_pixels(items.shape)}, those of {reference.spelled} {_pixels(reference.shape)}",
+            hint="compare pictures of one size and mode: prepare the reference at the samples' resolution, or draw with `--resolution`",
+        )
+
+
+class Judge:
+    """Compares samples with one reference; what was gathered of samples is kept until others are asked about."""
+
+    def __init__(self, reference: Items | Statistics, setting: Setting) -> None:
+        self.reference, self.setting = reference, setting
+        self._subject: Subject | None = None
+        self._held: dict[Any, Any] = {}
+        self._extractors: dict[str, Any] = {}
+        self._digests: dict[Path, str] = {}
+        self._reference_clouds: dict[tuple[str, int], np.ndarray] = {}
+
+    def score(self, subject: Subject, metric: Chosen, together: Sequence[Chosen] = ()) -> Score:
+        """The value of one metric.
+
+        Args:
+            together: the metrics that will be asked of this subject; what several need is gathered once for all.
+
+        Raises:
+            MissingError: the weights of its network are absent.
+            UsageError: it cannot be taken of these items.
+            IntegrityError: an item or the weights are damaged.
+        """
+        if self._subject is not subject:
+            self._held.clear()
+            self._subject = subject
+        evidence = self._evidence(subject, metric.need, [other.need for other in (metric, *together)])
+        value = metric.module.compute(evidence, metric.protocol)
+        return Score(
+            metric=metric.full,
+            title=metric.module.TITLE,
+            protocol=metric.protocol,
+            value=value,
+            unit=metric.module.unit(metric.protocol),
+            higher_is_better=metric.module.HIGHER_IS_BETTER,
+            interval=_interval(metric, evidence, value),
+            samples=subject.items.count,
+            reference=self._count() if _needs_reference(metric) else None,
+            weights=self._weights_digest(metric.need),
+            note=self._note(metric, evidence),
+        )
+
+    def missing(self, metrics: Sequence[Chosen]) -> dict[str, MissingError]:
+        """Those metrics whose weights are absent, and the error that says what to do."""
+        found = {}
+        for metric in metrics:
+            try:
+                self._weights_digest(metric.need)
+            except MissingError as error:
+                found[metric.full] = error
+        return found
+
+    def keep(self, metrics: Sequence[Chosen]) -> None:
+        """Make and keep what metrics need of the reference's pictures, for every later evaluation.
+
+        Raises:
+            MissingError: the weights of a network are absent.
+            UsageError: the reference is no pictures, or a metric needs no features.
+        """
+        needs: dict[tuple[str, ...], list[FeatureNeed]] = {}
+        for metric in metrics:
+            if not isinstance(metric.need, FeatureNeed) or isinstance(self.reference, Statistics):
+                raise UsageError(
+                    f"`{metric.full}` keeps nothing of its reference", hint="name metrics of features, as in `fid`"
+                )
+            needs.setdefault(_key(metric.need), []).append(metric.need)
+        for alike in needs.values():
+            outputs = tuple(sorted({need.output for need in alike}))
+            assert isinstance(self.reference, Items)
+            extraction = self._extract(self.reference, alike[0], outputs)
+            for need in alike:
+                if need.moments_suffice:
+                    extraction.moments(need.output)
+
+    def foretell(self, metrics: Sequence[Chosen], samples: int) -> list[tuple[str, float]]:
+        """What gathering takes for so many samples, and the seconds for each, from a few that are timed."""
+        found = []
+        for key, need in {_key(metric.need): metric.need for metric in metrics}.items():
+            if isinstance(need, FeatureNeed):
+                found += self._foretell_features(need, samples)
+            elif isinstance(need, DistanceNeed) and isinstance(self.reference, Items):
+                is_within = any(
+                    isinstance(other.need, DistanceNeed) and other.need.is_within and _key(other.need) == key
+                    for other in metrics
+                )
+                found.append(self._foretell_distances(replace(need, is_within=is_within), samples))
+        return found
+
+    def _foretell_features(self, need: FeatureNeed, samples: int) -> list[tuple[str, float]]:
+        extractor = self._extractor(need.network)
+        module = registry.find("features", need.network)
+        count = samples
+        images = np.zeros((TRIALS, 64, 64, 3), dtype=np.uint8)
+        if isinstance(self.reference, Items):
+            images = self.reference.read(range(min(TRIALS, self.reference.count))).values
+            kept = Extraction(self.reference, (need.output,), need.form, self._folder_of(self.reference, need))
+            count += 0 if kept.is_done() else self.reference.count
+        extractor(images[:1], tuple(module.OUTPUTS), need.form)
+        start = time.perf_counter()
+        extractor(images, tuple(module.OUTPUTS), need.form)
+        each = (time.perf_counter() - start) / len(images)
+        return [(f"{need.network}:{need.form} features of {count:,} pictures", each * count)]
+
+    def _foretell_distances(self, need: DistanceNeed, samples: int) -> tuple[str, float]:
+        assert isinstance(self.reference, Items)
+        points = self.setting.points or self.reference.shape[0]
+        some = _normalised(self.reference, points, clouds.BOX, "references")
+        count = len(some)
+        total = samples * count
+        if need.is_within:
+            once = 2 if registry.find("distances", need.distance).IS_SYMMETRIC else 1
+            total += (samples * (samples - 1) + count * (count - 1)) // once
+        work = pairs.Work(None, self.setting.workers, self.setting.device)
+        found = pairs.predict(some, some, need, work, pairs=total)
+        return str(found), found.seconds
+
+    def _evidence(self, subject: Subject, need: Need, needs: Sequence[Need]) -> Evidence:
+        key = _key(need)
+        if key not in self._held:
+            alike = [other for other in needs if _key(other) == key]
+            if isinstance(need, FeatureNeed):
+                outputs = {other.output for other in alike if isinstance(other, FeatureNeed)}
+                self._held[key] = self._extracted(subject, need, tuple(sorted(outputs | {need.output})))
+            elif isinstance(need, DistanceNeed):
+                is_within = any(isinstance(other, DistanceNeed) and other.is_within for other in alike)
+                self._held[key] = self._distances(subject, replace(need, is_within=is_within))
+            elif isinstance(need, CloudNeed):
+                self._held[key] = Clouds(*self._clouds(subject, need.normalisation))
+            else:
+                self._held[key] = self._pairs(subject)
+        held = self._held[key]
+        return self._features(held, need) if isinstance(need, FeatureNeed) else held
+
+    def _extracted(
+        self, subject: Subject, need: FeatureNeed, outputs: tuple[str, ...]
+    ) -> tuple[Extraction, Extraction | None]:
+        """Features of the samples and of the reference's pictures, on the disk."""
+        mine = self._extract(subject.items, need, outputs)
+        return mine, None if isinstance(self.reference, Statistics) else self._extract(self.reference, need, outputs)
+
+    def _extract(self, items: Items, need: FeatureNeed, outputs: tuple[str, ...]) -> Extraction:
+        weights = self._weights_digest(need)
+        told = {"network": need.network, "weights": weights or "", "items": items.digest, "split": items.split or ""}
+        extraction = Extraction(items, outputs, need.form, self._folder_of(items, need), told)
+        if not extraction.is_done():
+            name = f"{need.network} features of {items.source.name}{f', {items.split}' if items.split else ''}"
+            with self.setting.watch(name, "pictures") as progress:
+                extraction.run(self._extractor(need.network), progress)
+        return extraction
+
+    def _features(self, held: tuple[Extraction, Extraction | None], need: FeatureNeed) -> Features:
+        mine, theirs = held
+        samples = mine.rows(need.output)
+        if theirs is None:
+            assert isinstance(self.reference, Statistics)
+            return Features(samples, self.reference.find(need, self._weights_digest(need)))
+        if need.moments_suffice and theirs.items.count > KEPT:
+            return Features(samples, theirs.moments(need.output))
+        return Features(samples, theirs.rows(need.output))
+
+    def _folder_of(self, items: Items, need: FeatureNeed) -> Path:
+        """Where features are kept: those of shards beside them, for every later evaluation."""
+        weights = (self._weights_digest(need) or "")[:12]
+        name = "-".join(part for part in (need.network, need.form, weights, items.split, items.digest[:16]) if part)
+        is_shards = (items.source / manifest.NAME).is_file() and os.access(items.source, os.W_OK)
+        return (items.source / STATISTICS if is_shards else self.setting.folder / "features") / name
+
+    def _extractor(self, network: str) -> Any:
+        if network not in self._extractors:
+            module = registry.find("features", network)
+            self._extractors[network] = module.load(self._weights(network), self.setting.device)
+        return self._extractors[network]
+
+    def _distances(self, subject: Subject, need: DistanceNeed) -> Distances:
+        samples, reference = self._clouds(subject, need.normalisation)
+        work = pairs.Work(self.setting.folder / "distances", self.setting.workers, self.setting.device)
+        with self.setting.watch(f"distances by {need.distance}", "pairs") as progress:
+            return pairs.matrices(samples, reference, need, work, progress=progress, say=self.setting.say)
+
+    def _clouds(
+        self, subject: Subject, protocol: str
+    ) -> tuple[Float64[np.ndarray, "N P 3"], Float64[np.ndarray, "R P 3"]]:
+        """Samples and reference with one number of points, in the units of a protocol."""
+        assert isinstance(self.reference, Items)
+        points = self.setting.points or min(subject.items.shape[0], self.reference.shape[0])
+        if (protocol, points) not in self._reference_clouds:
+            self._reference_clouds[protocol, points] = _normalised(self.reference, points, protocol, "references")
+        samples = _normalised(subject.items, points, protocol, "samples")
+        return samples, self._reference_clouds[protocol, points]
+
+    def _weights_digest(self, need: Need) -> str | None:
+        """sha256 of the weights that a need's network takes; None where it needs none.
+
+        Raises:
+            MissingError: they are absent.
+        """
+        if not isinstance(need, FeatureNeed) or registry.find("features", need.network).WEIGHTS is None:
+            return None
+        path = self._weights(need.network)
+        assert path is not None
+        if path not in self._digests:
+            self._digests[path] = manifest.digest(path)
+        return self._digests[path]
+
+    def _weights(self, network: str) -> Path | None:
+        if registry.find("features", network).WEIGHTS is None:
+            return None
+        return _weights.find(network, self.setting.weights, self.setting.weights_folder)
+
+    def _note(self, metric: Chosen, evidence: Evidence) -> str | None:
+        """What the metric and its network have to say beside the number."""
+        notes = []
+        if hasattr(metric.module, "note"):
+            notes.append(metric.module.note(evidence, metric.protocol))
+        if isinstance(metric.need, FeatureNeed):
+            notes.append(self._extractor(metric.need.network).note(metric.need.form))
+        return "; ".join(note for note in notes if note) or None
+
+    def _count(self) -> int | None:
+        """Items of the reference, where it is known."""
+        if isinstance(self.reference, Statistics):
+            return next(iter(self.reference.moments.values())).count or None
+        return self.reference.count
+
+    def _pairs(self, subject: Subject) -> Pairs:
+        """The samples and their references: those of the same name where all have one, else those of the same place."""
+        if isinstance(self.reference, Statistics):
+            raise UsageError(
+                f"`{self.reference.source}` holds statistics, and this metric compares picture by picture",
+                hint="give the pictures themselves",
+            )
+        samples = subject.items.read(range(subject.items.count))
+        reference = self.reference.read(range(self.reference.count))
+        places = {name: place for place, name in enumerate(reference.names)}
+        if len(places) == len(reference.names) and set(samples.names) <= set(places):
+            return Pairs(samples.values, reference.values[[places[name] for name in samples.names]])
+        if len(samples.values) != len(reference.values):
+            raise UsageError(
+                f"{len(samples.values):,} samples cannot be paired with {len(reference.values):,} references of other names",
+                hint="give as many references in the same order, or files of the same names",
+            )
+        return Pairs(samples.values, reference.values)
+
+
+def _normalised(items: Items, points: int, protocol: str, what: str) -> Float64[np.ndarray, "N P 3"]:
+    """All clouds of some items, thinned to so many points each, as a protocol compares them."""
+    found: list[np.ndarray] = []
+    names: list[str] = []
+    conditions: dict[str, list[np.ndarray]] = {}
+    for start in range(0, items.count, BLOCK):
+        places = range(start, min(start + BLOCK, items.count))
+        batch = items.read(places)
+        found += clouds.thinned(list(batch.values), points, places, what=what)
+        names += batch.names
+        for name, rows in batch.condition.items():
+            conditions.setdefault(name, []).append(rows)
+    units = clouds.SOURCE
+    if items.normalisation:
+        units = clouds.units(items.normalisation, {name: np.concatenate(rows) for name, rows in conditions.items()})
+    return clouds.normalise(clouds.checked(found, what=what, names=names), protocol, units, what=what)
+
+
+def _needs_reference(metric: Chosen) -> bool:
+    return getattr(metric.module, "NEEDS_REFERENCE", True)
+
+
+def _interval(metric: Chosen, evidence: Evidence, value: float) -> tuple[float, float] | None:
+    """95 % confidence, by the metric's own short cut where it has one."""
+    values = None
+    if hasattr(metric.module, "left_out") and confidence.fewest(evidence) >= 2 * confidence.PARTS:
+        values = metric.module.left_out(evidence, metric.protocol, confidence.PARTS)
+    found = confidence.interval(
+        lambda part: metric.module.compute(part, metric.protocol), evidence, value=value, values=values
+    )
+    return None if found is None else (found.low, found.high)
+
+
+def _key(need: Need) -> tuple[str, ...]:
+    """What needs that are gathered together have in common."""
+    if isinstance(need, FeatureNeed):
+        return "features", need.network, need.form
+    if isinstance(need, DistanceNeed):
+        return "distances", need.distance, need.normalisation
+    return ("clouds", need.normalisation) if isinstance(need, CloudNeed) else ("pairs",)
+
+
+def _items(domain: str) -> str:
+    return "pictures" if domain == "image" else "clouds"
+
+
+def _pixels(shape: tuple[int, ...]) -> str:
+    mode = {1: "grey", 3: "RGB", 4: "RGBA"}[shape[2]]
+    return f"{shape[0]} x {shape[1]} pixels, {mode}"

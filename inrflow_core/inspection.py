@@ -1,0 +1,211 @@
+"""What the page of an evaluation shows beside the numbers: samples, their nearest training items, histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import clouds, nearest, report
+from inrflow_core.errors import UsageError
+from inrflow_core.evaluate import Score, Subject
+from inrflow_core.fields import Progress
+from inrflow_core.items import Items
+from inrflow_core.results import INTERVALS, Judged, Results
+
+SHOWN = {"image": 48, "points": 8}
+"""Items of each side of a gallery."""
+GALLERIES = 8
+"""Sets of samples that have one."""
+COMPARED = {"image": 500, "points": 100}
+"""Samples, and held-out items, whose nearest training items are looked for."""
+TRAINING = {"image": 200_000, "points": 2_000}
+"""Training items that are looked at, evenly spread where there are more: some minutes of one core."""
+NEAREST = 4
+BLOCK = {"image": 1024, "points": 64}
+POINTS = 2048
+"""Points of a cloud that is drawn."""
+FACTS = {
+    "run": "run", "preset": "preset", "step": "step", "samples_seen": "samples seen", "flops": "training FLOPs",
+    "parameters": "parameters", "sampler": "sampler", "nfe": "NFE", "guidance": "guidance", "noise": "noise",
+    "seeds": "seeds", "size": "size", "enlarged": "enlarged by", "weights": "weights", "precision": "precision",
+    "inrflow": "inrflow", "data set": "data set",
+}  # fmt: skip
+"""Facts that are shown, in this order; the others follow."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where copies are looked for, and what the model never saw."""
+
+    items: Items
+    held_out: Items | None
+
+
+def page(results: Results, training: Training | None, progress: Progress | None = None) -> report.Page:
+    """Everything that report.html shows of some results; `progress` counts training items that were looked at."""
+    reference = results.reference if isinstance(results.reference, Items) else None
+    return report.Page(
+        title="Evaluation of " + ", ".join(one.subject.name for one in results.judged[:3]),
+        entries=[_entry(one) for one in results.judged],
+        reference=_reference(results),
+        interval=INTERVALS if any(score.interval for one in results.judged for score in one.scores) else "",
+        galleries=[_gallery(one.subject, reference) for one in results.judged[-GALLERIES:]],
+        neighbours=None if training is None else _neighbours(results.judged[-1].subject, training, progress),
+        histograms=[] if reference is None else _histograms(results.judged[-1].subject, reference),
+    )
+
+
+def _reference(results: Results) -> dict[str, str]:
+    told = results.told()["reference"]
+    return {key: _spelled(value) for key, value in told.items() if value is not None} | {"digest": told["digest"][:16]}
+
+
+def _entry(one: Judged) -> report.Entry:
+    facts = {**one.subject.items.facts, **one.subject.facts}
+    told = {FACTS[key]: _spelled(facts[key]) for key in FACTS if facts.get(key) is not None}
+    told |= {key: _spelled(value) for key, value in facts.items() if key not in FACTS and value is not None}
+    told |= {"samples": f"{one.subject.items.count:,}", "digest of the samples": one.subject.items.digest[:16]}
+    for score in one.scores:
+        if score.weights:
+            told[f"weights of {score.title}, {score.protocol}"] = score.weights[:16]
+    return report.Entry(one.subject.name, told, [_score(score) for score in one.scores], _progress(facts))
+
+
+def _progress(facts: dict[str, Any]) -> report.Progress | None:
+    try:
+        step, seen, flops = int(facts["step"]), int(facts["samples_seen"]), float(facts["flops"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return report.Progress(str(facts.get("run", "")), step, seen, flops)
+
+
+def _score(score: Score) -> report.Score:
+    return report.Score(
+        score.title,
+        score.protocol,
+        score.value,
+        score.unit,
+        score.higher_is_better,
+        score.interval,
+        score.samples,
+        score.note,
+    )
+
+
+def _gallery(subject: Subject, reference: Items | None) -> report.Gallery:
+    samples, names = _some(subject.items, SHOWN[subject.items.domain])
+    real, real_names = (None, []) if reference is None else _some(reference, SHOWN[reference.domain])
+    return report.Gallery(subject.name, samples, real, names, real_names)
+
+
+def _neighbours(subject: Subject, training: Training, progress: Progress | None) -> report.Neighbours | None:
+    """Samples beside their nearest training items; None where these are of another size."""
+    domain = subject.items.domain
+    if training.items.domain != domain or (domain == "image" and training.items.shape != subject.items.shape):
+        return None
+    samples, _ = _some(subject.items, COMPARED[domain])
+    count = len(samples)
+    held_out = np.empty((0, *samples.shape[1:]), samples.dtype)
+    if training.held_out is not None:
+        held_out, _ = _some(training.held_out, COMPARED[domain])
+    if domain == "points":
+        points = min(samples.shape[1], training.items.shape[0])
+        samples, held_out = (
+            _boxed(values, points) if len(values) else values[:, :points] for values in (samples, held_out)
+        )
+    together = np.concatenate([samples, held_out]) if len(held_out) else samples
+    places = _spread(training.items.count, TRAINING[domain])
+    found = _nearest(together, training.items, places, progress)
+    most = SHOWN[domain]
+    order = np.argsort(found.distances[:count, 0], kind="stable")[:most]
+    near = training.items.read(found.indices[order].ravel().tolist()).values
+    if domain == "points":
+        near = _boxed(near, samples.shape[1])
+    return report.Neighbours(
+        samples[order],
+        near.reshape(len(order), -1, *near.shape[1:]),
+        found.distances[order],
+        "rms difference in grey levels" if domain == "image" else "Chamfer distance, each in its box",
+        found.distances[:count, 0],
+        found.distances[count:, 0] if len(held_out) else None,
+    )
+
+
+def _nearest(samples: np.ndarray, items: Items, places: np.ndarray, progress: Progress | None) -> nearest.Nearest:
+    size = BLOCK[items.domain]
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(places), size):
+            part = places[start : start + size]
+            values = items.read(part.tolist()).values
+            yield part, values if items.domain == "image" else _boxed(values, samples.shape[1])
+            if progress is not None:
+                progress(start + len(part), len(places))
+
+    find = nearest.images if items.domain == "image" else nearest.clouds
+    return find(samples, batches(), NEAREST)
+
+
+def _histograms(subject: Subject, reference: Items) -> list[report.Histogram]:
+    """How bright pictures are and how much they vary; how far points lie from a cloud's middle."""
+    sides = {"samples": subject.items, "reference": reference}
+    some = {name: _some(items, COMPARED[items.domain])[0] for name, items in sides.items()}
+    if subject.items.domain == "image":
+        flat = {name: values.reshape(len(values), -1).astype(np.float64) for name, values in some.items()}
+        return [
+            report.Histogram("Mean of a picture", "grey levels", {name: rows.mean(1) for name, rows in flat.items()}),
+            report.Histogram(
+                "Deviation within a picture", "grey levels", {name: rows.std(1) for name, rows in flat.items()}
+            ),
+        ]
+    radii = {name: np.linalg.norm(_boxed(values, values.shape[1])[..., :3], axis=2) for name, values in some.items()}
+    return [
+        report.Histogram(
+            "Distance of points from the middle of their box", "longest side", {n: r.ravel() for n, r in radii.items()}
+        )
+    ]
+
+
+def _some(items: Items, most: int) -> tuple[np.ndarray, list[str]]:
+    """Up to so many items, evenly spread, and their names."""
+    batch = items.read(_spread(items.count, most).tolist())
+    values = batch.values
+    if items.domain == "points" and values.shape[1] > POINTS:
+        values = np.stack(clouds.thinned(list(values), POINTS, range(len(values))))
+    return values, batch.names
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` places, evenly spread."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def _boxed(values: np.ndarray, points: int) -> np.ndarray:
+    """Clouds thinned to so many points, each in its own box, as float32."""
+    thinned = np.stack(clouds.thinned(list(values[..., :3]), points, range(len(values))))
+    return clouds.normalise(thinned, clouds.BOX, None).astype(np.float32)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def training_of(reference: Any, given: Items | None) -> Training | None:
+    """The training items to look for copies in: those given, else the split `train` of a reference that is shards."""
+    from inrflow_core import items
+
+    if given is not None:
+        return Training(given, None)
+    if not isinstance(reference, Items) or reference.split is None:
+        return None
+    try:
+        train = items.open_items(reference.source, "train")
+    except UsageError:
+        return None
+    held_out: Sequence[str] = [name for name in items.splits(reference.source) if name != "train"]
+    return Training(train, items.open_items(reference.source, held_out[-1]) if held_out else None)

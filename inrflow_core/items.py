@@ -1,0 +1,267 @@
+"""Items to judge, or to judge by: pictures or clouds of a shard, a folder of shards or of files, read some at a time."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import examples, manifest, registry, shards
+from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.shards import Batch
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+CLOUDS = {".ply", ".npy"}
+MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
+"""What a picture file is read as."""
+ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
+"""Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
+KINDS = "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures or of .ply or .npy clouds"
+
+
+@dataclass(frozen=True)
+class Items:
+    """Some pictures, uint8 (H W C), or clouds, float32 (P C), that can be read by number."""
+
+    source: Path
+    domain: str
+    count: int
+    digest: str
+    """sha256 of what decides them: a manifest, a file, or the names and bytes of a folder's files."""
+    fetch: Callable[[Sequence[int]], Batch]
+    split: str | None = None
+    normalisation: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What is known of where they come from."""
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        """The items at `indices`, in that order.
+
+        Raises:
+            IntegrityError: one cannot be read, or holds numbers that are not finite; names it.
+            UsageError: they are not of one size.
+        """
+        batch = self.fetch(indices)
+        if batch.sizes is not None and len(set(batch.sizes.tolist())) > 1:
+            sizes = sorted(set(batch.sizes.tolist()))
+            raise UsageError(
+                f"the clouds of `{self.source}` differ in size: {sizes[0]:,} to {sizes[-1]:,} points",
+                hint="give clouds of one size",
+            )
+        if batch.values.dtype.kind == "f":
+            for place in np.flatnonzero(~np.isfinite(batch.values).all(axis=(1, 2))):
+                name = batch.names[place] if batch.names else f"number {indices[int(place)]}"
+                raise IntegrityError(
+                    f"a cloud of `{self.source}` holds numbers that are not finite: {name}",
+                    hint="leave it out, or make it again",
+                )
+        return batch
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one item, the first as good as any."""
+        return tuple(self.read([0]).values.shape[1:])
+
+    @property
+    def spelled(self) -> str:
+        """Where they lie, for messages."""
+        return f"`{self.source}`" + (f", split `{self.split}`" if self.split else "")
+
+
+def open_items(place: Path, split: str | None = None, prefer: Sequence[str] = ()) -> Items:
+    """The items at a place: `prefer` names the splits to take, the first that is there, where `split` names none.
+
+    Raises:
+        MissingError: there is nothing, or nothing to judge.
+        IntegrityError: it is damaged.
+        UsageError: it holds no items, or has no such split.
+    """
+    if place.suffix.lower() == ".h5" or (place / manifest.NAME).is_file():
+        return _from_shards(place, split, prefer)
+    if not place.exists():
+        raise MissingError(f"`{place}` does not exist", hint=f"give {KINDS}")
+    if split is not None:
+        raise UsageError(f"`{place}` is no folder of shards, so it has no split `{split}`", hint="leave it out")
+    if place.is_dir():
+        return _from_files(place)
+    if place.suffix.lower() in (".npz", ".npy"):
+        return _from_array(place)
+    raise UsageError(f"`{place}` holds no samples", hint=f"give {KINDS}")
+
+
+def splits(place: Path) -> list[str]:
+    """Names of the splits of a folder of shards; none of anything else."""
+    return shards.Shards(place).splits if (place / manifest.NAME).is_file() else []
+
+
+def enlarged(items: Items, size: tuple[int, int], filter: str) -> Items:
+    """Pictures enlarged to rows and columns by Pillow's `bilinear` or `bicubic` filter, when they are read."""
+    from PIL import Image
+
+    resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter]
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        batch = items.fetch(indices)
+        channels = batch.values.shape[3]
+        large = [
+            np.array(Image.fromarray(one.squeeze(2) if channels == 1 else one).resize((size[1], size[0]), resampling))
+            for one in batch.values
+        ]
+        return replace(batch, values=np.stack(large).reshape(len(large), *size, channels))
+
+    digest = hashlib.sha256(f"{items.digest} {filter} {size[0]}x{size[1]}".encode()).hexdigest()
+    return replace(items, fetch=fetch, digest=digest)
+
+
+def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Items:
+    opened = shards.Shards(place)
+    if split is not None and split not in opened.splits:
+        raise UsageError(f"`{place}` has no split `{split}`", hint=did_you_mean(split, opened.splits))
+    chosen = split or next((name for name in prefer if name in opened.splits), opened.splits[0])
+    is_file = place.suffix.lower() == ".h5" and not place.is_dir()
+    told = opened.manifest
+    if is_file:
+        facts = {key: str(value) for key, value in told.settings.items()}
+    else:
+        facts = {"data set": told.dataset, **{key: str(value) for key, value in told.settings.items()}}
+    return Items(
+        place,
+        opened.domain,
+        opened.count(chosen),
+        manifest.digest(place if is_file else place / manifest.NAME),
+        functools.partial(opened.read, chosen, with_names=True),
+        None if is_file else chosen,
+        told.normalisation,
+        facts,
+    )
+
+
+def _from_files(folder: Path) -> Items:
+    files = [(name, folder / name) for name, _ in examples.walk(folder)]
+    kinds = Counter(_kind(path) for _, path in files)
+    if not kinds["image"] and not kinds["points"]:
+        raise MissingError(f"`{folder}` holds neither pictures nor clouds", hint=f"give {KINDS}")
+    if kinds["image"] and kinds["points"]:
+        raise UsageError(
+            f"`{folder}` holds {kinds['image']} pictures and {kinds['points']} clouds", hint="keep them in two folders"
+        )
+    domain = "image" if kinds["image"] else "points"
+    kept = [(name, path) for name, path in files if _kind(path) == domain]
+    hashed = hashlib.sha256()
+    for name, path in kept:
+        hashed.update(f"{name}\0{manifest.digest(path)}\n".encode(errors="surrogateescape"))
+    read_one = _picture if domain == "image" else _cloud
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        return _stacked(folder, [(kept[i][0], read_one(kept[i][1])) for i in indices])
+
+    return Items(folder, domain, len(kept), hashed.hexdigest(), fetch)
+
+
+def _from_array(path: Path) -> Items:
+    name, values = _array(path)
+    domain = ARCHIVED.get(name) or ("image" if values.dtype == np.uint8 else "points")
+    is_right = values.dtype == np.uint8 if domain == "image" else values.dtype.kind == "f"
+    wanted, channels = (4, (1, 3, 4)) if domain == "image" else (3, (3, 6))
+    if not is_right or values.ndim != wanted or not len(values) or values.shape[-1] not in channels:
+        raise IntegrityError(
+            f"`{path}` holds {values.dtype} of shape {values.shape}, no pictures and no clouds",
+            hint="pictures are uint8 (N H W C), clouds float (N P 3)",
+        )
+    dtype = np.uint8 if domain == "image" else np.float32
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        return _batch(values[np.asarray(indices)].astype(dtype, copy=False), [str(i) for i in indices])
+
+    return Items(path, domain, len(values), manifest.digest(path), fetch, facts=_origin(path))
+
+
+def _origin(path: Path) -> dict[str, str]:
+    """What an .npz of `inrflow sample` says of itself."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            told = json.loads(str(archive["origin"]))
+        return {str(key): str(value) for key, value in told.items()}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return {}
+
+
+def _array(path: Path) -> tuple[str, np.ndarray]:
+    try:
+        found: Any = np.load(path, allow_pickle=False, mmap_mode="r")
+        if path.suffix.lower() == ".npy":
+            return "", found
+        with found as archive:
+            name = next((name for name in ARCHIVED if name in archive), None)
+            if name is None:
+                held = ", ".join(f"`{name}`" for name in archive) or "nothing"
+                raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
+            return name, archive[name]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
+
+
+def _stacked(folder: Path, read: list[tuple[str, np.ndarray]]) -> Batch:
+    """Items of one shape as a batch.
+
+    Raises:
+        UsageError: they differ; names the first that does.
+    """
+    first_name, first = read[0]
+    for name, values in read:
+        if values.shape != first.shape:
+            raise UsageError(
+                f"`{folder / name}` is {_spelled(values)}, and `{folder / first_name}` is {_spelled(first)}",
+                hint="all pictures must have one size and mode, all clouds one number of points",
+            )
+    return _batch(np.stack([values for _, values in read]), [name for name, _ in read])
+
+
+def _batch(values: np.ndarray, names: list[str]) -> Batch:
+    return Batch(values, np.full(len(values), -1, dtype=np.int64), names, np.empty(0, dtype=np.int64))
+
+
+def _picture(path: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in MODES:
+                raise IntegrityError(
+                    f"`{path}` has the mode {picture.mode}, not 8 bits per channel", hint="save it as an 8 bit picture"
+                )
+            image: Any = picture.convert(MODES[picture.mode])
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise IntegrityError(f"`{path}` cannot be read as a picture: {error}", hint="copy it again") from error
+    return np.array(image).reshape(image.height, image.width, -1)
+
+
+def _cloud(path: Path) -> np.ndarray:
+    if path.suffix.lower() == ".ply":
+        return registry.find("exporters", "ply").read(path)
+    _, values = _array(path)
+    if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f" or not len(values):
+        raise IntegrityError(
+            f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
+        )
+    return np.asarray(values, dtype=np.float32)
+
+
+def _kind(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    return "image" if suffix in PICTURES else "points" if suffix in CLOUDS else None
+
+
+def _spelled(values: np.ndarray) -> str:
+    if values.dtype == np.uint8:
+        mode = {1: "grey", 3: "RGB", 4: "RGBA"}[values.shape[2]]
+        return f"{values.shape[0]} x {values.shape[1]} pixels, {mode}"
+    return f"{len(values):,} points of {values.shape[1]} numbers"

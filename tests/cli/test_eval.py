@@ -1,0 +1,228 @@
+"""`inrflow eval`: runs and files judged by named protocols, from the command line to metrics.json, the table and the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inrflow_cli import console
+from inrflow_cli.app import run
+from inrflow_core import preparation
+from inrflow_core.datasets import solids
+from inrflow_core.shards import Shards
+from tests import tiny
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+CLOUDS = RNG.normal(size=(24, 30, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    parent = tmp_path_factory.mktemp("eval")
+    config = solids.Config(train=30, val=24, points=40)
+    preparation.prepare(preparation.job("solids", out=parent / "solids", config=config), workers=1)
+    preparation.prepare(preparation.job("digits", out=parent / "digits", limit=40), workers=1)
+    tiny.run_folder(parent / "clouds", tiny.POINTS)
+    tiny.run_folder(parent / "pictures", tiny.IMAGE, domain={"name": "image", "resolution": 8, "channels": 1})
+    return parent
+
+
+@pytest.fixture(autouse=True)
+def _working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    console.stderr.cache_clear()
+    yield
+    console.stderr.cache_clear()
+
+
+def evaluate(*words) -> int:
+    return run(["eval", *map(str, words)])
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def values(folder: Path) -> dict[str, float]:
+    return {score["metric"]: score["value"] for score in told(folder)["results"][0]["scores"]}
+
+
+def refused(capsys, *words) -> str:
+    code = evaluate("--out", "out", *words)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("error:") == error.count("hint:") == 1
+    return f"{code}: {error.partition('error: ')[2].partition(chr(10))[0]}"
+
+
+def test_a_run_of_clouds_is_sampled_and_judged_by_the_metrics_that_need_no_weights(place, tmp_path, capsys):
+    words = ["--run", place / "clouds", "--reference", place / "solids", "--num", "24", "--seed", "3"]
+    assert evaluate(*words, "--out", "a") == 0
+    table = capsys.readouterr().err
+    found = told(tmp_path / "a")
+    (result,) = found["results"]
+    assert {score["metric"] for score in result["scores"]} == {
+        "mmd:cd:inrflow",
+        "cov:cd:inrflow",
+        "one-nna:cd:inrflow",
+        *(score["metric"] for score in result["scores"] if score["title"] == "JSD"),
+    }
+    assert all(score["title"] in table and score["protocol"] in table for score in result["scores"])
+    assert result["facts"]["seeds"] == "3-26" and result["facts"]["nfe"] == 4
+    assert result["facts"]["parameters"] > 1000 and len(result["facts"]["weights"]) == 16
+    assert found["reference"] == {
+        "name": "solids",
+        "digest": found["reference"]["digest"],
+        "domain": "points",
+        "split": "val",
+        "count": 24,
+    }
+    for score in result["scores"]:
+        low, high = score["interval"]
+        assert low <= score["value"] <= high
+        assert (score["samples"], score["reference"]) == (24, 24)
+    assert str(place) not in json.dumps(found)
+    assert evaluate(*words, "--out", "b", "--workers", "1", "--batch", "5") == 0
+    assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
+
+
+def test_the_table_of_the_reference_computation_is_met(real_data, tmp_path):
+    sets = np.load(real_data("metrics/pointcloud_cd_emd") / "sets.npz")
+    wanted = json.loads((real_data("metrics/pointcloud_cd_emd") / "reference.json").read_text())
+    np.save("sample.npy", sets["sample"])
+    np.save("ref.npy", sets["ref"])
+    names = [f"{m}:{d}:pointflow" for m in ("mmd", "cov", "1-nna") for d in ("cd", "emd-exact")]
+    assert (
+        evaluate("--samples", "sample.npy", "--reference", "ref.npy", "--metrics", ",".join(names), "--out", "out") == 0
+    )
+    found = values(tmp_path / "out")
+    for distance, column in (("cd", "cd"), ("emd-exact", "emd")):
+        for name, key in (("mmd", "mmd"), ("cov", "cov"), ("one-nna", "one_nna")):
+            (score,) = [
+                s
+                for s in told(tmp_path / "out")["results"][0]["scores"]
+                if s["metric"] == f"{name}:{distance}:pointflow"
+            ]
+            factor = {"%": 100.0, "10^-3": 1e3, "10^-2": 1e2, "": 1.0}[score["unit"]]
+            assert score["value"] == pytest.approx(wanted[column][key] * factor, rel=1e-6)
+    assert len(found) == 6
+
+
+def test_samples_are_the_same_wherever_they_lie(tmp_path):
+    np.savez("a.npz", images=IMAGES)
+    (tmp_path / "folder").mkdir()
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image[..., 0]).save(tmp_path / "folder" / f"{number:02d}.png")
+    np.savez("reference.npz", images=255 - IMAGES)
+    for name in ("a.npz", "folder"):
+        assert evaluate("--samples", name, "--reference", "reference.npz", "--out", f"out-{name}") == 0
+    assert values(tmp_path / "out-a.npz") == values(tmp_path / "out-folder")
+    assert values(tmp_path / "out-folder")["fid:random"] > 0
+
+
+def test_a_set_against_itself_is_perfect(tmp_path):
+    np.savez("a.npz", images=IMAGES)
+    words = ["--samples", "a.npz", "--reference", "a.npz"]
+    assert evaluate(*words, "--metrics", "fid:random,precision:random,recall:random,psnr", "--out", "out") == 0
+    found = values(tmp_path / "out")
+    assert abs(found["fid:random"]) < 1e-6
+    assert found["precision:random"] == found["recall:random"] == pytest.approx(1.0)
+
+
+def test_the_reference_of_shards_is_read_once_and_kept_beside_them(place, tmp_path):
+    shutil.copytree(place / "digits", tmp_path / "digits")
+    words = ["--run", place / "pictures", "--reference", tmp_path / "digits", "--num", "20", "--metrics", "fid:random"]
+    assert evaluate(*words, "--out", "a") == 0
+    kept = sorted((tmp_path / "digits" / "statistics").rglob("*.safetensors"))
+    assert kept
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    assert evaluate(*words, "--out", "b") == 0
+    assert [path.stat().st_mtime_ns for path in kept] == stamps
+    assert Shards(tmp_path / "digits").splits  # what is kept beside them is in nobody's way
+    kept[0].write_bytes(kept[0].read_bytes()[:-8] + b"\0" * 8)
+    assert evaluate(*words, "--out", "c") == 0
+    assert values(tmp_path / "a") == values(tmp_path / "b") == values(tmp_path / "c")
+
+
+def test_finer_samples_are_judged_beside_enlargements_of_the_same(place, tmp_path):
+    large = np.repeat(np.repeat(Shards(place / "digits").read("train", range(30)).values, 2, 1), 2, 2)
+    np.savez("large.npz", images=large)
+    words = ["--run", place / "pictures", "--reference", "large.npz", "--num", "22", "--metrics", "fid:random"]
+    assert evaluate(*words, "--resolution", "16", "--enlarged", "--out", "out") == 0
+    names = [result["name"] for result in told(tmp_path / "out")["results"]]
+    assert names == ["pictures", "pictures, bilinear", "pictures, bicubic"]
+    digests = {result["samples"]["digest"] for result in told(tmp_path / "out")["results"]}
+    assert len(digests) == 3
+
+
+def test_absent_weights_are_named_and_the_other_metrics_still_run(tmp_path, capsys):
+    np.savez("a.npz", images=IMAGES)
+    code = evaluate(
+        "--samples",
+        "a.npz",
+        "--reference",
+        "a.npz",
+        "--metrics",
+        "fid:clean,fid:random,is",
+        "--weights",
+        tmp_path,
+        "--out",
+        "out",
+    )
+    assert code == 3
+    assert "inception" in capsys.readouterr().err
+    assert list(values(tmp_path / "out")) == ["fid:random"]
+    assert told(tmp_path / "out")["missing"] == ["fid:clean", "inception-score:adm"]
+
+
+def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
+    np.savez("a.npz", images=IMAGES)
+    np.savez("one.npz", images=IMAGES[:1])
+    np.savez("large.npz", images=IMAGES.repeat(2, 1).repeat(2, 2))
+    np.savez("colour.npz", images=IMAGES.repeat(3, 3))
+    np.save("clouds.npy", CLOUDS)
+    np.save("few.npy", CLOUDS[:, :20])
+    bad = CLOUDS.copy()
+    bad[5, 3, 1] = np.inf
+    np.save("bad.npy", bad)
+    np.savez("plain.npz", mu=np.zeros(4), sigma=np.eye(4))
+
+    def says(samples, reference, *words):
+        return refused(capsys, "--samples", samples, "--reference", reference, *words)
+
+    assert says("one.npz", "a.npz").startswith("2: `one.npz` holds 1 sample")
+    assert says("a.npz", "one.npz").startswith("2: `one.npz` holds 1 item")
+    assert "8 x 8 pixels, grey, those of `large.npz` 16 x 16 pixels, grey" in says("a.npz", "large.npz")
+    assert "grey, those of `colour.npz` 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
+    assert says("a.npz", "clouds.npy").startswith("2: `a.npz` holds pictures, and the reference `clouds.npy` clouds")
+    assert says("bad.npy", "clouds.npy").startswith("4: a cloud of `bad.npy` holds numbers that are not finite: 5")
+    assert says("few.npy", "clouds.npy", "--points", "30").startswith("2: ")
+    assert says("a.npz", "plain.npz").startswith("2: `plain.npz` holds `mu` and `sigma` and does not say")
+    assert says("a.npz", "absent").startswith("3: `absent` does not exist")
+    assert says("a.npz", "a.npz", "--metrics", "mmd").startswith("2: `mmd` judges clouds, and these are pictures")
+    assert says("a.npz", "a.npz", "--metrics", "fdi").startswith("2: no metric is called `fdi`")
+    assert says("a.npz", "a.npz", "--metrics", "fid:cleam").startswith("2: `fid` has no protocol `cleam`")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_results_that_are_there_are_kept(tmp_path, capsys):
+    np.savez("a.npz", images=IMAGES)
+    words = ["--samples", "a.npz", "--reference", "a.npz", "--metrics", "fid:random"]
+    assert evaluate("--out", "out", *words) == 0
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    assert refused(capsys, *words).startswith("2: `out/metrics.json` exists already")
+    assert evaluate("--out", "out", *words, "--overwrite") == 0
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+
+
+def test_every_metric_is_listed_with_its_protocols(capsys):
+    assert run(["eval", "--list", "--json"]) == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {"fid", "kid", "inception-score", "mmd", "cov", "one-nna", "jsd", "psnr"} <= set(listed)
+    assert "cd:inrflow" in listed["mmd"]["protocols"]

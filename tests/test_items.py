@@ -1,0 +1,135 @@
+"""Items from shards, files and folders: the same pictures and clouds wherever they lie, and clear words where they are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inrflow_core import items, preparation
+from inrflow_core.datasets import solids
+from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
+from inrflow_core.exporters import ply
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
+CLOUDS = np.random.default_rng(1).normal(size=(4, 7, 3)).astype(np.float32)
+
+
+def pictures(folder: Path, images: np.ndarray = IMAGES) -> Path:
+    folder.mkdir()
+    for place, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{place:03d}.png")
+    return folder
+
+
+def test_pictures_of_a_folder_and_of_an_archive_are_the_same(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", images=IMAGES)
+    np.savez(tmp_path / "adm.npz", IMAGES)
+    for place in (pictures(tmp_path / "folder"), tmp_path / "a.npz", tmp_path / "adm.npz"):
+        opened = items.open_items(place)
+        assert (opened.domain, opened.count, opened.shape) == ("image", 5, (6, 4, 3))
+        np.testing.assert_array_equal(opened.read([3, 0]).values, IMAGES[[3, 0]])
+
+
+def test_clouds_of_ply_files_of_npy_files_and_of_one_array_are_the_same(tmp_path: Path):
+    (tmp_path / "ply").mkdir()
+    (tmp_path / "npy").mkdir()
+    for place, cloud in enumerate(CLOUDS):
+        ply.write(tmp_path / "ply" / f"{place}.ply", cloud, origin={})
+        np.save(tmp_path / "npy" / f"{place}.npy", cloud.astype(np.float64))
+    np.save(tmp_path / "all.npy", CLOUDS)
+    np.savez(tmp_path / "all.npz", points=CLOUDS)
+    for name in ("ply", "npy", "all.npy", "all.npz"):
+        opened = items.open_items(tmp_path / name)
+        assert (opened.domain, opened.count) == ("points", 4)
+        np.testing.assert_array_equal(opened.read(range(4)).values, CLOUDS)
+
+
+def test_shards_give_the_preferred_split_and_know_their_classes_and_units(tmp_path: Path):
+    config = solids.Config(train=12, val=5, points=50)
+    preparation.prepare(preparation.job("solids", out=tmp_path / "solids", config=config), workers=1)
+    preferred = items.open_items(tmp_path / "solids", prefer=("test", "val", "train"))
+    named = items.open_items(tmp_path / "solids", "train")
+    assert (preferred.split, preferred.count, named.split, named.count) == ("val", 5, "train", 12)
+    assert preferred.digest == named.digest and len(preferred.digest) == 64
+    assert preferred.facts["data set"] == "solids"
+    with pytest.raises(UsageError, match="no split `tset`"):
+        items.open_items(tmp_path / "solids", "tset")
+
+
+def test_the_digest_follows_every_byte_and_name(tmp_path: Path):
+    folder = pictures(tmp_path / "a")
+    same = items.open_items(pictures(tmp_path / "b")).digest
+    assert items.open_items(folder).digest == same
+    (folder / "004.png").rename(folder / "005.png")
+    renamed = items.open_items(folder).digest
+    Image.fromarray(IMAGES[0]).save(folder / "005.png")
+    assert len({same, renamed, items.open_items(folder).digest}) == 3
+
+
+def test_enlarging_keeps_constant_pictures_and_the_order(tmp_path: Path):
+    flat = np.repeat(np.array([0, 100, 255], np.uint8), 16 * 3).reshape(3, 4, 4, 3)
+    np.savez(tmp_path / "a.npz", images=flat)
+    coarse = items.open_items(tmp_path / "a.npz")
+    for filter in ("bilinear", "bicubic"):
+        fine = items.enlarged(coarse, (8, 12), filter)
+        assert fine.shape == (8, 12, 3) and fine.digest != coarse.digest
+        np.testing.assert_array_equal(fine.read([2, 1]).values[:, 3, 5, 0], [255, 100])
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda p: None, MissingError, "does not exist"),
+        (lambda p: p.mkdir(), MissingError, "neither pictures nor clouds"),
+        (lambda p: p.write_bytes(b"x"), UsageError, "holds no samples"),
+        (lambda p: np.save(pictures(p) / "a.npy", CLOUDS[0]), UsageError, "5 pictures and 1 clouds"),
+    ],
+    ids=["absent", "empty", "another file", "both"],
+)
+def test_a_place_that_holds_no_items_is_refused(tmp_path: Path, make, kind, message):
+    make(tmp_path / "place")
+    with pytest.raises(kind, match=message):
+        items.open_items(tmp_path / "place")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("a.npz", {"images": IMAGES[0]}, "no pictures and no clouds"),
+        ("a.npz", {"images": IMAGES.astype(np.float32)}, "no pictures and no clouds"),
+        ("a.npz", {"points": CLOUDS[..., :2]}, "no pictures and no clouds"),
+        ("a.npz", {"points": CLOUDS.astype(np.int64)}, "no pictures and no clouds"),
+        ("a.npz", {"other": CLOUDS}, "holds `other`"),
+        ("a.npz", {"images": np.array([{}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_an_archive_of_something_else_is_refused(tmp_path: Path, name, array, message):
+    np.savez(tmp_path / name, **array)
+    with pytest.raises(InrflowError, match=message):
+        items.open_items(tmp_path / name)
+
+
+def test_unequal_items_and_numbers_that_are_none_are_named(tmp_path: Path):
+    folder = pictures(tmp_path / "a")
+    Image.fromarray(IMAGES[0][:3]).save(folder / "other.png")
+    with pytest.raises(UsageError, match=r"other.png` is 3 x 4 pixels, RGB, and .*000.png` is 6 x 4"):
+        items.open_items(folder).read(range(6))
+    Image.fromarray(IMAGES[0][..., 0]).save(folder / "other.png")
+    with pytest.raises(UsageError, match="other.png` is 6 x 4 pixels, grey"):
+        items.open_items(folder).read(range(6))
+    (folder / "other.png").write_bytes(b"no picture")
+    with pytest.raises(IntegrityError, match=r"other.png` cannot be read as a picture"):
+        items.open_items(folder).read(range(6))
+    bad = CLOUDS.copy()
+    bad[2, 3, 1] = np.nan
+    np.save(tmp_path / "bad.npy", bad)
+    with pytest.raises(IntegrityError, match=r"not finite: 2"):
+        items.open_items(tmp_path / "bad.npy").read([1, 2])
+    (tmp_path / "npy").mkdir()
+    for place, size in enumerate((7, 6)):
+        np.save(tmp_path / "npy" / f"{place}.npy", CLOUDS[0, :size])
+    with pytest.raises(UsageError, match=r"1.npy` is 6 points of 3 numbers, and .*0.npy` is 7"):
+        items.open_items(tmp_path / "npy").read([0, 1])
