@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from inrflow_cli import console
 from inrflow_core.errors import Exit, InrflowError, Interrupted, OutOfMemory, UsageError, did_you_mean
 
-COMMANDS = ("prepare", "train", "sample", "upsample", "export", "runs")
+COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "runs")
 """In the order of a user's work; each is the file of that name beside this one."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 MARKUP = "markdown"

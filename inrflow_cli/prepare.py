@@ -48,6 +48,12 @@ def prepare(
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the data set; may be repeated.")
     ] = None,
+    statistics: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC,...", help="Then keep what these metrics need of the pictures, as in `fid:adm`; see `eval`."
+        ),
+    ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Make damaged shards again.")] = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -77,6 +83,10 @@ def prepare(
         mode = "repair" if repair else "overwrite" if overwrite else "resume"
         report = preparation.prepare(job, workers=workers, mode=mode, progress=progress)
     _closing(report)
+    if statistics:
+        from inrflow_cli import evaluation
+
+        evaluation.keep(Path(report.out), evaluation.named(statistics))
     console.result(report, as_json=json)
     if report.skipped:
         raise typer.Exit(int(Exit.PARTLY))

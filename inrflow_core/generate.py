@@ -307,6 +307,32 @@ def origin_of_file(source: Path, model: Model, size: Size) -> dict[str, str]:
     }
 
 
+def is_drawn(out: Path, model: Model, request: Request, origin: Mapping[str, str]) -> bool:
+    """Whether `out` holds the very samples of a request already.
+
+    Raises:
+        UsageError: it holds others.
+        IntegrityError: it is damaged.
+    """
+    if not out.is_file():
+        return False
+    held = shards.Shard(out)
+    told = {key: value for key, value in origin.items() if key not in ("seeds", "labels")}
+    labels = [-1] * len(request.seeds) if request.labels is None else list(request.labels)
+    is_same = (
+        held.header.settings == told
+        and held.seeds is not None
+        and held.seeds.tolist() == list(request.seeds)
+        and held.labels.tolist() == labels
+    )
+    if not is_same:
+        raise UsageError(
+            f"`{out}` holds samples that were drawn otherwise",
+            hint="add `--overwrite`, or choose another folder",
+        )
+    return True
+
+
 def open_shard(
     model: Model, request: Request, out: Path, origin: Mapping[str, str], *, overwrite: bool = False
 ) -> SampleShard:

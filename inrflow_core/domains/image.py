@@ -49,6 +49,8 @@ class Domain:
     NAME = "image"
     EXPORTERS = ("png", "npz")
     """Formats that its samples can be written in, beside shards."""
+    METRICS = ("fid:random", "kid:random", "precision:random", "recall:random")
+    """What `eval` computes where no metric is named: nothing that needs weights."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

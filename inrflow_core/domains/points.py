@@ -42,6 +42,8 @@ class Domain:
     NAME = "points"
     EXPORTERS = ("ply", "npz", "png", "obj", "glb")
     """Formats that its samples can be written in, beside shards."""
+    METRICS = ("mmd", "cov", "one-nna", "jsd")
+    """What `eval` computes where no metric is named: nothing that needs weights."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
