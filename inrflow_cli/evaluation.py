@@ -166,9 +166,7 @@ def tell(found: Results) -> None:
         console.table(("metric", "protocol", "value", "95 %", "unit", "samples", "reference"), rows)
     else:
         metrics = {score.metric: score for judged in found.judged for score in judged.scores}
-        heads = [
-            f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()
-        ]
+        heads = [f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()]
         rows = []
         for judged in found.judged:
             values = {score.metric: score for score in judged.scores}

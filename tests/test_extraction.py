@@ -112,14 +112,14 @@ def test_kept_moments_are_statistics_that_know_their_protocol(items: Items, tmp_
 
 def test_a_published_reference_batch_gives_pooled_and_spatial_moments(tmp_path: Path):
     path = tmp_path / "adm.npz"
-    arrays = {"mu": np.arange(4.0), "sigma": np.eye(4), "mu_s": np.zeros(3), "sigma_s": 2 * np.eye(3)}
-    np.savez(path, **arrays)
+    spatial = {"mu_s": np.zeros(3), "sigma_s": 2 * np.eye(3)}
+    np.savez(path, mu=np.arange(4.0), sigma=np.eye(4), **spatial)
     read = statistics_files.read(path)
     found = read.find(FeatureNeed("inception", "spatial", "adm", moments_suffice=True), "any")
     np.testing.assert_array_equal(found.covariance, 2 * np.eye(3))
     assert found.count == 0
     with pytest.raises(UsageError, match="protocol `inception:adm`, and `inception:clean` needs"):
         read.find(FeatureNeed("inception", "pool", "clean", moments_suffice=True), None)
-    np.savez(path, **(arrays | {"sigma": np.eye(3)}))
+    np.savez(path, mu=np.arange(4.0), sigma=np.eye(3), **spatial)
     with pytest.raises(IntegrityError, match=r"mean of shape \(4,\) and a covariance of \(3, 3\)"):
         statistics_files.read(path)
