@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -74,6 +75,11 @@ def full_page() -> Page:
     )
 
 
+@functools.cache
+def full_text() -> str:
+    return report.html(full_page())
+
+
 class Reader(HTMLParser):
     """Elements of a page, in order, with their attributes."""
 
@@ -104,7 +110,7 @@ def cells(text: str) -> list[str]:
 
 
 def test_the_page_reaches_nothing_outside_itself() -> None:
-    text = report.html(full_page())
+    text = full_text()
     assert not re.search(r"(?:https?:|wss?:|//[a-z0-9]+\.)", text)
     assert "@import" not in text and "url(" not in text
     reader = Reader(text)
@@ -117,7 +123,7 @@ def test_the_page_reaches_nothing_outside_itself() -> None:
 
 
 def test_elements_close_in_order_and_nothing_told_becomes_one() -> None:
-    reader = Reader(report.html(full_page()))
+    reader = Reader(full_text())
     assert reader.open == []
     assert len(reader.all("script")) == 1, "the page's own"
     ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
@@ -137,7 +143,7 @@ def test_the_same_page_gives_the_same_bytes_without_a_place(tmp_path: Path) -> N
 
 
 def test_every_picture_has_a_text_and_every_table_headings() -> None:
-    reader = Reader(report.html(full_page()))
+    reader = Reader(full_text())
     assert all(image["alt"] for image in reader.all("img"))
     assert all(th["scope"] in {"col", "row"} for th in reader.all("th"))
     assert all("aria-label" in svg or svg.get("aria-hidden") for svg in reader.all("svg"))
@@ -199,7 +205,7 @@ def test_short_forms_of_numbers(value: float, told: str) -> None:
 
 
 def test_curves_stand_against_steps_samples_and_flops_a_line_for_each_run() -> None:
-    text = report.html(full_page())
+    text = full_text()
     plots = re.findall(r'<div class="axis-(\d)">(.*?)</svg>', text)
     assert [axis for axis, _ in plots] == list("012012")
     for _, plot in plots:
