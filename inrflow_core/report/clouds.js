@@ -97,8 +97,8 @@
 
     function show(isQuick) {
       self.cloud ??= read(place);
-      // Twice the pixels at rest: the browser makes edges smooth in bringing them down.
-      const side = canvas.clientWidth * (isQuick ? 1 : Math.max(2, Math.min(3, devicePixelRatio)));
+      // At rest twice the screen's pixels: the browser makes edges smooth in bringing them down.
+      const side = canvas.clientWidth * (isQuick ? 1 : 2 * devicePixelRatio);
       draw(canvas, self.cloud, self.view, Math.max(16, Math.min(isQuick ? 480 : 1024, Math.round(side))), isQuick);
     }
 
