@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inrflow_cli import console
+from inrflow_cli import console, generation
 from inrflow_cli.options import Json, Overwrite
 from inrflow_core.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from inrflow_core.runs import Step
 
 FLAGS = {
     "is_text": "--ascii",
@@ -56,7 +59,7 @@ def export(
         float | None, typer.Option(help="EMA decay of a run; 0 is the raw weights. Default: the first.")
     ] = None,
     checkpoint: Annotated[
-        int | None, typer.Option(min=0, help="Step of a run's checkpoint. Default: the newest.")
+        str | None, typer.Option(metavar="STEP|best", help="Which checkpoint of a run. Default: the newest.")
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -76,7 +79,8 @@ def export(
     given = {name: value for name, value in chosen.items() if value is not None}
     if out.suffix in (".safetensors", ".onnx"):
         _refuse(out, {"--items": items, "--split": split, "--raw": raw or None} | {FLAGS[name]: 1 for name in given})
-        answer = _weights(source, out, ema=ema, step=checkpoint, overwrite=overwrite)
+        step = generation.parse_checkpoint(checkpoint)
+        answer = _weights(source, out, ema=ema, step=step, overwrite=overwrite)
     else:
         _refuse(out, {"--ema": ema, "--checkpoint": checkpoint})
         answer = _samples(source, out, given, items=items, split=split, is_raw=raw, overwrite=overwrite)
@@ -111,7 +115,7 @@ def _samples(
     return {"out": [str(path) for path in written], "items": len(found.values), "of": found.total}
 
 
-def _weights(source: Path, out: Path, *, ema: float | None, step: int | None, overwrite: bool) -> dict[str, Any]:
+def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrite: bool) -> dict[str, Any]:
     from inrflow_core import conversion, outputs
 
     outputs.check_output(out, overwrite=overwrite)

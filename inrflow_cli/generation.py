@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inrflow_core.fields import Progress
     from inrflow_core.generate import Request, Size
     from inrflow_core.models import Model
+    from inrflow_core.runs import Step
 
 
 def open_model(
@@ -21,7 +22,7 @@ def open_model(
     out: Path,
     *,
     ema: float | None,
-    step: int | None,
+    step: Step,
     device: str | None,
     threads: int | None,
     domain: str | None = None,
@@ -52,6 +53,23 @@ def open_model(
             hint="write one of " + ", ".join(f"`{suffix}`" for suffix in exporters.suffixes(model.domain.NAME)),
         )
     return model, weights
+
+
+def parse_checkpoint(text: str | None) -> Step:
+    """A step, or `best`; None, and `newest`, stay the newest.
+
+    Raises:
+        UsageError: the text is none of them.
+    """
+    if text is None or text == "newest":
+        return None
+    if text == "best":
+        return "best"
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(
+            f"`--checkpoint {text}` names no checkpoint", hint="give a step such as `1000`, `best`, or `newest`"
+        )
+    return int(text)
 
 
 def choose_device(name: str | None) -> str:

@@ -1,7 +1,8 @@
-"""List the runs: preset, step, loss, size."""
+"""List the runs: preset, step, loss, best checkpoint, size."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -26,10 +27,17 @@ def runs(
     def unreadable(place: Path, error: InrflowError) -> None:
         broken.append({"run": str(place), "error": error.message})
 
-    found = [_row(run) for run in core.listed(folder, unreadable)]
+    found = []
+    for run in core.listed(folder, unreadable):
+        try:
+            found.append(_row(run))
+        except InrflowError as error:
+            unreadable(run.folder, error)
     if found:
-        cells = [[r["run"], r["preset"], r["step"], _loss(r["loss"]), console.size(r["bytes"])] for r in found]
-        console.table(["run", "preset", "step", "loss", "size"], cells)
+        cells = [
+            [r["run"], r["preset"], r["step"], _loss(r["loss"]), _best(r), console.size(r["bytes"])] for r in found
+        ]
+        console.table(["run", "preset", "step", "loss", "best", "size"], cells)
     elif not broken:
         console.say(f"no runs in `{folder or core.home()}`: {core.HOW_TO}")
     for one in broken:
@@ -44,9 +52,15 @@ def _row(run) -> dict:
         "preset": run.preset.name,
         "step": run.steps[-1] if run.steps else 0,
         "loss": record.get("loss"),
+        "best": asdict(best) if (best := run.best()) else None,
         "bytes": run.size(),
     }
 
 
 def _loss(loss: float | None) -> str:
     return "-" if loss is None else f"{loss:.4f}"
+
+
+def _best(row: dict) -> str:
+    best = row["best"]
+    return "-" if best is None else f"{best['metric']} {best['value']:.4g} at {best['step']:,}"

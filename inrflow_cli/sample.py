@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from inrflow_core.models import Model
 
 Ema = Annotated[float | None, typer.Option(help="EMA decay to draw from; 0 is the raw weights. Default: the first.")]
-Checkpoint = Annotated[int | None, typer.Option(min=0, help="Step of the checkpoint, instead of the newest.")]
+Checkpoint = Annotated[
+    str | None, typer.Option(metavar="STEP|best", help="Which checkpoint to draw from, instead of the newest.")
+]
 Noise = Annotated[
     str | None,
     typer.Option(metavar="linear|cubic|independent", help="How the noise goes on between training positions."),
@@ -67,9 +69,8 @@ def sample(
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
     exporters.check(out, len(wanted), overwrite=overwrite)
     domain = "image" if resolution or window else "points" if points is not None else None
-    model, source = generation.open_model(
-        run, out, ema=ema, step=checkpoint, device=device, threads=threads, domain=domain
-    )
+    step = generation.parse_checkpoint(checkpoint)
+    model, source = generation.open_model(run, out, ema=ema, step=step, device=device, threads=threads, domain=domain)
     size = generation.choose_size(model, resolution, points)
     guiding = None if guide is None else runs.weights_file(guide)
     other = None if guiding is None else generate.load(guiding, device=generation.choose_device(device))

@@ -121,6 +121,8 @@ def _line(record: Record) -> str:
     """A record in words."""
     if "held_out_loss" in record:
         return f"held-out loss {record['held_out_loss']:.4f} ({record['held_out_of']})"
+    if "eval" in record:
+        return _scores(record)
     words = [
         f"loss {record['loss']:.4f}",
         f"gradient {record['gradient_norm']:.3g}",
@@ -133,6 +135,16 @@ def _line(record: Record) -> str:
     ]
     if record["skipped"]:
         words.append(f"{record['skipped']} steps skipped")
+    return ", ".join(words)
+
+
+def _scores(record: Record) -> str:
+    """What an evaluation found, in words."""
+    words = [f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in record["eval"].items()]
+    if record["best_step"] is not None:
+        words.append("the best so far" if record["best_step"] == record["step"] else f"best at {record['best_step']:,}")
+    if "note" in record:
+        words.append(record["note"])
     return ", ".join(words)
 
 

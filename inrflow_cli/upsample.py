@@ -60,8 +60,9 @@ def upsample(
         return
     is_cloud = points is not None or any(file.suffix.lower() == ".ply" for file in files)
     domain = "points" if is_cloud else "image" if files or resolution or window else None
+    step = generation.parse_checkpoint(checkpoint)
     model, source = generation.open_model(
-        run, targets[0], ema=ema, step=checkpoint, device=device, threads=threads, domain=domain
+        run, targets[0], ema=ema, step=step, device=device, threads=threads, domain=domain
     )
     size = upsampling.choose_size(model, scale, resolution, points)
     part = options.parse_window(window)

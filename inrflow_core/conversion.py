@@ -86,7 +86,7 @@ def chosen(items: str | None, total: int) -> list[int]:
     return found
 
 
-def copy_weights(source: Path, out: Path, *, ema: float | None = None, step: int | None = None) -> dict[str, Any]:
+def copy_weights(source: Path, out: Path, *, ema: float | None = None, step: runs.Step = None) -> dict[str, Any]:
     """Write the weights of a run (or checkpoint, or file) as one file with preset and metadata; returns the metadata.
 
     Raises:

@@ -46,7 +46,7 @@ class Request:
     batch: int | None = None
 
 
-def load(source: str | Path, *, ema: float | None = None, step: int | None = None, device: str = "cpu") -> Model:
+def load(source: str | Path, *, ema: float | None = None, step: runs.Step = None, device: str = "cpu") -> Model:
     """The model of a run folder, a checkpoint folder or a .safetensors file, ready to draw.
 
     Raises:

@@ -1,9 +1,9 @@
 """Presets: TOML into the typed settings of each part.
 
 A preset is a flat TOML file with one table per part. `[domain]`, `[method]`, `[network]` and `[sampler]` name their
-part and hold the settings of that part's `Config`; `[data]` and `[training]` have one `Config` each. A setting is
-what the dataclass field says it is: an unknown key, a wrong type and an impossible value are errors that name the
-table, the key and what is allowed. Nothing is inherited between presets.
+part and hold the settings of that part's `Config`; `[data]`, `[training]` and `[eval]` have one `Config` each. A
+setting is what the dataclass field says it is: an unknown key, a wrong type and an impossible value are errors that
+name the table, the key and what is allowed. Nothing is inherited between presets.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ NAMED = {
     "condition": "conditioners",
     "sampler": "samplers",
 }
-OPTIONAL = {"condition"}
-FIXED = {"data": ("training", "loader"), "training": ("training", "settings")}
+OPTIONAL = {"condition", "eval"}
+FIXED = {"data": ("training", "loader"), "training": ("training", "settings"), "eval": ("training", "evaluation")}
 """Tables that choose a part by its `name` (the optional ones may be left out), and tables with one part each."""
 
 
@@ -56,6 +56,7 @@ class Preset:
     condition: Part | None
     sampler: Part
     training: Part
+    eval: Part | None = None
 
     def table(self) -> dict[str, dict[str, Any]]:
         """Every setting, defaults included, as plain tables; `resolve` of it gives this preset back."""
@@ -116,6 +117,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
     """Tables with `table.key=value` applied, the value written as in TOML; a bare word is a string, `none` unsets.
 
+    `table=none` leaves out a table that a preset need not have.
+
     Raises:
         UsageError: a text is no such override.
     """
@@ -123,6 +126,9 @@ def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> 
     for text in overrides:
         address, equals, value = text.partition("=")
         table, dot, key = address.strip().partition(".")
+        if table in OPTIONAL and not dot and value.strip() == "none":
+            result.pop(table, None)
+            continue
         if not (equals and dot and table and key):
             raise UsageError(
                 f"`{text}` is not an override", hint="write `--set table.key=value`, as in `--set training.batch=64`"
@@ -158,6 +164,9 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
             raise UsageError(f"[{table}] names no part", hint=f"add `name`, one of {', '.join(registry.names(kind))}")
         parts[table] = Part(part, settings(registry.find(kind, part).Config, values, table))
     for table, (kind, part) in FIXED.items():
+        if table in OPTIONAL and table not in tables:
+            parts[table] = None
+            continue
         parts[table] = Part(None, settings(registry.find(kind, part).Config, _table(tables, table), table))
     return Preset(name, **parts)
 

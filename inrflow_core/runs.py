@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from inrflow_core import manifest, presets
+from inrflow_core import manifest, outputs, presets
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.presets import Preset
 
@@ -24,6 +24,23 @@ HOW_TO = (
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 """Of a checkpoint: what is written last and makes it complete, and the weights that no EMA averaged."""
 OLDER = "choose an older checkpoint with `--checkpoint STEP`"
+BEST = "best.json"
+"""Of a run: which checkpoint scored best while it was trained."""
+
+Step = int | Literal["best"] | None
+"""Which checkpoint: that of a step, the best one, or the newest."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint that scored best while a run was trained."""
+
+    step: int
+    metric: str
+    """Its full name: `fid:random:...`."""
+    value: float
+    by: str
+    """On which samples, against which reference: values by other words cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +57,21 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
-    def checkpoint(self, step: int | None = None) -> Path:
-        """The newest complete checkpoint, or that of a step.
+    def checkpoint(self, step: Step = None) -> Path:
+        """The newest complete checkpoint, that of a step, or the best.
 
         Raises:
             MissingError: there is none.
+            IntegrityError: which one is best cannot be read.
         """
+        if step == "best":
+            best = self.best()
+            if best is None:
+                raise MissingError(
+                    f"the run `{self.folder}` has no best checkpoint",
+                    hint="one is kept where the preset has a table [eval], as from `--set eval.every=1000`",
+                )
+            step = best.step
         if not self.steps:
             raise MissingError(
                 f"the run `{self.folder}` has no complete checkpoint", hint="let `inrflow train` run until it saves one"
@@ -56,6 +82,10 @@ class Run:
                 hint="it has " + ", ".join(str(s) for s in self.steps),
             )
         return checkpoint_folder(self.folder, self.steps[-1] if step is None else step)
+
+    def best(self) -> Best | None:
+        """The best checkpoint: see `read_best`."""
+        return read_best(self.folder)
 
     def last_record(self) -> dict[str, Any]:
         """The last whole line of log.jsonl that tells a loss; empty where there is none."""
@@ -90,6 +120,34 @@ def open_run(folder: Path) -> Run:
     tables = presets.read_toml(folder / "preset.toml")
     name = tables.pop("name", folder.name)
     return Run(folder, presets.resolve(str(name), tables), tuple(complete_steps(folder)))
+
+
+def read_best(folder: Path) -> Best | None:
+    """The best checkpoint of the run in `folder`; None where none was scored.
+
+    Raises:
+        IntegrityError: the record of it cannot be read.
+    """
+    path = folder / BEST
+    if not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Best(int(told["step"]), str(told["metric"]), float(told["value"]), str(told["by"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"`{path}` does not say which checkpoint is best: {error!r}", hint="choose one with `--checkpoint STEP`"
+        ) from error
+
+
+def keep_best(folder: Path, best: Best | None) -> None:
+    """Record which checkpoint of the run in `folder` is the best, or that there is none."""
+    path = folder / BEST
+    if best is None:
+        path.unlink(missing_ok=True)
+        return
+    with outputs.written(path) as beside:
+        beside.write_text(json.dumps(asdict(best), indent=1) + "\n", encoding="utf-8")
 
 
 def complete_steps(run: Path) -> list[int]:
@@ -144,7 +202,7 @@ def newest(domains: tuple[str, ...] | None = None) -> Run:
     )
 
 
-def weights_file(source: Path, *, ema: float | None = None, step: int | None = None) -> Path:
+def weights_file(source: Path, *, ema: float | None = None, step: Step = None) -> Path:
     """The weights that `source` (a run, a checkpoint or a .safetensors file) stands for, checked against its manifest.
 
     From a run these are an EMA's: of decay `ema`, else of the first decay that its preset names; `ema=0` asks for the

@@ -13,10 +13,11 @@ from inrflow_core import manifest, models, noise, registry, runs
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.presets import Preset
 from inrflow_core.shards import Shards
-from inrflow_core.training import checkpoint, engine, log, plan, run_folder, world
+from inrflow_core.training import checkpoint, engine, evaluation, log, plan, run_folder, world
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.ema import Average
 from inrflow_core.training.engine import Engine
+from inrflow_core.training.evaluation import Evaluation
 from inrflow_core.training.loader import Loader, shares
 from inrflow_core.training.log import Record
 from inrflow_core.training.plan import Plan
@@ -63,6 +64,7 @@ class Ready:
     plan: Plan
     initial: Path | None
     """Weights to begin with, where the job names some and the run has no step of its own yet."""
+    evaluation: Evaluation | None
 
     @property
     def last(self) -> int:
@@ -80,9 +82,9 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
     """Everything that can be known without building the model.
 
     Raises:
-        MissingError: the shards or the weights to begin with are absent.
-        UsageError: data of another domain, classes that do not fit, a run with other settings, a device that is not
-            there, a batch that does not divide.
+        MissingError: the shards, the weights to begin with or those of a metric's network are absent.
+        UsageError: data of another domain, classes that do not fit, metrics that cannot be computed, a run with other
+            settings, a device that is not there, a batch that does not divide.
     """
     preset, settings = job.preset, job.preset.training.config
     place = world.find(environment, job.device)
@@ -95,7 +97,8 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
     predicted = plan.predict(preset, place, precision=precision, micro=len(places[0]))
     is_fresh = begun is None or begun.step is None
     initial = runs.weights_file(job.init_from) if job.init_from is not None and is_fresh else None
-    ready = Ready(job, place, loader, held_out, begun, precision, places, predicted, initial)
+    evaluated = evaluation.prepare(preset, loader.shards, job.out, str(place.device))
+    ready = Ready(job, place, loader, held_out, begun, precision, places, predicted, initial, evaluated)
     if begun is not None:
         run_folder.check_same_data(job.out, begun, ready.data)
         run_folder.check_same_start(job.out, begun, job.init_from)
@@ -133,8 +136,10 @@ def begin(ready: Ready) -> Trainer:
     counters = Counters()
     if step is not None:
         counters = checkpoint.load(checkpoint.folder(job.out, step), driven, averages)
+    best = None
     if place.leads:
         _record(ready)
+        best = evaluation.settle(ready.evaluation, job.out, counters.step)
     driven.wait()
     _tell(ready, counters)
     return Trainer(
@@ -151,6 +156,8 @@ def begin(ready: Ready) -> Trainer:
         report=job.report,
         counters=counters,
         saved=step,
+        evaluation=ready.evaluation,
+        best=best,
     )
 
 
@@ -253,6 +260,8 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
 def _check_shards(ready: Ready) -> None:
     config = ready.job.preset.data.config
     splits = [config.train] + ([config.held_out] if ready.held_out else [])
+    if ready.evaluation is not None and ready.evaluation.split not in splits:
+        splits.append(ready.evaluation.split)
     shards = ready.loader.shards
     size = sum(entry.bytes for split in splits for entry in shards.manifest.splits[split].shards)
     ready.job.say(f"checking {size / 1e6:,.1f} MB of shards against their digests")

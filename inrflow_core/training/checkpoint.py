@@ -143,9 +143,11 @@ def verify(source: Path) -> None:
             )
 
 
-def prune(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` complete checkpoints, and what an interrupted save left."""
+def prune(run: Path, keep: int, spared: int | None = None) -> None:
+    """Remove all but the newest `keep` complete checkpoints and the `spared` one, and what an interrupted save left."""
     for step in steps(run)[:-keep]:
+        if step == spared:
+            continue
         doomed = folder(run, step)
         (doomed / MANIFEST).unlink()  # incomplete from here on, should the removal be interrupted
         shutil.rmtree(doomed)

@@ -71,9 +71,9 @@ class _Board:
         if self._writer is None:
             return
         values = [
-            self._summaries.Summary.Value(tag=key, simple_value=float(value))
-            for key, value in record.items()
-            if isinstance(value, int | float) and key != "step"
+            self._summaries.Summary.Value(tag=tag, simple_value=float(value))
+            for tag, value in _flat(record).items()
+            if isinstance(value, int | float) and tag != "step"
         ]
         event = self._events.Event(step=record["step"], summary=self._summaries.Summary(value=values))
         self._writer.write(event.SerializeToString())
@@ -109,5 +109,15 @@ def _step_of(line: bytes) -> float:
         return math.inf
 
 
+def _flat(record: Record) -> Record:
+    """The values of tables inside a record as `table/key`, under which TensorBoard shows them together."""
+    flat: Record = {}
+    for key, value in record.items():
+        flat |= {f"{key}/{name}": held for name, held in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(held) for key, held in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -87,7 +87,8 @@ def predict(preset: Preset, world: World, *, precision: str, micro: int) -> Plan
         "activations": int(SLACK * _activations(model, mode, micro, precision)),
     }
     checkpoint = FLOAT * weights * (1 + len(settings.ema) + 2)
-    return Plan(parts(model.method), flops, memory, checkpoint, checkpoint * (settings.keep + 1))
+    num_kept = settings.keep + (preset.eval is not None) + 1  # the newest, the best, and one that is being written
+    return Plan(parts(model.method), flops, memory, checkpoint, checkpoint * num_kept)
 
 
 def parts(method: nn.Module) -> dict[str, int]:

@@ -6,6 +6,8 @@ RUN/
     log.jsonl          one line per `log_every` steps
     samples/           pictures
     checkpoints/       see checkpoint.py
+    best.json          which of them scored best, and how well, where the preset has a table [eval]
+    eval/              what evaluations keep of their reference
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ import torch
 from inrflow_core import manifest, outputs, presets, runs
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.presets import Preset
-from inrflow_core.training import checkpoint
+from inrflow_core.training import checkpoint, evaluation
 from inrflow_core.training.settings import ASIDE
 from inrflow_core.training.world import World
 
-CONTENTS = ("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard")
+CONTENTS = (
+    *("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard"),
+    *(runs.BEST, evaluation.FOLDER),
+)
 VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
 DATA_ASIDE = {"path", "prepare", "prefetch"}
 
@@ -73,11 +78,11 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     """Settings that differ and matter to the weights: (table, key, before, now).
 
     Where the data lie, how work is divided, kept and told is left aside. So is the number of steps under a constant
-    rate: a longer run is then the same run.
+    rate: a longer run is then the same run. [eval] looks on and decides nothing.
     """
     before, after = was.table(), now.table()
     found = []
-    for table in sorted({*before, *after}):
+    for table in sorted({*before, *after} - {"eval"}):
         aside = ASIDE if table == "training" else DATA_ASIDE if table == "data" else frozenset()
         if table == "training" and after[table].get("schedule") == "constant":
             aside = aside | {"steps"}

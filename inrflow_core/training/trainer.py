@@ -21,13 +21,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from inrflow_core import __version__, generate, models, outputs
+from inrflow_core import __version__, generate, models, outputs, runs
 from inrflow_core.errors import Diverged, Interrupted
 from inrflow_core.models import Model
+from inrflow_core.runs import Best
 from inrflow_core.training import checkpoint
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.ema import Average
 from inrflow_core.training.engine import Engine, Objective
+from inrflow_core.training.evaluation import Evaluation
 from inrflow_core.training.loader import Loader, Stream
 from inrflow_core.training.log import Log, Record
 from inrflow_core.training.world import World
@@ -53,6 +55,9 @@ class Trainer:
     counters: Counters = field(default_factory=Counters)
     saved: int | None = None
     """Step of the newest checkpoint."""
+    evaluation: Evaluation | None = None
+    best: Best | None = None
+    """The checkpoint that scored best; the leading process alone knows it."""
     meter: Meter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,7 +130,9 @@ class Trainer:
         checkpoint.save(self.out, self.engine, self.averages, self.model.preset, self.counters, info=info)
         self.saved = self.counters.step
         if self.world.leads:
-            checkpoint.prune(self.out, self.settings.keep)
+            if self.best is not None and self.best.step == self.counters.step:
+                runs.keep_best(self.out, self.best)
+            checkpoint.prune(self.out, self.settings.keep, self.best.step if self.best else None)
 
     def held_out_loss(self) -> float | None:
         """The mean loss of the average's weights on the held-out split, always with the same noise; on one process."""
@@ -143,6 +150,18 @@ class Trainer:
                 total += float(objective(sets)) * len(places)
             return total / count
 
+    def evaluate(self) -> bool:
+        """Score samples of the average's weights and tell; whether they are the best so far, on every process."""
+        assert self.evaluation is not None
+        before, found = self.best, None
+        with self._averaged() as method:
+            if method is not None:
+                found = self.evaluation.find(Model(self.model.preset, self.model.domain, method, {}))
+        if found is not None:
+            self.best = self.evaluation.better(self.counters.step, found, before)
+            self._tell({"step": self.counters.step, **self.evaluation.told(found, self._drawn_by, self.best)})
+        return self.engine.together(float(self.best is not before))[0] > 0
+
     def draw_samples(self) -> None:
         """A picture of samples with fixed seeds, drawn by the average's weights."""
         path = self.out / "samples" / f"{self.counters.step:08d}.png"
@@ -154,7 +173,7 @@ class Trainer:
                 generate.preview(model, self.settings.samples).save(beside, format="png")
 
     def _attend(self, *, is_last: bool) -> None:
-        """What is due after this step: a line, the held-out loss, a picture, a checkpoint."""
+        """What is due after this step: a line, the held-out loss, a picture, metrics, a checkpoint."""
         settings = self.settings
 
         def is_due(every: int | None) -> bool:
@@ -163,11 +182,14 @@ class Trainer:
         if is_due(settings.log_every):
             self._tell(self._record())
         if self.held_out is not None and is_due(settings.held_out_every):
-            of = f"ema {self.averages[0].decay}" if self.averages else "weights"
+            of = self._drawn_by
             self._tell({"step": self.counters.step, "held_out_loss": self.held_out_loss(), "held_out_of": of})
         if is_due(settings.samples_every):
             self.draw_samples()
-        if is_due(settings.save_every):
+        # What is evaluated is never a matter of where a call ends, so that a resumed run tells what an unbroken one does.
+        is_evaluated = self.evaluation is not None and self.evaluation.is_due(self.counters.step, settings.steps)
+        is_best = is_evaluated and self.evaluate()
+        if is_best or is_due(settings.save_every):
             self.save()
 
     def _stop(self, first: int) -> None:
@@ -204,6 +226,11 @@ class Trainer:
         if self.log is not None:
             self.log.write(record)
             self.report(record)
+
+    @property
+    def _drawn_by(self) -> str:
+        """Which weights are looked at."""
+        return f"ema {self.averages[0].decay}" if self.averages else "weights"
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[nn.Module | None]:

@@ -1,0 +1,346 @@
+"""Metrics of the average's weights while they are trained: what `[eval]` of a preset may say, and the work.
+
+Samples, reference and metrics are those of `inrflow eval`. What an evaluation finds depends on the weights alone, and
+it changes nothing of the training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from inrflow_core import registry, runs
+from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.runs import Best
+from inrflow_core.shards import Batch, Shards
+
+if TYPE_CHECKING:
+    from inrflow_core.evaluate import Chosen, Judge
+    from inrflow_core.items import Items
+    from inrflow_core.models import Model
+    from inrflow_core.presets import Preset
+
+FOLDER = "eval"
+"""The folder of a run in which features and distances of the reference are kept."""
+WHOLE = "whole"
+"""Stands in that folder when an evaluation left there all that later ones use."""
+HELD_OUT = ("val", "test")
+"""Splits of clouds to judge by, where [data] names none that is held out: `test` is better left for the end."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a model is judged while it is trained."""
+
+    every: int
+    """Steps between two evaluations; the last step is always evaluated."""
+    metrics: tuple[str, ...] = ()
+    """As `inrflow eval --metrics` takes them; empty takes those of the domain that need no weights."""
+    num: int = 256
+    """Samples, drawn by the first average with the preset's sampler and guidance."""
+    seed: int = 0
+    """Of the first sample; the others count up."""
+    split: str | None = None
+    """Of the data, to judge by; None is the training split for images, the held-out one for clouds."""
+    reference: int | None = None
+    """Items of that split, evenly spread; None takes all."""
+    best: str | None = None
+    """The metric by which the best checkpoint is kept; None is the first."""
+    weights: str | None = None
+    """Folder with the weights of feature networks."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"every": 1, "num": 2, "reference": 2, "seed": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` is {value}: it must be at least {least}")
+        if self.seed + self.num > 2**63:
+            raise ValueError(f"`seed` is {self.seed}: the last sample's would be above 2^63 - 1")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an evaluation found."""
+
+    values: dict[str, float | None]
+    """By a metric's full name; None where it could not be computed."""
+    notes: tuple[str, ...]
+    """Why not."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluations of one run."""
+
+    config: Config
+    metrics: Sequence[Chosen]
+    best: Chosen
+    """The metric that decides which checkpoint is the best."""
+    reference: Items
+    judge: Judge
+    out: Path
+    """The run's folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Where features and distances are kept."""
+        return self.judge.setting.folder
+
+    @property
+    def split(self) -> str:
+        """The split of the data that is judged by."""
+        return self.reference.split or ""
+
+    @property
+    def by(self) -> str:
+        """What values of a metric have in common that can be compared."""
+        first, count = self.config.seed, self.config.num
+        return (
+            f"seeds {first} to {first + count - 1} against {self.reference.count:,} of `{self.split}` "
+            f"({self.reference.digest[:16]})"
+        )
+
+    def is_due(self, step: int, last: int) -> bool:
+        """Whether a step of a run with so many steps is evaluated."""
+        return step % self.config.every == 0 or step == last
+
+    def find(self, model: Model) -> Found:
+        """The metrics of a model's samples; one that cannot be computed is None and has a note."""
+        from inrflow_core import evaluate
+
+        values: dict[str, float | None] = {metric.full: None for metric in self.metrics}
+        notes: dict[str, None] = {}
+        try:
+            subject = evaluate.Subject(self.out.name, self._drawn(model))
+        except InrflowError as error:
+            return Found(values, (error.message,))
+        with self._tidied() as tell:
+            for metric in self.metrics:
+                try:
+                    values[metric.full] = self.judge.score(subject, metric, self.metrics).value
+                except InrflowError as error:
+                    notes[error.message] = None
+            tell(is_whole=not notes)
+        return Found(values, tuple(notes))
+
+    def told(self, found: Found, of: str, best: Best | None) -> dict[str, Any]:
+        """The record of an evaluation, beside its step."""
+        notes = {"note": "; ".join(found.notes)} if found.notes else {}
+        return {"eval": found.values, "eval_of": of, "eval_by": self.by, "best_step": best and best.step, **notes}
+
+    def better(self, step: int, found: Found, than: Best | None) -> Best | None:
+        """The best after a step: a new one, where its value is better than `than`, else `than`."""
+        value = found.values[self.best.full]
+        if value is None or not np.isfinite(value):
+            return than
+        now = Best(step, self.best.full, float(value), self.by)
+        if than is None or (than.metric, than.by) != (now.metric, now.by):
+            return now
+        is_better = value > than.value if self.best.module.HIGHER_IS_BETTER else value < than.value
+        return now if is_better else than
+
+    def restored(self, step: int) -> Best | None:
+        """The best of those steps up to `step` that the log tells of and whose checkpoints are there."""
+        best = None
+        there = set(runs.complete_steps(self.out))
+        for record in _records(self.out):
+            if record.get("eval_by") == self.by and record["step"] <= step and record["step"] in there:
+                values = {self.best.full: record["eval"].get(self.best.full)}
+                best = self.better(record["step"], Found(values, ()), best)
+        return best
+
+    def _drawn(self, model: Model) -> Items:
+        """Samples of the preset's seeds.
+
+        Raises:
+            Diverged: they left the finite numbers.
+        """
+        from inrflow_core import generate
+        from inrflow_core.items import Items
+
+        seeds = range(self.config.seed, self.config.seed + self.config.num)
+        request = generate.Request(seeds, generate.choose_labels(model, seeds))
+        with torch.no_grad():
+            values = np.concatenate([part for _, part in generate.samples(model, request)])
+
+        def fetch(indices: Sequence[int]) -> Batch:
+            chosen = np.asarray(indices, dtype=np.int64)
+            names = [str(seeds[index]) for index in chosen]
+            return Batch(values[chosen], np.full(len(chosen), -1, dtype=np.int64), names, np.empty(0, dtype=np.int64))
+
+        digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode() + values.tobytes()).hexdigest()
+        return Items(self.out, model.domain.NAME, len(values), digest, fetch, None, self.reference.normalisation)
+
+    @contextmanager
+    def _tidied(self) -> Iterator[Any]:
+        """Afterwards the folder holds what later evaluations use again: the reference's part.
+
+        Nobody tells whose each file is; but what is new once an evaluation has been whole is of the samples alone.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark = self.folder / WHOLE
+        before = set(self.folder.glob("*/*")) if mark.exists() else None
+
+        def tell(*, is_whole: bool) -> None:
+            if is_whole:
+                mark.touch()
+
+        try:
+            yield tell
+        finally:
+            for path in set() if before is None else set(self.folder.glob("*/*")) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def prepare(preset: Preset, shards: Shards, out: Path, device: str) -> Evaluation | None:
+    """The evaluations that a preset asks for, None where it asks for none; nothing is computed or written.
+
+    Raises:
+        UsageError: unknown metrics, too few samples, a split that the data do not have.
+        MissingError: the weights of a feature network are absent.
+    """
+    if preset.eval is None:
+        return None
+    from inrflow_core import evaluate
+
+    config, domain = preset.eval.config, preset.domain.name or ""
+    metrics = evaluate.choose(config.metrics or registry.find("domains", domain).Domain.METRICS, domain)
+    if config.best is None:
+        best = metrics[0]
+    else:
+        (best,) = evaluate.choose([config.best], domain)
+        if best.full not in {metric.full for metric in metrics}:
+            raise UsageError(
+                f"[eval] `best` is `{config.best}`, and `metrics` does not name it",
+                hint="add it there, or choose of " + ", ".join(f"`{metric.full}`" for metric in metrics),
+            )
+    reference = _reference(preset, shards)
+    for metric in metrics:
+        _check_metric(metric, config, reference)
+    told = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
+    folder = out / FOLDER / hashlib.sha256(told.encode()).hexdigest()[:16]
+    judge = evaluate.Judge(reference, evaluate.Setting(folder, weights_folder=_weights(config), device=device))
+    for error in judge.missing(metrics).values():
+        raise error
+    return Evaluation(config, metrics, best, reference, judge, out)
+
+
+def settle(evaluation: Evaluation | None, out: Path, step: int) -> Best | None:
+    """The best checkpoint of a run that goes on after `step`; the record of it, and what is kept, follow.
+
+    A kill between a checkpoint and its record, or a checkpoint that was removed by hand, leave an older record; the log
+    knows better.
+    """
+    try:
+        recorded = runs.read_best(out)
+    except IntegrityError:
+        recorded = None
+    if recorded is not None and (recorded.step > step or recorded.step not in runs.complete_steps(out)):
+        recorded = None
+    found = (None if evaluation is None else evaluation.restored(step)) or recorded
+    runs.keep_best(out, found)
+    for folder in (out / FOLDER).glob("*"):
+        if evaluation is None or folder != evaluation.folder:
+            shutil.rmtree(folder)
+    return found
+
+
+def _reference(preset: Preset, shards: Shards) -> Items:
+    """What to judge by: sets of the preset's classes, of one split of its data.
+
+    Raises:
+        UsageError: there is no such split, or nothing in it.
+    """
+    from inrflow_core import items
+
+    assert preset.eval is not None
+    config, data = preset.eval.config, preset.data.config
+    held_out = [data.held_out] if data.held_out else [name for name in HELD_OUT if name in shards.splits]
+    split = config.split or (data.train if preset.domain.name == "image" else [*held_out, data.train][0])
+    if split not in shards.splits:
+        raise UsageError(
+            f"the shards in `{shards.folder}` have no split `{split}` for [eval]",
+            hint=did_you_mean(split, shards.splits),
+        )
+    found = items.open_items(shards.folder, split)
+    places = np.arange(found.count)
+    if data.classes:
+        numbers = [list(shards.classes).index(name) for name in data.classes]
+        places = np.flatnonzero(np.isin(shards.labels(split), numbers))
+    if config.reference is not None and config.reference < len(places):
+        places = places[np.linspace(0, len(places) - 1, config.reference).round().astype(np.int64)]
+    if len(places) < 2:
+        raise UsageError(
+            f"the split `{split}` of the shards in `{shards.folder}` has {len(places)} to judge by, and [eval] needs 2",
+            hint=f"they have {', '.join(shards.splits)}: `--set eval.split=NAME`",
+        )
+    return found if len(places) == found.count else _some(found, places)
+
+
+def _some(found: Items, places: np.ndarray) -> Items:
+    """The items at some places."""
+    digest = hashlib.sha256(f"{found.digest} {found.split} {places.tolist()}".encode()).hexdigest()
+    return replace(
+        found, count=len(places), digest=digest, fetch=lambda indices: found.fetch(places[np.asarray(indices)].tolist())
+    )
+
+
+def _check_metric(metric: Chosen, config: Config, reference: Items) -> None:
+    """Nothing, where a metric can be taken of so many samples and references.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    from inrflow_core.evidence import PairNeed
+
+    if isinstance(metric.need, PairNeed):
+        raise UsageError(
+            f"[eval] `{metric.full}` compares each picture with its own reference, and new samples have none",
+            hint="take it out of `metrics`",
+        )
+    least = getattr(metric.module, "LEAST", 2)
+    for name, count in {"num": config.num, "reference": reference.count}.items():
+        if count < least:
+            raise UsageError(
+                f"[eval] `{metric.full}` needs {least:,} or more, and `{name}` gives it {count:,}",
+                hint=f"`--set eval.{name}={least}`, or another split"
+                if name == "reference"
+                else f"`--set eval.num={least}`",
+            )
+
+
+def _weights(config: Config) -> Path | None:
+    """The folder of feature networks' weights.
+
+    Raises:
+        MissingError: it is not there.
+    """
+    if config.weights is None:
+        return None
+    folder = Path(config.weights)
+    if not folder.is_dir():
+        raise MissingError(
+            f"the folder of weights `{folder}` that [eval] names does not exist", hint="`--set eval.weights=FOLDER`"
+        )
+    return folder
+
+
+def _records(out: Path) -> Iterator[dict[str, Any]]:
+    """The evaluations that a run's log tells of."""
+    log = out / "log.jsonl"
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn by a kill
+        if "eval" in record:
+            yield record
