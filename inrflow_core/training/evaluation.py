@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from inrflow_core.models import Model
     from inrflow_core.presets import Preset
 
-FOLDER = "eval"
-"""The folder of a run in which features and distances of the reference are kept."""
+FOLDER = "references"
+"""The folder of a run in which features and distances of what is judged by are kept."""
 WHOLE = "whole"
 """Stands in that folder when an evaluation left there all that later ones use."""
 HELD_OUT = ("val", "test")
@@ -123,13 +123,14 @@ class Evaluation:
             subject = evaluate.Subject(self.out.name, self._drawn(model))
         except InrflowError as error:
             return Found(values, (error.message,))
-        with self._tidied() as tell:
+        with self._tidied():
             for metric in self.metrics:
                 try:
                     values[metric.full] = self.judge.score(subject, metric, self.metrics).value
                 except InrflowError as error:
                     notes[error.message] = None
-            tell(is_whole=not notes)
+        if not notes:
+            (self.folder / WHOLE).touch()
         return Found(values, tuple(notes))
 
     def told(self, found: Found, of: str, best: Best | None) -> dict[str, Any]:
@@ -181,23 +182,17 @@ class Evaluation:
         return Items(self.out, model.domain.NAME, len(values), digest, fetch, None, self.reference.normalisation)
 
     @contextmanager
-    def _tidied(self) -> Iterator[Any]:
+    def _tidied(self) -> Iterator[None]:
         """Afterwards the folder holds what later evaluations use again: the reference's part.
 
-        Nobody tells whose each file is; but what is new once an evaluation has been whole is of the samples alone.
+        Nobody tells whose a file is; but what is new once an evaluation has been whole is of the samples alone.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        mark = self.folder / WHOLE
-        before = set(self.folder.glob("*/*")) if mark.exists() else None
-
-        def tell(*, is_whole: bool) -> None:
-            if is_whole:
-                mark.touch()
-
+        is_whole, before = (self.folder / WHOLE).exists(), set(self.folder.glob("*/*"))
         try:
-            yield tell
+            yield
         finally:
-            for path in set() if before is None else set(self.folder.glob("*/*")) - before:
+            for path in set(self.folder.glob("*/*")) - before if is_whole else ():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -248,9 +243,9 @@ def settle(evaluation: Evaluation | None, out: Path, step: int) -> Best | None:
         recorded = None
     found = (None if evaluation is None else evaluation.restored(step)) or recorded
     runs.keep_best(out, found)
-    for folder in (out / FOLDER).glob("*"):
-        if evaluation is None or folder != evaluation.folder:
-            shutil.rmtree(folder)
+    for mark in (out / FOLDER).glob(f"*/{WHOLE}"):
+        if evaluation is not None and mark.parent != evaluation.folder:
+            shutil.rmtree(mark.parent)  # of metrics or a reference that are no longer asked for
     return found
 
 
@@ -312,9 +307,7 @@ def _check_metric(metric: Chosen, config: Config, reference: Items) -> None:
         if count < least:
             raise UsageError(
                 f"[eval] `{metric.full}` needs {least:,} or more, and `{name}` gives it {count:,}",
-                hint=f"`--set eval.{name}={least}`, or another split"
-                if name == "reference"
-                else f"`--set eval.num={least}`",
+                hint=f"give more, as with `--set eval.{name}={least}`, or take it out of `metrics`",
             )
 
 

@@ -7,7 +7,7 @@ RUN/
     samples/           pictures
     checkpoints/       see checkpoint.py
     best.json          which of them scored best, and how well, where the preset has a table [eval]
-    eval/              what evaluations keep of their reference
+    references/        features and distances of what the preset's metrics judge by
 """
 
 from __future__ import annotations

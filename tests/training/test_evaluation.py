@@ -1,0 +1,434 @@
+"""Metrics while a model is trained: they change nothing, they are those of `inrflow eval`, and the best is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inrflow_cli import app, console
+from inrflow_core import evaluate, generate, items, presets, runs
+from inrflow_core.errors import IntegrityError, Interrupted, MissingError, UsageError
+from inrflow_core.runs import Best
+from inrflow_core.shards import Batch
+from inrflow_core.training import begin, checkpoint, evaluation, run_folder
+from inrflow_core.training.begin import Job
+from inrflow_core.training.evaluation import WHOLE, Found
+from inrflow_core.training.trainer import Trainer
+from tests import tiny
+from tests.training import small
+
+CHECKOUT = Path(__file__).parents[2]
+KINDS = {"image": (tiny.IMAGE, "train"), "points": (tiny.POINTS, "val")}
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from inrflow_cli import app, console
+from inrflow_core import evaluate, runs
+from inrflow_core.training import begin
+from tests.training import test_evaluation
+
+data, out, place = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+owner, name = {"evaluation": (evaluate.Judge, "score"), "record": (runs, "keep_best")}[place]
+calls, kept = [], getattr(owner, name)
+
+def deadly(*given, **named):
+    calls.append(given)
+    if len(calls) == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return kept(*given, **named)
+
+setattr(owner, name, deadly)
+begin.train(test_evaluation.job("image", data, out))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, Path]:
+    """Shards by domain."""
+    parent = tmp_path_factory.mktemp("evaluation")
+    return {"image": small.images(parent / "images"), "points": small.clouds(parent / "clouds")}
+
+
+def job(domain: str, data: Path, out: Path, *, training: Any = None, until: int | None = None, **settings: Any) -> Job:
+    """Six steps, every second one evaluated on eight samples; `settings` are those of [eval]."""
+    tables: dict[str, Any] = {
+        "eval": {"every": 2, "num": 8, **settings},
+        "training": {"steps": 6, "keep": 1, "save_every": 4, **(training or {})},
+    }
+    return Job(small.preset(KINDS[domain][0], **tables), out, data=data, device="cpu", threads=1, until=until)
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    """What the evaluations of a run told."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "eval" in line]
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory) -> dict[str, Trainer]:
+    """A run of each domain that nothing disturbed."""
+    parent = tmp_path_factory.mktemp("unbroken")
+    return {domain: begin.train(job(domain, data[domain], parent / domain)) for domain in KINDS}
+
+
+@pytest.mark.parametrize("domain", KINDS)
+def test_a_run_that_is_evaluated_has_the_weights_of_one_that_is_not(data, tmp_path, unbroken, domain):
+    plain = job(domain, data[domain], tmp_path / "run")
+    plain = replace(plain, preset=replace(plain.preset, eval=None))
+    small.assert_equal(small.state(begin.train(plain)), small.state(unbroken[domain]))
+    assert not records(tmp_path / "run") and not (tmp_path / "run/best.json").exists()
+
+
+@pytest.mark.parametrize("domain", KINDS)
+def test_the_values_are_those_that_the_checkpoint_gets_afterwards(data, tmp_path, unbroken, domain):
+    out = unbroken[domain].out
+    told = records(out)
+    assert [record["step"] for record in told] == [2, 4, 6]
+    for step in runs.open_run(out).steps:
+        model = generate.load(out, step=step)
+        seeds = range(8)
+        request = generate.Request(seeds, generate.choose_labels(model, seeds))
+        values = np.concatenate([part for _, part in generate.samples(model, request)])
+        np.savez(tmp_path / "samples.npz", **{"images" if domain == "image" else "points": values})
+        judge = evaluate.Judge(
+            items.open_items(data[domain], KINDS[domain][1]), evaluate.Setting(tmp_path / f"kept-{step}")
+        )
+        subject = evaluate.Subject("samples", items.open_items(tmp_path / "samples.npz"))
+        chosen = evaluate.choose(model.domain.METRICS, domain)
+        found = {metric.full: judge.score(subject, metric, chosen).value for metric in chosen}
+        (record,) = [record for record in told if record["step"] == step]
+        assert record["eval"] == pytest.approx(found, rel=1e-9) and len(found) == 4
+        assert record["eval_of"] == "ema 0.9" and "seeds 0 to 7 against" in record["eval_by"]
+
+
+@pytest.mark.parametrize("domain", KINDS)
+@pytest.mark.parametrize("until", [3, 4])
+def test_a_resumed_run_tells_and_keeps_what_an_unbroken_one_does(data, tmp_path, unbroken, domain, until):
+    begin.train(job(domain, data[domain], tmp_path / "run", until=until))
+    resumed = begin.train(job(domain, data[domain], tmp_path / "run"))
+    small.assert_equal(small.state(resumed), small.state(unbroken[domain]))
+    assert records(tmp_path / "run") == records(unbroken[domain].out)
+    assert resumed.best == unbroken[domain].best == runs.read_best(tmp_path / "run")
+
+
+@pytest.mark.parametrize("domain", KINDS)
+def test_the_best_is_kept_beside_the_newest_and_every_other_is_pruned(unbroken, domain):
+    trainer = unbroken[domain]
+    metric = trainer.best.metric if trainer.best else ""
+    values = {record["step"]: record["eval"][metric] for record in records(trainer.out)}
+    best = min(values, key=lambda step: values[step])
+    assert trainer.best is not None and (trainer.best.step, trainer.best.value) == (best, values[best])
+    run = runs.open_run(trainer.out)
+    assert run.steps == tuple(sorted({best, 6})) and run.best() == trainer.best
+    assert run.checkpoint("best").name == f"{best:08d}"
+    assert generate.load(trainer.out, step="best").info["step"] == best
+    assert [record["best_step"] for record in records(trainer.out)][-1] == best
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """Evaluations find these values, one after the other."""
+    left = iter(values)
+    monkeypatch.setattr(evaluation.Evaluation, "find", lambda self, model: Found({self.best.full: next(left)}, ()))
+
+
+def test_a_checkpoint_that_stays_the_best_outlives_the_newer_ones(data, tmp_path, monkeypatch):
+    scored(monkeypatch, 3.0, 1.0, 2.0, float("nan"), 1.0, 4.0)
+    trainer = begin.train(job("image", data["image"], tmp_path / "run", every=1, training={"save_every": 1}))
+    assert checkpoint.steps(tmp_path / "run") == [2, 6]
+    assert trainer.best is not None and trainer.best.step == 2
+    assert [record["best_step"] for record in records(tmp_path / "run")] == [1, 2, 2, 2, 2, 2]
+    assert [record["eval"]["fid:random"] for record in records(tmp_path / "run")] == [3.0, 1.0, 2.0, None, 1.0, 4.0]
+
+
+def test_a_metric_that_is_better_high_keeps_the_highest(data, tmp_path):
+    trainer = begin.train(job("points", data["points"], tmp_path / "run", metrics=["mmd", "cov"], best="cov"))
+    values = {record["step"]: record["eval"]["cov:cd:inrflow"] for record in records(tmp_path / "run")}
+    assert trainer.best is not None and trainer.best.value == max(values.values())
+    assert trainer.best.step == min(step for step in values if values[step] == trainer.best.value)
+
+
+def test_a_run_that_goes_on_from_an_earlier_step_forgets_the_later_best(data, tmp_path, monkeypatch):
+    out, training = tmp_path / "run", {"keep": 3, "save_every": 2}
+    scored(monkeypatch, 3.0, 2.0, 1.0, 2.5)
+    begin.train(job("image", data["image"], out, training=training))
+    assert checkpoint.steps(out) == [2, 4, 6] and runs.open_run(out).checkpoint("best").name == "00000006"
+    shutil.rmtree(out / "checkpoints/00000006")
+    resumed = begin.train(job("image", data["image"], out, training=training))
+    assert resumed.best is not None and (resumed.best.step, resumed.best.value) == (4, 2.0)
+    assert runs.read_best(out) == resumed.best and [record["best_step"] for record in records(out)] == [2, 4, 4]
+
+
+def test_a_best_whose_record_was_lost_or_broken_is_found_in_the_log(data, tmp_path, unbroken):
+    out = unbroken["image"].out
+    wanted = runs.read_best(out)
+    for damage in (lambda path: path.unlink(), lambda path: path.write_text("{")):
+        damage(out / "best.json")
+        again = begin.train(job("image", data["image"], out))
+        assert again.best == wanted == runs.read_best(out)
+
+
+def test_values_by_other_samples_are_not_compared(data, tmp_path, unbroken):
+    ready = begin.check(job("image", data["image"], tmp_path / "run"), {})
+    one = ready.evaluation
+    assert one is not None
+    low, high = Found({one.best.full: 1.0}, ()), Found({one.best.full: 2.0}, ())
+    best = one.better(2, low, None)
+    assert best is not None and best == Best(2, "fid:random", 1.0, one.by) and one.better(4, high, best) is best
+    assert one.better(4, low, best) is best, "the earlier one of two equals"
+    other = one.better(4, high, replace(best, by="seeds 0 to 99"))
+    assert other is not None and other.step == 4
+    assert one.better(4, Found({one.best.full: None}, ("why",)), best) is best
+
+
+def test_a_resumed_run_may_change_what_is_evaluated(data, tmp_path):
+    out = tmp_path / "run"
+    begin.train(job("points", data["points"], out, until=2))
+    first = next(iter((out / "references").iterdir()))
+    changed = job("points", data["points"], out, every=3, num=6, metrics=["one-nna", "mmd"], reference=5)
+    assert run_folder.differences(runs.open_run(out).preset, changed.preset) == []
+    trainer = begin.train(changed)
+    assert [record["step"] for record in records(out)] == [2, 3, 6]
+    assert "5 of `val`" in records(out)[-1]["eval_by"] and list(records(out)[-1]["eval"])[0] == "one-nna:cd:inrflow"
+    assert trainer.best is not None and trainer.best.metric == "one-nna:cd:inrflow" and trainer.best.step in (3, 6)
+    assert not first.exists()
+
+
+def test_a_run_that_is_no_longer_evaluated_keeps_its_best(data, tmp_path):
+    out = tmp_path / "run"
+    best = begin.train(job("image", data["image"], out, until=2)).best
+    plain = job("image", data["image"], out)
+    begin.train(replace(plain, preset=replace(plain.preset, eval=None)))
+    assert best is not None and runs.read_best(out) == best
+    assert checkpoint.steps(out) == sorted({best.step, 6})
+
+
+def test_later_evaluations_add_nothing_to_what_the_first_kept_of_the_reference(data, tmp_path):
+    out = tmp_path / "run"
+    begin.train(job("points", data["points"], out, until=2))
+    (folder,) = (out / "references").iterdir()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert folder / WHOLE in before and len(before) == 4  # across, among the samples, among the reference
+    begin.train(job("points", data["points"], out))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_samples_that_are_not_finite_are_told_and_stop_nothing(data, tmp_path):
+    wanted = job("points", data["points"], tmp_path / "run")
+    tables = wanted.preset.table()
+    tables["method"]["guidance"] = 1e39  # no number of 32 bits
+    trainer = begin.train(replace(wanted, preset=presets.resolve("tiny", tables)))
+    assert trainer.counters.step == 6 and trainer.best is None
+    for record in records(tmp_path / "run"):
+        assert record["note"] == "the samples left the finite numbers on their way" and record["best_step"] is None
+        assert list(record["eval"].values()) == [None] * 4
+    with pytest.raises(MissingError, match="has no best checkpoint") as caught:
+        generate.load(tmp_path / "run", step="best")
+    assert caught.value.code == 3 and "eval.every" in (caught.value.hint or "")
+
+
+def test_one_metric_that_fails_leaves_the_others(data, tmp_path, monkeypatch):
+    score = evaluate.Judge.score
+
+    def failing(self, subject, metric, together=()):
+        if metric.name == "kid":
+            raise UsageError("too few", hint=None)
+        return score(self, subject, metric, together)
+
+    monkeypatch.setattr(evaluate.Judge, "score", failing)
+    begin.train(job("image", data["image"], tmp_path / "run", until=2))
+    (record,) = records(tmp_path / "run")
+    assert record["eval"]["kid:random"] is None and record["eval"]["fid:random"] > 0 and record["note"] == "too few"
+
+
+def test_only_the_presets_classes_and_as_many_as_asked_are_judged_by(data, tmp_path):
+    tables = job("image", data["image"], tmp_path / "run").preset.table()
+    tables["data"]["classes"] = ["flat", "up"]
+    tables["condition"]["classes"] = 2
+    preset = presets.resolve("tiny", tables)
+    loader, _ = begin.open_data(preset, data["image"])
+    one = evaluation.prepare(preset, loader.shards, tmp_path / "run", "cpu")
+    assert one is not None and one.reference.count == 13
+    assert set(one.reference.read(range(13)).labels.tolist()) == {0, 2}
+    fewer = presets.resolve("tiny", {**tables, "eval": {"every": 1, "reference": 3, "metrics": ["fid:random"]}})
+    three = evaluation.prepare(fewer, loader.shards, tmp_path / "run", "cpu")
+    assert three is not None and three.reference.count == 3 and three.reference.digest != one.reference.digest
+    whole = one.reference.read(range(13))
+    assert isinstance(whole, Batch)
+    assert three.reference.read(range(3)).names == [whole.names[place] for place in (0, 6, 12)]
+
+
+@pytest.mark.parametrize(
+    ("domain", "settings", "says", "code"),
+    [
+        ("image", {"metrics": ["fdi"]}, "no metric is called `fdi`", 2),
+        ("image", {"metrics": ["mmd"]}, "`mmd` judges clouds", 2),
+        ("points", {"metrics": ["mmd"], "best": "cov"}, r"`best` is `cov`, and `metrics` does not name it", 2),
+        ("points", {"split": "tset"}, r"no split `tset` for \[eval\]", 2),
+        ("image", {"metrics": ["psnr"]}, "compares each picture with its own reference", 2),
+        ("image", {"reference": 3}, "`precision:random` needs 4 or more, and `reference` gives it 3", 2),
+        ("image", {"every": 0}, "`every` is 0: it must be at least 1", 2),
+        ("image", {"num": 1}, "`num` is 1: it must be at least 2", 2),
+        ("image", {"weights": "nowhere"}, "folder of weights `nowhere` .* does not exist", 3),
+        ("image", {"metrics": ["fid:clean"]}, "inception", 3),
+    ],
+)
+def test_what_cannot_be_computed_is_found_before_the_first_step(data, tmp_path, domain, settings, says, code):
+    with pytest.raises((UsageError, MissingError), match=says) as caught:
+        begin.check(job(domain, data[domain], tmp_path / "run", **settings), {})
+    assert caught.value.code == code and not (tmp_path / "run").exists()
+
+
+def test_a_preset_without_the_table_is_written_without_it_and_one_may_be_taken_out():
+    preset = small.preset(eval={"every": 5})
+    assert presets.resolve("tiny", preset.table()) == preset and "eval" not in small.preset().table()
+    assert presets.override(preset.table(), ["eval=none"]) == small.preset().table()
+    added = presets.resolve("tiny", presets.override(small.preset().table(), ["eval.every=7"]))
+    assert added.eval is not None and added.eval.config.every == 7
+    with pytest.raises(UsageError, match=r"\[eval\] needs the setting `every`"):
+        small.preset(eval={"num": 4})
+
+
+def test_a_broken_record_of_the_best_is_named(tmp_path):
+    tiny.run_folder(tmp_path / "run", tiny.IMAGE)
+    (tmp_path / "run/best.json").write_text('{"step": 2}')
+    with pytest.raises(IntegrityError, match="does not say which checkpoint is best"):
+        generate.load(tmp_path / "run", step="best")
+    runs.keep_best(tmp_path / "run", Best(9, "fid:random", 1.0, "seeds"))
+    with pytest.raises(MissingError, match="has no checkpoint of step 9"):
+        generate.load(tmp_path / "run", step="best")
+
+
+def test_tensorboard_shows_the_metrics_in_one_group(unbroken):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = unbroken["image"].out
+    board = EventAccumulator(str(out / "tensorboard")).Reload()
+    found = [(event.step, event.value) for event in board.Scalars("eval/fid:random")]
+    wanted = [(record["step"], pytest.approx(record["eval"]["fid:random"], rel=1e-6)) for record in records(out)]
+    assert found == wanted
+    assert [event.value for event in board.Scalars("best_step")] == [record["best_step"] for record in records(out)]
+
+
+def test_an_interruption_inside_an_evaluation_saves_the_step_and_its_record(data, tmp_path, monkeypatch, unbroken):
+    score, came = evaluate.Judge.score, []
+
+    def interrupted(self, subject, metric, together=()):
+        if len(records(tmp_path / "run")) == 1 and not came:
+            came.append(metric)
+            os.kill(os.getpid(), signal.SIGINT)
+        return score(self, subject, metric, together)
+
+    monkeypatch.setattr(evaluate.Judge, "score", interrupted)
+    with pytest.raises(Interrupted, match="after step 4, which is saved") as caught:
+        begin.train(job("image", data["image"], tmp_path / "run"))
+    assert caught.value.code == 130 and [record["step"] for record in records(tmp_path / "run")] == [2, 4]
+    begin.train(job("image", data["image"], tmp_path / "run"))
+    assert records(tmp_path / "run") == records(unbroken["image"].out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "call"), [("evaluation", 10), ("record", 3)])
+def test_a_run_killed_in_an_evaluation_or_before_its_record_goes_on_as_if_nothing_had_been(
+    data, tmp_path, unbroken, place, call
+):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    arguments = [str(script), str(data["image"]), str(tmp_path / "run"), place, str(call)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    before = runs.open_run(tmp_path / "run")
+    assert before.checkpoint("best").is_dir()
+    resumed = begin.train(job("image", data["image"], tmp_path / "run"))
+    small.assert_equal(small.state(resumed), small.state(unbroken["image"]))
+    assert records(tmp_path / "run") == records(unbroken["image"].out)
+    assert runs.read_best(tmp_path / "run") == unbroken["image"].best
+    assert checkpoint.steps(tmp_path / "run") == checkpoint.steps(unbroken["image"].out)
+
+
+TWO = """
+import os, sys
+from pathlib import Path
+from inrflow_core.training import begin, engine
+from tests.training import test_evaluation
+
+data, out = Path(sys.argv[1]), Path(sys.argv[2])
+for stage in map(int, sys.argv[3].split(",")):
+    job = test_evaluation.job("image", data, out / f"stage{stage}", training={"zero_stage": stage})
+    ready = begin.check(job, dict(os.environ))
+    begin.begin(ready).run(ready.last)
+engine.leave(ready.world, 0)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does_in_every_stage(data, tmp_path, unbroken):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(
+        [*launch, str(script), str(data["image"]), str(tmp_path), "1,3"],
+        cwd=CHECKOUT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    wanted = records(unbroken["image"].out)
+    for stage in (1, 3):
+        found = records(tmp_path / f"stage{stage}")
+        assert [record["step"] for record in found] == [2, 4, 6]
+        for mine, theirs in zip(found, wanted, strict=True):
+            # Rounding of another order moves a few pixels of 8 bits by one.
+            assert mine["eval"]["fid:random"] == pytest.approx(theirs["eval"]["fid:random"], rel=1e-2)
+            assert mine["best_step"] == theirs["best_step"]
+        assert checkpoint.steps(tmp_path / f"stage{stage}") == checkpoint.steps(unbroken["image"].out)
+
+
+def run(*arguments: object) -> int:
+    """A command's exit code."""
+    console.stderr.cache_clear()
+    return app.run([str(argument) for argument in arguments])
+
+
+def test_the_commands_take_the_best_checkpoint_and_list_it(tmp_path, unbroken, capsys, monkeypatch):
+    out, best = unbroken["points"].out, unbroken["points"].best
+    assert best is not None
+    assert run("sample", tmp_path / "a.npz", "--run", out, "--checkpoint", "best", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["origin"]["step"] == str(best.step)
+    assert run("upsample", tmp_path / "b.npz", "--run", out, "--checkpoint", "best", "--points", 30) == 0
+    assert run("export", out, tmp_path / "c.safetensors", "--checkpoint", "best") == 0
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "240")
+    assert run("runs", out.parent, "--json") == 0
+    captured = capsys.readouterr()
+    found = {Path(row["run"]).name: row["best"] for row in json.loads(captured.out)["runs"]}
+    assert found["points"]["step"] == best.step and found["points"]["value"] == best.value
+    assert f"fid:random {found['image']['value']:.4g} at {found['image']['step']}" in captured.err
+    assert run("sample", tmp_path / "d.npz", "--run", out, "--checkpoint", "bets") == 2
+    assert "error: `--checkpoint bets` names no checkpoint" in capsys.readouterr().err
+    tiny.run_folder(tmp_path / "plain", tiny.POINTS)
+    assert run("sample", tmp_path / "d.npz", "--run", tmp_path / "plain", "--checkpoint", "best") == 3
+    assert f"error: the run `{tmp_path}/plain` has no best checkpoint" in capsys.readouterr().err
+
+
+def test_the_command_tells_what_it_found(data, tmp_path, capsys):
+    file = tmp_path / "small.toml"
+    file.write_text(presets.to_toml(job("image", data["image"], tmp_path).preset.table()))
+    command = ["train", "--preset", file, "--data", data["image"], "--out", tmp_path / "run", "--device", "cpu"]
+    assert run(*command, "--set", "eval.metrics=['fid:random']", "--until", 2) == 0
+    (record,) = records(tmp_path / "run")
+    assert f"fid:random {record['eval']['fid:random']:.4g}, the best so far" in capsys.readouterr().err
+    assert run(*command, "--set", "eval.metrics=['mmd']") == 2
+    assert "`mmd` judges clouds" in capsys.readouterr().err
