@@ -100,7 +100,8 @@ def test_the_values_are_those_that_the_checkpoint_gets_afterwards(data, tmp_path
         seeds = range(8)
         request = generate.Request(seeds, generate.choose_labels(model, seeds))
         values = np.concatenate([part for _, part in generate.samples(model, request)])
-        np.savez(tmp_path / "samples.npz", **{"images" if domain == "image" else "points": values})
+        arrays: dict[str, Any] = {"images" if domain == "image" else "points": values}
+        np.savez(tmp_path / "samples.npz", **arrays)
         judge = evaluate.Judge(
             items.open_items(data[domain], KINDS[domain][1]), evaluate.Setting(tmp_path / f"kept-{step}")
         )
@@ -287,6 +288,15 @@ def test_what_cannot_be_computed_is_found_before_the_first_step(data, tmp_path, 
     with pytest.raises((UsageError, MissingError), match=says) as caught:
         begin.check(job(domain, data[domain], tmp_path / "run", **settings), {})
     assert caught.value.code == code and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in presets.names() if presets.load(name).eval is not None])
+def test_the_metrics_of_every_preset_are_of_its_domain_and_need_no_weights(name):
+    preset = presets.load(name)
+    assert preset.eval is not None
+    chosen = evaluate.choose(preset.eval.config.metrics, preset.domain.name or "")
+    assert len(chosen) == len(preset.eval.config.metrics) > 1
+    assert all(getattr(metric.need, "network", "random") == "random" for metric in chosen)
 
 
 def test_a_preset_without_the_table_is_written_without_it_and_one_may_be_taken_out():
