@@ -49,7 +49,7 @@ Weights = Annotated[
     ),
 ]
 Checkpoints = Annotated[
-    str, typer.Option(metavar="newest|all|STEP,STEP", help="Which checkpoints of each run to judge.")
+    str, typer.Option(metavar="newest|best|all|STEP,STEP", help="Which checkpoints of each run to judge.")
 ]
 
 

@@ -16,6 +16,7 @@ from inrflow_core.errors import MissingError, UsageError
 if TYPE_CHECKING:
     from inrflow_core.evaluate import Chosen, Judge, Score, Subject
     from inrflow_core.fields import Progress
+    from inrflow_core.generate import Size
     from inrflow_core.items import Items
     from inrflow_core.models import Model
     from inrflow_core.results import Results
@@ -96,7 +97,7 @@ def check(job: Job) -> Ready:
         MissingError: a run, samples or the reference are not there.
         UsageError: names that there are not, domains that differ, results that are there already.
     """
-    from inrflow_core import evaluate, items
+    from inrflow_core import evaluate, items, registry
     from inrflow_core.training import world
 
     if world.find(os.environ, "cpu").size > 1:
@@ -107,22 +108,25 @@ def check(job: Job) -> Ready:
     given = [
         evaluate.Subject(place.name, items.open_items(place, job.samples_split, ("samples",))) for place in job.samples
     ]
-    targets = [target for run in job.runs for target in _targets(run, job.sampling)]
-    domains = {subject.items.domain for subject in given} | {
-        str(runs_domain) for runs_domain in (_domain(target.weights) for target in targets)
-    }
+    targets = _distinct([target for run in job.runs for target in _targets(run, job.sampling)])
+    domains = {subject.items.domain for subject in given} | {_domain(target).NAME for target in targets}
     if len(domains) > 1:
         raise UsageError(
             f"{' and '.join(sorted(domains))} cannot be judged together", hint="evaluate them one after the other"
         )
     domain = domains.pop()
     reference = _open_reference(job, domain)
-    chosen = evaluate.choose(job.metrics or _defaults(domain), domain)
-    judge = evaluate.Judge(reference, _setting(job))
+    chosen = evaluate.choose(job.metrics or registry.find("domains", domain).Domain.METRICS, domain)
+    num = job.sampling.num or min(reference.count if isinstance(reference, items.Items) else MOST, MOST)
     for subject in given:
-        evaluate.check(subject, reference)
-    count = getattr(reference, "count", MOST)
-    return Ready(job, targets, given, reference, chosen, judge, job.sampling.num or min(count, MOST))
+        what = f"the samples of {subject.items.spelled}"
+        evaluate.check(what, domain, subject.items.shape, reference)
+        evaluate.check_counts(chosen, what, subject.items.count, reference)
+    for target in targets:
+        what = f"the samples of `{target.name}`"
+        evaluate.check(what, domain, _shape(target, job), reference)
+        evaluate.check_counts(chosen, what, num, reference)
+    return Ready(job, targets, given, reference, chosen, evaluate.Judge(reference, _setting(job)), num)
 
 
 def carry_out(ready: Ready) -> Results:
@@ -205,8 +209,8 @@ def _drawing_seconds(ready: Ready, target: Target) -> float:
 
     wanted = ready.job.sampling
     model = models.load(target.weights, generation.choose_device(wanted.device))
-    size = generation.choose_size(model, wanted.resolution, wanted.points)
-    how = generate.drawing(model, sampler=wanted.sampler, steps=wanted.steps, guidance=wanted.guidance)
+    size = generation.choose_size(model.domain, wanted.resolution, wanted.points)
+    how = _drawing(model, wanted)
     few = generate.drawing(model, sampler="euler", steps=2, guidance=wanted.guidance)
     whole = generate.Request(range(ready.num), generate.choose_labels(model, range(ready.num), wanted.label), size)
     batch = wanted.batch or generate.default_batch(model, whole)
@@ -261,13 +265,9 @@ def _drawn(ready: Ready, target: Target) -> Iterator[Subject]:
 
     job = ready.job
     model = models.load(target.weights, generation.choose_device(job.sampling.device))
-    size = generation.choose_size(model, job.sampling.resolution, job.sampling.points)
-    if job.is_enlarged and not isinstance(size, tuple):
-        raise UsageError("`--enlarged` compares pictures asked more finely", hint="add `--resolution HxW`")
+    size = generation.choose_size(model.domain, job.sampling.resolution, job.sampling.points)
     place, facts = _sample(ready, target, model, size)
-    subject = evaluate.Subject(target.name, items.open_items(place), facts)
-    evaluate.check(subject, ready.reference)
-    yield subject
+    yield evaluate.Subject(target.name, items.open_items(place), facts)
     if job.is_enlarged and isinstance(size, tuple):
         place, facts = _sample(ready, target, model, None)
         coarse = items.open_items(place)
@@ -276,27 +276,20 @@ def _drawn(ready: Ready, target: Target) -> Iterator[Subject]:
             yield evaluate.Subject(f"{target.name}, {filter}", enlarged, {**facts, "enlarged": filter})
 
 
-def _sample(ready: Ready, target: Target, model: Model, size: Any) -> tuple[Path, dict[str, Any]]:
+def _sample(ready: Ready, target: Target, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
     """The shard of a target's samples, drawn where it is not there yet, and what is known of them."""
     from inrflow_core import generate, solve
 
-    wanted, out = ready.job.sampling, ready.job.out / "samples"
-    how = generate.drawing(
-        model,
-        sampler=wanted.sampler,
-        steps=wanted.steps,
-        guidance=wanted.guidance,
-        noise=wanted.noise,
-    )
+    wanted, overwrite = ready.job.sampling, ready.job.overwrite
+    how = _drawing(model, wanted)
     seeds = range(wanted.seed, wanted.seed + ready.num)
-    labels = generate.choose_labels(model, seeds, wanted.label)
-    request = generate.Request(seeds, labels, size, batch=wanted.batch)
+    request = generate.Request(seeds, generate.choose_labels(model, seeds, wanted.label), size, batch=wanted.batch)
     origin = generate.origin(model, target.weights, request, how)
-    out.mkdir(parents=True, exist_ok=True)
-    asked = "" if size is None else "-" + "x".join(str(side) for side in (size if isinstance(size, tuple) else (size,)))
-    place = out / f"{target.name.replace('/', '-')}{asked}.h5"
-    if not generate.is_drawn(place, model, request, origin):
-        generation.write_shard(model, request, how, place, origin, overwrite=ready.job.overwrite)
+    asked = "" if size is None else f"-{origin['size']}"
+    place = ready.job.out / "samples" / f"{target.name}{asked}.h5"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not generate.is_drawn(place, request, origin, overwrite=overwrite):
+        generation.write_shard(model, request, how, place, origin, overwrite=overwrite)
     facts = {
         **origin,
         "nfe": solve.evaluations(how.sampler, how.config),
@@ -308,35 +301,66 @@ def _sample(ready: Ready, target: Target, model: Model, size: Any) -> tuple[Path
     return place, facts
 
 
+def _drawing(model: Model, wanted: Sampling) -> Any:
+    from inrflow_core import generate
+
+    return generate.drawing(
+        model, sampler=wanted.sampler, steps=wanted.steps, guidance=wanted.guidance, noise=wanted.noise
+    )
+
+
 def _targets(source: Path, sampling: Sampling) -> list[Target]:
     """The checkpoints of a run that are to be judged."""
     from inrflow_core import runs
 
-    def target(step: int | None, name: str) -> Target:
+    def target(step: Any, name: str) -> Target:
         return Target(name, source, runs.weights_file(source, ema=sampling.ema, step=step))
 
-    if sampling.checkpoints == "newest":
-        return [target(None, source.stem if source.is_file() else source.name)]
-    run = runs.open_run(source)
-    if sampling.checkpoints == "all":
-        steps = list(run.steps)
-        if not steps:
-            run.checkpoint()  # raises
+    if sampling.checkpoints != "all":
+        texts = sampling.checkpoints.split(",")
+        steps = [generation.parse_checkpoint(text.strip()) for text in texts]
     else:
-        try:
-            steps = [int(text) for text in sampling.checkpoints.split(",")]
-        except ValueError as error:
-            raise UsageError(
-                f"`--checkpoints {sampling.checkpoints}` names no checkpoints",
-                hint="write `newest`, `all`, or steps, as in `1000,2000`",
-            ) from error
-    return [target(step, f"{run.name}-{step:08d}") for step in steps]
+        run = runs.open_run(source)
+        steps = list(run.steps) or [run.checkpoint()]  # the latter raises
+    stem = source.stem if source.is_file() else source.name
+    if sampling.checkpoints == "newest":
+        return [target(None, stem)]
+    return [
+        target(step, f"{stem}-{step:08d}" if isinstance(step, int) else f"{stem}-{step or 'newest'}") for step in steps
+    ]
 
 
-def _domain(weights: Path) -> str:
-    from inrflow_core import models
+def _distinct(targets: Sequence[Target]) -> list[Target]:
+    """Targets by names that differ: runs in two folders may have one name."""
+    found: dict[str, Target] = {}
+    for target in targets:
+        name, number = target.name, 2
+        while name in found:
+            name, number = f"{target.name}-{number}", number + 1
+        found[name] = replace(target, name=name)
+    return list(found.values())
 
-    return models.read_header(weights)[0].domain.name or ""
+
+def _domain(target: Target) -> Any:
+    """The domain of what a target draws."""
+    from inrflow_core import models, registry
+
+    part = models.read_header(target.weights)[0].domain
+    return registry.find("domains", part.name or "").Domain(part.config)
+
+
+def _shape(target: Target, job: Job) -> tuple[int, ...]:
+    """The shape of a target's samples, as they are asked for.
+
+    Raises:
+        UsageError: a size of the wrong kind, or enlargements of what is not asked more finely.
+    """
+    domain = _domain(target)
+    size = generation.choose_size(domain, job.sampling.resolution, job.sampling.points)
+    if job.is_enlarged and not isinstance(size, tuple):
+        raise UsageError("`--enlarged` compares pictures asked more finely", hint="add `--resolution HxW`")
+    grid = size if isinstance(size, tuple) else domain.shape.grid or (size or domain.shape.num_pairs,)
+    return (*grid, domain.shape.value_size)
 
 
 def _open_reference(job: Job, domain: str) -> Items | Statistics:
@@ -382,13 +406,6 @@ def _setting(job: Job) -> Any:
 def _watch(title: str, unit: str) -> Iterator[Progress]:
     with console.progress(None, unit, title=title) as shown:
         yield generation.report(shown)
-
-
-def _defaults(domain: str) -> list[str]:
-    """The metrics of a domain where none are named: those that need no weights and no pairs."""
-    from inrflow_core import registry
-
-    return list(registry.find("domains", domain).Domain.METRICS)
 
 
 def _check_out(job: Job) -> None:

@@ -83,15 +83,15 @@ def choose_device(name: str | None) -> str:
     return str(world.find(os.environ, name).device)
 
 
-def choose_size(model: Model, resolution: str | None, points: int | None) -> Size:
-    """Rows and columns or a number of points, as the model's domain has it; None for the training's.
+def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size:
+    """Rows and columns or a number of points, as a model's domain has it; None for the training's.
 
     Raises:
         UsageError: a size of the wrong kind, or no points at all.
     """
     from inrflow_cli import options
 
-    has_grid = model.domain.shape.grid is not None
+    has_grid = domain.shape.grid is not None
     if has_grid and points is not None:
         raise UsageError("`--points` asks a cloud, and the model draws images", hint="use `--resolution HxW`")
     if not has_grid and resolution is not None:

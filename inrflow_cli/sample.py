@@ -71,7 +71,7 @@ def sample(
     domain = "image" if resolution or window else "points" if points is not None else None
     step = generation.parse_checkpoint(checkpoint)
     model, source = generation.open_model(run, out, ema=ema, step=step, device=device, threads=threads, domain=domain)
-    size = generation.choose_size(model, resolution, points)
+    size = generation.choose_size(model.domain, resolution, points)
     guiding = None if guide is None else runs.weights_file(guide)
     other = None if guiding is None else generate.load(guiding, device=generation.choose_device(device))
     how = generate.drawing(

@@ -57,7 +57,7 @@ def choose_size(model: Model, scale: float | None, resolution: str | None, point
     if len(given) > 1:
         raise UsageError(f"{' and '.join(f'`{name}`' for name in given)} both say a size", hint="give one of them")
     if scale is None:
-        return generation.choose_size(model, resolution, points)
+        return generation.choose_size(model.domain, resolution, points)
     shape = model.domain.shape
     sides = (shape.num_pairs,) if shape.grid is None else shape.grid
     if not all(0.5 < scale * side < math.inf for side in sides):

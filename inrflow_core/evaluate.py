@@ -159,31 +159,43 @@ def choose(texts: Sequence[str], domain: str) -> list[Chosen]:
     return list(found.values())
 
 
-def check(subject: Subject, reference: Items | Statistics) -> None:
-    """Nothing, where samples can be compared with a reference.
+def check(what: str, domain: str, shape: tuple[int, ...], reference: Items | Statistics) -> None:
+    """Nothing, where samples (`what` they are, for messages) of a domain and shape can be compared with a reference.
 
     Raises:
-        UsageError: they are of different domains, sizes or modes, or too few.
+        UsageError: they are of different domains, sizes or modes.
     """
-    items = subject.items
-    if items.count < LEAST:
-        raise UsageError(f"{items.spelled} holds {items.count} sample", hint=f"give {LEAST} or more")
     if isinstance(reference, Statistics):
-        if items.domain != "image":
-            raise UsageError(f"`{reference.source}` describes pictures, and these are clouds", hint="give clouds")
+        if domain != "image":
+            raise UsageError(f"`{reference.source}` describes pictures, and {what} are clouds", hint="give clouds")
         return
-    if reference.count < LEAST:
-        raise UsageError(f"{reference.spelled} holds {reference.count} item", hint=f"give {LEAST} or more")
-    if items.domain != reference.domain:
+    if domain != reference.domain:
         raise UsageError(
-            f"{items.spelled} holds {_items(items.domain)}, and the reference {reference.spelled} {_items(reference.domain)}",
+            f"{what} are {_items(domain)}, and the reference {reference.spelled} holds {_items(reference.domain)}",
             hint="give a reference of the samples' kind",
         )
-    if items.domain == "image" and items.shape != reference.shape:
+    if domain == "image" and shape != reference.shape:
         raise UsageError(
-            f"the pictures of {items.spelled} are {_pixels(items.shape)}, those of {reference.spelled} {_pixels(reference.shape)}",
-            hint="compare pictures of one size and mode: prepare the reference at the samples' resolution, or draw with `--resolution`",
+            f"{what} are {_pixels(shape)}, and the reference {reference.spelled} holds {_pixels(reference.shape)}",
+            hint="compare pictures of one size and mode: prepare the reference at that resolution, or draw with `--resolution`",
         )
+
+
+def check_counts(metrics: Sequence[Chosen], what: str, samples: int, reference: Items | Statistics) -> None:
+    """Nothing, where every metric can be taken of so many samples and of the reference.
+
+    Raises:
+        UsageError: there are too few of either.
+    """
+    for metric in metrics:
+        least = getattr(metric.module, "LEAST", LEAST)
+        if samples < least:
+            raise UsageError(f"{what} are {samples:,}, and `{metric.full}` takes {least} at least", hint="give more")
+        if isinstance(reference, Items) and _needs_reference(metric) and reference.count < least:
+            raise UsageError(
+                f"the reference {reference.spelled} holds {reference.count:,}, and `{metric.full}` takes {least} at least",
+                hint="give more",
+            )
 
 
 class Judge:

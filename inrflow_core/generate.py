@@ -307,30 +307,28 @@ def origin_of_file(source: Path, model: Model, size: Size) -> dict[str, str]:
     }
 
 
-def is_drawn(out: Path, model: Model, request: Request, origin: Mapping[str, str]) -> bool:
+def is_drawn(out: Path, request: Request, origin: Mapping[str, str], *, overwrite: bool = False) -> bool:
     """Whether `out` holds the very samples of a request already.
 
     Raises:
-        UsageError: it holds others.
+        UsageError: it holds others, and `overwrite` is off.
         IntegrityError: it is damaged.
     """
     if not out.is_file():
         return False
     held = shards.Shard(out)
-    told = {key: value for key, value in origin.items() if key not in ("seeds", "labels")}
     labels = [-1] * len(request.seeds) if request.labels is None else list(request.labels)
     is_same = (
-        held.header.settings == told
+        held.header.settings == _settings(origin)
         and held.seeds is not None
         and held.seeds.tolist() == list(request.seeds)
         and held.labels.tolist() == labels
     )
-    if not is_same:
+    if not is_same and not overwrite:
         raise UsageError(
-            f"`{out}` holds samples that were drawn otherwise",
-            hint="add `--overwrite`, or choose another folder",
+            f"`{out}` holds samples that were drawn otherwise", hint="add `--overwrite`, or choose another folder"
         )
-    return True
+    return is_same
 
 
 def open_shard(
@@ -350,13 +348,18 @@ def open_shard(
         split="samples",
         normalisation=model.info.get("normalisation") or {},
         classes=tuple(model.info.get("classes") or ()),
-        settings={key: value for key, value in origin.items() if key not in ("seeds", "labels")},
+        settings=_settings(origin),
     )
     dtype = "float32" if size is None else "uint8"
     full = (*shape, model.domain.shape.value_size)
     return SampleShard.create_or_resume(
         out, list(request.seeds), header, shape=full, dtype=dtype, labels=request.labels, overwrite=overwrite
     )
+
+
+def _settings(origin: Mapping[str, str]) -> dict[str, str]:
+    """The part of an origin that all samples of a shard have in common."""
+    return {key: value for key, value in origin.items() if key not in ("seeds", "labels")}
 
 
 def share(missing: Sequence[int], total: int, batch: int, *, rank: int = 0, size: int = 1) -> list[list[int]]:

@@ -196,11 +196,15 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
     def says(samples, reference, *words):
         return refused(capsys, "--samples", samples, "--reference", reference, *words)
 
-    assert says("one.npz", "a.npz").startswith("2: `one.npz` holds 1 sample")
-    assert says("a.npz", "one.npz").startswith("2: `one.npz` holds 1 item")
-    assert "8 x 8 pixels, grey, those of `large.npz` 16 x 16 pixels, grey" in says("a.npz", "large.npz")
-    assert "grey, those of `colour.npz` 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
-    assert says("a.npz", "clouds.npy").startswith("2: `a.npz` holds pictures, and the reference `clouds.npy` clouds")
+    assert says("one.npz", "a.npz").startswith("2: the samples of `one.npz` are 1, and `fid:random` takes 2 at least")
+    assert says("a.npz", "one.npz").startswith("2: the reference `one.npz` holds 1, and `fid:random` takes 2 at least")
+    assert "are 8 x 8 pixels, grey, and the reference `large.npz` holds 16 x 16 pixels, grey" in says(
+        "a.npz", "large.npz"
+    )
+    assert "grey, and the reference `colour.npz` holds 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
+    assert says("a.npz", "clouds.npy").startswith(
+        "2: the samples of `a.npz` are pictures, and the reference `clouds.npy` holds clouds"
+    )
     assert says("bad.npy", "clouds.npy").startswith("4: a cloud of `bad.npy` holds numbers that are not finite: 5")
     assert says("few.npy", "clouds.npy", "--points", "30").startswith("2: ")
     assert says("a.npz", "plain.npz").startswith("2: `plain.npz` holds `mu` and `sigma` and does not say")
