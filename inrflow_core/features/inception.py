@@ -185,6 +185,9 @@ def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
 class Convolution(nn.Module):
     """Convolution, normalisation by moments that were learned, ReLU."""
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, inputs: int, conv: Conv) -> None:
         super().__init__()
         self.conv = conv
