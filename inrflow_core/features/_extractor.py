@@ -66,5 +66,5 @@ class Extractor:
         if got != wanted:
             return f"weights made of `{got}`, while `{form}` is named after those of `{wanted}`"
         if not self.loaded.is_verified:
-            return f"weights made of a `{got}` whose digest is not the known one: {self.loaded.published_digest}"
+            return f"weights made of a `{got}` that no known digest vouches for: sha256 {self.loaded.published_digest}"
         return None

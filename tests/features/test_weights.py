@@ -145,7 +145,7 @@ def test_a_form_says_when_its_weights_are_not_those_it_is_named_after():
 
     assert extractor(inception.NVIDIA, True).note("clean") is None
     assert "made of `classify_image_graph_def.pb`" in (extractor(inception.GRAPH, True).note("clean") or "")
-    assert "digest is not the known one: e" in (extractor(inception.NVIDIA, False).note("clean") or "")
+    assert "no known digest vouches for: sha256 e" in (extractor(inception.NVIDIA, False).note("clean") or "")
 
 
 @pytest.mark.parametrize("name", registry.names("features"))

@@ -17,6 +17,8 @@ def randomise(network: nn.Module, seed: int = 0) -> None:
     """Numbers that keep signals near 1 through many layers; no two tensors alike, variances positive."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
         if tensor.dim() > 1:
             deviation = (2 / tensor[0].numel()) ** 0.5
             tensor.normal_(0, deviation, generator=generator)

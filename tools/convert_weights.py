@@ -1,0 +1,193 @@
+"""Turn a published file of a feature network into the safetensors file that `inrflow eval` reads.
+
+    python tools/convert_weights.py inception inception-2015-12-05.pt weights/inception.safetensors --trust
+    python tools/convert_weights.py inception pt_inception-2015-12-05-6726825d.pth weights/inception.safetensors
+    python tools/convert_weights.py vgg16 vgg16-397923af.pth weights/vgg16.safetensors
+    python tools/convert_weights.py clip pytorch_model.bin weights/clip.safetensors
+
+docs/feature-weights.md says which files there are, how large, and with which digest. The file's digest is compared
+first; nothing is written unless every tensor of the network is there in its shape.
+
+A TorchScript file (.pt) is a program: loading it runs code that it holds. It is therefore loaded with --trust alone.
+Pickled state dicts are read by torch's restricted unpickler, GraphDefs by a reader of their constants: neither runs
+anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import struct
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from inrflow_core import outputs, registry, tensor_files
+from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
+from inrflow_core.features import _weights
+from inrflow_core.features._weights import Published, Weights
+from tools import graph_def, published_layouts
+
+NETWORKS = {"inception": "Inception", "vgg16": "VGG16", "clip": "ImageEncoder"}
+"""The class of each network in its file."""
+DAMAGE = (
+    *(safetensors.SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, ValueError),
+    *(RuntimeError, LookupError, TypeError, AttributeError, AssertionError),
+)
+"""What the readers raise of a damaged file: tried with bytes changed and files cut at random places."""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Convert one file; the exit status is that of the inrflow commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=sorted(NETWORKS))
+    parser.add_argument("source", type=Path, help="the published file")
+    parser.add_argument("target", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--trust", action="store_true", help="run the code inside a TorchScript file")
+    parser.add_argument("--any-digest", action="store_true", help="take a file whose digest is not a known one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the target")
+    given = parser.parse_args(words)
+    try:
+        digest = convert(
+            given.network,
+            given.source,
+            given.target,
+            trust=given.trust,
+            any_digest=given.any_digest,
+            overwrite=given.overwrite,
+        )
+    except InrflowError as error:
+        print(f"error: {error.message}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        return int(error.code)
+    print(f"wrote {given.target}, sha256 {digest}", file=sys.stderr)
+    return 0
+
+
+def convert(
+    name: str, source: Path, target: Path, *, trust: bool = False, any_digest: bool = False, overwrite: bool = False
+) -> str:
+    """Make `target` of a published file; its sha256.
+
+    Raises:
+        MissingError: there is no such file.
+        UsageError: it is TorchScript and not trusted, or the target cannot be written.
+        IntegrityError: its digest is not the known one, or it is not this network.
+    """
+    part = registry.find("features", name)
+    weights: Weights = part.WEIGHTS
+    if not source.is_file():
+        raise MissingError(f"`{source}` does not exist", hint=_weights.how_to(weights, target))
+    if target.suffix != ".safetensors":
+        raise UsageError(f"`{target}` must end in .safetensors", hint=f"as in `weights/{weights.file}`")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    outputs.check_output(target, overwrite=overwrite)
+    digest = tensor_files.digest(source)
+    published = recognise(weights, source, digest, any_digest=any_digest)
+    stored = read(source, trust=trust)
+    with torch.device("meta"):
+        own = getattr(part, NETWORKS[name])().state_dict()
+    planned = {tensor: (torch.float32, tuple(meta.shape)) for tensor, meta in own.items()}
+    metadata = {
+        "format": _weights.FORMAT,
+        "network": name,
+        "published": source.name if published is None else published.file,
+        "published_sha256": digest,
+        "is_verified": "yes" if published is not None and published.sha256 == digest else "no",
+    }
+    return tensor_files.write(target, planned, _made(name, source, stored, planned), metadata)
+
+
+def recognise(weights: Weights, source: Path, digest: str, *, any_digest: bool) -> Published | None:
+    """The published file that this is: by its digest, or by name and size where no digest is known.
+
+    Raises:
+        IntegrityError: it is none of them, and `any_digest` is off.
+    """
+    for published in weights.published:
+        if published.sha256 == digest:
+            return published
+    size = source.stat().st_size
+    for published in weights.published:
+        if published.sha256 is None and published.file == source.name and published.bytes in (None, size):
+            return published
+    if any_digest:
+        return None
+    known = next((published for published in weights.published if published.file == source.name), None)
+    raise IntegrityError(
+        f"`{source}` is no known file of `{weights.name}`: its sha256 is {digest}, its size {size:,} bytes",
+        hint=(f"it should be {known}; get it again" if known else "known are " + ", ".join(map(str, weights.published)))
+        + ". Or take it as it is with `--any-digest`: every number made with it will say so",
+    )
+
+
+def read(source: Path, *, trust: bool) -> Mapping[str, Tensor]:
+    """The tensors of a published file by its own names.
+
+    Raises:
+        UsageError: it is TorchScript, and not trusted.
+        IntegrityError: it is damaged, or holds more than tensors.
+    """
+    if source.suffix == ".pb":
+        constants = graph_def.constants(source.read_bytes())
+        return {name: torch.from_numpy(values.copy()) for name, values in constants.items()}
+    again = "get the file again"
+    try:
+        if source.suffix == ".safetensors":
+            return safetensors.torch.load_file(source)
+        if is_torchscript(source):
+            if not trust:
+                raise UsageError(
+                    f"`{source}` is TorchScript: loading it runs code that it holds",
+                    hint="add `--trust` if you trust where it comes from",
+                )
+            return torch.jit.load(str(source), map_location="cpu").state_dict()
+        stored = torch.load(source, map_location="cpu", weights_only=True)
+    except DAMAGE as error:
+        raise IntegrityError(
+            f"`{source}` cannot be read: {(str(error) or 'it ends too soon').splitlines()[0]}", hint=again
+        ) from error
+    if not isinstance(stored, Mapping) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
+        raise IntegrityError(f"`{source}` is not a state dict: it holds more than named tensors", hint=again)
+    return stored
+
+
+def is_torchscript(source: Path) -> bool:
+    """Whether a file is a zip archive with code in it."""
+    if not zipfile.is_zipfile(source):
+        return False
+    with zipfile.ZipFile(source) as archive:
+        return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _made(name: str, source: Path, stored: Mapping[str, Tensor], planned: tensor_files.Layout) -> Iterator[Tensor]:
+    """Our tensors in the planned order, each made when it is asked for, all checked before the first."""
+    layout = published_layouts.nearest(name, planned, stored)
+    for tensor in planned:
+        for part in layout(tensor).names:
+            if part not in stored:
+                raise IntegrityError(f"`{source}` lacks `{part}`: it is not {name}", hint="get the file again")
+
+    def made(tensor: str) -> Tensor:
+        recipe = layout(tensor)
+        return recipe.make(*(stored[part] for part in recipe.names)).float()
+
+    for tensor, (_, shape) in planned.items():
+        if (found := tuple(made(tensor).shape)) != shape:
+            names = ", ".join(f"`{part}`" for part in layout(tensor).names)
+            raise IntegrityError(
+                f"`{source}` has {names} that make {found}, while {name} has {shape}", hint="get the file again"
+            )
+    for tensor in planned:
+        yield made(tensor).contiguous()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""The constants of a TensorFlow GraphDef (.pb), read from protobuf's wire format without TensorFlow.
+
+Field numbers are those of tensorflow/core/framework/{graph,node_def,attr_value,tensor,tensor_shape,types}.proto.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from inrflow_core.errors import IntegrityError
+
+VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
+"""Kinds of fields on the wire."""
+NODE: Final = 1
+NODE_NAME, NODE_OP, NODE_ATTRIBUTE = 1, 2, 5
+KEY, VALUE = 1, 2
+ATTRIBUTE_TENSOR: Final = 8
+TENSOR_TYPE, TENSOR_SHAPE, TENSOR_CONTENT, TENSOR_FLOATS = 1, 2, 4, 5
+SHAPE_DIMENSION, DIMENSION_SIZE = 2, 1
+FLOAT: Final = 1
+"""DT_FLOAT: the only type that weights have here."""
+
+Field = tuple[int, int, int | memoryview]
+"""Number, kind, and the whole number or the bytes."""
+
+
+def constants(data: bytes) -> dict[str, np.ndarray]:
+    """Every float32 constant by its node's name.
+
+    Raises:
+        IntegrityError: the bytes are no GraphDef, or end too soon.
+    """
+    found = {}
+    try:
+        for number, kind, node in _fields(memoryview(data)):
+            if number == NODE and kind == BYTES:
+                assert isinstance(node, memoryview)
+                name, tensor = _constant(node)
+                if tensor is not None:
+                    found[name] = tensor
+    except (ValueError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"no whole GraphDef: {error}", hint="get the file again") from error
+    return found
+
+
+def _constant(node: memoryview) -> tuple[str, np.ndarray | None]:
+    """A node's name, and its numbers where it is a constant of float32."""
+    name, operation, tensor = "", "", None
+    for number, _, value in _fields(node):
+        if number == NODE_NAME:
+            name = bytes(_bytes(value)).decode()
+        elif number == NODE_OP:
+            operation = bytes(_bytes(value)).decode()
+        elif number == NODE_ATTRIBUTE:
+            entry = {number: part for number, _, part in _fields(_bytes(value))}
+            if bytes(_bytes(entry.get(KEY, b""))) == b"value":
+                tensor = _bytes(entry.get(VALUE, b""))
+    if operation != "Const" or tensor is None:
+        return name, None
+    for number, _, value in _fields(tensor):
+        if number == ATTRIBUTE_TENSOR:
+            return name, _tensor(_bytes(value))
+    return name, None
+
+
+def _tensor(message: memoryview) -> np.ndarray | None:
+    """Its numbers in C order; None of another type. Fewer numbers than places: the last goes on to the end."""
+    kind, shape, content, floats = 0, (), b"", []
+    for number, wire, value in _fields(message):
+        if number == TENSOR_TYPE:
+            kind = _whole(value)
+        elif number == TENSOR_SHAPE:
+            shape = tuple(
+                _dimension(_bytes(part)) for place, _, part in _fields(_bytes(value)) if place == SHAPE_DIMENSION
+            )
+        elif number == TENSOR_CONTENT:
+            content = bytes(_bytes(value))
+        elif number == TENSOR_FLOATS:
+            # Packed, or four bytes each.
+            floats.append(bytes(_bytes(value)) if wire == BYTES else _whole(value).to_bytes(4, "little"))
+    if kind != FLOAT:
+        return None
+    values, size = np.frombuffer(content or b"".join(floats), dtype="<f4"), math.prod(shape)
+    if len(values) < size and not content:
+        values = np.pad(values, (0, size - len(values)), mode="edge" if len(values) else "constant")
+    if len(values) != size:
+        raise ValueError(f"a constant of shape {shape} has {len(values)} numbers")
+    return values.reshape(shape)
+
+
+def _dimension(message: memoryview) -> int:
+    return next((_whole(value) for number, _, value in _fields(message) if number == DIMENSION_SIZE), 0)
+
+
+def _fields(message: memoryview) -> Iterator[Field]:
+    """The fields of a message, in their order."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        number, kind = tag >> 3, tag & 7
+        if kind == VARINT:
+            value, place = _varint(message, place)
+        elif kind in (EIGHT, FOUR, BYTES):
+            length = {EIGHT: 8, FOUR: 4}.get(kind)
+            if length is None:
+                length, place = _varint(message, place)
+            if place + length > len(message):
+                raise ValueError(f"it ends {place + length - len(message)} bytes too soon")
+            value, place = message[place : place + length], place + length
+            if kind != BYTES:
+                value = int.from_bytes(value, "little")
+        else:
+            raise ValueError(f"a field of kind {kind} at byte {place}")
+        yield number, kind, value
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """A whole number in groups of seven bits, the lowest first, and the place behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            raise ValueError("it ends within a number")
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("a number of more than ten bytes")
+
+
+def _bytes(value: int | bytes | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number where bytes should be")
+    return memoryview(value)
+
+
+def _whole(value: int | memoryview) -> int:
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number should be")
+    return value

@@ -1,0 +1,222 @@
+"""How published files name and lay out the tensors of our feature networks.
+
+A layout gives for each of our tensors the names of those that it is made of, and how. Names were taken from public code
+that loads these files (docs/feature-weights.md says which files were never seen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Make = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one of our tensors is made of."""
+
+    names: tuple[str, ...]
+    """In the published file."""
+    make: Make = lambda tensor: tensor
+
+
+Layout = Callable[[str], Recipe]
+"""From the name of one of our tensors to its recipe."""
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    return tensor.T
+
+
+# --- Inception-v3 ---------------------------------------------------------------------------------------------------
+
+GRAPH_PARTS = {
+    "gamma": "batchnorm/gamma",
+    "beta": "batchnorm/beta",
+    "mean": "batchnorm/moving_mean",
+    "variance": "batchnorm/moving_variance",
+}
+
+
+def inception_graph(name: str) -> Recipe:
+    """The TensorFlow graph: filters are (rows, columns, in, out)."""
+    if name.startswith("classes."):
+        return {
+            "classes.weight": Recipe(("softmax/weights",), _turned),
+            "classes.bias": Recipe(("softmax/biases",)),
+        }[name]
+    path, part = _convolution(name)
+    if part == "weight":
+        return Recipe((f"{path}/conv2d_params",), lambda filters: filters.permute(3, 2, 0, 1))
+    return Recipe((f"{path}/{GRAPH_PARTS[part]}",))
+
+
+def inception_nvidia(name: str) -> Recipe:
+    """NVIDIA's TorchScript, without the graph's gammas, which are 1."""
+    if name.startswith("classes."):
+        return Recipe((name.replace("classes", "output"),))
+    path, part = _convolution(name)
+    block, _, rest = path.partition("/")
+    inner = rest.replace("/", "_" if block in ("mixed_9", "mixed_10") else ".")
+    place = ".".join(("layers", block, inner) if inner else ("layers", block))
+    if part == "gamma":
+        return Recipe((f"{place}.beta",), torch.ones_like)
+    return Recipe((f"{place}.{'var' if part == 'variance' else part}",))
+
+
+FIDELITY_BLOCKS = {
+    **{"conv": "Conv2d_1a_3x3", "conv_1": "Conv2d_2a_3x3", "conv_2": "Conv2d_2b_3x3"},
+    **{"conv_3": "Conv2d_3b_1x1", "conv_4": "Conv2d_4a_3x3"},
+    **{"mixed": "Mixed_5b", "mixed_1": "Mixed_5c", "mixed_2": "Mixed_5d", "mixed_3": "Mixed_6a"},
+    **{"mixed_4": "Mixed_6b", "mixed_5": "Mixed_6c", "mixed_6": "Mixed_6d", "mixed_7": "Mixed_6e"},
+    **{"mixed_8": "Mixed_7a", "mixed_9": "Mixed_7b", "mixed_10": "Mixed_7c"},
+}
+FIDELITY_TOWERS = {
+    "5": ("branch1x1", "branch5x5", "branch3x3dbl"),
+    "6a": ("branch3x3", "branch3x3dbl", ""),
+    "6": ("branch1x1", "branch7x7", "branch7x7dbl"),
+    "7a": ("", "branch3x3", "branch7x7x3"),
+    "7": ("branch1x1", "branch3x3", "branch3x3dbl"),
+}
+"""Of a block (by its torchvision name): the branch of `conv`, of `tower` and of `tower_1`."""
+FIDELITY_PARTS = {
+    "weight": "conv.weight",
+    "gamma": "bn.weight",
+    "beta": "bn.bias",
+    "mean": "bn.running_mean",
+    "variance": "bn.running_var",
+}
+
+
+def inception_fidelity(name: str) -> Recipe:
+    """The state dict of pytorch-fid and torch-fidelity, under torchvision's names."""
+    if name.startswith("classes."):
+        return Recipe((name.replace("classes", "fc"),))
+    path, part = _convolution(name)
+    block, _, rest = path.partition("/")
+    place = FIDELITY_BLOCKS[block]
+    if rest:
+        place = f"{place}.{_fidelity_branch(place.removeprefix('Mixed_'), rest)}"
+    return Recipe((f"{place}.{FIDELITY_PARTS[part]}",))
+
+
+def _fidelity_branch(block: str, rest: str) -> str:
+    first, tower, tower_1 = FIDELITY_TOWERS.get(block) or FIDELITY_TOWERS[block[0]]
+    if rest == "conv":
+        return first
+    head, *inner, convolution = rest.split("/")
+    place = int(convolution.partition("_")[2] or 0)
+    if head == "tower_2":
+        return "branch_pool"
+    branch = tower if head == "tower" else tower_1
+    if inner:  # the two ways of a fork
+        return f"{branch}_{2 if head == 'tower' else 3}{'ab'[place]}"
+    return f"{branch}_{place + 1}"
+
+
+def _convolution(name: str) -> tuple[str, str]:
+    """`convolutions.mixed/tower/conv_1.weight` as the graph's path and our part."""
+    path, _, part = name.removeprefix("convolutions.").rpartition(".")
+    return path, part
+
+
+# --- VGG16 ----------------------------------------------------------------------------------------------------------
+
+TORCHVISION_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+TORCHVISION_LINEAR = {"fc1": "classifier.0", "fc2": "classifier.3"}
+
+
+def vgg16_nvidia(name: str) -> Recipe:
+    """NVIDIA's TorchScript: layers.conv1 to layers.conv13, layers.fc1, layers.fc2."""
+    layer, _, part = name.rpartition(".")
+    if layer.startswith("convolutions."):
+        layer = f"conv{int(layer.removeprefix('convolutions.')) + 1}"
+    return Recipe((f"layers.{layer}.{part}",))
+
+
+def vgg16_torchvision(name: str) -> Recipe:
+    """Torchvision's state dict, numbered with its ReLUs and poolings."""
+    layer, _, part = name.rpartition(".")
+    if layer.startswith("convolutions."):
+        return Recipe((f"features.{TORCHVISION_PLACES[int(layer.removeprefix('convolutions.'))]}.{part}",))
+    return Recipe((f"{TORCHVISION_LINEAR[layer]}.{part}",))
+
+
+# --- CLIP -----------------------------------------------------------------------------------------------------------
+
+OPENAI_TOP = {
+    "patches.weight": "visual.conv1.weight",
+    "whole": "visual.class_embedding",
+    "positions": "visual.positional_embedding",
+    "norm_before": "visual.ln_pre",
+    "norm_after": "visual.ln_post",
+}
+OPENAI_BLOCK = {
+    "norm_1.": "ln_1.",
+    "norm_2.": "ln_2.",
+    "attention_in.": "attn.in_proj_",
+    "attention_out.": "attn.out_proj.",
+    "mlp_in.": "mlp.c_fc.",
+    "mlp_out.": "mlp.c_proj.",
+}
+HUGGING_FACE_TOP = {
+    "patches.weight": "vision_model.embeddings.patch_embedding.weight",
+    "whole": "vision_model.embeddings.class_embedding",
+    "positions": "vision_model.embeddings.position_embedding.weight",
+    "norm_before": "vision_model.pre_layrnorm",  # so spelt there
+    "norm_after": "vision_model.post_layernorm",
+    "projection.weight": "visual_projection.weight",
+}
+HUGGING_FACE_BLOCK = {
+    "norm_1.": "layer_norm1.",
+    "norm_2.": "layer_norm2.",
+    "attention_out.": "self_attn.out_proj.",
+    "mlp_in.": "mlp.fc1.",
+    "mlp_out.": "mlp.fc2.",
+}
+
+
+def clip_openai(name: str) -> Recipe:
+    """OpenAI's TorchScript: the projection is (in, out)."""
+    if name == "projection.weight":
+        return Recipe(("visual.proj",), _turned)
+    if not name.startswith("blocks."):
+        return Recipe((_replaced(name, OPENAI_TOP),))
+    _, place, rest = name.split(".", 2)
+    return Recipe((f"visual.transformer.resblocks.{place}.{_replaced(rest, OPENAI_BLOCK)}",))
+
+
+def clip_hugging_face(name: str) -> Recipe:
+    """The transformers library's state dict: queries, keys and values are layers of their own."""
+    if not name.startswith("blocks."):
+        return Recipe((_replaced(name, HUGGING_FACE_TOP),))
+    _, place, rest = name.split(".", 2)
+    layer = f"vision_model.encoder.layers.{place}."
+    if rest.startswith("attention_in."):
+        part = rest.partition(".")[2]
+        names = tuple(f"{layer}self_attn.{letter}_proj.{part}" for letter in "qkv")
+        return Recipe(names, lambda *tensors: torch.cat(tensors))
+    return Recipe((layer + _replaced(rest, HUGGING_FACE_BLOCK),))
+
+
+def _replaced(name: str, starts: Mapping[str, str]) -> str:
+    """A name with its beginning changed as the table says."""
+    ours = next(start for start in starts if name.startswith(start))
+    return starts[ours] + name.removeprefix(ours)
+
+
+LAYOUTS: dict[str, tuple[Layout, ...]] = {
+    "inception": (inception_nvidia, inception_fidelity, inception_graph),
+    "vgg16": (vgg16_nvidia, vgg16_torchvision),
+    "clip": (clip_openai, clip_hugging_face),
+}
+
+
+def nearest(network: str, ours: Iterable[str], stored: Iterable[str]) -> Layout:
+    """That layout of a network of which a file has the most tensors."""
+    wanted, there = list(ours), set(stored)
+    return max(LAYOUTS[network], key=lambda layout: sum(there.issuperset(layout(name).names) for name in wanted))
