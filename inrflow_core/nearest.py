@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64, UInt8
-from scipy.spatial import cKDTree
 
+from inrflow_core.distances import cd
 from inrflow_core.errors import UsageError
 
 ROWS = 4096
@@ -79,14 +78,14 @@ def clouds(
     Clouds of more than `points` points are thinned at random to so many, all clouds of a size at the same places.
     """
     best = _Best(len(samples), count)
-    trees = [cKDTree(cloud) for cloud in _thinned(samples, points, seed)]
+    trees = [cd.prepare(cloud) for cloud in _thinned(samples, points, seed)]
     for places, values in training:
-        for place, tree in zip(places, [cKDTree(cloud) for cloud in _thinned(values, points, seed)], strict=True):
+        for place, tree in zip(places, [cd.prepare(cloud) for cloud in _thinned(values, points, seed)], strict=True):
             for row, sample in enumerate(trees):
                 limit = float(best.limit(slice(row, row + 1))[0])
-                there = _one_way(sample, tree)
+                there = cd.one_way(sample, tree)
                 if there <= limit:
-                    best.add(np.array([row]), np.array([place]), np.array([there + _one_way(tree, sample)]))
+                    best.add(np.array([row]), np.array([place]), np.array([there + cd.one_way(tree, sample)]))
     return Nearest(*best.found())
 
 
@@ -150,12 +149,6 @@ def _thinned(clouds: np.ndarray, points: int, seed: int) -> np.ndarray:
     if size <= points:
         return clouds[..., :3]
     return clouds[:, np.sort(np.random.default_rng(seed).permutation(size)[:points]), :3]
-
-
-def _one_way(a: Any, b: Any) -> float:
-    """Mean over the points of one tree of the squared distance to the nearest of another."""
-    distances, _ = b.query(a.data)
-    return float(np.mean(distances * distances))
 
 
 def _size(images: np.ndarray) -> str:

@@ -26,8 +26,12 @@ def prepare(cloud: Float[np.ndarray, "P 3"]) -> Any:
 
 def between(a: Any, b: Any) -> float:
     """Of two prepared clouds: mean_i min_j |a_i - b_j|^2 + mean_j min_i |a_i - b_j|^2."""
-    there, back = b.query(a.data)[0], a.query(b.data)[0]
-    return float(np.mean(np.square(there)) + np.mean(np.square(back)))
+    return one_way(a, b) + one_way(b, a)
+
+
+def one_way(a: Any, b: Any) -> float:
+    """Of two prepared clouds: mean_i min_j |a_i - b_j|^2, which the whole distance cannot fall below."""
+    return float(np.mean(np.square(b.query(a.data)[0])))
 
 
 def batch(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:

@@ -1,0 +1,70 @@
+"""Every metric keeps the contract of inrflow_core/metrics: its names are those of networks, distances and units that there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inrflow_core import clouds, evaluate, registry
+from inrflow_core.errors import UsageError
+from inrflow_core.evidence import CloudNeed, DistanceNeed, FeatureNeed, PairNeed
+
+METRICS = registry.names("metrics")
+EVERY = [(name, protocol) for name in METRICS for protocol in registry.find("metrics", name).PROTOCOLS]
+
+
+@pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
+def test_what_a_protocol_needs_is_there(name: str, protocol: str):
+    metric = registry.find("metrics", name)
+    assert metric.unit(protocol) in ("", "%", "dB", "10^-2", "10^-3", "10^-4")
+    match metric.need(protocol):
+        case FeatureNeed(network, output, form):
+            part = registry.find("features", network)
+            assert output in part.OUTPUTS and form in part.FORMS and part.DOMAIN == metric.DOMAIN
+        case DistanceNeed(distance, normalisation):
+            assert distance.replace("-", "_") in [n.replace("-", "_") for n in registry.names("distances")]
+            assert normalisation in clouds.PROTOCOLS and metric.DOMAIN == "points"
+        case CloudNeed(normalisation):
+            assert normalisation in clouds.PROTOCOLS and metric.DOMAIN == "points"
+        case other:
+            assert other == PairNeed() and metric.DOMAIN == "image"
+
+
+@pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
+def test_a_full_name_finds_its_protocol_and_a_bare_one_the_first(name: str, protocol: str):
+    metric = registry.find("metrics", name)
+    (full,) = evaluate.choose([f"{name}:{protocol}"], metric.DOMAIN)
+    (bare,) = evaluate.choose([name], metric.DOMAIN)
+    assert (full.full, bare.protocol) == (f"{name}:{protocol}", metric.PROTOCOLS[0])
+
+
+@pytest.mark.parametrize("domain", ["image", "points"])
+def test_what_is_computed_unasked_needs_no_weights_and_no_pairs(domain: str):
+    chosen = evaluate.choose(registry.find("domains", domain).Domain.METRICS, domain)
+    assert len(chosen) == 4
+    for metric in chosen:
+        need = metric.need
+        assert not isinstance(need, PairNeed)
+        assert not isinstance(need, FeatureNeed) or registry.find("features", need.network).WEIGHTS is None
+
+
+def test_words_choose_the_first_protocol_that_has_them_all():
+    def full(text: str, domain: str = "points") -> str:
+        return evaluate.choose([text], domain)[0].full
+
+    assert full("1-NNA") == full("one-nna") == "one-nna:cd:inrflow"
+    assert full("mmd:emd-lion") == "mmd:emd-lion:inrflow"
+    assert full("mmd:pointflow") == "mmd:cd:pointflow"
+    assert full("mmd:lion-global:emd-exact") == "mmd:emd-exact:lion-global"
+    assert full("is", "image") == full("inception-score", "image")
+    assert [m.full for m in evaluate.choose(["mmd", "mmd:cd", "cov"], "points")] == ["mmd:cd:inrflow", "cov:cd:inrflow"]
+    with pytest.raises(UsageError, match="`mmd` has no protocol `emd-lyon`"):
+        full("mmd:emd-lyon")
+
+
+def test_the_jackknife_leaves_every_item_out_once():
+    from inrflow_core.evidence import Features
+
+    rows = np.arange(23, dtype=np.float32)[:, None]
+    left = [set(rows[:, 0]) - set(Features(rows, rows).without(part, 10).samples[:, 0]) for part in range(10)]
+    assert set().union(*left) == set(rows[:, 0]) and sum(map(len, left)) == 23
