@@ -65,6 +65,8 @@ class Ready:
     initial: Path | None
     """Weights to begin with, where the job names some and the run has no step of its own yet."""
     evaluation: Evaluation | None
+    foretold: float
+    """Seconds that the first evaluation takes beside the drawing, on the leading process."""
 
     @property
     def last(self) -> int:
@@ -98,7 +100,8 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
     is_fresh = begun is None or begun.step is None
     initial = runs.weights_file(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = evaluation.prepare(preset, loader.shards, job.out, str(place.device))
-    ready = Ready(job, place, loader, held_out, begun, precision, places, predicted, initial, evaluated)
+    foretold = evaluated.foretell() if evaluated is not None and place.leads else 0.0
+    ready = Ready(job, place, loader, held_out, begun, precision, places, predicted, initial, evaluated, foretold)
     if begun is not None:
         run_folder.check_same_data(job.out, begun, ready.data)
         run_folder.check_same_start(job.out, begun, job.init_from)
@@ -298,9 +301,13 @@ def _tell(ready: Ready, counters: Counters) -> None:
         return
     job = ready.job
     on = f"{ready.world.size} x {ready.world.device}, {ready.precision}"
-    if counters.step >= job.preset.training.config.steps:
+    is_finished = counters.step >= job.preset.training.config.steps
+    if is_finished:
         job.say(f"the run `{job.out}` is finished: step {counters.step:,}")
     elif ready.begun is None:
         job.say(f"training `{job.preset.name}` in `{job.out}` on {on}")
     else:
         job.say(f"going on with the run `{job.out}` after step {counters.step:,} on {on}")
+    if ready.evaluation is not None and not is_finished:
+        names = ", ".join(metric.full for metric in ready.evaluation.metrics)
+        job.say(f"{names} every {ready.evaluation.config.every:,} steps: about {ready.foretold:,.0f} s the first time")

@@ -113,6 +113,18 @@ class Evaluation:
         """Whether a step of a run with so many steps is evaluated."""
         return step % self.config.every == 0 or step == last
 
+    def foretell(self) -> float:
+        """Seconds of the first evaluation beside the drawing, from a few comparisons that are timed; nothing is kept.
+
+        Raises:
+            UsageError: a metric cannot be taken of such a reference.
+            IntegrityError: the reference is damaged.
+        """
+        from inrflow_core import evaluate
+
+        rehearsal = evaluate.Judge(self.reference, self.judge.setting)
+        return sum(seconds for _, seconds in rehearsal.foretell(self.metrics, self.config.num))
+
     def find(self, model: Model) -> Found:
         """The metrics of a model's samples; one that cannot be computed is None and has a note."""
         from inrflow_core import evaluate

@@ -28,7 +28,11 @@ from tests import tiny
 from tests.training import small
 
 CHECKOUT = Path(__file__).parents[2]
-KINDS = {"image": (tiny.IMAGE, "train"), "points": (tiny.POINTS, "val")}
+IMAGE = {
+    "domain": {"name": "image", "resolution": 8, "channels": 1},  # random features take no smaller ones
+    "network": {**tiny.IMAGE["network"], "latents": 16},
+}
+KINDS = {"image": (IMAGE, "train"), "points": (tiny.POINTS, "val")}
 KILLED = """
 import os, signal, sys
 from dataclasses import replace
@@ -57,7 +61,7 @@ begin.train(test_evaluation.job("image", data, out))
 def data(tmp_path_factory) -> dict[str, Path]:
     """Shards by domain."""
     parent = tmp_path_factory.mktemp("evaluation")
-    return {"image": small.images(parent / "images"), "points": small.clouds(parent / "clouds")}
+    return {"image": small.images(parent / "images", side=8), "points": small.clouds(parent / "clouds")}
 
 
 def job(domain: str, data: Path, out: Path, *, training: Any = None, until: int | None = None, **settings: Any) -> Job:
@@ -297,6 +301,16 @@ def test_the_metrics_of_every_preset_are_of_its_domain_and_need_no_weights(name)
     chosen = evaluate.choose(preset.eval.config.metrics, preset.domain.name or "")
     assert len(chosen) == len(preset.eval.config.metrics) > 1
     assert all(getattr(metric.need, "network", "random") == "random" for metric in chosen)
+
+
+def test_a_reference_that_no_metric_can_be_taken_of_is_found_before_the_first_step(tmp_path):
+    data = small.images(tmp_path / "images")
+    with pytest.raises(UsageError, match="pictures of 6 x 6 are too small for random features"):
+        begin.check(Job(small.preset(eval={"every": 1}), tmp_path / "run", data=data, device="cpu"), {})
+    data = small.clouds(tmp_path / "clouds", bad=slice(20, 21))
+    with pytest.raises(IntegrityError, match="not finite"):
+        begin.check(job("points", data, tmp_path / "run"), {})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_preset_without_the_table_is_written_without_it_and_one_may_be_taken_out():
