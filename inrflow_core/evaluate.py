@@ -15,14 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core import clouds, confidence, manifest, pairs, registry
-from inrflow_core.errors import MissingError, UsageError, did_you_mean
+from inrflow_core.chosen import Chosen as Chosen  # part of this file's face, as the next
+from inrflow_core.chosen import check as check
+from inrflow_core.chosen import check_counts as check_counts
+from inrflow_core.chosen import choose as choose
+from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.evidence import (
     CloudNeed,
     Clouds,
@@ -40,35 +43,12 @@ from inrflow_core.fields import Progress
 from inrflow_core.items import Items
 from inrflow_core.statistics_files import Statistics
 
-SPELLINGS = {"1-nna": "one-nna", "is": "inception-score"}
-"""Metrics as the papers write them."""
-LEAST = 2
-"""Samples, and items of a reference, that every metric wants."""
 TRIALS = 16
 """Pictures that are timed to foretell the rest."""
 BLOCK = 64
 """Clouds that are read together."""
 STATISTICS = "statistics"
 """The folder beside shards in which the features of their pictures are kept."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A metric, and the protocol to take it by."""
-
-    name: str
-    module: ModuleType
-    protocol: str
-
-    @property
-    def full(self) -> str:
-        """The name that says all: `mmd:emd-exact:inrflow`."""
-        return f"{self.name}:{self.protocol}"
-
-    @property
-    def need(self) -> Need:
-        """What it judges by."""
-        return self.module.need(self.protocol)
 
 
 @dataclass(frozen=True)
@@ -126,78 +106,6 @@ class Setting:
     say: Callable[[str], None] = lambda text: None
 
 
-def names(domain: str) -> list[str]:
-    """The metrics of a domain."""
-    return [name for name in registry.names("metrics") if domain == registry.find("metrics", name).DOMAIN]
-
-
-def choose(texts: Sequence[str], domain: str) -> list[Chosen]:
-    """Metrics from texts as `mmd` or `mmd:emd-exact:lion-global`: the first protocol that has all the words.
-
-    Raises:
-        UsageError: no such metric or protocol, or not of this domain.
-    """
-    found: dict[str, Chosen] = {}
-    for text in texts:
-        name, *words = text.lower().split(":")
-        name = SPELLINGS.get(name, name).replace("_", "-")
-        if name not in registry.names("metrics"):
-            raise UsageError(f"no metric is called `{name}`", hint=did_you_mean(name, names(domain)))
-        module = registry.find("metrics", name)
-        if domain != module.DOMAIN:
-            raise UsageError(
-                f"`{name}` judges {_items(module.DOMAIN)}, and these are {_items(domain)}",
-                hint="choose of " + ", ".join(f"`{other}`" for other in names(domain)),
-            )
-        protocol = next((p for p in module.PROTOCOLS if set(words) <= set(p.split(":"))), None)
-        if protocol is None:
-            raise UsageError(
-                f"`{name}` has no protocol `{':'.join(words)}`", hint=did_you_mean(":".join(words), module.PROTOCOLS)
-            )
-        chosen = Chosen(name, module, protocol)
-        found[chosen.full] = chosen
-    return list(found.values())
-
-
-def check(what: str, domain: str, shape: tuple[int, ...], reference: Items | Statistics) -> None:
-    """Nothing, where samples (`what` they are, for messages) of a domain and shape can be compared with a reference.
-
-    Raises:
-        UsageError: they are of different domains, sizes or modes.
-    """
-    if isinstance(reference, Statistics):
-        if domain != "image":
-            raise UsageError(f"`{reference.source}` describes pictures, and {what} are clouds", hint="give clouds")
-        return
-    if domain != reference.domain:
-        raise UsageError(
-            f"{what} are {_items(domain)}, and the reference {reference.spelled} holds {_items(reference.domain)}",
-            hint="give a reference of the samples' kind",
-        )
-    if domain == "image" and shape != reference.shape:
-        raise UsageError(
-            f"{what} are {_pixels(shape)}, and the reference {reference.spelled} holds {_pixels(reference.shape)}",
-            hint="compare pictures of one size and mode: prepare the reference at that resolution, or draw with `--resolution`",
-        )
-
-
-def check_counts(metrics: Sequence[Chosen], what: str, samples: int, reference: Items | Statistics) -> None:
-    """Nothing, where every metric can be taken of so many samples and of the reference.
-
-    Raises:
-        UsageError: there are too few of either.
-    """
-    for metric in metrics:
-        least = getattr(metric.module, "LEAST", LEAST)
-        if samples < least:
-            raise UsageError(f"{what} are {samples:,}, and `{metric.full}` takes {least} at least", hint="give more")
-        if isinstance(reference, Items) and _needs_reference(metric) and reference.count < least:
-            raise UsageError(
-                f"the reference {reference.spelled} holds {reference.count:,}, and `{metric.full}` takes {least} at least",
-                hint="give more",
-            )
-
-
 class Judge:
     """Compares samples with one reference; what was gathered of samples is kept until others are asked about."""
 
@@ -234,7 +142,7 @@ class Judge:
             higher_is_better=metric.module.HIGHER_IS_BETTER,
             interval=_interval(metric, evidence, value),
             samples=subject.items.count,
-            reference=self._count() if _needs_reference(metric) else None,
+            reference=self._count() if metric.needs_reference else None,
             weights=self._weights_digest(metric.need),
             note=self._note(metric, evidence),
         )
@@ -459,10 +367,6 @@ def _normalised(items: Items, points: int, protocol: str, what: str) -> Float64[
     return clouds.normalise(clouds.checked(found, what=what, names=names), protocol, units, what=what)
 
 
-def _needs_reference(metric: Chosen) -> bool:
-    return getattr(metric.module, "NEEDS_REFERENCE", True)
-
-
 def _interval(metric: Chosen, evidence: Evidence, value: float) -> tuple[float, float] | None:
     """95 % confidence, by the metric's own short cut where it has one."""
     values = None
@@ -481,12 +385,3 @@ def _key(need: Need) -> tuple[str, ...]:
     if isinstance(need, DistanceNeed):
         return "distances", need.distance, need.normalisation
     return ("clouds", need.normalisation) if isinstance(need, CloudNeed) else ("pairs",)
-
-
-def _items(domain: str) -> str:
-    return "pictures" if domain == "image" else "clouds"
-
-
-def _pixels(shape: tuple[int, ...]) -> str:
-    mode = {1: "grey", 3: "RGB", 4: "RGBA"}[shape[2]]
-    return f"{shape[0]} x {shape[1]} pixels, {mode}"

@@ -1,0 +1,123 @@
+"""Which metrics: names and protocols from texts, and what can be known of them before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from inrflow_core import registry
+from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.evidence import Need
+from inrflow_core.items import Items
+from inrflow_core.statistics_files import Statistics
+
+SPELLINGS = {"1-nna": "one-nna", "is": "inception-score"}
+"""Metrics as the papers write them."""
+LEAST = 2
+"""Samples, and items of a reference, that every metric wants."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A metric, and the protocol to take it by."""
+
+    name: str
+    module: ModuleType
+    protocol: str
+
+    @property
+    def full(self) -> str:
+        """The name that says all: `mmd:emd-exact:inrflow`."""
+        return f"{self.name}:{self.protocol}"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it looks at the reference at all."""
+        return getattr(self.module, "NEEDS_REFERENCE", True)
+
+    @property
+    def need(self) -> Need:
+        """What it judges by."""
+        return self.module.need(self.protocol)
+
+
+def names(domain: str) -> list[str]:
+    """The metrics of a domain."""
+    return [name for name in registry.names("metrics") if domain == registry.find("metrics", name).DOMAIN]
+
+
+def choose(texts: Sequence[str], domain: str) -> list[Chosen]:
+    """Metrics from texts as `mmd` or `mmd:emd-exact:lion-global`: the first protocol that has all the words.
+
+    Raises:
+        UsageError: no such metric or protocol, or not of this domain.
+    """
+    found: dict[str, Chosen] = {}
+    for text in texts:
+        name, *words = text.lower().split(":")
+        name = SPELLINGS.get(name, name).replace("_", "-")
+        if name not in registry.names("metrics"):
+            raise UsageError(f"no metric is called `{name}`", hint=did_you_mean(name, names(domain)))
+        module = registry.find("metrics", name)
+        if domain != module.DOMAIN:
+            raise UsageError(
+                f"`{name}` judges {_items(module.DOMAIN)}, and these are {_items(domain)}",
+                hint="choose of " + ", ".join(f"`{other}`" for other in names(domain)),
+            )
+        protocol = next((p for p in module.PROTOCOLS if set(words) <= set(p.split(":"))), None)
+        if protocol is None:
+            raise UsageError(
+                f"`{name}` has no protocol `{':'.join(words)}`", hint=did_you_mean(":".join(words), module.PROTOCOLS)
+            )
+        chosen = Chosen(name, module, protocol)
+        found[chosen.full] = chosen
+    return list(found.values())
+
+
+def check(what: str, domain: str, shape: tuple[int, ...], reference: Items | Statistics) -> None:
+    """Nothing, where samples (`what` they are, for messages) of a domain and shape can be compared with a reference.
+
+    Raises:
+        UsageError: they are of different domains, sizes or modes.
+    """
+    if isinstance(reference, Statistics):
+        if domain != "image":
+            raise UsageError(f"`{reference.source}` describes pictures, and {what} are clouds", hint="give clouds")
+        return
+    if domain != reference.domain:
+        raise UsageError(
+            f"{what} are {_items(domain)}, and the reference {reference.spelled} holds {_items(reference.domain)}",
+            hint="give a reference of the samples' kind",
+        )
+    if domain == "image" and shape != reference.shape:
+        raise UsageError(
+            f"{what} are {_pixels(shape)}, and the reference {reference.spelled} holds {_pixels(reference.shape)}",
+            hint="compare pictures of one size and mode: prepare the reference at that resolution, or draw with `--resolution`",
+        )
+
+
+def check_counts(metrics: Sequence[Chosen], what: str, samples: int, reference: Items | Statistics) -> None:
+    """Nothing, where every metric can be taken of so many samples and of the reference.
+
+    Raises:
+        UsageError: there are too few of either.
+    """
+    for metric in metrics:
+        least = getattr(metric.module, "LEAST", LEAST)
+        if samples < least:
+            raise UsageError(f"{what} are {samples:,}, and `{metric.full}` takes {least} at least", hint="give more")
+        if isinstance(reference, Items) and metric.needs_reference and reference.count < least:
+            raise UsageError(
+                f"the reference {reference.spelled} holds {reference.count:,}, and `{metric.full}` takes {least} at least",
+                hint="give more",
+            )
+
+
+def _items(domain: str) -> str:
+    return "pictures" if domain == "image" else "clouds"
+
+
+def _pixels(shape: tuple[int, ...]) -> str:
+    mode = {1: "grey", 3: "RGB", 4: "RGBA"}[shape[2]]
+    return f"{shape[0]} x {shape[1]} pixels, {mode}"
