@@ -29,7 +29,7 @@ def stderr() -> Console:
     """The console on stderr; made when first used, so that importing this does nothing."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)  # `mmd:cd:inrflow` is a name
 
 
 def say(text: str) -> None:

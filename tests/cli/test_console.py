@@ -37,6 +37,12 @@ def test_a_long_line_is_not_wrapped_so_that_paths_can_be_copied(capsys):
     assert capsys.readouterr().err == "x" * 500 + "\n"
 
 
+def test_the_name_of_a_metric_is_no_picture(capsys):
+    console.say("mmd:cd:inrflow")
+    console.warn("mmd:cd:inrflow")
+    assert capsys.readouterr().err == "mmd:cd:inrflow\nnote: mmd:cd:inrflow\n"
+
+
 def test_results_of_numpy_paths_and_data_classes_become_plain_json(capsys):
     @dataclasses.dataclass
     class Point:
