@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inrflow_core import evidence
 from tests import tiny
 from tests.datasets import raw
 
@@ -60,3 +61,14 @@ def test_the_data_set_of_the_docs_reads_the_same_from_its_folder_and_from_above(
         [item.name for item in near.splits["train"]],
     )
     assert my_faces.read(near.splits["val"][0], config).values.shape == (8, 8, 3)
+
+
+def test_the_metric_of_the_docs_is_one(checkout: Path):
+    (text,) = python_of(checkout / "docs" / "adding-a-metric.md")
+    names: dict = {"__name__": "mean_distance"}
+    exec(compile(text, "adding-a-metric.md", "exec"), names)
+    assert [names["need"](protocol).network for protocol in names["PROTOCOLS"]] == ["inception", "random"]
+    rows = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    shifted = evidence.Features(rows, rows + np.float32([3, 0, 4]))
+    assert names["compute"](shifted, "random") == pytest.approx(5.0, rel=1e-5)
+    assert names["compute"](evidence.Features(rows, rows), "random") == 0
