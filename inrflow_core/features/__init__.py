@@ -8,6 +8,14 @@ A network's file has
     WEIGHTS: Weights | None               the published files that it loads (features/_weights.py); None where it needs none
     load(path, device) -> Extractor       the network with the weights of a safetensors file, called as
         extractor(images, outputs, form)  uint8 (B H W C), C = 1 or 3 -> {output: float32 (B F)}, on the CPU
+        extractor.loaded                  the digest of its weights and what they were made of; None where it needs none
+        extractor.note(form)              what must be said of numbers of that form: None, or that its weights are others
 
-Weights come from a local file that a script made of a published one (tools/convert_weights.py); nothing is downloaded.
+Where WEIGHTS is not None, the file also has RESIZERS (what each form does to pictures) and FILES (the published file that
+each form is named after). Weights come from a local file that a script made of a published one
+(tools/convert_weights.py, docs/feature-weights.md), and `find_weights` finds it; nothing is downloaded.
 """
+
+from inrflow_core.features._weights import find as find_weights
+
+__all__ = ["find_weights"]

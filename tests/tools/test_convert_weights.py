@@ -335,6 +335,22 @@ def test_a_truncated_file_cannot_be_read(name: str, two: dict[str, Tensor], tmp_
         convert(tmp_path / name, tmp_path / "out.safetensors", trust=True)
 
 
+@pytest.mark.parametrize("save", [old_pickle, new_pickle, safe, published.graph])
+def test_a_damaged_file_is_said_to_be_so_and_never_a_traceback(save: Save, two: dict[str, Tensor], tmp_path: Path):
+    suffix = {safe: ".safetensors", published.graph: ".pb"}.get(save, ".pth")
+    data, generator = save(tmp_path / f"whole{suffix}", two).read_bytes(), np.random.default_rng(0)
+    file, refused = tmp_path / f"damaged{suffix}", 0
+    for _ in range(60):
+        damaged = np.frombuffer(data, np.uint8).copy()
+        damaged[generator.integers(0, len(data), 4)] = generator.integers(0, 256, 4)
+        file.write_bytes(damaged.tobytes())
+        try:
+            convert_weights.read(file, trust=False)
+        except (IntegrityError, UsageError):
+            refused += 1
+    assert refused > 5
+
+
 def test_a_file_is_known_by_its_digest_whatever_it_is_called(
     two: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
