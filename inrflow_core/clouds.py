@@ -59,7 +59,7 @@ def checked(
 
     Raises:
         UsageError: fewer than two, or of unequal sizes.
-        IntegrityError: a cloud has no points, a number that is not finite, or all points in one place.
+        IntegrityError: a cloud has no points, one point or all in one place, or a number that is not finite.
     """
     if len(clouds) < LEAST:
         raise UsageError(
@@ -109,8 +109,8 @@ def normalise(
 ) -> Float64[np.ndarray, "N P 3"]:
     """Clouds as a protocol compares them, in float64.
 
-    `inrflow`: each cloud's bounding box is centred at 0 and its longest side is 1, whatever its units. `lion-global`
-    and `pointflow`: in the units of the source.
+    `inrflow`: each cloud's bounding box is centred at 0 and its longest side is 1, whatever its units; a cloud without
+    extent is put at 0. `lion-global` and `pointflow`: in the units of the source.
 
     Raises:
         UsageError: there is no such protocol, or it needs units that are not known.
@@ -120,7 +120,8 @@ def normalise(
     values = clouds.astype(np.float64)
     if protocol == BOX:
         low, high = values.min(1, keepdims=True), values.max(1, keepdims=True)
-        return (values - (low + high) / 2) / (high - low).max(2, keepdims=True)
+        longest = (high - low).max(2, keepdims=True)
+        return (values - (low + high) / 2) / np.where(longest > 0, longest, 1)
     if units is None:
         raise UsageError(
             f"the protocol `{protocol}` compares in the units of the source, and those of the {what} are not known: "
@@ -139,10 +140,9 @@ def _check(cloud: np.ndarray, name: str) -> None:
             f"{name} is damaged: {broken:,} of its {len(cloud):,} points are not finite numbers",
             hint="draw or copy it again, or leave it out",
         )
-    if len(cloud) > 1 and (cloud[:, :3] == cloud[0, :3]).all():
-        raise IntegrityError(
-            f"{name} has all its {len(cloud):,} points in one place", hint="it has no shape to compare; leave it out"
-        )
+    if (cloud[:, :3] == cloud[0, :3]).all():
+        whole = "has one point" if len(cloud) == 1 else f"has all its {len(cloud):,} points in one place"
+        raise IntegrityError(f"{name} {whole}", hint="it has no shape to compare; leave it out")
 
 
 def _name(what: str, place: int, names: Sequence[str] | None) -> str:

@@ -107,6 +107,7 @@ def _spoiled(place: int, number: float) -> list[np.ndarray]:
         (_spoiled(2, np.nan), IntegrityError, "`c` of the samples is damaged: 1 of its 50 points are not finite"),
         (_spoiled(0, np.inf), IntegrityError, "`a` of the samples is damaged: 1 of its 50 points are not finite"),
         ([np.zeros((0, 3)), np.ones((2, 3))], IntegrityError, r"`a` of the samples is no cloud: .*\(0, 3\)"),
+        ([np.ones((1, 3)), np.ones((1, 3))], IntegrityError, "`a` of the samples has one point"),
         ([np.ones((5, 2)), np.ones((2, 3))], IntegrityError, r"`a` of the samples is no cloud: .*\(5, 2\)"),
     ],
 )
@@ -118,6 +119,10 @@ def test_bad_clouds_are_named(given: list[np.ndarray], error: type, message: str
 def test_a_cloud_without_a_name_is_known_by_its_place():
     with pytest.raises(IntegrityError, match=re.escape("number 3 of the reference is damaged")):
         clouds.checked(_spoiled(3, np.nan), what="reference")
+
+
+def test_a_cloud_without_extent_is_put_at_0():
+    np.testing.assert_array_equal(clouds.normalise(np.full((2, 5, 3), 7.0), "inrflow", None), 0)
 
 
 def test_colours_are_left_out():
