@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 
 from inrflow_core import registry, workers
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.evidence import DistanceNeed, Distances
 from inrflow_core.outputs import written
 
@@ -149,6 +149,7 @@ def matrices(
 
     Raises:
         UsageError: samples and reference have unequal numbers of points.
+        IntegrityError: a distance is no finite number.
     """
     work = work or Work()
     if samples.shape[1] != reference.shape[1]:
@@ -162,6 +163,8 @@ def matrices(
         _fill(made, need, work, _Counter(known, total, progress))
     elif progress:
         progress(total, total)
+    for matrix in made:
+        _check_finite(matrix, need.distance)
     return Distances(*(matrix.whole() for matrix in made))
 
 
@@ -182,6 +185,16 @@ def predict(
         _computed(tile, lambda _: None)
         rounds, seconds = rounds + 1, time.perf_counter() - start
     return Prediction(pairs, rounds * int(wanted.sum()) / seconds, 1 if on_gpu else work.workers, need.distance)
+
+
+def _check_finite(matrix: Matrix, distance: str) -> None:
+    broken = np.argwhere(matrix.wanted & ~np.isfinite(matrix.values))
+    if len(broken):
+        row, column = broken[0]
+        raise IntegrityError(
+            f"`{distance}` of {len(broken):,} pairs of clouds is no finite number, the first is of clouds {row} and {column}",
+            hint="a cloud has points too far out; leave it out, or use the protocol `inrflow`",
+        )
 
 
 class _Counter:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from inrflow_core import pairs, registry
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.evidence import DistanceNeed, Distances
 from inrflow_core.pairs import Work
 from tests.distances import shapes
@@ -205,6 +205,13 @@ def test_the_time_is_foretold_before_the_start(monkeypatch: pytest.MonkeyPatch):
 def test_clouds_of_unequal_sizes_are_refused():
     with pytest.raises(UsageError, match="60 points in each of the samples, 50 in the reference's"):
         pairs.matrices(SAMPLES, REFERENCE[:, :50], CD)
+
+
+def test_a_distance_that_is_no_number_is_an_error_and_no_value():
+    far = SAMPLES.copy()
+    far[3, 7] = 1e25  # its square is no number of 32 bits
+    with pytest.raises(IntegrityError, match="9 pairs of clouds is no finite number, the first is of clouds 3 and 0"):
+        pairs.matrices(far, REFERENCE, DistanceNeed("emd-lion", "lion-global"))
 
 
 @pytest.mark.parametrize(
