@@ -6,7 +6,6 @@ all metrics and hands it over. Every kind can leave out a part of itself, from w
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +106,7 @@ class Clouds:
 
     def without(self, part: int, parts: int) -> Clouds:
         """The same less one part of `part_of` of both sides."""
-        return Clouds(*(clouds[_kept(len(clouds), part, parts)] for clouds in dataclasses.astuple(self)))
+        return Clouds(*(clouds[_kept(len(clouds), part, parts)] for clouds in (self.samples, self.reference)))
 
 
 @dataclass(frozen=True)
