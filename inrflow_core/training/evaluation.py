@@ -133,14 +133,14 @@ class Evaluation:
         notes: dict[str, None] = {}
         try:
             subject = evaluate.Subject(self.out.name, self._drawn(model))
-        except InrflowError as error:
-            return Found(values, (error.message,))
+        except (InrflowError, torch.OutOfMemoryError) as error:
+            return Found(values, (_message(error),))
         with self._tidied():
             for metric in self.metrics:
                 try:
                     values[metric.full] = self.judge.score(subject, metric, self.metrics).value
-                except InrflowError as error:
-                    notes[error.message] = None
+                except (InrflowError, torch.OutOfMemoryError) as error:
+                    notes[_message(error)] = None
         if not notes:
             (self.folder / WHOLE).touch()
         return Found(values, tuple(notes))
@@ -235,7 +235,10 @@ def prepare(preset: Preset, shards: Shards, out: Path, device: str) -> Evaluatio
         _check_metric(metric, config, reference)
     told = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
     folder = out / FOLDER / hashlib.sha256(told.encode()).hexdigest()[:16]
-    judge = evaluate.Judge(reference, evaluate.Setting(folder, weights_folder=_weights(config), device=device))
+    setting = evaluate.Setting(
+        folder, weights_folder=_weights(config), points=_points(preset, reference), device=device
+    )
+    judge = evaluate.Judge(reference, setting)
     for error in judge.missing(metrics).values():
         raise error
     return Evaluation(config, metrics, best, reference, judge, out)
@@ -293,6 +296,14 @@ def _reference(preset: Preset, shards: Shards) -> Items:
     return found if len(places) == found.count else _some(found, places)
 
 
+def _points(preset: Preset, reference: Items) -> int | None:
+    """Points of each cloud that are compared: known beforehand, so that what is foretold is of as many."""
+    if preset.domain.name != "points":
+        return None
+    drawn = registry.find("domains", "points").Domain(preset.domain.config).shape.num_pairs
+    return min(drawn, reference.shape[0])
+
+
 def _some(found: Items, places: np.ndarray) -> Items:
     """The items at some places."""
     digest = hashlib.sha256(f"{found.digest} {found.split} {places.tolist()}".encode()).hexdigest()
@@ -337,6 +348,10 @@ def _weights(config: Config) -> Path | None:
             f"the folder of weights `{folder}` that [eval] names does not exist", hint="`--set eval.weights=FOLDER`"
         )
     return folder
+
+
+def _message(error: InrflowError | torch.OutOfMemoryError) -> str:
+    return error.message if isinstance(error, InrflowError) else "the GPU has no room for it"
 
 
 def _records(out: Path) -> Iterator[dict[str, Any]]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from inrflow_cli import app, console
-from inrflow_core import evaluate, generate, items, presets, runs
+from inrflow_core import evaluate, generate, items, pairs, presets, runs
 from inrflow_core.errors import IntegrityError, Interrupted, MissingError, UsageError
 from inrflow_core.runs import Best
 from inrflow_core.shards import Batch
@@ -311,6 +312,32 @@ def test_a_reference_that_no_metric_can_be_taken_of_is_found_before_the_first_st
     with pytest.raises(IntegrityError, match="not finite"):
         begin.check(job("points", data, tmp_path / "run"), {})
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_foretold_is_of_as_many_points_as_the_model_draws(tmp_path, monkeypatch):
+    data, counted = small.clouds(tmp_path / "clouds"), []
+    wanted = job("points", data, tmp_path / "run")
+    drawn = wanted.preset.domain.config.num_points
+    predict = pairs.predict
+    monkeypatch.setattr(
+        pairs,
+        "predict",
+        lambda a, b, *given, **named: (counted.append((a.shape[1], b.shape[1])), predict(a, b, *given, **named))[1],
+    )
+    monkeypatch.setattr(items.Items, "shape", (10 * drawn, 3))  # shards keep more than a model learns
+    monkeypatch.setattr(pairs, "TRIAL_SECONDS", 1e-9)
+    begin.check(wanted, {})
+    assert counted and set(counted) == {(drawn, drawn)}
+
+
+def test_a_gpu_without_room_costs_the_value_and_not_the_training(data, tmp_path, monkeypatch):
+    def full(self, subject, metric, together=()):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(evaluate.Judge, "score", full)
+    trainer = begin.train(job("image", data["image"], tmp_path / "run", until=2))
+    (record,) = records(tmp_path / "run")
+    assert trainer.counters.step == 2 and record["note"] == "the GPU has no room for it"
 
 
 def test_a_preset_without_the_table_is_written_without_it_and_one_may_be_taken_out():
