@@ -124,13 +124,15 @@ def _runs(rows: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
 
 def _products(samples: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Squared distances of all pairs from products in single precision, and what they may be wrong by."""
-    # About mid-grey, which halves what is lost where long rows nearly cancel.
-    a, b = samples.float() - 127.5, batch.float() - 127.5
-    lengths = (a * a).sum(1, dtype=torch.float64)[:, None] + (b * b).sum(1, dtype=torch.float64)[None]
-    squared = lengths.clone()
-    for some, others in zip(a.split(COLUMNS, 1), b.split(COLUMNS, 1), strict=True):
-        squared -= 2 * (some @ others.T)
-    return squared, lengths * ROUNDING
+    shape = len(samples), len(batch)
+    lengths, products = (torch.zeros(shape, dtype=torch.float64, device=samples.device) for _ in range(2))
+    for some, others in zip(samples.split(COLUMNS, 1), batch.split(COLUMNS, 1), strict=True):
+        # Floats of some columns alone: of whole rows they would take gigabytes. About mid-grey, which halves what is
+        # lost where long rows nearly cancel.
+        a, b = some.float() - 127.5, others.float() - 127.5
+        lengths += (a * a).sum(1, dtype=torch.float64)[:, None] + (b * b).sum(1, dtype=torch.float64)[None]
+        products += a @ b.T
+    return lengths - 2 * products, lengths * ROUNDING
 
 
 def _squared(a: np.ndarray, rows: np.ndarray, b: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, " P"]:
