@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,12 @@ COMPARED = {"image": 500, "points": 100}
 """Samples, and held-out items, whose nearest training items are looked for."""
 TRAINING = {"image": 200_000, "points": 2_000}
 """Training items that are looked at, evenly spread where there are more: some minutes of one core."""
+WORK = 1e13
+"""Most differences of numbers that pictures are compared by: of 256 x 256 colour pictures, 50,000 with 1,000."""
 NEAREST = 4
 BLOCK = {"image": 1024, "points": 64}
+MOST_BYTES = 2**26
+"""Training items are read together up to `BLOCK`, and up to so many bytes."""
 POINTS = 2048
 """Points of a cloud that is drawn."""
 FACTS = {
@@ -48,14 +53,26 @@ def page(results: Results, training: Training | None, progress: Progress | None 
     """Everything that report.html shows of some results; `progress` counts training items that were looked at."""
     reference = results.reference if isinstance(results.reference, Items) else None
     return report.Page(
-        title="Evaluation of " + ", ".join(one.subject.name for one in results.judged[:3]),
+        title=_title([one.subject.name for one in results.judged]),
         entries=[_entry(one) for one in results.judged],
         reference=_reference(results),
         interval=INTERVALS if any(score.interval for one in results.judged for score in one.scores) else "",
-        galleries=[_gallery(one.subject, reference) for one in results.judged[-GALLERIES:]],
+        galleries=[_gallery(results.judged[place].subject, reference) for place in _galleries(results.judged)],
         neighbours=None if training is None else _neighbours(results.judged[-1].subject, training, progress),
         histograms=[] if reference is None else _histograms(results.judged[-1].subject, reference),
     )
+
+
+def _title(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return "Evaluation of " + ", ".join(names[:3]) + more
+
+
+def _galleries(judged: Sequence[Judged]) -> list[int]:
+    """Places of the sets of samples that are shown: the last of each run, then the last of the others."""
+    lasts = {one.subject.facts.get("run", one.subject.name): place for place, one in enumerate(judged)}
+    order = [*list(lasts.values())[::-1], *reversed(range(len(judged)))]
+    return sorted(list(dict.fromkeys(order))[:GALLERIES])
 
 
 def _reference(results: Results) -> dict[str, str]:
@@ -117,7 +134,8 @@ def _neighbours(subject: Subject, training: Training, progress: Progress | None)
             _boxed(values, points) if len(values) else values[:, :points] for values in (samples, held_out)
         )
     together = np.concatenate([samples, held_out]) if len(held_out) else samples
-    places = _spread(training.items.count, TRAINING[domain])
+    total = training.items.count
+    places = _spread(total, _looked_at(together) if domain == "image" else TRAINING[domain])
     found = _nearest(together, training.items, places, progress)
     most = SHOWN[domain]
     order = np.argsort(found.distances[:count, 0], kind="stable")[:most]
@@ -131,11 +149,19 @@ def _neighbours(subject: Subject, training: Training, progress: Progress | None)
         "rms difference in grey levels" if domain == "image" else "Chamfer distance, each in its box",
         found.distances[:count, 0],
         found.distances[count:, 0] if len(held_out) else None,
+        subject.name,
+        f"{total:,}" if len(places) == total else f"{len(places):,} (evenly spread) of {total:,}",
     )
 
 
+def _looked_at(pictures: np.ndarray) -> int:
+    """Training pictures that such pictures are compared with."""
+    return max(1, min(TRAINING["image"], int(WORK / pictures.size)))
+
+
 def _nearest(samples: np.ndarray, items: Items, places: np.ndarray, progress: Progress | None) -> nearest.Nearest:
-    size = BLOCK[items.domain]
+    each = int(np.prod(items.shape)) * (1 if items.domain == "image" else 4)
+    size = max(1, min(BLOCK[items.domain], MOST_BYTES // each))
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(places), size):
@@ -151,15 +177,15 @@ def _nearest(samples: np.ndarray, items: Items, places: np.ndarray, progress: Pr
 
 def _histograms(subject: Subject, reference: Items) -> list[report.Histogram]:
     """How bright pictures are and how much they vary; how far points lie from a cloud's middle."""
-    sides = {"samples": subject.items, "reference": reference}
+    sides = {f"samples of {subject.name}": subject.items, "reference": reference}
     some = {name: _some(items, COMPARED[items.domain])[0] for name, items in sides.items()}
     if subject.items.domain == "image":
-        flat = {name: values.reshape(len(values), -1).astype(np.float64) for name, values in some.items()}
+        # One picture after the other: together their numbers in 64 bits would take gigabytes.
+        means = {name: np.array([one.mean() for one in values]) for name, values in some.items()}
+        deviations = {name: np.array([one.std() for one in values]) for name, values in some.items()}
         return [
-            report.Histogram("Mean of a picture", "grey levels", {name: rows.mean(1) for name, rows in flat.items()}),
-            report.Histogram(
-                "Deviation within a picture", "grey levels", {name: rows.std(1) for name, rows in flat.items()}
-            ),
+            report.Histogram("Mean of a picture", "grey levels", means),
+            report.Histogram("Deviation within a picture", "grey levels", deviations),
         ]
     radii = {name: np.linalg.norm(_boxed(values, values.shape[1])[..., :3], axis=2) for name, values in some.items()}
     return [
@@ -200,12 +226,19 @@ def training_of(reference: Any, given: Items | None) -> Training | None:
     from inrflow_core import items
 
     if given is not None:
-        return Training(given, None)
+        return Training(given, None if given.split is None else _held_out(given.source, given.split))
     if not isinstance(reference, Items) or reference.split is None:
         return None
     try:
         train = items.open_items(reference.source, "train")
     except UsageError:
         return None
-    held_out: Sequence[str] = [name for name in items.splits(reference.source) if name != "train"]
-    return Training(train, items.open_items(reference.source, held_out[-1]) if held_out else None)
+    return Training(train, _held_out(reference.source, "train"))
+
+
+def _held_out(shards: Path, train: str) -> Items | None:
+    """The last of the other splits of some shards that holds anything."""
+    from inrflow_core import items
+
+    others = [items.open_items(shards, name) for name in items.splits(shards) if name != train]
+    return next((found for found in reversed(others) if found.count), None)

@@ -76,6 +76,10 @@ class Neighbours:
     """From every sample, shown or not, to its nearest training item."""
     held_out_distances: Float[np.ndarray, " H"] | None = None
     """The same of real items that the model never saw."""
+    name: str = ""
+    """Whose samples these are."""
+    searched: str = ""
+    """How many training items were looked at: "60,000", "200,000 of 1,281,167"."""
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,14 @@ def neighbours(content: Neighbours) -> str:
         rows = max(1, min(rows, PIXELS // ((count + 1) * _pixels(content.samples, NEIGHBOUR_SIDE))))
     order = np.argsort(content.distances[:, 0], kind="stable")[:rows]
     together = rows * (count + 1)
+    of = f": {content.name}" if content.name else ""
+    looked = f" They were looked for among {content.searched} training items." if content.searched else ""
     strips = "".join(_strip(content, row, count, together) for row in order.tolist())
     return (
-        f'<section id="neighbours" class="{kind}"><h2>Nearest in the training set</h2>\n{_verdict(content)}'
+        f'<section id="neighbours" class="{kind}"><h2>Nearest in the training set{escape(of)}</h2>\n{_verdict(content)}'
         f'<p class="says">Each row: a sample, then the training items nearest to it with their distance'
         f" ({escape(content.measure)}); samples that lie nearest come first"
-        f" (shown: {_of(rows, len(content.samples))}).</p>{_turning(kind, together)}"
+        f" (shown: {_of(rows, len(content.sample_distances))}).{looked}</p>{_turning(kind, together)}"
         f'<div class="strips">{strips}</div></section>'
     )
 
@@ -76,10 +78,11 @@ def _verdict(content: Neighbours) -> str:
     if content.held_out_distances is not None and len(content.held_out_distances):
         values["held-out data"] = content.held_out_distances
         limit = float(np.quantile(content.held_out_distances, 0.01))
-        share = 100 * float(np.mean(content.sample_distances < limit))
+        # Counted with those at the limit: where data repeat themselves it is 0, and copies are not below it.
+        mine, theirs = (_share(each, limit) for each in (content.sample_distances, content.held_out_distances))
         said = (
-            f"<strong>{share:.1f}\N{NO-BREAK SPACE}% of the samples</strong> lie nearer to the training set than"
-            f" {numerals.short(limit)} (the upright line); of held-out data, 1\N{NO-BREAK SPACE}% do. Samples much nearer"
+            f"<strong>{mine} of the samples</strong> lie within {numerals.short(limit)} of the training set (the upright"
+            f" line); of the {len(content.held_out_distances):,} held-out items, {theirs} do. Samples much nearer"
             " to the training set than data that the model never saw are remembered rather than made."
         )
     else:
@@ -87,11 +90,17 @@ def _verdict(content: Neighbours) -> str:
             "Samples at almost no distance from a training item are remembered, not made;"
             " how near is too near, held-out data would tell, and none were given."
         )
+        if _kind(content.samples) == "points":
+            said += " Clouds of one surface with its points drawn anew are not at distance 0 either."
     drawn = plots.histogram(values, content.measure, "distances to the nearest training item", limit=limit)
     return (
         f'<div class="verdict"><figure class="plot"><figcaption>Distance to the nearest training item</figcaption>{drawn}'
         f"{plots.legend(plots.counted(values), mark='area')}</figure><p>{said}</p></div>"
     )
+
+
+def _share(distances: np.ndarray, limit: float) -> str:
+    return f"{100 * float(np.mean(distances <= limit)):.1f}\N{NO-BREAK SPACE}%"
 
 
 def _strip(content: Neighbours, row: int, count: int, together: int) -> str:
