@@ -126,7 +126,7 @@ def normalise(
         raise UsageError(
             f"the protocol `{protocol}` compares in the units of the source, and those of the {what} are not known: "
             "each cloud was put into its own box",
-            hint="use the protocol `inrflow`, or a model trained on data prepared with `--normalisation global`",
+            hint="use the protocol `inrflow`, or a model trained on data prepared with `--set normalisation=global`",
         )
     return values * units.scale.reshape(-1, 1, 1) + units.offset.reshape(-1, 1, 3)
 
