@@ -113,9 +113,9 @@ def walk(root: Path) -> list[tuple[str, int]]:
             for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
                 if is_hidden(entry.name):
                     continue
-                if entry.is_dir():
+                if os.path.isdir(entry.path):  # False for a link that leads nowhere or to itself
                     folders.append((f"{prefix}{entry.name}/", Path(entry.path)))
-                elif entry.is_file():
+                elif os.path.isfile(entry.path):
                     found.append((prefix + entry.name, entry.stat().st_size))
     return sorted(found)
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RG
 """What a picture file is read as."""
 ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
 """Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
+BROKEN_ARRAYS = (ValueError, OSError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises on an .npy or .npz file that is none, or damaged."""
 KINDS = "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures or of .ply or .npy clouds"
 
 
@@ -41,6 +44,8 @@ class Items:
     normalisation: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     """What is known of where they come from."""
+    verify: Callable[[], None] = lambda: None
+    """Compares every byte with the digests that shards have beside them; raises IntegrityError, naming what is damaged."""
 
     def read(self, indices: Sequence[int]) -> Batch:
         """The items at `indices`, in that order.
@@ -50,8 +55,8 @@ class Items:
             UsageError: they are not of one size.
         """
         batch = self.fetch(indices)
-        if batch.sizes is not None and len(set(batch.sizes.tolist())) > 1:
-            sizes = sorted(set(batch.sizes.tolist()))
+        sizes = [] if batch.sizes is None else sorted({self.shape[0], *batch.sizes.tolist()})
+        if len(sizes) > 1:
             raise UsageError(
                 f"the clouds of `{self.source}` differ in size: {sizes[0]:,} to {sizes[-1]:,} points",
                 hint="give clouds of one size",
@@ -68,7 +73,7 @@ class Items:
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of one item, the first as good as any."""
-        return tuple(self.read([0]).values.shape[1:])
+        return tuple(self.fetch([0]).values.shape[1:])
 
     @property
     def spelled(self) -> str:
@@ -141,6 +146,7 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Items
         None if is_file else chosen,
         told.normalisation,
         facts,
+        functools.partial(opened.verify, [chosen]),
     )
 
 
@@ -160,8 +166,12 @@ def _from_files(folder: Path) -> Items:
         hashed.update(f"{name}\0{manifest.digest(path)}\n".encode(errors="surrogateescape"))
     read_one = _picture if domain == "image" else _cloud
 
+    @functools.cache
+    def first() -> tuple[str, np.ndarray]:
+        return kept[0][0], read_one(kept[0][1])
+
     def fetch(indices: Sequence[int]) -> Batch:
-        return _stacked(folder, [(kept[i][0], read_one(kept[i][1])) for i in indices])
+        return _stacked(folder, first(), [(kept[i][0], read_one(kept[i][1])) for i in indices])
 
     return Items(folder, domain, len(kept), hashed.hexdigest(), fetch)
 
@@ -179,7 +189,9 @@ def _from_array(path: Path) -> Items:
     dtype = np.uint8 if domain == "image" else np.float32
 
     def fetch(indices: Sequence[int]) -> Batch:
-        return _batch(values[np.asarray(indices)].astype(dtype, copy=False), [str(i) for i in indices])
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, which `read` refuses
+            some = values[np.asarray(indices)].astype(dtype, copy=False)
+        return _batch(some, [str(i) for i in indices])
 
     return Items(path, domain, len(values), manifest.digest(path), fetch, facts=_origin(path))
 
@@ -197,7 +209,7 @@ def _origin(path: Path) -> dict[str, str]:
 def _array(path: Path) -> tuple[str, np.ndarray]:
     try:
         found: Any = np.load(path, allow_pickle=False, mmap_mode="r")
-        if path.suffix.lower() == ".npy":
+        if isinstance(found, np.ndarray):  # the content decides, whatever the name says
             return "", found
         with found as archive:
             name = next((name for name in ARCHIVED if name in archive), None)
@@ -205,17 +217,17 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
                 held = ", ".join(f"`{name}`" for name in archive) or "nothing"
                 raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
             return name, archive[name]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except BROKEN_ARRAYS as error:
         raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
 
 
-def _stacked(folder: Path, read: list[tuple[str, np.ndarray]]) -> Batch:
-    """Items of one shape as a batch.
+def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str, np.ndarray]]) -> Batch:
+    """Items of the shape of `pattern`, the folder's first, as a batch.
 
     Raises:
         UsageError: they differ; names the first that does.
     """
-    first_name, first = read[0]
+    first_name, first = pattern
     for name, values in read:
         if values.shape != first.shape:
             raise UsageError(
@@ -234,14 +246,22 @@ def _picture(path: Path) -> np.ndarray:
 
     try:
         with Image.open(path) as picture:
-            if picture.mode not in MODES:
-                raise IntegrityError(
-                    f"`{path}` has the mode {picture.mode}, not 8 bits per channel", hint="save it as an 8 bit picture"
-                )
+            _check_picture(path, picture)
             image: Any = picture.convert(MODES[picture.mode])
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise IntegrityError(f"`{path}` cannot be read as a picture: {error}", hint="copy it again") from error
     return np.array(image).reshape(image.height, image.width, -1)
+
+
+def _check_picture(path: Path, picture: Any) -> None:
+    """Nothing, where a file holds one picture of 8 bits; of 16-bit colours Pillow would keep the upper 8 unsaid."""
+    is_deep = any(";16" in str(tile[3]) for tile in picture.tile)
+    if picture.mode not in MODES or is_deep:
+        got = "16 bits per channel, not 8" if is_deep else f"the mode {picture.mode}, not 8 bits per channel"
+        raise IntegrityError(f"`{path}` has {got}", hint="save it as an 8 bit picture")
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1:
+        raise IntegrityError(f"`{path}` holds {frames} pictures, not one", hint="save each as a file of its own")
 
 
 def _cloud(path: Path) -> np.ndarray:

@@ -7,7 +7,6 @@ protocol they were made; a file with `mu` and `sigma` alone does not, and is ref
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import safetensors
 from inrflow_core import manifest
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.evidence import FeatureNeed, Moments
+from inrflow_core.items import BROKEN_ARRAYS
 
 FORMAT = "inrflow-statistics-1"
 HINT = "give the pictures themselves, statistics that `inrflow eval` kept, or a reference batch of ADM"
@@ -72,7 +72,7 @@ def is_one(path: Path) -> bool:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return "mu" in archive
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+    except BROKEN_ARRAYS:
         return False
 
 
@@ -108,7 +108,7 @@ def _adm(path: Path) -> Statistics:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("mu", "sigma", "mu_s", "sigma_s") if name in archive}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except BROKEN_ARRAYS as error:
         raise IntegrityError(f"`{path}` cannot be read: {error}", hint=HINT) from error
     if len(arrays) < 4:
         raise UsageError(

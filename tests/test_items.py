@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +135,76 @@ def test_unequal_items_and_numbers_that_are_none_are_named(tmp_path: Path):
         np.save(tmp_path / "npy" / f"{place}.npy", CLOUDS[0, :size])
     with pytest.raises(UsageError, match=r"1.npy` is 6 points of 3 numbers, and .*0.npy` is 7"):
         items.open_items(tmp_path / "npy").read([0, 1])
+
+
+def test_items_that_differ_are_found_though_they_are_read_in_different_calls(tmp_path: Path):
+    folder = pictures(tmp_path / "a")
+    Image.fromarray(IMAGES[0][:3]).save(folder / "other.png")
+    with pytest.raises(UsageError, match=r"other.png` is 3 x 4 pixels, RGB, and .*000.png` is 6 x 4"):
+        items.open_items(folder).read([5])
+
+
+@pytest.mark.parametrize(("suffix", "wrong"), [("npz", "npy"), ("npy", "npz")])
+def test_the_content_of_an_array_file_decides_and_not_its_name(tmp_path: Path, suffix, wrong):
+    if suffix == "npz":
+        np.savez(tmp_path / "a.npz", points=CLOUDS)
+    else:
+        np.save(tmp_path / "a.npy", CLOUDS)
+    (tmp_path / f"a.{suffix}").rename(tmp_path / f"a.{wrong}")
+    np.testing.assert_array_equal(items.open_items(tmp_path / f"a.{wrong}").read(range(4)).values, CLOUDS)
+
+
+def test_numbers_beyond_float32_are_not_finite(tmp_path: Path):
+    np.save(tmp_path / "a.npy", CLOUDS.astype(np.float64) * 1e300)
+    with pytest.raises(IntegrityError, match="not finite: 0"):
+        items.open_items(tmp_path / "a.npy").read([0])
+
+
+def test_pictures_of_16_bits_and_several_in_one_file_are_refused(tmp_path: Path):
+    folder = pictures(tmp_path / "deep")
+    (folder / "001.png").write_bytes(
+        deep_png(np.random.default_rng(2).integers(0, 256, (6, 1 + 4 * 3 * 2), dtype=np.uint8))
+    )
+    with pytest.raises(IntegrityError, match=r"001.png` has 16 bits per channel, not 8"):
+        items.open_items(folder).read([1])
+    Image.fromarray(np.full((6, 4), 300, np.uint16)).save(folder / "001.png")
+    with pytest.raises(IntegrityError, match=r"001.png` has 16 bits per channel, not 8"):
+        items.open_items(folder).read([1])
+    frames = [Image.fromarray(image) for image in IMAGES]
+    frames[0].save(folder / "001.png", save_all=True, append_images=frames[1:3])
+    with pytest.raises(IntegrityError, match=r"001.png` holds 3 pictures, not one"):
+        items.open_items(folder).read([1])
+
+
+def deep_png(rows: np.ndarray) -> bytes:
+    """An RGB picture of 16 bits, of rows that begin with their filter's number; Pillow reads such and writes none."""
+    rows[:, 0] = 0
+    width = (rows.shape[1] - 1) // 6
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, len(rows), 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows.tobytes())),
+        (b"IEND", b""),
+    ]
+    packed = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_links_that_lead_to_themselves_are_no_items(tmp_path: Path):
+    folder = pictures(tmp_path / "a")
+    (folder / "005.png").symlink_to("005.png")
+    (folder / "again").symlink_to(".")
+    assert items.open_items(folder).count == 5
+
+
+def test_a_flipped_byte_in_shards_is_found_when_they_are_verified(tmp_path: Path):
+    preparation.prepare(
+        preparation.job("solids", out=tmp_path / "solids", config=solids.Config(train=12, val=5, points=50)), workers=1
+    )
+    opened = items.open_items(tmp_path / "solids", "val")
+    opened.verify()
+    shard = next((tmp_path / "solids").glob("val*.h5"))
+    content = bytearray(shard.read_bytes())
+    content[-9] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"val.*is damaged: its digest is"):
+        opened.verify()
