@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow_cli import console, generation
-from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.errors import MissingError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from inrflow_core.evaluate import Chosen, Judge, Score, Subject
     from inrflow_core.fields import Progress
     from inrflow_core.generate import Size
+    from inrflow_core.inspection import Training
     from inrflow_core.items import Items
     from inrflow_core.models import Model
     from inrflow_core.results import Results
@@ -88,6 +89,10 @@ class Ready:
     judge: Judge
     num: int
     """Samples of each run."""
+    missing: Mapping[str, MissingError]
+    """Chosen metrics whose weights are absent, by their full names."""
+    training: Training | None
+    """Where copies are looked for."""
 
 
 def check(job: Job) -> Ready:
@@ -97,7 +102,7 @@ def check(job: Job) -> Ready:
         MissingError: a run, samples or the reference are not there.
         UsageError: names that there are not, domains that differ, results that are there already.
     """
-    from inrflow_core import evaluate, items, registry
+    from inrflow_core import evaluate, inspection, items, registry
     from inrflow_core.training import world
 
     if world.find(os.environ, "cpu").size > 1:
@@ -105,19 +110,32 @@ def check(job: Job) -> Ready:
             "`eval` runs as one process", hint="draw with many by `inrflow sample OUT.h5`, then give it to `--samples`"
         )
     _check_out(job)
+    _check_is_used(job)
+    places = _distinct([place.name or place.resolve().name for place in job.samples])
     given = [
-        evaluate.Subject(place.name, items.open_items(place, job.samples_split, ("samples",))) for place in job.samples
+        evaluate.Subject(name, items.open_items(place, job.samples_split, ("samples",)))
+        for name, place in zip(places, job.samples, strict=True)
     ]
-    targets = _distinct([target for run in job.runs for target in _targets(run, job.sampling)])
+    targets = [target for run in job.runs for target in _targets(run, job.sampling)]
+    names = _distinct([*places, *(target.name for target in targets)])[len(places) :]
+    targets = [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
     domains = {subject.items.domain for subject in given} | {_domain(target).NAME for target in targets}
     if len(domains) > 1:
         raise UsageError(
             f"{' and '.join(sorted(domains))} cannot be judged together", hint="evaluate them one after the other"
         )
     domain = domains.pop()
+    if domain == "image" and job.sampling.points is not None:
+        raise UsageError("`--points` asks a cloud, and these are pictures", hint="leave it out")
     reference = _open_reference(job, domain)
     chosen = evaluate.choose(job.metrics or registry.find("domains", domain).Domain.METRICS, domain)
+    judge = evaluate.Judge(reference, _setting(job))
+    judge.check(chosen)
+    missing = judge.missing(chosen)
+    if len(missing) == len(chosen):
+        raise next(iter(missing.values()))
     num = job.sampling.num or min(reference.count if isinstance(reference, items.Items) else MOST, MOST)
+    shapes = [subject.items.shape for subject in given] + [_shape(target, job) for target in targets]
     for subject in given:
         what = f"the samples of {subject.items.spelled}"
         evaluate.check(what, domain, subject.items.shape, reference)
@@ -126,7 +144,12 @@ def check(job: Job) -> Ready:
         what = f"the samples of `{target.name}`"
         evaluate.check(what, domain, _shape(target, job), reference)
         evaluate.check_counts(chosen, what, num, reference)
-    return Ready(job, targets, given, reference, chosen, evaluate.Judge(reference, _setting(job)), num)
+    copied = None if job.training is None else items.open_items(job.training, prefer=("train",))
+    if copied is not None:
+        for shape in shapes:
+            evaluate.check("the samples", domain, shape, copied, role="the training set")
+    training = inspection.training_of(reference, copied)
+    return Ready(job, targets, given, reference, chosen, judge, num, missing, training)
 
 
 def carry_out(ready: Ready) -> Results:
@@ -134,29 +157,25 @@ def carry_out(ready: Ready) -> Results:
     from inrflow_core import results
 
     ready.job.out.mkdir(parents=True, exist_ok=True)
-    missing = ready.judge.missing(ready.chosen)
-    for error in {error.message: error for error in missing.values()}.values():
-        console.warn(f"{error.message}; the other metrics are computed")
-    here = [metric for metric in ready.chosen if metric.full not in missing]
+    _warn(ready.missing)
+    here = [metric for metric in ready.chosen if metric.full not in ready.missing]
     judged = []
     for subject in _subjects(ready):
         console.say(f"judging {subject.items.count:,} samples of `{subject.name}`")
         judged.append(results.Judged(subject, [ready.judge.score(subject, metric, here) for metric in here]))
-    found = results.Results(ready.reference, judged, missing)
-    found.save(ready.job.out)
-    _show(ready, found)
+    found = results.Results(ready.reference, judged, ready.missing)
+    _write(ready, found)
     return found
 
 
-def _show(ready: Ready, found: Results) -> None:
-    """Write report.html."""
-    from inrflow_core import inspection, items, report, results
+def _write(ready: Ready, found: Results) -> None:
+    """Write both files when both are ready: the same command goes on only where neither is there."""
+    from inrflow_core import inspection, report, results
 
-    given = None if ready.job.training is None else items.open_items(ready.job.training, prefer=("train",))
-    training = inspection.training_of(ready.reference, given)
     with _watch("looking for copies of training items", "items") as progress:
-        page = inspection.page(found, training, progress)
+        page = inspection.page(found, ready.training, progress)
     report.write(ready.job.out / results.REPORT, page)
+    found.save(ready.job.out)
     console.say(f"wrote `{ready.job.out / results.METRICS}` and `{ready.job.out / results.REPORT}`")
 
 
@@ -183,8 +202,7 @@ def tell(found: Results) -> None:
 
 def predict(ready: Ready, *, as_json: bool) -> None:
     """Tell what would be done and how long it would take, from a few items that are timed; nothing is written."""
-    missing = ready.judge.missing(ready.chosen)
-    here = [metric for metric in ready.chosen if metric.full not in missing]
+    here = [metric for metric in ready.chosen if metric.full not in ready.missing]
     rows = [
         (f"draw {ready.num:,} samples of `{target.name}`", _drawing_seconds(ready, target)) for target in ready.targets
     ]
@@ -195,10 +213,15 @@ def predict(ready: Ready, *, as_json: bool) -> None:
     console.table(
         ("work", "about"), [*((what, console.duration(s)) for what, s in rows), ("all", console.duration(total))]
     )
-    for error in {error.message: error for error in missing.values()}.values():
-        console.warn(f"{error.message}; the other metrics are computed")
-    told = {"metrics": [metric.full for metric in ready.chosen], "missing": list(missing), "seconds": total}
+    _warn(ready.missing)
+    told = {"metrics": [metric.full for metric in ready.chosen], "missing": list(ready.missing), "seconds": total}
     console.result(told, as_json=as_json)
+
+
+def _warn(missing: Mapping[str, MissingError]) -> None:
+    """Say of each absent file what it is, where it comes from and where it goes."""
+    for error in {error.message: error for error in missing.values()}.values():
+        console.warn(f"{error.message}; the other metrics are computed. For all of them, {error.hint}")
 
 
 def _drawing_seconds(ready: Ready, target: Target) -> float:
@@ -223,8 +246,15 @@ def _drawing_seconds(ready: Ready, target: Target) -> float:
 
 
 def named(texts: Sequence[str] | None) -> list[str]:
-    """Names of metrics from `fid,kid` given once or more."""
-    return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+    """Names of metrics from `fid,kid` given once or more; none where nothing is given.
+
+    Raises:
+        UsageError: what is given names none.
+    """
+    found = [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+    if texts and not found:
+        raise UsageError("`--metrics` names no metric", hint="`inrflow eval --list` says them all")
+    return found
 
 
 def keep(shards: Path, metrics: Sequence[str]) -> None:
@@ -318,11 +348,11 @@ def _targets(source: Path, sampling: Sampling) -> list[Target]:
 
     if sampling.checkpoints != "all":
         texts = sampling.checkpoints.split(",")
-        steps = [generation.parse_checkpoint(text.strip()) for text in texts]
+        steps = [generation.parse_checkpoint(text.strip(), "--checkpoints") for text in texts]
     else:
         run = runs.open_run(source)
         steps = list(run.steps) or [run.checkpoint()]  # the latter raises
-    stem = source.stem if source.is_file() else source.name
+    stem = source.stem if source.is_file() else source.name or source.resolve().name
     if sampling.checkpoints == "newest":
         return [target(None, stem)]
     return [
@@ -330,15 +360,15 @@ def _targets(source: Path, sampling: Sampling) -> list[Target]:
     ]
 
 
-def _distinct(targets: Sequence[Target]) -> list[Target]:
-    """Targets by names that differ: runs in two folders may have one name."""
-    found: dict[str, Target] = {}
-    for target in targets:
-        name, number = target.name, 2
-        while name in found:
-            name, number = f"{target.name}-{number}", number + 1
-        found[name] = replace(target, name=name)
-    return list(found.values())
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, a number behind those that were there before: runs in two folders may have one name."""
+    found: list[str] = []
+    for name in names:
+        free, number = name, 2
+        while free in found:
+            free, number = f"{name}-{number}", number + 1
+        found.append(free)
+    return found
 
 
 def _domain(target: Target) -> Any:
@@ -374,17 +404,22 @@ def _open_reference(job: Job, domain: str) -> Items | Statistics:
     if place is None:
         raise UsageError("nothing to judge by is named", hint="add `--reference PLACE`")
     if statistics_files.is_one(place):
+        if job.split is not None:
+            raise UsageError(f"`{place}` holds statistics, so it has no split `{job.split}`", hint="leave it out")
         return statistics_files.read(place)
     return items.open_items(place, job.split, PREFERRED[domain])
 
 
 def _setting(job: Job) -> Any:
-    from inrflow_core import evaluate
+    from inrflow_core import evaluate, registry
 
     files, folder = {}, None
     for text in job.weights:
         name, equals, place = text.partition("=")
         if equals:
+            networks = [n for n in registry.names("features") if registry.find("features", n).WEIGHTS is not None]
+            if name not in networks:
+                raise UsageError(f"no network `{name}` takes weights", hint=did_you_mean(name, networks))
             files[name] = Path(place)
         elif Path(text).is_dir():
             folder = Path(text)
@@ -421,6 +456,24 @@ def _check_out(job: Job) -> None:
     for name in (results.METRICS, results.REPORT):
         if job.out.is_dir():
             outputs.check_output(job.out / name, overwrite=job.overwrite)
+
+
+def _check_is_used(job: Job) -> None:
+    """Nothing, where every option that is given acts on something.
+
+    Raises:
+        UsageError: one speaks of runs or of samples, and there are none.
+    """
+    told = vars(job.sampling) | {"enlarged": job.is_enlarged or None}
+    idle = {"checkpoints": "newest", "seed": 0}
+    given = [name for name, value in told.items() if name != "device" and value not in (None, idle.get(name))]
+    if not job.runs and [name for name in given if name != "points"]:
+        (name, *_) = (name for name in given if name != "points")
+        raise UsageError(
+            f"`--{name}` says how a run is sampled, and there is none", hint="leave it out, or add `--run DIR`"
+        )
+    if not job.samples and job.samples_split:
+        raise UsageError("`--samples-split` is of samples, and there are none", hint="leave it out")
 
 
 def _value(score: Score) -> tuple[str, str]:

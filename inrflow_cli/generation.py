@@ -55,7 +55,7 @@ def open_model(
     return model, weights
 
 
-def parse_checkpoint(text: str | None) -> Step:
+def parse_checkpoint(text: str | None, option: str = "--checkpoint") -> Step:
     """A step, or `best`; None, and `newest`, stay the newest.
 
     Raises:
@@ -67,7 +67,7 @@ def parse_checkpoint(text: str | None) -> Step:
         return "best"
     if not (text.isascii() and text.isdigit()):
         raise UsageError(
-            f"`--checkpoint {text}` names no checkpoint", hint="give a step such as `1000`, `best`, or `newest`"
+            f"`{option} {text}` names no checkpoint", hint="give a step such as `1000`, `best`, or `newest`"
         )
     return int(text)
 

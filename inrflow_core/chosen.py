@@ -75,7 +75,9 @@ def choose(texts: Sequence[str], domain: str) -> list[Chosen]:
     return list(found.values())
 
 
-def check(what: str, domain: str, shape: tuple[int, ...], reference: Items | Statistics) -> None:
+def check(
+    what: str, domain: str, shape: tuple[int, ...], reference: Items | Statistics, role: str = "the reference"
+) -> None:
     """Nothing, where samples (`what` they are, for messages) of a domain and shape can be compared with a reference.
 
     Raises:
@@ -87,12 +89,12 @@ def check(what: str, domain: str, shape: tuple[int, ...], reference: Items | Sta
         return
     if domain != reference.domain:
         raise UsageError(
-            f"{what} are {_items(domain)}, and the reference {reference.spelled} holds {_items(reference.domain)}",
-            hint="give a reference of the samples' kind",
+            f"{what} are {_items(domain)}, and {role} {reference.spelled} holds {_items(reference.domain)}",
+            hint="give one of the samples' kind",
         )
     if domain == "image" and shape != reference.shape:
         raise UsageError(
-            f"{what} are {_pixels(shape)}, and the reference {reference.spelled} holds {_pixels(reference.shape)}",
+            f"{what} are {_pixels(shape)}, and {role} {reference.spelled} holds {_pixels(reference.shape)}",
             hint="compare pictures of one size and mode: prepare the reference at that resolution, or draw with `--resolution`",
         )
 

@@ -34,6 +34,7 @@ from inrflow_core.evidence import (
     Evidence,
     FeatureNeed,
     Features,
+    Moments,
     Need,
     Pairs,
 )
@@ -75,8 +76,9 @@ class Score:
     interval: tuple[float, float] | None
     """95 % confidence; None where there are too few items for one."""
     samples: int
+    """Those that the value rests on: of very many pictures not all (`extraction.KEPT`)."""
     reference: int | None
-    """Items of the reference; None where a file of statistics does not say it."""
+    """The same of the reference; None where it is not looked at, or a file of statistics does not say it."""
     weights: str | None
     """sha256 of the feature network's weights."""
     note: str | None
@@ -115,6 +117,7 @@ class Judge:
         self._held: dict[Any, Any] = {}
         self._extractors: dict[str, Any] = {}
         self._digests: dict[Path, str] = {}
+        self._verified: list[Items] = []
         self._reference_clouds: dict[tuple[str, int], np.ndarray] = {}
 
     def score(self, subject: Subject, metric: Chosen, together: Sequence[Chosen] = ()) -> Score:
@@ -131,8 +134,9 @@ class Judge:
         if self._subject is not subject:
             self._held.clear()
             self._subject = subject
-        evidence = self._evidence(subject, metric.need, [other.need for other in (metric, *together)])
+        evidence = self._evidence(subject, metric, [metric, *together])
         value = metric.module.compute(evidence, metric.protocol)
+        samples, references = _counts(evidence)
         return Score(
             metric=metric.full,
             title=metric.module.TITLE,
@@ -141,11 +145,27 @@ class Judge:
             unit=metric.module.unit(metric.protocol),
             higher_is_better=metric.module.HIGHER_IS_BETTER,
             interval=_interval(metric, evidence, value),
-            samples=subject.items.count,
-            reference=self._count() if metric.needs_reference else None,
+            samples=samples,
+            reference=references or None,
             weights=self._weights_digest(metric.need),
             note=self._note(metric, evidence),
         )
+
+    def check(self, metrics: Sequence[Chosen]) -> None:
+        """Nothing, where the reference has what every metric needs of it; those whose weights are absent are passed over.
+
+        Raises:
+            UsageError: it is statistics of another protocol, or a metric compares single items.
+        """
+        missing = self.missing(metrics)
+        for metric in metrics:
+            if metric.needs_reference and metric.full not in missing and isinstance(self.reference, Statistics):
+                if not isinstance(metric.need, FeatureNeed):
+                    raise UsageError(
+                        f"`{self.reference.source}` holds statistics, and `{metric.full}` compares single items",
+                        hint="give the pictures themselves",
+                    )
+                self.reference.find(metric.need, self._weights_digest(metric.need))
 
     def missing(self, metrics: Sequence[Chosen]) -> dict[str, MissingError]:
         """Those metrics whose weights are absent, and the error that says what to do."""
@@ -200,7 +220,8 @@ class Judge:
         images = np.zeros((TRIALS, 64, 64, 3), dtype=np.uint8)
         if isinstance(self.reference, Items):
             images = self.reference.read(range(min(TRIALS, self.reference.count))).values
-            kept = Extraction(self.reference, (need.output,), need.form, self._folder_of(self.reference, need))
+            folder = self._folder_of(self.reference, need, (need.output,))
+            kept = Extraction(self.reference, (need.output,), need.form, folder)
             count += 0 if kept.is_done() else self.reference.count
         extractor(images[:1], tuple(module.OUTPUTS), need.form)
         start = time.perf_counter()
@@ -221,43 +242,54 @@ class Judge:
         found = pairs.predict(some, some, need, work, pairs=total)
         return str(found), found.seconds
 
-    def _evidence(self, subject: Subject, need: Need, needs: Sequence[Need]) -> Evidence:
-        key = _key(need)
+    def _evidence(self, subject: Subject, metric: Chosen, together: Sequence[Chosen]) -> Evidence:
+        """What a metric judges by, gathered once for all those that judge by the like."""
+        need, alike = metric.need, [other for other in together if _key(other.need) == _key(metric.need)]
+        if isinstance(need, FeatureNeed):
+            mine = _outputs(alike)
+            theirs = _outputs([other for other in alike if other.needs_reference])
+            held = self._once((_key(need), mine, theirs), lambda: self._extracted(subject, need, mine, theirs))
+            return self._features(held, need, is_compared=metric.needs_reference)
+        if isinstance(need, DistanceNeed):
+            is_within = any(isinstance(other.need, DistanceNeed) and other.need.is_within for other in alike)
+            wanted = replace(need, is_within=is_within)
+            return self._once(wanted, lambda: self._distances(subject, wanted))
+        if isinstance(need, CloudNeed):
+            return self._once(need, lambda: Clouds(*self._clouds(subject, need.normalisation)))
+        return self._once(need, lambda: self._pairs(subject))
+
+    def _once(self, key: Any, gather: Callable[[], Any]) -> Any:
         if key not in self._held:
-            alike = [other for other in needs if _key(other) == key]
-            if isinstance(need, FeatureNeed):
-                outputs = {other.output for other in alike if isinstance(other, FeatureNeed)}
-                self._held[key] = self._extracted(subject, need, tuple(sorted(outputs | {need.output})))
-            elif isinstance(need, DistanceNeed):
-                is_within = any(isinstance(other, DistanceNeed) and other.is_within for other in alike)
-                self._held[key] = self._distances(subject, replace(need, is_within=is_within))
-            elif isinstance(need, CloudNeed):
-                self._held[key] = Clouds(*self._clouds(subject, need.normalisation))
-            else:
-                self._held[key] = self._pairs(subject)
-        held = self._held[key]
-        return self._features(held, need) if isinstance(need, FeatureNeed) else held
+            self._held[key] = gather()
+        return self._held[key]
 
     def _extracted(
-        self, subject: Subject, need: FeatureNeed, outputs: tuple[str, ...]
+        self, subject: Subject, need: FeatureNeed, mine: tuple[str, ...], theirs: tuple[str, ...]
     ) -> tuple[Extraction, Extraction | None]:
-        """Features of the samples and of the reference's pictures, on the disk."""
-        mine = self._extract(subject.items, need, outputs)
-        return mine, None if isinstance(self.reference, Statistics) else self._extract(self.reference, need, outputs)
+        """Features of the samples and of the reference's pictures, on the disk; none of the latter where none are needed."""
+        of_samples = self._extract(subject.items, need, mine)
+        if not theirs or isinstance(self.reference, Statistics):
+            return of_samples, None
+        return of_samples, self._extract(self.reference, need, theirs)
 
     def _extract(self, items: Items, need: FeatureNeed, outputs: tuple[str, ...]) -> Extraction:
         weights = self._weights_digest(need)
         told = {"network": need.network, "weights": weights or "", "items": items.digest, "split": items.split or ""}
-        extraction = Extraction(items, outputs, need.form, self._folder_of(items, need), told)
+        extraction = Extraction(items, outputs, need.form, self._folder_of(items, need, outputs), told)
         if not extraction.is_done():
+            self._verify(items)
             name = f"{need.network} features of {items.source.name}{f', {items.split}' if items.split else ''}"
             with self.setting.watch(name, "pictures") as progress:
                 extraction.run(self._extractor(need.network), progress)
         return extraction
 
-    def _features(self, held: tuple[Extraction, Extraction | None], need: FeatureNeed) -> Features:
+    def _features(
+        self, held: tuple[Extraction, Extraction | None], need: FeatureNeed, *, is_compared: bool
+    ) -> Features:
         mine, theirs = held
         samples = mine.rows(need.output)
+        if not is_compared:
+            return Features(samples, samples[:0])
         if theirs is None:
             assert isinstance(self.reference, Statistics)
             return Features(samples, self.reference.find(need, self._weights_digest(need)))
@@ -265,12 +297,21 @@ class Judge:
             return Features(samples, theirs.moments(need.output))
         return Features(samples, theirs.rows(need.output))
 
-    def _folder_of(self, items: Items, need: FeatureNeed) -> Path:
-        """Where features are kept: those of shards beside them, for every later evaluation."""
+    def _folder_of(self, items: Items, need: FeatureNeed, outputs: tuple[str, ...]) -> Path:
+        """Where features are kept: those of shards beside them, for every later evaluation, unless nothing can be added."""
         weights = (self._weights_digest(need) or "")[:12]
         name = "-".join(part for part in (need.network, need.form, weights, items.split, items.digest[:16]) if part)
-        is_shards = (items.source / manifest.NAME).is_file() and os.access(items.source, os.W_OK)
-        return (items.source / STATISTICS if is_shards else self.setting.folder / "features") / name
+        beside = items.source / STATISTICS / name
+        is_there = (items.source / manifest.NAME).is_file() and (
+            os.access(items.source, os.W_OK) or Extraction(items, outputs, need.form, beside).is_done()
+        )
+        return beside if is_there else self.setting.folder / "features" / name
+
+    def _verify(self, items: Items) -> None:
+        """Compare shards with their digests, once."""
+        if items not in self._verified:
+            items.verify()
+            self._verified.append(items)
 
     def _extractor(self, network: str) -> Any:
         if network not in self._extractors:
@@ -290,6 +331,8 @@ class Judge:
         """Samples and reference with one number of points, in the units of a protocol."""
         assert isinstance(self.reference, Items)
         points = self.setting.points or min(subject.items.shape[0], self.reference.shape[0])
+        for items in (subject.items, self.reference):
+            self._verify(items)
         if (protocol, points) not in self._reference_clouds:
             self._reference_clouds[protocol, points] = _normalised(self.reference, points, protocol, "references")
         samples = _normalised(subject.items, points, protocol, "samples")
@@ -323,12 +366,6 @@ class Judge:
             notes.append(self._extractor(metric.need.network).note(metric.need.form))
         return "; ".join(note for note in notes if note) or None
 
-    def _count(self) -> int | None:
-        """Items of the reference, where it is known."""
-        if isinstance(self.reference, Statistics):
-            return next(iter(self.reference.moments.values())).count or None
-        return self.reference.count
-
     def _pairs(self, subject: Subject) -> Pairs:
         """The samples and their references: those of the same name where all have one, else those of the same place."""
         if isinstance(self.reference, Statistics):
@@ -336,6 +373,8 @@ class Judge:
                 f"`{self.reference.source}` holds statistics, and this metric compares picture by picture",
                 hint="give the pictures themselves",
             )
+        for items in (subject.items, self.reference):
+            self._verify(items)
         samples = subject.items.read(range(subject.items.count))
         reference = self.reference.read(range(self.reference.count))
         places = {name: place for place, name in enumerate(reference.names)}
@@ -376,6 +415,18 @@ def _interval(metric: Chosen, evidence: Evidence, value: float) -> tuple[float, 
         lambda part: metric.module.compute(part, metric.protocol), evidence, value=value, values=values
     )
     return None if found is None else (found.low, found.high)
+
+
+def _outputs(metrics: Sequence[Chosen]) -> tuple[str, ...]:
+    return tuple(sorted({metric.need.output for metric in metrics if isinstance(metric.need, FeatureNeed)}))
+
+
+def _counts(evidence: Evidence) -> tuple[int, int]:
+    """Samples and items of the reference that a value rests on; 0 of a reference that nobody counted or looked at."""
+    if isinstance(evidence, Distances):
+        return evidence.across.shape
+    reference = evidence.reference
+    return len(evidence.samples), reference.count if isinstance(reference, Moments) else len(reference)
 
 
 def _key(need: Need) -> tuple[str, ...]:

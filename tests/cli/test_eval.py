@@ -12,8 +12,9 @@ from PIL import Image
 
 from inrflow_cli import console
 from inrflow_cli.app import run
-from inrflow_core import preparation
+from inrflow_core import inspection, preparation
 from inrflow_core.datasets import solids
+from inrflow_core.errors import OutOfMemory
 from inrflow_core.shards import Shards
 from tests import tiny
 
@@ -163,22 +164,16 @@ def test_finer_samples_are_judged_beside_enlargements_of_the_same(place, tmp_pat
 
 def test_absent_weights_are_named_and_the_other_metrics_still_run(tmp_path, capsys):
     np.savez("a.npz", images=IMAGES)
-    code = evaluate(
-        "--samples",
-        "a.npz",
-        "--reference",
-        "a.npz",
-        "--metrics",
-        "fid:clean,fid:random,is",
-        "--weights",
-        tmp_path,
-        "--out",
-        "out",
-    )
-    assert code == 3
-    assert "inception" in capsys.readouterr().err
+    words = ["--samples", "a.npz", "--reference", "a.npz", "--weights", tmp_path, "--metrics"]
+    assert evaluate(*words, "fid:clean,fid:random,is", "--out", "out") == 3
+    said = " ".join(capsys.readouterr().err.split())
+    for fact in ("inception.safetensors", "95,607,719 bytes", "sha256 f58cb9b6ec323ed6", "convert_weights.py"):
+        assert fact in said
     assert list(values(tmp_path / "out")) == ["fid:random"]
     assert told(tmp_path / "out")["missing"] == ["fid:clean", "inception-score:adm"]
+    assert evaluate(*words, "fid:clean,is", "--out", "none") == 3
+    assert "inception.safetensors` does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
@@ -230,3 +225,84 @@ def test_every_metric_is_listed_with_its_protocols(capsys):
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert {"fid", "kid", "inception-score", "mmd", "cov", "one-nna", "jsd", "psnr"} <= set(listed)
     assert "cd:inrflow" in listed["mmd"]["protocols"]
+
+
+def test_an_option_that_cannot_act_is_refused(place, tmp_path, capsys):
+    np.savez("a.npz", images=IMAGES)
+    np.save("clouds.npy", CLOUDS)
+    np.savez("large.npz", images=IMAGES.repeat(2, 1).repeat(2, 2))
+    np.savez("adm.npz", mu=np.zeros(2048), sigma=np.eye(2048), mu_s=np.zeros(2023), sigma_s=np.eye(2023))
+
+    def says(*words):
+        return refused(capsys, "--samples", "a.npz", *words)
+
+    for option, value in (("num", "5"), ("seed", "1"), ("checkpoints", "all"), ("ema", "0.5"), ("resolution", "16")):
+        assert says("--reference", "a.npz", f"--{option}", value).startswith(
+            f"2: `--{option}` says how a run is sampled"
+        )
+    assert says("--reference", "a.npz", "--enlarged").startswith("2: `--enlarged` says how a run is sampled")
+    assert says("--reference", "a.npz", "--points", "5").startswith(
+        "2: `--points` asks a cloud, and these are pictures"
+    )
+    assert says("--reference", "a.npz", "--metrics", ",").startswith("2: `--metrics` names no metric")
+    assert says("--reference", "a.npz", "--weights", "bogus=x").startswith("2: no network `bogus` takes weights")
+    assert says("--reference", "adm.npz", "--split", "train").startswith(
+        "2: `adm.npz` holds statistics, so it has no split"
+    )
+    assert says("--reference", "a.npz", "--training", "absent").startswith("3: `absent` does not exist")
+    assert "and the training set `clouds.npy` holds clouds" in says("--reference", "a.npz", "--training", "clouds.npy")
+    assert "and the training set `large.npz` holds 16 x 16 pixels" in says(
+        "--reference", "a.npz", "--training", "large.npz"
+    )
+    assert refused(capsys, "--run", place / "pictures", "--reference", "a.npz", "--samples-split", "train").startswith(
+        "2: `--samples-split` is of samples"
+    )
+    assert refused(capsys, "--run", place / "pictures", "--reference", "a.npz", "--checkpoints", "x").startswith(
+        "2: `--checkpoints x` names no checkpoint"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_statistics_of_another_protocol_are_refused_before_anything_is_drawn(place, tmp_path, capsys):
+    np.savez("adm.npz", mu=np.zeros(2048), sigma=np.eye(2048), mu_s=np.zeros(2023), sigma_s=np.eye(2023))
+    words = ["--run", place / "pictures", "--reference", "adm.npz", "--num", "22", "--metrics"]
+    assert refused(capsys, *words, "fid:random").startswith(
+        "2: `adm.npz` holds pool and spatial statistics of the protocol `inception:adm`, and `random:v1` needs `all`"
+    )
+    assert refused(capsys, *words, "psnr").startswith(
+        "2: `adm.npz` holds statistics, and `psnr:rgb` compares single items"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_of_one_name_keep_names_of_their_own(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "a.npz", images=IMAGES)
+    words = ["--samples", "x/a.npz", "--samples", "y/a.npz", "--reference", "x/a.npz", "--metrics", "psnr"]
+    assert evaluate(*words, "--out", "out") == 0
+    assert [result["name"] for result in told(tmp_path / "out")["results"]] == ["a.npz", "a.npz-2"]
+
+
+def test_nothing_is_written_half(place, tmp_path, monkeypatch):
+    words = ["--run", place / "pictures", "--reference", place / "digits", "--num", "22", "--metrics", "kid:random"]
+    with monkeypatch.context() as patch:
+        patch.setattr(inspection, "page", lambda *_: (_ for _ in ()).throw(OutOfMemory("none", hint="none")))
+        assert evaluate(*words, "--out", "out") == 5
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert evaluate(*words, "--out", "out") == 0
+    assert evaluate(*words, "--out", "whole") == 0
+    for name in ("metrics.json", "report.html"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_damaged_reference_is_found(place, tmp_path, capsys):
+    for name, samples in (("digits", "pictures"), ("solids", "clouds")):
+        shutil.copytree(place / name, tmp_path / name, ignore=shutil.ignore_patterns("statistics"))
+        split = "train" if name == "digits" else "val"
+        shard = next((tmp_path / name).glob(f"{split}*.h5"))
+        content = bytearray(shard.read_bytes())
+        content[-9] ^= 1
+        shard.write_bytes(content)
+        said = refused(capsys, "--run", place / samples, "--reference", tmp_path / name, "--num", "22")
+        assert said.startswith("4: ") and "is damaged: its digest is" in said
