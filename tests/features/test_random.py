@@ -81,6 +81,7 @@ def test_pictures_too_small_or_of_other_channels_are_refused():
         random.load()(some(1, 16), ("pool",), "v1")
 
 
+@pytest.mark.slow
 def test_halves_are_near_and_noise_and_blur_are_further_the_more_there_is(digits: np.ndarray):
     here, there = digits[::2], digits[1::2]
     one = features(here)
