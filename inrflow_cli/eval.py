@@ -99,14 +99,14 @@ def eval(
 
     Runs are sampled first. A stopped evaluation goes on by the same command.
     """
-    from inrflow_cli import evaluation
+    from inrflow_cli import evaluation, scores
 
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     if show:
-        evaluation.show_metrics(as_json=json)
+        scores.show_metrics(as_json=json)
         return
     if out is None:
         raise UsageError("no folder for the results is named", hint="add `--out DIR`")
@@ -135,7 +135,7 @@ def eval(
         evaluation.predict(ready, as_json=json)
         return
     found = evaluation.carry_out(ready)
-    evaluation.tell(found)
+    scores.tell(found)
     console.result({"out": str(out), **found.told()}, as_json=json)
     if found.missing:
         raise typer.Exit(int(Exit.MISSING))

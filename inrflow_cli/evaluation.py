@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from inrflow_cli import console, generation
 from inrflow_core.errors import MissingError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from inrflow_core.evaluate import Chosen, Judge, Score, Subject
+    from inrflow_core.evaluate import Chosen, Judge, Subject
     from inrflow_core.fields import Progress
     from inrflow_core.generate import Size
     from inrflow_core.inspection import Training
@@ -73,7 +72,8 @@ class Target:
     """Weights to sample and judge."""
 
     name: str
-    source: Path
+    run: str
+    """The run's name, which no other run of the evaluation has."""
     weights: Path
 
 
@@ -111,12 +111,14 @@ def check(job: Job) -> Ready:
         )
     _check_out(job)
     _check_is_used(job)
-    places = _distinct([place.name or place.resolve().name for place in job.samples])
-    given = [
-        evaluate.Subject(name, items.open_items(place, job.samples_split, ("samples",)))
-        for name, place in zip(places, job.samples, strict=True)
+    samples = [items.open_items(place, job.samples_split, ("samples",)) for place in job.samples]
+    places = _distinct([some.name for some in samples])
+    given = [evaluate.Subject(name, some) for name, some in zip(places, samples, strict=True)]
+    targets = [
+        target
+        for run, name in zip(job.runs, _distinct([_stem(run) for run in job.runs]), strict=True)
+        for target in _targets(run, name, job.sampling)
     ]
-    targets = [target for run in job.runs for target in _targets(run, job.sampling)]
     names = _distinct([*places, *(target.name for target in targets)])[len(places) :]
     targets = [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
     domains = {subject.items.domain for subject in given} | {_domain(target).NAME for target in targets}
@@ -156,7 +158,12 @@ def carry_out(ready: Ready) -> Results:
     """Sample, judge, and write metrics.json and report.html."""
     from inrflow_core import results
 
-    ready.job.out.mkdir(parents=True, exist_ok=True)
+    try:
+        ready.job.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the folder `{ready.job.out}` cannot be made: {error.strerror}", hint="name another place"
+        ) from error
     _warn(ready.missing)
     here = [metric for metric in ready.chosen if metric.full not in ready.missing]
     judged = []
@@ -177,27 +184,6 @@ def _write(ready: Ready, found: Results) -> None:
     report.write(ready.job.out / results.REPORT, page)
     found.save(ready.job.out)
     console.say(f"wrote `{ready.job.out / results.METRICS}` and `{ready.job.out / results.REPORT}`")
-
-
-def tell(found: Results) -> None:
-    """The table of all scores, and where the files lie."""
-    if len(found.judged) == 1:
-        rows = [
-            (f"{score.title} {_arrow(score)}", score.protocol, *_value(score), score.unit, score.samples, _of(score))
-            for score in found.judged[0].scores
-        ]
-        console.table(("metric", "protocol", "value", "95 %", "unit", "samples", "reference"), rows)
-    else:
-        metrics = {score.metric: score for judged in found.judged for score in judged.scores}
-        heads = [f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()]
-        rows = []
-        for judged in found.judged:
-            values = {score.metric: score for score in judged.scores}
-            cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
-            rows.append((judged.subject.name, *cells))
-        console.table(("samples", *heads), rows)
-    for note in found.notes():
-        console.say(f"note: {note}")
 
 
 def predict(ready: Ready, *, as_json: bool) -> None:
@@ -268,20 +254,6 @@ def keep(shards: Path, metrics: Sequence[str]) -> None:
     console.say(f"kept in `{shards / evaluate.STATISTICS}` what {', '.join(metrics)} need of {reference.spelled}")
 
 
-def show_metrics(*, as_json: bool) -> None:
-    """Every metric, its protocols and its direction."""
-    from inrflow_core import registry
-
-    parts = {name: registry.find("metrics", name) for name in registry.names("metrics")}
-    rows = [
-        (name, part.TITLE, part.DOMAIN, " ".join(part.PROTOCOLS), "higher" if part.HIGHER_IS_BETTER else "lower")
-        for name, part in parts.items()
-    ]
-    columns = ("name", "metric", "domain", "protocols", "better")
-    console.table(columns, rows)
-    console.result([dict(zip(columns, row, strict=True)) for row in rows], as_json=as_json)
-
-
 def _subjects(ready: Ready) -> Iterator[Subject]:
     """The samples that were given, then those of each target, drawn when their turn comes."""
     yield from ready.given
@@ -308,7 +280,7 @@ def _drawn(ready: Ready, target: Target) -> Iterator[Subject]:
 
 def _sample(ready: Ready, target: Target, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
     """The shard of a target's samples, drawn where it is not there yet, and what is known of them."""
-    from inrflow_core import generate, solve
+    from inrflow_core import generate, sample_shards, solve
 
     wanted, overwrite = ready.job.sampling, ready.job.overwrite
     how = _drawing(model, wanted)
@@ -318,15 +290,18 @@ def _sample(ready: Ready, target: Target, model: Model, size: Size) -> tuple[Pat
     asked = "" if size is None else f"-{origin['size']}"
     place = ready.job.out / "samples" / f"{target.name}{asked}.h5"
     place.parent.mkdir(parents=True, exist_ok=True)
-    if not generate.is_drawn(place, request, origin, overwrite=overwrite):
+    is_drawn = generate.is_drawn(place, request, origin, overwrite=overwrite)
+    if not is_drawn or not sample_shards.is_whole(place, overwrite=overwrite):
+        sample_shards.unseal(place)
         generation.write_shard(model, request, how, place, origin, overwrite=overwrite)
+    sample_shards.seal(place)
     facts = {
         **origin,
         "nfe": solve.evaluations(how.sampler, how.config),
         "parameters": sum(parameter.numel() for parameter in model.method.parameters()),
         "samples_seen": model.info.get("samples_seen"),
         "flops": model.info.get("flops"),
-        "run": target.source.name,
+        "run": target.run,
     }
     return place, facts
 
@@ -339,24 +314,29 @@ def _drawing(model: Model, wanted: Sampling) -> Any:
     )
 
 
-def _targets(source: Path, sampling: Sampling) -> list[Target]:
+def _stem(run: Path) -> str:
+    """What a run or a weights file is called, where no text can hold a byte of it with a mark in its stead."""
+    stem = run.stem if run.is_file() else run.name or run.resolve().name
+    return os.fsencode(stem).decode(errors="replace")
+
+
+def _targets(source: Path, run: str, sampling: Sampling) -> list[Target]:
     """The checkpoints of a run that are to be judged."""
     from inrflow_core import runs
 
     def target(step: Any, name: str) -> Target:
-        return Target(name, source, runs.weights_file(source, ema=sampling.ema, step=step))
+        return Target(name, run, runs.weights_file(source, ema=sampling.ema, step=step))
 
     if sampling.checkpoints != "all":
         texts = sampling.checkpoints.split(",")
         steps = [generation.parse_checkpoint(text.strip(), "--checkpoints") for text in texts]
     else:
-        run = runs.open_run(source)
-        steps = list(run.steps) or [run.checkpoint()]  # the latter raises
-    stem = source.stem if source.is_file() else source.name or source.resolve().name
+        opened = runs.open_run(source)
+        steps = list(opened.steps) or [opened.checkpoint()]  # the latter raises
     if sampling.checkpoints == "newest":
-        return [target(None, stem)]
+        return [target(None, run)]
     return [
-        target(step, f"{stem}-{step:08d}" if isinstance(step, int) else f"{stem}-{step or 'newest'}") for step in steps
+        target(step, f"{run}-{step:08d}" if isinstance(step, int) else f"{run}-{step or 'newest'}") for step in steps
     ]
 
 
@@ -451,10 +431,11 @@ def _check_out(job: Job) -> None:
     """
     from inrflow_core import outputs, results
 
-    if job.out.exists() and not job.out.is_dir():
-        raise UsageError(f"`{job.out}` is a file", hint="name a folder")
+    for folder in (job.out, job.out / "samples", job.out / "kept"):
+        if os.path.exists(folder) and not folder.is_dir():  # False for a name that no file can have
+            raise UsageError(f"`{folder}` is a file", hint="name a folder")
     for name in (results.METRICS, results.REPORT):
-        if job.out.is_dir():
+        if os.path.isdir(job.out):
             outputs.check_output(job.out / name, overwrite=job.overwrite)
 
 
@@ -474,21 +455,3 @@ def _check_is_used(job: Job) -> None:
         )
     if not job.samples and job.samples_split:
         raise UsageError("`--samples-split` is of samples, and there are none", hint="leave it out")
-
-
-def _value(score: Score) -> tuple[str, str]:
-    """A value and its interval in as many digits as the interval lets stand."""
-    if score.interval is None:
-        return f"{score.value:.4g}", "-"
-    low, high = score.interval
-    digits = max(0, 2 - math.floor(math.log10(max(high - low, 1e-9))))
-    return f"{score.value:.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}"
-
-
-def _arrow(score: Score) -> str:
-    """Up where higher is better."""
-    return "\N{UPWARDS ARROW}" if score.higher_is_better else "\N{DOWNWARDS ARROW}"
-
-
-def _of(score: Score) -> str:
-    return "-" if score.reference is None else f"{score.reference:,}"

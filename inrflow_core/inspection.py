@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,7 @@ def _some(items: Items, most: int) -> tuple[np.ndarray, list[str]]:
     values = batch.values
     if items.domain == "points" and values.shape[1] > POINTS:
         values = np.stack(clouds.thinned(list(values), POINTS, range(len(values))))
-    return values, batch.names
+    return values, [os.fsencode(name).decode(errors="replace") for name in batch.names]
 
 
 def _spread(count: int, most: int) -> np.ndarray:

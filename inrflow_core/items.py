@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import zipfile
 import zlib
 from collections import Counter
@@ -74,6 +75,11 @@ class Items:
     def shape(self) -> tuple[int, ...]:
         """Shape of one item, the first as good as any."""
         return tuple(self.fetch([0]).values.shape[1:])
+
+    @property
+    def name(self) -> str:
+        """What their place is called, where no text can hold a byte of it with a mark in its stead."""
+        return os.fsencode(self.source.name or self.source.resolve().name).decode(errors="replace")
 
     @property
     def spelled(self) -> str:

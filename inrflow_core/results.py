@@ -70,8 +70,9 @@ class Results:
 
 
 def _reference(reference: Items | Statistics) -> dict[str, Any]:
-    told = {"name": reference.source.name, "digest": reference.digest}
     if isinstance(reference, Statistics):
         counts = {moments.count for moments in reference.moments.values()}
+        told = {"name": reference.source.name, "digest": reference.digest}
         return {**told, "protocol": f"{reference.network}:{reference.form}", "count": next(iter(counts))}
+    told = {"name": reference.name, "digest": reference.digest}
     return {**told, "domain": reference.domain, "split": reference.split, "count": reference.count}

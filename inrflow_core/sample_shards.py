@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import journal, shards
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.outputs import check_output, written
 from inrflow_core.shards import Columns, Header
 
@@ -183,6 +183,39 @@ class SampleShard:
                 with contextlib.closing(np.load(path, allow_pickle=False)) as piece:
                     at, values = path, piece["values"]
             yield values[row : row + 1]
+
+
+def seal(path: Path) -> None:
+    """Note the digest of a whole shard of samples beside it."""
+    with written(_seal(path)) as beside:
+        beside.write_text(f"{shards.digest(path)}\n", encoding="ascii")
+
+
+def unseal(path: Path) -> None:
+    """Forget that digest: another shard comes in its place."""
+    _seal(path).unlink(missing_ok=True)
+
+
+def is_whole(path: Path, *, overwrite: bool = False) -> bool:
+    """Whether a shard of samples is what its seal says, if it has one; False only where it may be replaced.
+
+    Raises:
+        IntegrityError: it is damaged, and `overwrite` is off.
+    """
+    if not _seal(path).is_file() or _seal(path).read_text(encoding="ascii", errors="replace").strip() == shards.digest(
+        path
+    ):
+        return True
+    if overwrite:
+        return False
+    raise IntegrityError(
+        f"`{path}` is damaged: its digest is not that in `{_seal(path).name}`",
+        hint="delete both, or add `--overwrite`: the same command draws the samples again",
+    )
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _digested(numbers: np.ndarray) -> dict[str, Any]:

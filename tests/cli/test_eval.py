@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -306,3 +307,58 @@ def test_a_damaged_reference_is_found(place, tmp_path, capsys):
         shard.write_bytes(content)
         said = refused(capsys, "--run", place / samples, "--reference", tmp_path / name, "--num", "22")
         assert said.startswith("4: ") and "is damaged: its digest is" in said
+
+
+def test_runs_of_one_name_are_two_lines_of_the_plot(place, tmp_path):
+    shutil.copytree(place / "pictures", tmp_path / "pictures")
+    words = ["--run", place / "pictures", "--run", "pictures", "--reference", place / "digits", "--num", "22"]
+    assert evaluate(*words, "--metrics", "kid:random", "--checkpoints", "2,2", "--out", "out") == 0
+    found = [(result["name"], result["facts"]["run"]) for result in told(tmp_path / "out")["results"]]
+    assert found == [
+        ("pictures-00000002", "pictures"),
+        ("pictures-00000002-2", "pictures"),
+        ("pictures-2-00000002", "pictures-2"),
+        ("pictures-2-00000002-2", "pictures-2"),
+    ]
+
+
+def test_damaged_samples_of_ours_are_found(place, tmp_path, capsys):
+    words = ["--run", place / "pictures", "--reference", place / "digits", "--num", "22", "--metrics", "kid:random"]
+    assert evaluate(*words, "--out", "out") == 0
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    for name in ("metrics.json", "report.html"):
+        (tmp_path / "out" / name).unlink()
+    shard = tmp_path / "out" / "samples" / "pictures.h5"
+    whole = shard.read_bytes()
+    with h5py.File(shard) as file:
+        values = file["values"]
+        assert isinstance(values, h5py.Dataset)
+        place_of_a_pixel = values.id.get_offset() + 100
+    shard.write_bytes(whole[:place_of_a_pixel] + bytes([whole[place_of_a_pixel] ^ 128]) + whole[place_of_a_pixel + 1 :])
+    assert refused(capsys, *words).startswith("4: `out/samples/pictures.h5` is damaged: its digest is not that in")
+    assert evaluate(*words, "--out", "out", "--overwrite") == 0
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    assert shard.read_bytes() == whole
+
+
+def test_a_place_that_cannot_hold_results_is_refused(tmp_path, capsys):
+    np.savez("a.npz", images=IMAGES)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "kept").write_text("")
+    words = ["--samples", "a.npz", "--reference", "a.npz", "--metrics", "psnr"]
+    assert refused(capsys, *words) == "2: `out/kept` is a file"
+    for out in ("file/x", "a" * 300):
+        assert evaluate("--out", out, *words) == 2
+        assert f"error: the folder `{out}` cannot be made" in capsys.readouterr().err.replace("\n", "")
+
+
+@pytest.mark.parametrize("name", ["<b>é' \"&", b"bad \xff".decode(errors="surrogateescape")], ids=["odd", "no text"])
+def test_names_may_hold_anything(tmp_path, name):
+    (tmp_path / name).mkdir()
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image[..., 0]).save(tmp_path / name / f"{number:02d} {name}.png")
+    assert evaluate("--samples", name, "--reference", name, "--metrics", "psnr", "--out", "out") == 0
+    shown = name.replace("\udcff", "\N{REPLACEMENT CHARACTER}")
+    assert told(tmp_path / "out")["results"][0]["name"] == told(tmp_path / "out")["reference"]["name"] == shown
+    assert "<b>" not in (tmp_path / "out" / "report.html").read_text().partition("<body")[2].partition("<script")[0]
