@@ -86,6 +86,11 @@ def check(
     if isinstance(reference, Statistics):
         if domain != "image":
             raise UsageError(f"`{reference.source}` describes pictures, and {what} are clouds", hint="give clouds")
+        if reference.shape not in (None, shape):
+            raise UsageError(
+                f"{what} are {_pixels(shape)}, and `{reference.source}` describes pictures of {_pixels(reference.shape)}",
+                hint="compare pictures of one size and mode",
+            )
         return
     if domain != reference.domain:
         raise UsageError(

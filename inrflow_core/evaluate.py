@@ -9,6 +9,7 @@ for metric in chosen:
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -275,6 +276,7 @@ class Judge:
     def _extract(self, items: Items, need: FeatureNeed, outputs: tuple[str, ...]) -> Extraction:
         weights = self._weights_digest(need)
         told = {"network": need.network, "weights": weights or "", "items": items.digest, "split": items.split or ""}
+        told["shape"] = json.dumps(items.shape)
         extraction = Extraction(items, outputs, need.form, self._folder_of(items, need, outputs), told)
         if not extraction.is_done():
             self._verify(items)

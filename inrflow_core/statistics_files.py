@@ -7,6 +7,7 @@ protocol they were made; a file with `mu` and `sigma` alone does not, and is ref
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ class Statistics:
     digest: str
     weights: str | None = None
     """Digest of the network's weights, where the file says it."""
+    shape: tuple[int, ...] | None = None
+    """Rows, columns and channels of the pictures, where the file says it."""
 
     def find(self, need: FeatureNeed, weights: str | None) -> Moments:
         """The moments that a metric needs, whose network has weights of that digest.
@@ -97,11 +100,11 @@ def _own(path: Path) -> Statistics:
         if told.get("format") != FORMAT:
             raise ValueError(f"its format is {told.get('format')!r}")
         moments = Moments(int(arrays["count"]), arrays["mean"], arrays["covariance"])
+        shape = tuple(json.loads(told["shape"])) if "shape" in told else None
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise IntegrityError(f"`{path}` is no whole file of statistics: {error}", hint=HINT) from error
-    return Statistics(
-        path, told["network"], told["form"], {told["output"]: moments}, manifest.digest(path), told.get("weights")
-    )
+    found = {told["output"]: moments}
+    return Statistics(path, told["network"], told["form"], found, manifest.digest(path), told.get("weights"), shape)
 
 
 def _adm(path: Path) -> Statistics:

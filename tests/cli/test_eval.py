@@ -362,3 +362,16 @@ def test_names_may_hold_anything(tmp_path, name):
     shown = name.replace("\udcff", "\N{REPLACEMENT CHARACTER}")
     assert told(tmp_path / "out")["results"][0]["name"] == told(tmp_path / "out")["reference"]["name"] == shown
     assert "<b>" not in (tmp_path / "out" / "report.html").read_text().partition("<body")[2].partition("<script")[0]
+
+
+def test_statistics_that_were_kept_serve_as_reference_for_pictures_of_their_size(place, tmp_path, capsys):
+    np.savez("a.npz", images=IMAGES)
+    np.savez("large.npz", images=IMAGES.repeat(2, 1).repeat(2, 2))
+    words = ["--limit", "40", "--statistics", "fid:random"]
+    assert run(["prepare", "digits", "--out", "digits", *words]) == 0
+    (file,) = (tmp_path / "digits" / "statistics").rglob("moments-all.safetensors")
+    for name, reference in (("pictures", tmp_path / "digits"), ("statistics", file)):
+        assert evaluate("--samples", "a.npz", "--reference", reference, "--metrics", "fid:random", "--out", name) == 0
+    assert values(tmp_path / "statistics")["fid:random"] == pytest.approx(values(tmp_path / "pictures")["fid:random"])
+    said = refused(capsys, "--samples", "large.npz", "--reference", file, "--metrics", "fid:random")
+    assert "are 16 x 16 pixels, grey, and `" in said and "describes pictures of 8 x 8 pixels, grey" in said
