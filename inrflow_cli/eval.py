@@ -60,6 +60,10 @@ def eval(
     reference: Reference = None,
     metrics: Metrics = None,
     split: Annotated[str | None, typer.Option(help="Split of the reference.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Classes of the reference. Default: those that the run was trained on."),
+    ] = None,
     samples_split: Annotated[str | None, typer.Option(help="Split of samples that are shards.")] = None,
     training: Annotated[
         Path | None, typer.Option(metavar="PLACE", help="Where to look for copies. Default: the reference's `train`.")
@@ -122,6 +126,7 @@ def eval(
         reference=reference,
         metrics=evaluation.named(metrics),
         split=split,
+        classes=[] if classes is None else [name.strip() for name in classes.split(",")],
         samples_split=samples_split,
         training=training,
         weights=weights or [],

@@ -58,6 +58,7 @@ class Job:
     reference: Path | None
     metrics: Sequence[str]
     split: str | None
+    classes: Sequence[str]
     samples_split: str | None
     training: Path | None
     weights: Sequence[str]
@@ -377,17 +378,22 @@ def _open_reference(job: Job, domain: str) -> Items | Statistics:
     from inrflow_core import items, models, runs, statistics_files
 
     place = job.reference
+    classes = job.classes
     if place is None and job.runs:
-        preset, _ = models.read_header(runs.weights_file(job.runs[0]))
-        place = Path(preset.data.config.path)
-        console.say(f"judging by the shards that the run was trained on, `{place}`")
+        data = models.read_header(runs.weights_file(job.runs[0]))[0].data.config
+        place, classes = Path(data.path), classes or data.classes
+        of = f", of the classes {', '.join(classes)}" if classes else ""
+        console.say(f"judging by the shards that the run was trained on, `{place}`{of}")
     if place is None:
         raise UsageError("nothing to judge by is named", hint="add `--reference PLACE`")
     if statistics_files.is_one(place):
         if job.split is not None:
             raise UsageError(f"`{place}` holds statistics, so it has no split `{job.split}`", hint="leave it out")
+        if classes:
+            raise UsageError(f"`{place}` holds statistics, so it has no classes", hint="leave `--classes` out")
         return statistics_files.read(place)
-    return items.open_items(place, job.split, PREFERRED[domain])
+    found = items.open_items(place, job.split, PREFERRED[domain])
+    return items.of_classes(found, classes) if classes else found
 
 
 def _setting(job: Job) -> Any:

@@ -48,12 +48,13 @@ def show_metrics(*, as_json: bool) -> None:
 
 
 def _value(score: Score) -> tuple[str, str]:
-    """A value and its interval in as many digits as the interval lets stand."""
+    """A value and its interval's reach, in as many digits as that lets stand."""
     if score.interval is None:
         return f"{score.value:.4g}", "-"
     low, high = score.interval
-    digits = max(0, 2 - math.floor(math.log10(max(high - low, 1e-9))))
-    return f"{score.value:.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}"
+    reach = (high - low) / 2
+    digits = 3 if reach == 0 else max(0, 1 - math.floor(math.log10(reach)))
+    return f"{score.value:.{digits}f}", f"\N{PLUS-MINUS SIGN} {reach:.{digits}f}"
 
 
 def _arrow(score: Score) -> str:

@@ -113,6 +113,38 @@ def splits(place: Path) -> list[str]:
     return shards.Shards(place).splits if (place / manifest.NAME).is_file() else []
 
 
+def some(items: Items, places: np.ndarray) -> Items:
+    """The items at some places, in that order."""
+    digest = hashlib.sha256(f"{items.digest} {items.split} {places.tolist()}".encode()).hexdigest()
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        return items.fetch(places[np.asarray(indices, dtype=np.int64)].tolist())
+
+    return replace(items, count=len(places), digest=digest, fetch=fetch)
+
+
+def of_classes(items: Items, names: Sequence[str]) -> Items:
+    """Those items, from shards, whose class is one of `names`.
+
+    Raises:
+        UsageError: they have no such class, or none of it.
+    """
+    opened = shards.Shards(items.source) if items.split is not None else None
+    for name in names:
+        if opened is None or name not in opened.classes:
+            raise UsageError(
+                f"{items.spelled} has no class `{name}`",
+                hint=did_you_mean(name, () if opened is None else opened.classes),
+            )
+    assert opened is not None and items.split is not None
+    numbers = [opened.classes.index(name) for name in names]
+    places = np.flatnonzero(np.isin(opened.labels(items.split), numbers))
+    if not len(places):
+        raise UsageError(f"{items.spelled} holds nothing of the classes {', '.join(names)}", hint="name others")
+    facts = {**items.facts, "classes": ", ".join(names)}
+    return replace(some(items, places), facts=facts)
+
+
 def enlarged(items: Items, size: tuple[int, int], filter: str) -> Items:
     """Pictures enlarged to rows and columns by Pillow's `bilinear` or `bicubic` filter, when they are read."""
     from PIL import Image

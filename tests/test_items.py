@@ -14,6 +14,7 @@ from inrflow_core import items, preparation
 from inrflow_core.datasets import solids
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.exporters import ply
+from inrflow_core.shards import Shards
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
 CLOUDS = np.random.default_rng(1).normal(size=(4, 7, 3)).astype(np.float32)
@@ -208,3 +209,21 @@ def test_a_flipped_byte_in_shards_is_found_when_they_are_verified(tmp_path: Path
     shard.write_bytes(content)
     with pytest.raises(IntegrityError, match=r"val.*is damaged: its digest is"):
         opened.verify()
+
+
+def test_classes_choose_their_items_in_the_order_of_the_split(tmp_path: Path):
+    config = solids.Config(train=40, val=8, points=30)
+    preparation.prepare(preparation.job("solids", out=tmp_path / "solids", config=config), workers=1)
+    opened = Shards(tmp_path / "solids")
+    every = items.open_items(tmp_path / "solids", "train")
+    wanted = [opened.classes[5], opened.classes[2]]
+    found = items.of_classes(every, wanted)
+    places = [place for place, label in enumerate(opened.labels("train")) if opened.classes[label] in wanted]
+    assert found.count == len(places) > 0 and found.digest != every.digest
+    np.testing.assert_array_equal(found.read(range(found.count)).values, every.read(places).values)
+    assert found.facts["classes"] == ", ".join(wanted)
+    with pytest.raises(UsageError, match="has no class `cube`"):
+        items.of_classes(every, ["cube"])
+    np.save(tmp_path / "all.npy", CLOUDS)
+    with pytest.raises(UsageError, match="has no class `box`"):
+        items.of_classes(items.open_items(tmp_path / "all.npy"), ["box"])

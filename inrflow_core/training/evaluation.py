@@ -282,18 +282,16 @@ def _reference(preset: Preset, shards: Shards) -> Items:
             hint=did_you_mean(split, shards.splits),
         )
     found = items.open_items(shards.folder, split)
-    places = np.arange(found.count)
     if data.classes:
-        numbers = [list(shards.classes).index(name) for name in data.classes]
-        places = np.flatnonzero(np.isin(shards.labels(split), numbers))
-    if config.reference is not None and config.reference < len(places):
-        places = places[np.linspace(0, len(places) - 1, config.reference).round().astype(np.int64)]
-    if len(places) < 2:
+        found = items.of_classes(found, data.classes)
+    if config.reference is not None and config.reference < found.count:
+        found = items.some(found, np.linspace(0, found.count - 1, config.reference).round().astype(np.int64))
+    if found.count < 2:
         raise UsageError(
-            f"the split `{split}` of the shards in `{shards.folder}` has {len(places)} to judge by, and [eval] needs 2",
+            f"the split `{split}` of the shards in `{shards.folder}` has {found.count} to judge by, and [eval] needs 2",
             hint=f"they have {', '.join(shards.splits)}: `--set eval.split=NAME`",
         )
-    return found if len(places) == found.count else _some(found, places)
+    return found
 
 
 def _points(preset: Preset, reference: Items) -> int | None:
@@ -302,14 +300,6 @@ def _points(preset: Preset, reference: Items) -> int | None:
         return None
     drawn = registry.find("domains", "points").Domain(preset.domain.config).shape.num_pairs
     return min(drawn, reference.shape[0])
-
-
-def _some(found: Items, places: np.ndarray) -> Items:
-    """The items at some places."""
-    digest = hashlib.sha256(f"{found.digest} {found.split} {places.tolist()}".encode()).hexdigest()
-    return replace(
-        found, count=len(places), digest=digest, fetch=lambda indices: found.fetch(places[np.asarray(indices)].tolist())
-    )
 
 
 def _check_metric(metric: Chosen, config: Config, reference: Items) -> None:

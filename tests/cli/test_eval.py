@@ -375,3 +375,19 @@ def test_statistics_that_were_kept_serve_as_reference_for_pictures_of_their_size
     assert values(tmp_path / "statistics")["fid:random"] == pytest.approx(values(tmp_path / "pictures")["fid:random"])
     said = refused(capsys, "--samples", "large.npz", "--reference", file, "--metrics", "fid:random")
     assert "are 16 x 16 pixels, grey, and `" in said and "describes pictures of 8 x 8 pixels, grey" in said
+
+
+def test_a_run_of_some_classes_is_judged_by_those(place, tmp_path, capsys):
+    opened = Shards(place / "solids")
+    two = [opened.classes[0], opened.classes[3]]
+    data = {"path": str(place / "solids"), "classes": two}
+    tiny.run_folder(tmp_path / "some", tiny.POINTS, data=data, condition={"name": "label", "classes": 2})
+    words = ["--run", tmp_path / "some", "--num", "4", "--split", "train", "--metrics", "mmd"]
+    wanted = sum(opened.classes[label] in two for label in opened.labels("train"))
+    assert evaluate(*words, "--out", "own") == 0
+    assert f"of the classes {two[0]}, {two[1]}" in capsys.readouterr().err
+    assert told(tmp_path / "own")["reference"]["count"] == wanted
+    assert evaluate(*words, "--reference", place / "solids", "--out", "all") == 0
+    assert told(tmp_path / "all")["reference"]["count"] == 30
+    assert evaluate(*words, "--reference", place / "solids", "--classes", ", ".join(two), "--out", "named") == 0
+    assert values(tmp_path / "named") == values(tmp_path / "own") != values(tmp_path / "all")
