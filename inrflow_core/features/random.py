@@ -7,7 +7,9 @@ to distances of these features alone, at the same size.
 
     all  512  64 + 64 of each scale
 
-The numbers depend on every detail here; a change is another form (`v2`).
+The numbers depend on every detail here; a change is another form. The first, `v1`, took the size of answers of filters
+without a mean, and saw neither brightness nor which side of an edge is dark: digits and their negatives were at
+distance 0.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from inrflow_core.features._weights import Weights
 
 DOMAIN = "image"
 OUTPUTS = {"all": 512}
-FORMS = ("v1",)
+FORMS = ("v2",)
 WEIGHTS: Weights | None = None
 
 SCALES = 4
@@ -43,18 +45,18 @@ SEED = 20151205
 def load(path: Path | None = None, device: str | torch.device = "cpu") -> Extractor:
     """The network; there is no file to read."""
     network = RandomFilters().to(device).eval().requires_grad_(False)
-    return Extractor(network, OUTPUTS, {"v1": _resize.as_they_are}, {}, torch.device(device))
+    return Extractor(network, OUTPUTS, {"v2": _resize.as_they_are}, {}, torch.device(device))
 
 
 class RandomFilters(nn.Module):
-    """The filters of each scale; those of the first layer have zero mean, so that a flat picture leaves nothing."""
+    """The filters of each scale."""
 
     def __init__(self) -> None:
         super().__init__()
         for scale in range(SCALES):
             first = drawn(f"features first {scale}", (FIRST, 3, KERNELS[0], KERNELS[0]))
             second = drawn(f"features second {scale}", (SECOND, FIRST, KERNELS[1], KERNELS[1]))
-            self.register_buffer(f"first_{scale}", first - first.mean(dim=(2, 3), keepdim=True))
+            self.register_buffer(f"first_{scale}", first)
             self.register_buffer(f"second_{scale}", second)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"], outputs: Sequence[str]) -> dict[str, Float[Tensor, "B 512"]]:
@@ -73,7 +75,7 @@ class RandomFilters(nn.Module):
 
     def _statistics(self, x: Float[Tensor, "B 3 h w"], scale: int) -> list[Float[Tensor, "B F"]]:
         first, second = self.get_buffer(f"first_{scale}"), self.get_buffer(f"second_{scale}")
-        y = _same(x, first).abs()
+        y = F.relu(_same(x, first))
         z = F.relu(_same(y[:, :, ::2, ::2], second))
         return [y.mean(dim=(2, 3)), y.std(dim=(2, 3), correction=0), F.adaptive_avg_pool2d(z, 2).flatten(1)]
 
