@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inrflow_core import evaluate, extraction, registry, statistics_files
+from inrflow_core.errors import UsageError
 from inrflow_core.evaluate import Chosen, Judge, Setting, Subject
 from inrflow_core.evidence import FeatureNeed
 from inrflow_core.items import open_items
@@ -124,3 +126,28 @@ def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(plac
     beside[0].write_bytes(b"")
     assert Judge(shards, Setting(place / "elsewhere")).score(subject, chosen) == value
     assert list((place / "elsewhere").rglob(f"*{items.digest[:16]}*")) and beside[0].read_bytes() == b""
+
+
+@pytest.mark.parametrize(("suffix", "names"), [("npz", ["fid:random", "psnr"]), ("npy", ["mmd", "jsd"])])
+def test_other_samples_are_judged_by_themselves(place: Path, suffix: str, names: list[str]):
+    mine, theirs = (Subject(name, open_items(place / f"{name}.{suffix}")) for name in ("mine", "theirs"))
+    asked = judge(place, f"mine.{suffix}")
+    for metric in evaluate.choose(names, mine.items.domain):
+        scores = [asked.score(subject, metric).value for subject in (mine, theirs)]
+        assert scores == [judge(place, f"mine.{suffix}").score(subject, metric).value for subject in (mine, theirs)]
+        assert scores[0] != scores[1]
+
+
+def test_pictures_are_paired_by_name_where_all_have_one_and_else_by_place(place: Path):
+    for folder, names in (("all", range(24)), ("some", (7, 3)), ("others", (90, 91)), ("as-many", range(50, 74))):
+        (place / folder).mkdir()
+        for at, name in enumerate(sorted(names)):
+            number = at if folder == "as-many" else name % 24
+            Image.fromarray(IMAGES[number, ..., 0]).save(place / folder / f"{name:02d}.png")
+    (psnr,) = evaluate.choose(["psnr"], "image")
+    for folder, count in (("some", 2), ("as-many", 24)):
+        score = judge(place, "all").score(Subject("mine", open_items(place / folder)), psnr)
+        assert score.value == pytest.approx(20 * np.log10(255) + 10 * np.log10(64))  # the value of equal pictures
+        assert (score.samples, score.reference) == (count, count)
+    with pytest.raises(UsageError, match="2 samples cannot be paired with 24 references of other names"):
+        judge(place, "all").score(Subject("mine", open_items(place / "others")), psnr)

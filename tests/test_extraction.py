@@ -123,3 +123,14 @@ def test_a_published_reference_batch_gives_pooled_and_spatial_moments(tmp_path: 
     np.savez(path, mu=np.arange(4.0), sigma=np.eye(3), **spatial)
     with pytest.raises(IntegrityError, match=r"mean of shape \(4,\) and a covariance of \(3, 3\)"):
         statistics_files.read(path)
+
+
+def test_what_is_kept_of_fewer_pictures_is_made_again(items: Items, tmp_path: Path):
+    np.savez(tmp_path / "few.npz", images=IMAGES[:40])
+    fewer = Extraction(open_items(tmp_path / "few.npz"), ("rows",), "v1", tmp_path / "kept")
+    fewer.run(Rows())
+    fewer.moments("rows")
+    one, again = Extraction(items, ("rows",), "v1", tmp_path / "kept"), Rows()
+    assert not one.is_done()
+    one.run(again)
+    assert again.seen == 18 and len(one.rows("rows")) == one.moments("rows").count == 50
