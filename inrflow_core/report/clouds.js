@@ -95,6 +95,14 @@
     canvas.setAttribute("aria-label", still.alt + "; arrow keys turn it");
     still.replaceWith(canvas);
 
+    // What stood here stays until the first drawing: who takes a picture of the page may never bring the canvas to sight.
+    function keep() {
+      if (self.cloud || !still.naturalWidth) return;
+      canvas.width = canvas.height = still.naturalWidth;
+      canvas.getContext("2d").drawImage(still, 0, 0);
+    }
+    if (still.complete) keep(); else still.addEventListener("load", keep);
+
     function show(isQuick) {
       self.cloud ??= read(place);
       // At rest twice the screen's pixels: the browser makes edges smooth in bringing them down.
