@@ -207,6 +207,27 @@ def test_clouds_of_unequal_sizes_are_refused():
         pairs.matrices(SAMPLES, REFERENCE[:, :50], CD)
 
 
+def test_a_set_against_itself_is_kept_apart_from_distances_among_it(tmp_path: Path):
+    few, need = SAMPLES[:4], DistanceNeed("emd-lion", "inrflow", is_within=True)
+    whole = pairs.matrices(few, few, need)
+    for _ in range(2):
+        assert same(pairs.matrices(few, few, need, Work(tmp_path)), whole)
+    assert (whole.across.diagonal() > 0).all() and whole.among_samples is not None
+    assert (whole.among_samples.diagonal() == 0).all()
+
+
+def test_every_distance_is_computed_by_one_thread(monkeypatch: pytest.MonkeyPatch):
+    cd, seen = registry.find("distances", "cd"), set()
+    quick = cd.between
+    monkeypatch.setattr(cd, "between", lambda a, b: (seen.add(torch.get_num_threads()), quick(a, b))[1])
+    torch.set_num_threads(2)
+    try:
+        pairs.matrices(SAMPLES, REFERENCE, CD)
+    finally:
+        torch.set_num_threads(1)
+    assert seen == {1}
+
+
 def test_a_distance_that_is_no_number_is_an_error_and_no_value():
     far = SAMPLES.copy()
     far[3, 7] = 1e25  # its square is no number of 32 bits
