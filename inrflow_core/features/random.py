@@ -7,9 +7,8 @@ to distances of these features alone, at the same size.
 
     all  512  64 + 64 of each scale
 
-The numbers depend on every detail here; a change is another form. The first, `v1`, took the size of answers of filters
-without a mean, and saw neither brightness nor which side of an edge is dark: digits and their negatives were at
-distance 0.
+The numbers depend on every detail here; a change is another form (`v2`). Filters keep their mean and the sign of their
+answers: without, digits and their negatives were at distance 0.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from inrflow_core.features._weights import Weights
 
 DOMAIN = "image"
 OUTPUTS = {"all": 512}
-FORMS = ("v2",)
+FORMS = ("v1",)
 WEIGHTS: Weights | None = None
 
 SCALES = 4
@@ -45,7 +44,7 @@ SEED = 20151205
 def load(path: Path | None = None, device: str | torch.device = "cpu") -> Extractor:
     """The network; there is no file to read."""
     network = RandomFilters().to(device).eval().requires_grad_(False)
-    return Extractor(network, OUTPUTS, {"v2": _resize.as_they_are}, {}, torch.device(device))
+    return Extractor(network, OUTPUTS, {"v1": _resize.as_they_are}, {}, torch.device(device))
 
 
 class RandomFilters(nn.Module):

@@ -26,7 +26,7 @@ def unit(protocol: str) -> str:
 
 def need(protocol: str) -> FeatureNeed:
     """Pooled features of Inception-v3, or the random ones."""
-    network, output, form = ("random", "all", "v2") if protocol == "random" else ("inception", "pool", protocol)
+    network, output, form = ("random", "all", "v1") if protocol == "random" else ("inception", "pool", protocol)
     return FeatureNeed(network, output, form, moments_suffice=True)
 
 

@@ -28,7 +28,7 @@ def unit(protocol: str) -> str:
 
 def need(protocol: str) -> FeatureNeed:
     """Pooled features of Inception-v3, or the random ones."""
-    return FeatureNeed("random", "all", "v2") if protocol == "random" else FeatureNeed("inception", "pool", protocol)
+    return FeatureNeed("random", "all", "v1") if protocol == "random" else FeatureNeed("inception", "pool", protocol)
 
 
 def compute(evidence: Evidence, protocol: str) -> float:

@@ -29,7 +29,7 @@ def unit(protocol: str) -> str:
 def need(protocol: str) -> FeatureNeed:
     """Pooled Inception features, VGG16's second fully connected layer, or the random features."""
     network, _, form = protocol.partition(":")
-    return FeatureNeed(network, {"inception": "pool", "vgg16": "fc2", "random": "all"}[network], form or "v2")
+    return FeatureNeed(network, {"inception": "pool", "vgg16": "fc2", "random": "all"}[network], form or "v1")
 
 
 def compute(evidence: Evidence, protocol: str) -> float:

@@ -268,7 +268,7 @@ def test_statistics_of_another_protocol_are_refused_before_anything_is_drawn(pla
     np.savez("adm.npz", mu=np.zeros(2048), sigma=np.eye(2048), mu_s=np.zeros(2023), sigma_s=np.eye(2023))
     words = ["--run", place / "pictures", "--reference", "adm.npz", "--num", "22", "--metrics"]
     assert refused(capsys, *words, "fid:random").startswith(
-        "2: `adm.npz` holds pool and spatial statistics of the protocol `inception:adm`, and `random:v2` needs `all`"
+        "2: `adm.npz` holds pool and spatial statistics of the protocol `inception:adm`, and `random:v1` needs `all`"
     )
     assert refused(capsys, *words, "psnr").startswith(
         "2: `adm.npz` holds statistics, and `psnr:rgb` compares single items"

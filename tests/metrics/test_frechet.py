@@ -137,7 +137,7 @@ def test_what_has_no_distance_is_refused(samples: np.ndarray, reference: np.ndar
 
 def test_each_distance_names_its_features():
     assert fid.need(fid.PROTOCOLS[0]) == FeatureNeed("inception", "pool", "clean", moments_suffice=True)
-    assert fid.need("random") == FeatureNeed("random", "all", "v2", moments_suffice=True)
+    assert fid.need("random") == FeatureNeed("random", "all", "v1", moments_suffice=True)
     assert sfid.need("adm") == FeatureNeed("inception", "spatial", "adm", moments_suffice=True)
     assert fid_clip.need(fid_clip.PROTOCOLS[0]).network == "clip"
     assert registry.find("metrics", "fid-clip") is fid_clip

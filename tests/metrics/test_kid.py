@@ -86,4 +86,4 @@ def test_moments_one_picture_and_nan_are_refused():
 def test_its_unit_and_its_features_are_told():
     assert kid.unit("clean") == "10^-3"
     assert kid.need("clean") == FeatureNeed("inception", "pool", "clean")
-    assert kid.need("random") == FeatureNeed("random", "all", "v2")
+    assert kid.need("random") == FeatureNeed("random", "all", "v1")

@@ -97,5 +97,5 @@ def test_too_few_moments_and_nan_are_refused():
 @pytest.mark.parametrize("metric", [precision, recall])
 def test_each_protocol_names_its_network_output_and_form(metric):
     assert metric.need("inception:adm") == FeatureNeed("inception", "pool", "adm")
-    assert metric.need("random") == FeatureNeed("random", "all", "v2")
+    assert metric.need("random") == FeatureNeed("random", "all", "v1")
     assert [metric.need(protocol).network for protocol in metric.PROTOCOLS] == ["inception", "vgg16", "random"]
