@@ -193,9 +193,9 @@ def predict(ready: Ready, *, as_json: bool) -> None:
     rows = [
         (f"draw {ready.num:,} samples of `{target.name}`", _drawing_seconds(ready, target)) for target in ready.targets
     ]
-    counts = [subject.items.count for subject in ready.given] + [ready.num] * len(ready.targets)
-    for count in counts:
-        rows += ready.judge.foretell(here, count)
+    sizes = [(subject.items.count, subject.items.shape) for subject in ready.given]
+    for count, shape in [*sizes, *((ready.num, _shape(target, ready.job)) for target in ready.targets)]:
+        rows += ready.judge.foretell(here, count, shape[0])
     total = sum(seconds for _, seconds in rows)
     console.table(
         ("work", "about"), [*((what, console.duration(s)) for what, s in rows), ("all", console.duration(total))]

@@ -106,7 +106,8 @@ class Setting:
     workers: int = 1
     watch: Callable[[str, str], AbstractContextManager[Progress]] = _no_watch
     """Given a title and a unit, shows the progress of a piece of work."""
-    say: Callable[[str], None] = lambda text: None
+    say: Callable[[str], None] | None = None
+    """Hears before distances are taken how long that will take."""
 
 
 class Judge:
@@ -200,8 +201,11 @@ class Judge:
                 if need.moments_suffice:
                     extraction.moments(need.output)
 
-    def foretell(self, metrics: Sequence[Chosen], samples: int) -> list[tuple[str, float]]:
-        """What gathering takes for so many samples, and the seconds for each, from a few that are timed."""
+    def foretell(self, metrics: Sequence[Chosen], samples: int, points: int | None = None) -> list[tuple[str, float]]:
+        """What gathering takes for so many samples, and the seconds for each, from a few that are timed.
+
+        `points` is the size of each sample where they are clouds; None: that of the reference's.
+        """
         found = []
         for key, need in {_key(metric.need): metric.need for metric in metrics}.items():
             if isinstance(need, FeatureNeed):
@@ -211,7 +215,7 @@ class Judge:
                     isinstance(other.need, DistanceNeed) and other.need.is_within and _key(other.need) == key
                     for other in metrics
                 )
-                found.append(self._foretell_distances(replace(need, is_within=is_within), samples))
+                found.append(self._foretell_distances(replace(need, is_within=is_within), samples, points))
         return found
 
     def _foretell_features(self, need: FeatureNeed, samples: int) -> list[tuple[str, float]]:
@@ -230,9 +234,10 @@ class Judge:
         each = (time.perf_counter() - start) / len(images)
         return [(f"{need.network}:{need.form} features of {count:,} pictures", each * count)]
 
-    def _foretell_distances(self, need: DistanceNeed, samples: int) -> tuple[str, float]:
+    def _foretell_distances(self, need: DistanceNeed, samples: int, points: int | None) -> tuple[str, float]:
         assert isinstance(self.reference, Items)
-        points = self.setting.points or self.reference.shape[0]
+        whole = self.reference.shape[0]
+        points = self.setting.points or min(points or whole, whole)
         some = _normalised(self.reference, points, clouds.BOX, "references")
         count = len(some)
         total = samples * count
@@ -353,6 +358,11 @@ class Judge:
         if path not in self._digests:
             self._digests[path] = manifest.digest(path)
         return self._digests[path]
+
+    def weights_told(self, metrics: Sequence[Chosen]) -> str:
+        """The weights that some metrics rest on, in words to stand behind others; nothing where they need none."""
+        digests = {self._weights_digest(metric.need) for metric in metrics} - {None}
+        return "".join(f", weights {digest[:16]}" for digest in sorted(str(digest) for digest in digests))
 
     def _weights(self, network: str) -> Path | None:
         if registry.find("features", network).WEIGHTS is None:

@@ -28,6 +28,9 @@ ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
 """Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
 BROKEN_ARRAYS = (ValueError, OSError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises on an .npy or .npz file that is none, or damaged."""
+UNKNOWN = {"kind": "unknown"}
+"""How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
+MARK = b"comment inrflow"
 KINDS = "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures or of .ply or .npy clouds"
 
 
@@ -211,7 +214,13 @@ def _from_files(folder: Path) -> Items:
     def fetch(indices: Sequence[int]) -> Batch:
         return _stacked(folder, first(), [(kept[i][0], read_one(kept[i][1])) for i in indices])
 
-    return Items(folder, domain, len(kept), hashed.hexdigest(), fetch)
+    is_ours = domain == "points" and any(MARK in _head(path) for _, path in kept[:1])
+    return Items(folder, domain, len(kept), hashed.hexdigest(), fetch, normalisation=UNKNOWN if is_ours else {})
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2048)
 
 
 def _from_array(path: Path) -> Items:
@@ -231,7 +240,9 @@ def _from_array(path: Path) -> Items:
             some = values[np.asarray(indices)].astype(dtype, copy=False)
         return _batch(some, [str(i) for i in indices])
 
-    return Items(path, domain, len(values), manifest.digest(path), fetch, facts=_origin(path))
+    facts = _origin(path)
+    normalisation = UNKNOWN if facts and domain == "points" else {}
+    return Items(path, domain, len(values), manifest.digest(path), fetch, normalisation=normalisation, facts=facts)
 
 
 def _origin(path: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +39,8 @@ SECONDS = 20.0
 """At most so long are results kept in memory alone."""
 MOST_NUMBERS = 1 << 28
 """Distances between points held at once on a GPU: 64 pairs of 2048 points, 1 GB for each array of them."""
+LITTLE = 10.0
+"""Seconds of work that are no reason to start processes."""
 TRIALS, TRIAL_SECONDS = 2, 1.0
 """Pairs that are timed to foretell the rest, again and again for so long."""
 
@@ -158,8 +160,12 @@ def matrices(
     made = _begun(samples, reference, need, work)
     total, known = (sum(int(of(m).sum()) for m in made) for of in (lambda m: m.wanted, lambda m: m.wanted & ~m.missing))
     if known < total:
-        if say:
-            say(str(predict(samples, reference, need, work, pairs=total - known)))
+        if say or work.workers > 1:
+            foretold = predict(samples, reference, need, work, pairs=total - known)
+            if foretold.seconds * foretold.workers < LITTLE:
+                work, foretold = replace(work, workers=1), replace(foretold, workers=1)
+            if say:
+                say(str(foretold))
         _fill(made, need, work, _Counter(known, total, progress))
     elif progress:
         progress(total, total)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrflow_core import items, preparation
+from inrflow_core import clouds, items, preparation
 from inrflow_core.datasets import solids
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.exporters import ply
@@ -48,6 +48,18 @@ def test_clouds_of_ply_files_of_npy_files_and_of_one_array_are_the_same(tmp_path
         opened = items.open_items(tmp_path / name)
         assert (opened.domain, opened.count) == ("points", 4)
         np.testing.assert_array_equal(opened.read(range(4)).values, CLOUDS)
+
+
+def test_clouds_that_were_drawn_do_not_pass_for_clouds_in_the_units_of_a_source(tmp_path: Path):
+    np.savez(tmp_path / "drawn.npz", points=CLOUDS, origin='{"inrflow": "0", "preset": "x"}')
+    np.savez(tmp_path / "other.npz", points=CLOUDS)
+    for name, origin in (("drawn", {"inrflow": "0"}), ("other", {})):
+        (tmp_path / name).mkdir()
+        ply.write(tmp_path / name / "0.ply", CLOUDS[0], origin=origin)
+    for name in ("drawn.npz", "drawn"):
+        assert clouds.units(items.open_items(tmp_path / name).normalisation, {}) is None
+    for name in ("other.npz", "other"):
+        assert not items.open_items(tmp_path / name).normalisation
 
 
 def test_shards_give_the_preferred_split_and_know_their_classes_and_units(tmp_path: Path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import pairs, registry
+from inrflow_core import pairs, registry, workers
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.evidence import DistanceNeed, Distances
 from inrflow_core.pairs import Work
@@ -67,7 +67,7 @@ def test_symmetric_distances_are_computed_once():
 
 
 @pytest.mark.parametrize("name", ["emd-lion", pytest.param("cd", marks=pytest.mark.slow)])
-def test_any_number_of_processes_gives_the_same_bytes(name: str):
+def test_any_number_of_processes_gives_the_same_bytes(name: str, monkeypatch: pytest.MonkeyPatch):
     need = DistanceNeed(name, "inrflow", is_within=True)
     torch.set_num_threads(2)
     try:
@@ -75,6 +75,7 @@ def test_any_number_of_processes_gives_the_same_bytes(name: str):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+    monkeypatch.setattr(pairs, "LITTLE", 0.0)
     assert same(one, pairs.matrices(SAMPLES, REFERENCE, need, Work(workers=3)))
 
 
@@ -135,7 +136,7 @@ def test_there_are_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 KILLED = """
 import sys, time
 from pathlib import Path
-from inrflow_core import pairs, registry
+from inrflow_core import pairs, registry, workers
 from tests.test_pairs import CD, REFERENCE, SAMPLES
 def main():
     pairs.SECONDS = 0.0
@@ -245,3 +246,20 @@ def test_batches_give_what_pairs_give(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pairs, "MOST_NUMBERS", 5 * 60 * 60)
     for ours, batched in zip(parts(one_by_one), parts(pairs.matrices(SAMPLES, REFERENCE, need)), strict=True):
         np.testing.assert_allclose(batched, ours, rtol=1e-5)
+
+
+def test_little_work_starts_no_process_and_more_does(monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    each = workers.each
+
+    def counted(function, tasks, *, workers, advance):
+        asked.append(workers)
+        return each(function, tasks, workers=1, advance=advance)
+
+    monkeypatch.setattr(workers, "each", counted)
+    told: list[str] = []
+    for seconds in (10.0, 0.0):
+        monkeypatch.setattr(pairs, "LITTLE", seconds)
+        pairs.matrices(SAMPLES, REFERENCE, CD, Work(workers=3), say=told.append)
+    assert asked == [1, 3]
+    assert "3 processes" not in told[0] and "3 processes" in told[1]

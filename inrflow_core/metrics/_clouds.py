@@ -44,3 +44,11 @@ def across(evidence: Distances) -> Float64[ndarray, "N R"]:
     """
     check_counts(*evidence.across.shape)
     return evidence.across
+
+
+def count_note(evidence: Distances) -> str | None:
+    """A warning where samples and references are not equally many."""
+    samples, references = evidence.across.shape
+    if samples == references:
+        return None
+    return f"{samples:,} samples against {references:,} references: made for equally many, and to be compared with nothing else"

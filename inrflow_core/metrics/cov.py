@@ -35,3 +35,8 @@ def compute(evidence: Distances, protocol: str) -> float:
     """
     distances = _clouds.across(evidence)
     return 100 * len(np.unique(distances.argmin(1))) / distances.shape[1]
+
+
+def note(evidence: Distances, protocol: str) -> str | None:
+    """A warning where samples and references are not equally many."""
+    return _clouds.count_note(evidence)

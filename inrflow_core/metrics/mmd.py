@@ -35,3 +35,8 @@ def compute(evidence: Distances, protocol: str) -> float:
         UsageError: there are fewer than two samples or references.
     """
     return float(_clouds.across(evidence).min(0).mean() * 10 ** FACTORS[need(protocol).distance])
+
+
+def note(evidence: Distances, protocol: str) -> str | None:
+    """A warning where samples and references are not equally many."""
+    return _clouds.count_note(evidence)

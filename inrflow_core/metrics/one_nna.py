@@ -45,3 +45,8 @@ def compute(evidence: Distances, protocol: str) -> float:
         near_own, near_other = own.min(0), other.min(0)
         right += float((near_own < near_other).sum() + 0.5 * (near_own == near_other).sum())
     return 100 * right / sum(across.shape)
+
+
+def note(evidence: Distances, protocol: str) -> str | None:
+    """A warning where samples and references are not equally many."""
+    return _clouds.count_note(evidence)

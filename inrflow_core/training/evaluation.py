@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from inrflow_core import registry, runs
+from inrflow_core import outputs, registry, runs
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.runs import Best
 from inrflow_core.shards import Batch, Shards
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FOLDER = "references"
 """The folder of a run in which features and distances of what is judged by are kept."""
 WHOLE = "whole"
-"""Stands in that folder when an evaluation left there all that later ones use."""
+"""Names in that folder what an evaluation left there that found every value: the reference's part is among it."""
 HELD_OUT = ("val", "test")
 """Splits of clouds to judge by, where [data] names none that is held out: `test` is better left for the end."""
 
@@ -106,7 +106,7 @@ class Evaluation:
         first, count = self.config.seed, self.config.num
         return (
             f"seeds {first} to {first + count - 1} against {self.reference.count:,} of `{self.split}` "
-            f"({self.reference.digest[:16]})"
+            f"({self.reference.digest[:16]}){self.judge.weights_told(self.metrics)}"
         )
 
     def is_due(self, step: int, last: int) -> bool:
@@ -142,7 +142,7 @@ class Evaluation:
                 except (InrflowError, torch.OutOfMemoryError) as error:
                     notes[_message(error)] = None
         if not notes:
-            (self.folder / WHOLE).touch()
+            self._remember()
         return Found(values, tuple(notes))
 
     def told(self, found: Found, of: str, best: Best | None) -> dict[str, Any]:
@@ -195,17 +195,27 @@ class Evaluation:
 
     @contextmanager
     def _tidied(self) -> Iterator[None]:
-        """Afterwards the folder holds what later evaluations use again: the reference's part.
+        """Afterwards the folder holds what later evaluations use again, and nothing of these samples.
 
-        Nobody tells whose a file is; but what is new once an evaluation has been whole is of the samples alone.
+        Nobody tells whose a file is; but what was not there after a whole evaluation is of the samples alone.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        is_whole, before = (self.folder / WHOLE).exists(), set(self.folder.glob("*/*"))
+        mark = self.folder / WHOLE
+        kept = set(mark.read_text(encoding="utf-8").splitlines()) if mark.is_file() else None
         try:
             yield
         finally:
-            for path in set(self.folder.glob("*/*")) - before if is_whole else ():
+            there = {str(path.relative_to(self.folder)): path for path in self.folder.glob("*/*")}
+            for path in [path for name, path in there.items() if kept is not None and name not in kept]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _remember(self) -> None:
+        """Note what is there: what later evaluations leave beside it is of their samples."""
+        mark = self.folder / WHOLE
+        if not mark.is_file():
+            names = sorted(str(path.relative_to(self.folder)) for path in self.folder.glob("*/*"))
+            with outputs.written(mark) as beside:
+                beside.write_text("\n".join(names), encoding="utf-8")
 
 
 def prepare(preset: Preset, shards: Shards, out: Path, device: str) -> Evaluation | None:
