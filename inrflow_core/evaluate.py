@@ -40,7 +40,7 @@ from inrflow_core.evidence import (
     Pairs,
 )
 from inrflow_core.extraction import KEPT, Extraction
-from inrflow_core.features import _weights
+from inrflow_core.features import find_weights
 from inrflow_core.fields import Progress
 from inrflow_core.items import Items
 from inrflow_core.statistics_files import Statistics
@@ -367,7 +367,7 @@ class Judge:
     def _weights(self, network: str) -> Path | None:
         if registry.find("features", network).WEIGHTS is None:
             return None
-        return _weights.find(network, self.setting.weights, self.setting.weights_folder)
+        return find_weights(network, self.setting.weights, self.setting.weights_folder)
 
     def _note(self, metric: Chosen, evidence: Evidence) -> str | None:
         """What the metric and its network have to say beside the number."""
