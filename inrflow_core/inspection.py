@@ -27,6 +27,8 @@ TRAINING = {"image": 200_000, "points": 2_000}
 """Training items that are looked at, evenly spread where there are more: some minutes of one core."""
 WORK = 1e13
 """Most differences of numbers that pictures are compared by: of 256 x 256 colour pictures, 50,000 with 1,000."""
+NAMED = 96
+"""Columns of a picture under which its name has room."""
 NEAREST = 4
 BLOCK = {"image": 1024, "points": 64}
 MOST_BYTES = 2**26
@@ -116,6 +118,8 @@ def _score(score: Score) -> report.Score:
 def _gallery(subject: Subject, reference: Items | None) -> report.Gallery:
     samples, names = _some(subject.items, SHOWN[subject.items.domain])
     real, real_names = (None, []) if reference is None else _some(reference, SHOWN[reference.domain])
+    if subject.items.domain == "image" and samples.shape[2] < NAMED:
+        names, real_names = [], []
     return report.Gallery(subject.name, samples, real, names, real_names)
 
 
