@@ -26,6 +26,7 @@ SMALL = {
     "network.decoder_heads": "none",
     "method.num_queries": 16,
     "sampler.steps": 1,
+    "eval": "none",
 }
 """What makes a training short; the commands are otherwise those of the README."""
 
