@@ -39,7 +39,7 @@ Metrics = Annotated[
     typer.Option(
         metavar="NAME[:PROTOCOL],...",
         help="What to compute, as in `fid:adm,kid` or `mmd:emd-lion,1-nna`; `--list` names all. "
-        "Default: what needs no weights.",
+        "Default: `fid`, `kid`, `precision`, `recall` by `random`; `mmd`, `cov`, `1-nna`, `jsd`.",
     ),
 ]
 Weights = Annotated[
@@ -63,6 +63,9 @@ def eval(
     classes: Annotated[
         str | None,
         typer.Option(metavar="NAME,...", help="Classes of the reference. Default: those that the run was trained on."),
+    ] = None,
+    reference_num: Annotated[
+        int | None, typer.Option(min=2, help="At most so many items of the reference, evenly spread. Default: all.")
     ] = None,
     samples_split: Annotated[str | None, typer.Option(help="Split of samples that are shards.")] = None,
     training: Annotated[
@@ -127,6 +130,7 @@ def eval(
         metrics=evaluation.named(metrics),
         split=split,
         classes=[] if classes is None else [name.strip() for name in classes.split(",")],
+        reference_num=reference_num,
         samples_split=samples_split,
         training=training,
         weights=weights or [],
@@ -138,9 +142,13 @@ def eval(
     ready = evaluation.check(job)
     if dry_run:
         evaluation.predict(ready, as_json=json)
+        if ready.missing:
+            raise typer.Exit(int(Exit.MISSING))
         return
     found = evaluation.carry_out(ready)
     scores.tell(found)
     console.result({"out": str(out), **found.told()}, as_json=json)
-    if found.missing:
-        raise typer.Exit(int(Exit.MISSING))
+    for name, error in found.failed.items():
+        console.warn(f"`{name}` could not be taken: {error.message}")
+    if found.failed or found.missing:
+        raise typer.Exit(int(next(iter([*found.failed.values(), *found.missing.values()])).code))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow_cli import console, generation
-from inrflow_core.errors import MissingError, UsageError, did_you_mean
+from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from inrflow_core.evaluate import Chosen, Judge, Subject
@@ -59,6 +59,7 @@ class Job:
     metrics: Sequence[str]
     split: str | None
     classes: Sequence[str]
+    reference_num: int | None
     samples_split: str | None
     training: Path | None
     weights: Sequence[str]
@@ -167,11 +168,19 @@ def carry_out(ready: Ready) -> Results:
         ) from error
     _warn(ready.missing)
     here = [metric for metric in ready.chosen if metric.full not in ready.missing]
-    judged = []
+    judged, failed = [], {}
     for subject in _subjects(ready):
         console.say(f"judging {subject.items.count:,} samples of `{subject.name}`")
-        judged.append(results.Judged(subject, [ready.judge.score(subject, metric, here) for metric in here]))
-    found = results.Results(ready.reference, judged, ready.missing)
+        scores = []
+        for metric in here:
+            try:
+                scores.append(ready.judge.score(subject, metric, here))
+            except (UsageError, IntegrityError) as error:
+                failed[metric.full] = error
+        judged.append(results.Judged(subject, scores))
+    if len(failed) == len(here):
+        raise next(iter(failed.values()))
+    found = results.Results(ready.reference, judged, ready.missing, failed)
     _write(ready, found)
     return found
 
@@ -180,8 +189,11 @@ def _write(ready: Ready, found: Results) -> None:
     """Write both files when both are ready: the same command goes on only where neither is there."""
     from inrflow_core import inspection, report, results
 
-    with _watch("looking for copies of training items", "items") as progress:
-        page = inspection.page(found, ready.training, progress)
+    if ready.training is None:
+        page = inspection.page(found, None)
+    else:
+        with _watch("looking for copies of training items", "items") as progress:
+            page = inspection.page(found, ready.training, progress)
     report.write(ready.job.out / results.REPORT, page)
     found.save(ready.job.out)
     console.say(f"wrote `{ready.job.out / results.METRICS}` and `{ready.job.out / results.REPORT}`")
@@ -276,7 +288,8 @@ def _drawn(ready: Ready, target: Target) -> Iterator[Subject]:
         coarse = items.open_items(place)
         for filter in ENLARGED:
             enlarged = items.enlarged(coarse, size, filter)
-            yield evaluate.Subject(f"{target.name}, {filter}", enlarged, {**facts, "enlarged": filter})
+            name = f"{target.name}, {filter}"
+            yield evaluate.Subject(name, enlarged, {**facts, "enlarged": filter, "run": name})
 
 
 def _sample(ready: Ready, target: Target, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
@@ -297,7 +310,8 @@ def _sample(ready: Ready, target: Target, model: Model, size: Size) -> tuple[Pat
         generation.write_shard(model, request, how, place, origin, overwrite=overwrite)
     sample_shards.seal(place)
     facts = {
-        **origin,
+        **{key: text for key, text in origin.items() if key != "labels"},
+        "label": None if request.labels is None else wanted.label or "random",
         "nfe": solve.evaluations(how.sampler, how.config),
         "parameters": sum(parameter.numel() for parameter in model.method.parameters()),
         "samples_seen": model.info.get("samples_seen"),
@@ -389,11 +403,13 @@ def _open_reference(job: Job, domain: str) -> Items | Statistics:
     if statistics_files.is_one(place):
         if job.split is not None:
             raise UsageError(f"`{place}` holds statistics, so it has no split `{job.split}`", hint="leave it out")
-        if classes:
-            raise UsageError(f"`{place}` holds statistics, so it has no classes", hint="leave `--classes` out")
+        for name, is_given in (("--classes", bool(classes)), ("--reference-num", job.reference_num is not None)):
+            if is_given:
+                raise UsageError(f"`{place}` holds statistics, so `{name}` says nothing", hint="leave it out")
         return statistics_files.read(place)
     found = items.open_items(place, job.split, PREFERRED[domain])
-    return items.of_classes(found, classes) if classes else found
+    found = items.of_classes(found, classes) if classes else found
+    return items.spread(found, job.reference_num) if job.reference_num else found
 
 
 def _setting(job: Job) -> Any:
@@ -442,6 +458,11 @@ def _check_out(job: Job) -> None:
             raise UsageError(f"`{folder}` is a file", hint="name a folder")
     for name in (results.METRICS, results.REPORT):
         if os.path.isdir(job.out):
+            if (job.out / name).exists() and not job.overwrite:
+                raise UsageError(
+                    f"`{job.out / name}` exists already",
+                    hint="add `--overwrite` (what was drawn and gathered is used again), or name another folder",
+                )
             outputs.check_output(job.out / name, overwrite=job.overwrite)
 
 

@@ -53,7 +53,9 @@ def _value(score: Score) -> tuple[str, str]:
         return f"{score.value:.4g}", "-"
     low, high = score.interval
     reach = (high - low) / 2
-    digits = 3 if reach == 0 else max(0, 1 - math.floor(math.log10(reach)))
+    digits = max(0, 1 - math.floor(math.log10(reach)))
+    if digits > 6:
+        return f"{score.value:.2g}", f"\N{PLUS-MINUS SIGN} {reach:.2g}"
     return f"{score.value:.{digits}f}", f"\N{PLUS-MINUS SIGN} {reach:.{digits}f}"
 
 

@@ -49,7 +49,8 @@ def interval(
     parts: int = PARTS,
     level: float = LEVEL,
 ) -> Interval | None:
-    """The interval around `compute(evidence)`; None where samples or reference are fewer than two for each part.
+    """The interval around `compute(evidence)`; None where samples or reference are fewer than two for each part, or where
+    no part makes a difference, from which no error can be told.
 
     `value` is `compute(evidence)` where it is known already, and `values` are those of `evidence.without(part, parts)`,
     which some metrics have cheaper (`left_out` in a metric's file).
@@ -60,7 +61,7 @@ def interval(
         value = compute(evidence)
     if values is None:
         values = np.array([compute(evidence.without(part, parts)) for part in range(parts)])
-    return around(value, values, level=level)
+    return around(value, values, level=level) if np.ptp(values) > 0 else None
 
 
 def around(value: float, values: Float64[np.ndarray, " P"], *, level: float = LEVEL) -> Interval:

@@ -80,6 +80,8 @@ class Score:
     """Those that the value rests on: of very many pictures not all (`extraction.KEPT`)."""
     reference: int | None
     """The same of the reference; None where it is not looked at, or a file of statistics does not say it."""
+    features: str | None
+    """The network and the form of the features that it was taken of, as `random:v1`."""
     weights: str | None
     """sha256 of the feature network's weights."""
     note: str | None
@@ -149,6 +151,7 @@ class Judge:
             interval=_interval(metric, evidence, value),
             samples=samples,
             reference=references or None,
+            features=f"{metric.need.network}:{metric.need.form}" if isinstance(metric.need, FeatureNeed) else None,
             weights=self._weights_digest(metric.need),
             note=self._note(metric, evidence),
         )
@@ -388,6 +391,11 @@ class Judge:
         for items in (subject.items, self.reference):
             self._verify(items)
         samples = subject.items.read(range(subject.items.count))
+        if len(samples.seeds):
+            raise UsageError(
+                f"{subject.items.spelled} holds drawn samples, and none of them has a picture that it should be",
+                hint="leave PSNR and SSIM out, or compare pictures that were made of the reference's",
+            )
         reference = self.reference.read(range(self.reference.count))
         places = {name: place for place, name in enumerate(reference.names)}
         if len(places) == len(reference.names) and set(samples.names) <= set(places):

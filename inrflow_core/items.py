@@ -126,6 +126,11 @@ def some(items: Items, places: np.ndarray) -> Items:
     return replace(items, count=len(places), digest=digest, fetch=fetch)
 
 
+def spread(items: Items, most: int) -> Items:
+    """At most so many of the items, evenly spread."""
+    return items if items.count <= most else some(items, np.linspace(0, items.count - 1, most).round().astype(np.int64))
+
+
 def of_classes(items: Items, names: Sequence[str]) -> Items:
     """Those items, from shards, whose class is one of `names`.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inrflow_core import __version__, outputs
-from inrflow_core.errors import MissingError
+from inrflow_core.errors import InrflowError, MissingError
 from inrflow_core.evaluate import Score, Subject
 from inrflow_core.items import Items
 from inrflow_core.statistics_files import Statistics
@@ -36,6 +36,8 @@ class Results:
     judged: Sequence[Judged]
     missing: Mapping[str, MissingError]
     """Metrics whose weights are absent, by their full names."""
+    failed: Mapping[str, InrflowError] = field(default_factory=dict)
+    """Metrics that could not be taken of some of the samples, and why."""
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers, each once."""
@@ -61,6 +63,7 @@ class Results:
                 for one in self.judged
             ],
             "missing": list(self.missing),
+            "failed": list(self.failed),
         }
 
     def save(self, folder: Path) -> None:

@@ -48,5 +48,6 @@ def compute(evidence: Distances, protocol: str) -> float:
 
 
 def note(evidence: Distances, protocol: str) -> str | None:
-    """A warning where samples and references are not equally many."""
-    return _clouds.count_note(evidence)
+    """What is best, and a warning where samples and references are not equally many."""
+    warning = _clouds.count_note(evidence)
+    return "50 % is best, less is a sign of copies" + (f"; {warning}" if warning else "")

@@ -294,8 +294,8 @@ def _reference(preset: Preset, shards: Shards) -> Items:
     found = items.open_items(shards.folder, split)
     if data.classes:
         found = items.of_classes(found, data.classes)
-    if config.reference is not None and config.reference < found.count:
-        found = items.some(found, np.linspace(0, found.count - 1, config.reference).round().astype(np.int64))
+    if config.reference is not None:
+        found = items.spread(found, config.reference)
     if found.count < 2:
         raise UsageError(
             f"the split `{split}` of the shards in `{shards.folder}` has {found.count} to judge by, and [eval] needs 2",

@@ -391,3 +391,31 @@ def test_a_run_of_some_classes_is_judged_by_those(place, tmp_path, capsys):
     assert told(tmp_path / "all")["reference"]["count"] == 30
     assert evaluate(*words, "--reference", place / "solids", "--classes", ", ".join(two), "--out", "named") == 0
     assert values(tmp_path / "named") == values(tmp_path / "own") != values(tmp_path / "all")
+
+
+def test_a_metric_that_cannot_be_taken_loses_no_other(tmp_path, capsys):
+    np.savez("a.npz", images=IMAGES)
+    np.savez("b.npz", images=IMAGES[::-1])
+    words = ["--samples", "a.npz", "--reference", "b.npz"]
+    assert evaluate(*words, "--metrics", "ssim,fid:random", "--out", "out") == 2
+    assert "`ssim:inside` could not be taken" in capsys.readouterr().err
+    assert list(values(tmp_path / "out")) == ["fid:random"] and told(tmp_path / "out")["failed"] == ["ssim:inside"]
+    assert refused(capsys, *words, "--metrics", "ssim").startswith("2: ")
+
+
+def test_drawn_samples_are_nobodys_pair(place, tmp_path, capsys):
+    words = ["--run", place / "pictures", "--reference", place / "digits", "--metrics", "psnr"]
+    assert "drawn samples" in refused(capsys, *words)
+
+
+def test_a_part_of_the_reference_is_evenly_spread(place, tmp_path):
+    words = ["--run", place / "clouds", "--reference", place / "solids", "--metrics", "mmd,1-nna", "--num", "6"]
+    assert evaluate(*words, "--reference-num", "6", "--out", "six") == 0
+    found = told(tmp_path / "six")
+    assert found["reference"]["count"] == 6
+    assert [score["note"] for score in found["results"][0]["scores"]] == [
+        None,
+        "50 % is best, less is a sign of copies",
+    ]
+    assert evaluate(*words, "--out", "all") == 0
+    assert "6 samples against 24 references" in told(tmp_path / "all")["results"][0]["scores"][0]["note"]
