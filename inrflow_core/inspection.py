@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def page(results: Results, training: Training | None, progress: Progress | None 
     """Everything that report.html shows of some results; `progress` counts training items that were looked at."""
     reference = results.reference if isinstance(results.reference, Items) else None
     return report.Page(
-        title=_title([one.subject.name for one in results.judged]),
+        title=_title(results.judged),
         entries=[_entry(one) for one in results.judged],
         reference=_reference(results),
         interval=INTERVALS if any(score.interval for one in results.judged for score in one.scores) else "",
@@ -66,7 +67,10 @@ def page(results: Results, training: Training | None, progress: Progress | None 
     )
 
 
-def _title(names: Sequence[str]) -> str:
+def _title(judged: Sequence[Judged]) -> str:
+    """What was judged: runs with the number of their checkpoints, and samples by name."""
+    counts = Counter(str(one.subject.facts.get("run", one.subject.name)) for one in judged)
+    names = [name if count == 1 else f"{name} ({count} checkpoints)" for name, count in counts.items()]
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return "Evaluation of " + ", ".join(names[:3]) + more
 

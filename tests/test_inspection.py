@@ -104,7 +104,7 @@ def test_every_run_has_a_gallery_and_the_heading_counts_them_all():
         for step in range(10)
     ]
     shown = inspection.page(Results(held(pictures(4, 0), "r"), judged, {}), None)
-    assert shown.title == "Evaluation of a-0, a-1, a-2 and 27 more"
+    assert shown.title == "Evaluation of a (10 checkpoints), b (10 checkpoints), c (10 checkpoints)"
     names = [gallery.title for gallery in shown.galleries]
     assert names == ["a-9", "b-9", *(f"c-{step}" for step in range(4, 10))]
 
