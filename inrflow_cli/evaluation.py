@@ -178,7 +178,7 @@ def carry_out(ready: Ready) -> Results:
             except (UsageError, IntegrityError) as error:
                 failed[metric.full] = error
         judged.append(results.Judged(subject, scores))
-    if len(failed) == len(here):
+    if failed and not any(one.scores for one in judged):
         raise next(iter(failed.values()))
     found = results.Results(ready.reference, judged, ready.missing, failed)
     _write(ready, found)
@@ -474,11 +474,10 @@ def _check_is_used(job: Job) -> None:
     """
     told = vars(job.sampling) | {"enlarged": job.is_enlarged or None}
     idle = {"checkpoints": "newest", "seed": 0}
-    given = [name for name, value in told.items() if name != "device" and value not in (None, idle.get(name))]
-    if not job.runs and [name for name in given if name != "points"]:
-        (name, *_) = (name for name in given if name != "points")
-        raise UsageError(
-            f"`--{name}` says how a run is sampled, and there is none", hint="leave it out, or add `--run DIR`"
-        )
+    for name, value in told.items():
+        if not job.runs and name not in ("device", "points") and value not in (None, idle.get(name)):
+            raise UsageError(
+                f"`--{name}` says how a run is sampled, and there is none", hint="leave it out, or add `--run DIR`"
+            )
     if not job.samples and job.samples_split:
         raise UsageError("`--samples-split` is of samples, and there are none", hint="leave it out")

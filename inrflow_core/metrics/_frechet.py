@@ -35,7 +35,12 @@ class Gaussian:
     """The covariance is `factor @ factor.T`."""
 
 
-def frechet(evidence: Evidence) -> float:
+def unit(protocol: str) -> str:
+    """None: a squared distance of features."""
+    return ""
+
+
+def compute(evidence: Evidence, protocol: str) -> float:
     """The distance, as a square; 0 for equal Gaussians up to rounding, never negative.
 
     Raises:
@@ -45,14 +50,14 @@ def frechet(evidence: Evidence) -> float:
     return distance(gaussian(features.samples), gaussian(features.reference))
 
 
-def frechet_left_out(evidence: Evidence, parts: int) -> Float64[np.ndarray, " P"]:
+def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The distance without each part: covariances of the parts are subtracted, not taken anew."""
     features = checked(evidence)
     samples, reference = (_leaving_out(side, parts) for side in (features.samples, features.reference))
     return np.array([distance(gaussian(samples(part)), gaussian(reference(part))) for part in range(parts)])
 
 
-def bias_note(evidence: Evidence) -> str | None:
+def note(evidence: Evidence, protocol: str) -> str | None:
     """A warning where a covariance is of no more pictures than it has rows: the distance is then much too large."""
     assert isinstance(evidence, Features)
     width = width_of(evidence.samples)

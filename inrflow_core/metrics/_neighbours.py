@@ -5,7 +5,7 @@ its features that reaches to its k-th nearest neighbour among its own side, itse
 ball is closed: what lies at the k-th distance exactly is inside, on both sides alike, as in the authors' code.
 
 Distances are squared, in float32 of features less their mean, which errs by about 1e-6 of the squared spread. They
-are made in tiles of 2048 by 2048 and none is kept: 50,000 against 10,000 pictures of 4096 features take some 150 MiB.
+are made in tiles of 2048 by 2048, and none is kept.
 """
 
 from __future__ import annotations
@@ -15,9 +15,25 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from inrflow_core.evidence import part_of
+from inrflow_core.evidence import FeatureNeed, part_of
 
+PROTOCOLS = ("inception:adm", "vgg16:stylegan", "random")
+OUTPUTS = {"inception": "pool", "vgg16": "fc2", "random": "all"}
+K = 3
+"""Which neighbour the balls reach to, in all the papers."""
+LEAST = K + 1
 TILE = 2048
+
+
+def unit(protocol: str) -> str:
+    """None: a share, from 0 to 1."""
+    return ""
+
+
+def need(protocol: str) -> FeatureNeed:
+    """Pooled Inception features, VGG16's second fully connected layer, or the random features."""
+    network, _, form = protocol.partition(":")
+    return FeatureNeed(network, OUTPUTS[network], form or "v1")
 
 
 def shares_within(

@@ -7,11 +7,10 @@ weights: another scale, comparable to itself alone.
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float64
+from inrflow_core.evidence import FeatureNeed
+from inrflow_core.metrics._frechet import compute, left_out, note, unit
 
-from inrflow_core.evidence import Evidence, FeatureNeed
-from inrflow_core.metrics import _frechet
+__all__ = ["compute", "left_out", "need", "note", "unit"]
 
 TITLE = "FID"
 DOMAIN = "image"
@@ -19,27 +18,7 @@ PROTOCOLS = ("clean", "torch-fidelity", "adm", "random")
 HIGHER_IS_BETTER = False
 
 
-def unit(protocol: str) -> str:
-    """None: a squared distance of features."""
-    return ""
-
-
 def need(protocol: str) -> FeatureNeed:
     """Pooled features of Inception-v3, or the random ones."""
     network, output, form = ("random", "all", "v1") if protocol == "random" else ("inception", "pool", protocol)
     return FeatureNeed(network, output, form, moments_suffice=True)
-
-
-def compute(evidence: Evidence, protocol: str) -> float:
-    """The distance; raises UsageError as `_features.checked`."""
-    return _frechet.frechet(evidence)
-
-
-def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The distance without each part."""
-    return _frechet.frechet_left_out(evidence, parts)
-
-
-def note(evidence: Evidence, protocol: str) -> str | None:
-    """A warning where there are no more pictures than features."""
-    return _frechet.bias_note(evidence)

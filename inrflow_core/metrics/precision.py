@@ -10,27 +10,15 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core.evidence import Evidence, FeatureNeed
+from inrflow_core.evidence import Evidence
 from inrflow_core.metrics._features import both_sides
-from inrflow_core.metrics._neighbours import shares_within
+from inrflow_core.metrics._neighbours import LEAST, PROTOCOLS, K, need, shares_within, unit
+
+__all__ = ["LEAST", "PROTOCOLS", "compute", "left_out", "need", "unit"]
 
 TITLE = "Precision"
 DOMAIN = "image"
-PROTOCOLS = ("inception:adm", "vgg16:stylegan", "random")
 HIGHER_IS_BETTER = True
-K = 3
-LEAST = K + 1
-
-
-def unit(protocol: str) -> str:
-    """None: a share, from 0 to 1."""
-    return ""
-
-
-def need(protocol: str) -> FeatureNeed:
-    """Pooled Inception features, VGG16's second fully connected layer, or the random features."""
-    network, _, form = protocol.partition(":")
-    return FeatureNeed(network, {"inception": "pool", "vgg16": "fc2", "random": "all"}[network], form or "v1")
 
 
 def compute(evidence: Evidence, protocol: str) -> float:

@@ -419,3 +419,15 @@ def test_a_part_of_the_reference_is_evenly_spread(place, tmp_path):
     ]
     assert evaluate(*words, "--out", "all") == 0
     assert "6 samples against 24 references" in told(tmp_path / "all")["results"][0]["scores"][0]["note"]
+
+
+def test_one_damaged_set_of_samples_loses_no_other(tmp_path, capsys):
+    np.save("good.npy", CLOUDS)
+    bad = CLOUDS.copy()
+    bad[5, 3, 1] = np.inf
+    np.save("bad.npy", bad)
+    words = ["--samples", "bad.npy", "--samples", "good.npy", "--reference", "good.npy", "--metrics", "mmd"]
+    assert evaluate(*words, "--out", "out") == 4
+    assert "a cloud of `bad.npy` holds numbers that are not finite: 5" in capsys.readouterr().err
+    found = {result["name"]: result["scores"] for result in told(tmp_path / "out")["results"]}
+    assert found["bad.npy"] == [] and found["good.npy"][0]["value"] == 0
