@@ -1,0 +1,91 @@
+"""What metrics of images cost: CPU seconds of a value and of its interval, and pictures a second of each network.
+
+    python tests/benchmarks/metrics.py                # 10,000 against 10,000 pictures, some minutes on one core
+    python tests/benchmarks/metrics.py --num 1000     # fewer
+
+Features are made up, since their values cost the same; networks that want weights have random ones. One thread, CPU
+seconds (time.process_time), one pass each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import torch
+
+from inrflow_core import confidence, moments, registry
+from inrflow_core.evidence import Features, Pairs
+from inrflow_core.features import clip, inception, random, vgg16
+
+
+def main() -> None:
+    """Print both tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num", type=int, default=10_000, help="pictures on either side")
+    num = parser.parse_args().num
+    torch.set_num_threads(1)
+    print("| metric | value (CPU s) | interval (CPU s) |\n| --- | ---: | ---: |", flush=True)
+    generator = np.random.default_rng(0)
+    samples, reference = (generator.normal(size=(num, 2048)).astype(np.float32) for _ in range(2))
+    both, against_moments = Features(samples, reference), Features(samples, moments.of(reference))
+    logits = generator.normal(size=(num, 1008)).astype(np.float32)
+    pictures = generator.integers(0, 256, (100, 256, 256, 3), dtype=np.uint8)
+    pairs = Pairs(pictures, pictures ^ 7)
+    cost("fid", "clean", both, f"{num:,} against {num:,}, 2048 features")
+    cost("fid", "clean", against_moments, "the same against moments")
+    cost("kid", "torch-fidelity", both, f"{num:,} against {num:,}")
+    cost("precision", "inception:adm", both, f"{num:,} against {num:,}, 2048 features")
+    cost("inception-score", "adm", Features(logits, logits[:0]), f"{num:,}")
+    cost("psnr", "rgb", pairs, "100 pairs of 256 x 256 RGB")
+    cost("ssim", "inside", pairs, "100 pairs of 256 x 256 RGB")
+    print("\n| network | pictures | a second of CPU |\n| --- | --- | ---: |", flush=True)
+    for count, side, channels in ((1024, 28, 1), (256, 64, 3), (32, 256, 3)):
+        extract("random", random.RandomFilters(), "v1", (count, side, side, channels))
+    for name, network, form in (
+        ("inception", inception.Inception(), "clean"),
+        ("vgg16", vgg16.VGG16(), "stylegan"),
+        ("clip", clip.ImageEncoder(), "openai"),
+    ):
+        extract(name, network, form, (16, 256, 256, 3))
+
+
+def cost(name: str, protocol: str, evidence: Any, what: str) -> None:
+    """One row: the metric of some evidence, and its interval."""
+    metric = registry.find("metrics", name)
+    start = time.process_time()
+    value = metric.compute(evidence, protocol)
+    middle = time.process_time()
+    values = metric.left_out(evidence, protocol, confidence.PARTS) if hasattr(metric, "left_out") else None
+    confidence.interval(partial(metric.compute, protocol=protocol), evidence, value=value, values=values)
+    end = time.process_time()
+    print(f"| {metric.TITLE}, {what} | {middle - start:.2g} | {end - middle:.2g} |", flush=True)
+
+
+def extract(name: str, network: torch.nn.Module, form: str, shape: tuple[int, ...]) -> None:
+    """One row: how many pictures a network takes in a second, resizing included."""
+    from inrflow_core.features import _resize
+    from inrflow_core.features._extractor import Extractor
+
+    module = registry.find("features", name)
+    resizers = getattr(module, "RESIZERS", {form: _resize.as_they_are})
+    extractor = Extractor(network.eval().requires_grad_(False), module.OUTPUTS, resizers, {}, torch.device("cpu"))
+    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    extractor(pictures[:2], tuple(module.OUTPUTS), form)
+    start = time.process_time()
+    extractor(pictures, tuple(module.OUTPUTS), form)
+    rate = len(pictures) / (time.process_time() - start)
+    print(f"| `{name}:{form}` | {shape[1]} x {shape[2]} | {rate:.3g} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
