@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,9 +39,21 @@ class Header:
         return {"schema": np.int64(SCHEMA)} | {name: np.bytes_(text.encode()) for name, text in told.items()}
 
 
+class Ragged(NamedTuple):
+    """Arrays whose first axis differs, one after the other; `offsets` says where each begins, and where the last ends."""
+
+    rows: np.ndarray
+    offsets: np.ndarray
+
+
+def joined(arrays: Sequence[np.ndarray]) -> Ragged:
+    """Arrays that differ in their first axis alone, as one."""
+    return Ragged(np.concatenate(arrays), np.cumsum([0, *(len(array) for array in arrays)]))
+
+
 @dataclass(frozen=True)
 class Columns:
-    """What lies beside the values: one row per set, but for `offsets` (one more) and `coordinates` (shared)."""
+    """What lies beside the values: one row per set, but for offsets (one more) and `coordinates` (shared)."""
 
     labels: np.ndarray
     names: Sequence[str] | None = None
@@ -49,6 +61,8 @@ class Columns:
     offsets: np.ndarray | None = None
     coordinates: np.ndarray | None = None
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
+    ragged: Mapping[str, Ragged] = field(default_factory=dict)
+    """Conditions whose number of rows differs from set to set."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The columns as arrays of fixed types, by their place in the file."""
@@ -60,7 +74,10 @@ class Columns:
             array = getattr(self, name)
             if array is not None:
                 arrays[name] = np.asarray(array, dtype=dtype)
-        return arrays | {f"condition/{name}": np.asarray(array) for name, array in sorted(self.condition.items())}
+        arrays |= {f"condition/{name}": np.asarray(array) for name, array in sorted(self.condition.items())}
+        for name, (rows, offsets) in sorted(self.ragged.items()):
+            arrays |= {f"condition/{name}": rows, f"condition_offsets/{name}": np.asarray(offsets, dtype="<i8")}
+        return arrays
 
 
 class Frame:

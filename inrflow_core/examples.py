@@ -63,6 +63,8 @@ class Example:
     name: str = ""
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further arrays by name, of the same shape and type in every example."""
+    ragged: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Further arrays by name whose first axis is free."""
 
 
 @dataclass(frozen=True)

@@ -263,6 +263,7 @@ def _write(part: Part, examples: Sequence[Example]) -> manifest.ShardEntry:
         offsets=np.cumsum([0, *sizes]) if part.is_ragged else None,
         coordinates=part.coordinates,
         condition={name: np.stack([example.condition[name] for example in examples]) for name in examples[0].condition},
+        ragged={name: shards.joined([example.ragged[name] for example in examples]) for name in examples[0].ragged},
     )
     blocks = (example.values if part.is_ragged else example.values[None] for example in examples)
     return shards.write(part.path, part.header, blocks, columns, shape=shape, dtype=part.dtype)
@@ -334,7 +335,9 @@ def _identity(job: Job, plan: Plan) -> dict[str, Any]:
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    told = {name: value for name, value in dataclasses.asdict(job.config).items() if value is not None}
+    """What the shards depend on; a field with the metadata `is_place` says where something lies, and is left out."""
+    fields = [field.name for field in dataclasses.fields(job.config) if not field.metadata.get("is_place")]
+    told = {name: value for name in fields if (value := getattr(job.config, name)) is not None}
     return told | ({} if job.limit is None else {"limit": job.limit})
 
 

@@ -19,7 +19,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow_core import manifest
+from inrflow_core import batches, manifest
+from inrflow_core.batches import Batch as Batch  # part of this file's face, as some of the next
+from inrflow_core.batches import Wanted as Wanted
 from inrflow_core.columns import FORMAT, SCHEMA, Frame
-from inrflow_core.columns import Columns as Columns  # part of this file's face, as the next
+from inrflow_core.columns import Columns as Columns
 from inrflow_core.columns import Header as Header
+from inrflow_core.columns import joined as joined
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.manifest import Manifest, Progress, ShardEntry
 from inrflow_core.manifest import digest as digest
@@ -108,6 +111,10 @@ class Rows:
         """Bytes of one row."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
+    def split(self) -> Rows:
+        """The same block with what the second axis counts as rows."""
+        return Rows(self.offset, (self.shape[0] * self.shape[1], *self.shape[2:]), self.dtype)
+
 
 class Shard:
     """One shard, open for reading. Any number of threads may read it."""
@@ -130,6 +137,10 @@ class Shard:
             group = file.get("condition")
             names = sorted(group) if isinstance(group, h5py.Group) else []
             self.condition = {name: self._rows(file, f"condition/{name}") for name in names}
+            self.condition_offsets = {
+                name: self._column(file, f"condition_offsets/{name}", np.int64)
+                for name in file.get("condition_offsets", ())
+            }
         self._check_counts()
 
     def __len__(self) -> int:
@@ -206,31 +217,15 @@ class Shard:
         if self.offsets is None:
             is_right = count == pairs
         else:
-            edges = self.offsets
-            is_right = (
-                len(edges) == count + 1 and edges[0] == 0 and edges[-1] == pairs and bool((np.diff(edges) >= 0).all())
-            )
-        if not is_right or any(rows.shape[0] != count for rows in self.condition.values()):
+            is_right = _are_offsets(self.offsets, count, pairs)
+        for name, rows in self.condition.items():
+            edges = self.condition_offsets.get(name)
+            is_right &= rows.shape[0] == count if edges is None else _are_offsets(edges, count, rows.shape[0])
+        if not is_right or not set(self.condition_offsets) <= set(self.condition):
             raise self._damaged("its parts do not have the same number of sets")
 
     def _damaged(self, what: str) -> IntegrityError:
         return IntegrityError(f"`{self.path}` is damaged: {what}", hint=self._hint)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sets that were read together.
-
-    Where sets differ in size, `values` is padded with zeros to the largest, and `sizes` says how many pairs are real.
-    """
-
-    values: np.ndarray
-    labels: np.ndarray
-    names: list[str]
-    seeds: np.ndarray
-    """Of samples; empty for real data."""
-    sizes: np.ndarray | None = None
-    condition: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Shards:
@@ -299,11 +294,12 @@ class Shards:
         out: np.ndarray | None = None,
         *,
         with_names: bool = False,
+        conditions: Wanted = batches.ALL,
     ) -> Batch:
         """The sets at `indices`, in that order; values go into `out` (see `buffer`) where it is given.
 
         Raises:
-            UsageError: no such split.
+            UsageError: no such split, or the shards lack a condition that is wanted.
             IntegrityError: a shard is damaged.
         """
         wanted = np.asarray(indices, dtype=np.int64)
@@ -315,14 +311,26 @@ class Shards:
             for number, index in zip(numbers, wanted, strict=True)
         ]
         out = self.buffer(split, len(wanted)) if out is None else out
-        values, sizes = self._ragged(found) if out is None else (self._uniform(found, out), None)
+        if out is None:
+            values, sizes = batches.ragged(found, self.manifest.shape[1:], self.manifest.dtype)
+        else:
+            assert out.shape == (len(found), *self.manifest.shape) and out.dtype == self.manifest.dtype
+            values, sizes = batches.uniform(found, out), None
+        try:
+            condition, counts = batches.conditions(found, conditions)
+        except KeyError as error:
+            raise UsageError(
+                f"the shards in `{self.folder}` hold no {error} with their sets",
+                hint="prepare them again with what the preset learns from; docs/data-sets.md says how",
+            ) from error
         return Batch(
             values,
             np.array([shard.labels[index] for shard, index in found], dtype=np.int64),
             [shard.names[index] for shard, index in found] if with_names else [],
             np.array([shard.seeds[index] for shard, index in found if shard.seeds is not None], dtype=np.int64),
             sizes,
-            self._condition(found),
+            condition,
+            counts,
         )
 
     def verify(self, splits: Sequence[str] | None = None, progress: Progress | None = None) -> None:
@@ -385,28 +393,6 @@ class Shards:
                 f"`{shard.path}` is of another data set than the manifest beside it",
                 hint=manifest.mending(self.folder, told),
             )
-
-    def _uniform(self, found: list[tuple[Shard, int]], out: np.ndarray) -> np.ndarray:
-        assert out.shape == (len(found), *self.manifest.shape) and out.dtype == self.manifest.dtype
-        for place, (shard, index) in enumerate(found):
-            shard.read(shard.values, index, out[place])
-        return out
-
-    def _ragged(self, found: list[tuple[Shard, int]]) -> tuple[np.ndarray, np.ndarray]:
-        spans = [shard.span(index) for shard, index in found]
-        sizes = np.array([stop - start for start, stop in spans], dtype=np.int64)
-        out = np.zeros((len(found), max(sizes, default=0), *self.manifest.shape[1:]), self.manifest.dtype)
-        for place, ((shard, _), (start, stop)) in enumerate(zip(found, spans, strict=True)):
-            shard.read(shard.values, start, out[place, : stop - start], stop - start)
-        return out, sizes
-
-    def _condition(self, found: list[tuple[Shard, int]]) -> dict[str, np.ndarray]:
-        result = {}
-        for name, rows in (found[0][0].condition if found else {}).items():
-            out = result[name] = np.empty((len(found), *rows.shape[1:]), rows.dtype)
-            for place, (shard, index) in enumerate(found):
-                shard.read(shard.condition[name], index, out[place : place + 1])
-        return result
 
 
 @contextmanager
@@ -479,6 +465,11 @@ def _data(file: h5py.File, name: str) -> h5py.Dataset:
     if isinstance(data := file[name], h5py.Dataset):
         return data
     raise KeyError(f"`{name}` is no array")
+
+
+def _are_offsets(edges: np.ndarray, count: int, rows: int) -> bool:
+    """Whether `count` runs that begin at 0 and never go back cover so many rows."""
+    return bool(len(edges) == count + 1 and edges[0] == 0 and edges[-1] == rows and (np.diff(edges) >= 0).all())
 
 
 def _text(value: Any) -> str:

@@ -52,6 +52,29 @@ def test_what_was_written_is_read_in_the_order_asked(tmp_path: Path, dtype: str)
     assert read.names == ["é19", "é0", "é7", "é7"]
 
 
+def test_one_view_of_each_set_is_read_alone(tmp_path: Path):
+    pictures = np.arange(20 * 4 * 3, dtype=np.float16).reshape(20, 4, 3)
+    write(tmp_path / "s.h5", condition={"picture": pictures, "other": np.zeros((20, 1))})
+    wanted = shards.Wanted(("picture",), np.array([0.0, 0.26, 0.5, 0.999]))
+    read = Shards(tmp_path / "s.h5").read("train", [19, 0, 7, 7], conditions=wanted)
+    np.testing.assert_array_equal(read.condition["picture"], pictures[[19, 0, 7, 7], [0, 1, 2, 3]], strict=True)
+    assert set(read.condition) == {"picture"}
+
+
+def test_conditions_of_different_sizes_come_padded_with_their_counts(tmp_path: Path):
+    rows = [np.full((n % 5, 2), n, dtype=np.uint8) for n in range(20)]
+    write(tmp_path / "s.h5", ragged={"residues": shards.joined(rows)})
+    read = Shards(tmp_path / "s.h5").read("train", [13, 0, 4])
+    assert read.counts["residues"].tolist() == [3, 0, 4]
+    np.testing.assert_array_equal(read.condition["residues"][:, :, 0], [[13, 13, 13, 0], [0, 0, 0, 0], [4, 4, 4, 4]])
+
+
+def test_a_condition_that_is_not_there_is_named(tmp_path: Path):
+    write(tmp_path / "s.h5")
+    with pytest.raises(UsageError, match="hold no 'tokens' with their sets"):
+        Shards(tmp_path / "s.h5").read("train", [0], conditions=shards.Wanted(("tokens",)))
+
+
 def test_sets_of_different_sizes_come_padded_with_their_sizes(tmp_path: Path):
     sizes = [len(cloud) for cloud in CLOUDS]
     columns = Columns(np.zeros(9, np.int64), offsets=np.cumsum([0, *sizes]))
