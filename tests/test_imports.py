@@ -29,6 +29,7 @@ LEVELS = (
             "structure_files",
         },
     },
+    {"embedders"},
     {"domains", "conditioners", "networks", "samplers", "features", "distances"},
     {"datasets", "methods", "metrics", "exporters"},
     {
