@@ -20,6 +20,8 @@ LEVELS = (
             "pictures",
             "surfaces",
             "open3d_loader",
+            "cameras",
+            "picture_tokens",
             "evidence",
             "moments",
             "confidence",
