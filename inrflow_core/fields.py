@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from inrflow_core.presets import Preset
-from inrflow_core.sets import Queries
+from inrflow_core.sets import Condition, Queries
 
 CHUNK = 4096
 """Queries that are answered at once by default: 1.7 times as fast as 65,536 on a CPU, and bounds the memory."""
@@ -31,6 +31,7 @@ class Field(Protocol):
     method: Any
     """What drew it; of a loaded field the part that answers queries, which alone has weights."""
     seeds: Int64[Tensor, " B"]
+    condition: Condition
     drawing: Any
     """How it is drawn: the method's settings, for the origin of what is asked of it."""
 

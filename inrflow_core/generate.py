@@ -7,6 +7,7 @@ images = query(model, field, size=(96, 96))
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from inrflow_core.fields import CHUNK, Field, Progress
 from inrflow_core.models import Model
 from inrflow_core.presets import settings
 from inrflow_core.sample_shards import SampleShard
+from inrflow_core.sets import Condition
 from inrflow_core.shards import Header
 
 PRECISIONS = ("fp32", "bf16")
@@ -35,7 +37,8 @@ class Request:
 
     `labels` holds one class per seed, -1 for none, and is None for a model without classes. `size` is rows and
     columns or a number of points, None for the training's. `chunk` bounds the pairs answered at once, `batch` is the
-    number of samples drawn together; neither changes a sample.
+    number of samples drawn together; neither changes a sample. `condition` is what else each sample is drawn under, one
+    row for each seed: `tokens` of a picture, or `residues` of a chain.
     """
 
     seeds: Sequence[int]
@@ -44,6 +47,7 @@ class Request:
     window: Window = None
     chunk: int = CHUNK
     batch: int | None = None
+    condition: Condition = dataclasses.field(default_factory=dict)
 
 
 def load(source: str | Path, *, ema: float | None = None, step: runs.Step = None, device: str = "cpu") -> Model:
@@ -113,7 +117,7 @@ def choose_labels(model: Model, seeds: Sequence[int], wanted: str | None = None)
     Raises:
         UsageError: the model has no such class.
     """
-    if model.preset.condition is None:
+    if model.preset.condition is None or model.preset.condition.name != "label":
         if wanted not in (None, "none"):
             raise UsageError(
                 f"`--label {wanted}`: the model `{model.preset.name}` was trained without classes",
@@ -133,18 +137,31 @@ def choose_labels(model: Model, seeds: Sequence[int], wanted: str | None = None)
     return [chosen[seed % len(chosen)] for seed in seeds]
 
 
-def draw(model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None, how: Any = None) -> Field:
+def draw(
+    model: Model,
+    seeds: Sequence[int],
+    labels: Sequence[int] | None = None,
+    how: Any = None,
+    condition: Condition | None = None,
+) -> Field:
     """New functions, one per seed: sample i depends on its seed and label alone.
 
     Args:
         labels: one class number per seed, -1 for none; None for a model without classes, and for no other.
             `choose_labels` makes them of names, or at random.
         how: see `drawing`; None draws as the preset says.
+        condition: what else each is drawn under, one row for each seed; see `Request`.
+
+    Raises:
+        UsageError: the model needs a picture or a sequence, and none is given.
     """
     device = next(model.method.parameters()).device
-    condition = {} if labels is None else {"label": torch.tensor(list(labels), dtype=torch.int64, device=device)}
+    given = {name: value.to(device) for name, value in (condition or {}).items()}
+    _check_condition(model, given)
+    if labels is not None:
+        given["label"] = torch.tensor(list(labels), dtype=torch.int64, device=device)
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
-    return model.method.draw(model.domain.queries().to(device), keys, condition, how or drawing(model))
+    return model.method.draw(model.domain.queries(condition=given).to(device), keys, given, how or drawing(model))
 
 
 def query(
@@ -166,7 +183,7 @@ def query(
         UsageError: a size that is none, or a window of a cloud.
         Diverged: some values are no finite numbers.
     """
-    queries = model.domain.queries(size, window).to(field.seeds.device)
+    queries = model.domain.queries(size, window, field.condition).to(field.seeds.device)
     values = field.query(queries, chunk=chunk, progress=progress)
     if not values.isfinite().all():
         raise Diverged(
@@ -188,21 +205,23 @@ def samples(
     for start in range(0, total, batch):
         part = slice(start, min(start + batch, total))
         labels = None if request.labels is None else request.labels[part]
-        field = draw(model, request.seeds[part], labels, how)
+        condition = {name: value[part] for name, value in request.condition.items()}
+        field = draw(model, request.seeds[part], labels, how, condition)
         report = None if progress is None else _scaled(progress, start // batch, -(-total // batch))
         yield part, query(model, field, request.size, request.window, chunk=request.chunk, progress=report)
 
 
 def default_batch(model: Model, request: Request) -> int:
     """Samples drawn together: as many as keep a batch's pairs near four chunks."""
-    pairs = max(model.domain.shape.num_pairs, len(model.domain.queries(request.size, request.window)))
+    asked = model.domain.queries(request.size, request.window, request.condition or None)
+    pairs = max(model.domain.shape.num_pairs, len(asked))
     return max(1, min(len(request.seeds), 4 * request.chunk // pairs))
 
 
-def preview(model: Model, num: int = 16, chunk: int = CHUNK) -> Any:
+def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Condition | None = None) -> Any:
     """A picture (PIL) of the samples of seeds 0 ... num - 1, for looking at a model while it trains."""
     seeds = range(num)
-    request = Request(seeds, choose_labels(model, seeds), chunk=chunk)
+    request = Request(seeds, choose_labels(model, seeds), chunk=chunk, condition=condition or {})
     arrays = np.concatenate([values for _, values in samples(model, request)])
     return registry.find("exporters", "png").picture(arrays, model.domain.NAME)
 
@@ -223,9 +242,10 @@ def _label(text: str, names: list[str], count: int) -> int:
 def _check_guidance(model: Model, guide: Model | None, scale: float, *, is_asked: bool) -> None:
     """What is asked for must be able to act: a scale needs classes or a guide, and a guide needs a scale."""
     if guide is None:
-        if is_asked and scale != 1 and model.preset.condition is None:
+        if is_asked and scale != 1 and not model.method.is_guidable:
             raise UsageError(
-                f"guidance {scale:g}: the model `{model.preset.name}` was trained without classes, so that nothing guides it",
+                f"guidance {scale:g}: the model `{model.preset.name}` never learned without a condition, so that nothing "
+                f"guides it",
                 hint="leave `--guidance` out, or name a weaker run with `--guide`",
             )
         return
@@ -249,6 +269,16 @@ def _check_guide(model: Model, guide: Model) -> None:
             "the guide sees other sets or another path than the model",
             hint="guide with a smaller or earlier run of the same data",
         )
+
+
+def _check_condition(model: Model, given: Condition) -> None:
+    """Nothing, where what the model was trained on is given."""
+    part = model.preset.condition
+    needs = {"picture": ("tokens", "image"), "sequence": ("residues",)}.get(part.name or "" if part else "", ())
+    if needs and not any(name in given for name in needs):
+        kind = "a picture" if "tokens" in needs else "a sequence"
+        option = "`--image photo.png`" if "tokens" in needs else "`--sequence MKT...` or `--fasta FILE`"
+        raise UsageError(f"the model `{model.preset.name}` draws from {kind}, and none is given", hint=f"add {option}")
 
 
 def _scaled(progress: Progress, index: int, count: int) -> Progress:
@@ -339,7 +369,7 @@ def open_shard(
     Raises:
         UsageError: it is there already, or was begun with other settings.
     """
-    asked = model.domain.queries(request.size, request.window)
+    asked = model.domain.queries(request.size, request.window, request.condition or None)
     size = request.size if isinstance(request.size, tuple) else model.domain.shape.grid
     shape = (len(asked),) if size is None else size
     header = Header(

@@ -58,12 +58,12 @@ class Evaluation(nn.Module):
     ) -> Float[Tensor, "B M C"]:
         """The velocities of the queries."""
         condition = {} if labels is None else {"label": labels}
-        vector = self.method.condition_vector(condition)
+        told = self.method.told(condition)
         context = Queries(self.coordinates, self.places)
         # Places key noise, of which an evaluation has none: any will do that are as many.
         places = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates
         queries = Queries(query_coordinates, places)
-        return self.method.network(context, values, t, vector, queries, query_values)
+        return self.method.network(context, values, t, told, queries, query_values)
 
 
 def export(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:

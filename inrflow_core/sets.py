@@ -10,7 +10,8 @@ The shape legend of the whole project:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -18,6 +19,32 @@ from torch import Tensor
 
 Condition = Mapping[str, Tensor]
 """What a sample is drawn under: a name to a tensor whose first axis is B; `label` is Int64[B], -1 for none."""
+
+PER_GROUP = ("residues", "embedding")
+"""Conditions with a row for each group of a set, padded as the set is."""
+
+
+class Told(NamedTuple):
+    """What a conditioner makes of a condition, for the network; each part may be absent."""
+
+    vector: Float[Tensor, "B W"] | None = None
+    """Added to the embedding of the time."""
+    tokens: Float[Tensor, "B K W"] | None = None
+    """What every block of the trunk attends to."""
+    features: Float[Tensor, "B L F"] | None = None
+    """What is known of each group of pairs, such as an amino acid."""
+    is_group: Bool[Tensor, "B L"] | None = None
+    """Which groups are real and not padding."""
+    readings: tuple[Any, ...] = ()
+    """The tokens' keys and values for each block, made once for many evaluations; in place of `tokens`."""
+
+
+class ToldShape(NamedTuple):
+    """What a network must know to be built for a conditioner."""
+
+    has_tokens: bool = False
+    features: int | None = None
+    """Numbers known of each group."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +54,10 @@ class SetShape:
     `grid` is the training grid's size along each axis (row, column), None for scattered pairs; `num_pairs` is N of a
     training set. `is_moving` says that the value is its own coordinate: `coordinate_size` is then `value_size`, and
     the network reads the coordinate from the noisy value.
+
+    With `group_size` the coordinate is a list of features and the value a place in space, and pairs come in groups of at
+    most so many, such as the atoms of amino acids: a set's `Queries.groups` says which. `unit` is how many numbers of a
+    value's scale a unit of length takes (an Angstrom), None where values are no places.
     """
 
     coordinate_size: int
@@ -34,6 +65,8 @@ class SetShape:
     num_pairs: int
     grid: tuple[int, ...] | None = None
     is_moving: bool = False
+    group_size: int | None = None
+    unit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,19 +80,35 @@ class Queries:
 
     coordinates: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None
     places: Int64[Tensor, " N"] | Float[Tensor, "N D"]
+    groups: Int64[Tensor, "B N"] | None = None
+    """The group of each pair, ascending, -1 at padding; where the data says which pairs belong together."""
 
     def __len__(self) -> int:
         return self.places.shape[0]
 
     def __getitem__(self, part: slice) -> Queries:
         """A run of these queries, in order; no copy."""
-        coordinates = self.coordinates
-        return Queries(None if coordinates is None else coordinates[..., part, :], self.places[part])
+        coordinates, groups = self.coordinates, self.groups
+        return Queries(
+            None if coordinates is None else coordinates[..., part, :],
+            self.places[part],
+            None if groups is None else groups[:, part],
+        )
+
+    def of_sets(self, part: slice | Int64[Tensor, " S"]) -> Queries:
+        """The queries of some of the sets; those that all sets share stay."""
+        coordinates, groups = self.coordinates, self.groups
+        if coordinates is not None and coordinates.ndim == 3:
+            coordinates = coordinates[part]
+        return Queries(coordinates, self.places, None if groups is None else groups[part])
 
     def to(self, device: torch.device | str) -> Queries:
         """The same queries on another device."""
-        coordinates = None if self.coordinates is None else self.coordinates.to(device, non_blocking=True)
-        return Queries(coordinates, self.places.to(device, non_blocking=True))
+        coordinates, groups = (
+            None if tensor is None else tensor.to(device, non_blocking=True)
+            for tensor in (self.coordinates, self.groups)
+        )
+        return Queries(coordinates, self.places.to(device, non_blocking=True), groups)
 
 
 @dataclass(frozen=True)
@@ -80,13 +129,10 @@ class CoordValueSet:
     def __len__(self) -> int:
         return self.values.shape[0]
 
-    def __getitem__(self, part: slice) -> CoordValueSet:
-        """A run of these sets, in order."""
-        queries = self.queries
-        if queries.coordinates is not None and queries.coordinates.ndim == 3:
-            queries = replace(queries, coordinates=queries.coordinates[part])
+    def __getitem__(self, part: slice | Int64[Tensor, " S"]) -> CoordValueSet:
+        """Some of these sets, in the order given."""
         return CoordValueSet(
-            queries,
+            self.queries.of_sets(part),
             self.values[part],
             self.seeds[part],
             {name: value[part] for name, value in self.condition.items()},

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,12 +134,10 @@ class Shard:
             self.offsets = self._column(file, "offsets", np.int64) if "offsets" in file else None
             self.seeds = self._column(file, "seeds", np.int64) if "seeds" in file else None
             self.coordinates = _data(file, "coordinates")[...] if "coordinates" in file else None
-            group = file.get("condition")
-            names = sorted(group) if isinstance(group, h5py.Group) else []
-            self.condition = {name: self._rows(file, f"condition/{name}") for name in names}
+            self.condition = {name: self._rows(file, f"condition/{name}") for name in _names(file, "condition")}
             self.condition_offsets = {
                 name: self._column(file, f"condition_offsets/{name}", np.int64)
-                for name in file.get("condition_offsets", ())
+                for name in _names(file, "condition_offsets")
             }
         self._check_counts()
 
@@ -465,6 +463,12 @@ def _data(file: h5py.File, name: str) -> h5py.Dataset:
     if isinstance(data := file[name], h5py.Dataset):
         return data
     raise KeyError(f"`{name}` is no array")
+
+
+def _names(file: h5py.File, group: str) -> list[str]:
+    """What a group holds; nothing where it is not there."""
+    found = file.get(group)
+    return sorted(found) if isinstance(found, h5py.Group) else []
 
 
 def _are_offsets(edges: np.ndarray, count: int, rows: int) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from inrflow_core import generate, models, noise, presets
 from inrflow_core.models import Model
+from inrflow_core.sets import Told
 from tests import tiny
 
 FINER = {"digits-demo": (24, 24), "solids-demo": 700}
@@ -39,10 +40,11 @@ def test_one_velocity_is_the_same_in_any_batch_and_chunk_to_1e_5_of_its_rms(mode
     queries, network = model.domain.queries(), model.method.network
     y = noise.normal(torch.arange(3), queries.places, purpose="start", channels=model.domain.shape.value_size)
     t = torch.tensor([0.9, 0.5, 0.1])
-    vector = model.method.condition_vector({"label": torch.tensor([1, 2, 3])})
-    whole = network(queries, y, t, vector, queries, y)
+    told = model.method.told({"label": torch.tensor([1, 2, 3])})
+    whole = network(queries, y, t, told, queries, y)
     for row in range(3):
         only = slice(row, row + 1)
-        found = network(queries, y[only], t[only], vector[only], queries[10:31], y[only, 10:31])
+        vector = None if told.vector is None else told.vector[only]
+        found = network(queries, y[only], t[only], Told(vector), queries[10:31], y[only, 10:31])
         error = (found - whole[only, 10:31]).square().mean().sqrt()
         assert error < 1e-5 * whole.square().mean().sqrt()

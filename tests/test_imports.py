@@ -29,6 +29,8 @@ LEVELS = (
             "residues",
             "structures",
             "structure_files",
+            "rigid",
+            "rendering",
         },
     },
     {"embedders"},

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool
 from torch import Tensor, nn
+
+from inrflow_core.sets import Condition, CoordValueSet, Told, ToldShape
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ class Config:
             raise ValueError(f"`dropout` is {self.dropout}: from 0 to below 1")
 
 
+def reads(config: Config) -> tuple[str, ...]:
+    """Conditions of the shards that are read with the sets: none, labels always are."""
+    return ()
+
+
+def told_shape(config: Config) -> ToldShape:
+    """A vector alone."""
+    return ToldShape()
+
+
 def build(config: Config, width: int) -> Label:
     """The table of class vectors."""
     return Label(config, width)
@@ -42,7 +54,16 @@ class Label(nn.Module):
         self.table = nn.Embedding(config.classes + 1, width)
         nn.init.normal_(self.table.weight, std=0.02)
 
-    def forward(self, labels: Int64[Tensor, " B"], dropped: Bool[Tensor, " B"] | None = None) -> Float[Tensor, "B W"]:
+    def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> Told:
         """The vectors of the labels; -1, and every dropped label, stands for none."""
+        labels = condition["label"]
         none = labels < 0 if dropped is None else dropped | (labels < 0)
-        return self.table(torch.where(none, self.classes, labels))
+        return Told(self.table(torch.where(none, self.classes, labels)))
+
+    def nothing(self, count: int) -> Told:
+        """What `count` sets are told whose label was dropped."""
+        return Told(self.table.weight[self.classes].expand(count, -1))
+
+    def blank(self, sets: CoordValueSet) -> Condition:
+        """A condition of the sets that has its shapes, for planning."""
+        return {"label": torch.zeros(len(sets), dtype=torch.int64)}

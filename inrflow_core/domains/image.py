@@ -14,8 +14,10 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from inrflow_core import noise
+from inrflow_core.batches import Batch
+from inrflow_core.domains._conditions import conditions
 from inrflow_core.errors import UsageError
-from inrflow_core.sets import CoordValueSet, Queries, SetShape
+from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
 
 Size = tuple[int, int] | int | None
 Window = tuple[float, float, float, float] | None
@@ -57,7 +59,7 @@ class Domain:
         side = config.resolution
         self.shape = SetShape(2, config.channels, side * side, (side, side))
 
-    def queries(self, size: Size = None, window: Window = None) -> Queries:
+    def queries(self, size: Size = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The pixel centres of a picture of `size` (rows, columns), row by row; None asks the training grid.
 
         `window` is top, left, bottom and right of a part of the training square, from 0 to 1.
@@ -80,7 +82,13 @@ class Domain:
         return Queries(coordinates.float(), places)
 
     def to_set(
-        self, values: np.ndarray, seeds: Int64[Tensor, " B"], labels: np.ndarray | None = None, *, augment: bool = False
+        self,
+        values: np.ndarray,
+        seeds: Int64[Tensor, " B"],
+        labels: np.ndarray | None = None,
+        *,
+        augment: bool = False,
+        read: Batch | None = None,
     ) -> CoordValueSet:
         """uint8 pixels (B H W C) as sets in [-1, 1] times `value_scale`; flips, with `augment`, are keyed by the seed."""
         pixels = torch.from_numpy(np.ascontiguousarray(values)).float()
@@ -88,8 +96,13 @@ class Domain:
             flipped = noise.uniform(seeds, purpose="flip")[:, 0] < 0.5
             pixels = torch.where(flipped.cpu().view(-1, 1, 1, 1), pixels.flip(2), pixels)
         scaled = (pixels / 127.5 - 1) * self.config.value_scale
-        condition = {} if labels is None else {"label": torch.from_numpy(np.asarray(labels, dtype=np.int64))}
+        condition = conditions(labels, read)
         return CoordValueSet(self.queries(), scaled.flatten(1, 2), seeds, condition)
+
+    def blank(self, count: int) -> CoordValueSet:
+        """Sets of the training's size without content, for planning."""
+        values = torch.zeros(count, self.shape.num_pairs, self.shape.value_size)
+        return CoordValueSet(self.queries(), values, torch.zeros(count, dtype=torch.int64))
 
     def from_values(self, values: Float[Tensor, "B M C"], size: Size = None) -> np.ndarray:
         """Pixels, uint8 (B H W C), of answers to `queries(size)`."""

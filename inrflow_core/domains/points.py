@@ -10,8 +10,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from inrflow_core import noise
+from inrflow_core.batches import Batch
+from inrflow_core.domains._conditions import conditions
 from inrflow_core.errors import UsageError
-from inrflow_core.sets import CoordValueSet, Queries, SetShape
+from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
 
 Window = tuple[float, float, float, float] | None
 
@@ -49,7 +51,7 @@ class Domain:
         self.config = config
         self.shape = SetShape(config.channels, config.channels, config.num_points, None, is_moving=True)
 
-    def queries(self, size: int | None = None, window: Window = None) -> Queries:
+    def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The ids of `size` points; None asks as many as in training.
 
         Raises:
@@ -63,7 +65,13 @@ class Domain:
         return Queries(None, torch.arange(count))
 
     def to_set(
-        self, values: np.ndarray, seeds: Int64[Tensor, " B"], labels: np.ndarray | None = None, *, augment: bool = False
+        self,
+        values: np.ndarray,
+        seeds: Int64[Tensor, " B"],
+        labels: np.ndarray | None = None,
+        *,
+        augment: bool = False,
+        read: Batch | None = None,
     ) -> CoordValueSet:
         """Stored clouds (B N C) as sets; more points than `num_points` are thinned by a draw keyed by the seed.
 
@@ -86,10 +94,15 @@ class Domain:
         if clouds.shape[1] > wanted:
             chosen = noise.subset(seeds.cpu(), clouds.shape[1], wanted, purpose="subset")
             clouds = clouds.gather(1, chosen[..., None].expand(-1, -1, channels))
-        condition = {} if labels is None else {"label": torch.from_numpy(np.asarray(labels, dtype=np.int64))}
+        condition = conditions(labels, read)
         return CoordValueSet(
             Queries(None, torch.arange(clouds.shape[1])), clouds * self.config.value_scale, seeds, condition
         )
+
+    def blank(self, count: int) -> CoordValueSet:
+        """Sets of the training's size without content, for planning."""
+        values = torch.zeros(count, self.shape.num_pairs, self.shape.value_size)
+        return CoordValueSet(self.queries(), values, torch.zeros(count, dtype=torch.int64))
 
     def from_values(self, values: Float[Tensor, "B M C"], size: int | None = None) -> np.ndarray:
         """Points, float32 (B M C), in the shard's normalisation."""

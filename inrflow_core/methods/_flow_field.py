@@ -17,7 +17,7 @@ from inrflow_core import guidance, models, noise, paths, registry, solve
 from inrflow_core.errors import IntegrityError
 from inrflow_core.fields import CHUNK, Progress
 from inrflow_core.presets import Preset, settings
-from inrflow_core.sets import Condition, Queries, SetShape
+from inrflow_core.sets import Condition, Queries, SetShape, Told
 
 if TYPE_CHECKING:
     from inrflow_core.methods.flow import Drawing, Flow
@@ -55,6 +55,7 @@ class FlowField:
         self.start: Float[Tensor, "B N C"] | None = None
         self.steps: list[tuple[solve.Step, list[Evaluation]]] | None = None
         self.values: Float[Tensor, "B N C"] | None = None
+        self._told: list[tuple[Any, Told]] = []
 
     @torch.no_grad()
     def query(
@@ -194,18 +195,26 @@ class FlowField:
         """Encoder and trunk at (y, t), for the condition and, where guidance acts, for what it is held against."""
         flow, drawing = self.method, self.drawing
         with self._precision():
-            encoded = flow.network.encode(self.context, y)
-            latents = [flow.network.latents(encoded, t.to(y.dtype), flow.condition_vector(self.condition))]
+            (_, told), *against = self._all_told()
+            encoded = flow.network.encode(self.context, y, None, told)
+            latents = [flow.network.latents(encoded, t.to(y.dtype), told)]
             if self._is_guided(t):
-                if drawing.guide is None:
-                    dropped = torch.ones_like(self.seeds, dtype=torch.bool)
-                    vector = flow.condition_vector(self.condition, dropped=dropped)
-                    latents.append(flow.network.latents(encoded, t.to(y.dtype), vector))
-                else:
-                    other = drawing.guide.network
-                    vector = drawing.guide.condition_vector(self.condition)
-                    latents.append(other.latents(other.encode(self.context, y), t.to(y.dtype), vector))
+                other, told = against[0]
+                if drawing.guide is not None:
+                    encoded = other.encode(self.context, y, None, told)
+                latents.append(other.latents(encoded, t.to(y.dtype), told))
             return Evaluation(t, latents, self._memories(latents))
+
+    def _all_told(self) -> list[tuple[Any, Told]]:
+        """Each network with what it is told: the condition, and what that is held against. Made once for all steps."""
+        if not self._told:
+            flow, guide = self.method, self.drawing.guide
+            self._told = [(flow.network, flow.network.read(flow.told(self.condition)))]
+            if guide is not None:
+                self._told.append((guide.network, guide.network.read(guide.told(self.condition))))
+            elif flow.is_guidable:
+                self._told.append((flow.network, flow.network.read(flow.conditioner.nothing(len(self.seeds)))))
+        return self._told
 
     def _memories(self, latents: list[Any]) -> list[Any]:
         second = self.drawing.guide.network if self.drawing.guide else self.method.network
@@ -214,7 +223,7 @@ class FlowField:
 
     def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
         drawing = self.drawing
-        if drawing.guidance == 1.0 or (drawing.guide is None and self.method.conditioner is None):
+        if drawing.guidance == 1.0 or (drawing.guide is None and not self.method.is_guidable):
             return False
         low, high = drawing.interval
         return bool(((t >= low) & (t <= high)).any())
@@ -297,7 +306,7 @@ def load(
             if info["guide"] is not None:
                 configs.append(settings(network.Config, info["guide"], "network"))
             networks = [_decoder(file, names, network, config, shape, n, device) for n, config in enumerate(configs)]
-            flow: Any = SimpleNamespace(network=networks[0], shape=shape, conditioner=None)
+            flow: Any = SimpleNamespace(network=networks[0], shape=shape, conditioner=None, is_guidable=False)
             sampler = registry.find("samplers", info["sampler"])
             how = drawing(
                 sampler,

@@ -9,6 +9,7 @@ sample is a function, which this file calls a `FlowField`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,10 +23,12 @@ from inrflow_core import noise, paths, registry
 from inrflow_core.fields import Progress
 from inrflow_core.methods import _flow_field
 from inrflow_core.methods._flow_field import FlowField
-from inrflow_core.presets import Part, Preset
-from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
+from inrflow_core.presets import Preset
+from inrflow_core.sets import PER_GROUP, Condition, CoordValueSet, Queries, SetShape, Told, ToldShape
 
 STAGES = ("train",)
+WASTE = 1.3
+"""Pairs with padding over pairs, at most, where sets differ in size."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,14 @@ def load_field(path: Path, preset: Preset, shape: SetShape, info: dict[str, Any]
 
 def build(preset: Preset, shape: SetShape) -> Flow:
     """A flow model with the network and the condition that the preset names."""
-    network = registry.find("networks", preset.network.name or "").build(preset.network.config, shape)
-    return Flow(preset.method.config, network, _conditioner(preset.condition, network.vector_width), shape)
+    part = preset.condition
+    conditioners = None if part is None else registry.find("conditioners", part.name or "")
+    told = ToldShape() if conditioners is None or part is None else conditioners.told_shape(part.config)
+    network = registry.find("networks", preset.network.name or "").build(preset.network.config, shape, told)
+    conditioner = None
+    if conditioners is not None and part is not None:
+        conditioner = conditioners.build(part.config, network.vector_width)
+    return Flow(preset.method.config, network, conditioner, shape)
 
 
 class Flow(nn.Module):
@@ -112,15 +121,25 @@ class Flow(nn.Module):
     def loss(self, sets: CoordValueSet, stage: str = "train") -> Float[Tensor, " B"]:
         """Mean squared error of the velocity over the queries of each set (INRFlow, equation 4).
 
-        Context and queries share one noise. Everything random is keyed by `sets.seeds`.
+        Context and queries share one noise. Everything random is keyed by `sets.seeds`. Sets of unequal size pass the
+        network in packs of like sizes, so that little of its work goes to padding.
         """
         assert stage in STAGES
+        if sets.queries.groups is None:
+            return self._loss(sets)
+        loss = torch.zeros(len(sets), device=sets.values.device)
+        for pack in packs((sets.queries.groups >= 0).sum(1).tolist()):
+            part = torch.tensor(pack, device=loss.device)
+            loss = loss.index_copy(0, part, self._loss(_trimmed(sets[part])))
+        return loss
+
+    def _loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
         t = self.draw_times(sets.seeds).to(sets.values.dtype)
         eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=sets.values.shape[-1])
         y_t, velocity = paths.interpolate(self.path, sets.values, eps, t)
         queries, y_query, target = self._choose_queries(sets, y_t, velocity, t)
-        vector = self.condition_vector(sets.condition, dropped=self._dropped(sets.seeds))
-        answer = self.network(sets.queries, y_t, t, vector, queries, y_query, mask=sets.mask)
+        told = self.told(sets.condition, dropped=self._dropped(sets.seeds))
+        answer = self.network(sets.queries, y_t, t, told, queries, y_query, mask=sets.mask)
         error = (answer.float() - target.float()).square().mean(-1)
         if sets.mask is None:
             return error.mean(-1)
@@ -132,13 +151,14 @@ class Flow(nn.Module):
         c = self.config
         return paths.draw_times(c.time, u, mean=c.time_mean, deviation=c.time_deviation, shift=c.time_shift)
 
-    def condition_vector(
-        self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None
-    ) -> Float[Tensor, "B W"] | None:
-        """What the condition adds to the time embedding; None for a model without condition."""
-        if self.conditioner is None:
-            return None
-        return self.conditioner(condition["label"], dropped)
+    def told(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> Told:
+        """What the network is told of a condition; nothing by a model without."""
+        return Told() if self.conditioner is None else self.conditioner(condition, dropped)
+
+    @property
+    def is_guidable(self) -> bool:
+        """Whether training dropped the condition now and then, so that the model knows what to hold it against."""
+        return self.conditioner is not None and self.conditioner.dropout > 0
 
     def draw(self, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing) -> FlowField:
         """New functions, one per seed. `context` is the training grid, or the training number of points."""
@@ -159,7 +179,7 @@ class Flow(nn.Module):
         return self.network.flops(min(asked, self.shape.num_pairs) if num_queries is None else asked)
 
     def _dropped(self, seeds: Int64[Tensor, " B"]) -> Bool[Tensor, " B"] | None:
-        if self.conditioner is None or not self.training:
+        if not (self.is_guidable and self.training):
             return None
         return noise.uniform(seeds, purpose="drop")[:, 0] < self.conditioner.dropout
 
@@ -223,8 +243,34 @@ def interpolate_grid(values: Float[Tensor, "B *grid C"], places: Float[Tensor, "
     return total
 
 
-def _conditioner(part: Part | None, width: int) -> nn.Module | None:
-    return None if part is None else registry.find("conditioners", part.name or "").build(part.config, width)
+def packs(sizes: Sequence[int]) -> list[list[int]]:
+    """Sets in packs of like sizes: padding each pack to its largest set costs at most `WASTE` times the pairs."""
+    order = sorted(range(len(sizes)), key=lambda place: (-sizes[place], place))
+    found: list[list[int]] = []
+    real = 0
+    for place in order:
+        largest = sizes[found[-1][0]] if found else 0
+        if found and (len(found[-1]) + 1) * largest <= WASTE * (real + sizes[place]):
+            found[-1].append(place)
+            real += sizes[place]
+        else:
+            found.append([place])
+            real = sizes[place]
+    return found
+
+
+def _trimmed(sets: CoordValueSet) -> CoordValueSet:
+    """Sets in groups without the padding that all of them have."""
+    queries = sets.queries
+    assert queries.groups is not None and queries.coordinates is not None
+    pairs, groups = int((queries.groups >= 0).sum(1).max()), int(queries.groups.max()) + 1
+    return CoordValueSet(
+        queries[:pairs],
+        sets.values[:, :pairs],
+        sets.seeds,
+        {name: value[:, :groups] if name in PER_GROUP else value for name, value in sets.condition.items()},
+        None if sets.mask is None else sets.mask[:, :pairs],
+    )
 
 
 def _take(values: Float[Tensor, "B N C"], index: Int64[Tensor, "B M"]) -> Float[Tensor, "B M C"]:

@@ -54,12 +54,19 @@ class SelfAttention(nn.Module):
         self.gains = nn.Parameter(torch.ones(2, width // heads))
 
     def forward(
-        self, x: Float[Tensor, "B L W"], shift: Tensor, scale: Tensor, turns: Float[Tensor, "2 L d"] | None
+        self,
+        x: Float[Tensor, "B L W"],
+        shift: Tensor,
+        scale: Tensor,
+        turns: Float[Tensor, "2 L d"] | None,
+        mask: Bool[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "B L W"]:
-        """Each modulated token's mixture of all tokens; `turns` are RoPE's."""
+        """Each modulated token's mixture of all tokens; `turns` are RoPE's, and `mask` is False at padding."""
         qkv = self.qkv(x, shift, scale).unflatten(-1, (3, self.heads, -1))
         q, k, v = (part.transpose(1, 2) for part in normed_heads(qkv, self.gains, turns))
-        return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        allowed = None if mask is None else mask[:, None, None, :]
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -101,13 +108,23 @@ class Block(nn.Module):
     """adaLN-Zero block: attention and MLP, each modulated by the condition and gated from 0.
 
     With `source_width` the attention is to another place's tokens (`forward` then takes their reading and a mask),
-    else among its own (`forward` then takes RoPE's turns or None).
+    else among its own (`forward` then takes RoPE's turns or None, and a mask). With `has_tokens` a second attention, to
+    the condition's tokens, stands before the MLP: neither modulated nor gated (INRFlow's image-to-3D model), but its last
+    layer begins at 0.
     """
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float, *, condition_width: int, source_width: int | None = None
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        *,
+        condition_width: int,
+        source_width: int | None = None,
+        has_tokens: bool = False,
     ) -> None:
         super().__init__()
+        self.told = CrossAttention(width, heads, width) if has_tokens else None
         self.attention: SelfAttention | CrossAttention = (
             SelfAttention(width, heads) if source_width is None else CrossAttention(width, heads, source_width)
         )
@@ -125,9 +142,17 @@ class Block(nn.Module):
         return self.modulation(condition)[:, None].chunk(6, -1)
 
     def forward(
-        self, x: Float[Tensor, "B N W"], modulation: Modulation, *attended: Tensor | Reading | None
+        self,
+        x: Float[Tensor, "B N W"],
+        modulation: Modulation,
+        *attended: Tensor | Reading | None,
+        told: Reading | Float[Tensor, "B K W"] | None = None,
     ) -> Float[Tensor, "B N W"]:
-        """The tokens after attention and MLP."""
+        """The tokens after attention and MLP; `told` are the condition's tokens, or what `told.read` made of them."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation
         x = torch.addcmul(x, gate, self.attention(x, shift, scale, *attended))
+        if self.told is not None:
+            assert told is not None, "a block that attends to a condition's tokens is given them"
+            none = x.new_zeros(x.shape[0], 1, x.shape[2])
+            x = x + self.told(x, none, none, self.told.read(told) if isinstance(told, Tensor) else told)
         return torch.addcmul(x, gate_mlp, self.outer(self.inner(x, shift_mlp, scale_mlp)))

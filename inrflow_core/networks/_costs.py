@@ -5,6 +5,7 @@ The network is counted as it is computed: keys and values of the spatial encoder
 
 from __future__ import annotations
 
+from inrflow_core.networks._atoms import AtomTokens, Groups
 from inrflow_core.networks._attention import Block, CrossAttention
 from inrflow_core.networks._embeddings import FOLDED_SIZE, Projection, TimeEmbedding, Tokens
 from inrflow_core.networks._encoders import Spatial
@@ -24,6 +25,22 @@ def tokens(module: Tokens, rows: int) -> int:
     return sum(projection(part, rows) for part in parts)
 
 
+def atom_tokens(module: AtomTokens, rows: int, groups: int) -> int:
+    """Atoms into tokens; what the atoms of a group share is computed once."""
+    return (
+        projection(module.value, rows) + projection(module.coordinate, rows) + 2 * groups * module.group.weight.numel()
+    )
+
+
+def groups(module: Groups, pairs: int, latents: int) -> int:
+    """The encoder with one latent for each group: folded keys and values, or one linear layer."""
+    if module.kind == "linear":
+        return 2 * latents * (module.linear.weight.numel() + module.tokens.group.weight.numel())
+    width = module.query.numel()
+    pooling = 4 * pairs * module.heads * width
+    return atom_tokens(module.tokens, pairs, latents) + pooling + 6 * latents * width * width
+
+
 def block(module: Block, rows: int, source_rows: int) -> int:
     """A block on `rows` tokens that attend to `source_rows`; for a cross-attention the source's projections included."""
     attention, width = module.attention, module.outer.out_features
@@ -35,6 +52,10 @@ def block(module: Block, rows: int, source_rows: int) -> int:
         products += rows * attention.query.weight.numel() + 2 * source_rows * attention.key.weight.numel()
     else:
         products += rows * attention.qkv.weight.numel()
+    if (
+        module.told is not None
+    ):  # keys and values are made once a sample; the scores of so many tokens are not known here
+        products += rows * (module.told.query.weight.numel() + module.told.out.weight.numel())
     return 2 * products
 
 

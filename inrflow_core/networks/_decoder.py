@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inrflow_core.networks._atoms import AtomTokens
 from inrflow_core.networks._attention import Block, ModulatedLinear, Modulation, Reading
 from inrflow_core.networks._cheap import wide
 from inrflow_core.networks._embeddings import Tokens
@@ -26,6 +27,10 @@ class Latents:
 
     levels: tuple[Float[Tensor, "B L W"], ...]
     vector: Float[Tensor, "B W"]
+    features: Float[Tensor, "B L F"] | None = None
+    """What is known of each group of pairs; latents then stand for groups."""
+    is_group: Bool[Tensor, "B L"] | None = None
+    """Which latents are real."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Memory:
 
     levels: tuple[tuple[Reading, Modulation], ...]
     final: tuple[Tensor, Tensor]
+    groups: Float[Tensor, "B L W"] | None = None
+    """What the tokens of a group's queries have in common."""
+    is_group: Bool[Tensor, "B L"] | None = None
 
 
 class Decoder(nn.Module):
@@ -41,7 +49,7 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: Tokens | AtomTokens,
         *,
         width: int,
         heads: int,
@@ -49,9 +57,11 @@ class Decoder(nn.Module):
         levels: int,
         latent_width: int,
         value_size: int,
+        residue_skip: bool = False,
     ) -> None:
         super().__init__()
         self.tokens = tokens
+        self.own = nn.Linear(latent_width, width, bias=False) if residue_skip else None
         self.blocks = nn.ModuleList(
             Block(width, heads, mlp_ratio, condition_width=latent_width, source_width=latent_width)
             for _ in range(levels)
@@ -71,13 +81,23 @@ class Decoder(nn.Module):
             for block, level in zip(self.levels(), latents.levels, strict=True)
         )
         shift, scale = self.modulation(condition)[:, None].chunk(2, -1)
-        return Memory(levels, (shift, scale))
+        groups = None
+        if isinstance(self.tokens, AtomTokens):
+            assert latents.features is not None
+            groups = self.tokens.groups(latents.features)
+            if self.own is not None:
+                groups = groups + self.own(latents.levels[-1])
+        return Memory(levels, (shift, scale), groups, latents.is_group)
 
     def forward(self, queries: Queries, values: Float[Tensor, "B M C"], memory: Memory) -> Float[Tensor, "B M C"]:
         """The velocity of each query, in fp32 at least; the final layer sees the decoded query beside its embedded value."""
-        x, value = self.tokens(queries.coordinates, values)
+        if isinstance(self.tokens, AtomTokens):
+            assert memory.groups is not None
+            x, value = self.tokens(queries, values, memory.groups)
+        else:
+            x, value = self.tokens(queries.coordinates, values)
         for block, (reading, modulation) in zip(self.levels(), memory.levels, strict=True):
-            x = block(x, modulation, reading)
+            x = block(x, modulation, reading, memory.is_group)
         shift, scale = memory.final
         with torch.autocast(x.device.type, enabled=False):
             return self.final(wide(torch.cat([x, value.to(x.dtype)], -1)), wide(shift), wide(scale))

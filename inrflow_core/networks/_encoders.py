@@ -20,14 +20,12 @@ from inrflow_core.networks import _grouping as grouping
 from inrflow_core.networks._attention import GeluLinear
 from inrflow_core.networks._cheap import NORM_EPSILON, wide
 from inrflow_core.networks._embeddings import Tokens
-from inrflow_core.networks._grouping import Tiles
+from inrflow_core.networks._grouping import FAR_BELOW, Tiles
 from inrflow_core.sets import Queries, SetShape
 
 CHUNK_BYTES = {"cpu": 4 << 20}
 """Bytes of tokens pooled at once in training: on a CPU they then stay in its cache."""
 LARGE_CHUNK_BYTES = 1 << 29
-FAR_BELOW = -1e30
-"""The score of an empty slot: finite, so that a tile of nothing but empty slots divides by no zero."""
 
 
 class Spatial(nn.Module):

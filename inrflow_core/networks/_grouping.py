@@ -23,6 +23,8 @@ HASH_PRIMES = (73_856_093, 19_349_663, 83_492_791)
 PAIRS_PER_CENTRE = 16
 """Where pairs have no fixed place, k-means clusters this many uniform ones for each latent."""
 LLOYD_STEPS = 10
+FAR_BELOW = -1e30
+"""The score of an empty slot: finite, so that a tile of nothing but empty slots divides by no zero."""
 
 
 class Tiles(NamedTuple):

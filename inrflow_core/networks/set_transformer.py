@@ -19,11 +19,15 @@ from torch.utils.checkpoint import checkpoint
 
 from inrflow_core.errors import UsageError
 from inrflow_core.networks import _costs as costs
+from inrflow_core.networks._atoms import AtomTokens, Groups
 from inrflow_core.networks._attention import Block, Reading
 from inrflow_core.networks._decoder import Decoder, Latents, Memory
 from inrflow_core.networks._embeddings import Fourier, TimeEmbedding, Tokens, geometric, rotary
 from inrflow_core.networks._encoders import Linear, Spatial
-from inrflow_core.sets import Queries, SetShape
+from inrflow_core.sets import Queries, SetShape, Told, ToldShape
+
+NOTHING = ToldShape()
+"""Of a model without condition, or with one that is a vector."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,18 @@ class Config:
     """Latent tokens."""
     encoder: Literal["spatial", "linear", "perceiver"] = "spatial"
     """How the context becomes latents: nearest pairs, a linear map of each patch, or every latent reads every pair."""
-    pseudo_coordinates: Literal["grid", "random", "kmeans", "hash"] = "grid"
-    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead.
+    pseudo_coordinates: Literal["grid", "random", "kmeans", "hash", "residue"] = "grid"
+    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead. `residue` has
+    one latent for each amino acid, `latents` being a typical number of them.
 
     Moving points are grouped anew in every evaluation: there rounding can move a point across a border, and samples are
     then not the same to rounding in any batch."""
     reread: int = 1
     """The perceiver reads the context again in every so-many-th block; 0 reads it at the start alone."""
+    reread_apart: bool = False
+    """Reading again is a layer of its own before the block, with self-attention, as in the paper's image-to-3D model."""
+    residue_skip: bool = False
+    """A query of a protein's atom also takes in the latent of its residue as it is (not in the paper)."""
     levels: int = 1
     """Decoder levels; each attends to the latents of another depth, the earliest first."""
     decoder_width: int | None = None
@@ -93,7 +102,7 @@ class Config:
             raise ValueError(f"`mlp_ratio` is {self.mlp_ratio}: above 0")
         if self.top_frequency is not None and not 1 <= self.top_frequency < math.inf:
             raise ValueError(f"`top_frequency` is {self.top_frequency}: at least 1, in units of pi")
-        if self.encoder == "linear" and self.pseudo_coordinates != "grid":
+        if self.encoder == "linear" and self.pseudo_coordinates not in ("grid", "residue"):
             raise ValueError(
                 f"`pseudo_coordinates` is {self.pseudo_coordinates}: `encoder = linear` takes a grid's patches"
             )
@@ -101,6 +110,8 @@ class Config:
             raise ValueError(
                 "`rope` turns latents by their place: the perceiver's have none, and those of `hash` neither"
             )
+        if self.residue_skip and self.pseudo_coordinates != "residue":
+            raise ValueError("`residue_skip` is of proteins: it needs `pseudo_coordinates = residue`")
 
     @property
     def query_width(self) -> int:
@@ -145,8 +156,8 @@ class Encoded:
     mask: Bool[Tensor, "B N"] | None = None
 
 
-def build(config: Config, shape: SetShape) -> SetTransformer:
-    """The network for sets of that shape; its first answers are exactly 0.
+def build(config: Config, shape: SetShape, told: ToldShape = NOTHING) -> SetTransformer:
+    """The network for sets of that shape, and what a conditioner tells; its first answers are exactly 0.
 
     Raises:
         UsageError: the settings do not fit the sets, or each other.
@@ -161,19 +172,29 @@ def build(config: Config, shape: SetShape) -> SetTransformer:
         raise UsageError(
             "[network] `pseudo_coordinates` is `hash`, which has codes for up to 3 axes", hint="use `random`"
         )
-    return SetTransformer(config, shape)
+    if (shape.group_size is None) == (config.pseudo_coordinates == "residue") or (
+        config.pseudo_coordinates == "residue" and (config.encoder == "perceiver" or told.features is None)
+    ):
+        raise UsageError(
+            f"[network] `pseudo_coordinates` is `{config.pseudo_coordinates}` with the encoder `{config.encoder}`, and the "
+            f"sets are {'no ' if shape.group_size is None else ''}proteins",
+            hint="proteins, and they alone, take `residue` with the encoder `spatial` or `linear`, and the condition `sequence`",
+        )
+    return SetTransformer(config, shape, told)
 
 
-def build_decoder(config: Config, shape: SetShape) -> Decoder:
+def build_decoder(config: Config, shape: SetShape, told: ToldShape = NOTHING) -> Decoder:
     """The decoder alone, all that a saved field needs: its own weights are those of `SetTransformer.decoder`."""
+    width = config.query_width
     decoder = Decoder(
-        _tokens(config, shape, config.query_width),
+        _tokens(config, shape, width) if told.features is None else AtomTokens(shape, width, told.features),
         width=config.query_width,
         heads=config.query_heads,
         mlp_ratio=config.mlp_ratio,
         levels=config.levels,
         latent_width=config.width,
         value_size=shape.value_size,
+        residue_skip=config.residue_skip,
     )
     _initialise(decoder)
     return decoder
@@ -187,19 +208,23 @@ class SetTransformer(nn.Module):
     start: Layer | None
     latent: nn.Parameter | None
 
-    def __init__(self, config: Config, shape: SetShape) -> None:
+    def __init__(self, config: Config, shape: SetShape, told: ToldShape) -> None:
         super().__init__()
         self.config, self.shape = config, shape
         self.time = TimeEmbedding(config.width)
-        self.encoder = _encoder(config, shape)
+        self.encoder = _encoder(config, shape, told)
         self.latent = self.start = None
         if config.encoder == "perceiver":
             self.latent = nn.Parameter(torch.randn(config.latents, config.width))
             self.start = Layer(config, reads=True)
         reading = config.reading_blocks
-        self.trunk = nn.ModuleList(Layer(config, reads=index in reading) for index in range(config.depth))
+        inside = [] if config.reread_apart else reading
+        self.trunk = nn.ModuleList(
+            Layer(config, reads=index in inside, has_tokens=told.has_tokens) for index in range(config.depth)
+        )
+        self.rereading = nn.ModuleList(Layer(config, reads=True) for _ in reading if config.reread_apart)
         _initialise(self)
-        self.decoder = build_decoder(config, shape)
+        self.decoder = build_decoder(config, shape, told)
         self._place_latents()
 
     @property
@@ -212,20 +237,38 @@ class SetTransformer(nn.Module):
         context: Queries,
         values: Float[Tensor, "B N C"],
         t: Float[Tensor, " B"],
-        vector: Float[Tensor, "B W"] | None,
+        told: Told,
         queries: Queries,
         query_values: Float[Tensor, "B M C"],
         *,
         mask: Bool[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B M C"]:
         """The velocities at `queries` of the function that the context shows at time t."""
-        latents = self.latents(self.encode(context, values, mask), t, vector)
+        latents = self.latents(self.encode(context, values, mask, told), t, told)
         return self.decode(queries, query_values, self.memory(latents))
 
+    def read(self, told: Told) -> Told:
+        """The same with the tokens' keys and values for every block: made once, they serve all evaluations of a sample."""
+        if told.tokens is None:
+            return told
+        blocks = [layer.own.told for layer in self.layers()]
+        return told._replace(
+            tokens=None, readings=tuple(None if block is None else block.read(told.tokens) for block in blocks)
+        )
+
     def encode(
-        self, context: Queries, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None = None
+        self,
+        context: Queries,
+        values: Float[Tensor, "B N C"],
+        mask: Bool[Tensor, "B N"] | None = None,
+        told: Told = Told(),  # noqa: B008, it cannot change
     ) -> Encoded:
-        """What the context says; `mask` is False at padding. The context of a grid is the whole training grid."""
+        """What the context says; `mask` is False at padding. The context of a grid is the whole training grid.
+
+        Of what is told, only the features of groups enter here: they are a part of the context's coordinates.
+        """
+        if isinstance(self.encoder, Groups):
+            return Encoded(self.encoder(context, values, mask, told), mask=mask)
         if not isinstance(self.encoder, Tokens):
             latents = self.encoder(context, values, mask)
             return Encoded(latents + self.places.to(latents.dtype))
@@ -240,24 +283,28 @@ class SetTransformer(nn.Module):
             latents, None, tuple(layer.read.read(tokens) for layer in self.layers() if layer.read is not None), mask
         )
 
-    def latents(self, encoded: Encoded, t: Float[Tensor, " B"], vector: Float[Tensor, "B W"] | None) -> Latents:
+    def latents(self, encoded: Encoded, t: Float[Tensor, " B"], told: Told) -> Latents:
         """The trunk: latents of each decoder level at a time, under a condition."""
-        total = self.time(t) if vector is None else self.time(t) + vector
+        total = self.time(t) if told.vector is None else self.time(t) + told.vector
         condition = functional.silu(total)
         readings = iter(encoded.readings)
         x, levels = encoded.latents, []
-        for index, layer in enumerate(self.layers(), start=0 if self.start is None else -1):
+        turns = self._turns(x.shape[1])
+        ends = [self.trunk[index] for index in self.config.level_blocks]
+        for index, layer in enumerate(self.layers()):
             source = None
             if layer.read is not None:
                 source = encoded.tokens if encoded.tokens is not None else next(readings)
-            arguments = (x, condition, self.turns, source, encoded.mask)
+            tokens = told.readings[index] if told.readings else told.tokens
+            masks = (encoded.mask, told.is_group)
+            arguments = (x, condition, turns, source, masks, None if layer.own.told is None else tokens)
             if self._is_checkpointed():
                 x = checkpoint(layer, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(*arguments)
-            if index in self.config.level_blocks:
+            if any(layer is end for end in ends):
                 levels.append(x)
-        return Latents(tuple(levels), total)
+        return Latents(tuple(levels), total, told.features, told.is_group)
 
     def memory(self, latents: Latents) -> Memory:
         """What all queries of one evaluation share."""
@@ -270,21 +317,25 @@ class SetTransformer(nn.Module):
     def flops(self, num_queries: int) -> dict[str, float]:
         """Operations of one evaluation for one set with so many queries, by part (see `_costs`)."""
         pairs, latents = self.shape.num_pairs, self.config.latents
-        if isinstance(self.encoder, Spatial):
+        if isinstance(self.encoder, Groups):
+            encoder = costs.groups(self.encoder, pairs, latents)
+        elif isinstance(self.encoder, Spatial):
             encoder = costs.spatial(self.encoder)
         elif isinstance(self.encoder, Linear):
             encoder = 2 * latents * self.encoder.linear.weight.numel()
         else:
             encoder = costs.tokens(self.encoder, pairs)
         trunk = costs.time(self.time) + sum(layer.flops(latents, pairs) for layer in self.layers())
-        decoder = costs.tokens(self.decoder.tokens, num_queries)
+        tokens = self.decoder.tokens
+        is_atoms = isinstance(tokens, AtomTokens)
+        decoder = costs.atom_tokens(tokens, num_queries, latents) if is_atoms else costs.tokens(tokens, num_queries)
         decoder += sum(costs.block(block, num_queries, latents) for block in self.decoder.levels())
         decoder += 2 * (num_queries * self.decoder.final.weight.numel() + self.decoder.modulation.weight.numel())
         return {"encoder": float(encoder), "trunk": float(trunk), "decoder": float(decoder)}
 
     def parts(self) -> dict[str, int]:
         """Parameters by part; the time embedding and the perceiver's first layer count to the trunk."""
-        part_of = {"trunk": "trunk", "time": "trunk", "start": "trunk", "decoder": "decoder"}
+        part_of = {"trunk": "trunk", "time": "trunk", "start": "trunk", "rereading": "trunk", "decoder": "decoder"}
         counts = {"encoder": 0, "trunk": 0, "decoder": 0}
         for name, weight in self.named_parameters():
             counts[part_of.get(name.partition(".")[0], "encoder")] += weight.numel()
@@ -292,8 +343,20 @@ class SetTransformer(nn.Module):
 
     def layers(self) -> list[Layer]:
         """All layers that the latents pass: the trunk's, behind the one that the perceiver starts with."""
-        trunk = cast("list[Layer]", list(self.trunk))
-        return trunk if self.start is None else [self.start, *trunk]
+        layers: list[Layer] = [] if self.start is None else [self.start]
+        again = iter(cast("list[Layer]", list(self.rereading)))
+        for index, layer in enumerate(cast("list[Layer]", list(self.trunk))):
+            if self.config.reread_apart and index in self.config.reading_blocks:
+                layers.append(next(again))
+            layers.append(layer)
+        return layers
+
+    def _turns(self, count: int) -> Float[Tensor, "2 L d"] | None:
+        """What RoPE turns the latents by; those of groups by their number in the chain."""
+        if not (self.config.rope and isinstance(self.encoder, Groups)):
+            return self.turns
+        numbers = torch.arange(count, device=self.decoder.final.weight.device)[:, None]
+        return rotary(numbers.float(), self.config.width // self.config.heads)
 
     def _is_checkpointed(self) -> bool:
         return self.config.checkpoint_activations and torch.is_grad_enabled()
@@ -319,13 +382,16 @@ class SetTransformer(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer of the trunk: a block of self-attention, behind a block that reads the context where it `reads`."""
+    """One layer of the trunk: a block of self-attention, behind a block that reads the context where it `reads`.
 
-    def __init__(self, config: Config, *, reads: bool) -> None:
+    With `has_tokens` the block also attends to the tokens of a condition.
+    """
+
+    def __init__(self, config: Config, *, reads: bool, has_tokens: bool = False) -> None:
         super().__init__()
         width, heads, ratio = config.width, config.heads, config.mlp_ratio
         self.read = Block(width, heads, ratio, condition_width=width, source_width=width) if reads else None
-        self.own = Block(width, heads, ratio, condition_width=width)
+        self.own = Block(width, heads, ratio, condition_width=width, has_tokens=has_tokens)
 
     def forward(
         self,
@@ -333,21 +399,28 @@ class Layer(nn.Module):
         condition: Float[Tensor, "B W"],
         turns: Float[Tensor, "2 L d"] | None,
         source: Reading | Float[Tensor, "B N W"] | None,
-        mask: Bool[Tensor, "B N"] | None,
+        masks: tuple[Bool[Tensor, "B N"] | None, Bool[Tensor, "B L"] | None],
+        told: Reading | Float[Tensor, "B K W"] | None,
     ) -> Float[Tensor, "B L W"]:
-        """The latents behind this layer; `source` is its reading, or the tokens to make it from."""
+        """The latents behind this layer; `source` is its reading, or the tokens to make it from, and `told` likewise.
+
+        The masks are False at padding of the pairs, and of the latents.
+        """
         if self.read is not None:
             assert source is not None
             reading = self.read.read(source) if isinstance(source, Tensor) else source
-            x = self.read(x, self.read.modulate(condition), reading, mask)
-        return self.own(x, self.own.modulate(condition), turns)
+            x = self.read(x, self.read.modulate(condition), reading, masks[0])
+        return self.own(x, self.own.modulate(condition), turns, masks[1], told=told)
 
     def flops(self, latents: int, pairs: int) -> int:
-        """Operations of this layer for one set."""
+        """Operations of this layer for one set, without those of reading a condition, which is done once a sample."""
         return (costs.block(self.read, latents, pairs) if self.read else 0) + costs.block(self.own, latents, latents)
 
 
-def _encoder(config: Config, shape: SetShape) -> Spatial | Linear | Tokens:
+def _encoder(config: Config, shape: SetShape, told: ToldShape) -> Spatial | Linear | Tokens | Groups:
+    if told.features is not None:
+        kind = "linear" if config.encoder == "linear" else "attention"
+        return Groups(shape, width=config.width, heads=config.heads, features=told.features, kind=kind)
     if config.encoder == "linear":
         return Linear(shape, width=config.width, latents=config.latents)
     tokens = _tokens(config, shape, config.width)
@@ -391,6 +464,8 @@ def _initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, Block | Decoder):
             nn.init.zeros_(module.modulation.weight)
+        if isinstance(module, Block) and module.told is not None:
+            nn.init.zeros_(module.told.out.weight)
         if isinstance(module, Decoder):
             nn.init.zeros_(module.final.weight)
         if isinstance(module, TimeEmbedding):

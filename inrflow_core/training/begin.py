@@ -192,7 +192,8 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
             hint="give other shards with `--data`, or choose another preset",
         )
     domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
-    loader = Loader(shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch)
+    told = preset.condition
+    loader = Loader(shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch, told=told)
     _check_classes(preset, loader)
     _check_shape(preset, loader)
     if settings.held_out_every is None:
@@ -208,7 +209,7 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
             hint=f"they have {', '.join(shards.splits)}: `--set data.held_out=NAME`, or `none` to go without",
         )
     held_out = Loader(
-        shards, domain, config, split=config.held_out, seed=noise.derive(settings.seed, HELD_OUT), batch=1
+        shards, domain, config, split=config.held_out, seed=noise.derive(settings.seed, HELD_OUT), batch=1, told=told
     )
     held_out.batch_size = min(settings.held_out_sets, len(held_out))
     return loader, held_out
@@ -228,7 +229,7 @@ def _open_shards(preset: Preset, folder: Path) -> Shards:
 def _check_classes(preset: Preset, loader: Loader) -> None:
     """The classes of the data are those that the preset's condition counts."""
     found = len(loader.classes)
-    if preset.condition is None:
+    if preset.condition is None or preset.condition.name != "label":
         return
     wanted = preset.condition.config.classes
     if not found:
@@ -252,6 +253,8 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
         )
     shape = loader.domain.shape
     found = tuple(loader.batch(0, range(1)).values.shape[1:])
+    if shape.group_size is not None:  # as many atoms as the chain has
+        return
     if found != (shape.num_pairs, shape.value_size):
         raise UsageError(
             f"the sets in `{loader.shards.folder}` have {found[0]} pairs of {found[1]} numbers, and the preset "

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import noise
+from inrflow_core import noise, registry
 from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.presets import Part
 from inrflow_core.sets import CoordValueSet
-from inrflow_core.shards import Shards
+from inrflow_core.shards import Shards, Wanted
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,24 @@ class Config:
 class Loader:
     """Sets of one split, by step and place."""
 
-    def __init__(self, shards: Shards, domain: Any, config: Config, *, split: str, seed: int, batch: int) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        domain: Any,
+        config: Config,
+        *,
+        split: str,
+        seed: int,
+        batch: int,
+        told: Part | None = None,
+    ) -> None:
         if split not in shards.splits:
             raise UsageError(
                 f"the shards in `{shards.folder}` have no split `{split}`", hint=did_you_mean(split, shards.splits)
             )
         self.shards, self.domain, self.split, self.seed, self.batch_size = shards, domain, split, seed, batch
         self.classes = list(config.classes) or list(shards.classes)
+        self._reads, self._has_views = reading(domain, told)
         self._numbers: np.ndarray | None = None
         self._chosen: np.ndarray | None = None
         if config.classes:
@@ -77,8 +89,9 @@ class Loader:
         if self._chosen is not None:
             indices = self._chosen[indices]
         seeds = noise.derive_seeds(self.seed, step, torch.from_numpy(where))
-        read = self.shards.read(self.split, indices, out=out)
-        return self.domain.to_set(read.values, seeds, self._labels(read.labels), augment=augment)
+        views = noise.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
+        read = self.shards.read(self.split, indices, out=out, conditions=Wanted(self._reads, views))
+        return self.domain.to_set(read.values, seeds, self._labels(read.labels), augment=augment, read=read)
 
     def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> Stream:
         """The batches of (step, places) in turn, read by a thread that keeps `ahead` of them ready."""
@@ -104,6 +117,15 @@ class Loader:
 
     def _labels(self, labels: np.ndarray | None) -> np.ndarray | None:
         return labels if labels is None or self._numbers is None else self._numbers[labels]
+
+
+def reading(domain: Any, told: Part | None) -> tuple[tuple[str, ...], bool]:
+    """The conditions that a domain's sets and a conditioner need of the shards, and whether they have several views."""
+    names = tuple(getattr(domain, "READS", ()))
+    if told is None:
+        return names, False
+    conditioner = registry.find("conditioners", told.name or "")
+    return (*names, *conditioner.reads(told.config)), getattr(conditioner, "HAS_VIEWS", False)
 
 
 class Stream(Iterator[CoordValueSet]):

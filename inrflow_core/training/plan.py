@@ -186,16 +186,19 @@ def _state(weights: int, stage: int, processes: int) -> dict[str, int]:
 def _activations(model: models.Model, mode: FakeTensorMode, micro: int, precision: str) -> int:
     """Bytes that one forward pass of `micro` sets keeps for its backward pass."""
     method, shape = model.method, model.domain.shape
-    queries = model.domain.queries()
+    sets = model.domain.blank(micro)
     asked = min(method.config.num_queries or shape.num_pairs, shape.num_pairs)
     with mode, _count_kept(method) as kept, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        values = torch.zeros(micro, shape.num_pairs, shape.value_size)
+        values, queries = torch.zeros(micro, shape.num_pairs, shape.value_size), sets.queries
         chosen = queries.coordinates
         if chosen is not None:
-            chosen = chosen[:asked] * torch.ones(micro, 1, 1)  # each set has its own queries
-        vector = method.condition_vector({"label": torch.zeros(micro, dtype=torch.int64)})
-        asking = Queries(chosen, queries.places[:asked])
-        method.network(queries, values, torch.zeros(micro), vector, asking, values[:, :asked].clone())
+            chosen = chosen[..., :asked, :] * torch.ones(micro, 1, 1)  # each set has its own queries
+        condition = (
+            dict(sets.condition) if method.conditioner is None else {**sets.condition, **method.conditioner.blank(sets)}
+        )
+        told = method.told(condition)
+        asking = Queries(chosen, queries.places[:asked], None if queries.groups is None else queries.groups[:, :asked])
+        method.network(queries, values, torch.zeros(micro), told, asking, values[:, :asked].clone())
     return sum(kept.values())
 
 

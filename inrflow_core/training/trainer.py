@@ -7,6 +7,7 @@ checkpoint, so that a run that was stopped and resumed equals one that never was
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import resource
 import signal
@@ -25,6 +26,7 @@ from inrflow_core import __version__, generate, models, outputs, runs
 from inrflow_core.errors import Diverged, Interrupted
 from inrflow_core.models import Model
 from inrflow_core.runs import Best
+from inrflow_core.sets import Condition
 from inrflow_core.training import checkpoint
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.ema import Average
@@ -170,7 +172,9 @@ class Trainer:
                 return
             model = Model(self.model.preset, self.model.domain, method, {})
             with outputs.written(path) as beside:
-                generate.preview(model, self.settings.samples).save(beside, format="png")
+                generate.preview(model, self.settings.samples, condition=self._preview_condition).save(
+                    beside, format="png"
+                )
 
     def _attend(self, *, is_last: bool) -> None:
         """What is due after this step: a line, the held-out loss, a picture, metrics, a checkpoint."""
@@ -226,6 +230,14 @@ class Trainer:
         if self.log is not None:
             self.log.write(record)
             self.report(record)
+
+    @functools.cached_property
+    def _preview_condition(self) -> Condition:
+        """What samples are drawn under while the model trains: conditions of the held-out sets, where there are some."""
+        loader = self.held_out or self.loader
+        count = self.settings.samples
+        condition = loader.batch(0, range(count), augment=False).condition
+        return {name: value for name, value in condition.items() if name != "label"}
 
     @property
     def _drawn_by(self) -> str:

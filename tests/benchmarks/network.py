@@ -41,7 +41,7 @@ from torch.nn import functional as F
 
 from inrflow_core.networks import _grouping as grouping
 from inrflow_core.networks import set_transformer
-from inrflow_core.sets import Queries, SetShape
+from inrflow_core.sets import Queries, SetShape, Told
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]
     coordinates = None if context.coordinates is None else context.coordinates[chosen]
     queries = Queries(coordinates, torch.arange(case.num_queries))
     asked = values.gather(1, chosen[..., None].expand(-1, -1, values.shape[-1]))
-    return network, (context, values, torch.rand(case.batch), None, queries, asked)
+    return network, (context, values, torch.rand(case.batch), Told(), queries, asked)
 
 
 def whole(shape: SetShape) -> Queries:
@@ -201,10 +201,10 @@ def generate(case: Case, network: Any, forward: Callable[..., Tensor], arguments
         t = torch.full((case.batch,), 1 - index / EULER_STEPS)
         parts = [slice(i, i + CHUNK) for i in range(0, case.shape.num_pairs, CHUNK)]
         if forward is ours:
-            memory = network.memory(network.latents(network.encode(context, y), t, None))
+            memory = network.memory(network.latents(network.encode(context, y), t, Told()))
             velocity = torch.cat([network.decode(context[part], y[:, part], memory) for part in parts], 1)
         else:
-            velocity = forward(network, context, y, t, None, context, y)
+            velocity = forward(network, context, y, t, Told(), context, y)
         y = y - velocity / EULER_STEPS
     return y
 
@@ -253,10 +253,10 @@ def ours(network: Any, *arguments: Any) -> Tensor:
 
 
 def plain(
-    network: Any, context: Queries, values: Tensor, t: Tensor, vector: Tensor | None, queries: Queries, asked: Tensor
+    network: Any, context: Queries, values: Tensor, t: Tensor, told: Told, queries: Queries, asked: Tensor
 ) -> Tensor:
     """The same function, straightforwardly."""
-    c = network.time(t) if vector is None else network.time(t) + vector
+    c = network.time(t) if told.vector is None else network.time(t) + told.vector
     levels, x = [], None
     if network.start is None:
         x = plain_spatial(network.encoder, values) + network.places

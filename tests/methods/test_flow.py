@@ -131,7 +131,7 @@ def test_the_field_is_the_plain_euler_solution_of_the_guided_velocity(model, gui
     for t, t_next in zip(times[:-1], times[1:], strict=True):
         halves = []
         for label in (1, -1):
-            vector = flow.condition_vector({"label": torch.tensor([label])})
+            vector = flow.told({"label": torch.tensor([label])})
             halves.append(network(context, y, t[None].float(), vector, context, y))
         y = y + float(t_next - t) * (halves[1] + guidance * (halves[0] - halves[1]))
     values = generate.draw(model, [9], [1], drawing).query(context)
@@ -222,7 +222,7 @@ def test_the_loss_over_random_queries_is_that_of_the_pairs_chosen(kind):
     t = flow.draw_times(sets.seeds).float()
     eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=channels)
     y, velocity = paths.interpolate(flow.path, values, eps, t)
-    answer = flow.network(sets.queries, y, t, flow.condition_vector(sets.condition), sets.queries, y)
+    answer = flow.network(sets.queries, y, t, flow.told(sets.condition), sets.queries, y)
     errors = (answer - velocity).square().mean(-1)
     chosen = noise.subset(sets.seeds, total, 5, purpose="subset")
     torch.testing.assert_close(flow.loss(sets), errors.gather(1, chosen).mean(1), atol=1e-5, rtol=1e-5)

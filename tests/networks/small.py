@@ -11,7 +11,7 @@ from torch import Tensor
 from inrflow_core.networks import _grouping as grouping
 from inrflow_core.networks import set_transformer
 from inrflow_core.networks.set_transformer import Config, SetTransformer
-from inrflow_core.sets import Queries, SetShape
+from inrflow_core.sets import Queries, SetShape, Told
 
 IMAGE = SetShape(2, 3, 64, (8, 8))
 ODD_IMAGE = SetShape(2, 3, 70, (7, 10))
@@ -78,6 +78,6 @@ def pairs(name: str, batch: int = 2, seed: int = 1) -> tuple[Queries, Tensor]:
 def answer(module: SetTransformer, context: Queries, values: Tensor, **changes: Tensor | Queries) -> Tensor:
     """The whole pass at t = 0.3, 0.6, ..., with a condition; asked at its own pairs unless told otherwise."""
     t = 0.3 * torch.arange(1, 1 + values.shape[0])
-    vector = torch.linspace(-1, 1, module.vector_width).expand(values.shape[0], -1)
+    told = Told(torch.linspace(-1, 1, module.vector_width).expand(values.shape[0], -1))
     asked = {"queries": context, "query_values": values} | changes
-    return module(context, values, t, vector, **asked)
+    return module(context, values, t, told, **asked)

@@ -18,7 +18,7 @@ from inrflow_core.networks import set_transformer
 from inrflow_core.networks._attention import CrossAttention
 from inrflow_core.networks._encoders import Linear, Spatial
 from inrflow_core.networks.set_transformer import Config, SetTransformer
-from inrflow_core.sets import Queries, SetShape
+from inrflow_core.sets import Queries, SetShape, Told
 
 SIDE, PATCH = 24, 4
 WIDTH, HALF = 64, 32
@@ -57,7 +57,7 @@ def ask(network: SetTransformer, image: Tensor) -> Tensor:
     """Answers on the training grid, as an image."""
     context = Queries(torch.from_numpy(grouping.centres((SIDE, SIDE))).float(), torch.arange(SIDE * SIDE))
     values = image.reshape(1, SIDE * SIDE, 3)
-    return network(context, values, torch.tensor([0.5]), None, context, values).view(SIDE, SIDE, 3)
+    return network(context, values, torch.tensor([0.5]), Told(), context, values).view(SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("encoder", ["spatial", "linear"])

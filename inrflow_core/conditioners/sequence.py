@@ -1,0 +1,98 @@
+"""An amino-acid sequence: what a frozen language model (or a stand-in) knows of each residue, for its atoms and its latent.
+
+Source: INRFlow (arXiv:2412.03791), appendix A.3: the residue's ESM embedding beside the features of each atom. It is a
+part of the atoms' coordinates and never dropped, so that nothing but a second model can guide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inrflow_core import embedders, residues
+from inrflow_core.sets import Condition, CoordValueSet, Told, ToldShape
+
+HAS_VIEWS = False
+ONE_HOT = "one-hot"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the condition on a sequence."""
+
+    embedder: str = "esm2"
+    """The frozen network of `embedders/` whose residue embeddings are learned from; `one-hot` stands in for one."""
+    width: int = 1280
+    """Numbers of a residue's embedding."""
+    features: Literal["stored", "online"] = "stored"
+    """`online` computes the embeddings in training, from the sequences in the shards."""
+    weights: str | None = None
+    """Folder of the embedder's weights, for `online`; left out, where embedders are looked for."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"`width` is {self.width}: at least 1")
+        if self.embedder == ONE_HOT and self.width != len(residues.LETTERS):
+            raise ValueError(f"`width` is {self.width}: {len(residues.LETTERS)} with `embedder = one-hot`")
+
+
+def reads(config: Config) -> tuple[str, ...]:
+    """Conditions of the shards that are read with the sets, beside those of the domain."""
+    return ("embedding",) if config.features == "stored" and config.embedder != ONE_HOT else ()
+
+
+def told_shape(config: Config) -> ToldShape:
+    """Features of each residue."""
+    return ToldShape(features=config.width)
+
+
+def build(config: Config, width: int) -> Sequence:
+    """A conditioner without weights of its own: the network's layers take the features in."""
+    return Sequence(config)
+
+
+class Sequence(nn.Module):
+    """Features of each residue, stored, one-hot, or of a frozen network."""
+
+    dropout = 0.0
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self._embedder: list[Any] = []  # in a list: a frozen network is no part of this module, nor of its weights
+
+    def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> Told:
+        """The features of the condition's `residues` (B L, codes, -1 at padding)."""
+        codes = condition["residues"]
+        if "embedding" in condition:
+            features = condition["embedding"].float()
+        elif self.config.embedder == ONE_HOT:
+            features = functional.one_hot(codes.clamp(min=0), len(residues.LETTERS)).float()
+        else:
+            features = self._embedded(codes)
+        is_residue = codes >= 0
+        return Told(features=features * is_residue[..., None], is_group=is_residue)
+
+    def blank(self, sets: CoordValueSet) -> Condition:
+        """A condition of the sets that has its shapes, for planning; the domain's own conditions are there already."""
+        if self.config.embedder == ONE_HOT:
+            return {}
+        return {"embedding": torch.zeros(*sets.condition["residues"].shape, self.config.width)}
+
+    @torch.no_grad()
+    def _embedded(self, codes: Tensor) -> Float[Tensor, "B L F"]:
+        if not self._embedder:
+            folder = None if self.config.weights is None else Path(self.config.weights)
+            self._embedder.append(embedders.load(self.config.embedder, folder, codes.device))
+        rows = [row[row >= 0] for row in codes.cpu().numpy()]
+        found = self._embedder[0]([residues.sequence(row) for row in rows])
+        features = torch.zeros(*codes.shape, self.config.width, device=codes.device)
+        for place, embedding in enumerate(found):
+            features[place, : len(embedding)] = torch.as_tensor(embedding, device=codes.device)
+        return features
