@@ -1,0 +1,267 @@
+"""Proteins: AlphaFold-DB's Swiss-Prot as its tars, and any folder of PDB, mmCIF and BinaryCIF files.
+
+Of a tar only the headers of its members are read, once; a worker then reads a member where it lies, and nothing is
+unpacked to the disk. The split is the paper's: of all proteins some at random for training, some for the test (10,000
+and 512, INRFlow A.3 and G). Each protein has a number that follows from its name and the seed alone, so neither the
+order of files nor what else lies there moves it; the smallest numbers are the test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from inrflow_core import embedders, registry, residues, structure_files
+from inrflow_core.datasets import _listing
+from inrflow_core.errors import MissingError
+from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint, not_found
+from inrflow_core.structure_files import LONGEST_BOND
+from inrflow_core.structures import Structure
+
+DOMAIN = "protein"
+DESCRIPTION = (
+    "swissprot_{pdb,cif}_v4.tar (AlphaFold DB, not unpacked), or any folder of .pdb, .cif and .bcif, with or without "
+    ".gz -> heavy atoms of one chain each with its residues, 10,000 train and 512 test by seed"
+)
+AFDB = re.compile(r"(AF-[A-Z0-9]+-F\d+)-model_v(\d+)")
+"""Names of AlphaFold DB: protein and fragment, version of the model."""
+FORMATS = (".bcif", ".cif", ".mmcif", ".pdb", ".ent")
+"""Which of several formats of one structure is read: the first, and rather without `.gz`."""
+LONGEST_STEP = 4.5
+"""Angstrom between two C-alpha atoms, above which they are no neighbours: it is 3.8 in a chain."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which proteins, how many, and what their sequences become."""
+
+    train: int = 10_000
+    """Proteins for training, at random; all that are left, where there are fewer."""
+    test: int = 512
+    """Proteins for the test; at most a tenth of all."""
+    seed: int = 0
+    """Of the split."""
+    chain: str | None = None
+    """The chain that is read of each file; off, its only or first one of amino acids."""
+    shortest: int | None = None
+    """Least number of residues."""
+    longest: int | None = None
+    """Largest number of residues."""
+    plddt: float | None = None
+    """Least mean pLDDT, 0 to 100. Off, for in experimental files there are temperatures where it would stand."""
+    missing: float = 0.0
+    """Largest share of a chain's heavy atoms that may be absent; they are stored as unknown."""
+    dedup: bool = False
+    """One structure of each sequence."""
+    embedder: str = "esm2"
+    """What makes tokens of the residues; `one-hot` stands in where its weights are absent."""
+    features: Literal["stored", "online"] = "stored"
+    """Whether the tokens lie in the shards, or are made while training."""
+    weights: str | None = field(default=None, metadata={"is_place": True})
+    """Folder of the embedder's weights; off, `weights/NAME`."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("train", 1), ("test", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least {least}")
+        if not 0 <= self.missing < 1:
+            raise ValueError(f"`missing` is {self.missing}: from 0 to below 1")
+        if self.plddt is not None and not 0 <= self.plddt <= 100:
+            raise ValueError(f"`plddt` is {self.plddt}: from 0 to 100")
+        embedder = registry.find("embedders", self.embedder)
+        if embedder.DOMAIN != "sequence":
+            raise ValueError(f"`embedder` is `{self.embedder}`, which reads pictures: allowed are `esm2` and `one-hot`")
+
+    @property
+    def filters(self) -> bool:
+        """Whether files must be read to know which proteins there are."""
+        return self.dedup or (self.shortest, self.longest, self.plddt) != (None, None, None)
+
+
+class Rank(NamedTuple):
+    """How well a file serves as the structure of its protein; the largest is taken."""
+
+    version: int
+    format: int
+    is_plain: bool
+    name: str
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """Every protein of the source, divided by its number.
+
+    Only names are read, unless `shortest`, `longest`, `plddt` or `dedup` ask for what stands inside: then proteins are
+    read by growing number until there are enough (about 20 ms each), and each that does not pass is passed over.
+
+    Raises:
+        MissingError: there is none, or the embedder's weights are absent, which is found before any file is read.
+        IntegrityError: a tar or the weights are damaged.
+    """
+    normalisation = {"kind": "centred", "unit": "Angstrom", **_embedder_told(config)}
+    if source.name.lower().endswith((".tar.gz", ".tgz")):
+        raise MissingError(
+            f"`{source}` is a packed tar, whose members cannot be found without unpacking it",
+            hint=f"unpack it once, with `gunzip {source.name}` or `tar xzf {source.name}`",
+        )
+    entries = _listing.listing(source)
+    ranked: dict[str, tuple[Rank, _listing.Entry]] = {}
+    for entry in entries:
+        if structure_files.is_structure(entry.name):
+            key, rank = _identity(entry.name)
+            ranked[key] = max(ranked.get(key, (rank, entry)), (rank, entry), key=lambda pair: pair[0])
+    if not ranked:
+        raise not_found(
+            "swissprot", source, "a .tar, .pdb, .cif or .bcif files (also .gz)", [(e.name, e.size) for e in entries]
+        )
+    order = sorted(ranked, key=lambda key: _number(config.seed, key))
+    items = [Item(structure_files.stem(ranked[key][1].name), -1, Where(*ranked[key])) for key in order]
+    few = min(config.test, len(items) // 10)
+    wanted = few + config.train
+    kept = list(_passing(items, config, wanted)) if config.filters else items[:wanted]
+    few = min(few, len(kept) // 10) if len(kept) < wanted else few
+    splits = {"train": kept[few:], "test": kept[:few]}
+    return Plan(
+        {name: sorted(split, key=lambda item: item.name) for name, split in splits.items() if split},
+        shape=(2048, 3),
+        dtype="float32",
+        fingerprint=fingerprint((entry.name, entry.size) for entry in entries),
+        normalisation=normalisation,
+        is_ragged=True,
+    )
+
+
+class Where(NamedTuple):
+    """Where one structure lies."""
+
+    rank: Rank
+    entry: _listing.Entry
+
+
+def read(item: Item, config: Config) -> Example:
+    """The atoms of one chain, centred on the mean of those that are known.
+
+    Raises:
+        BadItem: the file cannot be read, a filter does not let it pass, its chain has a gap, or too many atoms are
+            absent.
+    """
+    structure = _structure(item, config)
+    reason = _refused(structure, config) or fault(structure, config.missing)
+    if reason:
+        raise BadItem(reason)
+    known = structure.is_known[:, None]
+    centre = structure.positions[structure.is_known].astype(np.float64).mean(0)
+    values = np.where(known, structure.positions - centre, 0).astype(np.float32)
+    ragged = {"residues": structure.codes, "is_known": structure.is_known.astype(np.uint8)}
+    if config.features == "stored" and not registry.find("embedders", config.embedder).IS_STAND_IN:
+        [tokens] = _embedder(config.embedder, config.weights)([structure.sequence])
+        ragged["embedding"] = tokens.astype(np.float16)
+    return Example(values, name=item.name, ragged=ragged)
+
+
+def fault(structure: Structure, missing: float = 0.0) -> str | None:
+    """Why a chain cannot be learned from; None where it can.
+
+    A gap is where two residues that follow one another are not bonded: by the distance from C to N, else that of the
+    C-alphas, else by their numbers.
+    """
+    absent = 1 - float(structure.is_known.mean())
+    if absent > missing:
+        count = int((~structure.is_known).sum())
+        return f"{count:,} of its {len(structure.is_known):,} heavy atoms are absent"
+    starts = np.cumsum(sizes := residues.SIZES[structure.codes]) - sizes
+    far = np.full(len(starts) - 1, False)
+    decided = far.copy()
+    for one, other, most in ((2, 0, LONGEST_BOND), (1, 1, LONGEST_STEP)):
+        first, second = starts[:-1] + one, starts[1:] + other
+        apart = np.linalg.norm(structure.positions[first] - structure.positions[second], axis=1)
+        both = structure.is_known[first] & structure.is_known[second] & ~decided
+        far |= both & (apart > most)
+        decided |= both
+    far |= ~decided & (np.diff(structure.numbers) != 1)
+    if far.any():
+        place = int(np.argmax(far))
+        return f"its chain has a gap between residues {structure.numbers[place]} and {structure.numbers[place + 1]}"
+    return None
+
+
+def _identity(name: str) -> tuple[str, Rank]:
+    """What tells a protein from others, and the rank of one file of it.
+
+    Files of AlphaFold DB by accession and fragment, wherever they lie; others by their path without the suffix.
+    """
+    stem = structure_files.stem(name)
+    suffix = name[len(stem) :].lower()
+    match = AFDB.fullmatch(stem.rpartition("/")[2])
+    kind = -FORMATS.index(suffix.removesuffix(".gz"))
+    rank = Rank(int(match[2]) if match else 0, kind, not suffix.endswith(".gz"), name)
+    return (match[1] if match else stem), rank
+
+
+def _number(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"swissprot {seed} {key}".encode(errors="surrogateescape")).digest()
+
+
+def _passing(items: Sequence[Item], config: Config, wanted: int) -> Iterator[Item]:
+    """Items that the filters let pass, until there are enough; what cannot be read is kept, to be named by `read`."""
+    seen: set[str] = set()
+    count = 0
+    for item in items:
+        if count == wanted:
+            return
+        try:
+            structure = _structure(item, config)
+        except BadItem:
+            yield item
+            continue
+        if _refused(structure, config) or (config.dedup and structure.sequence in seen):
+            continue
+        seen.add(structure.sequence)
+        count += 1
+        yield item
+
+
+def _refused(structure: Structure, config: Config) -> str | None:
+    """Which filter does not let a structure pass."""
+    length = len(structure.codes)
+    if length < (config.shortest or 0) or length > (config.longest or length):
+        return f"it has {length:,} residues"
+    if config.plddt is not None and structure.plddt is None:
+        return "it has no pLDDT"
+    if config.plddt is not None and structure.plddt is not None and structure.plddt < config.plddt:
+        return f"its mean pLDDT is {structure.plddt:.1f}"
+    return None
+
+
+def _structure(item: Item, config: Config) -> Structure:
+    where: Where = item.where
+    return structure_files.parse(where.entry.where.read(), where.entry.name, config.chain)
+
+
+def _embedder_told(config: Config) -> dict[str, Any]:
+    """The embedder and the digest of its weights; nothing where training makes the tokens.
+
+    Raises:
+        MissingError: the weights are absent.
+    """
+    if config.features == "online":
+        return {}
+    try:
+        embedder = _embedder(config.embedder, config.weights)
+    except MissingError as error:
+        raise MissingError(
+            error.message, hint=f"{error.hint}; `--set embedder=one-hot` stands in for it, with less to learn from"
+        ) from error
+    return {"embedder": embedder.name, "embedder_digest": embedder.digest}
+
+
+@cache
+def _embedder(name: str, weights: str | None) -> Any:
+    """Once in each process: the 650M model takes 2.6 GB, so few workers are better than many."""
+    return embedders.load(name, Path(weights) if weights else None)

@@ -1,0 +1,345 @@
+"""Files of protein structures: PDB, mmCIF and BinaryCIF to read, by Biotite; PDB and mmCIF to write.
+
+Of a file its first model is read, and of that one chain: the only one of amino acids, the first or the one named.
+Where an atom has alternate places, those of the letter with the highest occupancy in its residue count. A modified
+residue is read as the one of the 20 that the component dictionary names as its parent, by the atoms that both have;
+one that has no such parent makes the file bad. Hydrogens, OXT, caps, ligands and water are left out. Residues that
+the file lists and does not place (SEQRES) are not there either: such a chain has a gap.
+
+What is written has chain A, residues numbered from 1 and no atom whose place is not known.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from inrflow_core import residues
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.examples import BadItem
+from inrflow_core.structures import Structure
+
+KINDS = {".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".mmcif": "cif", ".bcif": "bcif"}
+"""Suffixes that are read, before a `.gz`."""
+LARGEST = 1 << 30
+"""Bytes of an unpacked file; what claims more is no chain."""
+LONGEST_BOND = 2.0
+"""Angstrom between C and the next N, above which they are not bonded: it is 1.33 in a peptide."""
+BLANK = ("", ".", "?", " ")
+SELENIUM = {"MET": "SD", "CYS": "SG"}
+"""The sulphur that the atom SE of a modified residue stands for."""
+UNREADABLE = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
+    ValueError, struct.error, zlib.error,
+)  # fmt: skip
+"""What the parsers raise on content that is broken."""
+WIDEST, MOST_RESIDUES, MOST_ATOMS = 999.0, 9_999, 99_999
+"""What the columns of a PDB file can hold."""
+PLACES = [{name: place for place, name in enumerate(atoms)} for atoms in residues.ATOMS]
+
+
+class Group(NamedTuple):
+    """Atoms that follow one another in a file and have the same chain and residue number."""
+
+    chain: str
+    number: int
+    name: str
+    is_hetero: bool
+    rows: np.ndarray
+    """Of the table of atoms."""
+    places: Mapping[str, int]
+    """Row of each atom by its name."""
+
+
+def is_structure(file: str) -> bool:
+    """Whether a file's name says that it holds a structure."""
+    return _kind(file) is not None
+
+
+def stem(file: str) -> str:
+    """A file's name without the suffixes that say its format and packing."""
+    bare = file[:-3] if file.lower().endswith(".gz") else file
+    return bare[: -len(Path(bare).suffix)] if _kind(file) else file
+
+
+def read(path: Path, chain: str | None = None) -> Structure:
+    """One chain of a file, named after it.
+
+    Raises:
+        MissingError: there is no such file.
+        UsageError: its name has none of the suffixes of `KINDS`.
+        IntegrityError: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
+    """
+    if _kind(path.name) is None:
+        allowed = ", ".join(f"`{suffix}`" for suffix in KINDS)
+        raise UsageError(
+            f"`{path}` is no structure by its name", hint=f"allowed are {allowed}, each with or without `.gz`"
+        )
+    if not path.is_file():
+        raise MissingError(f"`{path}` does not exist", hint="name a file of a protein structure")
+    try:
+        return parse(path.read_bytes(), path.name, chain)
+    except BadItem as bad:
+        raise IntegrityError(f"`{path}` cannot be read: {bad.reason}", hint="copy it again, or leave it out") from bad
+
+
+def parse(content: bytes, file: str, chain: str | None = None) -> Structure:
+    """One chain of a file's content; its name says the format.
+
+    Raises:
+        BadItem: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
+    """
+    try:
+        atoms, is_experimental = _table(_unpacked(content, file), _kind(file) or "pdb")
+    except UNREADABLE as error:
+        raise BadItem(f"it is no {Path(stem(file)).name and file[len(stem(file)) :]} file that can be read") from error
+    groups = list(_groups(atoms))
+    kept = _chosen([group for group in groups if _is_amino_acid(group)], groups, atoms.coord, chain)
+    codes = np.array([_code(group) for group in kept], dtype=np.uint8)
+    residue, _ = residues.layout(codes)
+    starts = np.searchsorted(residue, np.arange(len(kept)))
+    rows = np.full(len(residue), -1)
+    for start, code, group in zip(starts.tolist(), codes.tolist(), kept, strict=True):
+        for name, row in group.places.items():
+            parent = SELENIUM.get(residues.NAMES[code], name) if name == "SE" else name
+            if parent in PLACES[code]:
+                rows[start + PLACES[code][parent]] = row
+    is_known = rows >= 0
+    positions = np.where(is_known[:, None], atoms.coord[rows], 0).astype(np.float32)
+    if not np.isfinite(positions).all():
+        raise BadItem("it has positions that are not finite numbers")
+    numbers = np.array([group.number for group in kept], dtype=np.int64)
+    factors = atoms.b_factor[rows[starts + 1][is_known[starts + 1]]]
+    plddt = None if is_experimental else _confidence(factors)
+    return Structure(Path(stem(file)).name, codes, positions, is_known, numbers, plddt)
+
+
+def pdb_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
+    """A PDB file of structures with one sequence: several become its models; the origin stands in REMARK 3.
+
+    Raises:
+        UsageError: they differ in their sequence, or are larger than the format's columns.
+    """
+    _check_one_sequence(structures)
+    largest = max(float(np.abs(one.positions).max()) for one in structures)
+    codes = structures[0].codes
+    if len(codes) > MOST_RESIDUES or len(structures[0].positions) >= MOST_ATOMS or not largest <= WIDEST:
+        raise UsageError(
+            f"{len(codes):,} residues, {len(structures[0].positions):,} atoms and {largest:,.0f} Angstrom from the "
+            "origin are more than a `.pdb` file can hold",
+            hint="write a `.cif` file",
+        )
+    lines = [f"REMARK   3 {line}" for line in _told(origin, 69)]
+    names = [residues.NAMES[code] for code in codes]
+    for number, start in enumerate(range(0, len(names), 13), 1):
+        lines.append(f"SEQRES {number:3d} A {len(names):4d}  {' '.join(names[start : start + 13])}")
+    for model, one in enumerate(structures, 1):
+        atoms = [
+            f"ATOM  {serial:5d} {name if len(name) == 4 else ' ' + name:<4} {residue:>3} A{number:4d}    "
+            f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00          {element:>2}"
+            for serial, (name, element, residue, number, (x, y, z)) in enumerate(_atoms(one), 1)
+        ]
+        end = f"TER   {len(atoms) + 1:5d}      {names[-1]:>3} A{len(names):4d}"
+        model_lines = [*atoms, end]
+        lines += model_lines if len(structures) == 1 else [f"MODEL     {model:4d}", *model_lines, "ENDMDL"]
+    return "".join(f"{line:<80}\n" for line in [*lines, "END"])
+
+
+def cif_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
+    """An mmCIF file of structures with one sequence: several become its models; the origin stands in comments.
+
+    Raises:
+        UsageError: they differ in their sequence.
+    """
+    _check_one_sequence(structures)
+    names = [residues.NAMES[code] for code in structures[0].codes]
+    rows = [
+        f"ATOM {serial} {element} {name} . {residue} A 1 {number} ? {x:.3f} {y:.3f} {z:.3f} 1.00 0.00 {number} "
+        f"{residue} A {name} {model}"
+        for serial, (model, (name, element, residue, number, (x, y, z))) in enumerate(
+            ((model, atom) for model, one in enumerate(structures, 1) for atom in _atoms(one)), 1
+        )
+    ]
+    letters = structures[0].sequence
+    wrapped = "\n".join(letters[start : start + 80] for start in range(0, len(letters), 80))
+    blocks = [
+        "data_sample",
+        *(f"# {line}" for line in _told(origin, 118)),
+        "#\n_entry.id sample",
+        "#\n_entity.id 1\n_entity.type polymer\n_entity.pdbx_description 'generated structure'",
+        "#\n_struct_asym.id A\n_struct_asym.entity_id 1",
+        "#\n_entity_poly.entity_id 1\n_entity_poly.type polypeptide(L)\n_entity_poly.pdbx_strand_id A",
+        f"_entity_poly.pdbx_seq_one_letter_code\n;{wrapped}\n;",
+        f"_entity_poly.pdbx_seq_one_letter_code_can\n;{wrapped}\n;",
+        _loop("entity_poly_seq", "entity_id num mon_id", (f"1 {n} {name}" for n, name in enumerate(names, 1))),
+        _loop("atom_site", ATOM_SITE, rows),
+    ]
+    return "\n".join([*blocks, "#", ""])
+
+
+ATOM_SITE = (
+    "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id label_seq_id "
+    "pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_comp_id auth_asym_id "
+    "auth_atom_id pdbx_PDB_model_num"
+)
+
+
+def _loop(category: str, items: str, rows: Any) -> str:
+    return "\n".join(["#", "loop_", *(f"_{category}.{item}" for item in items.split()), *rows])
+
+
+def _atoms(structure: Structure) -> Iterator[tuple[str, str, str, int, list[float]]]:
+    """Name, element, residue, its number from 1 and position of each atom that is known."""
+    residue, place = residues.layout(structure.codes)
+    codes = structure.codes[residue]
+    positions = structure.positions.astype(np.float64).tolist()
+    for row in np.flatnonzero(structure.is_known).tolist():
+        code, at = codes[row], place[row]
+        number = int(residue[row]) + 1
+        yield residues.ATOMS[code][at], residues.ELEMENTS[code][at], residues.NAMES[code], number, positions[row]
+
+
+def _told(origin: Mapping[str, str], width: int) -> list[str]:
+    """The origin as lines of printable ASCII, broken where they are too long."""
+    lines = []
+    for key, value in origin.items():
+        text = f"{key}: {' '.join(value.split())}".encode("ascii", "replace").decode()
+        lines += [text[start : start + width] for start in range(0, len(text), width)]
+    return lines
+
+
+def _check_one_sequence(structures: Sequence[Structure]) -> None:
+    assert structures, "at least one structure"
+    if len({one.sequence for one in structures}) > 1:
+        raise UsageError("the structures differ in their sequence", hint="write each sequence to a file of its own")
+
+
+def _kind(file: str) -> str | None:
+    return KINDS.get(Path(file.lower().removesuffix(".gz")).suffix)
+
+
+def _unpacked(content: bytes, file: str) -> bytes:
+    if not file.lower().endswith(".gz"):
+        return content
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+        text = packed.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise BadItem(f"it is larger than {LARGEST >> 30} GiB when unpacked")
+    return text
+
+
+def _table(content: bytes, kind: str) -> tuple[Any, bool]:
+    """Biotite's atoms of the first model with all alternate places, and whether the file tells of an experiment."""
+    from biotite.structure.io import pdb, pdbx
+
+    wanted: Any = {"model": 1, "altloc": "all", "extra_fields": ["occupancy", "b_factor"]}
+    if kind == "pdb":
+        text = content.decode("utf-8", "replace")
+        file = pdb.PDBFile.read(io.StringIO(text))
+        methods = [line for line in text.splitlines() if line.startswith("EXPDTA") and "THEORETICAL" not in line]
+        return file.get_structure(**wanted), bool(methods)
+    if kind == "cif":
+        blocks: Any = pdbx.CIFFile.read(io.StringIO(content.decode("utf-8", "replace")))
+    else:
+        blocks = pdbx.BinaryCIFFile.read(io.BytesIO(content))
+    block = next(block for block in blocks.values() if "atom_site" in block)
+    methods = block["exptl"]["method"].as_array(str).tolist() if "exptl" in block else []
+    is_experimental = any(method not in BLANK and "THEORETICAL" not in method.upper() for method in methods)
+    return pdbx.get_structure(block, include_bonds=False, **wanted), is_experimental
+
+
+def _groups(atoms: Any) -> Iterator[Group]:
+    """The residues of a table of atoms, each with one place for each of its atoms."""
+    keys = (atoms.chain_id, atoms.res_id, atoms.ins_code)
+    changes = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(atoms)]
+    has_letter = ~np.isin(atoms.altloc_id, BLANK)
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        rows = np.arange(first, last)
+        if has_letter[first:last].any():
+            rows = rows[_best(atoms.altloc_id[rows], atoms.occupancy[rows])]
+        rows = rows[atoms.res_name[rows] == atoms.res_name[rows[0]]]
+        names = atoms.atom_name[rows].tolist()
+        places = dict(zip(reversed(names), reversed(rows.tolist()), strict=True))  # the first of a name counts
+        one = rows[0]
+        yield Group(
+            str(atoms.chain_id[one]), int(atoms.res_id[one]), str(atoms.res_name[one]), bool(atoms.hetero[one]),
+            rows, places,
+        )  # fmt: skip
+
+
+def _best(letters: np.ndarray, occupancy: np.ndarray) -> np.ndarray:
+    """Which atoms of a residue to keep: those without a letter, and those of the letter that is occupied most."""
+    totals = {letter: float(occupancy[letters == letter].sum()) for letter in sorted(set(letters.tolist()) - {*BLANK})}
+    best = max(totals, key=lambda letter: totals[letter])  # of equals the first
+    return (letters == best) | np.isin(letters, BLANK)
+
+
+def _is_amino_acid(group: Group) -> bool:
+    """Whether a residue is one of the 20, or has an amino acid's backbone."""
+    return group.name in residues.NAMES or {"N", "CA", "C"} <= group.places.keys()
+
+
+def _chosen(found: list[Group], groups: list[Group], positions: np.ndarray, chain: str | None) -> list[Group]:
+    """The residues of the chain asked for.
+
+    What stands in a HETATM line is part of a chain where it is bonded to a neighbour in the file; else it is a ligand.
+    """
+    after = {group.rows[0]: following for group, following in zip(groups, groups[1:], strict=False)}
+    before = {group.rows[0]: preceding for preceding, group in zip(groups, groups[1:], strict=False)}
+    kept = [
+        group
+        for group in found
+        if not group.is_hetero
+        or _are_bonded(before.get(group.rows[0]), group, positions)
+        or _are_bonded(group, after.get(group.rows[0]), positions)
+    ]
+    chains = list(dict.fromkeys(group.chain for group in kept))
+    if not chains:
+        raise BadItem("it has no chain of amino acids")
+    wanted = chains[0] if chain is None else chain
+    if wanted not in chains:
+        raise BadItem(f"it has no chain `{wanted}` of amino acids; it has {', '.join(f'`{one}`' for one in chains)}")
+    return [group for group in kept if group.chain == wanted]
+
+
+def _are_bonded(one: Group | None, other: Group | None, positions: np.ndarray) -> bool:
+    """Whether C of a residue is bonded to N of the next."""
+    if one is None or other is None or "C" not in one.places or "N" not in other.places:
+        return False
+    return float(np.linalg.norm(positions[one.places["C"]] - positions[other.places["N"]])) < LONGEST_BOND
+
+
+def _code(group: Group) -> int:
+    name = group.name if group.name in residues.NAMES else _parent(group.name)
+    if name is None:
+        raise BadItem(f"residue {group.number} is `{group.name}`, which stands for none of the 20 amino acids")
+    return residues.NAMES.index(name)
+
+
+@cache
+def _parent(name: str) -> str | None:
+    """The amino acid of the 20 that a modified one is made of, by the component dictionary; None where it names none.
+
+    The first call in a process loads the dictionary: one to four seconds.
+    """
+    from biotite.structure import info
+
+    told = [info.get_from_ccd("chem_comp", name, item) for item in ("type", "mon_nstd_parent_comp_id")]
+    kind, parent = ("" if column is None else str(column.as_array(str)[0]) for column in told)
+    return parent if parent in residues.NAMES and not kind.upper().startswith("D-") else None
+
+
+def _confidence(factors: np.ndarray) -> float | None:
+    """Mean of B factors as pLDDT from 0 to 100, scaled where they are given from 0 to 1; None where they cannot be."""
+    if not len(factors) or factors.min() < 0 or factors.max() > 100 or factors.max() == 0:
+        return None
+    return float(factors.mean() * (100 if factors.max() <= 1 else 1))
