@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from inrflow_core import solve
 from inrflow_core.paths import PATHS
@@ -39,6 +40,45 @@ def test_the_deviation_stays_right_from_pure_noise_to_data(path, diffusion, step
     found = deviations(path, euler_maruyama.Config(steps=steps, diffusion=diffusion))
     assert max(abs(is_ / right - 1) for is_, right in found) < on_the_way
     assert abs(found[-1][0] / 0.5 - 1) < at_the_end
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("diffusion", DIFFUSIONS)
+def test_the_deviation_stays_right_with_steps_that_shrink(path, diffusion):
+    found = deviations(path, euler_maruyama.Config(steps=500, diffusion=diffusion, spacing="log"))
+    assert max(abs(is_ / right - 1) for is_, right in found) < 0.03
+    assert abs(found[-1][0] / 0.5 - 1) < 0.004
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("diffusion", ["constant", "sigma"])
+def test_the_temperature_scales_the_injected_variance_and_leaves_the_drift(path, temperature, diffusion):
+    """The deviation of dy = (v - D s) dt + sqrt(2 D T) dW on N(0, 0.5^2), where v = a y and s = -y / variance."""
+
+    def rate(u: float, variance: list[float]) -> list[float]:
+        t = torch.tensor([1 - u], dtype=torch.float64)
+        numbers = (path.alpha(t), path.sigma(t), path.alpha_rate(t), path.sigma_rate(t))
+        alpha, sigma, alpha_rate, sigma_rate = (float(x) for x in numbers)
+        d = 0.3 * float(euler_maruyama.DIFFUSION[diffusion](path, t))
+        right = alpha**2 / 4 + sigma**2
+        slope = (alpha * alpha_rate / 4 + sigma * sigma_rate) / right
+        return [-2 * (slope + d / right) * variance[0] + 2 * d * temperature]
+
+    config = euler_maruyama.Config(steps=600, diffusion=diffusion, scale=0.3, temperature=temperature, last_step=0.1)
+    before_the_last = deviations(path, config)[-2][0]
+    exact = solve_ivp(rate, (0, 0.9), [1.0], rtol=1e-6, atol=1e-8).y[0, -1]
+    assert abs(before_the_last / math.sqrt(exact) - 1) < 0.01
+
+
+def test_colder_samples_lie_closer_together():
+    """With `sbdm` a Gaussian's deviation falls with the root of the temperature."""
+    cold = [
+        deviations(PATHS["linear"], euler_maruyama.Config(temperature=t, spacing="log"))[-1][0] / 0.5
+        for t in (0.0, 0.01, 0.3, 1.0)
+    ]
+    for found, right in zip(cold, (0.0, 0.1, 0.3**0.5, 1.0), strict=True):
+        assert abs(found - right) < 0.02
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)

@@ -14,6 +14,8 @@ from tests.samplers.known import GAUSSIAN, MIXTURE, normals
 
 SAMPLERS = [registry.find("samplers", name) for name in registry.names("samplers")]
 DETERMINISTIC = [sampler for sampler in SAMPLERS if not sampler.IS_STOCHASTIC]
+GRIDDED = [sampler for sampler in SAMPLERS if not sampler.IS_ADAPTIVE]
+SPACINGS = ["equal", "log"]
 STEPS = {1: 400, 2: 60}
 """Steps that a method of an order gets here."""
 
@@ -50,6 +52,20 @@ def test_the_error_falls_with_the_order_that_the_sampler_claims(sampler):
         errors.append(float((y - exact).square().mean().sqrt()))
     order = math.log2(errors[0] / errors[1])
     assert abs(order - sampler.ORDER) < 0.2, errors
+
+
+@pytest.mark.parametrize("sampler", [s for s in GRIDDED if s in DETERMINISTIC], ids=name)
+def test_steps_that_shrink_keep_the_order(sampler):
+    """The problem of the test above on the sampler's own grid."""
+    start = torch.linspace(-1, 1, 40, dtype=torch.float64).view(1, 40, 1)
+    exact = 2 * torch.atan(torch.tan(start / 2) * math.exp((math.sin(1) - math.sin(3)) / 2))
+    speed = lambda y, t: torch.cos(2 * t + 1).view(-1, 1, 1) * torch.sin(y)  # noqa: E731
+    errors = []
+    for steps in (64, 128):
+        config = sampler.Config(steps=steps, spacing="log")
+        y = solve.integrate(sampler, config, speed, start, path=PATHS["linear"])
+        errors.append(float((y - exact).square().mean().sqrt()))
+    assert abs(math.log2(errors[0] / errors[1]) - sampler.ORDER) < 0.2, errors
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
@@ -109,13 +125,30 @@ def test_a_resting_set_keeps_its_values_even_where_the_velocity_is_no_number(sam
     assert not torch.equal(moved[1], y[1])
 
 
-@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if not s.IS_ADAPTIVE], ids=name)
+@pytest.mark.parametrize("sampler", GRIDDED, ids=name)
+@pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [1, 2, 100])
-def test_the_grid_falls_from_1_to_0_exactly(sampler, steps):
-    grid = sampler.grid(sampler.Config(steps=steps))
+def test_the_grid_falls_from_1_to_0_exactly(sampler, steps, spacing):
+    grid = sampler.grid(sampler.Config(steps=steps, spacing=spacing))
     assert grid.dtype == torch.float64
     assert (grid[0], grid[-1]) == (1, 0)
     assert (grid.diff() < 0).all()
+
+
+@pytest.mark.parametrize("sampler", GRIDDED, ids=name)
+@pytest.mark.parametrize("steps", [2, 100, 500])
+def test_log_spaced_steps_shrink_by_one_factor_a_hundredfold_in_all(sampler, steps):
+    lengths = -sampler.grid(sampler.Config(steps=steps, spacing="log")).diff()[:steps]
+    torch.testing.assert_close(lengths[1:] / lengths[:-1], torch.full((steps - 1,), 100 ** (-1 / steps)).double())
+
+
+def test_log_spacing_is_simplefolds_with_time_turned_round():
+    """Their times t run from noise at 0 to data at 1: one minus powers of ten from 10^0 to 10^-2, stretched to [0, 1]."""
+    theirs = 1 - torch.logspace(0, -2, 501, dtype=torch.float64)
+    theirs = theirs / theirs.max()
+    euler = registry.find("samplers", "euler")
+    ours = euler.grid(euler.Config(steps=500, spacing="log"))
+    torch.testing.assert_close(ours, 1 - theirs, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
@@ -146,6 +179,8 @@ def test_each_step_calls_the_velocity_as_often_as_the_sampler_says(sampler):
         ("midpoint", {"steps": 0}, "`steps` is 0: at least 1"),
         ("euler_maruyama", {"steps": 0}, "`steps` is 0: at least 1"),
         ("euler_maruyama", {"scale": -1.0}, "`scale` is -1.0: 0 or more"),
+        ("euler_maruyama", {"temperature": -0.1}, "`temperature` is -0.1: 0 or more, 1 keeps the marginals"),
+        ("euler_maruyama", {"temperature": math.inf}, "`temperature` is inf: 0 or more, 1 keeps the marginals"),
         ("euler_maruyama", {"last_step": 1.0}, "`last_step` is 1.0: above 0 and below 1"),
         ("euler_maruyama", {"last_step": 0.0}, "`last_step` is 0.0: above 0 and below 1"),
         ("dopri5", {"max_nfe": 6}, "`max_nfe` is 6: at least 7, one step"),
