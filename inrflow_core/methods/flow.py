@@ -137,13 +137,13 @@ class Flow(nn.Module):
         t = self.draw_times(sets.seeds).to(sets.values.dtype)
         eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=sets.values.shape[-1])
         y_t, velocity = paths.interpolate(self.path, sets.values, eps, t)
-        queries, y_query, target = self._choose_queries(sets, y_t, velocity, t)
+        queries, y_query, target, mask = self._choose_queries(sets, y_t, velocity, t)
         told = self.told(sets.condition, dropped=self._dropped(sets.seeds))
         answer = self.network(sets.queries, y_t, t, told, queries, y_query, mask=sets.mask)
         error = (answer.float() - target.float()).square().mean(-1)
-        if sets.mask is None:
+        if mask is None:
             return error.mean(-1)
-        return (error * sets.mask).sum(-1) / sets.mask.sum(-1)
+        return (error * mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
     def draw_times(self, seeds: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
         """One time in (0, 1) per set, by the density of the settings."""
@@ -185,18 +185,20 @@ class Flow(nn.Module):
 
     def _choose_queries(
         self, sets: CoordValueSet, y_t: Float[Tensor, "B N C"], velocity: Float[Tensor, "B N C"], t: Float[Tensor, " B"]
-    ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
-        """The pairs to decode, and their noisy values and velocities: a random subset for each set."""
+    ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
+        """The pairs to decode, their noisy values and velocities, and which are real: a random subset for each set."""
         count = self.config.num_queries or len(sets.queries)
         if self.config.query_positions == "anywhere" and self.shape.grid is not None:
-            return self._queries_anywhere(sets, count, t)
-        if count >= len(sets.queries) or sets.mask is not None:
-            return sets.queries, y_t, velocity
+            return (*self._queries_anywhere(sets, count, t), None)
+        if count >= len(sets.queries):
+            return sets.queries, y_t, velocity, sets.mask
         chosen = noise.subset(sets.seeds, len(sets.queries), count, purpose="subset")
-        coordinates = sets.queries.coordinates
+        coordinates, groups, mask = sets.queries.coordinates, sets.queries.groups, sets.mask
         if coordinates is not None:
             coordinates = coordinates[chosen] if coordinates.ndim == 2 else _take(coordinates, chosen)
-        return Queries(coordinates, sets.queries.places[:count]), _take(y_t, chosen), _take(velocity, chosen)
+        groups, mask = (None if kept is None else kept.gather(1, chosen) for kept in (groups, mask))
+        queries = Queries(coordinates, sets.queries.places[:count], groups)
+        return queries, _take(y_t, chosen), _take(velocity, chosen), mask
 
     def _queries_anywhere(
         self, sets: CoordValueSet, count: int, t: Float[Tensor, " B"]

@@ -162,11 +162,11 @@ def build(config: Config, shape: SetShape, told: ToldShape = NOTHING) -> SetTran
     Raises:
         UsageError: the settings do not fit the sets, or each other.
     """
-    head_size = config.width // config.heads
-    if config.rope and (head_size % 2 or head_size < 2 * shape.coordinate_size):
+    head_size, axes = config.width // config.heads, 1 if shape.group_size else shape.coordinate_size
+    if config.rope and (head_size % 2 or head_size < 2 * axes):
         raise UsageError(
-            f"[network] `rope` turns pairs of numbers along {shape.coordinate_size} axes, and a head has {head_size} numbers",
-            hint=f"choose an even head size (`width` / `heads`) of at least {2 * shape.coordinate_size}, or `rope = false`",
+            f"[network] `rope` turns pairs of numbers along {axes} axes, and a head has {head_size} numbers",
+            hint=f"choose an even head size (`width` / `heads`) of at least {2 * axes}, or `rope = false`",
         )
     if config.pseudo_coordinates == "hash" and shape.coordinate_size > 3:
         raise UsageError(
