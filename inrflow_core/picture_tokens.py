@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float16, Float32, UInt8
 from torch import Tensor
@@ -40,11 +39,3 @@ def pluecker(cameras: Float32[Tensor, "V 4 4"], rows: int, columns: int) -> Floa
     directions = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1) @ cameras[:, :3, :3].mT
     directions = torch.nn.functional.normalize(directions, dim=-1)
     return torch.cat([directions, torch.linalg.cross(cameras[:, None, :3, 3], directions)], dim=-1)
-
-
-def on_white(pixels: UInt8[np.ndarray, "*picture H W C"]) -> UInt8[np.ndarray, "*picture H W 3"]:
-    """Pictures of 3 channels as they are, of 4 (with straight alpha) composited on white."""
-    if pixels.shape[-1] == 3:
-        return pixels
-    alpha = pixels[..., 3:].astype(np.float32) / 255
-    return (pixels[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)

@@ -21,6 +21,7 @@ LEVELS = (
             "surfaces",
             "open3d_loader",
             "cameras",
+            "rendering",
             "picture_tokens",
             "evidence",
             "moments",

@@ -27,12 +27,6 @@ def test_a_token_is_the_patch_and_then_its_ray() -> None:
     torch.testing.assert_close(got[..., 192:], picture_tokens.pluecker(given, 8, 8).half(), rtol=0, atol=0)
 
 
-def test_what_is_transparent_shows_white() -> None:
-    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 100, 255, 51]]], dtype=np.uint8)
-    np.testing.assert_array_equal(picture_tokens.on_white(pixels), [[[10, 20, 30], [255, 255, 255], [204, 224, 255]]])
-    np.testing.assert_array_equal(picture_tokens.on_white(pixels[..., :3]), pixels[..., :3])
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_tokens_of_the_processor() -> None:
     images = torch.randint(0, 256, (2, 112, 112, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,174 @@
+"""Objects with pictures of them: clouds on the surface of meshes, renders, cameras, and the pictures as tokens.
+
+INRFlow, section 4.2 and appendix A.2: 16k points of each object of Objaverse (Deitke et al. 2023), renders of 448 x 448
+pixels and 40 degrees by cameras at 3.5 units on both sides of the x and z axes, features of DINOv2 joined with the
+Pluecker numbers of each patch's ray. The paper does not say how objects are normalised: here the longest side of the
+mesh's box spans [-1, 1], before it is rendered, so that points and cameras share their units.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from inrflow_core import cameras, registry, rendering, surfaces
+from inrflow_core.datasets import _clouds, _meshes, _views
+from inrflow_core.examples import Example, Item, Plan, fingerprint
+
+DOMAIN = "points"
+DESCRIPTION = (
+    "Objaverse's glbs/ or any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 16,384 points, pictures of "
+    "each object with their cameras, and DINOv2's tokens of them; train and val by name"
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is taken of each object, how it is looked at, and how they are divided."""
+
+    points: int = 16_384
+    """Points on the surface of each mesh; training draws its subsets from them."""
+    resolution: int = 448
+    """Rows and columns of the pictures."""
+    views: int = 4
+    """Pictures of each object. Rendered ones are taken at equal steps around y: four are the paper's."""
+    renders: Literal["made", "found"] = "made"
+    """Render the meshes, or read pictures with cameras that lie beside them."""
+    elevation: float = 0.0
+    """Degrees by which the cameras of rendered pictures stand above the object's middle."""
+    distance: float = cameras.DISTANCE
+    """From the object's middle to the cameras of rendered pictures, in halves of its longest side."""
+    field_of_view: float = cameras.FIELD_OF_VIEW
+    """Degrees that a picture spans; of pictures that are found, where their files do not say it (Zero123's: 49.1)."""
+    world: _views.World = "mesh"
+    """Whose axes and units the cameras of found pictures have: the mesh's, or as Blender's or Zero123's script turns it."""
+    embedder: str = "dinov2"
+    """What makes tokens of the pictures; `patches` needs no weights and stands in for it."""
+    features: Literal["stored", "online"] = "stored"
+    """Keep the tokens in the shards, or the pictures alone: training then makes the tokens."""
+    weights: str | None = field(default=None, metadata={"is_recorded": False})
+    """The folder of the embedder's weights; else `$INRFLOW_WEIGHTS/EMBEDDER`, else `weights/EMBEDDER`."""
+    val: float = 0.1
+    """Share of the names that is held out; a name keeps its side whatever else lies there."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("points", 1), ("resolution", 8), ("views", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least {least}")
+        if not 0 <= self.val < 1:
+            raise ValueError(f"`val` is {self.val}: from 0 to below 1")
+        if not 0 < self.field_of_view < 180:
+            raise ValueError(f"`field_of_view` is {self.field_of_view}: between 0 and 180")
+        if not -90 <= self.elevation <= 90:
+            raise ValueError(f"`elevation` is {self.elevation}: from -90 to 90")
+        if not self.distance > 0:
+            raise ValueError(f"`distance` is {self.distance}: above 0")
+
+
+def scan(source: Path, config: Config) -> Plan:
+    """Every mesh below the source, sorted by name, and the weights of the embedder looked at.
+
+    Raises:
+        MissingError: there is no mesh, or the weights are not there.
+        IntegrityError: the weights are not whole, or are those of another network.
+        UsageError: there is no such embedder of pictures, or what runs it is not installed.
+    """
+    folder, files = _meshes.listed(source)
+    items = [Item(name, where=str(folder)) for name in _meshes.files(source, files)]
+    held_out = [item for item in items if _clouds.is_held_out(item.name, config.val)]
+    kept = [item for item in items if not _clouds.is_held_out(item.name, config.val)]
+    return Plan(
+        {split: of for split, of in (("train", kept), ("val", held_out)) if of},
+        shape=(config.points, 3),
+        dtype="float32",
+        fingerprint=fingerprint(files),
+        normalisation=_clouds.BOX | _origin(config),
+    )
+
+
+def read(item: Item, config: Config) -> Example:
+    """Points on one mesh in its box, pictures of it, their cameras, and the tokens where they are stored.
+
+    Raises:
+        BadItem: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found pictures are too
+            few, cannot be read, are not square, or do not show the mesh.
+    """
+    root = Path(item.where)
+    body = _meshes.load(root, item.name, with_colours=config.renders == "made")
+    mesh, offset, scale = _boxed(body.mesh)
+    points = surfaces.sample(mesh, config.points, seed=_clouds.seed(f"objaverse {item.name}")).astype(np.float32)
+    if config.renders == "found":
+        found = _views.read(root, item.name, config.views, config.resolution, config.field_of_view)
+        views = _views.placed(found, config.world, offset, scale)
+        _views.check(views, points)
+    else:
+        views = _rendered(mesh, body, config)
+    condition = {
+        "image": views.images,
+        "camera": views.cameras,
+        "offset": offset.astype(np.float32),
+        "scale": np.array([scale], dtype=np.float32),
+    }
+    return Example(points, item.label, item.name, condition | _tokens(views, config))
+
+
+def _boxed(mesh: surfaces.Mesh) -> tuple[surfaces.Mesh, Float64[np.ndarray, 3], float]:
+    """The mesh with its box in [-1, 1], and the offset and scale that undo it."""
+    used = mesh.vertices[np.unique(mesh.faces)]
+    low, high = used.min(0), used.max(0)
+    offset, scale = (low + high) / 2, float((high - low).max() / 2)
+    return surfaces.Mesh((mesh.vertices - offset) / scale, mesh.faces), offset, scale
+
+
+def _rendered(mesh: surfaces.Mesh, body: _meshes.Body, config: Config) -> _views.Views:
+    given = np.stack(
+        [
+            cameras.orbit(
+                360 * place / config.views, config.elevation, config.distance, field_of_view=config.field_of_view
+            )
+            for place in range(config.views)
+        ]
+    )
+    colours = body.colours if any(body.skins) else None
+    pixels = rendering.render(mesh, given, config.resolution, colours)
+    return _views.Views(rendering.on_white(pixels), pixels[..., 3] > 0, given)
+
+
+def _tokens(views: _views.Views, config: Config) -> dict[str, np.ndarray]:
+    """The tokens of each view, where they are stored; by one thread, so that workers change no byte."""
+    if config.features == "online":
+        return {}
+    import torch
+
+    from inrflow_core import picture_tokens
+
+    embedder, threads = _embedder(config.embedder, config.weights), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = picture_tokens.tokens(embedder, torch.from_numpy(views.images), torch.from_numpy(views.cameras))
+    finally:
+        torch.set_num_threads(threads)
+    return {"tokens": found.numpy()}
+
+
+def _origin(config: Config) -> dict[str, str]:
+    """What the tokens are made by; nothing where none are stored."""
+    if config.features == "online":
+        return {}
+    return {"embedder": config.embedder, "embedder_digest": _embedder(config.embedder, config.weights).digest}
+
+
+@functools.cache
+def _embedder(name: str, weights: str | None) -> Any:
+    """The embedder, once in each process."""
+    from inrflow_core import embedders
+    from inrflow_core.errors import UsageError
+
+    if registry.find("embedders", name).DOMAIN != "image":
+        raise UsageError(f"the embedder `{name}` makes no tokens of pictures", hint="take `dinov2` or `patches`")
+    return embedders.load(name, None if weights is None else Path(weights))
