@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -98,7 +99,8 @@ def parse(content: bytes, file: str, chain: str | None = None) -> Structure:
         BadItem: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
     """
     try:
-        atoms, is_experimental = _table(_unpacked(content, file), _kind(file) or "pdb")
+        with warnings.catch_warnings(action="ignore"):  # Biotite's, of columns that it does not need
+            atoms, is_experimental = _table(_unpacked(content, file), _kind(file) or "pdb")
     except UNREADABLE as error:
         raise BadItem(f"it is no {Path(stem(file)).name and file[len(stem(file)) :]} file that can be read") from error
     groups = list(_groups(atoms))
@@ -250,7 +252,7 @@ def _table(content: bytes, kind: str) -> tuple[Any, bool]:
         blocks: Any = pdbx.CIFFile.read(io.StringIO(content.decode("utf-8", "replace")))
     else:
         blocks = pdbx.BinaryCIFFile.read(io.BytesIO(content))
-    block = next(block for block in blocks.values() if "atom_site" in block)
+    [block, *_] = [block for block in blocks.values() if "atom_site" in block]
     methods = block["exptl"]["method"].as_array(str).tolist() if "exptl" in block else []
     is_experimental = any(method not in BLANK and "THEORETICAL" not in method.upper() for method in methods)
     return pdbx.get_structure(block, include_bonds=False, **wanted), is_experimental
@@ -340,6 +342,6 @@ def _parent(name: str) -> str | None:
 
 def _confidence(factors: np.ndarray) -> float | None:
     """Mean of B factors as pLDDT from 0 to 100, scaled where they are given from 0 to 1; None where they cannot be."""
-    if not len(factors) or factors.min() < 0 or factors.max() > 100 or factors.max() == 0:
+    if not len(factors) or not np.isfinite(factors).all() or factors.min() < 0 or factors.max() > 100 or factors.max() == 0:
         return None
     return float(factors.mean() * (100 if factors.max() <= 1 else 1))
