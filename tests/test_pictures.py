@@ -94,3 +94,43 @@ def test_curves_go_down_where_the_numbers_do() -> None:
     drawn = np.asarray(pictures.curves({"loss": (range(100), np.linspace(1, 0, 100).tolist())})).astype(int)
     blue = (drawn[..., 2] > drawn[..., 0] + 60).nonzero()
     assert np.corrcoef(blue[0], blue[1])[0, 1] > 0.9
+
+
+def helix(count: int = 40) -> np.ndarray:
+    turn = np.radians(100) * np.arange(count)
+    return np.stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 1.5 * np.arange(count)], axis=1).astype(np.float32)
+
+
+def test_a_protein_is_blue_where_it_begins_and_red_where_it_ends() -> None:
+    trace = helix()
+    pixels = np.asarray(pictures.protein(trace, size=128)).astype(int)
+    assert pixels.shape == (128, 128, 3)
+    ink = pixels.min(2) < 200
+    assert 0.03 < ink.mean() < 0.6
+    columns = np.flatnonzero(ink.any(0))
+    ends = [pixels[:, place : place + 8][ink[:, place : place + 8]].mean(0) for place in (columns[0], columns[-1] - 7)]
+    blue = ends[0] if ends[0][2] > ends[1][2] else ends[1]
+    red = ends[1] if blue is ends[0] else ends[0]
+    assert blue[2] > blue[0] + 40 and red[0] > red[2] + 40
+    other_way = np.asarray(pictures.protein(trace[::-1].copy(), size=128)).astype(int)
+    assert np.abs(other_way - pixels).max() > 100
+
+
+def test_a_protein_looks_the_same_wherever_it_lies() -> None:
+    trace = np.random.default_rng(0).normal(size=(40, 3)).cumsum(0).astype(np.float32)
+    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    turn *= np.sign(np.linalg.det(turn))
+    moved = (trace @ turn + 30).astype(np.float32)
+    one, other = (np.asarray(pictures.protein(each, size=128)).astype(int) for each in (trace, moved))
+    assert (np.abs(one - other).max(-1) > 60).mean() < 0.02
+    mirrored = np.asarray(pictures.protein(trace * [1, 1, -1], size=128)).astype(int)
+    assert (np.abs(one - mirrored).max(-1) > 60).mean() > 0.02
+
+
+def test_proteins_of_any_length_stand_side_by_side() -> None:
+    traces = [helix(40), helix(9), helix(1), helix(2)]
+    page = pictures.proteins(traces, size=64, columns=2, captions=["a", "b", "c", "d"])
+    assert page.width == 128 and page.height > 128
+    own, shared = (np.asarray(pictures.proteins([helix(), helix() @ np.diag([1, -1, -1])], is_one_view=flag)) for flag in (False, True))  # fmt: skip
+    assert np.abs(own[:, :256].astype(int) - own[:, 256:]).max() < 60
+    assert np.abs(shared[:, :256].astype(int) - shared[:, 256:]).max() > 100
