@@ -21,7 +21,7 @@ import numpy as np
 from inrflow_core import embedders, registry, residues, structure_files
 from inrflow_core.datasets import _listing
 from inrflow_core.errors import MissingError
-from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint, not_found
+from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint, not_found, walk
 from inrflow_core.structure_files import LONGEST_BOND
 from inrflow_core.structures import Structure
 
@@ -34,6 +34,7 @@ AFDB = re.compile(r"(AF-[A-Z0-9]+-F\d+)-model_v(\d+)")
 """Names of AlphaFold DB: protein and fragment, version of the model."""
 FORMATS = (".bcif", ".cif", ".mmcif", ".pdb", ".ent")
 """Which of several formats of one structure is read: the first, and rather without `.gz`."""
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LONGEST_STEP = 4.5
 """Angstrom between two C-alpha atoms, above which they are no neighbours: it is 3.8 in a chain."""
 
@@ -75,6 +76,8 @@ class Config:
             raise ValueError(f"`missing` is {self.missing}: from 0 to below 1")
         if self.plddt is not None and not 0 <= self.plddt <= 100:
             raise ValueError(f"`plddt` is {self.plddt}: from 0 to 100")
+        if (self.shortest or 0) > (self.longest or float("inf")):
+            raise ValueError(f"`shortest` is {self.shortest}: at most `longest`, {self.longest}")
         embedder = registry.find("embedders", self.embedder)
         if embedder.DOMAIN != "sequence":
             raise ValueError(f"`embedder` is `{self.embedder}`, which reads pictures: allowed are `esm2` and `one-hot`")
@@ -105,23 +108,24 @@ def scan(source: Path, config: Config) -> Plan:
         IntegrityError: a tar or the weights are damaged.
     """
     normalisation = {"kind": "centred", "unit": "Angstrom", **_embedder_told(config)}
-    if source.name.lower().endswith((".tar.gz", ".tgz")):
-        raise MissingError(
-            f"`{source}` is a packed tar, whose members cannot be found without unpacking it",
-            hint=f"unpack it once, with `gunzip {source.name}` or `tar xzf {source.name}`",
-        )
-    entries = _listing.listing(source)
+    entries = _entries(source)
     ranked: dict[str, tuple[Rank, _listing.Entry]] = {}
     for entry in entries:
         if structure_files.is_structure(entry.name):
             key, rank = _identity(entry.name)
             ranked[key] = max(ranked.get(key, (rank, entry)), (rank, entry), key=lambda pair: pair[0])
+    packed = [entry.name for entry in entries if entry.name.lower().endswith(PACKED)]
+    if not ranked and packed:
+        raise MissingError(
+            f"`{source}` holds no structures but in packed tars, such as `{packed[0]}`",
+            hint="unpack them first: `gunzip` makes a .tar of each, whose members are read where they lie",
+        )
     if not ranked:
         raise not_found(
             "swissprot", source, "a .tar, .pdb, .cif or .bcif files (also .gz)", [(e.name, e.size) for e in entries]
         )
     order = sorted(ranked, key=lambda key: _number(config.seed, key))
-    items = [Item(structure_files.stem(ranked[key][1].name), -1, Where(*ranked[key])) for key in order]
+    items = [Item(_name(ranked[key][1].name), -1, ranked[key][1]) for key in order]
     few = min(config.test, len(items) // 10)
     wanted = few + config.train
     kept = list(_passing(items, config, wanted)) if config.filters else items[:wanted]
@@ -135,13 +139,6 @@ def scan(source: Path, config: Config) -> Plan:
         normalisation=normalisation,
         is_ragged=True,
     )
-
-
-class Where(NamedTuple):
-    """Where one structure lies."""
-
-    rank: Rank
-    entry: _listing.Entry
 
 
 def read(item: Item, config: Config) -> Example:
@@ -191,6 +188,21 @@ def fault(structure: Structure, missing: float = 0.0) -> str | None:
     return None
 
 
+def _entries(source: Path) -> list[_listing.Entry]:
+    """Every file of a source and of the archives in it; of several archives, each member below its archive's name."""
+    if not source.is_dir():
+        return _listing.listing(source)
+    files = walk(source)
+    archives = [name for name, _ in files if name.lower().endswith(_listing.ARCHIVES)]
+    found = [
+        _listing.Entry(name, size, _listing.Blob(str(source / name))) for name, size in files if name not in archives
+    ]
+    for name in archives:
+        above = f"{Path(name).stem}/" if len(archives) > 1 else ""
+        found += [entry._replace(name=above + entry.name) for entry in _listing.listing(source / name)]
+    return found
+
+
 def _identity(name: str) -> tuple[str, Rank]:
     """What tells a protein from others, and the rank of one file of it.
 
@@ -202,6 +214,13 @@ def _identity(name: str) -> tuple[str, Rank]:
     kind = -FORMATS.index(suffix.removesuffix(".gz"))
     rank = Rank(int(match[2]) if match else 0, kind, not suffix.endswith(".gz"), name)
     return (match[1] if match else stem), rank
+
+
+def _name(file: str) -> str:
+    """What an item is called: of AlphaFold DB its entry and version, else its path without the suffix."""
+    stem = structure_files.stem(file)
+    own = stem.rpartition("/")[2]
+    return own if AFDB.fullmatch(own) else stem
 
 
 def _number(seed: int, key: str) -> bytes:
@@ -240,8 +259,8 @@ def _refused(structure: Structure, config: Config) -> str | None:
 
 
 def _structure(item: Item, config: Config) -> Structure:
-    where: Where = item.where
-    return structure_files.parse(where.entry.where.read(), where.entry.name, config.chain)
+    entry: _listing.Entry = item.where
+    return structure_files.parse(entry.where.read(), entry.name, config.chain)
 
 
 def _embedder_told(config: Config) -> dict[str, Any]:

@@ -1,0 +1,312 @@
+"""Proteins: AlphaFold DB's tars and folders of structures, the split by seed, filters, and faults by name."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inrflow_core import preparation, residues, shards, structure_files
+from inrflow_core.datasets import _listing, swissprot
+from inrflow_core.errors import MissingError
+from inrflow_core.examples import BadItem, Item
+from inrflow_core.structures import Structure
+from tests import protein_files
+from tests.datasets import raw
+from tests.embedders import test_esm2
+
+pytest.importorskip("biotite")
+
+NAMES = [f"AF-P{number:05d}-F1" for number in range(30)]
+
+
+def sequence(number: int) -> str:
+    return "".join(np.random.default_rng(number).choice(list(residues.LETTERS), 8 + number % 5))
+
+
+def made(number: int) -> Structure:
+    return protein_files.structure(sequence(number), seed=number)
+
+
+def files(kind: str = "pdb", numbers: range = range(30), version: int = 4) -> dict[str, bytes]:
+    """Members as AlphaFold DB names and packs them."""
+    found = {}
+    for number in numbers:
+        if kind == "pdb":
+            content = protein_files.pdb(protein_files.pdb_lines(made(number), factor=60 + number))
+        else:
+            content = structure_files.cif_text([made(number)], {}).encode()
+        found[f"{NAMES[number]}-model_v{version}.{kind}.gz"] = gzip.compress(content)
+    return found
+
+
+def laid(folder: Path, content: Mapping[str, bytes]) -> Path:
+    for name, data in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def config(**settings: Any) -> swissprot.Config:
+    return swissprot.Config(**{"embedder": "one-hot", **settings})
+
+
+def names(source: Path, **settings: Any) -> dict[str, list[str]]:
+    splits = swissprot.scan(source, config(**settings)).splits
+    return {split: [item.name.partition("-model")[0] for item in items] for split, items in splits.items()}
+
+
+def items(source: Path, **settings: Any) -> list[Item]:
+    return [item for split in swissprot.scan(source, config(**settings)).splits.values() for item in split]
+
+
+def test_a_tar_a_folder_of_tars_and_a_folder_of_files_give_the_same(tmp_path: Path) -> None:
+    tar = raw.tarred(tmp_path / "swissprot_pdb_v4.tar", files())
+    halves = tmp_path / "halves"
+    raw.tarred(halves / "a.tar", files(numbers=range(13)))
+    raw.tarred(halves / "b.tar", files(numbers=range(13, 30)))
+    (halves / "picture.png").write_bytes(b"")
+    plain = {f"{name[4:6]}/{name}": content for name, content in files().items()}
+    loose = laid(tmp_path / "loose", plain | {"README.md": b"x"})
+    unpacked = laid(tmp_path / "unpacked", {name[:-3]: gzip.decompress(data) for name, data in files().items()})
+    wanted = [swissprot.read(item, config()) for item in items(tar)]
+    assert len(wanted) == 30
+    for source in (halves, loose, unpacked):
+        found = [swissprot.read(item, config()) for item in items(source)]
+        for one, other in zip(wanted, found, strict=True):
+            assert one.name == other.name and re.fullmatch(r"AF-P\d+-F1-model_v4", one.name)
+            np.testing.assert_array_equal(one.values, other.values)
+            np.testing.assert_array_equal(one.ragged["residues"], other.ragged["residues"])
+
+
+def test_an_example_is_the_chain_centred(tmp_path: Path) -> None:
+    source = raw.tarred(tmp_path / "a.tar", files())
+    for item in items(source):
+        example = swissprot.read(item, config())
+        own = made(NAMES.index(item.name.partition("-model")[0]))
+        assert set(example.ragged) == {"residues", "is_known"}
+        assert example.ragged["residues"].dtype == example.ragged["is_known"].dtype == np.uint8
+        assert residues.sequence(example.ragged["residues"]) == own.sequence
+        np.testing.assert_allclose(example.values, own.positions - own.positions.mean(0), atol=2e-3)
+        assert np.abs(example.values.mean(0)).max() < 1e-4
+
+
+def test_formats_of_one_entry_give_the_same_example(tmp_path: Path) -> None:
+    pdb, cif = (laid(tmp_path / kind, files(kind)) for kind in ("pdb", "cif"))
+    for one, other in zip(items(pdb), items(cif), strict=True):
+        first, second = swissprot.read(one, config()), swissprot.read(other, config())
+        np.testing.assert_array_equal(first.values, second.values)
+        np.testing.assert_array_equal(first.ragged["residues"], second.ragged["residues"])
+
+
+def test_of_versions_and_formats_of_a_protein_one_is_read_and_the_newest(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    raw.tarred(source / "old.tar", files("cif", version=3))
+    raw.tarred(source / "both.tar", files("pdb", version=4) | files("cif", version=4, numbers=range(10)))
+    laid(source, {"more/x.pdb": b"", "more/x.cif.gz": b"", "more/x.cif": b"", "other/x.pdb": b""})
+    found = {item.name: item.where.name for item in items(source)}
+    assert len(found) == 32
+    kinds = Counter(re.sub(r"^both/AF-P\d+-F1", "", place) for place in found.values())
+    assert kinds == {"-model_v4.cif.gz": 10, "-model_v4.pdb.gz": 20, "more/x.cif": 1, "other/x.pdb": 1}
+
+
+def test_the_split_depends_on_names_and_seed_alone(tmp_path: Path) -> None:
+    whole = names(raw.tarred(tmp_path / "a.tar", files()))
+    assert len(whole["test"]) == 3 and len(whole["train"]) == 27
+    backwards = names(raw.tarred(tmp_path / "b.tar", dict(reversed(files().items()))))
+    assert backwards == whole
+    assert names(tmp_path / "a.tar", seed=1)["test"] != whole["test"]
+    fewer = names(tmp_path / "a.tar", train=10, test=2)
+    assert len(fewer["train"]) == 10 and len(fewer["test"]) == 2 and set(fewer["test"]) < set(whole["test"])
+    assert not set(fewer["train"]) & set(fewer["test"])
+    some = names(raw.tarred(tmp_path / "c.tar", files(numbers=range(29))))
+    assert len(set(some["test"]) - set(whole["test"])) <= 1
+    assert names(tmp_path / "a.tar", test=0) == {"train": NAMES}
+
+
+def test_filters_choose_before_the_split(tmp_path: Path) -> None:
+    source = raw.tarred(tmp_path / "a.tar", files())
+    lengths = {name: len(sequence(number)) for number, name in enumerate(NAMES)}
+    found = names(source, shortest=9, longest=11)
+    assert sorted(sum(found.values(), [])) == [name for name in NAMES if 9 <= lengths[name] <= 11]
+    assert len(found["test"]) == 1
+    assert sorted(sum(names(source, plddt=75).values(), [])) == NAMES[15:]
+    limited = names(source, longest=11, train=5, test=2)
+    assert (len(limited["train"]), len(limited["test"])) == (5, 2)
+    item = next(item for item in items(source) if lengths[item.name.partition("-model")[0]] == 12)
+    with pytest.raises(BadItem, match="it has 12 residues"):
+        swissprot.read(item, config(longest=11))
+    dark = laid(tmp_path / "dark", files("cif"))
+    [*_, item] = items(dark)
+    with pytest.raises(BadItem, match="it has no pLDDT"):
+        swissprot.read(item, config(plddt=50))
+
+
+def test_dedup_keeps_one_structure_of_each_sequence(tmp_path: Path) -> None:
+    again = {name.replace("AF-P", "AF-Q"): content for name, content in files(numbers=range(10)).items()}
+    source = raw.tarred(tmp_path / "a.tar", files() | again)
+    assert len(items(source)) == 40
+    found = [swissprot.read(item, config()) for item in items(source, dedup=True)]
+    sequences = [example.ragged["residues"].tobytes() for example in found]
+    assert len(found) == 30 == len(set(sequences))
+
+
+def test_faults_are_named_and_no_reason_to_stop(tmp_path: Path) -> None:
+    faults = {
+        "absent.pdb": protein_files.pdb(protein_files.pdb_lines(protein_files.structure("GAG"))[:-1]),
+        "empty.pdb": b"",
+        "gap.pdb": protein_files.pdb(
+            [line for line in protein_files.pdb_lines(protein_files.structure("GAGAG")) if " GLY A   3 " not in line]
+        ),
+        "strange.pdb": protein_files.pdb(
+            [line.replace("ALA", "UNK") for line in protein_files.pdb_lines(protein_files.structure("GAG"))]
+        ),
+        "torn.cif.gz": gzip.compress(b"data_x")[:-4],
+    }
+    source = laid(tmp_path / "source", files() | faults)
+    job = preparation.job("swissprot", source, tmp_path / "out", config())
+    report = preparation.prepare(job, workers=1)
+    assert {bad.name: bad.reason for bad in report.skipped} == {
+        "absent": "1 of its 13 heavy atoms are absent",
+        "empty": "it is no .pdb file that can be read",
+        "gap": "its chain has a gap between residues 2 and 4",
+        "strange": "residue 2 is `UNK`, which stands for none of the 20 amino acids",
+        "torn": "it is no .cif.gz file that can be read",
+    }
+    assert sum(report.splits.values()) == 30
+
+
+def test_absent_atoms_may_be_let_pass_and_are_marked(tmp_path: Path) -> None:
+    lines = protein_files.pdb_lines(protein_files.structure("GAG"))
+    source = laid(tmp_path, {"a.pdb": protein_files.pdb([*lines[:8], *lines[9:]])})
+    [item] = items(source)
+    with pytest.raises(BadItem, match="1 of its 13 heavy atoms are absent"):
+        swissprot.read(item, config(missing=0.05))
+    example = swissprot.read(item, config(missing=0.1))
+    assert example.ragged["is_known"].tolist() == [1] * 8 + [0] + [1] * 4
+    assert not example.values[8].any()
+    assert np.abs(example.values.mean(0)).max() < 1e-4
+
+
+def test_a_gap_is_found_by_distance_and_else_by_number() -> None:
+    whole = protein_files.structure("GAGAG")
+    assert swissprot.fault(whole) is None
+    numbers = np.array([1, 2, 5, 6, 7])
+    assert swissprot.fault(Structure("a", whole.codes, whole.positions, whole.is_known, numbers)) is None
+    known = whole.is_known.copy()
+    known[[2, 6]] = False  # C of the first residue, C of the second
+    at = np.where(known[:, None], whole.positions, 0)
+    part = Structure("a", whole.codes, at, known, np.array([1, 2, 5, 6, 7]))
+    assert swissprot.fault(part, 0.5) is None  # the C-alphas are near
+    known[[5, 10]] = False  # C-alpha of the second and third
+    part = Structure("a", whole.codes, np.where(known[:, None], whole.positions, 0), known, numbers)
+    assert swissprot.fault(part, 0.5) == "its chain has a gap between residues 2 and 5"
+
+
+def test_the_chain_is_chosen(tmp_path: Path) -> None:
+    one, two = (protein_files.pdb_lines(protein_files.structure(text), chain=chain) for text, chain in (("GAG", "A"), ("WW", "B")))  # fmt: skip
+    source = laid(tmp_path, {"a.pdb": protein_files.pdb([*one, *two])})
+    [item] = items(source)
+    found = [swissprot.read(item, config(chain=chain)).ragged["residues"] for chain in (None, "A", "B")]
+    assert [residues.sequence(codes) for codes in found] == ["GAG", "GAG", "WW"]
+
+
+def test_absent_weights_are_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = raw.tarred(tmp_path / "a.tar", files())
+    monkeypatch.setattr(_listing, "listing", lambda source: pytest.fail("the source is read"))
+    monkeypatch.setenv("INRFLOW_WEIGHTS", str(tmp_path / "none"))
+    with pytest.raises(MissingError, match="the weights of `esm2` are absent") as caught:
+        swissprot.scan(source, swissprot.Config())
+    assert "--set embedder=one-hot" in str(caught.value.hint)
+    monkeypatch.undo()
+    assert swissprot.scan(source, swissprot.Config(features="online")).normalisation == {
+        "kind": "centred", "unit": "Angstrom",
+    }  # fmt: skip
+
+
+def test_other_sources_are_told_what_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"looked for a \.tar, \.pdb, \.cif or \.bcif"):
+        swissprot.scan(laid(tmp_path / "a", {"x.txt": b""}), config())
+    with pytest.raises(MissingError, match="no structures but in packed tars, such as `x.tar.gz`"):
+        swissprot.scan(laid(tmp_path / "b", {"x.tar.gz": b""}), config())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"train": 0}, "`train` is 0"), ({"missing": 1.0}, "`missing` is 1.0"), ({"plddt": 101}, "`plddt` is 101"),
+        ({"embedder": "patches"}, "which reads pictures"), ({"shortest": 9, "longest": 8}, "`shortest` is 9"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_honoured_are_errors(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(**settings)
+
+
+@pytest.mark.slow
+def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Path) -> None:
+    weights = test_esm2.published(tmp_path / "esm2")
+    source = raw.tarred(tmp_path / "a.tar", files(numbers=range(12)))
+    before = sorted(tmp_path.rglob("*"))
+    told = swissprot.Config(weights=str(weights), test=0)
+    preparation.prepare(preparation.job("swissprot", source, tmp_path / "out", told), workers=1)
+    opened = shards.Shards(tmp_path / "out")
+    assert opened.manifest.normalisation["embedder"] == "esm2"
+    assert opened.manifest.normalisation["embedder_digest"] == swissprot._embedder("esm2", str(weights)).digest
+    assert "weights" not in opened.manifest.settings
+    batch = opened.read("train", np.arange(12), with_names=True)
+    assert batch.sizes is not None
+    for row, name in enumerate(batch.names):
+        own = made(NAMES.index(name.partition("-model")[0]))
+        count = len(own.codes)
+        assert batch.sizes[row] == len(own.positions) and batch.counts["residues"][row] == count
+        np.testing.assert_array_equal(batch.condition["residues"][row, :count], own.codes)
+        [tokens] = swissprot._embedder("esm2", str(weights))([own.sequence])
+        assert batch.condition["embedding"].dtype == np.float16
+        np.testing.assert_allclose(batch.condition["embedding"][row, :count], tokens, atol=2e-3)
+        assert batch.condition["is_known"][row, : len(own.positions)].all()
+    made_new = set(tmp_path.rglob("*")) - set(before)
+    assert {path.suffix for path in made_new} <= {"", ".h5", ".json"}  # no member was unpacked
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = raw.tarred(tmp_path / "a.tar", files())
+    monkeypatch.setattr(preparation, "FEWEST", 8)
+    for workers in (1, 2):
+        preparation.prepare(preparation.job("swissprot", source, tmp_path / str(workers), config()), workers=workers)
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / str(n)).glob("*.h5")} for n in (1, 2))
+    assert one == two and len(one) > 2
+
+
+def test_real_tars_of_both_formats_and_all_versions_are_read(real_data) -> None:
+    found = items(real_data("proteins/afdb_swissprot_layout"))
+    assert len(found) == 38 + 6
+    assert sum(item.name.endswith("_v2") for item in found) == 6
+    for item in found[::6]:
+        example = swissprot.read(item, config(plddt=20))
+        assert example.ragged["is_known"].all()
+        assert len(example.values) == len(residues.layout(example.ragged["residues"])[0])
+
+
+@pytest.mark.slow
+def test_faults_of_real_experiments_are_told_by_name(real_data, tmp_path: Path) -> None:
+    with tarfile.open(real_data("proteins/db55_single_chains/db55_bound_single_chains.tar.gz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    told = Counter()
+    for item in items(tmp_path):
+        try:
+            swissprot.read(item, config())
+        except BadItem as bad:
+            told[re.sub(r"[-0-9,]+", "N", bad.reason)] += 1
+    assert told == {
+        "N of its N heavy atoms are absent": 86,
+        "its chain has a gap between residues N and N": 36,
+    }
