@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import stdtrit
 
-from inrflow_core.evidence import Distances, Evidence, Moments
+from inrflow_core.evidence import Distances, Evidence, Moments, Structures
 
 PARTS = 10
 LEVEL = 0.95
@@ -76,6 +76,8 @@ def fewest(evidence: Evidence) -> int:
     """Items of the smaller of the sides that parts are left out of; a reference of moments or of nothing is none."""
     if isinstance(evidence, Distances):
         return min(evidence.across.shape)
+    if isinstance(evidence, Structures):
+        return len(evidence.proteins)
     samples, reference = evidence.samples, evidence.reference
     if isinstance(reference, Moments) or not len(reference):
         return len(samples)

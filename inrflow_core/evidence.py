@@ -1,15 +1,18 @@
-"""What metrics judge by: features, distances, clouds or pairs of pictures, of some samples and of the reference.
+"""What metrics judge by: features, distances, clouds, pairs of pictures or proteins, of some samples and of the reference.
 
-A metric says what it needs (`FeatureNeed`, `DistanceNeed`, `CloudNeed`, `PairNeed`); `evaluate` gathers that once for
-all metrics and hands it over. Every kind can leave out a part of itself, from which confidence intervals follow.
+A metric says what it needs (`FeatureNeed`, `DistanceNeed`, `CloudNeed`, `PairNeed`, `StructureNeed`); `evaluate` gathers
+that once for all metrics and hands it over. Every kind can leave out a part of itself, from which confidence intervals follow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
+
+from inrflow_core.structures import Structure
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,15 @@ class PairNeed:
     """Pictures whose reference is the one of the same place or name."""
 
 
-Need = FeatureNeed | DistanceNeed | CloudNeed | PairNeed
+@dataclass(frozen=True)
+class StructureNeed:
+    """Structures of proteins and what they should be."""
+
+    pairing: str = "auto"
+    """How residues are paired, one of `residue_pairs.RULES`."""
+
+
+Need = FeatureNeed | DistanceNeed | CloudNeed | PairNeed | StructureNeed
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,45 @@ class Pairs:
         return Pairs(*(images[_kept(len(images), part, parts)] for images in (self.samples, self.reference)))
 
 
-Evidence = Features | Distances | Clouds | Pairs
+@dataclass(frozen=True)
+class Protein:
+    """One reference and the samples of it."""
+
+    name: str
+    reference: Structure
+    samples: Sequence[Structure]
+    pairs: Sequence[Int64[np.ndarray, "K 2"]]
+    """Of each sample: places of the residues that stand for each other, in it and in the reference."""
+
+
+@dataclass(frozen=True)
+class Structures:
+    """Proteins, and the metrics' values of each, that are taken once."""
+
+    proteins: Sequence[Protein]
+    note: str = ""
+    """What was left out, and how residues were paired."""
+    kept: dict[str, Sequence[Float64[np.ndarray, " _"]]] = field(default_factory=dict)
+
+    def each(
+        self, name: str, measure: Callable[[Protein], Float64[np.ndarray, " _"]]
+    ) -> Sequence[Float64[np.ndarray, " _"]]:
+        """`measure` of every protein, kept by a name."""
+        if name not in self.kept:
+            self.kept[name] = [measure(protein) for protein in self.proteins]
+        return self.kept[name]
+
+    def without(self, part: int, parts: int) -> Structures:
+        """The same less the proteins of one part of `part_of`."""
+        left = _kept(len(self.proteins), part, parts)
+
+        def some(each: Sequence) -> list:
+            return [each[place] for place in left]
+
+        return Structures(some(self.proteins), self.note, {name: some(values) for name, values in self.kept.items()})
+
+
+Evidence = Features | Distances | Clouds | Pairs | Structures
 
 
 def part_of(count: int, parts: int) -> Int64[np.ndarray, " N"]:

@@ -29,6 +29,7 @@ LEVELS = (
             "clouds",
             "residues",
             "structures",
+            "residue_pairs",
             "structure_files",
             "rigid",
             "rendering",

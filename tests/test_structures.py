@@ -74,6 +74,17 @@ def test_the_search_finds_the_half_that_fits():
     assert structures.tm_score(bent, chain, 400)[0] < score / 2 + 0.01
 
 
+def test_no_refinement_of_the_found_superposition_scores_more():
+    chain, other = walk(100, 3), walk(100, 4)
+    score, motion = structures.tm_score(chain, other)
+    scale = structures.tm_scale(100)
+    for _ in range(3):
+        near = np.linalg.norm(motion(chain) - other, axis=1) < max(scale, 4.5) + 1
+        motion = structures.superpose(chain[near], other[near])
+        refined = np.mean(1 / (1 + np.square(motion(chain) - other).sum(1) / scale**2))
+        assert refined <= score + 1e-12
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_very_short_chains_have_scores(count: int):
     chain = walk(count, 8)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inrflow_core import clouds, evaluate, registry
+from inrflow_core import clouds, evaluate, registry, residue_pairs
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import CloudNeed, DistanceNeed, FeatureNeed, PairNeed
+from inrflow_core.evidence import CloudNeed, DistanceNeed, FeatureNeed, PairNeed, StructureNeed
 
 METRICS = registry.names("metrics")
 EVERY = [(name, protocol) for name in METRICS for protocol in registry.find("metrics", name).PROTOCOLS]
@@ -16,7 +16,7 @@ EVERY = [(name, protocol) for name in METRICS for protocol in registry.find("met
 @pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
 def test_what_a_protocol_needs_is_there(name: str, protocol: str):
     metric = registry.find("metrics", name)
-    assert metric.unit(protocol) in ("", "%", "dB", "10^-2", "10^-3", "10^-4")
+    assert metric.unit(protocol) in ("", "%", "dB", "10^-2", "10^-3", "10^-4", "Å", "/1000 atoms")
     match metric.need(protocol):
         case FeatureNeed(network, output, form):
             part = registry.find("features", network)
@@ -26,6 +26,8 @@ def test_what_a_protocol_needs_is_there(name: str, protocol: str):
             assert normalisation in clouds.PROTOCOLS and metric.DOMAIN == "points"
         case CloudNeed(normalisation):
             assert normalisation in clouds.PROTOCOLS and metric.DOMAIN == "points"
+        case StructureNeed(pairing):
+            assert pairing in residue_pairs.RULES and metric.DOMAIN == "protein"
         case other:
             assert other == PairNeed() and metric.DOMAIN == "image"
 
