@@ -4,13 +4,14 @@
     python tools/convert_weights.py inception pt_inception-2015-12-05-6726825d.pth weights/inception.safetensors
     python tools/convert_weights.py vgg16 vgg16-397923af.pth weights/vgg16.safetensors
     python tools/convert_weights.py clip pytorch_model.bin weights/clip.safetensors
+    python tools/convert_weights.py pointnet2 pointnet.pt weights/pointnet2.safetensors
 
 docs/feature-weights.md says which files there are, how large, and with which digest. The file's digest is compared
 first; nothing is written unless every tensor of the network is there in its shape.
 
 A TorchScript file (.pt) is a program: loading it runs code that it holds. It is therefore loaded with --trust alone.
-Pickled state dicts are read by torch's restricted unpickler, GraphDefs by a reader of their constants: neither runs
-anything.
+Pickled checkpoints are read by torch's restricted unpickler, which beside tensors knows NumPy's numbers and the words of
+a command line here, GraphDefs by a reader of their constants: neither runs anything.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -36,8 +39,24 @@ from inrflow_core.features import _weights
 from inrflow_core.features._weights import Published, Weights
 from tools import graph_def, published_layouts
 
-NETWORKS = {"inception": "Inception", "vgg16": "VGG16", "clip": "ImageEncoder"}
+NETWORKS = {
+    **{"inception": "Inception", "vgg16": "VGG16", "clip": "ImageEncoder", "clip-bigg": "ImageEncoder"},
+    **{"pointnet2": "PointNet2", "ulip2": "PointEncoder"},
+}
 """The class of each network in its file."""
+CHECKPOINTS = ("model_state_dict", "state_dict")
+"""What training programs call the tensors among what else they keep."""
+WRAPPER = "module."
+"""What training on several devices puts before every name."""
+SCALAR = np.float64(0).__reduce__()[0]
+"""What NumPy pickles its numbers by."""
+HARMLESS = [
+    argparse.Namespace,
+    (SCALAR, "numpy.core.multiarray.scalar"),
+    (SCALAR, "numpy._core.multiarray.scalar"),
+    *(np.dtype, *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64"))),
+]
+"""What training checkpoints hold beside tensors; building one of these runs no code of the file."""
 DAMAGE = (
     *(safetensors.SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, ValueError),
     *(RuntimeError, LookupError, TypeError, AttributeError, AssertionError),
@@ -149,14 +168,24 @@ def read(source: Path, *, trust: bool) -> Mapping[str, Tensor]:
                     hint="add `--trust` if you trust where it comes from",
                 )
             return torch.jit.load(str(source), map_location="cpu").state_dict()
-        stored = torch.load(source, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            stored = torch.load(source, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         raise IntegrityError(
             f"`{source}` cannot be read: {(str(error) or 'it ends too soon').splitlines()[0]}", hint=again
         ) from error
+    stored = _tensors(stored)
     if not isinstance(stored, Mapping) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
         raise IntegrityError(f"`{source}` is not a state dict: it holds more than named tensors", hint=again)
     return stored
+
+
+def _tensors(stored: Any) -> Any:
+    """The named tensors of a training checkpoint; anything else as it is."""
+    if not isinstance(stored, Mapping):
+        return stored
+    stored = next((stored[name] for name in CHECKPOINTS if isinstance(stored.get(name), Mapping)), stored)
+    return {str(name).removeprefix(WRAPPER): tensor for name, tensor in stored.items()}
 
 
 def is_torchscript(source: Path) -> bool:

@@ -209,10 +209,80 @@ def _replaced(name: str, starts: Mapping[str, str]) -> str:
     return starts[ours] + name.removeprefix(ours)
 
 
+# --- Networks of clouds ---------------------------------------------------------------------------------------------
+
+NORM_PARTS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "variance": "running_var"}
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The weight of a convolution over single points as that of a linear layer; any other as it is."""
+    return tensor.flatten(1) if tensor.dim() > 1 else tensor
+
+
+def _layer(rest: str, linear: str, norm: str) -> Recipe:
+    """Of `linear.weight` or `gamma`: the layer's, or the normalisation's behind it."""
+    if rest in NORM_PARTS:
+        return Recipe((f"{norm}.{NORM_PARTS[rest]}",))
+    return Recipe((f"{linear}.{rest.removeprefix('linear.')}",), _flat)
+
+
+def pointnet2_point_e(name: str) -> Recipe:
+    """Point-E's classifier: sa1 to sa3 of three convolutions each, then fc1 to fc3."""
+    first, _, rest = name.partition(".")
+    if first == "levels":
+        level, place, rest = rest.split(".", 2)
+        group = f"sa{int(level) + 1}"
+        return _layer(rest, f"{group}.mlp_convs.{place}", f"{group}.mlp_bns.{place}")
+    number = {"hidden": 1, "features": 2, "classes": 3}[first]
+    return _layer(rest, f"fc{number}", f"bn{number}")
+
+
+ULIP2_GROUPS = {
+    "first": ("first_conv.0", "first_conv.1"),
+    "second": ("first_conv.3", ""),
+    "third": ("second_conv.0", "second_conv.1"),
+    "last": ("second_conv.3", ""),
+}
+ULIP2_TOP = {
+    "widen": "reduce_dim",
+    "position_in": "pos_embed.0",
+    "position_out": "pos_embed.2",
+    "norm": "norm",
+}
+ULIP2_BLOCK = {
+    "norm_1.": "norm1.",
+    "norm_2.": "norm2.",
+    "attention_in.": "attn.qkv.",
+    "attention_out.": "attn.proj.",
+    "mlp_in.": "mlp.fc1.",
+    "mlp_out.": "mlp.fc2.",
+}
+
+
+def ulip2(name: str) -> Recipe:
+    """ULIP-2's checkpoint: the projection is (in, out), the tokens (1, 1, width)."""
+    if name == "projection.weight":
+        return Recipe(("pc_projection",), _turned)
+    if name in ("whole", "whole_position"):
+        return Recipe((f"point_encoder.{'cls_token' if name == 'whole' else 'cls_pos'}",), torch.flatten)
+    first, _, rest = name.partition(".")
+    if first == "groups":
+        layer, _, rest = rest.partition(".")
+        linear, norm = (f"point_encoder.encoder.{place}" for place in ULIP2_GROUPS[layer])
+        return _layer(rest, linear, norm)
+    if first == "blocks":
+        place, _, rest = rest.partition(".")
+        return Recipe((f"point_encoder.blocks.blocks.{place}.{_replaced(rest, ULIP2_BLOCK)}",))
+    return Recipe((f"point_encoder.{ULIP2_TOP[first]}.{rest}",))
+
+
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "inception": (inception_nvidia, inception_fidelity, inception_graph),
     "vgg16": (vgg16_nvidia, vgg16_torchvision),
     "clip": (clip_openai, clip_hugging_face),
+    "clip-bigg": (clip_openai, clip_hugging_face),  # OpenCLIP names its tensors as OpenAI does
+    "pointnet2": (pointnet2_point_e,),
+    "ulip2": (ulip2,),
 }
 
 

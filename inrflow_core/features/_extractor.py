@@ -60,11 +60,17 @@ class Extractor:
 
     def note(self, form: str) -> str | None:
         """What must be said beside a number of this form: that its weights are not those it is named after."""
-        if self.loaded is None:
-            return None
-        wanted, got = self.files[form], self.loaded.published
-        if got != wanted:
-            return f"weights made of `{got}`, while `{form}` is named after those of `{wanted}`"
-        if not self.loaded.is_verified:
-            return f"weights made of a `{got}` that no known digest vouches for: sha256 {self.loaded.published_digest}"
+        return note(self.loaded, self.files.get(form), form)
+
+
+def note(loaded: Loaded | None, wanted: str | None, form: str) -> str | None:
+    """What must be said of numbers by `loaded` weights, where the form is named after those of the file `wanted`."""
+    if loaded is None:
         return None
+    if loaded.published != wanted:
+        return f"weights made of `{loaded.published}`, while `{form}` is named after those of `{wanted}`"
+    if not loaded.is_verified:
+        return (
+            f"weights made of a `{loaded.published}` that no known digest vouches for: sha256 {loaded.published_digest}"
+        )
+    return None
