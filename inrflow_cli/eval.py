@@ -71,6 +71,12 @@ def eval(
     training: Annotated[
         Path | None, typer.Option(metavar="PLACE", help="Where to look for copies. Default: the reference's `train`.")
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="What the clouds of the reference look like, by name. Default: its own pictures."
+        ),
+    ] = None,
     weights: Weights = None,
     checkpoints: Checkpoints = "newest",
     num: Annotated[
@@ -133,6 +139,7 @@ def eval(
         reference_num=reference_num,
         samples_split=samples_split,
         training=training,
+        pictures=pictures,
         weights=weights or [],
         sampling=sampling,
         is_enlarged=enlarged,

@@ -62,6 +62,7 @@ class Job:
     reference_num: int | None
     samples_split: str | None
     training: Path | None
+    pictures: Path | None
     weights: Sequence[str]
     sampling: Sampling
     is_enlarged: bool
@@ -144,10 +145,12 @@ def check(job: Job) -> Ready:
         what = f"the samples of {subject.items.spelled}"
         evaluate.check(what, domain, subject.items.shape, reference)
         evaluate.check_counts(chosen, what, subject.items.count, reference)
+        evaluate.check_points(chosen, what, subject.items.shape, reference)
     for target in targets:
         what = f"the samples of `{target.name}`"
         evaluate.check(what, domain, _shape(target, job), reference)
         evaluate.check_counts(chosen, what, num, reference)
+        evaluate.check_points(chosen, what, _shape(target, job), reference)
     copied = None if job.training is None else items.open_items(job.training, prefer=("train",))
     if copied is not None:
         for shape in shapes:
@@ -413,7 +416,7 @@ def _open_reference(job: Job, domain: str) -> Items | Statistics:
 
 
 def _setting(job: Job) -> Any:
-    from inrflow_core import evaluate, registry
+    from inrflow_core import evaluate, items, registry
 
     files, folder = {}, None
     for text in job.weights:
@@ -431,6 +434,7 @@ def _setting(job: Job) -> Any:
         job.out / "kept",
         weights=files,
         weights_folder=folder,
+        pictures=None if job.pictures is None else items.open_items(job.pictures),
         points=job.sampling.points,
         device=generation.choose_device(job.sampling.device),
         workers=job.workers or os.cpu_count() or 1,

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from inrflow_core import registry
 from inrflow_core.errors import UsageError, did_you_mean
-from inrflow_core.evidence import Need
+from inrflow_core.evidence import Need, features_of
 from inrflow_core.items import Items
 from inrflow_core.statistics_files import Statistics
 
@@ -119,6 +119,28 @@ def check_counts(metrics: Sequence[Chosen], what: str, samples: int, reference: 
                 f"the reference {reference.spelled} holds {reference.count:,}, and `{metric.full}` takes {least} at least",
                 hint="give more",
             )
+
+
+def check_points(metrics: Sequence[Chosen], what: str, shape: tuple[int, ...], reference: Items | Statistics) -> None:
+    """Nothing, where clouds of a shape (`what` they are) and those of the reference have as many points as metrics look at.
+
+    Raises:
+        UsageError: they have fewer; says what to draw.
+    """
+    for metric in metrics:
+        for need in features_of(metric.need):
+            wanted: int = getattr(registry.find("features", need.network), "POINTS", 0)
+            if shape[0] < wanted:
+                raise UsageError(
+                    f"{what} have {shape[0]:,} points each, and `{metric.full}` looks at {wanted:,}",
+                    hint=f"draw with `--points {wanted}`",
+                )
+            if isinstance(reference, Items) and reference.shape[0] < wanted:
+                raise UsageError(
+                    f"the clouds of the reference {reference.spelled} have {reference.shape[0]:,} points each, and "
+                    f"`{metric.full}` looks at {wanted:,}",
+                    hint="prepare it with as many",
+                )
 
 
 def _items(domain: str) -> str:

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core import clouds, confidence, manifest, pairs, registry
+from inrflow_core import clouds, confidence, manifest, matching, pairs, registry
 from inrflow_core.chosen import Chosen as Chosen  # part of this file's face, as the next
 from inrflow_core.chosen import check as check
 from inrflow_core.chosen import check_counts as check_counts
+from inrflow_core.chosen import check_points as check_points
 from inrflow_core.chosen import choose as choose
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.evidence import (
@@ -35,9 +36,11 @@ from inrflow_core.evidence import (
     Evidence,
     FeatureNeed,
     Features,
+    Matches,
+    MatchNeed,
     Moments,
     Need,
-    Pairs,
+    features_of,
 )
 from inrflow_core.extraction import KEPT, Extraction
 from inrflow_core.features import find_weights
@@ -47,6 +50,8 @@ from inrflow_core.statistics_files import Statistics
 
 TRIALS = 16
 """Pictures that are timed to foretell the rest."""
+FEW = 2
+"""The same of clouds and of the pictures that they are drawn from, whose networks take seconds for each."""
 BLOCK = 64
 """Clouds that are read together."""
 STATISTICS = "statistics"
@@ -81,9 +86,9 @@ class Score:
     reference: int | None
     """The same of the reference; None where it is not looked at, or a file of statistics does not say it."""
     features: str | None
-    """The network and the form of the features that it was taken of, as `random:v1`."""
+    """The network and the form of the features that it was taken of, as `random:v1`; of two networks both."""
     weights: str | None
-    """sha256 of the feature network's weights."""
+    """sha256 of the feature network's weights; of two networks both."""
     note: str | None
     """What a reader must know beside the protocol."""
 
@@ -102,6 +107,8 @@ class Setting:
     """Weights files of feature networks by name."""
     weights_folder: Path | None = None
     """Where the others are looked for; None: `INRFLOW_WEIGHTS`, else `weights`."""
+    pictures: Items | None = None
+    """What clouds of the reference look like, by name or place; None for those that the reference holds."""
     points: int | None = None
     """Points of each cloud that count; None: as many as the smaller of samples and reference has."""
     device: str = "cpu"
@@ -151,8 +158,8 @@ class Judge:
             interval=_interval(metric, evidence, value),
             samples=samples,
             reference=references or None,
-            features=f"{metric.need.network}:{metric.need.form}" if isinstance(metric.need, FeatureNeed) else None,
-            weights=self._weights_digest(metric.need),
+            features=", ".join(f"{need.network}:{need.form}" for need in features_of(metric.need)) or None,
+            weights=", ".join(filter(None, map(self._weights_digest, features_of(metric.need)))) or None,
             note=self._note(metric, evidence),
         )
 
@@ -177,7 +184,8 @@ class Judge:
         found = {}
         for metric in metrics:
             try:
-                self._weights_digest(metric.need)
+                for need in features_of(metric.need):
+                    self._weights_digest(need)
             except MissingError as error:
                 found[metric.full] = error
         return found
@@ -211,9 +219,11 @@ class Judge:
         """
         found = []
         for key, need in {_key(metric.need): metric.need for metric in metrics}.items():
-            if isinstance(need, FeatureNeed):
-                found += self._foretell_features(need, samples)
-            elif isinstance(need, DistanceNeed) and isinstance(self.reference, Items):
+            for features in features_of(need):
+                found.append(self._foretell_features(features, samples, is_matched=isinstance(need, MatchNeed)))
+            if isinstance(need, FeatureNeed | MatchNeed):
+                continue
+            if isinstance(need, DistanceNeed) and isinstance(self.reference, Items):
                 is_within = any(
                     isinstance(other.need, DistanceNeed) and other.need.is_within and _key(other.need) == key
                     for other in metrics
@@ -221,21 +231,22 @@ class Judge:
                 found.append(self._foretell_distances(replace(need, is_within=is_within), samples, points))
         return found
 
-    def _foretell_features(self, need: FeatureNeed, samples: int) -> list[tuple[str, float]]:
+    def _foretell_features(self, need: FeatureNeed, samples: int, *, is_matched: bool) -> tuple[str, float]:
         extractor = self._extractor(need.network)
         module = registry.find("features", need.network)
-        count = samples
-        images = np.zeros((TRIALS, 64, 64, 3), dtype=np.uint8)
-        if isinstance(self.reference, Items):
-            images = self.reference.read(range(min(TRIALS, self.reference.count))).values
-            folder = self._folder_of(self.reference, need, (need.output,))
-            kept = Extraction(self.reference, (need.output,), need.form, folder)
+        few = FEW if is_matched or module.DOMAIN == "points" else TRIALS
+        count, some = samples, np.zeros((few, 64, 64, 3), dtype=np.uint8)
+        if isinstance(self.reference, Items) and self.reference.domain == module.DOMAIN:
+            some = self.reference.read(range(min(few, self.reference.count))).values
+            kept = Extraction(
+                self.reference, (need.output,), need.form, self._folder_of(self.reference, need, (need.output,))
+            )
             count += 0 if kept.is_done() else self.reference.count
-        extractor(images[:1], tuple(module.OUTPUTS), need.form)
+        extractor(some[:1], tuple(module.OUTPUTS), need.form)
         start = time.perf_counter()
-        extractor(images, tuple(module.OUTPUTS), need.form)
-        each = (time.perf_counter() - start) / len(images)
-        return [(f"{need.network}:{need.form} features of {count:,} pictures", each * count)]
+        extractor(some, tuple(module.OUTPUTS), need.form)
+        each = (time.perf_counter() - start) / len(some)
+        return f"{need.network}:{need.form} features of {count:,} {_items(module.DOMAIN)}", each * count
 
     def _foretell_distances(self, need: DistanceNeed, samples: int, points: int | None) -> tuple[str, float]:
         assert isinstance(self.reference, Items)
@@ -261,11 +272,14 @@ class Judge:
             return self._features(held, need, is_compared=metric.needs_reference)
         if isinstance(need, DistanceNeed):
             is_within = any(isinstance(other.need, DistanceNeed) and other.need.is_within for other in alike)
-            wanted = replace(need, is_within=is_within)
-            return self._once(wanted, lambda: self._distances(subject, wanted))
+            wanted = replace(need, is_within=is_within, is_paired=False)
+            found = self._once(wanted, lambda: self._distances(subject, wanted))
+            return replace(found, own=self._match(subject).places) if need.is_paired else found
+        if isinstance(need, MatchNeed):
+            return self._once(need, lambda: self._matched(subject, need))
         if isinstance(need, CloudNeed):
             return self._once(need, lambda: Clouds(*self._clouds(subject, need.normalisation)))
-        return self._once(need, lambda: self._pairs(subject))
+        return self._once(need, lambda: matching.pairs(subject.items, self._whole_reference(subject)))
 
     def _once(self, key: Any, gather: Callable[[], Any]) -> Any:
         if key not in self._held:
@@ -289,7 +303,7 @@ class Judge:
         if not extraction.is_done():
             self._verify(items)
             name = f"{need.network} features of {items.source.name}{f', {items.split}' if items.split else ''}"
-            with self.setting.watch(name, "pictures") as progress:
+            with self.setting.watch(name, _items(items.domain)) as progress:
                 extraction.run(self._extractor(need.network), progress)
         return extraction
 
@@ -364,7 +378,7 @@ class Judge:
 
     def weights_told(self, metrics: Sequence[Chosen]) -> str:
         """The weights that some metrics rest on, in words to stand behind others; nothing where they need none."""
-        digests = {self._weights_digest(metric.need) for metric in metrics} - {None}
+        digests = {self._weights_digest(need) for metric in metrics for need in features_of(metric.need)} - {None}
         return "".join(f", weights {digest[:16]}" for digest in sorted(str(digest) for digest in digests))
 
     def _weights(self, network: str) -> Path | None:
@@ -377,12 +391,34 @@ class Judge:
         notes = []
         if hasattr(metric.module, "note"):
             notes.append(metric.module.note(evidence, metric.protocol))
-        if isinstance(metric.need, FeatureNeed):
-            notes.append(self._extractor(metric.need.network).note(metric.need.form))
+        notes += [self._extractor(need.network).note(need.form) for need in features_of(metric.need)]
         return "; ".join(note for note in notes if note) or None
 
-    def _pairs(self, subject: Subject) -> Pairs:
-        """The samples and their references: those of the same name where all have one, else those of the same place."""
+    def _match(self, subject: Subject) -> matching.Match:
+        """Of each sample its own reference."""
+        return self._once("match", lambda: matching.own(subject.items, self._whole_reference(subject)))
+
+    def _matched(self, subject: Subject, need: MatchNeed) -> Matches:
+        """Features of the samples, of their own references, and of the pictures of both."""
+        reference = self._whole_reference(subject)
+        if subject.items.count > KEPT:
+            raise UsageError(f"{subject.items.count:,} samples are too many", hint=f"give {KEPT:,} at most")
+        match = self._match(subject)
+        found = [self._extract(subject.items, need.clouds, (need.clouds.output,)).rows(need.clouds.output)]
+        for features, (items, whose) in (
+            (need.clouds, matching.clouds(match, reference)),
+            (need.pictures, matching.pictures(match, reference, self.setting.pictures)),
+        ):
+            verified = replace(items, verify=lambda: None) if items.source == reference.source else items
+            found.append(self._extract(verified, features, (features.output,)).rows(features.output)[whose])
+        return Matches(*found)
+
+    def _whole_reference(self, subject: Subject) -> Items:
+        """The reference's items, read through like the subject's.
+
+        Raises:
+            UsageError: only their statistics are known.
+        """
         if isinstance(self.reference, Statistics):
             raise UsageError(
                 f"`{self.reference.source}` holds statistics, and this metric compares picture by picture",
@@ -390,22 +426,7 @@ class Judge:
             )
         for items in (subject.items, self.reference):
             self._verify(items)
-        samples = subject.items.read(range(subject.items.count))
-        if len(samples.seeds):
-            raise UsageError(
-                f"{subject.items.spelled} holds drawn samples, and none of them has a picture that it should be",
-                hint="leave PSNR and SSIM out, or compare pictures that were made of the reference's",
-            )
-        reference = self.reference.read(range(self.reference.count))
-        places = {name: place for place, name in enumerate(reference.names)}
-        if len(places) == len(reference.names) and set(samples.names) <= set(places):
-            return Pairs(samples.values, reference.values[[places[name] for name in samples.names]])
-        if len(samples.values) != len(reference.values):
-            raise UsageError(
-                f"{len(samples.values):,} samples cannot be paired with {len(reference.values):,} references of other names",
-                hint="give as many references in the same order, or files of the same names",
-            )
-        return Pairs(samples.values, reference.values)
+        return self.reference
 
 
 def _normalised(items: Items, points: int, protocol: str, what: str) -> Float64[np.ndarray, "N P 3"]:
@@ -437,6 +458,10 @@ def _interval(metric: Chosen, evidence: Evidence, value: float) -> tuple[float, 
     return None if found is None else (found.low, found.high)
 
 
+def _items(domain: str) -> str:
+    return "pictures" if domain == "image" else "clouds"
+
+
 def _outputs(metrics: Sequence[Chosen]) -> tuple[str, ...]:
     return tuple(sorted({metric.need.output for metric in metrics if isinstance(metric.need, FeatureNeed)}))
 
@@ -455,4 +480,6 @@ def _key(need: Need) -> tuple[str, ...]:
         return "features", need.network, need.form
     if isinstance(need, DistanceNeed):
         return "distances", need.distance, need.normalisation
+    if isinstance(need, MatchNeed):
+        return ("matches", *_key(need.clouds), *_key(need.pictures))
     return ("clouds", need.normalisation) if isinstance(need, CloudNeed) else ("pairs",)

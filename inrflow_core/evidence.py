@@ -1,7 +1,8 @@
 """What metrics judge by: features, distances, clouds, pairs of pictures or proteins, of some samples and of the reference.
 
-A metric says what it needs (`FeatureNeed`, `DistanceNeed`, `CloudNeed`, `PairNeed`, `StructureNeed`); `evaluate` gathers
-that once for all metrics and hands it over. Every kind can leave out a part of itself, from which confidence intervals follow.
+A metric says what it needs (`FeatureNeed`, `DistanceNeed`, `CloudNeed`, `PairNeed`, `MatchNeed`, `StructureNeed`);
+`evaluate` gathers that once for all metrics and hands it over. Every kind can leave out a part of itself, from which
+confidence intervals follow.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class DistanceNeed:
     """How clouds are moved and scaled before: `inrflow`, `lion-global` or `pointflow` (`clouds.normalise`)."""
     is_within: bool = False
     """Also among the samples and among the reference, not only across."""
+    is_paired: bool = False
+    """Also which reference is each sample's own (`matching.own`)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,22 @@ class StructureNeed:
     """How residues are paired, one of `residue_pairs.RULES`."""
 
 
-Need = FeatureNeed | DistanceNeed | CloudNeed | PairNeed | StructureNeed
+@dataclass(frozen=True)
+class MatchNeed:
+    """Features of clouds and those of the pictures that each was drawn from."""
+
+    clouds: FeatureNeed
+    pictures: FeatureNeed
+
+
+Need = FeatureNeed | DistanceNeed | CloudNeed | PairNeed | MatchNeed | StructureNeed
+
+
+def features_of(need: Need) -> tuple[FeatureNeed, ...]:
+    """The features that a need consists of."""
+    if isinstance(need, FeatureNeed):
+        return (need,)
+    return (need.clouds, need.pictures) if isinstance(need, MatchNeed) else ()
 
 
 @dataclass(frozen=True)
@@ -97,9 +115,14 @@ class Distances:
     across: Float64[np.ndarray, "N R"]
     among_samples: Float64[np.ndarray, "N N"] | None = None
     among_reference: Float64[np.ndarray, "R R"] | None = None
+    own: Int64[np.ndarray, " N"] | None = None
+    """The reference that each sample should be, where the need asks for it."""
 
     def without(self, part: int, parts: int) -> Distances:
-        """The same less one part of `part_of` of both sides."""
+        """The same less one part of `part_of` of both sides; where each sample has its own reference, of the samples."""
+        if self.own is not None:
+            kept = _kept(len(self.across), part, parts)
+            return Distances(self.across[kept], own=self.own[kept])
         rows, columns = (_kept(count, part, parts) for count in self.across.shape)
         return Distances(
             self.across[np.ix_(rows, columns)],
@@ -170,7 +193,21 @@ class Structures:
         return Structures(some(self.proteins), self.note, {name: some(values) for name, values in self.kept.items()})
 
 
-Evidence = Features | Distances | Clouds | Pairs | Structures
+@dataclass(frozen=True)
+class Matches:
+    """Features of samples, of the clouds that they should be, and of the pictures that both belong to, one by one."""
+
+    samples: Float32[np.ndarray, "N F"]
+    reference: Float32[np.ndarray, "N F"]
+    pictures: Float32[np.ndarray, "N F"]
+
+    def without(self, part: int, parts: int) -> Matches:
+        """The same less one part of `part_of`."""
+        kept = _kept(len(self.samples), part, parts)
+        return Matches(*(rows[kept] for rows in (self.samples, self.reference, self.pictures)))
+
+
+Evidence = Features | Distances | Clouds | Pairs | Matches | Structures
 
 
 def part_of(count: int, parts: int) -> Int64[np.ndarray, " N"]:

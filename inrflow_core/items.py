@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import examples, manifest, registry, shards
+from inrflow_core.batches import Batch, Wanted
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
-from inrflow_core.shards import Batch
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CLOUDS = {".ply", ".npy"}
@@ -28,9 +28,13 @@ ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
 """Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
 BROKEN_ARRAYS = (ValueError, OSError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises on an .npy or .npz file that is none, or damaged."""
+IMAGE = "image"
+"""The condition that holds pictures of a cloud, in several views."""
 UNKNOWN = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
 MARK = b"comment inrflow"
+SMALL = ("offset", "scale", "view", "item")
+"""Conditions that are read with every item; others, as pictures and their tokens, are many times larger than a cloud."""
 KINDS = "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures or of .ply or .npy clouds"
 
 
@@ -50,6 +54,8 @@ class Items:
     """What is known of where they come from."""
     verify: Callable[[], None] = lambda: None
     """Compares every byte with the digests that shards have beside them; raises IntegrityError, naming what is damaged."""
+    fetch_pictures: Callable[[Sequence[int], np.ndarray], np.ndarray] | None = None
+    """Given some places and a view of each (from 0 on), what clouds look like, uint8 (B H W 3); None where nobody knows."""
 
     def read(self, indices: Sequence[int]) -> Batch:
         """The items at `indices`, in that order.
@@ -123,7 +129,12 @@ def some(items: Items, places: np.ndarray) -> Items:
     def fetch(indices: Sequence[int]) -> Batch:
         return items.fetch(places[np.asarray(indices, dtype=np.int64)].tolist())
 
-    return replace(items, count=len(places), digest=digest, fetch=fetch)
+    def fetch_pictures(indices: Sequence[int], views: np.ndarray) -> np.ndarray:
+        assert items.fetch_pictures is not None
+        return items.fetch_pictures(places[np.asarray(indices, dtype=np.int64)].tolist(), views)
+
+    found = replace(items, count=len(places), digest=digest, fetch=fetch)
+    return found if items.fetch_pictures is None else replace(found, fetch_pictures=fetch_pictures)
 
 
 def spread(items: Items, most: int) -> Items:
@@ -183,17 +194,36 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Items
         facts = {key: str(value) for key, value in told.settings.items()}
     else:
         facts = {"data set": told.dataset, **{key: str(value) for key, value in told.settings.items()}}
+    known = opened.conditions(chosen)
+    small = Wanted([name for name in SMALL if name in known])
     return Items(
         place,
         opened.domain,
         opened.count(chosen),
         manifest.digest(place if is_file else place / manifest.NAME),
-        functools.partial(opened.read, chosen, with_names=True),
+        functools.partial(opened.read, chosen, with_names=True, conditions=small),
         None if is_file else chosen,
         told.normalisation,
         facts,
         functools.partial(opened.verify, [chosen]),
+        functools.partial(_pictures_of, opened, chosen) if IMAGE in known else None,
     )
+
+
+def _pictures_of(opened: shards.Shards, split: str, indices: Sequence[int], views: np.ndarray) -> np.ndarray:
+    """One view of each of some sets.
+
+    Raises:
+        UsageError: there is no such view.
+    """
+    count = opened.views(split, IMAGE)
+    if len(views) and not 0 <= views.min() <= views.max() < count:
+        raise UsageError(
+            f"`{opened.folder}` has {count} views of every object, and some sample was drawn from number {views.max()}",
+            hint="give the reference that the samples were drawn from",
+        )
+    wanted = Wanted([IMAGE], (views + 0.5) / count)
+    return opened.read(split, indices, conditions=wanted).condition[IMAGE]
 
 
 def _from_files(folder: Path) -> Items:

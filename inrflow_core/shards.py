@@ -271,6 +271,14 @@ class Shards:
         """Sets of a split."""
         return self._split(split).count
 
+    def conditions(self, split: str) -> list[str]:
+        """What is known of every set of a split beside its values: names of conditions."""
+        return list(self._shard(self._split(split).shards[0]).condition)
+
+    def views(self, split: str, name: str) -> int:
+        """How many views of each set a condition holds."""
+        return self._shard(self._split(split).shards[0]).condition[name].shape[1]
+
     def labels(self, split: str) -> np.ndarray:
         """The class of every set of a split, -1 for none."""
         shards = [self._shard(entry).labels for entry in self._split(split).shards]

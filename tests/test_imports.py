@@ -48,6 +48,7 @@ LEVELS = (
             "statistics_files",
             "chosen",
             "evaluate",
+            "matching",
             "results",
             "inspection",
             "report",

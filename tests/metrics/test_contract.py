@@ -7,7 +7,15 @@ import pytest
 
 from inrflow_core import clouds, evaluate, registry, residue_pairs
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import CloudNeed, DistanceNeed, FeatureNeed, PairNeed, StructureNeed
+from inrflow_core.evidence import (
+    CloudNeed,
+    DistanceNeed,
+    FeatureNeed,
+    MatchNeed,
+    PairNeed,
+    StructureNeed,
+    features_of,
+)
 
 METRICS = registry.names("metrics")
 EVERY = [(name, protocol) for name in METRICS for protocol in registry.find("metrics", name).PROTOCOLS]
@@ -24,6 +32,14 @@ def test_what_a_protocol_needs_is_there(name: str, protocol: str):
         case DistanceNeed(distance, normalisation):
             assert distance.replace("-", "_") in [n.replace("-", "_") for n in registry.names("distances")]
             assert normalisation in clouds.PROTOCOLS and metric.DOMAIN == "points"
+        case MatchNeed(clouds=of_clouds, pictures=of_pictures):
+            for need, kind in ((of_clouds, "points"), (of_pictures, "image")):
+                part = registry.find("features", need.network)
+                assert need.output in part.OUTPUTS and need.form in part.FORMS and kind == part.DOMAIN
+            widths = {
+                registry.find("features", n.network).OUTPUTS[n.output] for n in features_of(metric.need(protocol))
+            }
+            assert len(widths) == 1 and metric.DOMAIN == "points"
         case CloudNeed(normalisation):
             assert normalisation in clouds.PROTOCOLS and metric.DOMAIN == "points"
         case StructureNeed(pairing):
@@ -46,8 +62,8 @@ def test_what_is_computed_unasked_needs_no_weights_and_no_pairs(domain: str):
     assert len(chosen) == 4
     for metric in chosen:
         need = metric.need
-        assert not isinstance(need, PairNeed)
-        assert not isinstance(need, FeatureNeed) or registry.find("features", need.network).WEIGHTS is None
+        assert not isinstance(need, PairNeed | MatchNeed)
+        assert all(registry.find("features", each.network).WEIGHTS is None for each in features_of(need))
 
 
 def test_words_choose_the_first_protocol_that_has_them_all():

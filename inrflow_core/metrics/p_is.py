@@ -1,0 +1,51 @@
+"""P-IS (Nichol et al. 2022, Point-E, arXiv:2212.08751): the Inception Score by PointNet++'s 40 classes of ModelNet40.
+
+As Point-E's program takes it: the mean of the scores of 5000 samples at a time, in their order, the last ones fewer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64
+
+from inrflow_core.evidence import Evidence, FeatureNeed, part_of
+from inrflow_core.metrics._features import checked_samples
+from inrflow_core.metrics.inception_score import score, unit
+
+__all__ = ["compute", "left_out", "need", "unit"]
+
+TITLE = "P-IS"
+DOMAIN = "points"
+PROTOCOLS = ("point-e",)
+HIGHER_IS_BETTER = True
+NEEDS_REFERENCE = False
+SPLIT_SIZE = 5000
+
+
+def need(protocol: str) -> FeatureNeed:
+    """Logits of PointNet++."""
+    return FeatureNeed("pointnet2", "logits", protocol)
+
+
+def compute(evidence: Evidence, protocol: str) -> float:
+    """The mean score, from 1 to 40.
+
+    Raises:
+        UsageError: fewer than two samples, or logits that are not finite.
+    """
+    logits = checked_samples(evidence)
+    starts = range(0, len(logits), SPLIT_SIZE)
+    return float(np.mean([score(logits[start : start + SPLIT_SIZE], splits=1) for start in starts]))
+
+
+def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+    """The score without each part: every split stays what it was but for the part."""
+    logits = checked_samples(evidence)
+    owners, starts = part_of(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
+
+    def without(part: int) -> float:
+        splits = (slice(start, start + SPLIT_SIZE) for start in starts)
+        kept = [logits[split][owners[split] != part] for split in splits]
+        return float(np.mean([score(some, splits=1) for some in kept if len(some)]))
+
+    return np.array([without(part) for part in range(parts)])

@@ -1,0 +1,78 @@
+"""ULIP-I: how well a cloud goes with the picture that it was drawn from, in the space where ULIP-2 puts both.
+
+The cosine of ULIP-2's embedding of the cloud (10,000 points) and CLIP ViT-bigG/14's of the picture, mean over samples.
+What is best is not 1: of the objects' own clouds with the same pictures it is the note beside the value.
+
+The INRFlow paper (section 4.2) names CLIP and not its size; ULIP-2 shares its space with this one alone. It generates no
+colours, and says nothing of those that ULIP-2's network wants: `grey` leaves them out on both sides.
+
+Source: Xue et al. 2024, arXiv:2305.08275; Zhang et al. 2024 (CLAY), arXiv:2406.13897.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from inrflow_core.errors import UsageError
+from inrflow_core.evidence import Evidence, FeatureNeed, Matches, MatchNeed
+from inrflow_core.metrics._pictures import means_without_each
+
+TITLE = "ULIP-I"
+DOMAIN = "points"
+PROTOCOLS = ("grey", "colour")
+HIGHER_IS_BETTER = True
+LEAST = 1
+
+
+def unit(protocol: str) -> str:
+    """None: a cosine, from -1 to 1."""
+    return ""
+
+
+def need(protocol: str) -> MatchNeed:
+    """Embeddings of clouds by ULIP-2 and of pictures by its CLIP."""
+    return MatchNeed(FeatureNeed("ulip2", "embedding", protocol), FeatureNeed("clip-bigg", "embedding", "openai"))
+
+
+def compute(evidence: Evidence, protocol: str) -> float:
+    """The mean cosine of samples and their pictures.
+
+    Raises:
+        UsageError: there are no samples, or embeddings are not finite or 0.
+    """
+    matches = checked(evidence)
+    return float(cosines(matches.samples, matches.pictures).mean())
+
+
+def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+    """The mean without each part, at the price of one."""
+    matches = checked(evidence)
+    return means_without_each(cosines(matches.samples, matches.pictures), parts)
+
+
+def note(evidence: Evidence, protocol: str) -> str | None:
+    """The same of the objects' own clouds."""
+    matches = checked(evidence)
+    return f"ground truth {cosines(matches.reference, matches.pictures).mean():.4f}: the objects' own clouds, same pictures"
+
+
+def checked(evidence: Evidence) -> Matches:
+    """The same evidence; raises as `compute`."""
+    assert isinstance(evidence, Matches)
+    if not len(evidence.samples):
+        raise UsageError("there are no samples", hint="give one at least")
+    for rows, what in (
+        (evidence.samples, "samples"),
+        (evidence.reference, "references"),
+        (evidence.pictures, "pictures"),
+    ):
+        if not np.isfinite(rows).all() or not np.abs(rows).max(1).all():
+            raise UsageError(f"embeddings of the {what} are not finite, or 0", hint="look at what they were taken of")
+    return evidence
+
+
+def cosines(a: Float32[np.ndarray, "N F"], b: Float32[np.ndarray, "N F"]) -> Float64[np.ndarray, " N"]:
+    """The cosine of the angle of each pair of rows."""
+    first, second = (rows.astype(np.float64) for rows in (a, b))
+    return np.sum(first * second, axis=1) / (np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1))
