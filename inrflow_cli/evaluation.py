@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from inrflow_core.results import Results
     from inrflow_core.statistics_files import Statistics
 
-PREFERRED = {"image": ("train",), "points": ("test", "val", "train")}
-"""Splits of a reference: FID compares with what was trained on, the metrics of clouds with what was not."""
+PREFERRED = {"image": ("train",), "points": ("test", "val", "train"), "protein": ("test", "val", "train")}
+"""Splits of a reference: FID compares with what was trained on, the metrics of clouds and proteins with what was not."""
 MOST = 50_000
 """Samples drawn where nobody says how many and the reference has more."""
 ENLARGED = ("bilinear", "bicubic")
@@ -130,8 +130,8 @@ def check(job: Job) -> Ready:
             f"{' and '.join(sorted(domains))} cannot be judged together", hint="evaluate them one after the other"
         )
     domain = domains.pop()
-    if domain == "image" and job.sampling.points is not None:
-        raise UsageError("`--points` asks a cloud, and these are pictures", hint="leave it out")
+    if domain != "points" and job.sampling.points is not None:
+        raise UsageError(f"`--points` asks a cloud, and these are {items.NOUNS[domain]}", hint="leave it out")
     reference = _open_reference(job, domain)
     chosen = evaluate.choose(job.metrics or registry.find("domains", domain).Domain.METRICS, domain)
     judge = evaluate.Judge(reference, _setting(job))
@@ -180,7 +180,7 @@ def carry_out(ready: Ready) -> Results:
                 scores.append(ready.judge.score(subject, metric, here))
             except (UsageError, IntegrityError) as error:
                 failed[metric.full] = error
-        judged.append(results.Judged(subject, scores))
+        judged.append(results.Judged(subject, scores, ready.judge.structures(subject)))
     if failed and not any(one.scores for one in judged):
         raise next(iter(failed.values()))
     found = results.Results(ready.reference, judged, ready.missing, failed)
@@ -210,7 +210,7 @@ def predict(ready: Ready, *, as_json: bool) -> None:
     ]
     sizes = [(subject.items.count, subject.items.shape) for subject in ready.given]
     for count, shape in [*sizes, *((ready.num, _shape(target, ready.job)) for target in ready.targets)]:
-        rows += ready.judge.foretell(here, count, shape[0])
+        rows += ready.judge.foretell(here, count, shape[0] if shape else None)
     total = sum(seconds for _, seconds in rows)
     console.table(
         ("work", "about"), [*((what, console.duration(s)) for what, s in rows), ("all", console.duration(total))]

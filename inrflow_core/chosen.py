@@ -9,7 +9,7 @@ from types import ModuleType
 from inrflow_core import registry
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.evidence import Need, features_of
-from inrflow_core.items import Items
+from inrflow_core.items import NOUNS, Items
 from inrflow_core.statistics_files import Statistics
 
 SPELLINGS = {"1-nna": "one-nna", "is": "inception-score"}
@@ -62,7 +62,7 @@ def choose(texts: Sequence[str], domain: str) -> list[Chosen]:
         module = registry.find("metrics", name)
         if domain != module.DOMAIN:
             raise UsageError(
-                f"`{name}` judges {_items(module.DOMAIN)}, and these are {_items(domain)}",
+                f"`{name}` judges {NOUNS[module.DOMAIN]}, and these are {NOUNS[domain]}",
                 hint="choose of " + ", ".join(f"`{other}`" for other in names(domain)),
             )
         protocol = next((p for p in module.PROTOCOLS if set(words) <= set(p.split(":"))), None)
@@ -85,7 +85,9 @@ def check(
     """
     if isinstance(reference, Statistics):
         if domain != "image":
-            raise UsageError(f"`{reference.source}` describes pictures, and {what} are clouds", hint="give clouds")
+            raise UsageError(
+                f"`{reference.source}` describes pictures, and {what} are {NOUNS[domain]}", hint=f"give {NOUNS[domain]}"
+            )
         if reference.shape not in (None, shape):
             raise UsageError(
                 f"{what} are {_pixels(shape)}, and `{reference.source}` describes pictures of {_pixels(reference.shape)}",
@@ -94,7 +96,7 @@ def check(
         return
     if domain != reference.domain:
         raise UsageError(
-            f"{what} are {_items(domain)}, and {role} {reference.spelled} holds {_items(reference.domain)}",
+            f"{what} are {NOUNS[domain]}, and {role} {reference.spelled} holds {NOUNS[reference.domain]}",
             hint="give one of the samples' kind",
         )
     if domain == "image" and shape != reference.shape:
@@ -141,10 +143,6 @@ def check_points(metrics: Sequence[Chosen], what: str, shape: tuple[int, ...], r
                     f"`{metric.full}` looks at {wanted:,}",
                     hint="prepare it with as many",
                 )
-
-
-def _items(domain: str) -> str:
-    return "pictures" if domain == "image" else "clouds"
 
 
 def _pixels(shape: tuple[int, ...]) -> str:

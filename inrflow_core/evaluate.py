@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core import clouds, confidence, manifest, matching, pairs, registry
+from inrflow_core import clouds, confidence, manifest, matching, pairs, protein_pairs, registry
 from inrflow_core.chosen import Chosen as Chosen  # part of this file's face, as the next
 from inrflow_core.chosen import check as check
 from inrflow_core.chosen import check_counts as check_counts
@@ -40,6 +40,8 @@ from inrflow_core.evidence import (
     MatchNeed,
     Moments,
     Need,
+    StructureNeed,
+    Structures,
     features_of,
 )
 from inrflow_core.extraction import KEPT, Extraction
@@ -279,7 +281,20 @@ class Judge:
             return self._once(need, lambda: self._matched(subject, need))
         if isinstance(need, CloudNeed):
             return self._once(need, lambda: Clouds(*self._clouds(subject, need.normalisation)))
+        if isinstance(need, StructureNeed):
+            return self._once(need, lambda: self._structures(subject, need.pairing))
         return self._once(need, lambda: matching.pairs(subject.items, self._whole_reference(subject)))
+
+    def structures(self, subject: Subject) -> Structures | None:
+        """The proteins of the subject that was judged last, with their values; None where there are none."""
+        found = [held for held in self._held.values() if isinstance(held, Structures)]
+        return found[0] if found and self._subject is subject else None
+
+    def _structures(self, subject: Subject, rule: str) -> Structures:
+        assert isinstance(self.reference, Items)
+        for items in (subject.items, self.reference):
+            self._verify(items)
+        return protein_pairs.gather(subject.items, self.reference, rule)
 
     def _once(self, key: Any, gather: Callable[[], Any]) -> Any:
         if key not in self._held:
@@ -470,6 +485,8 @@ def _counts(evidence: Evidence) -> tuple[int, int]:
     """Samples and items of the reference that a value rests on; 0 of a reference that nobody counted or looked at."""
     if isinstance(evidence, Distances):
         return evidence.across.shape
+    if isinstance(evidence, Structures):
+        return sum(len(protein.samples) for protein in evidence.proteins), len(evidence.proteins)
     reference = evidence.reference
     return len(evidence.samples), reference.count if isinstance(reference, Moments) else len(reference)
 
@@ -482,4 +499,6 @@ def _key(need: Need) -> tuple[str, ...]:
         return "distances", need.distance, need.normalisation
     if isinstance(need, MatchNeed):
         return ("matches", *_key(need.clouds), *_key(need.pictures))
+    if isinstance(need, StructureNeed):
+        return "structures", need.pairing
     return ("clouds", need.normalisation) if isinstance(need, CloudNeed) else ("pairs",)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import clouds, nearest, report
+from inrflow_core import clouds, nearest, report, residue_pairs, structures
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluate import Score, Subject
+from inrflow_core.evidence import Protein, Structures
 from inrflow_core.fields import Progress
 from inrflow_core.items import Items
+from inrflow_core.metrics import clashes, lddt, rmsd, tm_score
 from inrflow_core.results import INTERVALS, Judged, Results
 
 SHOWN = {"image": 48, "points": 8}
@@ -36,6 +38,10 @@ MOST_BYTES = 2**26
 """Training items are read together up to `BLOCK`, and up to so many bytes."""
 POINTS = 2048
 """Points of a cloud that is drawn."""
+LISTED, DRAWN = 20, 8
+"""Proteins of a table, and those of them that are drawn: the worst and the best, half and half."""
+LDDT, TM_SCORE, RMSD = "ca:auto:mean", "reference:auto:mean", "ca:auto:mean"
+"""What is told of single proteins."""
 FACTS = {
     "run": "run", "preset": "preset", "step": "step", "samples_seen": "samples seen", "flops": "training FLOPs",
     "parameters": "parameters", "sampler": "sampler", "nfe": "NFE", "guidance": "guidance", "noise": "noise",
@@ -56,6 +62,8 @@ class Training:
 def page(results: Results, training: Training | None, progress: Progress | None = None) -> report.Page:
     """Everything that report.html shows of some results; `progress` counts training items that were looked at."""
     reference = results.reference if isinstance(results.reference, Items) else None
+    if reference is not None and reference.domain == "protein":
+        return _page_of_proteins(results)
     return report.Page(
         title=_title(results.judged),
         entries=[_entry(one) for one in results.judged],
@@ -65,6 +73,61 @@ def page(results: Results, training: Training | None, progress: Progress | None 
         neighbours=None if training is None else _neighbours(results.judged[-1].subject, training, progress),
         histograms=[] if reference is None else _histograms(results.judged[-1].subject, reference),
     )
+
+
+def _page_of_proteins(results: Results) -> report.Page:
+    """Scores, the worst and the best proteins of each set of samples, and how they scatter."""
+    shown = [results.judged[place] for place in _galleries(results.judged)]
+    found = {one.subject.name: one.proteins for one in shown if one.proteins is not None}
+    scattered = {
+        f"samples of {name}": np.array([each.mean() for each in lddt.values(proteins, LDDT)])
+        for name, proteins in found.items()
+    }
+    return report.Page(
+        title=_title(results.judged),
+        entries=[_entry(one) for one in results.judged],
+        reference=_reference(results),
+        interval=INTERVALS if any(score.interval for one in results.judged for score in one.scores) else "",
+        histograms=[report.Histogram("lDDT of C-alphas, mean of a protein's samples", "", scattered)]
+        if scattered
+        else [],
+        folds=[_folds(name, proteins) for name, proteins in found.items()],
+    )
+
+
+def _folds(name: str, evidence: Structures) -> report.Folds:
+    """The proteins that score least and most, with pictures of the very least and most."""
+    by_protein = {
+        "lDDT": lddt.values(evidence, LDDT),
+        "TM-score": tm_score.values(evidence, TM_SCORE),
+        "RMSD, Å": rmsd.values(evidence, RMSD),
+        "clashes /1000 atoms": clashes.values(evidence),
+        "of the reference": [np.array([clashes.per_thousand(one.reference)]) for one in evidence.proteins],
+    }
+    means = {column: [float(each.mean()) for each in values] for column, values in by_protein.items()}
+    places = report.spread(means["lDDT"], LISTED)
+    drawn = set(report.spread(means["lDDT"], DRAWN))
+    rows = []
+    for place in places:
+        protein = evidence.proteins[place]
+        traces = _traces(protein) if place in drawn else (None, None)
+        values = [means[column][place] for column in means]
+        rows.append(report.Fold(protein.name, len(protein.reference.codes), len(protein.samples), values, *traces))
+    return report.Folds(name, list(means), rows, len(evidence.proteins))
+
+
+def _traces(protein: Protein) -> tuple[np.ndarray, np.ndarray]:
+    """C-alphas of the first sample, laid on the reference as the TM-score has it, and those of the reference."""
+    sample, reference = protein.samples[0], protein.reference
+    _, motion = structures.tm_score(*residue_pairs.c_alphas(sample, reference, protein.pairs[0]))
+    return motion(_trace(sample)), _trace(reference)
+
+
+def _trace(structure: structures.Structure) -> np.ndarray:
+    """C-alphas, NaN where not known and where the chain has a gap."""
+    places = np.where(structure.ca_is_known[:, None], structure.ca, np.nan).astype(np.float64)
+    gaps = np.flatnonzero(np.diff(structure.numbers) > 1) + 1
+    return np.insert(places, gaps, np.nan, axis=0)
 
 
 def _title(judged: Sequence[Judged]) -> str:

@@ -1,4 +1,4 @@
-"""Items to judge, or to judge by: pictures or clouds of a shard, a folder of shards or of files, read some at a time."""
+"""Items to judge, or to judge by: pictures, clouds or proteins of a shard, a folder of shards or of files, read in parts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import examples, manifest, registry, shards
+from inrflow_core import examples, manifest, registry, shards, structure_files
 from inrflow_core.batches import Batch, Wanted
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.structures import Structure
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CLOUDS = {".ply", ".npy"}
@@ -35,12 +36,17 @@ UNKNOWN = {"kind": "unknown"}
 MARK = b"comment inrflow"
 SMALL = ("offset", "scale", "view", "item")
 """Conditions that are read with every item; others, as pictures and their tokens, are many times larger than a cloud."""
-KINDS = "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures or of .ply or .npy clouds"
+KINDS = (
+    "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures, of .ply or .npy clouds, "
+    "or of .pdb, .cif or .bcif structures"
+)
+NOUNS = {"image": "pictures", "points": "clouds", "protein": "proteins"}
+"""What items of each domain are called."""
 
 
 @dataclass(frozen=True)
 class Items:
-    """Some pictures, uint8 (H W C), or clouds, float32 (P C), that can be read by number."""
+    """Some pictures, uint8 (H W C), clouds, float32 (P C), or proteins, that can be read by number."""
 
     source: Path
     domain: str
@@ -56,6 +62,10 @@ class Items:
     """Compares every byte with the digests that shards have beside them; raises IntegrityError, naming what is damaged."""
     fetch_pictures: Callable[[Sequence[int], np.ndarray], np.ndarray] | None = None
     """Given some places and a view of each (from 0 on), what clouds look like, uint8 (B H W 3); None where nobody knows."""
+    structures: Callable[[Sequence[int]], list[Structure]] | None = None
+    """Of proteins: the structures at some places, each under the name that it is paired by."""
+    names: Callable[[], list[str]] | None = None
+    """Of proteins: those names, of all."""
 
     def read(self, indices: Sequence[int]) -> Batch:
         """The items at `indices`, in that order.
@@ -82,7 +92,9 @@ class Items:
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one item, the first as good as any."""
+        """Shape of one item, the first as good as any; of proteins, which differ in size, none."""
+        if self.domain == "protein":
+            return ()
         return tuple(self.fetch([0]).values.shape[1:])
 
     @property
@@ -112,6 +124,8 @@ def open_items(place: Path, split: str | None = None, prefer: Sequence[str] = ()
         raise UsageError(f"`{place}` is no folder of shards, so it has no split `{split}`", hint="leave it out")
     if place.is_dir():
         return _from_files(place)
+    if structure_files.is_structure(place.name):
+        return _from_structures(place, [(place.name, place)])
     if place.suffix.lower() in (".npz", ".npy"):
         return _from_array(place)
     raise UsageError(f"`{place}` holds no samples", hint=f"give {KINDS}")
@@ -134,7 +148,16 @@ def some(items: Items, places: np.ndarray) -> Items:
         return items.fetch_pictures(places[np.asarray(indices, dtype=np.int64)].tolist(), views)
 
     found = replace(items, count=len(places), digest=digest, fetch=fetch)
-    return found if items.fetch_pictures is None else replace(found, fetch_pictures=fetch_pictures)
+    if items.fetch_pictures is not None:
+        found = replace(found, fetch_pictures=fetch_pictures)
+    structures, names = items.structures, items.names
+    if structures is None or names is None:
+        return found
+    return replace(
+        found,
+        structures=lambda indices: structures(places[np.asarray(indices, dtype=np.int64)].tolist()),
+        names=lambda: [names()[place] for place in places],
+    )
 
 
 def spread(items: Items, most: int) -> Items:
@@ -196,7 +219,7 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Items
         facts = {"data set": told.dataset, **{key: str(value) for key, value in told.settings.items()}}
     known = opened.conditions(chosen)
     small = Wanted([name for name in SMALL if name in known])
-    return Items(
+    found = Items(
         place,
         opened.domain,
         opened.count(chosen),
@@ -208,6 +231,23 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Items
         functools.partial(opened.verify, [chosen]),
         functools.partial(_pictures_of, opened, chosen) if IMAGE in known else None,
     )
+    if opened.domain != "protein":
+        return found
+    names = functools.partial(opened.names, chosen)
+    return replace(found, structures=functools.partial(_stored, opened, chosen), names=names)
+
+
+def _stored(opened: shards.Shards, split: str, indices: Sequence[int]) -> list[Structure]:
+    """Structures as they lie in shards; their residues are numbered from 1."""
+    batch = opened.read(split, indices, with_names=True, conditions=Wanted(("residues", "is_known")))
+    assert batch.sizes is not None
+    found = []
+    for place, (atoms, count) in enumerate(zip(batch.sizes, batch.counts["residues"], strict=True)):
+        codes = batch.condition["residues"][place, :count]
+        is_known = batch.condition["is_known"][place, :atoms] > 0
+        numbers = np.arange(1, count + 1, dtype=np.int64)
+        found.append(Structure(batch.names[place], codes, batch.values[place, :atoms], is_known, numbers))
+    return found
 
 
 def _pictures_of(opened: shards.Shards, split: str, indices: Sequence[int], views: np.ndarray) -> np.ndarray:
@@ -229,17 +269,16 @@ def _pictures_of(opened: shards.Shards, split: str, indices: Sequence[int], view
 def _from_files(folder: Path) -> Items:
     files = [(name, folder / name) for name, _ in examples.walk(folder)]
     kinds = Counter(_kind(path) for _, path in files)
-    if not kinds["image"] and not kinds["points"]:
-        raise MissingError(f"`{folder}` holds neither pictures nor clouds", hint=f"give {KINDS}")
-    if kinds["image"] and kinds["points"]:
-        raise UsageError(
-            f"`{folder}` holds {kinds['image']} pictures and {kinds['points']} clouds", hint="keep them in two folders"
-        )
-    domain = "image" if kinds["image"] else "points"
+    held = [domain for domain in NOUNS if kinds[domain]]
+    if not held:
+        raise MissingError(f"`{folder}` holds neither pictures nor clouds nor proteins", hint=f"give {KINDS}")
+    if len(held) > 1:
+        told = " and ".join(f"{kinds[domain]} {NOUNS[domain]}" for domain in held)
+        raise UsageError(f"`{folder}` holds {told}", hint="keep them in folders of their own")
+    (domain,) = held
     kept = [(name, path) for name, path in files if _kind(path) == domain]
-    hashed = hashlib.sha256()
-    for name, path in kept:
-        hashed.update(f"{name}\0{manifest.digest(path)}\n".encode(errors="surrogateescape"))
+    if domain == "protein":
+        return _from_structures(folder, kept)
     read_one = _picture if domain == "image" else _cloud
 
     @functools.cache
@@ -250,7 +289,32 @@ def _from_files(folder: Path) -> Items:
         return _stacked(folder, first(), [(kept[i][0], read_one(kept[i][1])) for i in indices])
 
     is_ours = domain == "points" and any(MARK in _head(path) for _, path in kept[:1])
-    return Items(folder, domain, len(kept), hashed.hexdigest(), fetch, normalisation=UNKNOWN if is_ours else {})
+    return Items(folder, domain, len(kept), _digest(kept), fetch, normalisation=UNKNOWN if is_ours else {})
+
+
+def _from_structures(place: Path, files: list[tuple[str, Path]]) -> Items:
+    """Proteins of files; the name of each is that of its file, and of the folders around it, without the suffixes."""
+    names = [structure_files.stem(name) for name, _ in files]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"`{place}` holds several files that are called `{twice}` without their suffixes", hint="keep one of each"
+        )
+
+    def structures(indices: Sequence[int]) -> list[Structure]:
+        return [replace(structure_files.read(files[i][1]), name=names[i]) for i in indices]
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        raise AssertionError("proteins are read as structures")
+
+    return Items(place, "protein", len(files), _digest(files), fetch, structures=structures, names=lambda: names)
+
+
+def _digest(files: list[tuple[str, Path]]) -> str:
+    hashed = hashlib.sha256()
+    for name, path in files:
+        hashed.update(f"{name}\0{manifest.digest(path)}\n".encode(errors="surrogateescape"))
+    return hashed.hexdigest()
 
 
 def _head(path: Path) -> bytes:
@@ -361,6 +425,8 @@ def _cloud(path: Path) -> np.ndarray:
 
 def _kind(path: Path) -> str | None:
     suffix = path.suffix.lower()
+    if structure_files.is_structure(path.name):
+        return "protein"
     return "image" if suffix in PICTURES else "points" if suffix in CLOUDS else None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from inrflow_core import __version__, outputs
 from inrflow_core.errors import InrflowError, MissingError
 from inrflow_core.evaluate import Score, Subject
+from inrflow_core.evidence import Structures
 from inrflow_core.items import Items
 from inrflow_core.statistics_files import Statistics
 
@@ -26,6 +27,8 @@ class Judged:
 
     subject: Subject
     scores: Sequence[Score]
+    proteins: Structures | None = None
+    """Where these are proteins: each of them with its samples."""
 
 
 @dataclass(frozen=True)

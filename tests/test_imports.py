@@ -43,6 +43,7 @@ LEVELS = (
         *{
             "items",
             "pairs",
+            "protein_pairs",
             "nearest",
             "extraction",
             "statistics_files",

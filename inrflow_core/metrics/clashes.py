@@ -32,15 +32,19 @@ def need(protocol: str) -> StructureNeed:
 
 def compute(evidence: Evidence, protocol: str) -> float:
     """Mean over proteins of the mean over samples; raises UsageError as `_proteins.values`."""
-    found = _proteins.values(
-        evidence, "clashes", lambda protein: np.array([per_thousand(sample) for sample in protein.samples])
-    )
-    return _proteins.together(found, protocol, higher_is_better=HIGHER_IS_BETTER)
+    return _proteins.together(values(evidence), protocol, higher_is_better=HIGHER_IS_BETTER)
 
 
 def note(evidence: Evidence, protocol: str) -> str | None:
     """What the references have."""
     return f"of the references: {_proteins.of_references(evidence, per_thousand):.{_proteins.DIGITS}g} {unit(protocol)}"
+
+
+def values(evidence: Evidence) -> _proteins.Values:
+    """Of every sample of every protein."""
+    return _proteins.values(
+        evidence, "clashes", lambda protein: np.array([per_thousand(sample) for sample in protein.samples])
+    )
 
 
 def per_thousand(structure: Structure) -> float:

@@ -14,14 +14,17 @@ from pathlib import Path
 from string import Template
 
 from inrflow_core.outputs import written
-from inrflow_core.report import plots, scores, tiles
+from inrflow_core.report import folds, plots, scores, tiles
 from inrflow_core.report.content import Entry as Entry  # part of this file's face, as the next
+from inrflow_core.report.content import Fold as Fold
+from inrflow_core.report.content import Folds as Folds
 from inrflow_core.report.content import Gallery as Gallery
 from inrflow_core.report.content import Histogram as Histogram
 from inrflow_core.report.content import Neighbours as Neighbours
 from inrflow_core.report.content import Page as Page
 from inrflow_core.report.content import Progress as Progress
 from inrflow_core.report.content import Score as Score
+from inrflow_core.report.folds import spread as spread
 
 
 def write(path: Path, page: Page) -> None:
@@ -55,6 +58,7 @@ def _sections(page: Page) -> list[str]:
         scores.table(page),
         plots.curves(page.entries),
         *(tiles.gallery(gallery) for gallery in page.galleries),
+        *(folds.section(some) for some in page.folds),
         "" if page.neighbours is None else tiles.neighbours(page.neighbours),
         plots.histograms(page.histograms),
         scores.facts(page.entries),

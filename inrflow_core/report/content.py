@@ -93,6 +93,32 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """One protein: what its samples score."""
+
+    name: str
+    residues: int
+    samples: int
+    values: Sequence[float]
+    """Of each column."""
+    sample: Float[np.ndarray, "N 3"] | None = None
+    """C-alphas of a sample, laid on the reference; NaN in gaps."""
+    reference: Float[np.ndarray, "R 3"] | None = None
+    """Those of the reference."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Some proteins of one set of samples, the worst first."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Fold]
+    count: int
+    """Of all proteins."""
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything that a report shows."""
 
@@ -105,3 +131,4 @@ class Page:
     galleries: Sequence[Gallery] = ()
     neighbours: Neighbours | None = None
     histograms: Sequence[Histogram] = ()
+    folds: Sequence[Folds] = ()

@@ -1,0 +1,127 @@
+"""Which predicted structure is a sample of which reference, by their names.
+
+One rule: a sample belongs to the reference of its own name; else to that of its name without an ending of `-NUMBER` or
+`/NUMBER`. The name of a file is its path inside the folder without the suffixes of format and packing, so that
+`1abc.cif`, `1abc-0.pdb` and `1abc/3.pdb.gz` are all samples of `1abc.pdb`. One sample and one reference belong together
+whatever they are called.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inrflow_core import residue_pairs
+from inrflow_core.errors import UsageError
+from inrflow_core.evidence import Protein, Structures
+from inrflow_core.items import Items
+from inrflow_core.structures import Structure
+
+NUMBERED = re.compile(r"(.+)[-/]\d+")
+NAMED = 5
+"""So many names stand in a message; of more their number."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Places of references and of their samples."""
+
+    samples: dict[int, list[int]]
+    """Of each reference that has any: its samples, in order."""
+    without_sample: list[str]
+    without_reference: list[str]
+
+
+def match(samples: Sequence[str], references: Sequence[str]) -> Matches:
+    """The samples of each reference, by their names."""
+    if len(samples) == len(references) == 1:
+        return Matches({0: [0]}, [], [])
+    places = {name: place for place, name in enumerate(references)}
+    found: dict[int, list[int]] = {}
+    alone = []
+    for place, name in enumerate(samples):
+        numbered = NUMBERED.fullmatch(name)
+        owner = places.get(name, None if numbered is None else places.get(numbered[1]))
+        if owner is None:
+            alone.append(name)
+        else:
+            found.setdefault(owner, []).append(place)
+    lacking = [name for place, name in enumerate(references) if place not in found]
+    return Matches(dict(sorted(found.items())), lacking, alone)
+
+
+def gather(samples: Items, references: Items, rule: str) -> Structures:
+    """The structures of both, samples with their references, residues paired by a rule of `residue_pairs`.
+
+    Raises:
+        UsageError: no sample has a reference, two references have one name, or residues cannot be paired.
+        IntegrityError: a file cannot be read.
+    """
+    assert samples.structures and samples.names and references.structures and references.names
+    names = references.names()
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"{references.spelled} holds several proteins called `{twice}`", hint="keep one of each")
+    matches = match(samples.names(), names)
+    if not matches.samples:
+        raise UsageError(
+            f"no sample of {samples.spelled} has the name of a reference: {listed(matches.without_reference)}; "
+            f"{references.spelled} has {listed(matches.without_sample)}",
+            hint="name the samples of `NAME.pdb` `NAME.pdb`, `NAME-0.pdb` or `NAME/0.pdb`",
+        )
+    proteins = []
+    for owner, places in matches.samples.items():
+        (reference,) = references.structures([owner])
+        mine = samples.structures(places)
+        pairs = [residue_pairs.paired(sample, reference, rule) for sample in mine]
+        proteins.append(Protein(reference.name, reference, mine, pairs))
+    return Structures(proteins, _note(matches, proteins, rule))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Some names for a message, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(f"`{name}`" for name in names[:NAMED]) + more
+
+
+def _note(matches: Matches, proteins: Sequence[Protein], rule: str) -> str:
+    """What is left out, and how residues were paired."""
+    notes = []
+    if matches.without_reference:
+        notes.append(
+            f"not judged, for want of a reference: {len(matches.without_reference):,} samples, "
+            + listed(matches.without_reference)
+        )
+    if matches.without_sample:
+        notes.append(
+            f"not judged, for want of a sample: {len(matches.without_sample):,} references, "
+            + listed(matches.without_sample)
+        )
+    each = [
+        (sample, protein.reference, pairs)
+        for protein in proteins
+        for sample, pairs in zip(protein.samples, protein.pairs, strict=True)
+    ]
+    if rule == "auto":
+        aligned = sum(not residue_pairs.is_by_number(sample, reference, rule) for sample, reference, _ in each)
+        if aligned:
+            notes.append(f"residues of {aligned:,} of {len(each):,} samples are paired by sequence, not by number")
+    shares = [_covered(sample, reference, pairs) for sample, reference, pairs in each]
+    least = int(np.argmin(shares))
+    if shares[least] < 1:
+        partly = sum(share < 1 for share in shares)
+        notes.append(
+            f"{partly:,} of {len(each):,} samples lack residues of their reference; the least, `{each[least][0].name}`, "
+            f"has {100 * shares[least]:.0f} % of them"
+        )
+    return "; ".join(notes)
+
+
+def _covered(sample: Structure, reference: Structure, pairs: np.ndarray) -> float:
+    """The share of the reference's known C-alphas that the sample has too."""
+    known = reference.ca_is_known
+    both = sample.ca_is_known[pairs[:, 0]] & known[pairs[:, 1]]
+    return float(both.sum() / max(1, known.sum()))
