@@ -318,11 +318,11 @@ def _check_metric(metric: Chosen, config: Config, reference: Items) -> None:
     Raises:
         UsageError: it cannot.
     """
-    from inrflow_core.evidence import PairNeed
+    from inrflow_core.evidence import MatchNeed, PairNeed
 
-    if isinstance(metric.need, PairNeed):
+    if isinstance(metric.need, PairNeed | MatchNeed) or getattr(metric.need, "is_paired", False):
         raise UsageError(
-            f"[eval] `{metric.full}` compares each picture with its own reference, and new samples have none",
+            f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
             hint="take it out of `metrics`",
         )
     least = getattr(metric.module, "LEAST", 2)

@@ -431,3 +431,28 @@ def test_one_damaged_set_of_samples_loses_no_other(tmp_path, capsys):
     assert "a cloud of `bad.npy` holds numbers that are not finite: 5" in capsys.readouterr().err
     found = {result["name"]: result["scores"] for result in told(tmp_path / "out")["results"]}
     assert found["bad.npy"] == [] and found["good.npy"][0]["value"] == 0
+
+
+def test_clouds_of_too_few_points_are_refused_with_what_to_draw(place, tmp_path, capsys, monkeypatch):
+    np.save("mine.npy", CLOUDS)
+    np.save("large.npy", RNG.normal(size=(2, 4096, 3)).astype(np.float32))
+    words = ["--reference", "large.npy", "--metrics", "p-fid,mmd"]
+    wanted = "points each, and `p-fid:point-e` looks at 4,096"
+    assert refused(capsys, "--samples", "mine.npy", *words) == f"2: the samples of `mine.npy` have 30 {wanted}"
+    assert refused(capsys, "--run", place / "clouds", *words).endswith(wanted)
+    code = evaluate("--samples", "mine.npy", *words, "--out", "out")
+    assert code == 2 and "draw with `--points 4096`" in capsys.readouterr().err
+
+
+def test_clouds_are_judged_by_the_object_of_their_name(tmp_path, capsys):
+    for folder in ("mine", "theirs", "pictures"):
+        Path(folder).mkdir()
+    for name, cloud in zip("abc", CLOUDS[:3] * [[[1, 1, 1]], [[1, 1, 0.1]], [[1, 0.1, 0.1]]], strict=True):
+        np.save(f"theirs/{name}.npy", cloud)
+        np.save(f"mine/{name}.npy", cloud + 0.001)
+        Image.new("RGB", (4, 4)).save(f"pictures/{name}.png")
+    words = ["--samples", "mine", "--reference", "theirs", "--metrics", "right-cd,ulip-i", "--pictures", "pictures"]
+    assert refused(capsys, *words).endswith("`ulip-i:grey` looks at 10,000")
+    assert evaluate("--samples", "mine", "--reference", "theirs", "--metrics", "right-cd", "--out", "out") == 0
+    (score,) = told(tmp_path / "out")["results"][0]["scores"]
+    assert score["value"] < 1e-3 and "to the 2 others" in score["note"] and "of 100.0 % of 3 samples" in score["note"]
