@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
-from inrflow_core import noise, paths, registry
+from inrflow_core import noise, paths, registry, rigid
 from inrflow_core.fields import Progress
-from inrflow_core.methods import _flow_field
+from inrflow_core.methods import _flow_field, _structure_loss
 from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.presets import Preset
 from inrflow_core.sets import PER_GROUP, Condition, CoordValueSet, Queries, SetShape, Told, ToldShape
@@ -55,6 +55,15 @@ class Config:
     """Times between which guidance acts."""
     noise: Literal["linear", "cubic", "independent"] = "linear"
     """How the noise goes on between the training pixels; the papers' is independent at each position."""
+    align: Literal["none", "noise", "prediction"] = "none"
+    """Superpose a structure, by rotation and shift, before the target is made: on the `noise` that it is mixed with, or on
+    the data that the network's own answer predicts (SimpleFold; not in the paper)."""
+    smooth_lddt: float = 0.0
+    """Weight of 1 - smooth lDDT of the predicted structure, at every t; 0 leaves it out (SimpleFold has 1)."""
+    smooth_lddt_ramp: float = 0.0
+    """That weight becomes larger by this times (0.5 - t) where t is below 0.5 (8 in SimpleFold's schedule)."""
+    copies: int = 1
+    """Times and noises that each set is learned under in a step; its loss is their mean."""
 
     def __post_init__(self) -> None:
         if self.num_queries is not None and self.num_queries < 1:
@@ -66,6 +75,13 @@ class Config:
             raise ValueError(f"`guidance_interval` is {list(self.guidance_interval)}: two times, as in [0.0, 1.0]")
         if not 0 <= self.guidance < math.inf:
             raise ValueError(f"`guidance` is {self.guidance}: 0 or more, 1 is none")
+        for name in ("smooth_lddt", "smooth_lddt_ramp"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: 0 or more")
+        if self.smooth_lddt_ramp > 0 and self.smooth_lddt == 0:
+            raise ValueError(f"`smooth_lddt_ramp` is {self.smooth_lddt_ramp}, and `smooth_lddt`, which it raises, is 0")
+        if self.copies < 1:
+            raise ValueError(f"`copies` is {self.copies}: at least 1")
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,7 @@ def load_field(path: Path, preset: Preset, shape: SetShape, info: dict[str, Any]
 
 def build(preset: Preset, shape: SetShape) -> Flow:
     """A flow model with the network and the condition that the preset names."""
+    _structure_loss.check(preset.method.config, shape)
     part = preset.condition
     conditioners = None if part is None else registry.find("conditioners", part.name or "")
     told = ToldShape() if conditioners is None or part is None else conditioners.told_shape(part.config)
@@ -125,6 +142,11 @@ class Flow(nn.Module):
         network in packs of like sizes, so that little of its work goes to padding.
         """
         assert stage in STAGES
+        if self.config.copies > 1:
+            sets = _structure_loss.copied(sets, self.config.copies)
+        return self._packed_loss(sets).unflatten(0, (-1, self.config.copies)).mean(1)
+
+    def _packed_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
         if sets.queries.groups is None:
             return self._loss(sets)
         loss = torch.zeros(len(sets), device=sets.values.device)
@@ -136,14 +158,32 @@ class Flow(nn.Module):
     def _loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
         t = self.draw_times(sets.seeds).to(sets.values.dtype)
         eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=sets.values.shape[-1])
-        y_t, velocity = paths.interpolate(self.path, sets.values, eps, t)
+        data = rigid.align(sets.values, eps, sets.mask) if self.config.align == "noise" else sets.values
+        y_t, velocity = paths.interpolate(self.path, data, eps, t)
         queries, y_query, target, mask = self._choose_queries(sets, y_t, velocity, t)
         told = self.told(sets.condition, dropped=self._dropped(sets.seeds))
         answer = self.network(sets.queries, y_t, t, told, queries, y_query, mask=sets.mask)
-        error = (answer.float() - target.float()).square().mean(-1)
-        if mask is None:
-            return error.mean(-1)
-        return (error * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+        return self._error(answer.float(), target.float(), y_query, t, mask)
+
+    def _error(
+        self,
+        answer: Float[Tensor, "B M C"],
+        target: Float[Tensor, "B M C"],
+        y: Float[Tensor, "B M C"],
+        t: Float[Tensor, " B"],
+        mask: Bool[Tensor, "B M"] | None,
+    ) -> Float[Tensor, " B"]:
+        c = self.config
+        aim = target
+        if c.align == "prediction":
+            aim = _structure_loss.superposed(self.path, answer, target, y, t, mask)
+        error = (answer - aim).square().mean(-1)
+        error = error.mean(-1) if mask is None else (error * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+        if c.smooth_lddt > 0:
+            assert self.shape.unit is not None
+            amiss = _structure_loss.disagreement(self.path, answer, target, y, t, mask, self.shape.unit)
+            error = error + _structure_loss.weight(c, t) * amiss
+        return error
 
     def draw_times(self, seeds: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
         """One time in (0, 1) per set, by the density of the settings."""

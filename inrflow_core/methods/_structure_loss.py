@@ -1,0 +1,84 @@
+"""What the flow's loss may do for structures beside the paper's: the recipe of SimpleFold (arXiv:2509.18480).
+
+Facts by its authors' release, where t = 1 is data. Positions here are values of the network's scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from inrflow_core import noise, paths, rigid
+from inrflow_core.errors import UsageError
+from inrflow_core.paths import Path
+from inrflow_core.sets import CoordValueSet, SetShape
+
+if TYPE_CHECKING:
+    from inrflow_core.methods.flow import Config
+
+COPY = 0x636F7079
+"""What the seeds of copies are derived from, beside the set's own seed."""
+LATE = 0.5
+"""The time below which `smooth_lddt_ramp` raises the weight."""
+
+
+def check(config: Config, shape: SetShape) -> None:
+    """Refuse what only structures have.
+
+    Raises:
+        UsageError: a setting superposes or compares structures, and the values of these sets are no places in space.
+    """
+    asked = {"align": config.align != "none", "smooth_lddt": config.smooth_lddt > 0}
+    names = [f"`{name}`" for name, is_asked in asked.items() if is_asked]
+    if names and shape.unit is None:
+        raise UsageError(
+            f"[method] {' and '.join(names)}: the values of this domain are no places whose distances mean something",
+            hint="leave it out, or choose `domain.name=protein`",
+        )
+
+
+def copied(sets: CoordValueSet, copies: int) -> CoordValueSet:
+    """Each set so many times, one after the other; the first with its own seed, the others with seeds derived of it."""
+    index = torch.arange(len(sets), device=sets.seeds.device).repeat_interleave(copies)
+    derived = [noise.derive_seeds(COPY, copy, sets.seeds) for copy in range(1, copies)]
+    return replace(sets[index], seeds=torch.stack([sets.seeds, *derived], 1).flatten())
+
+
+def superposed(
+    path: Path,
+    answer: Float[Tensor, "B M 3"],
+    target: Float[Tensor, "B M 3"],
+    y: Float[Tensor, "B M 3"],
+    t: Float[Tensor, " B"],
+    mask: Bool[Tensor, "B M"] | None,
+) -> Float[Tensor, "B M 3"]:
+    """The velocity from the same noise to the data as they lie nearest to those that the answer predicts.
+
+    `answer` and `target` are velocities at (y, t). No gradient goes through the superposition.
+    """
+    data, eps = paths.data_and_noise(path, target, y, t)
+    predicted, _ = paths.data_and_noise(path, answer, y, t)
+    return paths.interpolate(path, rigid.align(data, predicted, mask), eps, t)[1]
+
+
+def disagreement(
+    path: Path,
+    answer: Float[Tensor, "B M 3"],
+    target: Float[Tensor, "B M 3"],
+    y: Float[Tensor, "B M 3"],
+    t: Float[Tensor, " B"],
+    mask: Bool[Tensor, "B M"] | None,
+    unit: float,
+) -> Float[Tensor, " B"]:
+    """1 - smooth lDDT of the data that the answer predicts: 0.196 where all distances are right, at most 1."""
+    data, predicted = (paths.data_and_noise(path, velocity, y, t)[0] for velocity in (target, answer))
+    return 1 - rigid.smooth_lddt(predicted, data, mask, unit=unit)
+
+
+def weight(config: Config, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """That of the disagreement at time t."""
+    return config.smooth_lddt * (1 + config.smooth_lddt_ramp * (LATE - t).clamp(min=0))
