@@ -13,7 +13,7 @@ ancestral sampling does, ends 13 and 7 % too low with `constant`, 3 and 0.7 % wi
 A temperature below 1 leaves the paper, and the marginals: dy = (v - D s) dt + sqrt(2 D temperature) dW. What the score
 takes away is not given back in full, so that samples gather where the density is high. SimpleFold (arXiv:2509.18480)
 folds so, with `sbdm`: its release has 0.3 by default and folds with 0.01 in its README, in 500 steps of `log` spacing.
-There D is t / (1.01 - t), and 0 from t = 0.01 on; here the bound on the exchange does both.
+There D is t / (1.01 - t), and 0 below t = 0.01; here the bound on the exchange keeps both ends stable.
 """
 
 from __future__ import annotations
