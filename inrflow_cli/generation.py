@@ -25,11 +25,11 @@ def open_model(
     step: Step,
     device: str | None,
     threads: int | None,
-    domain: str | None = None,
+    wanted: tuple[str | None, str | None] = (None, None),
 ) -> tuple[Model, Path]:
     """The model to draw from and its weights file: of `run`, else of the newest run that can write `out`; says which.
 
-    `domain` narrows the choice where the command's other arguments tell it.
+    `wanted` narrows the choice where the command's other arguments tell it: a domain, and the condition drawn under.
 
     Raises:
         MissingError: there is no such run; the error says how to get one.
@@ -42,7 +42,8 @@ def open_model(
     if threads is not None:
         torch.set_num_threads(threads)
     domains = exporters.domains_for(out)
-    source = run if run is not None else runs.newest((domain,) if domain in domains else domains).folder
+    domain, condition = wanted
+    source = run if run is not None else runs.newest((domain,) if domain in domains else domains, condition).folder
     weights = runs.weights_file(source, ema=ema, step=step)
     if run is None:
         console.say(f"drawing from the newest run, `{source}`")
@@ -121,7 +122,7 @@ def save_fields(model: Model, request: Request, how: Any, path: Path, *, half: b
     from inrflow_core import generate, outputs
 
     outputs.check_output(path, overwrite=overwrite)
-    field = generate.draw(model, request.seeds, request.labels, how)
+    field = generate.draw(model, request.seeds, request.labels, how, request.condition)
     with console.progress(None, "steps", title="drawing the field") as shown:
         field.record(lambda done, total: shown.advance(done - shown.done))
     console.say(f"the field takes {console.size(field.size() // (2 if half else 1))} on disk")
@@ -132,17 +133,16 @@ def write_samples(
     model: Model, request: Request, how: Any, out: Path, origin: Mapping[str, str], *, overwrite: bool
 ) -> list[Path]:
     """Draw the samples of a request and write them as files; returns the files."""
-    import numpy as np
-
     from inrflow_core import exporters, generate
 
     with console.progress(None, "steps", title="sampling") as shown:
-        drawn = [values for _, values in generate.samples(model, request, how, report(shown))]
+        found = generate.samples(model, request, how, report(shown))
+        drawn = [generate.finished(model, request, part, values) for part, values in found]
     items: list[dict[str, str]] = []
     if len(exporters.files(out, len(request.seeds))) > 1:  # each file tells of its own sample alone
         items = generate.items(model, request)
         origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
-    values = np.concatenate(drawn)
+    values = generate.together(drawn)
     return exporters.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)
 
 

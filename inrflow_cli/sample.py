@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inrflow_cli import console, options
+from inrflow_cli import conditions, console, options
 from inrflow_cli.options import Json, Overwrite
 from inrflow_core.errors import UsageError
 
@@ -27,7 +28,9 @@ Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="Arithmetic of
 
 
 def sample(
-    out: Annotated[Path, typer.Argument(help="What to write: .png, .ply, .npz or .h5.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="What to write: .png, .ply, .npz, .pdb, .cif or .h5.", show_default=False)
+    ],
     run: options.Run = None,
     num: options.Num = 1,
     seed: options.Seed = 0,
@@ -38,6 +41,15 @@ def sample(
         str | None, typer.Option(metavar="LOW,HIGH", help="Times between which guidance acts, as in 0.1,0.9.")
     ] = None,
     guide: Annotated[Path | None, typer.Option(help="A second run to guide with (autoguidance).")] = None,
+    image: conditions.Photo = None,
+    azimuth: conditions.Azimuth = 0.0,
+    elevation: conditions.Elevation = 0.0,
+    distance: conditions.Distance = 3.5,
+    field_of_view: conditions.FieldOfView = 40.0,
+    sequence: conditions.Sequence = None,
+    fasta: conditions.Fasta = None,
+    form: conditions.Form = "pdb",
+    weights: conditions.Weights = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
     resolution: options.Resolution = None,
@@ -66,11 +78,18 @@ def sample(
     from inrflow_core import exporters, generate, runs
 
     _check_field(save_field, half_field)
+    conditions.check(image, sequence, fasta, label)
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
-    exporters.check(out, len(wanted), overwrite=overwrite)
-    domain = "image" if resolution or window else "points" if points is not None else None
+    target = out if fasta is None else conditions.check_folder(out, form)
+    if fasta is None:
+        exporters.check(out, len(wanted), overwrite=overwrite)
+    asked = "points" if points is not None or image else "protein" if sequence or fasta else None
+    domain = "image" if resolution or window else asked
     step = generation.parse_checkpoint(checkpoint)
-    model, source = generation.open_model(run, out, ema=ema, step=step, device=device, threads=threads, domain=domain)
+    needs = "picture" if image else "sequence" if sequence or fasta else None
+    model, source = generation.open_model(
+        run, target, ema=ema, step=step, device=device, threads=threads, wanted=(domain, needs)
+    )
     size = generation.choose_size(model.domain, resolution, points)
     guiding = None if guide is None else runs.weights_file(guide)
     other = None if guiding is None else generate.load(guiding, device=generation.choose_device(device))
@@ -84,16 +103,33 @@ def sample(
         guidance_interval=generation.parse_interval(guidance_interval),
         noise=noise,
     )
+    if model.domain.shape.group_size is not None and (save_field is not None or target.suffix.lower() == ".h5"):
+        raise UsageError(
+            "a protein has no other places to be asked at, and its atoms are as many as its sequence says",
+            hint="write .pdb or .cif, or `--fasta FILE` into a folder",
+        )
     labels = generate.choose_labels(model, wanted, label)
     request = generate.Request(wanted, labels, size, options.parse_window(window), chunk, batch)
-    origin = generate.origin(model, source, request, how, guiding)
+    if fasta is not None:
+        written = conditions.fold(model, source, request, how, fasta, out, form, weights, overwrite=overwrite)
+        console.say(
+            f"wrote {len(written)} files into `{out}`: {len(wanted)} samples of each of {len(written)} sequences"
+        )
+        console.result({"out": [str(path) for path in written], "run": str(source)}, as_json=json)
+        return
+    camera = (azimuth, elevation, distance, field_of_view)
+    condition, told = conditions.of_options(model, image, sequence, camera, weights)
+    request = replace(request, condition=conditions.repeated(condition, len(wanted)))
+    origin = {**generate.origin(model, source, request, how, guiding), **told}
     if save_field is not None:
         generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
     if out.suffix.lower() == ".h5":
         written = generation.write_shard(model, request, how, out, origin, overwrite=overwrite)
     else:
         written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
-    console.say(f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request)}")
+    console.say(
+        f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request, sequence)}"
+    )
     console.result({"out": [str(path) for path in written], "run": str(source), "origin": origin}, as_json=json)
 
 
@@ -108,8 +144,10 @@ def _spelled(paths: list[Path]) -> str:
     return f"`{paths[0]}`" if len(paths) == 1 else f"`{paths[0]}` ... `{paths[-1]}`"
 
 
-def _asked(model: Model, request: Request) -> str:
+def _asked(model: Model, request: Request, sequence: str | None) -> str:
     size: Any = request.size
+    if sequence is not None:
+        return f"{len(sequence):,} residues each"
     if isinstance(size, tuple):
         return f"{size[0]} x {size[1]} pixels each"
     return f"{size or model.domain.shape.num_pairs:,} {'points' if model.domain.shape.grid is None else 'pixels'} each"

@@ -62,7 +62,7 @@ def upsample(
     domain = "points" if is_cloud else "image" if files or resolution or window else None
     step = generation.parse_checkpoint(checkpoint)
     model, source = generation.open_model(
-        run, targets[0], ema=ema, step=step, device=device, threads=threads, domain=domain
+        run, targets[0], ema=ema, step=step, device=device, threads=threads, wanted=(domain, None)
     )
     size = upsampling.choose_size(model, scale, resolution, points)
     part = options.parse_window(window)

@@ -24,6 +24,7 @@ from inrflow_core.presets import settings
 from inrflow_core.sample_shards import SampleShard
 from inrflow_core.sets import Condition
 from inrflow_core.shards import Header
+from inrflow_core.structures import Structure
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -222,8 +223,22 @@ def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Conditio
     """A picture (PIL) of the samples of seeds 0 ... num - 1, for looking at a model while it trains."""
     seeds = range(num)
     request = Request(seeds, choose_labels(model, seeds), chunk=chunk, condition=condition or {})
-    arrays = np.concatenate([values for _, values in samples(model, request)])
-    return registry.find("exporters", "png").picture(arrays, model.domain.NAME)
+    drawn = [finished(model, request, part, values) for part, values in samples(model, request)]
+    return registry.find("exporters", "png").picture(together(drawn))
+
+
+def finished(model: Model, request: Request, part: slice, values: np.ndarray) -> np.ndarray | list[Structure]:
+    """What `samples` gave for a part of a request, as it is written to files: of proteins, structures."""
+    if model.domain.shape.group_size is None:
+        return values
+    return model.domain.samples(values, {name: value[part] for name, value in request.condition.items()})
+
+
+def together(drawn: Sequence[np.ndarray | list[Structure]]) -> np.ndarray | list[Structure]:
+    """Parts of a request as one."""
+    if isinstance(drawn[0], np.ndarray):
+        return np.concatenate([part for part in drawn if isinstance(part, np.ndarray)])
+    return [structure for part in drawn for structure in part]
 
 
 def _label(text: str, names: list[str], count: int) -> int:

@@ -185,8 +185,14 @@ def listed(parent: Path | None = None, unreadable: Unreadable | None = None) -> 
     return [run for _, _, run in sorted(found, key=lambda item: item[:2])]
 
 
-def newest(domains: tuple[str, ...] | None = None) -> Run:
+GIVEN = ("picture", "sequence")
+"""Conditions that a user must give: nothing can be drawn without."""
+
+
+def newest(domains: tuple[str, ...] | None = None, condition: str | None = None) -> Run:
     """The newest run with a complete checkpoint, of one of those domains where some are named.
+
+    Rather one that draws under `condition`, or where that is None one that needs nothing given.
 
     Raises:
         MissingError: there is none; says what was looked for and where.
@@ -194,7 +200,9 @@ def newest(domains: tuple[str, ...] | None = None) -> Run:
     complete = [run for run in listed() if run.steps]
     fitting = [run for run in complete if domains is None or run.preset.domain.name in domains]
     if fitting:
-        return fitting[-1]
+        named = [(run, run.preset.condition.name if run.preset.condition else None) for run in fitting]
+        apt = [run for run, name in named if (name == condition if condition else name not in GIVEN)]
+        return (apt or fitting)[-1]
     wanted = "a run with a complete checkpoint" + ("" if domains is None else f" of the domain {' or '.join(domains)}")
     there = f"; there are {len(complete)} of other domains" if complete else ""
     raise MissingError(

@@ -35,6 +35,8 @@ LARGEST = 1 << 30
 LONGEST_BOND = 2.0
 """Angstrom between C and the next N, above which they are not bonded: it is 1.33 in a peptide."""
 BLANK = ("", ".", "?", " ")
+PDB_WIDTH, CIF_WIDTH = 69, 118
+"""Letters of a line of the origin."""
 SELENIUM = {"MET": "SD", "CYS": "SG"}
 """The sulphur that the atom SE of a modified residue stands for."""
 UNREADABLE = (
@@ -139,7 +141,7 @@ def pdb_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
             "origin are more than a `.pdb` file can hold",
             hint="write a `.cif` file",
         )
-    lines = [f"REMARK   3 {line}" for line in _told(origin, 69)]
+    lines = [f"REMARK   3 {line}" for line in _told(origin, PDB_WIDTH)]
     names = [residues.NAMES[code] for code in codes]
     for number, start in enumerate(range(0, len(names), 13), 1):
         lines.append(f"SEQRES {number:3d} A {len(names):4d}  {' '.join(names[start : start + 13])}")
@@ -174,7 +176,7 @@ def cif_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
     wrapped = "\n".join(letters[start : start + 80] for start in range(0, len(letters), 80))
     blocks = [
         "data_sample",
-        *(f"# {line}" for line in _told(origin, 118)),
+        *(f"# {line}" for line in _told(origin, CIF_WIDTH)),
         "#\n_entry.id sample",
         "#\n_entity.id 1\n_entity.type polymer\n_entity.pdbx_description 'generated structure'",
         "#\n_struct_asym.id A\n_struct_asym.entity_id 1",
@@ -192,6 +194,12 @@ ATOM_SITE = (
     "pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_comp_id auth_asym_id "
     "auth_atom_id pdbx_PDB_model_num"
 )
+
+
+def is_of(path: Path, origin: Mapping[str, str]) -> bool:
+    """Whether a file that this module wrote tells that origin."""
+    text = path.read_text(encoding="ascii", errors="replace")
+    return any(all(line in text for line in _told(origin, width)) for width in (PDB_WIDTH, CIF_WIDTH))
 
 
 def _loop(category: str, items: str, rows: Any) -> str:
@@ -342,6 +350,12 @@ def _parent(name: str) -> str | None:
 
 def _confidence(factors: np.ndarray) -> float | None:
     """Mean of B factors as pLDDT from 0 to 100, scaled where they are given from 0 to 1; None where they cannot be."""
-    if not len(factors) or not np.isfinite(factors).all() or factors.min() < 0 or factors.max() > 100 or factors.max() == 0:
+    if (
+        not len(factors)
+        or not np.isfinite(factors).all()
+        or factors.min() < 0
+        or factors.max() > 100
+        or factors.max() == 0
+    ):
         return None
     return float(factors.mean() * (100 if factors.max() <= 1 else 1))

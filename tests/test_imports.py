@@ -32,14 +32,13 @@ LEVELS = (
             "residue_pairs",
             "structure_files",
             "rigid",
-            "rendering",
         },
     },
     {"embedders"},
     {"domains", "conditioners", "networks", "samplers", "features", "distances"},
     {"datasets", "methods", "metrics", "exporters"},
     {
-        *{"generate", "given", "preparation", "runs", "conversion", "onnx_export"},
+        *{"generate", "given", "asked", "preparation", "runs", "conversion", "onnx_export"},
         *{
             "items",
             "pairs",

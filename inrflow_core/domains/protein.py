@@ -6,19 +6,20 @@ of `residues.layout`. What is known of a whole residue, its embedding, comes by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core import noise, residues, rigid
+from inrflow_core import noise, residues, rigid, structures
 from inrflow_core.batches import Batch
 from inrflow_core.domains._conditions import conditions
 from inrflow_core.errors import UsageError
 from inrflow_core.residues import EIGENVECTORS, FEATURES, MOST_ATOMS, NUM_EIGENVECTORS
 from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
+from inrflow_core.structures import Structure
 
 TYPICAL = "L"
 """The residue that a set without content is made of: leucine, which has about as many heavy atoms as the mean."""
@@ -108,6 +109,23 @@ class Domain:
     def from_values(self, values: Float[Tensor, "B M 3"], size: int | None = None) -> np.ndarray:
         """Places of the atoms in Angstrom, float32 (B M 3)."""
         return values.div(self.config.value_scale).float().cpu().numpy()
+
+    def samples(self, values: np.ndarray, condition: Condition) -> list[Structure]:
+        """Places (B M 3, Angstrom) of atoms of chains whose `residues` the condition has, as structures.
+
+        Residues count from 1; samples of one sequence in a row lie on the first of them.
+        """
+        found: list[Structure] = []
+        for places, row in zip(values, condition["residues"].cpu().numpy(), strict=True):
+            codes = row[row >= 0].astype(np.uint8)
+            count = int(residues.SIZES[codes].sum())
+            numbers = np.arange(1, len(codes) + 1, dtype=np.int64)
+            made = Structure("", codes, places[:count].astype(np.float32), np.ones(count, dtype=bool), numbers)
+            if found and np.array_equal(found[-1].codes, codes):
+                motion = structures.superpose(made.ca, found[-1].ca)
+                made = replace(made, positions=motion(made.positions).astype(np.float32))
+            found.append(made)
+        return found
 
     def _queries(self, codes: Int64[np.ndarray, "B L"], seeds: Int64[Tensor, " B"] | None) -> Queries:
         """The atoms of chains, padded to the longest; eigenvectors have random signs where seeds are given."""

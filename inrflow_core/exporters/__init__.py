@@ -16,6 +16,7 @@ import numpy as np
 
 from inrflow_core import outputs, registry
 from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.structures import Structure
 
 SHARD = ".h5"
 """The suffix of sample shards, which `shards` writes for every domain."""
@@ -77,7 +78,7 @@ def check(path: Path, count: int, *, overwrite: bool = False) -> None:
 
 def write(
     path: Path,
-    samples: np.ndarray,
+    samples: np.ndarray | Sequence[Structure],
     domain: str,
     *,
     origin: Mapping[str, str],
@@ -88,7 +89,7 @@ def write(
     """Write samples in the format that the suffix names, each file whole or not at all; returns the files.
 
     Args:
-        samples: images uint8 (B H W C), or clouds float32 (B N C).
+        samples: images uint8 (B H W C), clouds float32 (B N C), or structures of proteins.
         origin: what the samples come from, embedded where the format has room.
         items: what is to be told of each sample beside that: its seed, its label, its name.
         chosen: the format's own options.

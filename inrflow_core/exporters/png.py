@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +10,38 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from inrflow_core import outputs, pictures
+from inrflow_core.structures import Structure
 
+Samples = np.ndarray | Sequence[Structure]
+"""Images uint8 (B H W C), clouds float32 (B N C), or structures of proteins."""
 SUFFIXES = (".png",)
-DOMAINS = ("image", "points")
+DOMAINS = ("image", "points", "protein")
 HOLDS_MANY = True
 
 
 def write(
-    path: Path, samples: np.ndarray, *, origin: Mapping[str, str], columns: int | None = None, size: int | None = None
+    path: Path,
+    samples: Samples,
+    *,
+    origin: Mapping[str, str],
+    columns: int | None = None,
+    size: int | None = None,
 ) -> None:
-    """One picture of all samples; `columns` of a sheet, `size` in pixels of each cloud drawn.
+    """One picture of all samples; `columns` of a sheet, `size` in pixels of each cloud or protein drawn.
 
     A single image is written as it is, so that reading it gives the very same pixels.
     """
-    drawn = pictures.sheet(samples, columns=columns) if _are_images(samples) else _clouds(samples, columns, size)
-    save(path, drawn, origin=origin)
+    save(path, picture(samples, columns=columns, size=size), origin=origin)
 
 
-def picture(samples: np.ndarray, domain: str) -> Image.Image:
+def picture(samples: Samples, *, columns: int | None = None, size: int | None = None) -> Image.Image:
     """The picture that `write` would save."""
-    return pictures.sheet(samples) if domain == "image" else _clouds(samples, None, None)
+    if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
+        return pictures.sheet(samples, columns=columns)
+    size = size or (512 if len(samples) == 1 else 256)
+    if isinstance(samples, np.ndarray):
+        return pictures.clouds(samples, columns=columns, size=size)
+    return pictures.proteins([structure.ca for structure in samples], columns=columns, size=size)
 
 
 def save(path: Path, drawn: Image.Image, *, origin: Mapping[str, str]) -> None:
@@ -39,11 +51,3 @@ def save(path: Path, drawn: Image.Image, *, origin: Mapping[str, str]) -> None:
         texts.add_text(key, value)
     with outputs.written(path) as beside:
         drawn.save(beside, format="PNG", pnginfo=texts)
-
-
-def _are_images(samples: np.ndarray) -> bool:
-    return samples.dtype == np.uint8
-
-
-def _clouds(samples: np.ndarray, columns: int | None, size: int | None) -> Image.Image:
-    return pictures.clouds(samples, columns=columns, size=size or (512 if len(samples) == 1 else 256))
