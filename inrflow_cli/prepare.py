@@ -41,6 +41,19 @@ def prepare(
         list[str] | None,
         typer.Option(metavar="NAME", help="A category of ShapeNet; may be repeated. Default: all that are there."),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="stored|online",
+            help="Keep a frozen network's tokens in the shards, or leave them to training; of pictures and sequences.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The frozen network's config.json and model.safetensors. Default: `weights/NETWORK`."
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many items of each split, evenly spread.")
     ] = None,
@@ -73,9 +86,12 @@ def prepare(
     given: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
     given |= {"classes": True} if classes else {}
     given |= {"categories": category} if category else {}
+    given |= {} if features is None else {"features": features}
+    given |= {} if weights is None else {"weights": str(weights)}
     job = _job(name, source, out, given | _settings(override or []), limit=limit, repair=repair)
     from inrflow_core import preparation
 
+    _stand_in(job)
     if dry_run:
         _predicted(preparation.predict(job, workers=workers), json)
         return
@@ -112,6 +128,15 @@ def _job(
         raise UsageError(f"`{name}` has no settings: it is what it is", hint="leave " + ", ".join(given) + " out")
     config = presets.settings(kind, given, name)
     return preparation.job(name, source, out, config, limit)
+
+
+def _stand_in(job: Job) -> None:
+    """Say it where the tokens are not those of the network that a data set is meant for."""
+    from inrflow_core import registry
+
+    name = getattr(job.config, "embedder", None)
+    if name is not None and job.config.features == "stored" and registry.find("embedders", name).IS_STAND_IN:
+        console.warn(f"`{name}` stands in for a pretrained network: no weights, and less to learn from")
 
 
 def _settings(overrides: list[str]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ LEVELS = (
             "surfaces",
             "open3d_loader",
             "cameras",
-            "rendering",
             "picture_tokens",
             "evidence",
             "moments",

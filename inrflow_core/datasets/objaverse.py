@@ -18,6 +18,7 @@ from jaxtyping import Float64
 
 from inrflow_core import cameras, registry, rendering, surfaces
 from inrflow_core.datasets import _clouds, _meshes, _views
+from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.examples import Example, Item, Plan, fingerprint
 
 DOMAIN = "points"
@@ -51,7 +52,7 @@ class Config:
     """What makes tokens of the pictures; `patches` needs no weights and stands in for it."""
     features: Literal["stored", "online"] = "stored"
     """Keep the tokens in the shards, or the pictures alone: training then makes the tokens."""
-    weights: str | None = field(default=None, metadata={"is_recorded": False})
+    weights: str | None = field(default=None, metadata={"is_place": True})
     """The folder of the embedder's weights; else `$INRFLOW_WEIGHTS/EMBEDDER`, else `weights/EMBEDDER`."""
     val: float = 0.1
     """Share of the names that is held out; a name keeps its side whatever else lies there."""
@@ -157,17 +158,22 @@ def _tokens(views: _views.Views, config: Config) -> dict[str, np.ndarray]:
 
 
 def _origin(config: Config) -> dict[str, str]:
-    """What the tokens are made by; nothing where none are stored."""
+    """What the tokens are made by; nothing where training makes them."""
     if config.features == "online":
         return {}
-    return {"embedder": config.embedder, "embedder_digest": _embedder(config.embedder, config.weights).digest}
+    try:
+        embedder = _embedder(config.embedder, config.weights)
+    except MissingError as error:
+        raise MissingError(
+            error.message, hint=f"{error.hint}; `--set embedder=patches` stands in for it, with less to learn from"
+        ) from error
+    return {"embedder": embedder.name, "embedder_digest": embedder.digest}
 
 
 @functools.cache
 def _embedder(name: str, weights: str | None) -> Any:
     """The embedder, once in each process."""
     from inrflow_core import embedders
-    from inrflow_core.errors import UsageError
 
     if registry.find("embedders", name).DOMAIN != "image":
         raise UsageError(f"the embedder `{name}` makes no tokens of pictures", hint="take `dinov2` or `patches`")

@@ -187,3 +187,48 @@ def test_the_list_says_of_every_data_set_what_it_reads_and_makes(
     assert told["digits"]["domain"] == "image" and told["digits"]["makes"].startswith("grey 8 x 8")
     for name in told:
         assert f" {name} " in err
+
+
+def wedge(place: str) -> Path:
+    source = Path(place)
+    source.mkdir(parents=True)
+    (source / "wedge.obj").write_text("v 0 0 0\nv 4 0 0\nv 4 0 3\nv 0 2 0\nf 1 2 3\nf 1 4 2\nf 1 3 4\nf 2 4 3\n")
+    return source
+
+
+def test_pictures_of_meshes_need_weights_or_a_stand_in_that_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("INRFLOW_WEIGHTS", raising=False)
+    source = wedge("data/objaverse")
+    code, out, err = run("objaverse --resolution 16", capsys)
+    assert (code, out) == (3, "")
+    assert "the weights of `dinov2` are absent: there is no folder `weights/dinov2`" in err
+    assert "`facebook/dinov2-base`" in err and "`--set embedder=patches` stands in for it" in err
+    (source / "wedge.obj").touch()
+    code, _, err = run("objaverse --resolution 16 --set embedder=patches --set points=100", capsys)
+    assert code == 0
+    assert "`patches` stands in for a pretrained network" in err
+    [split] = Shards("shards/objaverse-16").splits
+    assert Shards("shards/objaverse-16").read(split, [0]).condition["tokens"].shape == (1, 4, 64, 198)
+
+
+def test_tokens_may_be_left_to_training(capsys: pytest.CaptureFixture[str]):
+    wedge("data/objaverse")
+    code, _, err = run("objaverse --resolution 16 --features online --set points=100", capsys)
+    assert code == 0 and "stands in" not in err
+    told = Shards("shards/objaverse-16")
+    assert told.manifest.settings["features"] == "online"
+    assert set(told.read(told.splits[0], [0]).condition) == {"image", "camera", "offset", "scale"}
+    code, _, err = run("objaverse --features sometimes", capsys)
+    assert code == 2 and "`features` is 'sometimes'" in err and "`online`" in err
+    code, _, err = run("digits --features online", capsys)
+    assert code == 2 and "`digits` has no settings" in err
+
+
+def test_weights_are_looked_for_where_they_are_named(capsys: pytest.CaptureFixture[str]):
+    wedge("data/objaverse")
+    code, _, err = run("objaverse --weights elsewhere", capsys)
+    assert code == 3 and "there is no folder `elsewhere`" in err
+    code, _, err = run("objaverse --weights elsewhere --set embedder=patches", capsys)
+    assert code == 2 and "the embedder `patches` has no weights, and `elsewhere` is given for it" in err

@@ -1,0 +1,266 @@
+"""Objaverse: points, pictures and cameras of one object share their units, and tokens are those of the pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inrflow_core import cameras, manifest, picture_tokens, preparation, shards
+from inrflow_core.datasets import _views, objaverse
+from inrflow_core.embedders import dinov2, patches
+from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.examples import BadItem, Example
+from tests.embedders import weights
+
+# A wedge, off the origin and of no symmetry: its front is red, its side green, the others blue.
+WEDGE = (
+    "mtllib a.mtl\nv 10 0 0\nv 16 0 0\nv 16 0 4\nv 10 0 4\nv 10 3 0\nv 10 3 4\n"
+    "usemtl blue\nf 1 2 3 4\nf 1 5 2\nusemtl green\nf 2 5 6 3\nusemtl red\nf 4 3 6\nusemtl blue\nf 1 4 6 5\n"
+)
+COLOURS = "newmtl red\nKd 1 0 0\nnewmtl green\nKd 0 1 0\nnewmtl blue\nKd 0 0 1\n"
+SMALL: dict[str, Any] = {"points": 2000, "resolution": 64, "embedder": "patches", "val": 0.0}
+TURN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+"""What Blender's importers do to a mesh of y up: z is up after."""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source" / "glbs" / "000-023"
+    folder.mkdir(parents=True)
+    (folder / "wedge.obj").write_text(WEDGE)
+    (folder / "a.mtl").write_text(COLOURS)
+    return tmp_path / "source"
+
+
+def read(source: Path, name: str = "glbs/000-023/wedge.obj", **settings) -> Example:
+    config = objaverse.Config(**(SMALL | settings))
+    items = {item.name: item for item in objaverse.scan(source, config).splits["train"]}
+    return objaverse.read(items[name], config)
+
+
+def share_on_the_object(example: Example, view: int) -> float:
+    """How many of the points appear where the picture is not white."""
+    image = example.condition["image"][view]
+    seen, _ = cameras.project(example.condition["camera"][view], example.values.astype(np.float64))
+    column, row = np.floor(seen * len(image)).astype(int).T
+    return float((image[row, column] != 255).any(-1).mean())
+
+
+def test_points_fill_the_box_and_can_be_undone(source: Path) -> None:
+    example = read(source)
+    np.testing.assert_allclose(example.values.min(0), [-1, -0.5, -2 / 3], atol=0.02)
+    np.testing.assert_allclose(example.values.max(0), [1, 0.5, 2 / 3], atol=0.02)
+    undone = example.values * example.condition["scale"] + example.condition["offset"]
+    np.testing.assert_allclose(undone.min(0), [10, 0, 0], atol=0.05)
+    np.testing.assert_allclose(undone.max(0), [16, 3, 4], atol=0.05)
+
+
+def test_every_point_appears_on_the_object_in_every_picture(source: Path) -> None:
+    example = read(source)
+    assert example.condition["image"].shape == (4, 64, 64, 3)
+    assert min(share_on_the_object(example, view) for view in range(4)) > 0.98
+    wrong = Example(example.values[:, [2, 1, 0]], condition=example.condition)
+    assert min(share_on_the_object(wrong, view) for view in range(4)) < 0.9
+
+
+def test_each_side_shows_its_colour(source: Path) -> None:
+    images = read(source).condition["image"].astype(int)
+    middle = images[:, 36, 32 - 8]
+    assert [int(pixel.argmax()) for pixel in middle] == [0, 1, 2, 2]
+    front = images[0]
+    assert (front[:, :32] != 255).any(-1).sum() > 1.5 * (front[:, 32:] != 255).any(-1).sum(), "it is high at the left"
+
+
+def test_tokens_are_those_of_the_stored_pictures_and_cameras(source: Path) -> None:
+    condition = read(source).condition
+    images, given = torch.from_numpy(condition["image"]), torch.from_numpy(condition["camera"])
+    assert condition["tokens"].shape == (4, 64, 192 + 6) and condition["tokens"].dtype == np.float16
+    wanted = picture_tokens.tokens(patches.load(None), images, given)
+    np.testing.assert_array_equal(condition["tokens"], wanted.numpy())
+    online = read(source, features="online").condition
+    assert "tokens" not in online
+    np.testing.assert_array_equal(online["image"], condition["image"])
+
+
+def test_raised_cameras_stand_where_they_are_asked(source: Path) -> None:
+    given = read(source, elevation=30.0, distance=4.0, views=3).condition["camera"]
+    np.testing.assert_allclose(given[:, 1, 3], 2, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(given[:, :3, 3], axis=1), 4, atol=1e-6)
+
+
+def test_a_mesh_without_colours_is_grey(source: Path) -> None:
+    (source / "plain.stl").write_text(
+        "solid s\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\nendsolid"
+    )
+    image = read(source, "plain.stl").condition["image"][0]
+    assert (image[..., 0] == image[..., 1]).all() and 150 < image[40, 24, 0] < 200
+
+
+def found(source: Path, example: Example, *, world: str, kind: str) -> None:
+    """The example's pictures beside its mesh, as others would have written them."""
+    folder = source / "views" / "wedge"
+    folder.mkdir(parents=True, exist_ok=True)
+    scale, offset = float(example.condition["scale"][0]), example.condition["offset"].astype(np.float64)
+    frames = []
+    for number, (image, camera) in enumerate(
+        zip(example.condition["image"], example.condition["camera"].astype(np.float64), strict=True)
+    ):
+        alpha = 255 * (image != 255).any(-1).astype(np.uint8)
+        Image.fromarray(np.dstack([image, alpha])).save(folder / f"{number:03d}.png")
+        pose = np.eye(4)
+        pose[:3, :3] = camera[:3, :3] @ np.diag([1, -1, -1])
+        pose[:3, 3] = camera[:3, 3] / 2 if world == "zero123" else camera[:3, 3] * scale + offset
+        if world != "mesh":
+            pose[:3] = TURN @ pose[:3]
+        if kind == "npy":
+            np.save(folder / f"{number:03d}.npy", np.linalg.inv(pose)[:3])
+        frames.append({"file_path": f"./{number:03d}", "transform_matrix": pose.tolist()})
+    if kind == "json":
+        told = {"camera_angle_x": np.radians(40.0), "frames": frames[::-1]}
+        (folder / "transforms.json").write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize("kind", ["npy", "json"])
+@pytest.mark.parametrize("world", ["mesh", "blender", "zero123"])
+def test_pictures_that_others_made_are_read_with_their_cameras(source: Path, world: str, kind: str) -> None:
+    made = read(source)
+    found(source, made, world=world, kind=kind)
+    again = read(source, renders="found", world=world)
+    np.testing.assert_array_equal(again.condition["image"], made.condition["image"])
+    np.testing.assert_allclose(again.condition["camera"], made.condition["camera"], atol=1e-5)
+    np.testing.assert_allclose(again.condition["tokens"], made.condition["tokens"], atol=2e-3)
+
+
+def test_cameras_of_another_world_are_noticed(source: Path) -> None:
+    found(source, read(source), world="zero123", kind="npy")
+    with pytest.raises(BadItem, match=r"\d+ % of its points appear on the object in view 0: .* another world"):
+        read(source, renders="found", world="mesh")
+
+
+def test_pictures_of_another_size_are_resized(source: Path) -> None:
+    found(source, read(source, resolution=128), world="mesh", kind="npy")
+    halved = read(source, renders="found").condition["image"].astype(int)
+    assert np.abs(halved - read(source).condition["image"].astype(int)).mean() < 4
+
+
+def test_pictures_that_cannot_be_used_are_named(source: Path) -> None:
+    with pytest.raises(BadItem, match="it has 0 views with cameras, fewer than 4"):
+        read(source, renders="found")
+    found(source, read(source), world="mesh", kind="npy")
+    with pytest.raises(BadItem, match="it has 4 views with cameras, fewer than 5"):
+        read(source, renders="found", views=5)
+    folder = source / "views" / "wedge"
+    np.save(folder / "000.npy", np.array([[object()]]), allow_pickle=True)
+    with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
+        read(source, renders="found")
+    np.save(folder / "000.npy", np.zeros((3, 4)))
+    with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
+        read(source, renders="found")
+    found(source, read(source), world="mesh", kind="npy")
+    Image.new("RGB", (64, 32)).save(folder / "000.png")
+    with pytest.raises(BadItem, match="not square: 64 x 32"):
+        read(source, renders="found")
+    (folder / "000.png").write_bytes(b"junk")
+    with pytest.raises(BadItem, match="one of its views cannot be read"):
+        read(source, renders="found")
+
+
+def test_a_file_outside_the_source_is_no_view(source: Path) -> None:
+    found(source, read(source), world="mesh", kind="json")
+    place = source / "views" / "wedge" / "transforms.json"
+    Image.new("RGB", (8, 8)).save(source.parent / "secret.png")
+    place.write_text(place.read_text().replace("./000", "../../../secret"))
+    with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
+        read(source, renders="found")
+
+
+def test_meshes_that_cannot_be_used_are_left_out_by_name(source: Path, tmp_path: Path) -> None:
+    (source / "points.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\n")
+    job = preparation.job("objaverse", source, tmp_path / "out", objaverse.Config(**SMALL))
+    report = preparation.prepare(job, workers=1)
+    assert [(bad.name, bad.reason) for bad in report.skipped] == [("points.obj", "it is a mesh without faces")]
+    batch = shards.Shards(tmp_path / "out").read("train", [0])
+    assert batch.condition["tokens"].shape == (1, 4, 64, 198)
+    assert manifest.load(tmp_path / "out").normalisation["embedder_digest"] == "patches-1"
+
+
+def test_without_weights_nothing_is_read_and_it_is_said_what_to_do(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INRFLOW_WEIGHTS", str(tmp_path))
+    with pytest.raises(MissingError, match="the weights of `dinov2` are absent") as caught:
+        objaverse.scan(source, objaverse.Config())
+    assert "facebook/dinov2-base" in str(caught.value.hint) and "embedder=patches" in str(caught.value.hint)
+    assert objaverse.scan(source, objaverse.Config(features="online")).normalisation.keys() == {"kind", "undo"}
+
+
+def test_an_embedder_of_something_else_is_refused(source: Path) -> None:
+    with pytest.raises(UsageError, match="no part of `embedders` is called `dino`"):
+        objaverse.scan(source, objaverse.Config(embedder="dino"))
+
+
+def test_dinov2s_tokens_are_stored_with_the_digest_of_its_weights(source: Path, tmp_path: Path) -> None:
+    folder = weights.dinov2(tmp_path / "dinov2")
+    config = objaverse.Config(**(SMALL | {"embedder": "dinov2", "weights": str(folder), "views": 2}))
+    report = preparation.prepare(preparation.job("objaverse", source, tmp_path / "out", config), workers=1)
+    assert report.splits == {"train": 1}
+    told = manifest.load(tmp_path / "out")
+    embedder = dinov2.load(folder)
+    assert told.normalisation["embedder"] == "dinov2"
+    assert told.normalisation["embedder_digest"] == embedder.digest
+    assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text(), "a path is no setting to keep"
+    batch = shards.Shards(tmp_path / "out").read("train", [0])
+    images, given = (torch.from_numpy(batch.condition[name][0]) for name in ("image", "camera"))
+    assert batch.condition["tokens"].shape == (1, 2, 25, 32 + 6)
+    wanted = picture_tokens.tokens(embedder, images, given).numpy()
+    np.testing.assert_allclose(batch.condition["tokens"][0], wanted, atol=2e-3)
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    wrong: dict[str, Any] = {"views": 0, "resolution": 4, "points": 0, "val": 1.0, "field_of_view": 180.0}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=f"`{name}` is {value}"):
+            objaverse.Config(**{name: value})
+
+
+def test_views_lie_by_the_whole_name_or_its_last_part(tmp_path: Path) -> None:
+    for place in ("views/a/b", "views_release/c", "a/views/d"):
+        (tmp_path / place).mkdir(parents=True)
+    for mesh, place in (("a/b.glb", "views/a/b"), ("glbs/c.glb", "views_release/c"), ("a/d.obj", "a/views/d")):
+        assert _views._folder(tmp_path, mesh) == tmp_path / place
+
+
+def test_textured_meshes_show_what_they_are(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    with tarfile.open(real_data("meshes/kaykit_cc0/Furniture-Bits.tar.gz")) as tar:
+        tar.extractall(tmp_path / "source", filter="data")
+    names = sorted((tmp_path / "source").rglob("chair_*.obj"))
+    assert len(names) >= 3
+    for path in names[:3]:
+        example = read(tmp_path / "source", str(path.relative_to(tmp_path / "source")))
+        assert min(share_on_the_object(example, view) for view in range(4)) > 0.95
+        pixels = example.condition["image"].reshape(-1, 3)
+        coloured = pixels[(pixels != 255).any(1)].astype(int)
+        assert (np.ptp(coloured, axis=1) > 30).mean() > 0.2, "it has the colours of its texture"
+
+
+@pytest.mark.slow
+def test_workers_change_no_byte(source: Path, tmp_path: Path) -> None:
+    for number in range(600):
+        shutil.copy(source / "glbs/000-023/wedge.obj", source / f"{number}.obj")
+    for workers in (1, 2):
+        settings: dict[str, Any] = SMALL | {"points": 50, "resolution": 16}
+        job = preparation.job("objaverse", source, tmp_path / f"{workers}", objaverse.Config(**settings))
+        preparation.prepare(job, workers=workers)
+    files = sorted((tmp_path / "1").iterdir())
+    assert len(files) == 4
+    for file in files:
+        assert file.read_bytes() == (tmp_path / "2" / file.name).read_bytes()
