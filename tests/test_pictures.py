@@ -123,8 +123,10 @@ def test_a_protein_looks_the_same_wherever_it_lies() -> None:
     moved = (trace @ turn + 30).astype(np.float32)
     one, other = (np.asarray(pictures.protein(each, size=128)).astype(int) for each in (trace, moved))
     assert (np.abs(one - other).max(-1) > 60).mean() < 0.02
-    mirrored = np.asarray(pictures.protein(trace * [1, 1, -1], size=128)).astype(int)
-    assert (np.abs(one - mirrored).max(-1) > 60).mean() > 0.02
+    mirrored = trace * [1, 1, -1]
+    assert (np.abs(one - np.asarray(pictures.protein(mirrored, size=128)).astype(int)).max(-1) > 60).mean() > 0.02
+    for each in (trace, mirrored):  # a turn and no mirror: what is near hides what is far
+        assert np.linalg.det(pictures._view(each)) == pytest.approx(1)
 
 
 def test_proteins_of_any_length_stand_side_by_side() -> None:

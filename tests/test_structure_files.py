@@ -137,7 +137,7 @@ def test_modified_residues_are_read_as_their_parents() -> None:
     assert_same(structure_files.parse(pdb(lines), "a.pdb"), made)
 
 
-@pytest.mark.parametrize("name", ["DAL", "UNK", "CRO"])
+@pytest.mark.parametrize("name", ["DAL", "3MY", "UNK", "CRO"])  # 3MY is a D-tyrosine, by its parent TYR
 def test_residues_without_a_parent_make_the_file_bad(name: str) -> None:
     lines = [line.replace("ALA", name) for line in pdb_lines(protein_files.structure("GAG"))]
     with pytest.raises(BadItem, match=f"residue 2 is `{name}`, which stands for none of the 20"):
