@@ -41,7 +41,9 @@ def picture(samples: Samples, *, columns: int | None = None, size: int | None = 
     size = size or (512 if len(samples) == 1 else 256)
     if isinstance(samples, np.ndarray):
         return pictures.clouds(samples, columns=columns, size=size)
-    return pictures.proteins([structure.ca for structure in samples], columns=columns, size=size)
+    traces = [one.ca[one.ca_is_known] for one in samples]
+    are_alike = len({one.sequence for one in samples}) == 1
+    return pictures.proteins(traces, columns=columns, size=size, is_one_view=are_alike)
 
 
 def save(path: Path, drawn: Image.Image, *, origin: Mapping[str, str]) -> None:

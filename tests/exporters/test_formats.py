@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from inrflow_core import exporters, registry
 from inrflow_core.errors import UsageError
+from tests import protein_files
 
 ORIGIN = {"inrflow": "0.1.0", "preset": "solids-demo", "seeds": "7-8"}
 FORMATS = [
@@ -16,7 +18,9 @@ FORMATS = [
 ]
 
 
-def samples(domain: str, count: int = 2) -> np.ndarray:
+def samples(domain: str, count: int = 2) -> Any:
+    if domain == "protein":
+        return [protein_files.structure(seed=seed) for seed in range(count)]
     rng = np.random.default_rng(3)
     if domain == "image":
         return rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
@@ -55,7 +59,7 @@ def test_formats_that_hold_one_sample_are_numbered_each_with_its_own_origin(tmp_
     assert exporters.files(tmp_path / "out.png", 2) == [tmp_path / "out.png"]
 
 
-@pytest.mark.parametrize("domain", ["image", "points"])
+@pytest.mark.parametrize("domain", ["image", "points", "protein"])
 def test_a_domain_names_the_formats_that_write_it(domain: str) -> None:
     named = registry.find("domains", domain).Domain.EXPORTERS
     assert sorted(named) == sorted(name for name, of in FORMATS if of == domain)
