@@ -57,6 +57,7 @@ def main() -> None:
         ("clip", clip.ImageEncoder(), "openai"),
     ):
         extract(name, network, form, (16, 256, 256, 3))
+    networks_of_clouds()
 
 
 def cost(name: str, protocol: str, evidence: Any, what: str) -> None:
@@ -85,6 +86,36 @@ def extract(name: str, network: torch.nn.Module, form: str, shape: tuple[int, ..
     extractor(pictures, tuple(module.OUTPUTS), form)
     rate = len(pictures) / (time.process_time() - start)
     print(f"| `{name}:{form}` | {shape[1]} x {shape[2]} | {rate:.3g} |", flush=True)
+
+
+def networks_of_clouds() -> None:
+    """A table of its own: what a cloud costs a network, and how much of that its farthest points are."""
+    from inrflow_core.features import _points, pointnet2, ulip2
+
+    print(
+        "\n| network | points | CPU ms a cloud | of these the farthest points |\n| --- | ---: | ---: | ---: |",
+        flush=True,
+    )
+    generator = np.random.default_rng(0)
+    for module, network, prepare in (
+        (pointnet2, pointnet2.PointNet2(), pointnet2.positions),
+        (ulip2, ulip2.PointEncoder(), ulip2.in_grey),
+    ):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.normal_(0, 0.02)
+        network.eval().requires_grad_(False)
+        clouds = torch.from_numpy(generator.normal(size=(_points.CHUNK, module.POINTS, 3)).astype(np.float32))
+        with torch.inference_mode():
+            given = prepare(clouds)
+            network(given, ())
+            start = time.process_time()
+            network(given, ())
+            middle = time.process_time()
+            _points.farthest(given[..., :3].contiguous(), 512)
+            end = time.process_time()
+        whole, part = (1e3 * seconds / len(clouds) for seconds in (middle - start, end - middle))
+        print(f"| `{module.WEIGHTS.name}` | {module.POINTS:,} | {whole:.3g} | {part:.2g} |", flush=True)
 
 
 if __name__ == "__main__":
