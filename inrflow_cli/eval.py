@@ -23,7 +23,8 @@ Runs = Annotated[
 Samples = Annotated[
     list[Path] | None,
     typer.Option(
-        metavar="PLACE", help="Samples: an .h5, .npz or .npy file, or a folder of pictures or clouds; may be repeated."
+        metavar="PLACE",
+        help="Samples: an .h5, .npz or .npy file, or a folder of pictures, clouds or structures; may be repeated.",
     ),
 ]
 Reference = Annotated[
@@ -39,7 +40,8 @@ Metrics = Annotated[
     typer.Option(
         metavar="NAME[:PROTOCOL],...",
         help="What to compute, as in `fid:adm,kid` or `mmd:emd-lion,1-nna`; `--list` names all. "
-        "Default: `fid`, `kid`, `precision`, `recall` by `random`; `mmd`, `cov`, `1-nna`, `jsd`.",
+        "Default: `fid`, `kid`, `precision`, `recall` by `random`; `mmd`, `cov`, `1-nna`, `jsd`; "
+        "`lddt`, `tm-score`, `rmsd`, `bond-lengths`, `clashes`.",
     ),
 ]
 Weights = Annotated[

@@ -78,7 +78,7 @@ def page(results: Results, training: Training | None, progress: Progress | None 
 def _page_of_proteins(results: Results) -> report.Page:
     """Scores, the worst and the best proteins of each set of samples, and how they scatter."""
     shown = [results.judged[place] for place in _galleries(results.judged)]
-    found = {one.subject.name: one.proteins for one in shown if one.proteins is not None}
+    found = {one.subject.name: one.proteins for one in shown if one.proteins is not None and _is_told(one.proteins)}
     scattered = {
         f"samples of {name}": np.array([each.mean() for each in lddt.values(proteins, LDDT)])
         for name, proteins in found.items()
@@ -93,6 +93,16 @@ def _page_of_proteins(results: Results) -> report.Page:
         else [],
         folds=[_folds(name, proteins) for name, proteins in found.items()],
     )
+
+
+def _is_told(evidence: Structures) -> bool:
+    """Whether every sample has what a row of the table tells; where not, a metric has said why."""
+    try:
+        lddt.values(evidence, LDDT)
+        rmsd.values(evidence, RMSD)
+    except UsageError:
+        return False
+    return True
 
 
 def _folds(name: str, evidence: Structures) -> report.Folds:

@@ -52,7 +52,7 @@ class Domain:
     NAME = "protein"
     EXPORTERS = ("pdb", "cif", "png")
     """Formats that its samples can be written in."""
-    METRICS = ("lddt", "tm-score", "rmsd")
+    METRICS = ("lddt", "tm-score", "rmsd", "bond-lengths", "clashes")
     """What `eval` computes where no metric is named: nothing that needs weights."""
     READS = ("residues", "is_known")
     """Conditions of the shards that every set needs."""

@@ -1,7 +1,9 @@
-"""What metrics of images cost: CPU seconds of a value and of its interval, and pictures a second of each network.
+"""What metrics cost: of images CPU seconds of a value and of its interval, and pictures a second of each network; of proteins
+CPU milliseconds of a pair.
 
     python tests/benchmarks/metrics.py                # 10,000 against 10,000 pictures, some minutes on one core
     python tests/benchmarks/metrics.py --num 1000     # fewer
+    python tests/benchmarks/metrics.py --proteins     # of proteins alone, some seconds
 
 Features are made up, since their values cost the same; networks that want weights have random ones. One thread, CPU
 seconds (time.process_time), one pass each.
@@ -23,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 
-from inrflow_core import confidence, moments, registry
+from inrflow_core import confidence, moments, registry, structures
 from inrflow_core.evidence import Features, Pairs
 from inrflow_core.features import clip, inception, random, vgg16
 
@@ -32,8 +34,16 @@ def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=10_000, help="pictures on either side")
-    num = parser.parse_args().num
+    parser.add_argument("--proteins", action="store_true", help="pairs of proteins alone")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
+    if not asked.proteins:
+        of_pictures(asked.num)
+    of_proteins()
+
+
+def of_pictures(num: int) -> None:
+    """Two tables: metrics, and networks."""
     print("| metric | value (CPU s) | interval (CPU s) |\n| --- | ---: | ---: |", flush=True)
     generator = np.random.default_rng(0)
     samples, reference = (generator.normal(size=(num, 2048)).astype(np.float32) for _ in range(2))
@@ -58,6 +68,35 @@ def main() -> None:
     ):
         extract(name, network, form, (16, 256, 256, 3))
     networks_of_clouds()
+
+
+def of_proteins(residues: int = 300, atoms: int = 2400) -> None:
+    """One table: a pair of made-up globules, as dense as proteins are."""
+    generator = np.random.default_rng(0)
+
+    def globule(count: int) -> np.ndarray:
+        directions = generator.normal(size=(count, 3))
+        radii = 21.0 * generator.random((count, 1)) ** (1 / 3)  # Angstrom, of 300 residues
+        return directions / np.linalg.norm(directions, axis=1, keepdims=True) * radii
+
+    def shaken(positions: np.ndarray, size: float) -> np.ndarray:
+        return positions + size * generator.normal(size=positions.shape)
+
+    chain, heavy = globule(residues), globule(atoms)
+    print("\n| pair of proteins | a pair (CPU ms) |\n| --- | ---: |", flush=True)
+    for what, measure in (
+        (f"lDDT, {residues} C-alphas", partial(structures.lddt, shaken(chain, 1.0), chain)),
+        (f"lDDT, {atoms:,} heavy atoms", partial(structures.lddt, shaken(heavy, 1.0), heavy)),
+        (f"TM-score, {residues} residues 1 Angstrom off", partial(structures.tm_score, shaken(chain, 1.0), chain)),
+        (f"TM-score, {residues} residues 4 Angstrom off", partial(structures.tm_score, shaken(chain, 4.0), chain)),
+        (f"TM-score, {residues} residues, unrelated", partial(structures.tm_score, globule(residues), chain)),
+        (f"RMSD, {residues} C-alphas", partial(structures.rmsd, shaken(chain, 1.0), chain)),
+    ):
+        measure()
+        start = time.process_time()
+        for _ in range(10):
+            measure()
+        print(f"| {what} | {100 * (time.process_time() - start):.2g} |", flush=True)
 
 
 def cost(name: str, protocol: str, evidence: Any, what: str) -> None:

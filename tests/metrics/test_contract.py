@@ -56,10 +56,10 @@ def test_a_full_name_finds_its_protocol_and_a_bare_one_the_first(name: str, prot
     assert (full.full, bare.protocol) == (f"{name}:{protocol}", metric.PROTOCOLS[0])
 
 
-@pytest.mark.parametrize("domain", ["image", "points"])
-def test_what_is_computed_unasked_needs_no_weights_and_no_pairs(domain: str):
+@pytest.mark.parametrize(("domain", "count"), [("image", 4), ("points", 4), ("protein", 5)])
+def test_what_is_computed_unasked_needs_no_weights_and_no_pairs_of_pictures(domain: str, count: int):
     chosen = evaluate.choose(registry.find("domains", domain).Domain.METRICS, domain)
-    assert len(chosen) == 4
+    assert len(chosen) == count
     for metric in chosen:
         need = metric.need
         assert not isinstance(need, PairNeed | MatchNeed)
