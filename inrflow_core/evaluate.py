@@ -47,15 +47,13 @@ from inrflow_core.evidence import (
 from inrflow_core.extraction import KEPT, Extraction
 from inrflow_core.features import find_weights
 from inrflow_core.fields import Progress
-from inrflow_core.items import Items
+from inrflow_core.items import Items, normalised
 from inrflow_core.statistics_files import Statistics
 
 TRIALS = 16
 """Pictures that are timed to foretell the rest."""
 FEW = 2
 """The same of clouds and of the pictures that they are drawn from, whose networks take seconds for each."""
-BLOCK = 64
-"""Clouds that are read together."""
 STATISTICS = "statistics"
 """The folder beside shards in which the features of their pictures are kept."""
 
@@ -254,7 +252,7 @@ class Judge:
         assert isinstance(self.reference, Items)
         whole = self.reference.shape[0]
         points = self.setting.points or min(points or whole, whole)
-        some = _normalised(self.reference, points, clouds.BOX, "references")
+        some = normalised(self.reference, points, clouds.BOX, "references")
         count = len(some)
         total = samples * count
         if need.is_within:
@@ -373,8 +371,8 @@ class Judge:
         for items in (subject.items, self.reference):
             self._verify(items)
         if (protocol, points) not in self._reference_clouds:
-            self._reference_clouds[protocol, points] = _normalised(self.reference, points, protocol, "references")
-        samples = _normalised(subject.items, points, protocol, "samples")
+            self._reference_clouds[protocol, points] = normalised(self.reference, points, protocol, "references")
+        samples = normalised(subject.items, points, protocol, "samples")
         return samples, self._reference_clouds[protocol, points]
 
     def _weights_digest(self, need: Need) -> str | None:
@@ -442,24 +440,6 @@ class Judge:
         for items in (subject.items, self.reference):
             self._verify(items)
         return self.reference
-
-
-def _normalised(items: Items, points: int, protocol: str, what: str) -> Float64[np.ndarray, "N P 3"]:
-    """All clouds of some items, thinned to so many points each, as a protocol compares them."""
-    found: list[np.ndarray] = []
-    names: list[str] = []
-    conditions: dict[str, list[np.ndarray]] = {}
-    for start in range(0, items.count, BLOCK):
-        places = range(start, min(start + BLOCK, items.count))
-        batch = items.read(places)
-        found += clouds.thinned(list(batch.values), points, places, what=what)
-        names += batch.names
-        for name, rows in batch.condition.items():
-            conditions.setdefault(name, []).append(rows)
-    units = clouds.SOURCE
-    if items.normalisation:
-        units = clouds.units(items.normalisation, {name: np.concatenate(rows) for name, rows in conditions.items()})
-    return clouds.normalise(clouds.checked(found, what=what, names=names), protocol, units, what=what)
 
 
 def _interval(metric: Chosen, evidence: Evidence, value: float) -> tuple[float, float] | None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
-from inrflow_core import examples, manifest, registry, shards, structure_files
+from inrflow_core import clouds, examples, manifest, registry, shards, structure_files
 from inrflow_core.batches import Batch, Wanted
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.structures import Structure
@@ -34,6 +35,8 @@ IMAGE = "image"
 UNKNOWN = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
 MARK = b"comment inrflow"
+BLOCK = 64
+"""Clouds that are read together."""
 SMALL = ("offset", "scale", "view", "item")
 """Conditions that are read with every item; others, as pictures and their tokens, are many times larger than a cloud."""
 KINDS = (
@@ -204,6 +207,29 @@ def enlarged(items: Items, size: tuple[int, int], filter: str) -> Items:
 
     digest = hashlib.sha256(f"{items.digest} {filter} {size[0]}x{size[1]}".encode()).hexdigest()
     return replace(items, fetch=fetch, digest=digest)
+
+
+def normalised(items: Items, points: int, protocol: str, what: str) -> Float64[np.ndarray, "N P 3"]:
+    """All clouds of some items, thinned to so many points each, as a protocol compares them (`clouds.normalise`).
+
+    Raises:
+        UsageError: a cloud has fewer points, or the protocol needs units that are not known.
+        IntegrityError: a cloud is damaged.
+    """
+    found: list[np.ndarray] = []
+    names: list[str] = []
+    conditions: dict[str, list[np.ndarray]] = {}
+    for start in range(0, items.count, BLOCK):
+        places = range(start, min(start + BLOCK, items.count))
+        batch = items.read(places)
+        found += clouds.thinned(list(batch.values), points, places, what=what)
+        names += batch.names
+        for name, rows in batch.condition.items():
+            conditions.setdefault(name, []).append(rows)
+    units = clouds.SOURCE
+    if items.normalisation:
+        units = clouds.units(items.normalisation, {name: np.concatenate(rows) for name, rows in conditions.items()})
+    return clouds.normalise(clouds.checked(found, what=what, names=names), protocol, units, what=what)
 
 
 def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Items:
