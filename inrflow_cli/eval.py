@@ -82,15 +82,33 @@ def eval(
     weights: Weights = None,
     checkpoints: Checkpoints = "newest",
     num: Annotated[
-        int | None, typer.Option(min=1, help="Samples of each run. Default: as many as the reference, 50,000 at most.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Samples of each run; of models that draw from pictures or sequences, so many of these, evenly spread. "
+            "Default: as many as the reference has items, 50,000 at most.",
+        ),
     ] = None,
     seed: options.Seed = 0,
     label: options.Label = None,
     guidance: options.Guidance = None,
+    guidance_interval: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Times between which guidance acts, as in 0.1,0.9.")
+    ] = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
     resolution: options.Resolution = None,
     points: options.Points = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|by-seed", help="Of models that draw from pictures: which view of each object, from 0 on."
+        ),
+    ] = None,
+    samples_per_item: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Samples from each picture or sequence of the reference. Default: 1."),
+    ] = None,
     enlarged: Annotated[
         bool,
         typer.Option("--enlarged", help="Judge bilinear and bicubic enlargements of the same samples beside them."),
@@ -114,7 +132,7 @@ def eval(
 
     Runs are sampled first. A stopped evaluation goes on by the same command.
     """
-    from inrflow_cli import evaluation, scores
+    from inrflow_cli import drawn, evaluation, scores
 
     if threads is not None:
         import torch
@@ -127,8 +145,23 @@ def eval(
         raise UsageError("no folder for the results is named", hint="add `--out DIR`")
     if not run and not samples:
         raise UsageError("nothing to judge is named", hint="add `--run DIR` or `--samples PLACE`")
-    sampling = evaluation.Sampling(
-        checkpoints, num, seed, label, guidance, sampler, steps, resolution, points, noise, ema, batch, device
+    sampling = drawn.Sampling(
+        checkpoints=checkpoints,
+        num=num,
+        seed=seed,
+        label=label,
+        guidance=guidance,
+        guidance_interval=guidance_interval,
+        sampler=sampler,
+        steps=steps,
+        resolution=resolution,
+        points=points,
+        view=view,
+        samples_per_item=samples_per_item,
+        noise=noise,
+        ema=ema,
+        batch=batch,
+        device=device,
     )
     job = evaluation.Job(
         out=out,
@@ -155,6 +188,8 @@ def eval(
             raise typer.Exit(int(Exit.MISSING))
         return
     found = evaluation.carry_out(ready)
+    if found is None:
+        return
     scores.tell(found)
     console.result({"out": str(out), **found.told()}, as_json=json)
     for name, error in found.failed.items():

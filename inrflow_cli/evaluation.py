@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inrflow_cli import console, generation
+from inrflow_cli import console, drawn, generation
+from inrflow_cli.drawn import Sampling, Target, Work
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from inrflow_core.evaluate import Chosen, Judge, Subject
     from inrflow_core.fields import Progress
-    from inrflow_core.generate import Size
     from inrflow_core.inspection import Training
     from inrflow_core.items import Items
-    from inrflow_core.models import Model
     from inrflow_core.results import Results
     from inrflow_core.statistics_files import Statistics
 
@@ -26,26 +25,8 @@ PREFERRED = {"image": ("train",), "points": ("test", "val", "train"), "protein":
 """Splits of a reference: FID compares with what was trained on, the metrics of clouds and proteins with what was not."""
 MOST = 50_000
 """Samples drawn where nobody says how many and the reference has more."""
-ENLARGED = ("bilinear", "bicubic")
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How runs are sampled."""
-
-    checkpoints: str
-    num: int | None
-    seed: int
-    label: str | None
-    guidance: float | None
-    sampler: str | None
-    steps: int | None
-    resolution: str | None
-    points: int | None
-    noise: str | None
-    ema: float | None
-    batch: int | None
-    device: str | None
+OF_SEVERAL = ("lddt:best", "tm-score:best", "rmsd:best")
+"""What several structures of each protein are judged by, beside the metrics of one."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +52,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Weights to sample and judge."""
-
-    name: str
-    run: str
-    """The run's name, which no other run of the evaluation has."""
-    weights: Path
-
-
-@dataclass(frozen=True)
 class Ready:
     """A job whose places and names were checked."""
 
@@ -90,8 +61,8 @@ class Ready:
     reference: Items | Statistics
     chosen: Sequence[Chosen]
     judge: Judge
-    num: int
-    """Samples of each run."""
+    work: Work
+    """How the targets are sampled."""
     missing: Mapping[str, MissingError]
     """Chosen metrics whose weights are absent, by their full names."""
     training: Training | None
@@ -105,63 +76,49 @@ def check(job: Job) -> Ready:
         MissingError: a run, samples or the reference are not there.
         UsageError: names that there are not, domains that differ, results that are there already.
     """
-    from inrflow_core import evaluate, inspection, items, registry
-    from inrflow_core.training import world
+    from inrflow_core import evaluate, inspection, items
 
-    if world.find(os.environ, "cpu").size > 1:
-        raise UsageError(
-            "`eval` runs as one process", hint="draw with many by `inrflow sample OUT.h5`, then give it to `--samples`"
-        )
     _check_out(job)
     _check_is_used(job)
     samples = [items.open_items(place, job.samples_split, ("samples",)) for place in job.samples]
-    places = _distinct([some.name for some in samples])
+    places = drawn.distinct([some.name for some in samples])
     given = [evaluate.Subject(name, some) for name, some in zip(places, samples, strict=True)]
+    runs = drawn.distinct([drawn.stem(run) for run in job.runs])
     targets = [
-        target
-        for run, name in zip(job.runs, _distinct([_stem(run) for run in job.runs]), strict=True)
-        for target in _targets(run, name, job.sampling)
+        found for run, name in zip(job.runs, runs, strict=True) for found in drawn.targets(run, name, job.sampling)
     ]
-    names = _distinct([*places, *(target.name for target in targets)])[len(places) :]
+    names = drawn.distinct([*places, *(target.name for target in targets)])[len(places) :]
     targets = [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
-    domains = {subject.items.domain for subject in given} | {_domain(target).NAME for target in targets}
-    if len(domains) > 1:
-        raise UsageError(
-            f"{' and '.join(sorted(domains))} cannot be judged together", hint="evaluate them one after the other"
-        )
-    domain = domains.pop()
-    if domain != "points" and job.sampling.points is not None:
-        raise UsageError(f"`--points` asks a cloud, and these are {items.NOUNS[domain]}", hint="leave it out")
+    domain = _domain(job, given, targets)
     reference = _open_reference(job, domain)
-    chosen = evaluate.choose(job.metrics or registry.find("domains", domain).Domain.METRICS, domain)
+    chosen = evaluate.choose(job.metrics or _default(job, domain, targets), domain)
     judge = evaluate.Judge(reference, _setting(job))
     judge.check(chosen)
     missing = judge.missing(chosen)
     if len(missing) == len(chosen):
         raise next(iter(missing.values()))
     num = job.sampling.num or min(reference.count if isinstance(reference, items.Items) else MOST, MOST)
-    shapes = [subject.items.shape for subject in given] + [_shape(target, job) for target in targets]
-    for subject in given:
-        what = f"the samples of {subject.items.spelled}"
-        evaluate.check(what, domain, subject.items.shape, reference)
-        evaluate.check_counts(chosen, what, subject.items.count, reference)
-        evaluate.check_points(chosen, what, subject.items.shape, reference)
+    work = Work(job.out / "samples", job.sampling, reference, num, job.overwrite)
+    sizes = [(f"the samples of {one.items.spelled}", one.items.count, one.items.shape) for one in given]
     for target in targets:
-        what = f"the samples of `{target.name}`"
-        evaluate.check(what, domain, _shape(target, job), reference)
-        evaluate.check_counts(chosen, what, num, reference)
-        evaluate.check_points(chosen, what, _shape(target, job), reference)
+        shape = drawn.shape(target, job.sampling, is_enlarged=job.is_enlarged)
+        sizes.append((f"the samples of `{target.name}`", drawn.count(target, work), shape))
+    for what, count, shape in sizes:
+        evaluate.check(what, domain, shape, reference)
+        evaluate.check_counts(chosen, what, count, reference)
+        evaluate.check_points(chosen, what, shape, reference)
     copied = None if job.training is None else items.open_items(job.training, prefer=("train",))
     if copied is not None:
-        for shape in shapes:
+        for _, _, shape in sizes:
             evaluate.check("the samples", domain, shape, copied, role="the training set")
-    training = inspection.training_of(reference, copied)
-    return Ready(job, targets, given, reference, chosen, judge, num, missing, training)
+    training = None if domain == "protein" else inspection.training_of(reference, copied)
+    return Ready(job, targets, given, reference, chosen, judge, work, missing, training)
 
 
-def carry_out(ready: Ready) -> Results:
-    """Sample, judge, and write metrics.json and report.html."""
+def carry_out(ready: Ready) -> Results | None:
+    """Sample, judge, and write metrics.json and report.html; None in a process of a launcher that does not lead."""
     from inrflow_core import results
+    from inrflow_core.training import world
 
     try:
         ready.job.out.mkdir(parents=True, exist_ok=True)
@@ -172,7 +129,7 @@ def carry_out(ready: Ready) -> Results:
     _warn(ready.missing)
     here = [metric for metric in ready.chosen if metric.full not in ready.missing]
     judged, failed = [], {}
-    for subject in _subjects(ready):
+    for subject in subjects(ready):
         console.say(f"judging {subject.items.count:,} samples of `{subject.name}`")
         scores = []
         for metric in here:
@@ -181,6 +138,8 @@ def carry_out(ready: Ready) -> Results:
             except (UsageError, IntegrityError) as error:
                 failed[metric.full] = error
         judged.append(results.Judged(subject, scores, ready.judge.structures(subject)))
+    if not world.find(os.environ, "cpu").leads:
+        return None
     if failed and not any(one.scores for one in judged):
         raise next(iter(failed.values()))
     found = results.Results(ready.reference, judged, ready.missing, failed)
@@ -202,14 +161,26 @@ def _write(ready: Ready, found: Results) -> None:
     console.say(f"wrote `{ready.job.out / results.METRICS}` and `{ready.job.out / results.REPORT}`")
 
 
+def subjects(ready: Ready) -> Iterator[Subject]:
+    """The samples that were given, then those of each target, drawn when their turn comes."""
+    from inrflow_core.training import world
+
+    if world.find(os.environ, "cpu").leads:
+        yield from ready.given
+    for target in ready.targets:
+        yield from drawn.subjects(target, ready.work, is_enlarged=ready.job.is_enlarged)
+
+
 def predict(ready: Ready, *, as_json: bool) -> None:
     """Tell what would be done and how long it would take, from a few items that are timed; nothing is written."""
     here = [metric for metric in ready.chosen if metric.full not in ready.missing]
-    rows = [
-        (f"draw {ready.num:,} samples of `{target.name}`", _drawing_seconds(ready, target)) for target in ready.targets
-    ]
     sizes = [(subject.items.count, subject.items.shape) for subject in ready.given]
-    for count, shape in [*sizes, *((ready.num, _shape(target, ready.job)) for target in ready.targets)]:
+    rows = []
+    for target in ready.targets:
+        count = drawn.count(target, ready.work)
+        rows.append((f"draw {count:,} samples of `{target.name}`", drawn.seconds(target, ready.work)))
+        sizes.append((count, drawn.shape(target, ready.job.sampling, is_enlarged=ready.job.is_enlarged)))
+    for count, shape in sizes:
         rows += ready.judge.foretell(here, count, shape[0] if shape else None)
     total = sum(seconds for _, seconds in rows)
     console.table(
@@ -224,27 +195,6 @@ def _warn(missing: Mapping[str, MissingError]) -> None:
     """Say of each absent file what it is, where it comes from and where it goes."""
     for error in {error.message: error for error in missing.values()}.values():
         console.warn(f"{error.message}; the other metrics are computed. For all of them, {error.hint}")
-
-
-def _drawing_seconds(ready: Ready, target: Target) -> float:
-    """What drawing a target's samples takes, from two solver steps of a few of them."""
-    import time
-
-    from inrflow_core import generate, models, solve
-
-    wanted = ready.job.sampling
-    model = models.load(target.weights, generation.choose_device(wanted.device))
-    size = generation.choose_size(model.domain, wanted.resolution, wanted.points)
-    how = _drawing(model, wanted)
-    few = generate.drawing(model, sampler="euler", steps=2, guidance=wanted.guidance)
-    whole = generate.Request(range(ready.num), generate.choose_labels(model, range(ready.num), wanted.label), size)
-    batch = wanted.batch or generate.default_batch(model, whole)
-    labels = None if whole.labels is None else whole.labels[:batch]
-    start = time.perf_counter()
-    for _ in generate.samples(model, replace(whole, seeds=whole.seeds[:batch], labels=labels, batch=batch), few):
-        pass
-    each = (time.perf_counter() - start) / min(batch, ready.num) / 2
-    return each * solve.evaluations(how.sampler, how.config) * ready.num
 
 
 def named(texts: Sequence[str] | None) -> list[str]:
@@ -270,125 +220,36 @@ def keep(shards: Path, metrics: Sequence[str]) -> None:
     console.say(f"kept in `{shards / evaluate.STATISTICS}` what {', '.join(metrics)} need of {reference.spelled}")
 
 
-def _subjects(ready: Ready) -> Iterator[Subject]:
-    """The samples that were given, then those of each target, drawn when their turn comes."""
-    yield from ready.given
-    for target in ready.targets:
-        yield from _drawn(ready, target)
-
-
-def _drawn(ready: Ready, target: Target) -> Iterator[Subject]:
-    """The samples of one target; with `--enlarged` also enlargements of its samples at the training's resolution."""
-    from inrflow_core import evaluate, items, models
-
-    job = ready.job
-    model = models.load(target.weights, generation.choose_device(job.sampling.device))
-    size = generation.choose_size(model.domain, job.sampling.resolution, job.sampling.points)
-    place, facts = _sample(ready, target, model, size)
-    yield evaluate.Subject(target.name, items.open_items(place), facts)
-    if job.is_enlarged and isinstance(size, tuple):
-        place, facts = _sample(ready, target, model, None)
-        coarse = items.open_items(place)
-        for filter in ENLARGED:
-            enlarged = items.enlarged(coarse, size, filter)
-            name = f"{target.name}, {filter}"
-            yield evaluate.Subject(name, enlarged, {**facts, "enlarged": filter, "run": name})
-
-
-def _sample(ready: Ready, target: Target, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
-    """The shard of a target's samples, drawn where it is not there yet, and what is known of them."""
-    from inrflow_core import generate, sample_shards, solve
-
-    wanted, overwrite = ready.job.sampling, ready.job.overwrite
-    how = _drawing(model, wanted)
-    seeds = range(wanted.seed, wanted.seed + ready.num)
-    request = generate.Request(seeds, generate.choose_labels(model, seeds, wanted.label), size, batch=wanted.batch)
-    origin = generate.origin(model, target.weights, request, how)
-    asked = "" if size is None else f"-{origin['size']}"
-    place = ready.job.out / "samples" / f"{target.name}{asked}.h5"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    is_drawn = generate.is_drawn(place, request, origin, overwrite=overwrite)
-    if not is_drawn or not sample_shards.is_whole(place, overwrite=overwrite):
-        sample_shards.unseal(place)
-        generation.write_shard(model, request, how, place, origin, overwrite=overwrite)
-    sample_shards.seal(place)
-    facts = {
-        **{key: text for key, text in origin.items() if key != "labels"},
-        "label": None if request.labels is None else wanted.label or "random",
-        "nfe": solve.evaluations(how.sampler, how.config),
-        "parameters": sum(parameter.numel() for parameter in model.method.parameters()),
-        "samples_seen": model.info.get("samples_seen"),
-        "flops": model.info.get("flops"),
-        "run": target.run,
-    }
-    return place, facts
-
-
-def _drawing(model: Model, wanted: Sampling) -> Any:
-    from inrflow_core import generate
-
-    return generate.drawing(
-        model, sampler=wanted.sampler, steps=wanted.steps, guidance=wanted.guidance, noise=wanted.noise
-    )
-
-
-def _stem(run: Path) -> str:
-    """What a run or a weights file is called, where no text can hold a byte of it with a mark in its stead."""
-    stem = run.stem if run.is_file() else run.name or run.resolve().name
-    return os.fsencode(stem).decode(errors="replace")
-
-
-def _targets(source: Path, run: str, sampling: Sampling) -> list[Target]:
-    """The checkpoints of a run that are to be judged."""
-    from inrflow_core import runs
-
-    def target(step: Any, name: str) -> Target:
-        return Target(name, run, runs.weights_file(source, ema=sampling.ema, step=step))
-
-    if sampling.checkpoints != "all":
-        texts = sampling.checkpoints.split(",")
-        steps = [generation.parse_checkpoint(text.strip(), "--checkpoints") for text in texts]
-    else:
-        opened = runs.open_run(source)
-        steps = list(opened.steps) or [opened.checkpoint()]  # the latter raises
-    if sampling.checkpoints == "newest":
-        return [target(None, run)]
-    return [
-        target(step, f"{run}-{step:08d}" if isinstance(step, int) else f"{run}-{step or 'newest'}") for step in steps
-    ]
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, a number behind those that were there before: runs in two folders may have one name."""
-    found: list[str] = []
-    for name in names:
-        free, number = name, 2
-        while free in found:
-            free, number = f"{name}-{number}", number + 1
-        found.append(free)
-    return found
-
-
-def _domain(target: Target) -> Any:
-    """The domain of what a target draws."""
-    from inrflow_core import models, registry
-
-    part = models.read_header(target.weights)[0].domain
-    return registry.find("domains", part.name or "").Domain(part.config)
-
-
-def _shape(target: Target, job: Job) -> tuple[int, ...]:
-    """The shape of a target's samples, as they are asked for.
+def _domain(job: Job, given: Sequence[Subject], targets: Sequence[Target]) -> str:
+    """The one domain of all that is judged.
 
     Raises:
-        UsageError: a size of the wrong kind, or enlargements of what is not asked more finely.
+        UsageError: there are several, or points are asked of what is no cloud.
     """
-    domain = _domain(target)
-    size = generation.choose_size(domain, job.sampling.resolution, job.sampling.points)
-    if job.is_enlarged and not isinstance(size, tuple):
-        raise UsageError("`--enlarged` compares pictures asked more finely", hint="add `--resolution HxW`")
-    grid = size if isinstance(size, tuple) else domain.shape.grid or (size or domain.shape.num_pairs,)
-    return (*grid, domain.shape.value_size)
+    from inrflow_core import items
+
+    domains = {subject.items.domain for subject in given} | {target.domain.NAME for target in targets}
+    if len(domains) > 1:
+        raise UsageError(
+            f"{' and '.join(sorted(domains))} cannot be judged together", hint="evaluate them one after the other"
+        )
+    (domain,) = domains
+    if domain != "points" and job.sampling.points is not None:
+        raise UsageError(f"`--points` asks a cloud, and these are {items.NOUNS[domain]}", hint="leave it out")
+    return domain
+
+
+def _default(job: Job, domain: str, targets: Sequence[Target]) -> Sequence[str]:
+    """What is computed where no metric is named: nothing that needs weights."""
+    from inrflow_core import from_reference, registry
+
+    names = [*registry.find("domains", domain).Domain.METRICS]
+    kinds = {target.kind or "" for target in targets}
+    if len(kinds) == 1 and not job.samples:
+        names += from_reference.METRICS.get(kinds.pop(), ())
+    if domain == "protein" and (job.sampling.samples_per_item or 1) > 1:
+        names += OF_SEVERAL
+    return names
 
 
 def _open_reference(job: Job, domain: str) -> Items | Statistics:
@@ -480,8 +341,9 @@ def _check_is_used(job: Job) -> None:
     idle = {"checkpoints": "newest", "seed": 0}
     for name, value in told.items():
         if not job.runs and name not in ("device", "points") and value not in (None, idle.get(name)):
+            option = f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"`--{name}` says how a run is sampled, and there is none", hint="leave it out, or add `--run DIR`"
+                f"`{option}` says how a run is sampled, and there is none", hint="leave it out, or add `--run DIR`"
             )
     if not job.samples and job.samples_split:
         raise UsageError("`--samples-split` is of samples, and there are none", hint="leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import clouds, nearest, report, residue_pairs, structures
+from inrflow_core import clouds, matching, nearest, report, residue_pairs, structures
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluate import Score, Subject
 from inrflow_core.evidence import Protein, Structures
@@ -38,6 +39,8 @@ MOST_BYTES = 2**26
 """Training items are read together up to `BLOCK`, and up to so many bytes."""
 POINTS = 2048
 """Points of a cloud that is drawn."""
+AZIMUTH = 35.0
+"""Degrees about y from which the page looks at a cloud first (`pictures.cloud`)."""
 LISTED, DRAWN = 20, 8
 """Proteins of a table, and those of them that are drawn: the worst and the best, half and half."""
 LDDT, TM_SCORE, RMSD = "ca:auto:mean", "reference:auto:mean", "ca:auto:mean"
@@ -64,12 +67,15 @@ def page(results: Results, training: Training | None, progress: Progress | None 
     reference = results.reference if isinstance(results.reference, Items) else None
     if reference is not None and reference.domain == "protein":
         return _page_of_proteins(results)
+    shown = [results.judged[place].subject for place in _galleries(results.judged)]
+    photos = {subject.name: found for subject in shown if (found := _photos(subject, reference)) is not None}
     return report.Page(
         title=_title(results.judged),
         entries=[_entry(one) for one in results.judged],
         reference=_reference(results),
         interval=INTERVALS if any(score.interval for one in results.judged for score in one.scores) else "",
-        galleries=[_gallery(results.judged[place].subject, reference) for place in _galleries(results.judged)],
+        photos=list(photos.values()),
+        galleries=[_gallery(subject, reference) for subject in shown if subject.name not in photos],
         neighbours=None if training is None else _neighbours(results.judged[-1].subject, training, progress),
         histograms=[] if reference is None else _histograms(results.judged[-1].subject, reference),
     )
@@ -198,6 +204,43 @@ def _gallery(subject: Subject, reference: Items | None) -> report.Gallery:
     if subject.items.domain == "image" and samples.shape[2] < NAMED:
         names, real_names = [], []
     return report.Gallery(subject.name, samples, real, names, real_names)
+
+
+def _photos(subject: Subject, reference: Items | None) -> report.Photos | None:
+    """Some samples beside the pictures that they record and the objects of these; None where they record none."""
+    if reference is None or reference.fetch_pictures is None or subject.items.domain != "points":
+        return None
+    chosen = _spread(subject.items.count, SHOWN["points"])
+    batch = subject.items.read(chosen.tolist())
+    if "view" not in batch.condition:
+        return None
+    try:
+        match = matching.own(subject.items, reference)
+    except UsageError:
+        return None
+    places, views = match.places[chosen], match.views[chosen]
+    own = reference.read(places.tolist())
+    points = min(POINTS, batch.values.shape[1], own.values.shape[1])
+    sides = [np.stack(clouds.thinned(list(some.values), points, range(len(chosen)))) for some in (batch, own)]
+    if reference.fetch_cameras is not None:
+        seen = reference.fetch_cameras(places.tolist(), views)
+        sides = [np.stack([_faced(*each) for each in zip(side, seen, strict=True)]) for side in sides]
+    names = [
+        f"{os.fsencode(name).decode(errors='replace')}, view {view}"
+        for name, view in zip(own.names, views, strict=True)
+    ]
+    pictures = reference.fetch_pictures(places.tolist(), views)
+    return report.Photos(subject.name, pictures, *sides, names, subject.items.count)
+
+
+def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """A cloud turned about y so that the page's first look at it comes from the side of a camera."""
+    x, _, z = camera[:3, 3].astype(np.float64)
+    turn = math.radians(AZIMUTH) - math.atan2(x, z)
+    cosine, sine = math.cos(turn), math.sin(turn)
+    about_y = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+    placed = points[:, :3].astype(np.float64) @ about_y.T
+    return np.concatenate([placed.astype(np.float32), points[:, 3:]], axis=1)
 
 
 def _neighbours(subject: Subject, training: Training, progress: Progress | None) -> report.Neighbours | None:

@@ -30,8 +30,8 @@ ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
 """Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
 BROKEN_ARRAYS = (ValueError, OSError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises on an .npy or .npz file that is none, or damaged."""
-IMAGE = "image"
-"""The condition that holds pictures of a cloud, in several views."""
+IMAGE, CAMERA = "image", "camera"
+"""The conditions that hold pictures of a cloud, in several views, and where each was seen from."""
 UNKNOWN = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
 MARK = b"comment inrflow"
@@ -65,10 +65,14 @@ class Items:
     """Compares every byte with the digests that shards have beside them; raises IntegrityError, naming what is damaged."""
     fetch_pictures: Callable[[Sequence[int], np.ndarray], np.ndarray] | None = None
     """Given some places and a view of each (from 0 on), what clouds look like, uint8 (B H W 3); None where nobody knows."""
+    fetch_cameras: Callable[[Sequence[int], np.ndarray], np.ndarray] | None = None
+    """The same of the cameras that saw them, float32 (B 4 4) as `cameras` has them."""
     structures: Callable[[Sequence[int]], list[Structure]] | None = None
     """Of proteins: the structures at some places, each under the name that it is paired by."""
     names: Callable[[], list[str]] | None = None
     """Of proteins: those names, of all."""
+    places: np.ndarray | None = None
+    """Of a part: where each item stands in the whole split, which is what samples record; None for the whole."""
 
     def read(self, indices: Sequence[int]) -> Batch:
         """The items at `indices`, in that order.
@@ -128,7 +132,7 @@ def open_items(place: Path, split: str | None = None, prefer: Sequence[str] = ()
     if place.is_dir():
         return _from_files(place)
     if structure_files.is_structure(place.name):
-        return _from_structures(place, [(place.name, place)])
+        return of_structures(place, [(place.name, place)])
     if place.suffix.lower() in (".npz", ".npy"):
         return _from_array(place)
     raise UsageError(f"`{place}` holds no samples", hint=f"give {KINDS}")
@@ -146,13 +150,21 @@ def some(items: Items, places: np.ndarray) -> Items:
     def fetch(indices: Sequence[int]) -> Batch:
         return items.fetch(places[np.asarray(indices, dtype=np.int64)].tolist())
 
-    def fetch_pictures(indices: Sequence[int], views: np.ndarray) -> np.ndarray:
-        assert items.fetch_pictures is not None
-        return items.fetch_pictures(places[np.asarray(indices, dtype=np.int64)].tolist(), views)
+    def viewed(fetch_views: Callable[[Sequence[int], np.ndarray], np.ndarray] | None) -> Any:
+        if fetch_views is None:
+            return None
+        return lambda indices, views: fetch_views(places[np.asarray(indices, dtype=np.int64)].tolist(), views)
 
-    found = replace(items, count=len(places), digest=digest, fetch=fetch)
-    if items.fetch_pictures is not None:
-        found = replace(found, fetch_pictures=fetch_pictures)
+    of_whole = places if items.places is None else items.places[places]
+    found = replace(
+        items,
+        count=len(places),
+        digest=digest,
+        fetch=fetch,
+        fetch_pictures=viewed(items.fetch_pictures),
+        fetch_cameras=viewed(items.fetch_cameras),
+        places=of_whole.astype(np.int64),
+    )
     structures, names = items.structures, items.names
     if structures is None or names is None:
         return found
@@ -255,7 +267,8 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Items
         told.normalisation,
         facts,
         functools.partial(opened.verify, [chosen]),
-        functools.partial(_pictures_of, opened, chosen) if IMAGE in known else None,
+        functools.partial(_views_of, opened, chosen, IMAGE) if IMAGE in known else None,
+        functools.partial(_views_of, opened, chosen, CAMERA) if CAMERA in known else None,
     )
     if opened.domain != "protein":
         return found
@@ -276,20 +289,20 @@ def _stored(opened: shards.Shards, split: str, indices: Sequence[int]) -> list[S
     return found
 
 
-def _pictures_of(opened: shards.Shards, split: str, indices: Sequence[int], views: np.ndarray) -> np.ndarray:
-    """One view of each of some sets.
+def _views_of(opened: shards.Shards, split: str, name: str, indices: Sequence[int], views: np.ndarray) -> np.ndarray:
+    """A condition of one view of each of some sets.
 
     Raises:
         UsageError: there is no such view.
     """
-    count = opened.views(split, IMAGE)
+    count = opened.views(split, name)
     if len(views) and not 0 <= views.min() <= views.max() < count:
         raise UsageError(
             f"`{opened.folder}` has {count} views of every object, and some sample was drawn from number {views.max()}",
             hint="give the reference that the samples were drawn from",
         )
-    wanted = Wanted([IMAGE], (views + 0.5) / count)
-    return opened.read(split, indices, conditions=wanted).condition[IMAGE]
+    wanted = Wanted([name], (views + 0.5) / count)
+    return opened.read(split, indices, conditions=wanted).condition[name]
 
 
 def _from_files(folder: Path) -> Items:
@@ -304,7 +317,7 @@ def _from_files(folder: Path) -> Items:
     (domain,) = held
     kept = [(name, path) for name, path in files if _kind(path) == domain]
     if domain == "protein":
-        return _from_structures(folder, kept)
+        return of_structures(folder, kept)
     read_one = _picture if domain == "image" else _cloud
 
     @functools.cache
@@ -318,8 +331,12 @@ def _from_files(folder: Path) -> Items:
     return Items(folder, domain, len(kept), _digest(kept), fetch, normalisation=UNKNOWN if is_ours else {})
 
 
-def _from_structures(place: Path, files: list[tuple[str, Path]]) -> Items:
-    """Proteins of files; the name of each is that of its file, and of the folders around it, without the suffixes."""
+def of_structures(place: Path, files: Sequence[tuple[str, Path]]) -> Items:
+    """Proteins of files below `place`; the name of each is that of its file without the suffixes.
+
+    Raises:
+        UsageError: two have one name.
+    """
     names = [structure_files.stem(name) for name, _ in files]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:

@@ -33,8 +33,9 @@ class Match:
 def own(samples: Items, reference: Items) -> Match:
     """Of each sample its own reference.
 
-    By name where every sample has that of a reference, the ending aside; else by the place that a shard of samples
-    records (`condition/item`); else by place, where both are equally many. `condition/view` tells the view.
+    By name where every sample has that of a reference, the ending aside; else by the place in the whole split that a
+    shard of samples records (`condition/item`); else by place, where both are equally many. `condition/view` tells the
+    view.
 
     Raises:
         UsageError: they cannot be paired, or the samples were drawn and nobody recorded from what.
@@ -45,14 +46,7 @@ def own(samples: Items, reference: Items) -> Match:
     if places is not None:
         return Match(places, views)
     if "item" in mine.condition:
-        places = mine.condition["item"].astype(np.int64).reshape(-1)
-        if len(places) and not 0 <= places.min() <= places.max() < reference.count:
-            raise UsageError(
-                f"{samples.spelled} was drawn from item {places.max():,}, and {reference.spelled} holds "
-                f"{reference.count:,}",
-                hint="give the split that the samples were drawn from, whole",
-            )
-        return Match(places, views)
+        return Match(_recorded(samples, mine.condition["item"].astype(np.int64).reshape(-1), reference), views)
     if len(mine.seeds) and "view" not in mine.condition:
         raise UsageError(
             f"{samples.spelled} holds drawn samples, and nobody recorded what each was drawn from",
@@ -126,6 +120,25 @@ def pairs(samples: Items, reference: Items) -> Pairs:
             hint="give as many references in the same order, or files of the same names",
         )
     return Pairs(mine.values, theirs.values)
+
+
+def _recorded(samples: Items, places: Int64[np.ndarray, " N"], reference: Items) -> Int64[np.ndarray, " N"]:
+    """Places of the reference's items, from those in the whole split that samples record.
+
+    Raises:
+        UsageError: the reference has no such item.
+    """
+    known = np.arange(reference.count) if reference.places is None else reference.places
+    order = np.argsort(known, kind="stable")
+    found = order[np.searchsorted(known, places, sorter=order).clip(max=len(known) - 1)]
+    if (known[found] != places).any():
+        lost = places[known[found] != places]
+        raise UsageError(
+            f"{samples.spelled} was drawn from item {lost[0]:,}, and {reference.spelled} holds {reference.count:,}"
+            + ("" if reference.places is None else " others"),
+            hint="give the split that the samples were drawn from, whole",
+        )
+    return found
 
 
 def _by_name(mine: Sequence[str], theirs: Sequence[str]) -> Int64[np.ndarray, " N"] | None:

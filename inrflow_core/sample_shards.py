@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class SampleShard:
     def __init__(self, path: Path, seeds: np.ndarray, header: Header, shape: tuple[int, ...], dtype: str) -> None:
         self.path, self.seeds, self.header, self.shape, self.dtype = path, seeds, header, shape, dtype
         self.folder = path.with_name(f"{path.name}.partial")
+        self.condition: Mapping[str, np.ndarray] = {}
+        """What each sample was drawn from, a row for each seed: every process of a job sets the same."""
 
     @staticmethod
     def create_or_resume(
@@ -124,7 +126,8 @@ class SampleShard:
             order = {int(index): (piece, row) for piece, held in self._pieces() for row, index in enumerate(held)}
             labels = self._labels(order)
             shape = (len(self.seeds), *self.shape)
-            columns = Columns(labels, names=[f"seed-{seed}" for seed in self.seeds], seeds=self.seeds)
+            names = [f"seed-{seed}" for seed in self.seeds]
+            columns = Columns(labels, names=names, seeds=self.seeds, condition=self.condition)
             shards.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
             # Renamed first: others may be writing into it, and must not meet a folder that is half gone.
             aside = self.folder.with_name(f".{self.folder.name}")

@@ -47,6 +47,7 @@ LEVELS = (
             "statistics_files",
             "chosen",
             "evaluate",
+            "from_reference",
             "matching",
             "results",
             "inspection",

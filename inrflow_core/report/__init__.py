@@ -22,6 +22,7 @@ from inrflow_core.report.content import Gallery as Gallery
 from inrflow_core.report.content import Histogram as Histogram
 from inrflow_core.report.content import Neighbours as Neighbours
 from inrflow_core.report.content import Page as Page
+from inrflow_core.report.content import Photos as Photos
 from inrflow_core.report.content import Progress as Progress
 from inrflow_core.report.content import Score as Score
 from inrflow_core.report.folds import spread as spread
@@ -57,6 +58,7 @@ def _sections(page: Page) -> list[str]:
     return [
         scores.table(page),
         plots.curves(page.entries),
+        *(tiles.photos(some) for some in page.photos),
         *(tiles.gallery(gallery) for gallery in page.galleries),
         *(folds.section(some) for some in page.folds),
         "" if page.neighbours is None else tiles.neighbours(page.neighbours),

@@ -63,6 +63,20 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Photos:
+    """Clouds that were drawn from pictures, beside these and the objects that the pictures show."""
+
+    title: str
+    pictures: UInt8[np.ndarray, "N _ _ 3"]
+    samples: Float[np.ndarray, "N _ _"]
+    reference: Float[np.ndarray, "N _ _"]
+    names: Sequence[str]
+    """Of the objects."""
+    count: int
+    """Of all samples."""
+
+
+@dataclass(frozen=True)
 class Neighbours:
     """The nearest training items of samples, and the distances from which memorisation is told."""
 
@@ -132,3 +146,4 @@ class Page:
     neighbours: Neighbours | None = None
     histograms: Sequence[Histogram] = ()
     folds: Sequence[Folds] = ()
+    photos: Sequence[Photos] = ()

@@ -16,7 +16,7 @@ from PIL import Image
 
 from inrflow_core import pictures
 from inrflow_core.report import numerals, plots
-from inrflow_core.report.content import Gallery, Neighbours
+from inrflow_core.report.content import Gallery, Neighbours, Photos
 
 MOST_TILES = {"image": 48, "points": 8}
 """Items of a side of a gallery; a page with 96 small pictures or 16 clouds stays quick."""
@@ -47,6 +47,24 @@ def gallery(content: Gallery) -> str:
     return (
         f'<section class="gallery {kind}"><h2>{escape(content.title)}</h2>\n{_turning(kind, sum(counts))}'
         f'<div class="sides">{sides}</div></section>'
+    )
+
+
+def photos(content: Photos) -> str:
+    """Rows of a picture, the cloud that was drawn from it, and the object's own."""
+    rows = min(len(content.samples), MOST_TILES["points"])
+    strips = ""
+    for row in range(rows):
+        name = content.names[row]
+        picture = _tile(content.pictures[row], "picture", name, 2 * rows, NEIGHBOUR_SIDE)
+        drawn = _tile(content.samples[row], f"drawn from the picture of {name}", "drawn", 2 * rows)
+        own = _tile(content.reference[row], f"the object {name}", "the object", 2 * rows)
+        strips += f'<div class="strip">{picture}{drawn}{own}</div>'
+    return (
+        f'<section class="photos points"><h2>{escape(content.title)}, drawn from pictures</h2>\n<p class="says">Each row: a'
+        " picture, the cloud that was drawn from it, and the object's own cloud, both turned about the upright axis to the"
+        f" picture's camera (shown: {_of(rows, content.count)}).</p>{_turning('points', 2 * rows)}"
+        f'<div class="strips">{strips}</div></section>'
     )
 
 

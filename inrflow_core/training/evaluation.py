@@ -25,6 +25,7 @@ from inrflow_core.shards import Batch, Shards
 
 if TYPE_CHECKING:
     from inrflow_core.evaluate import Chosen, Judge
+    from inrflow_core.from_reference import Plan
     from inrflow_core.items import Items
     from inrflow_core.models import Model
     from inrflow_core.presets import Preset
@@ -46,9 +47,10 @@ class Config:
     metrics: tuple[str, ...] = ()
     """As `inrflow eval --metrics` takes them; empty takes those of the domain that need no weights."""
     num: int = 256
-    """Samples, drawn by the first average with the preset's sampler and guidance."""
+    """Samples, drawn by the first average with the preset's sampler and guidance; from so many pictures or sequences of
+    `split`, evenly spread, where the model draws from them."""
     seed: int = 0
-    """Of the first sample; the others count up."""
+    """Of the first sample; the others count up. Of every structure, where the model folds sequences."""
     split: str | None = None
     """Of the data, to judge by; None is the training split for images, the held-out one for clouds."""
     reference: int | None = None
@@ -89,6 +91,8 @@ class Evaluation:
     judge: Judge
     out: Path
     """The run's folder."""
+    plan: Plan | None = None
+    """What samples are drawn from, where the model draws from items of the reference."""
 
     @property
     def folder(self) -> Path:
@@ -103,11 +107,21 @@ class Evaluation:
     @property
     def by(self) -> str:
         """What values of a metric have in common that can be compared."""
-        first, count = self.config.seed, self.config.num
+        first, count = self.config.seed, self.num
+        drawn = f"seeds {first} to {first + count - 1}"
+        if self.plan is not None:
+            views = "view 0 of each" if self.plan.kind == "picture" else "each"
+            seeds = drawn if self.plan.kind == "picture" else f"seed {first}"
+            drawn = f"{seeds}, {count:,} {self.plan.kind}s, {views} once,"
         return (
-            f"seeds {first} to {first + count - 1} against {self.reference.count:,} of `{self.split}` "
+            f"{drawn} against {self.reference.count:,} of `{self.split}` "
             f"({self.reference.digest[:16]}){self.judge.weights_told(self.metrics)}"
         )
+
+    @property
+    def num(self) -> int:
+        """Samples of an evaluation."""
+        return self.config.num if self.plan is None else len(self.plan)
 
     def is_due(self, step: int, last: int) -> bool:
         """Whether a step of a run with so many steps is evaluated."""
@@ -123,7 +137,7 @@ class Evaluation:
         from inrflow_core import evaluate
 
         rehearsal = evaluate.Judge(self.reference, self.judge.setting)
-        return sum(seconds for _, seconds in rehearsal.foretell(self.metrics, self.config.num))
+        return sum(seconds for _, seconds in rehearsal.foretell(self.metrics, self.num))
 
     def find(self, model: Model) -> Found:
         """The metrics of a model's samples; one that cannot be computed is None and has a note."""
@@ -177,12 +191,14 @@ class Evaluation:
         Raises:
             Diverged: they left the finite numbers.
         """
-        from inrflow_core import generate
+        from inrflow_core import from_reference, generate
         from inrflow_core.items import Items
 
-        seeds = range(self.config.seed, self.config.seed + self.config.num)
-        request = generate.Request(seeds, generate.choose_labels(model, seeds))
+        seeds = range(self.config.seed, self.config.seed + self.num)
         with torch.no_grad():
+            if self.plan is not None:
+                return from_reference.drawn(model, self.plan, self.out)
+            request = generate.Request(seeds, generate.choose_labels(model, seeds))
             values = np.concatenate([part for _, part in generate.samples(model, request)])
 
         def fetch(indices: Sequence[int]) -> Batch:
@@ -227,10 +243,11 @@ def prepare(preset: Preset, shards: Shards, out: Path, device: str) -> Evaluatio
     """
     if preset.eval is None:
         return None
-    from inrflow_core import evaluate
+    from inrflow_core import evaluate, from_reference
 
-    config, domain = preset.eval.config, preset.domain.name or ""
-    metrics = evaluate.choose(config.metrics or registry.find("domains", domain).Domain.METRICS, domain)
+    config, domain, kind = preset.eval.config, preset.domain.name or "", from_reference.kind(preset)
+    usual = [*registry.find("domains", domain).Domain.METRICS, *from_reference.METRICS.get(kind or "", ())]
+    metrics = evaluate.choose(config.metrics or usual, domain)
     if config.best is None:
         best = metrics[0]
     else:
@@ -241,8 +258,10 @@ def prepare(preset: Preset, shards: Shards, out: Path, device: str) -> Evaluatio
                 hint="add it there, or choose of " + ", ".join(f"`{metric.full}`" for metric in metrics),
             )
     reference = _reference(preset, shards)
+    drawn_from = None if kind is None else from_reference.plan(kind, reference, config.num, seed=config.seed)
+    num = config.num if drawn_from is None else len(drawn_from)
     for metric in metrics:
-        _check_metric(metric, config, reference)
+        _check_metric(metric, num, reference, kind)
     told = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
     folder = out / FOLDER / hashlib.sha256(told.encode()).hexdigest()[:16]
     setting = evaluate.Setting(
@@ -251,7 +270,7 @@ def prepare(preset: Preset, shards: Shards, out: Path, device: str) -> Evaluatio
     judge = evaluate.Judge(reference, setting)
     for error in judge.missing(metrics).values():
         raise error
-    return Evaluation(config, metrics, best, reference, judge, out)
+    return Evaluation(config, metrics, best, reference, judge, out, drawn_from)
 
 
 def settle(evaluation: Evaluation | None, out: Path, step: int) -> Best | None:
@@ -312,21 +331,22 @@ def _points(preset: Preset, reference: Items) -> int | None:
     return min(drawn, reference.shape[0])
 
 
-def _check_metric(metric: Chosen, config: Config, reference: Items) -> None:
-    """Nothing, where a metric can be taken of so many samples and references.
+def _check_metric(metric: Chosen, num: int, reference: Items, kind: str | None) -> None:
+    """Nothing, where a metric can be taken of so many samples and references; `kind` is what a model draws from.
 
     Raises:
         UsageError: it cannot.
     """
     from inrflow_core.evidence import MatchNeed, PairNeed
 
-    if isinstance(metric.need, PairNeed | MatchNeed) or getattr(metric.need, "is_paired", False):
+    is_paired = isinstance(metric.need, MatchNeed) or getattr(metric.need, "is_paired", False)
+    if isinstance(metric.need, PairNeed) or (is_paired and kind != "picture"):
         raise UsageError(
             f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
             hint="take it out of `metrics`",
         )
     least = getattr(metric.module, "LEAST", 2)
-    for name, count in {"num": config.num, "reference": reference.count}.items():
+    for name, count in {"num": num, "reference": reference.count}.items():
         if count < least:
             raise UsageError(
                 f"[eval] `{metric.full}` needs {least:,} or more, and `{name}` gives it {count:,}",

@@ -1,0 +1,159 @@
+"""What folding must beat: the mean structure of the training set, and a model that never trained.
+
+    python tools/fold_baselines.py mean shards/proteins predictions/     # then: inrflow eval --samples predictions/
+                                                                         #   --reference shards/proteins --split test
+    python tools/fold_baselines.py untrained proteins-demo untrained.safetensors      # then: inrflow eval --run FILE
+
+The mean structure of a test protein is made without its own structure: every training chain is aligned to it by sequence
+(`residue_pairs`: BLOSUM62, gaps 11 and 1), laid on the mean by the C-alphas of the residues that align, and averaged
+residue by residue over those; the first mean is the chain with the most identical residues, and laying and averaging are
+done `ROUNDS` times. Of every residue the backbone (N, CA, C, O) is averaged. A residue that fewer than `LEAST` chains
+align with lies on the straight line between its neighbours, or goes on with the step of the last two at an end. A mean of
+all chains is smooth: its bonds are short, and nothing is asked of them.
+
+An untrained model has the initial weights of the seed 0. Both also tell `inrflow eval` nothing of the test structures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from inrflow_core import exporters, items, residue_pairs, residues, structures
+from inrflow_core.structures import Structure
+
+ROUNDS = 5
+"""After three the mean moved by less than 0.01 Angstrom on a family of 162 chains."""
+LEAST = 3
+BACKBONE = 4
+"""The first atoms of every residue."""
+CA = 1
+
+
+def main() -> None:
+    """Write what the command asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    mean = commands.add_parser("mean", help="predictions of a test split")
+    mean.add_argument("shards", type=Path)
+    mean.add_argument("out", type=Path)
+    mean.add_argument("--train", default="train")
+    mean.add_argument("--test", default="test")
+    untrained = commands.add_parser("untrained", help="weights that never trained")
+    untrained.add_argument("preset")
+    untrained.add_argument("out", type=Path)
+    given = parser.parse_args()
+    if given.command == "mean":
+        predict(given.shards, given.out, given.train, given.test)
+    else:
+        save_untrained(given.preset, given.out)
+
+
+def predict(shards: Path, out: Path, train: str, test: str) -> None:
+    """One .pdb for each protein of the test split, called after it."""
+    chains, wanted = read(shards, train), read(shards, test)
+    aligned = []
+    for number, chain in enumerate(wanted):
+        made, share = mean_structure(chain, chains)
+        aligned.append(share)
+        place = out / f"{chain.name}.pdb"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        told = {"baseline": f"mean of {len(chains)} training structures"}
+        exporters.write(place, [made], "protein", origin=told, overwrite=True)
+        print(f"{number + 1} of {len(wanted)}: {chain.name}, {100 * share:.0f} % of its residues averaged", flush=True)
+    print(f"wrote {len(wanted)} structures into {out}; averaged {100 * np.mean(aligned):.1f} % of the residues")
+
+
+def read(shards: Path, split: str) -> list[Structure]:
+    """All structures of a split."""
+    found = items.open_items(shards, split)
+    if found.structures is None:
+        raise SystemExit(f"{shards} holds no proteins")
+    return found.structures(range(found.count))
+
+
+def mean_structure(wanted: Structure, chains: list[Structure]) -> tuple[Structure, float]:
+    """The mean of `chains` over the residues of `wanted`, of which the sequence alone is looked at; and its coverage."""
+    placed = [on_residues(chain, wanted) for chain in chains]
+    places, known, identical = (np.stack(part) for part in zip(*placed, strict=True))
+    nearest = int(np.argmax(identical))
+    mean, is_there = places[nearest], known[nearest]
+    for _ in range(ROUNDS):
+        laid = np.stack([on(mean, is_there, *each) for each in zip(places, known, strict=True)])
+        counts = (known & np.isfinite(laid).all(-1)).sum(0)
+        total = np.where(known[..., None] & np.isfinite(laid), laid, 0).sum(0)
+        mean, is_there = total / np.maximum(counts, 1)[..., None], counts >= LEAST
+    full = np.stack([interpolated(mean[:, atom], is_there[:, atom]) for atom in range(BACKBONE)], axis=1)
+    owner, place = residues.layout(wanted.codes)
+    is_backbone = place < BACKBONE
+    positions = np.zeros((len(owner), 3), dtype=np.float32)
+    positions[is_backbone] = full[owner[is_backbone], place[is_backbone]]
+    numbers = np.arange(1, len(wanted.codes) + 1, dtype=np.int64)
+    return Structure(wanted.name, wanted.codes, positions, is_backbone, numbers), float(is_there[:, CA].mean())
+
+
+def on_residues(chain: Structure, wanted: Structure) -> tuple[Float[np.ndarray, "L 4 3"], Bool[np.ndarray, "L 4"], int]:
+    """The backbone of a chain at the residues of `wanted` that it aligns with, where it has one, and how many are alike."""
+    here, there = residue_pairs.paired(chain, wanted, "sequence").T
+    starts = first_atoms(chain)[here][:, None] + np.arange(BACKBONE)
+    places = np.zeros((len(wanted.codes), BACKBONE, 3))
+    known = np.zeros((len(wanted.codes), BACKBONE), dtype=bool)
+    places[there], known[there] = chain.positions[starts], chain.is_known[starts]
+    return places, known, int((chain.codes[here] == wanted.codes[there]).sum())
+
+
+def on(
+    mean: Float[np.ndarray, "L 4 3"],
+    is_there: Bool[np.ndarray, "L 4"],
+    places: Float[np.ndarray, "L 4 3"],
+    known: Bool[np.ndarray, "L 4"],
+) -> Float[np.ndarray, "L 4 3"]:
+    """A backbone laid on the mean by the C-alphas that both have; nowhere, where these are too few."""
+    both = is_there[:, CA] & known[:, CA]
+    if both.sum() < LEAST:
+        return np.full_like(places, np.nan)
+    motion = structures.superpose(places[both, CA], mean[both, CA])
+    return motion(places.reshape(-1, 3)).reshape(places.shape)
+
+
+def interpolated(places: Float[np.ndarray, "L 3"], known: Bool[np.ndarray, " L"]) -> Float[np.ndarray, "L 3"]:
+    """Positions with what is not known on straight lines, beyond the ends by the step of the last two."""
+    there = np.flatnonzero(known)
+    if len(there) < 2:
+        raise SystemExit("too few residues align with any training chain")
+    rows = np.arange(len(places))
+    found = np.stack([np.interp(rows, there, places[there, axis]) for axis in range(3)], axis=1)
+    for end, inner, beyond in ((there[0], there[1], rows < there[0]), (there[-1], there[-2], rows > there[-1])):
+        step = (places[end] - places[inner]) / (end - inner)
+        found[beyond] = places[end] + (rows[beyond] - end)[:, None] * step
+    return found
+
+
+def first_atoms(chain: Structure) -> Int64[np.ndarray, " L"]:
+    """The row of each residue's first atom."""
+    sizes = residues.SIZES[chain.codes]
+    return np.cumsum(sizes) - sizes
+
+
+def save_untrained(name: str, out: Path) -> None:
+    """The weights that a run of a preset begins with."""
+    import torch
+
+    from inrflow_core import models, presets
+
+    torch.manual_seed(0)
+    preset = presets.load(name)
+    models.save(out, models.build(preset).method.state_dict(), preset, {"step": 0})
+    print(f"wrote {out}: `{name}` before its first step")
+
+
+if __name__ == "__main__":
+    main()
