@@ -56,9 +56,7 @@ def main() -> None:
 Sheet = tuple[list[Image.Image], list[str], int]
 
 
-def objects(
-    model: Model, shards: Shards, split: str, places: np.ndarray, arguments: argparse.Namespace
-) -> Sheet:
+def objects(model: Model, shards: Shards, split: str, places: np.ndarray, arguments: argparse.Namespace) -> Sheet:
     """Photo, sample and truth of each object, two objects to a row."""
     condition = asked.of_items(model, shards, split, places.tolist())
     request = generate.Request(places.tolist(), size=arguments.points, condition=condition)
@@ -83,9 +81,7 @@ def objects(
     return tiles, captions, 6
 
 
-def folds(
-    model: Model, shards: Shards, split: str, places: np.ndarray, arguments: argparse.Namespace
-) -> Sheet:
+def folds(model: Model, shards: Shards, split: str, places: np.ndarray, arguments: argparse.Namespace) -> Sheet:
     """Sample and truth of each protein, one on the other's place, three proteins to a row."""
     read = shards.read(split, places, with_names=True)
     assert read.sizes is not None

@@ -2,6 +2,7 @@
 
     python tools/fold_baselines.py mean shards/proteins predictions/     # then: inrflow eval --samples predictions/
                                                                          #   --reference shards/proteins --split test
+    python tools/fold_baselines.py mean shards/proteins predictions/ --by place
     python tools/fold_baselines.py untrained proteins-demo untrained.safetensors      # then: inrflow eval --run FILE
 
 The mean structure of a test protein is made without its own structure: every training chain is aligned to it by sequence
@@ -9,7 +10,9 @@ The mean structure of a test protein is made without its own structure: every tr
 residue by residue over those; the first mean is the chain with the most identical residues, and laying and averaging are
 done `ROUNDS` times. Of every residue the backbone (N, CA, C, O) is averaged. A residue that fewer than `LEAST` chains
 align with lies on the straight line between its neighbours, or goes on with the step of the last two at an end. A mean of
-all chains is smooth: its bonds are short, and nothing is asked of them.
+all chains is smooth: its bonds are short, and nothing is asked of them. With `--by place` nothing is aligned: residue n of
+every chain counts as residue n of the protein, and the first mean is the chain of the nearest length. That is the mean of
+structures alone, as something that cannot read sequences knows it; the other is modelling by homology.
 
 An untrained model has the initial weights of the seed 0. Both also tell `inrflow eval` nothing of the test structures.
 """
@@ -31,7 +34,7 @@ from inrflow_core import exporters, items, residue_pairs, residues, structures
 from inrflow_core.structures import Structure
 
 ROUNDS = 5
-"""After three the mean moved by less than 0.01 Angstrom on a family of 162 chains."""
+BY = ("sequence", "place")
 LEAST = 3
 BACKBONE = 4
 """The first atoms of every residue."""
@@ -47,26 +50,26 @@ def main() -> None:
     mean.add_argument("out", type=Path)
     mean.add_argument("--train", default="train")
     mean.add_argument("--test", default="test")
+    mean.add_argument("--by", choices=BY, default=BY[0], help="which residues of two chains are the same")
     untrained = commands.add_parser("untrained", help="weights that never trained")
     untrained.add_argument("preset")
     untrained.add_argument("out", type=Path)
     given = parser.parse_args()
     if given.command == "mean":
-        predict(given.shards, given.out, given.train, given.test)
+        predict(read(given.shards, given.train), read(given.shards, given.test), given.out, given.by)
     else:
         save_untrained(given.preset, given.out)
 
 
-def predict(shards: Path, out: Path, train: str, test: str) -> None:
+def predict(chains: list[Structure], wanted: list[Structure], out: Path, by: str) -> None:
     """One .pdb for each protein of the test split, called after it."""
-    chains, wanted = read(shards, train), read(shards, test)
     aligned = []
     for number, chain in enumerate(wanted):
-        made, share = mean_structure(chain, chains)
+        made, share = mean_structure(chain, chains, by)
         aligned.append(share)
         place = out / f"{chain.name}.pdb"
         place.parent.mkdir(parents=True, exist_ok=True)
-        told = {"baseline": f"mean of {len(chains)} training structures"}
+        told = {"baseline": f"mean of {len(chains)} training structures by {by}"}
         exporters.write(place, [made], "protein", origin=told, overwrite=True)
         print(f"{number + 1} of {len(wanted)}: {chain.name}, {100 * share:.0f} % of its residues averaged", flush=True)
     print(f"wrote {len(wanted)} structures into {out}; averaged {100 * np.mean(aligned):.1f} % of the residues")
@@ -80,11 +83,11 @@ def read(shards: Path, split: str) -> list[Structure]:
     return found.structures(range(found.count))
 
 
-def mean_structure(wanted: Structure, chains: list[Structure]) -> tuple[Structure, float]:
+def mean_structure(wanted: Structure, chains: list[Structure], by: str) -> tuple[Structure, float]:
     """The mean of `chains` over the residues of `wanted`, of which the sequence alone is looked at; and its coverage."""
-    placed = [on_residues(chain, wanted) for chain in chains]
-    places, known, identical = (np.stack(part) for part in zip(*placed, strict=True))
-    nearest = int(np.argmax(identical))
+    placed = [on_residues(chain, wanted, by) for chain in chains]
+    places, known, alike = (np.stack(part) for part in zip(*placed, strict=True))
+    nearest = int(np.argmax(alike))
     mean, is_there = places[nearest], known[nearest]
     for _ in range(ROUNDS):
         laid = np.stack([on(mean, is_there, *each) for each in zip(places, known, strict=True)])
@@ -101,13 +104,18 @@ def mean_structure(wanted: Structure, chains: list[Structure]) -> tuple[Structur
 
 
 def on_residues(chain: Structure, wanted: Structure) -> tuple[Float[np.ndarray, "L 4 3"], Bool[np.ndarray, "L 4"], int]:
-    """The backbone of a chain at the residues of `wanted` that it aligns with, where it has one, and how many are alike."""
-    here, there = residue_pairs.paired(chain, wanted, "sequence").T
+    """The backbone of a chain at the residues of `wanted` that it aligns with, where it has one, and how alike they are."""
+    if by == "place":
+        here = there = np.arange(min(len(chain.codes), len(wanted.codes)))
+        alike = -abs(len(chain.codes) - len(wanted.codes))
+    else:
+        here, there = residue_pairs.paired(chain, wanted, "sequence").T
+        alike = int((chain.codes[here] == wanted.codes[there]).sum())
     starts = first_atoms(chain)[here][:, None] + np.arange(BACKBONE)
     places = np.zeros((len(wanted.codes), BACKBONE, 3))
     known = np.zeros((len(wanted.codes), BACKBONE), dtype=bool)
     places[there], known[there] = chain.positions[starts], chain.is_known[starts]
-    return places, known, int((chain.codes[here] == wanted.codes[there]).sum())
+    return places, known, alike
 
 
 def on(

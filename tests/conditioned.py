@@ -1,0 +1,91 @@
+"""Shards of objects with pictures and of proteins, and small models that draw from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import cameras, manifest, models, preparation, presets, shards
+from inrflow_core.datasets import swissprot
+from inrflow_core.manifest import Manifest, Split, Statistics
+from inrflow_core.models import Model
+from inrflow_core.presets import Preset
+from tests import tiny
+from tests.proteins import helix, write
+
+VIEWS, TOKENS, WIDTH = 3, 4, 5
+DIGEST = "patches-1"
+PROTEIN: dict[str, dict[str, Any]] = {
+    "domain": {"name": "protein", "residues": 16},
+    "network": {
+        **{"width": 32, "depth": 2, "heads": 2, "latents": 16},
+        **{"encoder": "spatial", "pseudo_coordinates": "residue"},
+    },
+}
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "picture": {"name": "picture", "embedder": "patches", "tokens": TOKENS, "width": WIDTH},
+    "sequence": {"name": "sequence", "embedder": "one-hot", "width": 20},
+}
+KINDS = {"picture": tiny.POINTS, "sequence": PROTEIN}
+
+
+def objects(folder: Path, counts: dict[str, int]) -> Path:
+    """Shards of clouds of 40 points, each of its own shape, with pictures of grey levels and random tokens."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    splits = {}
+    for split, count in counts.items():
+        shape = generator.uniform(0.1, 1, (count, 1, 3))
+        values = (shape * generator.uniform(-1, 1, (count, 40, 3))).astype(np.float32)
+        grey = (40 * np.arange(count)[:, None] + 5 * np.arange(VIEWS)).astype(np.uint8)
+        condition = {
+            "image": np.broadcast_to(grey[..., None, None, None], (count, VIEWS, 8, 8, 3)).copy(),
+            "camera": np.broadcast_to(cameras.around(VIEWS), (count, VIEWS, 4, 4)).copy(),
+            "tokens": generator.normal(size=(count, VIEWS, TOKENS, WIDTH + 6)).astype(np.float16),
+        }
+        names = [f"{split}/{place}.glb" for place in range(count)]
+        entry = shards.write(
+            folder / f"{split}-00000.h5",
+            shards.Header("points", "objects", split, {"embedder_digest": DIGEST}),
+            [values],
+            shards.Columns(np.full(count, -1), names, condition=condition),
+            shape=values.shape,
+            dtype="float32",
+        )
+        splits[split] = Split(count, (entry,), Statistics((0.0,), (1.0,)))
+    told = {"embedder_digest": DIGEST}
+    manifest.save(Manifest("objects", "points", "0", (40, 3), "float32", (), told, {}, {}, splits), folder)
+    return folder
+
+
+def proteins(folder: Path, train: int = 4, test: int = 3) -> Path:
+    """Shards of helices of 10 residues and more; the raw files lie beside, in `raw`."""
+    generator = np.random.default_rng(1)
+    for place in range(train + test):
+        sequence = "".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), 10 + place))
+        write(folder / "raw" / f"helix {place}.pdb", helix(sequence))
+    told = swissprot.Config(train=train, test=test, embedder="one-hot", missing=0.9)
+    preparation.prepare(preparation.job("swissprot", folder / "raw", folder / "shards", told), workers=1)
+    return folder / "shards"
+
+
+def preset(kind: str, **changes: Any) -> Preset:
+    """The small preset that draws from one of `KINDS`."""
+    tables = tiny.tables(KINDS[kind], condition=None, **changes)
+    tables["condition"] = CONDITIONS[kind]
+    return presets.resolve("tiny", tables)
+
+
+def weights(file: Path, kind: str, scale: float = 0.25, **info: Any) -> Model:
+    """A weights file of such a preset, every weight random; returns its model."""
+    import torch
+
+    torch.manual_seed(0)
+    built = models.build(preset(kind))
+    tiny.randomise(built.method, scale)
+    built.method.eval().requires_grad_(False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    models.save(file, built.method.state_dict(), built.preset, {"step": 2, **info})
+    return models.load(file)
