@@ -103,7 +103,9 @@ def mean_structure(wanted: Structure, chains: list[Structure], by: str) -> tuple
     return Structure(wanted.name, wanted.codes, positions, is_backbone, numbers), float(is_there[:, CA].mean())
 
 
-def on_residues(chain: Structure, wanted: Structure) -> tuple[Float[np.ndarray, "L 4 3"], Bool[np.ndarray, "L 4"], int]:
+def on_residues(
+    chain: Structure, wanted: Structure, by: str
+) -> tuple[Float[np.ndarray, "L 4 3"], Bool[np.ndarray, "L 4"], int]:
     """The backbone of a chain at the residues of `wanted` that it aligns with, where it has one, and how alike they are."""
     if by == "place":
         here = there = np.arange(min(len(chain.codes), len(wanted.codes)))

@@ -1,0 +1,81 @@
+"""Metrics while a model is trained that draws from pictures or sequences: those of `inrflow eval`, of the held-out split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inrflow_cli import app, console
+from inrflow_core import presets, runs
+from inrflow_core.errors import UsageError
+from inrflow_core.training import begin
+from inrflow_core.training.begin import Job
+from tests import conditioned
+from tests.training import small
+
+WANTED = {
+    "picture": ["mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "right-cd:cd:inrflow"],
+    "sequence": [
+        "lddt:ca:auto:mean", "tm-score:reference:auto:mean", "rmsd:ca:auto:mean", "bond-lengths:backbone", "clashes:heavy",
+    ],
+}  # fmt: skip
+SPLITS = {"picture": "val", "sequence": "test"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Shards by what is drawn from."""
+    parent = tmp_path_factory.mktemp("evaluation")
+    objects = conditioned.objects(parent / "objects", {"train": 8, "val": 6})
+    return {"picture": objects, "sequence": conditioned.proteins(parent / "proteins")}
+
+
+def job(kind: str, data: dict[str, Path], out: Path, **settings: Any) -> Job:
+    """Two steps, each evaluated."""
+    training = {**small.TRAINING, "steps": 2, "batch": 2, "save_every": 1, "keep": 2}
+    tables = conditioned.preset(kind, training=training, network=small.NETWORK).table()
+    tables["eval"] = {"every": 1, "num": 4, **settings}
+    return Job(presets.resolve("tiny", tables), out, data=data[kind], device="cpu", threads=1)
+
+
+@pytest.mark.parametrize("kind", WANTED)
+def test_the_values_are_those_of_the_command_on_the_same_items(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    out = tmp_path / "run"
+    trainer = begin.train(job(kind, data, out))
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    records = [line for line in lines if "eval" in line]
+    assert [record["step"] for record in records] == [1, 2] and "note" not in records[-1]
+    assert list(records[-1]["eval"]) == WANTED[kind]
+    assert trainer.best is not None and runs.read_best(out) == trainer.best
+    monkeypatch.chdir(tmp_path)
+    console.stderr.cache_clear()
+    words = ["--reference", data[kind], "--split", SPLITS[kind], "--num", 4, "--workers", 1, "--out", "judged"]
+    assert app.run(["eval", "--run", str(out), *map(str, words)]) == 0
+    (judged,) = json.loads((tmp_path / "judged" / "metrics.json").read_text())["results"]
+    found = {score["metric"]: score["value"] for score in judged["scores"]}
+    # Places in a .pdb file have three decimals.
+    assert records[-1]["eval"] == pytest.approx(found, rel=1e-9 if kind == "picture" else 5e-3)
+
+
+def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_path: Path):
+    said = {}
+    for kind in WANTED:
+        ready = begin.check(job(kind, data, tmp_path / kind, seed=5), {})
+        assert ready.evaluation is not None
+        said[kind] = ready.evaluation.by.partition(" against ")[0]
+    assert said == {
+        "picture": "seeds 5 to 8, 4 pictures, view 0 of each once,",
+        "sequence": "seed 5, 3 sequences, each once,",
+    }
+
+
+def test_pictures_of_pixels_still_have_no_partner(data: dict[str, Path], tmp_path: Path):
+    with pytest.raises(UsageError, match="`ssim` judges pictures, and these are clouds"):
+        begin.check(job("picture", data, tmp_path / "run", metrics=["ssim"]), {})
+    chosen = begin.check(job("picture", data, tmp_path / "run", metrics=["right-cd", "mmd"], best="right-cd"), {})
+    assert chosen.evaluation is not None and chosen.evaluation.best.name == "right-cd"
