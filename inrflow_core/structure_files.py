@@ -197,9 +197,10 @@ ATOM_SITE = (
 
 
 def is_of(path: Path, origin: Mapping[str, str]) -> bool:
-    """Whether a file that this module wrote tells that origin."""
-    text = path.read_text(encoding="ascii", errors="replace")
-    return any(all(line in text for line in _told(origin, width)) for width in (PDB_WIDTH, CIF_WIDTH))
+    """Whether a file that this module wrote tells that origin, line by line."""
+    lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    held = {line.removeprefix("REMARK   3 ").removeprefix("# ").rstrip() for line in lines}
+    return any(held >= {line.rstrip() for line in _told(origin, width)} for width in (PDB_WIDTH, CIF_WIDTH))
 
 
 def _loop(category: str, items: str, rows: Any) -> str:

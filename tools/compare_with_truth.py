@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from inrflow_core import asked, generate, picture_tokens, pictures, registry, structures
+from inrflow_core import asked, generate, pictures, registry, rendering, structures
 from inrflow_core.models import Model
 from inrflow_core.shards import Shards, Wanted
 from inrflow_core.structures import Structure
@@ -68,7 +68,7 @@ def objects(model: Model, shards: Shards, split: str, places: np.ndarray, argume
     between = np.array([[distance.between(*map(distance.prepare, (a, b))) for b in true] for a in drawn])
     tiles, captions = [], []
     for number, (photo, sample, truth) in enumerate(
-        zip(picture_tokens.on_white(read.condition["image"]), drawn, true, strict=True)
+        zip(rendering.on_white(read.condition["image"]), drawn, true, strict=True)
     ):
         seen = {"size": TILE, "azimuth": 0.0, "elevation": arguments.elevation}
         others = np.delete(between[number], number).mean()
