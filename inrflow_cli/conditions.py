@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from inrflow_core.models import Model
 
 SAFE = "-_.+"
-"""What a file's name may hold beside letters and digits."""
+"""What a file's name may hold beside ASCII letters and digits."""
+
+CAMERA = (0.0, 0.0, 3.5, 40.0)
+"""Azimuth, elevation, distance and field of view of the camera, unless said otherwise: the paper's first."""
+FORM = "pdb"
 
 Photo = Annotated[
     Path | None,
@@ -39,42 +43,63 @@ Weights = Annotated[
 ]
 
 
-def check(image: Path | None, sequence: str | None, fasta: Path | None, label: str | None) -> None:
-    """Nothing, where at most one thing to draw from is given.
+class Given(NamedTuple):
+    """What samples are to be drawn from, as the options say it."""
+
+    image: Path | None
+    sequence: str | None
+    fasta: Path | None
+    camera: tuple[float, float, float, float]
+    """Azimuth, elevation, distance and field of view."""
+    weights: Path | None
+
+    @property
+    def wanted(self) -> tuple[str | None, str | None]:
+        """The domain and the condition of the run to draw from; None where nothing is said of them."""
+        if self.image is not None:
+            return "points", "picture"
+        is_sequence = self.sequence is not None or self.fasta is not None
+        return ("protein", "sequence") if is_sequence else (None, None)
+
+
+def check(given: Given, label: str | None, form: str) -> None:
+    """Nothing, where at most one thing to draw from is given, and no option that says nothing about it.
 
     Raises:
-        UsageError: two of them.
+        UsageError: two of them, or an option without what it is for.
     """
-    given = [
-        f"`{option}`"
-        for option, value in (("--image", image), ("--sequence", sequence), ("--fasta", fasta), ("--label", label))
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} exclude each other", hint="draw from one of them")
+    options = {"--image": given.image, "--sequence": given.sequence, "--fasta": given.fasta, "--label": label}
+    named = [f"`{option}`" for option, value in options.items() if value is not None]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)} exclude each other", hint="draw from one of them")
+    if given.weights is not None and given.wanted == (None, None):
+        raise UsageError("`--weights` are of what reads a photo or a sequence, and none is given", hint="leave it out")
+    if given.image is None and given.camera != CAMERA:
+        raise UsageError(
+            "`--azimuth`, `--elevation`, `--distance` and `--fov` are of a photo's camera, and no photo is given",
+            hint="add `--image FILE`, or leave them out",
+        )
+    if given.fasta is None and form != FORM:
+        raise UsageError(
+            f"`--format {form}` is what `--fasta` writes into its folder, and none is given",
+            hint="the suffix of OUT says what else is written",
+        )
 
 
-def of_options(
-    model: Model,
-    image: Path | None,
-    sequence: str | None,
-    camera: tuple[float, float, float, float],
-    weights: Path | None,
-) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-    """The condition that the options give, one row, and how samples tell of it; nothing where none is given.
-
-    `camera` is azimuth, elevation, distance and field of view.
-    """
+def of_options(model: Model, given: Given) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    """The condition that the options give, one row, and how samples tell of it; nothing where none is given."""
     from inrflow_core import asked, cameras, shards
 
     device = str(next(model.method.parameters()).device)
-    if image is not None:
-        azimuth, elevation, distance, field_of_view = camera
+    if given.image is not None:
+        azimuth, elevation, distance, field_of_view = given.camera
         seen = cameras.orbit(azimuth, elevation, distance, field_of_view=field_of_view)
-        condition = asked.of_photo(model, image, seen, weights, device)
-        return condition, {"image": shards.digest(image)[:16], "camera": " ".join(f"{number:g}" for number in camera)}
-    if sequence is not None:
-        return asked.of_sequence(model, sequence, weights, device), {"sequence": sequence}
+        condition = asked.of_photo(model, given.image, seen, given.weights, device)
+        told = {"image": shards.digest(given.image)[:16], "camera": " ".join(f"{number:g}" for number in given.camera)}
+        return condition, told
+    if given.sequence is not None:
+        sequence = "".join(given.sequence.split()).upper()
+        return asked.of_sequence(model, sequence, given.weights, device), {"sequence": sequence}
     return {}, {}
 
 
@@ -100,45 +125,77 @@ def check_folder(out: Path, form: str) -> Path:
 
 def fold(
     model: Model,
-    source: Path,
+    given: Given,
     request: Request,
     how: Any,
-    fasta: Path,
-    out: Path,
-    form: str,
-    weights: Path | None,
+    named: Path,
+    origin: Mapping[str, str],
     *,
     overwrite: bool,
 ) -> list[Path]:
-    """Fold every sequence of a FASTA file, each with the seeds of the request, into one file of the folder `out`.
+    """Fold every sequence of a FASTA file, each with the seeds of the request, into one file beside `named`, of its kind.
 
     A file of the same origin that is there already is kept: a stopped call goes on by the same command.
+
+    Raises:
+        UsageError: two names make one file, or a file is there that was drawn otherwise; found before anything is drawn.
     """
     from inrflow_cli import console
-    from inrflow_core import asked, exporters, generate, structure_files
+    from inrflow_core import asked, exporters, generate
 
-    sequences = asked.read_fasta(fasta)
-    device = str(next(model.method.parameters()).device)
-    told = [asked.of_sequence(model, sequence, weights, device) for _, sequence in sequences]
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    with console.progress(len(sequences), "sequences", title="folding") as shown:
-        for (name, sequence), condition in zip(sequences, told, strict=True):
-            path = out / f"{safe(name)}.{form}"
-            mine = replace(request, condition=asked.repeated(condition, len(request.seeds)))
-            origin = {**generate.origin(model, source, mine, how), "sequence": sequence}
-            if overwrite or not path.is_file():
-                parts = generate.samples(model, mine, how)
-                drawn = generate.together([generate.finished(model, mine, *part) for part in parts])
-                exporters.write(path, drawn, model.domain.NAME, origin=origin, overwrite=overwrite)
-            elif not structure_files.is_of(path, origin):
-                raise UsageError(f"`{path}` was drawn otherwise", hint="add `--overwrite`, or choose another folder")
-            written.append(path)
+    assert given.fasta is not None
+    sequences = asked.read_fasta(given.fasta)
+    files = targets([name for name, _ in sequences], named)
+    origins = [{**origin, "sequence": sequence.upper()} for _, sequence in sequences]
+    missing = [i for i, path in enumerate(files) if overwrite or not _is_drawn(path, origins[i])]
+    read = asked.sequence_reader(model, given.weights, str(next(model.method.parameters()).device))
+    named.parent.mkdir(parents=True, exist_ok=True)
+    if len(missing) < len(files):
+        console.say(f"{len(files) - len(missing):,} of {len(files):,} sequences are folded already")
+    with console.progress(len(missing), "sequences", title="folding") as shown:
+        for place in missing:
+            mine = replace(request, condition=asked.repeated(read(sequences[place][1]), len(request.seeds)))
+            drawn = [generate.finished(model, mine, *part) for part in generate.samples(model, mine, how)]
+            exporters.write(
+                files[place], generate.together(drawn), model.domain.NAME, origin=origins[place], overwrite=overwrite
+            )
             shown.advance(1)
-    return written
+    return files
+
+
+def targets(names: list[str], named: Path) -> list[Path]:
+    """The file of each sequence, beside `named` and of its kind.
+
+    Raises:
+        UsageError: two of them would be one.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        file = f"{safe(name)}{named.suffix}"
+        first = found.setdefault(file, name)
+        if first != name:
+            raise UsageError(
+                f"the sequences `{first}` and `{name}` would both become `{file}`", hint="rename one of them"
+            )
+    return [named.with_name(f"{safe(name)}{named.suffix}") for name in names]
+
+
+def _is_drawn(path: Path, origin: Mapping[str, str]) -> bool:
+    """Whether a file holds what would be drawn.
+
+    Raises:
+        UsageError: it is there and holds something else.
+    """
+    from inrflow_core import structure_files
+
+    if not path.exists():
+        return False
+    if not path.is_file() or not structure_files.is_of(path, origin):
+        raise UsageError(f"`{path}` was drawn otherwise", hint="add `--overwrite`, or choose another folder")
+    return True
 
 
 def safe(name: str) -> str:
-    """A sequence's name as that of a file: whatever could lead elsewhere becomes `_`."""
-    kept = "".join(letter if letter.isalnum() or letter in SAFE else "_" for letter in name)
+    """A sequence's name as that of a file: whatever could lead elsewhere, or is not ASCII, becomes `_`."""
+    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in SAFE) else "_" for letter in name)
     return kept.lstrip(".")[:128] or "_"

@@ -176,6 +176,7 @@ def write_shard(
                 request,
                 seeds=[request.seeds[i] for i in piece],
                 labels=None if request.labels is None else [request.labels[i] for i in piece],
+                condition={name: value[list(piece)] for name, value in request.condition.items()},
                 batch=batch,
             )
             if shard.is_finished():

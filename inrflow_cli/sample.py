@@ -42,13 +42,13 @@ def sample(
     ] = None,
     guide: Annotated[Path | None, typer.Option(help="A second run to guide with (autoguidance).")] = None,
     image: conditions.Photo = None,
-    azimuth: conditions.Azimuth = 0.0,
-    elevation: conditions.Elevation = 0.0,
-    distance: conditions.Distance = 3.5,
-    field_of_view: conditions.FieldOfView = 40.0,
+    azimuth: conditions.Azimuth = conditions.CAMERA[0],
+    elevation: conditions.Elevation = conditions.CAMERA[1],
+    distance: conditions.Distance = conditions.CAMERA[2],
+    field_of_view: conditions.FieldOfView = conditions.CAMERA[3],
     sequence: conditions.Sequence = None,
     fasta: conditions.Fasta = None,
-    form: conditions.Form = "pdb",
+    form: conditions.Form = conditions.FORM,
     weights: conditions.Weights = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
@@ -78,15 +78,15 @@ def sample(
     from inrflow_core import exporters, generate, runs
 
     _check_field(save_field, half_field)
-    conditions.check(image, sequence, fasta, label)
+    given = conditions.Given(image, sequence, fasta, (azimuth, elevation, distance, field_of_view), weights)
+    conditions.check(given, label, form)
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
     target = out if fasta is None else conditions.check_folder(out, form)
     if fasta is None:
         exporters.check(out, len(wanted), overwrite=overwrite)
-    asked = "points" if points is not None or image else "protein" if sequence or fasta else None
-    domain = "image" if resolution or window else asked
+    domain, needs = given.wanted
+    domain = "image" if resolution or window else "points" if points is not None else domain
     step = generation.parse_checkpoint(checkpoint)
-    needs = "picture" if image else "sequence" if sequence or fasta else None
     model, source = generation.open_model(
         run, target, ema=ema, step=step, device=device, threads=threads, wanted=(domain, needs)
     )
@@ -103,33 +103,25 @@ def sample(
         guidance_interval=generation.parse_interval(guidance_interval),
         noise=noise,
     )
-    if model.domain.shape.group_size is not None and (save_field is not None or target.suffix.lower() == ".h5"):
-        raise UsageError(
-            "a protein has no other places to be asked at, and its atoms are as many as its sequence says",
-            hint="write .pdb or .cif, or `--fasta FILE` into a folder",
-        )
+    _check_places(model, target, save_field)
     labels = generate.choose_labels(model, wanted, label)
     request = generate.Request(wanted, labels, size, options.parse_window(window), chunk, batch)
+    origin = generate.origin(model, source, request, how, guiding)
     if fasta is not None:
-        written = conditions.fold(model, source, request, how, fasta, out, form, weights, overwrite=overwrite)
-        console.say(
-            f"wrote {len(written)} files into `{out}`: {len(wanted)} samples of each of {len(written)} sequences"
-        )
+        written = conditions.fold(model, given, request, how, target, origin, overwrite=overwrite)
+        console.say(f"`{out}` has {len(written)} files: {len(wanted)} samples of each of {len(written)} sequences")
         console.result({"out": [str(path) for path in written], "run": str(source)}, as_json=json)
         return
-    camera = (azimuth, elevation, distance, field_of_view)
-    condition, told = conditions.of_options(model, image, sequence, camera, weights)
+    condition, told = conditions.of_options(model, given)
     request = replace(request, condition=conditions.repeated(condition, len(wanted)))
-    origin = {**generate.origin(model, source, request, how, guiding), **told}
+    origin |= told
     if save_field is not None:
         generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
     if out.suffix.lower() == ".h5":
         written = generation.write_shard(model, request, how, out, origin, overwrite=overwrite)
     else:
         written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
-    console.say(
-        f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request, sequence)}"
-    )
+    console.say(f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request)}")
     console.result({"out": [str(path) for path in written], "run": str(source), "origin": origin}, as_json=json)
 
 
@@ -140,14 +132,23 @@ def _check_field(save_field: Path | None, half_field: bool) -> None:
         raise UsageError(f"`--save-field {save_field}`: fields are .safetensors files", hint="name it so")
 
 
+def _check_places(model: Model, target: Path, save_field: Path | None) -> None:
+    """Nothing, where the model's samples can be asked elsewhere, or nobody wants to."""
+    if model.domain.shape.group_size is not None and (save_field is not None or target.suffix.lower() == ".h5"):
+        raise UsageError(
+            "a protein has no other places to be asked at, and its atoms are as many as its sequence says",
+            hint="write .pdb or .cif, or `--fasta FILE` into a folder",
+        )
+
+
 def _spelled(paths: list[Path]) -> str:
     return f"`{paths[0]}`" if len(paths) == 1 else f"`{paths[0]}` ... `{paths[-1]}`"
 
 
-def _asked(model: Model, request: Request, sequence: str | None) -> str:
+def _asked(model: Model, request: Request) -> str:
     size: Any = request.size
-    if sequence is not None:
-        return f"{len(sequence):,} residues each"
+    if "residues" in request.condition:
+        return f"{request.condition['residues'].shape[1]:,} residues each"
     if isinstance(size, tuple):
         return f"{size[0]} x {size[1]} pixels each"
     return f"{size or model.domain.shape.num_pairs:,} {'points' if model.domain.shape.grid is None else 'pixels'} each"

@@ -7,16 +7,17 @@ each seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from inrflow_core import embedders, picture_tokens, registry, residues
+from inrflow_core.datasets._images import converted
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.models import Model
 from inrflow_core.sets import Condition
@@ -58,6 +59,8 @@ def of_photo(
 def photo(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
     """A picture file as a square of `side` pixels: on white where it is transparent, with white beside a long one.
 
+    Photographs are turned as their EXIF says.
+
     Raises:
         MissingError: there is no such file.
         UsageError: it is no picture.
@@ -66,20 +69,28 @@ def photo(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
         raise MissingError(f"the photo `{path}` does not exist", hint="name a picture, such as a .png or .jpg file")
     try:
         with Image.open(path) as opened:
-            pixels = picture_tokens.on_white(np.asarray(opened.convert("RGBA")))
+            whole = converted(ImageOps.exif_transpose(opened), "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"`{path}` is no picture that can be read", hint="give a whole .png or .jpg file") from error
-    whole = Image.fromarray(pixels)
-    square = Image.new("RGB", (max(whole.size), max(whole.size)), "white")
-    square.paste(whole, ((square.width - whole.width) // 2, (square.height - whole.height) // 2))
-    return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    width, height = (max(1, round(side * length / max(whole.size))) for length in whole.size)
+    small = whole.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(small, ((side - width) // 2, (side - height) // 2))
+    return np.asarray(square)
 
 
 def of_sequence(model: Model, sequence: str, weights: Path | None = None, device: str = "cpu") -> Condition:
-    """The condition of a sequence of amino acids, in one-letter codes.
+    """The condition of a sequence of amino acids, in one-letter codes; see `sequence_reader`."""
+    return sequence_reader(model, weights, device)(sequence)
+
+
+def sequence_reader(model: Model, weights: Path | None = None, device: str = "cpu") -> Callable[[str], Condition]:
+    """What makes the conditions of sequences of amino acids, in one-letter codes, with an embedder that is loaded once.
+
+    It raises UsageError where a letter is none of the 20.
 
     Raises:
-        UsageError: the model folds no sequences, or a letter is none of the 20.
+        UsageError: the model folds no sequences.
         MissingError, IntegrityError: as `of_photo`.
     """
     part = model.preset.condition
@@ -88,19 +99,23 @@ def of_sequence(model: Model, sequence: str, weights: Path | None = None, device
             f"the model `{model.preset.name}` folds no sequences",
             hint="leave `--sequence` and `--fasta` out, or choose another `--run`",
         )
-    codes = residues.codes("".join(sequence.split()))
-    condition = {"residues": torch.from_numpy(codes.astype(np.int64))[None]}
-    if registry.find("embedders", part.config.embedder).IS_STAND_IN:
-        return condition
-    embedder = embedder_of(model, weights, device)
-    if embedder.width != part.config.width:
+    name, width = part.config.embedder, part.config.width
+    embedder = None if registry.find("embedders", name).IS_STAND_IN else embedder_of(model, weights, device)
+    if embedder is not None and embedder.width != width:
         raise UsageError(
-            f"`{part.config.embedder}` tells {embedder.width} numbers of a residue, and the model `{model.preset.name}` "
-            f"learned from {part.config.width}",
+            f"`{name}` tells {embedder.width} numbers of a residue, and the model `{model.preset.name}` learned from {width}",
             hint="give the weights that it was trained with",
         )
-    (features,) = embedder([residues.sequence(codes)])
-    return condition | {"embedding": torch.from_numpy(features)[None]}
+
+    def read(sequence: str) -> Condition:
+        codes = residues.codes("".join(sequence.split()))
+        condition = {"residues": torch.from_numpy(codes.astype(np.int64))[None]}
+        if embedder is None:
+            return condition
+        (features,) = embedder([residues.sequence(codes)])
+        return condition | {"embedding": torch.from_numpy(features)[None]}
+
+    return read
 
 
 def embedder_of(model: Model, weights: Path | None, device: str) -> Any:
@@ -128,7 +143,8 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
 
     Raises:
         MissingError: there is no such file.
-        UsageError: it holds no sequence, something before the first name, or two of one name; names the line.
+        UsageError: it holds no sequence, an empty one, letters that are no amino acid, something before the first name,
+            or two of one name.
     """
     if not path.is_file():
         raise MissingError(f"the FASTA file `{path}` does not exist", hint="name a file of sequences")
@@ -151,11 +167,15 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
             lines.append("".join(line.split()).rstrip("*"))
     if not found:
         raise UsageError(f"`{path}` holds no sequence", hint="a sequence is a line `>NAME` and lines of letters")
-    for name, parts in found.items():
-        sequence = "".join(parts)
+    sequences = {name: "".join(parts) for name, parts in found.items()}
+    for name, sequence in sequences.items():
         if not sequence:
             raise UsageError(f"the sequence `{name}` in `{path}` is empty", hint="give it letters, or take it out")
-    return [(name, "".join(parts)) for name, parts in found.items()]
+        try:
+            residues.codes(sequence)
+        except UsageError as error:
+            raise UsageError(f"`{name}` in `{path}`: {error.message}", hint=error.hint) from error
+    return list(sequences.items())
 
 
 def of_items(model: Model, shards: Shards, split: str, indices: Sequence[int], view: int = 0) -> Condition:

@@ -22,6 +22,7 @@ LEVELS = (
             "open3d_loader",
             "cameras",
             "picture_tokens",
+            "rendering",
             "evidence",
             "moments",
             "confidence",

@@ -27,6 +27,18 @@ POINTS: dict[str, dict[str, Any]] = {
         "num_frequencies": 4,
     },
 }
+PICTURE: dict[str, dict[str, Any]] = {
+    **POINTS,
+    "condition": {"name": "picture", "embedder": "patches", "tokens": 64, "width": 192},
+}
+PROTEIN: dict[str, dict[str, Any]] = {
+    "domain": {"name": "protein", "residues": 6},
+    "network": {
+        **{"width": 32, "depth": 2, "heads": 2, "latents": 6},
+        **{"encoder": "spatial", "pseudo_coordinates": "residue"},
+    },
+    "condition": {"name": "sequence", "embedder": "one-hot", "width": 20},
+}
 CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 
@@ -44,7 +56,8 @@ def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) ->
     }
     for source in (kind, changes):
         for table, values in source.items():
-            base[table] = {**base.get(table, {}), **(values or {})}
+            is_another = "name" in (values or {}) and table == "condition"
+            base[table] = {**({} if is_another else base.get(table, {})), **(values or {})}
             if values is None:
                 del base[table]
     return base
@@ -73,15 +86,26 @@ def randomise(module: torch.nn.Module, scale: float = 0.25, seed: int = 0) -> No
             weight += scale * torch.randn(weight.shape, generator=generator) / fan_in**0.5
 
 
-def run_folder(folder: Path, kind: dict[str, dict[str, Any]], step: int = 2, **changes: dict[str, Any] | None) -> Model:
-    """A run with one complete checkpoint in the layout that training writes; returns its model."""
+def run_folder(
+    folder: Path,
+    kind: dict[str, dict[str, Any]],
+    step: int = 2,
+    *,
+    told: dict[str, Any] | None = None,
+    **changes: dict[str, Any] | None,
+) -> Model:
+    """A run with one complete checkpoint in the layout that training writes; returns its model.
+
+    `told` is what its weights files say of themselves beside step and classes.
+    """
     built = model(kind, 0.25, **changes)
     checkpoint = folder / "checkpoints" / f"{step:08d}"
     checkpoint.mkdir(parents=True)
     (folder / "preset.toml").write_text(f'name = "tiny"\n\n{presets.to_toml(built.preset.table())}')
     files = {}
     for name in ("weights.safetensors", "ema_0.999.safetensors"):
-        models.save(checkpoint / name, built.method.state_dict(), built.preset, {"step": step, "classes": NAMES})
+        info = {"step": step, "classes": NAMES, **(told or {})}
+        models.save(checkpoint / name, built.method.state_dict(), built.preset, info)
         files[name] = {"bytes": (checkpoint / name).stat().st_size, "sha256": shards.digest(checkpoint / name)}
     (checkpoint / "manifest.json").write_text(json.dumps({"step": step, "ema": [0.999], "files": files}))
     return built

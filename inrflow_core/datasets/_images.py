@@ -92,7 +92,7 @@ def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool 
                 image.load()
                 is_turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
                 turned = ImageOps.exif_transpose(image) if is_turned else image
-                return centre_crop(_converted(turned, "L" if channels == 1 else "RGB"), resolution)
+                return centre_crop(converted(turned, "L" if channels == 1 else "RGB"), resolution)
     except Image.UnidentifiedImageError as error:
         raise BadItem("its content is no " + ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}") from error
     except NOT_READABLE as error:
@@ -120,7 +120,8 @@ def pixel_centres(resolution: int) -> Float32[np.ndarray, "R R 2"]:
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).astype(np.float32)
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """A picture of any kind as grey or RGB; what is transparent shows white."""
     if image.mode == mode:
         return image
     if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255

@@ -17,6 +17,7 @@ from torch.nn import functional
 from inrflow_core.networks._atoms import AtomTokens
 from inrflow_core.networks._attention import Block, ModulatedLinear, Modulation, Reading
 from inrflow_core.networks._cheap import wide
+from inrflow_core.networks._config import Config
 from inrflow_core.networks._embeddings import Tokens
 from inrflow_core.sets import Queries
 
@@ -47,26 +48,16 @@ class Memory:
 class Decoder(nn.Module):
     """Queries to velocities, by way of the latents alone."""
 
-    def __init__(
-        self,
-        tokens: Tokens | AtomTokens,
-        *,
-        width: int,
-        heads: int,
-        mlp_ratio: float,
-        levels: int,
-        latent_width: int,
-        value_size: int,
-        residue_skip: bool = False,
-    ) -> None:
+    def __init__(self, config: Config, tokens: Tokens | AtomTokens, value_size: int) -> None:
         super().__init__()
+        width, source = config.query_width, config.width
         self.tokens = tokens
-        self.own = nn.Linear(latent_width, width, bias=False) if residue_skip else None
+        self.own = nn.Linear(source, width, bias=False) if config.residue_skip else None
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, condition_width=latent_width, source_width=latent_width)
-            for _ in range(levels)
+            Block(width, config.query_heads, config.mlp_ratio, condition_width=source, source_width=source)
+            for _ in range(config.levels)
         )
-        self.modulation = nn.Linear(latent_width, 4 * width)
+        self.modulation = nn.Linear(source, 4 * width)
         self.final = ModulatedLinear(2 * width, value_size)
 
     def levels(self) -> list[Block]:
