@@ -64,6 +64,7 @@ def upsample(
     model, source = generation.open_model(
         run, targets[0], ema=ema, step=step, device=device, threads=threads, wanted=(domain, None)
     )
+    upsampling.check(model)
     size = upsampling.choose_size(model, scale, resolution, points)
     part = options.parse_window(window)
     if files:

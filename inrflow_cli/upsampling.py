@@ -43,6 +43,22 @@ def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[
     return found
 
 
+def check(model: Model) -> None:
+    """Nothing, where the model draws from nothing that a user must give.
+
+    Raises:
+        UsageError: it draws from a photo or a sequence.
+    """
+    from inrflow_core import runs
+
+    part = model.preset.condition
+    if part is not None and part.name in runs.GIVEN:
+        raise UsageError(
+            f"`{model.preset.name}` draws from a {part.name}, which `upsample` does not take",
+            hint="draw at any size with `inrflow sample`, or keep the function there with `--save-field FILE` and ask that",
+        )
+
+
 def choose_size(model: Model, scale: float | None, resolution: str | None, points: int | None) -> Size:
     """The size asked for: `--scale` times the training's, else `--resolution` or `--points`.
 

@@ -76,7 +76,7 @@ def photo(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
     small = whole.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     square = Image.new("RGB", (side, side), "white")
     square.paste(small, ((side - width) // 2, (side - height) // 2))
-    return np.asarray(square)
+    return np.array(square)
 
 
 def of_sequence(model: Model, sequence: str, weights: Path | None = None, device: str = "cpu") -> Condition:
@@ -100,7 +100,8 @@ def sequence_reader(model: Model, weights: Path | None = None, device: str = "cp
             hint="leave `--sequence` and `--fasta` out, or choose another `--run`",
         )
     name, width = part.config.embedder, part.config.width
-    embedder = None if registry.find("embedders", name).IS_STAND_IN else embedder_of(model, weights, device)
+    is_stand_in = embedders.find(name, weights) is None
+    embedder = None if is_stand_in else embedder_of(model, weights, device)
     if embedder is not None and embedder.width != width:
         raise UsageError(
             f"`{name}` tells {embedder.width} numbers of a residue, and the model `{model.preset.name}` learned from {width}",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import __version__, models, noise, registry, runs, shards
+from inrflow_core import __version__, models, noise, registry, runs, shards, structures
 from inrflow_core.errors import Diverged, UsageError, did_you_mean
 from inrflow_core.fields import CHUNK, Field, Progress
 from inrflow_core.models import Model
@@ -214,7 +214,11 @@ def samples(
 
 def default_batch(model: Model, request: Request) -> int:
     """Samples drawn together: as many as keep a batch's pairs near four chunks."""
-    asked = model.domain.queries(request.size, request.window, request.condition or None)
+    condition = dict(request.condition)
+    if "residues" in condition:  # the atoms of the longest chain will do
+        longest = int((condition["residues"] >= 0).sum(1).argmax())
+        condition = {"residues": condition["residues"][longest : longest + 1]}
+    asked = model.domain.queries(request.size, request.window, condition or None)
     pairs = max(model.domain.shape.num_pairs, len(asked))
     return max(1, min(len(request.seeds), 4 * request.chunk // pairs))
 
@@ -235,10 +239,10 @@ def finished(model: Model, request: Request, part: slice, values: np.ndarray) ->
 
 
 def together(drawn: Sequence[np.ndarray | list[Structure]]) -> np.ndarray | list[Structure]:
-    """Parts of a request as one."""
+    """Parts of a request as one; structures of one sequence lie on the first of them."""
     if isinstance(drawn[0], np.ndarray):
         return np.concatenate([part for part in drawn if isinstance(part, np.ndarray)])
-    return [structure for part in drawn for structure in part]
+    return structures.on_the_first([structure for part in drawn for structure in part])
 
 
 def _label(text: str, names: list[str], count: int) -> int:

@@ -74,6 +74,12 @@ def export(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
         UsageError: the network has no ONNX form.
         IntegrityError: ONNX Runtime answers otherwise than torch; nothing is written then.
     """
+    part = model.preset.condition
+    if part is not None and part.name != "label":
+        raise UsageError(
+            f"`{model.preset.name}` draws from a {part.name}, and the graph takes no more than a class beside the set",
+            hint="export its weights as .safetensors",
+        )
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     _package("onnxscript")
     evaluation = Evaluation(model).eval()

@@ -42,7 +42,8 @@ class Told(NamedTuple):
 class ToldShape(NamedTuple):
     """What a network must know to be built for a conditioner."""
 
-    has_tokens: bool = False
+    tokens: int = 0
+    """Tokens of a condition that every block of the trunk attends to."""
     features: int | None = None
     """Numbers known of each group."""
 

@@ -275,9 +275,13 @@ class Shards:
         """What is known of every set of a split beside its values: names of conditions."""
         return list(self._shard(self._split(split).shards[0]).condition)
 
+    def condition_shape(self, split: str, name: str) -> tuple[int, ...]:
+        """Shape of a condition of one set, in all its views; of one that differs in size, that of a row."""
+        return self._shard(self._split(split).shards[0]).condition[name].shape[1:]
+
     def views(self, split: str, name: str) -> int:
         """How many views of each set a condition holds."""
-        return self._shard(self._split(split).shards[0]).condition[name].shape[1]
+        return self.condition_shape(split, name)[0]
 
     def labels(self, split: str) -> np.ndarray:
         """The class of every set of a split, -1 for none."""

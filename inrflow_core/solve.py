@@ -6,6 +6,7 @@ with the velocity that the context's evaluations left for them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from inrflow_core.paths import Path
@@ -43,6 +44,7 @@ def walk(
     path: Path,
     noise: Increments | None = None,
     times: Float64[Tensor, " T"] | None = None,
+    real: Bool[Tensor, "B N"] | None = None,
 ) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
     """Each step in which some sample moved, and the states after it.
 
@@ -53,10 +55,12 @@ def walk(
         noise: what a stochastic sampler needs.
         times: replace the sampler's own grid, and may ascend, from data to noise; an adaptive sampler goes from the
             first of them to the last.
+        real: which pairs an adaptive sampler's error is of; all without it.
     """
     grid = sampler.grid(config) if times is None else times
     if sampler.IS_ADAPTIVE:
-        yield from _walk_adaptively(sampler, config, velocity, y, float(grid[0]), float(grid[-1]))
+        attempt = functools.partial(sampler.attempt, config=config, real=real)
+        yield from _walk_adaptively(sampler, config, attempt, velocity, y, (float(grid[0]), float(grid[-1])))
         return
     for index, (t, t_next) in enumerate(pairwise(grid.tolist())):
         ends = [torch.full((len(y),), end, dtype=torch.float64, device=y.device) for end in (t, t_next)]
@@ -112,13 +116,19 @@ def evaluations(sampler: ModuleType, config: Any) -> int:
 
 
 def _walk_adaptively(
-    sampler: ModuleType, config: Any, velocity: Velocity, y: Float[Tensor, "B N C"], start: float, end: float
+    sampler: ModuleType,
+    config: Any,
+    attempt: Callable[..., tuple[Tensor, Tensor]],
+    velocity: Velocity,
+    y: Float[Tensor, "B N C"],
+    ends: tuple[float, float],
 ) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
-    """Steps from `start` to `end` whose size each sample chooses by its own error.
+    """Steps from one end to the other whose size each sample chooses by its own error.
 
     The attempts that `max_nfe` leaves always suffice: no step is smaller than an equal share of the way that is left,
     and one of that size is taken whatever its error.
     """
+    start, end = ends
     t = torch.full((len(y),), start, dtype=torch.float64, device=y.device)
     size = torch.full_like(t, config.first_step)
     index = 0
@@ -129,7 +139,7 @@ def _walk_adaptively(
         least = way / left
         size = torch.maximum(torch.minimum(size, way), least)
         t_next = torch.where(size >= way, end, t + math.copysign(1, end - start) * size)
-        moved, error = sampler.attempt(velocity, y, t, t_next, config)
+        moved, error = attempt(velocity, y, t, t_next)
         accepted = ((error <= 1) | (size <= least)) & (way > 0)
         step = Step(index, t, torch.where(accepted, t_next, t))
         size = size * sampler.factor(error)

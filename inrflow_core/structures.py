@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +80,18 @@ def superpose(mobile: Positions, fixed: Positions) -> Motion:
     pairs = _Paired(mobile, fixed)
     rotations, shifts = pairs.motions(pairs.terms.sum(0)[None])
     return pairs.motion(rotations[0], shifts[0])
+
+
+def on_the_first(samples: Sequence[Structure]) -> list[Structure]:
+    """Structures of which those of one sequence in a row lie on the first of them, by their C-alphas."""
+    found: list[Structure] = []
+    for _, same in groupby(samples, key=lambda sample: sample.sequence):
+        first, *others = same
+        found.append(first)
+        for other in others:
+            positions = superpose(other.ca, first.ca)(other.positions).astype(np.float32)
+            found.append(replace(other, positions=positions))
+    return found
 
 
 def rmsd(mobile: Positions, fixed: Positions) -> float:

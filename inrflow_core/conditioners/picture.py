@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrflow_core import embedders, picture_tokens
+from inrflow_core.errors import UsageError
 from inrflow_core.picture_tokens import RAY
 from inrflow_core.sets import Condition, CoordValueSet, Told, ToldShape
 
@@ -54,9 +55,24 @@ def reads(config: Config) -> tuple[str, ...]:
     return ("tokens",) if config.features == "stored" else ("image", "camera")
 
 
+def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
+    """Nothing, where an embedder makes of pictures of a shape (R, R, 3) what the settings say.
+
+    Raises:
+        UsageError: it makes other tokens.
+    """
+    rows, columns = embedder.grid(*shape[:2])
+    if (rows * columns, embedder.width) != (config.tokens, config.width):
+        raise UsageError(
+            f"`{embedder.name}` makes {rows * columns} tokens of {embedder.width} numbers of a picture of {shape[0]} x "
+            f"{shape[1]} pixels, and [condition] says {config.tokens} of {config.width}",
+            hint=f"`--set condition.tokens={rows * columns} --set condition.width={embedder.width}`, or other weights",
+        )
+
+
 def told_shape(config: Config) -> ToldShape:
     """Tokens alone."""
-    return ToldShape(has_tokens=True)
+    return ToldShape(tokens=config.tokens)
 
 
 def build(config: Config, width: int) -> Picture:
@@ -77,6 +93,10 @@ class Picture(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
         self._embedder: list[Any] = []  # in a list: a frozen network is no part of this module, nor of its weights
+
+    def use(self, embedder: Any) -> None:
+        """Compute with this embedder, which is loaded already."""
+        self._embedder[:] = [embedder]
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> Told:
         """The pictures' tokens; a dropped picture's are all the same."""
@@ -104,4 +124,5 @@ class Picture(nn.Module):
         if not self._embedder:
             folder = None if self.config.weights is None else Path(self.config.weights)
             self._embedder.append(embedders.load(self.config.embedder, folder, image.device))
-        return picture_tokens.tokens(self._embedder[0], image, condition["camera"])
+        with torch.autocast(image.device.type, enabled=False):  # as in the shards
+            return picture_tokens.tokens(self._embedder[0], image, condition["camera"])

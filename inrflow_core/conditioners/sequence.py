@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from inrflow_core import embedders, residues
+from inrflow_core.errors import UsageError
 from inrflow_core.sets import Condition, CoordValueSet, Told, ToldShape
 
 HAS_VIEWS = False
@@ -47,6 +49,19 @@ def reads(config: Config) -> tuple[str, ...]:
     return ("embedding",) if config.features == "stored" and config.embedder != ONE_HOT else ()
 
 
+def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
+    """Nothing, where an embedder tells as much of a residue as the settings say.
+
+    Raises:
+        UsageError: it tells another number of numbers.
+    """
+    if embedder.width != config.width:
+        raise UsageError(
+            f"`{embedder.name}` tells {embedder.width} numbers of a residue, and [condition] says {config.width}",
+            hint=f"`--set condition.width={embedder.width}`, or other weights",
+        )
+
+
 def told_shape(config: Config) -> ToldShape:
     """Features of each residue."""
     return ToldShape(features=config.width)
@@ -66,6 +81,10 @@ class Sequence(nn.Module):
         super().__init__()
         self.config = config
         self._embedder: list[Any] = []  # in a list: a frozen network is no part of this module, nor of its weights
+
+    def use(self, embedder: Any) -> None:
+        """Compute with this embedder, which is loaded already."""
+        self._embedder[:] = [embedder]
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> Told:
         """The features of the condition's `residues` (B L, codes, -1 at padding)."""
@@ -91,7 +110,8 @@ class Sequence(nn.Module):
             folder = None if self.config.weights is None else Path(self.config.weights)
             self._embedder.append(embedders.load(self.config.embedder, folder, codes.device))
         rows = [row[row >= 0] for row in codes.cpu().numpy()]
-        found = self._embedder[0]([residues.sequence(row) for row in rows])
+        with torch.autocast(codes.device.type, enabled=False):  # as in the shards
+            found = self._embedder[0]([residues.sequence(row.astype(np.uint8)) for row in rows])
         features = torch.zeros(*codes.shape, self.config.width, device=codes.device)
         for place, embedding in enumerate(found):
             features[place, : len(embedding)] = torch.as_tensor(embedding, device=codes.device)

@@ -6,14 +6,14 @@ of `residues.layout`. What is known of a whole residue, its embedding, comes by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core import noise, residues, rigid, structures
+from inrflow_core import noise, residues, rigid
 from inrflow_core.batches import Batch
 from inrflow_core.domains._conditions import conditions
 from inrflow_core.errors import UsageError
@@ -111,20 +111,13 @@ class Domain:
         return values.div(self.config.value_scale).float().cpu().numpy()
 
     def samples(self, values: np.ndarray, condition: Condition) -> list[Structure]:
-        """Places (B M 3, Angstrom) of atoms of chains whose `residues` the condition has, as structures.
-
-        Residues count from 1; samples of one sequence in a row lie on the first of them.
-        """
+        """Places (B M 3, Angstrom) of atoms of chains whose `residues` the condition has, as structures; residues count from 1."""
         found: list[Structure] = []
         for places, row in zip(values, condition["residues"].cpu().numpy(), strict=True):
             codes = row[row >= 0].astype(np.uint8)
             count = int(residues.SIZES[codes].sum())
             numbers = np.arange(1, len(codes) + 1, dtype=np.int64)
-            made = Structure("", codes, places[:count].astype(np.float32), np.ones(count, dtype=bool), numbers)
-            if found and np.array_equal(found[-1].codes, codes):
-                motion = structures.superpose(made.ca, found[-1].ca)
-                made = replace(made, positions=motion(made.positions).astype(np.float32))
-            found.append(made)
+            found.append(Structure("", codes, places[:count].astype(np.float32), np.ones(count, dtype=bool), numbers))
         return found
 
     def _queries(self, codes: Int64[np.ndarray, "B L"], seeds: Int64[Tensor, " B"] | None) -> Queries:

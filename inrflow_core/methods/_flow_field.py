@@ -172,6 +172,7 @@ class FlowField:
             y,
             path=self.method.path,
             noise=lambda index: self._increment(self.context, index),
+            real=None if self.context.groups is None else self.context.groups >= 0,
         )
         for step, state in walk:
             y = state

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -156,6 +156,8 @@ class Flow(nn.Module):
         return loss
 
     def _loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
+        if sets.mask is not None:  # whatever stands where nothing is known, it reaches nothing
+            sets = replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], 0))
         t = self.draw_times(sets.seeds).to(sets.values.dtype)
         eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=sets.values.shape[-1])
         data = rigid.align(sets.values, eps, sets.mask) if self.config.align == "noise" else sets.values

@@ -41,22 +41,27 @@ def groups(module: Groups, pairs: int, latents: int) -> int:
     return atom_tokens(module.tokens, pairs, latents) + pooling + 6 * latents * width * width
 
 
-def block(module: Block, rows: int, source_rows: int) -> int:
-    """A block on `rows` tokens that attend to `source_rows`; for a cross-attention the source's projections included."""
-    attention, width = module.attention, module.outer.out_features
+def block(module: Block, rows: int, source_rows: int, told: int = 0) -> int:
+    """A block on `rows` tokens that attend to `source_rows`, and to `told` of a condition.
+
+    The sources' projections are included, as in training; drawing makes those of a condition once a sample.
+    """
     products = (
         rows * module.inner.weight.numel() + rows * module.outer.weight.numel() + module.modulation.weight.numel()
     )
-    products += rows * attention.out.weight.numel() + 2 * rows * source_rows * width
-    if isinstance(attention, CrossAttention):
-        products += rows * attention.query.weight.numel() + 2 * source_rows * attention.key.weight.numel()
-    else:
-        products += rows * attention.qkv.weight.numel()
-    if (
-        module.told is not None
-    ):  # keys and values are made once a sample; the scores of so many tokens are not known here
-        products += rows * (module.told.query.weight.numel() + module.told.out.weight.numel())
-    return 2 * products
+    if module.told is not None:
+        products += _cross(module.told, rows, told)
+    if isinstance(module.attention, CrossAttention):
+        return 2 * (products + _cross(module.attention, rows, source_rows))
+    own = module.attention
+    width = own.out.out_features
+    return 2 * (products + rows * (own.qkv.weight.numel() + own.out.weight.numel()) + 2 * rows * source_rows * width)
+
+
+def _cross(module: CrossAttention, rows: int, source_rows: int) -> int:
+    """Multiply-adds of attention to other tokens, whose keys and values are made."""
+    products = rows * (module.query.weight.numel() + module.out.weight.numel())
+    return products + 2 * source_rows * (module.key.weight.numel() + rows * module.out.out_features)
 
 
 def spatial(module: Spatial) -> int:

@@ -92,7 +92,7 @@ class SetTransformer(nn.Module):
 
     def __init__(self, config: Config, shape: SetShape, told: ToldShape) -> None:
         super().__init__()
-        self.config, self.shape = config, shape
+        self.config, self.shape, self.num_told = config, shape, told.tokens
         self.time = TimeEmbedding(config.width)
         self.encoder = _encoder(config, shape, told)
         self.latent = self.start = None
@@ -102,7 +102,7 @@ class SetTransformer(nn.Module):
         reading = config.reading_blocks
         inside = [] if config.reread_apart else reading
         self.trunk = nn.ModuleList(
-            Layer(config, reads=index in inside, has_tokens=told.has_tokens) for index in range(config.depth)
+            Layer(config, reads=index in inside, has_tokens=told.tokens > 0) for index in range(config.depth)
         )
         self.rereading = nn.ModuleList(Layer(config, reads=True) for _ in reading if config.reread_apart)
         _initialise(self)
@@ -207,7 +207,7 @@ class SetTransformer(nn.Module):
             encoder = 2 * latents * self.encoder.linear.weight.numel()
         else:
             encoder = costs.tokens(self.encoder, pairs)
-        trunk = costs.time(self.time) + sum(layer.flops(latents, pairs) for layer in self.layers())
+        trunk = costs.time(self.time) + sum(layer.flops(latents, pairs, self.num_told) for layer in self.layers())
         tokens = self.decoder.tokens
         is_atoms = isinstance(tokens, AtomTokens)
         decoder = costs.atom_tokens(tokens, num_queries, latents) if is_atoms else costs.tokens(tokens, num_queries)
@@ -294,9 +294,10 @@ class Layer(nn.Module):
             x = self.read(x, self.read.modulate(condition), reading, masks[0])
         return self.own(x, self.own.modulate(condition), turns, masks[1], told=told)
 
-    def flops(self, latents: int, pairs: int) -> int:
-        """Operations of this layer for one set, without those of reading a condition, which is done once a sample."""
-        return (costs.block(self.read, latents, pairs) if self.read else 0) + costs.block(self.own, latents, latents)
+    def flops(self, latents: int, pairs: int, told: int) -> int:
+        """Operations of this layer for one set, under a condition of so many tokens."""
+        reading = costs.block(self.read, latents, pairs) if self.read else 0
+        return reading + costs.block(self.own, latents, latents, told)
 
 
 def _encoder(config: Config, shape: SetShape, told: ToldShape) -> Spatial | Linear | Tokens | Groups:

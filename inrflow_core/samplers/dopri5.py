@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from inrflow_core.solve import Velocity
@@ -76,13 +76,18 @@ def attempt(
     t: Float64[Tensor, " B"],
     t_next: Float64[Tensor, " B"],
     config: Config,
+    real: Bool[Tensor, "B N"] | None = None,
 ) -> tuple[Float[Tensor, "B N C"], Float64[Tensor, " B"]]:
-    """y at t_next, and each sample's error: the root mean square over its pairs in units of what is allowed."""
+    """y at t_next, and each sample's error: the root mean square over its pairs in units of what is allowed.
+
+    Only the `real` pairs count, all without it: what is padded changes no step.
+    """
     moved, slopes = _stages(velocity, y, t, t_next)
     slopes.append(velocity(moved, t_next))
     error = _sum(ERROR, slopes) * (t_next - t).to(y.dtype).view(-1, 1, 1)
     allowed = config.atol + config.rtol * torch.maximum(y.abs(), moved.abs())
-    size = (error / allowed).double().square().mean((1, 2)).sqrt()
+    square = (error / allowed).double().square().mean(-1)
+    size = (square.mean(1) if real is None else (square * real).sum(1) / real.sum(1).clamp(min=1)).sqrt()
     return moved, torch.nan_to_num(size, nan=torch.inf)  # what is no number is tried again with a smaller step
 
 

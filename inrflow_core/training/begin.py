@@ -13,7 +13,7 @@ from inrflow_core import manifest, models, noise, registry, runs
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.presets import Preset
 from inrflow_core.shards import Shards
-from inrflow_core.training import checkpoint, engine, evaluation, log, plan, run_folder, world
+from inrflow_core.training import checkpoint, engine, evaluation, features, log, plan, run_folder, world
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.ema import Average
 from inrflow_core.training.engine import Engine
@@ -85,8 +85,8 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
 
     Raises:
         MissingError: the shards, the weights to begin with or those of a metric's network are absent.
-        UsageError: data of another domain, classes that do not fit, metrics that cannot be computed, a run with other
-            settings, a device that is not there, a batch that does not divide.
+        UsageError: data of another domain, classes or features that do not fit, metrics that cannot be computed, a run
+            with other settings, a device that is not there, a batch that does not divide, a ZeRO stage that deadlocks.
     """
     preset, settings = job.preset, job.preset.training.config
     place = world.find(environment, job.device)
@@ -101,6 +101,7 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
     initial = runs.weights_file(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = evaluation.prepare(preset, loader.shards, job.out, str(place.device))
     foretold = evaluated.foretell() if evaluated is not None and place.leads else 0.0
+    _check_stage(preset, loader, place)
     ready = Ready(job, place, loader, held_out, begun, precision, places, predicted, initial, evaluated, foretold)
     if begun is not None:
         run_folder.check_same_data(job.out, begun, ready.data)
@@ -123,16 +124,23 @@ def begin(ready: Ready) -> Trainer:
     """Build the model, bring it to where the run stands, and record the run.
 
     Raises:
-        UsageError: another process trains in the run's folder.
+        UsageError: another process trains in the run's folder, or the embedder does not fit the settings or the run.
+        MissingError: the weights of an embedder that computes in training are absent.
         IntegrityError: a shard, the newest checkpoint or the weights to begin with are damaged.
     """
     job, place, settings = ready.job, ready.world, ready.job.preset.training.config
+    embedder = features.prepare(job.preset, ready.loader, place.device)
+    told = features.told(job.preset, ready.loader, embedder)
+    if ready.begun is not None and ready.begun.step is not None:
+        features.check_same(job.out, ready.begun.step, told)
     if place.leads:
         log.check_free(job.out)
         if job.check_data:
             _check_shards(ready)
     engine.join(place)
-    model = _build(ready)
+    model = replace(_build(ready), info={"classes": ready.loader.classes, "normalisation": told})
+    if embedder is not None:
+        model.method.conditioner.use(embedder)
     driven = Engine(model.method, settings, place, precision=ready.precision, num_micro=len(ready.places))
     averages = [Average(decay, driven.own()) for decay in settings.ema]
     step = ready.begun.step if ready.begun else None
@@ -195,6 +203,7 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
     told = preset.condition
     loader = Loader(shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch, told=told)
     _check_classes(preset, loader)
+    features.check(preset, loader)
     _check_shape(preset, loader)
     if settings.held_out_every is None:
         return loader, None
@@ -263,6 +272,16 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
         )
 
 
+def _check_stage(preset: Preset, loader: Loader, place: World) -> None:
+    """The weights can be shared out as the settings say."""
+    if preset.training.config.zero_stage == 3 and place.size > 1 and loader.domain.shape.group_size is not None:
+        raise UsageError(
+            "ZeRO stage 3 gathers each weight when all processes come to it, and sets of unequal size pass the network in "
+            "packs, of which processes have different numbers",
+            hint="take stage 2: `--set training.zero_stage=2`",
+        )
+
+
 def _check_shards(ready: Ready) -> None:
     config = ready.job.preset.data.config
     splits = [config.train] + ([config.held_out] if ready.held_out else [])
@@ -282,7 +301,7 @@ def _build(ready: Ready) -> models.Model:
         model = models.build(job.preset)
     if ready.initial is not None:
         models.fill(model.method, ready.initial)
-    return replace(model, info={"classes": ready.loader.classes})
+    return model
 
 
 def _record(ready: Ready) -> None:

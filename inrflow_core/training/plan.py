@@ -78,17 +78,23 @@ def predict(preset: Preset, world: World, *, precision: str, micro: int) -> Plan
         model = models.build(preset)
     settings = preset.training.config
     weights = sum(p.numel() for p in model.method.parameters())
-    flops = {part: BACKWARD * settings.batch * n for part, n in model.method.flops().items()}
+    copies = _copies(preset)
+    flops = {part: BACKWARD * settings.batch * copies * n for part, n in model.method.flops().items()}
     state = _state(weights, settings.zero_stage, world.size)
     memory = {
         "program": PROGRAM,
         **state,
         "averages": FLOAT * weights * len(settings.ema) // (world.size if settings.zero_stage == 3 else 1),
-        "activations": int(SLACK * _activations(model, mode, micro, precision)),
+        "activations": int(SLACK * _activations(model, mode, micro * copies, precision)),
     }
     checkpoint = FLOAT * weights * (1 + len(settings.ema) + 2)
     num_kept = settings.keep + (preset.eval is not None) + 1  # the newest, the best, and one that is being written
     return Plan(parts(model.method), flops, memory, checkpoint, checkpoint * num_kept)
+
+
+def _copies(preset: Preset) -> int:
+    """How often each set is learned in a step, under other times and noises."""
+    return getattr(preset.method.config, "copies", 1)
 
 
 def parts(method: nn.Module) -> dict[str, int]:

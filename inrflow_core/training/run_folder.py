@@ -35,6 +35,8 @@ CONTENTS = (
 )
 VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
 DATA_ASIDE = {"path", "prepare", "prefetch"}
+CONDITION_ASIDE = {"weights"}
+"""Where an embedder's weights lie; that they are the same is checked by their digest (features.py)."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     before, after = was.table(), now.table()
     found = []
     for table in sorted({*before, *after} - {"eval"}):
-        aside = ASIDE if table == "training" else DATA_ASIDE if table == "data" else frozenset()
+        aside = {"training": ASIDE, "data": DATA_ASIDE, "condition": CONDITION_ASIDE}.get(table, frozenset())
         if table == "training" and after[table].get("schedule") == "constant":
             aside = aside | {"steps"}
         old, new = before.get(table, {}), after.get(table, {})

@@ -125,8 +125,7 @@ class Trainer:
         self.counters.updates = self.engine.updates
         info = {
             "version": __version__,
-            "classes": self.loader.classes,
-            "normalisation": dict(self.loader.shards.manifest.normalisation),
+            **self.model.info,
             "precision": self.precision,
         }
         checkpoint.save(self.out, self.engine, self.averages, self.model.preset, self.counters, info=info)
