@@ -230,7 +230,7 @@ def _photos(subject: Subject, reference: Items | None) -> report.Photos | None:
         for name, view in zip(own.names, views, strict=True)
     ]
     pictures = reference.fetch_pictures(places.tolist(), views)
-    return report.Photos(subject.name, pictures, *sides, names, subject.items.count)
+    return report.Photos(subject.name, pictures, sides[0], sides[1], names, subject.items.count)
 
 
 def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:

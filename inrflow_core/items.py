@@ -353,7 +353,7 @@ def of_structures(place: Path, files: Sequence[tuple[str, Path]]) -> Items:
     return Items(place, "protein", len(files), _digest(files), fetch, structures=structures, names=lambda: names)
 
 
-def _digest(files: list[tuple[str, Path]]) -> str:
+def _digest(files: Sequence[tuple[str, Path]]) -> str:
     hashed = hashlib.sha256()
     for name, path in files:
         hashed.update(f"{name}\0{manifest.digest(path)}\n".encode(errors="surrogateescape"))

@@ -61,10 +61,10 @@ def objects(folder: Path, counts: dict[str, int]) -> Path:
 
 
 def proteins(folder: Path, train: int = 4, test: int = 3) -> Path:
-    """Shards of helices of 10 residues and more; the raw files lie beside, in `raw`."""
+    """Shards of helices of 10 to 14 residues; the raw files, ten for each of the test, lie beside in `raw`."""
     generator = np.random.default_rng(1)
-    for place in range(train + test):
-        sequence = "".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), 10 + place))
+    for place in range(10 * test):
+        sequence = "".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), 10 + place % 5))
         write(folder / "raw" / f"helix {place}.pdb", helix(sequence))
     told = swissprot.Config(train=train, test=test, embedder="one-hot", missing=0.9)
     preparation.prepare(preparation.job("swissprot", folder / "raw", folder / "shards", told), workers=1)
@@ -78,13 +78,13 @@ def preset(kind: str, **changes: Any) -> Preset:
     return presets.resolve("tiny", tables)
 
 
-def weights(file: Path, kind: str, scale: float = 0.25, **info: Any) -> Model:
+def weights(file: Path, kind: str, **info: Any) -> Model:
     """A weights file of such a preset, every weight random; returns its model."""
     import torch
 
     torch.manual_seed(0)
     built = models.build(preset(kind))
-    tiny.randomise(built.method, scale)
+    tiny.randomise(built.method)
     built.method.eval().requires_grad_(False)
     file.parent.mkdir(parents=True, exist_ok=True)
     models.save(file, built.method.state_dict(), built.preset, {"step": 2, **info})
