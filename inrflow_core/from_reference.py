@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Plan:
     each: int
     shards: Shards | None
     """Where the items lie; None for files of structures, whose sequences alone are known."""
+    held: dict[str, Any] = field(default_factory=dict)
+    """What reads such sequences, once it was made: an embedder is loaded once for all."""
 
     def __len__(self) -> int:
         """Samples in all."""
@@ -201,14 +203,10 @@ def _folded(model: Model, plan: Plan, request: Request, source: Path) -> Items:
 def structures(
     model: Model, plan: Plan, rows: Sequence[int], request: Request, how: Any = None
 ) -> Iterator[tuple[int, Structure]]:
-    """Some samples of one protein, under their numbers; each lies as it was drawn, whatever is drawn beside it."""
+    """Some samples of one protein, under their numbers; each lies as it was drawn."""
     asking = replace(request, seeds=plan.seeds[list(rows)].tolist(), condition=condition(model, plan, rows))
     for part, values in generate.samples(model, asking, how):
-        for at in range(part.start, part.stop):
-            one = slice(at, at + 1)
-            (made,) = generate.finished(model, asking, one, values[at - part.start : at - part.start + 1])
-            assert isinstance(made, Structure)
-            yield rows[at], made
+        yield from zip(rows[part], generate.finished(model, asking, part, values), strict=True)
 
 
 def _of_item(model: Model, plan: Plan, place: int, view: int) -> Condition:
@@ -216,7 +214,10 @@ def _of_item(model: Model, plan: Plan, place: int, view: int) -> Condition:
     if plan.shards is None:
         assert whole.structures is not None
         (structure,) = whole.structures([place])
-        return asked.of_sequence(model, structure.sequence, device=str(next(model.method.parameters()).device))
+        if "read" not in plan.held:
+            device = str(next(model.method.parameters()).device)
+            plan.held["read"] = asked.sequence_reader(model, device=device)
+        return plan.held["read"](structure.sequence)
     assert whole.split is not None
     in_split = place if whole.places is None else int(whole.places[place])
     return asked.of_items(model, plan.shards, whole.split, [in_split], view)
