@@ -197,9 +197,12 @@ ATOM_SITE = (
 
 
 def is_of(path: Path, origin: Mapping[str, str]) -> bool:
-    """Whether a file that this module wrote tells that origin."""
-    text = path.read_text(encoding="ascii", errors="replace")
-    return any(all(line in text for line in _told(origin, width)) for width in (PDB_WIDTH, CIF_WIDTH))
+    """Whether a file that this module wrote tells that origin, and no more."""
+    lines = [line.rstrip() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
+    pdb = [f"REMARK   3 {line}".rstrip() for line in _told(origin, PDB_WIDTH)]
+    cif = ["data_sample", *(f"# {line}".rstrip() for line in _told(origin, CIF_WIDTH)), "#"]
+    remarks = [line for line in lines if line.startswith("REMARK   3")]
+    return remarks == pdb or lines[: len(cif)] == cif
 
 
 def _loop(category: str, items: str, rows: Any) -> str:

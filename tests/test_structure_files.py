@@ -85,6 +85,18 @@ def test_every_line_of_a_pdb_file_has_80_columns() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["pdb", "cif"])
+def test_a_file_is_of_the_whole_origin_that_it_tells_and_of_no_shorter_one(kind: str, tmp_path: Path) -> None:
+    text = {"pdb": structure_files.pdb_text, "cif": structure_files.cif_text}[kind]
+    origin = {"weights": "a" * 200, "seeds": "0-19", "sampler": "euler"}
+    path = tmp_path / f"made.{kind}"
+    path.write_text(text([protein_files.structure()], origin), encoding="ascii")
+    assert structure_files.is_of(path, origin)
+    for other in ({"seeds": "0-1"}, {"weights": "a" * 20}, {"guide": "b"}):
+        assert not structure_files.is_of(path, origin | other)
+    assert not structure_files.is_of(path, {"weights": origin["weights"]})
+
+
 def test_what_a_pdb_file_cannot_hold_is_refused() -> None:
     with pytest.raises(UsageError, match="10,000 residues"):
         structure_files.pdb_text([protein_files.structure("G" * 10_000)], {})
