@@ -91,7 +91,9 @@ def test_opengls_matrices_both_ways_are_the_same_camera(camera: np.ndarray) -> N
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = camera[:3, :3] @ np.diag([1, -1, -1]), camera[:3, 3]
     np.testing.assert_allclose(cameras.from_opengl(pose, float(camera[3, 0])), camera, atol=1e-6)
-    np.testing.assert_allclose(cameras.from_world_to_opengl(np.linalg.inv(pose)[:3], float(camera[3, 0])), camera, atol=1e-6)
+    np.testing.assert_allclose(
+        cameras.from_world_to_opengl(np.linalg.inv(pose)[:3], float(camera[3, 0])), camera, atol=1e-6
+    )
 
 
 def test_a_camera_of_opengl_looks_along_minus_z() -> None:
