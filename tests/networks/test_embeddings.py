@@ -58,10 +58,14 @@ def test_frequencies_stay_below_what_the_training_grid_can_tell_apart() -> None:
     image = SetShape(2, 3, 1024, (32, 32))
     for top, highest in ((None, 8 * math.pi), (16.0, 16 * math.pi)):
         config = Config(64, 1, 1, latents=16, top_frequency=top)
-        found = set_transformer.build_decoder(config, image).tokens.fourier.frequencies
+        tokens = set_transformer.build_decoder(config, image).tokens
+        assert isinstance(tokens, embeddings.Tokens)
+        found = tokens.fourier.frequencies
         assert found[0].item() == pytest.approx(math.pi) and found[-1].item() == pytest.approx(highest)
     points = SetShape(3, 3, 64, None, is_moving=True)
-    found = set_transformer.build_decoder(Config(64, 1, 1, encoder="perceiver"), points).tokens.fourier.frequencies
+    tokens = set_transformer.build_decoder(Config(64, 1, 1, encoder="perceiver"), points).tokens
+    assert isinstance(tokens, embeddings.Tokens)
+    found = tokens.fourier.frequencies
     torch.testing.assert_close(found, 2.0 ** torch.arange(10))
 
 
