@@ -234,7 +234,7 @@ class Flow(nn.Module):
             return (*self._queries_anywhere(sets, count, t), None)
         if count >= len(sets.queries):
             return sets.queries, y_t, velocity, sets.mask
-        chosen = noise.subset(sets.seeds, len(sets.queries), count, purpose="subset")
+        chosen = _subset(sets, count)
         coordinates, groups, mask = sets.queries.coordinates, sets.queries.groups, sets.mask
         if coordinates is not None:
             coordinates = coordinates[chosen] if coordinates.ndim == 2 else _take(coordinates, chosen)
@@ -315,6 +315,17 @@ def _trimmed(sets: CoordValueSet) -> CoordValueSet:
         {name: value[:, :groups] if name in PER_GROUP else value for name, value in sets.condition.items()},
         None if sets.mask is None else sets.mask[:, :pairs],
     )
+
+
+def _subset(sets: CoordValueSet, count: int) -> Int64[Tensor, "B M"]:
+    """`count` random pairs of each set, those that are masked only where it has too few others.
+
+    Which of the others does not depend on the padding.
+    """
+    if sets.mask is None:
+        return noise.subset(sets.seeds, len(sets.queries), count, purpose="subset")
+    order = noise.uniform(sets.seeds, purpose="subset", count=len(sets.queries))
+    return order.masked_fill(~sets.mask, 1).argsort(1)[:, :count]
 
 
 def _take(values: Float[Tensor, "B N C"], index: Int64[Tensor, "B M"]) -> Float[Tensor, "B M C"]:
