@@ -95,6 +95,8 @@ class Plan:
     """Coordinates that all examples share, float32; None where the value is its own coordinate."""
     is_ragged: bool = False
     """Whether examples differ in their number of pairs."""
+    condition_bytes: int = 0
+    """Bytes of an example's conditions, which size the shards with its values; a guess where they differ."""
 
 
 def walk(root: Path) -> list[tuple[str, int]]:

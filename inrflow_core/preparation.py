@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 FEWEST, MOST = 256, 4096
 """Examples of a shard, but for the last ones of a small split."""
 MOST_BYTES = 256 << 20
-"""Values of a shard: a worker holds them in memory until the shard is whole."""
+"""Values and conditions of a shard: a worker holds them in memory until the shard is whole."""
 SHARDS_OF_A_SPLIT = 16
 """So many at least, where that leaves `FEWEST` examples for each: there is work for this many workers."""
 EXACT = 256
@@ -358,7 +358,8 @@ def _crew(job: Job, workers: int | None, tasks: int) -> int:
 
 
 def _bytes(plan: Plan, items: int) -> int:
-    return items * int(np.prod(plan.shape, dtype=np.int64)) * np.dtype(plan.dtype).itemsize
+    values = int(np.prod(plan.shape, dtype=np.int64)) * np.dtype(plan.dtype).itemsize
+    return items * (values + plan.condition_bytes)
 
 
 def _check_disk(job: Job, plan: Plan) -> None:

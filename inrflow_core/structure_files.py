@@ -40,10 +40,10 @@ PDB_WIDTH, CIF_WIDTH = 69, 118
 SELENIUM = {"MET": "SD", "CYS": "SG"}
 """The sulphur that the atom SE of a modified residue stands for."""
 UNREADABLE = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
-    ValueError, struct.error, zlib.error,
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
-"""What the parsers raise on content that is broken."""
+"""What the parsers raise on content that is broken, beside Biotite's own."""
 WIDEST, MOST_RESIDUES, MOST_ATOMS = 999.0, 9_999, 99_999
 """What the columns of a PDB file can hold."""
 PLACES = [{name: place for place, name in enumerate(atoms)} for atoms in residues.ATOMS]
@@ -103,7 +103,7 @@ def parse(content: bytes, file: str, chain: str | None = None) -> Structure:
     try:
         with warnings.catch_warnings(action="ignore"):  # Biotite's, of columns that it does not need
             atoms, is_experimental = _table(_unpacked(content, file), _kind(file) or "pdb")
-    except UNREADABLE as error:
+    except _unreadable() as error:
         raise BadItem(f"it is no {Path(stem(file)).name and file[len(stem(file)) :]} file that can be read") from error
     groups = list(_groups(atoms))
     kept = _chosen([group for group in groups if _is_amino_acid(group)], groups, atoms.coord, chain)
@@ -247,6 +247,14 @@ def _unpacked(content: bytes, file: str) -> bytes:
     if len(text) > LARGEST:
         raise BadItem(f"it is larger than {LARGEST >> 30} GiB when unpacked")
     return text
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What the parsers raise on content that is broken."""
+    from biotite import DeserializationError, InvalidFileError
+    from biotite.structure import BadStructureError
+
+    return (*UNREADABLE, DeserializationError, InvalidFileError, BadStructureError)
 
 
 def _table(content: bytes, kind: str) -> tuple[Any, bool]:

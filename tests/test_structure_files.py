@@ -208,6 +208,28 @@ def test_broken_content_is_a_bad_item(file: str, content: bytes) -> None:
         structure_files.parse(content, file)
 
 
+def damaged() -> dict[str, bytes]:
+    """Whole files, each with one fault, by what is wrong and a name that says the format."""
+    text = structure_files.cif_text([protein_files.structure("GAGA")], {})
+    table = text.index("_atom_site.Cartn_x")
+    packed = protein_files.bcif(text)
+    place = packed.index(b"Cartn_x")
+    return {
+        "cut in a row .cif": text[: table + 900].encode(),
+        "without a column .cif": text.replace("_atom_site.Cartn_x\n", "").encode(),
+        "of unequal rows .cif": text.replace(" ATOM", " ", 1).replace("GLY A ", "GLY ", 1).encode(),
+        "cut .bcif": packed[:-200],
+        "without a column .bcif": packed[:place] + b"Cartn_?" + packed[place + 7 :],
+        "with another type .bcif": packed[:place] + packed[place:].replace(b"ByteArray", b"ByteArroy", 1),
+    }
+
+
+@pytest.mark.parametrize("fault", damaged())
+def test_a_whole_file_with_one_fault_is_a_bad_item(fault: str) -> None:
+    with pytest.raises(BadItem, match=r"it is no \.b?cif file that can be read"):
+        structure_files.parse(damaged()[fault], fault.replace(" ", ""))
+
+
 def test_positions_that_are_no_numbers_make_the_file_bad() -> None:
     lines = pdb_lines(protein_files.structure("GAG"))
     lines[4] = lines[4][:30] + f"{'nan':>8}" + lines[4][38:]

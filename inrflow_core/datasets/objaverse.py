@@ -9,6 +9,7 @@ mesh's box spans [-1, 1], before it is rendered, so that points and cameras shar
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +90,7 @@ def scan(source: Path, config: Config) -> Plan:
         dtype="float32",
         fingerprint=fingerprint(files),
         normalisation=_clouds.BOX | _origin(config),
+        condition_bytes=_condition_bytes(config),
     )
 
 
@@ -168,6 +170,17 @@ def _origin(config: Config) -> dict[str, str]:
             error.message, hint=f"{error.hint}; `--set embedder=patches` stands in for it, with less to learn from"
         ) from error
     return {"embedder": embedder.name, "embedder_digest": embedder.digest}
+
+
+def _condition_bytes(config: Config) -> int:
+    """Bytes of the pictures, cameras and tokens of an object, and of its offset and scale."""
+    picture, camera, tokens = 3 * config.resolution**2, 16 * 4, 0
+    if config.features == "stored":
+        from inrflow_core.picture_tokens import RAY
+
+        embedder = _embedder(config.embedder, config.weights)
+        tokens = 2 * math.prod(embedder.grid(config.resolution, config.resolution)) * (embedder.width + RAY)
+    return config.views * (picture + camera + tokens) + 4 * (3 + 1)
 
 
 @functools.cache

@@ -35,6 +35,8 @@ AFDB = re.compile(r"(AF-[A-Z0-9]+-F\d+)-model_v(\d+)")
 FORMATS = (".bcif", ".cif", ".mmcif", ".pdb", ".ent")
 """Which of several formats of one structure is read: the first, and rather without `.gz`."""
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+GUESS = 2048
+"""Atoms of a chain, where shards are sized; it has some 8 for each residue."""
 LONGEST_STEP = 4.5
 """Angstrom between two C-alpha atoms, above which they are no neighbours: it is 3.8 in a chain."""
 
@@ -133,11 +135,12 @@ def scan(source: Path, config: Config) -> Plan:
     splits = {"train": kept[few:], "test": kept[:few]}
     return Plan(
         {name: sorted(split, key=lambda item: item.name) for name, split in splits.items() if split},
-        shape=(2048, 3),
+        shape=(GUESS, 3),
         dtype="float32",
         fingerprint=fingerprint((entry.name, entry.size) for entry in entries),
         normalisation=normalisation,
         is_ragged=True,
+        condition_bytes=_condition_bytes(config),
     )
 
 
@@ -278,6 +281,13 @@ def _embedder_told(config: Config) -> dict[str, Any]:
             error.message, hint=f"{error.hint}; `--set embedder=one-hot` stands in for it, with less to learn from"
         ) from error
     return {"embedder": embedder.name, "embedder_digest": embedder.digest}
+
+
+def _condition_bytes(config: Config) -> int:
+    """Bytes of the residues, marks and embeddings of a chain of `GUESS` atoms."""
+    is_stored = config.features == "stored" and not registry.find("embedders", config.embedder).IS_STAND_IN
+    width = _embedder(config.embedder, config.weights).width if is_stored else 0
+    return GUESS + GUESS // 8 * (1 + 2 * width)
 
 
 @cache

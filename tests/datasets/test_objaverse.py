@@ -17,7 +17,7 @@ from PIL import Image
 from inrflow_core import cameras, manifest, picture_tokens, preparation, shards
 from inrflow_core.datasets import _views, objaverse
 from inrflow_core.embedders import dinov2, patches
-from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.errors import MissingError, OutOfMemory, UsageError
 from inrflow_core.examples import BadItem, Example
 from tests.embedders import weights
 
@@ -250,6 +250,25 @@ def test_textured_meshes_show_what_they_are(real_data: Callable[[str], Path], tm
         pixels = example.condition["image"].reshape(-1, 3)
         coloured = pixels[(pixels != 255).any(1)].astype(int)
         assert (np.ptp(coloured, axis=1) > 30).mean() > 0.2, "it has the colours of its texture"
+
+
+@pytest.mark.parametrize("settings", [{}, {"features": "online", "views": 2}])
+def test_pictures_and_tokens_count_for_the_size_of_shards_and_for_the_disk(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    for number in range(9):
+        shutil.copy(source / "glbs/000-023/wedge.obj", source / f"{number}.obj")
+    config = objaverse.Config(**(SMALL | settings))
+    plan = objaverse.scan(source, config)
+    example = objaverse.read(plan.splits["train"][0], config)
+    assert plan.condition_bytes == sum(array.nbytes for array in example.condition.values())
+    whole = example.values.nbytes + plan.condition_bytes
+    monkeypatch.setattr(preparation, "MOST_BYTES", 3 * whole)
+    job = preparation.job("objaverse", source, tmp_path / "out", config)
+    assert [len(part.items) for part in preparation.divide(job, plan)] == [2, 3, 2, 3]
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10 * whole - 1))
+    with pytest.raises(OutOfMemory, match="the shards need"):
+        preparation.prepare(job, workers=1)
 
 
 @pytest.mark.slow

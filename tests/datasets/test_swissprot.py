@@ -263,6 +263,10 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
     assert "weights" not in opened.manifest.settings
     batch = opened.read("train", np.arange(12), with_names=True)
     assert batch.sizes is not None
+    plan = swissprot.scan(source, told)
+    atoms, rows = int(batch.sizes.sum()), {name: int(counts.sum()) for name, counts in batch.counts.items()}
+    real = sum(count * batch.condition[name][0, 0].nbytes for name, count in rows.items()) / atoms
+    assert plan.condition_bytes / plan.shape[0] == pytest.approx(real, rel=0.1), "embeddings size the shards"
     for row, name in enumerate(batch.names):
         own = made(NAMES.index(name.partition("-model")[0]))
         count = len(own.codes)
