@@ -207,3 +207,20 @@ def test_bad_input_gets_its_code_one_sentence_and_a_hint(name: str, folders: Pat
     assert "error: " in told and "hint: " in told
     assert words in told
     assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["objects", "proteins"])
+def test_no_graph_is_made_of_a_model_that_draws_from_more_than_a_class(kind: str, folders: Path, capsys):
+    assert run(["export", str(folders / kind), "a.onnx"]) == 2
+    assert "the graph takes no more than a class beside the set" in capsys.readouterr().err
+    assert run(["export", str(folders / kind), "a.safetensors"]) == 0
+
+
+def test_a_cloud_of_a_photo_is_asked_again_by_its_field_alone(folders: Path, capsys):
+    run_of = ["--run", str(folders / "objects")]
+    assert run(["sample", "--image", "photo.png", "a.ply", *run_of]) == 0
+    for files in ([], ["a.ply"]):
+        capsys.readouterr()
+        assert run(["upsample", *files, "b.ply", *run_of, "--points", "50"]) == 2
+        told = capsys.readouterr().err
+        assert "`tiny` draws from a picture, which `upsample` does not take" in told and "--save-field" in told

@@ -1,0 +1,140 @@
+"""The loss of sets of unequal size, and what is drawn of them: padding and unknown atoms change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow_core import generate, models
+from inrflow_core.methods.flow import WASTE, packs
+from inrflow_core.models import Model
+from inrflow_core.sets import CoordValueSet
+from inrflow_core.training.begin import open_data
+from tests import tiny
+from tests.training import given
+
+KINDS: dict[str, dict[str, Any]] = {
+    "attention": {},
+    "linear": {"encoder": "linear"},
+    "rope and skip": {"rope": True, "residue_skip": True},
+}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> CoordValueSet:
+    """Eight chains of 3 to 9 residues in one batch; one atom is unknown."""
+    folder = given.folded(tmp_path_factory.mktemp("groups") / "shards")
+    loader, _ = open_data(given.preset(tiny.PROTEIN, training={"batch": 8}), folder)
+    return loader.batch(0, range(8))
+
+
+def alone(sets: CoordValueSet, row: int) -> CoordValueSet:
+    """One of the sets as if it had been read by itself."""
+    one = sets[row : row + 1]
+    assert one.queries.groups is not None and one.mask is not None
+    size, groups = int((one.queries.groups >= 0).sum()), int(one.queries.groups.max()) + 1
+    condition = {name: value[:, :groups] for name, value in one.condition.items()}
+    return CoordValueSet(one.queries[:size], one.values[:, :size], one.seeds, condition, one.mask[:, :size])
+
+
+def model(network: dict[str, Any], **method: Any) -> Model:
+    return tiny.model(tiny.PROTEIN, network=network, method=method)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "method",
+    [{}, {"align": "noise"}, {"align": "prediction", "smooth_lddt": 1.0, "copies": 2}],
+    ids=["paper", "noise", "all"],
+)
+def test_the_loss_of_a_batch_is_that_of_its_sets_one_by_one(sets, kind, method):
+    flow = model(KINDS[kind], **method).method
+    together = flow.loss(sets)
+    apart = torch.cat([flow.loss(alone(sets, row)) for row in range(8)])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    assert apart.std() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_of_a_batch_is_that_of_its_sets_one_by_one_whatever_fills_the_padding(sets, kind):
+    found = []
+    dirty = replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], torch.nan))
+    for parts in ([sets], [dirty], [alone(sets, row) for row in range(8)]):
+        flow = model(KINDS[kind]).method.requires_grad_(True)
+        for part in parts:
+            (flow.loss(part).sum() / 8).backward()
+        found.append([weight.grad for weight in flow.parameters()])
+        assert all(torch.isfinite(gradient).all() for gradient in found[-1])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+    torch.testing.assert_close(found[2], found[0], atol=1e-5, rtol=1e-4)
+
+
+def test_an_unknown_atom_has_no_part_in_the_loss(sets):
+    flow = model({}).method
+    row = int((sets.mask.sum(1) < (sets.queries.groups >= 0).sum(1)).nonzero())
+    (place,) = ((sets.queries.groups[row] >= 0) & ~sets.mask[row]).nonzero()[0].tolist()
+    other = sets.values.clone()
+    other[row, place] = 7.0
+    torch.testing.assert_close(flow.loss(replace(sets, values=other)), flow.loss(sets), rtol=0, atol=0)
+    seen = sets.mask.clone()
+    seen[row, place] = True
+    difference = flow.loss(replace(sets, values=other, mask=seen)) - flow.loss(sets)
+    assert difference[row].abs() > 1e-3 and difference.abs().sum() == difference[row].abs()
+
+
+def test_the_loss_of_random_atoms_is_the_mean_over_all_of_them(sets):
+    one = alone(sets, 0)
+    many = replace(one[torch.zeros(3000, dtype=torch.int64)], seeds=torch.arange(3000))
+    some, every = (model({}, **asked).method.loss(many).mean() for asked in ({"num_queries": 11}, {}))
+    assert float(some) == pytest.approx(float(every), rel=0.03)
+
+
+def test_random_atoms_of_a_set_do_not_depend_on_what_is_padded_beside_it(sets):
+    flow = model({}, num_queries=12).method
+    together = flow.loss(sets)
+    apart = torch.cat([flow.loss(alone(sets, row)) for row in range(8)])
+    assert torch.isfinite(together).all() and torch.isfinite(apart).all()
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+
+
+def test_a_fresh_network_has_the_loss_of_the_zero_velocity(sets):
+    torch.manual_seed(0)
+    built = models.build(tiny.preset(tiny.PROTEIN))
+    pairs = sets[torch.arange(8).repeat(16)]
+    many = replace(pairs, values=torch.zeros_like(pairs.values), seeds=torch.arange(128))
+    assert float(built.method.loss(many).mean()) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "euler-maruyama", "dopri5"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fold_depends_on_its_seed_and_sequence_and_not_on_its_batch(sets, kind, sampler):
+    built = model(KINDS[kind])
+    how = generate.drawing(built, sampler=sampler, steps=None if sampler == "dopri5" else 4)
+    seeds = list(range(8))
+    field = generate.draw(built, seeds, None, how, sets.condition)
+    together = field.query(built.domain.queries(condition=sets.condition))
+    for row in (0, 3, 5):
+        own = alone(sets, row)
+        one = generate.draw(built, [row], None, how, own.condition).query(own.queries, chunk=9)
+        tolerance = 1e-3 if sampler == "dopri5" else 1e-4  # its steps carry rounding on
+        torch.testing.assert_close(one[0], together[row, : one.shape[1]], atol=tolerance, rtol=0)
+    assert together.std() > 0.1
+
+
+def test_packs_keep_every_set_once_and_waste_little():
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        count = int(generator.integers(1, 65))
+        sizes = np.exp(generator.uniform(0, generator.uniform(0.1, 8), count)).astype(int) + 1
+        found = packs(sizes.tolist())
+        assert sorted(place for pack in found for place in pack) == list(range(count))
+        for pack in found:
+            assert len(pack) * max(sizes[pack]) <= WASTE * sizes[pack].sum() + 1e-9
+        assert found == packs(sizes.tolist())
+    assert packs([5, 5, 5]) == [[0, 1, 2]] and packs([]) == []
+    lengths = generator.lognormal(5.7, 0.6, 256).astype(int) + 30  # about those of Swiss-Prot
+    assert len(packs(lengths.tolist())) <= 12
