@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from inrflow_core.examples import BadItem, Example, Item
 
@@ -28,8 +28,20 @@ def boxed(item: Item, points: np.ndarray, colours: np.ndarray | None = None) -> 
     values = ((points - offset) / scale).astype(np.float32)
     if colours is not None:
         values = np.concatenate([values, colours.astype(np.float32)], axis=1)
-    condition = {"offset": offset.astype(np.float32), "scale": np.array([scale], dtype=np.float32)}
-    return Example(values, item.label, item.name, condition)
+    return Example(values, item.label, item.name, undoing(offset, scale))
+
+
+def undoing(offset: Float[np.ndarray, " C"], scale: float) -> dict[str, Float32[np.ndarray, " _"]]:
+    """The conditions that undo `BOX`.
+
+    Raises:
+        BadItem: the cloud is too large, too small or too far away for float32.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        told = {"offset": offset.astype(np.float32), "scale": np.array([scale]).astype(np.float32)}
+    if not all(np.isfinite(numbers).all() for numbers in told.values()) or not told["scale"].all():
+        raise BadItem("its size or place is beyond single precision")
+    return told
 
 
 def check_finite(points: Float[np.ndarray, "N _"]) -> None:

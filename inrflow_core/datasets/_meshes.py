@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,6 +130,8 @@ def load(root: Path, name: str, *, with_colours: bool) -> Body:
     parts = [part for part in _parts(root, root / name, with_colours) if len(getattr(part, "faces", ()))]
     if not parts:
         raise BadItem("it is a mesh without faces")
+    if not all(part.faces.min() >= 0 and part.faces.max() < len(part.vertices) for part in parts):
+        raise BadItem("its faces have corners that are not there")
     starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
     vertices = np.concatenate([np.asarray(part.vertices, dtype=np.float64) for part in parts])
     faces = np.concatenate(
@@ -180,23 +182,31 @@ def _inside(root: Path, path: Path, with_colours: bool) -> Any:
 def _skin(part: Any) -> Skin | None:
     visual, faces = part.visual, np.asarray(part.faces, dtype=np.int64)
     if visual.kind == "vertex":
-        return Skin(faces, of_vertices=_rgb(visual.vertex_colors))
+        return Skin(faces, of_vertices=_each(_rgb(visual.vertex_colors), part.vertices))
     if visual.kind == "face":
-        return Skin(faces, of_faces=_rgb(visual.face_colors))
-    return _material(visual, faces) if visual.kind == "texture" else None
+        return Skin(faces, of_faces=_each(_rgb(visual.face_colors), faces))
+    return _material(visual, faces, len(part.vertices)) if visual.kind == "texture" else None
 
 
-def _material(visual: Any, faces: Int[np.ndarray, "F 3"]) -> Skin | None:
+def _material(visual: Any, faces: Int[np.ndarray, "F 3"], corners: int) -> Skin | None:
     """The material's texture, else its one colour."""
     from trimesh.visual import color
 
     image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
     if image is not None and visual.uv is not None:
-        return Skin(faces, texture=np.asarray(image.convert("RGB")), places=np.asarray(visual.uv, dtype=np.float64))
+        places = _each(np.asarray(visual.uv, dtype=np.float64), range(corners))
+        return Skin(faces, texture=np.asarray(image.convert("RGB")), places=places)
     one = np.asarray(visual.material.main_color)
     if np.array_equal(one, color.DEFAULT_COLOR):  # trimesh's grey, which stands for none
         return None
     return Skin(faces, of_faces=np.tile(_rgb(one), (len(faces), 1)))
+
+
+def _each(rows: np.ndarray, owners: Sized) -> np.ndarray:
+    """The rows, which must be finite and one for each owner."""
+    if len(rows) != len(owners) or not np.isfinite(rows).all():
+        raise ValueError(f"{len(rows)} for {len(owners)}, or not finite")
+    return rows
 
 
 def _rgb(colours: Any) -> Float[np.ndarray, "*shape 3"]:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
 from inrflow_core import cameras, rendering
+from inrflow_core.datasets._meshes import UNREADABLE
 from inrflow_core.examples import BadItem
 
 World = Literal["mesh", "blender", "zero123"]
@@ -29,7 +30,6 @@ SEEN = 0.8
 """Share of the points that must appear on the object, where a picture is transparent beside it."""
 CHECKED = 2048
 """Points that are looked for."""
-UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Pa
     found = []
     for frame in told["frames"]:
         angle = frame.get("camera_angle_x", told.get("camera_angle_x"))
+        if angle is not None and not 0 < angle < math.pi:
+            raise ValueError(f"no angle: {angle}")
         focal = cameras.focal(field_of_view if angle is None else math.degrees(angle))
         path = (folder / frame["file_path"]).resolve()
         path = path if path.suffix else path.with_suffix(".png")
@@ -139,7 +141,8 @@ def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
     matrix = np.asarray(numbers, dtype=np.float64)
     if matrix.shape not in ((3, 4), (4, 4)) or not np.isfinite(matrix).all():
         raise ValueError("no camera matrix")
-    if not np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-3):
+    turn = matrix[:3, :3]
+    if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) or np.linalg.det(turn) < 0:
         raise ValueError("no rotation")
     return matrix
 

@@ -111,13 +111,8 @@ def read(item: Item, config: Config) -> Example:
         _views.check(views, points)
     else:
         views = _rendered(mesh, body, config)
-    condition = {
-        "image": views.images,
-        "camera": views.cameras,
-        "offset": offset.astype(np.float32),
-        "scale": np.array([scale], dtype=np.float32),
-    }
-    return Example(points, item.label, item.name, condition | _tokens(views, config))
+    condition = {"image": views.images, "camera": views.cameras}
+    return Example(points, item.label, item.name, condition | _clouds.undoing(offset, scale) | _tokens(views, config))
 
 
 def _boxed(mesh: surfaces.Mesh) -> tuple[surfaces.Mesh, Float64[np.ndarray, 3], float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +183,77 @@ def test_a_file_outside_the_source_is_no_view(source: Path) -> None:
     place.write_text(place.read_text().replace("./000", "../../../secret"))
     with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
         read(source, renders="found")
+
+
+FRAME = {"file_path": "000.png", "transform_matrix": np.eye(4).tolist()}
+BROKEN: dict[str, bytes] = {
+    "frames that are texts": b'{"frames": ["000"]}',
+    "an angle of nothing": json.dumps({"frames": [FRAME | {"camera_angle_x": 0}]}).encode(),
+    "an angle that is no number": json.dumps({"frames": [FRAME | {"camera_angle_x": float("nan")}]}).encode(),
+    "a mirror": json.dumps({"frames": [FRAME | {"transform_matrix": np.diag([1.0, 1, -1, 1]).tolist()}]}).encode(),
+    "brackets without end": b"[" * 100_000,
+    "an empty .npy": b"",
+    "a .npy that claims 32 TB": b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 4), }".ljust(117) + b"\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_cameras_are_a_bad_item(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "views" / "a"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "000.png")
+    (folder / ("000.npy" if "npy" in kind else "transforms.json")).write_bytes(BROKEN[kind])
+    with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
+        _views.read(tmp_path, "a.glb", 1, 8, 40.0)
+
+
+def glb(path: Path, *, corners: int = 4, uvs: int = 4, shift: float = 0.0) -> None:
+    """A tetrahedron with a texture; its faces name `corners` corners, of which `uvs` have a place in the texture."""
+    texture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(texture, "PNG")
+    faces = np.array([0, 1, 2, 0, 1, corners - 1], "<u2")
+    parts = [np.eye(4, 3, dtype="<f4"), faces, np.zeros((uvs, 2), "<f4"), texture.getvalue()]
+    blobs = [part if isinstance(part, bytes) else part.tobytes() for part in parts]
+    told: dict[str, Any] = {
+        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "translation": [shift, 0, 0]}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 2}, "indices": 1, "material": 0}]}],
+        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+        "textures": [{"source": 0}], "images": [{"bufferView": 3, "mimeType": "image/png"}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3"},
+            {"bufferView": 1, "componentType": 5123, "count": 6, "type": "SCALAR"},
+            {"bufferView": 2, "componentType": 5126, "count": uvs, "type": "VEC2"},
+        ],
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": sum(map(len, blobs[:place])), "byteLength": len(blob)}
+            for place, blob in enumerate(blobs)
+        ],
+        "buffers": [{"byteLength": sum(map(len, blobs))}],
+    }  # fmt: skip
+    chunks = [(b"JSON", json.dumps(told).encode(), b" "), (b"BIN\0", b"".join(blobs), b"\0")]
+    body = b""
+    for kind, content, filler in chunks:
+        content += filler * (-len(content) % 4)
+        body += struct.pack("<I", len(content)) + kind + content
+    path.write_bytes(b"glTF" + struct.pack("<II", 2, 12 + len(body)) + body)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"corners": 1000}, "its faces have corners that are not there"),
+        ({"uvs": 2}, "its texture cannot be read"),
+        ({"shift": 1e39}, "its size or place is beyond single precision"),
+    ],
+)
+def test_a_mesh_with_one_fault_is_a_bad_item(tmp_path: Path, fault: dict[str, Any], reason: str) -> None:
+    glb(tmp_path / "whole.glb")
+    glb(tmp_path / "broken.glb", **fault)
+    assert read(tmp_path, "whole.glb", views=1).condition["image"].shape == (1, 64, 64, 3)
+    with pytest.raises(BadItem, match=reason):
+        read(tmp_path, "broken.glb", views=1)
 
 
 def test_meshes_that_cannot_be_used_are_left_out_by_name(source: Path, tmp_path: Path) -> None:
