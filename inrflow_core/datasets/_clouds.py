@@ -57,7 +57,7 @@ def check_finite(points: Float[np.ndarray, "N _"]) -> None:
 
 def seed(name: str) -> int:
     """A seed below 2^63 for everything random about an item: of its name alone, so that workers do not matter."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "little") >> 1
 
 
 def is_held_out(name: str, fraction: float) -> bool:

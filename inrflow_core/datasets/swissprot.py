@@ -201,7 +201,7 @@ def _entries(source: Path) -> list[_listing.Entry]:
         _listing.Entry(name, size, _listing.Blob(str(source / name))) for name, size in files if name not in archives
     ]
     for name in archives:
-        above = f"{Path(name).stem}/" if len(archives) > 1 else ""
+        above = f"{Path(name).with_suffix('')}/" if len(archives) > 1 else ""
         found += [entry._replace(name=above + entry.name) for entry in _listing.listing(source / name)]
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import tarfile
@@ -97,6 +98,12 @@ def test_raised_cameras_stand_where_they_are_asked(source: Path) -> None:
     given = read(source, elevation=30.0, distance=4.0, views=3).condition["camera"]
     np.testing.assert_allclose(given[:, 1, 3], 2, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(given[:, :3, 3], axis=1), 4, atol=1e-6)
+
+
+def test_a_name_that_is_no_text_is_a_name_too(source: Path) -> None:
+    name = os.fsdecode(b"\xff.obj")
+    shutil.copy(source / "glbs/000-023/wedge.obj", source / name)
+    assert read(source, name, views=1).values.shape == (2000, 3)
 
 
 def test_a_mesh_without_colours_is_grey(source: Path) -> None:

@@ -86,6 +86,14 @@ def test_a_tar_a_folder_of_tars_and_a_folder_of_files_give_the_same(tmp_path: Pa
             np.testing.assert_array_equal(one.ragged["residues"], other.ragged["residues"])
 
 
+def test_members_of_archives_of_one_name_in_two_folders_are_all_read(tmp_path: Path) -> None:
+    text = structure_files.cif_text([made(0)], {}).encode()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        raw.tarred(tmp_path / folder / "x.tar", {"p.cif": text})
+    assert [item.name for item in items(tmp_path)] == ["a/x/p", "b/x/p"]
+
+
 def test_an_example_is_the_chain_centred(tmp_path: Path) -> None:
     source = raw.tarred(tmp_path / "a.tar", files())
     for item in items(source):
