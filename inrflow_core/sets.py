@@ -83,6 +83,8 @@ class Queries:
     places: Int64[Tensor, " N"] | Float[Tensor, "N D"]
     groups: Int64[Tensor, "B N"] | None = None
     """The group of each pair, ascending, -1 at padding; where the data says which pairs belong together."""
+    sizes: tuple[tuple[int, int], ...] | None = None
+    """How many pairs and groups of each set are real, for who must know it without waiting for the device."""
 
     def __len__(self) -> int:
         return self.places.shape[0]
@@ -101,7 +103,8 @@ class Queries:
         coordinates, groups = self.coordinates, self.groups
         if coordinates is not None and coordinates.ndim == 3:
             coordinates = coordinates[part]
-        return Queries(coordinates, self.places, None if groups is None else groups[part])
+        sizes = self.sizes[part] if self.sizes is not None and isinstance(part, slice) else None
+        return Queries(coordinates, self.places, None if groups is None else groups[part], sizes)
 
     def to(self, device: torch.device | str) -> Queries:
         """The same queries on another device."""
@@ -109,7 +112,7 @@ class Queries:
             None if tensor is None else tensor.to(device, non_blocking=True)
             for tensor in (self.coordinates, self.groups)
         )
-        return Queries(coordinates, self.places.to(device, non_blocking=True), groups)
+        return Queries(coordinates, self.places.to(device, non_blocking=True), groups, self.sizes)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,8 @@ class Domain:
                 vectors = vectors * _signs(seeds[place : place + 1], len(row))[group]
             groups[place, : len(group)] = group
             features[place, : len(group)] = np.concatenate([FEATURES[row[group], slot], vectors], axis=1)
-        return Queries(torch.from_numpy(features), torch.arange(most), torch.from_numpy(groups))
+        sizes = tuple((len(group), len(row)) for row, (group, _) in zip(rows, layouts, strict=True))
+        return Queries(torch.from_numpy(features), torch.arange(most), torch.from_numpy(groups), sizes)
 
 
 def _signs(seed: Int64[Tensor, " 1"], count: int) -> Float[np.ndarray, "L 8"]:

@@ -45,7 +45,11 @@ def copied(sets: CoordValueSet, copies: int) -> CoordValueSet:
     """Each set so many times, one after the other; the first with its own seed, the others with seeds derived of it."""
     index = torch.arange(len(sets), device=sets.seeds.device).repeat_interleave(copies)
     derived = [noise.derive_seeds(COPY, copy, sets.seeds) for copy in range(1, copies)]
-    return replace(sets[index], seeds=torch.stack([sets.seeds, *derived], 1).flatten())
+    repeated, sizes = sets[index], sets.queries.sizes
+    if sizes is not None:
+        sizes = tuple(size for size in sizes for _ in range(copies))
+    queries = replace(repeated.queries, sizes=sizes)
+    return replace(repeated, queries=queries, seeds=torch.stack([sets.seeds, *derived], 1).flatten())
 
 
 def superposed(

@@ -149,11 +149,16 @@ class Flow(nn.Module):
     def _packed_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
         if sets.queries.groups is None:
             return self._loss(sets)
-        loss = torch.zeros(len(sets), device=sets.values.device)
-        for pack in packs((sets.queries.groups >= 0).sum(1).tolist()):
-            part = torch.tensor(pack, device=loss.device)
-            loss = loss.index_copy(0, part, self._loss(_trimmed(sets[part])))
-        return loss
+        sizes = sets.queries.sizes or _sizes(sets.queries.groups)
+        found = packs([pairs for pairs, _ in sizes])
+        order = torch.tensor([place for pack in found for place in pack]).to(sets.values.device, non_blocking=True)
+        ordered, losses, start = sets[order], [], 0
+        for pack in found:
+            pairs, groups = (max(sizes[place][of] for place in pack) for of in (0, 1))
+            losses.append(self._loss(_trimmed(ordered[start : start + len(pack)], pairs, groups)))
+            start += len(pack)
+        loss = torch.cat(losses)
+        return torch.zeros_like(loss).index_copy(0, order, loss)
 
     def _loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
         if sets.mask is not None:  # whatever stands where nothing is known, it reaches nothing
@@ -303,13 +308,15 @@ def packs(sizes: Sequence[int]) -> list[list[int]]:
     return found
 
 
-def _trimmed(sets: CoordValueSet) -> CoordValueSet:
-    """Sets in groups without the padding that all of them have."""
-    queries = sets.queries
-    assert queries.groups is not None and queries.coordinates is not None
-    pairs, groups = int((queries.groups >= 0).sum(1).max()), int(queries.groups.max()) + 1
+def _sizes(groups: Int64[Tensor, "B N"]) -> list[list[int]]:
+    """Real pairs and groups of each set; waits for the device."""
+    return torch.stack([(groups >= 0).sum(1), groups.amax(1) + 1], 1).tolist()
+
+
+def _trimmed(sets: CoordValueSet, pairs: int, groups: int) -> CoordValueSet:
+    """Sets in groups without the padding behind so many pairs and groups."""
     return CoordValueSet(
-        queries[:pairs],
+        sets.queries[:pairs],
         sets.values[:, :pairs],
         sets.seeds,
         {name: value[:, :groups] if name in PER_GROUP else value for name, value in sets.condition.items()},

@@ -160,6 +160,25 @@ def test_the_loss_of_copies_is_the_mean_of_single_losses_with_their_own_times_an
     assert torch.stack(losses).std(0).min() > 1e-3
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"align": "prediction", "smooth_lddt": 1.0, "copies": 2}], ids=["paper", "all"]
+)
+def test_the_loss_never_asks_the_device_for_a_number(options, monkeypatch):
+    model = a_model(**options)
+    sets = structures(model)
+    wanted = model.method.loss(replace(sets, queries=replace(sets.queries, sizes=None)))
+    asked: list[str] = []
+    for name in ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__"):
+        answer = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda *given, name=name, answer=answer: asked.append(name) or answer(*given)
+        )
+    found = model.method.loss(sets)
+    monkeypatch.undo()
+    assert not asked
+    torch.testing.assert_close(found, wanted, atol=0, rtol=0)
+
+
 def test_copies_are_of_pictures_too():
     sets = CoordValueSet(
         tiny.model(tiny.IMAGE).domain.queries(),
