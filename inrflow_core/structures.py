@@ -215,13 +215,14 @@ def _fragment_sums(terms: Float64[np.ndarray, "N 16"]) -> Float64[np.ndarray, "F
 
 
 def _near(squares: Float64[np.ndarray, "F N"], reach: float) -> Bool[np.ndarray, "F N"]:
-    """The pairs nearer than `reach`; where these are fewer than three, `reach` grows by 0.5 until they are not."""
+    """The pairs nearer than `reach`; where these are fewer than three, than `reach` and as many times 0.5 as it takes."""
+    least = min(3, squares.shape[1])
     near = squares < reach**2
-    short = np.flatnonzero(near.sum(1) < min(3, squares.shape[1]))
-    while len(short):
-        reach += 0.5
-        near[short] = squares[short] < reach**2
-        short = short[near[short].sum(1) < min(3, squares.shape[1])]
+    short = np.flatnonzero(near.sum(1) < least)
+    third = np.partition(squares[short], least - 1, axis=1)[:, least - 1]
+    farther = reach + 0.5 * (np.floor((np.sqrt(third) - reach) / 0.5) + 1)
+    limit = np.maximum(farther**2, np.nextafter(third, np.inf))  # rounding loses no pair
+    near[short] = squares[short] < limit[:, None]
     return near
 
 

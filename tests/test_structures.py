@@ -91,6 +91,19 @@ def test_very_short_chains_have_scores(count: int):
     assert structures.tm_score(chain, moved(chain, 9))[0] == pytest.approx(1, abs=1e-6)
 
 
+def test_a_reach_grows_by_halves_to_three_pairs_however_far_they_are():
+    squares = np.square(np.random.default_rng(4).uniform(0, 40, (200, 9)))
+    squares[0] = np.arange(9.0) ** 2 + 1e16
+    near = structures._near(squares, 5.5)
+    for row, found in zip(squares[1:], near[1:], strict=True):
+        reach = 5.5
+        while (row < reach**2).sum() < 3:
+            reach += 0.5
+        np.testing.assert_array_equal(found, row < reach**2)
+    assert near[0].sum() >= 3
+    assert structures.tm_score(1e8 * np.eye(5, 3), np.eye(5, 3))[0] < 0.5
+
+
 def test_d0_is_that_which_us_align_prints():
     assert [round(structures.tm_scale(length), 2) for length in (10, 21, 22, 100, 250)] == [0.5, 0.5, 0.57, 3.65, 5.85]
 
