@@ -20,11 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 
-from inrflow_core import asked, generate, pictures, registry, rendering, structures
+from inrflow_core import asked, generate, items, pictures, registry, residue_pairs, structures
+from inrflow_core.items import Items
 from inrflow_core.models import Model
-from inrflow_core.shards import Shards, Wanted
+from inrflow_core.shards import Shards
 from inrflow_core.structures import Structure
 
 TILE = 160
@@ -43,33 +45,30 @@ def main() -> None:
     parser.add_argument("--ema", type=float, help="decay of the averaged weights; 0 for the weights themselves")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model, shards = generate.load(arguments.run, ema=arguments.ema), Shards(arguments.data)
+    model = generate.load(arguments.run, ema=arguments.ema)
     split = model.preset.data.config.held_out or model.preset.data.config.train
-    places = np.linspace(0, shards.count(split) - 1, arguments.num).round().astype(int)
-    if model.domain.NAME == "protein":
-        tiles, captions, columns = folds(model, shards, split, places, arguments)
-    else:
-        tiles, captions, columns = objects(model, shards, split, places, arguments)
+    true = items.spread(items.open_items(Path(arguments.data), split), arguments.num)
+    places = np.arange(true.count) if true.places is None else true.places
+    draw = folds if model.domain.NAME == "protein" else objects
+    tiles, captions, columns = draw(model, true, places.tolist(), arguments)
     pictures.arranged(tiles, columns=columns, captions=captions).save(arguments.sheet)
 
 
 Sheet = tuple[list[Image.Image], list[str], int]
 
 
-def objects(model: Model, shards: Shards, split: str, places: np.ndarray, arguments: argparse.Namespace) -> Sheet:
+def objects(model: Model, true: Items, places: list[int], arguments: argparse.Namespace) -> Sheet:
     """Photo, sample and truth of each object, two objects to a row."""
-    condition = asked.of_items(model, shards, split, places.tolist())
-    request = generate.Request(places.tolist(), size=arguments.points, condition=condition)
+    assert true.split is not None and true.fetch_pictures is not None
+    condition = asked.of_items(model, Shards(true.source), true.split, places)
+    request = generate.Request(places, size=arguments.points, condition=condition)
     drawn = np.concatenate([clouds for _, clouds in generate.samples(model, request, how(model, arguments))])
-    first = Wanted(("image",), np.zeros(len(places)))
-    read = shards.read(split, places, conditions=first)
-    true = read.values[:, : arguments.points]
+    clouds = true.read(range(true.count)).values[:, : arguments.points]
+    photos = true.fetch_pictures(range(true.count), np.zeros(true.count))
     distance = registry.find("distances", "cd")
-    between = np.array([[distance.between(*map(distance.prepare, (a, b))) for b in true] for a in drawn])
+    between = np.array([[distance.between(*map(distance.prepare, (a, b))) for b in clouds] for a in drawn])
     tiles, captions = [], []
-    for number, (photo, sample, truth) in enumerate(
-        zip(rendering.on_white(read.condition["image"]), drawn, true, strict=True)
-    ):
+    for number, (photo, sample, truth) in enumerate(zip(photos, drawn, clouds, strict=True)):
         seen = {"size": TILE, "azimuth": 0.0, "elevation": arguments.elevation}
         others = np.delete(between[number], number).mean()
         tiles += [Image.fromarray(photo).resize((TILE, TILE), Image.Resampling.LANCZOS)]
@@ -81,28 +80,29 @@ def objects(model: Model, shards: Shards, split: str, places: np.ndarray, argume
     return tiles, captions, 6
 
 
-def folds(model: Model, shards: Shards, split: str, places: np.ndarray, arguments: argparse.Namespace) -> Sheet:
+def folds(model: Model, true: Items, places: list[int], arguments: argparse.Namespace) -> Sheet:
     """Sample and truth of each protein, one on the other's place, three proteins to a row."""
-    read = shards.read(split, places, with_names=True)
-    assert read.sizes is not None
+    assert true.split is not None and true.structures is not None
     tiles, captions, scores = [], [], []
-    for row, place in enumerate(places.tolist()):
-        condition = asked.of_items(model, shards, split, [place])
+    for truth, place in zip(true.structures(range(true.count)), places, strict=True):
+        condition = asked.of_items(model, Shards(true.source), true.split, [place])
         request = generate.Request([place], condition=condition)
         ((part, values),) = generate.samples(model, request, how(model, arguments))
         sample = generate.finished(model, request, part, values)[0]
         assert isinstance(sample, Structure)
-        known = read.condition["is_known"][row, : read.sizes[row]] > 0
-        truth = Structure("", sample.codes, read.values[row, : read.sizes[row]], known, sample.numbers)
-        moved = structures.superpose(sample.ca, truth.ca)(sample.ca)
-        score = float(np.mean(structures.lddt(sample.ca, truth.ca)))
-        view = {"size": TILE, "is_one_view": True}
-        both = pictures.proteins([truth.ca, moved], columns=2, **view)
+        moved, score = laid(sample, truth)
+        both = pictures.proteins([truth.ca[truth.ca_is_known], moved], columns=2, size=TILE, is_one_view=True)
         tiles += [both.crop((TILE, 0, 2 * TILE, TILE)), both.crop((0, 0, TILE, TILE))]
-        captions += [f"lDDT {score:.2f}", read.names[row]]
+        captions += [f"lDDT {score:.2f}", truth.name]
         scores.append(score)
     print(f"C-alpha lDDT {np.mean(scores):.3f} over {len(scores)} proteins")
     return tiles, captions, 6
+
+
+def laid(sample: Structure, truth: Structure) -> tuple[Float[np.ndarray, "L 3"], float]:
+    """The C-alphas of a sample, laid on those of its truth that are known, and its lDDT by these."""
+    both = residue_pairs.c_alphas(sample, truth, residue_pairs.paired(sample, truth, "number"))
+    return structures.superpose(*both)(sample.ca), structures.lddt(*both)
 
 
 def how(model: Model, arguments: argparse.Namespace):
