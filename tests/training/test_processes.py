@@ -12,20 +12,26 @@ from pathlib import Path
 
 import pytest
 
-from inrflow_core import presets
-from inrflow_core.training import checkpoint
-from tests.training import small
+from inrflow_core import embedders, presets
+from inrflow_core.training import begin, checkpoint
+from tests import tiny
+from tests.training import given, small
 
 CHECKOUT = Path(__file__).parents[2]
 TWO = """
 import os, sys
 from pathlib import Path
 from inrflow_core.training import begin, engine, world
-from tests.training import small
+from tests import tiny
+from tests.training import given, small
 
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
 for stage in map(int, sys.argv[3].split(",")):
-    job = small.job(data, out / f"stage{stage}", zero_stage=stage, until=4)
+    if sys.argv[4] == "labels":
+        job = small.job(data, out / f"stage{stage}", zero_stage=stage, until=4)
+    else:
+        kind = getattr(tiny, sys.argv[4])
+        job = given.job(data, out / f"stage{stage}", kind, training={"zero_stage": stage}, until=4)
     ready = begin.check(job, dict(os.environ))
     trainer = begin.begin(ready)
     trainer.run(ready.last)
@@ -93,24 +99,45 @@ def test_sigterm_finishes_the_step_saves_and_leaves_with_130(data, tmp_path):
     assert "Traceback" not in errors
 
 
+def two(folder: Path, data: Path, stages: list[int], kind: str = "labels") -> None:
+    """Both processes' steps up to the fourth, in `folder/shared/stageN`."""
+    script = folder / "two.py"
+    script.write_text(TWO)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    arguments = [str(script), str(data), str(folder / "shared"), ",".join(map(str, stages)), kind]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([*launch, *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("stages", [[0, 1, 2], pytest.param([3], marks=pytest.mark.slow)], ids=["0-2", "3"])
 def test_two_processes_have_the_losses_of_one_and_either_goes_on_with_the_others_run(data, tmp_path, stages):
-    def two(place: Path) -> None:
-        script = tmp_path / "two.py"
-        script.write_text(TWO)
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        arguments = [str(script), str(data), str(place), ",".join(map(str, stages))]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
-        done = subprocess.run([*launch, *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
     alone = small.train(data, tmp_path / "alone")
     wanted = small.losses(tmp_path / "alone")
     for stage in stages:  # one process up to step 2, two up to step 4, one to the end
         small.train(data, tmp_path / f"shared/stage{stage}", zero_stage=stage, until=2)
-    two(tmp_path / "shared")
+    two(tmp_path, data, stages)
     for stage in stages:
         out = tmp_path / f"shared/stage{stage}"
         found = small.train(data, out, zero_stage=stage)
+        assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
+        small.assert_equal(small.state(found), small.state(alone), tolerance=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["PICTURE", "PROTEIN"])
+def test_two_processes_learn_from_pictures_and_sequences_as_one_does(kind, tmp_path):
+    """Chains are of unequal size: each process passes the network with packs of its own."""
+    sets = getattr(tiny, kind)
+    make = given.pictured if kind == "PICTURE" else given.folded
+    data = make(tmp_path / "shards", embedders.load("patches") if kind == "PICTURE" else None)
+    alone = begin.train(given.job(data, tmp_path / "alone", sets))
+    wanted = small.losses(tmp_path / "alone")
+    for stage in (1, 2):
+        begin.train(given.job(data, tmp_path / f"shared/stage{stage}", sets, until=2, training={"zero_stage": stage}))
+    two(tmp_path, data, [1, 2], kind)
+    for stage in (1, 2):
+        out = tmp_path / f"shared/stage{stage}"
+        found = begin.train(given.job(data, out, sets, training={"zero_stage": stage}))
         assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
         small.assert_equal(small.state(found), small.state(alone), tolerance=1e-4)
