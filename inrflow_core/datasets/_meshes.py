@@ -176,7 +176,7 @@ def _inside(root: Path, path: Path, with_colours: bool) -> Any:
                 raise ValueError(f"{name} is too large")
             return wanted.read_bytes()
 
-    return Inside(str(path))
+    return Inside(str(path).encode(errors="replace").decode())  # trimesh hashes it as UTF-8
 
 
 def _skin(part: Any) -> Skin | None:
