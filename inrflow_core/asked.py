@@ -120,14 +120,17 @@ def sequence_reader(model: Model, weights: Path | None = None, device: str = "cp
 
 
 def embedder_of(model: Model, weights: Path | None, device: str) -> Any:
-    """The embedder that a model was trained with.
+    """The embedder that a model was trained with, by the weights in a folder, else where its preset or `find` says.
 
     Raises:
         MissingError: its weights are not there.
         IntegrityError: they are not those that the model was trained with.
     """
     assert model.preset.condition is not None
-    name = model.preset.condition.config.embedder
+    config = model.preset.condition.config
+    name = config.embedder
+    if weights is None and config.weights is not None and Path(config.weights).is_dir():
+        weights = Path(config.weights)
     embedder = embedders.load(name, weights, device)
     wanted = (model.info.get("normalisation") or {}).get("embedder_digest")
     if wanted is not None and wanted != embedder.digest:
@@ -152,7 +155,7 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
     found: dict[str, list[str]] = {}
     lines: list[str] | None = None
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"`{path}` is no text", hint="give a FASTA file") from error
     for number, line in enumerate(text.splitlines(), start=1):
@@ -165,10 +168,10 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
         elif line.strip() and lines is None:
             raise UsageError(f"`{path}` begins without a name, line {number}", hint="put a line `>NAME` before it")
         elif lines is not None:
-            lines.append("".join(line.split()).rstrip("*"))
+            lines.append("".join(line.split()))
     if not found:
         raise UsageError(f"`{path}` holds no sequence", hint="a sequence is a line `>NAME` and lines of letters")
-    sequences = {name: "".join(parts) for name, parts in found.items()}
+    sequences = {name: "".join(parts).removesuffix("*") for name, parts in found.items()}
     for name, sequence in sequences.items():
         if not sequence:
             raise UsageError(f"the sequence `{name}` in `{path}` is empty", hint="give it letters, or take it out")
@@ -184,9 +187,12 @@ def of_items(model: Model, shards: Shards, split: str, indices: Sequence[int], v
 
     Raises:
         UsageError: the shards lack what the model draws from.
+        MissingError, IntegrityError: as `embedder_of`, where the model makes its features itself.
     """
     part = model.preset.condition
     assert part is not None
+    if getattr(part.config, "features", None) == "online" and not model.method.conditioner.is_ready:
+        model.method.conditioner.use(embedder_of(model, None, str(next(model.method.parameters()).device)))
     conditioner = registry.find("conditioners", part.name or "")
     names = (*getattr(model.domain, "READS", ()), *conditioner.reads(part.config))
     views = None

@@ -82,6 +82,11 @@ class Sequence(nn.Module):
         self.config = config
         self._embedder: list[Any] = []  # in a list: a frozen network is no part of this module, nor of its weights
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the embedder is loaded."""
+        return bool(self._embedder)
+
     def use(self, embedder: Any) -> None:
         """Compute with this embedder, which is loaded already."""
         self._embedder[:] = [embedder]
