@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inrflow_cli import console, options
 from inrflow_cli.options import DryRun, Json, Overwrite
 from inrflow_core.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from inrflow_cli.evaluation import Ready
 
 Runs = Annotated[
     list[Path] | None,
@@ -181,9 +184,15 @@ def eval(
         workers=workers,
         overwrite=overwrite,
     )
-    ready = evaluation.check(job)
-    if dry_run:
-        evaluation.predict(ready, as_json=json)
+    _carry_out(evaluation.check(job), is_dry=dry_run, as_json=json)
+
+
+def _carry_out(ready: Ready, *, is_dry: bool, as_json: bool) -> None:
+    """Judge, and tell; or, where it `is_dry`, say what that would take."""
+    from inrflow_cli import evaluation, scores
+
+    if is_dry:
+        evaluation.predict(ready, as_json=as_json)
         if ready.missing:
             raise typer.Exit(int(Exit.MISSING))
         return
@@ -191,7 +200,7 @@ def eval(
     if found is None:
         return
     scores.tell(found)
-    console.result({"out": str(out), **found.told()}, as_json=json)
+    console.result({"out": str(ready.job.out), **found.told()}, as_json=as_json)
     for name, error in found.failed.items():
         console.warn(f"`{name}` could not be taken: {error.message}")
     if found.failed or found.missing:
