@@ -31,6 +31,18 @@ def test_the_newest_complete_run_of_a_fitting_domain_is_taken(parent):
     assert [run.name for run in runs.listed()] == ["begun", "pictures", "clouds"]
 
 
+def test_a_run_that_must_be_given_something_is_taken_by_those_who_give_it(parent):
+    for moment, (name, kind) in enumerate([("photos", tiny.PICTURE), ("folds", tiny.PROTEIN)], start=5):
+        tiny.run_folder(parent / name, kind)
+        os.utime(next((parent / name).glob("checkpoints/*/manifest.json")), (moment, moment))
+    assert runs.newest().name == "clouds"
+    assert runs.newest(("points", "image", "protein")).name == "clouds"
+    assert runs.newest(("image",)).name == "pictures"
+    assert runs.newest(("points",), "picture").name == "photos"
+    assert runs.newest(("protein",), "sequence").name == "folds"
+    assert runs.newest(("protein",)).name == "folds"
+
+
 def test_without_a_fitting_run_the_error_says_what_was_looked_for_and_how_to_get_one(parent):
     with pytest.raises(MissingError, match="domain shape .* there are 2 of other domains") as error:
         runs.newest(("shape",))
