@@ -44,6 +44,7 @@ class Sampling:
     guidance_interval: str | None
     sampler: str | None
     steps: int | None
+    settings: list[str] | None
     resolution: str | None
     points: int | None
     view: str | None
@@ -396,6 +397,7 @@ def _how(model: Model, wanted: Sampling) -> Any:
         model,
         sampler=wanted.sampler,
         steps=wanted.steps,
+        sampler_settings=generation.parse_settings(wanted.settings),
         guidance=wanted.guidance,
         guidance_interval=generation.parse_interval(wanted.guidance_interval),
         noise=wanted.noise,

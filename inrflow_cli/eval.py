@@ -100,6 +100,7 @@ def eval(
     ] = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
+    override: options.SamplerSettings = None,
     resolution: options.Resolution = None,
     points: options.Points = None,
     view: Annotated[
@@ -157,6 +158,7 @@ def eval(
         guidance_interval=guidance_interval,
         sampler=sampler,
         steps=steps,
+        settings=override,
         resolution=resolution,
         points=points,
         view=view,

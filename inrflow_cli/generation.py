@@ -102,6 +102,24 @@ def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size
     return options.parse_resolution(resolution) if has_grid else points
 
 
+def parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """Settings of the sampler from `sampler.key=value` texts.
+
+    Raises:
+        UsageError: a text is no such setting, or of another table.
+    """
+    from inrflow_core import presets
+
+    tables = presets.override({}, texts or [])
+    for table in tables:
+        if table != "sampler":
+            raise UsageError(
+                f"`--set {table}...`: what a model is was settled when it was trained",
+                hint="samples are drawn with other settings of `sampler` alone, as in `--set sampler.temperature=0.1`",
+            )
+    return tables.get("sampler", {})
+
+
 def parse_interval(text: str | None) -> tuple[float, float] | None:
     """Two times from `0.1,0.9`; None stays None. Their order and range are checked with the settings.
 

@@ -87,6 +87,14 @@ Sampler = Annotated[
     typer.Option(metavar="NAME", help="The sampler, instead of the preset's.", autocompletion=complete_samplers),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the sampler, instead of the preset's.")]
+SamplerSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="sampler.KEY=VALUE",
+        help="A setting of the sampler, as in sampler.temperature=0.1; may be repeated.",
+    ),
+]
 Resolution = Annotated[
     str | None, typer.Option(metavar="HxW", help="Rows x columns asked of an image, or one number for a square.")
 ]

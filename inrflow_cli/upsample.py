@@ -28,6 +28,7 @@ def upsample(
     guidance: options.Guidance = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
+    override: options.SamplerSettings = None,
     noise: Noise = None,
     chunk: options.Chunk = 4096,
     ema: Ema = None,
@@ -49,6 +50,7 @@ def upsample(
     *files, out = paths
     targets = upsampling.targets(files, out, num, overwrite=overwrite)
     new = {"--num": None if num == 1 else num, "--seed": seed or None, "--guidance": guidance, "--sampler": sampler}
+    new["--set"] = override
     if len(files) == 1 and files[0].suffix == ".safetensors":
         told = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
         upsampling.refuse("a saved field, which is drawn already", new | told | {"--noise": noise})
@@ -74,7 +76,10 @@ def upsample(
             overwrite=overwrite,
         )  # fmt: skip
     else:
-        how = generate.drawing(model, sampler=sampler, steps=steps, guidance=guidance, noise=noise)
+        how = generate.drawing(
+            model, sampler=sampler, steps=steps, sampler_settings=generation.parse_settings(override),
+            guidance=guidance, noise=noise,
+        )  # fmt: skip
         seeds = range(seed, seed + num)
         request = generate.Request(seeds, generate.choose_labels(model, seeds, label), size, part, chunk)
         origin = generate.origin(model, source, request, how)

@@ -65,6 +65,7 @@ def drawing(
     *,
     sampler: str | None = None,
     steps: int | None = None,
+    sampler_settings: Mapping[str, Any] | None = None,
     guide: Model | None = None,
     precision: str = "fp32",
     **method_settings: Any,
@@ -74,6 +75,7 @@ def drawing(
     Args:
         sampler: another solver's name; its settings are then its defaults.
         steps: solver steps, for solvers that take a number of steps.
+        sampler_settings: further settings of the sampler by name; the others stay the preset's, or that sampler's defaults.
         guide: a second model to guide with (autoguidance).
         method_settings: `guidance`, `guidance_interval`, `noise`; None keeps the preset's.
 
@@ -91,6 +93,9 @@ def drawing(
                 f"the sampler `{name}` chooses its own steps", hint="leave `--steps` out, or choose `--sampler euler`"
             )
         config = replace(config, steps=steps)
+    if sampler_settings:
+        kept = {key: value for key, value in vars(config).items() if value is not None}
+        config = settings(type(config), {**kept, **sampler_settings}, "sampler")
     given = {key: value for key, value in method_settings.items() if value is not None}
     method = registry.find("methods", model.preset.method.name or "")
     own = {key: value for key, value in vars(model.preset.method.config).items() if value is not None}

@@ -353,3 +353,19 @@ def test_runs_lists_what_there_is(capsys):
     assert run(["runs", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["runs"]
     assert {row["run"].rpartition("/")[2]: row["step"] for row in found} == {"pictures": 2, "clouds": 2}
+
+
+def test_a_setting_of_the_sampler_is_taken_and_told_and_others_are_refused(tmp_path, capsys):
+    wanted = ["--sampler", "euler-maruyama", "--steps", "3", "--points", "8"]
+    assert run(["sample", "hot.ply", *wanted]) == 0
+    assert run(["sample", "cold.ply", *wanted, "--set", "sampler.temperature=0", "--set", "sampler.spacing=log"]) == 0
+    assert b"spacing=log" in (tmp_path / "cold.ply").read_bytes()
+    assert b"temperature=0.0" in (tmp_path / "cold.ply").read_bytes()
+    assert np.abs(ply.read(tmp_path / "hot.ply") - ply.read(tmp_path / "cold.ply")).max() > 0.01
+    capsys.readouterr()
+    for text, message in (
+        ("sampler.heat=1", "[sampler] has no setting `heat`"),
+        ("network.width=8", "`--set network...`: what a model is was settled when it was trained"),
+    ):
+        assert run(["sample", "out.ply", *wanted, "--set", text]) == 2
+        assert message in capsys.readouterr().err
