@@ -43,7 +43,6 @@ def walk(
     *,
     path: Path,
     noise: Increments | None = None,
-    times: Float64[Tensor, " T"] | None = None,
     real: Bool[Tensor, "B N"] | None = None,
 ) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
     """Each step in which some sample moved, and the states after it.
@@ -53,20 +52,14 @@ def walk(
 
     Args:
         noise: what a stochastic sampler needs.
-        times: replace the sampler's own grid, and may ascend, from data to noise; an adaptive sampler goes from the
-            first of them to the last.
         real: which pairs an adaptive sampler's error is of; all without it.
     """
-    grid = sampler.grid(config) if times is None else times
+    grid = sampler.grid(config)
     if sampler.IS_ADAPTIVE:
         attempt = functools.partial(sampler.attempt, config=config, real=real)
         yield from _walk_adaptively(sampler, config, attempt, velocity, y, (float(grid[0]), float(grid[-1])))
         return
-    for index, (t, t_next) in enumerate(pairwise(grid.tolist())):
-        ends = [torch.full((len(y),), end, dtype=torch.float64, device=y.device) for end in (t, t_next)]
-        step = Step(index, *ends)
-        y = advance(sampler, config, velocity, y, step, path=path, noise=noise)
-        yield step, y
+    yield from _walk_along(grid, sampler, config, velocity, y, path=path, noise=noise)
 
 
 def advance(
@@ -101,9 +94,18 @@ def integrate(
     noise: Increments | None = None,
     times: Float64[Tensor, " T"] | None = None,
 ) -> Float[Tensor, "B N C"]:
-    """The states at the end of the walk."""
+    """The states at the end of the walk.
+
+    Args:
+        times: replace the grid of a sampler that has one, and may ascend, from data to noise.
+    """
+    assert times is None or not sampler.IS_ADAPTIVE, "an adaptive sampler finds its own times"
     state = y
-    for _, moved in walk(sampler, config, velocity, y, path=path, noise=noise, times=times):
+    if times is None:
+        steps = walk(sampler, config, velocity, y, path=path, noise=noise)
+    else:
+        steps = _walk_along(times, sampler, config, velocity, y, path=path, noise=noise)
+    for _, moved in steps:
         state = moved
     return state
 
@@ -113,6 +115,24 @@ def evaluations(sampler: ModuleType, config: Any) -> int:
     if sampler.IS_ADAPTIVE:
         return config.max_nfe // sampler.EVALUATIONS * sampler.EVALUATIONS
     return sampler.EVALUATIONS * (len(sampler.grid(config)) - 1)
+
+
+def _walk_along(
+    grid: Float64[Tensor, " T"],
+    sampler: ModuleType,
+    config: Any,
+    velocity: Velocity,
+    y: Float[Tensor, "B N C"],
+    *,
+    path: Path,
+    noise: Increments | None,
+) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
+    """The steps from each time of a grid to the next."""
+    for index, (t, t_next) in enumerate(pairwise(grid.tolist())):
+        ends = [torch.full((len(y),), end, dtype=torch.float64, device=y.device) for end in (t, t_next)]
+        step = Step(index, *ends)
+        y = advance(sampler, config, velocity, y, step, path=path, noise=noise)
+        yield step, y
 
 
 def _walk_adaptively(
