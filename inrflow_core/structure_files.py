@@ -1,6 +1,7 @@
 """Files of protein structures: PDB, mmCIF and BinaryCIF to read, by Biotite; PDB and mmCIF to write.
 
-Of a file its first model is read, and of that one chain: the only one of amino acids, the first or the one named.
+Of a file its first model is read, or each, and of that one chain: the only one of amino acids, the first or the one
+named.
 Where an atom has alternate places, those of the letter with the highest occupancy in its residue count. A modified
 residue is read as the one of the 20 that the component dictionary names as its parent, by the atoms that both have;
 one that has no such parent makes the file bad. Hydrogens, OXT, caps, ligands and water are left out. Residues that
@@ -30,8 +31,8 @@ from inrflow_core.structures import Structure
 
 KINDS = {".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".mmcif": "cif", ".bcif": "bcif"}
 """Suffixes that are read, before a `.gz`."""
-LARGEST = 1 << 30
-"""Bytes of an unpacked file; what claims more is no chain."""
+LARGEST = 1 << 28
+"""Bytes of an unpacked file, some 3 million atoms; what is larger is no chain, and reading it takes some times as much."""
 LONGEST_BOND = 2.0
 """Angstrom between C and the next N, above which they are not bonded: it is 1.33 in a peptide."""
 BLANK = ("", ".", "?", " ")
@@ -74,56 +75,35 @@ def stem(file: str) -> str:
 
 
 def read(path: Path, chain: str | None = None) -> Structure:
-    """One chain of a file, named after it.
+    """One chain of the first model of a file, named after it.
 
     Raises:
         MissingError: there is no such file.
         UsageError: its name has none of the suffixes of `KINDS`.
         IntegrityError: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
     """
-    if _kind(path.name) is None:
-        allowed = ", ".join(f"`{suffix}`" for suffix in KINDS)
-        raise UsageError(
-            f"`{path}` is no structure by its name", hint=f"allowed are {allowed}, each with or without `.gz`"
-        )
-    if not path.is_file():
-        raise MissingError(f"`{path}` does not exist", hint="name a file of a protein structure")
-    try:
-        return parse(path.read_bytes(), path.name, chain)
-    except BadItem as bad:
-        raise IntegrityError(f"`{path}` cannot be read: {bad.reason}", hint="copy it again, or leave it out") from bad
+    [first] = _read(path, chain, is_first_alone=True)
+    return first
+
+
+def read_models(path: Path, chain: str | None = None) -> list[Structure]:
+    """One chain of every model of a file, in their order; raises as `read` does."""
+    return _read(path, chain, is_first_alone=False)
 
 
 def parse(content: bytes, file: str, chain: str | None = None) -> Structure:
-    """One chain of a file's content; its name says the format.
+    """One chain of the first model of a file's content; its name says the format.
 
     Raises:
         BadItem: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"):  # Biotite's, of columns that it does not need
-            atoms, is_experimental = _table(_unpacked(content, file), _kind(file) or "pdb")
-    except _unreadable() as error:
-        raise BadItem(f"it is no {Path(stem(file)).name and file[len(stem(file)) :]} file that can be read") from error
-    groups = list(_groups(atoms))
-    kept = _chosen([group for group in groups if _is_amino_acid(group)], groups, atoms.coord, chain)
-    codes = np.array([_code(group) for group in kept], dtype=np.uint8)
-    residue, _ = residues.layout(codes)
-    starts = np.searchsorted(residue, np.arange(len(kept)))
-    rows = np.full(len(residue), -1)
-    for start, code, group in zip(starts.tolist(), codes.tolist(), kept, strict=True):
-        for name, row in group.places.items():
-            parent = SELENIUM.get(residues.NAMES[code], name) if name == "SE" else name
-            if parent in PLACES[code]:
-                rows[start + PLACES[code][parent]] = row
-    is_known = rows >= 0
-    positions = np.where(is_known[:, None], atoms.coord[rows], 0).astype(np.float32)
-    if not np.isfinite(positions).all():
-        raise BadItem("it has positions that are not finite numbers")
-    numbers = np.array([group.number for group in kept], dtype=np.int64)
-    factors = atoms.b_factor[rows[starts + 1][is_known[starts + 1]]]
-    plddt = None if is_experimental else _confidence(factors)
-    return Structure(Path(stem(file)).name, codes, positions, is_known, numbers, plddt)
+    [first] = _parsed(content, file, chain, is_first_alone=True)
+    return first
+
+
+def parse_models(content: bytes, file: str, chain: str | None = None) -> list[Structure]:
+    """One chain of every model of a file's content, in their order; raises as `parse` does."""
+    return _parsed(content, file, chain, is_first_alone=False)
 
 
 def pdb_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
@@ -240,13 +220,59 @@ def _kind(file: str) -> str | None:
 
 
 def _unpacked(content: bytes, file: str) -> bytes:
-    if not file.lower().endswith(".gz"):
-        return content
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
-        text = packed.read(LARGEST + 1)
+    text = content
+    if file.lower().endswith(".gz"):
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+            text = packed.read(LARGEST + 1)
     if len(text) > LARGEST:
-        raise BadItem(f"it is larger than {LARGEST >> 30} GiB when unpacked")
+        raise BadItem(f"it is larger than {LARGEST >> 20} MiB" + ("" if text is content else " when unpacked"))
     return text
+
+
+def _read(path: Path, chain: str | None, *, is_first_alone: bool) -> list[Structure]:
+    if _kind(path.name) is None:
+        allowed = ", ".join(f"`{suffix}`" for suffix in KINDS)
+        raise UsageError(
+            f"`{path}` is no structure by its name", hint=f"allowed are {allowed}, each with or without `.gz`"
+        )
+    if not path.is_file():
+        raise MissingError(f"`{path}` does not exist", hint="name a file of a protein structure")
+    try:
+        return _parsed(path.read_bytes(), path.name, chain, is_first_alone=is_first_alone)
+    except BadItem as bad:
+        raise IntegrityError(f"`{path}` cannot be read: {bad.reason}", hint="copy it again, or leave it out") from bad
+
+
+def _parsed(content: bytes, file: str, chain: str | None, *, is_first_alone: bool) -> list[Structure]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Biotite's, of columns that it does not need
+            tables, is_experimental = _tables(_unpacked(content, file), _kind(file) or "pdb", is_first_alone)
+    except _unreadable() as error:
+        raise BadItem(f"it is no {Path(stem(file)).name and file[len(stem(file)) :]} file that can be read") from error
+    return [_structure(atoms, Path(stem(file)).name, chain, is_experimental) for atoms in tables]
+
+
+def _structure(atoms: Any, name: str, chain: str | None, is_experimental: bool) -> Structure:
+    """One chain of a table of atoms."""
+    groups = list(_groups(atoms))
+    kept = _chosen([group for group in groups if _is_amino_acid(group)], groups, atoms.coord, chain)
+    codes = np.array([_code(group) for group in kept], dtype=np.uint8)
+    residue, _ = residues.layout(codes)
+    starts = np.searchsorted(residue, np.arange(len(kept)))
+    rows = np.full(len(residue), -1)
+    for start, code, group in zip(starts.tolist(), codes.tolist(), kept, strict=True):
+        for atom, row in group.places.items():
+            parent = SELENIUM.get(residues.NAMES[code], atom) if atom == "SE" else atom
+            if parent in PLACES[code]:
+                rows[start + PLACES[code][parent]] = row
+    is_known = rows >= 0
+    positions = np.where(is_known[:, None], atoms.coord[rows], 0).astype(np.float32)
+    if not np.isfinite(positions).all():
+        raise BadItem("it has positions that are not finite numbers")
+    numbers = np.array([group.number for group in kept], dtype=np.int64)
+    factors = atoms.b_factor[rows[starts + 1][is_known[starts + 1]]]
+    plddt = None if is_experimental else _confidence(factors)
+    return Structure(name, codes, positions, is_known, numbers, plddt)
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
@@ -257,16 +283,17 @@ def _unreadable() -> tuple[type[Exception], ...]:
     return (*UNREADABLE, DeserializationError, InvalidFileError, BadStructureError)
 
 
-def _table(content: bytes, kind: str) -> tuple[Any, bool]:
-    """Biotite's atoms of the first model with all alternate places, and whether the file tells of an experiment."""
+def _tables(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Any], bool]:
+    """Biotite's atoms of the first or of every model, with all alternate places; whether the file tells of an experiment."""
     from biotite.structure.io import pdb, pdbx
 
-    wanted: Any = {"model": 1, "altloc": "all", "extra_fields": ["occupancy", "b_factor"]}
+    wanted: Any = {"altloc": "all", "extra_fields": ["occupancy", "b_factor"]}
     if kind == "pdb":
         text = content.decode("utf-8", "replace")
         file = pdb.PDBFile.read(io.StringIO(text))
         methods = [line for line in text.splitlines() if line.startswith("EXPDTA") and "THEORETICAL" not in line]
-        return file.get_structure(**wanted), bool(methods)
+        count = 1 if is_first_alone else file.get_model_count()
+        return [file.get_structure(model=model, **wanted) for model in range(1, count + 1)], bool(methods)
     if kind == "cif":
         blocks: Any = pdbx.CIFFile.read(io.StringIO(content.decode("utf-8", "replace")))
     else:
@@ -274,7 +301,9 @@ def _table(content: bytes, kind: str) -> tuple[Any, bool]:
     [block, *_] = [block for block in blocks.values() if "atom_site" in block]
     methods = block["exptl"]["method"].as_array(str).tolist() if "exptl" in block else []
     is_experimental = any(method not in BLANK and "THEORETICAL" not in method.upper() for method in methods)
-    return pdbx.get_structure(block, include_bonds=False, **wanted), is_experimental
+    count = 1 if is_first_alone else pdbx.get_model_count(block)
+    tables = [pdbx.get_structure(block, model=model, include_bonds=False, **wanted) for model in range(1, count + 1)]
+    return tables, is_experimental
 
 
 def _groups(atoms: Any) -> Iterator[Group]:

@@ -56,11 +56,11 @@ def pdb(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in [*lines, "TER", "END"]).encode()
 
 
-def bcif(text: str) -> bytes:
-    """An mmCIF file as BinaryCIF, by Biotite."""
+def bcif(text: str, *, model: int | None = 1) -> bytes:
+    """One model of an mmCIF file, or with None all, as BinaryCIF, by Biotite."""
     from biotite.structure.io import pdbx
 
-    atoms = pdbx.get_structure(pdbx.CIFFile.read(io.StringIO(text)), model=1, include_bonds=False)
+    atoms = pdbx.get_structure(pdbx.CIFFile.read(io.StringIO(text)), model=model, include_bonds=False)
     file, content = pdbx.BinaryCIFFile(), io.BytesIO()
     pdbx.set_structure(file, atoms, data_block="sample")
     file.write(content)

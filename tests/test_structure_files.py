@@ -208,6 +208,27 @@ def test_broken_content_is_a_bad_item(file: str, content: bytes) -> None:
         structure_files.parse(content, file)
 
 
+@pytest.mark.parametrize("kind", ["pdb", "cif", "bcif"])
+def test_every_model_is_read_or_the_first_alone(kind: str, tmp_path: Path) -> None:
+    made = [protein_files.structure("GAG", seed=seed, name="a") for seed in range(3)]
+    text = structure_files.pdb_text(made, {}) if kind == "pdb" else structure_files.cif_text(made, {})
+    content = protein_files.bcif(text, model=None) if kind == "bcif" else text.encode()
+    (tmp_path / f"a.{kind}").write_bytes(content)
+    found = structure_files.read_models(tmp_path / f"a.{kind}")
+    assert len(found) == 3
+    for one, wanted in zip(found, made, strict=True):
+        assert_same(one, wanted)
+    assert_same(structure_files.read(tmp_path / f"a.{kind}"), made[0])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_is_too_large_is_a_bad_item(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structure_files, "LARGEST", 1 << 20)
+    content = b" " * (2 << 20)
+    with pytest.raises(BadItem, match="larger than 1 MiB" + (" when unpacked" if packed else "$")):
+        structure_files.parse(gzip.compress(content) if packed else content, "a.cif" + (".gz" if packed else ""))
+
+
 def damaged() -> dict[str, bytes]:
     """Whole files, each with one fault, by what is wrong and a name that says the format."""
     text = structure_files.cif_text([protein_files.structure("GAGA")], {})

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from inrflow_core import cameras, manifest, picture_tokens, preparation, shards
+from inrflow_core.conditioners import picture
 from inrflow_core.datasets import _views, objaverse
 from inrflow_core.embedders import dinov2, patches
 from inrflow_core.errors import MissingError, OutOfMemory, UsageError
@@ -92,6 +93,23 @@ def test_tokens_are_those_of_the_stored_pictures_and_cameras(source: Path) -> No
     online = read(source, features="online").condition
     assert "tokens" not in online
     np.testing.assert_array_equal(online["image"], condition["image"])
+
+
+def test_a_picture_tells_the_same_whether_its_tokens_are_stored_or_made_in_training(
+    source: Path, tmp_path: Path
+) -> None:
+    told = []
+    torch.manual_seed(0)
+    part = picture.build(picture.Config(embedder="patches", tokens=64, width=192), 16)
+    for features in ("stored", "online"):
+        config = objaverse.Config(**(SMALL | {"features": features}))
+        preparation.prepare(preparation.job("objaverse", source, tmp_path / features, config), workers=1)
+        names = picture.reads(picture.Config(embedder="patches", features=features))
+        wanted = shards.Wanted(names, np.array([0.5]))
+        condition = shards.Shards(tmp_path / features).read("train", [0], conditions=wanted).condition
+        assert set(condition) == set(names)
+        told.append(part({name: torch.from_numpy(array) for name, array in condition.items()}).tokens)
+    torch.testing.assert_close(told[0], told[1], atol=0, rtol=0)
 
 
 def test_raised_cameras_stand_where_they_are_asked(source: Path) -> None:
