@@ -214,7 +214,12 @@ def test_more_proteins_and_more_samples_keep_what_is_there(place: Place):
     after = structures("out")
     assert len(after) == 6 and {name: after[name] for name in before} == before
     assert folds(place, "--samples-per-item", 2, "--metrics", "lddt", out="fresh") == 0
-    assert structures("fresh") == after
+    assert set(structures("fresh")) == set(after)
+    for (
+        name
+    ) in after:  # beside others a sample is rounded otherwise, which may move the last of a file's three decimals
+        one, other = (structure_files.read(Path(out) / "samples/sequence" / name) for out in ("out", "fresh"))
+        np.testing.assert_allclose(one.positions, other.positions, atol=2e-3)
 
 
 def test_structures_that_were_drawn_otherwise_are_not_judged_as_these(place: Place, capsys: pytest.CaptureFixture[str]):
