@@ -20,7 +20,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ VALUE_TYPES = ("uint8", "float16", "float32")
 SAMPLES = "samples"
 """The one split of a shard that generation wrote."""
 
+OPEN_FILES = 256
+"""Systems allow a process 1,024 as a rule."""
 KNOWN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 PLAIN_TYPES = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
@@ -126,7 +129,7 @@ class Shard:
             MissingError: there is no such file.
             IntegrityError: it is no shard, of another schema, damaged, or holds what is refused.
         """
-        self.path, self._hint, self._lock, self._file = path, hint or "make it again", threading.Lock(), None
+        self.path, self._hint = path, hint or "make it again"
         with opened(path, hint=self._hint) as file:
             self.header = self._read_header(file)
             self.values = self._rows(file, "values", VALUE_TYPES)
@@ -173,16 +176,10 @@ class Shard:
         wanted = rows.stride * count
         if not wanted:
             return
-        got = os.preadv(self._open().fileno(), [memoryview(out.data).cast("B")], rows.offset + rows.stride * index)
+        file = _file(self)  # named, so that it stays open while it is read
+        got = os.preadv(file.fileno(), [memoryview(out.data).cast("B")], rows.offset + rows.stride * index)
         if got != wanted:
             raise self._damaged(f"it ends {wanted - got} bytes early")
-
-    def _open(self):
-        if self._file is None:
-            with self._lock:
-                if self._file is None:
-                    self._file = self.path.open("rb", buffering=0)
-        return self._file
 
     def _read_header(self, file: h5py.File) -> Header:
         told = {name: _text(value) for name, value in file.attrs.items()}
@@ -424,6 +421,12 @@ def opened(path: Path, *, hint: str = "name another file") -> Iterator[h5py.File
     except DAMAGE as error:
         reason = str(error).partition("\n")[0].strip("'\"")
         raise IntegrityError(f"`{path}` is no HDF5 file or is damaged: {reason}", hint=hint) from error
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _file(shard: Shard) -> FileIO:
+    """A shard's file; of those that were read last `OPEN_FILES` stay open, however many shards a data set has."""
+    return shard.path.open("rb", buffering=0)
 
 
 def _refused(root: h5py.Group) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 
 from inrflow_core import manifest, shards
@@ -314,3 +315,21 @@ def test_any_other_hdf5_file_is_no_shard(tmp_path: Path):
         file["x"] = np.arange(3)
     with pytest.raises(IntegrityError, match="no shard of inrflow"):
         Shard(tmp_path / "s.h5")
+
+
+def test_more_shards_than_files_that_may_be_open_are_read(tmp_path: Path) -> None:
+    header, columns = shards.Header("points", "x", "train"), shards.Columns(np.full(1, -1))
+    entries = tuple(
+        shards.write(
+            tmp_path / f"train-{place:05d}.h5", header, [np.full((1, 4, 3), place, "f4")], columns,
+            shape=(1, 4, 3), dtype="float32",
+        )
+        for place in range(300)
+    )  # fmt: skip
+    split = manifest.Split(300, entries, manifest.Statistics((0.0,), (1.0,)))
+    told = manifest.Manifest("x", "points", "0", (4, 3), "float32", (), {}, {}, {}, {"train": split})
+    manifest.save(told, tmp_path)
+    before = psutil.Process().num_fds()
+    batch = shards.Shards(tmp_path).read("train", range(300))
+    assert batch.values[:, 0, 0].tolist() == list(range(300))
+    assert psutil.Process().num_fds() - before <= shards.OPEN_FILES
