@@ -10,7 +10,7 @@ import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -101,8 +101,10 @@ def test_a_picture_tells_the_same_whether_its_tokens_are_stored_or_made_in_train
     told = []
     torch.manual_seed(0)
     part = picture.build(picture.Config(embedder="patches", tokens=64, width=192), 16)
-    for features in ("stored", "online"):
-        config = objaverse.Config(**(SMALL | {"features": features}))
+    kinds: tuple[Literal["stored", "online"], ...] = ("stored", "online")
+    for features in kinds:
+        settings: dict[str, Any] = SMALL | {"features": features}
+        config = objaverse.Config(**settings)
         preparation.prepare(preparation.job("objaverse", source, tmp_path / features, config), workers=1)
         names = picture.reads(picture.Config(embedder="patches", features=features))
         wanted = shards.Wanted(names, np.array([0.5]))
