@@ -48,6 +48,10 @@ def open_model(
     if run is None:
         console.say(f"drawing from the newest run, `{source}`")
     model = models.load(weights, choose_device(device))
+    part = model.preset.condition
+    if condition is not None and (part is None or part.name != condition):
+        does = "draws from no photo" if condition == "picture" else "folds no sequences"
+        raise UsageError(f"`{source}` {does}", hint="choose with `--run` one that does")
     if model.domain.NAME not in domains:
         raise UsageError(
             f"`{source}` draws {model.domain.NAME}, which no `{out.suffix}` file holds",

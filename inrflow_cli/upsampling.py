@@ -53,10 +53,12 @@ def check(model: Model) -> None:
 
     part = model.preset.condition
     if part is not None and part.name in runs.GIVEN:
-        raise UsageError(
-            f"`{model.preset.name}` draws from a {part.name}, which `upsample` does not take",
-            hint="draw at any size with `inrflow sample`, or keep the function there with `--save-field FILE` and ask that",
+        hint = (
+            "draw at any size with `inrflow sample`, or keep the function there with `--save-field FILE` and ask that"
         )
+        if model.domain.shape.group_size is not None:
+            hint = "a protein has the atoms of its sequence and no finer ones: draw it with `inrflow sample`"
+        raise UsageError(f"`{model.preset.name}` draws from a {part.name}, which `upsample` does not take", hint=hint)
 
 
 def choose_size(model: Model, scale: float | None, resolution: str | None, points: int | None) -> Size:

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
+from inrflow_cli import generation
 from inrflow_core import asked, generate, items, pictures, registry, residue_pairs, structures
 from inrflow_core.items import Items
 from inrflow_core.models import Model
@@ -40,7 +41,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the shards that the run learned from")
     parser.add_argument("--num", type=int, default=12)
     parser.add_argument("--points", type=int, default=4096)
+    parser.add_argument("--sampler")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--set", action="append", metavar="sampler.KEY=VALUE")
     parser.add_argument("--elevation", type=float, default=20.0, help="of the photos' cameras, in degrees")
     parser.add_argument("--ema", type=float, help="decay of the averaged weights; 0 for the weights themselves")
     arguments = parser.parse_args()
@@ -107,7 +110,12 @@ def laid(sample: Structure, truth: Structure) -> tuple[Float[np.ndarray, "L 3"],
 
 def how(model: Model, arguments: argparse.Namespace):
     """The preset's way to draw, with another number of steps where one is given."""
-    return generate.drawing(model, steps=arguments.steps)
+    return generate.drawing(
+        model,
+        sampler=arguments.sampler,
+        steps=arguments.steps,
+        sampler_settings=generation.parse_settings(arguments.set),
+    )
 
 
 if __name__ == "__main__":
