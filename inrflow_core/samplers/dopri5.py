@@ -87,7 +87,7 @@ def attempt(
     error = _sum(ERROR, slopes) * (t_next - t).to(y.dtype).view(-1, 1, 1)
     allowed = config.atol + config.rtol * torch.maximum(y.abs(), moved.abs())
     square = (error / allowed).double().square().mean(-1)
-    size = (square.mean(1) if real is None else (square * real).sum(1) / real.sum(1).clamp(min=1)).sqrt()
+    size = (square.mean(1) if real is None else square.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)).sqrt()
     return moved, torch.nan_to_num(size, nan=torch.inf)  # what is no number is tried again with a smaller step
 
 
