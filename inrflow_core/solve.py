@@ -97,12 +97,15 @@ def integrate(
     """The states at the end of the walk.
 
     Args:
-        times: replace the grid of a sampler that has one, and may ascend, from data to noise.
+        times: replace the sampler's own grid, and may ascend, from data to noise; an adaptive sampler goes from the first
+            of them to the last.
     """
-    assert times is None or not sampler.IS_ADAPTIVE, "an adaptive sampler finds its own times"
     state = y
     if times is None:
         steps = walk(sampler, config, velocity, y, path=path, noise=noise)
+    elif sampler.IS_ADAPTIVE:
+        attempt = functools.partial(sampler.attempt, config=config, real=None)
+        steps = _walk_adaptively(sampler, config, attempt, velocity, y, (float(times[0]), float(times[-1])))
     else:
         steps = _walk_along(times, sampler, config, velocity, y, path=path, noise=noise)
     for _, moved in steps:

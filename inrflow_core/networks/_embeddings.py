@@ -21,7 +21,8 @@ FOLDED_SIZE = 16
 
 def geometric(lowest: float, highest: float, count: int) -> Float[Tensor, " F"]:
     """`count` frequencies from `lowest` to `highest`, each the same multiple of the one before."""
-    steps = torch.linspace(0, 1, count, dtype=torch.float64)
+    # Not `linspace`: transformers, while it loads, replaces that by one which ignores the device asked for.
+    steps = torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
     return (lowest * (highest / lowest) ** steps).float()
 
 

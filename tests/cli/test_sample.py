@@ -157,7 +157,9 @@ def test_several_files_take_the_labels_in_turn_and_their_origin_tells_what_was_g
     told = [Image.open(tmp_path / "out" / f"{seed}.png").info for seed in ("1", "2")]
     assert [one["labels"] for one in told] == ["1", "2"]
     assert [one["given"] for one in told] == [shards.digest(tmp_path / f"{seed}.png")[:16] for seed in ("1", "2")]
-    assert {(one["sampler"], one["guidance"], one["size"]) for one in told} == {("heun steps=3", "1", "12x12")}
+    assert {(one["sampler"], one["guidance"], one["size"]) for one in told} == {
+        ("heun spacing=equal steps=3", "1", "12x12")
+    }
 
 
 def test_what_a_saved_field_answers_tells_how_it_was_drawn(tmp_path):
@@ -167,7 +169,7 @@ def test_what_a_saved_field_answers_tells_how_it_was_drawn(tmp_path):
     told = Image.open(tmp_path / "fine.png").info
     assert (told["seeds"], told["sampler"], told["size"], told["window"]) == (
         "4-5",
-        "euler steps=3",
+        "euler spacing=equal steps=3",
         "18x18",
         "0,0,0.5,1",
     )
@@ -278,7 +280,7 @@ def test_a_picture_drawn_with_a_guide_in_an_interval_says_so(tmp_path):
 def test_what_cannot_act_is_refused(tmp_path, capsys):
     tiny.run_folder(tmp_path / "plain", tiny.IMAGE, condition=None)
     assert run(["sample", "a.png", "--run", "plain", "--guidance", "3"]) == 2
-    assert "was trained without classes, so that nothing guides it" in capsys.readouterr().err
+    assert "never learned without a condition, so that nothing guides it" in capsys.readouterr().err
     assert run(["sample", "a.png", "--run", "plain", "--guide", "plain"]) == 2
     assert "changes nothing with guidance 1" in capsys.readouterr().err
     assert run(["sample", "a.png", "--run", "plain", "--guide", "plain", "--guidance", "3"]) == 0
