@@ -133,8 +133,8 @@ def test_what_is_padded_changes_no_step_of_an_adaptive_sampler():
     padded = y.masked_fill(~real[..., None], 1e3)
 
     def error(values: torch.Tensor, part: slice, **given: torch.Tensor) -> torch.Tensor:
-        ends = (end[part] for end in times)
-        return dopri5.attempt(lambda y, t: y.sin() * 3 + y**2, values[part], *ends, dopri5.Config(), **given)[1]
+        t, t_next = (end[part] for end in times)
+        return dopri5.attempt(lambda y, t: y.sin() * 3 + y**2, values[part], t, t_next, dopri5.Config(), **given)[1]
 
     wanted = torch.cat([error(y, slice(0, 1)), error(y[:, :5], slice(1, 2))])
     torch.testing.assert_close(error(padded, slice(0, 2), real=real), wanted, rtol=1e-6, atol=0)
