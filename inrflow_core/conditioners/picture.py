@@ -8,7 +8,6 @@ the authors' release, where the token that stands for none is drawn at random an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrflow_core import embedders, picture_tokens
+from inrflow_core import picture_tokens
+from inrflow_core.conditioners._frozen import Frozen
 from inrflow_core.errors import UsageError
 from inrflow_core.picture_tokens import RAY
 from inrflow_core.sets import Condition, CoordValueSet, Told, ToldShape
@@ -80,7 +80,7 @@ def build(config: Config, width: int) -> Picture:
     return Picture(config, width)
 
 
-class Picture(nn.Module):
+class Picture(Frozen):
     """Two layers on each token, and the token that stands for no picture."""
 
     def __init__(self, config: Config, width: int) -> None:
@@ -92,16 +92,6 @@ class Picture(nn.Module):
         for layer in (self.inner, self.outer):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self._embedder: list[Any] = []  # in a list: a frozen network is no part of this module, nor of its weights
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the embedder is loaded."""
-        return bool(self._embedder)
-
-    def use(self, embedder: Any) -> None:
-        """Compute with this embedder, which is loaded already."""
-        self._embedder[:] = [embedder]
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> Told:
         """The pictures' tokens; a dropped picture's are all the same."""
@@ -126,8 +116,5 @@ class Picture(nn.Module):
     def _embedded(self, condition: Condition) -> Tensor:
         """Tokens of the condition's `image` (B R R 3, bytes) and `camera` (B 4 4) by the frozen network."""
         image = condition["image"]
-        if not self._embedder:
-            folder = None if self.config.weights is None else Path(self.config.weights)
-            self._embedder.append(embedders.load(self.config.embedder, folder, image.device))
         with torch.autocast(image.device.type, enabled=False):  # as in the shards
-            return picture_tokens.tokens(self._embedder[0], image, condition["camera"])
+            return picture_tokens.tokens(self.embedder(image.device), image, condition["camera"])

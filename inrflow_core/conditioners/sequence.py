@@ -7,16 +7,16 @@ part of the atoms' coordinates and never dropped, so that nothing but a second m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from inrflow_core import embedders, residues
+from inrflow_core import residues
+from inrflow_core.conditioners._frozen import Frozen
 from inrflow_core.errors import UsageError
 from inrflow_core.sets import Condition, CoordValueSet, Told, ToldShape
 
@@ -72,7 +72,7 @@ def build(config: Config, width: int) -> Sequence:
     return Sequence(config)
 
 
-class Sequence(nn.Module):
+class Sequence(Frozen):
     """Features of each residue, stored, one-hot, or of a frozen network."""
 
     dropout = 0.0
@@ -80,16 +80,6 @@ class Sequence(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self._embedder: list[Any] = []  # in a list: a frozen network is no part of this module, nor of its weights
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the embedder is loaded."""
-        return bool(self._embedder)
-
-    def use(self, embedder: Any) -> None:
-        """Compute with this embedder, which is loaded already."""
-        self._embedder[:] = [embedder]
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> Told:
         """The features of the condition's `residues` (B L, codes, -1 at padding)."""
@@ -111,12 +101,9 @@ class Sequence(nn.Module):
 
     @torch.no_grad()
     def _embedded(self, codes: Tensor) -> Float[Tensor, "B L F"]:
-        if not self._embedder:
-            folder = None if self.config.weights is None else Path(self.config.weights)
-            self._embedder.append(embedders.load(self.config.embedder, folder, codes.device))
         rows = [row[row >= 0] for row in codes.cpu().numpy()]
         with torch.autocast(codes.device.type, enabled=False):  # as in the shards
-            found = self._embedder[0]([residues.sequence(row.astype(np.uint8)) for row in rows])
+            found = self.embedder(codes.device)([residues.sequence(row.astype(np.uint8)) for row in rows])
         features = torch.zeros(*codes.shape, self.config.width, device=codes.device)
         for place, embedding in enumerate(found):
             features[place, : len(embedding)] = torch.as_tensor(embedding, device=codes.device)

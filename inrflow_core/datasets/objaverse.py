@@ -8,18 +8,16 @@ mesh's box spans [-1, 1], before it is rendered, so that points and cameras shar
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core import cameras, registry, rendering, surfaces
-from inrflow_core.datasets import _clouds, _meshes, _views
-from inrflow_core.errors import MissingError, UsageError
+from inrflow_core import cameras, rendering, surfaces
+from inrflow_core.datasets import _clouds, _embedding, _meshes, _views
 from inrflow_core.examples import Example, Item, Plan, fingerprint
 
 DOMAIN = "points"
@@ -70,6 +68,7 @@ class Config:
             raise ValueError(f"`elevation` is {self.elevation}: from -90 to 90")
         if not self.distance > 0:
             raise ValueError(f"`distance` is {self.distance}: above 0")
+        _embedding.check(self.embedder, "image", "`dinov2` and `patches`")
 
 
 def scan(source: Path, config: Config) -> Plan:
@@ -89,7 +88,7 @@ def scan(source: Path, config: Config) -> Plan:
         shape=(config.points, 3),
         dtype="float32",
         fingerprint=fingerprint(files),
-        normalisation=_clouds.BOX | _origin(config),
+        normalisation=_clouds.BOX | _embedding.origin(config, "patches"),
         condition_bytes=_condition_bytes(config),
     )
 
@@ -145,7 +144,7 @@ def _tokens(views: _views.Views, config: Config) -> dict[str, np.ndarray]:
 
     from inrflow_core import picture_tokens
 
-    embedder, threads = _embedder(config.embedder, config.weights), torch.get_num_threads()
+    embedder, threads = _embedding.embedder(config), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         found = picture_tokens.tokens(embedder, torch.from_numpy(views.images), torch.from_numpy(views.cameras))
@@ -154,35 +153,12 @@ def _tokens(views: _views.Views, config: Config) -> dict[str, np.ndarray]:
     return {"tokens": found.numpy()}
 
 
-def _origin(config: Config) -> dict[str, str]:
-    """What the tokens are made by; nothing where training makes them."""
-    if config.features == "online":
-        return {}
-    try:
-        embedder = _embedder(config.embedder, config.weights)
-    except MissingError as error:
-        raise MissingError(
-            error.message, hint=f"{error.hint}; `--set embedder=patches` stands in for it, with less to learn from"
-        ) from error
-    return {"embedder": embedder.name, "embedder_digest": embedder.digest}
-
-
 def _condition_bytes(config: Config) -> int:
     """Bytes of the pictures, cameras and tokens of an object, and of its offset and scale."""
     picture, camera, tokens = 3 * config.resolution**2, 16 * 4, 0
     if config.features == "stored":
         from inrflow_core.picture_tokens import RAY
 
-        embedder = _embedder(config.embedder, config.weights)
+        embedder = _embedding.embedder(config)
         tokens = 2 * math.prod(embedder.grid(config.resolution, config.resolution)) * (embedder.width + RAY)
     return config.views * (picture + camera + tokens) + 4 * (3 + 1)
-
-
-@functools.cache
-def _embedder(name: str, weights: str | None) -> Any:
-    """The embedder, once in each process."""
-    from inrflow_core import embedders
-
-    if registry.find("embedders", name).DOMAIN != "image":
-        raise UsageError(f"the embedder `{name}` makes no tokens of pictures", hint="take `dinov2` or `patches`")
-    return embedders.load(name, None if weights is None else Path(weights))

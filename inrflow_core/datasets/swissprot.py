@@ -12,14 +12,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from inrflow_core import embedders, registry, residues, structure_files
-from inrflow_core.datasets import _listing
+from inrflow_core import registry, residues, structure_files
+from inrflow_core.datasets import _embedding, _listing
 from inrflow_core.errors import MissingError
 from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint, not_found, walk
 from inrflow_core.structure_files import LONGEST_BOND
@@ -80,9 +79,7 @@ class Config:
             raise ValueError(f"`plddt` is {self.plddt}: from 0 to 100")
         if (self.shortest or 0) > (self.longest or float("inf")):
             raise ValueError(f"`shortest` is {self.shortest}: at most `longest`, {self.longest}")
-        embedder = registry.find("embedders", self.embedder)
-        if embedder.DOMAIN != "sequence":
-            raise ValueError(f"`embedder` is `{self.embedder}`, which reads pictures: allowed are `esm2` and `one-hot`")
+        _embedding.check(self.embedder, "sequence", "`esm2` and `one-hot`")
 
     @property
     def filters(self) -> bool:
@@ -109,7 +106,7 @@ def scan(source: Path, config: Config) -> Plan:
         MissingError: there is none, or the embedder's weights are absent, which is found before any file is read.
         IntegrityError: a tar or the weights are damaged.
     """
-    normalisation = {"kind": "centred", "unit": "Angstrom", **_embedder_told(config)}
+    normalisation = {"kind": "centred", "unit": "Angstrom", **_embedding.origin(config, "one-hot")}
     entries = _entries(source)
     ranked: dict[str, tuple[Rank, _listing.Entry]] = {}
     for entry in entries:
@@ -160,7 +157,7 @@ def read(item: Item, config: Config) -> Example:
     values = np.where(known, structure.positions - centre, 0).astype(np.float32)
     ragged = {"residues": structure.codes, "is_known": structure.is_known.astype(np.uint8)}
     if config.features == "stored" and not registry.find("embedders", config.embedder).IS_STAND_IN:
-        [tokens] = _embedder(config.embedder, config.weights)([structure.sequence])
+        [tokens] = _embedding.embedder(config)([structure.sequence])
         ragged["embedding"] = tokens.astype(np.float16)
     return Example(values, name=item.name, ragged=ragged)
 
@@ -266,31 +263,8 @@ def _structure(item: Item, config: Config) -> Structure:
     return structure_files.parse(entry.where.read(), entry.name, config.chain)
 
 
-def _embedder_told(config: Config) -> dict[str, Any]:
-    """The embedder and the digest of its weights; nothing where training makes the tokens.
-
-    Raises:
-        MissingError: the weights are absent.
-    """
-    if config.features == "online":
-        return {}
-    try:
-        embedder = _embedder(config.embedder, config.weights)
-    except MissingError as error:
-        raise MissingError(
-            error.message, hint=f"{error.hint}; `--set embedder=one-hot` stands in for it, with less to learn from"
-        ) from error
-    return {"embedder": embedder.name, "embedder_digest": embedder.digest}
-
-
 def _condition_bytes(config: Config) -> int:
     """Bytes of the residues, marks and embeddings of a chain of `GUESS` atoms."""
     is_stored = config.features == "stored" and not registry.find("embedders", config.embedder).IS_STAND_IN
-    width = _embedder(config.embedder, config.weights).width if is_stored else 0
+    width = _embedding.embedder(config).width if is_stored else 0
     return GUESS + GUESS // 8 * (1 + 2 * width)
-
-
-@cache
-def _embedder(name: str, weights: str | None) -> Any:
-    """Once in each process: the 650M model takes 2.6 GB, so few workers are better than many."""
-    return embedders.load(name, Path(weights) if weights else None)

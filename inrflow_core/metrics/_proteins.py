@@ -31,8 +31,8 @@ def need(protocol: str) -> StructureNeed:
     return StructureNeed(protocol.split(":")[-2])
 
 
-def values(evidence: Evidence, name: str, measure: Callable[[Protein], Float64[np.ndarray, " _"]]) -> Values:
-    """What is measured of every sample of every protein, once.
+def values(evidence: Evidence, name: str, of_sample: Callable[[Protein, int], float]) -> Values:
+    """What is measured of every sample of every protein, once; a sample is a protein's of that place.
 
     Raises:
         UsageError: there is no protein, or a sample shares too little with its reference to be measured.
@@ -40,7 +40,9 @@ def values(evidence: Evidence, name: str, measure: Callable[[Protein], Float64[n
     assert isinstance(evidence, Structures)
     if not evidence.proteins:
         raise UsageError("there are no proteins to judge", hint="give predictions and references of the same names")
-    found = evidence.each(name, measure)
+    found = evidence.each(
+        name, lambda protein: np.array([of_sample(protein, place) for place in range(len(protein.samples))])
+    )
     for protein, measured in zip(evidence.proteins, found, strict=True):
         if not np.isfinite(measured).all():
             worst = protein.samples[int(np.flatnonzero(~np.isfinite(measured))[0])]

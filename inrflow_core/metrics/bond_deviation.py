@@ -34,7 +34,7 @@ def compute(evidence: Evidence, protocol: str) -> float:
     found = _proteins.values(
         evidence,
         f"bond-deviation:{protocol}",
-        lambda protein: np.array([deviation(sample, protocol) for sample in protein.samples]),
+        lambda protein, place: deviation(protein.samples[place], protocol),
     )
     return _proteins.together(found, protocol, higher_is_better=HIGHER_IS_BETTER)
 

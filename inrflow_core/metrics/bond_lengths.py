@@ -35,7 +35,7 @@ def compute(evidence: Evidence, protocol: str) -> float:
     found = _proteins.values(
         evidence,
         f"bond-lengths:{protocol}",
-        lambda protein: np.array([share(sample, protocol) for sample in protein.samples]),
+        lambda protein, place: share(protein.samples[place], protocol),
     )
     return _proteins.together(found, protocol, higher_is_better=HIGHER_IS_BETTER)
 

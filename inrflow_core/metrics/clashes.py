@@ -7,8 +7,6 @@ differs from MolProbity's clashscore: `_steric`. Experimental structures have so
 
 from __future__ import annotations
 
-import numpy as np
-
 from inrflow_core.evidence import Evidence, StructureNeed
 from inrflow_core.metrics import _proteins, _steric
 from inrflow_core.structures import Structure
@@ -42,9 +40,7 @@ def note(evidence: Evidence, protocol: str) -> str | None:
 
 def values(evidence: Evidence) -> _proteins.Values:
     """Of every sample of every protein."""
-    return _proteins.values(
-        evidence, "clashes", lambda protein: np.array([per_thousand(sample) for sample in protein.samples])
-    )
+    return _proteins.values(evidence, "clashes", lambda protein, place: per_thousand(protein.samples[place]))
 
 
 def per_thousand(structure: Structure) -> float:

@@ -8,9 +8,6 @@ Residues and atoms that one side lacks are not counted.
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float64
-
 from inrflow_core import residue_pairs, structures
 from inrflow_core.evidence import Evidence, Protein, StructureNeed
 from inrflow_core.metrics import _proteins
@@ -45,11 +42,7 @@ def note(evidence: Evidence, protocol: str) -> str | None:
 def values(evidence: Evidence, protocol: str) -> _proteins.Values:
     """Of every sample of every protein."""
     atoms = protocol.split(":")[0]
-
-    def measure(protein: Protein) -> Float64[np.ndarray, " _"]:
-        return np.array([of_pair(protein, place, atoms) for place in range(len(protein.samples))])
-
-    return _proteins.values(evidence, f"lddt:{atoms}", measure)
+    return _proteins.values(evidence, f"lddt:{atoms}", lambda protein, place: of_pair(protein, place, atoms))
 
 
 def of_pair(protein: Protein, place: int, atoms: str) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inrflow_core import preparation, residues, shards, structure_files
+from inrflow_core import embedders, preparation, residues, shards, structure_files
 from inrflow_core.datasets import _listing, swissprot
 from inrflow_core.errors import MissingError
 from inrflow_core.examples import BadItem, Item
@@ -250,7 +250,7 @@ def test_other_sources_are_told_what_is_looked_for(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ({"train": 0}, "`train` is 0"), ({"missing": 1.0}, "`missing` is 1.0"), ({"plddt": 101}, "`plddt` is 101"),
-        ({"embedder": "patches"}, "which reads pictures"), ({"shortest": 9, "longest": 8}, "`shortest` is 9"),
+        ({"embedder": "patches"}, "which reads"), ({"shortest": 9, "longest": 8}, "`shortest` is 9"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_honoured_are_errors(settings: dict[str, Any], said: str) -> None:
@@ -267,7 +267,7 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
     preparation.prepare(preparation.job("swissprot", source, tmp_path / "out", told), workers=1)
     opened = shards.Shards(tmp_path / "out")
     assert opened.manifest.normalisation["embedder"] == "esm2"
-    assert opened.manifest.normalisation["embedder_digest"] == swissprot._embedder("esm2", str(weights)).digest
+    assert opened.manifest.normalisation["embedder_digest"] == embedders.load("esm2", weights).digest
     assert "weights" not in opened.manifest.settings
     batch = opened.read("train", np.arange(12), with_names=True)
     assert batch.sizes is not None
@@ -280,7 +280,7 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
         count = len(own.codes)
         assert batch.sizes[row] == len(own.positions) and batch.counts["residues"][row] == count
         np.testing.assert_array_equal(batch.condition["residues"][row, :count], own.codes)
-        [tokens] = swissprot._embedder("esm2", str(weights))([own.sequence])
+        [tokens] = embedders.load("esm2", weights)([own.sequence])
         assert batch.condition["embedding"].dtype == np.float16
         np.testing.assert_allclose(batch.condition["embedding"][row, :count], tokens, atol=2e-3)
         assert batch.condition["is_known"][row, : len(own.positions)].all()
