@@ -80,7 +80,7 @@ def check(job: Job) -> Ready:
 
     _check_out(job)
     _check_is_used(job)
-    samples = [items.open_items(place, job.samples_split, ("samples",)) for place in job.samples]
+    samples = [items.open_items(place, job.samples_split, ("samples",), all_models=True) for place in job.samples]
     places = drawn.distinct([some.name for some in samples])
     given = [evaluate.Subject(name, some) for name, some in zip(places, samples, strict=True)]
     runs = drawn.distinct([drawn.stem(run) for run in job.runs])

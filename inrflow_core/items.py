@@ -115,8 +115,10 @@ class Items:
         return f"`{self.source}`" + (f", split `{self.split}`" if self.split else "")
 
 
-def open_items(place: Path, split: str | None = None, prefer: Sequence[str] = ()) -> Items:
+def open_items(place: Path, split: str | None = None, prefer: Sequence[str] = (), *, all_models: bool = False) -> Items:
     """The items at a place: `prefer` names the splits to take, the first that is there, where `split` names none.
+
+    A file of several structures is the first of them, or with `all_models` an item for each (see `of_structures`).
 
     Raises:
         MissingError: there is nothing, or nothing to judge.
@@ -130,9 +132,9 @@ def open_items(place: Path, split: str | None = None, prefer: Sequence[str] = ()
     if split is not None:
         raise UsageError(f"`{place}` is no folder of shards, so it has no split `{split}`", hint="leave it out")
     if place.is_dir():
-        return _from_files(place)
+        return _from_files(place, all_models=all_models)
     if structure_files.is_structure(place.name):
-        return of_structures(place, [(place.name, place)])
+        return of_structures(place, [(place.name, place)], all_models=all_models)
     if place.suffix.lower() in (".npz", ".npy"):
         return _from_array(place)
     raise UsageError(f"`{place}` holds no samples", hint=f"give {KINDS}")
@@ -305,7 +307,7 @@ def _views_of(opened: shards.Shards, split: str, name: str, indices: Sequence[in
     return opened.read(split, indices, conditions=wanted).condition[name]
 
 
-def _from_files(folder: Path) -> Items:
+def _from_files(folder: Path, *, all_models: bool) -> Items:
     files = [(name, folder / name) for name, _ in examples.walk(folder)]
     kinds = Counter(_kind(path) for _, path in files)
     held = [domain for domain in NOUNS if kinds[domain]]
@@ -317,7 +319,7 @@ def _from_files(folder: Path) -> Items:
     (domain,) = held
     kept = [(name, path) for name, path in files if _kind(path) == domain]
     if domain == "protein":
-        return of_structures(folder, kept)
+        return of_structures(folder, kept, all_models=all_models)
     read_one = _picture if domain == "image" else _cloud
 
     @functools.cache
@@ -331,26 +333,39 @@ def _from_files(folder: Path) -> Items:
     return Items(folder, domain, len(kept), _digest(kept), fetch, normalisation=UNKNOWN if is_ours else {})
 
 
-def of_structures(place: Path, files: Sequence[tuple[str, Path]]) -> Items:
+def of_structures(place: Path, files: Sequence[tuple[str, Path]], *, all_models: bool = False) -> Items:
     """Proteins of files below `place`; the name of each is that of its file without the suffixes.
+
+    Of a file of several models the first counts. With `all_models` each counts and has its number, from 0 on, behind the
+    name: `1abc-0`, `1abc-1`; the files are then read once to count them.
 
     Raises:
         UsageError: two have one name.
+        IntegrityError: a file cannot be read.
     """
-    names = [structure_files.stem(name) for name, _ in files]
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    stems = [structure_files.stem(name) for name, _ in files]
+    twice = next((name for name, count in Counter(stems).items() if count > 1), None)
     if twice is not None:
         raise UsageError(
             f"`{place}` holds several files that are called `{twice}` without their suffixes", hint="keep one of each"
         )
 
+    @functools.lru_cache(maxsize=64)
+    def models(file: int) -> list[Structure]:
+        path = files[file][1]
+        return structure_files.read_models(path) if all_models else [structure_files.read(path)]
+
+    counts = [len(models(file)) if all_models else 1 for file in range(len(files))]
+    places = [(file, number) for file, count in enumerate(counts) for number in range(count)]
+    names = [stems[file] if counts[file] == 1 else f"{stems[file]}-{number}" for file, number in places]
+
     def structures(indices: Sequence[int]) -> list[Structure]:
-        return [replace(structure_files.read(files[i][1]), name=names[i]) for i in indices]
+        return [replace(models(places[i][0])[places[i][1]], name=names[i]) for i in indices]
 
     def fetch(indices: Sequence[int]) -> Batch:
         raise AssertionError("proteins are read as structures")
 
-    return Items(place, "protein", len(files), _digest(files), fetch, structures=structures, names=lambda: names)
+    return Items(place, "protein", len(names), _digest(files), fetch, structures=structures, names=lambda: names)
 
 
 def _digest(files: Sequence[tuple[str, Path]]) -> str:

@@ -2,8 +2,8 @@
 
 One rule: a sample belongs to the reference of its own name; else to that of its name without an ending of `-NUMBER` or
 `/NUMBER`. The name of a file is its path inside the folder without the suffixes of format and packing, so that
-`1abc.cif`, `1abc-0.pdb` and `1abc/3.pdb.gz` are all samples of `1abc.pdb`. One sample and one reference belong together
-whatever they are called.
+`1abc.cif`, `1abc-0.pdb` and `1abc/3.pdb.gz` are all samples of `1abc.pdb`. To one reference alone belong one sample, or several that
+are called alike but for that ending, whatever their name.
 """
 
 from __future__ import annotations
@@ -37,20 +37,24 @@ class Matches:
 
 def match(samples: Sequence[str], references: Sequence[str]) -> Matches:
     """The samples of each reference, by their names."""
-    if len(samples) == len(references) == 1:
-        return Matches({0: [0]}, [], [])
+    if len(references) == 1 and len({_unnumbered(name) for name in samples}) == 1:
+        return Matches({0: list(range(len(samples)))}, [], [])
     places = {name: place for place, name in enumerate(references)}
     found: dict[int, list[int]] = {}
     alone = []
     for place, name in enumerate(samples):
-        numbered = NUMBERED.fullmatch(name)
-        owner = places.get(name, None if numbered is None else places.get(numbered[1]))
+        owner = places.get(name, places.get(_unnumbered(name)))
         if owner is None:
             alone.append(name)
         else:
             found.setdefault(owner, []).append(place)
     lacking = [name for place, name in enumerate(references) if place not in found]
     return Matches(dict(sorted(found.items())), lacking, alone)
+
+
+def _unnumbered(name: str) -> str:
+    numbered = NUMBERED.fullmatch(name)
+    return name if numbered is None else numbered[1]
 
 
 def gather(samples: Items, references: Items, rule: str) -> Structures:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inrflow_core import items, preparation, protein_pairs
+from inrflow_core import items, preparation, protein_pairs, structure_files
 from inrflow_core.datasets import swissprot
 from inrflow_core.errors import IntegrityError, UsageError
 from tests.proteins import helix, part, shaken, write
@@ -31,6 +31,8 @@ def test_names_find_their_reference_whole_or_without_their_number():
     assert found.samples == {0: [4], 1: [0, 1], 2: [2, 3]}
     assert found.without_sample == ["d"] and found.without_reference == ["c-x", "b-2/1"]
     assert protein_pairs.match(["x"], ["y"]).samples == {0: [0]}
+    assert protein_pairs.match(["x-0", "x-1"], ["y"]).samples == {0: [0, 1]}
+    assert protein_pairs.match(["x-0", "z-1"], ["y"]).samples == {}
 
 
 def test_folders_give_proteins_with_all_their_samples(tmp_path: Path):
@@ -71,6 +73,23 @@ def test_one_file_is_judged_by_one_file(tmp_path: Path):
     sample, reference = tmp_path / "samples" / "one.pdb", tmp_path / "references" / "one-measured.pdb"
     found = protein_pairs.gather(items.open_items(sample), items.open_items(reference), "auto")
     assert [(one.name, len(one.samples)) for one in found.proteins] == [("one-measured", 1)]
+
+
+@pytest.mark.parametrize("kind", ["pdb", "cif"])
+def test_every_model_of_a_file_is_a_sample_and_the_first_of_a_reference_counts(tmp_path: Path, kind: str):
+    made = [shaken(helix(SEQUENCES["one"]), 0.2 * (number + 1), number) for number in range(3)]
+    text = structure_files.pdb_text(made, {}) if kind == "pdb" else structure_files.cif_text(made, {})
+    (tmp_path / f"drawn.{kind}").write_text(text)
+    write(tmp_path / "samples" / "one.pdb", made[0])
+    samples = items.open_items(tmp_path / f"drawn.{kind}", all_models=True)
+    assert samples.names is not None and samples.names() == ["drawn-0", "drawn-1", "drawn-2"]
+    found = protein_pairs.gather(samples, items.open_items(tmp_path / "samples"), "auto").proteins
+    assert [len(one.samples) for one in found] == [3]
+    for sample, wanted in zip(found[0].samples, made, strict=True):
+        np.testing.assert_allclose(sample.positions, wanted.positions, atol=6e-4)
+    assert items.open_items(tmp_path / f"drawn.{kind}").count == 1
+    alone = items.open_items(tmp_path / "samples", all_models=True)
+    assert alone.names is not None and alone.names() == ["one"]
 
 
 def test_two_files_of_one_name_and_damaged_ones_are_named(tmp_path: Path):
