@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 
@@ -22,11 +24,18 @@ class Average:
         self.values = [weight.detach().clone() for weight in self.weights]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights as they are now."""
-        if self.values:
-            weights = [weight.detach() for weight in self.weights]
-            torch._foreach_lerp_(self.values, weights, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
+    def update(self, is_applied: Bool[Tensor, ""] | None = None) -> None:
+        """Take in the weights as they are now, unless their step was not applied.
+
+        That is known on the device alone, so it is the weight of the mean that becomes 0 and nobody waits.
+        """
+        if not self.values:
+            return
+        weights = [weight.detach() for weight in self.weights]
+        share: Any = 1 - self.decay
+        if is_applied is not None:
+            share = [is_applied.to(self.values[0].dtype) * share] * len(weights)
+        torch._foreach_lerp_(self.values, weights, share)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from inrflow_core import tensor_files
 from inrflow_core.errors import UsageError
 from inrflow_core.sets import CoordValueSet
+from inrflow_core.training.clipping import Clipping
 from inrflow_core.training.settings import Config
 from inrflow_core.training.world import World
 
@@ -59,9 +60,8 @@ class Engine:
             )
         self.world = world
         self.stage = settings.zero_stage
-        self.clip = settings.clip
         self.num_micro = num_micro
-        self.updates = 0
+        self._updates = torch.zeros((), dtype=torch.int64, device=world.device)
         method.to(world.device)
         self.method = method
         if settings.compile:
@@ -76,6 +76,8 @@ class Engine:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        is_shared = self.stage in (1, 2) and world.size > 1
+        self._clipping = None if self.stage == 3 else Clipping(self._adam, settings.clip, is_shared=is_shared)
         objective = Objective(method, precision, world.device)
         self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro))
         if self.stage == 0 and world.size == 1:
@@ -90,20 +92,27 @@ class Engine:
             self._engine.step()
         return self._last
 
-    def step(self, rate: float) -> float:
-        """Clip, and let AdamW move the weights; the gradient's norm before clipping comes back.
+    def step(self, rate: float) -> Float[Tensor, ""]:
+        """Clip, and let AdamW move the weights; the gradient's norm before clipping comes back, on the device.
 
-        A norm that is not finite (inf comes back) moves nothing: weights and moments stay as they are.
+        A norm that is not finite (inf comes back) moves nothing: weights and moments stay as they are. Only stage 3,
+        whose norm DeepSpeed computes, waits for the device here.
         """
         for group in self._adam.param_groups:
             group["lr"] = rate
-        norm = self._clip() if self.stage == 0 else None
         self._engine.step()
-        if norm is None:
-            norm = float(self._engine.get_global_grad_norm())
-        is_finite = norm < float("inf")
-        self.updates += is_finite
-        return norm if is_finite else float("inf")
+        if self._clipping is not None:
+            norm = self._clipping.norm
+        else:
+            norm = torch.tensor(float(self._engine.get_global_grad_norm()), device=self.world.device)
+            norm = torch.where(norm.isfinite(), norm, torch.inf)
+        self._updates += norm.isfinite()
+        return norm
+
+    @property
+    def updates(self) -> int:
+        """Steps that moved the weights; waits for the device."""
+        return int(self._updates)
 
     def together(self, *numbers: float) -> list[float]:
         """The sums of numbers over all processes."""
@@ -183,7 +192,7 @@ class Engine:
         """Set what AdamW remembers from `read(name)`, and how often it has moved the weights."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        self.updates = updates
+        self._updates.fill_(updates)
         self._make_moments()
         for state in self._adam.state.values():
             state["step"].fill_(updates)
@@ -214,16 +223,6 @@ class Engine:
         parts = [torch.empty_like(part) for _ in range(self.world.size)]
         torch.distributed.all_gather(parts, part.contiguous())
         return torch.cat(parts)[: torch.Size(shape).numel()].view(shape)
-
-    def _clip(self) -> float:
-        """Clip at stage 0, where DeepSpeed keeps no norm; a gradient that is not finite is dropped."""
-        gradients = [p.grad for p in self._trained.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            self._engine.zero_grad()
-        elif self.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(list(self._trained.values()), self.clip, norm)
-        return float(norm) if torch.isfinite(norm) else float("inf")
 
     def _make_moments(self) -> None:
         """AdamW's state before its first step, so that it can be set or saved."""
@@ -308,15 +307,27 @@ def _describe(settings: Config, world: World, num_micro: int) -> dict[str, Any]:
         "train_batch_size": settings.batch,
         "train_micro_batch_size_per_gpu": settings.batch // (world.size * num_micro),
         "gradient_accumulation_steps": num_micro,
-        "gradient_clipping": 0.0 if settings.zero_stage == 0 else (settings.clip or 0.0),
+        "gradient_clipping": (settings.clip or 0.0) if settings.zero_stage == 3 else 0.0,  # else see `Clipping`
         "steps_per_print": None,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device twice a step
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": settings.zero_stage,
-            "overlap_comm": world.device.type == "cuda" and world.size > 1,
+            **({"compute_grad_norm": False} if settings.zero_stage in (1, 2) else {}),
+            "overlap_comm": _overlaps(settings.zero_stage, world),
             "stage3_param_persistence_threshold": 0,
         },
     }
+
+
+def _overlaps(stage: int, world: World) -> bool:
+    """Whether gradients travel while others are still computed.
+
+    In stages 1 and 2 DeepSpeed then waits for the device after every backward pass: that pays between machines alone.
+    """
+    if world.device.type != "cuda" or world.size == 1:
+        return False
+    return stage == 3 or world.size > torch.cuda.device_count()
 
 
 @contextmanager

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import resource
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +32,7 @@ from inrflow_core.training.engine import Engine, Objective
 from inrflow_core.training.evaluation import Evaluation
 from inrflow_core.training.loader import Loader, Stream
 from inrflow_core.training.log import Log, Record
+from inrflow_core.training.tally import LOOK_EVERY, Meter, Tally
 from inrflow_core.training.world import World
 
 
@@ -65,6 +64,10 @@ class Trainer:
     def __post_init__(self) -> None:
         self.settings = self.model.preset.training.config
         self.world = self.engine.world
+        counters = self.counters
+        self.tally = Tally(
+            self.world.device, total=counters.skipped, in_a_row=counters.skipped_in_a_row, step=counters.step
+        )
         self.log = Log(self.out, self.counters.step) if self.world.leads else None
 
     def run(self, until: int) -> Counters:
@@ -72,7 +75,7 @@ class Trainer:
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
-            Diverged: too many steps in a row had no finite gradient.
+            Diverged: too many steps in a row had no finite gradient; told when it is looked at, see `_look`.
         """
         first = self.counters.step
         wanted = ((step, places) for step in range(first, until) for places in self.places)
@@ -81,7 +84,7 @@ class Trainer:
         self.meter = Meter(batches)
         try:
             with Interruption(self.say, self.world) as interruption:
-                while self.counters.step < until and not interruption.is_asked(self.engine):
+                while self.counters.step < until and not interruption.is_asked():
                     self.advance(batches)
                     self._attend(is_last=self.counters.step == until)
                 if self.counters.step < until:
@@ -93,35 +96,24 @@ class Trainer:
         return self.counters
 
     def advance(self, batches: Stream) -> None:
-        """One optimiser step.
-
-        Raises:
-            Diverged: too many steps in a row had no finite gradient.
-        """
+        """One optimiser step, which is handed to the device: nothing here waits for it, not even for its norm."""
         counters, settings = self.counters, self.settings
         loss = torch.zeros((), device=self.world.device)
         for _ in self.places:
             loss += self.engine.backward(next(batches)) / len(self.places)
         norm = self.engine.step(settings.rate(counters.step))
-        if math.isfinite(norm):
-            counters.skipped_in_a_row = 0
-            for average in self.averages:
-                average.update()
-        else:
-            counters.skipped += 1
-            counters.skipped_in_a_row += 1
+        is_finite = norm.isfinite()
+        for average in self.averages:
+            average.update(is_finite)
         counters.step += 1
         counters.samples_seen += settings.batch
         counters.flops += self.flops
+        self.tally.count(is_finite, counters.step)
         self.meter.count(loss, norm, settings.batch)
-        if counters.skipped_in_a_row > settings.max_skipped:
-            raise Diverged(
-                f"{counters.skipped_in_a_row} steps in a row had no finite gradient, the last is step {counters.step}",
-                hint=self._remedy(),
-            )
 
     def save(self) -> None:
         """Keep the present step as a checkpoint."""
+        self._look()
         self.counters.updates = self.engine.updates
         info = {
             "version": __version__,
@@ -182,6 +174,8 @@ class Trainer:
         def is_due(every: int | None) -> bool:
             return every is not None and (is_last or self.counters.step % every == 0)
 
+        if is_due(settings.log_every) or is_due(LOOK_EVERY):
+            self._look()
         if is_due(settings.log_every):
             self._tell(self._record())
         if self.held_out is not None and is_due(settings.held_out_every):
@@ -194,6 +188,22 @@ class Trainer:
         is_best = is_evaluated and self.evaluate()
         if is_best or is_due(settings.save_every):
             self.save()
+
+    def _look(self) -> None:
+        """Take over what the device has counted of skipped steps.
+
+        This is where the host waits for the device: at every line, before every checkpoint, and every `LOOK_EVERY` steps.
+
+        Raises:
+            Diverged: too many steps in a row had no finite gradient.
+        """
+        found = self.tally.read()
+        self.counters.skipped, self.counters.skipped_in_a_row = found.total, found.in_a_row
+        if found.longest > self.settings.max_skipped:
+            raise Diverged(
+                f"{found.longest} steps in a row had no finite gradient, the last is step {found.longest_end}",
+                hint=self._remedy(),
+            )
 
     def _stop(self, first: int) -> None:
         if self.counters.step == first:
@@ -279,36 +289,6 @@ class Trainer:
         return f"begin another run with a lower rate from step {self.saved} of this one: `--init-from {self.out}` and {rate}"
 
 
-class Meter:
-    """Loss, sets and time since the last line."""
-
-    def __init__(self, batches: Stream) -> None:
-        self._batches = batches
-        self._begin()
-
-    def count(self, loss: torch.Tensor, norm: float, samples: int) -> None:
-        """One step more; the loss stays on its device until somebody asks."""
-        self._loss = self._loss + loss
-        self._norm = norm
-        self._steps += 1
-        self._samples += samples
-
-    def take(self) -> tuple[float, float, int, float, float]:
-        """Mean loss, last norm, sets, seconds, and how many of these were spent waiting for data; and begin anew."""
-        loss = float(self._loss) / self._steps
-        seconds, waited = time.perf_counter() - self._start, self._batches.waited - self._waited
-        taken = loss, self._norm, self._samples, seconds, waited
-        self._begin()
-        return taken
-
-    def _begin(self) -> None:
-        self._loss: Any = 0.0
-        self._steps = self._samples = 0
-        self._norm = math.nan
-        self._waited = self._batches.waited
-        self._start = time.perf_counter()
-
-
 class Interruption:
     """Turns Ctrl-C and SIGTERM into a question that is asked between two steps.
 
@@ -319,6 +299,7 @@ class Interruption:
     def __init__(self, say: Callable[[str], None], world: World) -> None:
         self._say, self._world = say, world
         self._came = False
+        self._question: Question | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -327,12 +308,21 @@ class Interruption:
                 self._before[number] = signal.signal(number, self._take)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if self._question is not None and error is None:
+            self._question.answer()  # so that no message is under way when others follow
         self._restore()
 
-    def is_asked(self, engine: Engine) -> bool:
-        """Whether any process was asked to stop; all of them hear the same."""
-        return engine.together(float(self._came))[0] > 0
+    def is_asked(self) -> bool:
+        """Whether any process was asked to stop; all of them hear the same.
+
+        Alone that is known at once. Several processes hear it one step later: the question travels beside the step.
+        """
+        if self._world.size == 1:
+            return self._came
+        asked = self._question is not None and self._question.answer()
+        self._question = Question(self._came, self._world.device)
+        return asked
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if not self._came:
@@ -348,6 +338,33 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+
+class Question:
+    """Whether any process says yes, asked of all while they compute.
+
+    On a GPU the answer is copied into memory that the GPU writes by itself, behind the work that was queued before: who
+    fetches it a step later waits for the step before, while the next one is already queued.
+    """
+
+    def __init__(self, mine: bool, device: torch.device) -> None:
+        self._flag = torch.full((), float(mine), device=device)
+        self._work = torch.distributed.all_reduce(self._flag, torch.distributed.ReduceOp.MAX, async_op=True)
+        self._event: Any = None
+        if device.type == "cuda":
+            self._wait()
+            self._flag = torch.empty((), pin_memory=True).copy_(self._flag, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def answer(self) -> bool:
+        """What all agree on."""
+        self._wait() if self._event is None else self._event.synchronize()
+        return bool(self._flag)
+
+    def _wait(self) -> None:
+        assert self._work is not None
+        self._work.wait()
 
 
 def memory_used(device: torch.device) -> int:

@@ -28,7 +28,8 @@ import torch
 from inrflow_cli import app
 from inrflow_core import models, presets
 from inrflow_core.training import begin
-from inrflow_core.training.trainer import Meter, Trainer
+from inrflow_core.training.tally import Meter
+from inrflow_core.training.trainer import Trainer
 
 WARM = 20
 MOST_WAITING = 0.02
