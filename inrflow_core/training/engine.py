@@ -77,7 +77,7 @@ class Engine:
             fused=True,
         )
         is_shared = self.stage in (1, 2) and world.size > 1
-        self._clipping = None if self.stage == 3 else Clipping(self._adam, settings.clip, is_shared=is_shared)
+        self._clipping = None if self.stage == 3 else Clipping(self._adam, settings.clip, world.device, is_shared=is_shared)
         objective = Objective(method, precision, world.device)
         self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro))
         if self.stage == 0 and world.size == 1:
@@ -161,17 +161,19 @@ class Engine:
 
     def moments(self) -> Iterator[Tensor]:
         """What AdamW remembers, whole, one after the other; every process must ask to the end."""
-        from deepspeed.utils import safe_get_full_optimizer_state
+        from deepspeed.utils import safe_get_local_optimizer_state
 
         self._make_moments()
         for moment in MOMENTS:
-            for parameter in self._trained.values():
+            for name, parameter in self._trained.items():
                 if self.stage == 0:
                     yield self._adam.state[parameter][moment]
+                elif self.stage == 3:
+                    part = safe_get_local_optimizer_state(parameter, moment)
+                    assert part is not None
+                    yield self._join(part, self._planned[name][1])
                 else:
-                    whole = safe_get_full_optimizer_state(parameter, moment)
-                    assert whole is not None
-                    yield whole
+                    yield self._assemble(parameter, moment)
 
     def load_weights(self, read: Callable[[str], Tensor]) -> None:
         """Set the weights from `read(name)`, one at a time."""
@@ -219,7 +221,22 @@ class Engine:
         mine = flat[length * self.world.rank : length * (self.world.rank + 1)]
         return torch.nn.functional.pad(mine, (0, length - mine.numel()))
 
+    def _assemble(self, parameter: Tensor, moment: str) -> Tensor:
+        """A whole moment in stages 1 and 2, where each process holds a stretch of it or nothing.
+
+        Summed as whole numbers, so that every bit comes through: as floats, -0.0 + 0.0 would be 0.0.
+        """
+        whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=self.world.device)
+        held: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 - DeepSpeed hangs it there
+        if held is not None:
+            place = held.lp_fragment_address
+            whole[place.start : place.start + place.numel] = held.get_hp_fragment(moment)
+        if self.world.size > 1:
+            torch.distributed.all_reduce(whole.view(torch.int32))
+        return whole.view(parameter.shape)
+
     def _join(self, part: Tensor, shape: tuple[int, ...]) -> Tensor:
+        part = part.to(self.world.device)  # from the CPU, where it is offloaded
         parts = [torch.empty_like(part) for _ in range(self.world.size)]
         torch.distributed.all_gather(parts, part.contiguous())
         return torch.cat(parts)[: torch.Size(shape).numel()].view(shape)
@@ -311,11 +328,17 @@ def _describe(settings: Config, world: World, num_micro: int) -> dict[str, Any]:
         "steps_per_print": None,
         "timers": {"throughput": {"enabled": False}},  # it waits for the device twice a step
         "zero_allow_untested_optimizer": True,
+        # torch's AdamW updates offloaded weights too; DeepSpeed's own would be compiled for a minute, with a compiler.
+        "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": settings.zero_stage,
             **({"compute_grad_norm": False} if settings.zero_stage in (1, 2) else {}),
             "overlap_comm": _overlaps(settings.zero_stage, world),
+            "reduce_bucket_size": settings.bucket,
+            "allgather_bucket_size": settings.bucket,
+            "stage3_prefetch_bucket_size": settings.bucket,
             "stage3_param_persistence_threshold": 0,
+            **_offloaded(settings, world),
         },
     }
 
@@ -328,6 +351,13 @@ def _overlaps(stage: int, world: World) -> bool:
     if world.device.type != "cuda" or world.size == 1:
         return False
     return stage == 3 or world.size > torch.cuda.device_count()
+
+
+def _offloaded(settings: Config, world: World) -> dict[str, Any]:
+    """What lies on the CPU, in memory that a GPU can copy from by itself."""
+    asked = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_weights}
+    is_pinned = world.device.type == "cuda"
+    return {name: {"device": place, "pin_memory": is_pinned} for name, place in asked.items() if place is not None}
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 ASIDE = frozenset(
-    {"micro_batch", "zero_stage", "compile", "log_every", "save_every", "keep", "held_out_every", "held_out_sets"}
-    | {"samples_every", "samples"}
+    {"micro_batch", "zero_stage", "offload_optimizer", "offload_weights", "bucket", "compile"}
+    | {"log_every", "save_every", "keep", "held_out_every", "held_out_sets", "samples_every", "samples"}
 )
 """Settings that a resumed run may change: they divide the work, keep it or tell of it, and decide no weight."""
 
@@ -45,6 +45,12 @@ class Config:
     """`auto` is bf16 where the hardware computes it; the run keeps what was chosen. Weights are fp32 in any case."""
     zero_stage: int = 1
     """What DeepSpeed's processes share out: 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too."""
+    offload_optimizer: Literal["cpu"] | None = None
+    """Keep and compute AdamW's state on the CPU: less GPU memory, slower steps; ZeRO stages 1 to 3."""
+    offload_weights: Literal["cpu"] | None = None
+    """Keep the weights on the CPU while no layer needs them; ZeRO stage 3."""
+    bucket: int = 100_000_000
+    """Numbers that processes sum or gather at once: less takes less memory and more messages."""
     compile: bool = False
     """Compile the network with `torch.compile`: quicker on a GPU, no gain on a CPU."""
     seed: int = 0
@@ -69,7 +75,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "micro_batch", "keep", "log_every", "save_every", "held_out_every"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("samples_every", "samples", "held_out_sets", "max_skipped"):
+        for name in ("samples_every", "samples", "held_out_sets", "max_skipped", "bucket"):
             _at_least(name, getattr(self, name), 1)
         for name in ("warmup", "weight_decay", "final_rate", "seed"):
             _at_least(name, getattr(self, name), 0)
@@ -83,6 +89,12 @@ class Config:
             raise ValueError(f"`ema` is {list(self.ema)}: different decays between 0 and 1, or an empty list")
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"`zero_stage` is {self.zero_stage}: 0, 1, 2 or 3")
+        if self.offload_optimizer is not None and self.zero_stage == 0:
+            raise ValueError("`offload_optimizer` is cpu and `zero_stage` is 0: only stages 1, 2 and 3 can offload")
+        if self.offload_weights is not None and self.zero_stage != 3:
+            raise ValueError(
+                f"`offload_weights` is cpu and `zero_stage` is {self.zero_stage}: only stage 3 can do that"
+            )
         if self.precision == "fp16":
             raise ValueError(
                 "`precision` is fp16: its range needs loss scaling, and CPUs run it 100 times slower; use bf16 or fp32"

@@ -15,11 +15,24 @@ from tests.training import small
 RATE = 4e-3
 """Not the settings' own, which the schedule replaces in every step."""
 STAGES = [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)]
+SHARED = pytest.param({"zero_stage": 3}, marks=pytest.mark.slow)
+OFFLOADED = [
+    {"zero_stage": 1, "offload_optimizer": "cpu"},
+    pytest.param({"zero_stage": 2, "offload_optimizer": "cpu"}, marks=pytest.mark.slow),
+    pytest.param({"zero_stage": 3, "offload_optimizer": "cpu"}, marks=pytest.mark.slow),
+    pytest.param({"zero_stage": 3, "offload_weights": "cpu"}, marks=pytest.mark.slow),
+    pytest.param({"zero_stage": 3, "offload_optimizer": "cpu", "offload_weights": "cpu"}, marks=pytest.mark.slow),
+]
 
 
-def built(*, num_micro: int = 1, **settings) -> Engine:
+def told(settings: dict) -> str:
+    """A test's name: the settings' values, one after the other."""
+    return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def built(*, num_micro: int = 1, network: dict | None = None, **settings) -> Engine:
     """An engine around a small model with random weights."""
-    preset = small.preset(training={**settings, "clip": settings.get("clip", 0.5)})
+    preset = small.preset(training={**settings, "clip": settings.get("clip", 0.5)}, network=network or {})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = models.build(preset)
@@ -86,15 +99,43 @@ def test_state_that_was_gathered_and_set_again_goes_on_as_if_nothing_was(stage):
     assert other.updates == engine.updates == 4
 
 
+@pytest.mark.parametrize("settings", OFFLOADED, ids=told)
+@pytest.mark.parametrize("num_micro", [1, 2])
+def test_what_is_offloaded_gives_the_same_losses_and_is_gathered_and_set_again_exactly(settings, num_micro):
+    before = trajectory(engine := built(num_micro=num_micro, **settings), range(2))
+    weights = dict(zip(engine.layout(), [t.clone() for t in engine.weights()], strict=True))
+    moments = dict(zip(engine.moments_layout(), [t.clone() for t in engine.moments()], strict=True))
+    wanted = trajectory(engine, range(2, 4))
+    torch.testing.assert_close(torch.tensor([*before, *wanted[:1]]), torch.tensor(plain()), rtol=1e-5, atol=0)
+    other = built(num_micro=num_micro, **settings)
+    other.load_weights(weights.__getitem__)
+    other.load_moments(moments.__getitem__, 2)
+    for found, saved in ((other.weights(), weights), (other.moments(), moments)):
+        assert all(torch.equal(t, saved[name]) for name, t in zip(saved, found, strict=True))
+    assert trajectory(other, range(2, 4)) == wanted
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_recomputed_activations_change_no_loss(stage):
+    found = trajectory(built(zero_stage=stage, network={"checkpoint_activations": True}))
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(plain()), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_small_buckets_change_no_loss(stage):
+    found = trajectory(built(zero_stage=stage, bucket=100))
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(plain()), rtol=1e-5, atol=0)
+
+
 def test_moments_that_were_never_moved_are_zero_and_can_be_saved():
     engine = built()
     assert all(not moment.any() for moment in engine.moments())
     assert len(list(engine.moments())) == len(MOMENTS) * len(list(engine.method.parameters()))
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_step_whose_gradient_is_not_finite_moves_nothing(stage):
-    engine = built(zero_stage=stage)
+@pytest.mark.parametrize("settings", [*({"zero_stage": s} for s in range(3)), SHARED, *OFFLOADED], ids=told)
+def test_a_step_whose_gradient_is_not_finite_moves_nothing(settings):
+    engine = built(**settings)
     trajectory(engine, range(1))
     before = [t.clone() for t in [*engine.weights(), *engine.moments()]]
     good = sets(1, engine.method)

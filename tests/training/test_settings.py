@@ -38,3 +38,15 @@ def test_a_cosine_falls_from_the_rate_to_its_final_share_and_is_half_way_in_the_
 def test_an_impossible_value_is_named_with_what_is_allowed(setting, value, says):
     with pytest.raises(ValueError, match=says):
         Config(**{"steps": 10, "batch": 4, setting: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"offload_optimizer": "cpu", "zero_stage": 0}, "`zero_stage` is 0: only stages 1, 2 and 3"),
+        ({"offload_weights": "cpu", "zero_stage": 2}, "`zero_stage` is 2: only stage 3"),
+    ],
+)
+def test_what_a_stage_cannot_offload_is_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Config(steps=10, batch=4, **settings)
