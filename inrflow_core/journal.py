@@ -1,31 +1,79 @@
-"""What a run of `prepare` has finished so far, so that a killed one goes on and two never write to one place.
+"""What runs of `prepare` have finished so far, so that a killed one goes on and none undoes another's work.
 
 `.journal.jsonl` lies in the folder of the shards while they are made: first what is being made, then one line for
-each finished shard. It goes when the manifest comes.
+each finished shard. Each piece of a job array writes its lines into a file of its own beside it. All go when the
+manifest comes. Who writes alone holds `.lock` alone; pieces hold it together, and each its own lock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from inrflow_core import manifest
+from inrflow_core import locks, manifest
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.manifest import Manifest, ShardEntry
 
 NAME = ".journal.jsonl"
 LOCK = ".lock"
+JOURNALS, LOCKS = ".journal*.jsonl", ".lock*"
+"""The files of all pieces too."""
+HALVES = ".*.partial"
+"""Files that are being written."""
+PATIENCE = 2.0
+"""Seconds to wait for the folder: a piece that ends has it for itself for a moment."""
 SHARD = re.compile(r"\w[\w-]*-\d{5}\.h5")
 
 Mode = Literal["resume", "overwrite", "repair"]
+T = TypeVar("T")
+
+
+class Busy(UsageError):
+    """Another run is writing there."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One of `count` runs that make a data set together, each its share of the shards."""
+
+    index: int
+    """From 0 on."""
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"a job array of {self.count} pieces", hint="at least 1")
+        if not 0 <= self.index < self.count:
+            raise UsageError(
+                f"there is no piece {self.index} among {self.count}", hint=f"they are counted from 0 to {self.count - 1}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.index}-of-{self.count}"
+
+    @property
+    def journal(self) -> str:
+        """The file of its lines."""
+        return f".journal-{self}.jsonl"
+
+    @property
+    def lock(self) -> str:
+        """The file that a second run of the same piece meets."""
+        return f"{LOCK}-{self}"
+
+    def of(self, all: Sequence[T]) -> Sequence[T]:
+        """Its share: every so many, so that large and small splits are shared alike."""
+        return all[self.index :: self.count]
 
 
 @dataclass
@@ -40,6 +88,8 @@ class Journal:
     """The manifest of the same job that was there already."""
     damaged: set[str] = field(default_factory=set)
     """Its shards that must be made again."""
+    file: str = NAME
+    """Where new lines go."""
 
     def needs(self, name: str) -> bool:
         """Whether a shard is still to be made."""
@@ -54,17 +104,17 @@ class Journal:
         if self.before is not None:
             _check_same(self.folder, self.before, record)
         else:
-            with (self.folder / NAME).open("a", encoding="ascii") as file:
+            with (self.folder / self.file).open("a", encoding="ascii") as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         self.records[record["file"]] = record
 
     def close(self, told: Manifest) -> None:
-        """Write the manifest; the journal is needed no more."""
+        """Write the manifest; the journals are needed no more."""
         if told is not self.before:
             manifest.save(told, self.folder)
-        (self.folder / NAME).unlink(missing_ok=True)
+        _remove(self.folder, JOURNALS)
 
 
 @contextmanager
@@ -72,61 +122,144 @@ def opened(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Iterator[Jo
     """The journal of a folder, which nobody else writes to meanwhile; leaves no folder without shards behind.
 
     Raises:
-        UsageError: another process is at work there, a file is in the way, or other shards are there and `mode` is not
-            `overwrite`.
+        Busy: another process is at work there.
+        UsageError: a file is in the way, or other shards are there and `mode` is not `overwrite`.
         IntegrityError: a shard is damaged, and `mode` is `resume`.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(
-            f"`{folder}` cannot be a folder: a file is in the way", hint="choose another `--out`"
-        ) from error
-    try:
-        with (folder / LOCK).open("w") as lock:
+        with _held(folder / LOCK, _writing(folder), patience=PATIENCE) as is_alone:
+            if is_alone:
+                _remove(folder, HALVES)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(
-                    f"another `inrflow prepare` is writing to `{folder}`", hint="wait for it, or choose another `--out`"
-                ) from error
-            for stale in folder.glob(".*.partial"):
-                stale.unlink(missing_ok=True)
-            try:
-                yield _read(folder, json.loads(json.dumps(identity)), mode)
+                if mode == "overwrite":
+                    _empty(folder)
+                yield _read(folder, _plain(identity), mode=mode)
             finally:
                 _clean(folder)
-                (folder / LOCK).unlink(missing_ok=True)
     finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        _leave(folder)
+
+
+@contextmanager
+def shared(folder: Path, identity: Mapping[str, Any], piece: Piece, share: Collection[str]) -> Iterator[Journal]:
+    """The journal of a folder to which other pieces write meanwhile; `share` names the shards of this one.
+
+    Of the finished shards only those of the share are looked at.
+
+    Raises:
+        Busy: another process has the same piece, or has the folder for itself.
+        UsageError: a file is in the way, or other shards are there or being made.
+        IntegrityError: the manifest is there, and a shard is not.
+    """
+    twice = f"piece {piece} of `{folder}` is being made by another `inrflow prepare`"
+    try:
+        with _held(folder / piece.lock, twice):
+            try:
+                with _held(folder / LOCK, _writing(folder), "together", patience=PATIENCE):
+                    yield _read(folder, _plain(identity), piece=piece, share=share)
+            finally:
+                _tidy(folder)
+                (folder / piece.lock).unlink(missing_ok=True)
+    finally:
+        _leave(folder)
+
+
+def noted(folder: Path) -> set[str]:
+    """The names of all shards that some run has noted as finished."""
+    return {line["file"] for path in folder.glob(JOURNALS) for line in _lines(path)[0] if "file" in line}
+
+
+def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """As it will be read from a journal or a manifest."""
+    return json.loads(json.dumps(identity))
+
+
+@contextmanager
+def _held(
+    path: Path, busy: str, kind: Literal["alone", "together"] = "alone", patience: float = 0.0
+) -> Iterator[bool]:
+    with contextlib.ExitStack() as stack:
+        try:
+            is_held = stack.enter_context(locks.held(path, kind, patience=patience))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(
+                f"`{path.parent}` cannot be a folder: a file is in the way", hint="choose another `--out`"
+            ) from error
+        except BlockingIOError as error:
+            raise Busy(busy, hint="wait for it, or choose another `--out`") from error
+        yield is_held
+
+
+def _writing(folder: Path) -> str:
+    return f"another `inrflow prepare` is writing to `{folder}`"
+
+
+def _tidy(folder: Path) -> None:
+    """After a piece: leave nothing behind where nothing was made, unless another is at work."""
+    with contextlib.suppress(Busy), _held(folder / LOCK, _writing(folder)) as is_alone:
+        if is_alone and ((folder / manifest.NAME).exists() or not noted(folder)):
+            _clean(folder)
 
 
 def _clean(folder: Path) -> None:
-    """Remove half-written files, and the journal of a run that finished no shard."""
-    for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
-    if not any(SHARD.fullmatch(path.name) for path in folder.iterdir()):
-        (folder / NAME).unlink(missing_ok=True)
+    """Remove half-written files and locks, and the journals of runs that finished no shard. By who writes alone."""
+    _remove(folder, HALVES)
+    if (folder / manifest.NAME).exists() or not any(SHARD.fullmatch(path.name) for path in folder.iterdir()):
+        _remove(folder, JOURNALS)
+    _remove(folder, LOCKS)
 
 
-def _read(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Journal:
-    if mode == "overwrite":
-        for path in list(folder.iterdir()):
-            if SHARD.fullmatch(path.name) or path.name in (NAME, manifest.NAME):
-                path.unlink()
+def _leave(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it is not empty, or another has removed it
+        folder.rmdir()
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        path.unlink(missing_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        if SHARD.fullmatch(path.name) or path.name == manifest.NAME:
+            path.unlink()
+    _remove(folder, JOURNALS)
+
+
+def _read(
+    folder: Path,
+    identity: Mapping[str, Any],
+    *,
+    mode: Mode = "resume",
+    piece: Piece | None = None,
+    share: Collection[str] | None = None,
+) -> Journal:
+    # In this order: another piece may begin, and then make a shard, at any moment.
+    others = sorted(path.name for path in folder.iterdir() if not any(map(path.match, (LOCKS, HALVES, JOURNALS))))
     if (folder / manifest.NAME).exists():
         return _finished(folder, identity, mode)
-    if (folder / NAME).exists():
-        return _unfinished(folder, identity)
-    others = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
-    if others:
-        raise UsageError(
-            f"`{folder}` is not empty: it holds `{others[0]}`, which `inrflow prepare` did not write",
-            hint="choose another `--out`, or empty it",
-        )
-    (folder / NAME).write_text(json.dumps({"identity": identity}) + "\n", encoding="ascii")
-    return Journal(folder, identity)
+    if not (folder / NAME).exists():
+        if others:
+            raise UsageError(
+                f"`{folder}` is not empty: it holds `{others[0]}`, which `inrflow prepare` did not write",
+                hint="choose another `--out`, or empty it",
+            )
+        _begin(folder, identity)
+    return _unfinished(folder, identity, piece, share)
+
+
+def _begin(folder: Path, identity: Mapping[str, Any], *, anew: bool = False) -> None:
+    """Write what is being made, whole or not at all; of several that do, the first is believed."""
+    beside = folder / f".{NAME}.{secrets.token_hex(4)}.partial"
+    beside.write_text(json.dumps({"identity": identity}) + "\n", encoding="ascii")
+    try:
+        if anew:
+            beside.replace(folder / NAME)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(beside, folder / NAME)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _finished(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Journal:
@@ -142,20 +275,50 @@ def _finished(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Journal:
     return Journal(folder, identity, before=told)
 
 
-def _unfinished(folder: Path, identity: Mapping[str, Any]) -> Journal:
-    """The folder of a run that was stopped, with those of its shards that are what its journal says."""
-    lines = (folder / NAME).read_text(encoding="ascii", errors="replace").splitlines()
-    parsed = [line for line in map(_parsed, lines) if line is not None]
-    head = parsed[0].get("identity") if parsed else None
+def _unfinished(
+    folder: Path, identity: Mapping[str, Any], piece: Piece | None, share: Collection[str] | None
+) -> Journal:
+    """The folder of runs that were stopped or are at work, with those shards that are what their journal says.
+
+    With a `share` those outside it are believed: who makes the manifest looks at all.
+    """
+    first, _ = _lines(folder / NAME)
+    head = first[0].get("identity") if first else None
     if head is None:
-        (folder / NAME).write_text(json.dumps({"identity": identity}) + "\n", encoding="ascii")
-        return Journal(folder, identity)
+        _begin(folder, identity, anew=True)
+        return Journal(folder, identity, file=NAME if piece is None else piece.journal)
     _check_identity(folder, head, identity)
-    if len(parsed) < len(lines):  # a kill in the middle of a line: the next one must not be glued to it
-        whole = "".join(json.dumps(line) + "\n" for line in parsed)
-        (folder / NAME).write_text(whole, encoding="ascii")
-    records = {line["file"]: line for line in parsed[1:]}
-    return Journal(folder, identity, {name: line for name, line in records.items() if _is_whole(folder, line)})
+    if piece is not None and head.get("version") != identity["version"]:
+        raise UsageError(
+            f"`{folder}` was begun by inrflow {head.get('version')}, and this is {identity['version']}",
+            hint="use one version on all machines",
+        )
+    mine = folder / (NAME if piece is None else piece.journal)
+    parsed, is_torn = _lines(mine)
+    if is_torn:  # a kill in the middle of a line: the next one must not be glued to it
+        mine.write_text("".join(json.dumps(line) + "\n" for line in parsed), encoding="ascii")
+    records = {
+        line["file"]: line for path in sorted(folder.glob(JOURNALS)) for line in _lines(path)[0] if "file" in line
+    }
+    asked = [line for name, line in records.items() if share is None or name in share]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        broken = {
+            line["file"]
+            for line, is_whole in zip(asked, pool.map(lambda line: _is_whole(folder, line), asked), strict=True)
+            if not is_whole
+        }
+    kept = {name: line for name, line in records.items() if name not in broken}
+    return Journal(folder, identity, kept, file=mine.name)
+
+
+def _lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The whole lines of a journal, and whether there is another; nothing where there is no journal."""
+    try:
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    except FileNotFoundError:
+        return [], False
+    parsed = [line for line in map(_parsed, lines) if line is not None]
+    return parsed, len(parsed) < len(lines)
 
 
 def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,8 @@ def written(path: Path) -> Iterator[Path]:
         OutOfMemory: the disk is full (exit code 5).
         UsageError: the place cannot be written to.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Drawn, not the process's number: two machines that share a file system may have the same.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield beside
         with beside.open("rb") as file:
