@@ -22,10 +22,7 @@ class Log:
     def __init__(self, run: Path, step: int) -> None:
         self._file = _held(run)
         self._file.seek(0)
-        kept = b"".join(line for line in self._file.readlines() if _step_of(line) <= step)
-        self._file.truncate(0)
-        self._file.write(kept)
-        self._file.flush()
+        _cut(self._file, step)
         self._board = _Board(run / "tensorboard", step)
 
     def write(self, record: Record) -> None:
@@ -60,7 +57,9 @@ class _Board:
         folder.mkdir(exist_ok=True)
         self._events, self._summaries = event_pb2, summary_pb2
         # Its own writer would put the machine's name and the time into the file's name.
-        self._file = (folder / "events.out.tfevents.inrflow").open("ab")
+        path = folder / "events.out.tfevents.inrflow"
+        _cut_record(path)
+        self._file = path.open("ab")
         self._writer = RecordWriter(self._file)
         self._writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
         # A reader then forgets what an earlier call told of later steps, which this one tells again.
@@ -84,6 +83,23 @@ class _Board:
             self._writer.close()
 
 
+def _cut_record(path: Path) -> None:
+    """Cut off a record that was torn by a kill: a reader would stop there, and show nothing of what comes after.
+
+    A record is the length of its data (8 bytes), 4 bytes, the data, and 4 bytes.
+    """
+    if not path.is_file():
+        return
+    size, end = path.stat().st_size, 0
+    with path.open("r+b") as file:
+        while len(head := file.read(8)) == 8:
+            after = end + 16 + int.from_bytes(head, "little")
+            if after > size:
+                break
+            end = file.seek(after)
+        file.truncate(end)
+
+
 def _held(run: Path) -> BinaryIO:
     """A run's log, locked for as long as it is open.
 
@@ -99,6 +115,16 @@ def _held(run: Path) -> BinaryIO:
             f"another process is training in `{run}`", hint="wait for it, or choose another `--out`"
         ) from error
     return file
+
+
+def _cut(file: BinaryIO, step: int) -> None:
+    """Leave a log's whole lines up to `step`. What stays at its place is never written anew: a kill would lose it."""
+    lines = file.readlines()
+    is_kept = [_step_of(line) <= step for line in lines]
+    first = is_kept.index(False) if False in is_kept else len(lines)
+    file.truncate(sum(map(len, lines[:first])))
+    file.writelines(line for line, stays in zip(lines[first:], is_kept[first:], strict=True) if stays)
+    file.flush()
 
 
 def _step_of(line: bytes) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 import pytest
 
@@ -26,6 +27,36 @@ def test_a_torn_line_is_cut_off_and_later_steps_are_told_again(tmp_path):
     log.write({"step": 4, "loss": 0.25})
     log.close()
     assert steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_the_lines_that_stay_are_never_away_from_the_disk(tmp_path, monkeypatch):
+    """A kill between cutting and writing would lose what had been written anew."""
+    import inrflow_core.training.log as module
+
+    for step in range(1, 6):
+        log = Log(tmp_path, step - 1)
+        log.write({"step": step})
+        log.close()
+    seen = []
+    whole = module._cut
+
+    def watched(file, step):
+        class Watched:
+            def __getattr__(self, name):
+                seen.append(steps(tmp_path)[:3])
+                return getattr(file, name)
+
+        whole(cast(Any, Watched()), step)
+
+    monkeypatch.setattr(module, "_cut", watched)
+    Log(tmp_path, 3).close()
+    assert len(seen) > 2 and set(map(tuple, seen)) == {(1, 2, 3)}
+
+
+def test_a_damaged_line_in_the_middle_goes_alone(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"st#p": 2}\n{"step": 3}\n{"step": 4}\n')
+    Log(tmp_path, 3).close()
+    assert steps(tmp_path) == [1, 3]
 
 
 def test_numbers_that_json_has_no_word_for_become_null(tmp_path):
@@ -68,3 +99,22 @@ def test_tensorboard_forgets_the_steps_that_a_resumed_run_tells_again(tmp_path):
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [
         (1, 1), (2, 2), (3, 3), (4, 34), (5, 35), (6, 36)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", [1, 5, 12])
+def test_tensorboard_reads_on_after_a_record_that_was_torn(tmp_path, lost):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    file = tmp_path / "tensorboard/events.out.tfevents.inrflow"
+    for step in (1, 2):
+        log = Log(tmp_path, step - 1)
+        log.write({"step": step, "loss": float(step)})
+        log.close()
+        with file.open("r+b") as torn:
+            torn.truncate(file.stat().st_size - lost)
+    log = Log(tmp_path, 2)
+    log.write({"step": 3, "loss": 3.0})
+    log.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("loss")] == [3]
