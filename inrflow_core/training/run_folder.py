@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
@@ -33,6 +34,8 @@ CONTENTS = (
     *("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard"),
     *(runs.BEST, evaluation.FOLDER),
 )
+STARTED = re.compile(r"\.(preset\.toml|environment\.json)\.\d+\.partial")
+"""Files that were half written when a run was killed at its start."""
 VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
 DATA_ASIDE = {"path", "prepare", "prefetch"}
 CONDITION_ASIDE = {"weights"}
@@ -56,9 +59,11 @@ def inspect(out: Path, preset: Preset) -> Begun | None:
         UsageError: the folder holds something else, or a run with other settings; names the first that differs.
         IntegrityError: its records cannot be read.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists():
         return None
     if not (out / "preset.toml").is_file():
+        if out.is_dir() and all(_is_of_a_start(out, path) for path in out.rglob("*")):
+            return None
         raise UsageError(f"`{out}` exists and holds no run", hint="choose another `--out`")
     run = runs.open_run(out)
     for table, key, was, now in differences(run.preset, preset):
@@ -133,16 +138,31 @@ def check_same_start(out: Path, begun: Begun, init_from: Path | None) -> None:
 
 
 def write(out: Path, preset: Preset, environment: dict[str, Any]) -> None:
-    """Record the settings and the environment."""
+    """Record the settings and the environment; preset.toml, which makes a folder a run, comes last.
+
+    What a killed process left half written goes.
+    """
+    for left in list(out.rglob(".*.partial")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
     for name in ("samples", "checkpoints"):
         (out / name).mkdir(parents=True, exist_ok=True)
     texts = {
-        "preset.toml": f'name = "{preset.name}"\n\n' + presets.to_toml(preset.table()),
         "environment.json": json.dumps(environment, indent=1, sort_keys=True) + "\n",
+        "preset.toml": f'name = "{preset.name}"\n\n' + presets.to_toml(preset.table()),
     }
     for name, text in texts.items():
         with outputs.written(out / name) as beside:
             beside.write_text(text, encoding="utf-8")
+
+
+def _is_of_a_start(out: Path, path: Path) -> bool:
+    """Whether something in a folder without preset.toml is what a run leaves there that was killed before its first step."""
+    if path.is_dir():
+        return path.relative_to(out).parts in {("samples",), ("checkpoints",)}
+    return path.parent == out and (path.name == "environment.json" or STARTED.fullmatch(path.name) is not None)
 
 
 def clear(out: Path) -> None:

@@ -322,6 +322,18 @@ def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
         small.train(data, tmp_path / "run")
 
 
+@pytest.mark.parametrize("file", [None, "environment.json", ".preset.toml.7.partial"])
+def test_what_a_kill_at_the_start_leaves_is_no_obstacle(data, tmp_path, unbroken, file):
+    out = tmp_path / "run"
+    for name in ("samples", "checkpoints"):
+        (out / name).mkdir(parents=True)
+    if file is not None:
+        (out / file).write_text("{")
+    small.train(data, out)
+    assert small.losses(out) == small.losses(unbroken[1])
+    assert not list(out.rglob("*.partial"))
+
+
 def test_a_method_that_needs_its_weights_whole_refuses_stage_3(tmp_path):
     preset = small.preset(training={"zero_stage": 3})
     model = models.build(preset)
