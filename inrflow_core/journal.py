@@ -55,7 +55,8 @@ class Piece:
             raise UsageError(f"a job array of {self.count} pieces", hint="at least 1")
         if not 0 <= self.index < self.count:
             raise UsageError(
-                f"there is no piece {self.index} among {self.count}", hint=f"they are counted from 0 to {self.count - 1}"
+                f"there is no piece {self.index} among {self.count}",
+                hint=f"they are counted from 0 to {self.count - 1}",
             )
 
     def __str__(self) -> str:
@@ -175,9 +176,7 @@ def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _held(
-    path: Path, busy: str, kind: Literal["alone", "together"] = "alone", patience: float = 0.0
-) -> Iterator[bool]:
+def _held(path: Path, busy: str, kind: Literal["alone", "together"] = "alone", patience: float = 0.0) -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
         try:
             is_held = stack.enter_context(locks.held(path, kind, patience=patience))

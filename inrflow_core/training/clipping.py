@@ -20,10 +20,8 @@ RUN = 1 << 22
 class Clipping:
     """Hangs before the steps of a fused AdamW, shortens gradients to a norm and stops those that are not finite."""
 
-    def __init__(
-        self, adam: torch.optim.Optimizer, clip: float | None, device: torch.device, *, is_shared: bool
-    ) -> None:
-        self.clip, self.device, self.is_shared = clip, device, is_shared
+    def __init__(self, adam: torch.optim.Optimizer, clip: float | None, *, is_shared: bool) -> None:
+        self.clip, self.is_shared = clip, is_shared
         self.norm: Float[Tensor, ""] = torch.zeros(())
         """Of the last gradient before clipping; inf where it was not finite."""
         adam.register_step_pre_hook(self._decide)
@@ -31,17 +29,16 @@ class Clipping:
     @torch.no_grad()
     def _decide(self, adam: Any, *_: Any) -> None:
         gradients = [p.grad for group in adam.param_groups for p in group["params"] if p.grad is not None]
-        norm = total_norm(gradients).to(self.device)
+        norm = total_norm(gradients)
         if self.is_shared:
             square = norm.square()
             torch.distributed.all_reduce(square)
             norm = square.sqrt()
         is_finite = norm.isfinite()
-        place = gradients[0].device if gradients else self.device  # the CPU's, where the optimiser's state is offloaded
         if self.clip is not None:
-            factor = torch.clamp(self.clip / (norm + 1e-6), max=1.0).to(place)
+            factor = torch.clamp(self.clip / (norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
-        adam.found_inf = (~is_finite).float().to(place)
+        adam.found_inf = (~is_finite).float()
         self.norm = torch.where(is_finite, norm, torch.inf)
 
 

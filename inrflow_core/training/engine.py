@@ -76,8 +76,10 @@ class Engine:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        is_shared = self.stage in (1, 2) and world.size > 1
-        self._clipping = None if self.stage == 3 else Clipping(self._adam, settings.clip, world.device, is_shared=is_shared)
+        self._clipping = None
+        if _clips_itself(settings):
+            is_shared = self.stage in (1, 2) and world.size > 1
+            self._clipping = Clipping(self._adam, settings.clip, is_shared=is_shared)
         objective = Objective(method, precision, world.device)
         self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro))
         if self.stage == 0 and world.size == 1:
@@ -95,8 +97,8 @@ class Engine:
     def step(self, rate: float) -> Float[Tensor, ""]:
         """Clip, and let AdamW move the weights; the gradient's norm before clipping comes back, on the device.
 
-        A norm that is not finite (inf comes back) moves nothing: weights and moments stay as they are. Only stage 3,
-        whose norm DeepSpeed computes, waits for the device here.
+        A norm that is not finite (inf comes back) moves nothing: weights and moments stay as they are. Only where
+        DeepSpeed computes the norm, in stage 3 and for an offloaded optimiser, the device is waited for.
         """
         for group in self._adam.param_groups:
             group["lr"] = rate
@@ -324,7 +326,7 @@ def _describe(settings: Config, world: World, num_micro: int) -> dict[str, Any]:
         "train_batch_size": settings.batch,
         "train_micro_batch_size_per_gpu": settings.batch // (world.size * num_micro),
         "gradient_accumulation_steps": num_micro,
-        "gradient_clipping": (settings.clip or 0.0) if settings.zero_stage == 3 else 0.0,  # else see `Clipping`
+        "gradient_clipping": 0.0 if _clips_itself(settings) else (settings.clip or 0.0),
         "steps_per_print": None,
         "timers": {"throughput": {"enabled": False}},  # it waits for the device twice a step
         "zero_allow_untested_optimizer": True,
@@ -332,7 +334,7 @@ def _describe(settings: Config, world: World, num_micro: int) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": settings.zero_stage,
-            **({"compute_grad_norm": False} if settings.zero_stage in (1, 2) else {}),
+            **({"compute_grad_norm": False} if settings.zero_stage in (1, 2) and _clips_itself(settings) else {}),
             "overlap_comm": _overlaps(settings.zero_stage, world),
             "reduce_bucket_size": settings.bucket,
             "allgather_bucket_size": settings.bucket,
@@ -341,6 +343,11 @@ def _describe(settings: Config, world: World, num_micro: int) -> dict[str, Any]:
             **_offloaded(settings, world),
         },
     }
+
+
+def _clips_itself(settings: Config) -> bool:
+    """Whether the norm is ours, without waiting (see `Clipping`); else DeepSpeed's, which waits for the device."""
+    return settings.zero_stage < 3 and settings.offload_optimizer is None
 
 
 def _overlaps(stage: int, world: World) -> bool:
