@@ -53,7 +53,7 @@ def derive_seeds(seed: int, step: int, places: Int64[Tensor, " B"]) -> Int64[Ten
 
 def normal(
     seeds: Int64[Tensor, " B"],
-    places: Int64[Tensor, " N"] | Float64[Tensor, "N D"],
+    places: Int64[Tensor, " N"] | Int64[Tensor, "N D"] | Float64[Tensor, "N D"],
     *,
     purpose: str,
     channels: int,
@@ -62,6 +62,8 @@ def normal(
     known: Float[Tensor, "B *grid C"] | None = None,
 ) -> Float32[Tensor, "B N C"]:
     """Normals N(0, 1) at `places`: keyed by the id where these are whole numbers, else the noise field.
+
+    Positions of whole numbers (N D) are the lattice's own: nobody has to wait for the device to learn that they are.
 
     None is beyond 6.8 deviations: a uniform number of 32 bits has no smaller logarithm.
 
@@ -128,7 +130,7 @@ def _normal_part(
     keys: list[Tensor], places: Tensor, channels: int, kernel: str, known: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
     if not places.is_floating_point():
-        return _at_ids(keys, places, channels, known)
+        return (_at_ids if places.ndim == 1 else _at_lattice)(keys, places, channels, known)
     low = places.floor()
     fraction = places - low
     if not fraction.any():
@@ -272,9 +274,18 @@ def _permuted(keys: Int64[Tensor, " B"], positions: Int64[Tensor, "B n"], total:
     side = math.isqrt(total - 1) + 1
     rounds = [_mix(keys ^ _mix(torch.full_like(keys, turn)))[:, None] & LOW for turn in range(ROUNDS)]
     out = _feistel(positions, side, rounds)
-    while side * side > total and bool((outside := out >= total).any()):
+    for _ in range(_walks(side * side - total, side * side)):
+        outside = out >= total
+        if out.device.type == "cpu" and not bool(outside.any()):
+            break
         out = torch.where(outside, _feistel(out, side, rounds), out)
     return out
+
+
+def _walks(outside: int, whole: int) -> int:
+    """How often a number is moved on until it has surely left those outside: as often as there are such numbers, or
+    until the chance that it has not is below 2^-64. So no device has to be asked whether all have."""
+    return min(outside, math.ceil(64 * math.log(2) / math.log(whole / outside))) if outside else 0
 
 
 def _feistel(x: Int64[Tensor, "B n"], side: int, rounds: list[Tensor]) -> Int64[Tensor, "B n"]:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
 from inrflow_core import residues
 from inrflow_core.conditioners._frozen import Frozen
@@ -87,7 +86,8 @@ class Sequence(Frozen):
         if "embedding" in condition:
             features = condition["embedding"].float()
         elif self.config.embedder == ONE_HOT:
-            features = functional.one_hot(codes.clamp(min=0), len(residues.LETTERS)).float()
+            letters = torch.arange(len(residues.LETTERS), device=codes.device)  # `one_hot` would wait for the device
+            features = (codes.clamp(min=0)[..., None] == letters).float()
         else:
             features = self._embedded(codes)
         is_residue = codes >= 0

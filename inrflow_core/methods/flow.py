@@ -151,11 +151,13 @@ class Flow(nn.Module):
             return self._loss(sets)
         sizes = sets.queries.sizes or _sizes(sets.queries.groups)
         found = packs([pairs for pairs, _ in sizes])
-        order = torch.tensor([place for pack in found for place in pack]).to(sets.values.device, non_blocking=True)
+        device = sets.values.device
+        order = [place for pack in found for place in pack]
+        order = torch.tensor(order, pin_memory=device.type == "cuda").to(device, non_blocking=True)
         ordered, losses, start = sets[order], [], 0
         for pack in found:
-            pairs, groups = (max(sizes[place][of] for place in pack) for of in (0, 1))
-            losses.append(self._loss(_trimmed(ordered[start : start + len(pack)], pairs, groups)))
+            held = tuple(tuple(sizes[place]) for place in pack)
+            losses.append(self._loss(_trimmed(ordered[start : start + len(pack)], held)))
             start += len(pack)
         loss = torch.cat(losses)
         return torch.zeros_like(loss).index_copy(0, order, loss)
@@ -164,11 +166,14 @@ class Flow(nn.Module):
         if sets.mask is not None:  # whatever stands where nothing is known, it reaches nothing
             sets = replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], 0))
         t = self.draw_times(sets.seeds).to(sets.values.dtype)
-        eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=sets.values.shape[-1])
+        places = sets.queries.places.long()  # a training set's are ids, or the lattice's own positions
+        eps = noise.normal(sets.seeds, places, purpose="noise", channels=sets.values.shape[-1])
         data = rigid.align(sets.values, eps, sets.mask) if self.config.align == "noise" else sets.values
         y_t, velocity = paths.interpolate(self.path, data, eps, t)
         queries, y_query, target, mask = self._choose_queries(sets, y_t, velocity, t)
         told = self.told(sets.condition, dropped=self._dropped(sets.seeds))
+        if sets.queries.sizes and len({groups for _, groups in sets.queries.sizes}) == 1:
+            told = told._replace(is_group=None)  # none is padding, and attention without a mask is the quicker
         answer = self.network(sets.queries, y_t, t, told, queries, y_query, mask=sets.mask)
         return self._error(answer.float(), target.float(), y_query, t, mask)
 
@@ -313,10 +318,11 @@ def _sizes(groups: Int64[Tensor, "B N"]) -> list[list[int]]:
     return torch.stack([(groups >= 0).sum(1), groups.amax(1) + 1], 1).tolist()
 
 
-def _trimmed(sets: CoordValueSet, pairs: int, groups: int) -> CoordValueSet:
-    """Sets in groups without the padding behind so many pairs and groups."""
+def _trimmed(sets: CoordValueSet, sizes: tuple[tuple[int, ...], ...]) -> CoordValueSet:
+    """Sets in groups, of so many pairs and groups each, without the padding behind the largest."""
+    pairs, groups = (max(size[of] for size in sizes) for of in (0, 1))
     return CoordValueSet(
-        sets.queries[:pairs],
+        replace(sets.queries[:pairs], sizes=sizes),
         sets.values[:, :pairs],
         sets.seeds,
         {name: value[:, :groups] if name in PER_GROUP else value for name, value in sets.condition.items()},

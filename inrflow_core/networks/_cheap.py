@@ -155,7 +155,7 @@ class _NormedHeads(torch.autograd.Function):
         for index in range(2):
             gradient = wide(gradients[index])
             if turns is not None:
-                gradient = turn(gradient, turns[:, :, None] * turns.new_tensor([1, -1])[:, None, None, None])
+                gradient = turn(gradient, torch.stack([turns[0], -turns[1]])[:, :, None])
             normed = wide(qkv[:, :, index]) * factor[:, :, index]
             d_gains[index] = (gradient * normed).sum((0, 1, 2))
             d_qkv[:, :, index] = _unit_gradient(gradient * gains[index], normed, factor[:, :, index])
