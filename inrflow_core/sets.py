@@ -9,7 +9,7 @@ The shape legend of the whole project:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -106,13 +106,14 @@ class Queries:
         sizes = self.sizes[part] if self.sizes is not None and isinstance(part, slice) else None
         return Queries(coordinates, self.places, None if groups is None else groups[part], sizes)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Queries:
+        """The same queries with every tensor changed."""
+        coordinates, groups = (None if tensor is None else change(tensor) for tensor in (self.coordinates, self.groups))
+        return Queries(coordinates, change(self.places), groups, self.sizes)
+
     def to(self, device: torch.device | str) -> Queries:
         """The same queries on another device."""
-        coordinates, groups = (
-            None if tensor is None else tensor.to(device, non_blocking=True)
-            for tensor in (self.coordinates, self.groups)
-        )
-        return Queries(coordinates, self.places.to(device, non_blocking=True), groups, self.sizes)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -143,12 +144,16 @@ class CoordValueSet:
             None if self.mask is None else self.mask[part],
         )
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> CoordValueSet:
+        """The same sets with every tensor changed."""
+        return CoordValueSet(
+            self.queries.map(change),
+            change(self.values),
+            change(self.seeds),
+            {name: change(value) for name, value in self.condition.items()},
+            None if self.mask is None else change(self.mask),
+        )
+
     def to(self, device: torch.device | str) -> CoordValueSet:
         """The same sets on another device."""
-        return CoordValueSet(
-            self.queries.to(device),
-            self.values.to(device, non_blocking=True),
-            self.seeds.to(device, non_blocking=True),
-            {name: value.to(device, non_blocking=True) for name, value in self.condition.items()},
-            None if self.mask is None else self.mask.to(device, non_blocking=True),
-        )
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))

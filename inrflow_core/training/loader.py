@@ -21,6 +21,7 @@ from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.presets import Part
 from inrflow_core.sets import CoordValueSet
 from inrflow_core.shards import Shards, Wanted
+from inrflow_core.training.crossing import Crossing, Sent
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ class Stream(Iterator[CoordValueSet]):
 
     def __init__(self, loader: Loader, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> None:
         self.waited = 0.0
-        self._loader, self._wanted, self._device = loader, wanted, device
-        self._ready: queue.Queue[CoordValueSet | BaseException | None] = queue.Queue(ahead)
+        self._loader, self._wanted, self._crossing = loader, wanted, Crossing(device)
+        self._ready: queue.Queue[Sent | BaseException | None] = queue.Queue(ahead)
         # One buffer in the reader's hands, `ahead` in the queue, one in the caller's.
         self._buffers: list[np.ndarray | None] = [None] * (ahead + 2)
         self._stopped = threading.Event()
@@ -149,7 +150,7 @@ class Stream(Iterator[CoordValueSet]):
             raise StopIteration
         if isinstance(item, BaseException):
             raise item
-        return item
+        return self._crossing.receive(item)
 
     def close(self) -> None:
         """Stop reading ahead."""
@@ -164,7 +165,7 @@ class Stream(Iterator[CoordValueSet]):
         try:
             for turn, (step, places) in enumerate(self._wanted):
                 sets = self._loader.batch(step, places, out=self._buffer(turn, len(places)))
-                self._ready.put(sets.to(self._device))
+                self._ready.put(self._crossing.send(sets))
                 if self._stopped.is_set():
                     return
             self._ready.put(None)
