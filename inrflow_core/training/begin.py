@@ -144,15 +144,18 @@ def begin(ready: Ready) -> Trainer:
     driven = Engine(model.method, settings, place, precision=ready.precision, num_micro=len(ready.places))
     averages = [Average(decay, driven.own()) for decay in settings.ema]
     step = ready.begun.step if ready.begun else None
-    counters = Counters()
+    counters, change = Counters(), None
     if step is not None:
-        counters = checkpoint.load(checkpoint.folder(job.out, step), driven, averages)
+        source = checkpoint.folder(job.out, step)
+        counters = checkpoint.load(source, driven, averages)
+        was = checkpoint.saved_by(source)
+        change = None if was is None else was.change(checkpoint.division(driven))
     best = None
     if place.leads:
         _record(ready)
         best = evaluation.settle(ready.evaluation, job.out, counters.step)
     driven.wait()
-    _tell(ready, counters)
+    _tell(ready, counters, change)
     return Trainer(
         job.out,
         model,
@@ -318,7 +321,7 @@ def _record(ready: Ready) -> None:
     run_folder.write(job.out, job.preset, facts)
 
 
-def _tell(ready: Ready, counters: Counters) -> None:
+def _tell(ready: Ready, counters: Counters, change: str | None) -> None:
     if not ready.world.leads:
         return
     job = ready.job
@@ -330,6 +333,8 @@ def _tell(ready: Ready, counters: Counters) -> None:
         job.say(f"training `{job.preset.name}` in `{job.out}` on {on}")
     else:
         job.say(f"going on with the run `{job.out}` after step {counters.step:,} on {on}")
+        if change is not None:
+            job.say(f"{change}: weights, averages and the optimiser's moments were carried over exactly")
     if ready.evaluation is not None and not is_finished:
         names = ", ".join(metric.full for metric in ready.evaluation.metrics)
         job.say(f"{names} every {ready.evaluation.config.every:,} steps: about {ready.foretold:,.0f} s the first time")

@@ -5,6 +5,9 @@ checkpoints/00001000/
     state/adam.safetensors                            what the optimiser remembers
     state/counters.json                               step, sets seen, operations done, steps skipped
     manifest.json                                     size and SHA-256 of each of these; written last
+
+Tensors are whole in them, whatever ZeRO stage and number of processes saved them, so that a run may go on with others:
+weights, averages and moments come back to the bit.
 """
 
 from __future__ import annotations
@@ -50,6 +53,23 @@ class Counters:
     skipped_in_a_row: int = 0
 
 
+@dataclass(frozen=True)
+class Division:
+    """How processes shared the work of the call that saved a checkpoint."""
+
+    zero_stage: int
+    processes: int
+
+    def change(self, now: Division) -> str | None:
+        """In words what is another in `now`; None where nothing is."""
+        words = []
+        if now.zero_stage != self.zero_stage:
+            words.append(f"ZeRO stage {self.zero_stage} became {now.zero_stage}")
+        if now.processes != self.processes:
+            words.append(f"{self.processes} process{'es' * (self.processes > 1)} became {now.processes}")
+        return " and ".join(words) or None
+
+
 def save(
     run: Path,
     engine: Engine,
@@ -89,7 +109,8 @@ def save(
         put(ADAM, engine.moments_layout(), engine.moments(), {})
         if leads:
             digests[COUNTERS] = _write_json(beside / COUNTERS, asdict(counters))
-            _seal(beside, final, digests, counters.step, [average.decay for average in averages])
+            told = {"step": counters.step, "ema": [average.decay for average in averages]}
+            _seal(beside, final, digests, told | {"saved_by": asdict(division(engine))})
     finally:
         if leads:
             shutil.rmtree(beside, ignore_errors=True)
@@ -116,6 +137,17 @@ def load(source: Path, engine: Engine, averages: Sequence[Average]) -> Counters:
         engine.load_moments(file.get_tensor, counters.updates)
     engine.wait()
     return counters
+
+
+def division(engine: Engine) -> Division:
+    """How the work is shared now."""
+    return Division(engine.stage, engine.world.size)
+
+
+def saved_by(source: Path) -> Division | None:
+    """How it was shared when a checkpoint was saved; None where it does not say, as older ones do not."""
+    told = json.loads((source / MANIFEST).read_text(encoding="utf-8")).get("saved_by")
+    return None if told is None else Division(**told)
 
 
 def verify(source: Path) -> None:
@@ -155,10 +187,10 @@ def prune(run: Path, keep: int, spared: int | None = None) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _seal(beside: Path, final: Path, digests: dict[str, str], step: int, decays: list[float]) -> None:
-    """The manifest, the reading back, and the name."""
+def _seal(beside: Path, final: Path, digests: dict[str, str], told: dict[str, Any]) -> None:
+    """The manifest, which also says what is `told`, the reading back, and the name."""
     files = {name: {"bytes": (beside / name).stat().st_size, "sha256": digest} for name, digest in digests.items()}
-    _write_json(beside / MANIFEST, {"format": FORMAT, "step": step, "ema": decays, "files": files})
+    _write_json(beside / MANIFEST, {"format": FORMAT, **told, "files": files})
     verify(beside)
     shutil.rmtree(final, ignore_errors=True)
     beside.rename(final)

@@ -16,27 +16,9 @@ from inrflow_core import embedders, presets
 from inrflow_core.training import begin, checkpoint
 from tests import tiny
 from tests.training import given, small
+from tests.training.launched import CHECKOUT, launch
 
 CHECKOUT = Path(__file__).parents[2]
-TWO = """
-import os, sys
-from pathlib import Path
-from inrflow_core.training import begin, engine, world
-from tests import tiny
-from tests.training import given, small
-
-data, out = Path(sys.argv[1]), Path(sys.argv[2])
-for stage in map(int, sys.argv[3].split(",")):
-    if sys.argv[4] == "labels":
-        job = small.job(data, out / f"stage{stage}", zero_stage=stage, until=4)
-    else:
-        kind = getattr(tiny, sys.argv[4])
-        job = given.job(data, out / f"stage{stage}", kind, training={"zero_stage": stage}, until=4)
-    ready = begin.check(job, dict(os.environ))
-    trainer = begin.begin(ready)
-    trainer.run(ready.last)
-engine.leave(ready.world, 0)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +81,10 @@ def test_sigterm_finishes_the_step_saves_and_leaves_with_130(data, tmp_path):
     assert "Traceback" not in errors
 
 
-def two(folder: Path, data: Path, stages: list[int], kind: str = "labels") -> None:
+def two(folder: Path, data: Path, stages: list[int], kind: str | None = None) -> None:
     """Both processes' steps up to the fourth, in `folder/shared/stageN`."""
-    script = folder / "two.py"
-    script.write_text(TWO)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    arguments = [str(script), str(data), str(folder / "shared"), ",".join(map(str, stages)), kind]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run([*launch, *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    told = {"data": data, "until": 4, "kind": kind}
+    launch(2, [told | {"out": folder / f"shared/stage{s}", "training": {"zero_stage": s}} for s in stages], folder)
 
 
 @pytest.mark.parametrize("stages", [[0, 1, 2], pytest.param([3], marks=pytest.mark.slow)], ids=["0-2", "3"])

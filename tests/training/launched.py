@@ -1,0 +1,109 @@
+"""Jobs for several processes: a test writes them down, torchrun starts this file, and each process does them in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from inrflow_core.training import begin, engine, world
+from inrflow_core.training.begin import Job
+from inrflow_core.training.loader import Stream
+from inrflow_core.training.trainer import Trainer
+from tests import tiny
+from tests.training import given, small
+
+CHECKOUT = Path(__file__).parents[2]
+Told = dict[str, Any]
+"""A job in words that JSON has: `data`, `out`, `until`, settings of `training` and `network`; `kind` other than images
+with labels; `again`, a folder to save to at once after beginning; `follow`, to leave in `OUT.followed` what the averages should be."""
+
+
+def launch(num_processes: int, jobs: list[Told], folder: Path) -> None:
+    """Let that many processes do the jobs."""
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs, default=str))
+    command = torchrun("--standalone", "--nproc-per-node", num_processes, "-m", "tests.training.launched", file)
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def torchrun(*arguments: Any) -> list[str]:
+    """A command line of torchrun's."""
+    return [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
+
+
+def environment(**more: Any) -> dict[str, str]:
+    """The environment of a launcher: one thread, and this checkout's code."""
+    plain = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    return os.environ | plain | {name: str(value) for name, value in more.items()}
+
+
+def do(told: Told, names: Mapping[str, str] | None = None) -> Trainer:
+    """Train one job up to its `until`; what it says stands in `OUT.said` afterwards."""
+    job, said = read(told), []
+    ready = begin.check(replace(job, say=said.append), dict(names or {}))
+    trainer = begin.begin(ready)
+    if told.get("again") is not None:
+        trainer.out = Path(told["again"])
+        trainer.save()
+        trainer.out = job.out
+    follow = Followed(trainer) if told.get("follow") else None
+    trainer.run(ready.last)
+    if follow is not None and trainer.world.leads:
+        safetensors.torch.save_file(follow.averages, f"{job.out}.followed")
+    with Path(f"{job.out}.said").open("a") as file:
+        file.writelines(f"{line}\n" for line in said)
+    return trainer
+
+
+class Followed:
+    """What the averages' recursion gives from the whole weights of a run, gathered after each of its steps."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.averages = {
+            f"{average.decay}.{name}": weight.clone()
+            for name, weight in self._weights(trainer).items()
+            for average in trainer.averages
+        }
+        advance = trainer.advance
+
+        def followed(batches: Stream) -> None:
+            advance(batches)
+            for name, weight in self._weights(trainer).items():
+                for average in trainer.averages:
+                    self.averages[f"{average.decay}.{name}"].lerp_(weight, 1 - average.decay)
+
+        trainer.advance = followed
+
+    def _weights(self, trainer: Trainer) -> dict[str, torch.Tensor]:
+        return dict(zip(trainer.engine.layout(), [t.clone() for t in trainer.engine.weights()], strict=True))
+
+
+def read(told: Told) -> Job:
+    """The job that `told` describes."""
+    data, out, until, training = Path(told["data"]), Path(told["out"]), told.get("until"), told.get("training", {})
+    if told.get("kind") is not None:
+        return given.job(data, out, getattr(tiny, told["kind"]), training=training, until=until)
+    job = small.job(data, out, until=until)
+    return replace(job, preset=small.preset(training=training, network=told.get("network", {})))
+
+
+def main() -> None:
+    """Do the jobs of the file that the command line names."""
+    names = dict(os.environ)
+    for told in json.loads(Path(sys.argv[1]).read_text()):
+        do(told, names)
+    engine.leave(world.find(names, "cpu"), 0)
+
+
+if __name__ == "__main__":
+    main()

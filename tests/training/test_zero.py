@@ -1,0 +1,104 @@
+"""ZeRO's stages with several processes: the losses, averages and checkpoints of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from inrflow_core.training import checkpoint
+from tests.training import small
+from tests.training.launched import Told, do, launch
+
+STAGES = (0, 1, 2, 3)
+STEPS = 50
+CHAINS = ["0000", "1111", "2222", "3333", "2323", "0303", "3032", "1310"]
+"""The stage of each call; the calls have 1, 2, 4 and 1 processes."""
+WORLDS = (1, 2, 4, 1)
+LINK = 3
+"""Steps of a call."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return small.images(tmp_path_factory.mktemp("zero") / "shards")
+
+
+def files(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, as whole numbers, so that equal means equal to the bit."""
+    return {
+        f"{file.name}/{name}": tensor.view(torch.int32)
+        for file in sorted(folder.rglob("*.safetensors"))
+        for name, tensor in safetensors.torch.load_file(file).items()
+    }
+
+
+def assert_same_bits(found: Path, wanted: Path) -> None:
+    """Two checkpoints hold the same weights, averages, moments and counters."""
+    there = files(wanted)
+    assert len(there) > 4 * 10
+    small.assert_equal(files(found), there)
+    assert (found / checkpoint.COUNTERS).read_bytes() == (wanted / checkpoint.COUNTERS).read_bytes()
+
+
+def averages(out: Path) -> dict[str, torch.Tensor]:
+    """The averages at the end of a run."""
+    folder = checkpoint.folder(out, STEPS)
+    files = {decay: safetensors.torch.load_file(folder / f"ema_{decay}.safetensors") for decay in (0.9, 0.99)}
+    return dict(sorted((f"{decay}.{name}", tensor) for decay, file in files.items() for name, tensor in file.items()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_fifty_steps_of_every_stage_have_the_losses_and_averages_of_one_process(data, tmp_path, num_processes):
+    told: Told = {"data": str(data), "training": {"steps": STEPS, "learning_rate": 1e-3}, "follow": True}
+    do(told | {"out": tmp_path / "alone"})
+    jobs = [
+        told | {"out": tmp_path / f"stage{stage}", "training": told["training"] | {"zero_stage": stage}}
+        for stage in STAGES
+    ]
+    launch(num_processes, jobs, tmp_path)
+    wanted = small.losses(tmp_path / "alone")
+    assert len(wanted) == STEPS and wanted[-1] < 0.9 * wanted[0]
+    for stage in STAGES:
+        out = tmp_path / f"stage{stage}"
+        assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
+        followed = dict(sorted(safetensors.torch.load_file(f"{out}.followed").items()))
+        small.assert_equal(averages(out), followed)
+        small.assert_equal(averages(out), averages(tmp_path / "alone"), tolerance=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_exactly_with_any_stage_and_any_number_of_processes(data, tmp_path):
+    """State comes back to the bit at every crossing, and the losses are those of a run that one process did at once."""
+    unbroken = do({"data": data, "out": tmp_path / "unbroken", "training": {"steps": LINK * len(WORLDS)}})
+    ends = []
+    for link, num_processes in enumerate(WORLDS):
+        jobs = [job(data, tmp_path, chain, link) for chain in CHAINS]
+        if num_processes == 1:
+            ends = [do(told) for told in jobs]
+        else:
+            launch(num_processes, jobs, tmp_path)
+        for chain in CHAINS if link else ():
+            begun = checkpoint.folder(tmp_path / chain, LINK * link)
+            assert_same_bits(checkpoint.folder(tmp_path / f"{chain}-{link}", LINK * link), begun)
+    for chain, end in zip(CHAINS, ends, strict=True):
+        assert small.losses(tmp_path / chain) == pytest.approx(small.losses(tmp_path / "unbroken"), rel=1e-5)
+        small.assert_equal(small.state(end), small.state(unbroken), tolerance=1e-4)
+    said = (tmp_path / "2323.said").read_text()
+    assert said.count("carried over exactly") == 3
+    assert "ZeRO stage 2 became 3 and 1 process became 2: weights, averages and the optimiser's moments" in said
+    assert "ZeRO stage 3 became 2 and 2 processes became 4: " in said
+    assert (tmp_path / "1111.said").read_text().count("\n2 processes became 4: ") == 1
+
+
+def job(data: Path, folder: Path, chain: str, link: int) -> Told:
+    """A call of a chain: it saves at once what it loaded, and trains on."""
+    settings = {"steps": LINK * len(WORLDS), "zero_stage": int(chain[link]), "save_every": LINK, "keep": len(WORLDS)}
+    again = folder / f"{chain}-{link}" if link else None
+    return {
+        "data": str(data), "out": str(folder / chain), "until": LINK * (link + 1), "training": settings,
+        "again": None if again is None else str(again),
+    }  # fmt: skip
