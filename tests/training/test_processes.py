@@ -18,8 +18,6 @@ from tests import tiny
 from tests.training import given, small
 from tests.training.launched import CHECKOUT, launch
 
-CHECKOUT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
