@@ -15,6 +15,7 @@ from inrflow_cli.options import DryRun, Json, Overwrite
 from inrflow_core.errors import Exit, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from inrflow_core.journal import Piece
     from inrflow_core.preparation import Job, Progress, Report
 
 SHOWN = 3
@@ -58,6 +59,17 @@ def prepare(
         int | None, typer.Option(min=1, help="At most so many items of each split, evenly spread.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; changes no byte. Default: the cores.")] = None,
+    num_shards: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Of a job array: so many runs of this command share the work, in any order or at once, writing to the "
+            "same folder. N counts runs, not the HDF5 files, whose number follows from the data alone.",
+        ),
+    ] = None,
+    shard_index: Annotated[
+        int | None, typer.Option(metavar="I", help="Of a job array: which of the N runs this is, from 0 to N - 1.")
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the data set; may be repeated.")
     ] = None,
@@ -83,6 +95,7 @@ def prepare(
         return
     if repair and overwrite:
         raise UsageError("`--repair` and `--overwrite` exclude each other", hint="repair keeps what is whole")
+    piece = _piece(num_shards, shard_index, {"--repair": repair, "--overwrite": overwrite, "--statistics": statistics})
     given: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
     given |= {"classes": True} if classes else {}
     given |= {"categories": category} if category else {}
@@ -93,12 +106,12 @@ def prepare(
 
     _stand_in(job)
     if dry_run:
-        _predicted(preparation.predict(job, workers=workers), json)
+        _predicted(preparation.predict(job, workers=workers, piece=piece), json)
         return
     with _progress(job) as progress:
         mode = "repair" if repair else "overwrite" if overwrite else "resume"
-        report = preparation.prepare(job, workers=workers, mode=mode, progress=progress)
-    _closing(report)
+        report = preparation.prepare(job, workers=workers, mode=mode, progress=progress, piece=piece)
+    _closing(report, piece)
     if statistics:
         from inrflow_cli import evaluation
 
@@ -106,6 +119,24 @@ def prepare(
     console.result(report, as_json=json)
     if report.skipped:
         raise typer.Exit(int(Exit.PARTLY))
+
+
+def _piece(count: int | None, index: int | None, excluded: dict[str, object]) -> Piece | None:
+    """The run of a job array that the options name; None where they name none."""
+    from inrflow_core.journal import Piece
+
+    if count is None and index is None:
+        return None
+    if count is None or index is None:
+        given, other = ("--num-shards", "--shard-index") if index is None else ("--shard-index", "--num-shards")
+        raise UsageError(f"`{given}` is given without `{other}`", hint="a job array needs both")
+    for option, value in excluded.items():
+        if value:
+            raise UsageError(
+                f"`{option}` and `--num-shards` exclude each other",
+                hint=f"give `{option}` to one run without `--num-shards`, before or after the job array",
+            )
+    return Piece(index, count)
 
 
 def _job(
@@ -167,12 +198,24 @@ def _progress(job: Job) -> Iterator[Progress]:
         yield progress
 
 
-def _closing(report: Report) -> None:
+def _closing(report: Report, piece: Piece | None) -> None:
+    if piece is not None and not report.is_whole:
+        _share(report, piece)
+        return
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     verb = "wrote" if report.made else "nothing to do:"
     there = "" if report.made in (0, report.shards) else f", {report.shards - report.made} of them there already"
     console.say(f"{verb} `{report.out}`: {counts} ({_shards(report)}{there}, {console.size(report.bytes)})")
     _skipped(report, f"`{report.out}/manifest.json` names them")
+
+
+def _share(report: Report, piece: Piece) -> None:
+    """What a piece has done, and who writes the manifest."""
+    own = f"{report.made} of its {_shards(report)}" if report.shards else "no shard: there are fewer than pieces"
+    rest = f"{report.left} of others are left; the last run writes the manifest"
+    done = "all are there; another run is writing the manifest"
+    console.say(f"piece {piece.index} of {piece.count} made {own} in `{report.out}`; {rest if report.left else done}")
+    _skipped(report, "the manifest will name them")
 
 
 def _predicted(report: Report, json: bool) -> None:
@@ -186,7 +229,7 @@ def _predicted(report: Report, json: bool) -> None:
 
 
 def _shards(report: Report) -> str:
-    return f"{report.shards} shard{'s' if report.shards > 1 else ''}"
+    return f"{report.shards} shard{'' if report.shards == 1 else 's'}"
 
 
 def _skipped(report: Report, where: str) -> None:

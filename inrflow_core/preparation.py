@@ -13,7 +13,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,12 +22,15 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import __version__, journal, manifest, registry, shards, workers
-from inrflow_core.errors import Interrupted, MissingError, OutOfMemory
+from inrflow_core.errors import Interrupted, MissingError, OutOfMemory, UsageError
 from inrflow_core.examples import BadItem, Example, Item, Plan
+from inrflow_core.journal import Piece
 from inrflow_core.manifest import Manifest, Skipped, Split, Statistics
 
 Progress = Callable[[int, int], None]
 """Called with the items done and their total."""
+Engine = Callable[..., Iterator[dict[str, Any]]]
+"""As `workers.each`."""
 
 FEWEST, MOST = 256, 4096
 """Examples of a shard, but for the last ones of a small split."""
@@ -70,6 +73,10 @@ class Report:
     skipped: tuple[Skipped, ...] = ()
     seconds: float | None = None
     """Predicted by a dry run."""
+    left: int = 0
+    """Of a piece: shards of other pieces that nobody has noted as finished."""
+    is_whole: bool = True
+    """Whether the manifest is there; of a piece the rest then tells of the whole data set, else of its share."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,13 @@ def spread(items: Sequence[Item], count: int) -> Sequence[Item]:
 
 
 def prepare(
-    job: Job, *, workers: int | None = None, mode: journal.Mode = "resume", progress: Progress | None = None
+    job: Job,
+    *,
+    workers: int | None = None,
+    mode: journal.Mode = "resume",
+    progress: Progress | None = None,
+    piece: Piece | None = None,
+    engine: Engine = workers.each,
 ) -> Report:
     """Make the shards of a job and their manifest; what is there already is not made again.
 
@@ -144,10 +157,14 @@ def prepare(
         workers: processes; None takes one per core, and none beside this one where the scan has read everything.
         mode: `resume` goes on where an earlier run of the same job stopped; `overwrite` removes what is there first;
             `repair` makes the shards again whose digest is not the manifest's.
+        piece: make the share of one of several runs that write to the same folder, in any order or at once. The one
+            that finds all shares made looks at every shard and writes the manifest; so does a run without a piece,
+            which first makes what is left.
+        engine: spreads the shards over processes: those of this machine, or of several (`cluster.engine`).
 
     Raises:
         MissingError: nothing to read, or nothing readable.
-        UsageError: other shards are there already.
+        UsageError: other shards are there already, or another run writes there.
         OutOfMemory: too little disk.
         IntegrityError: a repaired shard is not what it was.
         Interrupted: Ctrl-C; finished shards are kept.
@@ -155,30 +172,63 @@ def prepare(
     plan = scan(job)
     parts = divide(job, plan)
     _check_disk(job, plan)
+    make = functools.partial(_make, job=job, engine=engine, workers=workers, progress=progress)
+    if piece is None:
+        return _whole(job, plan, parts, make, mode)
+    if mode != "resume":
+        raise UsageError(f"a piece of a job array cannot {mode}", hint="do that in one run, without pieces")
+    told = _share(job, plan, parts, make, piece)
+    if told.left:
+        return told
+    try:
+        whole = _whole(job, plan, parts, make, mode)
+    except journal.Busy:  # another piece found the same
+        return told
+    return dataclasses.replace(whole, made=told.made + whole.made)
+
+
+def _whole(job: Job, plan: Plan, parts: Sequence[Part], make: Callable[..., None], mode: journal.Mode) -> Report:
+    """All shards that are left, and the manifest."""
     with journal.opened(job.out, _identity(job, plan), mode) as book:
         left = [part for part in parts if book.needs(part.path.name)]
-        try:
-            _make(left, book, _crew(job, workers, len(left)), progress)
-        except KeyboardInterrupt as error:
-            raise Interrupted(
-                f"interrupted with {len(book.records)} of {len(parts)} shards made",
-                hint="the same command goes on there",
-            ) from error
+        make(left, book, len(parts))
         told = book.before or _manifest(job, plan, [book.records[part.path.name] for part in parts])
         book.close(told)
     whole = {entry.file for split in told.splits.values() for entry in split.shards}
     return _report(job, told, made=sum(part.path.name in whole for part in left))
 
 
-def predict(job: Job, *, workers: int | None = None) -> Report:
+def _share(job: Job, plan: Plan, parts: Sequence[Part], make: Callable[..., None], piece: Piece) -> Report:
+    """The share of a piece."""
+    mine = piece.of(parts)
+    names = {part.path.name for part in mine}
+    with journal.shared(job.out, _identity(job, plan), piece, names) as book:
+        left = [part for part in mine if book.needs(part.path.name)]
+        make(left, book, len(mine))
+        if book.before is not None:
+            return _report(job, book.before, made=0)
+        records = [book.records[name] for name in sorted(names)]
+        noted = journal.noted(job.out)
+        missing = sum(part.path.name not in noted for part in parts)
+    splits: dict[str, int] = {}
+    for record in records:
+        splits[record["split"]] = splits.get(record["split"], 0) + record.get("count", 0)
+    skipped = tuple(Skipped(record["split"], *bad) for record in records for bad in record["skipped"])
+    size = sum(record.get("bytes", 0) for record in records)
+    made = sum("sha256" in book.records[part.path.name] for part in left)
+    return Report(job.name, str(job.out), splits, len(mine), made, size, skipped, left=missing, is_whole=False)
+
+
+def predict(job: Job, *, workers: int | None = None, piece: Piece | None = None) -> Report:
     """What `prepare` would make, from a scan and a few items read to time them; writes nothing.
 
     Raises:
         MissingError: nothing to read.
     """
     plan = scan(job)
-    items = [item for split in plan.splits.values() for item in split]
     parts = divide(job, plan)
+    parts = parts if piece is None else piece.of(parts)
+    items = [item for part in parts for item in part.items]
     chosen, skipped = spread(items, 16), []
     start = time.perf_counter()
     for item in chosen:
@@ -186,8 +236,10 @@ def predict(job: Job, *, workers: int | None = None) -> Report:
             job.dataset.read(item, job.config)
         except BadItem as bad:
             skipped.append(Skipped("", item.name, bad.reason))
-    each = (time.perf_counter() - start) / len(chosen)
-    counts = {name: len(split) for name, split in plan.splits.items()}
+    each = (time.perf_counter() - start) / max(1, len(chosen))
+    counts: dict[str, int] = {}
+    for part in parts:
+        counts[part.header.split] = counts.get(part.header.split, 0) + len(part.items)
     seconds = each * len(items) / _crew(job, workers, len(parts))
     return Report(job.name, str(job.out), counts, len(parts), 0, _bytes(plan, len(items)), tuple(skipped), seconds)
 
@@ -209,17 +261,33 @@ def divide(job: Job, plan: Plan) -> list[Part]:
     return parts
 
 
-def _make(parts: Sequence[Part], book: journal.Journal, crew: int, progress: Progress | None) -> None:
-    done, total = 0, sum(len(part.items) for part in parts)
+def _make(
+    parts: Sequence[Part],
+    book: journal.Journal,
+    total: int,
+    *,
+    job: Job,
+    engine: Engine,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Make some shards and note them; `total` is the number of all that belong to this run."""
+    done, items = 0, sum(len(part.items) for part in parts)
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
         if progress is not None:
-            progress(done, total)
+            progress(done, items)
 
-    for record in workers.each(make_shard, parts, workers=crew, advance=advance):
-        book.note(record)
+    try:
+        for record in engine(make_shard, parts, workers=_crew(job, workers, len(parts)), advance=advance):
+            book.note(record)
+    except KeyboardInterrupt as error:
+        made = total - sum(book.needs(part.path.name) for part in parts)
+        raise Interrupted(
+            f"interrupted with {made} of {total} shards made", hint="the same command goes on there"
+        ) from error
 
 
 def make_shard(part: Part, advance: workers.Advance) -> dict[str, Any]:

@@ -12,7 +12,7 @@ LEVELS = (
     {"errors", "registry", "presets"},
     {
         *{"fields", "sets", "paths", "noise", "guidance", "solve"},
-        *{"shards", "sample_shards", "columns", "batches", "manifest", "journal", "examples", "workers"},
+        *{"shards", "sample_shards", "columns", "batches", "manifest", "locks", "journal", "examples", "workers"},
         *{
             "outputs",
             "tensor_files",
