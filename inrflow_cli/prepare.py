@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -70,6 +70,17 @@ def prepare(
     shard_index: Annotated[
         int | None, typer.Option(metavar="I", help="Of a job array: which of the N runs this is, from 0 to N - 1.")
     ] = None,
+    engine: Annotated[
+        Literal["processes", "ray"],
+        typer.Option(help="`ray` spreads the work over the machines of a Ray cluster that share a file system."),
+    ] = "processes",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto|local",
+            help="With `--engine ray`. Default: RAY_ADDRESS, else the cluster of this machine, else one is started.",
+        ),
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the data set; may be repeated.")
     ] = None,
@@ -105,12 +116,13 @@ def prepare(
     from inrflow_core import preparation
 
     _stand_in(job)
+    how = {"piece": piece, **_engine(job, engine, ray_address, workers)}
     if dry_run:
         _predicted(preparation.predict(job, workers=workers, piece=piece), json)
         return
     with _progress(job) as progress:
         mode = "repair" if repair else "overwrite" if overwrite else "resume"
-        report = preparation.prepare(job, workers=workers, mode=mode, progress=progress, piece=piece)
+        report = preparation.prepare(job, mode=mode, progress=progress, **how)
     _closing(report, piece)
     if statistics:
         from inrflow_cli import evaluation
@@ -137,6 +149,18 @@ def _piece(count: int | None, index: int | None, excluded: dict[str, object]) ->
                 hint=f"give `{option}` to one run without `--num-shards`, before or after the job array",
             )
     return Piece(index, count)
+
+
+def _engine(job: Job, name: str, address: str | None, workers: int | None) -> dict[str, Any]:
+    """What spreads the work, as arguments of `prepare`."""
+    if name == "processes":
+        if address is not None:
+            raise UsageError("`--ray-address` is given without `--engine ray`", hint="add it, or leave the address out")
+        return {"workers": workers}
+    from inrflow_core import cluster
+
+    source = job.source if getattr(job.dataset, "NEEDS_SOURCE", True) else None
+    return {"engine": cluster.engine(address, source=source, out=job.out, workers=workers)}
 
 
 def _job(

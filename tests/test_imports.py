@@ -12,8 +12,11 @@ LEVELS = (
     {"errors", "registry", "presets"},
     {
         *{"fields", "sets", "paths", "noise", "guidance", "solve"},
-        *{"shards", "sample_shards", "columns", "batches", "manifest", "locks", "journal", "examples", "workers"},
+        *{"shards", "sample_shards", "columns", "batches", "manifest", "journal", "examples"},
         *{
+            "locks",
+            "workers",
+            "cluster",
             "outputs",
             "tensor_files",
             "models",
@@ -61,6 +64,7 @@ LEVELS = (
 """What may import only what stands above it here, and its own neighbours in the same line unless they are packages."""
 
 DOORS = {"h5py": "inrflow_core/shards.py", "deepspeed": "inrflow_core/training/engine.py", "open3d": None}
+DOORS |= {"ray": "inrflow_core/cluster.py"}
 """Packages that one file alone imports; Open3D is imported by name, in inrflow_core/open3d_loader.py."""
 
 MOST_LINES, MOST_FUNCTION_LINES, MOST_ARGUMENTS = 500, 60, 7
