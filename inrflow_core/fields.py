@@ -15,10 +15,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from inrflow_core.presets import Preset
+from inrflow_core.room import CHUNK as CHUNK
+from inrflow_core.room import Room
 from inrflow_core.sets import Condition, Queries
-
-CHUNK = 4096
-"""Queries that are answered at once by default: 1.7 times as fast as 65,536 on a CPU, and bounds the memory."""
 
 Progress = Callable[[int, int], None]
 """Called with the units of work done and their total."""
@@ -36,9 +35,12 @@ class Field(Protocol):
     """How it is drawn: the method's settings, for the origin of what is asked of it."""
 
     def query(
-        self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None
+        self, queries: Queries, *, chunk: int | Room = CHUNK, progress: Progress | None = None
     ) -> Float[Tensor, "B M C"]:
-        """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query."""
+        """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
+
+        A `Room` in its place carries what the queries of one run share, and how small its chunks have become.
+        """
         ...
 
     def record(self, progress: Progress | None = None) -> Field:

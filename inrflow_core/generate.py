@@ -21,6 +21,7 @@ from inrflow_core.errors import Diverged, UsageError, did_you_mean
 from inrflow_core.fields import CHUNK, Field, Progress
 from inrflow_core.models import Model
 from inrflow_core.presets import settings
+from inrflow_core.room import Room, fits
 from inrflow_core.sample_shards import SampleShard
 from inrflow_core.sets import Condition
 from inrflow_core.shards import Header
@@ -176,7 +177,7 @@ def query(
     size: Size = None,
     window: Window = None,
     *,
-    chunk: int = CHUNK,
+    chunk: int | Room = CHUNK,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """What the functions are at a resolution (rows, columns) or a number of points, as the domain's own values.
@@ -200,21 +201,43 @@ def query(
 
 
 def samples(
-    model: Model, request: Request, how: Any = None, progress: Progress | None = None
+    model: Model,
+    request: Request,
+    how: Any = None,
+    progress: Progress | None = None,
+    *,
+    room: Room | None = None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """The samples of a request, some at a time: which of its seeds they are, and their values.
 
-    `progress` counts solver steps over all batches.
+    Where the memory does not suffice for a batch, half of it is drawn at a time from there on.
+
+    Args:
+        progress: counts solver steps of every sample.
+        room: what several calls of one run share; without it chunks of the request's size.
+
+    Raises:
+        OutOfMemory: not even one sample fits, or `draw` and `query` raise.
     """
-    total = len(request.seeds)
+    room = room or Room(request.chunk)
+    total, start = len(request.seeds), 0
     batch = request.batch or default_batch(model, request)
-    for start in range(0, total, batch):
-        part = slice(start, min(start + batch, total))
-        labels = None if request.labels is None else request.labels[part]
-        condition = {name: value[part] for name, value in request.condition.items()}
-        field = draw(model, request.seeds[part], labels, how, condition)
-        report = None if progress is None else _scaled(progress, start // batch, -(-total // batch))
-        yield part, query(model, field, request.size, request.window, chunk=request.chunk, progress=report)
+    while start < total:
+        part = slice(start, min(start + min(batch, room.batch or batch), total))
+        report = None if progress is None else _of_all(progress, part, total)
+        drawn: list[np.ndarray] = []
+        if fits(lambda part=part, report=report, to=drawn: to.append(_drawn(model, request, part, how, room, report))):
+            yield part, drawn[0]
+            start = part.stop
+        else:
+            room.halve_batch(part.stop - part.start)
+
+
+def _drawn(model: Model, request: Request, part: slice, how: Any, room: Room, progress: Progress | None) -> np.ndarray:
+    labels = None if request.labels is None else request.labels[part]
+    condition = {name: value[part] for name, value in request.condition.items()}
+    field = draw(model, request.seeds[part], labels, how, condition)
+    return query(model, field, request.size, request.window, chunk=room, progress=progress)
 
 
 def default_batch(model: Model, request: Request) -> int:
@@ -305,8 +328,9 @@ def _check_condition(model: Model, given: Condition) -> None:
         raise UsageError(f"the model `{model.preset.name}` draws from {kind}, and none is given", hint=f"add {option}")
 
 
-def _scaled(progress: Progress, index: int, count: int) -> Progress:
-    return lambda done, total: progress(index * total + done, count * total)
+def _of_all(progress: Progress, part: slice, total: int) -> Progress:
+    """Steps of a batch as steps of every sample."""
+    return lambda done, steps: progress(part.start * steps + (part.stop - part.start) * done, total * steps)
 
 
 def origin(model: Model, source: Path, request: Request, how: Any, guide: Path | None = None) -> dict[str, str]:

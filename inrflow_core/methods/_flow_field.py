@@ -17,6 +17,7 @@ from inrflow_core import guidance, models, noise, paths, registry, solve
 from inrflow_core.errors import IntegrityError
 from inrflow_core.fields import CHUNK, Progress
 from inrflow_core.presets import Preset, settings
+from inrflow_core.room import Room
 from inrflow_core.sets import Condition, Queries, SetShape, Told
 
 if TYPE_CHECKING:
@@ -35,6 +36,14 @@ class Evaluation:
     t: Float64[Tensor, " B"]
     latents: list[Any]
     memories: list[Any] | None = None
+
+
+@dataclass
+class Asked:
+    """A run of queries, with what each decoder makes of their coordinates alone, where it was kept."""
+
+    queries: Queries
+    embedded: list[Tensor | None]
 
 
 class FlowField:
@@ -59,21 +68,29 @@ class FlowField:
 
     @torch.no_grad()
     def query(
-        self, queries: Queries, *, chunk: int = CHUNK, progress: Progress | None = None
+        self, queries: Queries, *, chunk: int | Room = CHUNK, progress: Progress | None = None
     ) -> Float[Tensor, "B M C"]:
         """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
 
-        `chunk` counts the pairs of all B sets that are answered at once.
+        `chunk` counts the pairs of all B sets that are answered at once; see `Room` for what else may stand there.
         """
+        room, sets = Room.of(chunk), len(self.seeds)
         if _same(queries, self.context):
-            return self._context_values(chunk, progress)
-        parts = list(_parts(len(queries), max(1, chunk // len(self.seeds))))
-        y = torch.empty(len(self.seeds), len(queries), self.method.shape.value_size, device=self.seeds.device)
-        for part in parts:
+            return self._context_values(room, progress)
+        y = torch.empty(sets, len(queries), self.method.shape.value_size, device=self.seeds.device)
+
+        def begin(part: slice) -> None:
             y[:, part] = self._start(queries[part])
-        for done, (step, evaluations) in enumerate(self._walk(chunk), start=1):
-            for part in parts:
-                y[:, part] = self._advance(queries[part], y[:, part], step, evaluations)
+
+        queries = room.hold(queries)
+        room.answer(len(queries), sets, begin)
+        for done, (step, evaluations) in enumerate(self._walk(room), start=1):
+
+            def move(part: slice, step: solve.Step = step, evaluations: list[Evaluation] = evaluations) -> None:
+                asked = self._asked(queries, part, room)
+                y[:, part] = self._advance(asked, y[:, part], step, evaluations)  # written when all of it is there
+
+            room.answer(len(queries), sets, move)
             if progress is not None:
                 progress(done, self._num_steps(done))
         return y
@@ -84,7 +101,7 @@ class FlowField:
         if self.steps is not None:
             return self
         steps = []
-        for step, evaluations in self._walk(CHUNK):
+        for step, evaluations in self._walk(Room()):
             steps.append((step, [Evaluation(e.t, e.latents) for e in evaluations]))
             if progress is not None:
                 progress(len(steps), self._num_steps(len(steps)))
@@ -134,7 +151,7 @@ class FlowField:
             tensors |= {f"decoder.{number}.{name}": weight for name, weight in decoder.state_dict().items()}
         return tensors
 
-    def to_noise(self, values: Float[Tensor, "B N C"], chunk: int = CHUNK) -> Float[Tensor, "B N C"]:
+    def to_noise(self, values: Float[Tensor, "B N C"], chunk: int | Room = CHUNK) -> Float[Tensor, "B N C"]:
         """The noise at t = 1 that the ODE connects with `values` at t = 0, on the context."""
         sampler = registry.find("samplers", "heun")
         steps = max(2, solve.evaluations(self.drawing.sampler, self.drawing.config) // 2)
@@ -143,20 +160,20 @@ class FlowField:
             return solve.integrate(
                 sampler,
                 sampler.Config(steps=steps),
-                self._evaluator([], chunk),
+                self._evaluator([], Room.of(chunk)),
                 values,
                 path=self.method.path,
                 times=times,
             )
 
-    def _context_values(self, chunk: int, progress: Progress | None) -> Float[Tensor, "B N C"]:
-        for done, _ in enumerate(() if self.values is not None else self._walk(chunk), start=1):
+    def _context_values(self, room: Room, progress: Progress | None) -> Float[Tensor, "B N C"]:
+        for done, _ in enumerate(() if self.values is not None else self._walk(room), start=1):
             if progress is not None:
                 progress(done, self._num_steps(done))
         assert self.values is not None
         return self.values
 
-    def _walk(self, chunk: int) -> Iterator[tuple[solve.Step, list[Evaluation]]]:
+    def _walk(self, room: Room) -> Iterator[tuple[solve.Step, list[Evaluation]]]:
         """The steps of the context with what their evaluations left; `values` holds the context's at the end."""
         if self.steps is not None:
             for step, evaluations in self.steps:
@@ -168,7 +185,7 @@ class FlowField:
         walk = solve.walk(
             sampler,
             self.drawing.config,
-            self._evaluator(kept, chunk),
+            self._evaluator(kept, room),
             y,
             path=self.method.path,
             noise=lambda index: self._increment(self.context, index),
@@ -181,14 +198,20 @@ class FlowField:
             yield step, last
         self.values = y
 
-    def _evaluator(self, kept: list[Evaluation], chunk: int) -> Callable[..., Float[Tensor, "B N C"]]:
+    def _evaluator(self, kept: list[Evaluation], room: Room) -> Callable[..., Float[Tensor, "B N C"]]:
         """The context's own velocity, which appends each evaluation to `kept`."""
-        parts = list(_parts(len(self.context), max(1, chunk // len(self.seeds))))
+        context = room.hold(self.context)
 
         def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
             evaluation = self._evaluate(y, t)
             kept.append(evaluation)
-            return torch.cat([self._answer(self.context[part], y[:, part], evaluation) for part in parts], dim=1)
+            slope = torch.empty_like(y)
+
+            def answer(part: slice) -> None:
+                slope[:, part] = self._answer(self._asked(context, part, room), y[:, part], evaluation)
+
+            room.answer(len(context), len(self.seeds), answer)
+            return slope
 
         return velocity
 
@@ -218,9 +241,8 @@ class FlowField:
         return self._told
 
     def _memories(self, latents: list[Any]) -> list[Any]:
-        second = self.drawing.guide.network if self.drawing.guide else self.method.network
         with self._precision():
-            return [network.memory(half) for network, half in zip((self.method.network, second), latents, strict=False)]
+            return [network.memory(half) for network, half in zip(self._networks(), latents, strict=False)]
 
     def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
         drawing = self.drawing
@@ -229,31 +251,42 @@ class FlowField:
         low, high = drawing.interval
         return bool(((t >= low) & (t <= high)).any())
 
-    def _answer(self, queries: Queries, y: Float[Tensor, "B M C"], evaluation: Evaluation) -> Float[Tensor, "B M C"]:
-        flow, drawing = self.method, self.drawing
+    def _asked(self, queries: Queries, part: slice, room: Room) -> Asked:
+        networks = self._networks()
+        return Asked(queries[part], [room.embedded(network, queries, part) for network in networks])
+
+    def _networks(self) -> list[Any]:
+        """What answers, and what its answer is held against where guidance can act."""
+        own, guide = self.method.network, self.drawing.guide
+        return [own, own if guide is None else guide.network]
+
+    def _answer(self, asked: Asked, y: Float[Tensor, "B M C"], evaluation: Evaluation) -> Float[Tensor, "B M C"]:
+        drawing = self.drawing
         with self._precision():
             assert evaluation.memories is not None
-            first, *others = evaluation.memories
-            velocity = flow.network.decode(queries, y, first).to(y.dtype)
-            if not others:
-                return velocity
-            network = flow.network if drawing.guide is None else drawing.guide.network
-            other = network.decode(queries, y, others[0]).to(y.dtype)
-        return guidance.combine(velocity, other, drawing.guidance, evaluation.t, drawing.interval)
+            velocity, *others = (
+                network.decode(asked.queries, y, memory, embedded).to(y.dtype)
+                for network, memory, embedded in zip(
+                    self._networks(), evaluation.memories, asked.embedded, strict=False
+                )
+            )
+        if not others:
+            return velocity
+        return guidance.combine(velocity, others[0], drawing.guidance, evaluation.t, drawing.interval)
 
     def _advance(
-        self, queries: Queries, y: Float[Tensor, "B M C"], step: solve.Step, evaluations: list[Evaluation]
+        self, asked: Asked, y: Float[Tensor, "B M C"], step: solve.Step, evaluations: list[Evaluation]
     ) -> Float[Tensor, "B M C"]:
         """One solver step of other pairs along the context's recorded evaluations."""
         replayed = iter(evaluations)
         return solve.advance(
             self.drawing.sampler,
             self.drawing.config,
-            lambda y, t: self._answer(queries, y, next(replayed)),
+            lambda y, t: self._answer(asked, y, next(replayed)),
             y,
             step,
             path=self.method.path,
-            noise=lambda index: self._increment(queries, index),
+            noise=lambda index: self._increment(asked.queries, index),
         )
 
     def _start(self, queries: Queries) -> Float[Tensor, "B M C"]:
@@ -341,7 +374,7 @@ def _decoder(
     head = f"decoder.{number}."
     decoder.load_state_dict({n.removeprefix(head): file.get_tensor(n).float() for n in names if n.startswith(head)})
     decoder.to(device).eval().requires_grad_(False)
-    return SimpleNamespace(decoder=decoder, memory=decoder.memory, decode=decoder)
+    return SimpleNamespace(decoder=decoder, memory=decoder.memory, decode=decoder, embed=decoder.embed)
 
 
 def _step(file: Any, names: set[str], head: str, make: Any) -> tuple[solve.Step, list[Evaluation]]:
@@ -359,10 +392,6 @@ def _step(file: Any, names: set[str], head: str, make: Any) -> tuple[solve.Step,
             latents.append(make(levels, file.get_tensor(f"{half}.vector").float()))
         evaluations.append(Evaluation(file.get_tensor(f"{place}.t"), latents))
     return step, evaluations
-
-
-def _parts(total: int, size: int) -> Iterator[slice]:
-    return (slice(i, min(i + size, total)) for i in range(0, total, size))
 
 
 def _same(a: Queries, b: Queries) -> bool:

@@ -57,12 +57,21 @@ class AtomTokens(nn.Module):
         return shared + numbered(features.shape[1], shared.shape[-1], shared.device).to(shared.dtype)
 
     def forward(
-        self, queries: Queries, values: Float[Tensor, "B N C"], shared: Float[Tensor, "B L W"]
+        self,
+        queries: Queries,
+        values: Float[Tensor, "B N C"],
+        shared: Float[Tensor, "B L W"],
+        embedded: Float[Tensor, "*B N W"] | None = None,
     ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B N W"]]:
-        """The tokens, and the embedded values alone."""
+        """The tokens, and the embedded values alone; `embedded` is what `embed` made, if it was made."""
         assert queries.coordinates is not None and queries.groups is not None, "pairs in groups have features"
         value = self.value(torch.cat([wide(values), self.waves(values)], -1))
-        return value + self.coordinate(queries.coordinates) + of_groups(shared, queries.groups).to(value.dtype), value
+        placed = self.embed(queries.coordinates) if embedded is None else embedded
+        return value + placed + of_groups(shared, queries.groups).to(value.dtype), value
+
+    def embed(self, coordinates: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B N W"]:
+        """What of the tokens depends on the features alone."""
+        return self.coordinate(coordinates)
 
 
 class Groups(nn.Module):

@@ -80,13 +80,27 @@ class Decoder(nn.Module):
                 groups = groups + self.own(latents.levels[-1])
         return Memory(levels, (shift, scale), groups, latents.is_group)
 
-    def forward(self, queries: Queries, values: Float[Tensor, "B M C"], memory: Memory) -> Float[Tensor, "B M C"]:
-        """The velocity of each query, in fp32 at least; the final layer sees the decoded query beside its embedded value."""
+    def embed(self, queries: Queries) -> Float[Tensor, "*B M W"]:
+        """What of the queries' tokens depends on fixed coordinates alone: made once, it serves every evaluation."""
+        assert queries.coordinates is not None, "queries that move have nothing of the kind"
+        return self.tokens.embed(queries.coordinates)
+
+    def forward(
+        self,
+        queries: Queries,
+        values: Float[Tensor, "B M C"],
+        memory: Memory,
+        embedded: Float[Tensor, "*B M W"] | None = None,
+    ) -> Float[Tensor, "B M C"]:
+        """The velocity of each query, in fp32 at least; the final layer sees the decoded query beside its embedded value.
+
+        `embedded` is what `embed` made of the queries, if it was made.
+        """
         if isinstance(self.tokens, AtomTokens):
             assert memory.groups is not None
-            x, value = self.tokens(queries, values, memory.groups)
+            x, value = self.tokens(queries, values, memory.groups, embedded)
         else:
-            x, value = self.tokens(queries.coordinates, values)
+            x, value = self.tokens(queries.coordinates, values, embedded)
         for block, (reading, modulation) in zip(self.levels(), memory.levels, strict=True):
             x = block(x, modulation, reading, memory.is_group)
         shift, scale = memory.final

@@ -107,15 +107,22 @@ class Tokens(nn.Module):
             self.join = Projection(2 * width, width)
 
     def forward(
-        self, coordinates: Float[Tensor, "*B N D"] | None, values: Float[Tensor, "B N C"]
+        self,
+        coordinates: Float[Tensor, "*B N D"] | None,
+        values: Float[Tensor, "B N C"],
+        embedded: Float[Tensor, "*B N W"] | None = None,
     ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B N W"]]:
-        """The tokens, and the embedded values without a position."""
+        """The tokens, and the embedded values without a position; `embedded` is what `embed` made, if it was made."""
         value = self.value(values)
         if self.moving_size is not None:
             coordinate = self.coordinate(self.fourier(values[..., : self.moving_size]))
             return self.join(torch.cat([coordinate, value], -1)), value
         assert coordinates is not None, "pairs that do not move have coordinates"
-        return value + self.fourier(coordinates), value
+        return value + (self.embed(coordinates) if embedded is None else embedded), value
+
+    def embed(self, coordinates: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B N W"]:
+        """What of the tokens depends on fixed coordinates alone."""
+        return self.fourier(coordinates)
 
 
 def rotary(positions: Float[Tensor, "L D"], head_size: int) -> Float[Tensor, "2 L d"]:

@@ -192,9 +192,19 @@ class SetTransformer(nn.Module):
         """What all queries of one evaluation share."""
         return self.decoder.memory(latents)
 
-    def decode(self, queries: Queries, values: Float[Tensor, "B M C"], memory: Memory) -> Float[Tensor, "B M C"]:
-        """The velocity of each query; queries never see each other."""
-        return self.decoder(queries, values, memory)
+    def embed(self, queries: Queries) -> Float[Tensor, "*B M W"]:
+        """What of the queries' tokens depends on fixed coordinates alone."""
+        return self.decoder.embed(queries)
+
+    def decode(
+        self,
+        queries: Queries,
+        values: Float[Tensor, "B M C"],
+        memory: Memory,
+        embedded: Float[Tensor, "*B M W"] | None = None,
+    ) -> Float[Tensor, "B M C"]:
+        """The velocity of each query; queries never see each other. `embedded` is what `embed` made, if it was made."""
+        return self.decoder(queries, values, memory, embedded)
 
     def flops(self, num_queries: int) -> dict[str, float]:
         """Operations of one evaluation for one set with so many queries, by part (see `_costs`)."""
