@@ -1,0 +1,169 @@
+"""The commands of inrflow as processes of their own, and the small runs that the soak is made of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 300.0
+"""Seconds after which a command is taken for stuck."""
+INRFLOW = ("-m", "inrflow_cli.app")
+LAUNCHED = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module", "inrflow_cli.app")
+"""The same by two processes that torchrun starts."""
+
+PICTURES = """
+[data]
+path = "shards/digits"
+held_out = "val"
+
+[domain]
+name = "image"
+resolution = 8
+channels = 1
+
+[method]
+name = "flow"
+
+[network]
+name = "set-transformer"
+width = 16
+depth = 2
+heads = 2
+latents = 16
+
+[condition]
+name = "label"
+classes = 10
+
+[sampler]
+name = "euler"
+steps = 4
+
+[training]
+steps = 36
+batch = 4
+learning_rate = 1e-2
+warmup = 4
+ema = [0.9, 0.99]
+precision = "fp32"
+log_every = 1
+save_every = 6
+held_out_every = 9
+held_out_sets = 4
+samples_every = 9
+samples = 4
+keep = 3
+"""
+JUDGED = """
+[eval]
+every = 9
+metrics = ["fid:random"]
+num = 8
+reference = 32
+"""
+CLOUDS = """
+[data]
+path = "shards/solids"
+
+[domain]
+name = "points"
+num_points = 64
+
+[method]
+name = "flow"
+
+[network]
+name = "set-transformer"
+width = 16
+depth = 2
+heads = 2
+latents = 8
+encoder = "perceiver"
+
+[condition]
+name = "label"
+classes = 8
+
+[sampler]
+name = "euler"
+steps = 4
+
+[training]
+steps = 8
+batch = 4
+ema = [0.9]
+precision = "fp32"
+log_every = 1
+save_every = 4
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    errors: str
+
+    @property
+    def has_traceback(self) -> bool:
+        """Whether it ended as a bug does."""
+        return "Traceback" in self.errors
+
+    def said(self) -> str:
+        """Its last words, on one line."""
+        return " ".join(self.errors.split())[-300:]
+
+
+def run(*arguments: object, cwd: Path, program: Sequence[str] = INRFLOW) -> Done:
+    """One command to its end."""
+    process = start(*arguments, cwd=cwd, program=program)
+    return ended(process)
+
+
+def start(*arguments: object, cwd: Path, program: Sequence[str] = INRFLOW) -> subprocess.Popen[str]:
+    """One command under way, in a session of its own, so that it can be killed with all that it started."""
+    words = [sys.executable, *program, *map(str, arguments)]
+    told = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        words,
+        cwd=cwd,
+        env=os.environ | told,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> Done:
+    """What a command that is under way leaves behind when it ends."""
+    out, errors = process.communicate(timeout=LIMIT)
+    return Done(process.returncode, out, errors)
+
+
+def must(done: Done) -> Done:
+    """The same, where the command ended well: everything else of the soak stands on it."""
+    if done.code:
+        raise RuntimeError(f"a command that must end well left with {done.code}: {done.errors}")
+    return done
+
+
+def prepare_all(folder: Path) -> None:
+    """The shards and the presets that all parts work with, in `folder`."""
+    must(run("prepare", "digits", cwd=folder))
+    must(run("prepare", "solids", "--set", "train=600", "--set", "val=40", "--set", "points=64", cwd=folder))
+    (folder / "pictures.toml").write_text(PICTURES)
+    (folder / "judged.toml").write_text(PICTURES + JUDGED)
+    (folder / "clouds.toml").write_text(CLOUDS)
+
+
+def training(preset: str, out: Path) -> list[object]:
+    """The arguments that train a preset of `prepare_all` on one thread of the CPU."""
+    return ["train", "--preset", f"{preset}.toml", "--out", out, "--device", "cpu", "--threads", "1"]
