@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inrflow_core.outputs import spelled as size  # noqa: F401  bytes as a person says them
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -156,15 +158,6 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {int(seconds) % 60} s"
     return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes as a person says them, in powers of 1000: 812 B, 4.1 MB, 2.6 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 999.5:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
 
 
 def _rate(rate: float) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 from inrflow_core.errors import OutOfMemory, UsageError
@@ -57,8 +59,10 @@ def numbered(path: Path, count: int) -> list[Path]:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def written(path: Path, size: int | None = None) -> Iterator[Path]:
     """A name beside `path` to write to: becomes `path` when the block ends well, is removed when it does not.
+
+    `size` is the number of its bytes, where that is known: then too little room is found before the first is written.
 
     Raises:
         OutOfMemory: the disk is full (exit code 5).
@@ -67,17 +71,60 @@ def written(path: Path) -> Iterator[Path]:
     # Drawn, not the process's number: two machines that share a file system may have the same.
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
+        if size is not None and size > shutil.disk_usage(path.parent).free:
+            raise no_room(path, size)
         yield beside
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise OutOfMemory(
-                f"no room to write `{path}`: {error.strerror}", hint="free some disk, or name another place"
-            ) from error
+            done = beside.stat().st_size if beside.exists() else 0
+            beside.unlink(missing_ok=True)
+            raise no_room(path, size, done) from error
         if error.errno in NOT_ALLOWED:
             raise UsageError(f"`{path}` cannot be written: {error.strerror}", hint="name another place") from error
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def append(file: FileIO, path: Path, data: bytes) -> None:
+    """Put `data` behind a file that grows; all of it or nothing. The file is open without a buffer.
+
+    Raises:
+        OutOfMemory: the disk is full.
+    """
+    start = file.seek(0, os.SEEK_END)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        file.truncate(start)
+        if error.errno in NO_ROOM:
+            raise no_room(path, start + len(data), start) from error
+        raise
+
+
+def no_room(path: Path, size: int | None = None, done: int = 0) -> OutOfMemory:
+    """What to say of a full disk: the file, how much of it there was room for, and how much it takes where that is known."""
+    free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
+    if size is None:
+        message = (
+            f"no room to write `{path}`: the disk was full after {spelled(done)} of it, and {spelled(free)} are free"
+        )
+        hint = f"free more than {spelled(done)}, or name another place"
+    else:
+        message = f"no room to write `{path}`: it takes {spelled(size)}, and {spelled(max(free, done))} are free for it"
+        hint = f"free {spelled(max(size - max(free, done), 1))} or more, or name another place"
+    return OutOfMemory(message, hint=hint)
+
+
+def spelled(num_bytes: float) -> str:
+    """Bytes as a person says them, in powers of 1000: 812 B, 4.1 MB, 2.6 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"

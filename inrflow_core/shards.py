@@ -11,11 +11,9 @@ external storage, virtual data sets, references, filters beyond gzip, shuffle, l
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,10 +60,8 @@ def write(
     Raises:
         OutOfMemory: the disk is full.
     """
-    with written(path) as beside:
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        if size > shutil.disk_usage(path.parent).free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    with written(path, size) as beside:
         frame = Frame()
         offset = _fill(frame, header, columns, shape, dtype)
         rows, hashed = 0, hashlib.sha256()

@@ -50,7 +50,8 @@ def write(path: Path, planned: Layout, values: Iterable[Tensor], metadata: Mappi
     header = json.dumps(_header(planned, metadata), separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     digest = hashlib.sha256()
-    with outputs.written(path) as beside, beside.open("wb") as file:
+    size = 8 + len(header) + sum(_bytes(dtype, shape) for dtype, shape in planned.values())
+    with outputs.written(path, size) as beside, beside.open("wb") as file:
         for piece in (struct.pack("<Q", len(header)), header):
             digest.update(piece)
             file.write(piece)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 import sys
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,39 @@ def test_system_errors_become_errors_that_a_user_can_act_on(
 ) -> None:
     with pytest.raises(kind, match=message), outputs.written(tmp_path / "out"):
         raise OSError(number, "reason")
+
+
+def test_too_little_room_for_a_known_size_is_said_with_what_is_missing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 4096))  # pyright: ignore
+    with pytest.raises(OutOfMemory, match=r"out\.bin`: it takes 10 kB, and 4\.1 kB are free for it") as caught:
+        with outputs.written(tmp_path / "out.bin", 10_000):
+            raise AssertionError("nothing is begun")
+    assert caught.value.hint == "free 5.9 kB or more, or name another place"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_on_the_way_tells_how_far_it_came(tmp_path: Path) -> None:
+    with pytest.raises(OutOfMemory, match=r"out\.bin`: the disk was full after 2 kB of it"):
+        with outputs.written(tmp_path / "out.bin") as beside:
+            beside.write_bytes(bytes(2000))
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_line_that_has_no_room_is_not_half_there(tmp_path: Path) -> None:
+    class Small(FileIO):
+        """Takes five bytes, and then says that the disk is full."""
+
+        def write(self, data) -> int:  # pyright: ignore
+            if len(data) < 8:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[:5])
+
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"one\n")
+    with Small(path, "a+") as file, pytest.raises(OutOfMemory, match=r"log\.jsonl`: it takes 14 B"):
+        outputs.append(file, path, b"two three\n")
+    assert path.read_bytes() == b"one\n"
+    with path.open("ab", buffering=0) as whole:
+        outputs.append(whole, path, b"two three\n")
+    assert path.read_bytes() == b"one\ntwo three\n"
