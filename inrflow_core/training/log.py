@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import math
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from inrflow_core import outputs
 from inrflow_core.errors import UsageError
 
 Record = dict[str, Any]
@@ -20,16 +23,19 @@ class Log:
     """
 
     def __init__(self, run: Path, step: int) -> None:
+        self._path = run / "log.jsonl"
         self._file = _held(run)
-        self._file.seek(0)
-        _cut(self._file, step)
+        _cut(self._file, self._path, step)
         self._board = _Board(run / "tensorboard", step)
 
     def write(self, record: Record) -> None:
-        """Append one record; numbers that JSON has no word for become null."""
+        """Append one record; numbers that JSON has no word for become null.
+
+        Raises:
+            OutOfMemory: the disk is full; the line is not there then.
+        """
         plain = {key: _plain(value) for key, value in record.items()}
-        self._file.write((json.dumps(plain, allow_nan=False) + "\n").encode())
-        self._file.flush()
+        outputs.append(self._file, self._path, (json.dumps(plain, allow_nan=False) + "\n").encode())
         self._board.write(plain)
 
     def close(self) -> None:
@@ -57,14 +63,14 @@ class _Board:
         folder.mkdir(exist_ok=True)
         self._events, self._summaries = event_pb2, summary_pb2
         # Its own writer would put the machine's name and the time into the file's name.
-        path = folder / "events.out.tfevents.inrflow"
-        _cut_record(path)
-        self._file = path.open("ab")
-        self._writer = RecordWriter(self._file)
-        self._writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
+        self._path = folder / "events.out.tfevents.inrflow"
+        _cut_record(self._path)
+        self._file = self._path.open("ab", buffering=0)
+        self._writer = RecordWriter
+        self._append(event_pb2.Event(file_version="brain.Event:2"))
         # A reader then forgets what an earlier call told of later steps, which this one tells again.
         begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._writer.write(event_pb2.Event(step=step + 1, session_log=begun).SerializeToString())
+        self._append(event_pb2.Event(step=step + 1, session_log=begun))
 
     def write(self, record: Record) -> None:
         if self._writer is None:
@@ -74,13 +80,18 @@ class _Board:
             for tag, value in _flat(record).items()
             if isinstance(value, int | float) and tag != "step"
         ]
-        event = self._events.Event(step=record["step"], summary=self._summaries.Summary(value=values))
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()
+        self._append(self._events.Event(step=record["step"], summary=self._summaries.Summary(value=values)))
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            self._file.close()
+
+    def _append(self, event: Any) -> None:
+        """One record, whole or not at all: the library's writer would keep what it could not write for later."""
+        assert self._writer is not None
+        record = io.BytesIO()
+        self._writer(record).write(event.SerializeToString())
+        outputs.append(self._file, self._path, record.getvalue())
 
 
 def _cut_record(path: Path) -> None:
@@ -100,13 +111,13 @@ def _cut_record(path: Path) -> None:
         file.truncate(end)
 
 
-def _held(run: Path) -> BinaryIO:
+def _held(run: Path) -> FileIO:
     """A run's log, locked for as long as it is open.
 
     Raises:
         UsageError: another process holds it.
     """
-    file = (run / "log.jsonl").open("a+b")
+    file = (run / "log.jsonl").open("a+b", buffering=0)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -117,14 +128,16 @@ def _held(run: Path) -> BinaryIO:
     return file
 
 
-def _cut(file: BinaryIO, step: int) -> None:
+def _cut(file: FileIO, path: Path, step: int) -> None:
     """Leave a log's whole lines up to `step`. What stays at its place is never written anew: a kill would lose it."""
-    lines = file.readlines()
+    file.seek(0)
+    lines = file.read().splitlines(keepends=True)
     is_kept = [_step_of(line) <= step for line in lines]
     first = is_kept.index(False) if False in is_kept else len(lines)
     file.truncate(sum(map(len, lines[:first])))
-    file.writelines(line for line, stays in zip(lines[first:], is_kept[first:], strict=True) if stays)
-    file.flush()
+    outputs.append(
+        file, path, b"".join(line for line, stays in zip(lines[first:], is_kept[first:], strict=True) if stays)
+    )
 
 
 def _step_of(line: bytes) -> float:
