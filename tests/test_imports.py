@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = (
     {"errors", "registry", "presets"},
     {
-        *{"fields", "sets", "paths", "noise", "guidance", "solve"},
+        *{"fields", "room", "sets", "paths", "noise", "guidance", "solve"},
         *{"shards", "sample_shards", "columns", "batches", "manifest", "journal", "examples"},
         *{
             "locks",
