@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -148,9 +147,11 @@ class SampleShard:
 
     def _begin(self, job: dict[str, Any]) -> None:
         """Note the job; several processes, also on several machines, may do so at once."""
-        with tempfile.NamedTemporaryFile("w", dir=self.folder, delete=False, encoding="ascii") as file:
-            json.dump(job, file)
-        os.replace(file.name, self.folder / JOB)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=self.folder) as own:
+            whole = Path(own) / JOB
+            with written(whole) as beside:
+                beside.write_text(json.dumps(job), encoding="ascii")
+            whole.replace(self.folder / JOB)
 
     def _begun(self) -> dict[str, Any] | None:
         try:

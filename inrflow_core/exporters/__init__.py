@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import outputs, registry
-from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.errors import OutOfMemory, UsageError, did_you_mean
 from inrflow_core.structures import Structure
 
 SHARD = ".h5"
@@ -108,8 +108,13 @@ def write(
         module.write(path, samples, origin={**origin, **told}, **chosen)
         return [path]
     written = outputs.numbered(path, len(samples))
-    for index, file in enumerate(written):
-        module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **chosen)
+    try:
+        for index, file in enumerate(written):
+            module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **chosen)
+    except OutOfMemory:
+        for file in () if overwrite else written:
+            file.unlink(missing_ok=True)  # else the same command would be refused: some of its files are there already
+        raise
     return written
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inrflow_core import exporters, registry
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import OutOfMemory, UsageError
 from tests import protein_files
 
 ORIGIN = {"inrflow": "0.1.0", "preset": "solids-demo", "seeds": "7-8"}
@@ -96,3 +96,20 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "out.npz").read_bytes() == before
     exporters.write(tmp_path / "out.npz", samples("points") + 1, "points", origin=ORIGIN, overwrite=True)
     assert (tmp_path / "out.npz").read_bytes() != before
+
+
+def test_a_full_disk_leaves_none_of_several_files_so_that_the_same_command_goes_on(tmp_path, monkeypatch):
+    ply = registry.find("exporters", "ply")
+    clouds, whole = np.zeros((3, 4, 3), np.float32), ply.write
+
+    def write(path, *given, **told):
+        if "002" in path.name:
+            raise OutOfMemory("no room")
+        whole(path, *given, **told)
+
+    monkeypatch.setattr(ply, "write", write)
+    with pytest.raises(OutOfMemory, match="no room"):
+        exporters.write(tmp_path / "out.ply", clouds, "points", origin={})
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert len(exporters.write(tmp_path / "out.ply", clouds, "points", origin={})) == 3
