@@ -102,18 +102,25 @@ def test_system_errors_become_errors_that_a_user_can_act_on(
 
 def test_too_little_room_for_a_known_size_is_said_with_what_is_missing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 4096))  # pyright: ignore
-    with pytest.raises(OutOfMemory, match=r"out\.bin`: it takes 10 kB, and 4\.1 kB are free for it") as caught:
+
+    def write() -> None:
         with outputs.written(tmp_path / "out.bin", 10_000):
             raise AssertionError("nothing is begun")
+
+    with pytest.raises(OutOfMemory, match=r"out\.bin`: it takes 10 kB, and 4\.1 kB are free for it") as caught:
+        write()
     assert caught.value.hint == "free 5.9 kB or more, or name another place"
     assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_is_full_on_the_way_tells_how_far_it_came(tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemory, match=r"out\.bin`: the disk was full after 2 kB of it"):
+    def write() -> None:
         with outputs.written(tmp_path / "out.bin") as beside:
             beside.write_bytes(bytes(2000))
             raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutOfMemory, match=r"out\.bin`: the disk was full after 2 kB of it"):
+        write()
     assert not list(tmp_path.iterdir())
 
 

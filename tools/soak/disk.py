@@ -112,7 +112,17 @@ def draw_inputs(folder: Path) -> None:
         commands.must(commands.run(*commands.training(preset, Path("runs") / preset), cwd=folder))
     (folder / "drawn").mkdir(exist_ok=True)
     for preset, name in (("pictures", "drawn.h5"), ("clouds", "clouds.h5")):
-        arguments = ["sample", f"drawn/{name}", "--run", f"runs/{preset}", "--num", "40", "--device", "cpu", "--overwrite"]
+        arguments = [
+            "sample",
+            f"drawn/{name}",
+            "--run",
+            f"runs/{preset}",
+            "--num",
+            "40",
+            "--device",
+            "cpu",
+            "--overwrite",
+        ]
         commands.must(commands.run(*arguments, cwd=folder))
 
 
@@ -196,7 +206,9 @@ def _is_in_work(name: str) -> bool:
 
 def _may_grow(name: str) -> bool:
     """Whether a file is appended to, so that a failed command leaves a beginning of it, or depends on when it came."""
-    return name.endswith(("log.jsonl", "best.json", "environment.json", "preset.toml", "whole")) or "tensorboard/" in name
+    return (
+        name.endswith(("log.jsonl", "best.json", "environment.json", "preset.toml", "whole")) or "tensorboard/" in name
+    )
 
 
 def _contents(folder: Path) -> dict[str, str]:

@@ -73,7 +73,9 @@ def soak(folder: Path, count: int, rng: random.Random) -> Iterator[Outcome]:
         kind = KINDS[2] if number % TWO == TWO - 1 else KINDS[number % 2]
         if kind.name not in whole:
             whole[kind.name] = folder / "whole" / kind.name.replace(" ", "-")
-            commands.must(commands.run(*commands.training(kind.preset, whole[kind.name]), cwd=folder, program=kind.program))
+            commands.must(
+                commands.run(*commands.training(kind.preset, whole[kind.name]), cwd=folder, program=kind.program)
+            )
         out = folder / "killed" / f"{number:03d}"
         aims = [AIMS[(number + turn * 3) % len(AIMS)] for turn in range(rng.choice((1, 1, 2, 3)))]
         yield _one(folder, kind, out, whole[kind.name], aims, rng)
@@ -234,7 +236,10 @@ def told(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
     torn = sum("bytes" in detail for outcome in outcomes for detail in outcome.details)
     rows = [
         ("runs killed and resumed", f"{len(outcomes)}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())),
-        ("kills -9, and where they landed", f"{killed}: " + ", ".join(f"{n} {place}" for place, n in landed.most_common())),
+        (
+            "kills -9, and where they landed",
+            f"{killed}: " + ", ".join(f"{n} {place}" for place, n in landed.most_common()),
+        ),
         ("lines of the log that a kill tore or ended at", str(torn)),
         ("runs that ended equal to the unbroken one, to the bit", f"{len(outcomes) - len(bad)} of {len(outcomes)}"),
     ]
