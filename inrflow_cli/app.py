@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -74,7 +75,12 @@ def inrflow(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code != Exit.DONE and _is_shared(sys.argv[1:]):  # tearing down what processes share may hang, or change the code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -83,6 +89,12 @@ def run(arguments: list[str]) -> int:
         code = app(arguments or ["--help"], prog_name="inrflow", standalone_mode=False)
     except (InrflowError, typer.TyperException, typer.Abort, MemoryError, OSError, RuntimeError) as error:
         known = known_error(error)
+        if _is_shared(arguments):
+            from inrflow_core.training import voice
+
+            known = voice.abandoned(error) or known
+            if not voice.tells(known or error, os.environ):
+                return int(known.code if known else Exit.BUG)
         if known is None:
             raise
         console.error(known, as_json="--json" in arguments)
@@ -90,6 +102,12 @@ def run(arguments: list[str]) -> int:
     if code == Exit.INTERRUPTED:  # Typer makes this of Ctrl-C; commands that save first raise `Interrupted`
         console.error(Interrupted("interrupted"), as_json="--json" in arguments)
     return int(code) if isinstance(code, int) else int(Exit.DONE)
+
+
+def _is_shared(arguments: list[str]) -> bool:
+    """Whether a launcher started several processes for this command."""
+    names = ("WORLD_SIZE",) if arguments[:1] != ["train"] else ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+    return any(os.environ.get(name, "1") != "1" for name in names)
 
 
 def known_error(error: BaseException) -> InrflowError | None:

@@ -37,18 +37,30 @@ def find(environment: Mapping[str, str], device: str | None = None) -> World:
     Raises:
         UsageError: the device is not there, or a launcher left out where to meet.
     """
-    names = _from_slurm(environment) if "RANK" not in environment else environment
+    names = named(environment)
+    meeting = address(names)
     if "RANK" not in names or int(names.get("WORLD_SIZE", "1")) == 1:
-        return World(0, 1, 0, choose_device(device, None), "RANK" in names, _address(names))
+        return World(0, 1, 0, choose_device(device, None), "RANK" in names, meeting)
     local_rank = int(names.get("LOCAL_RANK", "0"))
-    address = _address(names)
-    if address is None:
+    if meeting is None:
         raise UsageError(
             "the launcher set RANK but neither MASTER_ADDR nor MASTER_PORT",
             hint="start with `torchrun --standalone --nproc-per-node N --no-python inrflow train ...`",
         )
     place = choose_device(device, local_rank)
-    return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, place, True, address)
+    return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, place, True, meeting)
+
+
+def named(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """A launcher's variables in torchrun's words: RANK, WORLD_SIZE and so on; none of them in a process alone."""
+    return environment if "RANK" in environment else _from_slurm(environment)
+
+
+def address(names: Mapping[str, str]) -> tuple[str, int] | None:
+    """Host and port at which the processes meet; None where the launcher names neither."""
+    if "MASTER_ADDR" not in names or "MASTER_PORT" not in names:
+        return None
+    return names["MASTER_ADDR"], int(names["MASTER_PORT"])
 
 
 def choose_device(name: str | None, local_rank: int | None) -> torch.device:
@@ -121,9 +133,3 @@ def _first_host(nodes: str) -> str:
     """The first of Slurm's host list: `gpu[007-010,012],x` begins with `gpu007`."""
     match = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
     return match[1] + (match[2] or "") if match else nodes
-
-
-def _address(names: Mapping[str, str]) -> tuple[str, int] | None:
-    if "MASTER_ADDR" not in names or "MASTER_PORT" not in names:
-        return None
-    return names["MASTER_ADDR"], int(names["MASTER_PORT"])

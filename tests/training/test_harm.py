@@ -1,0 +1,86 @@
+"""Several processes, and one of them comes to harm: what is saved, what is told, how soon the others end."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from inrflow_core import presets
+from inrflow_core.training import checkpoint
+from tests.training import small
+from tests.training.launched import CHECKOUT, environment, torchrun
+
+SETTINGS = {"steps": 8, "save_every": 2, "keep": 8}
+PATIENT = 150
+"""Seconds that a launcher may take in all on a machine that is busy."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return small.images(tmp_path_factory.mktemp("harm") / "shards")
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    return small.train(data, tmp_path_factory.mktemp("unbroken") / "run", **SETTINGS)
+
+
+def train(data: Path, out: Path, *harm: object, processes: int = 2, **training) -> subprocess.CompletedProcess[str]:
+    """`inrflow train` under torchrun, and what it told."""
+    file = out.with_suffix(".toml")
+    file.write_text(presets.to_toml(small.preset(training=SETTINGS | training).table()))
+    words = ["train", "--preset", file, "--data", data, "--out", out, "--device", "cpu", "--threads", "1"]
+    module = ["-m", "tests.training.sabotage", *harm] if harm else ["-m", "inrflow_cli.app"]
+    command = torchrun("--standalone", "--nproc-per-node", processes, *module, *words)
+    return subprocess.run(
+        command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=PATIENT, check=False
+    )
+
+
+def left_behind(out: Path) -> list[list[str]]:
+    """Processes that still work on a run; those that are ending get a moment."""
+    found: list[list[str]] = []
+    for _ in range(50):
+        found = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(out) in (p.info["cmdline"] or [])]
+        if not found:
+            break
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "rank", "stage"),
+    [("kill-writing", 0, 2), ("kill-gathering", 1, 1), ("kill-gathering", 1, 3), ("full", 0, 3)],
+)
+def test_harm_in_a_checkpoint_leaves_the_one_before_and_the_next_call_goes_on(
+    data, unbroken, tmp_path, how, rank, stage
+):
+    out = tmp_path / "run"
+    done = train(data, out, how, rank, 6, zero_stage=stage)
+    assert done.returncode != 0
+    assert left_behind(out) == []
+    assert checkpoint.steps(out) == [2, 4]
+    assert str(CHECKOUT / "inrflow_") not in done.stderr  # torchrun ends with a traceback of its own; we do not
+    assert done.stderr.count("error: ") == 1
+    says = "the disk is full" if how == "full" else "error: another process of this run ended"
+    assert says in done.stderr
+    assert ("exitcode  : 5" if how == "full" else "exitcode  : -9") in done.stderr
+    resumed = small.train(data, out, **SETTINGS, zero_stage=stage)
+    assert resumed.counters == unbroken.counters
+    assert small.losses(out) == pytest.approx(small.losses(unbroken.out), rel=1e-5)
+    small.assert_equal(small.state(resumed), small.state(unbroken), tolerance=1e-4)
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [f"{n:08d}" for n in (2, 4, 6, 8)]
+
+
+@pytest.mark.slow
+def test_an_error_that_all_processes_meet_is_told_once(data, tmp_path):
+    done = train(data, tmp_path / "run", processes=3)
+    assert done.returncode != 0
+    assert done.stderr.count("error: a batch of 4 does not divide over 3 processes") == 1
+    assert done.stderr.count("hint: ") == 1
+    assert "exitcode  : 2" in done.stderr
