@@ -1,14 +1,18 @@
-"""An H200's numbers: the training step of imagenet256-xl, and a cloud of 128,000 points in 500 SDE steps.
+"""An H200's numbers: the training step of imagenet256-xl, a cloud of 128,000 points, a picture of 2048 x 2048.
 
-    python tests/benchmarks/h200.py                    # both, about 15 minutes on one GPU; writes a table
-    python tests/benchmarks/h200.py --only sampling
+    python tests/benchmarks/h200.py                    # all three, about 20 minutes on one GPU; writes Markdown
+    python tests/benchmarks/h200.py --only points      # or training, or picture
     python tests/benchmarks/h200.py --rehearse         # the same script in small, on a CPU, to see that it runs
 
-Training: `torch.compile`, bf16, DeepSpeed stage 1 in one process, synthetic pixels that lie on the GPU; batches are
-doubled until one does not fit, then the one between is tried, each in a fresh process. Model FLOP utilisation is
-three times the forward operations of the folded network (recomputed ones do not count) times images per second, as a
-share of the GPU's dense bf16 peak. Sampling: `shapenet-l` with random weights, which take as long as trained ones.
-Without a GPU the table says "not measured".
+Training: imagenet256-xl with 4096 queries, bf16, `training.compile = true`, stage 1 in one process; the trainer's own step
+on shards made on the spot, so that reading, clipping, AdamW and the average are inside. Batches are doubled until one does
+not fit, then the one between is tried, each in a fresh process. Model FLOP utilisation is three times the forward
+operations of the folded network (recomputed ones do not count) times images per second, as a share of the GPU's dense
+bf16 peak. Under it stands the profile: the ten kernels that take longest in two steps.
+
+Sampling: random weights, which take as long as trained ones; bf16, the blocks compiled, one sample at a time. `points` is
+objaverse-xl (866.8M), 500 steps of its SDE without guidance; `picture` is imagenet256-xl with 100 Euler steps and
+guidance 1.5. Targets: 45 % of the peak, 7 s, 120 s. Without a GPU the table says "not measured".
 """
 
 from __future__ import annotations
@@ -17,91 +21,93 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import numpy as np
 import torch
 
-from inrflow_core import generate, models, presets
-from inrflow_core.training import world
-from inrflow_core.training.engine import Engine
+from inrflow_core import generate, manifest, models, presets, shards
+from inrflow_core.manifest import Manifest, Split, Statistics
+from inrflow_core.training import begin, world
+from inrflow_core.training.tally import Meter
+from inrflow_core.training.trainer import Trainer, memory_used
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 """Dense bf16 operations per second, from the makers' data sheets."""
 OUT_OF_MEMORY = 5
-SMALL = {
-    "training": [
-        "network.width=32",
-        "network.depth=2",
-        "network.heads=2",
-        "network.latents=64",
-        "domain.resolution=32",
-    ],
-    "sampling": [
-        "network.width=32",
-        "network.depth=2",
-        "network.heads=2",
-        "network.latents=64",
-        "domain.num_points=128",
-    ],
+TINY = ["network.width=48", "network.depth=2", "network.heads=2", "network.latents=64"]
+PARTS = {
+    "training": ("imagenet256-xl", ["method.num_queries=4096"], [*TINY, "domain.resolution=32"]),
+    "points": ("objaverse-xl", [], [*TINY, "domain.num_points=128", "condition.width=16", "condition.tokens=4"]),
+    "picture": ("imagenet256-xl", [], [*TINY, "domain.resolution=32"]),
 }
+"""Preset, its changes, and those of a rehearsal."""
+IMAGES = 2048
+KERNELS = 10
 
 
 def main() -> None:
-    """Measure both, or one trial in this process; the table goes to stdout."""
+    """Measure what is asked for, or make one trial in this process; Markdown goes to stdout."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", choices=["training", "sampling"])
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--rehearse", action="store_true", help="in small, on the CPU")
+    parser.add_argument("--eager", action="store_true", help="nothing is compiled")
     parser.add_argument("--points", type=int, default=128_000)
-    parser.add_argument("--steps", type=int, default=500, help="of the SDE")
-    parser.add_argument("--batch", type=int, help="one training trial with this batch, in this process")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], help="one sampling trial, in this process")
+    parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--chunk", type=int, default=65_536)
+    parser.add_argument("--batch", type=int, help="one training trial with this batch, in this process")
+    parser.add_argument("--trial", choices=["points", "picture"], help="one sampling trial, in this process")
     given = parser.parse_args()
     if given.batch is not None:
-        print(json.dumps(train(given.batch, rehearse=given.rehearse)))
-    elif given.precision is not None:
+        print(json.dumps(train(given)))
+    elif given.trial is not None:
         print(json.dumps(sample(given)))
     else:
-        print(table(given))
+        print(report(given))
 
 
-def table(given: argparse.Namespace) -> str:
-    """Both measurements as Markdown."""
+def report(given: argparse.Namespace) -> str:
+    """All measurements as Markdown."""
     is_measured = given.rehearse or torch.cuda.is_available()
-    rows = []
-    if given.only != "sampling":
-        best = largest(given) if is_measured else None
-        rows.append(("imagenet256-xl, training step (compiled, bf16)", _training_row(best)))
-    if given.only != "training":
-        for precision in ("bf16", "fp32"):
-            found = trial(given, "--precision", precision, "--chunk", str(given.chunk)) if is_measured else None
-            what = f"shapenet-l, {given.points:,} points, {given.steps} SDE steps ({precision})"
-            rows.append((what, _sampling_row(found)))
-    device = (
-        "a rehearsal on a CPU" if given.rehearse else torch.cuda.get_device_name() if is_measured else "no GPU at hand"
-    )
+    rows, kernels = [], []
+    for part in [given.only] if given.only else PARTS:
+        if part == "training":
+            best = largest(given) if is_measured else None
+            rows.append(("imagenet256-xl, training step, 4096 queries", _training_row(best)))
+            kernels = [] if best is None else best["kernels"]
+        else:
+            what = f"{given.points:,} points, 500" if part == "points" else f"{given.side} x {given.side}, 100 guided"
+            found = trial(given, "--trial", part) if is_measured else None
+            rows.append((f"{PARTS[part][0]}, {what} steps", _sampling_row(found)))
+    device = "no GPU at hand" if not is_measured else "a rehearsal on a CPU" if given.rehearse else _name()
     lines = [f"| what ({device}) | result |", "| --- | --- |", *(f"| {what} | {result} |" for what, result in rows)]
+    if kernels:
+        lines += ["", "| kernel | share | calls |", "| --- | --- | --- |"]
+        lines += [f"| `{name}` | {share:.1%} | {calls} |" for name, share, calls in kernels]
     return "\n".join(lines)
 
 
 def largest(given: argparse.Namespace) -> dict[str, Any] | None:
-    """The trial with the largest batch that fits."""
-    best, batch = None, 2 if given.rehearse else 16
-    while found := trial(given, "--batch", str(batch)):
-        best, batch = found, 2 * batch
+    """The fastest of the trials that fit."""
+    found, batch = [], 2 if given.rehearse else 16
+    while done := trial(given, "--batch", str(batch)):
+        found.append(done)
+        batch *= 2
         if given.rehearse and batch > 4:
-            return best
-    between = trial(given, "--batch", str(3 * batch // 4))
-    return between or best
+            break
+    found.append(trial(given, "--batch", str(3 * batch // 4)))
+    return max((one for one in found if one), key=lambda one: one["images_per_second"], default=None)
 
 
 def trial(given: argparse.Namespace, *arguments: str) -> dict[str, Any] | None:
     """One measurement in a fresh process; None where it does not fit."""
-    common = ["--points", str(given.points), "--steps", str(given.steps)] + (["--rehearse"] if given.rehearse else [])
+    common = ["--points", str(given.points), "--side", str(given.side), "--chunk", str(given.chunk)]
+    common += [f"--{name}" for name in ("rehearse", "eager") if getattr(given, name)]
     done = subprocess.run([sys.executable, __file__, *arguments, *common], stdout=subprocess.PIPE, text=True)
     if done.returncode == OUT_OF_MEMORY:
         return None
@@ -109,87 +115,128 @@ def trial(given: argparse.Namespace, *arguments: str) -> dict[str, Any] | None:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def train(batch: int, *, rehearse: bool, warm: int = 5, steps: int = 10) -> dict[str, Any]:
+def train(given: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str, Any]:
     """Images per second of one batch size; leaves with a code of its own where it does not fit."""
-    small = [*SMALL["training"], "training.compile=false"] if rehearse else ["training.compile=true"]
-    precision = "fp32" if rehearse else "bf16"
-    changes = [f"training.batch={batch}", f"training.precision={precision}", *small]
-    preset = presets.load("imagenet256-xl", changes)
-    place = world.find({}, "cpu" if rehearse else None)
-    with torch.device(place.device):
-        model = models.build(preset)
-    try:
-        driven = Engine(model.method.train(), preset.training.config, place, precision=precision, num_micro=1)
-        side = preset.domain.config.resolution
-        pixels = torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8).numpy()
-        labels = (torch.arange(batch) % 1000).numpy()
-        sets = model.domain.to_set(pixels, torch.arange(batch), labels).to(place.device)
-        for count in (warm, steps):
-            _synchronise(place.device)
-            start = time.perf_counter()
-            for _ in range(count):
-                driven.backward(sets)
-                driven.step(1e-4)
-            _synchronise(place.device)
-            seconds = (time.perf_counter() - start) / count
-    except torch.OutOfMemoryError:
-        sys.exit(OUT_OF_MEMORY)
-    operations = 3 * batch * sum(model.method.flops().values())
-    peak = next((peak for name, peak in PEAKS.items() if name in _name(place.device)), None)
+    precision, compiled = ("fp32", "false") if given.rehearse else ("bf16", "false" if given.eager else "true")
+    training = {"batch": given.batch, "precision": precision, "compile": compiled, "log_every": 1000, "steps": 1000}
+    preset = _preset("training", given, [f"training.{name}={value}" for name, value in training.items()])
+    with tempfile.TemporaryDirectory() as folder:
+        data = images(Path(folder) / "shards", preset.domain.config.resolution, 64 if given.rehearse else IMAGES)
+        job = begin.Job(preset, Path(folder) / "run", data, "cpu" if given.rehearse else None, check_data=False)
+        trainer = begin.begin(begin.check(job, {}))
+        wanted = ((step, places) for step in range(1000) for places in trainer.places)
+        batches = trainer.loader.stream(wanted, trainer.world.device, preset.data.config.prefetch)
+        trainer.model.method.train()
+        trainer.meter = Meter(batches)
+        try:
+            for count in (warm, steps):
+                _synchronise()
+                start, waited = time.perf_counter(), batches.waited
+                for _ in range(count):
+                    trainer.advance(batches)
+                _synchronise()
+                seconds, waited = (time.perf_counter() - start) / count, (batches.waited - waited) / count
+            kernels = profiled(trainer, batches)
+        except torch.OutOfMemoryError:
+            sys.exit(OUT_OF_MEMORY)
+        finally:
+            batches.close()
+    operations = 3 * given.batch * sum(trainer.model.method.flops().values())
+    peak = next((peak for name, peak in PEAKS.items() if name in _name()), None)
     return {
-        "batch": batch,
-        "images_per_second": batch / seconds,
+        "batch": given.batch,
+        "images_per_second": given.batch / seconds,
         "utilisation": None if peak is None else operations / seconds / peak,
-        "memory": _memory(place.device),
+        "waiting": waited / seconds,
+        "memory": memory_used(trainer.world.device),
+        "kernels": kernels,
     }
 
 
+def profiled(trainer: Trainer, batches: Any, steps: int = 2) -> list[tuple[str, float, int]]:
+    """Name, share of the time and calls of the kernels that take longest; on a CPU the operations."""
+    is_cuda = torch.cuda.is_available()
+    activities = [torch.profiler.ProfilerActivity.CUDA if is_cuda else torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(steps):
+            trainer.advance(batches)
+        _synchronise()
+    of = "self_device_time_total" if is_cuda else "self_cpu_time_total"
+    found = sorted(((getattr(one, of), one.key, one.count) for one in profile.key_averages()), reverse=True)
+    total = sum(time for time, _, _ in found) or 1
+    return [(name[:80], time / total, count) for time, name, count in found[:KERNELS]]
+
+
+def images(folder: Path, side: int, count: int) -> Path:
+    """Shards of random pictures of 1000 classes."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    values = generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    classes = tuple(f"class {number}" for number in range(1000))
+    splits = {}
+    for split in ("train", "val"):
+        header = shards.Header("image", "random", split, {}, classes, {})
+        columns = shards.Columns(np.arange(count) % 1000)
+        name = folder / f"{split}-00000.h5"
+        entry = shards.write(name, header, [values], columns, shape=values.shape, dtype="uint8")
+        splits[split] = Split(count, (entry,), Statistics((0.0,) * 3, (1.0,) * 3))
+    manifest.save(Manifest("random", "image", "0", (side, side, 3), "uint8", classes, {}, {}, {}, splits), folder)
+    return folder
+
+
 def sample(given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and memory of one cloud."""
-    changes = SMALL["sampling"] if given.rehearse else []
-    preset = presets.load("shapenet-l", changes)
+    """Seconds and memory of one cloud or one picture."""
+    preset = _preset(given.trial, given, [])
     place = world.find({}, "cpu" if given.rehearse else None)
     with torch.device(place.device):
         model = models.build(preset)
     model.method.eval().requires_grad_(False)
-    how = generate.drawing(model, sampler="euler-maruyama", steps=given.steps, precision=given.precision)
+    if not (given.rehearse or given.eager):
+        for part in [*model.method.network.layers(), model.method.network.decoder]:
+            part.compile()
+    precision = "fp32" if given.rehearse else "bf16"
+    short = {"precision": precision} | ({"guidance": 1.0} if given.trial == "points" else {})
+    size: Any = given.points if given.trial == "points" else (given.side, given.side)
+    condition = model.method.conditioner.blank(model.domain.blank(1))
+    labels = [0] if "label" in condition else None
+    told = None if labels else condition
+    steps = 4 if given.rehearse else preset.sampler.config.steps
     try:
-        generate.query(
-            model, generate.draw(model, [0], None, generate.drawing(model, steps=2)), 1024, chunk=given.chunk
-        )
-        _synchronise(place.device)
-        start = time.perf_counter()
-        cloud = generate.query(model, generate.draw(model, [1], None, how), given.points, chunk=given.chunk)
+        for seed, count in ((0, 2), (1, steps)):  # the first compiles
+            how = generate.drawing(model, steps=count, **short)
+            _synchronise()
+            start = time.perf_counter()
+            found = generate.query(model, generate.draw(model, [seed], labels, how, told), size, chunk=given.chunk)
+            _synchronise()
     except torch.OutOfMemoryError:
         sys.exit(OUT_OF_MEMORY)
-    assert cloud.shape == (1, given.points, 3)
-    return {"seconds": time.perf_counter() - start, "memory": _memory(place.device)}
+    return {"seconds": time.perf_counter() - start, "shape": found.shape, "memory": memory_used(place.device)}
+
+
+def _preset(part: str, given: argparse.Namespace, changes: list[str]) -> Any:
+    name, own, small = PARTS[part]
+    return presets.load(name, [*own, *(small if given.rehearse else []), *changes])
 
 
 def _training_row(found: dict[str, Any] | None) -> str:
     if found is None:
         return "not measured"
     use = "" if found["utilisation"] is None else f", {found['utilisation']:.1%} of the peak"
-    return f"batch {found['batch']}: {found['images_per_second']:.1f} images/s{use}, {found['memory'] / 1e9:.1f} GB"
+    wait = f", waiting for data {found['waiting']:.1%}"
+    return f"batch {found['batch']}: {found['images_per_second']:.1f} images/s{use}{wait}, {found['memory'] / 1e9:.1f} GB"
 
 
 def _sampling_row(found: dict[str, Any] | None) -> str:
     return "not measured" if found is None else f"{found['seconds']:.1f} s, {found['memory'] / 1e9:.2f} GB"
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def _memory(device: torch.device) -> int:
-    from inrflow_core.training.trainer import memory_used
-
-    return memory_used(device)
+def _name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 if __name__ == "__main__":
