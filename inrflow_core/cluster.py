@@ -12,6 +12,7 @@ import itertools
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def engine(
     def each(function: Function, tasks: Sequence[Any], *, advance: Advance, **_: Any) -> Iterator[Any]:
         if not tasks:
             return
-        with _connected(address) as ray, _marked(out) as mark:
+        # What Ray tells of lost nodes it prints to stdout, which belongs to `--json`.
+        with contextlib.redirect_stdout(sys.stderr), _connected(address) as ray, _marked(out) as mark:
             sees = (mark, *([] if source is None else [source]))
             site = Site(os.getcwd(), tuple(str(path.absolute()) for path in sees), _settings())
             yield from _spread(ray, function, tasks, site, advance, workers)
@@ -195,13 +197,21 @@ def _connected(address: str | None) -> Iterator[Any]:
     if asked and asked.startswith("ray://"):
         raise UsageError(f"`{asked}` is the address of a Ray client", hint=STARTED)
     try:
+        _knock(asked)
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except ConnectionError as error:
+    except OSError as error:
         raise MissingError(f"no Ray cluster answers at `{asked or 'this machine'}`", hint=STARTED) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise what a socket raises where nothing answers: Ray would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ def test_a_piece_may_be_made_on_a_cluster(nodes: Any, raw_files: dict[str, Path]
 @slow
 @pytest.mark.parametrize("kind", [*KINDS, "objects"])
 def test_a_node_killed_in_the_middle_loses_nothing(
-    kind: str, nodes: Any, raw_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, nodes: Any, raw_files: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     make: Callable[[Path], Job] = objects if kind == "objects" else lambda out: made(kind, raw_files[kind], out)
     prepare(make(tmp_path / "one"), workers=1)
@@ -141,10 +141,12 @@ def test_a_node_killed_in_the_middle_loses_nothing(
                     titles.extend(kill(doomed))
                 time.sleep(0.002)
 
+    capfd.readouterr()
     told = on_ray(make(tmp_path / "s"), nodes.address, progress=progress)
-    assert told.is_whole
+    out, err = capfd.readouterr()
+    assert (told.is_whole, out) == (True, "")
     if kind == "objects":  # of the small ones all may be done before the node has begun
-        assert any("ray::_work" in title for title in titles)
+        assert any("ray::_work" in title for title in titles) and "Task _work failed" in err
     nodes.remove_node(doomed, allow_graceful=False)
     assert content(tmp_path / "s") == content(tmp_path / "one")
 
