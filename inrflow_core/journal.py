@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from inrflow_core import locks, manifest
+from inrflow_core import locks, manifest, outputs
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.manifest import Manifest, ShardEntry
 
@@ -101,13 +101,14 @@ class Journal:
 
         Raises:
             IntegrityError: it was to be repaired, and is not what the manifest says.
+            OutOfMemory: the disk is full; the line is not there then.
         """
         if self.before is not None:
             _check_same(self.folder, self.before, record)
         else:
-            with (self.folder / self.file).open("a", encoding="ascii") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
+            path = self.folder / self.file
+            with path.open("ab", buffering=0) as file:
+                outputs.append(file, path, (json.dumps(record) + "\n").encode("ascii"))
                 os.fsync(file.fileno())
         self.records[record["file"]] = record
 
@@ -250,7 +251,7 @@ def _read(
 def _begin(folder: Path, identity: Mapping[str, Any], *, anew: bool = False) -> None:
     """Write what is being made, whole or not at all; of several that do, the first is believed."""
     beside = folder / f".{NAME}.{secrets.token_hex(4)}.partial"
-    beside.write_text(json.dumps({"identity": identity}) + "\n", encoding="ascii")
+    _write(beside, [{"identity": identity}])
     try:
         if anew:
             beside.replace(folder / NAME)
@@ -259,6 +260,12 @@ def _begin(folder: Path, identity: Mapping[str, Any], *, anew: bool = False) -> 
                 os.link(beside, folder / NAME)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """A whole journal: a kill leaves the old one or the new one."""
+    with outputs.written(path) as beside:
+        beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="ascii")
 
 
 def _finished(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Journal:
@@ -295,7 +302,7 @@ def _unfinished(
     mine = folder / (NAME if piece is None else piece.journal)
     parsed, is_torn = _lines(mine)
     if is_torn:  # a kill in the middle of a line: the next one must not be glued to it
-        mine.write_text("".join(json.dumps(line) + "\n" for line in parsed), encoding="ascii")
+        _write(mine, parsed)
     records = {
         line["file"]: line for path in sorted(folder.glob(JOURNALS)) for line in _lines(path)[0] if "file" in line
     }

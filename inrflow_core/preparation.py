@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import __version__, journal, manifest, registry, shards, workers
+from inrflow_core import __version__, journal, manifest, outputs, registry, shards, workers
 from inrflow_core.errors import Interrupted, MissingError, OutOfMemory, UsageError
 from inrflow_core.examples import BadItem, Example, Item, Plan
 from inrflow_core.journal import Piece
@@ -437,6 +437,6 @@ def _check_disk(job: Job, plan: Plan) -> None:
     free = shutil.disk_usage(place).free
     if wanted > free:
         raise OutOfMemory(
-            f"the shards need {wanted / 1e6:,.1f} MB more, and {free / 1e6:,.1f} MB are free at `{job.out}`",
-            hint="free some disk, name another place with `--out`, or prepare fewer items with `--limit`",
+            f"the shards need {outputs.spelled(wanted)} more, and {outputs.spelled(free)} are free at `{job.out}`",
+            hint=f"free {outputs.spelled(wanted - free)} or more, name another place with `--out`, or prepare fewer items with `--limit`",
         )

@@ -310,7 +310,7 @@ def test_too_little_disk_is_said_before_anything_is_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(OutOfMemory, match=r"the shards need 0\.1 MB more, and 0\.0 MB are free"):
+    with pytest.raises(OutOfMemory, match=r"the shards need 116 kB more, and 1 kB are free"):
         prepare(images(source, tmp_path / "s"))
     assert not (tmp_path / "s").exists()
 
