@@ -130,6 +130,8 @@ class Flow(nn.Module):
         self.network: Any = network
         self.conditioner: Any = conditioner
         self.path = paths.PATHS[config.path]
+        # Sets of unequal size pass the network at once, padded, where processes must pass equally often (ZeRO stage 3).
+        self.in_one_pack = False
 
     def forward(self, sets: CoordValueSet, stage: str = "train") -> Float[Tensor, " B"]:
         """The loss; engines that wrap a module call it this way."""
@@ -150,7 +152,7 @@ class Flow(nn.Module):
         if sets.queries.groups is None:
             return self._loss(sets)
         sizes = sets.queries.sizes or _sizes(sets.queries.groups)
-        found = packs([pairs for pairs, _ in sizes])
+        found = [list(range(len(sizes)))] if self.in_one_pack else packs([pairs for pairs, _ in sizes])
         device = sets.values.device
         order = [place for pack in found for place in pack]
         order = torch.tensor(order, pin_memory=device.type == "cuda").to(device, non_blocking=True)

@@ -86,7 +86,7 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
     Raises:
         MissingError: the shards, the weights to begin with or those of a metric's network are absent.
         UsageError: data of another domain, classes or features that do not fit, metrics that cannot be computed, a run
-            with other settings, a device that is not there, a batch that does not divide, a ZeRO stage that deadlocks.
+            with other settings, a device that is not there, a batch that does not divide.
     """
     preset, settings = job.preset, job.preset.training.config
     place = world.find(environment, job.device)
@@ -101,7 +101,6 @@ def check(job: Job, environment: dict[str, str]) -> Ready:
     initial = runs.weights_file(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = evaluation.prepare(preset, loader.shards, job.out, str(place.device))
     foretold = evaluated.foretell() if evaluated is not None and place.leads else 0.0
-    _check_stage(preset, loader, place)
     ready = Ready(job, place, loader, held_out, begun, precision, places, predicted, initial, evaluated, foretold)
     if begun is not None:
         run_folder.check_same_data(job.out, begun, ready.data)
@@ -143,13 +142,7 @@ def begin(ready: Ready) -> Trainer:
         model.method.conditioner.use(embedder)
     driven = Engine(model.method, settings, place, precision=ready.precision, num_micro=len(ready.places))
     averages = [Average(decay, driven.own()) for decay in settings.ema]
-    step = ready.begun.step if ready.begun else None
-    counters, change = Counters(), None
-    if step is not None:
-        source = checkpoint.folder(job.out, step)
-        counters = checkpoint.load(source, driven, averages)
-        was = checkpoint.saved_by(source)
-        change = None if was is None else was.change(checkpoint.division(driven))
+    counters, change = _resume(ready, driven, averages)
     best = None
     if place.leads:
         _record(ready)
@@ -169,7 +162,7 @@ def begin(ready: Ready) -> Trainer:
         say=job.say if place.leads else lambda text: None,
         report=job.report,
         counters=counters,
-        saved=step,
+        saved=ready.begun.step if ready.begun else None,
         evaluation=ready.evaluation,
         best=best,
     )
@@ -275,16 +268,6 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
         )
 
 
-def _check_stage(preset: Preset, loader: Loader, place: World) -> None:
-    """The weights can be shared out as the settings say."""
-    if preset.training.config.zero_stage == 3 and place.size > 1 and loader.domain.shape.group_size is not None:
-        raise UsageError(
-            "ZeRO stage 3 gathers each weight when all processes come to it, and sets of unequal size pass the network in "
-            "packs, of which processes have different numbers",
-            hint="take stage 2: `--set training.zero_stage=2`",
-        )
-
-
 def _check_shards(ready: Ready) -> None:
     config = ready.job.preset.data.config
     splits = [config.train] + ([config.held_out] if ready.held_out else [])
@@ -305,6 +288,29 @@ def _build(ready: Ready) -> models.Model:
     if ready.initial is not None:
         models.fill(model.method, ready.initial)
     return model
+
+
+def _resume(ready: Ready, driven: Engine, averages: list[Average]) -> tuple[Counters, str | None]:
+    """Where the run stands, with the engine brought there, and in words what has become another since it was saved.
+
+    Raises:
+        UsageError: the processes see different runs in what should be one folder.
+        IntegrityError: the newest checkpoint is damaged.
+    """
+    out, step = ready.job.out, ready.begun.step if ready.begun else None
+    seen = -1.0 if step is None else float(step)
+    total, squares = driven.together(seen, seen**2)
+    if squares * ready.world.size != total**2:
+        raise UsageError(
+            f"the processes do not see the same run in `{out}`: some find another newest checkpoint, or none",
+            hint="give a place with `--out` that all machines share",
+        )
+    if step is None:
+        return Counters(), None
+    source = checkpoint.folder(out, step)
+    counters = checkpoint.load(source, driven, averages)
+    was = checkpoint.saved_by(source)
+    return counters, None if was is None else was.change(checkpoint.division(driven))
 
 
 def _record(ready: Ready) -> None:

@@ -233,13 +233,17 @@ def test_the_largest_presets_are_planned_without_shards_of_theirs_or_weights(nam
     assert predicted.total_parameters > 700e6 and predicted.memory["activations"] > 1e8
 
 
-def test_zero_3_of_several_processes_is_refused_for_sets_of_unequal_size(folded):
-    two = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-    job = given.job(folded, Path("none"), tiny.PROTEIN, training={"zero_stage": 3})
-    with pytest.raises(UsageError, match="ZeRO stage 3 gathers each weight") as caught:
-        begin.check(job, two)
-    assert caught.value.hint is not None and "zero_stage=2" in caught.value.hint
-    begin.check(job, {})
+def test_chains_that_pass_in_one_pack_have_the_losses_of_those_in_packs_of_like_sizes(folded):
+    """So ZeRO stage 3, whose processes must pass the network equally often, trains the same model."""
+    job = given.job(folded, Path("none"), tiny.PROTEIN)
+    sets = begin.check(job, {}).loader.batch(0, range(4))
+    torch.manual_seed(0)
+    method = models.build(job.preset).method
+    tiny.randomise(method)
+    with torch.no_grad():
+        wanted = method(sets)
+        method.in_one_pack = True
+        torch.testing.assert_close(method(sets), wanted, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("kind", [tiny.PICTURE, tiny.PROTEIN], ids=["picture", "protein"])
