@@ -292,16 +292,14 @@ def join(world: World) -> None:
     if world.size == 1:
         torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     else:
-        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+        with _environment(_names(world)):
+            torch.distributed.init_process_group(backend, timeout=PATIENCE)
 
 
 def _initialize(objective: nn.Module, adam: torch.optim.Optimizer, world: World, config: dict[str, Any]) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.distributed\..* is deprecated")
-    names: dict[str, Any] = {"RANK": world.rank, "WORLD_SIZE": world.size}
     os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))  # stage 3 asks for it in every step
-    if world.address is not None:
-        names |= {"MASTER_ADDR": world.address[0], "MASTER_PORT": world.address[1]}
-    with _environment({**names, "DS_ACCELERATOR": world.device.type}):
+    with _environment({**_names(world), "DS_ACCELERATOR": world.device.type}):
         join(world)
         deepspeed = _quiet_deepspeed()
         engine, *_ = deepspeed.initialize(model=objective, optimizer=adam, config=config, dist_init_required=False)
@@ -367,6 +365,14 @@ def _offloaded(settings: Config, world: World) -> dict[str, Any]:
     asked = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_weights}
     is_pinned = world.device.type == "cuda"
     return {name: {"device": place, "pin_memory": is_pinned} for name, place in asked.items() if place is not None}
+
+
+def _names(world: World) -> dict[str, Any]:
+    """This process's place in the variables that torch and DeepSpeed ask for; srun sets others."""
+    names: dict[str, Any] = {"RANK": world.rank, "WORLD_SIZE": world.size}
+    if world.address is not None:
+        names |= {"MASTER_ADDR": world.address[0], "MASTER_PORT": world.address[1]}
+    return names
 
 
 @contextmanager
