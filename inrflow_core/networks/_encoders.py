@@ -26,6 +26,8 @@ from inrflow_core.sets import Queries, SetShape
 CHUNK_BYTES = {"cpu": 4 << 20}
 """Bytes of tokens pooled at once in training: on a CPU they then stay in its cache."""
 LARGE_CHUNK_BYTES = 1 << 29
+MOST_COMPILED_CHUNKS = 8
+"""Each is written out in a compiled graph: 64 of them would take minutes to compile."""
 
 
 class Spatial(nn.Module):
@@ -172,6 +174,8 @@ class Spatial(nn.Module):
         num_tiles, batch, length, _ = values.shape
         budget = CHUNK_BYTES.get(values.device.type, LARGE_CHUNK_BYTES)
         size = max(1, budget // (4 * batch * length * queries.shape[-1]))
+        if torch.compiler.is_compiling():
+            size = max(size, -(-num_tiles // MOST_COMPILED_CHUNKS))
         if torch.compiler.is_exporting():
             size = num_tiles  # the number of parts must not follow from the traced batch
         features = None

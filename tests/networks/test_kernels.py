@@ -1,0 +1,65 @@
+"""What attention hands to torch, so that a GPU can take its quickest kernel (flash attention) for it.
+
+Its rules, from torch's documentation and source: bf16 or fp16 in all three, numbers of a head side by side in memory, at
+most 256 of them and a multiple of 8, no mask. Which kernel is then taken was not seen on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from inrflow_core import models, noise, presets
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDE = {"width": 32, "heads": 4}
+KINDS = {
+    "image": (tiny.IMAGE, WIDE),
+    "points": (tiny.POINTS, WIDE),
+    "picture": (tiny.PICTURE, WIDE),
+    "protein": (tiny.PROTEIN, WIDE),
+}
+
+
+def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2) -> list[dict]:
+    """The arguments of every attention in a training loss of a small model under bf16."""
+    kind, network = KINDS[name]
+    model = models.build(tiny.preset(kind, network=network))
+    model.method.train()
+    blank = model.domain.blank(count)
+    seeds = noise.derive_seeds(0, 0, torch.arange(count))
+    condition = {"label": torch.zeros(count, dtype=torch.int64)} if name in ("image", "points") else {}
+    condition = {**blank.condition, **condition, **(model.method.conditioner.blank(blank) if name == "picture" else {})}
+    values = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(0))
+    found = []
+    attention = functional.scaled_dot_product_attention
+
+    def noted(q, k, v, attn_mask=None, **rest):
+        found.append({"q": q, "k": k, "v": v, "mask": attn_mask})
+        return attention(q, k, v, attn_mask=attn_mask, **rest)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", noted)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.method(replace(blank, values=values, seeds=seeds, condition=condition)).mean().backward()
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_attention_without_padding_may_be_flash_attention(name, monkeypatch):
+    for one in asked_of_torch(name, monkeypatch):
+        assert one["mask"] is None
+        for part in (one["q"], one["k"], one["v"]):
+            assert part.dtype == torch.bfloat16 and part.stride(-1) == 1 and part.shape[-1] % 8 == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_heads_of_every_preset_have_a_multiple_of_eight_numbers(path):
+    network = presets.load(path.stem).network.config
+    for size in (network.width // network.heads, network.query_width // network.query_heads):
+        assert size % 8 == 0 and size <= 256
