@@ -23,8 +23,10 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
-SLICE = 1 << 16
-"""Places hashed at once: bounds the working memory of large queries."""
+SLICES = {"cpu": 1 << 16}
+LARGE_SLICE = 1 << 22
+"""Places hashed at once, over all sets: bounds the working memory of large queries. A GPU needs large ones: each slice is
+hundreds of kernels, and 64 images of 256 x 256 in slices of 2^16 would be 10,000 of them."""
 BOX = 8
 """A box of the lattice is hashed whole, once, where it has at most so many positions for each place."""
 LOW = 0xFFFFFFFF
@@ -76,7 +78,7 @@ def normal(
     """
     keys = _keys(seeds, purpose, step, channels)
     out = torch.empty(len(seeds), len(places), channels, device=places.device)
-    size = max(1, SLICE // max(1, len(seeds)))
+    size = max(1, SLICES.get(places.device.type, LARGE_SLICE) // max(1, len(seeds)))
     for start in range(0, len(places), size):
         part = places[start : start + size]
         out[:, start : start + size] = _normal_part(keys, part, channels, kernel, known)

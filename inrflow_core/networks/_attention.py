@@ -37,11 +37,11 @@ class ModulatedLinear(nn.Linear):
 
 
 class GeluLinear(nn.Linear):
-    """A linear layer behind a GELU, whose output is not kept."""
+    """A linear layer behind a GELU, whose output is not kept. Its input is another layer's output and nobody else's."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`linear(gelu(input))`."""
-        return linear_of(GELU, input, weight=self.weight, bias=self.bias)
+        return linear_of(GELU, input, weight=self.weight, bias=self.bias, is_handed_over=True)
 
 
 class SelfAttention(nn.Module):

@@ -45,20 +45,22 @@ def linear_of(
     *inputs: Float[Tensor, "B _ _"],
     weight: Float[Tensor, "out in"],
     bias: Float[Tensor, " out"] | None,
+    is_handed_over: bool = False,
 ) -> Float[Tensor, "B N out"]:
     """`linear(function.value(*inputs), weight, bias)`, of which only the inputs and the weight are kept.
 
-    The first input has all rows; others may have one row for each set.
+    The first input has all rows; others may have one row for each set. One that `is_handed_over` is nobody else's: in the
+    backward pass its gradient may take its memory. (Should somebody else need it after all, autograd says so.)
     """
     if keeps_everything():
         return functional.linear(function.value(*inputs), weight, bias)
-    return _LinearOf.apply(function, weight, bias, *inputs)
+    return _LinearOf.apply((function, is_handed_over), weight, bias, *inputs)
 
 
 class _LinearOf(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Cheap, weight: Tensor, bias: Tensor | None, *inputs: Tensor) -> Tensor:
-        ctx.function = function
+    def forward(ctx: Any, how: tuple[Cheap, bool], weight: Tensor, bias: Tensor | None, *inputs: Tensor) -> Tensor:
+        function, _ = ctx.how = how
         ctx.save_for_backward(weight, *inputs)
         x = inputs[0]
         output = _Assembled(x.shape[:2], x.shape[1])
@@ -73,10 +75,13 @@ class _LinearOf(torch.autograd.Function):
         weight, *inputs = ctx.saved_tensors
         x, gradient = inputs[0], gradients[0]
         d_weight, cast_weight = torch.empty_like(weight), weight.to(gradient.dtype)
+        function, is_handed_over = ctx.how
         d_inputs = [_Assembled(each.shape[:2], x.shape[1]) for each in inputs]
+        if is_handed_over and x.grad_fn is not None and not _is_asked_again():
+            d_inputs[0].memory = x
         for part in _parts(x, weight):
             piece = gradient[part]
-            value, found = ctx.function.again(piece @ cast_weight, *(_of(part, x, each) for each in inputs))
+            value, found = function.again(piece @ cast_weight, *(_of(part, x, each) for each in inputs))
             rows, value = piece.flatten(0, 1).t(), value.flatten(0, 1).to(piece.dtype)
             _add_product(d_weight, rows, value, is_first=d_inputs[0].is_empty)
             for d_input, new in zip(d_inputs, found, strict=True):
@@ -89,6 +94,8 @@ class _Assembled:
     """A tensor that comes in parts; where there is but one part, that is the tensor."""
 
     tensor: Tensor
+    memory: Tensor | None = None
+    """What it may be written over, part by part."""
 
     def __init__(self, leading: torch.Size, rows: int) -> None:
         self.leading, self.has_rows, self.is_empty = leading, leading[1] == rows, True
@@ -97,6 +104,8 @@ class _Assembled:
         """Write a part; what has one row for each set is summed over the parts of its rows."""
         if part is WHOLE:
             self.tensor = new
+        elif self.is_empty and self.memory is not None:
+            self.tensor = self.memory.detach()
         elif self.is_empty:
             self.tensor = (new.new_empty if self.has_rows else new.new_zeros)(*self.leading, *new.shape[2:])
         self.is_empty = False
@@ -106,6 +115,12 @@ class _Assembled:
             self.tensor[part] = new
         else:
             self.tensor[part[0]] += new
+
+
+def _is_asked_again() -> bool:
+    """Whether the backward pass that runs keeps its graph for another one (`retain_graph`)."""
+    keeps: Any = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
+    return keeps is None or keeps()
 
 
 def _parts(x: Float[Tensor, "B N _"], weight: Float[Tensor, "out in"]) -> Iterator[tuple[slice, slice]]:

@@ -195,7 +195,7 @@ def sample(given: argparse.Namespace) -> dict[str, Any]:
         for part in [*model.method.network.layers(), model.method.network.decoder]:
             part.compile()
     precision = "fp32" if given.rehearse else "bf16"
-    short = {"precision": precision} | ({"guidance": 1.0} if given.trial == "points" else {})
+    short: dict[str, Any] = {"precision": precision} | ({"guidance": 1.0} if given.trial == "points" else {})
     size: Any = given.points if given.trial == "points" else (given.side, given.side)
     condition = model.method.conditioner.blank(model.domain.blank(1))
     labels = [0] if "label" in condition else None
@@ -223,7 +223,9 @@ def _training_row(found: dict[str, Any] | None) -> str:
         return "not measured"
     use = "" if found["utilisation"] is None else f", {found['utilisation']:.1%} of the peak"
     wait = f", waiting for data {found['waiting']:.1%}"
-    return f"batch {found['batch']}: {found['images_per_second']:.1f} images/s{use}{wait}, {found['memory'] / 1e9:.1f} GB"
+    return (
+        f"batch {found['batch']}: {found['images_per_second']:.1f} images/s{use}{wait}, {found['memory'] / 1e9:.1f} GB"
+    )
 
 
 def _sampling_row(found: dict[str, Any] | None) -> str:

@@ -116,3 +116,35 @@ def test_what_is_kept_for_the_backward_pass_is_what_it_says() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         recompute.linear_of(cheap.GELU, x, weight=weight, bias=None)
     assert sorted(kept) == sorted([x.numel(), weight.numel()])
+
+
+def test_an_input_that_is_handed_over_lends_its_memory_to_its_gradient_unless_it_is_needed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recompute, "PART_BYTES", 3 * 4 * 24)
+    monkeypatch.setattr(recompute, "SPLIT_BYTES", 3 * 4 * 24)
+    torch.manual_seed(0)
+    leaf, weight = torch.randn(2, 7, 24, requires_grad=True), torch.randn(10, 24, requires_grad=True)
+    hidden = leaf * 2
+    places: list[int] = []
+    hidden.register_hook(lambda gradient: places.append(gradient.data_ptr()))
+    output = recompute.linear_of(cheap.GELU, hidden, weight=weight, bias=None, is_handed_over=True).sum()
+    kept = hidden.detach().clone()
+    first = torch.autograd.grad(output, [leaf, weight], retain_graph=True)
+    assert places[0] != hidden.data_ptr() and torch.equal(hidden, kept)
+    second = torch.autograd.grad(output, [leaf, weight])
+    assert places[1] == hidden.data_ptr()
+    torch.testing.assert_close(second, first, atol=0, rtol=0)
+    wanted = torch.autograd.grad(functional.linear(functional.gelu(2 * leaf, approximate="tanh"), weight).sum(), leaf)
+    torch.testing.assert_close(first[0], wanted[0], atol=3e-5, rtol=1e-4)
+
+
+def test_an_input_that_was_handed_over_and_is_needed_elsewhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recompute, "PART_BYTES", 3 * 4 * 24)
+    monkeypatch.setattr(recompute, "SPLIT_BYTES", 3 * 4 * 24)
+    leaf, weight = torch.randn(2, 7, 24, requires_grad=True), torch.randn(10, 24, requires_grad=True)
+    hidden = leaf * 2
+    other = hidden.square().sum()
+    output = recompute.linear_of(cheap.GELU, hidden, weight=weight, bias=None, is_handed_over=True).sum()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (other + output).backward()
