@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import torch
 
-from inrflow_core import __version__, manifest, models, outputs, registry, runs, shards
+from inrflow_core import __version__, manifest, models, outputs, registry, runs, shards, tensor_files
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 
 FIRST = 16
@@ -94,11 +95,19 @@ def copy_weights(source: Path, out: Path, *, ema: float | None = None, step: run
     """
     weights = runs.weights_file(source, ema=ema, step=step)
     preset, info = models.read_header(weights)
-    with outputs.written(out) as beside:
-        shutil.copyfile(weights, beside)
-        if shards.digest(beside) != shards.digest(weights):
-            raise IntegrityError(f"`{out}` could not be written faithfully", hint="check the disk")
+    with safetensors.safe_open(weights, framework="pt") as file:
+        names = list(file.keys())  # in alphabetical order
+        layout = {name: _layout(file.get_slice(name)) for name in names}
+        told = {name: text for name, text in sorted(file.metadata().items()) if name != tensor_files.SEAL}
+        with outputs.written(out, tensor_files.size(layout, told)) as beside:
+            tensor_files.write_sealed(beside, layout, lambda: map(file.get_tensor, names), told)
+            tensor_files.check_seal(beside)
     return {"preset": preset.name, **info}
+
+
+def _layout(held: Any) -> tuple[torch.dtype, tuple[int, ...]]:
+    types = {name: dtype for dtype, name in tensor_files.NAMES.items()}
+    return types[held.get_dtype()], tuple(held.get_shape())
 
 
 def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: bool) -> Samples:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import __version__, models, noise, registry, runs, shards, structures
+from inrflow_core import __version__, models, noise, registry, runs, shards, structures, tensor_files
 from inrflow_core.errors import Diverged, UsageError, did_you_mean
 from inrflow_core.fields import CHUNK, Field, Progress
 from inrflow_core.models import Model
@@ -463,6 +463,7 @@ def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:
         MissingError, IntegrityError: there is no such file, or it is no whole field.
     """
     preset, metadata = models.read_header(path, "inrflow-field-1")
+    tensor_files.check_seal(path)
     domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
     method = registry.find("methods", preset.method.name or "")
     field = method.load_field(path, preset, domain.shape, metadata, device)

@@ -43,8 +43,8 @@ def build(preset: Preset) -> Model:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> str:
-    """Write tensors with their preset beside `path` and rename: the file is whole or absent. Its SHA-256 comes back."""
-    return tensor_files.write(path, tensor_files.layout(tensors), tensors.values(), metadata(preset, info, kind))
+    """Write tensors with their preset beside `path` and rename, sealed: whole or absent. The file's SHA-256 comes back."""
+    return tensor_files.write_sealed(path, tensor_files.layout(tensors), tensors.values, metadata(preset, info, kind))
 
 
 def metadata(preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> dict[str, str]:

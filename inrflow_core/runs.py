@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from inrflow_core import manifest, outputs, presets
+from inrflow_core import manifest, outputs, presets, tensor_files
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.presets import Preset
 
@@ -218,9 +218,13 @@ def weights_file(source: Path, *, ema: float | None = None, step: Step = None) -
 
     Raises:
         MissingError: there is nothing at `source`, or no such decay or step.
-        IntegrityError: the file differs from what the checkpoint's manifest says of it.
+        IntegrityError: the file differs from what the checkpoint's manifest, or its own seal, says of it.
     """
     if source.is_file():
+        if source.absolute().parent.parent.name == "checkpoints" and (source.parent / MANIFEST).is_file():
+            _check(source, _read_manifest(source.parent)[0].get(source.name))
+        else:
+            tensor_files.check_seal(source)
         return source
     if not source.is_dir():
         raise MissingError(f"`{source}` does not exist", hint="give a run folder or a .safetensors file")

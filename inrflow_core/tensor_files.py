@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inrflow_core import outputs
+from inrflow_core.errors import IntegrityError
 
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Type and shape of every tensor of a file, in the order in which they are written."""
@@ -34,6 +37,9 @@ NAMES = {
     torch.bool: "BOOL",
 }
 BLOCK = 1 << 22
+SEAL = "seal"
+"""What a sealed file's metadata call the SHA-256 of the whole file, taken with 64 zeros in the digest's own place."""
+SEALED = re.compile(rb'"seal":"([0-9a-f]{64})"')
 
 
 def layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -47,20 +53,54 @@ def write(path: Path, planned: Layout, values: Iterable[Tensor], metadata: Mappi
     Raises:
         OutOfMemory, UsageError: see `outputs.written`.
     """
-    header = json.dumps(_header(planned, metadata), separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
     digest = hashlib.sha256()
-    size = 8 + len(header) + sum(_bytes(dtype, shape) for dtype, shape in planned.values())
-    with outputs.written(path, size) as beside, beside.open("wb") as file:
-        for piece in (struct.pack("<Q", len(header)), header):
+    with outputs.written(path, size(planned, metadata)) as beside, beside.open("wb") as file:
+        for piece in _pieces(planned, values, metadata):
             digest.update(piece)
             file.write(piece)
-        for (name, (dtype, shape)), value in zip(planned.items(), values, strict=True):
-            assert value.dtype == dtype and tuple(value.shape) == shape, f"{name} is {value.dtype} {tuple(value.shape)}"
-            flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            digest.update(flat)
-            file.write(flat)
     return digest.hexdigest()
+
+
+def write_sealed(
+    path: Path, planned: Layout, values: Callable[[], Iterable[Tensor]], metadata: Mapping[str, str]
+) -> str:
+    """The same with the file's own digest inside: for a file that has no manifest beside it. Asks for the values twice.
+
+    Raises:
+        OutOfMemory, UsageError: see `outputs.written`.
+    """
+    digest = hashlib.sha256()
+    for piece in _pieces(planned, values(), {**metadata, SEAL: "0" * 64}):
+        digest.update(piece)
+    return write(path, planned, values(), {**metadata, SEAL: digest.hexdigest()})
+
+
+def check_seal(path: Path) -> None:
+    """Nothing, where a file is what its seal says, or has none.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
+        found = SEALED.search(header)
+        if found is None:
+            return
+        hashed = hashlib.sha256(length + header[: found.start(1)] + b"0" * 64 + header[found.end(1) :])
+        while block := file.read(BLOCK):
+            hashed.update(block)
+    told = found[1].decode()
+    if hashed.hexdigest() != told:
+        raise IntegrityError(
+            f"`{path}` is damaged: its digest is {hashed.hexdigest()[:8]}..., it says {told[:8]}... itself",
+            hint="copy it again, or make it again with the command that wrote it",
+        )
+
+
+def size(planned: Layout, metadata: Mapping[str, str]) -> int:
+    """Bytes of a file."""
+    return 8 + len(_header(planned, metadata)) + sum(_bytes(dtype, shape) for dtype, shape in planned.values())
 
 
 def digest(path: Path) -> str:
@@ -74,14 +114,25 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def _header(planned: Layout, metadata: Mapping[str, str]) -> dict[str, object]:
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+def _pieces(planned: Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> Iterator[Any]:
+    """A file's bytes, one tensor after the other."""
+    header = _header(planned, metadata)
+    yield struct.pack("<Q", len(header))
+    yield header
+    for (name, (dtype, shape)), value in zip(planned.items(), values, strict=True):
+        assert value.dtype == dtype and tuple(value.shape) == shape, f"{name} is {value.dtype} {tuple(value.shape)}"
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _header(planned: Layout, metadata: Mapping[str, str]) -> bytes:
+    told: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for name, (dtype, shape) in planned.items():
         end = start + _bytes(dtype, shape)
-        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        told[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
         start = end
-    return header
+    header = json.dumps(told, separators=(",", ":")).encode()
+    return header + b" " * (-len(header) % 8)
 
 
 def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:

@@ -7,7 +7,7 @@ import os
 import pytest
 import safetensors.torch
 
-from inrflow_core import models, runs
+from inrflow_core import conversion, models, runs
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from tests import tiny
 
@@ -122,3 +122,17 @@ def test_the_last_record_is_the_last_whole_line_with_a_loss(parent):
         '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"held_out": 3}\n{"step": 3, "lo'
     )
     assert run.last_record() == {"step": 2, "loss": 1.5}
+
+
+def test_a_damaged_file_is_found_also_where_it_is_named_itself(tmp_path):
+    tiny.run_folder(tmp_path / "run", tiny.POINTS)
+    inside = tmp_path / "run/checkpoints/00000002/ema_0.999.safetensors"
+    alone = tmp_path / "alone.safetensors"
+    conversion.copy_weights(tmp_path / "run", alone)
+    for file in (inside, alone):
+        assert runs.weights_file(file) == file
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(IntegrityError, match=rf"{file.name}` is damaged"):
+            runs.weights_file(file)

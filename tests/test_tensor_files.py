@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from inrflow_core import tensor_files
+from inrflow_core.errors import IntegrityError
 
 
 def some() -> dict[str, torch.Tensor]:
@@ -71,3 +72,33 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(KeyError, match="gone"):
         tensor_files.write(tmp_path / "a.safetensors", planned, values(), {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sealed_file_shows_every_flipped_byte_that_could_matter(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1, 2])}
+    told = tensor_files.write_sealed(
+        path, tensor_files.layout(tensors), tensors.values, {"info": "of it", "steps": "50"}
+    )
+    assert told == tensor_files.digest(path)
+    tensor_files.check_seal(path)
+    whole = path.read_bytes()
+    seal = whole.index(b'"seal"')
+    unnoticed = []
+    for place in range(8, len(whole)):  # the length before it is safetensors' to check
+        content = bytearray(whole)
+        content[place] ^= 2
+        path.write_bytes(content)
+        try:
+            tensor_files.check_seal(path)
+        except IntegrityError:
+            continue
+        unnoticed.append(place)
+    # Within the seal itself, which then is none: the rest of the file is what it was.
+    assert all(seal <= place < seal + 74 for place in unnoticed)
+
+
+def test_a_file_without_a_seal_passes(tmp_path):
+    tensors = {"weight": torch.zeros(2)}
+    tensor_files.write(tmp_path / "a.safetensors", tensor_files.layout(tensors), tensors.values(), {})
+    tensor_files.check_seal(tmp_path / "a.safetensors")
