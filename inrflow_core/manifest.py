@@ -141,6 +141,8 @@ def load(folder: Path) -> Manifest:
 
 def mending(folder: Path, told: Manifest) -> str:
     """The hint for a damaged shard: the command that makes it again."""
+    if set(told.splits) == {"samples"}:
+        return "draw the samples again with `inrflow sample --overwrite`, or remove its .sha256 to use it as it is"
     return f"prepare that shard again with `inrflow prepare {told.dataset} --source DIR --out {folder} --repair`"
 
 

@@ -7,13 +7,13 @@ pieces together as a shard like any other.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,8 @@ from inrflow_core.outputs import check_output, written
 from inrflow_core.shards import Columns, Header
 
 JOB = "job.json"
+BROKEN = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises on a piece that is damaged."""
 
 
 class SampleShard:
@@ -56,11 +58,12 @@ class SampleShard:
         Raises:
             UsageError: `path` is there already, or an unfinished one was begun with other seeds, labels or settings;
                 with `overwrite` both are replaced.
+            IntegrityError: nobody can tell what an unfinished one was begun with.
         """
         check_output(path, overwrite=overwrite)
         self = SampleShard(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
         job = self._job(labels)
-        begun = self._begun()
+        begun = self._begun(overwrite=overwrite)
         differs = None if begun is None else journal.difference(begun, job)
         if differs is not None and not overwrite:
             raise UsageError(
@@ -127,7 +130,9 @@ class SampleShard:
             shape = (len(self.seeds), *self.shape)
             names = [f"seed-{seed}" for seed in self.seeds]
             columns = Columns(labels, names=names, seeds=self.seeds, condition=self.condition)
-            shards.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
+            unseal(self.path)
+            entry = shards.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
+            seal(self.path, entry.sha256)
             # Renamed first: others may be writing into it, and must not meet a folder that is half gone.
             aside = self.folder.with_name(f".{self.folder.name}")
             shutil.rmtree(aside, ignore_errors=True)
@@ -153,11 +158,19 @@ class SampleShard:
                 beside.write_text(json.dumps(job), encoding="ascii")
             whole.replace(self.folder / JOB)
 
-    def _begun(self) -> dict[str, Any] | None:
+    def _begun(self, *, overwrite: bool) -> dict[str, Any] | None:
+        path = self.folder / JOB
         try:
-            return json.loads((self.folder / JOB).read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
+            return dict(json.loads(path.read_text(encoding="ascii")))
+        except FileNotFoundError:
             return None
+        except (ValueError, TypeError) as error:
+            if overwrite:
+                return {}
+            raise IntegrityError(
+                f"`{path}` is damaged, so that nobody knows of what the pieces beside it are: {error}",
+                hint="add `--overwrite` to draw them all again, or name another file",
+            ) from error
 
     def _pieces(self) -> Iterator[tuple[Path, np.ndarray]]:
         """Every whole piece with the places that it holds; a broken one is removed, to be drawn again."""
@@ -165,7 +178,7 @@ class SampleShard:
             try:
                 with np.load(path, allow_pickle=False) as piece:
                     indices = piece["indices"]
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            except BROKEN:
                 path.unlink(missing_ok=True)
                 continue
             if len(indices) and indices.max() < len(self.seeds):
@@ -174,8 +187,7 @@ class SampleShard:
     def _labels(self, order: dict[int, tuple[Path, int]]) -> np.ndarray:
         labels = np.full(len(self.seeds), -1, dtype=np.int64)
         for path in {path for path, _ in order.values()}:
-            with np.load(path, allow_pickle=False) as piece:
-                labels[piece["indices"]] = piece["labels"]
+            labels[_read(path, "indices")] = _read(path, "labels")
         return labels
 
     def _values(self, order: dict[int, tuple[Path, int]]) -> Iterator[np.ndarray]:
@@ -184,15 +196,14 @@ class SampleShard:
         for index in range(len(self.seeds)):
             path, row = order[index]
             if path != at:
-                with contextlib.closing(np.load(path, allow_pickle=False)) as piece:
-                    at, values = path, piece["values"]
+                at, values = path, _read(path, "values")
             yield values[row : row + 1]
 
 
-def seal(path: Path) -> None:
+def seal(path: Path, digest: str | None = None) -> None:
     """Note the digest of a whole shard of samples beside it."""
     with written(_seal(path)) as beside:
-        beside.write_text(f"{shards.digest(path)}\n", encoding="ascii")
+        beside.write_text(f"{digest or shards.digest(path)}\n", encoding="ascii")
 
 
 def unseal(path: Path) -> None:
@@ -219,7 +230,23 @@ def is_whole(path: Path, *, overwrite: bool = False) -> bool:
 
 
 def _seal(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
+    return path.with_name(f"{path.name}{shards.SEAL}")
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    """An array of a piece.
+
+    Raises:
+        IntegrityError: it is damaged, and is removed: then the same command draws its samples again.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as piece:
+            return piece[name]
+    except BROKEN as error:
+        path.unlink(missing_ok=True)
+        raise IntegrityError(
+            f"`{path}` is damaged: {error}", hint="it is removed; the same command draws its samples again"
+        ) from error
 
 
 def _digested(numbers: np.ndarray) -> dict[str, Any]:

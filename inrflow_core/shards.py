@@ -42,6 +42,8 @@ VALUE_TYPES = ("uint8", "float16", "float32")
 SAMPLES = "samples"
 """The one split of a shard that generation wrote."""
 
+SEAL = ".sha256"
+"""Of a shard of samples: the suffix of the file beside it that holds its digest."""
 OPEN_FILES = 256
 """Systems allow a process 1,024 as a rule."""
 KNOWN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
@@ -355,7 +357,9 @@ class Shards:
 
     def _of_samples(self, path: Path) -> Manifest:
         shard = self._open[path.name] = Shard(path, hint=f"draw the samples again with `inrflow sample {path}`")
-        entry = ShardEntry(path.name, len(shard), path.stat().st_size, "")
+        beside = path.with_name(f"{path.name}{SEAL}")
+        digest = beside.read_text(encoding="ascii", errors="replace").strip() if beside.is_file() else ""
+        entry = ShardEntry(path.name, len(shard), path.stat().st_size, digest)
         header = shard.header
         return Manifest(
             dataset=header.dataset,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.sample_shards import SampleShard
 from inrflow_core.shards import SAMPLES, Header, Shards
 
@@ -38,7 +38,7 @@ def test_pieces_in_any_order_give_the_bytes_of_one_piece(tmp_path: Path):
         write(pieces, *indices)
     assert pieces.finish()
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "a.h5.sha256", "b.h5", "b.h5.sha256"]
 
 
 def test_a_finished_one_is_read_like_any_shard(tmp_path: Path):
@@ -103,7 +103,7 @@ def test_whoever_brings_the_last_piece_finishes_and_nobody_fails(tmp_path: Path)
         finished = list(pool.map(work, range(4)))
     assert any(finished)
     np.testing.assert_array_equal(Shards(tmp_path / "a.h5").read(SAMPLES, range(10)).values, VALUES)
-    assert os.listdir(tmp_path) == ["a.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.sha256"]
 
 
 def test_other_settings_do_not_go_on_with_it(tmp_path: Path):
@@ -136,7 +136,7 @@ def test_a_process_that_draws_what_another_has_finished_does_no_harm(tmp_path: P
     write(slow, 2, 3)
     assert slow.finish()
     np.testing.assert_array_equal(Shards(tmp_path / "a.h5").read(SAMPLES, range(10)).values, VALUES)
-    assert os.listdir(tmp_path) == ["a.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.sha256"]
 
 
 def test_what_failed_before_its_first_piece_leaves_nothing(tmp_path: Path):
@@ -156,3 +156,48 @@ def test_a_finished_one_is_not_overwritten_unasked(tmp_path: Path):
     shard = begin(tmp_path / "a.h5", overwrite=True)
     write(shard, *range(10))
     assert shard.finish() and Shards(tmp_path / "a.h5").count(SAMPLES) == 10
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_byte_of_a_finished_one_is_found_wherever_it_is(tmp_path: Path):
+    shard = begin(tmp_path / "a.h5")
+    write(shard, *range(10))
+    assert shard.finish()
+    whole = (tmp_path / "a.h5").read_bytes()
+    opened = Shards(tmp_path / "a.h5")
+    opened.verify()
+    values = opened._shard(opened.manifest.splits[SAMPLES].shards[0]).values.offset
+    for place in (values, values + 100, len(whole) - 1):
+        flip(tmp_path / "a.h5", place)
+        with pytest.raises(IntegrityError, match=r"`.*a\.h5` is damaged") as caught:
+            Shards(tmp_path / "a.h5").verify()
+        assert "inrflow sample" in (caught.value.hint or "")
+        (tmp_path / "a.h5").write_bytes(whole)
+
+
+def test_a_piece_whose_samples_are_damaged_is_named_and_drawn_again(tmp_path: Path):
+    shard = begin(tmp_path / "a.h5")
+    write(shard, *range(5))
+    write(shard, *range(5, 10))
+    piece = sorted((tmp_path / "a.h5.partial").glob("*.npz"))[1]
+    flip(piece, piece.read_bytes().index(VALUES[7].tobytes()) + 2)
+    with pytest.raises(IntegrityError, match=rf"{piece.name}` is damaged"):
+        shard.finish()
+    again = begin(tmp_path / "a.h5")
+    assert again.missing().tolist() == list(range(5, 10))
+    write(again, *range(5, 10))
+    assert again.finish()
+    np.testing.assert_array_equal(Shards(tmp_path / "a.h5").read(SAMPLES, range(10)).values, VALUES)
+
+
+def test_pieces_of_nobody_knows_what_are_not_gone_on_with(tmp_path: Path):
+    write(begin(tmp_path / "a.h5"), 0, 1)
+    (tmp_path / "a.h5.partial/job.json").write_text('{"seeds": #')
+    with pytest.raises(IntegrityError, match=r"job\.json` is damaged"):
+        begin(tmp_path / "a.h5")
+    assert begin(tmp_path / "a.h5", overwrite=True).missing().tolist() == list(range(10))
