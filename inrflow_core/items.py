@@ -403,11 +403,13 @@ def _from_array(path: Path) -> Items:
 
 
 def _origin(path: Path) -> dict[str, str]:
-    """What an .npz of `inrflow sample` says of itself."""
+    """What an .npz of `inrflow sample` says of itself, if it does; raises IntegrityError where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             told = json.loads(str(archive["origin"]))
         return {str(key): str(value) for key, value in told.items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
     except (TypeError, KeyError, ValueError, AttributeError):
         return {}
 

@@ -239,3 +239,13 @@ def test_classes_choose_their_items_in_the_order_of_the_split(tmp_path: Path):
     np.save(tmp_path / "all.npy", CLOUDS)
     with pytest.raises(UsageError, match="has no class `box`"):
         items.of_classes(items.open_items(tmp_path / "all.npy"), ["box"])
+
+
+def test_an_archive_whose_origin_is_damaged_is_named(tmp_path):
+    path = tmp_path / "drawn.npz"
+    np.savez(path, points=CLOUDS, origin='{"inrflow": "0", "preset": "x"}')
+    content = bytearray(path.read_bytes())
+    content[content.index("preset".encode("utf-32-le"))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"drawn\.npz` cannot be read: Bad CRC-32"):
+        items.open_items(path)
