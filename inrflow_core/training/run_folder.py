@@ -34,7 +34,7 @@ CONTENTS = (
     *("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard"),
     *(runs.BEST, evaluation.FOLDER),
 )
-STARTED = re.compile(r"\.(preset\.toml|environment\.json)\.\d+\.partial")
+STARTED = re.compile(r"\.(preset\.toml|environment\.json)\.[0-9a-f]+\.partial")
 """Files that were half written when a run was killed at its start."""
 VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
 DATA_ASIDE = {"path", "prepare", "prefetch"}
