@@ -2,7 +2,7 @@
 
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
 
-.PHONY: help setup demo test test-all lint format benchmark clean
+.PHONY: help setup demo test test-all lint format benchmark soak clean
 
 help:
 	@echo 'make demo       train a small image and a small point model, sample and enlarge both into demo/'
@@ -11,6 +11,7 @@ help:
 	@echo 'make lint       ruff and pyright'
 	@echo 'make format     let ruff lay out the code'
 	@echo 'make benchmark  time and memory against the straightforward form, as tables'
+	@echo 'make soak       kills, damaged files and full disks, as a table (docs/reliability.md)'
 	@echo 'make setup      only the environment (.venv)'
 
 setup:
@@ -38,6 +39,9 @@ benchmark: setup
 	@set -e; for script in tests/benchmarks/*.py; do \
 	    echo "\$$ python $$script"; OMP_NUM_THREADS=1 .venv/bin/python $$script; \
 	done
+
+soak: setup
+	@.venv/bin/python -m tools.soak $(SOAK)
 
 clean:
 	rm -rf demo build dist .pytest_cache .ruff_cache
