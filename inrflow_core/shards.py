@@ -63,9 +63,9 @@ def write(
         OutOfMemory: the disk is full.
     """
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    with written(path, size) as beside:
-        frame = Frame()
-        offset = _fill(frame, header, columns, shape, dtype)
+    frame = Frame()
+    offset = _fill(frame, header, columns, shape, dtype)
+    with written(path, frame.size) as beside:
         rows, hashed = 0, hashlib.sha256()
         with beside.open("wb") as file:
 
