@@ -6,7 +6,6 @@ the one that leads waits for the others.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inrflow_cli import conditions, console, generation
+from inrflow_cli import conditions, console, generation, many
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from inrflow_core.items import Items
     from inrflow_core.models import Model
     from inrflow_core.presets import Preset
-    from inrflow_core.sample_shards import SampleShard
     from inrflow_core.statistics_files import Statistics
 
 ENLARGED = ("bilinear", "bicubic")
@@ -255,42 +253,15 @@ def _sampled(target: Target, work: Work, model: Model, size: Size) -> tuple[Path
     if not is_drawn or not sample_shards.is_whole(place, overwrite=work.overwrite):
         if _leads():
             sample_shards.unseal(place)
-        if planned is None:
-            generation.write_shard(model, request, how, place, origin, overwrite=work.overwrite)
-            _await(place.is_file)
-        else:
-            shard = generate.open_shard(model, request, place, origin, overwrite=work.overwrite)
-            shard.condition = planned.recorded
-            _write_shard(model, planned, request, how, shard)
-            _await(shard.finish)
+        shard = generate.open_shard(model, request, place, origin, overwrite=work.overwrite)
+        shard.condition = {} if planned is None else planned.recorded
+        source = many.Source(model, request, how, generation.room(request.chunk), planned)
+        many.write_shard(source, shard, title="sampling" if planned is None else f"sampling from {planned.kind}s")
+        _await(shard.finish)
     if _leads():
         sample_shards.seal(place)
     facts = _facts(target, work, model, how, origin)
     return place, facts | {"label": None if request.labels is None else work.sampling.label or "random"}
-
-
-def _write_shard(model: Model, planned: Plan, request: Request, how: Any, shard: SampleShard) -> None:
-    """Draw this process's share of what a shard lacks, each sample under the condition of its item."""
-    from inrflow_core import from_reference, generate
-
-    rank, size = _share()
-    missing = shard.missing().tolist()
-    if len(missing) < len(planned):
-        console.say(f"{len(planned) - len(missing):,} of {len(planned):,} samples are there already")
-    batch = request.batch or generate.default_batch(model, request)
-    mine = generate.share(missing, len(planned), batch, rank=rank, size=size)
-    with (
-        contextlib.ExitStack() as failed,
-        console.progress(sum(map(len, mine)), "samples", title=f"sampling from {planned.kind}s") as shown,
-    ):
-        failed.callback(shard.leave)
-        for piece in mine:
-            told = from_reference.condition(model, planned, piece)
-            part = replace(request, seeds=[request.seeds[row] for row in piece], batch=batch, condition=told)
-            for _, values in generate.samples(model, part, how):
-                shard.write(piece, values)
-            shown.advance(len(piece))
-        failed.pop_all()
 
 
 def _folded(target: Target, work: Work, model: Model) -> tuple[Items | None, dict[str, Any]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inrflow_core.fields import Progress
     from inrflow_core.generate import Request, Size
     from inrflow_core.models import Model
+    from inrflow_core.room import Room
     from inrflow_core.runs import Step
 
 
@@ -158,7 +159,7 @@ def write_samples(
     from inrflow_core import exporters, generate
 
     with console.progress(None, "steps", title="sampling") as shown:
-        found = generate.samples(model, request, how, report(shown))
+        found = generate.samples(model, request, how, report(shown), room=room(request.chunk))
         drawn = [generate.finished(model, request, part, values) for part, values in found]
     items: list[dict[str, str]] = []
     if len(exporters.files(out, len(request.seeds))) > 1:  # each file tells of its own sample alone
@@ -168,48 +169,11 @@ def write_samples(
     return exporters.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)
 
 
-def write_shard(
-    model: Model, request: Request, how: Any, out: Path, origin: Mapping[str, str], *, overwrite: bool
-) -> list[Path]:
-    """Draw the samples of a request into one shard, some at a time; what an earlier call wrote is not drawn again.
+def room(chunk: int) -> Room:
+    """What the queries of a command share; says where the memory does not suffice for its chunks."""
+    from inrflow_core.room import Room
 
-    Several processes (those of `torchrun`, say) share the work: each takes every so-many-th piece.
-    """
-    import contextlib
-    import dataclasses
-
-    from inrflow_core import generate
-    from inrflow_core.training import world
-
-    here = world.find(os.environ, "cpu")
-    shard = generate.open_shard(model, request, out, origin, overwrite=overwrite)
-    missing = shard.missing().tolist()
-    if len(missing) < len(request.seeds):
-        console.say(f"{len(request.seeds) - len(missing):,} of {len(request.seeds):,} samples are there already")
-    batch = request.batch or generate.default_batch(model, request)
-    mine = generate.share(missing, len(request.seeds), batch, rank=here.rank, size=here.size)
-    with (
-        contextlib.ExitStack() as failed,
-        console.progress(sum(len(piece) for piece in mine), "samples", title="sampling") as shown,
-    ):
-        failed.callback(shard.leave)
-        for piece in mine:
-            part = dataclasses.replace(
-                request,
-                seeds=[request.seeds[i] for i in piece],
-                labels=None if request.labels is None else [request.labels[i] for i in piece],
-                condition={name: value[list(piece)] for name, value in request.condition.items()},
-                batch=batch,
-            )
-            if shard.is_finished():
-                break
-            for _, values in generate.samples(model, part, how):
-                shard.write(piece, values, part.labels)
-            shown.advance(len(piece))
-        failed.pop_all()
-    if not shard.finish():
-        console.say(f"`{shard.folder}` waits for the pieces of other processes; the last of them makes `{out}`")
-    return [out]
+    return Room(chunk, tell=console.warn)
 
 
 def report(shown: console.Progress) -> Progress:

@@ -29,7 +29,10 @@ Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="Arithmetic of
 
 def sample(
     out: Annotated[
-        Path, typer.Argument(help="What to write: .png, .ply, .npz, .pdb, .cif or .h5.", show_default=False)
+        Path,
+        typer.Argument(
+            help="What to write: .png, .ply, .npz, .pdb, .cif or .h5, or a folder of .h5 shards.", show_default=False
+        ),
     ],
     run: options.Run = None,
     num: options.Num = 1,
@@ -68,6 +71,9 @@ def sample(
     precision: Precision = "fp32",
     device: options.Device = None,
     threads: options.Threads = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that fill a folder of shards together; each takes GPUs in turn.")
+    ] = 1,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -75,15 +81,16 @@ def sample(
 
     Sample i depends on its seed alone, whatever the batch, the chunk or the number of processes.
     """
-    from inrflow_cli import generation
+    same = dict(locals())
+    from inrflow_cli import generation, many
     from inrflow_core import exporters, generate, runs
 
     _check_field(save_field, half_field)
     given = conditions.Given(image, sequence, fasta, (azimuth, elevation, distance, field_of_view), weights)
     conditions.check(given, label, form)
     wanted = options.parse_seeds(seeds, seed=seed, num=num)
-    target = out if fasta is None else conditions.check_folder(out, form)
-    if fasta is None:
+    target = _named(out, form, fasta, workers)
+    if target == out:
         exporters.check(out, len(wanted), overwrite=overwrite)
     domain, needs = given.wanted
     domain = "image" if resolution or window else "points" if points is not None else domain
@@ -119,12 +126,27 @@ def sample(
     origin |= told
     if save_field is not None:
         generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
-    if out.suffix.lower() == ".h5":
-        written = generation.write_shard(model, request, how, out, origin, overwrite=overwrite)
+    if target != out or out.suffix.lower() == ".h5":
+        drawn = many.Source(model, request, how, generation.room(chunk))
+        start = many.helpers(sample, {**same, "run": source, "ema": None, "checkpoint": None}, workers - 1)
+        if not many.write(drawn, out, origin, overwrite=overwrite, helpers=start):
+            console.say(f"`{out}` waits for what other processes draw; the last of them finishes it")
+        written = [out]
     else:
         written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
     console.say(f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request)}")
     console.result({"out": [str(path) for path in written], "run": str(source), "origin": origin}, as_json=json)
+
+
+def _named(out: Path, form: str, fasta: Path | None, workers: int) -> Path:
+    """The name of a file by which a run is chosen: OUT, or one in it where that is a folder."""
+    if workers > 1 and (out.suffix or fasta is not None):
+        raise UsageError(
+            "`--workers` fill a folder of shards", hint="name a folder as OUT, or start the command several times"
+        )
+    if fasta is not None:
+        return conditions.check_folder(out, form)
+    return out if out.suffix else out / "samples.h5"
 
 
 def _check_field(save_field: Path | None, half_field: bool) -> None:

@@ -22,6 +22,7 @@ from inrflow_core.fields import CHUNK, Field, Progress
 from inrflow_core.models import Model
 from inrflow_core.presets import settings
 from inrflow_core.room import Room, fits
+from inrflow_core.sample_folders import SampleFolder
 from inrflow_core.sample_shards import SampleShard
 from inrflow_core.sets import Condition
 from inrflow_core.shards import Header
@@ -417,6 +418,24 @@ def open_shard(
     Raises:
         UsageError: it is there already, or was begun with other settings.
     """
+    told = _told(model, request, origin)
+    return SampleShard.create_or_resume(out, list(request.seeds), **told, labels=request.labels, overwrite=overwrite)
+
+
+def open_folder(
+    model: Model, request: Request, out: Path, origin: Mapping[str, str], *, overwrite: bool = False
+) -> SampleFolder:
+    """The folder `out` of shards for the samples of a request, begun or gone on with.
+
+    Raises:
+        UsageError: it holds something else, or was begun with other settings.
+    """
+    told = _told(model, request, origin)
+    return SampleFolder.create_or_resume(out, request.seeds, **told, labels=request.labels, overwrite=overwrite)
+
+
+def _told(model: Model, request: Request, origin: Mapping[str, str]) -> dict[str, Any]:
+    """What a shard of a request's samples says of itself, and their shape and type."""
     asked = model.domain.queries(request.size, request.window, request.condition or None)
     size = request.size if isinstance(request.size, tuple) else model.domain.shape.grid
     shape = (len(asked),) if size is None else size
@@ -430,9 +449,7 @@ def open_shard(
     )
     dtype = "float32" if size is None else "uint8"
     full = (*shape, model.domain.shape.value_size)
-    return SampleShard.create_or_resume(
-        out, list(request.seeds), header, shape=full, dtype=dtype, labels=request.labels, overwrite=overwrite
-    )
+    return {"header": header, "shape": full, "dtype": dtype}
 
 
 def _settings(origin: Mapping[str, str]) -> dict[str, str]:

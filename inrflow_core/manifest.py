@@ -142,6 +142,8 @@ def load(folder: Path) -> Manifest:
 def mending(folder: Path, told: Manifest) -> str:
     """The hint for a damaged shard: the command that makes it again."""
     if set(told.splits) == {"samples"}:
+        if (folder / NAME).is_file():
+            return f"delete that shard, and draw it again with the `inrflow sample ... {folder}` that drew the others"
         return "draw the samples again with `inrflow sample --overwrite`, or remove its .sha256 to use it as it is"
     return f"prepare that shard again with `inrflow prepare {told.dataset} --source DIR --out {folder} --repair`"
 

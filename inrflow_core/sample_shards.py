@@ -7,6 +7,8 @@ pieces together as a shard like any other.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -29,6 +31,9 @@ from inrflow_core.shards import Columns, Header
 JOB = "job.json"
 BROKEN = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises on a piece that is damaged."""
+CLAIMS = ".claims"
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+"""What a file system says that locks no files."""
 
 
 class SampleShard:
@@ -62,7 +67,7 @@ class SampleShard:
         """
         check_output(path, overwrite=overwrite)
         self = SampleShard(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
-        job = self._job(labels)
+        job = self.job(labels)
         begun = self._begun(overwrite=overwrite)
         differs = None if begun is None else journal.difference(begun, job)
         if differs is not None and not overwrite:
@@ -89,13 +94,37 @@ class SampleShard:
         places = np.asarray(indices, dtype=np.int64)
         assert values.shape == (len(places), *self.shape) and values.dtype == self.dtype
         numbers = np.full(len(places), -1) if labels is None else np.asarray(labels)
-        name = f"{places[0]:09d}-{hashlib.sha256(places.tobytes()).hexdigest()[:12]}.npz"
         try:
-            with written(self.folder / name) as beside, beside.open("wb") as file:
+            with written(self._piece(places)) as beside, beside.open("wb") as file:
                 np.savez(file, indices=places, labels=numbers.astype(np.int64), values=values)
         except FileNotFoundError:
             if not self.is_finished():  # else another process had these samples too, and all the others
                 raise
+
+    @contextlib.contextmanager
+    def claimed(self, indices: Sequence[int]) -> Iterator[bool]:
+        """Whether the samples at some places are still to be drawn, and by this process: others then leave them alone.
+
+        The claim is a lock on as many bytes of one file, which a killed process gives back. Where a file system locks
+        nothing, everyone gets what they ask for, and what is drawn twice is kept once.
+        """
+        places = np.asarray(indices, dtype=np.int64)
+        try:
+            file = (self.folder / CLAIMS).open("w")
+        except FileNotFoundError:  # others have finished the shard
+            yield False
+            return
+        with file:
+            first, count = int(places.min()), int(places.max() - places.min()) + 1
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
+            except (BlockingIOError, PermissionError):
+                yield False
+                return
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+            yield self.folder.exists() and not self._piece(places).exists()
 
     def is_finished(self) -> bool:
         """Whether some process has made the shard."""
@@ -140,7 +169,8 @@ class SampleShard:
             shutil.rmtree(aside, ignore_errors=True)
         return True
 
-    def _job(self, labels: Sequence[int] | None) -> dict[str, Any]:
+    def job(self, labels: Sequence[int] | None) -> dict[str, Any]:
+        """What makes two jobs the same: the seeds, the labels that their samples have, and what the header says."""
         told = {
             "seeds": _digested(self.seeds),
             "labels": None if labels is None else _digested(np.asarray(labels, dtype=np.int64)),
@@ -171,6 +201,10 @@ class SampleShard:
                 f"`{path}` is damaged, so that nobody knows of what the pieces beside it are: {error}",
                 hint="add `--overwrite` to draw them all again, or name another file",
             ) from error
+
+    def _piece(self, places: np.ndarray) -> Path:
+        """The file for the samples at some places."""
+        return self.folder / f"{places[0]:09d}-{hashlib.sha256(places.tobytes()).hexdigest()[:12]}.npz"
 
     def _pieces(self) -> Iterator[tuple[Path, np.ndarray]]:
         """Every whole piece with the places that it holds; a broken one is removed, to be drawn again."""

@@ -12,7 +12,7 @@ LEVELS = (
     {"errors", "registry", "presets"},
     {
         *{"fields", "room", "sets", "paths", "noise", "guidance", "solve"},
-        *{"shards", "sample_shards", "columns", "batches", "manifest", "journal", "examples"},
+        *{"shards", "sample_shards", "sample_folders", "columns", "batches", "manifest", "journal", "examples"},
         *{
             "locks",
             "workers",
