@@ -311,10 +311,10 @@ class Interruption:
     def __exit__(self, error: object, *_: object) -> None:
         if self._question is not None and error is None:
             self._question.answer()  # so that no message is under way when others follow
-        self._restore()
-        if error is not None and self._world.is_launched and self._before:
+        if error is not None and self._world.is_launched:
             # The launcher ends the fellows of a process that failed, and would cut them off while they tell why they stop.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            self._before = {number: signal.SIG_IGN for number in self._before}
+        self._restore()
 
     def is_asked(self) -> bool:
         """Whether any process was asked to stop; all of them hear the same.

@@ -3,7 +3,7 @@
     python -m tests.training.sabotage HOW RANK STEP train ...
 
 HOW is `kill-writing` (-9 in the middle of the optimiser's file), `kill-gathering` (-9 while others wait for its part of
-the moments), `full` (no room for the optimiser's file) or `stuck` (stands still before the checkpoint).
+the moments) or `full` (no room for the optimiser's file).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,8 +38,6 @@ def prepare(how: str, step: int) -> None:
 
     def saving(run: Any, engine: Any, averages: Any, preset: Any, counters: Any, **rest: Any) -> Any:
         now["step"] = counters.step
-        while how == "stuck" and counters.step == step:
-            time.sleep(1)
         return save(run, engine, averages, preset, counters, **rest)
 
     def writing(path: Any, *rest: Any) -> Any:

@@ -29,16 +29,21 @@ def unbroken(data, tmp_path_factory):
     return small.train(data, tmp_path_factory.mktemp("unbroken") / "run", **SETTINGS)
 
 
-def train(data: Path, out: Path, *harm: object, processes: int = 2, **training) -> subprocess.CompletedProcess[str]:
-    """`inrflow train` under torchrun, and what it told."""
+def start(data: Path, out: Path, *harm: object, processes: int = 2, **training) -> subprocess.Popen[str]:
+    """`inrflow train` under torchrun."""
     file = out.with_suffix(".toml")
     file.write_text(presets.to_toml(small.preset(training=SETTINGS | training).table()))
     words = ["train", "--preset", file, "--data", data, "--out", out, "--device", "cpu", "--threads", "1"]
     module = ["-m", "tests.training.sabotage", *harm] if harm else ["-m", "inrflow_cli.app"]
     command = torchrun("--standalone", "--nproc-per-node", processes, *module, *words)
-    return subprocess.run(
-        command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=PATIENT, check=False
-    )
+    return subprocess.Popen(command, cwd=CHECKOUT, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+def train(data: Path, out: Path, *harm: object, processes: int = 2, **training) -> tuple[int, str]:
+    """The exit code of such a launch, and what it told."""
+    launcher = start(data, out, *harm, processes=processes, **training)
+    told = launcher.communicate(timeout=PATIENT)[1]
+    return launcher.returncode, told
 
 
 def left_behind(out: Path) -> list[list[str]]:
@@ -61,15 +66,15 @@ def test_harm_in_a_checkpoint_leaves_the_one_before_and_the_next_call_goes_on(
     data, unbroken, tmp_path, how, rank, stage
 ):
     out = tmp_path / "run"
-    done = train(data, out, how, rank, 6, zero_stage=stage)
-    assert done.returncode != 0
+    code, told = train(data, out, how, rank, 6, zero_stage=stage)
+    assert code != 0
     assert left_behind(out) == []
     assert checkpoint.steps(out) == [2, 4]
-    assert str(CHECKOUT / "inrflow_") not in done.stderr  # torchrun ends with a traceback of its own; we do not
-    assert done.stderr.count("error: ") == 1
+    assert str(CHECKOUT / "inrflow_") not in told  # torchrun ends with a traceback of its own; we do not
+    assert told.count("error: ") == 1
     says = "the disk is full" if how == "full" else "error: another process of this run ended"
-    assert says in done.stderr
-    assert ("exitcode  : 5" if how == "full" else "exitcode  : -9") in done.stderr
+    assert says in told
+    assert ("exitcode  : 5" if how == "full" else "exitcode  : -9") in told
     resumed = small.train(data, out, **SETTINGS, zero_stage=stage)
     assert resumed.counters == unbroken.counters
     assert small.losses(out) == pytest.approx(small.losses(unbroken.out), rel=1e-5)
@@ -78,9 +83,28 @@ def test_harm_in_a_checkpoint_leaves_the_one_before_and_the_next_call_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("victim", ["0", "1"])
+def test_a_process_killed_between_checkpoints_takes_the_others_with_it_at_once(data, tmp_path, victim):
+    out = tmp_path / "run"
+    launcher = start(data, out, steps=100_000, save_every=100_000, log_every=1)
+    deadline = time.monotonic() + PATIENT
+    while not ((out / "log.jsonl").is_file() and (out / "log.jsonl").read_text().count("\n") > 3):
+        assert launcher.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = [p for p in psutil.Process(launcher.pid).children(recursive=True) if "inrflow_cli.app" in p.cmdline()]
+    killed = [process for process in workers if process.environ()["RANK"] == victim]
+    killed[0].kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)  # half a second here; the launcher itself takes three more
+    told = launcher.communicate(timeout=PATIENT)[1]
+    assert len(workers) == 2 and not alive and launcher.returncode != 0
+    assert told.count("error: another process of this run ended") == 1
+    assert left_behind(out) == []
+
+
+@pytest.mark.slow
 def test_an_error_that_all_processes_meet_is_told_once(data, tmp_path):
-    done = train(data, tmp_path / "run", processes=3)
-    assert done.returncode != 0
-    assert done.stderr.count("error: a batch of 4 does not divide over 3 processes") == 1
-    assert done.stderr.count("hint: ") == 1
-    assert "exitcode  : 2" in done.stderr
+    code, told = train(data, tmp_path / "run", processes=3)
+    assert code != 0
+    assert told.count("error: a batch of 4 does not divide over 3 processes") == 1
+    assert told.count("hint: ") == 1
+    assert "exitcode  : 2" in told

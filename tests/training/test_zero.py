@@ -8,14 +8,22 @@ import pytest
 import safetensors.torch
 import torch
 
+from inrflow_cli import app
 from inrflow_core.training import checkpoint
 from tests.training import small
 from tests.training.launched import Told, do, launch
 
 STAGES = (0, 1, 2, 3)
 STEPS = 50
-CHAINS = ["0000", "1111", "2222", "3333", "2323", "0303", "3032", "1310"]
-"""The stage of each call; the calls have 1, 2, 4 and 1 processes."""
+CHAINS = ["0000", "1111", "2222", "3333", "2323", "0303", "3032", "1310", "aba2", "dcd3"]
+"""The stage of each call, see `SETTINGS`; the calls have 1, 2, 4 and 1 processes."""
+SETTINGS = {
+    **{str(stage): {"zero_stage": stage} for stage in STAGES},
+    "a": {"zero_stage": 1, "offload_optimizer": "cpu"},
+    "b": {"zero_stage": 2, "offload_optimizer": "cpu"},
+    "c": {"zero_stage": 3, "offload_optimizer": "cpu"},
+    "d": {"zero_stage": 3, "offload_optimizer": "cpu", "offload_weights": "cpu"},
+}
 WORLDS = (1, 2, 4, 1)
 LINK = 3
 """Steps of a call."""
@@ -51,14 +59,18 @@ def averages(out: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_processes", [2, 4])
-def test_fifty_steps_of_every_stage_have_the_losses_and_averages_of_one_process(data, tmp_path, num_processes):
+@pytest.mark.parametrize(("num_processes", "recomputes"), [(2, False), (4, True)])
+def test_fifty_steps_of_every_stage_have_the_losses_and_averages_of_one_process(
+    data, tmp_path, num_processes, recomputes
+):
     told: Told = {"data": str(data), "training": {"steps": STEPS, "learning_rate": 1e-3}, "follow": True}
     do(told | {"out": tmp_path / "alone"})
     jobs = [
         told | {"out": tmp_path / f"stage{stage}", "training": told["training"] | {"zero_stage": stage}}
         for stage in STAGES
     ]
+    for job in jobs:
+        job["network"] = {"checkpoint_activations": recomputes}
     launch(num_processes, jobs, tmp_path)
     wanted = small.losses(tmp_path / "alone")
     assert len(wanted) == STEPS and wanted[-1] < 0.9 * wanted[0]
@@ -87,6 +99,8 @@ def test_a_run_goes_on_exactly_with_any_stage_and_any_number_of_processes(data, 
     for chain, end in zip(CHAINS, ends, strict=True):
         assert small.losses(tmp_path / chain) == pytest.approx(small.losses(tmp_path / "unbroken"), rel=1e-5)
         small.assert_equal(small.state(end), small.state(unbroken), tolerance=1e-4)
+        for end, _ in enumerate(WORLDS, 1):  # what 1, 2, 4 and 1 processes saved
+            assert_exported(tmp_path / chain, LINK * end)
     said = (tmp_path / "2323.said").read_text()
     assert said.count("carried over exactly") == 3
     assert "ZeRO stage 2 became 3 and 1 process became 2: weights, averages and the optimiser's moments" in said
@@ -94,9 +108,20 @@ def test_a_run_goes_on_exactly_with_any_stage_and_any_number_of_processes(data, 
     assert (tmp_path / "1111.said").read_text().count("\n2 processes became 4: ") == 1
 
 
+def assert_exported(out: Path, step: int) -> None:
+    """The checkpoint of a step is written as one file, by its first average, and samples are drawn from it."""
+    file = out.with_name(f"{out.name}-{step}.safetensors")
+    assert app.run(["export", str(out), str(file), "--checkpoint", str(step)]) == 0
+    saved = safetensors.torch.load_file(checkpoint.folder(out, step) / "ema_0.9.safetensors")
+    small.assert_equal(safetensors.torch.load_file(file), saved)
+    if step == LINK * 3:  # of four processes
+        options = ["--run", str(out), "--checkpoint", str(step), "--num", "1", "--device", "cpu"]
+        assert app.run(["sample", str(file.with_suffix(".png")), *options]) == 0
+
+
 def job(data: Path, folder: Path, chain: str, link: int) -> Told:
     """A call of a chain: it saves at once what it loaded, and trains on."""
-    settings = {"steps": LINK * len(WORLDS), "zero_stage": int(chain[link]), "save_every": LINK, "keep": len(WORLDS)}
+    settings = {"steps": LINK * len(WORLDS), "save_every": LINK, "keep": len(WORLDS), **SETTINGS[chain[link]]}
     again = folder / f"{chain}-{link}" if link else None
     return {
         "data": str(data), "out": str(folder / chain), "until": LINK * (link + 1), "training": settings,
