@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,15 @@ Until = Annotated[int | None, typer.Option(min=1, help="Stop after this step; th
 SkipCheck = Annotated[
     bool, typer.Option("--skip-check", help="Do not read all shards to compare them with their digests.")
 ]
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="GPU",
+        help="Only predict, for a GPU that need not be here: h200, h100, a100, ... or memory=64,bf16=400.",
+    ),
+]
+Processes = Annotated[int | None, typer.Option(min=1, help="Only predict, for so many processes, with a GPU each.")]
 
 
 def train(
@@ -46,6 +56,8 @@ def train(
     until: Until = None,
     skip_check: SkipCheck = False,
     dry_run: DryRun = False,
+    for_gpu: For = None,
+    processes: Processes = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -72,8 +84,10 @@ def train(
         check_data=not skip_check,
         say=console.say,
     )
-    if dry_run:
-        _predict(begin.check(job, dict(os.environ)), as_json=json)
+    if dry_run or for_gpu is not None or processes is not None:
+        from inrflow_cli import planning
+
+        planning.predict(job, for_gpu, processes, as_json=json)
     else:
         _train(job, as_json=json)
 
@@ -83,9 +97,11 @@ def _train(job: Job, *, as_json: bool) -> None:
 
     ready = begin.check(job, dict(os.environ))
     begin.check_room(ready)
-    trainer = begin.begin(ready)
+    saved = ready.begun.step if ready.begun else None
+    with _told_of_memory(ready, lambda: saved, as_json=as_json):
+        trainer = begin.begin(ready)
     try:
-        with _shown(trainer, ready):
+        with _told_of_memory(ready, lambda: trainer.saved, as_json=as_json), _shown(trainer, ready):
             trainer.run(ready.last)
     except Interrupted as error:
         if not ready.world.is_launched:
@@ -98,6 +114,26 @@ def _train(job: Job, *, as_json: bool) -> None:
         console.say(f"step {counters.step:,} of {trainer.settings.steps:,} is saved in `{job.out}`")
         console.result({"out": str(job.out), **vars(counters)}, as_json=as_json)
     engine.leave(ready.world, Exit.DONE)
+
+
+@contextmanager
+def _told_of_memory(ready: Ready, saved: Callable[[], int | None], *, as_json: bool) -> Iterator[None]:
+    """Running out of memory in any process is told with what helps; of several, that one leaves at once.
+
+    The others wait for it in the step and cannot be met: the launcher stops them.
+    """
+    from inrflow_core.training import advice
+
+    try:
+        with advice.out_of_memory(ready, saved):
+            yield
+    except OutOfMemory as error:
+        if not ready.world.is_launched:
+            raise
+        console.error(error, as_json=as_json and ready.world.leads)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(error.code))
 
 
 @contextmanager
@@ -146,30 +182,3 @@ def _scores(record: Record) -> str:
     if "note" in record:
         words.append(record["note"])
     return ", ".join(words)
-
-
-def _predict(ready: Ready, *, as_json: bool) -> None:
-    """Tell what the run would take; exit code 5 where that is not there."""
-    from inrflow_core.training import begin, plan
-
-    predicted, settings = ready.plan, ready.job.preset.training.config
-    rate = plan.measure_rate(ready.world.device, ready.precision)
-    seconds = predicted.total_flops / (rate * ready.world.size)
-    console.table(["parameters", "count"], [*predicted.parameters.items(), ("all", predicted.total_parameters)])
-    rows = [(part, f"{count:.3g}") for part, count in predicted.flops.items()]
-    console.table(["FLOPs of a step", "count"], [*rows, ("all", f"{predicted.total_flops:.3g}")])
-    rows = [(what, console.size(count)) for what, count in predicted.memory.items()]
-    console.table(["memory of a process", "about"], [*rows, ("all", console.size(predicted.total_memory))])
-    console.say(
-        f"a step takes at least {console.duration(seconds)}, {settings.steps:,} steps {console.duration(seconds * settings.steps)}: "
-        f"at the {rate / 1e9:,.0f} GFLOP/s that a matrix product reaches here in {ready.precision}"
-    )
-    console.say(f"a checkpoint takes {console.size(predicted.checkpoint)}, all of them {console.size(predicted.disk)}")
-    answer = predicted.table() | {"precision": ready.precision, "seconds_per_step": seconds, "rate": rate}
-    try:
-        begin.check_room(ready)
-    except OutOfMemory as error:
-        console.error(error)
-        console.result(answer | {"error": error.message}, as_json=as_json)
-        raise typer.Exit(int(error.code)) from error
-    console.result(answer, as_json=as_json)

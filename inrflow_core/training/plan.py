@@ -1,7 +1,8 @@
 """What a training run will take, found out without taking it: parameters, operations, memory, disk, time.
 
-The model is built with weights that have shapes and no numbers (torch's fake tensors), and passed forward once; what
-that pass would keep for its backward pass is counted. So a 733M model is planned in a second and a few megabytes.
+The model is built with weights that have shapes and no numbers (torch's fake tensors), and a step of it is simulated
+(`_simulation`). So a model of 866M parameters is planned in a few seconds and a few megabytes. What AdamW, the averages
+and DeepSpeed's stages hold beside it is computed (`_state`).
 """
 
 from __future__ import annotations
@@ -9,30 +10,32 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from inrflow_core import models
 from inrflow_core.errors import OutOfMemory
 from inrflow_core.presets import Preset
-from inrflow_core.sets import Queries
+from inrflow_core.training import _simulation, _state
+from inrflow_core.training._simulation import BACKWARD as BESIDE
+from inrflow_core.training._simulation import BATCH, GRADIENTS, LOSS, Trace
+from inrflow_core.training.gpus import Gpu
 from inrflow_core.training.world import World
 
-FLOAT = 4
-"""Bytes of a float32: weights, gradients, moments and averages are fp32 in every precision."""
 BACKWARD = 3
 """A step's operations as a multiple of the forward pass's: the backward pass takes twice as many."""
-PROGRAM = 600_000_000
-"""Bytes that Python, torch and DeepSpeed take before any model is there (measured on a CPU)."""
-SLACK = 1.1
-"""Activations for a moment exceed what is kept: the largest intermediate of the backward pass stands beside it."""
+PROGRAM = {"cpu": 650_000_000, "cuda": 1_000_000_000}
+"""Bytes that are taken before any model is there: by Python, torch and DeepSpeed on a CPU (measured); on a GPU by CUDA
+and its libraries (assumed)."""
+ALLOWANCE = 0.1
+"""Of activations on a GPU, where torch's allocator rounds up and leaves gaps; assumed, not seen on one."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,19 @@ class Plan:
     parameters: dict[str, int]
     """By part of the model."""
     flops: dict[str, float]
-    """Of one step over all processes, by part: forward and backward."""
+    """Of one step over all processes, by part, forward and backward: what the network needs, three times a forward."""
     memory: dict[str, int]
-    """Bytes, by what they hold."""
+    """Bytes at the moment of the step when most are taken, by what they hold (`ROWS`)."""
     checkpoint: int
     """Bytes of one checkpoint."""
     disk: int
     """Bytes of all kept checkpoints and the one being written."""
+    executed: dict[str, float]
+    """Of one step over all processes, by part: products as they are computed, repeated ones again."""
+    most: dict[str, int]
+    """Bytes that each row of `memory` holds at its own most."""
+    update_bytes: float
+    """Bytes that clipping, AdamW and the averages read and write in a step, on one process."""
 
     @property
     def total_parameters(self) -> int:
@@ -67,34 +76,143 @@ class Plan:
 
     def table(self) -> dict[str, Any]:
         """Everything, for `--json`."""
-        totals = {"parameters": self.total_parameters, "flops": self.total_flops, "memory": self.total_memory}
+        totals = {
+            "parameters": self.total_parameters,
+            "flops": self.total_flops,
+            "executed": sum(self.executed.values()),
+            "memory": self.total_memory,
+        }
         return asdict(self) | {"total": totals}
+
+    def seconds(self, gpu: Gpu, precision: str, processes: int) -> float:
+        """Of one step on so many such GPUs, without the time that they wait for each other or for data."""
+        products = sum(self.executed.values()) / processes / gpu.rate(precision)
+        return products + (self.update_bytes / gpu.bandwidth if gpu.bandwidth else 0.0)
+
+
+ROWS = {
+    "program": "program",
+    "weights": "weights",
+    "zero_weights": "weights that ZeRO updates (fp32 copy)",
+    "gathered_weights": "weights that ZeRO 3 has gathered",
+    "gradients": "gradients",
+    "zero_gradients": "gradients that ZeRO sums up (fp32 copy)",
+    "moments": "moments of AdamW",
+    "averages": "averages (EMA)",
+    "communication": "buffers of communication",
+    "batch": "batches",
+    "activations_encoder": "activations: encoder",
+    "activations_trunk": "activations: trunk",
+    "activations_decoder": "activations: decoder and loss",
+    "backward": "backward pass beside them",
+    "allowance": "gaps of the GPU's allocator",
+}
+"""What the rows of `Plan.memory` hold."""
+
+
+class Planner:
+    """Plans of a preset in several settings, of which each kind of step is simulated once."""
+
+    def __init__(self, preset: Preset, world: World, precision: str) -> None:
+        self.preset, self.world, self.precision = preset, world, precision
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._models: dict[bool, models.Model] = {}
+        self._traces: dict[tuple[bool, int], Trace] = {}
+
+    @property
+    def is_checkpointed(self) -> bool:
+        """Whether the preset has its activations computed again."""
+        return getattr(self.preset.network.config, "checkpoint_activations", False)
+
+    def plan(self, micro: int, *, stage: int | None = None, checkpointed: bool | None = None) -> Plan:
+        """The plan with micro-batches of `micro` sets, and the preset's settings where none are given."""
+        preset, settings = self.preset, self.preset.training.config
+        stage = int(settings.zero_stage) if stage is None else stage
+        checkpointed = self.is_checkpointed if checkpointed is None else checkpointed
+        method = self._model(checkpointed).method
+        copies = getattr(preset.method.config, "copies", 1)  # of each set, under other times and noises
+        weights = sum(p.numel() for p in method.parameters())
+        trace = self._trace(checkpointed, micro * copies)
+        num_micro = max(1, settings.batch // self.world.size // micro)
+        held = _state.Layout(weights, len(settings.ema), self.world, stage, num_micro)
+        memory, most = _memory(trace, held, self._read_ahead(micro))
+        checkpoint = _state.FLOAT * weights * (1 + len(settings.ema) + 2)
+        num_kept = settings.keep + (preset.eval is not None) + 1  # the newest, the best, and one that is being written
+        return Plan(
+            parts(method),
+            {part: BACKWARD * settings.batch * copies * count for part, count in method.flops().items()},
+            memory,
+            checkpoint,
+            checkpoint * num_kept,
+            {part: settings.batch / micro * count for part, count in trace.executed.items()},
+            most,
+            held.update_bytes,
+        )
+
+    def _read_ahead(self, micro: int) -> int:
+        """Bytes of the batches that wait to be learned from, on the device."""
+        shape = self._model(self.is_checkpointed).domain.shape
+        waiting = self.preset.data.config.prefetch + 1
+        return waiting * micro * shape.num_pairs * shape.value_size * _state.FLOAT
+
+    def _model(self, checkpointed: bool) -> models.Model:
+        if checkpointed not in self._models:
+            preset = self.preset
+            if checkpointed != self.is_checkpointed:
+                config = replace(preset.network.config, checkpoint_activations=checkpointed)
+                preset = replace(preset, network=replace(preset.network, config=config))
+            with _without_weights(self._mode):
+                self._models[checkpointed] = models.build(preset)
+        return self._models[checkpointed]
+
+    def _trace(self, checkpointed: bool, count: int) -> Trace:
+        key = checkpointed, count
+        if key not in self._traces:
+            on_gpu = self.world.device.type == "cuda"
+            self._traces[key] = _simulation.run(
+                self._model(checkpointed), self._mode, count, precision=self.precision, on_gpu=on_gpu
+            )
+        return self._traces[key]
 
 
 def predict(preset: Preset, world: World, *, precision: str, micro: int) -> Plan:
     """The plan of a preset over the processes of `world`, with micro-batches of `micro` sets."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with _without_weights(mode):
-        model = models.build(preset)
-    settings = preset.training.config
-    weights = sum(p.numel() for p in model.method.parameters())
-    copies = _copies(preset)
-    flops = {part: BACKWARD * settings.batch * copies * n for part, n in model.method.flops().items()}
-    state = _state(weights, settings.zero_stage, world.size)
-    memory = {
-        "program": PROGRAM,
-        **state,
-        "averages": FLOAT * weights * len(settings.ema) // (world.size if settings.zero_stage == 3 else 1),
-        "activations": int(SLACK * _activations(model, mode, micro * copies, precision)),
-    }
-    checkpoint = FLOAT * weights * (1 + len(settings.ema) + 2)
-    num_kept = settings.keep + (preset.eval is not None) + 1  # the newest, the best, and one that is being written
-    return Plan(parts(model.method), flops, memory, checkpoint, checkpoint * num_kept)
+    return Planner(preset, world, precision).plan(micro)
 
 
-def _copies(preset: Preset) -> int:
-    """How often each set is learned in a step, under other times and noises."""
-    return getattr(preset.method.config, "copies", 1)
+def _memory(trace: Trace, held: _state.Layout, read_ahead: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes by row when most are taken, in the backward pass or in the update behind it; and each row's most."""
+    on_gpu = held.world.device.type == "cuda"
+    now, most = (_rows(held_by, on_gpu) for held_by in trace.peak(gradients_stay=held.gradients_grow))
+    always = {"program": PROGRAM[held.world.device.type], **held.always, "batch": read_ahead}
+    moments = [_sum(always, held.backward, now), _sum(always, held.update)]
+    highest = _sum(always, held.backward, most)
+    for name, count in moments[1].items():
+        highest[name] = max(highest.get(name, 0), count)
+    taken = max(moments, key=lambda rows: sum(rows.values()))
+    names = [name for name in ROWS if highest.get(name)]
+    return {name: taken.get(name, 0) for name in names}, {name: highest[name] for name in names}
+
+
+def _rows(by_part: dict[str, int], on_gpu: bool) -> dict[str, int]:
+    """The simulation's parts as rows of the plan."""
+    rows: dict[str, int] = {}
+    names = {BATCH: "batch", BESIDE: "backward", GRADIENTS: "gradients", LOSS: "activations_decoder"}
+    for part, count in by_part.items():
+        name = names.get(part, f"activations_{part}")
+        rows[name] = rows.get(name, 0) + count
+    if on_gpu:
+        passing = sum(count for name, count in rows.items() if name != "gradients")
+        rows["allowance"] = int(ALLOWANCE * passing)
+    return rows
+
+
+def _sum(*tables: dict[str, int]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for rows in tables:
+        for name, count in rows.items():
+            total[name] = total.get(name, 0) + count
+    return total
 
 
 def parts(method: nn.Module) -> dict[str, int]:
@@ -107,24 +225,19 @@ def parts(method: nn.Module) -> dict[str, int]:
     return counts
 
 
-def check_memory(plan: Plan, world: World) -> None:
-    """Nothing, where the run fits into what is free.
+def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None = None) -> None:
+    """Nothing, where the run fits into what is free; `advise` says what fits into so many bytes.
 
     Raises:
         OutOfMemory: it does not; says by how much.
     """
     free = free_memory(world.device)
     if free is not None and plan.total_memory > free:
-        least = plan.total_memory - plan.memory["activations"] > free
-        hint = (
-            "its state alone is too large: take a smaller preset, fewer `training.ema`, or more processes"
-            if least
-            else "take a smaller `--set training.micro_batch=...`, or `--set network.checkpoint_activations=true`"
-        )
+        hint = "take a smaller `--set training.micro_batch=...`, or `--set network.checkpoint_activations=true`"
         raise OutOfMemory(
             f"training needs about {_gigabytes(plan.total_memory)} of memory and {_gigabytes(free)} are free: "
             f"{_gigabytes(plan.total_memory - free)} too little",
-            hint=hint,
+            hint=hint if advise is None else advise(free),
         )
 
 
@@ -157,8 +270,22 @@ def free_memory(device: torch.device) -> int | None:
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    found += [limit - used for limit, used in _cgroup_limits()]
-    return min(found) if found else None
+    found += [limit - used for limit, used in (*_cgroup_limits(), *_own_limits())]
+    return max(0, min(found)) if found else None
+
+
+def taken_memory(device: torch.device) -> int:
+    """Bytes that this process has now, on the GPU where it computes there."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _status().get("VmRSS", 0)
+
+
+def room(device: torch.device) -> int | None:
+    """Bytes that this process may have in all, what it has now included."""
+    free = free_memory(device)
+    outside = PROGRAM["cuda"] if device.type == "cuda" else 0  # what a GPU's program holds beside its tensors
+    return None if free is None else taken_memory(device) + free + outside
 
 
 def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds: float = 0.3) -> float:
@@ -174,38 +301,6 @@ def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds
             torch.cuda.synchronize(device)
         count += 1
     return count * 2 * side**3 / (time.perf_counter() - start)
-
-
-def _state(weights: int, stage: int, processes: int) -> dict[str, int]:
-    """Weights, gradients and AdamW's moments of one process, fp32.
-
-    Stages 1 and 2 keep a second copy of the weights that a process updates; stage 1 gathers its part of the gradient
-    beside the whole one.
-    """
-    share = -(-weights // processes)
-    held = {0: weights, 1: weights + share, 2: weights + share, 3: share}[stage]
-    gradients = {0: weights, 1: weights + share, 2: weights + share, 3: 2 * share}[stage]
-    moments = 2 * (weights if stage == 0 else share)
-    return {"weights": FLOAT * held, "gradients": FLOAT * gradients, "moments": FLOAT * moments}
-
-
-def _activations(model: models.Model, mode: FakeTensorMode, micro: int, precision: str) -> int:
-    """Bytes that one forward pass of `micro` sets keeps for its backward pass."""
-    method, shape = model.method, model.domain.shape
-    sets = model.domain.blank(micro)
-    asked = min(method.config.num_queries or shape.num_pairs, shape.num_pairs)
-    with mode, _count_kept(method) as kept, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        values, queries = torch.zeros(micro, shape.num_pairs, shape.value_size), sets.queries
-        chosen = queries.coordinates
-        if chosen is not None:
-            chosen = chosen[..., :asked, :] * torch.ones(micro, 1, 1)  # each set has its own queries
-        condition = (
-            dict(sets.condition) if method.conditioner is None else {**sets.condition, **method.conditioner.blank(sets)}
-        )
-        told = method.told(condition)
-        asking = Queries(chosen, queries.places[:asked], None if queries.groups is None else queries.groups[:, :asked])
-        method.network(queries, values, torch.zeros(micro), told, asking, values[:, :asked].clone())
-    return sum(kept.values())
 
 
 @contextmanager
@@ -226,24 +321,6 @@ def _without_weights(mode: FakeTensorMode) -> Iterator[None]:
         nn.Module.register_parameter = register
 
 
-@contextmanager
-def _count_kept(method: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes of every storage that autograd keeps inside the block, the weights' own excepted."""
-    own = {p.untyped_storage()._cdata for p in method.parameters()}
-    kept: dict[int, int] = {}
-    alive = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own and storage._cdata not in kept:
-            kept[storage._cdata] = storage.nbytes()
-            alive.append(tensor)  # or its number would be given to another
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield kept
-
-
 def _cgroup_limits() -> Iterator[tuple[int, int]]:
     """Limit and use of this process's container, where it has one."""
     for limit, used in (
@@ -254,6 +331,25 @@ def _cgroup_limits() -> Iterator[tuple[int, int]]:
             text = Path(limit).read_text().strip()
             if text.isdigit():
                 yield int(text), int(Path(used).read_text())
+
+
+def _own_limits() -> Iterator[tuple[int, int]]:
+    """Limits that the shell or a batch system set on this process (`ulimit`), and what it uses of them."""
+    import resource
+
+    status = _status()
+    for kind, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        limit = resource.getrlimit(kind)[0]
+        if limit != resource.RLIM_INFINITY and name in status:
+            yield limit, status[name]
+
+
+def _status() -> dict[str, int]:
+    """Sizes in bytes that Linux tells of this process; nothing elsewhere."""
+    path = Path("/proc/self/status")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = (line.split(":", 1) for line in lines if line.endswith(" kB"))
+    return {name: int(value.split()[0]) * 1024 for name, value in rows}
 
 
 def _gigabytes(count: float) -> str:

@@ -1,0 +1,187 @@
+"""`inrflow train --dry-run`: what the run would take, here or on GPUs that are elsewhere."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from inrflow_cli import console
+from inrflow_core.errors import MissingError, OutOfMemory
+
+if TYPE_CHECKING:
+    from inrflow_core.training.begin import Job, Ready
+    from inrflow_core.training.gpus import Gpu
+    from inrflow_core.training.plan import Plan, Planner
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is planned, and for what."""
+
+    job: Job
+    planner: Planner
+    micro: int
+    gpu: Gpu | None
+    """None is this machine."""
+    ready: Ready | None
+    """The run on this machine, where its shards are here."""
+
+
+def predict(job: Job, gpu: str | None, processes: int | None, *, as_json: bool) -> None:
+    """Tell what the run would take; exit code 5 where that is not there."""
+    asked = _asked(job, gpu, processes)
+    plan = asked.planner.plan(asked.micro)
+    _tell(asked, plan)
+    answer = plan.table() | _cost(asked, plan)
+    problem = None
+    try:
+        answer |= _fit(asked, plan)
+    except OutOfMemory as error:
+        problem = error
+        console.error(problem)
+        answer |= {"error": problem.message, "hint": problem.hint}
+    console.result(answer | {"fits": problem is None}, as_json=as_json)
+    if problem is not None:
+        raise typer.Exit(int(problem.code))
+
+
+def _asked(job: Job, name: str | None, processes: int | None) -> Asked:
+    """The run and its place, with everything checked that is here to be checked."""
+    import torch
+
+    from inrflow_core.training import begin, gpus, world
+    from inrflow_core.training.loader import shares
+    from inrflow_core.training.plan import Planner
+
+    gpu = None if name is None else gpus.find(name)
+    settings = job.preset.training.config
+    has_data = _look_at_data(job)
+    if gpu is None and processes is None and has_data:
+        ready = begin.check(job, dict(os.environ))
+        planner = Planner(job.preset, ready.world, ready.precision)
+        return Asked(job, planner, len(ready.places[0]), None, ready)
+    here = world.find({} if processes or gpu else dict(os.environ), "cpu" if gpu else job.device)
+    count = processes or here.size
+    device = torch.device("cuda") if gpu else here.device
+    place = world.World(0, count, 0, device, count > 1)
+    precision = world.choose_precision(settings.precision, device) if gpu is None else gpu.choose(settings.precision)
+    micro = len(shares(batch=settings.batch, rank=0, size=count, micro=settings.micro_batch)[0])
+    return Asked(job, Planner(job.preset, place, precision), micro, gpu, None)
+
+
+def _look_at_data(job: Job) -> bool:
+    """Whether the shards are here; they are then those of the preset."""
+    from inrflow_core.training import begin
+
+    try:
+        begin.open_data(job.preset, job.data)
+    except MissingError as error:
+        console.say(f"{error.message}; the plan is made without them, from what the preset says of its sets")
+        return False
+    return True
+
+
+def _tell(asked: Asked, plan: Plan) -> None:
+    """The tables, and the cost in words."""
+    from inrflow_core.training.plan import ROWS
+
+    console.table(["parameters", "count"], [*plan.parameters.items(), ("all", plan.total_parameters)])
+    parts = [(part, f"{count:.3g}", f"{plan.executed.get(part, 0):.3g}") for part, count in plan.flops.items()]
+    total = ("all", f"{plan.total_flops:.3g}", f"{sum(plan.executed.values()):.3g}")
+    console.table(["FLOPs of a step", "needed", "executed"], [*parts, total])
+    rows = [(ROWS[row], console.size(count), console.size(plan.most[row])) for row, count in plan.memory.items()]
+    console.table(
+        ["memory of a process", "at the peak", "at its own most"], [*rows, ("all", console.size(plan.total_memory), "")]
+    )
+    for line in _words(asked, plan):
+        console.say(line)
+
+
+def _words(asked: Asked, plan: Plan) -> list[str]:
+    """Time and cost, and what they assume."""
+    cost, settings = _cost(asked, plan), asked.job.preset.training.config
+    count, precision, gpu = cost["processes"], cost["precision"], asked.gpu
+    seconds = cost["seconds_per_step"]
+    if gpu is None:
+        how = f"at the {cost['rate'] / 1e9:,.0f} GFLOP/s that a matrix product reaches here in {precision}"
+        least, unit = "at least ", f"{count} x {asked.planner.world.device}"
+    else:
+        how = (
+            f"assumed: {gpu.assumed(precision):.0%} of the {gpu.peak(precision) / 1e12:,.0f} TFLOP/s that the data sheet "
+            f"says of {precision}, and no waiting for data or for other GPUs"
+        )
+        least, unit = "", f"{count} x {gpu.name}"
+    per_second = settings.batch / seconds
+    return [
+        f"on {unit} in {precision}, micro-batches of {asked.micro}, ZeRO stage {settings.zero_stage}",
+        f"a step takes {least}{console.duration(seconds)} ({per_second:,.3g} sets/s), {settings.steps:,} steps of "
+        f"{settings.batch} sets {console.duration(seconds * settings.steps)}: {how}",
+        f"the run sees {cost['samples']:,} sets and costs {cost['gpu_hours']:,.0f} {'GPU' if _on_gpu(asked) else 'processor'}-hours",
+        f"a checkpoint takes {console.size(plan.checkpoint)}, all of them {console.size(plan.disk)}",
+    ]
+
+
+def _on_gpu(asked: Asked) -> bool:
+    return asked.planner.world.device.type == "cuda"
+
+
+def _cost(asked: Asked, plan: Plan) -> dict[str, Any]:
+    """Seconds and hours, and what they are computed from."""
+    settings, world = asked.job.preset.training.config, asked.planner.world
+    precision, gpu = asked.planner.precision, asked.gpu
+    if gpu is None:
+        rate = _measured(asked)
+        seconds = sum(plan.executed.values()) / (rate * world.size)
+    else:
+        rate, seconds = gpu.rate(precision), plan.seconds(gpu, precision, world.size)
+    return {
+        "precision": precision,
+        "processes": world.size,
+        "micro_batch": asked.micro,
+        "zero_stage": settings.zero_stage,
+        "gpu": None if gpu is None else vars(gpu) | {"share": gpu.assumed(precision)},
+        "rate": rate,
+        "seconds_per_step": seconds,
+        "steps": settings.steps,
+        "samples": settings.steps * settings.batch,
+        "gpu_hours": seconds * settings.steps * world.size / 3600,
+    }
+
+
+def _measured(asked: Asked, found: dict[str, float] = {}) -> float:  # noqa: B006, measured once
+    """The rate of a matrix product on this machine."""
+    from inrflow_core.training import plan
+
+    key = f"{asked.planner.world.device} {asked.planner.precision}"
+    if key not in found:
+        found[key] = plan.measure_rate(asked.planner.world.device, asked.planner.precision)
+    return found[key]
+
+
+def _fit(asked: Asked, plan: Plan) -> dict[str, Any]:
+    """Memory in each ZeRO stage, where the run fits; on this machine nothing beside its fitting.
+
+    Raises:
+        OutOfMemory: it does not fit; says by how much, and what would.
+    """
+    from inrflow_core.training import advice, begin
+
+    if asked.gpu is None:
+        if asked.ready is not None:
+            begin.check_room(asked.ready)
+        return {}
+    room, name = asked.gpu.memory, asked.gpu.name
+    stages = advice.stages(asked.planner, asked.micro)
+    rows = [(stage, console.size(memory), "yes" if memory <= room else "no") for stage, memory in stages.items()]
+    console.table(["ZeRO stage", "memory of a process", "fits"], rows)
+    if plan.total_memory > room:
+        raise OutOfMemory(
+            f"a process needs about {console.size(plan.total_memory)}, and {name} has {console.size(room)}: "
+            f"{console.size(plan.total_memory - room)} too little",
+            hint=advice.find(asked.planner, asked.micro, room).hint(),
+        )
+    console.say(f"it fits: {console.size(plan.total_memory)} of {console.size(room)}")
+    return {"stages": stages}

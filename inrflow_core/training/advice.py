@@ -1,0 +1,198 @@
+"""Where a run does not fit: what would, in numbers; and running out of memory in the middle, as an error that says so."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from inrflow_core.errors import OutOfMemory
+from inrflow_core.training import plan
+from inrflow_core.training.plan import Planner
+from inrflow_core.training.world import World
+
+STAGES = (0, 1, 2, 3)
+SAFE = 0.9
+"""Of the predicted memory of a step that failed, at most so much may be advised: the prediction is good to so much."""
+ALLOCATORS = ("allocate memory", "Cannot allocate", "CUDA out of memory", "bad allocation", "std::bad_alloc")
+"""What errors say that are no class of their own."""
+
+
+class Run(Protocol):
+    """What is asked of a run that is ready (`begin.Ready`)."""
+
+    @property
+    def job(self) -> Any: ...
+    @property
+    def world(self) -> World: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def places(self) -> list[range]: ...
+
+
+@dataclass(frozen=True)
+class Way:
+    """One change of the settings, and the memory that a process then takes."""
+
+    option: str
+    """What to give the command."""
+    memory: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What helps a run that is too large, each change by itself."""
+
+    micro_batch: Way | None
+    """The largest smaller micro-batch that fits, else the smallest of all; None where there is no smaller one."""
+    checkpointing: Way | None
+    """Activations computed again, with the same micro-batch; None where they are already."""
+    both: Way | None
+    """Both, where neither is enough."""
+    stages: dict[int, int]
+    """Bytes of a process in each ZeRO stage."""
+    stage: Way | None
+    """The lowest ZeRO stage that takes less; None where none does, or one process is alone."""
+
+    @property
+    def ways(self) -> list[Way]:
+        """All of them, those that fit before those that do not."""
+        found = [way for way in (self.micro_batch, self.checkpointing, self.both, self.stage) if way is not None]
+        return sorted(found, key=lambda way: not way.fits)
+
+    def hint(self) -> str:
+        """For an error: what fits, else what comes nearest."""
+        ways = self.ways
+        good = [way for way in ways if way.fits]
+        if good:
+            return "what fits: " + ", or ".join(f"`{way.option}` ({_gigabytes(way.memory)})" for way in good)
+        least = min(ways, key=lambda way: way.memory, default=None)
+        told = "" if least is None else f" (`{least.option}` still takes {_gigabytes(least.memory)})"
+        return f"no micro-batch, checkpointing or ZeRO stage is enough{told}: take a smaller preset or more processes"
+
+    def table(self) -> dict[str, Any]:
+        """Everything, for `--json`."""
+        ways = {"micro_batch": self.micro_batch, "checkpointing": self.checkpointing, "both": self.both}
+        told = {name: None if way is None else vars(way) for name, way in ways.items()}
+        return told | {"stage": None if self.stage is None else vars(self.stage), "stages": self.stages}
+
+
+def find(planner: Planner, micro: int, room: float) -> Advice:
+    """What would fit into `room` bytes a process, for a run with micro-batches of `micro` sets that does not."""
+    stage = planner.preset.training.config.zero_stage
+    fewer = _fewer(planner, micro)
+
+    def way(option: str, count: int, **settings: Any) -> Way:
+        memory = planner.plan(count, **settings).total_memory
+        return Way(option, memory, memory <= room)
+
+    def smaller(prefix: str, **settings: Any) -> Way | None:
+        return _largest([lambda n=n: way(f"{prefix}--set training.micro_batch={n}", n, **settings) for n in fewer])
+
+    again = "--set network.checkpoint_activations=true"
+    can_checkpoint = hasattr(planner.preset.network.config, "checkpoint_activations") and not planner.is_checkpointed
+    micro_batch = smaller("")
+    checkpointing = way(again, micro, checkpointed=True) if can_checkpoint else None
+    is_solved = any(one is not None and one.fits for one in (micro_batch, checkpointing))
+    both = smaller(f"{again} ", checkpointed=True) if can_checkpoint and not is_solved else None
+    by_stage = stages(planner, micro)
+    return Advice(micro_batch, checkpointing, both, by_stage, _stage(by_stage, stage, planner.world, room))
+
+
+def stages(planner: Planner, micro: int) -> dict[int, int]:
+    """Bytes of a process in each ZeRO stage."""
+    return {number: planner.plan(micro, stage=number).total_memory for number in STAGES}
+
+
+def _fewer(planner: Planner, micro: int) -> list[int]:
+    """Smaller micro-batches that divide a process's share, the largest first."""
+    share = planner.preset.training.config.batch // planner.world.size
+    return [n for n in range(micro - 1, 0, -1) if share % n == 0]
+
+
+def _largest(ways: list[Callable[[], Way]]) -> Way | None:
+    """The first that fits of ways that take less and less, found by halving; else the last."""
+    low, high = 0, len(ways) - 1
+    if high < 0:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if ways[middle]().fits else (middle + 1, high)
+    return ways[low]()
+
+
+def _stage(stages: dict[int, int], now: int, world: World, room: float) -> Way | None:
+    """The lowest stage that fits, else the one that takes least, where it takes less than now."""
+    if world.size == 1:  # there is nobody to share with
+        others = {0: stages[0]}
+    else:
+        others = {number: memory for number, memory in stages.items() if number != now}
+    number = next((n for n, memory in others.items() if memory <= room), min(others, key=lambda n: others[n]))
+    if number == now or others[number] >= stages[now]:
+        return None
+    return Way(f"--set training.zero_stage={number}", others[number], others[number] <= room)
+
+
+@contextmanager
+def out_of_memory(ready: Run, saved: Callable[[], int | None]) -> Iterator[None]:
+    """Turns a failed allocation inside the block into an error that says what helps.
+
+    `saved` tells the step of the newest checkpoint, None where there is none.
+
+    Raises:
+        OutOfMemory: there was not enough memory for something.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _told(error, planner_of(ready), len(ready.places[0]), saved()) from None
+
+
+def planner_of(ready: Run) -> Planner:
+    """Plans of the run that is ready."""
+    return Planner(ready.job.preset, ready.world, ready.precision)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that an allocation failed: of Python, of torch on a GPU or of torch on a CPU."""
+    is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_known or any(text in str(error) for text in ALLOCATORS)
+
+
+def _told(error: BaseException, planner: Planner, micro: int, saved: int | None) -> OutOfMemory:
+    """The error in words: what was taken and is free, what is needed, and what takes less."""
+    device = planner.world.device
+    taken = plan.taken_memory(device)
+    said = _first_line(error)
+    traceback.clear_frames(error.__traceback__)  # they hold the step's tensors
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    free = plan.free_memory(device)
+    room = plan.room(device)
+    predicted = planner.plan(micro).total_memory
+    hint = find(planner, micro, min(SAFE * predicted, predicted if room is None else room)).hint()
+    goes_on = "there is no checkpoint yet" if saved is None else f"the same command goes on from step {saved:,}"
+    return OutOfMemory(
+        f"out of memory in a training step: this process had taken {_gigabytes(taken)}"
+        + ("" if free is None else f" ({_gigabytes(free)} are free without the step's tensors)")
+        + f", and about {_gigabytes(predicted)} are needed; {goes_on} ({said})",
+        hint=hint,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB"

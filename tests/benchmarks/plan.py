@@ -1,0 +1,244 @@
+"""What `inrflow train --dry-run` predicts, against what a training step takes: memory and operations, on a CPU.
+
+    python tests/benchmarks/plan.py                    # all cases, about ten minutes on one core
+    python tests/benchmarks/plan.py --case image       # one kind, all its settings
+    python tests/benchmarks/plan.py --json             # one list on stdout
+
+Every case is a fresh process that builds the model, its engine and its averages, takes two steps so that all that is
+made once is there, and measures the third: the most memory in use above what was in use when torch and DeepSpeed were
+loaded and had trained a tiny model (`total`), and above what was in use when the step began (`activations`, with gradients and all else that comes
+and goes). The C library gives memory back at once there (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), so that the
+peak is that of living tensors. Operations are counted by torch's FlopCounterMode over forward and backward; what that
+does not know, the CPU's own attention, is told to it.
+
+Columns: predicted over measured. `flops` is what the network needs (three times a forward), `executed` what is computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+from inrflow_core import models, presets
+from inrflow_core.sets import CoordValueSet
+from inrflow_core.training import plan, world
+from inrflow_core.training.ema import Average
+from inrflow_core.training.engine import Engine
+
+WIDE = {"width": 256, "depth": 6, "heads": 4}
+KINDS: dict[str, dict[str, dict[str, Any]]] = {
+    "image": {
+        "domain": {"name": "image", "resolution": 64},
+        "network": {**WIDE, "latents": 256, "encoder": "spatial"},
+        "method": {"num_queries": 2048},
+        "condition": {"name": "label", "classes": 10},
+    },
+    "image-perceiver": {
+        "domain": {"name": "image", "resolution": 32},
+        "network": {**WIDE, "latents": 512, "encoder": "perceiver"},
+        "condition": {"name": "label", "classes": 10},
+    },
+    "points": {
+        "domain": {"name": "points", "num_points": 2048},
+        "network": {**WIDE, "latents": 256, "encoder": "perceiver", "reread": 2},
+    },
+    "protein": {
+        "domain": {"name": "protein", "residues": 200},
+        "network": {**WIDE, "latents": 200, "encoder": "spatial", "pseudo_coordinates": "residue"},
+        "method": {"align": "prediction", "smooth_lddt": 1.0},
+        "condition": {"name": "sequence", "embedder": "one-hot", "width": 20},
+    },
+}
+"""Of each kind one network, large enough that its activations outweigh what varies from process to process."""
+CASES = [
+    {"kind": kind, "micro": micro, "checkpointed": checkpointed, "precision": precision, "stage": stage}
+    for kind, micro, checkpointed, precision, stage in product(KINDS, (1, 4), (False, True), ("fp32", "bf16"), (0, 1))
+]
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
+ALONE = world.World(0, 1, 0, torch.device("cpu"), False)
+MOST = 0.15
+
+
+def main() -> None:
+    """Measure the cases asked for, print the table, and fail where a prediction is too far off."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--case", choices=KINDS, action="append", help="this kind alone")
+    parser.add_argument("--json", action="store_true", help="one list instead of the table")
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given.one)))
+        return
+    rows = [compare(case) for case in CASES if case["kind"] in (given.case or KINDS)]
+    print(json.dumps(rows, indent=1) if given.json else table(rows))
+    sys.exit(0 if all(abs(row[name] - 1) <= MOST for row in rows for name in RATIOS) else 1)
+
+
+RATIOS = ("total", "activations", "executed")
+
+
+def compare(case: dict[str, Any]) -> dict[str, Any]:
+    """A case with its predictions over what was measured."""
+    command = [sys.executable, __file__, "--one", json.dumps(case)]
+    told = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **MALLOC})
+    if told.returncode:
+        raise SystemExit(told.stderr)
+    found = json.loads(told.stdout.splitlines()[-1])  # DeepSpeed says something first
+    return (
+        case
+        | found
+        | {
+            "total": found["predicted"]["total"] / found["measured"]["total"],
+            "activations": found["predicted"]["activations"] / found["measured"]["activations"],
+            "flops": found["predicted"]["flops"] / found["measured"]["flops"],
+            "executed": found["predicted"]["executed"] / found["measured"]["flops"],
+        }
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The ratios, and the bytes behind them."""
+    lines = [f"{'case':<42}{'total':>16}{'activations':>20}{'flops':>8}{'executed':>10}"]
+    for row in rows:
+        name = f"{row['kind']} x{row['micro']} {row['precision']} stage {row['stage']}"
+        name += " checkpointed" if row["checkpointed"] else ""
+        size = [f"({row['measured'][what] / 1e6:,.0f} MB)" for what in ("total", "activations")]
+        lines.append(
+            f"{name:<42}{row['total']:>6.2f} {size[0]:>10}{row['activations']:>8.2f} {size[1]:>10}"
+            f"{row['flops']:>8.2f}{row['executed']:>10.2f}"
+        )
+    return "\n".join(lines)
+
+
+def preset_of(case: dict[str, Any], changes: dict[str, Any] | None = None) -> presets.Preset:
+    """The preset of a case; `changes` are settings of its network."""
+    tables: dict[str, dict[str, Any]] = {
+        "data": {"path": "shards/none"},
+        "method": {"name": "flow"},
+        "sampler": {"name": "euler", "steps": 4},
+        "training": {"batch": case["micro"], "steps": 4, "zero_stage": case["stage"], "ema": [0.99]},
+    }
+    for name, values in KINDS[case["kind"]].items():
+        tables[name] = {**tables.get(name, {}), **values}
+    network = {**tables["network"], **(changes or {}), "checkpoint_activations": case["checkpointed"]}
+    tables["network"] = {"name": "set-transformer", **network}
+    return presets.resolve("case", tables)
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """What a step of the case takes, and what is predicted of it."""
+    torch.set_num_threads(1)
+    preset = preset_of(case)
+    predicted = plan.predict(preset, ALONE, precision=case["precision"], micro=case["micro"])
+    settings, loaded = preset.training.config, load_everything(case)
+    with torch.random.fork_rng(devices=[]):
+        model = models.build(preset)
+    sets = filled(model, case["micro"])
+    driven = Engine(model.method, settings, ALONE, precision=case["precision"], num_micro=1)
+    averages = [Average(decay, driven.own()) for decay in settings.ema]
+    for _ in range(2):
+        step(driven, averages, sets)
+    before = reset_peak()
+    step(driven, averages, sets)
+    total, rise = peak() - loaded, peak() - before
+    return {
+        "measured": {"total": total, "activations": rise, "flops": operations(driven, sets)},
+        "predicted": {
+            "total": predicted.total_memory - predicted.memory["program"],
+            "activations": predicted.total_memory
+            - sum(predicted.memory[name] for name in HELD & set(predicted.memory)),
+            "flops": predicted.total_flops,
+            "executed": sum(predicted.executed.values()),
+        },
+    }
+
+
+HELD = {"program", "weights", "zero_weights", "moments", "averages"}
+"""Rows that stay between steps."""
+
+
+def load_everything(case: dict[str, Any]) -> float:
+    """Bytes in use when a tiny model of the same kind has taken a step: libraries are there, and their own buffers."""
+    tiny = {"width": 32, "depth": 1, "heads": 2, "latents": 16}
+    tiny |= {"latents": 4} if case["kind"] == "protein" else {}
+    preset = preset_of({**case, "micro": 1}, tiny)
+    model = models.build(preset)
+    driven = Engine(model.method, preset.training.config, ALONE, precision=case["precision"], num_micro=1)
+    step(driven, [], filled(model, 1))
+    return status("VmRSS")
+
+
+def step(driven: Engine, averages: list[Average], sets: CoordValueSet) -> None:
+    """One step, as the trainer takes it."""
+    driven.backward(sets)
+    driven.step(1e-4)
+    for average in averages:
+        average.update()
+
+
+def filled(model: models.Model, count: int) -> CoordValueSet:
+    """Sets of random values, with seeds of their own."""
+    sets = model.domain.blank(count)
+    conditioner = model.method.conditioner
+    condition = dict(sets.condition) | (dict(conditioner.blank(sets)) if conditioner is not None else {})
+    mask = None if sets.queries.groups is None else torch.ones(count, len(sets.queries), dtype=torch.bool)
+    return CoordValueSet(sets.queries, torch.randn(sets.values.shape), torch.arange(count), condition, mask)
+
+
+def operations(driven: Engine, sets: CoordValueSet) -> float:
+    """Operations of forward and backward by torch's own counter."""
+    with counter() as counted:
+        driven.backward(sets)
+    return counted.get_total_flops()
+
+
+def counter() -> Any:
+    """torch's counter, told of the attention of a CPU."""
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+    def forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    def backward(gradient: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_backward_flop_count(gradient, q, k, v)
+
+    aten = torch.ops.aten
+    told = {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    return FlopCounterMode(
+        display=False, custom_mapping={name: count for name, count in told.items() if name not in flop_registry}
+    )
+
+
+def reset_peak() -> float:
+    """Forget the peak so far; the bytes in use come back (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def peak() -> float:
+    """The most bytes in use since `reset_peak`."""
+    return status("VmHWM")
+
+
+def status(key: str) -> float:
+    """A line of this process's status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
+
+
+if __name__ == "__main__":
+    main()
