@@ -72,7 +72,7 @@ def test_a_normal_depends_neither_on_the_batch_nor_on_the_chunk_nor_on_the_order
 def test_slices_inside_change_no_bit(monkeypatch):
     places, ids = finer(6, 3), torch.arange(500)
     whole = [start([1, 2], where, kernel="linear") for where in (places, ids)]
-    monkeypatch.setattr(noise, "SLICE", 14)
+    monkeypatch.setattr(noise, "SLICES", {"cpu": 14})
     for expected, where in zip(whole, (places, ids), strict=True):
         assert torch.equal(start([1, 2], where, kernel="linear"), expected)
 

@@ -31,6 +31,7 @@ kind, network, backend = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 
 def built():
+    torch.manual_seed(0)
     model = models.build(tiny.preset(getattr(tiny, kind), network=network))
     tiny.randomise(model.method)
     model.method.train()
