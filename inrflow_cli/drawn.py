@@ -51,6 +51,8 @@ class Sampling:
     ema: float | None
     batch: int | None
     device: str | None
+    precision: str = "fp32"
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def seconds(target: Target, work: Work) -> float:
 
 def _sampled(target: Target, work: Work, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
     """The shard of a target's samples, drawn where it is not there yet, and what is known of them."""
-    from inrflow_core import from_reference, generate, sample_shards
+    from inrflow_core import from_reference, generate, quicker, sample_shards
 
     planned, how = plan(target, work), _how(model, work.sampling)
     request = replace(_request(model, work, planned), size=size)
@@ -255,6 +257,7 @@ def _sampled(target: Target, work: Work, model: Model, size: Size) -> tuple[Path
             sample_shards.unseal(place)
         shard = generate.open_shard(model, request, place, origin, overwrite=work.overwrite)
         shard.condition = {} if planned is None else planned.recorded
+        model, how = quicker.ready(model, how, compile=work.sampling.is_compiled)
         source = many.Source(model, request, how, generation.room(request.chunk), planned)
         many.write_shard(source, shard, title="sampling" if planned is None else f"sampling from {planned.kind}s")
         _await(shard.finish)
@@ -269,13 +272,14 @@ def _folded(target: Target, work: Work, model: Model) -> tuple[Items | None, dic
 
     A process that does not lead has drawn its share and does not wait for the others.
     """
-    from inrflow_core import exporters, from_reference, generate, items
+    from inrflow_core import exporters, from_reference, generate, items, quicker
 
     planned, how = plan(target, work), _how(model, work.sampling)
     assert planned is not None and planned.reference.names is not None
     from_reference.check(planned, model)
     request = _request(model, work, planned)
     origin = generate.origin(model, target.weights, request, how)
+    model, how = quicker.ready(model, how, compile=work.sampling.is_compiled)
     names = planned.reference.names()
     stems = distinct([conditions.safe(name) for name in names])
     folder = work.folder / target.name
@@ -372,6 +376,7 @@ def _how(model: Model, wanted: Sampling) -> Any:
         guidance=wanted.guidance,
         guidance_interval=generation.parse_interval(wanted.guidance_interval),
         noise=wanted.noise,
+        precision=wanted.precision,
     )
 
 

@@ -122,6 +122,8 @@ def eval(
     ] = None,
     ema: Annotated[float | None, typer.Option(help="EMA decay to draw from; 0 is the raw weights.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; changes nothing.")] = None,
+    precision: options.Precision = "fp32",
+    compile: options.Compile = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes for distances; change nothing. Default: the cores.")
     ] = None,
@@ -167,6 +169,8 @@ def eval(
         ema=ema,
         batch=batch,
         device=device,
+        precision=precision,
+        is_compiled=compile,
     )
     job = evaluation.Job(
         out=out,

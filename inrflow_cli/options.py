@@ -106,6 +106,14 @@ Points = Annotated[int | None, typer.Option(help="How many points to ask of a cl
 Chunk = Annotated[
     int, typer.Option(min=1, help="Queries answered at a time: it bounds the memory, and changes nothing.")
 ]
+Precision = Annotated[
+    str,
+    typer.Option(metavar="fp32|bf16", help="Arithmetic of the network's matrix products; noise and samples are fp32."),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the network first, which takes a minute or more; changes nothing else."),
+]
 
 
 def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:

@@ -24,7 +24,6 @@ Noise = Annotated[
     str | None,
     typer.Option(metavar="linear|cubic|independent", help="How the noise goes on between training positions."),
 ]
-Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="Arithmetic of the network.")]
 
 
 def sample(
@@ -68,7 +67,8 @@ def sample(
         Path | None, typer.Option(help="Also keep the functions as .safetensors, for `inrflow upsample`.")
     ] = None,
     half_field: Annotated[bool, typer.Option("--half-field", help="Keep them in fp16: half the size.")] = False,
-    precision: Precision = "fp32",
+    precision: options.Precision = "fp32",
+    compile: options.Compile = False,
     device: options.Device = None,
     threads: options.Threads = None,
     workers: Annotated[
@@ -83,7 +83,7 @@ def sample(
     """
     same = dict(locals())
     from inrflow_cli import generation, many
-    from inrflow_core import exporters, generate, runs
+    from inrflow_core import exporters, generate, quicker, runs
 
     _check_field(save_field, half_field)
     given = conditions.Given(image, sequence, fasta, (azimuth, elevation, distance, field_of_view), weights)
@@ -116,6 +116,7 @@ def sample(
     labels = generate.choose_labels(model, wanted, label)
     request = generate.Request(wanted, labels, size, options.parse_window(window), chunk, batch)
     origin = generate.origin(model, source, request, how, guiding)
+    model, how = quicker.ready(model, how, compile=compile)
     if fasta is not None:
         written = conditions.fold(model, given, request, how, target, origin, overwrite=overwrite)
         console.say(f"`{out}` has {len(written)} files: {len(wanted)} samples of each of {len(written)} sequences")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,8 @@ def upsample(
     chunk: options.Chunk = 4096,
     ema: Ema = None,
     checkpoint: Checkpoint = None,
+    precision: options.Precision = "fp32",
+    compile: options.Compile = False,
     device: options.Device = None,
     threads: options.Threads = None,
     overwrite: Overwrite = False,
@@ -45,15 +48,17 @@ def upsample(
     Several FILEs need a folder as OUT.
     """
     from inrflow_cli import generation, upsampling
-    from inrflow_core import generate
+    from inrflow_core import generate, quicker
 
     *files, out = paths
     targets = upsampling.targets(files, out, num, overwrite=overwrite)
     new = {"--num": None if num == 1 else num, "--seed": seed or None, "--guidance": guidance, "--sampler": sampler}
-    new["--set"] = override
+    new |= {"--set": override, "--precision": None if precision == "fp32" else precision}
     if len(files) == 1 and files[0].suffix == ".safetensors":
         told = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
-        upsampling.refuse("a saved field, which is drawn already", new | told | {"--noise": noise})
+        upsampling.refuse(
+            "a saved field, which is drawn already", new | told | {"--noise": noise, "--compile": compile or None}
+        )
         answer = upsampling.ask_saved_field(
             files[0], out, scale=scale, resolution=resolution, window=window, points=points, chunk=chunk,
             device=device, overwrite=overwrite,
@@ -71,6 +76,7 @@ def upsample(
     part = options.parse_window(window)
     if files:
         upsampling.refuse("a given file, which Heun's method encodes without guidance", new)
+        model = replace(model, method=quicker.compiled(model.method)) if compile else model
         answer = upsampling.ask_files(
             model, source, files, targets, label=label, size=size, window=part, chunk=chunk, steps=steps, noise=noise,
             overwrite=overwrite,
@@ -78,11 +84,12 @@ def upsample(
     else:
         how = generate.drawing(
             model, sampler=sampler, steps=steps, sampler_settings=generation.parse_settings(override),
-            guidance=guidance, noise=noise,
+            guidance=guidance, noise=noise, precision=precision,
         )  # fmt: skip
         seeds = range(seed, seed + num)
         request = generate.Request(seeds, generate.choose_labels(model, seeds, label), size, part, chunk)
         origin = generate.origin(model, source, request, how)
+        model, how = quicker.ready(model, how, compile=compile)
         written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
         answer = {"out": [str(path) for path in written], "run": str(source), "origin": origin}
         console.say("wrote " + ", ".join(f"`{path}`" for path in written))

@@ -224,21 +224,34 @@ def samples(
     total, start = len(request.seeds), 0
     batch = request.batch or default_batch(model, request)
     while start < total:
-        part = slice(start, min(start + min(batch, room.batch or batch), total))
+        most = min(batch, room.batch or batch)
+        part = slice(start, min(start + most, total))
+        size = most if getattr(model.method.network, "is_compiled", False) else 1  # compiled for one number of sets
         report = None if progress is None else _of_all(progress, part, total)
         drawn: list[np.ndarray] = []
-        if fits(lambda part=part, report=report, to=drawn: to.append(_drawn(model, request, part, how, room, report))):
-            yield part, drawn[0]
+        asked = _part(request, part, size)
+        if fits(lambda asked=asked, report=report, to=drawn: to.append(_drawn(model, asked, how, room, report))):
+            yield part, drawn[0][: part.stop - part.start]
             start = part.stop
         else:
-            room.halve_batch(part.stop - part.start)
+            room.halve_batch(len(asked.seeds))
 
 
-def _drawn(model: Model, request: Request, part: slice, how: Any, room: Room, progress: Progress | None) -> np.ndarray:
-    labels = None if request.labels is None else request.labels[part]
-    condition = {name: value[part] for name, value in request.condition.items()}
-    field = draw(model, request.seeds[part], labels, how, condition)
+def _drawn(model: Model, request: Request, how: Any, room: Room, progress: Progress | None) -> np.ndarray:
+    field = draw(model, request.seeds, request.labels, how, request.condition)
     return query(model, field, request.size, request.window, chunk=room, progress=progress)
+
+
+def _part(request: Request, part: slice, least: int) -> Request:
+    """A part of a request, its last sample again and again up to `least` of them."""
+    rows = list(range(part.start, part.stop))
+    rows += rows[-1:] * (least - len(rows))
+    return replace(
+        request,
+        seeds=[request.seeds[row] for row in rows],
+        labels=None if request.labels is None else [request.labels[row] for row in rows],
+        condition={name: value[rows] for name, value in request.condition.items()},
+    )
 
 
 def default_batch(model: Model, request: Request) -> int:

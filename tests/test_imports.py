@@ -41,7 +41,7 @@ LEVELS = (
     {"domains", "conditioners", "networks", "samplers", "features", "distances"},
     {"datasets", "methods", "metrics", "exporters"},
     {
-        *{"generate", "given", "asked", "preparation", "runs", "conversion", "onnx_export"},
+        *{"generate", "quicker", "given", "asked", "preparation", "runs", "conversion", "onnx_export"},
         *{
             "items",
             "pairs",
