@@ -11,7 +11,7 @@ from inrflow_cli import console
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from inrflow_core.fields import Progress
+    from inrflow_core.fields import Field, Progress
     from inrflow_core.generate import Request, Size
     from inrflow_core.models import Model
     from inrflow_core.room import Room
@@ -140,8 +140,8 @@ def parse_interval(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def save_fields(model: Model, request: Request, how: Any, path: Path, *, half: bool, overwrite: bool) -> None:
-    """Draw the functions of a request and keep them, all in one file; its size is said before."""
+def save_fields(model: Model, request: Request, how: Any, path: Path, *, half: bool, overwrite: bool) -> Field:
+    """Draw the functions of a request and keep them, all in one file; its size is said before. They can be asked then."""
     from inrflow_core import generate, outputs
 
     outputs.check_output(path, overwrite=overwrite)
@@ -150,16 +150,29 @@ def save_fields(model: Model, request: Request, how: Any, path: Path, *, half: b
         field.record(lambda done, total: shown.advance(done - shown.done))
     console.say(f"the field takes {console.size(field.size() // (2 if half else 1))} on disk")
     generate.save_field(model, field, path, half=half)
+    return field
 
 
 def write_samples(
-    model: Model, request: Request, how: Any, out: Path, origin: Mapping[str, str], *, overwrite: bool
+    model: Model,
+    request: Request,
+    how: Any,
+    out: Path,
+    origin: Mapping[str, str],
+    *,
+    overwrite: bool,
+    field: Field | None = None,
 ) -> list[Path]:
-    """Draw the samples of a request and write them as files; returns the files."""
+    """Draw the samples of a request, or ask them of a `field` that holds them, and write files; returns these."""
     from inrflow_core import exporters, generate
 
     with console.progress(None, "steps", title="sampling") as shown:
-        found = generate.samples(model, request, how, report(shown), room=room(request.chunk))
+        own = room(request.chunk)
+        if field is None:
+            found = generate.samples(model, request, how, report(shown), room=own)
+        else:
+            values = generate.query(model, field, request.size, request.window, chunk=own, progress=report(shown))
+            found = [(slice(0, len(values)), values)]
         drawn = [generate.finished(model, request, part, values) for part, values in found]
     items: list[dict[str, str]] = []
     if len(exporters.files(out, len(request.seeds))) > 1:  # each file tells of its own sample alone

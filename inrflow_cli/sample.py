@@ -125,8 +125,9 @@ def sample(
     condition, told = conditions.of_options(model, given)
     request = replace(request, condition=conditions.repeated(condition, len(wanted)))
     origin |= told
+    field = None
     if save_field is not None:
-        generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
+        field = generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
     if target != out or out.suffix.lower() == ".h5":
         drawn = many.Source(model, request, how, generation.room(chunk))
         start = many.helpers(sample, {**same, "run": source, "ema": None, "checkpoint": None}, workers - 1)
@@ -134,7 +135,7 @@ def sample(
             console.say(f"`{out}` waits for what other processes draw; the last of them finishes it")
         written = [out]
     else:
-        written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
+        written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite, field=field)
     console.say(f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request)}")
     console.result({"out": [str(path) for path in written], "run": str(source), "origin": origin}, as_json=json)
 

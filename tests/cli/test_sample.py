@@ -15,6 +15,7 @@ from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_core import models, shards
 from inrflow_core.exporters import ply
+from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.sample_shards import SampleShard
 from inrflow_core.shards import Shards
 from tests import tiny
@@ -173,6 +174,18 @@ def test_what_a_saved_field_answers_tells_how_it_was_drawn(tmp_path):
         "18x18",
         "0,0,0.5,1",
     )
+
+
+def test_what_is_kept_as_a_field_is_drawn_once(tmp_path, monkeypatch):
+    common = ["--seed", "4", "--num", "3", "--resolution", "9", "--steps", "3", "--label", "1"]
+    assert run(["sample", "plain.npz", *common]) == 0
+    times: list[int] = []
+    walk = FlowField._evaluate
+    monkeypatch.setattr(FlowField, "_evaluate", lambda field, *rest: times.append(1) or walk(field, *rest))
+    assert run(["sample", "kept.npz", *common, "--save-field", "f.safetensors"]) == 0
+    assert len(times) == 3
+    plain, kept = (np.load(tmp_path / f"{name}.npz")["images"].astype(int) for name in ("plain", "kept"))
+    assert np.abs(plain - kept).max() <= 1
 
 
 def test_what_says_nothing_about_a_given_file_or_a_saved_field_is_refused(tmp_path, capsys):
