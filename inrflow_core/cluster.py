@@ -27,7 +27,10 @@ TRIES = 6
 """Of a task whose node or process is lost; what kills its worker six times is no accident."""
 SECONDS = 0.5
 """Between two looks at how far the tasks are."""
-STARTED = "start `inrflow` on a machine of the cluster; `ray start --head` and `ray start --address` make one"
+STARTED = (
+    "start `inrflow` on a machine of the cluster (`ray start --head` and `ray start --address` make one), with "
+    "RAY_AUTH_MODE and the token that it was started with"
+)
 SAME = "install the same inrflow and its extras on every machine of the cluster"
 
 
@@ -105,6 +108,11 @@ def engine(
     return each
 
 
+def room(workers: int | None, cores: int, running: int) -> int:
+    """How many more tasks to hand out; none where a node is lost and more are out than the others have cores for."""
+    return max(0, (workers or 2 * max(1, cores)) - running)
+
+
 def _spread(
     ray: Any, function: Function, tasks: Sequence[Any], site: Site, advance: Advance, workers: int | None
 ) -> Iterator[Any]:
@@ -115,8 +123,8 @@ def _spread(
     shown, last = 0, 0.0
     try:
         while True:
-            room = (workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))) - len(running)
-            for number, task in itertools.islice(pending, room):
+            cores = int(ray.cluster_resources().get("CPU", 0))
+            for number, task in itertools.islice(pending, room(workers, cores, len(running))):
                 running[work.remote(function, task, number, site, tally)] = number
             if not running:
                 return

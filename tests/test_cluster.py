@@ -100,6 +100,24 @@ def test_a_task_that_begins_again_is_not_counted_twice():
     assert tally.read() == {0: 9, 1: 3}
 
 
+@pytest.mark.parametrize(
+    ("workers", "cores", "running", "more"),
+    [
+        (None, 8, 0, 16),
+        (None, 8, 16, 0),
+        (None, 4, 16, 0),
+        (None, 0, 0, 2),
+        (None, 0, 16, 0),
+        (3, 8, 1, 2),
+        (3, 8, 9, 0),
+    ],
+)
+def test_a_cluster_that_shrinks_is_handed_no_more_until_it_has_room(
+    workers: int | None, cores: int, running: int, more: int
+):
+    assert cluster.room(workers, cores, running) == more
+
+
 @slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_nodes_give_the_bytes_of_one_process(kind: str, nodes: Any, raw_files: dict[str, Path], tmp_path: Path):
