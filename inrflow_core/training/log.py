@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import math
+import os
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ class Log:
         plain = {key: _plain(value) for key, value in record.items()}
         outputs.append(self._file, self._path, (json.dumps(plain, allow_nan=False) + "\n").encode())
         self._board.write(plain)
+
+    def flush(self) -> None:
+        """Wait until every line is on the disk: a checkpoint must not outlive the lines before it."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Let go of the run."""

@@ -120,6 +120,8 @@ class Trainer:
             **self.model.info,
             "precision": self.precision,
         }
+        if self.log is not None:
+            self.log.flush()
         checkpoint.save(self.out, self.engine, self.averages, self.model.preset, self.counters, info=info)
         self.saved = self.counters.step
         if self.world.leads:
