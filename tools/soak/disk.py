@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inrflow_core import runs
+from inrflow_core.training import checkpoint
 from tools.soak import commands, kills
 
 ROOM = 24 << 20
@@ -40,8 +42,6 @@ class Case:
     at: str | None = None
     """Fill the disk where the run is at this, of `kills.where`; None fills it before the command."""
     tries: int = 3
-    aside: str = ""
-    """Files that two calls of the command write differently, as a pattern."""
 
 
 @dataclass
@@ -153,12 +153,12 @@ def _one(case: Case, place: Path, whole: Path, folder: Path, outcome: Outcome, r
         if said not in outcome.said:
             outcome.said.append(said)
         problems += [f"{label}: the error {fault}: {said}" for fault in _faults(said, done.errors)]
-    problems += [f"{label}: {text}" for text in _left(place, whole, case)]
+    problems += [f"{label}: {text}" for text in _left(place, whole)]
     ballast.unlink()
     again = _run(case, place, folder)
     if again.code:
         problems.append(f"{label}: with room again, the same command left with {again.code}: {again.said()}")
-    problems += [f"{label}: with room again, {text}" for text in _different(place, whole, case)]
+    problems += [f"{label}: with room again, {text}" for text in _different(place, whole)]
 
 
 def _faults(said: str, errors: str) -> Iterator[str]:
@@ -171,13 +171,15 @@ def _faults(said: str, errors: str) -> Iterator[str]:
         yield "has no hint"
 
 
-def _left(place: Path, whole: Path, case: Case) -> Iterator[str]:
+def _left(place: Path, whole: Path) -> Iterator[str]:
     """What a failed command should not have left: files under a final name that are not what they should be."""
     if (place / "kept.txt").read_text() != "there before":
         yield "another file was changed"
     final = _contents(whole)
+    for step in runs.complete_steps(place / "run"):
+        checkpoint.verify(runs.checkpoint_folder(place / "run", step))
     for name, digest in _contents(place).items():
-        if name in ("kept.txt", "ballast") or _is_in_work(name):
+        if name in ("kept.txt", "ballast") or _is_in_work(name) or name.startswith("run/checkpoints/"):
             continue
         if name not in final:
             yield f"`{name}` is left, which a whole run has not"
@@ -185,7 +187,7 @@ def _left(place: Path, whole: Path, case: Case) -> Iterator[str]:
             yield f"`{name}` has its final name and another content"
 
 
-def _different(place: Path, whole: Path, case: Case) -> Iterator[str]:
+def _different(place: Path, whole: Path) -> Iterator[str]:
     """In what a command that had room again left another folder than one that nothing disturbed."""
     mine, theirs = _contents(place), _contents(whole)
     mine.pop("kept.txt", None)
