@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from inrflow_core import embedders, presets
+from inrflow_core.errors import UsageError
 from inrflow_core.training import begin, checkpoint
+from inrflow_core.training.engine import Engine
 from tests import tiny
 from tests.training import given, small
 from tests.training.launched import CHECKOUT, launch
@@ -116,3 +119,14 @@ def test_two_processes_learn_from_pictures_and_sequences_as_one_does(kind, tmp_p
         found = begin.train(given.job(data, out, sets, training={"zero_stage": stage}))
         assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
         small.assert_equal(small.state(found), small.state(alone), tolerance=1e-4)
+
+
+def test_processes_that_see_different_runs_in_one_folder_are_refused(data, tmp_path, monkeypatch):
+    """As on two machines that do not share it: the other process finds no checkpoint."""
+    small.train(data, tmp_path / "run", until=2)
+    ready = begin.check(small.job(data, tmp_path / "run"), {})
+    ready = replace(ready, world=replace(ready.world, size=2))
+    driven = Engine.__new__(Engine)
+    monkeypatch.setattr(driven, "together", lambda step, square: [step - 1, square + 1], raising=False)
+    with pytest.raises(UsageError, match="do not see the same run in"):
+        begin._resume(ready, driven, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inrflow_cli import app
 from inrflow_core.training.settings import Config
 
 
@@ -50,3 +51,9 @@ def test_an_impossible_value_is_named_with_what_is_allowed(setting, value, says)
 def test_what_a_stage_cannot_offload_is_refused(settings, says):
     with pytest.raises(ValueError, match=says):
         Config(steps=10, batch=4, **settings)
+
+
+def test_the_command_refuses_what_a_stage_cannot_offload_with_2(capsys):
+    settings = ["--set", "training.zero_stage=0", "--set", "training.offload_optimizer=cpu"]
+    assert app.run(["train", "--preset", "digits-demo", *settings]) == 2
+    assert "error: [training] `offload_optimizer` is cpu and `zero_stage` is 0" in capsys.readouterr().err
