@@ -40,6 +40,8 @@ VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
 DATA_ASIDE = {"path", "prepare", "prefetch"}
 CONDITION_ASIDE = {"weights"}
 """Where an embedder's weights lie; that they are the same is checked by their digest (features.py)."""
+NETWORK_ASIDE = {"checkpoint_activations"}
+"""Computes the same again instead of keeping it, to the bit."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     before, after = was.table(), now.table()
     found = []
     for table in sorted({*before, *after} - {"eval"}):
-        aside = {"training": ASIDE, "data": DATA_ASIDE, "condition": CONDITION_ASIDE}.get(table, frozenset())
+        asides = {"training": ASIDE, "data": DATA_ASIDE, "condition": CONDITION_ASIDE, "network": NETWORK_ASIDE}
+        aside = asides.get(table, frozenset())
         if table == "training" and after[table].get("schedule") == "constant":
             aside = aside | {"steps"}
         old, new = before.get(table, {}), after.get(table, {})
