@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ import typer
 
 from inrflow_cli import console, options
 from inrflow_cli.options import DryRun, Json, Overwrite
-from inrflow_core.errors import Exit, Interrupted, OutOfMemory
+from inrflow_core.errors import Exit, Interrupted
 
 if TYPE_CHECKING:
     from inrflow_core.training.begin import Job, Ready
@@ -97,11 +96,10 @@ def _train(job: Job, *, as_json: bool) -> None:
 
     ready = begin.check(job, dict(os.environ))
     begin.check_room(ready)
-    saved = ready.begun.step if ready.begun else None
-    with _told_of_memory(ready, lambda: saved, as_json=as_json):
+    with begin.advised(ready, ready.begun.step if ready.begun else None):
         trainer = begin.begin(ready)
     try:
-        with _told_of_memory(ready, lambda: trainer.saved, as_json=as_json), _shown(trainer, ready):
+        with begin.advised(ready, trainer), _shown(trainer, ready):
             trainer.run(ready.last)
     except Interrupted as error:
         if not ready.world.is_launched:
@@ -114,26 +112,6 @@ def _train(job: Job, *, as_json: bool) -> None:
         console.say(f"step {counters.step:,} of {trainer.settings.steps:,} is saved in `{job.out}`")
         console.result({"out": str(job.out), **vars(counters)}, as_json=as_json)
     engine.leave(ready.world, Exit.DONE)
-
-
-@contextmanager
-def _told_of_memory(ready: Ready, saved: Callable[[], int | None], *, as_json: bool) -> Iterator[None]:
-    """Running out of memory in any process is told with what helps; of several, that one leaves at once.
-
-    The others wait for it in the step and cannot be met: the launcher stops them.
-    """
-    from inrflow_core.training import advice
-
-    try:
-        with advice.out_of_memory(ready, saved):
-            yield
-    except OutOfMemory as error:
-        if not ready.world.is_launched:
-            raise
-        console.error(error, as_json=as_json and ready.world.leads)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(int(error.code))
 
 
 @contextmanager

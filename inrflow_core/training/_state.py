@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inrflow_core.training.settings import Config
 from inrflow_core.training.world import World
 
 FLOAT = 4
 """Bytes of a float32: weights, gradients, moments and averages are fp32 in every precision."""
-BUCKET = 500_000_000 * FLOAT
-"""DeepSpeed's `reduce_bucket_size`: a GPU gives it whole, a CPU the pages that are written to."""
+PER_MACHINE = 8
+"""GPUs that a machine is taken to have where a plan is for another one."""
 GATHERED = 1_000_000_000 * FLOAT
 """DeepSpeed's `stage3_max_live_parameters`: weights that stage 3 gathers and lets go of again."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one process of `world` holds a model of so many weights, in a ZeRO stage."""
+    """How one process of `world` holds a model of so many weights, in a ZeRO stage (not always the settings')."""
 
     weights: int
-    num_averages: int
+    settings: Config
     world: World
     stage: int
     num_micro: int
@@ -39,8 +40,10 @@ class Layout:
 
     @property
     def overlaps(self) -> bool:
-        """Gradients are summed over the processes while the backward pass goes on."""
-        return self.stage > 0 and self.world.device.type == "cuda" and self.world.size > 1
+        """Gradients are summed over the processes while the backward pass goes on, as the engine decides it."""
+        if self.world.device.type != "cuda" or self.world.size == 1:
+            return False
+        return self.stage == 3 or (self.stage > 0 and self.world.size > PER_MACHINE)
 
     @property
     def gradients_grow(self) -> bool:
@@ -54,10 +57,12 @@ class Layout:
         rows = {"weights": held}
         if self.stage > 0:
             rows["zero_weights"] = self.share
-        if self.stage == 3:
+        if self.stage == 3:  # at any time some are whole; of one process alone, all
             rows |= {"gathered_weights": min(self.whole, GATHERED), "gradients": self.share}
         rows["moments"] = 2 * (self.whole if self.stage == 0 else self.share)
-        rows["averages"] = self.num_averages * held
+        rows["averages"] = len(self.settings.ema) * held
+        for name in self._elsewhere:
+            rows.pop(name, None)
         return rows
 
     @property
@@ -71,29 +76,42 @@ class Layout:
         stay = not self.gradients_grow and not self.overlaps
         rows = {"communication": buffers, "gradients": self.whole if stay else 0}
         if self.overlaps or (self.stage == 2 and self.num_micro > 1):
-            rows["zero_gradients"] = self.share
+            rows["zero_gradients"] = 0 if "zero_gradients" in self._elsewhere else self.share
         return rows
 
     @property
     def update(self) -> dict[str, int]:
         """Bytes held when the backward pass is over and the weights are moved."""
+        bucket = min(self.whole, FLOAT * self.settings.bucket)
         if self.stage == 0:
-            alone = self.world.size == 1
-            return {"gradients": self.whole, "communication": 0 if alone else min(self.whole, BUCKET)}
-        if self.stage == 3:
-            return {"communication": min(self.whole, BUCKET), "zero_gradients": self.share}
+            return {"gradients": self.whole, "communication": 0 if self.world.size == 1 else bucket}
         copies = 2 if self.stage == 2 and self.num_micro > 1 else 1
+        summed = 0 if "zero_gradients" in self._elsewhere else copies * self.share
+        if self.stage == 3:
+            return {"communication": bucket, "zero_gradients": summed}
         if self.overlaps:
-            return {"communication": 2 * BUCKET, "zero_gradients": copies * self.share}
-        return {"gradients": self.whole, "zero_gradients": copies * self.share}
+            return {"communication": 2 * self._bucket, "zero_gradients": summed}
+        return {"gradients": self.whole, "communication": self._bucket, "zero_gradients": summed}
 
     @property
     def update_bytes(self) -> float:
         """Bytes that are read and written: 3 by clipping, 7 by AdamW, 3 by each average, times those of a weight."""
         moved = self.whole if self.stage == 0 else self.share
-        return 10 * moved + 3 * self.num_averages * (self.share if self.stage == 3 else self.whole)
+        return 10 * moved + 3 * len(self.settings.ema) * (self.share if self.stage == 3 else self.whole)
 
     @property
     def _bucket(self) -> int:
         """Bytes of a bucket that gradients are summed in: on a CPU, its pages are the gradients' own."""
-        return BUCKET if self.world.device.type == "cuda" else 0
+        return FLOAT * self.settings.bucket if self.world.device.type == "cuda" else 0
+
+    @property
+    def _elsewhere(self) -> set[str]:
+        """Rows that lie in the CPU's memory, where a GPU trains."""
+        if self.world.device.type != "cuda":
+            return set()
+        found: set[str] = set()
+        if self.settings.offload_optimizer is not None and self.stage > 0:
+            found |= {"zero_weights", "zero_gradients", "moments"}
+        if self.settings.offload_weights is not None and self.stage == 3:
+            found.add("weights")
+        return found

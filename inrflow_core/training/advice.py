@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -21,19 +21,6 @@ SAFE = 0.9
 """Of the predicted memory of a step that failed, at most so much may be advised: the prediction is good to so much."""
 ALLOCATORS = ("allocate memory", "Cannot allocate", "CUDA out of memory", "bad allocation", "std::bad_alloc")
 """What errors say that are no class of their own."""
-
-
-class Run(Protocol):
-    """What is asked of a run that is ready (`begin.Ready`)."""
-
-    @property
-    def job(self) -> Any: ...
-    @property
-    def world(self) -> World: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def places(self) -> list[range]: ...
 
 
 @dataclass(frozen=True)
@@ -141,8 +128,8 @@ def _stage(stages: dict[int, int], now: int, world: World, room: float) -> Way |
 
 
 @contextmanager
-def out_of_memory(ready: Run, saved: Callable[[], int | None]) -> Iterator[None]:
-    """Turns a failed allocation inside the block into an error that says what helps.
+def out_of_memory(planner: Planner, micro: int, saved: Callable[[], int | None]) -> Iterator[None]:
+    """Turns a failed allocation inside the block into an error that says what helps a run with such micro-batches.
 
     `saved` tells the step of the newest checkpoint, None where there is none.
 
@@ -154,12 +141,7 @@ def out_of_memory(ready: Run, saved: Callable[[], int | None]) -> Iterator[None]
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _told(error, planner_of(ready), len(ready.places[0]), saved()) from None
-
-
-def planner_of(ready: Run) -> Planner:
-    """Plans of the run that is ready."""
-    return Planner(ready.job.preset, ready.world, ready.precision)
+        raise _told(error, planner, micro, saved()) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

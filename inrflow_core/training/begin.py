@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from inrflow_core import manifest, models, noise, registry, runs
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.presets import Preset
 from inrflow_core.shards import Shards
-from inrflow_core.training import checkpoint, engine, evaluation, features, log, plan, run_folder, world
+from inrflow_core.training import advice, checkpoint, engine, evaluation, features, log, plan, run_folder, world
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.ema import Average
 from inrflow_core.training.engine import Engine
 from inrflow_core.training.evaluation import Evaluation
 from inrflow_core.training.loader import Loader, shares
 from inrflow_core.training.log import Record
-from inrflow_core.training.plan import Plan
+from inrflow_core.training.plan import Plan, Planner
 from inrflow_core.training.run_folder import Begun
 from inrflow_core.training.trainer import Trainer
 from inrflow_core.training.world import World
@@ -116,7 +117,8 @@ def check_room(ready: Ready) -> None:
     """
     present = run_folder.checkpoint_bytes(ready.job.out)
     plan.check_disk(ready.plan, ready.job.out, present)
-    plan.check_memory(ready.plan, ready.world)
+    planner, micro = _planner(ready), len(ready.places[0])
+    plan.check_memory(ready.plan, ready.world, lambda free: advice.find(planner, micro, free).hint())
 
 
 def begin(ready: Ready) -> Trainer:
@@ -173,12 +175,25 @@ def train(job: Job, environment: dict[str, str] | None = None) -> Trainer:
 
     Raises:
         Interrupted, Diverged: see `Trainer.run`; else see `check`, `check_room` and `begin`.
+        OutOfMemory: there was not enough memory for a step; says what takes less.
     """
     ready = check(job, environment or {})
     check_room(ready)
-    trainer = begin(ready)
-    trainer.run(ready.last)
+    with advised(ready, ready.begun.step if ready.begun else None):
+        trainer = begin(ready)
+    with advised(ready, trainer):
+        trainer.run(ready.last)
     return trainer
+
+
+def advised(ready: Ready, saved: Trainer | int | None) -> AbstractContextManager[None]:
+    """Inside the block, running out of memory says what helps; `saved` is the newest checkpoint's step, or who knows it."""
+    step = (lambda: saved.saved) if isinstance(saved, Trainer) else (lambda: saved)
+    return advice.out_of_memory(_planner(ready), len(ready.places[0]), step)
+
+
+def _planner(ready: Ready) -> Planner:
+    return Planner(ready.job.preset, ready.world, ready.precision)
 
 
 def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,6 @@ class Planner:
 
     def __init__(self, preset: Preset, world: World, precision: str) -> None:
         self.preset, self.world, self.precision = preset, world, precision
-        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._models: dict[bool, models.Model] = {}
         self._traces: dict[tuple[bool, int], Trace] = {}
 
@@ -134,7 +134,7 @@ class Planner:
         weights = sum(p.numel() for p in method.parameters())
         trace = self._trace(checkpointed, micro * copies)
         num_micro = max(1, settings.batch // self.world.size // micro)
-        held = _state.Layout(weights, len(settings.ema), self.world, stage, num_micro)
+        held = _state.Layout(weights, settings, self.world, stage, num_micro)
         memory, most = _memory(trace, held, self._read_ahead(micro))
         checkpoint = _state.FLOAT * weights * (1 + len(settings.ema) + 2)
         num_kept = settings.keep + (preset.eval is not None) + 1  # the newest, the best, and one that is being written
@@ -154,6 +154,10 @@ class Planner:
         shape = self._model(self.is_checkpointed).domain.shape
         waiting = self.preset.data.config.prefetch + 1
         return waiting * micro * shape.num_pairs * shape.value_size * _state.FLOAT
+
+    @cached_property
+    def _mode(self) -> FakeTensorMode:
+        return FakeTensorMode(allow_non_fake_inputs=True)
 
     def _model(self, checkpointed: bool) -> models.Model:
         if checkpointed not in self._models:
