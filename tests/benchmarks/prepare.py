@@ -2,6 +2,7 @@
 
     python tests/benchmarks/prepare.py                     # 600 made-up JPEGs of 500 x 375, at 128 and 256
     python tests/benchmarks/prepare.py --source DIR        # the photographs of a folder
+    python tests/benchmarks/prepare.py --engines           # the same job by every engine, in CPU seconds and as ratios
 
 The share is CPU seconds of a plain loop (read the file, decode with Pillow, convert, ADM's centre crop, keep nothing)
 over CPU seconds of `prepare` with one worker, which also scans, keeps statistics, writes shards, hashes them and
@@ -12,25 +13,31 @@ repeats counts.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
+import psutil
 from PIL import Image
 
+from inrflow_core import cluster
 from inrflow_core.datasets import images
 from inrflow_core.datasets._images import centre_crop
 from inrflow_core.examples import walk
+from inrflow_core.journal import Piece
 from inrflow_core.preparation import job, prepare
 
 REPEATS = 7
@@ -80,14 +87,75 @@ def share(source: Path, resolution: int, workers: int) -> dict[str, float]:
     return {"resolution": resolution, **least, "share": least["bare"] / least["prepare"]}
 
 
+def tree_seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds of this process and of all below it, and seconds on the clock.
+
+    Looked at every fifth of a second while they live: Ray's workers are nobody's to wait for, so `os.times` would
+    leave them out. What a process does after the last look is missed.
+    """
+    seen: dict[tuple[int, float], float] = {}
+    own, is_over = psutil.Process(), threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(0.2):
+            for child in own.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    seen[child.pid, child.create_time()] = sum(child.cpu_times()[:2])
+
+    watch = threading.Thread(target=look)
+    cpu, start = time.process_time(), time.perf_counter()
+    watch.start()
+    try:
+        work()
+    finally:
+        clock = time.perf_counter() - start
+        is_over.set()
+        watch.join()
+    return time.process_time() - cpu + sum(seen.values()), clock
+
+
+def engines(source: Path, resolution: int) -> list[dict[str, Any]]:
+    """Each engine's CPU seconds over those of one process; Ray's own processes count where it was started here."""
+    config = images.Config(resolution=resolution, upright=False)
+
+    def run(engine: str, out: Path) -> None:
+        work = job("images", source, out, config)
+        if engine == "pieces":
+            for index in (0, 1, 2):
+                prepare(work, workers=1, piece=Piece(index, 3))
+        elif engine == "ray":
+            prepare(work, engine=cluster.engine("local", source=source, out=out))
+        else:
+            prepare(work, workers=int(engine.split()[0]))
+
+    rows = []
+    for engine in ("1 process", "2 processes", "pieces", "ray"):
+        with tempfile.TemporaryDirectory() as place:
+            cpu, clock = tree_seconds(partial(run, engine, Path(place) / "s"))
+        rows.append({"engine": engine, "cpu": cpu, "clock": clock})
+    return [
+        row | {"cpu_ratio": row["cpu"] / rows[0]["cpu"], "clock_ratio": row["clock"] / rows[0]["clock"]} for row in rows
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path)
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--engines", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         source = options.source or photographs(Path(place), options.count)
+        if options.engines:
+            found = engines(source, 128)
+            for row in found:
+                print(
+                    json.dumps(row)
+                    if options.json
+                    else "{engine}: {cpu:.1f} CPU s ({cpu_ratio:.2f}), {clock:.1f} s ({clock_ratio:.2f})".format(**row)
+                )
+            return 0
         rows = [share(source, resolution, workers=1) for resolution in (128, 256)]
         count = len(walk(source))
     if options.json:
