@@ -354,8 +354,9 @@ def _request(model: Model, work: Work, planned: Plan | None) -> Request:
 
 
 def _load(target: Target, work: Work) -> Model:
-    from inrflow_core import models
+    from inrflow_core import models, pages
 
+    pages.keep()
     return models.load(target.weights, generation.choose_device(work.sampling.device))
 
 

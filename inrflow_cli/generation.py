@@ -38,8 +38,9 @@ def open_model(
     """
     import torch
 
-    from inrflow_core import exporters, models, runs
+    from inrflow_core import exporters, models, pages, runs
 
+    pages.keep()
     if threads is not None:
         torch.set_num_threads(threads)
     domains = exporters.domains_for(out)
