@@ -211,7 +211,7 @@ def test_a_field_without_a_weight_is_an_error(tmp_path, capsys):
     assert run(["sample", "a.png", "--resolution", "6", "--save-field", "f.safetensors"]) == 0
     tensors = safetensors.torch.load_file(tmp_path / "f.safetensors")
     with safetensors.safe_open(tmp_path / "f.safetensors", "pt") as file:
-        told = file.metadata()
+        told = {name: text for name, text in file.metadata().items() if name != "seal"}
     tensors.pop(next(name for name in tensors if name.startswith("decoder.0.")))
     safetensors.torch.save_file(tensors, tmp_path / "f.safetensors", told)
     assert run(["upsample", "f.safetensors", "out.png"]) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -121,14 +122,18 @@ class Done:
         return " ".join(self.errors.split())[-300:]
 
 
-def run(*arguments: object, cwd: Path, program: Sequence[str] = INRFLOW) -> Done:
+def run(*arguments: object, cwd: Path, program: Sequence[str] = INRFLOW, limit: int | None = None) -> Done:
     """One command to its end."""
-    process = start(*arguments, cwd=cwd, program=program)
-    return ended(process)
+    return ended(start(*arguments, cwd=cwd, program=program, limit=limit))
 
 
-def start(*arguments: object, cwd: Path, program: Sequence[str] = INRFLOW) -> subprocess.Popen[str]:
-    """One command under way, in a session of its own, so that it can be killed with all that it started."""
+def start(
+    *arguments: object, cwd: Path, program: Sequence[str] = INRFLOW, limit: int | None = None
+) -> subprocess.Popen[str]:
+    """One command under way, in a session of its own, so that it can be killed with all that it started.
+
+    With a `limit` none of its files may grow beyond so many bytes.
+    """
     words = [sys.executable, *program, *map(str, arguments)]
     told = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
@@ -139,6 +144,7 @@ def start(*arguments: object, cwd: Path, program: Sequence[str] = INRFLOW) -> su
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
 
 

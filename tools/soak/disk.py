@@ -51,6 +51,8 @@ class Outcome:
     name: str
     what: str
     tries: int = 0
+    is_small: bool = True
+    """Whether it ran on a small file system; else none of its files could grow beyond a limit."""
     said: list[str] = field(default_factory=list)
     """The errors, each once."""
     problems: list[str] = field(default_factory=list)
@@ -90,17 +92,20 @@ def cases(folder: Path) -> list[Case]:
     ]  # fmt: skip
 
 
-def soak(folder: Path, rng: random.Random, chosen: Sequence[str] = ()) -> Iterator[Outcome]:
-    """Let every case run out of room some times; `chosen` names some commands alone."""
+def soak(folder: Path, rng: random.Random, most: int | None = None) -> Iterator[Outcome]:
+    """Let every case, or the first `most` of them, run out of room some times."""
     draw_inputs(folder)
-    wanted = [case for case in cases(folder) if not chosen or case.name in chosen]
-    for number, case in enumerate(wanted):
-        outcome = Outcome(case.name, case.what)
+    is_small = may_mount(folder)
+    for number, case in enumerate(cases(folder)[:most]):
+        if case.at is not None and not is_small:
+            continue
+        outcome = Outcome(case.name, case.what, is_small=is_small)
         whole = folder / "undisturbed" / str(number)
         whole.mkdir(parents=True)
         commands.must(_run(case, whole, folder))
         for turn in range(case.tries):
-            with small_disk(folder / f"small-{number}-{turn}") as place:
+            place = folder / f"small-{number}-{turn}"
+            with small_disk(place) if is_small else large_disk(place):
                 _one(case, place, whole, folder, outcome, rng)
             outcome.tries += 1
         yield outcome
@@ -109,6 +114,8 @@ def soak(folder: Path, rng: random.Random, chosen: Sequence[str] = ()) -> Iterat
 def draw_inputs(folder: Path) -> None:
     """Runs and samples that the commands read."""
     for preset in ("pictures", "clouds"):
+        if (folder / "runs" / preset).is_dir():
+            continue
         commands.must(commands.run(*commands.training(preset, Path("runs") / preset), cwd=folder))
     (folder / "drawn").mkdir(exist_ok=True)
     for preset, name in (("pictures", "drawn.h5"), ("clouds", "clouds.h5")):
@@ -131,7 +138,11 @@ def _one(case: Case, place: Path, whole: Path, folder: Path, outcome: Outcome, r
     before = {"kept.txt": "there before"}
     (place / "kept.txt").write_text(before["kept.txt"])
     needed = sum(-(-path.stat().st_size // PAGE) * PAGE for path in whole.rglob("*") if path.is_file())
-    if case.at is None:
+    if not outcome.is_small:
+        leave = rng.randrange(1, max(path.stat().st_size for path in whole.rglob("*") if path.is_file()))
+        done, ballast = commands.run(*_placed(case, place), cwd=folder, limit=leave), place / "ballast"
+        ballast.touch()
+    elif case.at is None:
         leave = rng.randrange(0, max(needed // PAGE, 1)) * PAGE
         ballast = _fill(place, leave)
         done = _run(case, place, folder)
@@ -273,10 +284,28 @@ def small_disk(place: Path) -> Iterator[Path]:
         place.rmdir()
 
 
+@contextmanager
+def large_disk(place: Path) -> Iterator[Path]:
+    """A folder with as much room as there is."""
+    place.mkdir(parents=True)
+    yield place
+    shutil.rmtree(place)
+
+
+def may_mount(folder: Path) -> bool:
+    """Whether small file systems can be mounted here."""
+    try:
+        with small_disk(folder / "trial"):
+            return True
+    except PermissionError:
+        return False
+
+
 def told(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
     """Rows of the table, and whether all is well."""
     rows = []
     for outcome in outcomes:
         said = "clear error, code 5, goes on" if not outcome.problems else f"{len(outcome.problems)} PROBLEMS"
-        rows.append((f"full disk, `{outcome.name}`: {outcome.what}", f"{outcome.tries} times: {said}"))
+        kind = "full disk" if outcome.is_small else "files limited in size (nothing may be mounted here)"
+        rows.append((f"{kind}, `{outcome.name}`: {outcome.what}", f"{outcome.tries} times: {said}"))
     return rows, not any(outcome.problems for outcome in outcomes)

@@ -7,6 +7,7 @@ random call that changes files, or inside the write of a line of the log.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -296,20 +297,14 @@ def _children(pid: int) -> list[int]:
 
 
 def _try_kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Nothing of a command is left, whatever became of it."""
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.communicate()
