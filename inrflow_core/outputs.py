@@ -111,10 +111,8 @@ def no_room(path: Path, size: int | None = None, done: int = 0) -> OutOfMemory:
     """What to say of a full disk: the file, how much of it there was room for, and how much it takes where that is known."""
     free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
     if size is None:
-        message = (
-            f"no room to write `{path}`: the disk was full after {spelled(done)} of it, and {spelled(free)} are free"
-        )
-        hint = f"free more than {spelled(done)}, or name another place"
+        message = f"no room to write `{path}`: it takes more than the {spelled(max(free, done))} that are free for it"
+        hint = "free more than as much again, or name another place"
     else:
         message = f"no room to write `{path}`: it takes {spelled(size)}, and {spelled(max(free, done))} are free for it"
         hint = f"free {spelled(max(size - max(free, done), 1))} or more, or name another place"

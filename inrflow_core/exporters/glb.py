@@ -35,5 +35,5 @@ def write(
 
     data = trimesh.Scene({"sample": body}).export(file_type="glb", tree_postprocessor=tell, include_normals=True)
     assert isinstance(data, bytes)
-    with outputs.written(path) as beside:
+    with outputs.written(path, len(data)) as beside:
         beside.write_bytes(data)

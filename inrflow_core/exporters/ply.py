@@ -58,8 +58,9 @@ def write(
     rows = np.empty(len(points), dtype=[(name, column.dtype) for name, column in columns.items()])
     for name, column in columns.items():
         rows[name] = column
-    with outputs.written(path) as beside, beside.open("wb") as file:
-        file.write(_header(rows, origin, is_text))
+    header = _header(rows, origin, is_text)
+    with outputs.written(path, None if is_text else len(header) + rows.nbytes) as beside, beside.open("wb") as file:
+        file.write(header)
         _write_text(file, rows) if is_text else file.write(rows.tobytes())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,5 +52,7 @@ def save(path: Path, drawn: Image.Image, *, origin: Mapping[str, str]) -> None:
     texts = PngInfo()
     for key, value in origin.items():
         texts.add_text(key, value)
-    with outputs.written(path) as beside:
-        drawn.save(beside, format="PNG", pnginfo=texts)
+    data = io.BytesIO()
+    drawn.save(data, format="PNG", pnginfo=texts)
+    with outputs.written(path, data.tell()) as beside:
+        beside.write_bytes(data.getbuffer())
