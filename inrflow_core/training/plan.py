@@ -23,6 +23,7 @@ from torch._subclasses import FakeTensorMode
 
 from inrflow_core import models
 from inrflow_core.errors import OutOfMemory
+from inrflow_core.outputs import spelled
 from inrflow_core.presets import Preset
 from inrflow_core.training import _simulation, _state
 from inrflow_core.training._simulation import BACKWARD as BESIDE
@@ -259,8 +260,8 @@ def check_disk(plan: Plan, out: Path, present: int) -> None:
     needed = max(plan.checkpoint, plan.disk - present)
     if needed > free:
         raise OutOfMemory(
-            f"the checkpoints need {_gigabytes(needed)} of disk below `{place}` and {_gigabytes(free)} are free: "
-            f"{_gigabytes(needed - free)} too little",
+            f"the checkpoints need {spelled(needed)} of disk below `{place}` and {spelled(free)} are free: "
+            f"{spelled(needed - free)} too little",
             hint="free some disk, choose another `--out`, or keep fewer with `--set training.keep=1`",
         )
 

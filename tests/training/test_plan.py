@@ -124,11 +124,11 @@ def test_too_little_disk_says_by_how_much(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1_000_000_000}))
     wanted = _plan({}, checkpoint=500_000_000, disk=1_500_000_000)
-    with pytest.raises(OutOfMemory, match=r"need 1.50 GB of disk below .* and 1.00 GB are free: 0.50 GB too little"):
+    with pytest.raises(OutOfMemory, match=r"need 1.5 GB of disk below .* and 1 GB are free: 500 MB too little"):
         plan.check_disk(wanted, tmp_path / "runs" / "new", 0)
     plan.check_disk(wanted, tmp_path / "runs" / "new", 1_000_000_000)  # two of three are there already
     monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 400_000_000}))
-    with pytest.raises(OutOfMemory, match=r"need 0.50 GB .* and 0.40 GB are free: 0.10 GB too little"):  # the next one
+    with pytest.raises(OutOfMemory, match=r"need 500 MB .* and 400 MB are free: 100 MB too little"):  # the next one
         plan.check_disk(wanted, tmp_path / "runs" / "new", 1_500_000_000)
 
 
