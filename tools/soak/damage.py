@@ -86,6 +86,7 @@ def make_inputs(folder: Path) -> None:
     how = ["--run", "runs/pictures", "--device", "cpu", "--threads", "1", "--overwrite"]
     field = ["--num", "2", "--save-field", "drawn/field.safetensors"]
     commands.must(commands.run("sample", "drawn/samples.h5", *how, "--num", "12", cwd=folder))
+    commands.must(commands.run("sample", "drawn/many", *how, "--num", "12", cwd=folder))
     commands.must(commands.run("sample", "drawn/samples.npz", *how, *field, cwd=folder))
     commands.must(commands.run("export", "runs/pictures", "drawn/weights.safetensors", "--overwrite", cwd=folder))
     if not (folder / "featured").is_dir():
@@ -104,6 +105,7 @@ def cases(folder: Path) -> list[Case]:
         Case("a run's records", run, "*.*", lambda place: _resumed(folder, place)),
         Case("manifest of shards", folder / "shards/digits", "manifest.json", lambda place: manifest.load(place)),
         Case("shard of samples", drawn / "samples.h5", "", _samples),
+        Case("folder of shards of samples", drawn / "many", "*", _samples),
         Case("archive of samples", drawn / "samples.npz", "", _samples),
         Case("exported weights", drawn / "weights.safetensors", "", _weights),
         Case("saved field", drawn / "field.safetensors", "", _field),
@@ -172,7 +174,7 @@ def _by_command(folder: Path, place: Path, preset: str, file: Path, number: int)
     metric = "fid:random" if preset == "pictures" else "mmd"
     split = file.name.partition("-")[0]
     samples = folder / ("drawn/samples.h5" if preset == "pictures" else "shards/solids")
-    judging = ["eval", out, "--samples", samples, "--reference", place, "--split", split, "--metrics", metric]
+    judging = ["eval", "--out", out, "--samples", samples, "--reference", place, "--split", split, "--metrics", metric]
     picture = out.with_suffix(".png" if preset == "pictures" else ".ply")
     exporting = ["export", place, picture, "--items", "all", "--split", split, "--overwrite"]
     asked = (training, training, judging, judging, training, training, exporting, exporting)[number % 8]

@@ -64,7 +64,7 @@ def cases(folder: Path) -> list[Case]:
     often = [*train, "--set", "training.save_every=100", "--set", "training.samples_every=none"]
     drawn = ["--run", "runs/pictures", "--device", "cpu", "--threads", "1", "--num", "40"]
     clouds = ["--run", "runs/clouds", "--device", "cpu", "--threads", "1", "--num", "2"]
-    judge = ["eval", "OUT/eval", "--samples", "drawn/clouds.h5", "--reference", "shards/solids"]
+    judge = ["eval", "--out", "OUT/eval", "--samples", "drawn/clouds.h5", "--reference", "shards/solids"]
     return [
         Case("prepare", ["prepare", "digits", "--out", "OUT/digits"], "shards, journal, manifest", tries=3),
         Case("prepare", ["prepare", "solids", "--set", "train=600", "--set", "val=40", "--set", "points=64",
@@ -74,13 +74,14 @@ def cases(folder: Path) -> list[Case]:
         Case("train", often, "the log, TensorBoard's file", at="step"),
         Case("train", train, "the start of a run", at=None, tries=1),
         Case("sample", ["sample", "OUT/drawn.h5", *drawn, "--batch", "4"], "a shard"),
+        Case("sample", ["sample", "OUT/many", *drawn, "--batch", "4"], "a folder of shards"),
         Case("sample", ["sample", "OUT/drawn.png", *drawn, "--resolution", "24"], "a picture", tries=1),
         Case("sample", ["sample", "OUT/drawn.npz", *drawn, "--resolution", "24"], "an archive", tries=1),
         Case("sample", ["sample", "OUT/cloud.ply", *clouds, "--points", "4000"], "clouds", tries=1),
         Case("sample", ["sample", "OUT/a.npz", *drawn, "--save-field", "OUT/field.safetensors"], "a field", tries=1),
         Case("upsample", ["upsample", "OUT/large.png", *drawn[:-2], "--resolution", "96"], "a picture", tries=1),
         Case("eval", [*judge, "--metrics", "mmd"], "metrics, report, distances", tries=2),
-        Case("eval", ["eval", "OUT/eval", "--samples", "drawn/drawn.h5", "--reference", "shards/digits",
+        Case("eval", ["eval", "--out", "OUT/eval", "--samples", "drawn/drawn.h5", "--reference", "shards/digits",
                       "--metrics", "fid:random"], "features, metrics, report", tries=2),
         Case("prepare --statistics", ["prepare", "digits", "--out", "OUT/digits", "--statistics", "fid:random"],
              "shards, features", tries=2),
