@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import secrets
 import socket
@@ -206,7 +207,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         raise UsageError(f"`{asked}` is the address of a Ray client", hint=STARTED)
     try:
         _knock(asked)
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except OSError as error:
         raise MissingError(f"no Ray cluster answers at `{asked or 'this machine'}`", hint=STARTED) from error
     try:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = (
     {"errors", "registry", "presets"},
     {
-        *{"fields", "room", "sets", "paths", "noise", "guidance", "solve"},
+        *{"fields", "room", "pages", "sets", "paths", "noise", "guidance", "solve"},
         *{"shards", "sample_shards", "sample_folders", "columns", "batches", "manifest", "journal", "examples"},
         *{
             "locks",

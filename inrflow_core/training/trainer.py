@@ -315,7 +315,7 @@ class Interruption:
             self._question.answer()  # so that no message is under way when others follow
         if error is not None and self._world.is_launched:
             # The launcher ends the fellows of a process that failed, and would cut them off while they tell why they stop.
-            self._before = {number: signal.SIG_IGN for number in self._before}
+            self._before = dict.fromkeys(self._before, signal.SIG_IGN)
         self._restore()
 
     def is_asked(self) -> bool:

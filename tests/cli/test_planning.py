@@ -17,7 +17,9 @@ def run(tmp_path, capsys, monkeypatch):
     from inrflow_core import presets
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "preset.toml").write_text(presets.to_toml(small.preset(training={"batch": 16, "steps": 10, "precision": "auto"}).table()))
+    (tmp_path / "preset.toml").write_text(
+        presets.to_toml(small.preset(training={"batch": 16, "steps": 10, "precision": "auto"}).table())
+    )
 
     def plan(*options: str) -> tuple[int, dict, str]:
         code = app.run(["train", "--preset", str(tmp_path / "preset.toml"), "--dry-run", "--json", *options])
