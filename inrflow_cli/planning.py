@@ -115,10 +115,11 @@ def _words(asked: Asked, plan: Plan) -> list[str]:
         )
         least, unit = "", f"{count} x {gpu.name}"
     per_second = settings.batch / seconds
+    step = console.duration(seconds) if seconds >= 10 else f"{seconds:.3g} s"
     return [
         f"on {unit} in {precision}, micro-batches of {asked.micro}, ZeRO stage {settings.zero_stage}",
-        f"a step takes {least}{console.duration(seconds)} ({per_second:,.3g} sets/s), {settings.steps:,} steps of "
-        f"{settings.batch} sets {console.duration(seconds * settings.steps)}: {how}",
+        f"a step takes {least}{step} ({per_second:,.3g} sets/s), {settings.steps:,} steps of {settings.batch} sets "
+        f"{console.duration(seconds * settings.steps)}: {how}",
         f"the run sees {cost['samples']:,} sets and costs {cost['gpu_hours']:,.0f} {'GPU' if _on_gpu(asked) else 'processor'}-hours",
         f"a checkpoint takes {console.size(plan.checkpoint)}, all of them {console.size(plan.disk)}",
     ]

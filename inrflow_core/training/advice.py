@@ -18,7 +18,7 @@ from inrflow_core.training.world import World
 
 STAGES = (0, 1, 2, 3)
 SAFE = 0.9
-"""Of the predicted memory of a step that failed, at most so much may be advised: the prediction is good to so much."""
+"""Of what comes and goes in a step that failed, at most so much may be advised: the prediction is good to so much."""
 ALLOCATORS = ("allocate memory", "Cannot allocate", "CUDA out of memory", "bad allocation", "std::bad_alloc")
 """What errors say that are no class of their own."""
 
@@ -128,10 +128,13 @@ def _stage(stages: dict[int, int], now: int, world: World, room: float) -> Way |
 
 
 @contextmanager
-def out_of_memory(planner: Planner, micro: int, saved: Callable[[], int | None]) -> Iterator[None]:
+def out_of_memory(
+    planner: Planner, micro: int, saved: Callable[[], int | None], *, in_step: bool = True
+) -> Iterator[None]:
     """Turns a failed allocation inside the block into an error that says what helps a run with such micro-batches.
 
-    `saved` tells the step of the newest checkpoint, None where there is none.
+    `saved` tells the step of the newest checkpoint, None where there is none. Else than `in_step`, the model is not yet
+    built.
 
     Raises:
         OutOfMemory: there was not enough memory for something.
@@ -141,7 +144,7 @@ def out_of_memory(planner: Planner, micro: int, saved: Callable[[], int | None])
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _told(error, planner, micro, saved()) from None
+        raise _told(error, planner, micro, saved(), in_step) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -150,7 +153,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return is_known or any(text in str(error) for text in ALLOCATORS)
 
 
-def _told(error: BaseException, planner: Planner, micro: int, saved: int | None) -> OutOfMemory:
+def _told(error: BaseException, planner: Planner, micro: int, saved: int | None, in_step: bool) -> OutOfMemory:
     """The error in words: what was taken and is free, what is needed, and what takes less."""
     device = planner.world.device
     taken = plan.taken_memory(device)
@@ -160,14 +163,16 @@ def _told(error: BaseException, planner: Planner, micro: int, saved: int | None)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     free = plan.free_memory(device)
-    room = plan.room(device)
-    predicted = planner.plan(micro).total_memory
-    hint = find(planner, micro, min(SAFE * predicted, predicted if room is None else room)).hint()
+    predicted = planner.plan(micro)
+    # What stays between steps is here already, whatever the program around it takes.
+    here = predicted.held if in_step else plan.taken_memory(device)
+    most = predicted.held + SAFE * (predicted.total_memory - predicted.held)
+    hint = find(planner, micro, min(most, here + (free or most))).hint()
     goes_on = "there is no checkpoint yet" if saved is None else f"the same command goes on from step {saved:,}"
     return OutOfMemory(
-        f"out of memory in a training step: this process had taken {_gigabytes(taken)}"
+        f"out of memory {'in a training step' if in_step else 'before the first step'}: this process had taken {_gigabytes(taken)}"
         + ("" if free is None else f" ({_gigabytes(free)} are free without the step's tensors)")
-        + f", and about {_gigabytes(predicted)} are needed; {goes_on} ({said})",
+        + f", and about {_gigabytes(predicted.total_memory)} are needed; {goes_on} ({said})",
         hint=hint,
     )
 

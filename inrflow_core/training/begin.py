@@ -188,8 +188,9 @@ def train(job: Job, environment: dict[str, str] | None = None) -> Trainer:
 
 def advised(ready: Ready, saved: Trainer | int | None) -> AbstractContextManager[None]:
     """Inside the block, running out of memory says what helps; `saved` is the newest checkpoint's step, or who knows it."""
-    step = (lambda: saved.saved) if isinstance(saved, Trainer) else (lambda: saved)
-    return advice.out_of_memory(_planner(ready), len(ready.places[0]), step)
+    if isinstance(saved, Trainer):
+        return advice.out_of_memory(_planner(ready), len(ready.places[0]), lambda: saved.saved)
+    return advice.out_of_memory(_planner(ready), len(ready.places[0]), lambda: saved, in_step=False)
 
 
 def _planner(ready: Ready) -> Planner:

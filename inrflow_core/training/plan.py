@@ -76,6 +76,11 @@ class Plan:
         """Bytes of one process."""
         return sum(self.memory.values())
 
+    @property
+    def held(self) -> int:
+        """Bytes that a process holds between two steps, the program's own included."""
+        return sum(self.memory.get(row, 0) for row in HELD)
+
     def table(self) -> dict[str, Any]:
         """Everything, for `--json`."""
         totals = {
@@ -110,6 +115,8 @@ ROWS = {
     "allowance": "gaps of the GPU's allocator",
 }
 """What the rows of `Plan.memory` hold."""
+HELD = ("program", "weights", "zero_weights", "gathered_weights", "moments", "averages")
+"""Those that stay between two steps."""
 
 
 class Planner:
@@ -284,13 +291,6 @@ def taken_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return _status().get("VmRSS", 0)
-
-
-def room(device: torch.device) -> int | None:
-    """Bytes that this process may have in all, what it has now included."""
-    free = free_memory(device)
-    outside = PROGRAM["cuda"] if device.type == "cuda" else 0  # what a GPU's program holds beside its tensors
-    return None if free is None else taken_memory(device) + free + outside
 
 
 def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds: float = 0.3) -> float:
