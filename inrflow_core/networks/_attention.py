@@ -72,13 +72,13 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Tokens attend to tokens of another place.
 
-    The gain of the normed keys multiplies the queries instead, which gives the same scores: what is kept of the keys
-    is then one tensor.
+    The gains of the normed queries and keys multiply one of the two, which gives the same scores: what is kept of the
+    other is then one tensor. That should be the larger of them: the queries where they `outnumber` their source.
     """
 
-    def __init__(self, width: int, heads: int, source_width: int) -> None:
+    def __init__(self, width: int, heads: int, source_width: int, *, outnumber: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.outnumber = heads, outnumber
         self.query, self.out = ModulatedLinear(width, width, bias=False), nn.Linear(width, width)
         self.key, self.value = (nn.Linear(source_width, width, bias=False) for _ in range(2))
         self.gains = nn.Parameter(torch.ones(2, width // heads))
@@ -86,7 +86,8 @@ class CrossAttention(nn.Module):
     def read(self, source: Float[Tensor, "B N S"]) -> Reading:
         """Keys and values of the source."""
         k, v = (layer(source).unflatten(-1, (self.heads, -1)) for layer in (self.key, self.value))
-        return Reading(unit(k).transpose(1, 2), v.transpose(1, 2))
+        k = self._gained(unit(k)) if self.outnumber else unit(k)
+        return Reading(k.transpose(1, 2), v.transpose(1, 2))
 
     def forward(
         self,
@@ -98,17 +99,20 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "B M W"]:
         """Each modulated token's mixture of the source; `mask` is False at padding."""
         q = unit(self.query(x, shift, scale).unflatten(-1, (self.heads, -1)))
-        q = (q * self.gains.prod(0).to(q.dtype)).transpose(1, 2)
+        q = (q if self.outnumber else self._gained(q)).transpose(1, 2)
         allowed = None if mask is None else mask[:, None, None, :]
         mixed = functional.scaled_dot_product_attention(q, *reading, attn_mask=allowed)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def _gained(self, x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
+        return x * self.gains.prod(0).to(x.dtype)
 
 
 class Block(nn.Module):
     """adaLN-Zero block: attention and MLP, each modulated by the condition and gated from 0.
 
-    With `source_width` the attention is to another place's tokens (`forward` then takes their reading and a mask),
-    else among its own (`forward` then takes RoPE's turns or None, and a mask). With `has_tokens` a second attention, to
+    With `source_width` the attention is to another place's tokens (`forward` then takes their reading and a mask), which
+    its own may `outnumber`; else among its own (`forward` then takes RoPE's turns or None, and a mask). With `has_tokens` a second attention, to
     the condition's tokens, stands before the MLP: neither modulated nor gated (INRFlow's image-to-3D model), but its last
     layer begins at 0.
     """
@@ -122,11 +126,14 @@ class Block(nn.Module):
         condition_width: int,
         source_width: int | None = None,
         has_tokens: bool = False,
+        outnumber: bool = False,
     ) -> None:
         super().__init__()
         self.told = CrossAttention(width, heads, width) if has_tokens else None
         self.attention: SelfAttention | CrossAttention = (
-            SelfAttention(width, heads) if source_width is None else CrossAttention(width, heads, source_width)
+            SelfAttention(width, heads)
+            if source_width is None
+            else CrossAttention(width, heads, source_width, outnumber=outnumber)
         )
         hidden = round(width * mlp_ratio)
         self.inner, self.outer = ModulatedLinear(width, hidden), GeluLinear(hidden, width)

@@ -54,7 +54,9 @@ class Decoder(nn.Module):
         self.tokens = tokens
         self.own = nn.Linear(source, width, bias=False) if config.residue_skip else None
         self.blocks = nn.ModuleList(
-            Block(width, config.query_heads, config.mlp_ratio, condition_width=source, source_width=source)
+            Block(
+                width, config.query_heads, config.mlp_ratio, condition_width=source, source_width=source, outnumber=True
+            )
             for _ in range(config.levels)
         )
         self.modulation = nn.Linear(source, 4 * width)

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from inrflow_core.networks._cheap import normed_silu, wide
+from inrflow_core.networks._recompute import keeps_everything
 
 FOLDED_SIZE = 16
 """Inputs up to which a projection's norm is computed from the inputs: more, and the norm itself is cheaper."""
@@ -75,10 +77,17 @@ class Projection(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.empty(width, size)), nn.Parameter(torch.zeros(width))
         self.gain, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
         nn.init.xavier_uniform_(self.weight)
+        self.is_folded = size <= FOLDED_SIZE
 
     def forward(self, x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N W"]:
-        """Tokens of the inputs."""
-        if self.weight.shape[1] <= FOLDED_SIZE:
+        """Tokens of the inputs. Folded ones are made again in the backward pass: that costs less than to keep them."""
+        if self.is_folded and not keeps_everything():
+            return checkpoint(self.plain, x, use_reentrant=False, preserve_rng_state=False)
+        return self.plain(x)
+
+    def plain(self, x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N W"]:
+        """The same for who makes them again in any case."""
+        if self.is_folded:
             with torch.autocast(x.device.type, enabled=False):
                 return functional.silu(self._folded(wide(x)))
         return normed_silu(functional.linear(x, self.weight, self.bias), self.gain, self.shift)

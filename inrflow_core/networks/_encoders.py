@@ -227,7 +227,7 @@ class Spatial(nn.Module):
         if self.shape.is_moving:
             return self.tokens(None, values.flatten(1, 2))[0].view(*values.shape[:-1], -1)
         placed: Tensor = self.tokens.fourier(offsets) if features is None else features
-        return self.tokens.value(values) + placed[:, None]
+        return self.tokens.value.plain(values) + placed[:, None]  # all of this is made again anyway
 
 
 class Linear(nn.Module):
