@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from inrflow_core.errors import UsageError
 from inrflow_core.models import Model
-from inrflow_core.sets import Queries
+from inrflow_core.sets import Queries, Told
 
 
 def cast(method: Any) -> Any:
@@ -70,7 +70,7 @@ class Compiled(nn.Module):
         self.network = network
         self.sizes: list[int] = []
         """Runs of queries that the decoder was compiled for."""
-        self.encode, self.latents, self.memory, self.inner = (
+        self._encode, self._latents, self.memory, self._decode = (
             torch.compile(part, dynamic=False)
             for part in (network.encode, network.latents, network.memory, network.decode)
         )
@@ -82,6 +82,15 @@ class Compiled(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("network"), name)
 
+    def encode(self, context: Queries, values: Float[Tensor, "B N C"], mask: Tensor | None, told: Told) -> Any:
+        """What the context says."""
+        return self._encode(context, _plain(values), mask, told)
+
+    def latents(self, encoded: Any, t: Float[Tensor, " B"], told: Told) -> Any:
+        """The trunk."""
+        vector = None if told.vector is None else _plain(told.vector)
+        return self._latents(encoded, _plain(t), told._replace(vector=vector))
+
     def decode(
         self, queries: Queries, values: Float[Tensor, "B M C"], memory: Any, embedded: Tensor | None = None
     ) -> Float[Tensor, "B M C"]:
@@ -90,7 +99,7 @@ class Compiled(nn.Module):
         size = min((size for size in self.sizes if count <= size < 2 * count), default=count)
         if size == count:
             self.sizes = sorted({*self.sizes, count})
-            return self.inner(queries, values, memory, embedded)
+            return self._decode(queries, _plain(values), memory, embedded)
         index = torch.arange(size, device=values.device).clamp(max=count - 1)
         coordinates, groups = queries.coordinates, queries.groups
         padded = Queries(
@@ -99,7 +108,12 @@ class Compiled(nn.Module):
             None if groups is None else groups[:, index],
         )
         embedded = None if embedded is None else embedded[..., index, :]
-        return self.inner(padded, values[:, index], memory, embedded)[:, :count]
+        return self._decode(padded, values[:, index], memory, embedded)[:, :count]
+
+
+def _plain(x: Tensor) -> Tensor:
+    """The same numbers in order: a tensor that lies otherwise in memory costs a compilation of its own."""
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _with(method: Any, network: nn.Module) -> Any:

@@ -47,6 +47,10 @@ PARAMETERS = {
     "objaverse-xl": (866_808_969, "table 11: 866.8M, with a width of 1024"),
     "swissprot-xl": (732.5e6, "XL of images without classes, with linear layers for 1280 features of a residue"),
     "shapenet-b-hash": (56.91e6, "the context is read once, not in each of the nine blocks"),
+    "imagenet256-xl-fast": (690_783_043, "a decoder of width 384 instead of 1152, 768 latents less"),
+    "imagenet128-xl-fast": (690_783_043, "the same"),
+    "shapenet-l-fast": (196_281_347, "a decoder of width 256 instead of 640, 768 latents less"),
+    "objaverse-xl-fast": (844_716_681, "a decoder of width 256 instead of 1024, 768 latents less"),
 }
 SAME_SIZE = {
     "imagenet256-b": ["imagenet256-b-4096", "imagenet256-b-16384", "imagenet256-b-rope"],
@@ -126,8 +130,8 @@ def test_sizes_are_the_papers(name: str):
     wanted = SIZES[f"points {size}" if name.startswith(POINTS) else size]
     assert (network.width, network.depth, network.heads, network.levels) == wanted
     latents = {"church256-b-random2048": 2048, "cifar10-s": 256, "mnist-s": 196, "swissprot-xl": 350}
-    assert network.latents == latents.get(name, 1024)
-    assert network.rope == (name in ("imagenet128-xl", "imagenet256-xl", "imagenet256-b-rope"))
+    assert network.latents == latents.get(name, 256 if name.endswith("-fast") else 1024)
+    assert network.rope == (name.removesuffix("-fast") in ("imagenet128-xl", "imagenet256-xl", "imagenet256-b-rope"))
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -170,6 +174,10 @@ ABLATIONS = {
     "imagenet256-b-16384": ("imagenet256-b", {"method.num_queries"}),
     "shapenet-chair-l": ("shapenet-l", {"data.classes"}),
 }
+FAST = ("imagenet256-xl", "imagenet128-xl", "shapenet-l", "objaverse-xl")
+ABLATIONS |= {
+    f"{name}-fast": (name, {"network.latents", "network.decoder_width", "network.decoder_heads"}) for name in FAST
+}
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -202,6 +210,21 @@ def test_the_command_that_a_preset_names_for_its_data_writes_where_it_reads(name
     resolution = f"-{words[words.index('--resolution') + 1]}" if "--resolution" in words else ""
     written = words[words.index("--out") + 1] if "--out" in words else f"shards/{words[2]}{resolution}"
     assert data.path == written
+
+
+@pytest.mark.parametrize(("name", "least"), zip(FAST, (7, 5, 3, 2.5), strict=True))
+def test_a_fast_preset_is_so_many_times_cheaper_to_draw(name: str, least: float):
+    def cost(name: str) -> tuple[float, float]:
+        with torch.device("meta"):
+            method = models.build(presets.load(name)).method
+        whole, query = (
+            method.flops(method.shape.num_pairs),
+            method.flops(2000)["decoder"] - method.flops(1000)["decoder"],
+        )
+        return sum(whole.values()), query
+
+    (slow, slow_query), (fast, fast_query) = cost(name), cost(f"{name}-fast")
+    assert slow / fast > least and slow_query / fast_query > 6
 
 
 def test_an_override_changes_one_setting_and_none_unsets():

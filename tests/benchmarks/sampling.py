@@ -1,0 +1,243 @@
+"""What drawing costs on a CPU: against a loop that keeps nothing, in bf16, and with the `*-fast` presets.
+
+    python tests/benchmarks/sampling.py                  # all three tables, about ten CPU minutes and 6 GB
+    python tests/benchmarks/sampling.py --only loop      # or bf16, presets
+    python tests/benchmarks/sampling.py --only presets --names shapenet-l shapenet-l-fast
+
+All numbers are CPU seconds of one thread, and ratios of one run; weights are random, which costs what trained ones do.
+
+loop: the straightforward form computes encoder and trunk for each half of the guidance, the decoder's keys and values
+for each chunk, and embedded positions in every step; its samples are the same to rounding.
+bf16: one evaluation of a preset in fp32, under autocast that casts all weights each time, and with weights cast once.
+presets: one encoder and trunk pass and one chunk of 4096 queries at full size, each in a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+from inrflow_core import generate, guidance, models, pages, presets, quicker, solve
+from inrflow_core.models import Model
+from inrflow_core.room import Room
+
+CHUNK = 4096
+NAMES = [
+    f"{name}{end}"
+    for name in ("imagenet256-xl", "imagenet128-xl", "shapenet-l", "objaverse-xl")
+    for end in ("", "-fast")
+]
+SMALL = {
+    "image, guided": (
+        "imagenet128-xl",
+        ["domain.resolution=64", "network.latents=64", "network.depth=6"],
+        {"sampler": "euler", "steps": 10, "guidance": 1.5},
+        (96, 96),
+    ),
+    "image, guided, narrow decoder": (
+        "imagenet128-xl-fast",
+        ["domain.resolution=64", "network.latents=64", "network.depth=6", "network.decoder_width=96"],
+        {"sampler": "euler", "steps": 10, "guidance": 1.5},
+        (96, 96),
+    ),
+    "points, 500 SDE steps": (
+        "shapenet-l",
+        ["domain.num_points=256", "network.latents=64", "network.depth=2", "network.heads=4"],
+        {"sampler": "euler-maruyama", "steps": 500},
+        4096,
+    ),
+}
+WIDTH = ["network.width=192", "network.heads=6", "network.decoder_width=none", "network.decoder_heads=none"]
+
+
+def main() -> None:
+    """The tables that are asked for, on stdout."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", choices=["loop", "bf16", "presets"])
+    parser.add_argument("--names", nargs="*", default=NAMES)
+    parser.add_argument("--one", help="one preset, in this process")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    pages.keep()
+    if given.one:
+        print(json.dumps(preset_cost(given.one)))
+        return
+    if given.only in (None, "loop"):
+        _print(("what", "straightforward s", "ours s", "ratio", "largest difference"), map(loop_row, SMALL))
+    if given.only in (None, "bf16"):
+        _print(("preset", "fp32 s", "autocast s", "cast once s", "error of bf16"), [bf16_row("shapenet-l-fast")])
+    if given.only in (None, "presets"):
+        head = (
+            "preset",
+            "parameters",
+            "training TFLOP",
+            "evaluation TFLOP",
+            "trunk pass s",
+            "4096 queries s",
+            "peak GB",
+        )
+        _print(head, map(preset_row, given.names))
+
+
+def loop_row(name: str) -> tuple[str, ...]:
+    """A drawing by the straightforward loop and by ours."""
+    preset, changes, settings, size = SMALL[name]
+    narrow = [change for change in changes if "decoder" in change]
+    model = built(preset, [*changes, *(change for change in WIDTH if not (narrow and "decoder_width" in change))])
+    how = generate.drawing(model, **settings)
+    field = generate.draw(model, [3], [1] if model.preset.condition else None, how)
+    queries = model.domain.queries(size)
+    plain, wanted = timed(lambda: straightforward(model, field, queries))
+    ours, found = timed(lambda: field.query(queries, chunk=Room(CHUNK)))
+    return name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}", f"{(wanted - found).abs().max():.0e}"
+
+
+def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
+    """The samples with nothing kept: every velocity of every chunk from the context on."""
+    flow, how = model.method, field.drawing
+    network, context = flow.network, field.context
+    halves = [flow.told(field.condition)]
+    if how.guidance != 1 and flow.is_guidable:
+        halves.append(flow.conditioner.nothing(len(field.seeds)))
+    states = [field._start(context), field._start(queries)]
+    asked = [context, queries]
+    grid = how.sampler.grid(how.config)
+    for index, (t, t_next) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+        ends = [torch.full((len(field.seeds),), float(end), dtype=torch.float64) for end in (t, t_next)]
+        step, seen = solve.Step(index, *ends), states[0]
+
+        def velocity(
+            places: Any, y: torch.Tensor, seen: torch.Tensor = seen, t: torch.Tensor = ends[0]
+        ) -> torch.Tensor:
+            found = []
+            for told in halves:
+                latents = network.latents(network.encode(context, seen, None, told), t.float(), told)
+                found.append(network.decode(places, y, network.memory(latents)))
+            return found[0] if len(found) == 1 else guidance.combine(*found, how.guidance, t)
+
+        for place, (where, y) in enumerate(zip(asked, list(states), strict=True)):
+            moved = []
+            for start in range(0, len(where), CHUNK):
+                part = slice(start, start + CHUNK)
+                own = where[part]
+                moved.append(
+                    solve.advance(
+                        how.sampler,
+                        how.config,
+                        lambda y, _, own=own: velocity(own, y),
+                        y[:, part],
+                        step,
+                        path=flow.path,
+                        noise=lambda index, own=own: field._increment(own, index),
+                    )  # fmt: skip
+                )
+            states[place] = torch.cat(moved, 1)
+    return states[1]
+
+
+def bf16_row(name: str) -> tuple[str, ...]:
+    """One evaluation, encoder to velocity, of one set and one chunk."""
+    model = built(name, [])
+    seconds, answers = [], []
+    for precision, is_cast in (("fp32", False), ("bf16", False), ("bf16", True)):
+        method = quicker.cast(model.method) if is_cast else model.method
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            spent, answer = timed(lambda method=method: evaluation(model, method))
+        seconds.append(spent)
+        answers.append(answer.float())
+    error = (answers[2] - answers[0]).square().mean().sqrt() / answers[0].square().mean().sqrt()
+    return name, *(f"{spent:.2f}" for spent in seconds), f"{error:.1e}"
+
+
+def evaluation(model: Model, method: Any) -> torch.Tensor:
+    """The velocities of one chunk."""
+    network, context, y, told = _inputs(model, method)
+    latents = network.latents(network.encode(context, y, None, told), torch.tensor([0.5]), told)
+    return network.decode(context[:CHUNK], y[:, :CHUNK], network.memory(latents))
+
+
+def preset_row(name: str) -> tuple[str, ...]:
+    """A preset's cost, found in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return (
+        f"`{name}`", f"{found['parameters'] / 1e6:.1f}M", f"{found['training'] / 1e12:.2f}",
+        f"{found['evaluation'] / 1e12:.2f}", f"{found['trunk']:.1f}", f"{found['queries']:.2f}", f"{found['peak'] / 1e9:.1f}",
+    )  # fmt: skip
+
+
+def preset_cost(name: str) -> dict[str, float]:
+    """CPU seconds of a trunk pass and of a chunk of queries at full size, and what the process held at most."""
+    model = built(name, [])
+    network, context, y, told = _inputs(model, model.method)
+    trunk, latents = timed(
+        lambda: network.latents(network.encode(context, y, None, told), torch.tensor([0.5]), told), times=1
+    )
+    memory, chunk = network.memory(latents), context[:CHUNK]
+    if len(chunk) < CHUNK:
+        chunk = model.domain.queries(CHUNK)
+    state = torch.randn(1, CHUNK, y.shape[-1])
+    embedded = None if chunk.coordinates is None else network.embed(chunk)
+    queries, _ = timed(lambda: network.decode(chunk, state, memory, embedded))
+    return {
+        "parameters": sum(weight.numel() for weight in model.method.parameters()),
+        "training": 3 * sum(model.method.flops().values()),
+        "evaluation": sum(model.method.flops(model.method.shape.num_pairs).values()),
+        "trunk": trunk,
+        "queries": queries,
+        "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+
+
+def built(name: str, changes: list[str]) -> Model:
+    """A preset's model with random weights, none of them 0."""
+    torch.manual_seed(0)
+    model = models.build(presets.load(name, changes))
+    for weight in model.method.parameters():
+        if not weight.any():
+            weight.data.normal_(std=0.25 / weight.shape[-1] ** 0.5)
+    model.method.eval().requires_grad_(False)
+    return model
+
+
+def timed(function: Callable[[], Any], times: int = 2) -> tuple[float, Any]:
+    """CPU seconds of this thread, the least of some times, and what came out."""
+    best, found = float("inf"), None
+    for _ in range(times):
+        gc.collect()
+        start = time.thread_time()
+        found = function()
+        best = min(best, time.thread_time() - start)
+    return best, found
+
+
+def _inputs(model: Model, method: Any) -> tuple[Any, Any, torch.Tensor, Any]:
+    """Network, context, a state and what the network is told, for one set."""
+    blank = model.domain.blank(1)
+    told = {} if method.conditioner is None else method.conditioner.blank(blank)
+    y = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(1))
+    return method.network, blank.queries, y, method.network.read(method.told({**blank.condition, **told}))
+
+
+def _print(head: tuple[str, ...], rows: Any) -> None:
+    print("| " + " | ".join(head) + " |\n" + "|" + " --- |" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |", flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    main()
