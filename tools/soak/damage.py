@@ -71,7 +71,11 @@ def soak(folder: Path, count: int, rng: random.Random, each: int = EACH) -> Iter
         for number in range(each):
             place = folder / "damaged" / case.whole.name
             _copied(case.whole, place)
-            files = [place] if place.is_file() else sorted(p for p in place.glob(case.files) if p.is_file())
+            files = (
+                [place]
+                if place.is_file()
+                else sorted(p for p in place.glob(case.files) if p.is_file() and p.stat().st_size)
+            )
             file = files[number % len(files)]
             damage = hurt(file, rng)
             yield Outcome(f"{case.kind}", damage, *_result(case, place, file, wanted))

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -84,14 +85,20 @@ def soak(folder: Path, count: int, rng: random.Random) -> Iterator[Outcome]:
 
 def _one(folder: Path, kind: Kind, out: Path, whole: Path, aims: list[str], rng: random.Random) -> Outcome:
     outcome = Outcome(kind.name)
-    for aim in aims:
+    wanted = list(aims)
+    while wanted:
+        aim = wanted.pop(0)
         process = commands.start(*commands.training(kind.preset, out), cwd=folder, program=kind.program)
         try:
             landed, detail = _kill(process, kind, out, aim, rng)
         finally:
             _end(process)
+        if landed is None and not outcome.landed:  # it came to its end first: another, from the beginning
+            shutil.rmtree(out)
+            wanted.insert(0, "moment")
+            continue
         if landed is None:
-            break  # it came to its end first
+            break
         outcome.landed.append(landed)
         outcome.details.append(detail)
         if process.returncode == 0:
@@ -304,7 +311,9 @@ def _try_kill(pid: int) -> None:
 def _end(process: subprocess.Popen[str]) -> None:
     """Nothing of a command is left, whatever became of it."""
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=60)
+        process.communicate(timeout=90)
+    for pid in _children(process.pid):
+        _try_kill(pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
