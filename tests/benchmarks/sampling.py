@@ -126,7 +126,7 @@ def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
             for told in halves:
                 latents = network.latents(network.encode(context, seen, None, told), t.float(), told)
                 found.append(network.decode(places, y, network.memory(latents)))
-            return found[0] if len(found) == 1 else guidance.combine(*found, how.guidance, t)
+            return found[0] if len(found) == 1 else guidance.combine(found[0], found[1], how.guidance, t)
 
         for place, (where, y) in enumerate(zip(asked, list(states), strict=True)):
             moved = []
