@@ -83,7 +83,7 @@ def sample(
     """
     same = dict(locals())
     from inrflow_cli import generation, many
-    from inrflow_core import exporters, generate, quicker, runs
+    from inrflow_core import exporters, generate, quicker
 
     _check_field(save_field, half_field)
     given = conditions.Given(image, sequence, fasta, (azimuth, elevation, distance, field_of_view), weights)
@@ -99,8 +99,7 @@ def sample(
         run, target, ema=ema, step=step, device=device, threads=threads, wanted=(domain, needs)
     )
     size = generation.choose_size(model.domain, resolution, points)
-    guiding = None if guide is None else runs.weights_file(guide)
-    other = None if guiding is None else generate.load(guiding, device=generation.choose_device(device))
+    guiding, other = _open_guide(guide, device)
     how = generate.drawing(
         model,
         sampler=sampler,
@@ -149,6 +148,17 @@ def _named(out: Path, form: str, fasta: Path | None, workers: int) -> Path:
     if fasta is not None:
         return conditions.check_folder(out, form)
     return out if out.suffix else out / "samples.h5"
+
+
+def _open_guide(guide: Path | None, device: str | None) -> tuple[Path | None, Model | None]:
+    """The weights file of a second run, and its model."""
+    from inrflow_cli import generation
+    from inrflow_core import generate, runs
+
+    if guide is None:
+        return None, None
+    file = runs.weights_file(guide)
+    return file, generate.load(file, device=generation.choose_device(device))
 
 
 def _check_field(save_field: Path | None, half_field: bool) -> None:
