@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from inrflow_core import presets
-from inrflow_core.training import plan
+from inrflow_core.training.plan import Planner
 from inrflow_core.training.world import World
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "presets.md"
@@ -15,19 +15,20 @@ HEAD = ("preset", "what it is", "parameters", "GFLOPs forward", "steps x batch")
 START, END = "<!-- table: tools/preset_table.py -->\n", "<!-- end of table -->"
 
 
-def plan_of(name: str) -> plan.Plan:
-    """What one process of a run of the preset takes, at full size; its weights are never made."""
+def sizes_of(name: str) -> tuple[int, float]:
+    """Parameters and operations of a forward pass of a preset at full size; its weights are never made."""
     alone = World(0, 1, 0, torch.device("cpu"), is_launched=False)
-    return plan.predict(presets.load(name), alone, precision="fp32", micro=1)
+    parameters, flops = Planner(presets.load(name), alone, "fp32").sizes()
+    return sum(parameters.values()), sum(flops.values())
 
 
 def row(name: str) -> tuple[str, ...]:
     """A preset as a line of the table."""
-    planned, training = plan_of(name), presets.load(name).training.config
-    flops = planned.total_flops / plan.BACKWARD / training.batch / 1e9
+    (count, flops), training = sizes_of(name), presets.load(name).training.config
+    flops /= 1e9
     first_line = (presets.folder() / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0]
     what = first_line.removeprefix("# ").removesuffix(".")
-    parameters = f"{planned.total_parameters / 1e6:.3g}M"
+    parameters = f"{count / 1e6:.3g}M"
     return (
         f"`{name}`",
         what,

@@ -82,7 +82,7 @@ class Layout:
     @property
     def update(self) -> dict[str, int]:
         """Bytes held when the backward pass is over and the weights are moved."""
-        bucket = min(self.whole, FLOAT * self.settings.bucket)
+        bucket = FLOAT * min(self.weights, self.settings.bucket)
         if self.stage == 0:
             return {"gradients": self.whole, "communication": 0 if self.world.size == 1 else bucket}
         copies = 2 if self.stage == 2 and self.num_micro > 1 else 1
@@ -102,7 +102,7 @@ class Layout:
     @property
     def _bucket(self) -> int:
         """Bytes of a bucket that gradients are summed in: on a CPU, its pages are the gradients' own."""
-        return FLOAT * self.settings.bucket if self.world.device.type == "cuda" else 0
+        return FLOAT * min(self.weights, self.settings.bucket) if self.world.device.type == "cuda" else 0
 
     @property
     def _elsewhere(self) -> set[str]:

@@ -166,7 +166,7 @@ def _told(error: BaseException, planner: Planner, micro: int, saved: int | None,
     predicted = planner.plan(micro)
     # What stays between steps is here already, whatever the program around it takes.
     here = predicted.held if in_step else plan.taken_memory(device)
-    most = predicted.held + SAFE * (predicted.total_memory - predicted.held)
+    most = predicted.held + SAFE * predicted.passing
     hint = find(planner, micro, min(most, here + (free or most))).hint()
     goes_on = "there is no checkpoint yet" if saved is None else f"the same command goes on from step {saved:,}"
     return OutOfMemory(

@@ -83,7 +83,8 @@ class Engine:
             is_shared = self.stage in (1, 2) and world.size > 1
             self._clipping = Clipping(self._adam, settings.clip, is_shared=is_shared)
         objective = Objective(method, precision, world.device)
-        self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro))
+        bucket = min(settings.bucket, sum(p.numel() for p in self._trained.values()))  # DeepSpeed takes it whole
+        self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro, bucket))
         if self.stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # nobody to agree with, and it would copy the gradients
 
@@ -320,7 +321,7 @@ def _quiet_deepspeed() -> Any:
     return deepspeed
 
 
-def _describe(settings: Config, world: World, num_micro: int) -> dict[str, Any]:
+def _describe(settings: Config, world: World, num_micro: int, bucket: int) -> dict[str, Any]:
     """The run in DeepSpeed's words."""
     return {
         "train_batch_size": settings.batch,
@@ -336,9 +337,9 @@ def _describe(settings: Config, world: World, num_micro: int) -> dict[str, Any]:
             "stage": settings.zero_stage,
             **({"compute_grad_norm": False} if settings.zero_stage in (1, 2) and _clips_itself(settings) else {}),
             "overlap_comm": _overlaps(settings.zero_stage, world),
-            "reduce_bucket_size": settings.bucket,
-            "allgather_bucket_size": settings.bucket,
-            "stage3_prefetch_bucket_size": settings.bucket,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket,
             "stage3_param_persistence_threshold": 0,
             **_offloaded(settings, world),
         },

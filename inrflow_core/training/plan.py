@@ -77,6 +77,11 @@ class Plan:
         return sum(self.memory.values())
 
     @property
+    def passing(self) -> int:
+        """Bytes that come and go in a step, at the moment when most are taken."""
+        return self.total_memory - self.held
+
+    @property
     def held(self) -> int:
         """Bytes that a process holds between two steps, the program's own included."""
         return sum(self.memory.get(row, 0) for row in HELD)
@@ -131,6 +136,11 @@ class Planner:
     def is_checkpointed(self) -> bool:
         """Whether the preset has its activations computed again."""
         return getattr(self.preset.network.config, "checkpoint_activations", False)
+
+    def sizes(self) -> tuple[dict[str, int], dict[str, float]]:
+        """Parameters by part, and operations of a forward pass of one set; nothing is simulated for them."""
+        method = self._model(self.is_checkpointed).method
+        return parts(method), method.flops()
 
     def plan(self, micro: int, *, stage: int | None = None, checkpointed: bool | None = None) -> Plan:
         """The plan with micro-batches of `micro` sets, and the preset's settings where none are given."""

@@ -161,7 +161,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         "measured": {"total": total, "activations": rise, "flops": operations(driven, sets)},
         "predicted": {
             "total": predicted.total_memory - predicted.memory["program"],
-            "activations": predicted.total_memory - predicted.held,
+            "activations": predicted.passing,
             "flops": predicted.total_flops,
             "executed": sum(predicted.executed.values()),
         },
