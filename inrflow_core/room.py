@@ -24,7 +24,7 @@ LEAST = 64
 KEPT = 256 << 20
 """Bytes of embedded positions that are kept: those of 58,000 pixels of a decoder of width 1152, or 350,000 of 192."""
 HELD = 2
-TEXTS = ("can't allocate memory", "not enough memory", "CUDA out of memory", "_ALLOC_FAILED", "bad_alloc")
+TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED", "bad_alloc")
 """What libraries say in errors that have no class of their own."""
 
 
@@ -53,7 +53,7 @@ class Room:
         sure to end well, so that none is carried twice.
 
         Raises:
-            OutOfMemory: not even `LEAST` pairs fit.
+            OutOfMemory: not even `LEAST` pairs fit, or one of each set.
         """
         start = 0
         while start < total:
@@ -61,7 +61,7 @@ class Room:
             if fits(lambda part=part: function(part)):
                 start = part.stop
             else:
-                self._make_room((part.stop - part.start) * sets)
+                self._make_room((part.stop - part.start) * sets, sets)
 
     def embedded(self, network: Any, queries: Queries, part: slice) -> Float[Tensor, "*B M W"] | None:
         """What a network makes of the coordinates alone of a run of queries; None where they move, or have none.
@@ -121,14 +121,14 @@ class Room:
             self._tell(text)
         self._tell = None
 
-    def _make_room(self, pairs: int) -> None:
+    def _make_room(self, pairs: int, sets: int) -> None:
         """What is kept goes first, then half of the chunk."""
         if self._embedded:
             self._embedded.clear()
             self.kept = 0
             self.tell("the memory does not suffice: positions are embedded anew in each step, which changes no sample")
             return
-        if pairs <= LEAST:
+        if pairs <= max(LEAST, sets):
             raise OutOfMemory(
                 f"not enough memory for {pairs:,} queries at once, beside the weights and the samples themselves",
                 hint="take a smaller `--batch`, `--precision bf16`, fewer points or pixels, or another `--device`",

@@ -14,7 +14,7 @@ import torch
 
 from inrflow_core import generate
 from inrflow_core.errors import OutOfMemory
-from inrflow_core.room import LEAST, Room
+from inrflow_core.room import LEAST, Room, is_out_of_memory
 from tests import tiny
 
 FULL = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 123 bytes"
@@ -104,6 +104,16 @@ def test_chunks_are_not_halved_below_the_least():
     with pytest.raises(OutOfMemory, match=f"not enough memory for {LEAST} queries at once"):
         room.answer(3000, 1, never)
     assert sizes == [1000, 500, 250, 125, 64]
+    sizes.clear()
+    with pytest.raises(OutOfMemory, match="not enough memory for 100 queries at once"):
+        Room(1000).answer(3000, 100, never)  # more sets than `LEAST`: one query of each is the end
+    assert sizes == [10, 5, 2, 1]
+
+
+def test_every_way_to_say_that_memory_is_out_is_understood():
+    for text in ("CUDA error: out of memory", "CUDA driver error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", FULL):
+        assert is_out_of_memory(RuntimeError(text))
+    assert not is_out_of_memory(RuntimeError("index out of range")) and not is_out_of_memory(ValueError(FULL))
 
 
 def test_positions_are_embedded_once_for_all_steps_halves_and_samples(model):
