@@ -140,9 +140,10 @@ def fold(
     Raises:
         UsageError: two names make one file, or a file is there that was drawn otherwise; found before anything is drawn.
     """
-    from inrflow_cli import console
+    from inrflow_cli import console, generation
     from inrflow_core import asked, exporters, generate
 
+    room = generation.room(request.chunk)
     assert given.fasta is not None
     sequences = asked.read_fasta(given.fasta)
     files = targets([name for name, _ in sequences], named)
@@ -155,7 +156,7 @@ def fold(
     with console.progress(len(missing), "sequences", title="folding") as shown:
         for place in missing:
             mine = replace(request, condition=asked.repeated(read(sequences[place][1]), len(request.seeds)))
-            drawn = [generate.finished(model, mine, *part) for part in generate.samples(model, mine, how)]
+            drawn = [generate.finished(model, mine, *part) for part in generate.samples(model, mine, how, room=room)]
             exporters.write(
                 files[place], generate.together(drawn), model.domain.NAME, origin=origins[place], overwrite=overwrite
             )

@@ -125,7 +125,7 @@ def ask_files(
         for file, out, chosen in zip(files, outs, labels, strict=True):
             example = given.read(model, file)
             field = given.encode(model, example, label=chosen, steps=steps or given.STEPS, noise=noise)
-            values = generate.query(model, field, size, window, chunk=chunk)
+            values = generate.query(model, field, size, window, chunk=generation.room(chunk))
             origin = given.origin(model, source, file, field, size, window, label=chosen)
             exporters.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)
             rows.append({"file": str(file), "out": str(out)} | given.faithfulness(model, example, field, chunk))
@@ -155,7 +155,9 @@ def ask_saved_field(
     size, part = choose_size(model, scale, resolution, points), options.parse_window(window)
     exporters.exporter_for(out, model.domain.NAME)
     with console.progress(None, "steps", title="asking") as shown:
-        values = generate.query(model, field, size, part, chunk=chunk, progress=generation.report(shown))
+        values = generate.query(
+            model, field, size, part, chunk=generation.room(chunk), progress=generation.report(shown)
+        )
     origin = generate.origin(model, file, generate.Request(field.seeds.tolist(), None, size, part), field.drawing)
     written = exporters.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
     console.say("wrote " + ", ".join(f"`{path}`" for path in written))
