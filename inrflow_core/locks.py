@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
-NONE_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+NONE_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 """What a file system without locks answers."""
 
 
@@ -42,6 +42,22 @@ def held(path: Path, kind: Literal["alone", "together"] = "alone", *, patience: 
         yield is_held
     finally:
         file.close()
+
+
+@contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Hold the lock of that file alone, however long others have it; where the file system has none, nobody waits.
+
+    Raises:
+        FileNotFoundError: its folder is not there.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NONE_HERE:
+                raise
+        yield
 
 
 def _locked(path: Path, kind: int) -> tuple[IO[str], bool]:

@@ -8,7 +8,6 @@ with leaves the bytes of an unbroken one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import __version__, journal, manifest, sample_shards, shards
+from inrflow_core import __version__, journal, locks, manifest, sample_shards, shards
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.manifest import Manifest, ShardEntry, Split, Statistics
 from inrflow_core.outputs import check_output, written
@@ -97,7 +96,7 @@ class SampleFolder:
             for file in files:
                 sample_shards.unseal(file)
             for left in self.folder.glob("*.partial"):  # of a process that was killed while it finished a shard
-                shutil.rmtree(left)
+                _remove(left)
         return True
 
     def is_finished(self) -> bool:
@@ -123,12 +122,9 @@ class SampleFolder:
                 return None
             raise
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
         """Nobody else begins or ends the job meanwhile."""
-        with (self.folder / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return locks.waited_for(self.folder / LOCK)
 
     def _begin(self, *, overwrite: bool) -> None:
         whole = SampleShard(self.folder, np.asarray(self.seeds, np.int64), self.header, self.shape, self.dtype)
@@ -149,7 +145,7 @@ class SampleFolder:
             )
         if differs is not None:
             for path in self.folder.glob(f"{shards.SAMPLES}-*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(path)
             (self.folder / manifest.NAME).unlink(missing_ok=True)
         if begun is None or differs is not None:
             with written(self.folder / JOB) as beside:
@@ -196,6 +192,14 @@ class SampleFolder:
         if not (self.folder / manifest.NAME).is_file():
             return {}
         return {entry.file: entry for entry in manifest.load(self.folder).splits[shards.SAMPLES].shards}
+
+
+def _remove(path: Path) -> None:
+    """A file or a whole folder, if another process has not removed it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _blocks(shard: Shard) -> Iterator[np.ndarray]:

@@ -8,7 +8,6 @@ pieces together as a shard like any other.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import journal, shards
+from inrflow_core import journal, locks, shards
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.outputs import check_output, written
 from inrflow_core.shards import Columns, Header
@@ -32,8 +31,6 @@ JOB = "job.json"
 BROKEN = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises on a piece that is damaged."""
 CLAIMS = ".claims"
-NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
-"""What a file system says that locks no files."""
 
 
 class SampleShard:
@@ -80,6 +77,9 @@ class SampleShard:
         self.folder.mkdir(exist_ok=True)
         if begun is None or differs is not None:
             self._begin(job)
+        if not overwrite and path.exists():  # another process has finished it meanwhile, and this is a new folder
+            self.leave()
+            check_output(path)
         return self
 
     def missing(self) -> np.ndarray:
@@ -122,9 +122,9 @@ class SampleShard:
                 yield False
                 return
             except OSError as error:
-                if error.errno not in NO_LOCKS:
+                if error.errno not in locks.NONE_HERE:
                     raise
-            yield self.folder.exists() and not self._piece(places).exists()
+            yield self.folder.exists() and not self._holds(places)
 
     def is_finished(self) -> bool:
         """Whether some process has made the shard."""
@@ -143,31 +143,32 @@ class SampleShard:
         if self.is_finished():
             return True
         try:
-            lock = (self.folder / ".lock").open("w")
-        except FileNotFoundError:
-            if self.is_finished():
-                return True
-            raise
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self.folder.exists():  # another process finished it while this one waited
-                return True
-            if len(self.missing()):
-                return False
-            order = {int(index): (piece, row) for piece, held in self._pieces() for row, index in enumerate(held)}
-            labels = self._labels(order)
-            shape = (len(self.seeds), *self.shape)
-            names = [f"seed-{seed}" for seed in self.seeds]
-            columns = Columns(labels, names=names, seeds=self.seeds, condition=self.condition)
-            unseal(self.path)
-            entry = shards.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
-            seal(self.path, entry.sha256)
-            # Renamed first: others may be writing into it, and must not meet a folder that is half gone.
-            aside = self.folder.with_name(f".{self.folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            self.folder.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            with locks.waited_for(self.folder / ".lock"):
+                if not self.folder.exists():  # another process finished it while this one waited
+                    return True
+                if len(self.missing()):
+                    return False
+                self._put_together()
+        except FileNotFoundError:  # another process has just finished it
+            if not self.is_finished():
+                raise
         return True
+
+    def _put_together(self) -> None:
+        """Make the shard of all pieces, and remove these."""
+        order = {int(index): (piece, row) for piece, held in self._pieces() for row, index in enumerate(held)}
+        labels = self._labels(order)
+        shape = (len(self.seeds), *self.shape)
+        names = [f"seed-{seed}" for seed in self.seeds]
+        columns = Columns(labels, names=names, seeds=self.seeds, condition=self.condition)
+        unseal(self.path)
+        entry = shards.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
+        seal(self.path, entry.sha256)
+        # Renamed first: others may be writing into it, and must not meet a folder that is half gone.
+        aside = self.folder.with_name(f".{self.folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        self.folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def job(self, labels: Sequence[int] | None) -> dict[str, Any]:
         """What makes two jobs the same: the seeds, the labels that their samples have, and what the header says."""
@@ -205,6 +206,14 @@ class SampleShard:
     def _piece(self, places: np.ndarray) -> Path:
         """The file for the samples at some places."""
         return self.folder / f"{places[0]:09d}-{hashlib.sha256(places.tobytes()).hexdigest()[:12]}.npz"
+
+    def _holds(self, places: np.ndarray) -> bool:
+        """Whether the samples at some places are there, in one piece or (where memory did not suffice) in several."""
+        if self._piece(places).exists():
+            return True
+        if not any(self.folder.glob(f"{places[0]:09d}-*.npz")):
+            return False
+        return not np.isin(places, self.missing()).any()
 
     def _pieces(self) -> Iterator[tuple[Path, np.ndarray]]:
         """Every whole piece with the places that it holds; a broken one is removed, to be drawn again."""
@@ -276,6 +285,8 @@ def _read(path: Path, name: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as piece:
             return piece[name]
+    except FileNotFoundError:  # another process has finished the shard
+        raise
     except BROKEN as error:
         path.unlink(missing_ok=True)
         raise IntegrityError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import random
 import signal
@@ -18,6 +20,7 @@ from inrflow_cli.app import run
 from inrflow_core import items, sample_folders
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.sample_folders import SampleFolder
+from inrflow_core.sample_shards import SampleShard
 from inrflow_core.shards import SAMPLES, Header, Shards
 from tests import tiny
 
@@ -151,6 +154,58 @@ def test_the_command_fills_a_folder_that_eval_and_export_read(tmp_path: Path, mo
 def done(folder: Path) -> int:
     """Pieces of 7 samples that a folder of shards of 64 holds."""
     return 10 * len(list(folder.glob("*.h5"))) + len(list(folder.glob("*/*.npz")))
+
+
+def test_what_a_process_that_was_killed_while_it_wrote_a_shard_left_is_removed(tmp_path: Path):
+    fill(begin(tmp_path / "whole"))
+    assert begin(tmp_path / "whole").finish()
+    folder = begin(tmp_path / "out")
+    fill(folder)
+    (tmp_path / "out/.samples-00001.h5.0badc0de.partial").write_bytes(b"half")
+    (tmp_path / "out/samples-00001.h5.partial").mkdir()  # killed before it had removed the pieces
+    assert folder.finish() and contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_where_a_file_system_has_no_locks_the_bytes_are_the_same(tmp_path: Path, monkeypatch):
+    fill(begin(tmp_path / "whole"))
+    assert begin(tmp_path / "whole").finish()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    folder = begin(tmp_path / "out")
+    (_, shard), *_ = folder.parts()
+    assert shard is not None
+    with shard.claimed([0, 1]) as is_mine:
+        assert is_mine
+    fill(folder)
+    assert folder.finish() and contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_piece_that_another_process_kept_in_halves_is_not_drawn_again(tmp_path: Path):
+    (_, shard), *_ = begin(tmp_path / "out").parts()
+    assert shard is not None
+    shard.write([0, 1], VALUES[:2])
+    with shard.claimed([0, 1, 2, 3]) as is_mine:
+        assert is_mine
+    shard.write([2, 3], VALUES[2:4])
+    with shard.claimed([0, 1, 2, 3]) as is_mine:
+        assert not is_mine
+
+
+def test_a_shard_that_another_process_finishes_while_this_one_opens_it_is_not_begun_anew(tmp_path: Path, monkeypatch):
+    folder, real = begin(tmp_path / "out"), SampleShard._begun
+
+    def late(shard: SampleShard, **named: bool):
+        if not shard.folder.exists() and not shard.path.exists():
+            shard.path.write_bytes(b"the other's")
+        return real(shard, **named)
+
+    monkeypatch.setattr(SampleShard, "_begun", late)
+    assert [shard for _, shard in folder.parts()] == [None] * 3
+    assert not list((tmp_path / "out").glob("*.partial"))
 
 
 @pytest.mark.slow
