@@ -83,7 +83,8 @@ class Engine:
             is_shared = self.stage in (1, 2) and world.size > 1
             self._clipping = Clipping(self._adam, settings.clip, is_shared=is_shared)
         objective = Objective(method, precision, world.device)
-        bucket = min(settings.bucket, sum(p.numel() for p in self._trained.values()))  # DeepSpeed takes it whole
+        bucket = min(settings.bucket, sum(p.numel() for p in self._trained.values()))  # DeepSpeed takes it whole,
+        bucket += bucket % 2  # and in pairs
         self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro, bucket))
         if self.stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # nobody to agree with, and it would copy the gradients
