@@ -25,7 +25,7 @@ from inrflow_core.items import open_items
 from inrflow_core.training import begin
 from tools.soak import commands
 
-NAMED, REFUSED, HARMLESS = "named", "refused", "harmless"
+NAMED, REFUSED, HARMLESS, MENDED = "named", "refused", "harmless", "made again, to the bit"
 """An IntegrityError with the file's name; another error that a user can act on; the same answer as from a whole file."""
 COMMANDS = 12
 """Damaged shards that a command of its own reads; the others are read by the code that it calls."""
@@ -45,7 +45,7 @@ class Outcome:
     @property
     def is_well(self) -> bool:
         """Whether nobody was misled."""
-        return self.result in (NAMED, REFUSED, HARMLESS) and not (self.kind == "shard" and self.result != NAMED)
+        return self.result in (NAMED, REFUSED, HARMLESS, MENDED) and not (self.kind == "shard" and self.result != NAMED)
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,10 @@ def _repaired(folder: Path, rng: random.Random) -> Iterator[Outcome]:
         is_same = all(
             (place / file.name).read_bytes() == file.read_bytes() for file in (folder / "shards" / name).glob("*.*")
         )
-        result = HARMLESS if done.code == 0 and is_same else "NOT REPAIRED"
-        yield Outcome("shards, `prepare --repair`", damage, result, done.said() if done.code else "")
+        result = MENDED if done.code == 0 and is_same else "NOT REPAIRED"
+        yield Outcome(
+            "three shards of a folder, then `prepare --repair`", damage, result, done.said() if done.code else ""
+        )
 
 
 def _result(case: Case, place: Path, file: Path, wanted: str) -> tuple[str, str]:

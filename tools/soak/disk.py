@@ -308,5 +308,5 @@ def told(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
     for outcome in outcomes:
         said = "clear error, code 5, goes on" if not outcome.problems else f"{len(outcome.problems)} PROBLEMS"
         kind = "full disk" if outcome.is_small else "files limited in size (nothing may be mounted here)"
-        rows.append((f"{kind}, `{outcome.name}`: {outcome.what}", f"{outcome.tries} times: {said}"))
+        rows.append((f"{kind}, `{outcome.name}`: {outcome.what}", f"{outcome.tries} x {said}"))
     return rows, not any(outcome.problems for outcome in outcomes)

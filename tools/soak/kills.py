@@ -53,7 +53,11 @@ class Kind:
         return self.program == commands.LAUNCHED
 
 
-KINDS = (Kind("alone", "pictures"), Kind("with [eval]", "judged"), Kind("2 processes", "pictures", commands.LAUNCHED))
+KINDS = (
+    Kind("alone", "pictures"),
+    Kind("with [eval]", "judged"),
+    Kind("of 2 processes", "pictures", commands.LAUNCHED),
+)
 
 
 @dataclass
