@@ -31,6 +31,8 @@ JOB = "job.json"
 BROKEN = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises on a piece that is damaged."""
 CLAIMS = ".claims"
+FINISHING = ".finishing"
+"""In the folder of an unfinished shard from the moment on when what stands at the shard's own name is its own."""
 
 
 class SampleShard:
@@ -62,7 +64,7 @@ class SampleShard:
                 with `overwrite` both are replaced.
             IntegrityError: nobody can tell what an unfinished one was begun with.
         """
-        check_output(path, overwrite=overwrite)
+        check_output(path, overwrite=overwrite or is_finishing(path))
         self = SampleShard(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
         job = self.job(labels)
         begun = self._begun(overwrite=overwrite)
@@ -77,7 +79,7 @@ class SampleShard:
         self.folder.mkdir(exist_ok=True)
         if begun is None or differs is not None:
             self._begin(job)
-        if not overwrite and path.exists():  # another process has finished it meanwhile, and this is a new folder
+        if not overwrite and path.exists() and not is_finishing(path):  # another process has finished it meanwhile, and this is a new folder
             self.leave()
             check_output(path)
         return self
@@ -161,6 +163,7 @@ class SampleShard:
         shape = (len(self.seeds), *self.shape)
         names = [f"seed-{seed}" for seed in self.seeds]
         columns = Columns(labels, names=names, seeds=self.seeds, condition=self.condition)
+        (self.folder / FINISHING).touch()
         unseal(self.path)
         entry = shards.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
         seal(self.path, entry.sha256)
@@ -241,6 +244,11 @@ class SampleShard:
             if path != at:
                 at, values = path, _read(path, "values")
             yield values[row : row + 1]
+
+
+def is_finishing(path: Path) -> bool:
+    """Whether a process was killed between a shard and the removal of its pieces: the same command then ends that."""
+    return (path.with_name(f"{path.name}.partial") / FINISHING).exists()
 
 
 def seal(path: Path, digest: str | None = None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inrflow_core import exporters, sample_shards
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.sample_shards import SampleShard
 from inrflow_core.shards import SAMPLES, Header, Shards
@@ -156,6 +157,37 @@ def test_a_finished_one_is_not_overwritten_unasked(tmp_path: Path):
     shard = begin(tmp_path / "a.h5", overwrite=True)
     write(shard, *range(10))
     assert shard.finish() and Shards(tmp_path / "a.h5").count(SAMPLES) == 10
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_a_kill_after_the_shard_and_before_its_pieces_are_gone_is_gone_on_from(tmp_path, monkeypatch, is_sealed):
+    whole = begin(tmp_path / "a.h5")
+    write(whole, *range(10))
+    seal = sample_shards.seal
+
+    def killed(path: Path, digest: str) -> None:
+        if is_sealed:
+            seal(path, digest)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sample_shards, "seal", killed)
+        whole.finish()
+    assert {"a.h5", "a.h5.partial"} <= set(os.listdir(tmp_path))
+    exporters.check(tmp_path / "a.h5", 10)  # what `inrflow sample` asks first
+    again = begin(tmp_path / "a.h5")
+    assert not len(again.missing()) and again.finish()
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.sha256"]
+    assert sample_shards.is_whole(tmp_path / "a.h5")
+    with pytest.raises(UsageError, match="exists already"):
+        begin(tmp_path / "a.h5")
+
+
+def test_a_file_that_an_unfinished_shard_will_replace_is_not_replaced_unasked(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"precious")
+    write(begin(tmp_path / "a.h5", overwrite=True), 0, 1)
+    with pytest.raises(UsageError, match="exists already"):
+        begin(tmp_path / "a.h5")
 
 
 def flip(path: Path, place: int) -> None:

@@ -70,10 +70,13 @@ def check(path: Path, count: int, *, overwrite: bool = False) -> None:
     """Nothing, where `count` samples can be written to `path`; to be called before they are drawn.
 
     Raises:
-        UsageError: nobody writes that suffix, the folder is absent or closed, or a file is there already.
+        UsageError: nobody writes that suffix, the folder is absent or closed, or a file is there already, which is not
+            a shard of samples that a killed process had all but finished.
     """
+    from inrflow_core import sample_shards
+
     for file in files(path, count):
-        outputs.check_output(file, overwrite=overwrite)
+        outputs.check_output(file, overwrite=overwrite or sample_shards.is_finishing(file))
 
 
 def write(
