@@ -149,6 +149,8 @@ def begin(ready: Ready) -> Trainer:
     if place.leads:
         _record(ready)
         best = evaluation.settle(ready.evaluation, job.out, counters.step)
+        # A kill behind the last checkpoint may have left one too many.
+        checkpoint.prune(job.out, settings.keep, best.step if best else None)
     driven.wait()
     _tell(ready, counters, change)
     return Trainer(
@@ -316,7 +318,7 @@ def _resume(ready: Ready, driven: Engine, averages: list[Average]) -> tuple[Coun
     out, step = ready.job.out, ready.begun.step if ready.begun else None
     seen = -1.0 if step is None else float(step)
     total, squares = driven.together(seen, seen**2)
-    if squares * ready.world.size != total**2:
+    if squares * ready.world.size != total * total:  # both rounded alike, which `**` does not promise
         raise UsageError(
             f"the processes do not see the same run in `{out}`: some find another newest checkpoint, or none",
             hint="give a place with `--out` that all machines share",

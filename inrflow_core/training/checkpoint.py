@@ -181,8 +181,8 @@ def prune(run: Path, keep: int, spared: int | None = None) -> None:
         if step == spared:
             continue
         doomed = folder(run, step)
-        (doomed / MANIFEST).unlink()  # incomplete from here on, should the removal be interrupted
-        shutil.rmtree(doomed)
+        # Under a name that the next call removes, should this removal be interrupted.
+        doomed.rename(doomed.with_name(f".{doomed.name}.partial"))
     for left in (run / "checkpoints").glob(".*.partial"):
         shutil.rmtree(left, ignore_errors=True)
 

@@ -101,6 +101,42 @@ def test_what_an_interrupted_save_left_is_not_taken_for_a_checkpoint_and_is_remo
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["00000004"]
 
 
+@pytest.mark.parametrize("is_last", [False, True], ids=["in the middle", "behind the last step"])
+def test_what_an_interrupted_removal_left_goes(data, run, monkeypatch, is_last):
+    remove = shutil.rmtree
+
+    def killed(path, **named):
+        if Path(path).name.strip(".").startswith("00000002"):
+            (Path(path) / "weights.safetensors").unlink()
+            raise KeyboardInterrupt
+        remove(path, **named)
+
+    steps = 6 if is_last else 8
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        small.train(data, run, save_every=2, steps=steps)
+    assert checkpoint.steps(run) == [4, 6]
+    small.train(data, run, save_every=2, steps=steps)
+    names = ["00000004", "00000006"] if is_last else ["00000006", "00000008"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == names
+
+
+def test_a_kill_behind_the_last_checkpoint_leaves_none_too_many(data, run, monkeypatch):
+    prune = checkpoint.prune
+
+    def killed(run, *keep):
+        if 6 in checkpoint.steps(run):
+            raise KeyboardInterrupt
+        prune(run, *keep)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoint, "prune", killed)
+        small.train(data, run, save_every=2, steps=6)
+    assert checkpoint.steps(run) == [2, 4, 6]
+    small.train(data, run, save_every=2, steps=6)
+    assert checkpoint.steps(run) == [4, 6]
+
+
 def test_a_checkpoint_has_the_bytes_that_were_predicted(data, tmp_path):
     trainer = small.train(data, tmp_path / "run", steps=1)
     from inrflow_core.training import begin
