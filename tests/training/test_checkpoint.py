@@ -112,9 +112,10 @@ def test_what_an_interrupted_removal_left_goes(data, run, monkeypatch, is_last):
         remove(path, **named)
 
     steps = 6 if is_last else 8
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", killed)
-        small.train(data, run, save_every=2, steps=steps)
+        with pytest.raises(KeyboardInterrupt):
+            small.train(data, run, save_every=2, steps=steps)
     assert checkpoint.steps(run) == [4, 6]
     small.train(data, run, save_every=2, steps=steps)
     names = ["00000004", "00000006"] if is_last else ["00000006", "00000008"]
@@ -129,9 +130,10 @@ def test_a_kill_behind_the_last_checkpoint_leaves_none_too_many(data, run, monke
             raise KeyboardInterrupt
         prune(run, *keep)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "prune", killed)
-        small.train(data, run, save_every=2, steps=6)
+        with pytest.raises(KeyboardInterrupt):
+            small.train(data, run, save_every=2, steps=6)
     assert checkpoint.steps(run) == [2, 4, 6]
     small.train(data, run, save_every=2, steps=6)
     assert checkpoint.steps(run) == [4, 6]
