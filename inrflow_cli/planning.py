@@ -28,10 +28,15 @@ class Asked:
     """None is this machine."""
     ready: Ready | None
     """The run on this machine, where its shards are here."""
+    is_here: bool = True
+    """It is planned as it would begin on this machine by this very command."""
 
 
 def predict(job: Job, gpu: str | None, processes: int | None, *, as_json: bool) -> None:
-    """Tell what the run would take; exit code 5 where that is not there."""
+    """Tell what the run would take; exit code 5 where that is not there.
+
+    `fits` of the answer is null where nothing says what there is: several processes are planned, and no GPU is named.
+    """
     asked = _asked(job, gpu, processes)
     plan = asked.planner.plan(asked.micro)
     _tell(asked, plan)
@@ -43,7 +48,8 @@ def predict(job: Job, gpu: str | None, processes: int | None, *, as_json: bool) 
         problem = error
         console.error(problem)
         answer |= {"error": problem.message, "hint": problem.hint}
-    console.result(answer | {"fits": problem is None}, as_json=as_json)
+    is_known = asked.gpu is not None or asked.is_here
+    console.result(answer | {"fits": problem is None if is_known else None}, as_json=as_json)
     if problem is not None:
         raise typer.Exit(int(problem.code))
 
@@ -69,7 +75,7 @@ def _asked(job: Job, name: str | None, processes: int | None) -> Asked:
     place = world.World(0, count, 0, device, count > 1)
     precision = world.choose_precision(settings.precision, device) if gpu is None else gpu.choose(settings.precision)
     micro = len(shares(batch=settings.batch, rank=0, size=count, micro=settings.micro_batch)[0])
-    return Asked(job, Planner(job.preset, place, precision), micro, gpu, None)
+    return Asked(job, Planner(job.preset, place, precision), micro, gpu, None, gpu is None and processes is None)
 
 
 def _look_at_data(job: Job) -> bool:
@@ -169,20 +175,25 @@ def _fit(asked: Asked, plan: Plan) -> dict[str, Any]:
         OutOfMemory: it does not fit; says by how much, and what would.
     """
     from inrflow_core.training import advice, begin
+    from inrflow_core.training.plan import check_disk, check_memory
 
+    planner, micro = asked.planner, asked.micro
     if asked.gpu is None:
         if asked.ready is not None:
             begin.check_room(asked.ready)
+        elif asked.is_here:
+            check_disk(plan, asked.job.out, 0)
+            check_memory(plan, planner.world, lambda free: advice.find(planner, micro, free).hint())
         return {}
     room, name = asked.gpu.memory, asked.gpu.name
-    stages = advice.stages(asked.planner, asked.micro)
+    stages = advice.stages(planner, micro)
     rows = [(stage, console.size(memory), "yes" if memory <= room else "no") for stage, memory in stages.items()]
     console.table(["ZeRO stage", "memory of a process", "fits"], rows)
     if plan.total_memory > room:
         raise OutOfMemory(
             f"a process needs about {console.size(plan.total_memory)}, and {name} has {console.size(room)}: "
             f"{console.size(plan.total_memory - room)} too little",
-            hint=advice.find(asked.planner, asked.micro, room).hint(),
+            hint=advice.find(planner, micro, room).hint(),
         )
     console.say(f"it fits: {console.size(plan.total_memory)} of {console.size(room)}")
     return {"stages": stages}

@@ -34,8 +34,18 @@ class Gpu:
     """The part of the peak that is assumed; None is that of `SHARES`."""
 
     def choose(self, precision: str) -> str:
-        """`bf16` or `fp32`: what a preset's `precision` means here."""
-        return ("bf16" if self.bf16 else "fp32") if precision == "auto" else precision
+        """`bf16` or `fp32`: what a preset's `precision` means here.
+
+        Raises:
+            UsageError: the GPU's speed in it is not known.
+        """
+        chosen = ("bf16" if self.bf16 else "fp32") if precision == "auto" else precision
+        if not self.peak(chosen):
+            raise UsageError(
+                f"`--for {self.name}` does not say how quick the GPU is in {chosen}",
+                hint=f"say it, as in `--for {self.name},{chosen}=100` (TFLOP/s), or take another `--precision`",
+            )
+        return chosen
 
     def rate(self, precision: str) -> float:
         """Operations a second that a training step is assumed to reach."""
@@ -94,6 +104,8 @@ def find(text: str) -> Gpu:
         if name not in SETTINGS:
             raise UsageError(f"`--for {text}`: a GPU has no setting `{name}`", hint=did_you_mean(name, SETTINGS))
         gpu = replace(gpu, **{name: _number(text, number) * SETTINGS[name]})
+    if gpu.share is not None and gpu.share > 1:
+        raise UsageError(f"`--for {text}`: a share of {gpu.share:g} is more than the whole", hint="as in `share=0.45`")
     if gpu.memory <= 0 or max(gpu.bf16, gpu.fp32) <= 0:
         raise UsageError(
             f"`--for {text}` leaves out the memory or the speed", hint="as in `--for memory=64,bf16=400,bandwidth=3000`"

@@ -52,7 +52,23 @@ def test_what_does_not_fit_leaves_with_5_and_says_what_does(run):
 def test_without_a_gpu_named_this_machine_is_planned_for_and_its_rate_measured(run):
     code, told, text = run("--processes", "2", "--device", "cpu")
     assert code == 0 and told["gpu"] is None and told["processes"] == 2
+    assert told["fits"] is None  # nobody knows on what
     assert "that a matrix product reaches here" in text
+
+
+def test_without_data_too_little_memory_here_is_found_too(run, monkeypatch):
+    from inrflow_core.training import plan
+
+    assert run("--device", "cpu")[1]["fits"] is True
+    monkeypatch.setattr(plan, "free_memory", lambda device: 1_000_000)
+    code, told, _ = run("--device", "cpu")
+    assert code == 5 and told["fits"] is False and "are free" in told["error"]
+
+
+@pytest.mark.parametrize(("known", "lacks"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
+    code, told, _ = run("--for", f"memory=64,{known}=50", "--precision", lacks)
+    assert code == 2 and f"how quick the GPU is in {lacks}" in told["error"] and f"{lacks}=100" in told["hint"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +77,7 @@ def test_without_a_gpu_named_this_machine_is_planned_for_and_its_rate_measured(r
         ("h20", "no GPU `h20` is known"),
         ("h200,memroy=3", "a GPU has no setting `memroy`"),
         ("h200,share=much", "`much` is no number above 0"),
+        ("h200,share=45", "a share of 45 is more than the whole"),
         ("bf16=3", "leaves out the memory or the speed"),
     ],
 )
