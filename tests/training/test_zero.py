@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,9 @@ def assert_same_bits(found: Path, wanted: Path) -> None:
     assert (found / checkpoint.COUNTERS).read_bytes() == (wanted / checkpoint.COUNTERS).read_bytes()
 
 
-def averages(out: Path) -> dict[str, torch.Tensor]:
+def averages(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
     """The averages at the end of a run."""
-    folder = checkpoint.folder(out, STEPS)
+    folder = checkpoint.folder(out, step)
     files = {decay: safetensors.torch.load_file(folder / f"ema_{decay}.safetensors") for decay in (0.9, 0.99)}
     return dict(sorted((f"{decay}.{name}", tensor) for decay, file in files.items() for name, tensor in file.items()))
 
@@ -106,6 +107,32 @@ def test_a_run_goes_on_exactly_with_any_stage_and_any_number_of_processes(data, 
     assert "ZeRO stage 2 became 3 and 1 process became 2: weights, averages and the optimiser's moments" in said
     assert "ZeRO stage 3 became 2 and 2 processes became 4: " in said
     assert (tmp_path / "1111.said").read_text().count("\n2 processes became 4: ") == 1
+
+
+@pytest.mark.slow
+def test_steps_without_a_finite_gradient_are_skipped_alike_in_every_stage(tmp_path):
+    """One set of NaN, which one of two processes meets in one of its two micro-batches; gradients are clipped besides."""
+    data = small.clouds(tmp_path / "clouds", bad=slice(0, 1))
+    training = {"steps": 9, "clip": 0.5}
+    told: Told = {"data": str(data), "kind": "POINTS"}
+    alone = do(told | {"out": tmp_path / "alone", "training": {**small.TRAINING, **training}})
+    assert alone.counters.skipped == 2 and alone.counters.updates == 7
+    own = {**small.TRAINING, **training, "micro_batch": 1}
+    jobs = [told | {"out": tmp_path / name, "training": own | stage} for name, stage in SETTINGS.items()]
+    launch(2, jobs, tmp_path)
+    wanted = records(alone.out)
+    assert max(record["gradient_norm"] or 0 for record in wanted) > 0.5
+    for job in jobs:
+        for found, record in zip(records(job["out"]), wanted, strict=True):
+            assert found["skipped"] == record["skipped"]
+            for name in ("loss", "gradient_norm"):
+                assert found[name] == (None if record[name] is None else pytest.approx(record[name], rel=1e-5))
+        small.assert_equal(averages(job["out"], 9), averages(alone.out, 9), tolerance=1e-4)
+
+
+def records(out: Path) -> list[dict]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def assert_exported(out: Path, step: int) -> None:
