@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -122,6 +123,7 @@ def helpers(command: Callable[..., None], options: Mapping[str, Any], count: int
         others = []
         for number in range(1, count + 1):
             own = {**options, "workers": 1, "threads": threads, "json": False, "overwrite": False}
+            own |= {"save_field": None, "half_field": False}  # which this process has kept
             own["device"] = options["device"] or _device(number)
             others.append(spawn.Process(target=_work, args=(command, own, os.getpid()), daemon=True))
         for other in others:
@@ -170,6 +172,7 @@ def _work(command: Callable[..., None], options: Mapping[str, Any], parent: int)
     from inrflow_cli import app
     from inrflow_core.errors import InrflowError
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process with it
     os.environ[WORKER] = str(parent)
     console.stderr().quiet = True
     try:
