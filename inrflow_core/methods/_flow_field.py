@@ -252,8 +252,9 @@ class FlowField:
         return bool(((t >= low) & (t <= high)).any())
 
     def _asked(self, queries: Queries, part: slice, room: Room) -> Asked:
-        networks = self._networks()
-        return Asked(queries[part], [room.embedded(network, queries, part) for network in networks])
+        own, other = self._networks()
+        embedded = room.embedded(own, queries, part)
+        return Asked(queries[part], [embedded, embedded if other is own else room.embedded(other, queries, part)])
 
     def _networks(self) -> list[Any]:
         """What answers, and what its answer is held against where guidance can act."""
