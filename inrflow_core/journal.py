@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -32,6 +33,8 @@ HALVES = ".*.partial"
 """Files that are being written."""
 PATIENCE = 2.0
 """Seconds to wait for the folder: a piece that ends has it for itself for a moment."""
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system says that gives a file one name alone, as object stores that are mounted."""
 SHARD = re.compile(r"\w[\w-]*-\d{5}\.h5")
 
 Mode = Literal["resume", "overwrite", "repair"]
@@ -256,10 +259,22 @@ def _begin(folder: Path, identity: Mapping[str, Any], *, anew: bool = False) -> 
         if anew:
             beside.replace(folder / NAME)
         else:
-            with contextlib.suppress(FileExistsError):
-                os.link(beside, folder / NAME)
+            _link(beside, folder / NAME)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _link(beside: Path, path: Path) -> None:
+    """Give a whole file its name, unless another has it already."""
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if not path.exists():
+            beside.replace(path)  # of two that begin in the same moment the last is believed
 
 
 def _write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

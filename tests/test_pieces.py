@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -249,6 +250,18 @@ def test_where_a_file_system_has_no_locks_the_bytes_are_the_same(
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    work = made("pictures", raw_files["pictures"], tmp_path / "s")
+    assert [prepare(work, workers=1, piece=Piece(index, 2)).is_whole for index in (1, 0)] == [False, True]
+    assert content(tmp_path / "s") == alone["pictures"]
+
+
+def test_where_a_file_has_one_name_alone_the_bytes_are_the_same(
+    raw_files, alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(journal.os, "link", refuse)
     work = made("pictures", raw_files["pictures"], tmp_path / "s")
     assert [prepare(work, workers=1, piece=Piece(index, 2)).is_whole for index in (1, 0)] == [False, True]
     assert content(tmp_path / "s") == alone["pictures"]
