@@ -10,7 +10,7 @@ not fit, then the one between is tried, each in a fresh process. Model FLOP util
 operations of the folded network (recomputed ones do not count) times images per second, as a share of the GPU's dense
 bf16 peak. Under it stands the profile: the ten kernels that take longest in two steps.
 
-Sampling: random weights, which take as long as trained ones; bf16, the blocks compiled, one sample at a time. `points` is
+Sampling: random weights, which take as long as trained ones; bf16 and compiled as `sample --compile` does, one at a time. `points` is
 objaverse-xl (866.8M), 500 steps of its SDE without guidance; `picture` is imagenet256-xl with 100 Euler steps and
 guidance 1.5. Targets: 45 % of the peak, 7 s, 120 s. Without a GPU the table says "not measured".
 """
@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 
-from inrflow_core import generate, manifest, models, presets, shards
+from inrflow_core import generate, manifest, models, presets, quicker, shards
+from inrflow_core.errors import OutOfMemory
 from inrflow_core.manifest import Manifest, Split, Statistics
 from inrflow_core.training import begin, world
 from inrflow_core.training.tally import Meter
@@ -191,11 +192,10 @@ def sample(given: argparse.Namespace) -> dict[str, Any]:
     with torch.device(place.device):
         model = models.build(preset)
     model.method.eval().requires_grad_(False)
-    if not (given.rehearse or given.eager):
-        for part in [*model.method.network.layers(), model.method.network.decoder]:
-            part.compile()
     precision = "fp32" if given.rehearse else "bf16"
     short: dict[str, Any] = {"precision": precision} | ({"guidance": 1.0} if given.trial == "points" else {})
+    how = generate.drawing(model, **short)
+    model, _ = quicker.ready(model, how, compile=not (given.rehearse or given.eager))  # as `sample --compile` does
     size: Any = given.points if given.trial == "points" else (given.side, given.side)
     condition = model.method.conditioner.blank(model.domain.blank(1))
     labels = [0] if "label" in condition else None
@@ -208,7 +208,7 @@ def sample(given: argparse.Namespace) -> dict[str, Any]:
             start = time.perf_counter()
             found = generate.query(model, generate.draw(model, [seed], labels, how, told), size, chunk=given.chunk)
             _synchronise()
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, OutOfMemory):
         sys.exit(OUT_OF_MEMORY)
     return {"seconds": time.perf_counter() - start, "shape": found.shape, "memory": memory_used(place.device)}
 

@@ -214,11 +214,21 @@ def generate(case: Case, network: Any, forward: Callable[..., Tensor], arguments
 
 
 def check_equal(case: Case) -> None:
-    """Both forms answer the same: nothing is compared that is not the same function."""
+    """Both forms answer the same and have the same gradients: nothing is compared that is not the same function."""
     small = Case(case.config, case.shape, 1, min(case.num_queries, 256), 0, 0, 0)
     network, arguments = prepare(small)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(network, *arguments), plain(network, *arguments), atol=1e-4, rtol=1e-4)
+    found = []
+    for forward in (ours, plain):
+        network.zero_grad()
+        answer = forward(network, *arguments)
+        answer.square().mean().backward()
+        found.append((answer.detach(), {name: weight.grad for name, weight in network.named_parameters()}))
+    (mine, gradients), (wanted, others) = found
+    torch.testing.assert_close(mine, wanted, atol=1e-4, rtol=1e-4)
+    for name, gradient in gradients.items():
+        other = others[name]
+        assert gradient is not None and other is not None, f"`{name}` has a gradient in both forms"
+        assert (gradient - other).norm() <= 1e-3 * other.norm() + 1e-7, f"the gradients of `{name}` differ"
 
 
 def product(factors: list[Tensor] = []) -> None:  # noqa: B006 (kept between calls on purpose)
