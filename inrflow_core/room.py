@@ -24,7 +24,15 @@ LEAST = 64
 KEPT = 256 << 20
 """Bytes of embedded positions that are kept: those of 58,000 pixels of a decoder of width 1152, or 350,000 of 192."""
 HELD = 2
-TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED", "bad_alloc")
+TEXTS = (
+    "allocate memory",
+    "Cannot allocate",
+    "not enough memory",
+    "out of memory",
+    "_ALLOC_FAILED",
+    "bad_alloc",
+    "bad alloc",
+)
 """What libraries say in errors that have no class of their own."""
 
 

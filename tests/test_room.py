@@ -111,7 +111,13 @@ def test_chunks_are_not_halved_below_the_least():
 
 
 def test_every_way_to_say_that_memory_is_out_is_understood():
-    for text in ("CUDA error: out of memory", "CUDA driver error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", FULL):
+    for text in (
+        "CUDA error: out of memory",
+        "CUDA driver error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "std::bad_alloc",
+        FULL,
+    ):
         assert is_out_of_memory(RuntimeError(text))
     assert not is_out_of_memory(RuntimeError("index out of range")) and not is_out_of_memory(ValueError(FULL))
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from inrflow_core.errors import OutOfMemory
+from inrflow_core.room import is_out_of_memory
 from inrflow_core.training import plan
 from inrflow_core.training.plan import Planner
 from inrflow_core.training.world import World
@@ -19,8 +20,6 @@ from inrflow_core.training.world import World
 STAGES = (0, 1, 2, 3)
 SAFE = 0.9
 """Of what comes and goes in a step that failed, at most so much may be advised: the prediction is good to so much."""
-ALLOCATORS = ("allocate memory", "Cannot allocate", "CUDA out of memory", "bad allocation", "std::bad_alloc")
-"""What errors say that are no class of their own."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,6 @@ def out_of_memory(
         if not is_out_of_memory(error):
             raise
         raise _told(error, planner, micro, saved(), in_step) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that an allocation failed: of Python, of torch on a GPU or of torch on a CPU."""
-    is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return is_known or any(text in str(error) for text in ALLOCATORS)
 
 
 def _told(error: BaseException, planner: Planner, micro: int, saved: int | None, in_step: bool) -> OutOfMemory:
