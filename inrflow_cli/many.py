@@ -118,6 +118,8 @@ def helpers(command: Callable[..., None], options: Mapping[str, Any], count: int
     """
 
     def start() -> list[Any]:
+        import torch
+
         spawn = multiprocessing.get_context("spawn")
         threads = options["threads"] or max(1, (os.cpu_count() or 1) // (count + 1))
         others = []
@@ -128,6 +130,8 @@ def helpers(command: Callable[..., None], options: Mapping[str, Any], count: int
             others.append(spawn.Process(target=_work, args=(command, own, os.getpid()), daemon=True))
         for other in others:
             other.start()
+        if others:
+            torch.set_num_threads(threads)  # this process's own share
         return others
 
     return start

@@ -258,7 +258,10 @@ def test_a_worker_does_not_keep_the_field_that_its_parent_keeps(monkeypatch):
         "half_field": True,
         "workers": 3,
     }
-    assert len(many.helpers(print, options, 2)()) == 2
+    shares: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", shares.append)
+    assert many.helpers(print, options, 0)() == [] and len(many.helpers(print, options, 2)()) == 2
+    assert shares == [1]
     assert [(own["save_field"], own["half_field"], own["out"]) for own in started] == [(None, False, "o")] * 2
 
 
