@@ -2,7 +2,8 @@
 
 Every shard is a `SampleShard` of its run of the seeds, finished by whoever brings its last piece; the manifest comes
 when all of them are there. Nothing in the folder depends on who drew what, or when: a job that was killed and gone on
-with leaves the bytes of an unbroken one.
+with leaves the bytes of an unbroken one, where its pieces are the same and the processors compute alike (another
+`--batch`, less memory or another device may change the last bits of a value).
 """
 
 from __future__ import annotations
