@@ -79,10 +79,8 @@ class SampleShard:
         self.folder.mkdir(exist_ok=True)
         if begun is None or differs is not None:
             self._begin(job)
-        if (
-            not overwrite and path.exists() and not is_finishing(path)
-        ):  # another process has finished it meanwhile, and this is a new folder
-            self.leave()
+        if not overwrite and path.exists() and not is_finishing(path):
+            self.leave()  # a new folder: another process has finished the shard meanwhile
             check_output(path)
         return self
 
