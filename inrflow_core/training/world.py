@@ -82,7 +82,8 @@ def choose_device(name: str | None, local_rank: int | None) -> torch.device:
     if index >= torch.cuda.device_count():
         raise UsageError(
             f"the device `cuda:{index}` is not there: this machine shows {torch.cuda.device_count()}",
-            hint="start as many processes per machine as it has GPUs",
+            hint="start as many processes per machine as it has GPUs, each of which sees all of them (with Slurm "
+            "`--gpus-per-node`, not `--gpus-per-task`)",
         )
     return torch.device("cuda", index)
 
