@@ -42,8 +42,6 @@ class Advice:
     """Activations computed again, with the same micro-batch; None where they are already."""
     both: Way | None
     """Both, where neither is enough."""
-    stages: dict[int, int]
-    """Bytes of a process in each ZeRO stage."""
     stage: Way | None
     """The lowest ZeRO stage that takes less; None where none does, or one process is alone."""
 
@@ -62,12 +60,6 @@ class Advice:
         least = min(ways, key=lambda way: way.memory, default=None)
         told = "" if least is None else f" (`{least.option}` still takes {_gigabytes(least.memory)})"
         return f"no micro-batch, checkpointing or ZeRO stage is enough{told}: take a smaller preset or more processes"
-
-    def table(self) -> dict[str, Any]:
-        """Everything, for `--json`."""
-        ways = {"micro_batch": self.micro_batch, "checkpointing": self.checkpointing, "both": self.both}
-        told = {name: None if way is None else vars(way) for name, way in ways.items()}
-        return told | {"stage": None if self.stage is None else vars(self.stage), "stages": self.stages}
 
 
 def find(planner: Planner, micro: int, room: float) -> Advice:
@@ -88,8 +80,7 @@ def find(planner: Planner, micro: int, room: float) -> Advice:
     checkpointing = way(again, micro, checkpointed=True) if can_checkpoint else None
     is_solved = any(one is not None and one.fits for one in (micro_batch, checkpointing))
     both = smaller(f"{again} ", checkpointed=True) if can_checkpoint and not is_solved else None
-    by_stage = stages(planner, micro)
-    return Advice(micro_batch, checkpointing, both, by_stage, _stage(by_stage, stage, planner.world, room))
+    return Advice(micro_batch, checkpointing, both, _stage(stages(planner, micro), stage, planner.world, room))
 
 
 def stages(planner: Planner, micro: int) -> dict[int, int]:

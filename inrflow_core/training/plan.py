@@ -254,6 +254,8 @@ def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None
         OutOfMemory: it does not; says by how much.
     """
     free = free_memory(world.device)
+    if free is not None and world.device.type == "cpu":
+        free //= world.local_size  # the processes of a machine take from the same
     if free is not None and plan.total_memory > free:
         hint = "take a smaller `--set training.micro_batch=...`, or `--set network.checkpoint_activations=true`"
         raise OutOfMemory(

@@ -24,6 +24,8 @@ class World:
     """Started by a launcher (torchrun, deepspeed, srun); else this process is alone."""
     address: tuple[str, int] | None = None
     """Host and port at which launched processes meet."""
+    local_size: int = 1
+    """Processes on this machine, where the launcher tells."""
 
     @property
     def leads(self) -> bool:
@@ -48,7 +50,8 @@ def find(environment: Mapping[str, str], device: str | None = None) -> World:
             hint="start with `torchrun --standalone --nproc-per-node N --no-python inrflow train ...`",
         )
     place = choose_device(device, local_rank)
-    return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, place, True, meeting)
+    together = int(names.get("LOCAL_WORLD_SIZE", "1"))
+    return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, place, True, meeting, together)
 
 
 def named(environment: Mapping[str, str]) -> Mapping[str, str]:

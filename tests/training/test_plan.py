@@ -132,6 +132,15 @@ def test_too_little_disk_says_by_how_much(tmp_path, monkeypatch):
         plan.check_disk(wanted, tmp_path / "runs" / "new", 1_500_000_000)
 
 
+def test_processes_of_a_machine_share_what_is_free(monkeypatch):
+    monkeypatch.setattr(plan, "free_memory", lambda device: 3_000_000_000)
+    variables = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "host", "MASTER_PORT": "1"}
+    place = world.find(variables, "cpu")
+    plan.check_memory(_plan({"weights": 1_500_000_000}), place)
+    with pytest.raises(OutOfMemory, match=r"1\.50 GB are free"):
+        plan.check_memory(_plan({"weights": 1_600_000_000}), place)
+
+
 def test_free_memory_is_known_on_linux():
     if not Path("/proc/meminfo").is_file():
         pytest.skip("this system has no /proc/meminfo")
