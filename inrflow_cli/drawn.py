@@ -51,8 +51,8 @@ class Sampling:
     ema: float | None
     batch: int | None
     device: str | None
-    precision: str = "fp32"
-    is_compiled: bool = False
+    precision: str | None = None
+    compile: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _sampled(target: Target, work: Work, model: Model, size: Size) -> tuple[Path
             sample_shards.unseal(place)
         shard = generate.open_shard(model, request, place, origin, overwrite=work.overwrite)
         shard.condition = {} if planned is None else planned.recorded
-        model, how = quicker.ready(model, how, compile=work.sampling.is_compiled)
+        model, how = quicker.ready(model, how, compile=bool(work.sampling.compile))
         source = many.Source(model, request, how, generation.room(request.chunk), planned)
         many.write_shard(source, shard, title="sampling" if planned is None else f"sampling from {planned.kind}s")
         _await(shard.finish)
@@ -279,7 +279,7 @@ def _folded(target: Target, work: Work, model: Model) -> tuple[Items | None, dic
     from_reference.check(planned, model)
     request = _request(model, work, planned)
     origin = generate.origin(model, target.weights, request, how)
-    model, how = quicker.ready(model, how, compile=work.sampling.is_compiled)
+    model, how = quicker.ready(model, how, compile=bool(work.sampling.compile))
     names = planned.reference.names()
     stems = distinct([conditions.safe(name) for name in names])
     folder = work.folder / target.name
@@ -377,7 +377,7 @@ def _how(model: Model, wanted: Sampling) -> Any:
         guidance=wanted.guidance,
         guidance_interval=generation.parse_interval(wanted.guidance_interval),
         noise=wanted.noise,
-        precision=wanted.precision,
+        precision=wanted.precision or "fp32",
     )
 
 

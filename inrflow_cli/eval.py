@@ -169,8 +169,8 @@ def eval(
         ema=ema,
         batch=batch,
         device=device,
-        precision=precision,
-        is_compiled=compile,
+        precision=None if precision == "fp32" else precision,
+        compile=compile or None,
     )
     job = evaluation.Job(
         out=out,

@@ -71,17 +71,21 @@ def write(
     *,
     overwrite: bool,
     helpers: Callable[[], Sequence[Any]] = tuple,
-) -> bool:
-    """Draw this process's share of what an .h5 file or a folder of shards lacks; whether that is finished.
+) -> list[Path]:
+    """Draw this process's share of what an .h5 file or a folder of shards lacks; returns the file or the folder.
 
     `helpers` starts processes at the same folder; what they left undone when they ended is done here.
     """
     from inrflow_core import generate
 
+    wanted = (source.model, source.request, out, origin)
     if out.suffix:
-        return write_shard(source, generate.open_shard(source.model, source.request, out, origin, overwrite=overwrite))
-    folder = generate.open_folder(source.model, source.request, out, origin, overwrite=overwrite)
-    return write_folder(source, folder, helpers)
+        is_whole = write_shard(source, generate.open_shard(*wanted, overwrite=overwrite))
+    else:
+        is_whole = write_folder(source, generate.open_folder(*wanted, overwrite=overwrite), helpers)
+    if not is_whole:
+        console.say(f"`{out}` waits for what other processes draw; the last of them finishes it")
+    return [out]
 
 
 def write_shard(source: Source, shard: SampleShard, *, title: str = "sampling") -> bool:

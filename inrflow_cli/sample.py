@@ -128,11 +128,9 @@ def sample(
     if save_field is not None:
         field = generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
     if target != out or out.suffix.lower() == ".h5":
-        drawn = many.Source(model, request, how, generation.room(chunk))
         start = many.helpers(sample, {**same, "run": source, "ema": None, "checkpoint": None}, workers - 1)
-        if not many.write(drawn, out, origin, overwrite=overwrite, helpers=start):
-            console.say(f"`{out}` waits for what other processes draw; the last of them finishes it")
-        written = [out]
+        drawn = many.Source(model, request, how, generation.room(chunk))
+        written = many.write(drawn, out, origin, overwrite=overwrite, helpers=start)
     else:
         written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite, field=field)
     console.say(f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request)}")
