@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow_cli import console
+from inrflow_core.errors import Interrupted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,10 +80,15 @@ def write(
     from inrflow_core import generate
 
     wanted = (source.model, source.request, out, origin)
-    if out.suffix:
-        is_whole = write_shard(source, generate.open_shard(*wanted, overwrite=overwrite))
-    else:
-        is_whole = write_folder(source, generate.open_folder(*wanted, overwrite=overwrite), helpers)
+    try:
+        if out.suffix:
+            is_whole = write_shard(source, generate.open_shard(*wanted, overwrite=overwrite))
+        else:
+            is_whole = write_folder(source, generate.open_folder(*wanted, overwrite=overwrite), helpers)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"interrupted; the samples that `{out}` has are kept", hint="the same command goes on from there"
+        ) from error
     if not is_whole:
         console.say(f"`{out}` waits for what other processes draw; the last of them finishes it")
     return [out]

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from inrflow_core.training.gpus import Gpu
     from inrflow_core.training.plan import Plan, Planner
 
+SURE = 0.95
+"""Of a GPU's memory: a plan that takes more may not fit in truth."""
+SMALL = 0.005
+"""Seconds of a step below which starting its kernels takes longer than computing them."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -97,7 +102,7 @@ def _tell(asked: Asked, plan: Plan) -> None:
     console.table(["parameters", "count"], [*plan.parameters.items(), ("all", plan.total_parameters)])
     parts = [(part, f"{count:.3g}", f"{plan.executed.get(part, 0):.3g}") for part, count in plan.flops.items()]
     total = ("all", f"{plan.total_flops:.3g}", f"{sum(plan.executed.values()):.3g}")
-    console.table(["FLOPs of a step", "needed", "executed"], [*parts, total])
+    console.table(["FLOPs of a step, all processes", "needed", "executed"], [*parts, total])
     rows = [(ROWS[row], console.size(count), console.size(plan.most[row])) for row, count in plan.memory.items()]
     console.table(
         ["memory of a process", "at the peak", "at its own most"], [*rows, ("all", console.size(plan.total_memory), "")]
@@ -119,6 +124,8 @@ def _words(asked: Asked, plan: Plan) -> list[str]:
             f"assumed: {gpu.assumed(precision):.0%} of the {gpu.peak(precision) / 1e12:,.0f} TFLOP/s that the data sheet "
             f"says of {precision}, and no waiting for data or for other GPUs"
         )
+        if seconds < SMALL:
+            how += "; so small a step takes longer, for a CPU must start its kernels"
         least, unit = "", f"{count} x {gpu.name}"
     per_second = settings.batch / seconds
     step = console.duration(seconds) if seconds >= 10 else f"{seconds:.3g} s"
@@ -195,5 +202,6 @@ def _fit(asked: Asked, plan: Plan) -> dict[str, Any]:
             f"{console.size(plan.total_memory - room)} too little",
             hint=advice.find(planner, micro, room).hint(),
         )
-    console.say(f"it fits: {console.size(plan.total_memory)} of {console.size(room)}")
+    how = "it fits" if plan.total_memory <= SURE * room else "it fits barely, by numbers that are partly assumed"
+    console.say(f"{how}: {console.size(plan.total_memory)} of {console.size(room)}")
     return {"stages": stages}

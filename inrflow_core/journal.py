@@ -58,7 +58,7 @@ class Piece:
             raise UsageError(f"a job array of {self.count} pieces", hint="at least 1")
         if not 0 <= self.index < self.count:
             raise UsageError(
-                f"there is no piece {self.index} among {self.count}",
+                f"`--shard-index {self.index}`: there is no such run among {self.count}",
                 hint=f"they are counted from 0 to {self.count - 1}",
             )
 

@@ -239,7 +239,7 @@ def test_a_piece_neither_overwrites_nor_repairs(raw_files, tmp_path: Path, mode:
 
 @pytest.mark.parametrize(("index", "count"), [(3, 3), (-1, 3), (0, 0)])
 def test_a_piece_that_there_is_not_is_refused(index: int, count: int):
-    with pytest.raises(UsageError, match=r"there is no piece|a job array of 0 pieces"):
+    with pytest.raises(UsageError, match=r"there is no such run|a job array of 0 pieces"):
         Piece(index, count)
 
 

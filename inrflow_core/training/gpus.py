@@ -108,7 +108,8 @@ def find(text: str) -> Gpu:
         raise UsageError(f"`--for {text}`: a share of {gpu.share:g} is more than the whole", hint="as in `share=0.45`")
     if gpu.memory <= 0 or max(gpu.bf16, gpu.fp32) <= 0:
         raise UsageError(
-            f"`--for {text}` leaves out the memory or the speed", hint="as in `--for memory=64,bf16=400,bandwidth=3000`"
+            f"`--for {text}` leaves out the {'memory' if gpu.memory <= 0 else 'speed in bf16 or fp32'}",
+            hint="as in `--for memory=64,bf16=400,bandwidth=3000`",
         )
     return gpu
 

@@ -78,7 +78,7 @@ def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
         ("h200,memroy=3", "a GPU has no setting `memroy`"),
         ("h200,share=much", "`much` is no number above 0"),
         ("h200,share=45", "a share of 45 is more than the whole"),
-        ("bf16=3", "leaves out the memory or the speed"),
+        ("bf16=3", "leaves out the memory"),
     ],
 )
 def test_a_gpu_that_cannot_be_is_one_sentence_and_a_hint(run, name, says):

@@ -248,7 +248,7 @@ def test_pieces_of_a_job_array_say_what_they_did_and_the_last_one_finishes(capsy
     [
         ("--num-shards 2", "`--num-shards` is given without `--shard-index`", "a job array needs both"),
         ("--shard-index 0", "`--shard-index` is given without `--num-shards`", "a job array needs both"),
-        ("--num-shards 2 --shard-index 2", "there is no piece 2 among 2", "counted from 0 to 1"),
+        ("--num-shards 2 --shard-index 2", "`--shard-index 2`: there is no such run among 2", "counted from 0 to 1"),
         ("--num-shards 2 --shard-index 0 --overwrite", "`--overwrite` and `--num-shards` exclude", "without `--num"),
         ("--num-shards 2 --shard-index 0 --repair", "`--repair` and `--num-shards` exclude", "without `--num"),
         ("--ray-address auto", "`--ray-address` is given without `--engine ray`", "leave the address out"),
