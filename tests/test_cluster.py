@@ -221,7 +221,7 @@ def test_an_address_where_nothing_answers_is_named(
 def command(nodes: Any, out: Path) -> subprocess.Popen[str]:
     options = ["--engine", "ray", "--ray-address", nodes.address, "--out", str(out), "--json"]
     code = "from inrflow_cli.app import main; main()"
-    settings = ["--set", "train=3000", "--set", "points=4096"]
+    settings = ["--set", "train=12000", "--set", "points=4096"]
     return subprocess.Popen(
         [sys.executable, "-c", code, "prepare", "solids", *options, *settings],
         cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

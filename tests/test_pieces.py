@@ -271,9 +271,12 @@ def test_where_a_file_has_one_name_alone_the_bytes_are_the_same(
 def test_pieces_killed_at_random_and_started_again_give_the_bytes_of_one_run(raw_files, alone, tmp_path: Path):
     rng, kills = random.Random(0), 0
     out = tmp_path / "s"
+    begun = time.monotonic()
+    ended(start(BEGIN + "run()", "clouds", raw_files["clouds"], tmp_path / "undisturbed", 0, 1))
+    took = time.monotonic() - begun
     for _ in range(8):
         at_work = [start(BEGIN + "run()", "clouds", raw_files["clouds"], out, index, 3) for index in (0, 1, 2, 1)]
-        time.sleep(rng.uniform(1.0, 3.0))
+        time.sleep(rng.uniform(0.3, 1.0) * took)
         for process in at_work:
             process.kill()
             kills += process.wait() == -signal.SIGKILL
