@@ -337,9 +337,8 @@ def _check_is_used(job: Job) -> None:
     Raises:
         UsageError: one speaks of runs or of samples, and there are none.
     """
-    compiled = {"is_compiled": None, "compile": job.sampling.is_compiled or None}
-    told = vars(job.sampling) | {"enlarged": job.is_enlarged or None} | compiled
-    idle = {"checkpoints": "newest", "seed": 0, "precision": "fp32"}
+    told = vars(job.sampling) | {"enlarged": job.is_enlarged or None}
+    idle = {"checkpoints": "newest", "seed": 0}
     for name, value in told.items():
         if not job.runs and name not in ("device", "points") and value not in (None, idle.get(name)):
             option = f"--{name.replace('_', '-')}"
