@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import safetensors
 import torch
 
 from inrflow_core import __version__, manifest, models, outputs, registry, runs, shards, tensor_files
-from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
 
 FIRST = 16
 """Items taken where none are named."""
@@ -157,7 +156,7 @@ def _from_npz(source: Path, items: str | None) -> Samples:
             values, told = archive[name], json.loads(str(archive["origin"])) if "origin" in archive else {}
         if not isinstance(told, dict):
             raise ValueError(f"its origin is {told!r}")
-    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (*DAMAGED_ARRAYS, TypeError) as error:
         raise IntegrityError(
             f"`{source}` is no archive of samples: {error}", hint="`inrflow sample out.npz` writes such a file"
         ) from error

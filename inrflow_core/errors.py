@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import zipfile
+import zlib
 from collections.abc import Iterable
 from enum import IntEnum
+
+DAMAGED_ARRAYS = (
+    *(ValueError, KeyError, OSError, EOFError, SyntaxError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy raises on an .npy or .npz file that is none, or damaged."""
 
 
 class Exit(IntEnum):

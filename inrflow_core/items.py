@@ -19,7 +19,7 @@ from jaxtyping import Float64
 
 from inrflow_core import clouds, examples, manifest, registry, shards, structure_files
 from inrflow_core.batches import Batch, Wanted
-from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.structures import Structure
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -28,8 +28,6 @@ MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RG
 """What a picture file is read as."""
 ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
 """Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
-BROKEN_ARRAYS = (ValueError, OSError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises on an .npy or .npz file that is none, or damaged."""
 IMAGE, CAMERA = "image", "camera"
 """The conditions that hold pictures of a cloud, in several views, and where each was seen from."""
 UNKNOWN = {"kind": "unknown"}
@@ -425,7 +423,7 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
                 held = ", ".join(f"`{name}`" for name in archive) or "nothing"
                 raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
             return name, archive[name]
-    except BROKEN_ARRAYS as error:
+    except DAMAGED_ARRAYS as error:
         raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
 
 

@@ -13,8 +13,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,13 +21,11 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import journal, locks, shards
-from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, UsageError
 from inrflow_core.outputs import check_output, written
 from inrflow_core.shards import Columns, Header
 
 JOB = "job.json"
-BROKEN = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises on a piece that is damaged."""
 CLAIMS = ".claims"
 FINISHING = ".finishing"
 """In the folder of an unfinished shard from the moment on when what stands at the shard's own name is its own."""
@@ -224,7 +220,7 @@ class SampleShard:
             try:
                 with np.load(path, allow_pickle=False) as piece:
                     indices = piece["indices"]
-            except BROKEN:
+            except DAMAGED_ARRAYS:
                 path.unlink(missing_ok=True)
                 continue
             if len(indices) and indices.max() < len(self.seeds):
@@ -295,7 +291,7 @@ def _read(path: Path, name: str) -> np.ndarray:
             return piece[name]
     except FileNotFoundError:  # another process has finished the shard
         raise
-    except BROKEN as error:
+    except DAMAGED_ARRAYS as error:
         path.unlink(missing_ok=True)
         raise IntegrityError(
             f"`{path}` is damaged: {error}", hint="it is removed; the same command draws its samples again"

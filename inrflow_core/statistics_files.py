@@ -16,9 +16,8 @@ import numpy as np
 import safetensors
 
 from inrflow_core import manifest
-from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
 from inrflow_core.evidence import FeatureNeed, Moments
-from inrflow_core.items import BROKEN_ARRAYS
 
 FORMAT = "inrflow-statistics-1"
 HINT = "give the pictures themselves, statistics that `inrflow eval` kept, or a reference batch of ADM"
@@ -75,7 +74,7 @@ def is_one(path: Path) -> bool:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return "mu" in archive
-    except BROKEN_ARRAYS:
+    except DAMAGED_ARRAYS:
         return False
 
 
@@ -111,7 +110,7 @@ def _adm(path: Path) -> Statistics:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("mu", "sigma", "mu_s", "sigma_s") if name in archive}
-    except BROKEN_ARRAYS as error:
+    except DAMAGED_ARRAYS as error:
         raise IntegrityError(f"`{path}` cannot be read: {error}", hint=HINT) from error
     if len(arrays) < 4:
         raise UsageError(

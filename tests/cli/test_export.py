@@ -11,8 +11,9 @@ from PIL import Image
 
 from inrflow_cli import console
 from inrflow_cli.app import run
-from inrflow_core import models, preparation
+from inrflow_core import conversion, models, preparation
 from inrflow_core.datasets import solids
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.exporters import ply
 from inrflow_core.shards import Shards
 from tests import tiny
@@ -193,3 +194,17 @@ def test_damaged_sources_are_integrity_errors(place, tmp_path, capsys):
             assert refused(capsys, f"{source}.npz", out).startswith("4: ")
     assert refused(capsys, "junk.safetensors", "b.safetensors").startswith("4: ")
     assert not [path for path in tmp_path.iterdir() if path.name[:2] in ("a.", "b.")]
+
+
+def test_a_flipped_byte_of_a_compressed_archive_is_named_wherever_it_is(tmp_path):
+    whole = np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3) // 64
+    file = tmp_path / "a.npz"
+    np.savez_compressed(file, images=whole)
+    content, named = file.read_bytes(), 0
+    for place in range(len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            assert (conversion.read(file).values == whole).all()
+        except (IntegrityError, UsageError) as error:
+            named += "a.npz" in error.message
+    assert named > len(content) // 2
