@@ -16,16 +16,20 @@ Case = Callable[[Path], Any]
 CPU = ("--device", "cpu", "--threads", 1)
 PRESETS = stored.HERE / "presets"
 TRAINED = {
-    "digits-demo": ("digits", "val", {}),
-    "solids-demo": ("solids", "val", {}),
-    "objects-demo": ("objaverse", "val", {"training.batch": 4}),  # of 16, which takes ten seconds
-    "proteins-demo": ("swissprot", "test", {}),
+    "digits-demo": ("digits", "val", {"training.batch": 16}),
+    "solids-demo": ("solids", "val", {"training.batch": 2}),
+    "objects-demo": ("objaverse", "val", {"training.batch": 1}),
+    "proteins-demo": ("swissprot", "test", {"training.batch": 1}),
     "tiny-image": ("digits", "val", {}),
     "tiny-points": ("solids", "val", {}),
     "tiny-protein": ("swissprot", "test", {}),
     "tiny-picture": ("objaverse", "val", {}),
 }
-"""Presets with the raw data, the held-out split and the settings that are reduced; all take 20 steps."""
+"""Presets with the raw data, the held-out split and the settings that are reduced; all take 20 steps.
+
+The batches of the demo presets (64, 16, 16 and 4) are reduced to save time; `full/` has them as they are.
+"""
+FULL = ("digits-demo", "solids-demo", "objects-demo", "proteins-demo")
 VARIANTS = {
     "image-linear": ("tiny-image", {"network.encoder": "linear", "network.latents": 16}),
     "image-random": ("tiny-image", {"network.pseudo_coordinates": "random"}),
@@ -91,10 +95,11 @@ def trained(preset: str, settings: dict[str, Any], data: str, folder: Path) -> A
     return {"log": measures.log(folder / "run"), "weights": measures.weights(last / "weights.safetensors")}
 
 
-def _demo(preset: str) -> Case:
+def _training(preset: str, *, is_reduced: bool = True) -> Case:
     data, held_out, reduced = TRAINED[preset]
     every = {"training.held_out_every": 10, "training.held_out_sets": 4, "data.held_out": held_out}
-    return lambda folder: trained(preset, {"training.steps": 20, **every, **reduced}, data, folder)
+    settings = {"training.steps": 20, **every, **(reduced if is_reduced else {})}
+    return lambda folder: trained(preset, settings, data, folder)
 
 
 def _variant(name: str) -> Case:
@@ -237,7 +242,8 @@ def evaluated_files(folder: Path) -> Any:
 
 
 CASES: dict[str, Case] = {
-    **{f"train/{preset}": _demo(preset) for preset in TRAINED},
+    **{f"train/{preset}": _training(preset) for preset in TRAINED},
+    **{f"full/{preset}": _training(preset, is_reduced=False) for preset in FULL},
     **{f"variant/{name}": _variant(name) for name in VARIANTS},
     **{f"data/{name}": _data(name) for name in RAW},
     **{f"sample/{domain}/{sampler}": _samples(domain, sampler) for domain in SUFFIXES for sampler in SAMPLERS},
@@ -251,4 +257,9 @@ CASES: dict[str, Case] = {
     "stored/shards": stored_shards,
     "codes": refusals.codes,
 }
-SLOW: set[str] = set()
+SLOW = {
+    *(f"full/{preset}" for preset in FULL),
+    *("variant/image-random", "variant/image-kmeans", "variant/image-anywhere", "variant/points-spatial"),
+    "variant/protein-smooth-lddt",
+}
+"""Cases that `make test` leaves to `make test-all`."""

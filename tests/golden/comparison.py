@@ -7,7 +7,7 @@ import math
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 EXPECTED = Path(__file__).resolve().parent / "expected.json"
 TOLERANCE = 1e-5
@@ -67,7 +67,7 @@ def _listed(values: Any) -> list[float]:
     return values if isinstance(values, list) else [values]
 
 
-def _are_numbers(values: Any) -> bool:
+def _are_numbers(values: Any) -> TypeGuard[list[float]]:
     return isinstance(values, list) and bool(values) and all(isinstance(value, float) for value in values)
 
 
