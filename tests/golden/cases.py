@@ -55,10 +55,13 @@ OTHERWISE = {
     },
     "points": {
         "more.ply": "--points 200 --chunk 64",
-        "cool.npz": "--sampler euler-maruyama --set sampler.temperature=0.1 --set sampler.spacing=log",
+        "cool.npz": "--sampler euler-maruyama --set sampler.temperature=0.1 --set sampler.spacing=log --steps 8",
         "guided.npz": "--guidance 3 --ema 0 --seed 9",
     },
-    "protein": {"cool.pdb": "--set sampler.temperature=0.1 --set sampler.spacing=log --seed 9", "raw.pdb": "--ema 0"},
+    "protein": {
+        "cool.pdb": "--set sampler.temperature=0.1 --set sampler.spacing=log --steps 8 --seed 9",
+        "raw.pdb": "--ema 0",
+    },
 }
 """Samples with further options, of one label or sequence."""
 
@@ -260,6 +263,6 @@ CASES: dict[str, Case] = {
 SLOW = {
     *(f"full/{preset}" for preset in FULL),
     *("variant/image-random", "variant/image-kmeans", "variant/image-anywhere", "variant/points-spatial"),
-    "variant/protein-smooth-lddt",
+    *("variant/protein-smooth-lddt", "eval/files"),
 }
 """Cases that `make test` leaves to `make test-all`."""
