@@ -1,0 +1,1 @@
+"""The command line of inrflow: parse options, call the core, print."""

@@ -19,7 +19,7 @@ from inrflow_cli import console
 from inrflow_core.errors import Exit, InrflowError, Interrupted, OutOfMemory, UsageError, did_you_mean
 
 COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "runs")
-"""In the order of a user's work; each is the file of that name beside this one."""
+"""In the order of a user's work; each is the file of that name in `commands/`."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 MARKUP = "markdown"
 LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or preset, or another `--device`"
@@ -33,7 +33,7 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.commands and cmd_name in COMMANDS:
-            function = getattr(importlib.import_module(f"inrflow_cli.{cmd_name}"), cmd_name)
+            function = getattr(importlib.import_module(f"inrflow_cli.commands.{cmd_name}"), cmd_name)
             single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP, context_settings=SETTINGS)
             single.command(cmd_name)(function)
             self.commands[cmd_name] = typer.main.get_command(single)
@@ -90,10 +90,10 @@ def run(arguments: list[str]) -> int:
     except (InrflowError, typer.TyperException, typer.Abort, MemoryError, OSError, RuntimeError) as error:
         known = known_error(error)
         if _is_shared(arguments):
-            from inrflow_core.training import voice
+            from inrflow_core.runtime import rank_errors
 
-            known = voice.abandoned(error) or known
-            if not voice.tells(known or error, os.environ):
+            known = rank_errors.abandoned(error) or known
+            if not rank_errors.should_report(known or error, os.environ):
                 return int(known.code if known else Exit.BUG)
         if known is None:
             raise

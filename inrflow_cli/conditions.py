@@ -14,8 +14,8 @@ from inrflow_core.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from inrflow_core.generate import Request
     from inrflow_core.models import Model
+    from inrflow_core.sampling.request import SampleRequest
 
 SAFE = "-_.+"
 """What a file's name may hold beside ASCII letters and digits."""
@@ -43,7 +43,7 @@ Weights = Annotated[
 ]
 
 
-class Given(NamedTuple):
+class ConditionOptions(NamedTuple):
     """What samples are to be drawn from, as the options say it."""
 
     image: Path | None
@@ -62,7 +62,7 @@ class Given(NamedTuple):
         return ("protein", "sequence") if is_sequence else (None, None)
 
 
-def check(given: Given, label: str | None, form: str) -> None:
+def check(given: ConditionOptions, label: str | None, form: str) -> None:
     """Nothing, where at most one thing to draw from is given, and no option that says nothing about it.
 
     Raises:
@@ -86,28 +86,33 @@ def check(given: Given, label: str | None, form: str) -> None:
         )
 
 
-def of_options(model: Model, given: Given) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+def condition_from_options(model: Model, given: ConditionOptions) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     """The condition that the options give, one row, and how samples tell of it; nothing where none is given."""
-    from inrflow_core import asked, cameras, shards
+    from inrflow_core.geometry import cameras
+    from inrflow_core.sampling import condition_inputs
+    from inrflow_core.storage import checksum
 
     device = str(next(model.method.parameters()).device)
     if given.image is not None:
         azimuth, elevation, distance, field_of_view = given.camera
         seen = cameras.orbit(azimuth, elevation, distance, field_of_view=field_of_view)
-        condition = asked.of_photo(model, given.image, seen, given.weights, device)
-        told = {"image": shards.digest(given.image)[:16], "camera": " ".join(f"{number:g}" for number in given.camera)}
+        condition = condition_inputs.condition_from_image(model, given.image, seen, given.weights, device)
+        told = {
+            "image": checksum.file_digest(given.image)[:16],
+            "camera": " ".join(f"{number:g}" for number in given.camera),
+        }
         return condition, told
     if given.sequence is not None:
         sequence = "".join(given.sequence.split()).upper()
-        return asked.of_sequence(model, sequence, given.weights, device), {"sequence": sequence}
+        return condition_inputs.condition_from_sequence(model, sequence, given.weights, device), {"sequence": sequence}
     return {}, {}
 
 
 def repeated(condition: Mapping[str, Tensor], count: int) -> Mapping[str, Tensor]:
     """One row for each of `count` samples."""
-    from inrflow_core import asked
+    from inrflow_core.sampling import condition_inputs
 
-    return asked.repeated(condition, count)
+    return condition_inputs.repeat_condition(condition, count)
 
 
 def check_folder(out: Path, form: str) -> Path:
@@ -125,8 +130,8 @@ def check_folder(out: Path, form: str) -> Path:
 
 def fold(
     model: Model,
-    given: Given,
-    request: Request,
+    given: ConditionOptions,
+    request: SampleRequest,
     how: Any,
     named: Path,
     origin: Mapping[str, str],
@@ -141,30 +146,34 @@ def fold(
         UsageError: two names make one file, or a file is there that was drawn otherwise; found before anything is drawn.
     """
     from inrflow_cli import console, generation
-    from inrflow_core import asked, exporters, generate
+    from inrflow_core.proteins import fasta
+    from inrflow_core.sample_files import writer
+    from inrflow_core.sampling import condition_inputs, sample
 
-    room = generation.room(request.chunk)
+    room = generation.query_budget(request.chunk)
     assert given.fasta is not None
-    sequences = asked.read_fasta(given.fasta)
-    files = targets([name for name, _ in sequences], named)
+    sequences = fasta.read_fasta(given.fasta)
+    files = output_paths([name for name, _ in sequences], named)
     origins = [{**origin, "sequence": sequence.upper()} for _, sequence in sequences]
     missing = [i for i, path in enumerate(files) if overwrite or not _is_drawn(path, origins[i])]
-    read = asked.sequence_reader(model, given.weights, str(next(model.method.parameters()).device))
+    read = condition_inputs.make_sequence_encoder(model, given.weights, str(next(model.method.parameters()).device))
     named.parent.mkdir(parents=True, exist_ok=True)
     if len(missing) < len(files):
-        console.say(f"{len(files) - len(missing):,} of {len(files):,} sequences are folded already")
+        console.info(f"{len(files) - len(missing):,} of {len(files):,} sequences are folded already")
     with console.progress(len(missing), "sequences", title="folding") as shown:
         for place in missing:
-            mine = replace(request, condition=asked.repeated(read(sequences[place][1]), len(request.seeds)))
-            drawn = [generate.finished(model, mine, *part) for part in generate.samples(model, mine, how, room=room)]
-            exporters.write(
-                files[place], generate.together(drawn), model.domain.NAME, origin=origins[place], overwrite=overwrite
+            mine = replace(
+                request, condition=condition_inputs.repeat_condition(read(sequences[place][1]), len(request.seeds))
+            )
+            drawn = [sample.to_outputs(model, mine, *part) for part in sample.iter_samples(model, mine, how, room=room)]
+            writer.write(
+                files[place], sample.concatenate(drawn), model.domain.NAME, origin=origins[place], overwrite=overwrite
             )
             shown.advance(1)
     return files
 
 
-def targets(names: list[str], named: Path) -> list[Path]:
+def output_paths(names: list[str], named: Path) -> list[Path]:
     """The file of each sequence, beside `named` and of its kind.
 
     Raises:
@@ -172,13 +181,13 @@ def targets(names: list[str], named: Path) -> list[Path]:
     """
     found: dict[str, str] = {}
     for name in names:
-        file = f"{safe(name)}{named.suffix}"
+        file = f"{safe_filename(name)}{named.suffix}"
         first = found.setdefault(file, name)
         if first != name:
             raise UsageError(
                 f"the sequences `{first}` and `{name}` would both become `{file}`", hint="rename one of them"
             )
-    return [named.with_name(f"{safe(name)}{named.suffix}") for name in names]
+    return [named.with_name(f"{safe_filename(name)}{named.suffix}") for name in names]
 
 
 def _is_drawn(path: Path, origin: Mapping[str, str]) -> bool:
@@ -187,16 +196,16 @@ def _is_drawn(path: Path, origin: Mapping[str, str]) -> bool:
     Raises:
         UsageError: it is there and holds something else.
     """
-    from inrflow_core import structure_files
+    from inrflow_core.proteins import structure_writer
 
     if not path.exists():
         return False
-    if not path.is_file() or not structure_files.is_of(path, origin):
+    if not path.is_file() or not structure_writer.has_provenance(path, origin):
         raise UsageError(f"`{path}` was drawn otherwise", hint="add `--overwrite`, or choose another folder")
     return True
 
 
-def safe(name: str) -> str:
+def safe_filename(name: str) -> str:
     """A sequence's name as that of a file: whatever could lead elsewhere, or is not ASCII, becomes `_`."""
     kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in SAFE) else "_" for letter in name)
     return kept.lstrip(".")[:128] or "_"

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inrflow_core.outputs import spelled as size  # noqa: F401  bytes as a person says them
+from inrflow_core.runtime.units import format_bytes as size  # noqa: F401  bytes as a person says them
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,7 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)  # `mmd:cd:inrflow` is a name
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """One line for the person, as it is: no markup, no wrapping."""
     stderr().print(text, markup=False)
 
@@ -48,12 +48,12 @@ def error(problem: InrflowError, *, as_json: bool = False) -> None:
     """`error: ...`, a blank line and `hint: ...` on stderr; with `--json` the same as one object on stdout too."""
     _headed("error", "bold red", problem.message)
     if problem.hint:
-        say("")
+        info("")
         _headed("hint", "bold cyan", problem.hint)
-    result({"error": problem.message, "hint": problem.hint, "code": int(problem.code)}, as_json=as_json)
+    print_json({"error": problem.message, "hint": problem.hint, "code": int(problem.code)}, as_json=as_json)
 
 
-def result(answer: Any, *, as_json: bool) -> None:
+def print_json(answer: Any, *, as_json: bool) -> None:
     """The command's answer as one JSON object on stdout, where `--json` asks for it; else nothing."""
     if as_json:
         sys.stdout.write(json.dumps(answer, default=_plain) + "\n")
@@ -97,9 +97,11 @@ class Progress:
         rate = self.done / seconds
         parts = [f"{self.done:,}{f' of {self.total:,}' if self.total else ''} {self.unit}", f"{_rate(rate)}/s"]
         if self.total and self.done < self.total:
-            parts.append(f"{duration((self.total - self.done) / rate)} left" if self.done else "time left unknown")
+            parts.append(
+                f"{format_duration((self.total - self.done) / rate)} left" if self.done else "time left unknown"
+            )
         else:
-            parts.append(f"in {duration(seconds)}")
+            parts.append(f"in {format_duration(seconds)}")
         parts += [self.note] if self.note else []
         return f"{self.title}: " + ", ".join(parts)
 
@@ -120,11 +122,11 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
         nonlocal last
         if time.monotonic() - last >= PLAIN_SECONDS:
             last = time.monotonic()
-            say(state.line())
+            info(state.line())
 
     state = Progress(total, unit, title, draw)
     yield state
-    say(state.line())
+    info(state.line())
 
 
 @contextmanager
@@ -150,7 +152,7 @@ def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
         yield Progress(total, unit, title, draw)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as a person says them: 8.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

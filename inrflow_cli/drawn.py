@@ -17,13 +17,13 @@ from inrflow_cli import conditions, console, generation, many
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from inrflow_core.evaluate import Subject
-    from inrflow_core.from_reference import Plan
-    from inrflow_core.generate import Request, Size
-    from inrflow_core.items import Items
+    from inrflow_core.config.preset import Preset
+    from inrflow_core.evaluation.reference_stats import ReferenceStats
+    from inrflow_core.evaluation.results import EvaluatedSamples
     from inrflow_core.models import Model
-    from inrflow_core.presets import Preset
-    from inrflow_core.statistics_files import Statistics
+    from inrflow_core.sample_files.collection import SampleCollection
+    from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
+    from inrflow_core.sampling.request import SampleRequest, Size
 
 ENLARGED = ("bilinear", "bicubic")
 PAUSE = 0.5
@@ -31,7 +31,7 @@ PAUSE = 0.5
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingSettings:
     """How runs are sampled."""
 
     checkpoints: str
@@ -56,7 +56,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Target:
+class EvaluatedModel:
     """Weights to sample and judge."""
 
     name: str
@@ -69,7 +69,7 @@ class Target:
         """What the weights were trained by."""
         from inrflow_core import models
 
-        return models.read_header(self.weights)[0]
+        return models.read_metadata(self.weights)[0]
 
     @property
     def domain(self) -> Any:
@@ -81,36 +81,36 @@ class Target:
 
     @property
     def kind(self) -> str | None:
-        """What it draws from that an item of the reference gives (`from_reference.KINDS`)."""
-        from inrflow_core import from_reference
+        """What it draws from that an item of the reference gives (`reference_inputs.KINDS`)."""
+        from inrflow_core.sampling import reference_inputs
 
-        return from_reference.kind(self.preset)
+        return reference_inputs.condition_kind(self.preset)
 
 
 @dataclass(frozen=True)
-class Work:
+class SamplingWork:
     """Where samples go, how many, and from what."""
 
     folder: Path
-    sampling: Sampling
-    reference: Items | Statistics
+    sampling: SamplingSettings
+    reference: SampleCollection | ReferenceStats
     num: int
     """Samples of each run; of one that draws from items of the reference, these."""
     overwrite: bool
 
 
-def targets(source: Path, run: str, sampling: Sampling) -> list[Target]:
+def targets(source: Path, run: str, sampling: SamplingSettings) -> list[EvaluatedModel]:
     """The checkpoints of a run that are to be judged."""
-    from inrflow_core import runs
+    from inrflow_core.runs.run import open_run, resolve_weights
 
-    def target(step: Any, name: str) -> Target:
-        return Target(name, run, runs.weights_file(source, ema=sampling.ema, step=step))
+    def target(step: Any, name: str) -> EvaluatedModel:
+        return EvaluatedModel(name, run, resolve_weights(source, ema=sampling.ema, step=step))
 
     if sampling.checkpoints != "all":
         texts = sampling.checkpoints.split(",")
         steps = [generation.parse_checkpoint(text.strip(), "--checkpoints") for text in texts]
     else:
-        opened = runs.open_run(source)
+        opened = open_run(source)
         steps = list(opened.steps) or [opened.checkpoint()]  # the latter raises
     if sampling.checkpoints == "newest":
         return [target(None, run)]
@@ -119,13 +119,13 @@ def targets(source: Path, run: str, sampling: Sampling) -> list[Target]:
     ]
 
 
-def stem(run: Path) -> str:
+def run_name(run: Path) -> str:
     """What a run or a weights file is called, where no text can hold a byte of it with a mark in its stead."""
     found = run.stem if run.is_file() else run.name or run.resolve().name
     return os.fsencode(found).decode(errors="replace")
 
 
-def distinct(names: Sequence[str]) -> list[str]:
+def unique_names(names: Sequence[str]) -> list[str]:
     """The names, a number behind those that were there before: runs in two folders may have one name."""
     found: list[str] = []
     for name in names:
@@ -136,7 +136,7 @@ def distinct(names: Sequence[str]) -> list[str]:
     return found
 
 
-def shape(target: Target, sampling: Sampling, *, is_enlarged: bool) -> tuple[int, ...]:
+def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, is_enlarged: bool) -> tuple[int, ...]:
     """The shape of a target's samples, as they are asked for; of proteins, which differ in size, none.
 
     Raises:
@@ -154,14 +154,14 @@ def shape(target: Target, sampling: Sampling, *, is_enlarged: bool) -> tuple[int
     return (*grid, domain.shape.value_size)
 
 
-def plan(target: Target, work: Work) -> Plan | None:
+def plan(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | None:
     """What a target's samples are drawn from; None where it draws from nothing that the reference gives.
 
     Raises:
         UsageError: an option that cannot act on it, or a reference that holds nothing to draw from.
     """
-    from inrflow_core import from_reference
-    from inrflow_core.items import Items
+    from inrflow_core.sample_files.collection import SampleCollection
+    from inrflow_core.sampling import reference_inputs
 
     wanted, kind = work.sampling, target.kind
     for option, value, kinds in (
@@ -171,117 +171,121 @@ def plan(target: Target, work: Work) -> Plan | None:
     ):
         if value is not None and kind not in kinds:
             draws = (
-                f"draws from {from_reference.KINDS[kind]}" if kind else "draws from nothing that the reference gives"
+                f"draws from {reference_inputs.KINDS[kind]}" if kind else "draws from nothing that the reference gives"
             )
             raise UsageError(f"`{option}` says nothing to `{target.name}`, which {draws}", hint="leave it out")
     if kind is None:
         return None
-    if not isinstance(work.reference, Items):
+    if not isinstance(work.reference, SampleCollection):
         raise UsageError(
-            f"`{work.reference.source}` holds statistics, and `{target.name}` draws from {from_reference.KINDS[kind]}",
+            f"`{work.reference.source}` holds statistics, and `{target.name}` draws from {reference_inputs.KINDS[kind]}",
             hint="give shards that hold them with `--reference`",
         )
     view, each = _parse_view(wanted.view), wanted.samples_per_item or 1
-    return from_reference.plan(kind, work.reference, work.num, each=each, seed=wanted.seed, view=view)
+    return reference_inputs.plan_from_reference(kind, work.reference, work.num, each=each, seed=wanted.seed, view=view)
 
 
-def count(target: Target, work: Work) -> int:
+def num_samples(target: EvaluatedModel, work: SamplingWork) -> int:
     """Samples of a target; raises as `plan`."""
     planned = plan(target, work)
     return work.num if planned is None else len(planned)
 
 
-def subjects(target: Target, work: Work, *, is_enlarged: bool) -> Iterator[Subject]:
+def iter_sample_sets(target: EvaluatedModel, work: SamplingWork, *, is_enlarged: bool) -> Iterator[EvaluatedSamples]:
     """The samples of one target; also enlargements of its samples at the training's resolution, where asked for.
 
     A process that does not lead draws its share and has nothing to judge.
     """
-    from inrflow_core import evaluate, items
+    from inrflow_core.evaluation import results
+    from inrflow_core.sample_files import collection, readers
 
     model = _load(target, work)
     size = _size(model, work)
     if model.domain.shape.group_size is not None:
         found, facts = _folded(target, work, model)
         if found is not None:
-            yield evaluate.Subject(target.name, found, facts)
+            yield results.EvaluatedSamples(target.name, found, facts)
         return
     place, facts = _sampled(target, work, model, size)
     if _leads():
-        yield evaluate.Subject(target.name, items.open_items(place), facts)
+        yield results.EvaluatedSamples(target.name, readers.open_collection(place), facts)
     if is_enlarged and isinstance(size, tuple):
         place, facts = _sampled(target, work, model, None)
         for filter in ENLARGED if _leads() else ():
-            enlarged = items.enlarged(items.open_items(place), size, filter)
+            enlarged = collection.resized(readers.open_collection(place), size, filter)
             name = f"{target.name}, {filter}"
-            yield evaluate.Subject(name, enlarged, {**facts, "enlarged": filter, "run": name})
+            yield results.EvaluatedSamples(name, enlarged, {**facts, "enlarged": filter, "run": name})
 
 
-def seconds(target: Target, work: Work) -> float:
+def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     """What drawing a target's samples takes, from two solver steps of a few of them."""
-    from inrflow_core import from_reference, generate, solve
+    from inrflow_core.numerics import solver
+    from inrflow_core.sampling import options, reference_inputs, request, sample
 
     wanted, model, planned = work.sampling, _load(target, work), plan(target, work)
     how = _how(model, wanted)
-    few = generate.drawing(model, sampler="euler", steps=2, guidance=wanted.guidance)
+    few = options.sampling_options(model, sampler="euler", steps=2, guidance=wanted.guidance)
     whole = _request(model, work, planned)
-    batch = wanted.batch or generate.default_batch(model, whole)
+    batch = wanted.batch or request.default_batch_size(model, whole)
     rows = range(min(batch, len(whole.seeds)))
     if planned is not None and planned.kind == "sequence":
         rows = range(min(batch, planned.each))
     labels = None if whole.labels is None else [whole.labels[row] for row in rows]
-    told = {} if planned is None else from_reference.condition(model, planned, rows)
+    told = {} if planned is None else reference_inputs.condition(model, planned, rows)
     part = replace(whole, seeds=[whole.seeds[row] for row in rows], labels=labels, batch=batch, condition=told)
     start = time.perf_counter()
-    for _ in generate.samples(model, part, few):
+    for _ in sample.iter_samples(model, part, few):
         pass
     each = (time.perf_counter() - start) / len(rows) / 2
-    return each * solve.evaluations(how.sampler, how.config) * len(whole.seeds)
+    return each * solver.num_function_evaluations(how.sampler, how.config) * len(whole.seeds)
 
 
-def _sampled(target: Target, work: Work, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
+def _sampled(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
     """The shard of a target's samples, drawn where it is not there yet, and what is known of them."""
-    from inrflow_core import from_reference, generate, quicker, sample_shards
+    from inrflow_core.sample_files import sample_shard
+    from inrflow_core.sampling import optimize, provenance, reference_inputs, sharded
 
     planned, how = plan(target, work), _how(model, work.sampling)
     request = replace(_request(model, work, planned), size=size)
-    origin = generate.origin(model, target.weights, request, how)
+    origin = provenance.provenance(model, target.weights, request, how)
     if planned is not None:
-        from_reference.check(planned, model)
+        reference_inputs.check(planned, model)
         origin |= planned.told()
     asked = "" if size is None else f"-{origin['size']}"
     place = work.folder / f"{target.name}{asked}.h5"
     place.parent.mkdir(parents=True, exist_ok=True)
-    is_drawn = generate.is_drawn(place, request, origin, overwrite=work.overwrite)
-    if not is_drawn or not sample_shards.is_whole(place, overwrite=work.overwrite):
+    is_drawn = sharded.is_already_sampled(place, request, origin, overwrite=work.overwrite)
+    if not is_drawn or not sample_shard.matches_digest(place, overwrite=work.overwrite):
         if _leads():
-            sample_shards.unseal(place)
-        shard = generate.open_shard(model, request, place, origin, overwrite=work.overwrite)
+            sample_shard.remove_digest(place)
+        shard = sharded.open_sample_shard(model, request, place, origin, overwrite=work.overwrite)
         shard.condition = {} if planned is None else planned.recorded
-        model, how = quicker.ready(model, how, compile=bool(work.sampling.compile))
-        source = many.Source(model, request, how, generation.room(request.chunk), planned)
+        model, how = optimize.optimize_for_inference(model, how, compile=bool(work.sampling.compile))
+        source = many.SampleSource(model, request, how, generation.query_budget(request.chunk), planned)
         many.write_shard(source, shard, title="sampling" if planned is None else f"sampling from {planned.kind}s")
         _await(shard.finish)
     if _leads():
-        sample_shards.seal(place)
+        sample_shard.write_digest(place)
     facts = _facts(target, work, model, how, origin)
     return place, facts | {"label": None if request.labels is None else work.sampling.label or "random"}
 
 
-def _folded(target: Target, work: Work, model: Model) -> tuple[Items | None, dict[str, Any]]:
+def _folded(target: EvaluatedModel, work: SamplingWork, model: Model) -> tuple[SampleCollection | None, dict[str, Any]]:
     """The structures of a target, one .pdb file each, and what is known of them; those that are there are kept.
 
     A process that does not lead has drawn its share and does not wait for the others.
     """
-    from inrflow_core import exporters, from_reference, generate, items, quicker
+    from inrflow_core.sample_files import readers, writer
+    from inrflow_core.sampling import optimize, provenance, reference_inputs
 
     planned, how = plan(target, work), _how(model, work.sampling)
     assert planned is not None and planned.reference.names is not None
-    from_reference.check(planned, model)
+    reference_inputs.check(planned, model)
     request = _request(model, work, planned)
-    origin = generate.origin(model, target.weights, request, how)
-    model, how = quicker.ready(model, how, compile=bool(work.sampling.compile))
+    origin = provenance.provenance(model, target.weights, request, how)
+    model, how = optimize.optimize_for_inference(model, how, compile=bool(work.sampling.compile))
     names = planned.reference.names()
-    stems = distinct([conditions.safe(name) for name in names])
+    stems = unique_names([conditions.safe_filename(name) for name in names])
     folder = work.folder / target.name
     files = [folder / stems[owner] / f"{row % planned.each}.pdb" for row, owner in enumerate(planned.owners)]
     told = [
@@ -296,8 +300,8 @@ def _folded(target: Target, work: Work, model: Model) -> tuple[Items | None, dic
     with console.progress(sum(map(len, mine)), "structures", title="folding") as shown:
         for rows in mine:
             files[rows[0]].parent.mkdir(parents=True, exist_ok=True)
-            for row, structure in from_reference.structures(model, planned, rows, request, how):
-                exporters.write(files[row], [structure], "protein", origin=told[row], overwrite=True)
+            for row, structure in reference_inputs.sample_structures(model, planned, rows, request, how):
+                writer.write(files[row], [structure], "protein", origin=told[row], overwrite=True)
                 shown.advance(1)
     first, last = planned.seeds[0], planned.seeds[planned.each - 1]
     seeds = str(first) if first == last else f"{first}-{last}"
@@ -305,36 +309,38 @@ def _folded(target: Target, work: Work, model: Model) -> tuple[Items | None, dic
     if not _leads():
         return None, facts
     _await(lambda: all(file.is_file() for file in files))
-    found = items.of_structures(
+    found = readers.structures_in(
         folder, [(f"{names[owner]}/{file.name}", file) for owner, file in zip(planned.owners, files, strict=True)]
     )
     return found, facts
 
 
-def _is_there(file: Path, origin: dict[str, str], work: Work) -> bool:
+def _is_there(file: Path, origin: dict[str, str], work: SamplingWork) -> bool:
     """Whether a structure was drawn already.
 
     Raises:
         UsageError: another was, and nobody said that it may be replaced.
     """
-    from inrflow_core import structure_files
+    from inrflow_core.proteins import structure_writer
 
     if not file.is_file():
         return False
-    is_same = structure_files.is_of(file, origin)
+    is_same = structure_writer.has_provenance(file, origin)
     if not is_same and not work.overwrite:
         raise UsageError(f"`{file}` was drawn otherwise", hint="add `--overwrite`, or choose another folder")
     return is_same
 
 
-def _facts(target: Target, work: Work, model: Model, how: Any, origin: dict[str, str]) -> dict[str, Any]:
+def _facts(
+    target: EvaluatedModel, work: SamplingWork, model: Model, how: Any, origin: dict[str, str]
+) -> dict[str, Any]:
     """What metrics.json and the page tell of a target's samples."""
-    from inrflow_core import solve
+    from inrflow_core.numerics import solver
 
     return {
         **{key: text for key, text in origin.items() if key != "labels"},
         "samples_per_item": work.sampling.samples_per_item,
-        "nfe": solve.evaluations(how.sampler, how.config),
+        "nfe": solver.num_function_evaluations(how.sampler, how.config),
         "parameters": sum(parameter.numel() for parameter in model.method.parameters()),
         "samples_seen": model.info.get("samples_seen"),
         "flops": model.info.get("flops"),
@@ -342,34 +348,35 @@ def _facts(target: Target, work: Work, model: Model, how: Any, origin: dict[str,
     }
 
 
-def _request(model: Model, work: Work, planned: Plan | None) -> Request:
+def _request(model: Model, work: SamplingWork, planned: ReferenceSamplingPlan | None) -> SampleRequest:
     """The seeds and labels of all samples of a target; conditions come when they are drawn."""
-    from inrflow_core import generate
+    from inrflow_core.sampling import labels, request
 
     wanted, size = work.sampling, _size(model, work)
     if planned is not None:
-        return generate.Request(planned.seeds.tolist(), None, size, batch=wanted.batch)
+        return request.SampleRequest(planned.seeds.tolist(), None, size, batch=wanted.batch)
     seeds = range(wanted.seed, wanted.seed + work.num)
-    return generate.Request(seeds, generate.choose_labels(model, seeds, wanted.label), size, batch=wanted.batch)
+    return request.SampleRequest(seeds, labels.resolve_labels(model, seeds, wanted.label), size, batch=wanted.batch)
 
 
-def _load(target: Target, work: Work) -> Model:
-    from inrflow_core import models, pages
+def _load(target: EvaluatedModel, work: SamplingWork) -> Model:
+    from inrflow_core import models
+    from inrflow_core.runtime import malloc
 
-    pages.keep()
+    malloc.retain_freed_pages()
     return models.load(target.weights, generation.choose_device(work.sampling.device))
 
 
-def _size(model: Model, work: Work) -> Size:
+def _size(model: Model, work: SamplingWork) -> Size:
     if model.domain.shape.group_size is not None:
         return None
     return generation.choose_size(model.domain, work.sampling.resolution, work.sampling.points)
 
 
-def _how(model: Model, wanted: Sampling) -> Any:
-    from inrflow_core import generate
+def _how(model: Model, wanted: SamplingSettings) -> Any:
+    from inrflow_core.sampling import options
 
-    return generate.drawing(
+    return options.sampling_options(
         model,
         sampler=wanted.sampler,
         steps=wanted.steps,
@@ -387,20 +394,22 @@ def _parse_view(text: str | None) -> int | None:
     Raises:
         UsageError: the text is neither.
     """
-    from inrflow_core import from_reference
+    from inrflow_core.sampling import reference_inputs
 
-    if text == from_reference.BY_SEED:
+    if text == reference_inputs.PAIRED_BY_SEED:
         return None
     if text is not None and not (text.isascii() and text.isdigit()):
-        raise UsageError(f"`--view {text}` is no view", hint=f"give a number from 0 on, or `{from_reference.BY_SEED}`")
+        raise UsageError(
+            f"`--view {text}` is no view", hint=f"give a number from 0 on, or `{reference_inputs.PAIRED_BY_SEED}`"
+        )
     return int(text or 0)
 
 
 def _share() -> tuple[int, int]:
     """This process's number among those of a launcher, and how many they are."""
-    from inrflow_core.training import world
+    from inrflow_core.runtime import distributed
 
-    here = world.find(os.environ, "cpu")
+    here = distributed.find(os.environ, "cpu")
     return here.rank, here.size
 
 
@@ -412,7 +421,7 @@ def _await(is_whole: Callable[[], bool]) -> None:
     """Return when the samples of all processes are there, which only the one that leads waits for."""
     is_there = is_whole()
     if not is_there and _leads():
-        console.say("waiting for the samples of other processes")
+        console.info("waiting for the samples of other processes")
     while not is_there and _leads():
         time.sleep(PAUSE)
         is_there = is_whole()

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow_cli import console, drawn, generation
-from inrflow_cli.drawn import Sampling, Target, Work
+from inrflow_cli.drawn import EvaluatedModel, SamplingSettings, SamplingWork
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.feature_networks._contract import names_for_metrics
 
 if TYPE_CHECKING:
-    from inrflow_core.evaluate import Chosen, Judge, Subject
+    from inrflow_core.evaluation.evaluator import Evaluator
+    from inrflow_core.evaluation.memorization import MemorizationSet
+    from inrflow_core.evaluation.metric_specs import MetricSpec
+    from inrflow_core.evaluation.reference_stats import ReferenceStats
+    from inrflow_core.evaluation.results import EvaluatedSamples, Results
     from inrflow_core.fields import Progress
-    from inrflow_core.inspection import Training
-    from inrflow_core.items import Items
-    from inrflow_core.results import Results
-    from inrflow_core.statistics_files import Statistics
+    from inrflow_core.sample_files.collection import SampleCollection
 
 PREFERRED = {"image": ("train",), "points": ("test", "val", "train"), "protein": ("test", "val", "train")}
 """Splits of a reference: FID compares with what was trained on, the metrics of clouds and proteins with what was not."""
@@ -30,7 +32,7 @@ OF_SEVERAL = ("lddt:best", "tm-score:best", "rmsd:best")
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """What is to be judged, by what, and where the results go."""
 
     out: Path
@@ -45,80 +47,83 @@ class Job:
     training: Path | None
     pictures: Path | None
     weights: Sequence[str]
-    sampling: Sampling
+    sampling: SamplingSettings
     is_enlarged: bool
     workers: int | None
     overwrite: bool
 
 
 @dataclass(frozen=True)
-class Ready:
+class CheckedEvaluationJob:
     """A job whose places and names were checked."""
 
-    job: Job
-    targets: Sequence[Target]
-    given: Sequence[Subject]
-    reference: Items | Statistics
-    chosen: Sequence[Chosen]
-    judge: Judge
-    work: Work
+    job: EvaluationJob
+    targets: Sequence[EvaluatedModel]
+    given: Sequence[EvaluatedSamples]
+    reference: SampleCollection | ReferenceStats
+    chosen: Sequence[MetricSpec]
+    judge: Evaluator
+    work: SamplingWork
     """How the targets are sampled."""
     missing: Mapping[str, MissingError]
     """Chosen metrics whose weights are absent, by their full names."""
-    training: Training | None
+    training: MemorizationSet | None
     """Where copies are looked for."""
 
 
-def check(job: Job) -> Ready:
+def check(job: EvaluationJob) -> CheckedEvaluationJob:
     """Everything that can be known before the first sample is drawn.
 
     Raises:
         MissingError: a run, samples or the reference are not there.
         UsageError: names that there are not, domains that differ, results that are there already.
     """
-    from inrflow_core import evaluate, inspection, items
+    from inrflow_core.evaluation import evaluator, memorization, metric_specs, results
+    from inrflow_core.sample_files import collection, readers
 
     _check_out(job)
     _check_is_used(job)
-    samples = [items.open_items(place, job.samples_split, ("samples",), all_models=True) for place in job.samples]
-    places = drawn.distinct([some.name for some in samples])
-    given = [evaluate.Subject(name, some) for name, some in zip(places, samples, strict=True)]
-    runs = drawn.distinct([drawn.stem(run) for run in job.runs])
+    samples = [
+        readers.open_collection(place, job.samples_split, ("samples",), all_models=True) for place in job.samples
+    ]
+    places = drawn.unique_names([some.name for some in samples])
+    given = [results.EvaluatedSamples(name, some) for name, some in zip(places, samples, strict=True)]
+    runs = drawn.unique_names([drawn.run_name(run) for run in job.runs])
     targets = [
         found for run, name in zip(job.runs, runs, strict=True) for found in drawn.targets(run, name, job.sampling)
     ]
-    names = drawn.distinct([*places, *(target.name for target in targets)])[len(places) :]
+    names = drawn.unique_names([*places, *(target.name for target in targets)])[len(places) :]
     targets = [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
     domain = _domain(job, given, targets)
     reference = _open_reference(job, domain)
-    chosen = evaluate.choose(job.metrics or _default(job, domain, targets), domain)
-    judge = evaluate.Judge(reference, _setting(job))
+    chosen = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets), domain)
+    judge = evaluator.Evaluator(reference, _setting(job))
     judge.check(chosen)
     missing = judge.missing(chosen)
     if len(missing) == len(chosen):
         raise next(iter(missing.values()))
-    num = job.sampling.num or min(reference.count if isinstance(reference, items.Items) else MOST, MOST)
-    work = Work(job.out / "samples", job.sampling, reference, num, job.overwrite)
+    num = job.sampling.num or min(reference.count if isinstance(reference, collection.SampleCollection) else MOST, MOST)
+    work = SamplingWork(job.out / "samples", job.sampling, reference, num, job.overwrite)
     sizes = [(f"the samples of {one.items.spelled}", one.items.count, one.items.shape) for one in given]
     for target in targets:
-        shape = drawn.shape(target, job.sampling, is_enlarged=job.is_enlarged)
-        sizes.append((f"the samples of `{target.name}`", drawn.count(target, work), shape))
+        shape = drawn.sample_shape(target, job.sampling, is_enlarged=job.is_enlarged)
+        sizes.append((f"the samples of `{target.name}`", drawn.num_samples(target, work), shape))
     for what, count, shape in sizes:
-        evaluate.check(what, domain, shape, reference)
-        evaluate.check_counts(chosen, what, count, reference)
-        evaluate.check_points(chosen, what, shape, reference)
-    copied = None if job.training is None else items.open_items(job.training, prefer=("train",))
+        metric_specs.check_compatible(what, domain, shape, reference)
+        metric_specs.check_counts(chosen, what, count, reference)
+        metric_specs.check_points(chosen, what, shape, reference)
+    copied = None if job.training is None else readers.open_collection(job.training, prefer=("train",))
     if copied is not None:
         for _, _, shape in sizes:
-            evaluate.check("the samples", domain, shape, copied, role="the training set")
-    training = None if domain == "protein" else inspection.training_of(reference, copied)
-    return Ready(job, targets, given, reference, chosen, judge, work, missing, training)
+            metric_specs.check_compatible("the samples", domain, shape, copied, role="the training set")
+    training = None if domain == "protein" else memorization.memorization_set(reference, copied)
+    return CheckedEvaluationJob(job, targets, given, reference, chosen, judge, work, missing, training)
 
 
-def carry_out(ready: Ready) -> Results | None:
+def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
     """Sample, judge, and write metrics.json and report.html; None in a process of a launcher that does not lead."""
-    from inrflow_core import results
-    from inrflow_core.training import world
+    from inrflow_core.evaluation import results
+    from inrflow_core.runtime import distributed
 
     try:
         ready.job.out.mkdir(parents=True, exist_ok=True)
@@ -130,15 +135,15 @@ def carry_out(ready: Ready) -> Results | None:
     here = [metric for metric in ready.chosen if metric.full not in ready.missing]
     judged, failed = [], {}
     for subject in subjects(ready):
-        console.say(f"judging {subject.items.count:,} samples of `{subject.name}`")
+        console.info(f"judging {subject.items.count:,} samples of `{subject.name}`")
         scores = []
         for metric in here:
             try:
                 scores.append(ready.judge.score(subject, metric, here))
             except (UsageError, IntegrityError) as error:
                 failed[metric.full] = error
-        judged.append(results.Judged(subject, scores, ready.judge.structures(subject)))
-    if not world.find(os.environ, "cpu").leads:
+        judged.append(results.SampleScores(subject, scores, ready.judge.structures(subject)))
+    if not distributed.find(os.environ, "cpu").leads:
         return None
     if failed and not any(one.scores for one in judged):
         raise next(iter(failed.values()))
@@ -147,48 +152,50 @@ def carry_out(ready: Ready) -> Results | None:
     return found
 
 
-def _write(ready: Ready, found: Results) -> None:
+def _write(ready: CheckedEvaluationJob, found: Results) -> None:
     """Write both files when both are ready: the same command goes on only where neither is there."""
-    from inrflow_core import inspection, report, results
+    from inrflow_core.evaluation import report_data, results
+    from inrflow_core.report.page import write
 
     if ready.training is None:
-        page = inspection.page(found, None)
+        page = report_data.build_report(found, None)
     else:
         with _watch("looking for copies of training items", "items") as progress:
-            page = inspection.page(found, ready.training, progress)
-    report.write(ready.job.out / results.REPORT, page)
+            page = report_data.build_report(found, ready.training, progress)
+    write(ready.job.out / results.REPORT, page)
     found.save(ready.job.out)
-    console.say(f"wrote `{ready.job.out / results.METRICS}` and `{ready.job.out / results.REPORT}`")
+    console.info(f"wrote `{ready.job.out / results.METRICS}` and `{ready.job.out / results.REPORT}`")
 
 
-def subjects(ready: Ready) -> Iterator[Subject]:
+def subjects(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
     """The samples that were given, then those of each target, drawn when their turn comes."""
-    from inrflow_core.training import world
+    from inrflow_core.runtime import distributed
 
-    if world.find(os.environ, "cpu").leads:
+    if distributed.find(os.environ, "cpu").leads:
         yield from ready.given
     for target in ready.targets:
-        yield from drawn.subjects(target, ready.work, is_enlarged=ready.job.is_enlarged)
+        yield from drawn.iter_sample_sets(target, ready.work, is_enlarged=ready.job.is_enlarged)
 
 
-def predict(ready: Ready, *, as_json: bool) -> None:
+def predict(ready: CheckedEvaluationJob, *, as_json: bool) -> None:
     """Tell what would be done and how long it would take, from a few items that are timed; nothing is written."""
     here = [metric for metric in ready.chosen if metric.full not in ready.missing]
     sizes = [(subject.items.count, subject.items.shape) for subject in ready.given]
     rows = []
     for target in ready.targets:
-        count = drawn.count(target, ready.work)
-        rows.append((f"draw {count:,} samples of `{target.name}`", drawn.seconds(target, ready.work)))
-        sizes.append((count, drawn.shape(target, ready.job.sampling, is_enlarged=ready.job.is_enlarged)))
+        count = drawn.num_samples(target, ready.work)
+        rows.append((f"draw {count:,} samples of `{target.name}`", drawn.estimate_seconds(target, ready.work)))
+        sizes.append((count, drawn.sample_shape(target, ready.job.sampling, is_enlarged=ready.job.is_enlarged)))
     for count, shape in sizes:
         rows += ready.judge.foretell(here, count, shape[0] if shape else None)
     total = sum(seconds for _, seconds in rows)
     console.table(
-        ("work", "about"), [*((what, console.duration(s)) for what, s in rows), ("all", console.duration(total))]
+        ("work", "about"),
+        [*((what, console.format_duration(s)) for what, s in rows), ("all", console.format_duration(total))],
     )
     _warn(ready.missing)
     told = {"metrics": [metric.full for metric in ready.chosen], "missing": list(ready.missing), "seconds": total}
-    console.result(told, as_json=as_json)
+    console.print_json(told, as_json=as_json)
 
 
 def _warn(missing: Mapping[str, MissingError]) -> None:
@@ -197,7 +204,7 @@ def _warn(missing: Mapping[str, MissingError]) -> None:
         console.warn(f"{error.message}; the other metrics are computed. For all of them, {error.hint}")
 
 
-def named(texts: Sequence[str] | None) -> list[str]:
+def split_metric_names(texts: Sequence[str] | None) -> list[str]:
     """Names of metrics from `fid,kid` given once or more; none where nothing is given.
 
     Raises:
@@ -209,24 +216,25 @@ def named(texts: Sequence[str] | None) -> list[str]:
     return found
 
 
-def keep(shards: Path, metrics: Sequence[str]) -> None:
+def cache_reference_stats(shards: Path, metrics: Sequence[str]) -> None:
     """Make and keep what metrics need of the pictures of prepared shards, in the split that is their reference."""
-    from inrflow_core import evaluate, items
+    from inrflow_core.evaluation import evaluator, gather, metric_specs
+    from inrflow_core.sample_files import readers
 
-    domain = items.open_items(shards).domain
-    reference = items.open_items(shards, prefer=PREFERRED[domain])
-    setting = evaluate.Setting(shards, device=generation.choose_device(None), watch=_watch, say=console.say)
-    evaluate.Judge(reference, setting).keep(evaluate.choose(metrics, domain))
-    console.say(f"kept in `{shards / evaluate.STATISTICS}` what {', '.join(metrics)} need of {reference.spelled}")
+    domain = readers.open_collection(shards).domain
+    reference = readers.open_collection(shards, prefer=PREFERRED[domain])
+    setting = gather.EvaluationSettings(shards, device=generation.choose_device(None), watch=_watch, say=console.info)
+    evaluator.Evaluator(reference, setting).keep(metric_specs.parse_metrics(metrics, domain))
+    console.info(f"kept in `{shards / gather.STATISTICS}` what {', '.join(metrics)} need of {reference.spelled}")
 
 
-def _domain(job: Job, given: Sequence[Subject], targets: Sequence[Target]) -> str:
+def _domain(job: EvaluationJob, given: Sequence[EvaluatedSamples], targets: Sequence[EvaluatedModel]) -> str:
     """The one domain of all that is judged.
 
     Raises:
         UsageError: there are several, or points are asked of what is no cloud.
     """
-    from inrflow_core import items
+    from inrflow_core.sample_files import collection
 
     domains = {subject.items.domain for subject in given} | {target.domain.NAME for target in targets}
     if len(domains) > 1:
@@ -235,55 +243,61 @@ def _domain(job: Job, given: Sequence[Subject], targets: Sequence[Target]) -> st
         )
     (domain,) = domains
     if domain != "points" and job.sampling.points is not None:
-        raise UsageError(f"`--points` asks a cloud, and these are {items.NOUNS[domain]}", hint="leave it out")
+        raise UsageError(f"`--points` asks a cloud, and these are {collection.NOUNS[domain]}", hint="leave it out")
     return domain
 
 
-def _default(job: Job, domain: str, targets: Sequence[Target]) -> Sequence[str]:
+def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel]) -> Sequence[str]:
     """What is computed where no metric is named: nothing that needs weights."""
-    from inrflow_core import from_reference, registry
+    from inrflow_core import registry
+    from inrflow_core.sampling import reference_inputs
 
     names = [*registry.find("domains", domain).Domain.METRICS]
     kinds = {target.kind or "" for target in targets}
     if len(kinds) == 1 and not job.samples:
-        names += from_reference.METRICS.get(kinds.pop(), ())
+        names += reference_inputs.METRICS.get(kinds.pop(), ())
     if domain == "protein" and (job.sampling.samples_per_item or 1) > 1:
         names += OF_SEVERAL
     return names
 
 
-def _open_reference(job: Job, domain: str) -> Items | Statistics:
-    from inrflow_core import items, models, runs, statistics_files
+def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | ReferenceStats:
+    from inrflow_core import models
+    from inrflow_core.evaluation import reference_stats
+    from inrflow_core.runs import run
+    from inrflow_core.sample_files import collection, readers
 
     place = job.reference
     classes = job.classes
     if place is None and job.runs:
-        data = models.read_header(runs.weights_file(job.runs[0]))[0].data.config
+        data = models.read_metadata(run.resolve_weights(job.runs[0]))[0].data.config
         place, classes = Path(data.path), classes or data.classes
         of = f", of the classes {', '.join(classes)}" if classes else ""
-        console.say(f"judging by the shards that the run was trained on, `{place}`{of}")
+        console.info(f"judging by the shards that the run was trained on, `{place}`{of}")
     if place is None:
         raise UsageError("nothing to judge by is named", hint="add `--reference PLACE`")
-    if statistics_files.is_one(place):
+    if reference_stats.is_stats_file(place):
         if job.split is not None:
             raise UsageError(f"`{place}` holds statistics, so it has no split `{job.split}`", hint="leave it out")
         for name, is_given in (("--classes", bool(classes)), ("--reference-num", job.reference_num is not None)):
             if is_given:
                 raise UsageError(f"`{place}` holds statistics, so `{name}` says nothing", hint="leave it out")
-        return statistics_files.read(place)
-    found = items.open_items(place, job.split, PREFERRED[domain])
-    found = items.of_classes(found, classes) if classes else found
-    return items.spread(found, job.reference_num) if job.reference_num else found
+        return reference_stats.read(place)
+    found = readers.open_collection(place, job.split, PREFERRED[domain])
+    found = collection.filter_classes(found, classes) if classes else found
+    return collection.evenly_spaced(found, job.reference_num) if job.reference_num else found
 
 
-def _setting(job: Job) -> Any:
-    from inrflow_core import evaluate, items, registry
+def _setting(job: EvaluationJob) -> Any:
+    from inrflow_core import registry
+    from inrflow_core.evaluation import gather
+    from inrflow_core.sample_files import readers
 
     files, folder = {}, None
     for text in job.weights:
         name, equals, place = text.partition("=")
         if equals:
-            networks = [n for n in registry.names("features") if registry.find("features", n).WEIGHTS is not None]
+            networks = [n for n in names_for_metrics() if registry.find("feature_networks", n).WEIGHTS is not None]
             if name not in networks:
                 raise UsageError(f"no network `{name}` takes weights", hint=did_you_mean(name, networks))
             files[name] = Path(place)
@@ -291,32 +305,33 @@ def _setting(job: Job) -> Any:
             folder = Path(text)
         else:
             raise MissingError(f"the weights folder `{text}` does not exist", hint="name a folder, or `NETWORK=FILE`")
-    return evaluate.Setting(
+    return gather.EvaluationSettings(
         job.out / "kept",
         weights=files,
         weights_folder=folder,
-        pictures=None if job.pictures is None else items.open_items(job.pictures),
+        pictures=None if job.pictures is None else readers.open_collection(job.pictures),
         points=job.sampling.points,
         device=generation.choose_device(job.sampling.device),
         workers=job.workers or os.cpu_count() or 1,
         watch=_watch,
-        say=console.say,
+        say=console.info,
     )
 
 
 @contextmanager
 def _watch(title: str, unit: str) -> Iterator[Progress]:
     with console.progress(None, unit, title=title) as shown:
-        yield generation.report(shown)
+        yield generation.field_progress(shown)
 
 
-def _check_out(job: Job) -> None:
+def _check_out(job: EvaluationJob) -> None:
     """Nothing, where results can be written.
 
     Raises:
         UsageError: there are some already, or the folder cannot be made.
     """
-    from inrflow_core import outputs, results
+    from inrflow_core.evaluation import results
+    from inrflow_core.storage import atomic_write
 
     for folder in (job.out, job.out / "samples", job.out / "kept"):
         if os.path.exists(folder) and not folder.is_dir():  # False for a name that no file can have
@@ -328,10 +343,10 @@ def _check_out(job: Job) -> None:
                     f"`{job.out / name}` exists already",
                     hint="add `--overwrite` (what was drawn and gathered is used again), or name another folder",
                 )
-            outputs.check_output(job.out / name, overwrite=job.overwrite)
+            atomic_write.check_writable(job.out / name, overwrite=job.overwrite)
 
 
-def _check_is_used(job: Job) -> None:
+def _check_is_used(job: EvaluationJob) -> None:
     """Nothing, where every option that is given acts on something.
 
     Raises:

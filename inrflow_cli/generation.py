@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from inrflow_cli import console
 from inrflow_core.errors import UsageError
+from inrflow_core.runtime import units
 
 if TYPE_CHECKING:
     from inrflow_core.fields import Field, Progress
-    from inrflow_core.generate import Request, Size
     from inrflow_core.models import Model
-    from inrflow_core.room import Room
-    from inrflow_core.runs import Step
+    from inrflow_core.runs.run import Step
+    from inrflow_core.runtime.query_budget import QueryBudget
+    from inrflow_core.sampling.request import SampleRequest, Size
 
 
 def open_model(
@@ -38,17 +39,20 @@ def open_model(
     """
     import torch
 
-    from inrflow_core import exporters, models, pages, runs
+    from inrflow_core import models
+    from inrflow_core.runs.run import latest_run, resolve_weights
+    from inrflow_core.runtime import malloc
+    from inrflow_core.sample_files import writer
 
-    pages.keep()
+    malloc.retain_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
-    domains = exporters.domains_for(out)
+    domains = writer.domains_for(out)
     domain, condition = wanted
-    source = run if run is not None else runs.newest((domain,) if domain in domains else domains, condition).folder
-    weights = runs.weights_file(source, ema=ema, step=step)
+    source = run if run is not None else latest_run((domain,) if domain in domains else domains, condition).folder
+    weights = resolve_weights(source, ema=ema, step=step)
     if run is None:
-        console.say(f"drawing from the newest run, `{source}`")
+        console.info(f"drawing from the newest run, `{source}`")
     model = models.load(weights, choose_device(device))
     part = model.preset.condition
     if condition is not None and (part is None or part.name != condition):
@@ -57,7 +61,7 @@ def open_model(
     if model.domain.NAME not in domains:
         raise UsageError(
             f"`{source}` draws {model.domain.NAME}, which no `{out.suffix}` file holds",
-            hint="write one of " + ", ".join(f"`{suffix}`" for suffix in exporters.suffixes(model.domain.NAME)),
+            hint="write one of " + ", ".join(f"`{suffix}`" for suffix in writer.suffixes(model.domain.NAME)),
         )
     return model, weights
 
@@ -85,9 +89,9 @@ def choose_device(name: str | None) -> str:
     Raises:
         UsageError: the device is not there.
     """
-    from inrflow_core.training import world
+    from inrflow_core.runtime import distributed
 
-    return str(world.find(os.environ, name).device)
+    return str(distributed.find(os.environ, name).device)
 
 
 def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size:
@@ -114,9 +118,9 @@ def parse_settings(texts: list[str] | None) -> dict[str, Any]:
     Raises:
         UsageError: a text is no such setting, or of another table.
     """
-    from inrflow_core import presets
+    from inrflow_core.config import preset
 
-    tables = presets.override({}, texts or [])
+    tables = preset.override({}, texts or [])
     for table in tables:
         if table != "sampler":
             raise UsageError(
@@ -141,22 +145,23 @@ def parse_interval(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def save_fields(model: Model, request: Request, how: Any, path: Path, *, half: bool, overwrite: bool) -> Field:
+def save_fields(model: Model, request: SampleRequest, how: Any, path: Path, *, half: bool, overwrite: bool) -> Field:
     """Draw the functions of a request and keep them, all in one file; its size is said before. They can be asked then."""
-    from inrflow_core import generate, outputs
+    from inrflow_core.sampling import sample
+    from inrflow_core.storage import atomic_write
 
-    outputs.check_output(path, overwrite=overwrite)
-    field = generate.draw(model, request.seeds, request.labels, how, request.condition)
+    atomic_write.check_writable(path, overwrite=overwrite)
+    field = sample.sample_fields(model, request.seeds, request.labels, how, request.condition)
     with console.progress(None, "steps", title="drawing the field") as shown:
         field.record(lambda done, total: shown.advance(done - shown.done))
-    console.say(f"the field takes {console.size(field.size() // (2 if half else 1))} on disk")
-    generate.save_field(model, field, path, half=half)
+    console.info(f"the field takes {units.format_bytes(field.size() // (2 if half else 1))} on disk")
+    sample.save_field(model, field, path, half=half)
     return field
 
 
 def write_samples(
     model: Model,
-    request: Request,
+    request: SampleRequest,
     how: Any,
     out: Path,
     origin: Mapping[str, str],
@@ -165,32 +170,35 @@ def write_samples(
     field: Field | None = None,
 ) -> list[Path]:
     """Draw the samples of a request, or ask them of a `field` that holds them, and write files; returns these."""
-    from inrflow_core import exporters, generate
+    from inrflow_core.sample_files import writer
+    from inrflow_core.sampling import provenance, sample
 
     with console.progress(None, "steps", title="sampling") as shown:
-        own = room(request.chunk)
+        own = query_budget(request.chunk)
         if field is None:
-            found = generate.samples(model, request, how, report(shown), room=own)
+            found = sample.iter_samples(model, request, how, field_progress(shown), room=own)
         else:
-            values = generate.query(model, field, request.size, request.window, chunk=own, progress=report(shown))
+            values = sample.evaluate(
+                model, field, request.size, request.window, chunk=own, progress=field_progress(shown)
+            )
             found = [(slice(0, len(values)), values)]
-        drawn = [generate.finished(model, request, part, values) for part, values in found]
+        drawn = [sample.to_outputs(model, request, part, values) for part, values in found]
     items: list[dict[str, str]] = []
-    if len(exporters.files(out, len(request.seeds))) > 1:  # each file tells of its own sample alone
-        items = generate.items(model, request)
+    if len(writer.files(out, len(request.seeds))) > 1:  # each file tells of its own sample alone
+        items = provenance.per_sample_metadata(model, request)
         origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
-    values = generate.together(drawn)
-    return exporters.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)
+    values = sample.concatenate(drawn)
+    return writer.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)
 
 
-def room(chunk: int) -> Room:
+def query_budget(chunk: int) -> QueryBudget:
     """What the queries of a command share; says where the memory does not suffice for its chunks."""
-    from inrflow_core.room import Room
+    from inrflow_core.runtime.query_budget import QueryBudget
 
-    return Room(chunk, tell=console.warn)
+    return QueryBudget(chunk, tell=console.warn)
 
 
-def report(shown: console.Progress) -> Progress:
+def field_progress(shown: console.Progress) -> Progress:
     """What carries a field's progress, units done and their total, to the line that is shown."""
 
     def tell(done: int, total: int) -> None:

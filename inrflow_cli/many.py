@@ -17,37 +17,37 @@ from inrflow_core.errors import Interrupted
 if TYPE_CHECKING:
     import numpy as np
 
-    from inrflow_core.from_reference import Plan
-    from inrflow_core.generate import Request
     from inrflow_core.models import Model
-    from inrflow_core.room import Room
-    from inrflow_core.sample_folders import SampleFolder
-    from inrflow_core.sample_shards import SampleShard
+    from inrflow_core.runtime.query_budget import QueryBudget
+    from inrflow_core.sample_files.sample_folder import SampleFolder
+    from inrflow_core.sample_files.sample_shard import SampleShard
+    from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
+    from inrflow_core.sampling.request import SampleRequest
 
-WORKER = "INRFLOW_WORKER"
+WORKER_ENV = "INRFLOW_WORKER"
 """Set in a process that `--workers` started: the number of the process that did, without which it stops."""
 
 
 @dataclass(frozen=True)
-class Source:
+class SampleSource:
     """What draws the samples of a list of seeds, by their place in it."""
 
     model: Model
-    request: Request
+    request: SampleRequest
     how: Any
-    room: Room
-    planned: Plan | None = None
+    room: QueryBudget
+    planned: ReferenceSamplingPlan | None = None
     """Where each sample's condition comes from, if it is made when the sample is drawn."""
 
     def samples(self, places: Sequence[int]) -> Iterator[tuple[slice, np.ndarray]]:
         """The samples at some places, some at a time: which of the places, and their values."""
-        from inrflow_core import from_reference, generate
+        from inrflow_core.sampling import reference_inputs, sample
 
         request = self.request
         if self.planned is None:
             told = {name: value[list(places)] for name, value in request.condition.items()}
         else:
-            told = from_reference.condition(self.model, self.planned, places)
+            told = reference_inputs.condition(self.model, self.planned, places)
         part = replace(
             request,
             seeds=[request.seeds[place] for place in places],
@@ -55,18 +55,18 @@ class Source:
             condition=told,
             batch=self.batch,
         )
-        return generate.samples(self.model, part, self.how, room=self.room)
+        return sample.iter_samples(self.model, part, self.how, room=self.room)
 
     @property
     def batch(self) -> int:
         """Samples of a piece."""
-        from inrflow_core import generate
+        from inrflow_core.sampling.request import default_batch_size
 
-        return self.request.batch or generate.default_batch(self.model, self.request)
+        return self.request.batch or default_batch_size(self.model, self.request)
 
 
 def write(
-    source: Source,
+    source: SampleSource,
     out: Path,
     origin: Mapping[str, str],
     *,
@@ -77,24 +77,24 @@ def write(
 
     `helpers` starts processes at the same folder; what they left undone when they ended is done here.
     """
-    from inrflow_core import generate
+    from inrflow_core.sampling import sharded
 
     wanted = (source.model, source.request, out, origin)
     try:
         if out.suffix:
-            is_whole = write_shard(source, generate.open_shard(*wanted, overwrite=overwrite))
+            is_whole = write_shard(source, sharded.open_sample_shard(*wanted, overwrite=overwrite))
         else:
-            is_whole = write_folder(source, generate.open_folder(*wanted, overwrite=overwrite), helpers)
+            is_whole = write_folder(source, sharded.open_sample_folder(*wanted, overwrite=overwrite), helpers)
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"interrupted; the samples that `{out}` has are kept", hint="the same command goes on from there"
         ) from error
     if not is_whole:
-        console.say(f"`{out}` waits for what other processes draw; the last of them finishes it")
+        console.info(f"`{out}` waits for what other processes draw; the last of them finishes it")
     return [out]
 
 
-def write_shard(source: Source, shard: SampleShard, *, title: str = "sampling") -> bool:
+def write_shard(source: SampleSource, shard: SampleShard, *, title: str = "sampling") -> bool:
     """Draw what a shard lacks, as far as it is this process's share; whether the shard is finished."""
     with ExitStack() as failed:
         failed.callback(shard.leave)
@@ -103,13 +103,13 @@ def write_shard(source: Source, shard: SampleShard, *, title: str = "sampling") 
     return shard.finish()
 
 
-def write_folder(source: Source, folder: SampleFolder, helpers: Callable[[], Sequence[Any]]) -> bool:
+def write_folder(source: SampleSource, folder: SampleFolder, helpers: Callable[[], Sequence[Any]]) -> bool:
     """The same of a folder of shards that is begun."""
-    from inrflow_core import shards
+    from inrflow_core.shards import shard_dataset
 
     if folder.is_finished():
-        shards.Shards(folder.folder)  # which checks that all of it is there
-        console.say(f"`{folder.folder}` holds all of its {len(folder.seeds):,} samples already")
+        shard_dataset.ShardDataset(folder.folder)  # which checks that all of it is there
+        console.info(f"`{folder.folder}` holds all of its {len(folder.seeds):,} samples already")
         return True
     others = helpers()
     for title in ("sampling", "sampling what is left"):
@@ -118,10 +118,10 @@ def write_folder(source: Source, folder: SampleFolder, helpers: Callable[[], Seq
             _draw(source, parts, title)
         for other in others:
             other.join()
-    return WORKER in os.environ or folder.finish()
+    return WORKER_ENV in os.environ or folder.finish()
 
 
-def helpers(command: Callable[..., None], options: Mapping[str, Any], count: int) -> Callable[[], list[Any]]:
+def start_workers(command: Callable[..., None], options: Mapping[str, Any], count: int) -> Callable[[], list[Any]]:
     """What starts `count` more processes that run a command with the same options, each with its share of the CPU.
 
     They take GPUs in turn where there are some, are at the work until it is done, and stop when this process is gone.
@@ -147,19 +147,19 @@ def helpers(command: Callable[..., None], options: Mapping[str, Any], count: int
     return start
 
 
-def _draw(source: Source, parts: Sequence[tuple[range, SampleShard]], title: str) -> None:
+def _draw(source: SampleSource, parts: Sequence[tuple[range, SampleShard]], title: str) -> None:
     """Draw this process's share of some shards, and show how far it is; finish those that nothing lacks."""
-    from inrflow_core import generate
-    from inrflow_core.training import world
+    from inrflow_core.runtime import distributed
+    from inrflow_core.sampling import sharded
 
-    here = world.find(os.environ, "cpu")
+    here = distributed.find(os.environ, "cpu")
     total, there, mine = 0, 0, []
     for places, shard in parts:
         missing = shard.missing().tolist()
         total, there = total + len(places), there + len(places) - len(missing)
-        mine.append(generate.share(missing, len(places), source.batch, rank=here.rank, size=here.size))
+        mine.append(sharded.rank_pieces(missing, len(places), source.batch, rank=here.rank, size=here.size))
     if there:
-        console.say(f"{there:,} of {total:,} samples are there already")
+        console.info(f"{there:,} of {total:,} samples are there already")
     count = sum(len(piece) for pieces in mine for piece in pieces)
     with console.progress(count, "samples", title=title) as shown:
         for (places, shard), pieces in zip(parts, mine, strict=True):
@@ -169,7 +169,7 @@ def _draw(source: Source, parts: Sequence[tuple[range, SampleShard]], title: str
             shard.finish()
 
 
-def _draw_piece(source: Source, places: range, shard: SampleShard, piece: Sequence[int]) -> None:
+def _draw_piece(source: SampleSource, places: range, shard: SampleShard, piece: Sequence[int]) -> None:
     """Draw and keep one piece of a shard, unless another process has it in hand."""
     _stop_alone()
     with shard.claimed(piece) as is_mine:
@@ -187,7 +187,7 @@ def _work(command: Callable[..., None], options: Mapping[str, Any], parent: int)
     from inrflow_core.errors import InrflowError
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process with it
-    os.environ[WORKER] = str(parent)
+    os.environ[WORKER_ENV] = str(parent)
     console.stderr().quiet = True
     try:
         command(**options)
@@ -202,7 +202,7 @@ def _work(command: Callable[..., None], options: Mapping[str, Any], parent: int)
 
 def _stop_alone() -> None:
     """End a process of `--workers` whose parent is gone."""
-    if os.environ.get(WORKER, str(os.getppid())) != str(os.getppid()):
+    if os.environ.get(WORKER_ENV, str(os.getppid())) != str(os.getppid()):
         raise SystemExit(0)
 
 

@@ -18,9 +18,9 @@ LAST_SEED = 2**63 - 1
 
 def complete_presets(incomplete: str) -> list[str]:
     """Names of presets, for the shell."""
-    from inrflow_core import presets
+    from inrflow_core.config import preset
 
-    return _starting(presets.names(), incomplete)
+    return _starting(preset.names(), incomplete)
 
 
 def complete_datasets(incomplete: str) -> list[str]:
@@ -39,9 +39,9 @@ def complete_samplers(incomplete: str) -> list[str]:
 
 def complete_runs(incomplete: str) -> list[str]:
     """Run folders, for the shell."""
-    from inrflow_core import runs
+    from inrflow_core.runs import run
 
-    found = [str(path.parent) for path in runs.home().glob("*/preset.toml")]
+    found = [str(path.parent) for path in run.runs_dir().glob("*/preset.toml")]
     return _starting(sorted(found), incomplete)
 
 

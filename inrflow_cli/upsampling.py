@@ -11,8 +11,8 @@ from inrflow_cli import console, generation, options
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from inrflow_core.generate import Size, Window
     from inrflow_core.models import Model
+    from inrflow_core.sampling.request import Size, Window
 
 
 def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[Path]:
@@ -21,15 +21,15 @@ def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[
     Raises:
         UsageError: an output is there already or cannot be written, or several files meet one output.
     """
-    from inrflow_core import exporters
+    from inrflow_core.sample_files import writer
 
-    if out.suffix == exporters.SHARD:
+    if out.suffix == writer.SHARD:
         raise UsageError(
             "`upsample` writes no shards",
             hint="`inrflow sample` does, at any `--resolution` or number of `--points`, as in `inrflow sample out.h5`",
         )
     if len(files) < 2:
-        exporters.check(out, 1 if files else num, overwrite=overwrite)
+        writer.check(out, 1 if files else num, overwrite=overwrite)
         return [out]
     if not out.is_dir():
         raise UsageError(
@@ -39,7 +39,7 @@ def targets(files: list[Path], out: Path, num: int, *, overwrite: bool) -> list[
     if len(set(found)) < len(found):
         raise UsageError("two of the files would have the same output", hint="give them different names")
     for target in found:
-        exporters.check(target, 1, overwrite=overwrite)
+        writer.check(target, 1, overwrite=overwrite)
     return found
 
 
@@ -49,10 +49,10 @@ def check(model: Model) -> None:
     Raises:
         UsageError: it draws from a photo or a sequence.
     """
-    from inrflow_core import runs
+    from inrflow_core.runs import run
 
     part = model.preset.condition
-    if part is not None and part.name in runs.GIVEN:
+    if part is not None and part.name in run.GIVEN:
         hint = (
             "draw at any size with `inrflow sample`, or keep the function there with `--save-field FILE` and ask that"
         )
@@ -84,7 +84,7 @@ def choose_size(model: Model, scale: float | None, resolution: str | None, point
     return asked[0] if shape.grid is None else (asked[0], asked[1])
 
 
-def refuse(what: str, options: Mapping[str, Any]) -> None:
+def reject_options(what: str, options: Mapping[str, Any]) -> None:
     """Nothing, where none of the options is given: they say how a new sample is drawn, and `what` is none.
 
     Raises:
@@ -98,7 +98,7 @@ def refuse(what: str, options: Mapping[str, Any]) -> None:
             )
 
 
-def ask_files(
+def upsample_files(
     model: Model,
     source: Path,
     files: list[Path],
@@ -116,27 +116,31 @@ def ask_files(
 
     Of several labels, each file in its turn takes one.
     """
-    from inrflow_core import exporters, generate, given
+    from inrflow_core.sample_files import writer
+    from inrflow_core.sampling import invert, sample
+    from inrflow_core.sampling.labels import resolve_labels
 
     none: list[int | None] = [None] * len(files)
-    labels = none if label is None else generate.choose_labels(model, range(len(files)), label) or none
+    labels = none if label is None else resolve_labels(model, range(len(files)), label) or none
     rows = []
     with console.progress(len(files), "files", title="upsampling") as shown:
         for file, out, chosen in zip(files, outs, labels, strict=True):
-            example = given.read(model, file)
-            field = given.encode(model, example, label=chosen, steps=steps or given.STEPS, noise=noise)
-            values = generate.query(model, field, size, window, chunk=generation.room(chunk))
-            origin = given.origin(model, source, file, field, size, window, label=chosen)
-            exporters.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)
-            rows.append({"file": str(file), "out": str(out)} | given.faithfulness(model, example, field, chunk))
+            example = invert.read_input(model, file)
+            field = invert.invert(model, example, label=chosen, steps=steps or invert.INVERSION_STEPS, noise=noise)
+            values = sample.evaluate(model, field, size, window, chunk=generation.query_budget(chunk))
+            origin = invert.provenance(model, source, file, field, size, window, label=chosen)
+            writer.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)
+            rows.append(
+                {"file": str(file), "out": str(out)} | invert.reconstruction_error(model, example, field, chunk)
+            )
             shown.advance()
     for row in rows:
         score = f"{row['psnr']:.1f} dB" if "psnr" in row else f"Chamfer distance {row['chamfer']:.2e}"
-        console.say(f"wrote `{row['out']}`; `{row['file']}` comes back with {score} at the training's positions")
+        console.info(f"wrote `{row['out']}`; `{row['file']}` comes back with {score} at the training's positions")
     return {"run": str(source), "files": rows}
 
 
-def ask_saved_field(
+def upsample_saved_field(
     file: Path,
     out: Path,
     *,
@@ -149,16 +153,19 @@ def ask_saved_field(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Ask a field that `sample --save-field` kept; needs no run."""
-    from inrflow_core import exporters, generate
+    from inrflow_core.sample_files import writer
+    from inrflow_core.sampling import provenance, request, sample
 
-    model, field = generate.load_field(file, generation.choose_device(device))
+    model, field = sample.load_field(file, generation.choose_device(device))
     size, part = choose_size(model, scale, resolution, points), options.parse_window(window)
-    exporters.exporter_for(out, model.domain.NAME)
+    writer.exporter_for(out, model.domain.NAME)
     with console.progress(None, "steps", title="asking") as shown:
-        values = generate.query(
-            model, field, size, part, chunk=generation.room(chunk), progress=generation.report(shown)
+        values = sample.evaluate(
+            model, field, size, part, chunk=generation.query_budget(chunk), progress=generation.field_progress(shown)
         )
-    origin = generate.origin(model, file, generate.Request(field.seeds.tolist(), None, size, part), field.drawing)
-    written = exporters.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
-    console.say("wrote " + ", ".join(f"`{path}`" for path in written))
+    origin = provenance.provenance(
+        model, file, request.SampleRequest(field.seeds.tolist(), None, size, part), field.drawing
+    )
+    written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
+    console.info("wrote " + ", ".join(f"`{path}`" for path in written))
     return {"out": [str(path) for path in written], "field": str(file)}

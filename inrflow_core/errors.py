@@ -95,3 +95,14 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 def _rebuild(kind: type[InrflowError], message: str, hint: str | None) -> InrflowError:
     return kind(message, hint=hint)
+
+
+class UnreadableItemError(Exception):
+    """An item that cannot be read: skipped, and named in the manifest with this reason.
+
+    The reason goes into a file that must be the same everywhere: no path, no address, no time in it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

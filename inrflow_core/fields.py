@@ -14,9 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core.presets import Preset
-from inrflow_core.room import CHUNK as CHUNK
-from inrflow_core.room import Room
+from inrflow_core.config.preset import Preset
+from inrflow_core.runtime.query_budget import CHUNK as CHUNK
+from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sets import Condition, Queries
 
 Progress = Callable[[int, int], None]
@@ -35,7 +35,7 @@ class Field(Protocol):
     """How it is drawn: the method's settings, for the origin of what is asked of it."""
 
     def query(
-        self, queries: Queries, *, chunk: int | Room = CHUNK, progress: Progress | None = None
+        self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Progress | None = None
     ) -> Float[Tensor, "B M C"]:
         """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
 

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import tomli
 import torch
 from torch import Tensor
 
-from inrflow_core import presets, registry, tensor_files
+from inrflow_core import registry
+from inrflow_core.config import preset, toml
+from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, MissingError
-from inrflow_core.presets import Preset
+from inrflow_core.storage import safetensors_file
 
 FORMAT = "inrflow-weights-1"
 
@@ -44,7 +47,9 @@ def build(preset: Preset) -> Model:
 
 def save(path: Path, tensors: Mapping[str, Tensor], preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> str:
     """Write tensors with their preset beside `path` and rename, sealed: whole or absent. The file's SHA-256 comes back."""
-    return tensor_files.write_sealed(path, tensor_files.layout(tensors), tensors.values, metadata(preset, info, kind))
+    return safetensors_file.write_with_digest(
+        path, safetensors_file.layout(tensors), tensors.values, metadata(preset, info, kind)
+    )
 
 
 def metadata(preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> dict[str, str]:
@@ -52,7 +57,7 @@ def metadata(preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> dic
     return {
         "format": kind,
         "preset_name": preset.name,
-        "preset": presets.to_toml(preset.table()),
+        "preset": toml.to_toml(preset.table()),
         "info": json.dumps(dict(info), sort_keys=True),
     }
 
@@ -64,14 +69,14 @@ def load(path: Path, device: str | torch.device = "cpu") -> Model:
         MissingError: there is no such file.
         IntegrityError: it is no weights file of inrflow, is truncated, or holds another network than its preset.
     """
-    preset, info = read_header(path)
+    preset, info = read_metadata(path)
     model = build(preset)
-    fill(model.method, path)
+    load_weights(model.method, path)
     model.method.to(device).eval().requires_grad_(False)
     return Model(preset, model.domain, model.method, info)
 
 
-def read_header(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any]]:
+def read_metadata(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any]]:
     """The preset and the info inside a file of weights (or of another kind), without its tensors.
 
     Raises:
@@ -93,16 +98,16 @@ def read_header(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any]]
             hint="`inrflow export` writes weights, `inrflow sample --save-field` writes fields",
         )
     try:
-        tables, info = presets.tomli.loads(metadata["preset"]), json.loads(metadata["info"])
+        tables, info = tomli.loads(metadata["preset"]), json.loads(metadata["info"])
         if not isinstance(info, dict):
             raise ValueError(f"its info is {info!r}")
         name = metadata["preset_name"]
     except (KeyError, ValueError) as error:
         raise IntegrityError(f"`{path}` does not say what it holds: {error}", hint="export it again") from error
-    return presets.resolve(name, tables), info
+    return preset.resolve(name, tables), info
 
 
-def fill(method: torch.nn.Module, path: Path) -> None:
+def load_weights(method: torch.nn.Module, path: Path) -> None:
     """Copy the tensors of a weights file into a model, one at a time.
 
     Raises:

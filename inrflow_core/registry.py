@@ -9,11 +9,24 @@ from types import ModuleType
 from inrflow_core.errors import UsageError, did_you_mean
 
 HERE = Path(__file__).parent
+ALIASES = {
+    "conditioners": {"picture": "image"},
+    "datasets": {"images": "image_folder", "meshes": "mesh_folder"},
+    "feature_networks": {"random": "random_filters"},
+    "metrics": {"right_cd": "paired_cd"},
+}
+"""Earlier names of parts, by kind, as users' presets, manifests and commands may hold them."""
 
 
 def names(kind: str) -> list[str]:
     """Names of all parts of a kind (`samplers`, `datasets`, ...), as a user writes them: with hyphens."""
     return sorted(path.stem.replace("_", "-") for path in (HERE / kind).glob("*.py") if not path.stem.startswith("_"))
+
+
+def canonical(kind: str, name: str) -> str:
+    """The present name of a part, hyphenated, where `name` may be an earlier one."""
+    stem = name.replace("-", "_")
+    return ALIASES.get(kind, {}).get(stem, stem).replace("_", "-")
 
 
 def find(kind: str, name: str) -> ModuleType:
@@ -22,7 +35,7 @@ def find(kind: str, name: str) -> ModuleType:
     Raises:
         UsageError: there is no such part; the hint names the nearest.
     """
-    stem = name.replace("-", "_")
+    stem = canonical(kind, name).replace("-", "_")
     if stem.startswith("_") or not stem.isidentifier() or not (HERE / kind / f"{stem}.py").is_file():
         raise UsageError(f"no part of `{kind}` is called `{name}`", hint=did_you_mean(name, names(kind)))
     return importlib.import_module(f"inrflow_core.{kind}.{stem}")

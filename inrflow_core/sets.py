@@ -20,11 +20,11 @@ from torch import Tensor
 Condition = Mapping[str, Tensor]
 """What a sample is drawn under: a name to a tensor whose first axis is B; `label` is Int64[B], -1 for none."""
 
-PER_GROUP = ("residues", "embedding")
+PER_GROUP_CONDITIONS = ("residues", "embedding")
 """Conditions with a row for each group of a set, padded as the set is."""
 
 
-class Told(NamedTuple):
+class ConditionEmbedding(NamedTuple):
     """What a conditioner makes of a condition, for the network; each part may be absent."""
 
     vector: Float[Tensor, "B W"] | None = None
@@ -39,7 +39,7 @@ class Told(NamedTuple):
     """The tokens' keys and values for each block, made once for many evaluations; in place of `tokens`."""
 
 
-class ToldShape(NamedTuple):
+class ConditionSpec(NamedTuple):
     """What a network must know to be built for a conditioner."""
 
     tokens: int = 0
@@ -49,7 +49,7 @@ class ToldShape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SetShape:
+class SetSpec:
     """What a network must know of the sets of a domain to be built; the domain itself stays unknown to it.
 
     `grid` is the training grid's size along each axis (row, column), None for scattered pairs; `num_pairs` is N of a

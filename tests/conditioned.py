@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import cameras, manifest, models, preparation, presets, shards
+from inrflow_core import models
+from inrflow_core.config.preset import Preset, resolve
 from inrflow_core.datasets import swissprot
-from inrflow_core.manifest import Manifest, Split, Statistics
+from inrflow_core.geometry import cameras
 from inrflow_core.models import Model
-from inrflow_core.presets import Preset
+from inrflow_core.preparation import job, pipeline
+from inrflow_core.shards import manifest, schema, writer
+from inrflow_core.shards.manifest import ChannelStats, Manifest, Split
 from tests import tiny
-from tests.proteins import helix, write
+from tests.protein_examples import helix, write
 
 VIEWS, TOKENS, WIDTH = 3, 4, 5
 DIGEST = "patches-1"
@@ -42,19 +45,19 @@ def objects(folder: Path, counts: dict[str, int]) -> Path:
         grey = (40 * np.arange(count)[:, None] + 5 * np.arange(VIEWS)).astype(np.uint8)
         condition = {
             "image": np.broadcast_to(grey[..., None, None, None], (count, VIEWS, 8, 8, 3)).copy(),
-            "camera": np.broadcast_to(cameras.around(VIEWS), (count, VIEWS, 4, 4)).copy(),
+            "camera": np.broadcast_to(cameras.orbit_ring(VIEWS), (count, VIEWS, 4, 4)).copy(),
             "tokens": generator.normal(size=(count, VIEWS, TOKENS, WIDTH + 6)).astype(np.float16),
         }
         names = [f"{split}/{place}.glb" for place in range(count)]
-        entry = shards.write(
+        entry = writer.write(
             folder / f"{split}-00000.h5",
-            shards.Header("points", "objects", split, {"embedder_digest": DIGEST}),
+            schema.Header("points", "objects", split, {"embedder_digest": DIGEST}),
             [values],
-            shards.Columns(np.full(count, -1), names, condition=condition),
+            schema.ShardColumns(np.full(count, -1), names, condition=condition),
             shape=values.shape,
             dtype="float32",
         )
-        splits[split] = Split(count, (entry,), Statistics((0.0,), (1.0,)))
+        splits[split] = Split(count, (entry,), ChannelStats((0.0,), (1.0,)))
     told = {"embedder_digest": DIGEST}
     manifest.save(Manifest("objects", "points", "0", (40, 3), "float32", (), told, {}, {}, splits), folder)
     return folder
@@ -67,7 +70,7 @@ def proteins(folder: Path, train: int = 4, test: int = 3) -> Path:
         sequence = "".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), 10 + place % 5))
         write(folder / "raw" / f"helix {place}.pdb", helix(sequence))
     told = swissprot.Config(train=train, test=test, embedder="one-hot", missing=0.9)
-    preparation.prepare(preparation.job("swissprot", folder / "raw", folder / "shards", told), workers=1)
+    pipeline.prepare(job.resolve_job("swissprot", folder / "raw", folder / "shards", told), workers=1)
     return folder / "shards"
 
 
@@ -75,7 +78,7 @@ def preset(kind: str, **changes: Any) -> Preset:
     """The small preset that draws from one of `KINDS`."""
     tables = tiny.tables(KINDS[kind], condition=None, **changes)
     tables["condition"] = CONDITIONS[kind]
-    return presets.resolve("tiny", tables)
+    return resolve("tiny", tables)
 
 
 def weights(file: Path, kind: str, **info: Any) -> Model:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import os
-
-# Before NumPy and torch are imported: OpenMP's barriers collapse on cores that other tests use too.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("MPLBACKEND", "Agg")
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +10,10 @@ import jaxtyping
 import pytest
 
 import tests.type_checks  # noqa: F401  the hook below finds it by name, among what is imported
+
+# Before NumPy and torch are imported: OpenMP's barriers collapse on cores that other tests use too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 jaxtyping.install_import_hook("inrflow_core", "tests.type_checks.checked")
 

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inrflow_core import residues
-from inrflow_core.structures import Structure
+from inrflow_core.proteins import residues
+from inrflow_core.proteins.structure import Structure
 
 ALL = residues.LETTERS
 
 
 def structure(sequence: str = ALL, *, seed: int = 0, name: str = "made") -> Structure:
     """A chain whose C and next N are 1.33 Angstrom apart, and whose other atoms lie somewhere near, to 0.001."""
-    codes = residues.codes(sequence)
-    residue, place = residues.layout(codes)
+    codes = residues.to_codes(sequence)
+    residue, place = residues.atom_layout(codes)
     noise = np.random.default_rng(seed).uniform(-0.2, 0.2, (len(residue), 3))
     base = np.zeros((len(residue), 3))
     base[:, 0] = 3.8 * residue + np.select([place == 0, place == 1, place == 2], [0.0, 1.2, 2.5], 1.5)
@@ -41,7 +41,7 @@ def pdb_line(
 
 def pdb_lines(given: Structure, *, factor: float = 20.0, chain: str = "A", first: int = 1) -> list[str]:
     """A line for each atom."""
-    residue, place = residues.layout(given.codes)
+    residue, place = residues.atom_layout(given.codes)
     return [
         pdb_line(
             row + 1, residues.ATOMS[given.codes[residue[row]]][place[row]], residues.NAMES[given.codes[residue[row]]],

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import generate, models, noise, presets, residues
+from inrflow_core import models
+from inrflow_core.config import preset
 from inrflow_core.models import Model
+from inrflow_core.numerics import noise_field
+from inrflow_core.proteins import residues
+from inrflow_core.sampling import options, sample
 from tests import tiny
 
 FINER = {"digits-demo": (24, 24), "solids-demo": 700, "objects-demo": 600, "proteins-demo": None}
@@ -25,7 +29,7 @@ CHAINS = ("MKTWAYIARNDCQEGHILKMFPSTWYV", "GSGLIVKE", "ARNDCQEGHILKMFPSTWYVAAGG")
 )
 def model(request: pytest.FixtureRequest) -> Model:
     torch.manual_seed(0)
-    model = models.build(presets.load(request.param))
+    model = models.build(preset.load(request.param))
     tiny.randomise(model.method, 1.0)
     model.method.eval().requires_grad_(False)
     return model
@@ -37,30 +41,30 @@ def told(model: Model, places: Sequence[int]) -> dict[str, torch.Tensor]:
         return {"label": torch.tensor([1, 2, 3])[list(places)]}
     if model.preset.condition.name == "picture":
         return {"tokens": torch.randn(3, 64, 198, generator=torch.Generator().manual_seed(1))[list(places)]}
-    rows = [torch.from_numpy(residues.codes(CHAINS[place]).astype(np.int64)) for place in places]
+    rows = [torch.from_numpy(residues.to_codes(CHAINS[place]).astype(np.int64)) for place in places]
     return {"residues": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)}
 
 
 def test_a_whole_sample_is_the_same_in_any_batch_and_chunk_and_at_any_resolution(model: Model):
     steps = 20 if model.preset.name in SLOW else None
-    how = generate.drawing(model, steps=steps)
+    how = options.sampling_options(model, steps=steps)
     whole, own = told(model, range(3)), told(model, [1])
     queries = model.domain.queries(condition=whole)
-    together = generate.draw(model, [3, 4, 5], None, how, whole).query(queries)[1]
+    together = sample.sample_fields(model, [3, 4, 5], None, how, whole).query(queries)[1]
     finer = model.domain.queries(FINER[model.preset.name], condition=own)
-    alone = generate.draw(model, [4], None, how, own).query(finer, chunk=100)[0]
+    alone = sample.sample_fields(model, [4], None, how, own).query(finer, chunk=100)[0]
     held = alone.view(24, 24, 1)[1::3, 1::3].flatten(0, 1) if model.domain.NAME == "image" else alone
     held = held[: len(together)]
     together = together[: len(held)]
     torch.testing.assert_close(held, together, rtol=0, atol=1e-4)
-    start = noise.normal(torch.tensor([4]), queries.places, purpose="start", channels=held.shape[-1])[0]
+    start = noise_field.normal(torch.tensor([4]), queries.places, purpose="start", channels=held.shape[-1])[0]
     assert (together - start[: len(together)]).square().mean().sqrt() > 0.3
 
 
 def test_one_velocity_is_the_same_in_any_batch_and_chunk_to_1e_5_of_its_rms(model: Model):
     network, condition = model.method.network, told(model, range(3))
     queries = model.domain.queries(condition=condition)
-    y = noise.normal(torch.arange(3), queries.places, purpose="start", channels=model.domain.shape.value_size)
+    y = noise_field.normal(torch.arange(3), queries.places, purpose="start", channels=model.domain.shape.value_size)
     t = torch.tensor([0.9, 0.5, 0.1])
     whole = network(queries, y, t, model.method.told(condition), queries, y)
     for row in range(3):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrflow_core import evidence
+from inrflow_core.metrics import _inputs
 from tests import tiny
 from tests.datasets import raw
 
@@ -69,6 +69,6 @@ def test_the_metric_of_the_docs_is_one(checkout: Path):
     exec(compile(text, "adding-a-metric.md", "exec"), names)
     assert [names["need"](protocol).network for protocol in names["PROTOCOLS"]] == ["inception", "random"]
     rows = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
-    shifted = evidence.Features(rows, rows + np.array([3, 0, 4], dtype=np.float32))
+    shifted = _inputs.Features(rows, rows + np.array([3, 0, 4], dtype=np.float32))
     assert names["compute"](shifted, "random") == pytest.approx(5.0, rel=1e-5)
-    assert names["compute"](evidence.Features(rows, rows), "random") == 0
+    assert names["compute"](_inputs.Features(rows, rows), "random") == 0

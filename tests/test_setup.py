@@ -63,7 +63,7 @@ def test_no_python_at_all_is_said(copy: Path):
 def test_an_open3d_that_cannot_be_loaded_is_an_error_with_a_hint_and_no_traceback():
     code = "import runpy, sys; sys.modules['open3d'] = None; runpy.run_module(sys.argv[1], run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", code, "inrflow_core.open3d_loader"],
+        [sys.executable, "-c", code, "inrflow_core.geometry.open3d_import"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -6,7 +6,7 @@ import jaxtyping
 import pytest
 import torch
 
-from inrflow_core import paths
+from inrflow_core.numerics import paths
 
 
 def test_a_wrong_shape_raises():

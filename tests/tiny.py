@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 
-from inrflow_core import models, presets, shards
+from inrflow_core import models
+from inrflow_core.config import toml
+from inrflow_core.config.preset import Preset, resolve
 from inrflow_core.models import Model
+from inrflow_core.storage import checksum
 
 IMAGE: dict[str, dict[str, Any]] = {
     "domain": {"name": "image", "resolution": 6, "channels": 1},
@@ -63,9 +66,9 @@ def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) ->
     return base
 
 
-def preset(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) -> presets.Preset:
+def preset(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) -> Preset:
     """The resolved preset of `tables`."""
-    return presets.resolve("tiny", tables(kind, **changes))
+    return resolve("tiny", tables(kind, **changes))
 
 
 def model(kind: dict[str, dict[str, Any]], scale: float = 0.25, **changes: dict[str, Any] | None) -> Model:
@@ -101,11 +104,11 @@ def run_folder(
     built = model(kind, 0.25, **changes)
     checkpoint = folder / "checkpoints" / f"{step:08d}"
     checkpoint.mkdir(parents=True)
-    (folder / "preset.toml").write_text(f'name = "tiny"\n\n{presets.to_toml(built.preset.table())}')
+    (folder / "preset.toml").write_text(f'name = "tiny"\n\n{toml.to_toml(built.preset.table())}')
     files = {}
     for name in ("weights.safetensors", "ema_0.999.safetensors"):
         info = {"step": step, "classes": NAMES, **(told or {})}
         models.save(checkpoint / name, built.method.state_dict(), built.preset, info)
-        files[name] = {"bytes": (checkpoint / name).stat().st_size, "sha256": shards.digest(checkpoint / name)}
+        files[name] = {"bytes": (checkpoint / name).stat().st_size, "sha256": checksum.file_digest(checkpoint / name)}
     (checkpoint / "manifest.json").write_text(json.dumps({"step": step, "ema": [0.999], "files": files}))
     return built

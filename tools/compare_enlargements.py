@@ -18,18 +18,19 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from inrflow_core import generate, given, pictures
-from inrflow_core.given import Given
 from inrflow_core.models import Model
-from inrflow_core.shards import Shards
+from inrflow_core.sampling import invert, options, sample
+from inrflow_core.sampling.invert import InputExample
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.visualization import image_grid
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 KINDS = ("linear", "independent")
 Pictures = NDArray[np.uint8]
@@ -44,11 +45,11 @@ def main() -> None:
     parser.add_argument("--finer", type=Path, help="shards of the same pictures, larger by a whole number")
     parser.add_argument("--num", type=int, default=8)
     parser.add_argument("--scale", type=int, default=3, help="without --finer")
-    parser.add_argument("--steps", type=int, default=given.STEPS, help="Heun steps of the encoding")
+    parser.add_argument("--steps", type=int, default=invert.INVERSION_STEPS, help="Heun steps of the encoding")
     parser.add_argument("--ema", type=float, help="decay of the averaged weights; 0 for the weights themselves")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = generate.load(arguments.run, ema=arguments.ema)
+    model = sample.load(arguments.run, ema=arguments.ema)
     truth = None if arguments.finer is None else held_out(arguments.finer, arguments.num)[0]
     if arguments.data is None:
         coarse, finer = drawn(model, arguments.num, arguments.scale)
@@ -58,7 +59,7 @@ def main() -> None:
         coarse, finer = encoded(model, images, labels, scale, arguments.steps)
     finer["bicubic"] = bicubic(coarse, finer["linear"].shape[1])
     rows = {"coarse": coarse, **finer} | ({} if truth is None else {"truth": truth})
-    pictures.comparison(rows, tile=max(96, finer["linear"].shape[1])).save(arguments.sheet)
+    image_grid.labeled_rows(rows, tile=max(96, finer["linear"].shape[1])).save(arguments.sheet)
     print(f"{'':12}  {'back':>6}  {'roughness':>9}" + ("" if truth is None else f"  {'truth':>6}"))
     for name, row in finer.items():
         told = f"{name:12}  {psnr(shrunk(row, coarse.shape[1]), coarse):6.1f}  {roughness(row):9.2f}"
@@ -69,7 +70,7 @@ def main() -> None:
 
 def held_out(folder: Path, num: int) -> tuple[Pictures, NDArray[np.int64]]:
     """Pictures and labels, evenly taken from the split `val`."""
-    shards = Shards(folder)
+    shards = ShardDataset(folder)
     batch = shards.read("val", np.linspace(0, shards.count("val") - 1, num).astype(np.int64))
     labels = np.full(num, -1) if batch.labels is None else batch.labels.copy()
     return batch.values.copy(), labels
@@ -80,10 +81,10 @@ def drawn(model: Model, num: int, scale: int) -> tuple[Pictures, dict[str, Pictu
     seeds = range(num)
     classes = 0 if model.preset.condition is None else model.preset.condition.config.classes
     labels = [seed % classes for seed in seeds] if classes else None
-    fields = [generate.draw(model, seeds, labels, generate.drawing(model, noise=kind)) for kind in KINDS]
+    fields = [sample.sample_fields(model, seeds, labels, options.sampling_options(model, noise=kind)) for kind in KINDS]
     size = finer_size(model, scale)
-    finer = {kind: generate.query(model, field, size) for kind, field in zip(KINDS, fields, strict=True)}
-    return generate.query(model, fields[0]), finer
+    finer = {kind: sample.evaluate(model, field, size) for kind, field in zip(KINDS, fields, strict=True)}
+    return sample.evaluate(model, fields[0]), finer
 
 
 def encoded(
@@ -95,11 +96,11 @@ def encoded(
     for kind in KINDS:
         answers = []
         for image, label in zip(images, labels, strict=True):
-            example = Given(image)
-            field = given.encode(model, example, label=None if label < 0 else int(label), steps=steps, noise=kind)
-            answers.append(generate.query(model, field, size)[0])
+            example = InputExample(image)
+            field = invert.invert(model, example, label=None if label < 0 else int(label), steps=steps, noise=kind)
+            answers.append(sample.evaluate(model, field, size)[0])
             if kind == KINDS[0]:
-                scores.append(given.faithfulness(model, example, field)["psnr"])
+                scores.append(invert.reconstruction_error(model, example, field)["psnr"])
         finer[kind] = np.stack(answers)
     print(f"encoded, then asked at the training's positions: {np.mean(scores):.1f} dB, least {np.min(scores):.1f} dB")
     return images, finer
@@ -112,7 +113,7 @@ def finer_size(model: Model, scale: int) -> tuple[int, int]:
 
 def bicubic(coarse: Pictures, side: int) -> Pictures:
     """The usual enlargement."""
-    sized = [pictures.picture(image).resize((side, side), Image.Resampling.BICUBIC) for image in coarse]
+    sized = [image_grid.picture(image).resize((side, side), Image.Resampling.BICUBIC) for image in coarse]
     return np.stack([np.asarray(image).reshape(side, side, -1) for image in sized])
 
 

@@ -15,20 +15,26 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 
 from inrflow_cli import generation
-from inrflow_core import asked, generate, items, pictures, registry, residue_pairs, structures
-from inrflow_core.items import Items
+from inrflow_core import registry
 from inrflow_core.models import Model
-from inrflow_core.shards import Shards
-from inrflow_core.structures import Structure
+from inrflow_core.proteins import residue_alignment, superposition
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.sample_files import collection, readers
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sampling import condition_inputs, options
+from inrflow_core.sampling.request import SampleRequest
+from inrflow_core.sampling.sample import iter_samples, load, to_outputs
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.visualization import image_grid, point_rendering, protein_rendering
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 TILE = 160
 
@@ -48,34 +54,34 @@ def main() -> None:
     parser.add_argument("--ema", type=float, help="decay of the averaged weights; 0 for the weights themselves")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = generate.load(arguments.run, ema=arguments.ema)
+    model = load(arguments.run, ema=arguments.ema)
     split = model.preset.data.config.held_out or model.preset.data.config.train
-    true = items.spread(items.open_items(Path(arguments.data), split), arguments.num)
+    true = collection.evenly_spaced(readers.open_collection(Path(arguments.data), split), arguments.num)
     places = np.arange(true.count) if true.places is None else true.places
     draw = folds if model.domain.NAME == "protein" else objects
     tiles, captions, columns = draw(model, true, places.tolist(), arguments)
-    pictures.arranged(tiles, columns=columns, captions=captions).save(arguments.sheet)
+    image_grid.tile_images(tiles, columns=columns, captions=captions).save(arguments.sheet)
 
 
 Sheet = tuple[list[Image.Image], list[str], int]
 
 
-def objects(model: Model, true: Items, places: list[int], arguments: argparse.Namespace) -> Sheet:
+def objects(model: Model, true: SampleCollection, places: list[int], arguments: argparse.Namespace) -> Sheet:
     """Photo, sample and truth of each object, two objects to a row."""
     assert true.split is not None and true.fetch_pictures is not None
-    condition = asked.of_items(model, Shards(true.source), true.split, places)
-    request = generate.Request(places, size=arguments.points, condition=condition)
-    drawn = np.concatenate([clouds for _, clouds in generate.samples(model, request, how(model, arguments))])
+    condition = condition_inputs.conditions_from_shards(model, ShardDataset(true.source), true.split, places)
+    request = SampleRequest(places, size=arguments.points, condition=condition)
+    drawn = np.concatenate([clouds for _, clouds in iter_samples(model, request, how(model, arguments))])
     clouds = true.read(range(true.count)).values[:, : arguments.points]
     photos = true.fetch_pictures(range(true.count), np.zeros(true.count))
     distance = registry.find("distances", "cd")
-    between = np.array([[distance.between(*map(distance.prepare, (a, b))) for b in clouds] for a in drawn])
+    between = np.array([[distance.distance(*map(distance.prepare, (a, b))) for b in clouds] for a in drawn])
     tiles, captions = [], []
     for number, (photo, sample, truth) in enumerate(zip(photos, drawn, clouds, strict=True)):
         seen = {"size": TILE, "azimuth": 0.0, "elevation": arguments.elevation}
         others = np.delete(between[number], number).mean()
         tiles += [Image.fromarray(photo).resize((TILE, TILE), Image.Resampling.LANCZOS)]
-        tiles += [pictures.cloud(sample, **seen), pictures.cloud(truth, **seen)]
+        tiles += [point_rendering.cloud(sample, **seen), point_rendering.cloud(truth, **seen)]
         captions += ["photo", f"{between[number, number]:.3f} ({others:.2f})", "truth"]
     right = between.diagonal().mean()
     others = (between.sum() - between.trace()) / (between.size - len(between))
@@ -83,18 +89,20 @@ def objects(model: Model, true: Items, places: list[int], arguments: argparse.Na
     return tiles, captions, 6
 
 
-def folds(model: Model, true: Items, places: list[int], arguments: argparse.Namespace) -> Sheet:
+def folds(model: Model, true: SampleCollection, places: list[int], arguments: argparse.Namespace) -> Sheet:
     """Sample and truth of each protein, one on the other's place, three proteins to a row."""
     assert true.split is not None and true.structures is not None
     tiles, captions, scores = [], [], []
     for truth, place in zip(true.structures(range(true.count)), places, strict=True):
-        condition = asked.of_items(model, Shards(true.source), true.split, [place])
-        request = generate.Request([place], condition=condition)
-        ((part, values),) = generate.samples(model, request, how(model, arguments))
-        sample = generate.finished(model, request, part, values)[0]
+        condition = condition_inputs.conditions_from_shards(model, ShardDataset(true.source), true.split, [place])
+        request = SampleRequest([place], condition=condition)
+        ((part, values),) = iter_samples(model, request, how(model, arguments))
+        sample = to_outputs(model, request, part, values)[0]
         assert isinstance(sample, Structure)
         moved, score = laid(sample, truth)
-        both = pictures.proteins([truth.ca[truth.ca_is_known], moved], columns=2, size=TILE, is_one_view=True)
+        both = protein_rendering.render_proteins(
+            [truth.ca[truth.ca_is_known], moved], columns=2, size=TILE, is_one_view=True
+        )
         tiles += [both.crop((TILE, 0, 2 * TILE, TILE)), both.crop((0, 0, TILE, TILE))]
         captions += [f"lDDT {score:.2f}", truth.name]
         scores.append(score)
@@ -104,13 +112,13 @@ def folds(model: Model, true: Items, places: list[int], arguments: argparse.Name
 
 def laid(sample: Structure, truth: Structure) -> tuple[Float[np.ndarray, "L 3"], float]:
     """The C-alphas of a sample, laid on those of its truth that are known, and its lDDT by these."""
-    both = residue_pairs.c_alphas(sample, truth, residue_pairs.paired(sample, truth, "number"))
-    return structures.superpose(*both)(sample.ca), structures.lddt(*both)
+    both = residue_alignment.c_alphas(sample, truth, residue_alignment.align_residues(sample, truth, "number"))
+    return superposition.superpose(*both)(sample.ca), superposition.lddt(*both)
 
 
 def how(model: Model, arguments: argparse.Namespace):
     """The preset's way to draw, with another number of steps where one is given."""
-    return generate.drawing(
+    return options.sampling_options(
         model,
         sampler=arguments.sampler,
         steps=arguments.steps,

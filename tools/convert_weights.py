@@ -25,19 +25,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from inrflow_core import outputs, registry, tensor_files
+from inrflow_core import registry
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
-from inrflow_core.features import _weights
-from inrflow_core.features._weights import Published, Weights
+from inrflow_core.feature_networks import _weights_file
+from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
+from inrflow_core.storage import atomic_write, checksum, safetensors_file
 from tools import graph_def, published_layouts
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 NETWORKS = {
     **{"inception": "Inception", "vgg16": "VGG16", "clip": "ImageEncoder", "clip-bigg": "ImageEncoder"},
@@ -100,31 +101,31 @@ def convert(
         UsageError: it is TorchScript and not trusted, or the target cannot be written.
         IntegrityError: its digest is not the known one, or it is not this network.
     """
-    part = registry.find("features", name)
+    part = registry.find("feature_networks", name)
     weights: Weights = part.WEIGHTS
     if not source.is_file():
-        raise MissingError(f"`{source}` does not exist", hint=_weights.how_to(weights, target))
+        raise MissingError(f"`{source}` does not exist", hint=_weights_file.download_hint(weights, target))
     if target.suffix != ".safetensors":
         raise UsageError(f"`{target}` must end in .safetensors", hint=f"as in `weights/{weights.file}`")
     target.parent.mkdir(parents=True, exist_ok=True)
-    outputs.check_output(target, overwrite=overwrite)
-    digest = tensor_files.digest(source)
+    atomic_write.check_writable(target, overwrite=overwrite)
+    digest = checksum.disk_digest(source)
     published = recognise(weights, source, digest, any_digest=any_digest)
     stored = read(source, trust=trust)
     with torch.device("meta"):
         own = getattr(part, NETWORKS[name])().state_dict()
     planned = {tensor: (torch.float32, tuple(meta.shape)) for tensor, meta in own.items()}
     metadata = {
-        "format": _weights.FORMAT,
+        "format": _weights_file.FORMAT,
         "network": name,
         "published": source.name if published is None else published.file,
         "published_sha256": digest,
         "is_verified": "yes" if published is not None and published.sha256 == digest else "no",
     }
-    return tensor_files.write(target, planned, _made(name, source, stored, planned), metadata)
+    return safetensors_file.write(target, planned, _made(name, source, stored, planned), metadata)
 
 
-def recognise(weights: Weights, source: Path, digest: str, *, any_digest: bool) -> Published | None:
+def recognise(weights: Weights, source: Path, digest: str, *, any_digest: bool) -> PublishedWeights | None:
     """The published file that this is: by its digest, or by name and size where no digest is known.
 
     Raises:
@@ -196,7 +197,7 @@ def is_torchscript(source: Path) -> bool:
         return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
 
 
-def _made(name: str, source: Path, stored: Mapping[str, Tensor], planned: tensor_files.Layout) -> Iterator[Tensor]:
+def _made(name: str, source: Path, stored: Mapping[str, Tensor], planned: safetensors_file.Layout) -> Iterator[Tensor]:
     """Our tensors in the planned order, each made when it is asked for, all checked before the first."""
     layout = published_layouts.nearest(name, planned, stored)
     for tensor in planned:

@@ -18,15 +18,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from inrflow_core import pictures
-from inrflow_core.shards import Shards
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.visualization import curves, image_grid, point_rendering
+
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("demo")
@@ -77,7 +77,7 @@ def train_both(extra: list[str]) -> None:
                 reported = time.monotonic()
                 print(f"  {progress(DIGITS)}   {progress(SOLIDS)}", flush=True)
     losses = {name: curve(name) for name in (DIGITS, SOLIDS)}
-    pictures.curves(losses).save(OUT / "training.png")
+    curves.curves(losses).save(OUT / "training.png")
 
 
 @contextmanager
@@ -134,10 +134,10 @@ def show_digits() -> float:
     picked = by_class(labels, 10, 3)
     rows = {f"real {i + 1}": real[picked[:, i]] for i in range(3)}
     rows |= {f"sampled {i + 1}": drawn[10 * i : 10 * i + 10] for i in range(5)}
-    pictures.comparison(rows, tile=64).save(OUT / "digits.png")
+    image_grid.labeled_rows(rows, tile=64).save(OUT / "digits.png")
     finer = {"8 x 8": drawn[:10], "24 x 24": at_24, "96 x 96": at_96}
     finer |= {"bicubic 24": bicubic(drawn[:10], 24), "bicubic 96": bicubic(drawn[:10], 96)}
-    pictures.comparison(finer, tile=96).save(OUT / "digits-finer.png")
+    image_grid.labeled_rows(finer, tile=96).save(OUT / "digits-finer.png")
     asked = np.arange(NUM_DIGITS) % 10
     return float((digit_names(drawn) == asked).mean())
 
@@ -161,16 +161,16 @@ def show_solids() -> float:
     drawn, finer = clouds(OUT / "solids.npz"), clouds(OUT / "solids-4096.npz")
     real, labels = examples("solids")
     real = real[:, : drawn.shape[1]]
-    classes = Shards(Path("shards/solids")).classes
+    classes = ShardDataset(Path("shards/solids")).classes
     count = len(classes)
     picked = by_class(labels, count, 2)
     rows = [real[picked[:, 0]], real[picked[:, 1]], drawn[:count], drawn[count : 2 * count]]
     names = ["real", "real", "sampled", "sampled"]
     if len(finer) == count:
         rows, names = [*rows, finer], [*names, "4096 points"]
-    tiles = [pictures.cloud(cloud, size=160) for row in rows for cloud in row]
-    pictures.arranged(tiles, columns=count, captions=classes, names=names).save(OUT / "solids.png")
-    pictures.cloud(ply_points(OUT / "out.ply"), size=640).save(OUT / "out.png")
+    tiles = [point_rendering.cloud(cloud, size=160) for row in rows for cloud in row]
+    image_grid.tile_images(tiles, columns=count, captions=classes, names=names).save(OUT / "solids.png")
+    point_rendering.cloud(ply_points(OUT / "out.ply"), size=640).save(OUT / "out.png")
     few = by_class(labels, count, REAL_PER_CLASS)
     nearest = nearest_real(drawn, real[few.flatten()])
     return float((labels[few.flatten()][nearest] == np.arange(NUM_SOLIDS) % count).mean())
@@ -189,7 +189,7 @@ def nearest_real(drawn: NDArray[np.float32], real: NDArray[np.float32]) -> NDArr
 
 def examples(name: str) -> tuple[NDArray, NDArray[np.int64]]:
     """Values and labels of the prepared training split."""
-    shards = Shards(Path("shards") / name)
+    shards = ShardDataset(Path("shards") / name)
     batch = shards.read("train", np.arange(min(shards.count("train"), 2000)))
     assert batch.labels is not None
     return batch.values.copy(), batch.labels.copy()
@@ -209,7 +209,7 @@ def clouds(path: Path) -> NDArray[np.float32]:
 
 
 def ply_points(path: Path) -> NDArray[np.float32]:
-    from inrflow_core.exporters import ply
+    from inrflow_core.formats import ply
 
     return ply.read(path)
 

@@ -24,14 +24,15 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from inrflow_core import exporters, items, residue_pairs, residues, structures
-from inrflow_core.structures import Structure
+from inrflow_core.proteins import residue_alignment, residues, superposition
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.sample_files import readers, writer
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 ROUNDS = 5
 BY = ("sequence", "place")
@@ -70,14 +71,14 @@ def predict(chains: list[Structure], wanted: list[Structure], out: Path, by: str
         place = out / f"{chain.name}.pdb"
         place.parent.mkdir(parents=True, exist_ok=True)
         told = {"baseline": f"mean of {len(chains)} training structures by {by}"}
-        exporters.write(place, [made], "protein", origin=told, overwrite=True)
+        writer.write(place, [made], "protein", origin=told, overwrite=True)
         print(f"{number + 1} of {len(wanted)}: {chain.name}, {100 * share:.0f} % of its residues averaged", flush=True)
     print(f"wrote {len(wanted)} structures into {out}; averaged {100 * np.mean(aligned):.1f} % of the residues")
 
 
 def read(shards: Path, split: str) -> list[Structure]:
     """All structures of a split."""
-    found = items.open_items(shards, split)
+    found = readers.open_collection(shards, split)
     if found.structures is None:
         raise SystemExit(f"{shards} holds no proteins")
     return found.structures(range(found.count))
@@ -95,7 +96,7 @@ def mean_structure(wanted: Structure, chains: list[Structure], by: str) -> tuple
         total = np.where(known[..., None] & np.isfinite(laid), laid, 0).sum(0)
         mean, is_there = total / np.maximum(counts, 1)[..., None], counts >= LEAST
     full = np.stack([interpolated(mean[:, atom], is_there[:, atom]) for atom in range(BACKBONE)], axis=1)
-    owner, place = residues.layout(wanted.codes)
+    owner, place = residues.atom_layout(wanted.codes)
     is_backbone = place < BACKBONE
     positions = np.zeros((len(owner), 3), dtype=np.float32)
     positions[is_backbone] = full[owner[is_backbone], place[is_backbone]]
@@ -111,7 +112,7 @@ def on_residues(
         here = there = np.arange(min(len(chain.codes), len(wanted.codes)))
         alike = -abs(len(chain.codes) - len(wanted.codes))
     else:
-        here, there = residue_pairs.paired(chain, wanted, "sequence").T
+        here, there = residue_alignment.align_residues(chain, wanted, "sequence").T
         alike = int((chain.codes[here] == wanted.codes[there]).sum())
     starts = first_atoms(chain)[here][:, None] + np.arange(BACKBONE)
     places = np.zeros((len(wanted.codes), BACKBONE, 3))
@@ -130,7 +131,7 @@ def on(
     both = is_there[:, CA] & known[:, CA]
     if both.sum() < LEAST:
         return np.full_like(places, np.nan)
-    motion = structures.superpose(places[both, CA], mean[both, CA])
+    motion = superposition.superpose(places[both, CA], mean[both, CA])
     return motion(places.reshape(-1, 3)).reshape(places.shape)
 
 
@@ -157,10 +158,11 @@ def save_untrained(name: str, out: Path) -> None:
     """The weights that a run of a preset begins with."""
     import torch
 
-    from inrflow_core import models, presets
+    from inrflow_core import models
+    from inrflow_core.config.preset import load
 
     torch.manual_seed(0)
-    preset = presets.load(name)
+    preset = load(name)
     models.save(out, models.build(preset).method.state_dict(), preset, {"step": 0})
     print(f"wrote {out}: `{name}` before its first step")
 

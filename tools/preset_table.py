@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from inrflow_core import presets
-from inrflow_core.training.plan import Planner
-from inrflow_core.training.world import World
+from inrflow_core.config import preset
+from inrflow_core.planning.plan import Planner
+from inrflow_core.runtime.distributed import World
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "presets.md"
 HEAD = ("preset", "what it is", "parameters", "GFLOPs forward", "steps x batch")
@@ -18,15 +18,15 @@ START, END = "<!-- table: tools/preset_table.py -->\n", "<!-- end of table -->"
 def sizes_of(name: str) -> tuple[int, float]:
     """Parameters and operations of a forward pass of a preset at full size; its weights are never made."""
     alone = World(0, 1, 0, torch.device("cpu"), is_launched=False)
-    parameters, flops = Planner(presets.load(name), alone, "fp32").sizes()
+    parameters, flops = Planner(preset.load(name), alone, "fp32").sizes()
     return sum(parameters.values()), sum(flops.values())
 
 
 def row(name: str) -> tuple[str, ...]:
     """A preset as a line of the table."""
-    (count, flops), training = sizes_of(name), presets.load(name).training.config
+    (count, flops), training = sizes_of(name), preset.load(name).training.config
     flops /= 1e9
-    first_line = (presets.folder() / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0]
+    first_line = (preset.folder() / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0]
     what = first_line.removeprefix("# ").removesuffix(".")
     parameters = f"{count / 1e6:.3g}M"
     return (
@@ -40,7 +40,7 @@ def row(name: str) -> tuple[str, ...]:
 
 def table() -> str:
     """The table as Markdown."""
-    lines = [HEAD, ("---",) * len(HEAD), *(row(name) for name in presets.names())]
+    lines = [HEAD, ("---",) * len(HEAD), *(row(name) for name in preset.names())]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -46,5 +46,5 @@ fi
 echo "making .venv with $python (about a minute and 3 GB; more where torch comes with CUDA)" >&2
 [ -x .venv/bin/python ] && [ -x .venv/bin/pip ] || "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
-.venv/bin/python -m inrflow_core.open3d_loader
+.venv/bin/python -m inrflow_core.geometry.open3d_import
 printf '%s' "$wanted" > $stamp

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from inrflow_core.sets import Condition, CoordValueSet, Told, ToldShape
+from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Config:
             raise ValueError(f"`dropout` is {self.dropout}: from 0 to below 1")
 
 
-def reads(config: Config) -> tuple[str, ...]:
+def required_conditions(config: Config) -> tuple[str, ...]:
     """Conditions of the shards that are read with the sets: none, labels always are."""
     return ()
 
 
-def told_shape(config: Config) -> ToldShape:
+def spec(config: Config) -> ConditionSpec:
     """A vector alone."""
-    return ToldShape()
+    return ConditionSpec()
 
 
 def build(config: Config, width: int) -> Label:
@@ -54,15 +54,15 @@ class Label(nn.Module):
         self.table = nn.Embedding(config.classes + 1, width)
         nn.init.normal_(self.table.weight, std=0.02)
 
-    def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> Told:
+    def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
         """The vectors of the labels; -1, and every dropped label, stands for none."""
         labels = condition["label"]
         none = labels < 0 if dropped is None else dropped | (labels < 0)
-        return Told(self.table(torch.where(none, self.classes, labels)))
+        return ConditionEmbedding(self.table(torch.where(none, self.classes, labels)))
 
-    def nothing(self, count: int) -> Told:
+    def nothing(self, count: int) -> ConditionEmbedding:
         """What `count` sets are told whose label was dropped."""
-        return Told(self.table.weight[self.classes].expand(count, -1))
+        return ConditionEmbedding(self.table.weight[self.classes].expand(count, -1))
 
     def blank(self, sets: CoordValueSet) -> Condition:
         """A condition of the sets that has its shapes, for planning."""

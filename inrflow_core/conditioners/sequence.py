@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inrflow_core import residues
-from inrflow_core.conditioners._frozen import Frozen
+from inrflow_core.conditioners._frozen_encoder import Frozen
 from inrflow_core.errors import UsageError
-from inrflow_core.sets import Condition, CoordValueSet, Told, ToldShape
+from inrflow_core.proteins import residues
+from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
 HAS_VIEWS = False
 ONE_HOT = "one-hot"
@@ -43,7 +43,7 @@ class Config:
             raise ValueError(f"`width` is {self.width}: {len(residues.LETTERS)} with `embedder = one-hot`")
 
 
-def reads(config: Config) -> tuple[str, ...]:
+def required_conditions(config: Config) -> tuple[str, ...]:
     """Conditions of the shards that are read with the sets, beside those of the domain."""
     return ("embedding",) if config.features == "stored" and config.embedder != ONE_HOT else ()
 
@@ -61,9 +61,9 @@ def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def told_shape(config: Config) -> ToldShape:
+def spec(config: Config) -> ConditionSpec:
     """Features of each residue."""
-    return ToldShape(features=config.width)
+    return ConditionSpec(features=config.width)
 
 
 def build(config: Config, width: int) -> Sequence:
@@ -80,7 +80,7 @@ class Sequence(Frozen):
         super().__init__()
         self.config = config
 
-    def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> Told:
+    def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
         """The features of the condition's `residues` (B L, codes, -1 at padding)."""
         codes = condition["residues"]
         if "embedding" in condition:
@@ -91,7 +91,7 @@ class Sequence(Frozen):
         else:
             features = self._embedded(codes)
         is_residue = codes >= 0
-        return Told(features=features * is_residue[..., None], is_group=is_residue)
+        return ConditionEmbedding(features=features * is_residue[..., None], is_group=is_residue)
 
     def blank(self, sets: CoordValueSet) -> Condition:
         """A condition of the sets that has its shapes, for planning; the domain's own conditions are there already."""
@@ -103,7 +103,7 @@ class Sequence(Frozen):
     def _embedded(self, codes: Tensor) -> Float[Tensor, "B L F"]:
         rows = [row[row >= 0] for row in codes.cpu().numpy()]
         with torch.autocast(codes.device.type, enabled=False):  # as in the shards
-            found = self.embedder(codes.device)([residues.sequence(row.astype(np.uint8)) for row in rows])
+            found = self.embedder(codes.device)([residues.to_letters(row.astype(np.uint8)) for row in rows])
         features = torch.zeros(*codes.shape, self.config.width, device=codes.device)
         for place, embedding in enumerate(found):
             features[place, : len(embedding)] = torch.as_tensor(embedding, device=codes.device)

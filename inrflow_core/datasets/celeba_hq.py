@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrflow_core.datasets import _images, _listing
-from inrflow_core.datasets._listing import Entry
+from inrflow_core.datasets import _archives, _image_decoding
+from inrflow_core.datasets._archives import Entry
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 from inrflow_core.errors import UsageError
-from inrflow_core.examples import Example, Item, Plan, not_found
 
 DOMAIN = "image"
 DESCRIPTION = (
@@ -37,21 +37,21 @@ class Config:
     """Label by the folders `female` and `male`."""
 
     def __post_init__(self) -> None:
-        _images.check_resolution(self.resolution)
+        _image_decoding.check_resolution(self.resolution)
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """The images by split.
 
     Raises:
         MissingError: there are no images.
         UsageError: classes are asked for, and an image is in neither folder.
     """
-    entries = _listing.listing(source)
-    chosen = _chosen(_listing.images(entries))
+    entries = _archives.listing(source)
+    chosen = _chosen(_archives.images(entries))
     if not chosen:
-        raise not_found("celeba-hq", source, "images", [(entry.name, entry.size) for entry in entries])
-    root = _listing.common_root(chosen)
+        raise source_not_found("celeba-hq", source, "images", [(entry.name, entry.size) for entry in entries])
+    root = _archives.common_root(chosen)
     inside = sorted((entry._replace(name=entry.name[len(root) :]) for entry in chosen), key=_order)
     has_splits = any({"train", "val", "test"} & set(entry.name.split("/")[:-1]) for entry in chosen)
     splits: dict[str, list[Item]] = {"train": [], "val": []}
@@ -59,14 +59,14 @@ def scan(source: Path, config: Config) -> Plan:
         folders = set(f"{root}{entry.name}".split("/")[:-1])
         is_val = bool({"val", "test"} & folders) if has_splits else number % HELD_OUT_EVERY == 0
         label = _label(entry, folders) if config.classes else -1
-        splits["val" if is_val else "train"].append(_images.item(entry, label))
+        splits["val" if is_val else "train"].append(_image_decoding.item(entry, label))
     sources = [(entry.name, entry.size) for entry in inside]
-    return _images.plan(splits, config.resolution, classes=CLASSES if config.classes else (), sources=sources)
+    return _image_decoding.plan(splits, config.resolution, classes=CLASSES if config.classes else (), sources=sources)
 
 
 def read(item: Item, config: Config) -> Example:
     """One image."""
-    return _images.example(item, config.resolution)
+    return _image_decoding.example(item, config.resolution)
 
 
 def _chosen(pictures: Sequence[Entry]) -> list[Entry]:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core.datasets._images import PIXELS, pixel_centres
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
+from inrflow_core.datasets._image_decoding import PIXELS, pixel_centres
 from inrflow_core.errors import IntegrityError
-from inrflow_core.examples import Example, Item, Plan, fingerprint, not_found, walk
+from inrflow_core.storage.source_files import fingerprint, list_files
 
 DOMAIN = "image"
 DESCRIPTION = "`cifar-10-batches-py`, `cifar-10-batches-bin`, or their tar.gz -> RGB 32 x 32, 10 classes"
@@ -46,7 +47,7 @@ class Config:
     """There is nothing to choose."""
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """The five training batches as `train`, the test batch as `val`.
 
     Raises:
@@ -62,7 +63,7 @@ def scan(source: Path, config: Config) -> Plan:
             Item(f"{split}/{name}/{number:05d}", int(label), image)
             for number, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
-    return Plan(
+    return DatasetIndex(
         splits,
         shape=(SIDE, SIDE, CHANNELS),
         dtype="uint8",
@@ -80,7 +81,7 @@ def read(item: Item, config: Config) -> Example:
 
 def _files(source: Path) -> dict[str, bytes]:
     """The content of the six batches by file name, of the first form that is whole."""
-    found = walk(source) if source.is_dir() else [(source.name, source.stat().st_size)]
+    found = list_files(source) if source.is_dir() else [(source.name, source.stat().st_size)]
     folder = source if source.is_dir() else source.parent
     for ending in ("", ".bin"):
         wanted = {f"{name}{ending}" for name in BATCHES}
@@ -92,7 +93,7 @@ def _files(source: Path) -> dict[str, bytes]:
                 packed = _from_tar(folder / name, wanted)
                 if wanted <= set(packed):
                     return packed
-    raise not_found(
+    raise source_not_found(
         "cifar10", source, f"{', '.join(f'`{name}`' for name in BATCHES)} (or with .bin), or `cifar-10-*.tar.gz`", found
     )
 

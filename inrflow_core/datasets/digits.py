@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow_core.datasets._images import PIXELS, pixel_centres
-from inrflow_core.examples import Example, Item, Plan, fingerprint
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.datasets._image_decoding import PIXELS, pixel_centres
+from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "image"
 DESCRIPTION = "the 1,797 digits inside scikit-learn, no source needed -> grey 8 x 8, 10 classes, train and val"
@@ -28,7 +29,7 @@ class Config:
     """There is nothing to choose."""
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """The digits of the installed scikit-learn; `source` is not looked at."""
     from sklearn.datasets import load_digits
 
@@ -40,7 +41,7 @@ def scan(source: Path, config: Config) -> Plan:
     ]
     held_out = items[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
     kept = [item for number, item in enumerate(items, start=1) if number % HELD_OUT_EVERY]
-    return Plan(
+    return DatasetIndex(
         {"train": kept, "val": held_out},
         shape=(8, 8, 1),
         dtype="uint8",

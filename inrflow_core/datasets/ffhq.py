@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrflow_core.datasets import _images, _listing
-from inrflow_core.examples import Example, Item, Plan, not_found
+from inrflow_core.datasets import _archives, _image_decoding
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 
 DOMAIN = "image"
 DESCRIPTION = (
@@ -32,36 +32,38 @@ class Config:
     """Learn from all 70,000, as StyleGAN does; there is no `val` then."""
 
     def __post_init__(self) -> None:
-        _images.check_resolution(self.resolution)
+        _image_decoding.check_resolution(self.resolution)
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """The images by number.
 
     Raises:
         MissingError: there are none whose name is a number.
     """
-    entries = _listing.listing(source)
-    pictures = _listing.images(entries)
+    entries = _archives.listing(source)
+    pictures = _archives.images(entries)
     whole = [entry for entry in pictures if not any(folder in entry.name for folder in LESSER)]
     numbered = {entry: number for entry in whole or pictures if (number := _number(entry.name)) is not None}
     if not numbered:
-        raise not_found(
+        raise source_not_found(
             "ffhq", source, "images named by number, as `00000.png`", [(entry.name, entry.size) for entry in entries]
         )
     chosen = sorted(numbered, key=lambda entry: (numbered[entry], entry.name))
-    root = _listing.common_root(chosen)
+    root = _archives.common_root(chosen)
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     for entry in chosen:
         is_train = config.all_train or numbered[entry] < FIRST_OF_VAL
-        splits["train" if is_train else "val"].append(_images.item(entry._replace(name=entry.name[len(root) :])))
+        splits["train" if is_train else "val"].append(
+            _image_decoding.item(entry._replace(name=entry.name[len(root) :]))
+        )
     sources = [(entry.name[len(root) :], entry.size) for entry in chosen]
-    return _images.plan(splits, config.resolution, sources=sources)
+    return _image_decoding.plan(splits, config.resolution, sources=sources)
 
 
 def read(item: Item, config: Config) -> Example:
     """One image."""
-    return _images.example(item, config.resolution)
+    return _image_decoding.example(item, config.resolution)
 
 
 def _number(name: str) -> int | None:

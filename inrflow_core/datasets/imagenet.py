@@ -3,7 +3,7 @@
 Read are: class folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), the Kaggle tree (`ILSVRC/Data/CLS-LOC/`, a flat
 `val` whose classes stand in `LOC_val_solution.csv`), the two original tars with the development kit, and the zip of
 StyleGAN and EDM (`dataset.json`). The label is the rank of the class folder's name, as everyone has it; the
-development kit's own numbers are turned into names first. Images are cut as ADM does (see `_images.centre_crop`).
+development kit's own numbers are turned into names first. Images are cut as ADM does (see `_image_decoding.centre_crop`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrflow_core.datasets import _images, _listing
-from inrflow_core.datasets._edm import edm_plan
-from inrflow_core.datasets._listing import Entry
+from inrflow_core.datasets import _archives, _image_decoding
+from inrflow_core.datasets._archives import Entry
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
+from inrflow_core.datasets._edm_archive import edm_plan
 from inrflow_core.errors import IntegrityError, MissingError
-from inrflow_core.examples import Example, Item, Plan, not_found
 
 DOMAIN = "image"
 DESCRIPTION = (
@@ -41,10 +41,10 @@ class Config:
     """Rows and columns."""
 
     def __post_init__(self) -> None:
-        _images.check_resolution(self.resolution)
+        _image_decoding.check_resolution(self.resolution)
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """The images of `train` and `val` with their classes.
 
     Raises:
@@ -54,40 +54,40 @@ def scan(source: Path, config: Config) -> Plan:
     tars = {path.name: path for path in sorted(source.rglob("ILSVRC2012_img_*.tar"))} if source.is_dir() else {}
     if TRAIN_TAR in tars:
         return _plan_tars(source, tars, config)
-    entries = _listing.listing(source)
+    entries = _archives.listing(source)
     edm = edm_plan(entries, config.resolution)
     if edm is not None:
         return edm
-    pictures = _listing.images(entries)
-    root = _listing.root_of(pictures, "train")
+    pictures = _archives.images(entries)
+    root = _archives.root_of(pictures, "train")
     if root is None:
         train, val = _only_classes(pictures), []
     else:
-        inside = _listing.below(pictures, root)
-        train, val = (_listing.below(inside, f"{split}/") for split in ("train", "val"))
+        inside = _archives.below(pictures, root)
+        train, val = (_archives.below(inside, f"{split}/") for split in ("train", "val"))
     if not train or not all("/" in entry.name for entry in train):
-        raise not_found("imagenet", source, LOOKED_FOR, [(entry.name, entry.size) for entry in entries])
+        raise source_not_found("imagenet", source, LOOKED_FOR, [(entry.name, entry.size) for entry in entries])
     return _plan(source, train, val, entries, config)
 
 
 def read(item: Item, config: Config) -> Example:
     """One image."""
-    return _images.example(item, config.resolution)
+    return _image_decoding.example(item, config.resolution)
 
 
 def _only_classes(pictures: Sequence[Entry]) -> list[Entry]:
     """The images of a folder that holds class folders and nothing else: someone pointed at `train` itself."""
-    inside = _listing.below(pictures, _listing.common_root(pictures))
+    inside = _archives.below(pictures, _archives.common_root(pictures))
     return inside if all(WORDNET.fullmatch(entry.name.partition("/")[0]) for entry in inside) else []
 
 
-def _plan_tars(source: Path, tars: Mapping[str, Path], config: Config) -> Plan:
-    train = sorted(_listing.tar_members(tars[TRAIN_TAR], inside=".tar"))
-    val = sorted(_listing.tar_members(tars[VAL_TAR])) if VAL_TAR in tars else []
+def _plan_tars(source: Path, tars: Mapping[str, Path], config: Config) -> DatasetIndex:
+    train = sorted(_archives.tar_members(tars[TRAIN_TAR], inside=".tar"))
+    val = sorted(_archives.tar_members(tars[VAL_TAR])) if VAL_TAR in tars else []
     if not train:
-        raise not_found("imagenet", source, f"the class tars inside `{TRAIN_TAR}`", [])
+        raise source_not_found("imagenet", source, f"the class tars inside `{TRAIN_TAR}`", [])
     around = [
-        Entry(path.name, path.stat().st_size, _listing.Blob(str(path)))
+        Entry(path.name, path.stat().st_size, _archives.Blob(str(path)))
         for path in sorted(source.rglob("*"))
         if path.name in (CSV, TRUTH, META) or path.name.startswith("ILSVRC2012_devkit")
         if path.is_file()
@@ -95,7 +95,7 @@ def _plan_tars(source: Path, tars: Mapping[str, Path], config: Config) -> Plan:
     return _plan(source, train, val, around, config)
 
 
-def _plan(source: Path, train: list[Entry], val: list[Entry], around: Sequence[Entry], config: Config) -> Plan:
+def _plan(source: Path, train: list[Entry], val: list[Entry], around: Sequence[Entry], config: Config) -> DatasetIndex:
     """Train by its folders, val by its folders or by the tables that lie around it."""
     folders = {entry: entry.name.partition("/")[0] for entry in train}
     if all("/" in entry.name for entry in val):
@@ -109,13 +109,16 @@ def _plan(source: Path, train: list[Entry], val: list[Entry], around: Sequence[E
         raise IntegrityError(f"the table of classes says nothing of `{nameless}`", hint="put the whole table there")
     rank = {name: number for number, name in enumerate(classes)}
     splits = {
-        split: [_images.item(entry._replace(name=f"{split}/{entry.name}"), rank[name]) for entry, name in known.items()]
+        split: [
+            _image_decoding.item(entry._replace(name=f"{split}/{entry.name}"), rank[name])
+            for entry, name in known.items()
+        ]
         for split, known in (("train", folders), ("val", told))
     }
     sources = [
         (f"{split}/{entry.name}", entry.size) for split, known in (("train", train), ("val", val)) for entry in known
     ]
-    return _images.plan(splits, config.resolution, classes=classes, sources=sources)
+    return _image_decoding.plan(splits, config.resolution, classes=classes, sources=sources)
 
 
 def _val_classes(source: Path, around: Sequence[Entry]) -> dict[str, str]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inrflow_core.datasets import _images, _listing
-from inrflow_core.errors import IntegrityError, MissingError
-from inrflow_core.examples import BadItem, Example, Item, Plan, not_found, walk
+from inrflow_core.datasets import _archives, _image_decoding
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
+from inrflow_core.storage.source_files import list_files
 
 DOMAIN = "image"
 DESCRIPTION = "`church_outdoor_{train,val}_lmdb/data.mdb` (with the extra `lmdb`), or folders exported from it, at any depth -> RGB"
@@ -32,7 +33,7 @@ class Config:
     """Rows and columns."""
 
     def __post_init__(self) -> None:
-        _images.check_resolution(self.resolution)
+        _image_decoding.check_resolution(self.resolution)
 
 
 class Record(NamedTuple):
@@ -53,42 +54,42 @@ class Record(NamedTuple):
             with _environment(self.folder).begin(buffers=False) as transaction:
                 content = transaction.get(self.key)
         except lmdb.Error as error:
-            raise BadItem("its page of the database is damaged") from error
+            raise UnreadableItemError("its page of the database is damaged") from error
         if content is None:
-            raise BadItem("the database has no such key")
+            raise UnreadableItemError("the database has no such key")
         return content
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """The images of `train` and `val`.
 
     Raises:
         MissingError: there are no images and no database, or the package `lmdb` is not installed.
         IntegrityError: the database is damaged.
     """
-    files = walk(source) if source.is_dir() else []
+    files = list_files(source) if source.is_dir() else []
     databases = _churches([name for name, _ in files if name.rpartition("/")[2] == DATABASE])
     if databases:
         return _plan_lmdb(source, databases, dict(files), config)
-    entries = _listing.listing(source)
-    chosen = set(_churches([entry.name for entry in _listing.images(entries)]))
+    entries = _archives.listing(source)
+    chosen = set(_churches([entry.name for entry in _archives.images(entries)]))
     pictures = [entry for entry in entries if entry.name in chosen]
     if not pictures:
-        raise not_found(
+        raise source_not_found(
             "lsun-church", source, f"`{DATABASE}` or exported images", [(entry.name, entry.size) for entry in entries]
         )
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     for entry in pictures:
-        splits["val" if _is_val(entry.name) else "train"].append(_images.item(entry))
-    return _images.plan(splits, config.resolution, sources=[(entry.name, entry.size) for entry in pictures])
+        splits["val" if _is_val(entry.name) else "train"].append(_image_decoding.item(entry))
+    return _image_decoding.plan(splits, config.resolution, sources=[(entry.name, entry.size) for entry in pictures])
 
 
 def read(item: Item, config: Config) -> Example:
     """One image."""
-    return _images.example(item, config.resolution)
+    return _image_decoding.example(item, config.resolution)
 
 
-def _plan_lmdb(source: Path, databases: Sequence[str], sizes: dict[str, int], config: Config) -> Plan:
+def _plan_lmdb(source: Path, databases: Sequence[str], sizes: dict[str, int], config: Config) -> DatasetIndex:
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     sources = []
     for name in databases:
@@ -98,8 +99,8 @@ def _plan_lmdb(source: Path, databases: Sequence[str], sizes: dict[str, int], co
         splits[split] += [Item(f"{split}/{key.decode(errors='replace')}", -1, Record(folder, key)) for key in keys]
         sources += [(f"{split}/{key.decode(errors='replace')}", 0) for key in keys] + [(f"{split}.mdb", sizes[name])]
     if not any(splits.values()):
-        raise not_found("lsun-church", source, f"images inside `{databases[0]}`")
-    return _images.plan(splits, config.resolution, sources=sources)
+        raise source_not_found("lsun-church", source, f"images inside `{databases[0]}`")
+    return _image_decoding.plan(splits, config.resolution, sources=sources)
 
 
 def _churches(names: list[str]) -> list[str]:

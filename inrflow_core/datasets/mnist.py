@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrflow_core.datasets._idx import idx_plan
-from inrflow_core.examples import Example, Item, Plan
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.datasets._idx_files import idx_plan
 
 DOMAIN = "image"
 DESCRIPTION = "`train-images-idx3-ubyte` and its three fellows, with or without .gz -> grey 28 x 28, 10 classes"
@@ -20,8 +20,8 @@ class Config:
     """There is nothing to choose."""
 
 
-def scan(source: Path, config: Config) -> Plan:
-    """The images of `train` and, where they are there, of the test files as `val`; see `_idx.idx_plan`."""
+def scan(source: Path, config: Config) -> DatasetIndex:
+    """The images of `train` and, where they are there, of the test files as `val`; see `_idx_files.idx_plan`."""
     return idx_plan("mnist", source, tuple("0123456789"), lambda file: not any(kin in file.lower() for kin in KIN))
 
 

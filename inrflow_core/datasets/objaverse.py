@@ -16,9 +16,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core import cameras, rendering, surfaces
-from inrflow_core.datasets import _clouds, _embedding, _meshes, _views
-from inrflow_core.examples import Example, Item, Plan, fingerprint
+from inrflow_core.datasets import _mesh_reading, _point_clouds, _rendered_views, _stored_features
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.geometry import cameras, mesh_rendering
+from inrflow_core.geometry.mesh import Mesh, sample_surface
+from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "points"
 DESCRIPTION = (
@@ -43,9 +45,9 @@ class Config:
     """Degrees by which the cameras of rendered pictures stand above the object's middle."""
     distance: float = cameras.DISTANCE
     """From the object's middle to the cameras of rendered pictures, in halves of its longest side."""
-    field_of_view: float = cameras.FIELD_OF_VIEW
+    field_of_view: float = cameras.DEFAULT_FOV
     """Degrees that a picture spans; of pictures that are found, where their files do not say it (Zero123's: 49.1)."""
-    world: _views.World = "mesh"
+    world: _rendered_views.World = "mesh"
     """Whose axes and units the cameras of found pictures have: the mesh's, or as Blender's or Zero123's script turns it."""
     embedder: str = "dinov2"
     """What makes tokens of the pictures; `patches` needs no weights and stands in for it."""
@@ -68,10 +70,10 @@ class Config:
             raise ValueError(f"`elevation` is {self.elevation}: from -90 to 90")
         if not self.distance > 0:
             raise ValueError(f"`distance` is {self.distance}: above 0")
-        _embedding.check(self.embedder, "image", "`dinov2` and `patches`")
+        _stored_features.check(self.embedder, "image", "`dinov2` and `patches`")
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """Every mesh below the source, sorted by name, and the weights of the embedder looked at.
 
     Raises:
@@ -79,16 +81,16 @@ def scan(source: Path, config: Config) -> Plan:
         IntegrityError: the weights are not whole, or are those of another network.
         UsageError: there is no such embedder of pictures, or what runs it is not installed.
     """
-    folder, files = _meshes.listed(source)
-    items = [Item(name, where=str(folder)) for name in _meshes.files(source, files)]
-    held_out = [item for item in items if _clouds.is_held_out(item.name, config.val)]
-    kept = [item for item in items if not _clouds.is_held_out(item.name, config.val)]
-    return Plan(
+    folder, files = _mesh_reading.listed(source)
+    items = [Item(name, where=str(folder)) for name in _mesh_reading.files(source, files)]
+    held_out = [item for item in items if _point_clouds.is_held_out(item.name, config.val)]
+    kept = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
+    return DatasetIndex(
         {split: of for split, of in (("train", kept), ("val", held_out)) if of},
         shape=(config.points, 3),
         dtype="float32",
         fingerprint=fingerprint(files),
-        normalisation=_clouds.BOX | _embedding.origin(config, "patches"),
+        normalisation=_point_clouds.BOX | _stored_features.origin(config, "patches"),
         condition_bytes=_condition_bytes(config),
     )
 
@@ -101,28 +103,30 @@ def read(item: Item, config: Config) -> Example:
             few, cannot be read, are not square, or do not show the mesh.
     """
     root = Path(item.where)
-    body = _meshes.load(root, item.name, with_colours=config.renders == "made")
+    body = _mesh_reading.load(root, item.name, with_colours=config.renders == "made")
     mesh, offset, scale = _boxed(body.mesh)
-    points = surfaces.sample(mesh, config.points, seed=_clouds.seed(f"objaverse {item.name}")).astype(np.float32)
+    points = sample_surface(mesh, config.points, seed=_point_clouds.seed(f"objaverse {item.name}")).astype(np.float32)
     if config.renders == "found":
-        found = _views.read(root, item.name, config.views, config.resolution, config.field_of_view)
-        views = _views.placed(found, config.world, offset, scale)
-        _views.check(views, points)
+        found = _rendered_views.read(root, item.name, config.views, config.resolution, config.field_of_view)
+        views = _rendered_views.placed(found, config.world, offset, scale)
+        _rendered_views.check(views, points)
     else:
         views = _rendered(mesh, body, config)
     condition = {"image": views.images, "camera": views.cameras}
-    return Example(points, item.label, item.name, condition | _clouds.undoing(offset, scale) | _tokens(views, config))
+    return Example(
+        points, item.label, item.name, condition | _point_clouds.undoing(offset, scale) | _tokens(views, config)
+    )
 
 
-def _boxed(mesh: surfaces.Mesh) -> tuple[surfaces.Mesh, Float64[np.ndarray, 3], float]:
+def _boxed(mesh: Mesh) -> tuple[Mesh, Float64[np.ndarray, 3], float]:
     """The mesh with its box in [-1, 1], and the offset and scale that undo it."""
     used = mesh.vertices[np.unique(mesh.faces)]
     low, high = used.min(0), used.max(0)
     offset, scale = (low + high) / 2, float((high - low).max() / 2)
-    return surfaces.Mesh((mesh.vertices - offset) / scale, mesh.faces), offset, scale
+    return Mesh((mesh.vertices - offset) / scale, mesh.faces), offset, scale
 
 
-def _rendered(mesh: surfaces.Mesh, body: _meshes.Body, config: Config) -> _views.Views:
+def _rendered(mesh: Mesh, body: _mesh_reading.Body, config: Config) -> _rendered_views.Views:
     given = np.stack(
         [
             cameras.orbit(
@@ -132,22 +136,22 @@ def _rendered(mesh: surfaces.Mesh, body: _meshes.Body, config: Config) -> _views
         ]
     )
     colours = body.colours if any(body.skins) else None
-    pixels = rendering.render(mesh, given, config.resolution, colours)
-    return _views.Views(rendering.on_white(pixels), pixels[..., 3] > 0, given)
+    pixels = mesh_rendering.render(mesh, given, config.resolution, colours)
+    return _rendered_views.Views(mesh_rendering.on_white(pixels), pixels[..., 3] > 0, given)
 
 
-def _tokens(views: _views.Views, config: Config) -> dict[str, np.ndarray]:
+def _tokens(views: _rendered_views.Views, config: Config) -> dict[str, np.ndarray]:
     """The tokens of each view, where they are stored; by one thread, so that workers change no byte."""
     if config.features == "online":
         return {}
     import torch
 
-    from inrflow_core import picture_tokens
+    from inrflow_core.feature_networks import _posed_images
 
-    embedder, threads = _embedding.embedder(config), torch.get_num_threads()
+    embedder, threads = _stored_features.embedder(config), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = picture_tokens.tokens(embedder, torch.from_numpy(views.images), torch.from_numpy(views.cameras))
+        found = _posed_images.tokens(embedder, torch.from_numpy(views.images), torch.from_numpy(views.cameras))
     finally:
         torch.set_num_threads(threads)
     return {"tokens": found.numpy()}
@@ -157,8 +161,8 @@ def _condition_bytes(config: Config) -> int:
     """Bytes of the pictures, cameras and tokens of an object, and of its offset and scale."""
     picture, camera, tokens = 3 * config.resolution**2, 16 * 4, 0
     if config.features == "stored":
-        from inrflow_core.picture_tokens import RAY
+        from inrflow_core.geometry.cameras import RAY
 
-        embedder = _embedding.embedder(config)
+        embedder = _stored_features.embedder(config)
         tokens = 2 * math.prod(embedder.grid(config.resolution, config.resolution)) * (embedder.width + RAY)
     return config.views * (picture + camera + tokens) + 4 * (3 + 1)

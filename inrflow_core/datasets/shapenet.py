@@ -17,11 +17,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from inrflow_core import shards
-from inrflow_core.datasets import _clouds
-from inrflow_core.datasets._synsets import NAMES, synset_of
-from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint, walk
+from inrflow_core.datasets import _point_clouds
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.datasets._shapenet_synsets import NAMES, synset_of
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
+from inrflow_core.shards import hdf5
+from inrflow_core.storage.source_files import fingerprint, list_files
 
 DOMAIN = "points"
 DESCRIPTION = (
@@ -63,14 +64,14 @@ class Where(NamedTuple):
     frame: Frame | None = None
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """Every cloud of the categories asked for, sorted by synset and name.
 
     Raises:
         MissingError: neither layout is there, or not with these categories.
         UsageError: two trees of PointFlow's layout are there.
     """
-    files = walk(source) if source.is_dir() else [(source.name, source.stat().st_size)]
+    files = list_files(source) if source.is_dir() else [(source.name, source.stat().st_size)]
     folder = source if source.is_dir() else source.parent
     found = list(_tree(folder, files)) or list(_single_file(folder, files))
     if not found:
@@ -88,13 +89,13 @@ def scan(source: Path, config: Config) -> Plan:
         for split in SPLITS
     }
     splits = {split: items for split, items in splits.items() if items}
-    normalisation: dict[str, Any] = _clouds.BOX
+    normalisation: dict[str, Any] = _point_clouds.BOX
     if config.normalisation == "global":
         frame = _frame(splits.get("train", []))
         splits = {s: [i._replace(where=i.where._replace(frame=frame)) for i in items] for s, items in splits.items()}
         offset, scale = frame
         normalisation = {"kind": "global", "offset": offset, "scale": scale, "undo": "points * scale + offset"}
-    return Plan(
+    return DatasetIndex(
         splits,
         shape=_shape([item for items in splits.values() for item in items]),
         dtype="float32",
@@ -112,8 +113,8 @@ def read(item: Item, config: Config) -> Example:
     """
     points = _points(item.where)
     if item.where.frame is None:
-        return _clouds.boxed(item, points)
-    _clouds.check_finite(points)
+        return _point_clouds.boxed(item, points)
+    _point_clouds.check_finite(points)
     offset, scale = item.where.frame
     return Example(((points - np.array(offset)) / scale).astype(np.float32), item.label, item.name)
 
@@ -140,7 +141,7 @@ def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tup
     for name, _ in files:
         if not name.endswith(HDF5):
             continue
-        with shards.opened(folder / name, hint="download it again") as file:
+        with hdf5.open_hdf5_safely(folder / name, hint="download it again") as file:
             synsets = [synset for synset in sorted(file) if SYNSET.fullmatch(synset)]
             for synset in synsets:
                 for split in SPLITS:
@@ -170,7 +171,7 @@ def _shape(items: Sequence[Item]) -> tuple[int, int]:
     for item in items:
         try:
             points = _points(item.where)
-        except BadItem:
+        except UnreadableItemError:
             continue
         return points.shape[0], 3
     return 15_000, 3
@@ -179,7 +180,7 @@ def _shape(items: Sequence[Item]) -> tuple[int, int]:
 def _points(where: Where) -> np.ndarray:
     points = _row(where) if where.array else _file(Path(where.file))
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f" or not len(points):
-        raise BadItem(f"it is {points.dtype} of shape {points.shape}, no points (N, 3) of floating numbers")
+        raise UnreadableItemError(f"it is {points.dtype} of shape {points.shape}, no points (N, 3) of floating numbers")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is found to be
         return points.astype(np.float32)
 
@@ -189,10 +190,10 @@ def _file(path: Path) -> np.ndarray:
         # Mapped, so that a header that promises terabytes is met by the file's size and not by memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
-            raise BadItem("it is an archive of arrays, not one array")
+            raise UnreadableItemError("it is an archive of arrays, not one array")
         return np.array(array)
     except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError) as error:
-        raise BadItem(_reason(error)) from error
+        raise UnreadableItemError(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
@@ -211,11 +212,11 @@ def _row(where: Where) -> np.ndarray:
 def _rows(file: str, array: str, first: int) -> np.ndarray:
     """Some clouds of an array; a worker asks for neighbours one after the other."""
     try:
-        with shards.opened(Path(file)) as opened:
+        with hdf5.open_hdf5_safely(Path(file)) as opened:
             data: Any = opened[array]
             return data[first : first + BLOCK]
     except IntegrityError as error:
-        raise BadItem("its part of the HDF5 file is damaged") from error
+        raise UnreadableItemError("its part of the HDF5 file is damaged") from error
 
 
 def _frame(items: Sequence[Item]) -> Frame:
@@ -240,7 +241,7 @@ def _moments(item: Item) -> tuple[int, np.ndarray, float] | None:
     """Points, sum and sum of squares of a cloud; None where it cannot be used."""
     try:
         points = _points(item.where).astype(np.float64)
-        _clouds.check_finite(points)
-    except BadItem:
+        _point_clouds.check_finite(points)
+    except UnreadableItemError:
         return None
     return len(points), points.sum(0), float(np.square(points).sum())

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import surfaces
-from inrflow_core.datasets import _clouds
-from inrflow_core.examples import Example, Item, Plan, fingerprint
-from inrflow_core.open3d_loader import load_open3d
+from inrflow_core.datasets import _point_clouds
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.geometry import mesh
+from inrflow_core.geometry.open3d_import import load_open3d
+from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "points"
 DESCRIPTION = "nothing: solids of eight classes, made by Open3D -> clouds of 2048 points, train and val"
@@ -41,7 +42,7 @@ class Config:
             raise ValueError(f"`val` is {self.val}: at least 0")
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """The solids that will be made; `source` is not looked at."""
     classes = tuple(BODIES)
     splits = {
@@ -52,27 +53,27 @@ def scan(source: Path, config: Config) -> Plan:
         for split, count in (("train", config.train), ("val", config.val))
         if count
     }
-    return Plan(
+    return DatasetIndex(
         splits,
         shape=(config.points, 3),
         dtype="float32",
         fingerprint=fingerprint([]),
         classes=classes,
-        normalisation=_clouds.BOX,
+        normalisation=_point_clouds.BOX,
     )
 
 
 def read(item: Item, config: Config) -> Example:
     """One solid; its proportions, turn and points follow from its name."""
-    seed = _clouds.seed(f"solid {item.name}")
+    seed = _point_clouds.seed(f"solid {item.name}")
     rng = np.random.default_rng(seed)
     body = list(BODIES.values())[item.label](rng)
     upright = np.asarray(body.vertices)[:, [1, 2, 0]]  # Open3D builds along z
     angle = rng.uniform(0, 2 * np.pi)
     sine, cosine = np.sin(angle), np.cos(angle)
     turned = upright @ np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])
-    points = surfaces.sample(surfaces.Mesh(turned, np.asarray(body.triangles)), config.points, seed=seed)
-    return _clouds.boxed(item, points)
+    points = mesh.sample_surface(mesh.Mesh(turned, np.asarray(body.triangles)), config.points, seed=seed)
+    return _point_clouds.boxed(item, points)
 
 
 def _arrow(rng: np.random.Generator) -> Any:

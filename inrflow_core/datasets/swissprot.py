@@ -17,12 +17,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from inrflow_core import registry, residues, structure_files
-from inrflow_core.datasets import _embedding, _listing
-from inrflow_core.errors import MissingError
-from inrflow_core.examples import BadItem, Example, Item, Plan, fingerprint, not_found, walk
-from inrflow_core.structure_files import LONGEST_BOND
-from inrflow_core.structures import Structure
+from inrflow_core import registry
+from inrflow_core.datasets import _archives, _stored_features
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
+from inrflow_core.errors import MissingError, UnreadableItemError
+from inrflow_core.proteins import residues, structure_reader
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.proteins.structure_reader import LONGEST_BOND
+from inrflow_core.storage.source_files import fingerprint, list_files
 
 DOMAIN = "protein"
 DESCRIPTION = (
@@ -79,7 +81,7 @@ class Config:
             raise ValueError(f"`plddt` is {self.plddt}: from 0 to 100")
         if (self.shortest or 0) > (self.longest or float("inf")):
             raise ValueError(f"`shortest` is {self.shortest}: at most `longest`, {self.longest}")
-        _embedding.check(self.embedder, "sequence", "`esm2` and `one-hot`")
+        _stored_features.check(self.embedder, "sequence", "`esm2` and `one-hot`")
 
     @property
     def filters(self) -> bool:
@@ -96,7 +98,7 @@ class Rank(NamedTuple):
     name: str
 
 
-def scan(source: Path, config: Config) -> Plan:
+def scan(source: Path, config: Config) -> DatasetIndex:
     """Every protein of the source, divided by its number.
 
     Only names are read, unless `shortest`, `longest`, `plddt` or `dedup` ask for what stands inside: then proteins are
@@ -106,11 +108,11 @@ def scan(source: Path, config: Config) -> Plan:
         MissingError: there is none, or the embedder's weights are absent, which is found before any file is read.
         IntegrityError: a tar or the weights are damaged.
     """
-    normalisation = {"kind": "centred", "unit": "Angstrom", **_embedding.origin(config, "one-hot")}
+    normalisation = {"kind": "centred", "unit": "Angstrom", **_stored_features.origin(config, "one-hot")}
     entries = _entries(source)
-    ranked: dict[str, tuple[Rank, _listing.Entry]] = {}
+    ranked: dict[str, tuple[Rank, _archives.Entry]] = {}
     for entry in entries:
-        if structure_files.is_structure(entry.name):
+        if structure_reader.is_structure(entry.name):
             key, rank = _identity(entry.name)
             ranked[key] = max(ranked.get(key, (rank, entry)), (rank, entry), key=lambda pair: pair[0])
     packed = [entry.name for entry in entries if entry.name.lower().endswith(PACKED)]
@@ -120,7 +122,7 @@ def scan(source: Path, config: Config) -> Plan:
             hint="unpack them first: `gunzip` makes a .tar of each, whose members are read where they lie",
         )
     if not ranked:
-        raise not_found(
+        raise source_not_found(
             "swissprot", source, "a .tar, .pdb, .cif or .bcif files (also .gz)", [(e.name, e.size) for e in entries]
         )
     order = sorted(ranked, key=lambda key: _number(config.seed, key))
@@ -130,7 +132,7 @@ def scan(source: Path, config: Config) -> Plan:
     kept = list(_passing(items, config, wanted)) if config.filters else items[:wanted]
     few = min(few, len(kept) // 10) if len(kept) < wanted else few
     splits = {"train": kept[few:], "test": kept[:few]}
-    return Plan(
+    return DatasetIndex(
         {name: sorted(split, key=lambda item: item.name) for name, split in splits.items() if split},
         shape=(GUESS, 3),
         dtype="float32",
@@ -151,13 +153,13 @@ def read(item: Item, config: Config) -> Example:
     structure = _structure(item, config)
     reason = _refused(structure, config) or fault(structure, config.missing)
     if reason:
-        raise BadItem(reason)
+        raise UnreadableItemError(reason)
     known = structure.is_known[:, None]
     centre = structure.positions[structure.is_known].astype(np.float64).mean(0)
     values = np.where(known, structure.positions - centre, 0).astype(np.float32)
     ragged = {"residues": structure.codes, "is_known": structure.is_known.astype(np.uint8)}
-    if config.features == "stored" and not registry.find("embedders", config.embedder).IS_STAND_IN:
-        [tokens] = _embedding.embedder(config)([structure.sequence])
+    if config.features == "stored" and not registry.find("feature_networks", config.embedder).IS_PLACEHOLDER:
+        [tokens] = _stored_features.embedder(config)([structure.sequence])
         ragged["embedding"] = tokens.astype(np.float16)
     return Example(values, name=item.name, ragged=ragged)
 
@@ -188,18 +190,18 @@ def fault(structure: Structure, missing: float = 0.0) -> str | None:
     return None
 
 
-def _entries(source: Path) -> list[_listing.Entry]:
+def _entries(source: Path) -> list[_archives.Entry]:
     """Every file of a source and of the archives in it; of several archives, each member below its archive's name."""
     if not source.is_dir():
-        return _listing.listing(source)
-    files = walk(source)
-    archives = [name for name, _ in files if name.lower().endswith(_listing.ARCHIVES)]
+        return _archives.listing(source)
+    files = list_files(source)
+    archives = [name for name, _ in files if name.lower().endswith(_archives.ARCHIVES)]
     found = [
-        _listing.Entry(name, size, _listing.Blob(str(source / name))) for name, size in files if name not in archives
+        _archives.Entry(name, size, _archives.Blob(str(source / name))) for name, size in files if name not in archives
     ]
     for name in archives:
         above = f"{Path(name).with_suffix('')}/" if len(archives) > 1 else ""
-        found += [entry._replace(name=above + entry.name) for entry in _listing.listing(source / name)]
+        found += [entry._replace(name=above + entry.name) for entry in _archives.listing(source / name)]
     return found
 
 
@@ -208,7 +210,7 @@ def _identity(name: str) -> tuple[str, Rank]:
 
     Files of AlphaFold DB by accession and fragment, wherever they lie; others by their path without the suffix.
     """
-    stem = structure_files.stem(name)
+    stem = structure_reader.structure_name(name)
     suffix = name[len(stem) :].lower()
     match = AFDB.fullmatch(stem.rpartition("/")[2])
     kind = -FORMATS.index(suffix.removesuffix(".gz"))
@@ -218,7 +220,7 @@ def _identity(name: str) -> tuple[str, Rank]:
 
 def _name(file: str) -> str:
     """What an item is called: of AlphaFold DB its entry and version, else its path without the suffix."""
-    stem = structure_files.stem(file)
+    stem = structure_reader.structure_name(file)
     own = stem.rpartition("/")[2]
     return own if AFDB.fullmatch(own) else stem
 
@@ -236,7 +238,7 @@ def _passing(items: Sequence[Item], config: Config, wanted: int) -> Iterator[Ite
             return
         try:
             structure = _structure(item, config)
-        except BadItem:
+        except UnreadableItemError:
             yield item
             continue
         if _refused(structure, config) or (config.dedup and structure.sequence in seen):
@@ -259,12 +261,12 @@ def _refused(structure: Structure, config: Config) -> str | None:
 
 
 def _structure(item: Item, config: Config) -> Structure:
-    entry: _listing.Entry = item.where
-    return structure_files.parse(entry.where.read(), entry.name, config.chain)
+    entry: _archives.Entry = item.where
+    return structure_reader.parse(entry.where.read(), entry.name, config.chain)
 
 
 def _condition_bytes(config: Config) -> int:
     """Bytes of the residues, marks and embeddings of a chain of `GUESS` atoms."""
-    is_stored = config.features == "stored" and not registry.find("embedders", config.embedder).IS_STAND_IN
-    width = _embedding.embedder(config).width if is_stored else 0
+    is_stored = config.features == "stored" and not registry.find("feature_networks", config.embedder).IS_PLACEHOLDER
+    width = _stored_features.embedder(config).width if is_stored else 0
     return GUESS + GUESS // 8 * (1 + 2 * width)

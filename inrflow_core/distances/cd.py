@@ -24,17 +24,17 @@ def prepare(cloud: Float[np.ndarray, "P 3"]) -> Any:
     return cKDTree(cloud.astype(np.float64), leafsize=LEAF)
 
 
-def between(a: Any, b: Any) -> float:
+def distance(a: Any, b: Any) -> float:
     """Of two prepared clouds: mean_i min_j |a_i - b_j|^2 + mean_j min_i |a_i - b_j|^2."""
-    return one_way(a, b) + one_way(b, a)
+    return one_sided(a, b) + one_sided(b, a)
 
 
-def one_way(a: Any, b: Any) -> float:
+def one_sided(a: Any, b: Any) -> float:
     """Of two prepared clouds: mean_i min_j |a_i - b_j|^2, which the whole distance cannot fall below."""
     return float(np.mean(np.square(b.query(a.data)[0])))
 
 
-def batch(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:
+def batched_distance(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:
     """The same of K pairs, without the loss of digits that a product of matrices would bring."""
     square = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square_()
     return square.amin(2).mean(1) + square.amin(1).mean(1)

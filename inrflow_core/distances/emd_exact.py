@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
-from inrflow_core.distances._matching import assigned
+from inrflow_core.distances._optimal_transport import optimal_assignment
 
 IS_SYMMETRIC = True
 
@@ -21,8 +21,8 @@ def prepare(cloud: Float[np.ndarray, "P 3"]) -> Float64[np.ndarray, "P 3"]:
     return cloud.astype(np.float64)
 
 
-def between(a: Any, b: Any) -> float:
+def distance(a: Any, b: Any) -> float:
     """Of two prepared clouds: the least mean of |a_i - b_s(i)| over all permutations s."""
     from scipy.spatial.distance import cdist
 
-    return assigned(cdist(a, b))
+    return optimal_assignment(cdist(a, b))

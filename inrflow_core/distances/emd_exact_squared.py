@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from inrflow_core.distances._matching import assigned
+from inrflow_core.distances._optimal_transport import optimal_assignment
 from inrflow_core.distances.emd_exact import prepare as prepare
 
 IS_SYMMETRIC = True
 
 
-def between(a: Any, b: Any) -> float:
+def distance(a: Any, b: Any) -> float:
     """Of two prepared clouds: the least mean of |a_i - b_s(i)|^2 over all permutations s."""
     from scipy.spatial.distance import cdist
 
-    return assigned(cdist(a, b, "sqeuclidean"))
+    return optimal_assignment(cdist(a, b, "sqeuclidean"))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrflow_core.distances._matching import softly_matched
+from inrflow_core.distances._optimal_transport import approximate_matching
 
 IS_SYMMETRIC = False
 EXPONENTS = (7, 6, 5, 4, 3, 2, 1, 0, -1, None)
@@ -25,11 +25,11 @@ def prepare(cloud: Float[np.ndarray, "P 3"]) -> Float[Tensor, "P 3"]:
     return torch.from_numpy(np.ascontiguousarray(cloud, dtype=np.float32))
 
 
-def between(a: Any, b: Any) -> float:
+def distance(a: Any, b: Any) -> float:
     """Of two prepared clouds, the reference's first."""
-    return float(batch(a[None], b[None]))
+    return float(batched_distance(a[None], b[None]))
 
 
-def batch(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:
+def batched_distance(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:
     """Of K pairs, on any device."""
-    return softly_matched(a, b, EXPONENTS, is_squared=True)
+    return approximate_matching(a, b, EXPONENTS, is_squared=True)

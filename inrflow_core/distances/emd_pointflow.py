@@ -11,18 +11,18 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from inrflow_core.distances._matching import softly_matched
+from inrflow_core.distances._optimal_transport import approximate_matching
 from inrflow_core.distances.emd_lion import prepare as prepare
 
 IS_SYMMETRIC = False
 EXPONENTS = (7, 6, 5, 4, 3, 2, 1, 0, -1)
 
 
-def between(a: Any, b: Any) -> float:
+def distance(a: Any, b: Any) -> float:
     """Of two prepared clouds, the reference's first."""
-    return float(batch(a[None], b[None]))
+    return float(batched_distance(a[None], b[None]))
 
 
-def batch(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:
+def batched_distance(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:
     """Of K pairs, on any device."""
-    return softly_matched(a, b, EXPONENTS, is_squared=False)
+    return approximate_matching(a, b, EXPONENTS, is_squared=False)

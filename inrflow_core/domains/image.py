@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from inrflow_core import noise
-from inrflow_core.batches import Batch
-from inrflow_core.domains._conditions import conditions
+from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError
-from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
+from inrflow_core.numerics import keyed_random
+from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
+from inrflow_core.shards.batch import Batch
 
 Size = tuple[int, int] | int | None
 Window = tuple[float, float, float, float] | None
@@ -57,7 +57,7 @@ class Domain:
     def __init__(self, config: Config) -> None:
         self.config = config
         side = config.resolution
-        self.shape = SetShape(2, config.channels, side * side, (side, side))
+        self.shape = SetSpec(2, config.channels, side * side, (side, side))
 
     def queries(self, size: Size = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The pixel centres of a picture of `size` (rows, columns), row by row; None asks the training grid.
@@ -93,7 +93,7 @@ class Domain:
         """uint8 pixels (B H W C) as sets in [-1, 1] times `value_scale`; flips, with `augment`, are keyed by the seed."""
         pixels = torch.from_numpy(np.ascontiguousarray(values)).float()
         if augment and self.config.flip:
-            flipped = noise.uniform(seeds, purpose="flip")[:, 0] < 0.5
+            flipped = keyed_random.uniform(seeds, purpose="flip")[:, 0] < 0.5
             pixels = torch.where(flipped.cpu().view(-1, 1, 1, 1), pixels.flip(2), pixels)
         scaled = (pixels / 127.5 - 1) * self.config.value_scale
         condition = conditions(labels, read)

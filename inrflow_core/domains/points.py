@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core import noise
-from inrflow_core.batches import Batch
-from inrflow_core.domains._conditions import conditions
+from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError
-from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
+from inrflow_core.numerics import keyed_random
+from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
+from inrflow_core.shards.batch import Batch
 
 Window = tuple[float, float, float, float] | None
 
@@ -49,7 +49,7 @@ class Domain:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape = SetShape(config.channels, config.channels, config.num_points, None, is_moving=True)
+        self.shape = SetSpec(config.channels, config.channels, config.num_points, None, is_moving=True)
 
     def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The ids of `size` points; None asks as many as in training.
@@ -92,7 +92,7 @@ class Domain:
             )
         clouds = torch.from_numpy(np.ascontiguousarray(values[..., :channels])).float()
         if clouds.shape[1] > wanted:
-            chosen = noise.subset(seeds.cpu(), clouds.shape[1], wanted, purpose="subset")
+            chosen = keyed_random.subset(seeds.cpu(), clouds.shape[1], wanted, purpose="subset")
             clouds = clouds.gather(1, chosen[..., None].expand(-1, -1, channels))
         condition = conditions(labels, read)
         return CoordValueSet(

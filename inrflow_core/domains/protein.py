@@ -1,7 +1,7 @@
 """Proteins: the coordinate is an atom's features, the value its place; atoms come in groups, the amino acids.
 
 Source: INRFlow (arXiv:2412.03791), section 4.3, appendix A.3 and table 8. A set is all heavy atoms of a chain, in the order
-of `residues.layout`. What is known of a whole residue, its embedding, comes by the condition (`conditioners/sequence.py`).
+of `residues.atom_layout`. What is known of a whole residue, its embedding, comes by the condition (`conditioners/sequence.py`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core import noise, residues, rigid
-from inrflow_core.batches import Batch
-from inrflow_core.domains._conditions import conditions
+from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError
-from inrflow_core.residues import EIGENVECTORS, FEATURES, MOST_ATOMS, NUM_EIGENVECTORS
-from inrflow_core.sets import Condition, CoordValueSet, Queries, SetShape
-from inrflow_core.structures import Structure
+from inrflow_core.geometry import rigid_motion
+from inrflow_core.numerics import keyed_random
+from inrflow_core.proteins import residues
+from inrflow_core.proteins.residues import EIGENVECTORS, FEATURES, MOST_ATOMS, NUM_EIGENVECTORS
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
+from inrflow_core.shards.batch import Batch
 
-TYPICAL = "L"
+TYPICAL_LENGTH = "L"
 """The residue that a set without content is made of: leucine, which has about as many heavy atoms as the mean."""
 Window = tuple[float, float, float, float] | None
 
@@ -60,8 +62,8 @@ class Domain:
     def __init__(self, config: Config) -> None:
         self.config = config
         features = FEATURES.shape[-1] + NUM_EIGENVECTORS
-        atoms = config.residues * int(residues.SIZES[residues.LETTERS.index(TYPICAL)])
-        self.shape = SetShape(features, 3, atoms, group_size=MOST_ATOMS, unit=config.value_scale)
+        atoms = config.residues * int(residues.SIZES[residues.LETTERS.index(TYPICAL_LENGTH)])
+        self.shape = SetSpec(features, 3, atoms, group_size=MOST_ATOMS, unit=config.value_scale)
 
     def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """Every heavy atom of the chains whose `residues` (B L, codes, -1 at padding) the condition has.
@@ -95,13 +97,15 @@ class Domain:
         condition["residues"] = codes.masked_fill(torch.arange(codes.shape[1]) >= counts[:, None], -1)
         places = torch.from_numpy(values).float()
         if augment and self.config.rotate:
-            places = places @ rigid.rotations(seeds).mT
+            places = places @ rigid_motion.random_rotations(seeds).mT
         queries = self._queries(condition["residues"].numpy(), seeds if augment and self.config.random_signs else None)
         return CoordValueSet(queries, places * self.config.value_scale, seeds, condition, known)
 
     def blank(self, count: int) -> CoordValueSet:
         """Sets of a typical chain without content, for planning."""
-        codes = torch.from_numpy(residues.codes(TYPICAL * self.config.residues).astype(np.int64)).expand(count, -1)
+        codes = torch.from_numpy(residues.to_codes(TYPICAL_LENGTH * self.config.residues).astype(np.int64)).expand(
+            count, -1
+        )
         queries = self._queries(codes.numpy(), None)
         values = torch.zeros(count, self.shape.num_pairs, 3)
         return CoordValueSet(queries, values, torch.zeros(count, dtype=torch.int64), {"residues": codes})
@@ -123,7 +127,7 @@ class Domain:
     def _queries(self, codes: Int64[np.ndarray, "B L"], seeds: Int64[Tensor, " B"] | None) -> Queries:
         """The atoms of chains, padded to the longest; eigenvectors have random signs where seeds are given."""
         rows = [row[row >= 0].astype(np.uint8) for row in codes]
-        layouts = [residues.layout(row) for row in rows]
+        layouts = [residues.atom_layout(row) for row in rows]
         most = max(len(groups) for groups, _ in layouts)
         groups = np.full((len(rows), most), -1, dtype=np.int64)
         features = np.zeros((len(rows), most, self.shape.coordinate_size), dtype=np.float32)
@@ -139,5 +143,5 @@ class Domain:
 
 def _signs(seed: Int64[Tensor, " 1"], count: int) -> Float[np.ndarray, "L 8"]:
     """A sign for each eigenvector of each residue."""
-    drawn = noise.uniform(seed, purpose="signs", count=count * NUM_EIGENVECTORS)
+    drawn = keyed_random.uniform(seed, purpose="signs", count=count * NUM_EIGENVECTORS)
     return np.where(drawn.numpy().reshape(count, NUM_EIGENVECTORS) < 0.5, -1, 1).astype(np.float32)

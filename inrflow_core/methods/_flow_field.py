@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import safetensors
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from inrflow_core import guidance, models, noise, paths, registry, solve
-from inrflow_core.errors import IntegrityError
-from inrflow_core.fields import CHUNK, Progress
-from inrflow_core.presets import Preset, settings
-from inrflow_core.room import Room
-from inrflow_core.sets import Condition, Queries, SetShape, Told
+from inrflow_core import models, registry
+from inrflow_core.config.preset import Preset
+from inrflow_core.fields import Progress
+from inrflow_core.numerics import guidance, noise_field, solver
+from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
+from inrflow_core.sets import Condition, ConditionEmbedding, Queries
 
 if TYPE_CHECKING:
-    from inrflow_core.methods.flow import Drawing, Flow
-
-FORMAT = "inrflow-field-1"
+    from inrflow_core.methods._flow_config import SamplingOptions
+    from inrflow_core.methods.flow import FlowMatching
+from inrflow_core.methods._flow_config import FORMAT
 
 
 @dataclass
-class Evaluation:
+class ContextEvaluation:
     """What one velocity call of the context leaves for its queries: a time, and each guidance half's latents.
 
     `memories` are what the decoders make of the latents; a recorded field makes them again for each step.
@@ -39,7 +37,7 @@ class Evaluation:
 
 
 @dataclass
-class Asked:
+class QueryChunk:
     """A run of queries, with what each decoder makes of their coordinates alone, where it was kept."""
 
     queries: Queries
@@ -54,7 +52,12 @@ class FlowField:
     """
 
     def __init__(
-        self, flow: Flow, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: Drawing
+        self,
+        flow: FlowMatching,
+        context: Queries,
+        seeds: Int64[Tensor, " B"],
+        condition: Condition,
+        drawing: SamplingOptions,
     ) -> None:
         self.method = flow
         self.context = context
@@ -62,19 +65,19 @@ class FlowField:
         self.condition = condition
         self.drawing = drawing
         self.start: Float[Tensor, "B N C"] | None = None
-        self.steps: list[tuple[solve.Step, list[Evaluation]]] | None = None
+        self.steps: list[tuple[solver.Step, list[ContextEvaluation]]] | None = None
         self.values: Float[Tensor, "B N C"] | None = None
-        self._told: list[tuple[Any, Told]] = []
+        self._told: list[tuple[Any, ConditionEmbedding]] = []
 
     @torch.no_grad()
     def query(
-        self, queries: Queries, *, chunk: int | Room = CHUNK, progress: Progress | None = None
+        self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Progress | None = None
     ) -> Float[Tensor, "B M C"]:
         """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
 
         `chunk` counts the pairs of all B sets that are answered at once; see `Room` for what else may stand there.
         """
-        room, sets = Room.of(chunk), len(self.seeds)
+        room, sets = QueryBudget.of(chunk), len(self.seeds)
         if _same(queries, self.context):
             return self._context_values(room, progress)
         y = torch.empty(sets, len(queries), self.method.shape.value_size, device=self.seeds.device)
@@ -86,7 +89,7 @@ class FlowField:
         room.answer(len(queries), sets, begin)
         for done, (step, evaluations) in enumerate(self._walk(room), start=1):
 
-            def move(part: slice, step: solve.Step = step, evaluations: list[Evaluation] = evaluations) -> None:
+            def move(part: slice, step: solver.Step = step, evaluations: list[ContextEvaluation] = evaluations) -> None:
                 asked = self._asked(queries, part, room)
                 y[:, part] = self._advance(asked, y[:, part], step, evaluations)  # written when all of it is there
 
@@ -101,8 +104,8 @@ class FlowField:
         if self.steps is not None:
             return self
         steps = []
-        for step, evaluations in self._walk(Room()):
-            steps.append((step, [Evaluation(e.t, e.latents) for e in evaluations]))
+        for step, evaluations in self._walk(QueryBudget()):
+            steps.append((step, [ContextEvaluation(e.t, e.latents) for e in evaluations]))
             if progress is not None:
                 progress(len(steps), self._num_steps(len(steps)))
         self.steps = steps
@@ -151,38 +154,38 @@ class FlowField:
             tensors |= {f"decoder.{number}.{name}": weight for name, weight in decoder.state_dict().items()}
         return tensors
 
-    def to_noise(self, values: Float[Tensor, "B N C"], chunk: int | Room = CHUNK) -> Float[Tensor, "B N C"]:
+    def to_noise(self, values: Float[Tensor, "B N C"], chunk: int | QueryBudget = CHUNK) -> Float[Tensor, "B N C"]:
         """The noise at t = 1 that the ODE connects with `values` at t = 0, on the context."""
         sampler = registry.find("samplers", "heun")
-        steps = max(2, solve.evaluations(self.drawing.sampler, self.drawing.config) // 2)
+        steps = max(2, solver.num_function_evaluations(self.drawing.sampler, self.drawing.config) // 2)
         times = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=values.device)
         with torch.no_grad():
-            return solve.integrate(
+            return solver.integrate(
                 sampler,
                 sampler.Config(steps=steps),
-                self._evaluator([], Room.of(chunk)),
+                self._evaluator([], QueryBudget.of(chunk)),
                 values,
                 path=self.method.path,
                 times=times,
             )
 
-    def _context_values(self, room: Room, progress: Progress | None) -> Float[Tensor, "B N C"]:
+    def _context_values(self, room: QueryBudget, progress: Progress | None) -> Float[Tensor, "B N C"]:
         for done, _ in enumerate(() if self.values is not None else self._walk(room), start=1):
             if progress is not None:
                 progress(done, self._num_steps(done))
         assert self.values is not None
         return self.values
 
-    def _walk(self, room: Room) -> Iterator[tuple[solve.Step, list[Evaluation]]]:
+    def _walk(self, room: QueryBudget) -> Iterator[tuple[solver.Step, list[ContextEvaluation]]]:
         """The steps of the context with what their evaluations left; `values` holds the context's at the end."""
         if self.steps is not None:
             for step, evaluations in self.steps:
-                yield step, [Evaluation(e.t, e.latents, self._memories(e.latents)) for e in evaluations]
+                yield step, [ContextEvaluation(e.t, e.latents, self._memories(e.latents)) for e in evaluations]
             return
         sampler = self.drawing.sampler
-        kept: list[Evaluation] = []
+        kept: list[ContextEvaluation] = []
         y = self._start(self.context)
-        walk = solve.walk(
+        walk = solver.iter_steps(
             sampler,
             self.drawing.config,
             self._evaluator(kept, room),
@@ -193,12 +196,12 @@ class FlowField:
         )
         for step, state in walk:
             y = state
-            last = kept[-sampler.EVALUATIONS :][: sampler.REPLAYED]
+            last = kept[-sampler.NFE_PER_STEP :][: sampler.NFE_PER_REPLAY]
             kept.clear()
             yield step, last
         self.values = y
 
-    def _evaluator(self, kept: list[Evaluation], room: Room) -> Callable[..., Float[Tensor, "B N C"]]:
+    def _evaluator(self, kept: list[ContextEvaluation], room: QueryBudget) -> Callable[..., Float[Tensor, "B N C"]]:
         """The context's own velocity, which appends each evaluation to `kept`."""
         context = room.hold(self.context)
 
@@ -215,7 +218,7 @@ class FlowField:
 
         return velocity
 
-    def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Evaluation:
+    def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> ContextEvaluation:
         """Encoder and trunk at (y, t), for the condition and, where guidance acts, for what it is held against."""
         flow, drawing = self.method, self.drawing
         with self._precision():
@@ -227,9 +230,9 @@ class FlowField:
                 if drawing.guide is not None:
                     encoded = other.encode(self.context, y, None, told)
                 latents.append(other.latents(encoded, t.to(y.dtype), told))
-            return Evaluation(t, latents, self._memories(latents))
+            return ContextEvaluation(t, latents, self._memories(latents))
 
-    def _all_told(self) -> list[tuple[Any, Told]]:
+    def _all_told(self) -> list[tuple[Any, ConditionEmbedding]]:
         """Each network with what it is told: the condition, and what that is held against. Made once for all steps."""
         if not self._told:
             flow, guide = self.method, self.drawing.guide
@@ -251,17 +254,19 @@ class FlowField:
         low, high = drawing.interval
         return bool(((t >= low) & (t <= high)).any())
 
-    def _asked(self, queries: Queries, part: slice, room: Room) -> Asked:
+    def _asked(self, queries: Queries, part: slice, room: QueryBudget) -> QueryChunk:
         own, other = self._networks()
         embedded = room.embedded(own, queries, part)
-        return Asked(queries[part], [embedded, embedded if other is own else room.embedded(other, queries, part)])
+        return QueryChunk(queries[part], [embedded, embedded if other is own else room.embedded(other, queries, part)])
 
     def _networks(self) -> list[Any]:
         """What answers, and what its answer is held against where guidance can act."""
         own, guide = self.method.network, self.drawing.guide
         return [own, own if guide is None else guide.network]
 
-    def _answer(self, asked: Asked, y: Float[Tensor, "B M C"], evaluation: Evaluation) -> Float[Tensor, "B M C"]:
+    def _answer(
+        self, asked: QueryChunk, y: Float[Tensor, "B M C"], evaluation: ContextEvaluation
+    ) -> Float[Tensor, "B M C"]:
         drawing = self.drawing
         with self._precision():
             assert evaluation.memories is not None
@@ -276,11 +281,11 @@ class FlowField:
         return guidance.combine(velocity, others[0], drawing.guidance, evaluation.t, drawing.interval)
 
     def _advance(
-        self, asked: Asked, y: Float[Tensor, "B M C"], step: solve.Step, evaluations: list[Evaluation]
+        self, asked: QueryChunk, y: Float[Tensor, "B M C"], step: solver.Step, evaluations: list[ContextEvaluation]
     ) -> Float[Tensor, "B M C"]:
         """One solver step of other pairs along the context's recorded evaluations."""
         replayed = iter(evaluations)
-        return solve.advance(
+        return solver.replay_step(
             self.drawing.sampler,
             self.drawing.config,
             lambda y, t: self._answer(asked, y, next(replayed)),
@@ -291,7 +296,7 @@ class FlowField:
         )
 
     def _start(self, queries: Queries) -> Float[Tensor, "B M C"]:
-        return noise.normal(
+        return noise_field.normal(
             self.seeds,
             queries.places,
             purpose="start",
@@ -310,7 +315,7 @@ class FlowField:
     def _increment(self, queries: Queries, index: int) -> Float[Tensor, "B M C"]:
         channels = self.method.shape.value_size
         kernel = self.drawing.noise
-        return noise.normal(
+        return noise_field.normal(
             self.seeds, queries.places, purpose="increment", step=index, channels=channels, kernel=kernel
         )
 
@@ -318,81 +323,13 @@ class FlowField:
         """Solver steps in all, as far as they are known."""
         if self.steps is not None:
             return len(self.steps)
-        return done if self.drawing.sampler.IS_ADAPTIVE else len(self.drawing.sampler.grid(self.drawing.config)) - 1
+        return (
+            done if self.drawing.sampler.IS_ADAPTIVE else len(self.drawing.sampler.time_grid(self.drawing.config)) - 1
+        )
 
     def _precision(self) -> torch.autocast:
         device = self.seeds.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.drawing.precision == "bf16")
-
-
-def load(
-    path: Path, preset: Preset, shape: SetShape, info: dict[str, Any], drawing: type[Drawing], device: str
-) -> FlowField:
-    """A field that `FlowField.save` wrote; only the decoder's weights are in it, so that it can be asked and no more.
-
-    Raises:
-        IntegrityError: a tensor is missing or has another shape.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt", device=device) as file:
-            names = set(file.keys())
-            network = registry.find("networks", preset.network.name or "")
-            configs = [preset.network.config]
-            if info["guide"] is not None:
-                configs.append(settings(network.Config, info["guide"], "network"))
-            networks = [_decoder(file, names, network, config, shape, n, device) for n, config in enumerate(configs)]
-            flow: Any = SimpleNamespace(network=networks[0], shape=shape, conditioner=None, is_guidable=False)
-            sampler = registry.find("samplers", info["sampler"])
-            how = drawing(
-                sampler,
-                settings(sampler.Config, info["sampler_settings"], "sampler"),
-                guidance=info["guidance"],
-                interval=tuple(info["interval"]),
-                noise=info["noise"],
-                guide=SimpleNamespace(network=networks[1]) if info["guide"] else None,  # pyright: ignore
-                precision=info["precision"],
-            )
-            flow.path = paths.PATHS[preset.method.config.path]
-            field = FlowField(flow, Queries(None, file.get_tensor("places")), file.get_tensor("seeds"), {}, how)
-            field.values = file.get_tensor("values").float()
-            field.start = file.get_tensor("noise") if "noise" in names else None
-            field.steps = [
-                _step(file, names, head, network.Latents)
-                for head in sorted({n[:10] for n in names if n.startswith("step.")})
-            ]
-    except (safetensors.SafetensorError, KeyError, RuntimeError) as error:
-        raise IntegrityError(
-            f"`{path}` is no whole field: {' '.join(str(error).split())}", hint="save it again with `--save-field`"
-        ) from error
-    return field
-
-
-def _decoder(
-    file: Any, names: set[str], network: ModuleType, config: Any, shape: SetShape, number: int, device: str
-) -> Any:
-    """The part of a network that answers queries, with its saved weights."""
-    decoder = network.build_decoder(config, shape)
-    head = f"decoder.{number}."
-    decoder.load_state_dict({n.removeprefix(head): file.get_tensor(n).float() for n in names if n.startswith(head)})
-    decoder.to(device).eval().requires_grad_(False)
-    return SimpleNamespace(decoder=decoder, memory=decoder.memory, decode=decoder, embed=decoder.embed)
-
-
-def _step(file: Any, names: set[str], head: str, make: Any) -> tuple[solve.Step, list[Evaluation]]:
-    """One solver step and what its evaluations left."""
-    index = int(file.get_tensor(f"{head}.index"))
-    step = solve.Step(index, file.get_tensor(f"{head}.t"), file.get_tensor(f"{head}.t_next"))
-    evaluations = []
-    while f"{head}.{len(evaluations)}.t" in names:
-        place = f"{head}.{len(evaluations)}"
-        latents = []
-        while f"{place}.{len(latents)}.vector" in names:
-            half = f"{place}.{len(latents)}"
-            count = sum(name.startswith(f"{half}.level.") for name in names)
-            levels = tuple(file.get_tensor(f"{half}.level.{level}").float() for level in range(count))
-            latents.append(make(levels, file.get_tensor(f"{half}.vector").float()))
-        evaluations.append(Evaluation(file.get_tensor(f"{place}.t"), latents))
-    return step, evaluations
 
 
 def _same(a: Queries, b: Queries) -> bool:

@@ -12,21 +12,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inrflow_core import noise, paths, rigid
 from inrflow_core.errors import UsageError
-from inrflow_core.paths import Path
-from inrflow_core.sets import CoordValueSet, SetShape
+from inrflow_core.geometry import rigid_motion
+from inrflow_core.numerics import keyed_random, paths
+from inrflow_core.numerics.paths import Path
+from inrflow_core.sets import CoordValueSet, SetSpec
 
 if TYPE_CHECKING:
-    from inrflow_core.methods.flow import Config
+    from inrflow_core.methods._flow_config import Config
 
-COPY = 0x636F7079
+COPY_KEY = 0x636F7079
 """What the seeds of copies are derived from, beside the set's own seed."""
-LATE = 0.5
+RAMP_TIME = 0.5
 """The time below which `smooth_lddt_ramp` raises the weight."""
 
 
-def check(config: Config, shape: SetShape) -> None:
+def check(config: Config, shape: SetSpec) -> None:
     """Refuse what only structures have.
 
     Raises:
@@ -41,10 +42,10 @@ def check(config: Config, shape: SetShape) -> None:
         )
 
 
-def copied(sets: CoordValueSet, copies: int) -> CoordValueSet:
+def repeat_with_new_noise(sets: CoordValueSet, copies: int) -> CoordValueSet:
     """Each set so many times, one after the other; the first with its own seed, the others with seeds derived of it."""
     index = torch.arange(len(sets), device=sets.seeds.device).repeat_interleave(copies)
-    derived = [noise.derive_seeds(COPY, copy, sets.seeds) for copy in range(1, copies)]
+    derived = [keyed_random.derive_seeds(COPY_KEY, copy, sets.seeds) for copy in range(1, copies)]
     repeated, sizes = sets[index], sets.queries.sizes
     if sizes is not None:
         sizes = tuple(size for size in sizes for _ in range(copies))
@@ -52,7 +53,7 @@ def copied(sets: CoordValueSet, copies: int) -> CoordValueSet:
     return replace(repeated, queries=queries, seeds=torch.stack([sets.seeds, *derived], 1).flatten())
 
 
-def superposed(
+def aligned_velocity_target(
     path: Path,
     answer: Float[Tensor, "B M 3"],
     target: Float[Tensor, "B M 3"],
@@ -64,12 +65,12 @@ def superposed(
 
     `answer` and `target` are velocities at (y, t). No gradient goes through the superposition.
     """
-    data, eps = paths.data_and_noise(path, target, y, t)
-    predicted, _ = paths.data_and_noise(path, answer, y, t)
-    return paths.interpolate(path, rigid.align(data, predicted, mask), eps, t)[1]
+    data, eps = paths.recover_data_and_noise(path, target, y, t)
+    predicted, _ = paths.recover_data_and_noise(path, answer, y, t)
+    return paths.interpolate(path, rigid_motion.kabsch_align(data, predicted, mask), eps, t)[1]
 
 
-def disagreement(
+def smooth_lddt_loss(
     path: Path,
     answer: Float[Tensor, "B M 3"],
     target: Float[Tensor, "B M 3"],
@@ -79,10 +80,10 @@ def disagreement(
     unit: float,
 ) -> Float[Tensor, " B"]:
     """1 - smooth lDDT of the data that the answer predicts: 0.196 where all distances are right, at most 1."""
-    data, predicted = (paths.data_and_noise(path, velocity, y, t)[0] for velocity in (target, answer))
-    return 1 - rigid.smooth_lddt(predicted, data, mask, unit=unit)
+    data, predicted = (paths.recover_data_and_noise(path, velocity, y, t)[0] for velocity in (target, answer))
+    return 1 - rigid_motion.smooth_lddt(predicted, data, mask, unit=unit)
 
 
-def weight(config: Config, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def smooth_lddt_weight(config: Config, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """That of the disagreement at time t."""
-    return config.smooth_lddt * (1 + config.smooth_lddt_ramp * (LATE - t).clamp(min=0))
+    return config.smooth_lddt * (1 + config.smooth_lddt_ramp * (RAMP_TIME - t).clamp(min=0))

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from inrflow_core import moments
-from inrflow_core.evidence import Evidence, Features, Moments, part_of
-from inrflow_core.metrics._features import checked, count_of, width_of
+from inrflow_core.metrics._feature_checks import checked, count_of, width_of
+from inrflow_core.metrics._inputs import Features, MetricInputs, jackknife_groups
+from inrflow_core.numerics import gaussian_stats
+from inrflow_core.numerics.gaussian_stats import GaussianStats
 
 ROUNDING = 10 * np.finfo(np.float64).eps
 """How far eigenvalues are off, as a share of the largest, with room to spare."""
 
-Side = Float32[np.ndarray, "N F"] | Moments
+Side = Float32[np.ndarray, "N F"] | GaussianStats
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,24 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
+def compute(evidence: MetricInputs, protocol: str) -> float:
     """The distance, as a square; 0 for equal Gaussians up to rounding, never negative.
 
     Raises:
-        UsageError: as `_features.checked`.
+        UsageError: as `_feature_checks.checked`.
     """
     features = checked(evidence)
     return distance(gaussian(features.samples), gaussian(features.reference))
 
 
-def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The distance without each part: covariances of the parts are subtracted, not taken anew."""
     features = checked(evidence)
     samples, reference = (_leaving_out(side, parts) for side in (features.samples, features.reference))
     return np.array([distance(gaussian(samples(part)), gaussian(reference(part))) for part in range(parts)])
 
 
-def note(evidence: Evidence, protocol: str) -> str | None:
+def remark(evidence: MetricInputs, protocol: str) -> str | None:
     """A warning where a covariance is of no more pictures than it has rows: the distance is then much too large."""
     assert isinstance(evidence, Features)
     width = width_of(evidence.samples)
@@ -73,10 +74,10 @@ def note(evidence: Evidence, protocol: str) -> str | None:
 
 def gaussian(side: Side) -> Gaussian:
     """The Gaussian of some features or of their moments."""
-    if isinstance(side, Moments):
+    if isinstance(side, GaussianStats):
         return Gaussian(side.mean, _root(side.covariance))
     if len(side) > side.shape[1]:
-        return gaussian(moments.of(side))
+        return gaussian(gaussian_stats.from_features(side))
     centred = side.astype(np.float64)
     mean = centred.mean(0)
     centred -= mean
@@ -117,11 +118,11 @@ def _root(covariance: Float64[np.ndarray, "F F"]) -> Float64[np.ndarray, "F F"]:
 
 def _leaving_out(side: Side, parts: int) -> Callable[[int], Side]:
     """What gives a side without one of its parts."""
-    if isinstance(side, Moments):
+    if isinstance(side, GaussianStats):
         return lambda part: side
-    owners = part_of(len(side), parts)
+    owners = jackknife_groups(len(side), parts)
     smallest = len(side) // parts
     if len(side) - smallest - 1 <= side.shape[1] or smallest < 2:
         return lambda part: side[owners != part]
-    whole = moments.of(side)
-    return lambda part: moments.less(whole, moments.of(side[owners == part]))
+    whole = gaussian_stats.from_features(side)
+    return lambda part: gaussian_stats.subtract(whole, gaussian_stats.from_features(side[owners == part]))

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from inrflow_core.evidence import Evidence, StructureNeed
-from inrflow_core.metrics import _proteins, _steric
-from inrflow_core.structures import Structure
+from inrflow_core.metrics import _protein_averages
+from inrflow_core.metrics._inputs import MetricInputs, StructureSpec
+from inrflow_core.proteins import sterics
+from inrflow_core.proteins.structure import Structure
 
 TITLE = "Bond lengths"
 DOMAIN = "protein"
 PROTOCOLS = ("backbone", "ca-spacing")
 HIGHER_IS_BETTER = True
-LEAST = _proteins.LEAST
+MIN_ITEMS = _protein_averages.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:
@@ -25,28 +26,28 @@ def unit(protocol: str) -> str:
     return "%"
 
 
-def need(protocol: str) -> StructureNeed:
+def inputs(protocol: str) -> StructureSpec:
     """Samples and references; how residues are paired does not matter."""
-    return StructureNeed()
+    return StructureSpec()
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
-    """Mean over proteins of the mean over samples; raises UsageError as `_proteins.values`."""
-    found = _proteins.values(
+def compute(evidence: MetricInputs, protocol: str) -> float:
+    """Mean over proteins of the mean over samples; raises UsageError as `_protein_averages.values`."""
+    found = _protein_averages.values(
         evidence,
         f"bond-lengths:{protocol}",
         lambda protein, place: share(protein.samples[place], protocol),
     )
-    return _proteins.together(found, protocol, higher_is_better=HIGHER_IS_BETTER)
+    return _protein_averages.average_over_proteins(found, protocol, higher_is_better=HIGHER_IS_BETTER)
 
 
-def note(evidence: Evidence, protocol: str) -> str | None:
+def remark(evidence: MetricInputs, protocol: str) -> str | None:
     """What the references have."""
-    told = _proteins.of_references(evidence, lambda structure: share(structure, protocol))
-    return f"of the references: {told:.{_proteins.DIGITS}g} {unit(protocol)}"
+    told = _protein_averages.reference_value(evidence, lambda structure: share(structure, protocol))
+    return f"of the references: {told:.{_protein_averages.DIGITS}g} {unit(protocol)}"
 
 
 def share(structure: Structure, protocol: str) -> float:
     """Of one structure; NaN where it has no bond."""
-    errors, limits = _steric.errors(structure, protocol)
+    errors, limits = sterics.errors(structure, protocol)
     return float(100 * np.mean(np.abs(errors) <= limits)) if len(errors) else float("nan")

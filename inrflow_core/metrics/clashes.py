@@ -7,15 +7,16 @@ differs from MolProbity's clashscore: `_steric`. Experimental structures have so
 
 from __future__ import annotations
 
-from inrflow_core.evidence import Evidence, StructureNeed
-from inrflow_core.metrics import _proteins, _steric
-from inrflow_core.structures import Structure
+from inrflow_core.metrics import _protein_averages
+from inrflow_core.metrics._inputs import MetricInputs, StructureSpec
+from inrflow_core.proteins import sterics
+from inrflow_core.proteins.structure import Structure
 
 TITLE = "Clashes"
 DOMAIN = "protein"
 PROTOCOLS = ("heavy",)
 HIGHER_IS_BETTER = False
-LEAST = _proteins.LEAST
+MIN_ITEMS = _protein_averages.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:
@@ -23,27 +24,27 @@ def unit(protocol: str) -> str:
     return "/1000 atoms"
 
 
-def need(protocol: str) -> StructureNeed:
+def inputs(protocol: str) -> StructureSpec:
     """Samples; residues need not be paired, any pairing will do."""
-    return StructureNeed()
+    return StructureSpec()
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
-    """Mean over proteins of the mean over samples; raises UsageError as `_proteins.values`."""
-    return _proteins.together(values(evidence), protocol, higher_is_better=HIGHER_IS_BETTER)
+def compute(evidence: MetricInputs, protocol: str) -> float:
+    """Mean over proteins of the mean over samples; raises UsageError as `_protein_averages.values`."""
+    return _protein_averages.average_over_proteins(values(evidence), protocol, higher_is_better=HIGHER_IS_BETTER)
 
 
-def note(evidence: Evidence, protocol: str) -> str | None:
+def remark(evidence: MetricInputs, protocol: str) -> str | None:
     """What the references have."""
-    return f"of the references: {_proteins.of_references(evidence, per_thousand):.{_proteins.DIGITS}g} {unit(protocol)}"
+    return f"of the references: {_protein_averages.reference_value(evidence, per_thousand):.{_protein_averages.DIGITS}g} {unit(protocol)}"
 
 
-def values(evidence: Evidence) -> _proteins.Values:
+def values(evidence: MetricInputs) -> _protein_averages.Values:
     """Of every sample of every protein."""
-    return _proteins.values(evidence, "clashes", lambda protein, place: per_thousand(protein.samples[place]))
+    return _protein_averages.values(evidence, "clashes", lambda protein, place: per_thousand(protein.samples[place]))
 
 
 def per_thousand(structure: Structure) -> float:
     """Of one structure; NaN where no atom is known."""
     atoms = int(structure.is_known.sum())
-    return 1000 * len(_steric.clashes(structure)) / atoms if atoms else float("nan")
+    return 1000 * len(sterics.clashes(structure)) / atoms if atoms else float("nan")

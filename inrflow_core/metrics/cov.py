@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from inrflow_core.evidence import DistanceNeed, Distances
-from inrflow_core.metrics import _clouds
+from inrflow_core.metrics import _point_protocols
+from inrflow_core.metrics._inputs import Distances, DistanceSpec
 
 TITLE = "COV"
 DOMAIN = "points"
-PROTOCOLS = _clouds.PROTOCOLS
+PROTOCOLS = _point_protocols.PROTOCOLS
 HIGHER_IS_BETTER = True
-LEAST = _clouds.LEAST
+MIN_ITEMS = _point_protocols.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:
@@ -22,9 +22,9 @@ def unit(protocol: str) -> str:
     return "%"
 
 
-def need(protocol: str) -> DistanceNeed:
+def inputs(protocol: str) -> DistanceSpec:
     """Distances across samples and reference."""
-    return _clouds.need(protocol, is_within=False)
+    return _point_protocols.inputs(protocol, is_within=False)
 
 
 def compute(evidence: Distances, protocol: str) -> float:
@@ -33,10 +33,10 @@ def compute(evidence: Distances, protocol: str) -> float:
     Raises:
         UsageError: there are fewer than two samples or references.
     """
-    distances = _clouds.across(evidence)
+    distances = _point_protocols.sample_to_reference(evidence)
     return 100 * len(np.unique(distances.argmin(1))) / distances.shape[1]
 
 
-def note(evidence: Distances, protocol: str) -> str | None:
+def remark(evidence: Distances, protocol: str) -> str | None:
     """A warning where samples and references are not equally many."""
-    return _clouds.count_note(evidence)
+    return _point_protocols.count_note(evidence)

@@ -7,10 +7,10 @@ weights: another scale, comparable to itself alone.
 
 from __future__ import annotations
 
-from inrflow_core.evidence import FeatureNeed
-from inrflow_core.metrics._frechet import compute, left_out, note, unit
+from inrflow_core.metrics._frechet import compute, jackknife_values, remark, unit
+from inrflow_core.metrics._inputs import FeatureSpec
 
-__all__ = ["compute", "left_out", "need", "note", "unit"]
+__all__ = ["compute", "jackknife_values", "inputs", "remark", "unit"]
 
 TITLE = "FID"
 DOMAIN = "image"
@@ -18,7 +18,7 @@ PROTOCOLS = ("clean", "torch-fidelity", "adm", "random")
 HIGHER_IS_BETTER = False
 
 
-def need(protocol: str) -> FeatureNeed:
+def inputs(protocol: str) -> FeatureSpec:
     """Pooled features of Inception-v3, or the random ones."""
     network, output, form = ("random", "all", "v1") if protocol == "random" else ("inception", "pool", protocol)
-    return FeatureNeed(network, output, form, moments_suffice=True)
+    return FeatureSpec(network, output, form, moments_suffice=True)

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from scipy.special import entr, log_softmax
 
-from inrflow_core.evidence import Evidence, FeatureNeed, part_of
-from inrflow_core.metrics._features import checked_samples
+from inrflow_core.metrics._feature_checks import checked_samples
+from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
 
 TITLE = "IS"
 DOMAIN = "image"
@@ -20,7 +20,7 @@ PROTOCOLS = ("adm", "torch-fidelity")
 HIGHER_IS_BETTER = True
 NEEDS_REFERENCE = False
 SPLITS = 10
-LEAST = 2 * SPLITS
+MIN_ITEMS = 2 * SPLITS
 SHUFFLE_SEED = 2020
 
 
@@ -29,12 +29,12 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def need(protocol: str) -> FeatureNeed:
+def inputs(protocol: str) -> FeatureSpec:
     """Logits of Inception-v3."""
-    return FeatureNeed("inception", "logits", protocol)
+    return FeatureSpec("inception", "logits", protocol)
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
+def compute(evidence: MetricInputs, protocol: str) -> float:
     """The mean score of the splits, from 1 to the number of classes.
 
     Raises:
@@ -43,10 +43,10 @@ def compute(evidence: Evidence, protocol: str) -> float:
     return score(_ordered(evidence, protocol))
 
 
-def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The score without each part: shuffled once, so that the splits stay what they were but for the part."""
     logits = _ordered(evidence, protocol)
-    owners = part_of(len(logits), parts)
+    owners = jackknife_groups(len(logits), parts)
     return np.array([score(logits[owners != part]) for part in range(parts)])
 
 
@@ -63,8 +63,8 @@ def _split_score(logits: Float32[np.ndarray, "N K"]) -> float:
     return float(np.exp(entr(chances.mean(0)).sum() + certainty))
 
 
-def _ordered(evidence: Evidence, protocol: str) -> Float32[np.ndarray, "N K"]:
-    logits = checked_samples(evidence, LEAST)
+def _ordered(evidence: MetricInputs, protocol: str) -> Float32[np.ndarray, "N K"]:
+    logits = checked_samples(evidence, MIN_ITEMS)
     if protocol == "torch-fidelity":
         return logits[np.random.RandomState(SHUFFLE_SEED).permutation(len(logits))]
     return logits

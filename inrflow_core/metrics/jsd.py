@@ -12,14 +12,14 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from inrflow_core.evidence import CloudNeed, Clouds
-from inrflow_core.metrics import _clouds
+from inrflow_core.metrics import _point_protocols
+from inrflow_core.metrics._inputs import Clouds, CloudSpec
 
 TITLE = "JSD"
 DOMAIN = "points"
-PROTOCOLS = tuple(_clouds.DISTANCES)
+PROTOCOLS = tuple(_point_protocols.DISTANCES)
 HIGHER_IS_BETTER = False
-LEAST = _clouds.LEAST
+MIN_ITEMS = _point_protocols.MIN_ITEMS
 SIDE = 28
 """Nodes along an axis, 1/27 apart."""
 
@@ -29,9 +29,9 @@ def unit(protocol: str) -> str:
     return "10^-2" if protocol == "pointflow" else ""
 
 
-def need(protocol: str) -> CloudNeed:
+def inputs(protocol: str) -> CloudSpec:
     """The clouds themselves."""
-    return CloudNeed(protocol)
+    return CloudSpec(protocol)
 
 
 def compute(evidence: Clouds, protocol: str) -> float:
@@ -40,7 +40,7 @@ def compute(evidence: Clouds, protocol: str) -> float:
     Raises:
         UsageError: there are fewer than two samples or references.
     """
-    _clouds.check_counts(len(evidence.samples), len(evidence.reference))
+    _point_protocols.check_counts(len(evidence.samples), len(evidence.reference))
     p, q = (_shares(clouds) for clouds in (evidence.samples, evidence.reference))
     value = _entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2
     return max(0.0, value) * (100 if unit(protocol) else 1)

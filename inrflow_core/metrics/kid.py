@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core.evidence import Evidence, FeatureNeed, part_of
-from inrflow_core.metrics._features import both_sides
+from inrflow_core.metrics._feature_checks import both_sides
+from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
 
 TITLE = "KID"
 DOMAIN = "image"
@@ -26,26 +26,26 @@ def unit(protocol: str) -> str:
     return "10^-3"
 
 
-def need(protocol: str) -> FeatureNeed:
+def inputs(protocol: str) -> FeatureSpec:
     """Pooled features of Inception-v3, or the random ones."""
-    return FeatureNeed("random", "all", "v1") if protocol == "random" else FeatureNeed("inception", "pool", protocol)
+    return FeatureSpec("random", "all", "v1") if protocol == "random" else FeatureSpec("inception", "pool", protocol)
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
+def compute(evidence: MetricInputs, protocol: str) -> float:
     """The mean over subsets of the unbiased squared MMD, x 10^3.
 
     Raises:
-        UsageError: as `_features.both_sides`.
+        UsageError: as `_feature_checks.both_sides`.
     """
     return float(estimates(evidence, parts=1)[0])
 
 
-def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The value without each part, at the price of one: the same subsets, less what they hold of the part."""
     return estimates(evidence, parts=parts)[1:]
 
 
-def estimates(evidence: Evidence, *, parts: int) -> Float64[np.ndarray, " V"]:
+def estimates(evidence: MetricInputs, *, parts: int) -> Float64[np.ndarray, " V"]:
     """The value of all, then without each part (of one part: NaN)."""
     samples, reference = both_sides(evidence, TITLE)
     size = min(SUBSET_SIZE, len(samples), len(reference))
@@ -59,8 +59,8 @@ def estimates(evidence: Evidence, *, parts: int) -> Float64[np.ndarray, " V"]:
         total += _squared_mmd(
             samples[of_samples].astype(np.float64),
             reference[of_reference].astype(np.float64),
-            np.eye(parts)[part_of(len(samples), parts)[of_samples]],
-            np.eye(parts)[part_of(len(reference), parts)[of_reference]],
+            np.eye(parts)[jackknife_groups(len(samples), parts)[of_samples]],
+            np.eye(parts)[jackknife_groups(len(reference), parts)[of_reference]],
         )
     return 1e3 * total / subsets
 

@@ -6,26 +6,26 @@ faithful; it says little of variety, and nothing of samples that are near no ref
 
 from __future__ import annotations
 
-from inrflow_core.evidence import DistanceNeed, Distances
-from inrflow_core.metrics import _clouds
+from inrflow_core.metrics import _point_protocols
+from inrflow_core.metrics._inputs import Distances, DistanceSpec
 
 TITLE = "MMD"
 DOMAIN = "points"
-PROTOCOLS = _clouds.PROTOCOLS
+PROTOCOLS = _point_protocols.PROTOCOLS
 HIGHER_IS_BETTER = False
-LEAST = _clouds.LEAST
+MIN_ITEMS = _point_protocols.MIN_ITEMS
 FACTORS = {"cd": 3, "emd-exact": 2, "emd-exact-squared": 2, "emd-lion": 2, "emd-pointflow": 2}
 """Tables are in 10^-3 for Chamfer and in 10^-2 for every EMD."""
 
 
 def unit(protocol: str) -> str:
     """10^-3 or 10^-2: of squared length for `cd`, `emd-lion` and `emd-exact-squared`, else of length."""
-    return f"10^-{FACTORS[need(protocol).distance]}"
+    return f"10^-{FACTORS[inputs(protocol).distance]}"
 
 
-def need(protocol: str) -> DistanceNeed:
+def inputs(protocol: str) -> DistanceSpec:
     """Distances across samples and reference."""
-    return _clouds.need(protocol, is_within=False)
+    return _point_protocols.inputs(protocol, is_within=False)
 
 
 def compute(evidence: Distances, protocol: str) -> float:
@@ -34,9 +34,11 @@ def compute(evidence: Distances, protocol: str) -> float:
     Raises:
         UsageError: there are fewer than two samples or references.
     """
-    return float(_clouds.across(evidence).min(0).mean() * 10 ** FACTORS[need(protocol).distance])
+    return float(
+        _point_protocols.sample_to_reference(evidence).min(0).mean() * 10 ** FACTORS[inputs(protocol).distance]
+    )
 
 
-def note(evidence: Distances, protocol: str) -> str | None:
+def remark(evidence: Distances, protocol: str) -> str | None:
     """A warning where samples and references are not equally many."""
-    return _clouds.count_note(evidence)
+    return _point_protocols.count_note(evidence)

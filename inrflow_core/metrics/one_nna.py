@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from inrflow_core.evidence import DistanceNeed, Distances
-from inrflow_core.metrics import _clouds
+from inrflow_core.metrics import _point_protocols
+from inrflow_core.metrics._inputs import Distances, DistanceSpec
 
 TITLE = "1-NNA"
 DOMAIN = "points"
-PROTOCOLS = _clouds.PROTOCOLS
+PROTOCOLS = _point_protocols.PROTOCOLS
 HIGHER_IS_BETTER = False
-LEAST = _clouds.LEAST
+MIN_ITEMS = _point_protocols.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:
@@ -23,9 +23,9 @@ def unit(protocol: str) -> str:
     return "%"
 
 
-def need(protocol: str) -> DistanceNeed:
+def inputs(protocol: str) -> DistanceSpec:
     """Distances across samples and reference, and among each."""
-    return _clouds.need(protocol, is_within=True)
+    return _point_protocols.inputs(protocol, is_within=True)
 
 
 def compute(evidence: Distances, protocol: str) -> float:
@@ -37,7 +37,7 @@ def compute(evidence: Distances, protocol: str) -> float:
     Raises:
         UsageError: there are fewer than two samples or references.
     """
-    across = _clouds.across(evidence)
+    across = _point_protocols.sample_to_reference(evidence)
     assert evidence.among_samples is not None and evidence.among_reference is not None
     right = 0.0
     for own, other in ((evidence.among_reference, across), (evidence.among_samples, across.T)):
@@ -47,7 +47,7 @@ def compute(evidence: Distances, protocol: str) -> float:
     return 100 * right / sum(across.shape)
 
 
-def note(evidence: Distances, protocol: str) -> str | None:
+def remark(evidence: Distances, protocol: str) -> str | None:
     """What is best, and a warning where samples and references are not equally many."""
-    warning = _clouds.count_note(evidence)
+    warning = _point_protocols.count_note(evidence)
     return "50 % is best, less is a sign of copies" + (f"; {warning}" if warning else "")

@@ -6,10 +6,10 @@ INRFlow paper reports it on Objaverse for 10,000 samples.
 
 from __future__ import annotations
 
-from inrflow_core.evidence import FeatureNeed
-from inrflow_core.metrics._frechet import compute, left_out, note, unit
+from inrflow_core.metrics._frechet import compute, jackknife_values, remark, unit
+from inrflow_core.metrics._inputs import FeatureSpec
 
-__all__ = ["compute", "left_out", "need", "note", "unit"]
+__all__ = ["compute", "jackknife_values", "inputs", "remark", "unit"]
 
 TITLE = "P-FID"
 DOMAIN = "points"
@@ -17,6 +17,6 @@ PROTOCOLS = ("point-e",)
 HIGHER_IS_BETTER = False
 
 
-def need(protocol: str) -> FeatureNeed:
+def inputs(protocol: str) -> FeatureSpec:
     """Features of PointNet++."""
-    return FeatureNeed("pointnet2", "features", protocol, moments_suffice=True)
+    return FeatureSpec("pointnet2", "features", protocol, moments_suffice=True)

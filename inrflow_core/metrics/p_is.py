@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core.evidence import Evidence, FeatureNeed, part_of
-from inrflow_core.metrics._features import checked_samples
+from inrflow_core.metrics._feature_checks import checked_samples
+from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
 from inrflow_core.metrics.inception_score import score, unit
 
-__all__ = ["compute", "left_out", "need", "unit"]
+__all__ = ["compute", "jackknife_values", "inputs", "unit"]
 
 TITLE = "P-IS"
 DOMAIN = "points"
@@ -22,12 +22,12 @@ NEEDS_REFERENCE = False
 SPLIT_SIZE = 5000
 
 
-def need(protocol: str) -> FeatureNeed:
+def inputs(protocol: str) -> FeatureSpec:
     """Logits of PointNet++."""
-    return FeatureNeed("pointnet2", "logits", protocol)
+    return FeatureSpec("pointnet2", "logits", protocol)
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
+def compute(evidence: MetricInputs, protocol: str) -> float:
     """The mean score, from 1 to 40.
 
     Raises:
@@ -38,10 +38,10 @@ def compute(evidence: Evidence, protocol: str) -> float:
     return float(np.mean([score(logits[start : start + SPLIT_SIZE], splits=1) for start in starts]))
 
 
-def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The score without each part: every split stays what it was but for the part."""
     logits = checked_samples(evidence)
-    owners, starts = part_of(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
+    owners, starts = jackknife_groups(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
 
     def without(part: int) -> float:
         splits = (slice(start, start + SPLIT_SIZE) for start in starts)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core.evidence import Evidence, PairNeed, Pairs
-from inrflow_core.metrics._pictures import checked, means_without_each
+from inrflow_core.metrics._image_pairs import checked, means_without_each
+from inrflow_core.metrics._inputs import ImagePairSpec, MetricInputs, Pairs
 
 TITLE = "PSNR"
 DOMAIN = "image"
@@ -23,22 +23,22 @@ def unit(protocol: str) -> str:
     return "dB"
 
 
-def need(protocol: str) -> PairNeed:
+def inputs(protocol: str) -> ImagePairSpec:
     """Pictures and what they should be."""
-    return PairNeed()
+    return ImagePairSpec()
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
-    """The mean over pictures; raises UsageError as `_pictures.checked`."""
-    return float(each(checked(evidence)).mean())
+def compute(evidence: MetricInputs, protocol: str) -> float:
+    """The mean over pictures; raises UsageError as `_image_pairs.checked`."""
+    return float(per_image(checked(evidence)).mean())
 
 
-def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each part, at the price of one."""
-    return means_without_each(each(checked(evidence)), parts)
+    return means_without_each(per_image(checked(evidence)), parts)
 
 
-def each(pairs: Pairs) -> Float64[np.ndarray, " N"]:
+def per_image(pairs: Pairs) -> Float64[np.ndarray, " N"]:
     """The value of each picture."""
     squares = np.array(
         [

@@ -6,15 +6,15 @@ at all heavy atoms but OXT, superposed by those.
 
 from __future__ import annotations
 
-from inrflow_core import residue_pairs, structures
-from inrflow_core.evidence import Evidence, Protein, StructureNeed
-from inrflow_core.metrics import _proteins
+from inrflow_core.metrics import _protein_averages
+from inrflow_core.metrics._inputs import MetricInputs, Protein, StructureSpec
+from inrflow_core.proteins import residue_alignment, superposition
 
 TITLE = "RMSD"
 DOMAIN = "protein"
-PROTOCOLS = _proteins.protocols(("ca", "heavy"), residue_pairs.RULES)
+PROTOCOLS = _protein_averages.protocols(("ca", "heavy"), residue_alignment.ALIGNMENT_MODES)
 HIGHER_IS_BETTER = False
-LEAST = _proteins.LEAST
+MIN_ITEMS = _protein_averages.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:
@@ -22,29 +22,33 @@ def unit(protocol: str) -> str:
     return "Å"
 
 
-def need(protocol: str) -> StructureNeed:
+def inputs(protocol: str) -> StructureSpec:
     """Samples and references, residues paired."""
-    return _proteins.need(protocol)
+    return _protein_averages.inputs(protocol)
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
-    """Mean over proteins; raises UsageError as `_proteins.values`."""
-    return _proteins.together(values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER)
+def compute(evidence: MetricInputs, protocol: str) -> float:
+    """Mean over proteins; raises UsageError as `_protein_averages.values`."""
+    return _protein_averages.average_over_proteins(
+        values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER
+    )
 
 
-def note(evidence: Evidence, protocol: str) -> str | None:
+def remark(evidence: MetricInputs, protocol: str) -> str | None:
     """The best of several samples."""
-    return _proteins.note(evidence, values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER)
+    return _protein_averages.remark(evidence, values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER)
 
 
-def values(evidence: Evidence, protocol: str) -> _proteins.Values:
+def values(evidence: MetricInputs, protocol: str) -> _protein_averages.Values:
     """Of every sample of every protein."""
     atoms = protocol.split(":")[0]
-    return _proteins.values(evidence, f"rmsd:{atoms}", lambda protein, place: of_pair(protein, place, atoms))
+    return _protein_averages.values(evidence, f"rmsd:{atoms}", lambda protein, place: of_pair(protein, place, atoms))
 
 
 def of_pair(protein: Protein, place: int, atoms: str) -> float:
     """Of one sample; NaN where no atom is known on both sides."""
     sides = protein.samples[place], protein.reference, protein.pairs[place]
-    mobile, fixed = residue_pairs.heavy_atoms(*sides)[:2] if atoms == "heavy" else residue_pairs.c_alphas(*sides)
-    return structures.rmsd(mobile, fixed) if len(mobile) else float("nan")
+    mobile, fixed = (
+        residue_alignment.heavy_atoms(*sides)[:2] if atoms == "heavy" else residue_alignment.c_alphas(*sides)
+    )
+    return superposition.rmsd(mobile, fixed) if len(mobile) else float("nan")

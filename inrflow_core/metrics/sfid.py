@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from inrflow_core.evidence import FeatureNeed
-from inrflow_core.metrics._frechet import compute, left_out, note, unit
+from inrflow_core.metrics._frechet import compute, jackknife_values, remark, unit
+from inrflow_core.metrics._inputs import FeatureSpec
 
-__all__ = ["compute", "left_out", "need", "note", "unit"]
+__all__ = ["compute", "jackknife_values", "inputs", "remark", "unit"]
 
 TITLE = "sFID"
 DOMAIN = "image"
@@ -16,6 +16,6 @@ PROTOCOLS = ("adm", "torch-fidelity")
 HIGHER_IS_BETTER = False
 
 
-def need(protocol: str) -> FeatureNeed:
+def inputs(protocol: str) -> FeatureSpec:
     """Spatial features of Inception-v3."""
-    return FeatureNeed("inception", "spatial", protocol, moments_suffice=True)
+    return FeatureSpec("inception", "spatial", protocol, moments_suffice=True)

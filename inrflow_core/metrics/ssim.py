@@ -14,8 +14,8 @@ from jaxtyping import Float64, UInt8
 from scipy.ndimage import correlate1d
 
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import Evidence, PairNeed, Pairs
-from inrflow_core.metrics._pictures import checked, means_without_each
+from inrflow_core.metrics._image_pairs import checked, means_without_each
+from inrflow_core.metrics._inputs import ImagePairSpec, MetricInputs, Pairs
 
 TITLE = "SSIM"
 DOMAIN = "image"
@@ -31,26 +31,26 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def need(protocol: str) -> PairNeed:
+def inputs(protocol: str) -> ImagePairSpec:
     """Pictures and what they should be."""
-    return PairNeed()
+    return ImagePairSpec()
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
+def compute(evidence: MetricInputs, protocol: str) -> float:
     """The mean over pictures.
 
     Raises:
-        UsageError: pictures are smaller than the window, or as `_pictures.checked`.
+        UsageError: pictures are smaller than the window, or as `_image_pairs.checked`.
     """
-    return float(each(checked(evidence), protocol).mean())
+    return float(per_image(checked(evidence), protocol).mean())
 
 
-def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each part, at the price of one."""
-    return means_without_each(each(checked(evidence), protocol), parts)
+    return means_without_each(per_image(checked(evidence), protocol), parts)
 
 
-def each(pairs: Pairs, protocol: str) -> Float64[np.ndarray, " N"]:
+def per_image(pairs: Pairs, protocol: str) -> Float64[np.ndarray, " N"]:
     """The value of each picture."""
     height, width = pairs.samples.shape[1:3]
     if min(height, width) < 2 * RADIUS + 1:

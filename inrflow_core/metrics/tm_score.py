@@ -8,15 +8,15 @@ sample's. A pair's scale d0 grows with that length.
 
 from __future__ import annotations
 
-from inrflow_core import residue_pairs, structures
-from inrflow_core.evidence import Evidence, Protein, StructureNeed
-from inrflow_core.metrics import _proteins
+from inrflow_core.metrics import _protein_averages
+from inrflow_core.metrics._inputs import MetricInputs, Protein, StructureSpec
+from inrflow_core.proteins import residue_alignment, superposition
 
 TITLE = "TM-score"
 DOMAIN = "protein"
-PROTOCOLS = _proteins.protocols(("reference", "sample"), residue_pairs.RULES)
+PROTOCOLS = _protein_averages.protocols(("reference", "sample"), residue_alignment.ALIGNMENT_MODES)
 HIGHER_IS_BETTER = True
-LEAST = _proteins.LEAST
+MIN_ITEMS = _protein_averages.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:
@@ -24,31 +24,33 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def need(protocol: str) -> StructureNeed:
+def inputs(protocol: str) -> StructureSpec:
     """Samples and references, residues paired."""
-    return _proteins.need(protocol)
+    return _protein_averages.inputs(protocol)
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
-    """Mean over proteins; raises UsageError as `_proteins.values`."""
-    return _proteins.together(values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER)
+def compute(evidence: MetricInputs, protocol: str) -> float:
+    """Mean over proteins; raises UsageError as `_protein_averages.values`."""
+    return _protein_averages.average_over_proteins(
+        values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER
+    )
 
 
-def note(evidence: Evidence, protocol: str) -> str | None:
+def remark(evidence: MetricInputs, protocol: str) -> str | None:
     """The best of several samples."""
-    return _proteins.note(evidence, values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER)
+    return _protein_averages.remark(evidence, values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER)
 
 
-def values(evidence: Evidence, protocol: str) -> _proteins.Values:
+def values(evidence: MetricInputs, protocol: str) -> _protein_averages.Values:
     """Of every sample of every protein."""
     by = protocol.split(":")[0]
-    return _proteins.values(evidence, f"tm-score:{by}", lambda protein, place: of_pair(protein, place, by))
+    return _protein_averages.values(evidence, f"tm-score:{by}", lambda protein, place: of_pair(protein, place, by))
 
 
 def of_pair(protein: Protein, place: int, by: str) -> float:
     """Of one sample; NaN where no C-alpha is known on both sides."""
-    mobile, fixed = residue_pairs.c_alphas(protein.samples[place], protein.reference, protein.pairs[place])
+    mobile, fixed = residue_alignment.c_alphas(protein.samples[place], protein.reference, protein.pairs[place])
     if not len(mobile):
         return float("nan")
     whole = protein.reference if by == "reference" else protein.samples[place]
-    return structures.tm_score(mobile, fixed, int(whole.ca_is_known.sum()))[0]
+    return superposition.tm_score(mobile, fixed, int(whole.ca_is_known.sum()))[0]

@@ -15,14 +15,14 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import Evidence, FeatureNeed, Matches, MatchNeed
-from inrflow_core.metrics._pictures import means_without_each
+from inrflow_core.metrics._image_pairs import means_without_each
+from inrflow_core.metrics._inputs import FeatureSpec, MatchedFeatureSpec, Matches, MetricInputs
 
 TITLE = "ULIP-I"
 DOMAIN = "points"
 PROTOCOLS = ("grey", "colour")
 HIGHER_IS_BETTER = True
-LEAST = 1
+MIN_ITEMS = 1
 
 
 def unit(protocol: str) -> str:
@@ -30,12 +30,14 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def need(protocol: str) -> MatchNeed:
+def inputs(protocol: str) -> MatchedFeatureSpec:
     """Embeddings of clouds by ULIP-2 and of pictures by its CLIP."""
-    return MatchNeed(FeatureNeed("ulip2", "embedding", protocol), FeatureNeed("clip-bigg", "embedding", "openai"))
+    return MatchedFeatureSpec(
+        FeatureSpec("ulip2", "embedding", protocol), FeatureSpec("clip-bigg", "embedding", "openai")
+    )
 
 
-def compute(evidence: Evidence, protocol: str) -> float:
+def compute(evidence: MetricInputs, protocol: str) -> float:
     """The mean cosine of samples and their pictures.
 
     Raises:
@@ -45,19 +47,19 @@ def compute(evidence: Evidence, protocol: str) -> float:
     return float(cosines(matches.samples, matches.pictures).mean())
 
 
-def left_out(evidence: Evidence, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each part, at the price of one."""
     matches = checked(evidence)
     return means_without_each(cosines(matches.samples, matches.pictures), parts)
 
 
-def note(evidence: Evidence, protocol: str) -> str | None:
+def remark(evidence: MetricInputs, protocol: str) -> str | None:
     """The same of the objects' own clouds."""
     matches = checked(evidence)
     return f"ground truth {cosines(matches.reference, matches.pictures).mean():.4f}: the objects' own clouds, same pictures"
 
 
-def checked(evidence: Evidence) -> Matches:
+def checked(evidence: MetricInputs) -> Matches:
     """The same evidence; raises as `compute`."""
     assert isinstance(evidence, Matches)
     if not len(evidence.samples):

@@ -5,10 +5,10 @@ The network is counted as it is computed: keys and values of the spatial encoder
 
 from __future__ import annotations
 
-from inrflow_core.networks._atoms import AtomTokens, Groups
-from inrflow_core.networks._attention import Block, CrossAttention
-from inrflow_core.networks._embeddings import FOLDED_SIZE, Projection, TimeEmbedding, Tokens
-from inrflow_core.networks._encoders import Spatial
+from inrflow_core.layers.attention import Block, CrossAttention
+from inrflow_core.layers.embeddings import FOLDED_SIZE, Projection, TimeEmbedding, Tokens
+from inrflow_core.networks._set_encoders import SpatialEncoder
+from inrflow_core.networks._set_residues import AtomEmbedding, ResidueEncoder
 
 
 def projection(module: Projection, rows: int) -> int:
@@ -25,14 +25,14 @@ def tokens(module: Tokens, rows: int) -> int:
     return sum(projection(part, rows) for part in parts)
 
 
-def atom_tokens(module: AtomTokens, rows: int, groups: int) -> int:
+def atom_tokens(module: AtomEmbedding, rows: int, groups: int) -> int:
     """Atoms into tokens; what the atoms of a group share is computed once."""
     return (
         projection(module.value, rows) + projection(module.coordinate, rows) + 2 * groups * module.group.weight.numel()
     )
 
 
-def groups(module: Groups, pairs: int, latents: int) -> int:
+def groups(module: ResidueEncoder, pairs: int, latents: int) -> int:
     """The encoder with one latent for each group: folded keys and values, or one linear layer."""
     if module.kind == "linear":
         return 2 * latents * (module.linear.weight.numel() + module.tokens.group.weight.numel())
@@ -64,7 +64,7 @@ def _cross(module: CrossAttention, rows: int, source_rows: int) -> int:
     return products + 2 * source_rows * (module.key.weight.numel() + rows * module.out.out_features)
 
 
-def spatial(module: Spatial) -> int:
+def spatial(module: SpatialEncoder) -> int:
     """The spatial encoder: one query per latent, folded keys and values."""
     width = module.query.out_features
     pooling = 4 * module.num_slots * module.heads * width

@@ -18,21 +18,21 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from inrflow_core.errors import UsageError
-from inrflow_core.networks import _costs as costs
-from inrflow_core.networks._atoms import AtomTokens, Groups
-from inrflow_core.networks._attention import Block, Reading
-from inrflow_core.networks._config import Config as Config  # part of this file's face
-from inrflow_core.networks._decoder import Decoder, Latents, Memory
-from inrflow_core.networks._embeddings import Fourier, TimeEmbedding, Tokens, geometric, rotary
-from inrflow_core.networks._encoders import Linear, Spatial
-from inrflow_core.sets import Queries, SetShape, Told, ToldShape
+from inrflow_core.layers.attention import Block, KeyValue
+from inrflow_core.layers.embeddings import Fourier, TimeEmbedding, Tokens, geometric, rotary
+from inrflow_core.networks import _costs
+from inrflow_core.networks._set_config import Config as Config  # part of this file's face
+from inrflow_core.networks._set_decoder import Decoder, DecoderKV, Latents
+from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder
+from inrflow_core.networks._set_residues import AtomEmbedding, ResidueEncoder
+from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Queries, SetSpec
 
-NOTHING = ToldShape()
+NOTHING = ConditionSpec()
 """Of a model without condition, or with one that is a vector."""
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncoderOutput:
     """What the encoder leaves of a context. It depends on neither time nor condition: guidance computes it once.
 
     The perceiver's latents are learned and know nothing yet; its `readings` are the keys and values of every block
@@ -42,11 +42,11 @@ class Encoded:
 
     latents: Float[Tensor, "B L W"]
     tokens: Float[Tensor, "B N W"] | None = None
-    readings: tuple[Reading, ...] = ()
+    readings: tuple[KeyValue, ...] = ()
     mask: Bool[Tensor, "B N"] | None = None
 
 
-def build(config: Config, shape: SetShape, told: ToldShape = NOTHING) -> SetTransformer:
+def build(config: Config, shape: SetSpec, told: ConditionSpec = NOTHING) -> SetTransformer:
     """The network for sets of that shape, and what a conditioner tells; its first answers are exactly 0.
 
     Raises:
@@ -73,10 +73,10 @@ def build(config: Config, shape: SetShape, told: ToldShape = NOTHING) -> SetTran
     return SetTransformer(config, shape, told)
 
 
-def build_decoder(config: Config, shape: SetShape, told: ToldShape = NOTHING) -> Decoder:
+def build_decoder(config: Config, shape: SetSpec, told: ConditionSpec = NOTHING) -> Decoder:
     """The decoder alone, all that a saved field needs: its own weights are those of `SetTransformer.decoder`."""
     width = config.query_width
-    tokens = _tokens(config, shape, width) if told.features is None else AtomTokens(shape, width, told.features)
+    tokens = _tokens(config, shape, width) if told.features is None else AtomEmbedding(shape, width, told.features)
     decoder = Decoder(config, tokens, shape.value_size)
     _initialise(decoder)
     return decoder
@@ -90,7 +90,7 @@ class SetTransformer(nn.Module):
     start: Layer | None
     latent: nn.Parameter | None
 
-    def __init__(self, config: Config, shape: SetShape, told: ToldShape) -> None:
+    def __init__(self, config: Config, shape: SetSpec, told: ConditionSpec) -> None:
         super().__init__()
         self.config, self.shape, self.num_told = config, shape, told.tokens
         self.time = TimeEmbedding(config.width)
@@ -119,7 +119,7 @@ class SetTransformer(nn.Module):
         context: Queries,
         values: Float[Tensor, "B N C"],
         t: Float[Tensor, " B"],
-        told: Told,
+        told: ConditionEmbedding,
         queries: Queries,
         query_values: Float[Tensor, "B M C"],
         *,
@@ -129,7 +129,7 @@ class SetTransformer(nn.Module):
         latents = self.latents(self.encode(context, values, mask, told), t, told)
         return self.decode(queries, query_values, self.memory(latents))
 
-    def read(self, told: Told) -> Told:
+    def read(self, told: ConditionEmbedding) -> ConditionEmbedding:
         """The same with the tokens' keys and values for every block: made once, they serve all evaluations of a sample."""
         if told.tokens is None:
             return told
@@ -143,29 +143,29 @@ class SetTransformer(nn.Module):
         context: Queries,
         values: Float[Tensor, "B N C"],
         mask: Bool[Tensor, "B N"] | None = None,
-        told: Told = Told(),  # noqa: B008, it cannot change
-    ) -> Encoded:
+        told: ConditionEmbedding = ConditionEmbedding(),  # noqa: B008, it cannot change
+    ) -> EncoderOutput:
         """What the context says; `mask` is False at padding. The context of a grid is the whole training grid.
 
         Of what is told, only the features of groups enter here: they are a part of the context's coordinates.
         """
-        if isinstance(self.encoder, Groups):
-            return Encoded(self.encoder(context, values, mask, told), mask=mask)
+        if isinstance(self.encoder, ResidueEncoder):
+            return EncoderOutput(self.encoder(context, values, mask, told), mask=mask)
         if not isinstance(self.encoder, Tokens):
             latents = self.encoder(context, values, mask)
-            return Encoded(latents + self.places.to(latents.dtype))
+            return EncoderOutput(latents + self.places.to(latents.dtype))
         assert self.latent is not None
         if mask is not None:
             values = values.masked_fill(~mask[..., None], 0)
         tokens = self.encoder(context.coordinates, values)[0]
         latents = self.latent.expand(values.shape[0], -1, -1)
         if torch.is_grad_enabled():
-            return Encoded(latents, tokens, (), mask)
-        return Encoded(
+            return EncoderOutput(latents, tokens, (), mask)
+        return EncoderOutput(
             latents, None, tuple(layer.read.read(tokens) for layer in self.layers() if layer.read is not None), mask
         )
 
-    def latents(self, encoded: Encoded, t: Float[Tensor, " B"], told: Told) -> Latents:
+    def latents(self, encoded: EncoderOutput, t: Float[Tensor, " B"], told: ConditionEmbedding) -> Latents:
         """The trunk: latents of each decoder level at a time, under a condition."""
         total = self.time(t) if told.vector is None else self.time(t) + told.vector
         condition = functional.silu(total)
@@ -188,7 +188,7 @@ class SetTransformer(nn.Module):
                 levels.append(x)
         return Latents(tuple(levels), total, told.features, told.is_group)
 
-    def memory(self, latents: Latents) -> Memory:
+    def memory(self, latents: Latents) -> DecoderKV:
         """What all queries of one evaluation share."""
         return self.decoder.memory(latents)
 
@@ -200,7 +200,7 @@ class SetTransformer(nn.Module):
         self,
         queries: Queries,
         values: Float[Tensor, "B M C"],
-        memory: Memory,
+        memory: DecoderKV,
         embedded: Float[Tensor, "*B M W"] | None = None,
     ) -> Float[Tensor, "B M C"]:
         """The velocity of each query; queries never see each other. `embedded` is what `embed` made, if it was made."""
@@ -209,19 +209,19 @@ class SetTransformer(nn.Module):
     def flops(self, num_queries: int) -> dict[str, float]:
         """Operations of one evaluation for one set with so many queries, by part (see `_costs`)."""
         pairs, latents = self.shape.num_pairs, self.config.latents
-        if isinstance(self.encoder, Groups):
-            encoder = costs.groups(self.encoder, pairs, latents)
-        elif isinstance(self.encoder, Spatial):
-            encoder = costs.spatial(self.encoder)
-        elif isinstance(self.encoder, Linear):
+        if isinstance(self.encoder, ResidueEncoder):
+            encoder = _costs.groups(self.encoder, pairs, latents)
+        elif isinstance(self.encoder, SpatialEncoder):
+            encoder = _costs.spatial(self.encoder)
+        elif isinstance(self.encoder, PatchEncoder):
             encoder = 2 * latents * self.encoder.linear.weight.numel()
         else:
-            encoder = costs.tokens(self.encoder, pairs)
-        trunk = costs.time(self.time) + sum(layer.flops(latents, pairs, self.num_told) for layer in self.layers())
+            encoder = _costs.tokens(self.encoder, pairs)
+        trunk = _costs.time(self.time) + sum(layer.flops(latents, pairs, self.num_told) for layer in self.layers())
         tokens = self.decoder.tokens
-        is_atoms = isinstance(tokens, AtomTokens)
-        decoder = costs.atom_tokens(tokens, num_queries, latents) if is_atoms else costs.tokens(tokens, num_queries)
-        decoder += sum(costs.block(block, num_queries, latents) for block in self.decoder.levels())
+        is_atoms = isinstance(tokens, AtomEmbedding)
+        decoder = _costs.atom_tokens(tokens, num_queries, latents) if is_atoms else _costs.tokens(tokens, num_queries)
+        decoder += sum(_costs.block(block, num_queries, latents) for block in self.decoder.levels())
         decoder += 2 * (num_queries * self.decoder.final.weight.numel() + self.decoder.modulation.weight.numel())
         return {"encoder": float(encoder), "trunk": float(trunk), "decoder": float(decoder)}
 
@@ -245,7 +245,7 @@ class SetTransformer(nn.Module):
 
     def _turns(self, count: int) -> Float[Tensor, "2 L d"] | None:
         """What RoPE turns the latents by; those of groups by their number in the chain."""
-        if not (self.config.rope and isinstance(self.encoder, Groups)):
+        if not (self.config.rope and isinstance(self.encoder, ResidueEncoder)):
             return self.turns
         numbers = torch.arange(count, device=self.decoder.final.weight.device)[:, None]
         return rotary(numbers.float(), self.config.width // self.config.heads)
@@ -256,9 +256,9 @@ class SetTransformer(nn.Module):
     def _place_latents(self) -> None:
         """What is added to the encoder's latents: features of their pseudo-coordinates, or for hash codes a table."""
         config, turns = self.config, None
-        if isinstance(self.encoder, Spatial) and not config.has_places:
+        if isinstance(self.encoder, SpatialEncoder) and not config.has_places:
             self.places = nn.Parameter(0.02 * torch.randn(config.latents, config.width))
-        elif isinstance(self.encoder, Spatial | Linear):
+        elif isinstance(self.encoder, SpatialEncoder | PatchEncoder):
             positions = self.encoder.positions
             assert positions is not None
             along = config.latents ** (1 / positions.shape[-1])
@@ -290,9 +290,9 @@ class Layer(nn.Module):
         x: Float[Tensor, "B L W"],
         condition: Float[Tensor, "B W"],
         turns: Float[Tensor, "2 L d"] | None,
-        source: Reading | Float[Tensor, "B N W"] | None,
+        source: KeyValue | Float[Tensor, "B N W"] | None,
         masks: tuple[Bool[Tensor, "B N"] | None, Bool[Tensor, "B L"] | None],
-        told: Reading | Float[Tensor, "B K W"] | None,
+        told: KeyValue | Float[Tensor, "B K W"] | None,
     ) -> Float[Tensor, "B L W"]:
         """The latents behind this layer; `source` is its reading, or the tokens to make it from, and `told` likewise.
 
@@ -306,31 +306,33 @@ class Layer(nn.Module):
 
     def flops(self, latents: int, pairs: int, told: int) -> int:
         """Operations of this layer for one set, under a condition of so many tokens."""
-        reading = costs.block(self.read, latents, pairs) if self.read else 0
-        return reading + costs.block(self.own, latents, latents, told)
+        reading = _costs.block(self.read, latents, pairs) if self.read else 0
+        return reading + _costs.block(self.own, latents, latents, told)
 
 
-def _encoder(config: Config, shape: SetShape, told: ToldShape) -> Spatial | Linear | Tokens | Groups:
+def _encoder(
+    config: Config, shape: SetSpec, told: ConditionSpec
+) -> SpatialEncoder | PatchEncoder | Tokens | ResidueEncoder:
     if told.features is not None:
         kind = "linear" if config.encoder == "linear" else "attention"
-        return Groups(shape, width=config.width, heads=config.heads, features=told.features, kind=kind)
+        return ResidueEncoder(shape, width=config.width, heads=config.heads, features=told.features, kind=kind)
     if config.encoder == "linear":
-        return Linear(shape, width=config.width, latents=config.latents)
+        return PatchEncoder(shape, width=config.width, latents=config.latents)
     tokens = _tokens(config, shape, config.width)
     if config.encoder == "perceiver":
         return tokens
     kind = config.pseudo_coordinates
-    return Spatial(shape, tokens, width=config.width, heads=config.heads, latents=config.latents, kind=kind)
+    return SpatialEncoder(shape, tokens, width=config.width, heads=config.heads, latents=config.latents, kind=kind)
 
 
-def _tokens(config: Config, shape: SetShape, width: int) -> Tokens:
+def _tokens(config: Config, shape: SetSpec, width: int) -> Tokens:
     frequencies = _frequencies(config, shape, width)
     if shape.is_moving:
         return Tokens(shape.value_size, width, Fourier(frequencies), shape.coordinate_size)
     return Tokens(shape.value_size, width, Fourier(frequencies, width), None)
 
 
-def _frequencies(config: Config, shape: SetShape, width: int) -> Float[Tensor, " F"]:
+def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " F"]:
     """Frequencies of coordinates in rad: octaves for moving points, else from pi to the highest of the settings."""
     top = config.top_frequency
     if shape.is_moving:

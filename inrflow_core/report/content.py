@@ -63,7 +63,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Photos:
+class ImageConditionedGallery:
     """Clouds that were drawn from pictures, beside these and the objects that the pictures show."""
 
     title: str
@@ -77,7 +77,7 @@ class Photos:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class NearestNeighborsPanel:
     """The nearest training items of samples, and the distances from which memorisation is told."""
 
     samples: UInt8[np.ndarray, "N _ _ _"] | Float[np.ndarray, "N _ _"]
@@ -107,7 +107,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Fold:
+class ProteinRow:
     """One protein: what its samples score."""
 
     name: str
@@ -122,12 +122,12 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Folds:
+class ProteinTable:
     """Some proteins of one set of samples, the worst first."""
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Fold]
+    rows: Sequence[ProteinRow]
     count: int
     """Of all proteins."""
 
@@ -143,7 +143,7 @@ class Page:
     interval: str = ""
     """What intervals are: "95 %, from 20 repeated subsets"."""
     galleries: Sequence[Gallery] = ()
-    neighbours: Neighbours | None = None
+    neighbours: NearestNeighborsPanel | None = None
     histograms: Sequence[Histogram] = ()
-    folds: Sequence[Folds] = ()
-    photos: Sequence[Photos] = ()
+    folds: Sequence[ProteinTable] = ()
+    photos: Sequence[ImageConditionedGallery] = ()

@@ -9,9 +9,9 @@ from html import escape
 
 import numpy as np
 
-from inrflow_core.report import numerals
+from inrflow_core.report import number_format
 from inrflow_core.report.content import Entry, Histogram, Progress, Score
-from inrflow_core.report.scores import Metric, heading, metric_of
+from inrflow_core.report.score_table import Metric, column_title, metric_of
 
 WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 10, 40
@@ -61,7 +61,7 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Round numbers on the axis."""
-        return numerals.ticks(self.low, self.high, is_logarithmic=self.is_logarithmic)
+        return number_format.ticks(self.low, self.high, is_logarithmic=self.is_logarithmic)
 
 
 def curves(entries: Sequence[Entry]) -> str:
@@ -87,7 +87,7 @@ def histograms(items: Sequence[Histogram]) -> str:
     drawn = "".join(
         f'<figure class="plot"><figcaption>{escape(item.title)}</figcaption>'
         f"{histogram({name: np.asarray(values) for name, values in item.values.items()}, item.unit, item.title)}"
-        f"{legend(counted(item.values), mark='area')}</figure>"
+        f"{legend(legend_with_counts(item.values), mark='area')}</figure>"
         for item in items
     )
     return (
@@ -122,14 +122,14 @@ def histogram(values: dict[str, np.ndarray], unit: str, title: str, *, limit: fl
     if limit is not None:
         parts.append(f'<path class="limit" d="M{x(limit)} {y.start}V{y.stop}"/>')
     middles = "; ".join(
-        f"{name}: median {numerals.short(float(np.median(each)))} of {len(each):,}"
+        f"{name}: median {number_format.format_compact(float(np.median(each)))} of {len(each):,}"
         for name, each in values.items()
         if len(each)
     )
     return _svg(f"Histogram of {title}. {middles}.", parts)
 
 
-def counted(values: Mapping[str, np.ndarray]) -> list[str]:
+def legend_with_counts(values: Mapping[str, np.ndarray]) -> list[str]:
     """The names with how many values each has."""
     return [f"{name} ({len(each):,})" for name, each in values.items()]
 
@@ -168,7 +168,7 @@ def _metric(metric: Metric, count: int, lines: Lines, runs: Sequence[str]) -> st
         f'<div class="axis-{number}">{_curve(metric, lines, runs, number)}</div>' for number in range(len(AXES))
     )
     return (
-        f'<figure class="plot"><figcaption>{heading(metric)}<span class="count">n = {count:,}</span></figcaption>'
+        f'<figure class="plot"><figcaption>{column_title(metric)}<span class="count">n = {count:,}</span></figcaption>'
         f"{drawn}</figure>"
     )
 
@@ -191,19 +191,19 @@ def _curve(metric: Metric, lines: Lines, runs: Sequence[str], axis: int) -> str:
         parts.append(f'<path class="bar {_series(number)}" d="{bars}"/>' if bars else "")
         parts.append(f'<path class="line {_series(number)}" d="M{"L".join(f"{a} {b}" for a, b in at)}"/>')
         parts += [
-            _dot(number, *spot, title=f"{run}, {numerals.short(place(progress))} {name}: {_told(score)}")
+            _dot(number, *spot, title=f"{run}, {number_format.format_compact(place(progress))} {name}: {_told(score)}")
             for spot, (progress, score) in zip(at, line, strict=True)
         ]
     told = "; ".join(
-        f"{run} from {_told(line[0][1])} at {numerals.short(place(line[0][0]))}"
-        f" to {_told(line[-1][1])} at {numerals.short(place(line[-1][0]))}"
+        f"{run} from {_told(line[0][1])} at {number_format.format_compact(place(line[0][0]))}"
+        f" to {_told(line[-1][1])} at {number_format.format_compact(place(line[-1][0]))}"
         for run, line in lines.items()
     )
     return _svg(f"{metric[0]} ({metric[1]}) against {name}: {told}.", parts)
 
 
 def _told(score: Score) -> str:
-    value, interval = numerals.with_interval(score.value, score.interval)
+    value, interval = number_format.with_interval(score.value, score.interval)
     return f"{value} ({interval})" if interval else value
 
 
@@ -212,10 +212,14 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
     grid, words = "", ""
     for tick in y.ticks():
         grid += f"M{x.start} {y(tick)}H{x.stop}"
-        words += f'<text x="{x.start - 6}" y="{y(tick) + 4}" text-anchor="end">{numerals.short(tick)}</text>'
+        words += (
+            f'<text x="{x.start - 6}" y="{y(tick) + 4}" text-anchor="end">{number_format.format_compact(tick)}</text>'
+        )
     for tick in x.ticks():
         grid += f"M{x(tick)} {y.start}v4"
-        words += f'<text x="{x(tick)}" y="{y.start + 17}" text-anchor="middle">{numerals.short(tick)}</text>'
+        words += (
+            f'<text x="{x(tick)}" y="{y.start + 17}" text-anchor="middle">{number_format.format_compact(tick)}</text>'
+        )
     middle = (x.start + x.stop) / 2
     words += f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
     if y_label:

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from inrflow_core.solve import Velocity
+from inrflow_core.numerics.solver import Velocity
 
 ORDER = 5
-EVALUATIONS = 7
-REPLAYED = 6
+NFE_PER_STEP = 7
+NFE_PER_REPLAY = 6
 IS_STOCHASTIC = False
 IS_ADAPTIVE = True
 
@@ -52,13 +52,13 @@ class Config:
             raise ValueError(
                 f"`rtol` is {self.rtol} and `atol` is {self.atol}: 0 or more each, and one of them above 0"
             )
-        if self.max_nfe < EVALUATIONS:
-            raise ValueError(f"`max_nfe` is {self.max_nfe}: at least {EVALUATIONS}, one step")
+        if self.max_nfe < NFE_PER_STEP:
+            raise ValueError(f"`max_nfe` is {self.max_nfe}: at least {NFE_PER_STEP}, one step")
         if not 0 < self.first_step <= 1:
             raise ValueError(f"`first_step` is {self.first_step}: above 0, at most 1")
 
 
-def grid(config: Config) -> Float64[Tensor, " T"]:
+def time_grid(config: Config) -> Float64[Tensor, " T"]:
     """The ends of time; each sample finds its own steps between them."""
     return torch.tensor([1.0, 0.0], dtype=torch.float64)
 
@@ -70,7 +70,7 @@ def step(
     return _stages(velocity, y, t, t_next)[0]
 
 
-def attempt(
+def trial_step(
     velocity: Velocity,
     y: Float[Tensor, "B N C"],
     t: Float64[Tensor, " B"],
@@ -91,7 +91,7 @@ def attempt(
     return moved, torch.nan_to_num(size, nan=torch.inf)  # what is no number is tried again with a smaller step
 
 
-def factor(error: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
+def step_size_factor(error: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
     """By how much the next step may be larger, or must be smaller."""
     return (0.9 * error.clamp(min=1e-10) ** (-1 / ORDER)).clamp(0.2, 5.0)
 

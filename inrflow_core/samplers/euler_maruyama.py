@@ -26,13 +26,13 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from inrflow_core import paths
-from inrflow_core.paths import Path
-from inrflow_core.samplers.euler import spaced
-from inrflow_core.solve import Velocity
+from inrflow_core.numerics import paths
+from inrflow_core.numerics.paths import Path
+from inrflow_core.numerics.solver import Velocity
+from inrflow_core.numerics.time_grids import spaced_times
 
 ORDER = 1
-EVALUATIONS = REPLAYED = 1
+NFE_PER_STEP = NFE_PER_REPLAY = 1
 IS_STOCHASTIC = True
 IS_ADAPTIVE = False
 
@@ -47,7 +47,7 @@ DIFFUSION = {
 """D as a function of t; the names say how it changes from noise to data. `sbdm` is half the squared diffusion of the
 forward SDE with the same marginals: t / (1 - t) on the linear path."""
 
-EXCHANGE = 0.1
+MAX_EXCHANGE = 0.1
 """Largest D h / sigma^2 of a step of length h."""
 
 
@@ -80,9 +80,9 @@ class Config:
             raise ValueError(f"`last_step` is {self.last_step}: above 0 and below 1")
 
 
-def grid(config: Config) -> Float64[Tensor, " T"]:
+def time_grid(config: Config) -> Float64[Tensor, " T"]:
     """Times of the steps' ends: from 1 to `last_step`, then 0."""
-    noisy = spaced(config.steps, config.spacing, config.last_step)
+    noisy = spaced_times(config.steps, config.spacing, config.last_step)
     return torch.cat([noisy, torch.zeros(1, dtype=torch.float64)])
 
 
@@ -98,8 +98,8 @@ def step(
 ) -> Float[Tensor, "B N C"]:
     """y at t_next. A step that ends at t = 0 and one of no length take no noise."""
     slope = velocity(y, t)
-    _, old = paths.data_and_noise(path, slope, y, t)
-    share = exchanged(path, config, t, t_next)
+    _, old = paths.recover_data_and_noise(path, slope, y, t)
+    share = noise_exchange_rate(path, config, t, t_next)
     length, drift, fresh = (
         number.to(y.dtype).view(-1, 1, 1)
         for number in (t_next - t, share * path.sigma(t), (2 * config.temperature * share).sqrt() * path.sigma(t))
@@ -107,10 +107,10 @@ def step(
     return y + length * slope - drift * old + fresh * noise
 
 
-def exchanged(
+def noise_exchange_rate(
     path: Path, config: Config, t: Float64[Tensor, " B"], t_next: Float64[Tensor, " B"]
 ) -> Float64[Tensor, " B"]:
     """D h / sigma^2 at the step's start, at most `EXCHANGE`."""
     length = t - t_next
     share = config.scale * DIFFUSION[config.diffusion](path, t) * length / path.sigma(t).square()
-    return torch.where((length > 0) & (t_next > 0) & (config.scale > 0), share.clamp(max=EXCHANGE), 0.0)
+    return torch.where((length > 0) & (t_next > 0) & (config.scale > 0), share.clamp(max=MAX_EXCHANGE), 0.0)

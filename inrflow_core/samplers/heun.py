@@ -9,13 +9,13 @@ from __future__ import annotations
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from inrflow_core.samplers.euler import Config, grid
-from inrflow_core.solve import Velocity
+from inrflow_core.numerics.solver import Velocity
+from inrflow_core.samplers._fixed_steps import Config, time_grid
 
-__all__ = ["Config", "grid", "step"]
+__all__ = ["Config", "time_grid", "step"]
 
 ORDER = 2
-EVALUATIONS = REPLAYED = 2
+NFE_PER_STEP = NFE_PER_REPLAY = 2
 IS_STOCHASTIC = IS_ADAPTIVE = False
 
 

@@ -1,0 +1,1 @@
+"""The trainer: the step, the engine, checkpoints and the run folder."""

@@ -24,13 +24,12 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from inrflow_core import models, outputs, tensor_files
-from inrflow_core.errors import IntegrityError
-from inrflow_core.presets import Preset
-from inrflow_core.runs import MANIFEST, WEIGHTS, average_file
-from inrflow_core.runs import checkpoint_folder as folder
-from inrflow_core.runs import complete_steps as steps
-from inrflow_core.training.ema import Average
+from inrflow_core import models
+from inrflow_core.config.preset import Preset
+from inrflow_core.runs.checkpoint_manifest import MANIFEST, WEIGHTS, ema_filename, verify
+from inrflow_core.runs.checkpoint_manifest import checkpoint_folder as folder
+from inrflow_core.storage import atomic_write, safetensors_file
+from inrflow_core.training.ema import EMA
 from inrflow_core.training.engine import Engine
 
 FORMAT = "inrflow-checkpoint-1"
@@ -54,13 +53,13 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class Division:
+class ParallelLayout:
     """How processes shared the work of the call that saved a checkpoint."""
 
     zero_stage: int
     processes: int
 
-    def change(self, now: Division) -> str | None:
+    def change(self, now: ParallelLayout) -> str | None:
         """In words what is another in `now`; None where nothing is."""
         words = []
         if now.zero_stage != self.zero_stage:
@@ -73,7 +72,7 @@ class Division:
 def save(
     run: Path,
     engine: Engine,
-    averages: Sequence[Average],
+    averages: Sequence[EMA],
     preset: Preset,
     counters: Counters,
     *,
@@ -94,9 +93,9 @@ def save(
     told = dict(info) | {"step": counters.step, "samples_seen": counters.samples_seen, "flops": counters.flops}
     digests: dict[str, str] = {}
 
-    def put(name: str, planned: tensor_files.Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> None:
+    def put(name: str, planned: safetensors_file.Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> None:
         if leads:
-            digests[name] = tensor_files.write(beside / name, planned, values, metadata)
+            digests[name] = safetensors_file.write(beside / name, planned, values, metadata)
         else:
             for _ in values:
                 pass
@@ -105,7 +104,7 @@ def save(
         put(WEIGHTS, engine.layout(), engine.weights(), models.metadata(preset, told | {"decay": None}))
         for average in averages:
             metadata = models.metadata(preset, told | {"decay": average.decay})
-            put(average_file(average.decay), engine.layout(), engine.weights(average.values), metadata)
+            put(ema_filename(average.decay), engine.layout(), engine.weights(average.values), metadata)
         put(ADAM, engine.moments_layout(), engine.moments(), {})
         if leads:
             digests[COUNTERS] = _write_json(beside / COUNTERS, asdict(counters))
@@ -118,7 +117,7 @@ def save(
     return final
 
 
-def load(source: Path, engine: Engine, averages: Sequence[Average]) -> Counters:
+def load(source: Path, engine: Engine, averages: Sequence[EMA]) -> Counters:
     """Bring engine and averages to where a checkpoint left them.
 
     Raises:
@@ -131,7 +130,7 @@ def load(source: Path, engine: Engine, averages: Sequence[Average]) -> Counters:
     with safetensors.safe_open(source / WEIGHTS, framework="pt") as file:
         engine.load_weights(file.get_tensor)
     for average in averages:
-        with safetensors.safe_open(source / average_file(average.decay), framework="pt") as file:
+        with safetensors.safe_open(source / ema_filename(average.decay), framework="pt") as file:
             engine.load_own(average.values, file.get_tensor)
     with safetensors.safe_open(source / ADAM, framework="pt") as file:
         engine.load_moments(file.get_tensor, counters.updates)
@@ -139,52 +138,15 @@ def load(source: Path, engine: Engine, averages: Sequence[Average]) -> Counters:
     return counters
 
 
-def division(engine: Engine) -> Division:
+def division(engine: Engine) -> ParallelLayout:
     """How the work is shared now."""
-    return Division(engine.stage, engine.world.size)
+    return ParallelLayout(engine.stage, engine.world.size)
 
 
-def saved_by(source: Path) -> Division | None:
+def layout_at_save(source: Path) -> ParallelLayout | None:
     """How it was shared when a checkpoint was saved; None where it does not say, as older ones do not."""
     told = json.loads((source / MANIFEST).read_text(encoding="utf-8")).get("saved_by")
-    return None if told is None else Division(**told)
-
-
-def verify(source: Path) -> None:
-    """Nothing, where every file of a checkpoint is what its manifest says.
-
-    Raises:
-        IntegrityError: names the first that is not.
-    """
-    hint = f"remove `{source}` to go on from the checkpoint before it"
-    try:
-        manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
-        entries = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise IntegrityError(f"`{source / MANIFEST}` is no manifest of a checkpoint: {error}", hint=hint) from error
-    for name, (size, digest) in entries.items():
-        file = source / name
-        if not file.is_file():
-            raise IntegrityError(f"the checkpoint lacks `{file}`", hint=hint)
-        if file.stat().st_size != size:
-            raise IntegrityError(f"`{file}` has {file.stat().st_size} bytes, its manifest says {size}", hint=hint)
-        found = tensor_files.digest(file)
-        if found != digest:
-            raise IntegrityError(
-                f"`{file}` is damaged: its digest is {found[:8]}..., the manifest says {digest[:8]}...", hint=hint
-            )
-
-
-def prune(run: Path, keep: int, spared: int | None = None) -> None:
-    """Remove all but the newest `keep` complete checkpoints and the `spared` one, and what an interrupted save left."""
-    for step in steps(run)[:-keep]:
-        if step == spared:
-            continue
-        doomed = folder(run, step)
-        # Under a name that the next call removes, should this removal be interrupted.
-        doomed.rename(doomed.with_name(f".{doomed.name}.partial"))
-    for left in (run / "checkpoints").glob(".*.partial"):
-        shutil.rmtree(left, ignore_errors=True)
+    return None if told is None else ParallelLayout(**told)
 
 
 def _seal(beside: Path, final: Path, digests: dict[str, str], told: dict[str, Any]) -> None:
@@ -202,6 +164,6 @@ def _seal(beside: Path, final: Path, digests: dict[str, str], told: dict[str, An
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> str:
     data = (json.dumps(content, indent=1) + "\n").encode()
-    with outputs.written(path) as beside:
+    with atomic_write.atomic_write(path) as beside:
         beside.write_bytes(data)
     return hashlib.sha256(data).hexdigest()

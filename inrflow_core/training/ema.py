@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 
-class Average:
+class EMA:
     """average = decay * average + (1 - decay) * weight, after every applied step; it begins as the weights.
 
     The papers' decay is 0.999, without a warm-up. `weights` are the tensors that the optimiser changes in place: whole

@@ -13,28 +13,25 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrflow_core import tensor_files
+from inrflow_core.config.training import Config
 from inrflow_core.errors import UsageError
+from inrflow_core.runtime.distributed import World
+from inrflow_core.runtime.process_group import init_process_group, rank_variables, temporary_environment
 from inrflow_core.sets import CoordValueSet
-from inrflow_core.training.clipping import Clipping
-from inrflow_core.training.settings import Config
-from inrflow_core.training.world import World
+from inrflow_core.storage import safetensors_file
+from inrflow_core.training.grad_clip import Clipping
 
-PATIENCE = timedelta(hours=2)
-"""How long processes wait for one that draws samples or saves."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW remembers of each weight."""
 
 
-class Objective(nn.Module):
+class MeanLoss(nn.Module):
     """The mean loss of a method over sets, under the precision of the run."""
 
     def __init__(self, method: nn.Module, precision: str, device: torch.device) -> None:
@@ -82,7 +79,7 @@ class Engine:
         if _clips_itself(settings):
             is_shared = self.stage in (1, 2) and world.size > 1
             self._clipping = Clipping(self._adam, settings.clip, is_shared=is_shared)
-        objective = Objective(method, precision, world.device)
+        objective = MeanLoss(method, precision, world.device)
         bucket = min(settings.bucket, sum(p.numel() for p in self._trained.values()))  # DeepSpeed takes it whole,
         bucket += bucket % 2  # and in pairs
         self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro, bucket))
@@ -142,11 +139,11 @@ class Engine:
             return [_part_of(parameter) for parameter in self._trained.values()]
         return list(self._trained.values()) if self.world.leads else []
 
-    def layout(self) -> tensor_files.Layout:
+    def layout(self) -> safetensors_file.Layout:
         """Names, types and shapes of the whole weights, as a file holds them."""
         return self._planned
 
-    def moments_layout(self) -> tensor_files.Layout:
+    def moments_layout(self) -> safetensors_file.Layout:
         """Names, types and shapes of what AdamW remembers."""
         return {
             f"{moment}.{name}": (torch.float32, self._planned[name][1]) for moment in MOMENTS for name in self._trained
@@ -267,42 +264,11 @@ def _part_of(parameter: Tensor) -> Tensor:
     return getattr(parameter, "ds_tensor").data  # noqa: B009 - DeepSpeed hangs it there
 
 
-def leave(world: World, code: int) -> None:
-    """End a launched process at once; return where this process was started alone.
-
-    Tearing down process groups aborts a run in about 2 of 100 cases after everything was done (seen with gloo, torch
-    2.13), so that launched processes meet once more and go.
-    """
-    if not world.is_launched:
-        return
-    if world.size > 1 and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def join(world: World) -> None:
-    """Meet the other processes; alone, a group of one without port or child."""
-    if torch.distributed.is_initialized():
-        return
-    from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
-
-    backend = "nccl" if world.device.type == "cuda" else "gloo"
-    if world.device.type == "cuda":
-        torch.cuda.set_device(world.device)
-    if world.size == 1:
-        torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-    else:
-        with _environment(_names(world)):
-            torch.distributed.init_process_group(backend, timeout=PATIENCE)
-
-
 def _initialize(objective: nn.Module, adam: torch.optim.Optimizer, world: World, config: dict[str, Any]) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.distributed\..* is deprecated")
     os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))  # stage 3 asks for it in every step
-    with _environment({**_names(world), "DS_ACCELERATOR": world.device.type}):
-        join(world)
+    with temporary_environment({**rank_variables(world), "DS_ACCELERATOR": world.device.type}):
+        init_process_group(world)
         deepspeed = _quiet_deepspeed()
         engine, *_ = deepspeed.initialize(model=objective, optimizer=adam, config=config, dist_init_required=False)
     return engine
@@ -367,26 +333,3 @@ def _offloaded(settings: Config, world: World) -> dict[str, Any]:
     asked = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_weights}
     is_pinned = world.device.type == "cuda"
     return {name: {"device": place, "pin_memory": is_pinned} for name, place in asked.items() if place is not None}
-
-
-def _names(world: World) -> dict[str, Any]:
-    """This process's place in the variables that torch and DeepSpeed ask for; srun sets others."""
-    names: dict[str, Any] = {"RANK": world.rank, "WORLD_SIZE": world.size}
-    if world.address is not None:
-        names |= {"MASTER_ADDR": world.address[0], "MASTER_PORT": world.address[1]}
-    return names
-
-
-@contextmanager
-def _environment(values: dict[str, Any]) -> Iterator[None]:
-    """Variables that DeepSpeed asks for, taken back afterwards so that a later run is not taken for a launched one."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update({name: str(value) for name, value in values.items()})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -10,42 +10,20 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from inrflow_core import noise, registry
+from inrflow_core import registry
+from inrflow_core.config.data import Config
+from inrflow_core.config.preset import Part
 from inrflow_core.errors import UsageError, did_you_mean
-from inrflow_core.presets import Part
+from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import CoordValueSet
-from inrflow_core.shards import Shards, Wanted
-from inrflow_core.training.crossing import Crossing, Sent
-
-
-@dataclass(frozen=True)
-class Config:
-    """Which shards a model learns from."""
-
-    path: str
-    """Folder of shards, from the working folder; `--data` names another place."""
-    prepare: str | None = None
-    """The command that makes these shards, for the error that says they are absent."""
-    train: str = "train"
-    """The split to learn from."""
-    held_out: str | None = None
-    """The split of the held-out loss; None where there is none."""
-    classes: tuple[str, ...] = ()
-    """Only these classes, numbered in this order; empty takes all as they are."""
-    prefetch: int = 2
-    """Micro-batches read ahead."""
-
-    def __post_init__(self) -> None:
-        if self.prefetch < 1:
-            raise ValueError(f"`prefetch` is {self.prefetch}: at least 1")
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"`classes` names one twice: {list(self.classes)}")
+from inrflow_core.shards.batch import ConditionSelection
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.training.device_transfer import DeviceTransfer, InFlightBatch
 
 
 class Loader:
@@ -53,7 +31,7 @@ class Loader:
 
     def __init__(
         self,
-        shards: Shards,
+        shards: ShardDataset,
         domain: Any,
         config: Config,
         *,
@@ -68,7 +46,7 @@ class Loader:
             )
         self.shards, self.domain, self.split, self.seed, self.batch_size = shards, domain, split, seed, batch
         self.classes = list(config.classes) or list(shards.classes)
-        self._reads, self._has_views = reading(domain, told)
+        self._reads, self._has_views = required_conditions(domain, told)
         self._numbers: np.ndarray | None = None
         self._chosen: np.ndarray | None = None
         if config.classes:
@@ -86,19 +64,19 @@ class Loader:
         epochs = position // len(self)
         for epoch in np.unique(epochs):
             now = epochs == epoch
-            indices[now] = noise.shuffled(self.seed, int(epoch), position[now] % len(self), len(self))
+            indices[now] = keyed_random.permuted_indices(self.seed, int(epoch), position[now] % len(self), len(self))
         if self._chosen is not None:
             indices = self._chosen[indices]
-        seeds = noise.derive_seeds(self.seed, step, torch.from_numpy(where))
-        views = noise.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
-        read = self.shards.read(self.split, indices, out=out, conditions=Wanted(self._reads, views))
+        seeds = keyed_random.derive_seeds(self.seed, step, torch.from_numpy(where))
+        views = keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
+        read = self.shards.read(self.split, indices, out=out, conditions=ConditionSelection(self._reads, views))
         return self.domain.to_set(read.values, seeds, self._labels(read.labels), augment=augment, read=read)
 
     def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> Stream:
         """The batches of (step, places) in turn, read by a thread that keeps `ahead` of them ready."""
         return Stream(self, wanted, device, ahead)
 
-    def _choose(self, shards: Shards, classes: Sequence[str]) -> None:
+    def _choose(self, shards: ShardDataset, classes: Sequence[str]) -> None:
         """Keep the examples of some classes, renumbered by their order here."""
         for name in classes:
             if name not in shards.classes:
@@ -120,13 +98,13 @@ class Loader:
         return labels if labels is None or self._numbers is None else self._numbers[labels]
 
 
-def reading(domain: Any, told: Part | None) -> tuple[tuple[str, ...], bool]:
+def required_conditions(domain: Any, told: Part | None) -> tuple[tuple[str, ...], bool]:
     """The conditions that a domain's sets and a conditioner need of the shards, and whether they have several views."""
     names = tuple(getattr(domain, "READS", ()))
     if told is None:
         return names, False
     conditioner = registry.find("conditioners", told.name or "")
-    return (*names, *conditioner.reads(told.config)), getattr(conditioner, "HAS_VIEWS", False)
+    return (*names, *conditioner.required_conditions(told.config)), getattr(conditioner, "HAS_VIEWS", False)
 
 
 class Stream(Iterator[CoordValueSet]):
@@ -134,8 +112,8 @@ class Stream(Iterator[CoordValueSet]):
 
     def __init__(self, loader: Loader, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> None:
         self.waited = 0.0
-        self._loader, self._wanted, self._crossing = loader, wanted, Crossing(device)
-        self._ready: queue.Queue[Sent | BaseException | None] = queue.Queue(ahead)
+        self._loader, self._wanted, self._crossing = loader, wanted, DeviceTransfer(device)
+        self._ready: queue.Queue[InFlightBatch | BaseException | None] = queue.Queue(ahead)
         # One buffer in the reader's hands, `ahead` in the queue, one in the caller's.
         self._buffers: list[np.ndarray | None] = [None] * (ahead + 2)
         self._stopped = threading.Event()
@@ -180,7 +158,7 @@ class Stream(Iterator[CoordValueSet]):
         return buffer
 
 
-def shares(*, batch: int, rank: int, size: int, micro: int | None) -> list[range]:
+def split_batch(*, batch: int, rank: int, size: int, micro: int | None) -> list[range]:
     """The places of the global batch that a process takes, as its micro-batches.
 
     Raises:

@@ -23,16 +23,21 @@ from typing import Any
 
 import torch
 
-from inrflow_core import manifest, outputs, presets, runs
+from inrflow_core.config import toml
+from inrflow_core.config.preset import Preset
+from inrflow_core.config.training import RESUMABLE_SETTINGS
 from inrflow_core.errors import IntegrityError, UsageError
-from inrflow_core.presets import Preset
-from inrflow_core.training import checkpoint, evaluation
-from inrflow_core.training.settings import ASIDE
-from inrflow_core.training.world import World
+from inrflow_core.runs import best, checkpoint_manifest
+from inrflow_core.runs.run import open_run
+from inrflow_core.runtime.distributed import World
+from inrflow_core.storage import atomic_write, checksum
+
+FOLDER = "references"
+"""The folder of a run in which features and distances of what is judged by are kept."""
 
 CONTENTS = (
     *("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard"),
-    *(runs.BEST, evaluation.FOLDER),
+    *(best.BEST, FOLDER),
 )
 STARTED = re.compile(r"\.(preset\.toml|environment\.json)\.[0-9a-f]+\.partial")
 """Files that were half written when a run was killed at its start."""
@@ -45,7 +50,7 @@ NETWORK_ASIDE = {"checkpoint_activations"}
 
 
 @dataclass(frozen=True)
-class Begun:
+class ExistingRun:
     """A run that is there already: its newest complete checkpoint, and what it decided for good."""
 
     step: int | None
@@ -54,7 +59,7 @@ class Begun:
     init_from: str | None
 
 
-def inspect(out: Path, preset: Preset) -> Begun | None:
+def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
     """The run in `out`, None where there is nothing yet; reads only.
 
     Raises:
@@ -67,7 +72,7 @@ def inspect(out: Path, preset: Preset) -> Begun | None:
         if out.is_dir() and all(_is_of_a_start(out, path) for path in out.rglob("*")):
             return None
         raise UsageError(f"`{out}` exists and holds no run", hint="choose another `--out`")
-    run = runs.open_run(out)
+    run = open_run(out)
     for table, key, was, now in differences(run.preset, preset):
         raise UsageError(
             f"the run `{out}` was begun with [{table}] `{key}` = {was!r}, and this command says {now!r}",
@@ -75,7 +80,7 @@ def inspect(out: Path, preset: Preset) -> Begun | None:
         )
     try:
         facts = json.loads((out / "environment.json").read_text(encoding="utf-8"))
-        begun = Begun(run.steps[-1] if run.steps else None, facts["precision"], facts["data"], facts["init_from"])
+        begun = ExistingRun(run.steps[-1] if run.steps else None, facts["precision"], facts["data"], facts["init_from"])
     except (OSError, ValueError, KeyError) as error:
         raise IntegrityError(
             f"`{out / 'environment.json'}` cannot be read: {error}", hint="start it again with `--overwrite`"
@@ -92,7 +97,12 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     before, after = was.table(), now.table()
     found = []
     for table in sorted({*before, *after} - {"eval"}):
-        asides = {"training": ASIDE, "data": DATA_ASIDE, "condition": CONDITION_ASIDE, "network": NETWORK_ASIDE}
+        asides = {
+            "training": RESUMABLE_SETTINGS,
+            "data": DATA_ASIDE,
+            "condition": CONDITION_ASIDE,
+            "network": NETWORK_ASIDE,
+        }
         aside = asides.get(table, frozenset())
         if table == "training" and after[table].get("schedule") == "constant":
             aside = aside | {"steps"}
@@ -103,7 +113,7 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     return found
 
 
-def check_same_data(out: Path, begun: Begun, data: str) -> None:
+def check_same_data(out: Path, begun: ExistingRun, data: str) -> None:
     """Nothing, where these are the shards that the run was begun with.
 
     Raises:
@@ -116,7 +126,7 @@ def check_same_data(out: Path, begun: Begun, data: str) -> None:
         )
 
 
-def check_same_start(out: Path, begun: Begun, init_from: Path | None) -> None:
+def check_same_initial_weights(out: Path, begun: ExistingRun, init_from: Path | None) -> None:
     """Nothing, where the run was begun with the weights that the command names.
 
     A run that has a checkpoint needs them no more, so that they may be left out, and a source that is a run itself may
@@ -136,7 +146,7 @@ def check_same_start(out: Path, begun: Begun, init_from: Path | None) -> None:
             )
     elif begun.init_from is None:
         raise UsageError(f"the run `{out}` was begun with random weights, not with those of `{init_from}`", hint=hint)
-    elif init_from.is_file() and manifest.digest(init_from) != begun.init_from:
+    elif init_from.is_file() and checksum.file_digest(init_from) != begun.init_from:
         raise UsageError(f"the run `{out}` was begun with other weights than those of `{init_from}`", hint=hint)
 
 
@@ -154,10 +164,10 @@ def write(out: Path, preset: Preset, environment: dict[str, Any]) -> None:
         (out / name).mkdir(parents=True, exist_ok=True)
     texts = {
         "environment.json": json.dumps(environment, indent=1, sort_keys=True) + "\n",
-        "preset.toml": f'name = "{preset.name}"\n\n' + presets.to_toml(preset.table()),
+        "preset.toml": f'name = "{preset.name}"\n\n' + toml.to_toml(preset.table()),
     }
     for name, text in texts.items():
-        with outputs.written(out / name) as beside:
+        with atomic_write.atomic_write(out / name) as beside:
             beside.write_text(text, encoding="utf-8")
 
 
@@ -198,8 +208,8 @@ def checkpoint_bytes(out: Path) -> int:
     """Bytes that the complete checkpoints of a run take."""
     return sum(
         path.stat().st_size
-        for step in checkpoint.steps(out)
-        for path in checkpoint.folder(out, step).rglob("*")
+        for step in checkpoint_manifest.complete_steps(out)
+        for path in checkpoint_manifest.checkpoint_folder(out, step).rglob("*")
         if path.is_file()
     )
 

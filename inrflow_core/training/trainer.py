@@ -9,31 +9,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import resource
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 from torch import nn
 
-from inrflow_core import __version__, generate, models, outputs, runs
+from inrflow_core import __version__, models
 from inrflow_core.errors import Diverged, Interrupted
 from inrflow_core.models import Model
-from inrflow_core.runs import Best
+from inrflow_core.runs import checkpoint_manifest
+from inrflow_core.runs.best import Best, record_best
+from inrflow_core.sampling import sample
 from inrflow_core.sets import Condition
+from inrflow_core.storage import atomic_write
 from inrflow_core.training import checkpoint
 from inrflow_core.training.checkpoint import Counters
-from inrflow_core.training.ema import Average
-from inrflow_core.training.engine import Engine, Objective
-from inrflow_core.training.evaluation import Evaluation
+from inrflow_core.training.ema import EMA
+from inrflow_core.training.engine import Engine, MeanLoss
+from inrflow_core.training.interruption import StopSignal
 from inrflow_core.training.loader import Loader, Stream
-from inrflow_core.training.log import Log, Record
-from inrflow_core.training.tally import LOOK_EVERY, Meter, Tally
-from inrflow_core.training.world import World
+from inrflow_core.training.metrics_log import Log, LogRecord
+from inrflow_core.training.periodic_eval import Evaluation
+from inrflow_core.training.step_metrics import LOOK_EVERY, SkippedStepCounter, StepMeter
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Trainer:
     out: Path
     model: Model
     engine: Engine
-    averages: Sequence[Average]
+    averages: Sequence[EMA]
     loader: Loader
     held_out: Loader | None
     places: Sequence[range]
@@ -52,20 +51,20 @@ class Trainer:
     """Operations of one step, over all processes."""
     precision: str
     say: Callable[[str], None]
-    report: Callable[[Record], None]
+    report: Callable[[LogRecord], None]
     counters: Counters = field(default_factory=Counters)
     saved: int | None = None
     """Step of the newest checkpoint."""
     evaluation: Evaluation | None = None
     best: Best | None = None
     """The checkpoint that scored best; the leading process alone knows it."""
-    meter: Meter = field(init=False)
+    meter: StepMeter = field(init=False)
 
     def __post_init__(self) -> None:
         self.settings = self.model.preset.training.config
         self.world = self.engine.world
         counters = self.counters
-        self.tally = Tally(
+        self.tally = SkippedStepCounter(
             self.world.device, total=counters.skipped, in_a_row=counters.skipped_in_a_row, step=counters.step
         )
         self.log = Log(self.out, self.counters.step) if self.world.leads else None
@@ -81,9 +80,9 @@ class Trainer:
         wanted = ((step, places) for step in range(first, until) for places in self.places)
         batches = self.loader.stream(wanted, self.world.device, self.model.preset.data.config.prefetch)
         self.model.method.train()
-        self.meter = Meter(batches)
+        self.meter = StepMeter(batches)
         try:
-            with Interruption(self.say, self.world) as interruption:
+            with StopSignal(self.say, self.world) as interruption:
                 while self.counters.step < until and not interruption.is_asked():
                     self.advance(batches)
                     self._attend(is_last=self.counters.step == until)
@@ -126,8 +125,8 @@ class Trainer:
         self.saved = self.counters.step
         if self.world.leads:
             if self.best is not None and self.best.step == self.counters.step:
-                runs.keep_best(self.out, self.best)
-            checkpoint.prune(self.out, self.settings.keep, self.best.step if self.best else None)
+                record_best(self.out, self.best)
+            checkpoint_manifest.prune(self.out, self.settings.keep, self.best.step if self.best else None)
 
     def held_out_loss(self) -> float | None:
         """The mean loss of the average's weights on the held-out split, always with the same noise; on one process."""
@@ -138,7 +137,7 @@ class Trainer:
             if method is None:
                 return None
             total = 0.0
-            objective = Objective(method, self.precision, self.world.device)
+            objective = MeanLoss(method, self.precision, self.world.device)
             for start in range(0, count, share):
                 places = range(start, min(start + share, count))
                 sets = self.held_out.batch(0, places, augment=False).to(self.world.device)
@@ -164,8 +163,8 @@ class Trainer:
             if method is None:
                 return
             model = Model(self.model.preset, self.model.domain, method, {})
-            with outputs.written(path) as beside:
-                generate.preview(model, self.settings.samples, condition=self._preview_condition).save(
+            with atomic_write.atomic_write(path) as beside:
+                sample.preview(model, self.settings.samples, condition=self._preview_condition).save(
                     beside, format="png"
                 )
 
@@ -217,7 +216,7 @@ class Trainer:
             hint="the same command goes on from there",
         )
 
-    def _record(self) -> Record:
+    def _record(self) -> LogRecord:
         """The line of this step: means since the last line."""
         loss, norm, samples, seconds, waited = self.meter.take()
         loss, waited = self.engine.together(loss, waited / seconds)
@@ -237,7 +236,7 @@ class Trainer:
             "seconds_left": left * self.settings.batch * seconds / samples,
         }
 
-    def _tell(self, record: Record) -> None:
+    def _tell(self, record: LogRecord) -> None:
         if self.log is not None:
             self.log.write(record)
             self.report(record)
@@ -289,87 +288,6 @@ class Trainer:
         if self.saved is None:
             return f"start it again with a lower rate: `--overwrite` and {rate}"
         return f"begin another run with a lower rate from step {self.saved} of this one: `--init-from {self.out}` and {rate}"
-
-
-class Interruption:
-    """Turns Ctrl-C and SIGTERM into a question that is asked between two steps.
-
-    A second one stops at once, but not under a launcher: that sends its own after the terminal's, and kills those who
-    take too long.
-    """
-
-    def __init__(self, say: Callable[[str], None], world: World) -> None:
-        self._say, self._world = say, world
-        self._came = False
-        self._question: Question | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._take)
-        return self
-
-    def __exit__(self, error: object, *_: object) -> None:
-        if self._question is not None and error is None:
-            self._question.answer()  # so that no message is under way when others follow
-        if error is not None and self._world.is_launched:
-            # The launcher ends the fellows of a process that failed, and would cut them off while they tell why they stop.
-            self._before = dict.fromkeys(self._before, signal.SIG_IGN)
-        self._restore()
-
-    def is_asked(self) -> bool:
-        """Whether any process was asked to stop; all of them hear the same.
-
-        Alone that is known at once. Several processes hear it one step later: the question travels beside the step.
-        """
-        if self._world.size == 1:
-            return self._came
-        asked = self._question is not None and self._question.answer()
-        self._question = Question(self._came, self._world.device)
-        return asked
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if not self._came:
-            self._say(
-                "finishing the step and saving"
-                + ("" if self._world.is_launched else "; interrupt again to stop at once")
-            )
-        self._came = True
-        if not self._world.is_launched:
-            self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-
-
-class Question:
-    """Whether any process says yes, asked of all while they compute.
-
-    On a GPU the answer is copied into memory that the GPU writes by itself, behind the work that was queued before: who
-    fetches it a step later waits for the step before, while the next one is already queued.
-    """
-
-    def __init__(self, mine: bool, device: torch.device) -> None:
-        self._flag = torch.full((), float(mine), device=device)
-        self._work = torch.distributed.all_reduce(self._flag, torch.distributed.ReduceOp.MAX, async_op=True)
-        self._event: Any = None
-        if device.type == "cuda":
-            self._wait()
-            self._flag = torch.empty((), pin_memory=True).copy_(self._flag, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def answer(self) -> bool:
-        """What all agree on."""
-        self._wait() if self._event is None else self._event.synchronize()
-        return bool(self._flag)
-
-    def _wait(self) -> None:
-        assert self._work is not None
-        self._work.wait()
 
 
 def memory_used(device: torch.device) -> int:

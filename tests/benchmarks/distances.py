@@ -23,14 +23,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
 import torch
 
-from inrflow_core import clouds, registry
+from inrflow_core import registry
+from inrflow_core.geometry import point_clouds
 from tests.distances import shapes
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 REPEATS = 3
 TARGETS = {"cd": 0.006, "emd-exact": 0.6}
@@ -42,7 +43,7 @@ Between = Callable[[Any, Any], float]
 
 def own(name: str) -> tuple[Callable[[np.ndarray], Any], Between]:
     distance = registry.find("distances", name)
-    return distance.prepare, distance.between
+    return distance.prepare, distance.distance
 
 
 def tensor(cloud: np.ndarray) -> torch.Tensor:
@@ -117,15 +118,15 @@ def on_gpu(name: str, given: np.ndarray, device: str, batch: int = 64) -> float:
     a, b = (
         torch.from_numpy(np.resize(side, (batch, *side.shape[1:]))).float().to(device) for side in (given, given[::-1])
     )
-    distance.batch(a, b).cpu()
+    distance.batched_distance(a, b).cpu()
     start = time.perf_counter()
     for _ in range(10):
-        distance.batch(a, b).cpu()
+        distance.batched_distance(a, b).cpu()
     return (time.perf_counter() - start) / 10 / batch
 
 
 def measure(count: int, points: int, device: str | None) -> list[dict[str, Any]]:
-    given = clouds.normalise(shapes.clouds(count, points), "inrflow", None)
+    given = point_clouds.normalise(shapes.clouds(count, points), "inrflow", None)
     pairs = list(combinations(range(count), 2))
     rows = []
     for name, forms in FORMS.items():
@@ -134,7 +135,7 @@ def measure(count: int, points: int, device: str | None) -> list[dict[str, Any]]
         for _ in range(REPEATS):
             for form, (prepare, between) in forms.items():
                 least[form] = min(least[form], seconds(prepare, between, given, pairs))
-        if device and hasattr(registry.find("distances", name), "batch"):
+        if device and hasattr(registry.find("distances", name), "batched_distance"):
             least[f"ours, on {device}"] = on_gpu(name, given, device)
         rows += [
             {"distance": name, "form": form, "seconds": took, "ratio": took / least[OURS]}

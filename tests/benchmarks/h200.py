@@ -26,17 +26,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
 import torch
 
-from inrflow_core import generate, manifest, models, presets, quicker, shards
+from inrflow_core import models
+from inrflow_core.config import preset
 from inrflow_core.errors import OutOfMemory
-from inrflow_core.manifest import Manifest, Split, Statistics
-from inrflow_core.training import begin, world
-from inrflow_core.training.tally import Meter
+from inrflow_core.runtime import distributed
+from inrflow_core.sampling import optimize, options
+from inrflow_core.sampling.sample import evaluate, sample_fields
+from inrflow_core.shards import manifest, schema, writer
+from inrflow_core.shards.manifest import ChannelStats, Manifest, Split
+from inrflow_core.training import setup
+from inrflow_core.training.step_metrics import StepMeter
 from inrflow_core.training.trainer import Trainer, memory_used
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 """Dense bf16 operations per second, from the makers' data sheets."""
@@ -123,12 +128,12 @@ def train(given: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str
     preset = _preset("training", given, [f"training.{name}={value}" for name, value in training.items()])
     with tempfile.TemporaryDirectory() as folder:
         data = images(Path(folder) / "shards", preset.domain.config.resolution, 64 if given.rehearse else IMAGES)
-        job = begin.Job(preset, Path(folder) / "run", data, "cpu" if given.rehearse else None, check_data=False)
-        trainer = begin.begin(begin.check(job, {}))
+        job = setup.TrainJob(preset, Path(folder) / "run", data, "cpu" if given.rehearse else None, check_data=False)
+        trainer = setup.build_trainer(setup.check_job(job, {}))
         wanted = ((step, places) for step in range(1000) for places in trainer.places)
         batches = trainer.loader.stream(wanted, trainer.world.device, preset.data.config.prefetch)
         trainer.model.method.train()
-        trainer.meter = Meter(batches)
+        trainer.meter = StepMeter(batches)
         try:
             for count in (warm, steps):
                 _synchronise()
@@ -176,11 +181,11 @@ def images(folder: Path, side: int, count: int) -> Path:
     classes = tuple(f"class {number}" for number in range(1000))
     splits = {}
     for split in ("train", "val"):
-        header = shards.Header("image", "random", split, {}, classes, {})
-        columns = shards.Columns(np.arange(count) % 1000)
+        header = schema.Header("image", "random", split, {}, classes, {})
+        columns = schema.ShardColumns(np.arange(count) % 1000)
         name = folder / f"{split}-00000.h5"
-        entry = shards.write(name, header, [values], columns, shape=values.shape, dtype="uint8")
-        splits[split] = Split(count, (entry,), Statistics((0.0,) * 3, (1.0,) * 3))
+        entry = writer.write(name, header, [values], columns, shape=values.shape, dtype="uint8")
+        splits[split] = Split(count, (entry,), ChannelStats((0.0,) * 3, (1.0,) * 3))
     manifest.save(Manifest("random", "image", "0", (side, side, 3), "uint8", classes, {}, {}, {}, splits), folder)
     return folder
 
@@ -188,14 +193,16 @@ def images(folder: Path, side: int, count: int) -> Path:
 def sample(given: argparse.Namespace) -> dict[str, Any]:
     """Seconds and memory of one cloud or one picture."""
     preset = _preset(given.trial, given, [])
-    place = world.find({}, "cpu" if given.rehearse else None)
+    place = distributed.find({}, "cpu" if given.rehearse else None)
     with torch.device(place.device):
         model = models.build(preset)
     model.method.eval().requires_grad_(False)
     precision = "fp32" if given.rehearse else "bf16"
     short: dict[str, Any] = {"precision": precision} | ({"guidance": 1.0} if given.trial == "points" else {})
-    how = generate.drawing(model, **short)
-    model, _ = quicker.ready(model, how, compile=not (given.rehearse or given.eager))  # as `sample --compile` does
+    how = options.sampling_options(model, **short)
+    model, _ = optimize.optimize_for_inference(
+        model, how, compile=not (given.rehearse or given.eager)
+    )  # as `sample --compile` does
     size: Any = given.points if given.trial == "points" else (given.side, given.side)
     condition = model.method.conditioner.blank(model.domain.blank(1))
     labels = [0] if "label" in condition else None
@@ -203,10 +210,10 @@ def sample(given: argparse.Namespace) -> dict[str, Any]:
     steps = 4 if given.rehearse else preset.sampler.config.steps
     try:
         for seed, count in ((0, 2), (1, steps)):  # the first compiles
-            how = generate.drawing(model, steps=count, **short)
+            how = options.sampling_options(model, steps=count, **short)
             _synchronise()
             start = time.perf_counter()
-            found = generate.query(model, generate.draw(model, [seed], labels, how, told), size, chunk=given.chunk)
+            found = evaluate(model, sample_fields(model, [seed], labels, how, told), size, chunk=given.chunk)
             _synchronise()
     except (torch.OutOfMemoryError, OutOfMemory):
         sys.exit(OUT_OF_MEMORY)
@@ -215,7 +222,7 @@ def sample(given: argparse.Namespace) -> dict[str, Any]:
 
 def _preset(part: str, given: argparse.Namespace, changes: list[str]) -> Any:
     name, own, small = PARTS[part]
-    return presets.load(name, [*own, *(small if given.rehearse else []), *changes])
+    return preset.load(name, [*own, *(small if given.rehearse else []), *changes])
 
 
 def _training_row(found: dict[str, Any] | None) -> str:

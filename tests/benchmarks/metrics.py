@@ -19,15 +19,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
 import torch
 
-from inrflow_core import confidence, moments, registry, structures
-from inrflow_core.evidence import Features, Pairs
-from inrflow_core.features import clip, inception, random, vgg16
+from inrflow_core import registry
+from inrflow_core.evaluation import jackknife
+from inrflow_core.feature_networks import clip, inception, random_filters, vgg16
+from inrflow_core.metrics._inputs import Features, Pairs
+from inrflow_core.numerics import gaussian_stats
+from inrflow_core.proteins import superposition
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def main() -> None:
@@ -47,7 +50,7 @@ def of_pictures(num: int) -> None:
     print("| metric | value (CPU s) | interval (CPU s) |\n| --- | ---: | ---: |", flush=True)
     generator = np.random.default_rng(0)
     samples, reference = (generator.normal(size=(num, 2048)).astype(np.float32) for _ in range(2))
-    both, against_moments = Features(samples, reference), Features(samples, moments.of(reference))
+    both, against_moments = Features(samples, reference), Features(samples, gaussian_stats.from_features(reference))
     logits = generator.normal(size=(num, 1008)).astype(np.float32)
     pictures = generator.integers(0, 256, (100, 256, 256, 3), dtype=np.uint8)
     pairs = Pairs(pictures, pictures ^ 7)
@@ -60,7 +63,7 @@ def of_pictures(num: int) -> None:
     cost("ssim", "inside", pairs, "100 pairs of 256 x 256 RGB")
     print("\n| network | pictures | a second of CPU |\n| --- | --- | ---: |", flush=True)
     for count, side, channels in ((1024, 28, 1), (256, 64, 3), (32, 256, 3)):
-        extract("random", random.RandomFilters(), "v1", (count, side, side, channels))
+        extract("random", random_filters.RandomFilters(), "v1", (count, side, side, channels))
     for name, network, form in (
         ("inception", inception.Inception(), "clean"),
         ("vgg16", vgg16.VGG16(), "stylegan"),
@@ -85,12 +88,12 @@ def of_proteins(residues: int = 300, atoms: int = 2400) -> None:
     chain, heavy = globule(residues), globule(atoms)
     print("\n| pair of proteins | a pair (CPU ms) |\n| --- | ---: |", flush=True)
     for what, measure in (
-        (f"lDDT, {residues} C-alphas", partial(structures.lddt, shaken(chain, 1.0), chain)),
-        (f"lDDT, {atoms:,} heavy atoms", partial(structures.lddt, shaken(heavy, 1.0), heavy)),
-        (f"TM-score, {residues} residues 1 Angstrom off", partial(structures.tm_score, shaken(chain, 1.0), chain)),
-        (f"TM-score, {residues} residues 4 Angstrom off", partial(structures.tm_score, shaken(chain, 4.0), chain)),
-        (f"TM-score, {residues} residues, unrelated", partial(structures.tm_score, globule(residues), chain)),
-        (f"RMSD, {residues} C-alphas", partial(structures.rmsd, shaken(chain, 1.0), chain)),
+        (f"lDDT, {residues} C-alphas", partial(superposition.lddt, shaken(chain, 1.0), chain)),
+        (f"lDDT, {atoms:,} heavy atoms", partial(superposition.lddt, shaken(heavy, 1.0), heavy)),
+        (f"TM-score, {residues} residues 1 Angstrom off", partial(superposition.tm_score, shaken(chain, 1.0), chain)),
+        (f"TM-score, {residues} residues 4 Angstrom off", partial(superposition.tm_score, shaken(chain, 4.0), chain)),
+        (f"TM-score, {residues} residues, unrelated", partial(superposition.tm_score, globule(residues), chain)),
+        (f"RMSD, {residues} C-alphas", partial(superposition.rmsd, shaken(chain, 1.0), chain)),
     ):
         measure()
         start = time.process_time()
@@ -105,19 +108,23 @@ def cost(name: str, protocol: str, evidence: Any, what: str) -> None:
     start = time.process_time()
     value = metric.compute(evidence, protocol)
     middle = time.process_time()
-    values = metric.left_out(evidence, protocol, confidence.PARTS) if hasattr(metric, "left_out") else None
-    confidence.interval(partial(metric.compute, protocol=protocol), evidence, value=value, values=values)
+    values = (
+        metric.jackknife_values(evidence, protocol, jackknife.NUM_GROUPS)
+        if hasattr(metric, "jackknife_values")
+        else None
+    )
+    jackknife.jackknife_interval(partial(metric.compute, protocol=protocol), evidence, value=value, values=values)
     end = time.process_time()
     print(f"| {metric.TITLE}, {what} | {middle - start:.2g} | {end - middle:.2g} |", flush=True)
 
 
 def extract(name: str, network: torch.nn.Module, form: str, shape: tuple[int, ...]) -> None:
     """One row: how many pictures a network takes in a second, resizing included."""
-    from inrflow_core.features import _resize
-    from inrflow_core.features._extractor import Extractor
+    from inrflow_core.feature_networks import _resize
+    from inrflow_core.feature_networks._image_features import Extractor
 
-    module = registry.find("features", name)
-    resizers = getattr(module, "RESIZERS", {form: _resize.as_they_are})
+    module = registry.find("feature_networks", name)
+    resizers = getattr(module, "RESIZERS", {form: _resize.no_resize})
     extractor = Extractor(network.eval().requires_grad_(False), module.OUTPUTS, resizers, {}, torch.device("cpu"))
     pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     extractor(pictures[:2], tuple(module.OUTPUTS), form)
@@ -129,7 +136,7 @@ def extract(name: str, network: torch.nn.Module, form: str, shape: tuple[int, ..
 
 def networks_of_clouds() -> None:
     """A table of its own: what a cloud costs a network, and how much of that its farthest points are."""
-    from inrflow_core.features import _points, pointnet2, ulip2
+    from inrflow_core.feature_networks import _point_features, pointnet2, ulip2
 
     print(
         "\n| network | points | CPU ms a cloud | of these the farthest points |\n| --- | ---: | ---: | ---: |",
@@ -144,14 +151,14 @@ def networks_of_clouds() -> None:
             for parameter in network.parameters():
                 parameter.normal_(0, 0.02)
         network.eval().requires_grad_(False)
-        clouds = torch.from_numpy(generator.normal(size=(_points.CHUNK, module.POINTS, 3)).astype(np.float32))
+        clouds = torch.from_numpy(generator.normal(size=(_point_features.CHUNK, module.POINTS, 3)).astype(np.float32))
         with torch.inference_mode():
             given = prepare(clouds)
             network(given, ())
             start = time.process_time()
             network(given, ())
             middle = time.process_time()
-            _points.farthest(given[..., :3].contiguous(), 512)
+            _point_features.farthest_point_sampling(given[..., :3].contiguous(), 512)
             end = time.process_time()
         whole, part = (1e3 * seconds / len(clouds) for seconds in (middle - start, end - middle))
         print(f"| `{module.WEIGHTS.name}` | {module.POINTS:,} | {whole:.3g} | {part:.2g} |", flush=True)

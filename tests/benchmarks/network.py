@@ -32,24 +32,23 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inrflow_core.networks import _grouping as grouping
-from inrflow_core.networks import set_transformer
-from inrflow_core.sets import Queries, SetShape, Told
+from inrflow_core.networks import _set_config, _set_grouping, set_transformer
+from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 @dataclass(frozen=True)
 class Case:
     """One setting of the network, what it is asked, and the ratios that it must not exceed (or, the last, miss)."""
 
-    config: set_transformer.Config
-    shape: SetShape
+    config: _set_config.Config
+    shape: SetSpec
     batch: int
     num_queries: int
     step_time: float
@@ -60,20 +59,20 @@ class Case:
 
 CASES = {
     "image-256": Case(
-        set_transformer.Config(width=384, depth=12, heads=6, latents=1024),
-        SetShape(2, 3, 65_536, (256, 256)), 1, 4096, 0.75, 0.6, 0.6,
+        _set_config.Config(width=384, depth=12, heads=6, latents=1024),
+        SetSpec(2, 3, 65_536, (256, 256)), 1, 4096, 0.75, 0.6, 0.6,
     ),
     "image-64": Case(
-        set_transformer.Config(width=384, depth=12, heads=6, latents=256),
-        SetShape(2, 3, 4096, (64, 64)), 4, 4096, 0.92, 0.6, 0.75,
+        _set_config.Config(width=384, depth=12, heads=6, latents=256),
+        SetSpec(2, 3, 4096, (64, 64)), 4, 4096, 0.92, 0.6, 0.75,
     ),
     "image-32": Case(
-        set_transformer.Config(width=384, depth=12, heads=6, latents=256),
-        SetShape(2, 3, 1024, (32, 32)), 4, 1024, 0.95, 0.8, 0.75,
+        _set_config.Config(width=384, depth=12, heads=6, latents=256),
+        SetSpec(2, 3, 1024, (32, 32)), 4, 1024, 0.95, 0.8, 0.75,
     ),
     "points": Case(
-        set_transformer.Config(width=512, depth=9, heads=4, latents=256, encoder="perceiver"),
-        SetShape(3, 3, 2048, None, is_moving=True), 2, 2048, 1.0, 0.8, 0.75,
+        _set_config.Config(width=512, depth=9, heads=4, latents=256, encoder="perceiver"),
+        SetSpec(3, 3, 2048, None, is_moving=True), 2, 2048, 1.0, 0.8, 0.75,
     ),
 }  # fmt: skip
 EULER_STEPS = 10
@@ -187,14 +186,14 @@ def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]
     coordinates = None if context.coordinates is None else context.coordinates[chosen]
     queries = Queries(coordinates, torch.arange(case.num_queries))
     asked = values.gather(1, chosen[..., None].expand(-1, -1, values.shape[-1]))
-    return network, (context, values, torch.rand(case.batch), Told(), queries, asked)
+    return network, (context, values, torch.rand(case.batch), ConditionEmbedding(), queries, asked)
 
 
-def whole(shape: SetShape) -> Queries:
+def whole(shape: SetSpec) -> Queries:
     """The queries of the training grid or cloud."""
     if shape.grid is None:
         return Queries(None, torch.arange(shape.num_pairs))
-    coordinates = torch.from_numpy(grouping.centres(shape.grid)).float()
+    coordinates = torch.from_numpy(_set_grouping.cell_centers(shape.grid)).float()
     return Queries(coordinates, torch.zeros(shape.num_pairs, len(shape.grid), dtype=torch.float64))
 
 
@@ -205,10 +204,10 @@ def generate(case: Case, network: Any, forward: Callable[..., Tensor], arguments
         t = torch.full((case.batch,), 1 - index / EULER_STEPS)
         parts = [slice(i, i + CHUNK) for i in range(0, case.shape.num_pairs, CHUNK)]
         if forward is ours:
-            memory = network.memory(network.latents(network.encode(context, y), t, Told()))
+            memory = network.memory(network.latents(network.encode(context, y), t, ConditionEmbedding()))
             velocity = torch.cat([network.decode(context[part], y[:, part], memory) for part in parts], 1)
         else:
-            velocity = forward(network, context, y, t, Told(), context, y)
+            velocity = forward(network, context, y, t, ConditionEmbedding(), context, y)
         y = y - velocity / EULER_STEPS
     return y
 
@@ -267,7 +266,7 @@ def ours(network: Any, *arguments: Any) -> Tensor:
 
 
 def plain(
-    network: Any, context: Queries, values: Tensor, t: Tensor, told: Told, queries: Queries, asked: Tensor
+    network: Any, context: Queries, values: Tensor, t: Tensor, told: ConditionEmbedding, queries: Queries, asked: Tensor
 ) -> Tensor:
     """The same function, straightforwardly."""
     c = network.time(t) if told.vector is None else network.time(t) + told.vector

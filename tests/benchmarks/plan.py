@@ -25,16 +25,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
 
-from inrflow_core import models, presets
+from inrflow_core import models
+from inrflow_core.config import preset
+from inrflow_core.planning import plan
+from inrflow_core.runtime import distributed
 from inrflow_core.sets import CoordValueSet
-from inrflow_core.training import plan, world
-from inrflow_core.training.ema import Average
+from inrflow_core.training.ema import EMA
 from inrflow_core.training.engine import Engine
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 WIDE = {"width": 256, "depth": 6, "heads": 4}
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -71,7 +73,7 @@ CASES = [
     )
 ]
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
-ALONE = world.World(0, 1, 0, torch.device("cpu"), False)
+ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)
 MOST = 0.15
 
 
@@ -126,7 +128,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def preset_of(case: dict[str, Any], changes: dict[str, Any] | None = None) -> presets.Preset:
+def preset_of(case: dict[str, Any], changes: dict[str, Any] | None = None) -> preset.Preset:
     """The preset of a case; `changes` are settings of its network."""
     tables: dict[str, dict[str, Any]] = {
         "data": {"path": "shards/none"},
@@ -138,7 +140,7 @@ def preset_of(case: dict[str, Any], changes: dict[str, Any] | None = None) -> pr
         tables[name] = {**tables.get(name, {}), **values}
     network = {**tables["network"], **(changes or {}), "checkpoint_activations": case["checkpointed"]}
     tables["network"] = {"name": "set-transformer", **network}
-    return presets.resolve("case", tables)
+    return preset.resolve("case", tables)
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +153,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         model = models.build(preset)
     sets = filled(model, case["micro"])
     driven = Engine(model.method, settings, ALONE, precision=case["precision"], num_micro=1)
-    averages = [Average(decay, driven.own()) for decay in settings.ema]
+    averages = [EMA(decay, driven.own()) for decay in settings.ema]
     for _ in range(2):
         step(driven, averages, sets)
     before = reset_peak()
@@ -179,7 +181,7 @@ def load_everything(case: dict[str, Any]) -> float:
     return status("VmRSS")
 
 
-def step(driven: Engine, averages: list[Average], sets: CoordValueSet) -> None:
+def step(driven: Engine, averages: list[EMA], sets: CoordValueSet) -> None:
     """One step, as the trainer takes it."""
     driven.backward(sets)
     driven.step(1e-4)

@@ -26,19 +26,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
 import psutil
 from PIL import Image
 
-from inrflow_core import cluster
-from inrflow_core.datasets import images
-from inrflow_core.datasets._images import centre_crop
-from inrflow_core.examples import walk
-from inrflow_core.journal import Piece
-from inrflow_core.preparation import job, prepare
+from inrflow_core.datasets import image_folder
+from inrflow_core.datasets._image_decoding import centre_crop
+from inrflow_core.preparation.job import resolve_job
+from inrflow_core.preparation.job_array import ArrayTask
+from inrflow_core.preparation.pipeline import prepare
+from inrflow_core.runtime import ray_pool
+from inrflow_core.storage.source_files import list_files
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 REPEATS = 7
 TARGET = 0.8
@@ -64,7 +65,7 @@ def photographs(folder: Path, count: int) -> Path:
 
 def bare(source: Path, resolution: int) -> None:
     """What must be done at the least: read, decode, convert, crop."""
-    for name, _ in walk(source):
+    for name, _ in list_files(source):
         with Image.open(io.BytesIO((source / name).read_bytes())) as image:
             centre_crop(image.convert("RGB"), resolution)
 
@@ -77,12 +78,12 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def share(source: Path, resolution: int, workers: int) -> dict[str, float]:
     """Seconds of both, and their ratio."""
-    config = images.Config(resolution=resolution, upright=False)  # as the plain loop, which reads no EXIF
+    config = image_folder.Config(resolution=resolution, upright=False)  # as the plain loop, which reads no EXIF
     least = {"bare": np.inf, "prepare": np.inf}
     for _ in range(REPEATS):
         least["bare"] = min(least["bare"], cpu_seconds(partial(bare, source, resolution)))
         with tempfile.TemporaryDirectory() as place:
-            work = job("images", source, Path(place) / "s", config)
+            work = resolve_job("images", source, Path(place) / "s", config)
             least["prepare"] = min(least["prepare"], cpu_seconds(partial(prepare, work, workers=workers)))
     return {"resolution": resolution, **least, "share": least["bare"] / least["prepare"]}
 
@@ -116,15 +117,15 @@ def tree_seconds(work: Callable[[], object]) -> tuple[float, float]:
 
 def engines(source: Path, resolution: int) -> list[dict[str, Any]]:
     """Each engine's CPU seconds over those of one process; Ray's own processes count where it was started here."""
-    config = images.Config(resolution=resolution, upright=False)
+    config = image_folder.Config(resolution=resolution, upright=False)
 
     def run(engine: str, out: Path) -> None:
-        work = job("images", source, out, config)
+        work = resolve_job("images", source, out, config)
         if engine == "pieces":
             for index in (0, 1, 2):
-                prepare(work, workers=1, piece=Piece(index, 3))
+                prepare(work, workers=1, piece=ArrayTask(index, 3))
         elif engine == "ray":
-            prepare(work, engine=cluster.engine("local", source=source, out=out))
+            prepare(work, engine=ray_pool.ray_map("local", source=source, out=out))
         else:
             prepare(work, workers=int(engine.split()[0]))
 
@@ -157,7 +158,7 @@ def main() -> int:
                 )
             return 0
         rows = [share(source, resolution, workers=1) for resolution in (128, 256)]
-        count = len(walk(source))
+        count = len(list_files(source))
     if options.json:
         print(json.dumps({"images": count, "rows": rows}))
     else:

@@ -20,14 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import h5py
 import numpy as np
 
-from inrflow_core import manifest, shards
-from inrflow_core.shards import Columns, Header, Shards
+from inrflow_core.shards import manifest, writer
+from inrflow_core.shards.schema import Header, ShardColumns
+from inrflow_core.shards.shard_dataset import ShardDataset
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 SIDE, OF_A_SHARD, BATCH, REPEATS = 256, 1000, 64, 5
 TARGET = 8000
@@ -42,16 +43,16 @@ def write(folder: Path, images: int) -> None:
         values = random.integers(0, 256, (OF_A_SHARD, SIDE, SIDE, 3), dtype=np.uint8)
         path = folder / f"train-{number:05d}.h5"
         header = Header("image", "noise", "train")
-        columns = Columns(np.zeros(OF_A_SHARD, np.int64))
-        entries.append(shards.write(path, header, [values], columns, shape=values.shape, dtype="uint8"))
-    split = manifest.Split(images, tuple(entries), manifest.Statistics((), ()))
+        columns = ShardColumns(np.zeros(OF_A_SHARD, np.int64))
+        entries.append(writer.write(path, header, [values], columns, shape=values.shape, dtype="uint8"))
+    split = manifest.Split(images, tuple(entries), manifest.ChannelStats((), ()))
     told = manifest.Manifest("noise", "image", "", (SIDE, SIDE, 3), "uint8", (), {}, {}, {}, {"train": split})
     manifest.save(told, folder)
 
 
 def ways(folder: Path, images: int) -> dict[str, Callable[[np.ndarray], object]]:
     """Each way to read the images at some indices into one batch."""
-    opened = Shards(folder)
+    opened = ShardDataset(folder)
     out = opened.buffer("train", BATCH)
     assert out is not None
     opened.verify()

@@ -25,13 +25,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
 
-from inrflow_core import generate, guidance, models, pages, presets, quicker, solve
+from inrflow_core import models
+from inrflow_core.config import preset
 from inrflow_core.models import Model
-from inrflow_core.room import Room
+from inrflow_core.numerics import guidance, solver
+from inrflow_core.runtime import malloc
+from inrflow_core.runtime.query_budget import QueryBudget
+from inrflow_core.sampling import optimize, options, sample
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 CHUNK = 4096
 NAMES = [
@@ -71,7 +75,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    pages.keep()
+    malloc.retain_freed_pages()
     if given.one:
         print(json.dumps(preset_cost(given.one)))
         return
@@ -97,11 +101,11 @@ def loop_row(name: str) -> tuple[str, ...]:
     preset, changes, settings, size = SMALL[name]
     narrow = [change for change in changes if "decoder" in change]
     model = built(preset, [*changes, *(change for change in WIDTH if not (narrow and "decoder_width" in change))])
-    how = generate.drawing(model, **settings)
-    field = generate.draw(model, [3], [1] if model.preset.condition else None, how)
+    how = options.sampling_options(model, **settings)
+    field = sample.sample_fields(model, [3], [1] if model.preset.condition else None, how)
     queries = model.domain.queries(size)
     plain, wanted = timed(lambda: straightforward(model, field, queries), times=1)
-    ours, found = timed(lambda: field.query(queries, chunk=Room(CHUNK)), times=1)
+    ours, found = timed(lambda: field.query(queries, chunk=QueryBudget(CHUNK)), times=1)
     return name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}", f"{(wanted - found).abs().max():.0e}"
 
 
@@ -114,10 +118,10 @@ def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
         halves.append(flow.conditioner.nothing(len(field.seeds)))
     states = [field._start(context), field._start(queries)]
     asked = [context, queries]
-    grid = how.sampler.grid(how.config)
+    grid = how.sampler.time_grid(how.config)
     for index, (t, t_next) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         ends = [torch.full((len(field.seeds),), float(end), dtype=torch.float64) for end in (t, t_next)]
-        step, seen = solve.Step(index, *ends), states[0]
+        step, seen = solver.Step(index, *ends), states[0]
 
         def velocity(
             places: Any, y: torch.Tensor, seen: torch.Tensor = seen, t: torch.Tensor = ends[0]
@@ -134,7 +138,7 @@ def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
                 part = slice(start, start + CHUNK)
                 own = where[part]
                 moved.append(
-                    solve.advance(
+                    solver.replay_step(
                         how.sampler,
                         how.config,
                         lambda y, _, own=own: velocity(own, y),
@@ -153,7 +157,7 @@ def bf16_row(name: str) -> tuple[str, ...]:
     model = built(name, [])
     seconds, answers = [], []
     for precision, is_cast in (("fp32", False), ("bf16", False), ("bf16", True)):
-        method = quicker.cast(model.method) if is_cast else model.method
+        method = optimize.cast_to_bf16(model.method) if is_cast else model.method
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             spent, answer = timed(lambda method=method: evaluation(model, method))
         seconds.append(spent)
@@ -205,7 +209,7 @@ def preset_cost(name: str) -> dict[str, float]:
 def built(name: str, changes: list[str]) -> Model:
     """A preset's model with random weights, none of them 0."""
     torch.manual_seed(0)
-    model = models.build(presets.load(name, changes))
+    model = models.build(preset.load(name, changes))
     for weight in model.method.parameters():
         if not weight.any():
             weight.data.normal_(std=0.25 / weight.shape[-1] ** 0.5)

@@ -20,16 +20,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
 
 from inrflow_cli import app
-from inrflow_core import models, presets
-from inrflow_core.training import begin
-from inrflow_core.training.tally import Meter
+from inrflow_core import models
+from inrflow_core.config.preset import load
+from inrflow_core.training import setup
+from inrflow_core.training.step_metrics import StepMeter
 from inrflow_core.training.trainer import Trainer
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 WARM = 20
 MOST_WAITING = 0.02
@@ -54,18 +55,16 @@ def main() -> None:
 
 def measure(name: str, steps: int, folder: Path) -> dict[str, Any]:
     """Shares and ratios over `steps` steps of a preset."""
-    preset = presets.load(
-        name, [f"training.steps={WARM + steps}", "training.precision=fp32", "training.log_every=1000000"]
-    )
+    preset = load(name, [f"training.steps={WARM + steps}", "training.precision=fp32", "training.log_every=1000000"])
     data = folder / "shards"
     source = Path(preset.data.config.path).name
     assert app.run(["prepare", source, "--out", str(data)]) == 0
-    job = begin.Job(preset, folder / "run", data=data, device="cpu", threads=1)
-    trainer = begin.begin(begin.check(job, {}))
+    job = setup.TrainJob(preset, folder / "run", data=data, device="cpu", threads=1)
+    trainer = setup.build_trainer(setup.check_job(job, {}))
     trainer.model.method.train()
     wanted = ((step, places) for step in range(WARM + steps) for places in trainer.places)
     batches = trainer.loader.stream(wanted, trainer.world.device, preset.data.config.prefetch)
-    trainer.meter = Meter(batches)
+    trainer.meter = StepMeter(batches)
     for _ in range(WARM):
         trainer.advance(batches)
     plain = Plain(trainer)

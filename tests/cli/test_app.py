@@ -99,7 +99,7 @@ ERRORS = {
 
 @pytest.mark.parametrize(("error", "code"), ERRORS.values(), ids=ERRORS)
 def test_what_a_user_can_act_on_is_one_sentence_and_an_exit_code(error, code, monkeypatch, capsys):
-    monkeypatch.setattr("inrflow_cli.runs.runs", fail_with(error))
+    monkeypatch.setattr("inrflow_cli.commands.runs.runs", fail_with(error))
     assert app.run(["runs"]) == code
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -109,15 +109,15 @@ def test_what_a_user_can_act_on_is_one_sentence_and_an_exit_code(error, code, mo
 
 @pytest.mark.parametrize("error", [RuntimeError("our bug"), FileNotFoundError(errno.ENOENT, "gone")], ids=repr)
 def test_our_own_bugs_keep_their_traceback(error, monkeypatch):
-    monkeypatch.setattr("inrflow_cli.runs.runs", fail_with(error))
+    monkeypatch.setattr("inrflow_cli.commands.runs.runs", fail_with(error))
     with pytest.raises(type(error), match="our bug|gone"):
         app.run(["runs"])
 
 
 def test_a_command_says_how_it_ended_by_what_it_returns(monkeypatch):
-    monkeypatch.setattr("inrflow_cli.runs.runs", lambda: 6)
+    monkeypatch.setattr("inrflow_cli.commands.runs.runs", lambda: 6)
     assert app.run(["runs"]) == 6
-    monkeypatch.setattr("inrflow_cli.runs.runs", lambda: None)
+    monkeypatch.setattr("inrflow_cli.commands.runs.runs", lambda: None)
     assert app.run(["runs"]) == 0
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from inrflow_cli import console
 from inrflow_core.errors import UsageError
+from inrflow_core.runtime import units
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +34,12 @@ def test_with_json_an_error_is_one_object_on_stdout_too(capsys):
 
 
 def test_a_long_line_is_not_wrapped_so_that_paths_can_be_copied(capsys):
-    console.say("x" * 500)
+    console.info("x" * 500)
     assert capsys.readouterr().err == "x" * 500 + "\n"
 
 
 def test_the_name_of_a_metric_is_no_picture(capsys):
-    console.say("mmd:cd:inrflow")
+    console.info("mmd:cd:inrflow")
     console.warn("mmd:cd:inrflow")
     assert capsys.readouterr().err == "mmd:cd:inrflow\nnote: mmd:cd:inrflow\n"
 
@@ -49,12 +50,12 @@ def test_results_of_numpy_paths_and_data_classes_become_plain_json(capsys):
         x: int
 
     answer = {"path": Path("a/b"), "loss": np.float64(0.5), "seeds": np.arange(3), "point": Point(4)}
-    console.result(answer, as_json=True)
+    console.print_json(answer, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"path": "a/b", "loss": 0.5, "seeds": [0, 1, 2], "point": {"x": 4}}
 
 
 def test_without_json_stdout_stays_empty(capsys):
-    console.result({"a": 1}, as_json=False)
+    console.print_json({"a": 1}, as_json=False)
     console.table(["name", "count"], [["a", 1200]])
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -91,9 +92,9 @@ def test_no_color_means_no_colour(monkeypatch):
     ("seconds", "said"), [(0.51, "0.5 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273600, "3 d 4 h")]
 )
 def test_durations_are_said_as_a_person_says_them(seconds: float, said: str):
-    assert console.duration(seconds) == said
+    assert console.format_duration(seconds) == said
 
 
 @pytest.mark.parametrize(("count", "said"), [(812, "812 B"), (4.1e6, "4.1 MB"), (999.9e6, "1 GB"), (5e15, "5e+03 TB")])
 def test_sizes_are_said_in_powers_of_a_thousand(count: float, said: str):
-    assert console.size(count) == said
+    assert units.format_bytes(count) == said

@@ -8,25 +8,26 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import embedders, residues
 from inrflow_core.conditioners import sequence
 from inrflow_core.conditioners.sequence import Config
 from inrflow_core.errors import MissingError
+from inrflow_core.feature_networks import _contract
+from inrflow_core.proteins import residues
 from tests import tiny
-from tests.embedders import test_esm2
+from tests.feature_networks import test_esm2
 
 CHAINS = ("MKTWAYG", "GG")
 
 
 def codes() -> torch.Tensor:
-    rows = [torch.from_numpy(residues.codes(chain).astype(np.int64)) for chain in CHAINS]
+    rows = [torch.from_numpy(residues.to_codes(chain).astype(np.int64)) for chain in CHAINS]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
 def test_one_hot_residues_are_those_of_the_stand_in() -> None:
     found = sequence.build(Config("one-hot", 20), 16)({"residues": codes()})
     assert found.features is not None and found.is_group is not None
-    for row, wanted in enumerate(embedders.load("one-hot")(CHAINS)):
+    for row, wanted in enumerate(_contract.load("one-hot")(CHAINS)):
         np.testing.assert_array_equal(found.features[row, : len(wanted)].numpy(), wanted)
     assert found.features[1, 2:].abs().max() == 0
     assert found.is_group.tolist() == [[True] * 7, [True] * 2 + [False] * 5]
@@ -35,7 +36,7 @@ def test_one_hot_residues_are_those_of_the_stand_in() -> None:
 def test_features_made_in_training_are_those_that_shards_store(tmp_path: Path) -> None:
     folder = test_esm2.published(tmp_path / "esm2")
     stored = torch.zeros(2, 7, 32, dtype=torch.float16)
-    for row, embedding in enumerate(embedders.load("esm2", folder)(CHAINS)):
+    for row, embedding in enumerate(_contract.load("esm2", folder)(CHAINS)):
         stored[row, : len(embedding)] = torch.from_numpy(embedding)
     config = Config(width=32, features="online", weights=str(folder))
     online = sequence.build(config, 16)({"residues": codes()})
@@ -70,9 +71,9 @@ def test_weights_that_are_absent_are_named(tmp_path: Path) -> None:
 
 
 def test_what_is_read_from_the_shards_follows_the_setting() -> None:
-    assert sequence.reads(Config()) == ("embedding",)
-    assert sequence.reads(Config(features="online")) == ()
-    assert sequence.reads(Config("one-hot", 20)) == ()
+    assert sequence.required_conditions(Config()) == ("embedding",)
+    assert sequence.required_conditions(Config(features="online")) == ()
+    assert sequence.required_conditions(Config("one-hot", 20)) == ()
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from inrflow_core import registry
-from inrflow_core.datasets import afhq, celeba_hq, ffhq, images, lsun_church
+from inrflow_core.datasets import afhq, celeba_hq, ffhq, image_folder, lsun_church
+from inrflow_core.datasets._contract import DatasetIndex
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.examples import Plan
 from tests.datasets import raw
 
 Told = dict[str, list[tuple[str, int]]]
 
 
-def told(plan: Plan) -> Told:
+def told(plan: DatasetIndex) -> Told:
     return {split: [(item.name, item.label) for item in items] for split, items in plan.splits.items()}
 
 
-def names(plan: Plan) -> dict[str, list[str]]:
+def names(plan: DatasetIndex) -> dict[str, list[str]]:
     return {split: [item.name for item in items] for split, items in plan.splits.items()}
 
 
@@ -170,12 +170,12 @@ MINE = {
 
 @pytest.mark.parametrize(("files", "expected"), MINE.values(), ids=MINE)
 def test_any_folder_is_a_data_set(tmp_path: Path, files: list[str], expected: dict[str, list[str]]):
-    assert names(images.scan(raw.folder(tmp_path, files), images.Config(resolution=8))) == expected
+    assert names(image_folder.scan(raw.folder(tmp_path, files), image_folder.Config(resolution=8))) == expected
 
 
 def test_sub_folders_are_classes_when_asked(tmp_path: Path):
     raw.folder(tmp_path, ["train/rose/1.png", "train/daisy/2.png", "val/rose/3.png", "val/tulip/deep/4.png"])
-    plan = images.scan(tmp_path, images.Config(resolution=8, classes=True))
+    plan = image_folder.scan(tmp_path, image_folder.Config(resolution=8, classes=True))
     assert plan.classes == ("daisy", "rose", "tulip")
     assert told(plan) == {
         "train": [("train/daisy/2.png", 0), ("train/rose/1.png", 1)],
@@ -183,7 +183,7 @@ def test_sub_folders_are_classes_when_asked(tmp_path: Path):
     }
     (tmp_path / "train" / "5.png").write_bytes(raw.encoded(5))
     with pytest.raises(UsageError, match=r"`5\.png` lies in no sub-folder"):
-        images.scan(tmp_path, images.Config(classes=True))
+        image_folder.scan(tmp_path, image_folder.Config(classes=True))
 
 
 def test_a_folder_a_zip_and_a_tar_give_the_same_plan(tmp_path: Path):
@@ -193,11 +193,11 @@ def test_a_folder_a_zip_and_a_tar_give_the_same_plan(tmp_path: Path):
     for name, content in files.items():
         (tmp_path / "z" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "z" / name).write_bytes(content)
-    config = images.Config(resolution=8, classes=True)
-    plans = [images.scan(tmp_path / place, config) for place in ("x.zip", "y.tar", "z")]
+    config = image_folder.Config(resolution=8, classes=True)
+    plans = [image_folder.scan(tmp_path / place, config) for place in ("x.zip", "y.tar", "z")]
     assert told(plans[0]) == told(plans[1]) == told(plans[2])
     assert plans[0].fingerprint == plans[1].fingerprint == plans[2].fingerprint
-    pixels = [[images.read(item, config).values for item in plan.splits["train"]] for plan in plans]
+    pixels = [[image_folder.read(item, config).values for item in plan.splits["train"]] for plan in plans]
     np.testing.assert_array_equal(pixels[0], pixels[1])
     np.testing.assert_array_equal(pixels[0], pixels[2])
 
@@ -208,13 +208,13 @@ def test_links_to_folders_are_followed_once(tmp_path: Path):
     (tmp_path / "near" / "linked").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "back").symlink_to(tmp_path / "far")
     (tmp_path / "near" / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    assert names(images.scan(tmp_path / "near", images.Config(resolution=8))) == {"train": ["train/1.png"]}
+    assert names(image_folder.scan(tmp_path / "near", image_folder.Config(resolution=8))) == {"train": ["train/1.png"]}
 
 
 def test_a_zip_that_is_none_is_damaged(tmp_path: Path):
     (tmp_path / "a.zip").write_bytes(b"PK junk")
     with pytest.raises(IntegrityError, match=r"a\.zip` is no whole zip"):
-        images.scan(tmp_path, images.Config())
+        image_folder.scan(tmp_path, image_folder.Config())
 
 
 @pytest.mark.parametrize("name", ["imagenet", "ffhq", "lsun-church", "celeba-hq", "afhq", "images"])

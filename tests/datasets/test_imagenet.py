@@ -15,10 +15,11 @@ from scipy.io import savemat
 
 from inrflow_core import registry
 from inrflow_core.datasets import imagenet
+from inrflow_core.datasets._contract import DatasetIndex
 from inrflow_core.errors import IntegrityError, MissingError
-from inrflow_core.examples import Plan
-from inrflow_core.preparation import job, prepare
-from inrflow_core.shards import Shards
+from inrflow_core.preparation.job import resolve_job
+from inrflow_core.preparation.pipeline import prepare
+from inrflow_core.shards.shard_dataset import ShardDataset
 from tests.datasets import raw
 
 FOLDERS = ("n01440764", "n01443537", "n02084071")
@@ -100,7 +101,7 @@ def zipped_tree(place: Path) -> Path:
     return place
 
 
-def labelled(plan: Plan) -> dict[str, list[tuple[str, int, bytes]]]:
+def labelled(plan: DatasetIndex) -> dict[str, list[tuple[str, int, bytes]]]:
     return {
         split: sorted((item.name.rpartition("/")[2], item.label, item.where.read()) for item in items)
         for split, items in plan.splits.items()
@@ -126,9 +127,9 @@ def test_the_order_of_train_is_that_of_the_folders_whatever_the_layout(tmp_path:
 
 
 def test_members_of_tars_are_prepared_where_they_lie(tmp_path: Path):
-    prepare(job("imagenet", tars(tmp_path / "raw"), tmp_path / "tars", CONFIG))
-    prepare(job("imagenet", class_folders(tmp_path / "tree"), tmp_path / "folders", CONFIG))
-    one, other = Shards(tmp_path / "tars"), Shards(tmp_path / "folders")
+    prepare(resolve_job("imagenet", tars(tmp_path / "raw"), tmp_path / "tars", CONFIG))
+    prepare(resolve_job("imagenet", class_folders(tmp_path / "tree"), tmp_path / "folders", CONFIG))
+    one, other = ShardDataset(tmp_path / "tars"), ShardDataset(tmp_path / "folders")
     np.testing.assert_array_equal(one.read("train", range(6)).values, other.read("train", range(6)).values)
     assert len(list((tmp_path / "raw").rglob("*"))) == 4
 
@@ -190,9 +191,9 @@ def test_links_and_odd_names_in_tars_are_not_followed(tmp_path: Path):
 def test_the_flower_photos_are_class_folders_of_imagenet(tmp_path: Path, real_data: Callable[[str], Path]):
     with tarfile.open(real_data("images/flower_photos_part/flower_photos_part.tar")) as archive:
         archive.extractall(tmp_path / "raw", filter="data")
-    work = job("imagenet", tmp_path / "raw", tmp_path / "s", imagenet.Config(resolution=32), limit=60)
+    work = resolve_job("imagenet", tmp_path / "raw", tmp_path / "s", imagenet.Config(resolution=32), limit=60)
     assert prepare(work).splits == {"train": 60, "val": 60}
-    opened = Shards(tmp_path / "s")
+    opened = ShardDataset(tmp_path / "s")
     opened.verify()
     assert opened.classes == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
     assert np.bincount(opened.labels("train")).tolist() == [12] * 5

@@ -17,13 +17,17 @@ import pytest
 import torch
 from PIL import Image
 
-from inrflow_core import cameras, manifest, picture_tokens, preparation, shards
-from inrflow_core.conditioners import picture
-from inrflow_core.datasets import _views, objaverse
-from inrflow_core.embedders import dinov2, patches
-from inrflow_core.errors import MissingError, OutOfMemory, UsageError
-from inrflow_core.examples import BadItem, Example
-from tests.embedders import weights
+from inrflow_core.conditioners import image
+from inrflow_core.datasets import _rendered_views, objaverse
+from inrflow_core.datasets._contract import Example
+from inrflow_core.errors import MissingError, OutOfMemory, UnreadableItemError, UsageError
+from inrflow_core.feature_networks import _posed_images, dinov2, patches
+from inrflow_core.geometry import cameras
+from inrflow_core.preparation import job as preparation_job
+from inrflow_core.preparation import pipeline
+from inrflow_core.preparation.job import plan_shards, resolve_job
+from inrflow_core.shards import batch, manifest, shard_dataset
+from tests.feature_networks import hf_folders
 
 # A wedge, off the origin and of no symmetry: its front is red, its side green, the others blue.
 WEDGE = (
@@ -88,7 +92,7 @@ def test_tokens_are_those_of_the_stored_pictures_and_cameras(source: Path) -> No
     condition = read(source).condition
     images, given = torch.from_numpy(condition["image"]), torch.from_numpy(condition["camera"])
     assert condition["tokens"].shape == (4, 64, 192 + 6) and condition["tokens"].dtype == np.float16
-    wanted = picture_tokens.tokens(patches.load(None), images, given)
+    wanted = _posed_images.tokens(patches.load(None), images, given)
     np.testing.assert_array_equal(condition["tokens"], wanted.numpy())
     online = read(source, features="online").condition
     assert "tokens" not in online
@@ -100,15 +104,15 @@ def test_a_picture_tells_the_same_whether_its_tokens_are_stored_or_made_in_train
 ) -> None:
     told = []
     torch.manual_seed(0)
-    part = picture.build(picture.Config(embedder="patches", tokens=64, width=192), 16)
+    part = image.build(image.Config(embedder="patches", tokens=64, width=192), 16)
     kinds: tuple[Literal["stored", "online"], ...] = ("stored", "online")
     for features in kinds:
         settings: dict[str, Any] = SMALL | {"features": features}
         config = objaverse.Config(**settings)
-        preparation.prepare(preparation.job("objaverse", source, tmp_path / features, config), workers=1)
-        names = picture.reads(picture.Config(embedder="patches", features=features))
-        wanted = shards.Wanted(names, np.array([0.5]))
-        condition = shards.Shards(tmp_path / features).read("train", [0], conditions=wanted).condition
+        pipeline.prepare(resolve_job("objaverse", source, tmp_path / features, config), workers=1)
+        names = image.required_conditions(image.Config(embedder="patches", features=features))
+        wanted = batch.ConditionSelection(names, np.array([0.5]))
+        condition = shard_dataset.ShardDataset(tmp_path / features).read("train", [0], conditions=wanted).condition
         assert set(condition) == set(names)
         told.append(part({name: torch.from_numpy(array) for name, array in condition.items()}).tokens)
     torch.testing.assert_close(told[0], told[1], atol=0, rtol=0)
@@ -140,11 +144,11 @@ def found(source: Path, example: Example, *, world: str, kind: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scale, offset = float(example.condition["scale"][0]), example.condition["offset"].astype(np.float64)
     frames = []
-    for number, (image, camera) in enumerate(
+    for number, (pixels, camera) in enumerate(
         zip(example.condition["image"], example.condition["camera"].astype(np.float64), strict=True)
     ):
-        alpha = 255 * (image != 255).any(-1).astype(np.uint8)
-        Image.fromarray(np.dstack([image, alpha])).save(folder / f"{number:03d}.png")
+        alpha = 255 * (pixels != 255).any(-1).astype(np.uint8)
+        Image.fromarray(np.dstack([pixels, alpha])).save(folder / f"{number:03d}.png")
         pose = np.eye(4)
         pose[:3, :3] = camera[:3, :3] @ np.diag([1, -1, -1])
         pose[:3, 3] = camera[:3, 3] / 2 if world == "zero123" else camera[:3, 3] * scale + offset
@@ -171,7 +175,9 @@ def test_pictures_that_others_made_are_read_with_their_cameras(source: Path, wor
 
 def test_cameras_of_another_world_are_noticed(source: Path) -> None:
     found(source, read(source), world="zero123", kind="npy")
-    with pytest.raises(BadItem, match=r"\d+ % of its points appear on the object in view 0: .* another world"):
+    with pytest.raises(
+        UnreadableItemError, match=r"\d+ % of its points appear on the object in view 0: .* another world"
+    ):
         read(source, renders="found", world="mesh")
 
 
@@ -182,24 +188,24 @@ def test_pictures_of_another_size_are_resized(source: Path) -> None:
 
 
 def test_pictures_that_cannot_be_used_are_named(source: Path) -> None:
-    with pytest.raises(BadItem, match="it has 0 views with cameras, fewer than 4"):
+    with pytest.raises(UnreadableItemError, match="it has 0 views with cameras, fewer than 4"):
         read(source, renders="found")
     found(source, read(source), world="mesh", kind="npy")
-    with pytest.raises(BadItem, match="it has 4 views with cameras, fewer than 5"):
+    with pytest.raises(UnreadableItemError, match="it has 4 views with cameras, fewer than 5"):
         read(source, renders="found", views=5)
     folder = source / "views" / "wedge"
     np.save(folder / "000.npy", np.array([[object()]]), allow_pickle=True)
-    with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
+    with pytest.raises(UnreadableItemError, match="the cameras of its views cannot be read"):
         read(source, renders="found")
     np.save(folder / "000.npy", np.zeros((3, 4)))
-    with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
+    with pytest.raises(UnreadableItemError, match="the cameras of its views cannot be read"):
         read(source, renders="found")
     found(source, read(source), world="mesh", kind="npy")
     Image.new("RGB", (64, 32)).save(folder / "000.png")
-    with pytest.raises(BadItem, match="not square: 64 x 32"):
+    with pytest.raises(UnreadableItemError, match="not square: 64 x 32"):
         read(source, renders="found")
     (folder / "000.png").write_bytes(b"junk")
-    with pytest.raises(BadItem, match="one of its views cannot be read"):
+    with pytest.raises(UnreadableItemError, match="one of its views cannot be read"):
         read(source, renders="found")
 
 
@@ -208,7 +214,7 @@ def test_a_file_outside_the_source_is_no_view(source: Path) -> None:
     place = source / "views" / "wedge" / "transforms.json"
     Image.new("RGB", (8, 8)).save(source.parent / "secret.png")
     place.write_text(place.read_text().replace("./000", "../../../secret"))
-    with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
+    with pytest.raises(UnreadableItemError, match="the cameras of its views cannot be read"):
         read(source, renders="found")
 
 
@@ -231,8 +237,8 @@ def test_broken_cameras_are_a_bad_item(tmp_path: Path, kind: str) -> None:
     folder.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(folder / "000.png")
     (folder / ("000.npy" if "npy" in kind else "transforms.json")).write_bytes(BROKEN[kind])
-    with pytest.raises(BadItem, match="the cameras of its views cannot be read"):
-        _views.read(tmp_path, "a.glb", 1, 8, 40.0)
+    with pytest.raises(UnreadableItemError, match="the cameras of its views cannot be read"):
+        _rendered_views.read(tmp_path, "a.glb", 1, 8, 40.0)
 
 
 def glb(path: Path, *, corners: int = 4, uvs: int = 4, shift: float = 0.0) -> None:
@@ -279,16 +285,16 @@ def test_a_mesh_with_one_fault_is_a_bad_item(tmp_path: Path, fault: dict[str, An
     glb(tmp_path / "whole.glb")
     glb(tmp_path / "broken.glb", **fault)
     assert read(tmp_path, "whole.glb", views=1).condition["image"].shape == (1, 64, 64, 3)
-    with pytest.raises(BadItem, match=reason):
+    with pytest.raises(UnreadableItemError, match=reason):
         read(tmp_path, "broken.glb", views=1)
 
 
 def test_meshes_that_cannot_be_used_are_left_out_by_name(source: Path, tmp_path: Path) -> None:
     (source / "points.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\n")
-    job = preparation.job("objaverse", source, tmp_path / "out", objaverse.Config(**SMALL))
-    report = preparation.prepare(job, workers=1)
+    job = preparation_job.resolve_job("objaverse", source, tmp_path / "out", objaverse.Config(**SMALL))
+    report = pipeline.prepare(job, workers=1)
     assert [(bad.name, bad.reason) for bad in report.skipped] == [("points.obj", "it is a mesh without faces")]
-    batch = shards.Shards(tmp_path / "out").read("train", [0])
+    batch = shard_dataset.ShardDataset(tmp_path / "out").read("train", [0])
     assert batch.condition["tokens"].shape == (1, 4, 64, 198)
     assert manifest.load(tmp_path / "out").normalisation["embedder_digest"] == "patches-1"
 
@@ -309,19 +315,19 @@ def test_an_embedder_of_something_else_is_refused(source: Path) -> None:
 
 
 def test_dinov2s_tokens_are_stored_with_the_digest_of_its_weights(source: Path, tmp_path: Path) -> None:
-    folder = weights.dinov2(tmp_path / "dinov2")
+    folder = hf_folders.dinov2(tmp_path / "dinov2")
     config = objaverse.Config(**(SMALL | {"embedder": "dinov2", "weights": str(folder), "views": 2}))
-    report = preparation.prepare(preparation.job("objaverse", source, tmp_path / "out", config), workers=1)
+    report = pipeline.prepare(resolve_job("objaverse", source, tmp_path / "out", config), workers=1)
     assert report.splits == {"train": 1}
     told = manifest.load(tmp_path / "out")
     embedder = dinov2.load(folder)
     assert told.normalisation["embedder"] == "dinov2"
     assert told.normalisation["embedder_digest"] == embedder.digest
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text(), "a path is no setting to keep"
-    batch = shards.Shards(tmp_path / "out").read("train", [0])
+    batch = shard_dataset.ShardDataset(tmp_path / "out").read("train", [0])
     images, given = (torch.from_numpy(batch.condition[name][0]) for name in ("image", "camera"))
     assert batch.condition["tokens"].shape == (1, 2, 25, 32 + 6)
-    wanted = picture_tokens.tokens(embedder, images, given).numpy()
+    wanted = _posed_images.tokens(embedder, images, given).numpy()
     np.testing.assert_allclose(batch.condition["tokens"][0], wanted, atol=2e-3)
 
 
@@ -336,7 +342,7 @@ def test_views_lie_by_the_whole_name_or_its_last_part(tmp_path: Path) -> None:
     for place in ("views/a/b", "views_release/c", "a/views/d"):
         (tmp_path / place).mkdir(parents=True)
     for mesh, place in (("a/b.glb", "views/a/b"), ("glbs/c.glb", "views_release/c"), ("a/d.obj", "a/views/d")):
-        assert _views._folder(tmp_path, mesh) == tmp_path / place
+        assert _rendered_views._folder(tmp_path, mesh) == tmp_path / place
 
 
 def test_textured_meshes_show_what_they_are(real_data: Callable[[str], Path], tmp_path: Path) -> None:
@@ -363,12 +369,12 @@ def test_pictures_and_tokens_count_for_the_size_of_shards_and_for_the_disk(
     example = objaverse.read(plan.splits["train"][0], config)
     assert plan.condition_bytes == sum(array.nbytes for array in example.condition.values())
     whole = example.values.nbytes + plan.condition_bytes
-    monkeypatch.setattr(preparation, "MOST_BYTES", 3 * whole)
-    job = preparation.job("objaverse", source, tmp_path / "out", config)
-    assert [len(part.items) for part in preparation.divide(job, plan)] == [2, 3, 2, 3]
+    monkeypatch.setattr(preparation_job, "MAX_SHARD_BYTES", 3 * whole)
+    job = preparation_job.resolve_job("objaverse", source, tmp_path / "out", config)
+    assert [len(part.items) for part in plan_shards(job, plan)] == [2, 3, 2, 3]
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10 * whole - 1))
     with pytest.raises(OutOfMemory, match="the shards need"):
-        preparation.prepare(job, workers=1)
+        pipeline.prepare(job, workers=1)
 
 
 @pytest.mark.slow
@@ -377,8 +383,8 @@ def test_workers_change_no_byte(source: Path, tmp_path: Path) -> None:
         shutil.copy(source / "glbs/000-023/wedge.obj", source / f"{number}.obj")  # 260 make two shards
     for workers in (1, 2):
         settings: dict[str, Any] = SMALL | {"points": 50, "resolution": 8, "views": 1}
-        job = preparation.job("objaverse", source, tmp_path / f"{workers}", objaverse.Config(**settings))
-        preparation.prepare(job, workers=workers)
+        job = preparation_job.resolve_job("objaverse", source, tmp_path / f"{workers}", objaverse.Config(**settings))
+        pipeline.prepare(job, workers=workers)
     files = sorted((tmp_path / "1").iterdir())
     assert [file.name for file in files] == ["manifest.json", "train-00000.h5", "train-00001.h5"]
     for file in files:

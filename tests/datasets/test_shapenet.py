@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from inrflow_core import preparation, shards
 from inrflow_core.datasets import shapenet
-from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.examples import BadItem
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
+from inrflow_core.preparation import job, pipeline
+from inrflow_core.shards import shard_dataset
 
 CHAIR, CAR = "03001627", "02958343"
 COUNTS = {(CAR, "train"): 2, (CAR, "val"): 1, (CHAIR, "train"): 3, (CHAIR, "val"): 1, (CHAIR, "test"): 2}
@@ -149,7 +149,7 @@ def test_a_broken_cloud_is_left_out_with_its_reason(tree: Path, fault: str, reas
     config = shapenet.Config(normalisation=normalisation)  # type: ignore[arg-type]
     plan = shapenet.scan(tree, config)
     assert plan.shape == (40, 3)
-    with pytest.raises(BadItem, match=reason) as caught:
+    with pytest.raises(UnreadableItemError, match=reason) as caught:
         shapenet.read(plan.splits["train"][0], config)
     assert str(tree) not in caught.value.reason
 
@@ -187,9 +187,9 @@ def test_two_trees_are_not_mixed(tree: Path) -> None:
 def test_real_clouds_become_shards_that_hold_them(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     with tarfile.open(real_data("derived/pointflow_layout_cc0/pointflow_layout.tar.gz")) as tar:
         tar.extractall(tmp_path / "data", filter="data")
-    report = preparation.prepare(preparation.job("shapenet", tmp_path / "data", tmp_path / "out"), workers=1)
+    report = pipeline.prepare(job.resolve_job("shapenet", tmp_path / "data", tmp_path / "out"), workers=1)
     assert report.splits == {"train": 32, "val": 5, "test": 10}
-    read = shards.Shards(tmp_path / "out")
+    read = shard_dataset.ShardDataset(tmp_path / "out")
     assert read.classes == ("car", "chair", "table")
     batch = read.read("val", range(5), with_names=True)
     for values, name, offset, scale in zip(

@@ -13,14 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inrflow_core import embedders, preparation, residues, shards, structure_files
-from inrflow_core.datasets import _listing, swissprot
-from inrflow_core.errors import MissingError
-from inrflow_core.examples import BadItem, Item
-from inrflow_core.structures import Structure
+from inrflow_core.datasets import _archives, swissprot
+from inrflow_core.datasets._contract import Item
+from inrflow_core.errors import MissingError, UnreadableItemError
+from inrflow_core.feature_networks import _contract
+from inrflow_core.preparation import job as preparation_job
+from inrflow_core.preparation import pipeline
+from inrflow_core.preparation.job import resolve_job
+from inrflow_core.proteins import residues, structure_writer
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.shards import shard_dataset
 from tests import protein_files
 from tests.datasets import raw
-from tests.embedders import test_esm2
+from tests.feature_networks import test_esm2
 
 pytest.importorskip("biotite")
 
@@ -42,7 +47,7 @@ def files(kind: str = "pdb", numbers: range = range(30), version: int = 4) -> di
         if kind == "pdb":
             content = protein_files.pdb(protein_files.pdb_lines(made(number), factor=60 + number))
         else:
-            content = structure_files.cif_text([made(number)], {}).encode()
+            content = structure_writer.cif_text([made(number)], {}).encode()
         found[f"{NAMES[number]}-model_v{version}.{kind}.gz"] = gzip.compress(content)
     return found
 
@@ -87,7 +92,7 @@ def test_a_tar_a_folder_of_tars_and_a_folder_of_files_give_the_same(tmp_path: Pa
 
 
 def test_members_of_archives_of_one_name_in_two_folders_are_all_read(tmp_path: Path) -> None:
-    text = structure_files.cif_text([made(0)], {}).encode()
+    text = structure_writer.cif_text([made(0)], {}).encode()
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         raw.tarred(tmp_path / folder / "x.tar", {"p.cif": text})
@@ -101,7 +106,7 @@ def test_an_example_is_the_chain_centred(tmp_path: Path) -> None:
         own = made(NAMES.index(item.name.partition("-model")[0]))
         assert set(example.ragged) == {"residues", "is_known"}
         assert example.ragged["residues"].dtype == example.ragged["is_known"].dtype == np.uint8
-        assert residues.sequence(example.ragged["residues"]) == own.sequence
+        assert residues.to_letters(example.ragged["residues"]) == own.sequence
         np.testing.assert_allclose(example.values, own.positions - own.positions.mean(0), atol=2e-3)
         assert np.abs(example.values.mean(0)).max() < 1e-4
 
@@ -149,11 +154,11 @@ def test_filters_choose_before_the_split(tmp_path: Path) -> None:
     limited = names(source, longest=11, train=5, test=2)
     assert (len(limited["train"]), len(limited["test"])) == (5, 2)
     item = next(item for item in items(source) if lengths[item.name.partition("-model")[0]] == 12)
-    with pytest.raises(BadItem, match="it has 12 residues"):
+    with pytest.raises(UnreadableItemError, match="it has 12 residues"):
         swissprot.read(item, config(longest=11))
     dark = laid(tmp_path / "dark", files("cif"))
     [*_, item] = items(dark)
-    with pytest.raises(BadItem, match="it has no pLDDT"):
+    with pytest.raises(UnreadableItemError, match="it has no pLDDT"):
         swissprot.read(item, config(plddt=50))
 
 
@@ -179,8 +184,8 @@ def test_faults_are_named_and_no_reason_to_stop(tmp_path: Path) -> None:
         "torn.cif.gz": gzip.compress(b"data_x")[:-4],
     }
     source = laid(tmp_path / "source", files() | faults)
-    job = preparation.job("swissprot", source, tmp_path / "out", config())
-    report = preparation.prepare(job, workers=1)
+    job = preparation_job.resolve_job("swissprot", source, tmp_path / "out", config())
+    report = pipeline.prepare(job, workers=1)
     assert {bad.name: bad.reason for bad in report.skipped} == {
         "absent": "1 of its 13 heavy atoms are absent",
         "empty": "it is no .pdb file that can be read",
@@ -195,7 +200,7 @@ def test_absent_atoms_may_be_let_pass_and_are_marked(tmp_path: Path) -> None:
     lines = protein_files.pdb_lines(protein_files.structure("GAG"))
     source = laid(tmp_path, {"a.pdb": protein_files.pdb([*lines[:8], *lines[9:]])})
     [item] = items(source)
-    with pytest.raises(BadItem, match="1 of its 13 heavy atoms are absent"):
+    with pytest.raises(UnreadableItemError, match="1 of its 13 heavy atoms are absent"):
         swissprot.read(item, config(missing=0.05))
     example = swissprot.read(item, config(missing=0.1))
     assert example.ragged["is_known"].tolist() == [1] * 8 + [0] + [1] * 4
@@ -223,12 +228,12 @@ def test_the_chain_is_chosen(tmp_path: Path) -> None:
     source = laid(tmp_path, {"a.pdb": protein_files.pdb([*one, *two])})
     [item] = items(source)
     found = [swissprot.read(item, config(chain=chain)).ragged["residues"] for chain in (None, "A", "B")]
-    assert [residues.sequence(codes) for codes in found] == ["GAG", "GAG", "WW"]
+    assert [residues.to_letters(codes) for codes in found] == ["GAG", "GAG", "WW"]
 
 
 def test_absent_weights_are_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = raw.tarred(tmp_path / "a.tar", files())
-    monkeypatch.setattr(_listing, "listing", lambda source: pytest.fail("the source is read"))
+    monkeypatch.setattr(_archives, "listing", lambda source: pytest.fail("the source is read"))
     monkeypatch.setenv("INRFLOW_WEIGHTS", str(tmp_path / "none"))
     with pytest.raises(MissingError, match="the weights of `esm2` are absent") as caught:
         swissprot.scan(source, swissprot.Config())
@@ -264,10 +269,10 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
     source = raw.tarred(tmp_path / "a.tar", files(numbers=range(12)))
     before = sorted(tmp_path.rglob("*"))
     told = swissprot.Config(weights=str(weights), test=0)
-    preparation.prepare(preparation.job("swissprot", source, tmp_path / "out", told), workers=1)
-    opened = shards.Shards(tmp_path / "out")
+    pipeline.prepare(resolve_job("swissprot", source, tmp_path / "out", told), workers=1)
+    opened = shard_dataset.ShardDataset(tmp_path / "out")
     assert opened.manifest.normalisation["embedder"] == "esm2"
-    assert opened.manifest.normalisation["embedder_digest"] == embedders.load("esm2", weights).digest
+    assert opened.manifest.normalisation["embedder_digest"] == _contract.load("esm2", weights).digest
     assert "weights" not in opened.manifest.settings
     batch = opened.read("train", np.arange(12), with_names=True)
     assert batch.sizes is not None
@@ -280,7 +285,7 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
         count = len(own.codes)
         assert batch.sizes[row] == len(own.positions) and batch.counts["residues"][row] == count
         np.testing.assert_array_equal(batch.condition["residues"][row, :count], own.codes)
-        [tokens] = embedders.load("esm2", weights)([own.sequence])
+        [tokens] = _contract.load("esm2", weights)([own.sequence])
         assert batch.condition["embedding"].dtype == np.float16
         np.testing.assert_allclose(batch.condition["embedding"][row, :count], tokens, atol=2e-3)
         assert batch.condition["is_known"][row, : len(own.positions)].all()
@@ -291,9 +296,9 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
 @pytest.mark.slow
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = raw.tarred(tmp_path / "a.tar", files())
-    monkeypatch.setattr(preparation, "FEWEST", 8)
+    monkeypatch.setattr(preparation_job, "MIN_ITEMS", 8)
     for workers in (1, 2):
-        preparation.prepare(preparation.job("swissprot", source, tmp_path / str(workers), config()), workers=workers)
+        pipeline.prepare(resolve_job("swissprot", source, tmp_path / str(workers), config()), workers=workers)
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / str(n)).glob("*.h5")} for n in (1, 2))
     assert one == two and len(one) > 2
 
@@ -305,7 +310,7 @@ def test_real_tars_of_both_formats_and_all_versions_are_read(real_data) -> None:
     for item in found[::6]:
         example = swissprot.read(item, config(plddt=20))
         assert example.ragged["is_known"].all()
-        assert len(example.values) == len(residues.layout(example.ragged["residues"])[0])
+        assert len(example.values) == len(residues.atom_layout(example.ragged["residues"])[0])
 
 
 @pytest.mark.slow
@@ -316,7 +321,7 @@ def test_faults_of_real_experiments_are_told_by_name(real_data, tmp_path: Path) 
     for item in items(tmp_path):
         try:
             swissprot.read(item, config())
-        except BadItem as bad:
+        except UnreadableItemError as bad:
             told[re.sub(r"[-0-9,]+", "N", bad.reason)] += 1
     assert told == {
         "N of its N heavy atoms are absent": 86,

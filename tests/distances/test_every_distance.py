@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from inrflow_core import registry
-from inrflow_core.distances import _matching, cd, emd_exact, emd_exact_squared, emd_lion, emd_pointflow
+from inrflow_core.distances import _optimal_transport, cd, emd_exact, emd_exact_squared, emd_lion, emd_pointflow
 from tests.distances import shapes
 
 EVERY = [registry.find("distances", name) for name in registry.names("distances")]
@@ -25,7 +25,7 @@ every_distance = pytest.mark.parametrize("distance", EVERY, ids=lambda module: m
 
 
 def value(distance: ModuleType, a: np.ndarray, b: np.ndarray) -> float:
-    return distance.between(distance.prepare(a), distance.prepare(b))
+    return distance.distance(distance.prepare(a), distance.prepare(b))
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,10 @@ def test_the_exact_emd_is_scipys_assignment(distance: ModuleType, metric: Any):
 
 def test_an_assignment_that_stopped_early_is_done_again(monkeypatch: pytest.MonkeyPatch):
     cost = cdist(*shapes.clouds(2, 150).astype(np.float64))
-    expected = _matching.assigned(cost)
-    monkeypatch.setattr(_matching, "MOST_PIVOTS", 10)
+    expected = _optimal_transport.optimal_assignment(cost)
+    monkeypatch.setattr(_optimal_transport, "MOST_PIVOTS", 10)
     with pytest.warns(UserWarning, match="numItermax"):
-        assert _matching.assigned(cost) == pytest.approx(expected, rel=1e-12)
+        assert _optimal_transport.optimal_assignment(cost) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_mean_squared_distance_lies_above_the_square_of_the_mean(pair: tuple[np.ndarray, np.ndarray]):
@@ -134,10 +134,10 @@ def test_the_soft_matching_is_the_plain_loops(distance: ModuleType):
         assert value(distance, a, b) == pytest.approx(by_loops(a, b, exponents, power), rel=1e-5), size
 
 
-@pytest.mark.parametrize("distance", [d for d in EVERY if hasattr(d, "batch")])
+@pytest.mark.parametrize("distance", [d for d in EVERY if hasattr(d, "batched_distance")])
 def test_a_batch_gives_what_its_pairs_give(distance: ModuleType):
     a, b = shapes.clouds(4, 128), shapes.clouds(4, 128, seed=9)
-    found = distance.batch(torch.from_numpy(a), torch.from_numpy(b)).tolist()
+    found = distance.batched_distance(torch.from_numpy(a), torch.from_numpy(b)).tolist()
     assert found == pytest.approx([value(distance, *pair) for pair in zip(a, b, strict=True)], rel=1e-5)
 
 
@@ -148,4 +148,4 @@ def test_the_reference_sets_have_the_distances_that_were_computed_elsewhere(real
         prepared = [module.prepare(cloud) for cloud in clouds]
         for i in range(0, 40, step):
             for j in range(i + 1, 40, step):
-                assert module.between(prepared[i], prepared[j]) == pytest.approx(expected[name][i, j], rel=1e-6)
+                assert module.distance(prepared[i], prepared[j]) == pytest.approx(expected[name][i, j], rel=1e-6)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import generate, residues, structures
-from inrflow_core.batches import Batch
 from inrflow_core.domains.protein import Config, Domain
 from inrflow_core.errors import UsageError
-from inrflow_core.residues import EIGENVECTORS, FEATURES
+from inrflow_core.proteins import residues, structure, superposition
+from inrflow_core.proteins.residues import EIGENVECTORS, FEATURES
+from inrflow_core.sampling import sample
 from inrflow_core.sets import CoordValueSet
+from inrflow_core.shards.batch import Batch
 from tests import protein_files
 
 CHAINS = (residues.LETTERS, "GAP", "MKTWAYG")
@@ -44,8 +45,8 @@ def test_an_atom_has_the_features_of_its_residue_and_place():
     queries = found.queries
     assert queries.groups is not None and queries.coordinates is not None and found.mask is not None
     for row, chain in enumerate(CHAINS):
-        codes = residues.codes(chain)
-        group, place = residues.layout(codes)
+        codes = residues.to_codes(chain)
+        group, place = residues.atom_layout(codes)
         size = len(group)
         wanted = np.concatenate([FEATURES[codes[group], place], EIGENVECTORS[codes[group], place]], axis=1)
         np.testing.assert_array_equal(queries.coordinates[row, :size].numpy(), wanted)
@@ -132,17 +133,15 @@ def test_samples_of_one_sequence_lie_on_the_first_however_they_are_divided():
     first = protein_files.structure("MKTWAYG")
     turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
     others = [protein_files.structure("MKTWAYG", seed=seed) for seed in (1, 2)]
-    others = [
-        structures.Structure("", one.codes, one.positions @ turn + 9, one.is_known, one.numbers) for one in others
-    ]
+    others = [structure.Structure("", one.codes, one.positions @ turn + 9, one.is_known, one.numbers) for one in others]
     apart = protein_files.structure("GAP")
-    whole = generate.together([[first, *others, apart]])
+    whole = sample.concatenate([[first, *others, apart]])
     for division in ([[first], others, [apart]], [[first, others[0]], [others[1], apart]]):
-        for one, other in zip(generate.together(division), whole, strict=True):
+        for one, other in zip(sample.concatenate(division), whole, strict=True):
             np.testing.assert_array_equal(one.positions, other.positions)
     assert whole[0] is first and whole[3] is apart
     for one in whole[1:3]:
-        motion = structures.superpose(one.ca, first.ca)
+        motion = superposition.superpose(one.ca, first.ca)
         np.testing.assert_allclose(motion.rotation, np.eye(3), atol=1e-5)
         np.testing.assert_allclose(motion.shift, 0, atol=1e-4)
         assert np.abs(one.ca - first.ca).max() < 1

@@ -7,8 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from inrflow_core import generate, models, noise, paths, presets, registry
-from inrflow_core.methods.flow import interpolate_grid
+from inrflow_core import errors, models, registry
+from inrflow_core.methods._training_queries import interpolate_grid
+from inrflow_core.numerics import keyed_random, noise_field, paths
+from inrflow_core.sampling import options, sample
 from tests import tiny
 
 SAMPLERS = ["euler", "heun", "midpoint", "dopri5", "euler-maruyama"]
@@ -17,7 +19,7 @@ KINDS = {"image": tiny.IMAGE, "points": tiny.POINTS}
 
 def how(model, sampler: str, **settings):
     steps = None if sampler == "dopri5" else 4
-    drawing = generate.drawing(model, sampler=sampler, steps=steps, **{"guidance": 2.0, **settings})
+    drawing = options.sampling_options(model, sampler=sampler, steps=steps, **{"guidance": 2.0, **settings})
     if sampler == "dopri5":
         return dataclasses.replace(drawing, config=drawing.sampler.Config(rtol=1e-2, atol=1e-2, max_nfe=56))
     return drawing
@@ -36,15 +38,15 @@ def model(request):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sample_does_not_depend_on_its_batch_or_chunk(model, sampler):
     drawing, queries = how(model, sampler), model.domain.queries(finer(model))
-    together = generate.draw(model, [3, 4, 5], [0, 1, 2], drawing).query(queries)
+    together = sample.sample_fields(model, [3, 4, 5], [0, 1, 2], drawing).query(queries)
     for i, (seed, label) in enumerate([(3, 0), (4, 1), (5, 2)]):
-        alone = generate.draw(model, [seed], [label], drawing).query(queries, chunk=50)
+        alone = sample.sample_fields(model, [seed], [label], drawing).query(queries, chunk=50)
         torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_finer_grid_holds_the_training_sample_and_a_larger_cloud_begins_with_it(model, sampler):
-    field = generate.draw(model, [7, 8], [0, 2], how(model, sampler))
+    field = sample.sample_fields(model, [7, 8], [0, 2], how(model, sampler))
     coarse = field.query(model.domain.queries())
     fine = field.query(model.domain.queries(finer(model)))
     assert coarse.std() > 0.2
@@ -58,14 +60,14 @@ def test_a_finer_grid_holds_the_training_sample_and_a_larger_cloud_begins_with_i
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_recorded_and_saved_field_agrees_with_one_asked_while_it_is_drawn(model, sampler, tmp_path):
     queries = model.domain.queries(finer(model))
-    field = generate.draw(model, [1, 2], [1, -1], how(model, sampler))
+    field = sample.sample_fields(model, [1, 2], [1, -1], how(model, sampler))
     drawn = field.query(queries)
-    recorded = generate.draw(model, [1, 2], [1, -1], how(model, sampler)).record()
+    recorded = sample.sample_fields(model, [1, 2], [1, -1], how(model, sampler)).record()
     torch.testing.assert_close(recorded.query(queries), drawn, atol=1e-5, rtol=0)
-    generate.save_field(model, recorded, tmp_path / "field.safetensors")
+    sample.save_field(model, recorded, tmp_path / "field.safetensors")
     size = (tmp_path / "field.safetensors").stat().st_size
     assert size == pytest.approx(recorded.size(), rel=0.2)
-    _, saved = generate.load_field(tmp_path / "field.safetensors")
+    _, saved = sample.load_field(tmp_path / "field.safetensors")
     torch.testing.assert_close(saved.query(queries), drawn, atol=1e-5, rtol=0)
 
 
@@ -74,24 +76,24 @@ def test_a_saved_field_remembers_how_it_was_drawn(model, kind, tmp_path):
     queries, drawing = model.domain.queries(finer(model)), how(model, "heun")
     if kind == "guide of another size":
         weak = tiny.model(KINDS[model.domain.NAME], network={"width": 16, "depth": 1, "levels": 1})
-        drawing = generate.drawing(model, sampler="heun", steps=4, guidance=2.0, guide=weak)
+        drawing = options.sampling_options(model, sampler="heun", steps=4, guidance=2.0, guide=weak)
     elif kind == "bf16":
         drawing = dataclasses.replace(drawing, precision="bf16")
     if kind == "encoded":
-        values = generate.draw(model, [4], [1], drawing).query(model.domain.queries())
+        values = sample.sample_fields(model, [4], [1], drawing).query(model.domain.queries())
         sets = dataclasses.replace(training_sets(model, values), seeds=torch.tensor([77]))
         field = model.method.encode(sets, how(model, "heun", guidance=1.0))
     else:
-        field = generate.draw(model, [1, 2], [1, -1], drawing).record()
+        field = sample.sample_fields(model, [1, 2], [1, -1], drawing).record()
     drawn = field.query(queries)
-    generate.save_field(model, field, tmp_path / "field.safetensors")
+    sample.save_field(model, field, tmp_path / "field.safetensors")
     torch.testing.assert_close(
-        generate.load_field(tmp_path / "field.safetensors")[1].query(queries), drawn, atol=1e-5, rtol=0
+        sample.load_field(tmp_path / "field.safetensors")[1].query(queries), drawn, atol=1e-5, rtol=0
     )
 
 
 def test_asking_fewer_or_permuted_queries_changes_no_answer(model):
-    field = generate.draw(model, [5], [0], how(model, "euler"))
+    field = sample.sample_fields(model, [5], [0], how(model, "euler"))
     queries = model.domain.queries(finer(model))
     every = field.query(queries)
     torch.testing.assert_close(field.query(queries[10:31]), every[:, 10:31], atol=1e-5, rtol=0)
@@ -104,18 +106,19 @@ def test_asking_fewer_or_permuted_queries_changes_no_answer(model):
 def test_the_sde_of_the_field_takes_fresh_noise_in_each_step():
     """With the velocity 0 of a fresh network, whose expected noise is y itself, each step can be written out."""
     built = models.build(tiny.preset(tiny.IMAGE))
-    drawing = generate.drawing(built, sampler="euler-maruyama", steps=5, guidance=1.0)
+    drawing = options.sampling_options(built, sampler="euler-maruyama", steps=5, guidance=1.0)
     context, seeds = built.domain.queries(), torch.tensor([9, 10])
-    y = noise.normal(seeds, context.places, purpose="start", channels=1)
-    times = drawing.sampler.grid(drawing.config)
+    y = noise_field.normal(seeds, context.places, purpose="start", channels=1)
+    times = drawing.sampler.time_grid(drawing.config)
     for index, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
         share = float(drawing.sampler.exchanged(built.method.path, drawing.config, t[None], t_next[None]))
-        fresh = noise.normal(seeds, context.places, purpose="increment", step=index, channels=1)
+        fresh = noise_field.normal(seeds, context.places, purpose="increment", step=index, channels=1)
         y = y - share * float(t) * y + (2 * share) ** 0.5 * float(t) * fresh
-    values = generate.draw(built, [9, 10], [0, 1], drawing).query(context)
+    values = sample.sample_fields(built, [9, 10], [0, 1], drawing).query(context)
     torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
     first, last = (
-        noise.normal(seeds, context.places, purpose="increment", step=step, channels=1) for step in (0, len(times) - 2)
+        noise_field.normal(seeds, context.places, purpose="increment", step=step, channels=1)
+        for step in (0, len(times) - 2)
     )
     assert (last - first).abs().max() > 1
 
@@ -126,39 +129,39 @@ def test_the_field_is_the_plain_euler_solution_of_the_guided_velocity(model, gui
     drawing = how(model, "euler", guidance=guidance)
     context, seeds = model.domain.queries(), torch.tensor([9])
     flow, network = model.method, model.method.network
-    y = noise.normal(seeds, context.places, purpose="start", channels=flow.shape.value_size)
-    times = drawing.sampler.grid(drawing.config)
+    y = noise_field.normal(seeds, context.places, purpose="start", channels=flow.shape.value_size)
+    times = drawing.sampler.time_grid(drawing.config)
     for t, t_next in zip(times[:-1], times[1:], strict=True):
         halves = []
         for label in (1, -1):
             vector = flow.told({"label": torch.tensor([label])})
             halves.append(network(context, y, t[None].float(), vector, context, y))
         y = y + float(t_next - t) * (halves[1] + guidance * (halves[0] - halves[1]))
-    values = generate.draw(model, [9], [1], drawing).query(context)
+    values = sample.sample_fields(model, [9], [1], drawing).query(context)
     torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
 
 
 def test_guidance_outside_its_interval_is_no_guidance(model):
     context = model.domain.queries()
-    plain = generate.draw(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
+    plain = sample.sample_fields(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
     never = how(model, "euler", guidance=3.0, guidance_interval=(0.001, 0.002))
-    torch.testing.assert_close(generate.draw(model, [2], [1], never).query(context), plain, atol=1e-6, rtol=0)
-    always = generate.draw(model, [2], [1], how(model, "euler", guidance=3.0)).query(context)
+    torch.testing.assert_close(sample.sample_fields(model, [2], [1], never).query(context), plain, atol=1e-6, rtol=0)
+    always = sample.sample_fields(model, [2], [1], how(model, "euler", guidance=3.0)).query(context)
     assert (always - plain).abs().max() > 1e-3
 
 
 def test_autoguidance_by_the_model_itself_is_no_guidance(model):
     context = model.domain.queries()
-    plain = generate.draw(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
+    plain = sample.sample_fields(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
     own = dataclasses.replace(how(model, "euler", guidance=3.0), guide=model.method)
-    torch.testing.assert_close(generate.draw(model, [2], [1], own).query(context), plain, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sample.sample_fields(model, [2], [1], own).query(context), plain, atol=1e-5, rtol=0)
     other = dataclasses.replace(own, guide=tiny.model(KINDS[model.domain.NAME], scale=0.4).method)
-    assert (generate.draw(model, [2], [1], other).query(context) - plain).abs().max() > 0.01
+    assert (sample.sample_fields(model, [2], [1], other).query(context) - plain).abs().max() > 0.01
 
 
 def test_a_set_that_is_encoded_and_asked_again_comes_back(model):
-    drawing = generate.drawing(model, sampler="heun", steps=40, guidance=1.0)
-    values = generate.draw(model, [4], [-1], drawing).query(model.domain.queries())
+    drawing = options.sampling_options(model, sampler="heun", steps=40, guidance=1.0)
+    values = sample.sample_fields(model, [4], [-1], drawing).query(model.domain.queries())
     # Another seed than the sample's: its own noise would bring it back without any encoding.
     sets = dataclasses.replace(training_sets(model, values), seeds=torch.tensor([77]))
     field = model.method.encode(sets, drawing)
@@ -220,19 +223,21 @@ def test_the_loss_over_random_queries_is_that_of_the_pairs_chosen(kind):
     values = torch.randn(3, total, channels, generator=torch.Generator().manual_seed(1))
     sets = training_sets(tiny.model(KINDS[kind]), values, seeds=[11, 12, 13])
     t = flow.draw_times(sets.seeds).float()
-    eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=channels)
+    eps = noise_field.normal(sets.seeds, sets.queries.places, purpose="noise", channels=channels)
     y, velocity = paths.interpolate(flow.path, values, eps, t)
     answer = flow.network(sets.queries, y, t, flow.told(sets.condition), sets.queries, y)
     errors = (answer - velocity).square().mean(-1)
-    chosen = noise.subset(sets.seeds, total, 5, purpose="subset")
+    chosen = keyed_random.subset(sets.seeds, total, 5, purpose="subset")
     torch.testing.assert_close(flow.loss(sets), errors.gather(1, chosen).mean(1), atol=1e-5, rtol=1e-5)
 
 
 def test_the_loss_anywhere_is_that_of_the_noise_field_between_the_pixels():
     flow = models.build(tiny.preset(tiny.IMAGE, method={"query_positions": "anywhere", "num_queries": 9})).method
     sets = training_sets(tiny.model(tiny.IMAGE), torch.ones(2, 36, 1), seeds=[11, 12])
-    places = 5 * noise.uniform(sets.seeds, purpose="subset", count=18).unflatten(1, (9, 2))
-    eps = torch.cat([noise.normal(sets.seeds[i : i + 1], places[i], purpose="noise", channels=1) for i in range(2)])
+    places = 5 * keyed_random.uniform(sets.seeds, purpose="subset", count=18).unflatten(1, (9, 2))
+    eps = torch.cat(
+        [noise_field.normal(sets.seeds[i : i + 1], places[i], purpose="noise", channels=1) for i in range(2)]
+    )
     # A fresh network answers 0, and the data are 1 everywhere.
     torch.testing.assert_close(flow.loss(sets), (eps - 1).square().mean((1, 2)), atol=1e-5, rtol=1e-5)
 
@@ -259,7 +264,7 @@ def test_training_anywhere_asks_between_the_pixels_and_agrees_on_them():
     ],
 )
 def test_an_impossible_setting_is_refused_with_a_reason(key, value, reason):
-    with pytest.raises(presets.UsageError) as error:
+    with pytest.raises(errors.UsageError) as error:
         tiny.preset(tiny.IMAGE, method={key: value})
     assert reason in f"{error.value.message} {error.value.hint}"
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import generate, models
-from inrflow_core.methods.flow import WASTE, packs
+from inrflow_core import models
+from inrflow_core.methods._ragged_batches import MAX_PADDING, bucket_by_size
 from inrflow_core.models import Model
 from inrflow_core.samplers import dopri5
+from inrflow_core.sampling import options, sample
 from inrflow_core.sets import CoordValueSet
-from inrflow_core.training.begin import open_data
+from inrflow_core.training.data import open_data
 from tests import tiny
-from tests.training import given
+from tests.training import conditioned_runs
 
 KINDS: dict[str, dict[str, Any]] = {
     "attention": {},
@@ -28,8 +29,8 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory) -> CoordValueSet:
     """Eight chains of 3 to 9 residues in one batch; one atom is unknown."""
-    folder = given.folded(tmp_path_factory.mktemp("groups") / "shards")
-    loader, _ = open_data(given.preset(tiny.PROTEIN, training={"batch": 8}), folder)
+    folder = conditioned_runs.folded(tmp_path_factory.mktemp("groups") / "shards")
+    loader, _ = open_data(conditioned_runs.preset(tiny.PROTEIN, training={"batch": 8}), folder)
     return loader.batch(0, range(8))
 
 
@@ -114,13 +115,13 @@ def test_a_fresh_network_has_the_loss_of_the_zero_velocity(sets):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fold_depends_on_its_seed_and_sequence_and_not_on_its_batch(sets, kind, sampler):
     built = model(KINDS[kind])
-    how = generate.drawing(built, sampler=sampler, steps=None if sampler == "dopri5" else 4)
+    how = options.sampling_options(built, sampler=sampler, steps=None if sampler == "dopri5" else 4)
     seeds = list(range(8))
-    field = generate.draw(built, seeds, None, how, sets.condition)
+    field = sample.sample_fields(built, seeds, None, how, sets.condition)
     together = field.query(built.domain.queries(condition=sets.condition))
     for row in (0, 3, 5):
         own = alone(sets, row)
-        one = generate.draw(built, [row], None, how, own.condition).query(own.queries, chunk=9)
+        one = sample.sample_fields(built, [row], None, how, own.condition).query(own.queries, chunk=9)
         tolerance = 0.02 if sampler == "dopri5" else 1e-4  # its steps carry rounding on, to 0.006 here
         torch.testing.assert_close(one[0], together[row, : one.shape[1]], atol=tolerance, rtol=0)
     assert together.std() > 0.1
@@ -134,7 +135,7 @@ def test_what_is_padded_changes_no_step_of_an_adaptive_sampler():
 
     def error(values: torch.Tensor, part: slice, **given: torch.Tensor) -> torch.Tensor:
         t, t_next = (end[part] for end in times)
-        return dopri5.attempt(lambda y, t: y.sin() * 3 + y**2, values[part], t, t_next, dopri5.Config(), **given)[1]
+        return dopri5.trial_step(lambda y, t: y.sin() * 3 + y**2, values[part], t, t_next, dopri5.Config(), **given)[1]
 
     wanted = torch.cat([error(y, slice(0, 1)), error(y[:, :5], slice(1, 2))])
     torch.testing.assert_close(error(padded, slice(0, 2), real=real), wanted, rtol=1e-6, atol=0)
@@ -146,11 +147,11 @@ def test_packs_keep_every_set_once_and_waste_little():
     for _ in range(300):
         count = int(generator.integers(1, 65))
         sizes = np.exp(generator.uniform(0, generator.uniform(0.1, 8), count)).astype(int) + 1
-        found = packs(sizes.tolist())
+        found = bucket_by_size(sizes.tolist())
         assert sorted(place for pack in found for place in pack) == list(range(count))
         for pack in found:
-            assert len(pack) * max(sizes[pack]) <= WASTE * sizes[pack].sum() + 1e-9
-        assert found == packs(sizes.tolist())
-    assert packs([5, 5, 5]) == [[0, 1, 2]] and packs([]) == []
+            assert len(pack) * max(sizes[pack]) <= MAX_PADDING * sizes[pack].sum() + 1e-9
+        assert found == bucket_by_size(sizes.tolist())
+    assert bucket_by_size([5, 5, 5]) == [[0, 1, 2]] and bucket_by_size([]) == []
     lengths = generator.lognormal(5.7, 0.6, 256).astype(int) + 30  # about those of Swiss-Prot
-    assert len(packs(lengths.tolist())) <= 12
+    assert len(bucket_by_size(lengths.tolist())) <= 12

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import models, noise, paths, presets, residues, rigid
+from inrflow_core import models
+from inrflow_core.config import preset
 from inrflow_core.errors import UsageError
+from inrflow_core.geometry import rigid_motion
 from inrflow_core.models import Model
+from inrflow_core.numerics import keyed_random, noise_field, paths
+from inrflow_core.proteins import residues
 from inrflow_core.sets import CoordValueSet
 from tests import tiny
 
@@ -26,11 +30,11 @@ CHAINS = ("MKTWAY", "GGSLIV", "ARNDCQ")
 PATHS = ["linear", "trigonometric"]
 
 
-def a_preset(**method: Any) -> presets.Preset:
+def a_preset(**method: Any) -> preset.Preset:
     """A small preset of proteins, one-hot."""
     tables = tiny.tables(PROTEIN, method=method, condition=None)
     tables["condition"] = {"name": "sequence", "embedder": "one-hot", "width": 20}
-    return presets.resolve("tiny", tables)
+    return preset.resolve("tiny", tables)
 
 
 def a_model(**method: Any) -> Model:
@@ -44,7 +48,7 @@ def a_model(**method: Any) -> Model:
 
 def structures(model: Model) -> CoordValueSet:
     """Three chains, of unequal size and with unknown atoms, 10 Angstrom wide."""
-    rows = [residues.codes(chain) for chain in CHAINS]
+    rows = [residues.to_codes(chain) for chain in CHAINS]
     codes = torch.from_numpy(np.stack(rows).astype(np.int64))
     queries = model.domain.queries(condition={"residues": codes})
     generator = torch.Generator().manual_seed(3)
@@ -56,7 +60,7 @@ def structures(model: Model) -> CoordValueSet:
 
 def moved(sets: CoordValueSet) -> CoordValueSet:
     """The structures, each turned and shifted."""
-    turns = rigid.rotations(sets.seeds + 100)
+    turns = rigid_motion.random_rotations(sets.seeds + 100)
     return replace(sets, values=sets.values @ turns.mT + torch.arange(9.0).view(3, 1, 3))
 
 
@@ -69,10 +73,10 @@ def by_hand(model: Model, sets: CoordValueSet) -> dict[str, torch.Tensor]:
         size = int((one.queries.groups >= 0).sum())
         queries, values, mask = one.queries[:size], one.values[:, :size], one.mask[:, :size]
         t = flow.draw_times(one.seeds).float()
-        eps = noise.normal(one.seeds, queries.places, purpose="noise", channels=3)
+        eps = noise_field.normal(one.seeds, queries.places, purpose="noise", channels=3)
         y, velocity = paths.interpolate(flow.path, values, eps, t)
         answer = flow.network(queries, y, t, flow.told(one.condition), queries, y, mask=mask)
-        predicted, _ = paths.data_and_noise(flow.path, answer, y, t)
+        predicted, _ = paths.recover_data_and_noise(flow.path, answer, y, t)
         found.append({"t": t, "eps": eps, "velocity": velocity, "answer": answer, "predicted": predicted})
         found[-1] |= {"true": values, "mask": mask}
     return {name: [row[name] for row in found] for name in found[0]}  # pyright: ignore
@@ -98,7 +102,7 @@ def test_the_target_is_superposed_on_the_prediction(path):
     parts, expected = by_hand(model, sets), []
     for b in range(3):
         true, predicted, mask, t = (parts[name][b] for name in ("true", "predicted", "mask", "t"))
-        data = rigid.align(true, predicted, mask)
+        data = rigid_motion.kabsch_align(true, predicted, mask)
         _, velocity = paths.interpolate(model.method.path, data, parts["eps"][b], t)
         expected.append((parts["answer"][b] - velocity).square().mean(-1)[mask].mean())
     loss = model.method.loss(sets)
@@ -118,11 +122,11 @@ def test_superposed_on_the_noise_the_loss_does_not_see_a_motion_of_the_data(path
 def test_data_superposed_on_the_noise_are_superposed_on_every_noisy_input():
     """Which is why one superposition, before the noise is mixed in, does for all t."""
     sets = structures(a_model())
-    eps = noise.normal(sets.seeds, sets.queries.places, purpose="noise", channels=3)
-    data = rigid.align(sets.values, eps, sets.mask)
+    eps = noise_field.normal(sets.seeds, sets.queries.places, purpose="noise", channels=3)
+    data = rigid_motion.kabsch_align(sets.values, eps, sets.mask)
     for t in (0.01, 0.3, 0.9, 1.0):
         y, _ = paths.interpolate(paths.LINEAR, data, eps, torch.full((3,), t))
-        torch.testing.assert_close(rigid.align(data, y, sets.mask), data, rtol=0, atol=1e-5)
+        torch.testing.assert_close(rigid_motion.kabsch_align(data, y, sets.mask), data, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -132,7 +136,7 @@ def test_the_disagreement_of_the_predicted_structure_is_added_with_its_weight(pa
     sets = structures(model)
     parts, expected = by_hand(model, sets), []
     for predicted, true, mask, t in zip(*(parts[n] for n in ("predicted", "true", "mask", "t")), strict=True):
-        agreement = rigid.smooth_lddt(10 * predicted, 10 * true, mask)  # in Angstrom
+        agreement = rigid_motion.smooth_lddt(10 * predicted, 10 * true, mask)  # in Angstrom
         expected.append(0.7 * (1 + ramp * max(0.0, 0.5 - float(t))) * (1 - agreement))
     added = model.method.loss(sets) - plain.method.loss(sets)
     torch.testing.assert_close(added, torch.cat(expected), rtol=1e-4, atol=1e-5)
@@ -154,7 +158,7 @@ def test_the_loss_of_copies_is_the_mean_of_single_losses_with_their_own_times_an
     sets = structures(several)
     losses = [single.method.loss(sets)]
     for copy in (1, 2):
-        seeds = noise.derive_seeds(0x636F7079, copy, sets.seeds)
+        seeds = keyed_random.derive_seeds(0x636F7079, copy, sets.seeds)
         losses.append(single.method.loss(replace(sets, seeds=seeds)))
     torch.testing.assert_close(several.method.loss(sets), torch.stack(losses).mean(0), rtol=1e-5, atol=1e-6)
     assert torch.stack(losses).std(0).min() > 1e-3
@@ -187,7 +191,7 @@ def test_copies_are_of_pictures_too():
         {"label": torch.ones(2).long()},
     )
     single, several = (tiny.model(tiny.IMAGE, method={"copies": n}).method.loss(sets) for n in (1, 2))
-    other = replace(sets, seeds=noise.derive_seeds(0x636F7079, 1, sets.seeds))
+    other = replace(sets, seeds=keyed_random.derive_seeds(0x636F7079, 1, sets.seeds))
     torch.testing.assert_close(several, (single + tiny.model(tiny.IMAGE).method.loss(other)) / 2)
 
 

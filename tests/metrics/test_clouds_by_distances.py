@@ -10,18 +10,20 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from inrflow_core import clouds, pairs, registry
+from inrflow_core import registry
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import DistanceNeed, Distances
+from inrflow_core.evaluation import pairwise_distances
+from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics import cov, mmd, one_nna
+from inrflow_core.metrics._inputs import Distances, DistanceSpec
 from tests.distances import shapes
 
 EVERY = (mmd, cov, one_nna)
 
 
 def gathered(samples: np.ndarray, reference: np.ndarray, protocol: str = "cd:inrflow") -> Distances:
-    samples, reference = (clouds.normalise(side, "inrflow", None) for side in (samples, reference))
-    return pairs.matrices(samples, reference, one_nna.need(protocol))
+    samples, reference = (point_clouds.normalise(side, "inrflow", None) for side in (samples, reference))
+    return pairwise_distances.compute_distances(samples, reference, one_nna.inputs(protocol))
 
 
 def scores(samples: np.ndarray, reference: np.ndarray, protocol: str = "cd:inrflow") -> dict[str, float]:
@@ -33,8 +35,8 @@ def scores(samples: np.ndarray, reference: np.ndarray, protocol: str = "cd:inrfl
 def test_every_protocol_names_a_distance_and_a_normalisation(metric: ModuleType):
     assert metric.PROTOCOLS[0] == "cd:inrflow" and metric.DOMAIN == "points"
     for protocol in metric.PROTOCOLS:
-        need = metric.need(protocol)
-        assert registry.find("distances", need.distance) and need.normalisation in clouds.PROTOCOLS
+        need = metric.inputs(protocol)
+        assert registry.find("distances", need.distance) and need.normalisation in point_clouds.PROTOCOLS
         assert need.is_within is (metric is one_nna)
     assert "emd-lion:inrflow" in metric.PROTOCOLS and "emd-lion:pointflow" not in metric.PROTOCOLS
 
@@ -117,9 +119,13 @@ def test_the_reference_sets_have_the_values_that_were_computed_elsewhere(
     expected = json.loads((folder / "reference.json").read_text())[name]
     with np.load(folder / "sets.npz") as sets:
         samples, reference, matrix = sets["sample"], sets["ref"], sets[name]
-    samples, reference = (clouds.normalise(side, "pointflow", clouds.SOURCE) for side in (samples, reference))
+    samples, reference = (
+        point_clouds.normalise(side, "pointflow", point_clouds.SOURCE) for side in (samples, reference)
+    )
     protocol = f"{distance}:pointflow"
-    evidence = pairs.matrices(samples, reference, DistanceNeed(distance, "pointflow", is_within=True))
+    evidence = pairwise_distances.compute_distances(
+        samples, reference, DistanceSpec(distance, "pointflow", is_within=True)
+    )
     assert evidence.among_samples is not None and evidence.among_reference is not None
     np.testing.assert_allclose(evidence.across, matrix[:20, 20:], rtol=1e-6)
     np.testing.assert_allclose(evidence.among_samples, matrix[:20, :20], rtol=1e-6)

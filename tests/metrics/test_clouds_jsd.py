@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inrflow_core import clouds
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import Clouds
+from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics import jsd
+from inrflow_core.metrics._inputs import Clouds
 from tests.distances import shapes
 
 
 def boxed(count: int, points: int, seed: int = 0) -> np.ndarray:
-    return clouds.normalise(shapes.clouds(count, points, seed=seed), "inrflow", None)
+    return point_clouds.normalise(shapes.clouds(count, points, seed=seed), "inrflow", None)
 
 
 def by_all_distances(p: np.ndarray, q: np.ndarray) -> float:

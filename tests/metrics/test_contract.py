@@ -5,17 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inrflow_core import clouds, evaluate, registry, residue_pairs
+from inrflow_core import registry
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import (
-    CloudNeed,
-    DistanceNeed,
-    FeatureNeed,
-    MatchNeed,
-    PairNeed,
-    StructureNeed,
+from inrflow_core.evaluation import metric_specs
+from inrflow_core.geometry import point_clouds
+from inrflow_core.metrics._inputs import (
+    CloudSpec,
+    DistanceSpec,
+    FeatureSpec,
+    ImagePairSpec,
+    MatchedFeatureSpec,
+    StructureSpec,
     features_of,
 )
+from inrflow_core.proteins import residue_alignment
 
 METRICS = registry.names("metrics")
 EVERY = [(name, protocol) for name in METRICS for protocol in registry.find("metrics", name).PROTOCOLS]
@@ -25,63 +28,67 @@ EVERY = [(name, protocol) for name in METRICS for protocol in registry.find("met
 def test_what_a_protocol_needs_is_there(name: str, protocol: str):
     metric = registry.find("metrics", name)
     assert metric.unit(protocol) in ("", "%", "dB", "10^-2", "10^-3", "10^-4", "Å", "/1000 atoms")
-    match metric.need(protocol):
-        case FeatureNeed(network, output, form):
-            part = registry.find("features", network)
-            assert output in part.OUTPUTS and form in part.FORMS and part.DOMAIN == metric.DOMAIN
-        case DistanceNeed(distance, normalisation):
+    match metric.inputs(protocol):
+        case FeatureSpec(network, output, form):
+            part = registry.find("feature_networks", network)
+            assert output in part.OUTPUTS and form in part.PREPROCESSING and part.DOMAIN == metric.DOMAIN
+        case DistanceSpec(distance, normalisation):
             assert distance.replace("-", "_") in [n.replace("-", "_") for n in registry.names("distances")]
-            assert normalisation in clouds.PROTOCOLS and metric.DOMAIN == "points"
-        case MatchNeed(clouds=of_clouds, pictures=of_pictures):
+            assert normalisation in point_clouds.PROTOCOLS and metric.DOMAIN == "points"
+        case MatchedFeatureSpec(point_clouds=of_clouds, pictures=of_pictures):
             for need, kind in ((of_clouds, "points"), (of_pictures, "image")):
-                part = registry.find("features", need.network)
-                assert need.output in part.OUTPUTS and need.form in part.FORMS and kind == part.DOMAIN
+                part = registry.find("feature_networks", need.network)
+                assert need.output in part.OUTPUTS and need.form in part.PREPROCESSING and kind == part.DOMAIN
             widths = {
-                registry.find("features", n.network).OUTPUTS[n.output] for n in features_of(metric.need(protocol))
+                registry.find("feature_networks", n.network).OUTPUTS[n.output]
+                for n in features_of(metric.inputs(protocol))
             }
             assert len(widths) == 1 and metric.DOMAIN == "points"
-        case CloudNeed(normalisation):
-            assert normalisation in clouds.PROTOCOLS and metric.DOMAIN == "points"
-        case StructureNeed(pairing):
-            assert pairing in residue_pairs.RULES and metric.DOMAIN == "protein"
+        case CloudSpec(normalisation):
+            assert normalisation in point_clouds.PROTOCOLS and metric.DOMAIN == "points"
+        case StructureSpec(pairing):
+            assert pairing in residue_alignment.ALIGNMENT_MODES and metric.DOMAIN == "protein"
         case other:
-            assert other == PairNeed() and metric.DOMAIN == "image"
+            assert other == ImagePairSpec() and metric.DOMAIN == "image"
 
 
 @pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
 def test_a_full_name_finds_its_protocol_and_a_bare_one_the_first(name: str, protocol: str):
     metric = registry.find("metrics", name)
-    (full,) = evaluate.choose([f"{name}:{protocol}"], metric.DOMAIN)
-    (bare,) = evaluate.choose([name], metric.DOMAIN)
+    (full,) = metric_specs.parse_metrics([f"{name}:{protocol}"], metric.DOMAIN)
+    (bare,) = metric_specs.parse_metrics([name], metric.DOMAIN)
     assert (full.full, bare.protocol) == (f"{name}:{protocol}", metric.PROTOCOLS[0])
 
 
 @pytest.mark.parametrize(("domain", "count"), [("image", 4), ("points", 4), ("protein", 5)])
 def test_what_is_computed_unasked_needs_no_weights_and_no_pairs_of_pictures(domain: str, count: int):
-    chosen = evaluate.choose(registry.find("domains", domain).Domain.METRICS, domain)
+    chosen = metric_specs.parse_metrics(registry.find("domains", domain).Domain.METRICS, domain)
     assert len(chosen) == count
     for metric in chosen:
         need = metric.need
-        assert not isinstance(need, PairNeed | MatchNeed)
-        assert all(registry.find("features", each.network).WEIGHTS is None for each in features_of(need))
+        assert not isinstance(need, ImagePairSpec | MatchedFeatureSpec)
+        assert all(registry.find("feature_networks", each.network).WEIGHTS is None for each in features_of(need))
 
 
 def test_words_choose_the_first_protocol_that_has_them_all():
     def full(text: str, domain: str = "points") -> str:
-        return evaluate.choose([text], domain)[0].full
+        return metric_specs.parse_metrics([text], domain)[0].full
 
     assert full("1-NNA") == full("one-nna") == "one-nna:cd:inrflow"
     assert full("mmd:emd-lion") == "mmd:emd-lion:inrflow"
     assert full("mmd:pointflow") == "mmd:cd:pointflow"
     assert full("mmd:lion-global:emd-exact") == "mmd:emd-exact:lion-global"
     assert full("is", "image") == full("inception-score", "image")
-    assert [m.full for m in evaluate.choose(["mmd", "mmd:cd", "cov"], "points")] == ["mmd:cd:inrflow", "cov:cd:inrflow"]
+    assert [m.full for m in metric_specs.parse_metrics(["mmd", "mmd:cd", "cov"], "points")] == [
+        "mmd:cd:inrflow",
+        "cov:cd:inrflow",
+    ]
     with pytest.raises(UsageError, match="`mmd` has no protocol `emd-lyon`"):
         full("mmd:emd-lyon")
 
 
 def test_the_jackknife_leaves_every_item_out_once():
-    from inrflow_core.evidence import Features
+    from inrflow_core.metrics._inputs import Features
 
     rows = np.arange(23, dtype=np.float32)[:, None]
     left = [set(rows[:, 0]) - set(Features(rows, rows).without(part, 10).samples[:, 0]) for part in range(10)]

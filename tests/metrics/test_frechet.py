@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import moments, registry
+from inrflow_core import registry
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import FeatureNeed, Features, Moments
 from inrflow_core.metrics import _frechet, fid, fid_clip, sfid
+from inrflow_core.metrics._inputs import Features, FeatureSpec
+from inrflow_core.numerics import gaussian_stats
+from inrflow_core.numerics.gaussian_stats import GaussianStats
 
 
 def given(count: int, width: int, *, seed: int = 0, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
     return (shift + scale * np.random.default_rng(seed).standard_normal((count, width))).astype(np.float32)
 
 
-def of(mean: list[float], covariance: np.ndarray) -> Moments:
-    return Moments(1000, np.array(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64))
+def of(mean: list[float], covariance: np.ndarray) -> GaussianStats:
+    return GaussianStats(1000, np.array(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64))
 
 
-def between(first: Moments, second: Moments) -> float:
+def between(first: GaussianStats, second: GaussianStats) -> float:
     return _frechet.distance(_frechet.gaussian(first), _frechet.gaussian(second))
 
 
@@ -52,15 +54,15 @@ def test_two_rotated_covariances_of_the_plane_have_the_closed_form():
 
 def test_equal_sets_are_at_0_and_none_is_below():
     for rows in (given(300, 20), given(10, 20), given(300, 20) * np.float32(1e4), np.ones((9, 5), np.float32)):
-        value = fid.compute(Features(rows, rows.copy()), "clean")
+        value = _frechet.compute(Features(rows, rows.copy()), "clean")
         assert 0 <= value <= 1e-12 * max(1.0, float(np.var(rows)) * rows.shape[1])
 
 
 def test_a_singular_covariance_is_as_good_as_the_features_it_came_from():
     samples, reference = given(12, 30), given(15, 30, seed=1, scale=2, shift=0.3)
-    whole = fid.compute(Features(samples, reference), "clean")
-    of_moments = fid.compute(Features(samples, moments.of(reference)), "clean")
-    both = between(moments.of(samples), moments.of(reference))
+    whole = _frechet.compute(Features(samples, reference), "clean")
+    of_moments = _frechet.compute(Features(samples, gaussian_stats.from_features(reference)), "clean")
+    both = between(gaussian_stats.from_features(samples), gaussian_stats.from_features(reference))
     assert of_moments == pytest.approx(whole, rel=1e-6)
     assert both == pytest.approx(whole, rel=1e-5)
 
@@ -77,17 +79,19 @@ def test_singular_values_add_up_whatever_their_range(least: float):
 
 def test_features_and_their_moments_give_the_same():
     samples, reference = given(200, 16), given(300, 16, seed=1, shift=0.2)
-    whole = fid.compute(Features(samples, reference), "adm")
-    assert fid.compute(Features(samples, moments.of(reference)), "adm") == pytest.approx(whole, rel=1e-12)
+    whole = _frechet.compute(Features(samples, reference), "adm")
+    assert _frechet.compute(Features(samples, gaussian_stats.from_features(reference)), "adm") == pytest.approx(
+        whole, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(("count", "width"), [(400, 8), (60, 40), (30, 40)])
 @pytest.mark.parametrize("is_of_moments", [False, True])
 def test_leaving_out_a_part_equals_the_distance_of_the_others(count: int, width: int, is_of_moments: bool):
     reference = given(2 * count, width, seed=1, scale=1.3)
-    evidence = Features(given(count, width), moments.of(reference) if is_of_moments else reference)
-    expected = [fid.compute(evidence.without(part, 10), "clean") for part in range(10)]
-    np.testing.assert_allclose(fid.left_out(evidence, "clean", 10), expected, rtol=1e-9)
+    evidence = Features(given(count, width), gaussian_stats.from_features(reference) if is_of_moments else reference)
+    expected = [_frechet.compute(evidence.without(part, 10), "clean") for part in range(10)]
+    np.testing.assert_allclose(_frechet.jackknife_values(evidence, "clean", 10), expected, rtol=1e-9)
 
 
 def test_it_agrees_with_torchmetrics_on_the_same_features():
@@ -97,7 +101,7 @@ def test_it_agrees_with_torchmetrics_on_the_same_features():
     other = FrechetInceptionDistance(feature=Passed(24), normalize=False).set_dtype(torch.float64)
     other.update(torch.from_numpy(reference), real=True)
     other.update(torch.from_numpy(samples), real=False)
-    assert fid.compute(Features(samples, reference), "clean") == pytest.approx(float(other.compute()), rel=1e-5)
+    assert _frechet.compute(Features(samples, reference), "clean") == pytest.approx(float(other.compute()), rel=1e-5)
 
 
 class Passed(torch.nn.Module):
@@ -112,11 +116,11 @@ class Passed(torch.nn.Module):
 
 
 def test_few_pictures_are_told_of_and_many_are_not():
-    assert fid.note(Features(given(9, 4), given(9, 4)), "clean") is None
-    assert fid.note(Features(given(4, 4), given(9, 4)), "clean") == (
+    assert _frechet.remark(Features(given(9, 4), given(9, 4)), "clean") is None
+    assert _frechet.remark(Features(given(4, 4), given(9, 4)), "clean") == (
         "4 samples for 4 features: far above the distance at many, and comparable at equal numbers only"
     )
-    note = sfid.note(Features(given(4, 4), given(3, 4)), "adm")
+    note = _frechet.remark(Features(given(4, 4), given(3, 4)), "adm")
     assert note is not None and note.startswith("4 samples and 3 references for 4 features")
 
 
@@ -130,14 +134,14 @@ def test_few_pictures_are_told_of_and_many_are_not():
         (given(9, 4), of([0, 0, 0], np.eye(3)), "samples have 4 features and the reference 3"),
     ],
 )
-def test_what_has_no_distance_is_refused(samples: np.ndarray, reference: np.ndarray | Moments, message: str):
+def test_what_has_no_distance_is_refused(samples: np.ndarray, reference: np.ndarray | GaussianStats, message: str):
     with pytest.raises(UsageError, match=message):
-        fid.compute(Features(samples, reference), "clean")
+        _frechet.compute(Features(samples, reference), "clean")
 
 
 def test_each_distance_names_its_features():
-    assert fid.need(fid.PROTOCOLS[0]) == FeatureNeed("inception", "pool", "clean", moments_suffice=True)
-    assert fid.need("random") == FeatureNeed("random", "all", "v1", moments_suffice=True)
-    assert sfid.need("adm") == FeatureNeed("inception", "spatial", "adm", moments_suffice=True)
-    assert fid_clip.need(fid_clip.PROTOCOLS[0]).network == "clip"
+    assert fid.inputs(fid.PROTOCOLS[0]) == FeatureSpec("inception", "pool", "clean", moments_suffice=True)
+    assert fid.inputs("random") == FeatureSpec("random", "all", "v1", moments_suffice=True)
+    assert sfid.inputs("adm") == FeatureSpec("inception", "spatial", "adm", moments_suffice=True)
+    assert fid_clip.inputs(fid_clip.PROTOCOLS[0]).network == "clip"
     assert registry.find("metrics", "fid-clip") is fid_clip

@@ -11,15 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from inrflow_core import chosen, confidence, evaluate, matching, registry, shards
+from inrflow_core import registry
 from inrflow_core.errors import UsageError
-from inrflow_core.evaluate import Judge, Setting, Subject
-from inrflow_core.evidence import Distances, Features, Matches
-from inrflow_core.features import clip_bigg, pointnet2, ulip2
-from inrflow_core.items import Items, open_items, some
-from inrflow_core.metrics import p_is, right_cd, ulip_i
-from inrflow_core.shards import Columns, Header
-from tests.features import weights as made
+from inrflow_core.evaluation import jackknife, metric_specs, sample_matching
+from inrflow_core.evaluation.evaluator import Evaluator
+from inrflow_core.evaluation.gather import EvaluationSettings
+from inrflow_core.evaluation.results import EvaluatedSamples
+from inrflow_core.feature_networks import clip_bigg, pointnet2, ulip2
+from inrflow_core.metrics import p_is, paired_cd, ulip_i
+from inrflow_core.metrics._inputs import Distances, Features, Matches
+from inrflow_core.sample_files.collection import SampleCollection, subset
+from inrflow_core.sample_files.readers import open_collection
+from inrflow_core.shards import writer
+from inrflow_core.shards.schema import Header, ShardColumns
+from tests.feature_networks import published
 
 CD = "cd:inrflow"
 NAMES = ["glbs/c.glb", "glbs/a.glb", "glbs/b.glb"]
@@ -38,7 +43,7 @@ def test_ulip_i_is_the_mean_cosine_and_its_note_that_of_the_objects_themselves()
     samples = np.array([[5, 0], [1, 0], [0, 1]], dtype=np.float32)
     evidence = Matches(samples, 7 * pictures, pictures)
     assert ulip_i.compute(evidence, "grey") == pytest.approx((1 + 0 + 0.5**0.5) / 3)
-    assert (ulip_i.note(evidence, "grey") or "").startswith("ground truth 1.0000:")
+    assert (ulip_i.remark(evidence, "grey") or "").startswith("ground truth 1.0000:")
     with pytest.raises(UsageError, match="embeddings of the pictures are not finite, or 0"):
         ulip_i.compute(Matches(samples, pictures, 0 * pictures), "grey")
 
@@ -46,14 +51,14 @@ def test_ulip_i_is_the_mean_cosine_and_its_note_that_of_the_objects_themselves()
 def test_the_right_one_is_the_samples_own_and_others_are_all_others():
     across = np.array([[1.0, 4.0, 7.0], [2.0, 1.0, 6.0], [3.0, 3.0, 9.0], [5.0, 5.0, 5.0]])
     evidence = Distances(across, own=np.array([0, 0, 1, 2]))
-    assert right_cd.compute(evidence, CD) == pytest.approx(1000 * (1 + 2 + 3 + 5) / 4)
-    np.testing.assert_allclose(right_cd.to_others(evidence), [5.5, 3.5, 6, 5])
+    assert paired_cd.compute(evidence, CD) == pytest.approx(1000 * (1 + 2 + 3 + 5) / 4)
+    np.testing.assert_allclose(paired_cd.to_other_references(evidence), [5.5, 3.5, 6, 5])
     # Found at once; another is nearer; as near as one other; all alike, as a model that ignores its picture has it.
-    np.testing.assert_allclose(right_cd.found_by(evidence), [1, 0, 1 / 2, 1 / 3])
-    assert right_cd.note(evidence, CD) == (
+    np.testing.assert_allclose(paired_cd.retrieval_rank_1(evidence), [1, 0, 1 / 2, 1 / 3])
+    assert paired_cd.remark(evidence, CD) == (
         "to the 2 others 5000; the right one is the nearest of 45.8 % of 4 samples, by chance of 33 %"
     )
-    assert right_cd.unit(CD) == "10^-3" and right_cd.unit("emd-exact:inrflow") == "10^-2"
+    assert paired_cd.unit(CD) == "10^-3" and paired_cd.unit("emd-exact:inrflow") == "10^-2"
 
 
 def test_p_is_counts_classes_and_takes_5000_samples_at_a_time():
@@ -75,8 +80,8 @@ def test_the_short_cut_of_the_interval_leaves_out_what_the_long_way_does(name: s
     metric = registry.find("metrics", name)
     protocol = metric.PROTOCOLS[0]
     wanted = [metric.compute(evidence.without(part, 10), protocol) for part in range(10)]
-    np.testing.assert_allclose(metric.left_out(evidence, protocol, 10), wanted, rtol=1e-12)
-    assert confidence.fewest(evidence) >= 20 and np.ptp(wanted) > 0
+    np.testing.assert_allclose(metric.jackknife_values(evidence, protocol, 10), wanted, rtol=1e-12)
+    assert jackknife.min_group_items(evidence) >= 20 and np.ptp(wanted) > 0
 
 
 # Who is compared with whom. An angle stands for a cloud and for a picture; the embeddings are its cosine and sine.
@@ -124,11 +129,11 @@ def of_angles(angles: list[float]) -> np.ndarray:
     return clouds
 
 
-def shard(path: Path, values: np.ndarray, names: list[str] | None = None, **columns) -> Items:
+def shard(path: Path, values: np.ndarray, names: list[str] | None = None, **columns) -> SampleCollection:
     header = Header("points", "objaverse", "samples", {"kind": "shape"})
-    beside = Columns(np.full(len(values), -1), names=names, **columns)
-    shards.write(path, header, [values], beside, shape=values.shape, dtype="float32")
-    return open_items(path)
+    beside = ShardColumns(np.full(len(values), -1), names=names, **columns)
+    writer.write(path, header, [values], beside, shape=values.shape, dtype="float32")
+    return open_collection(path)
 
 
 OBJECTS = [0.1, 0.7, 1.3]
@@ -139,7 +144,7 @@ def angle_of(place: int, view: int) -> float:
 
 
 @pytest.fixture
-def reference(tmp_path: Path) -> Items:
+def reference(tmp_path: Path) -> SampleCollection:
     """Three objects, whose view v of object p is a picture of grey level 20 p + 5 v + 10; with tokens that nobody needs."""
     pictures = np.zeros((3, VIEWS, 4, 4, 3), dtype=np.uint8)
     for place, view in np.ndindex(3, VIEWS):
@@ -149,24 +154,26 @@ def reference(tmp_path: Path) -> Items:
     return shard(tmp_path / "reference.h5", of_angles(OBJECTS), NAMES, condition=condition)
 
 
-def scored(tmp_path: Path, samples: Items, reference: Items, name: str = "ulip-i", **setting):
-    (metric,) = evaluate.choose([name], "points")
-    return Judge(reference, Setting(tmp_path / "kept", **setting)).score(Subject("mine", samples), metric)
+def scored(tmp_path: Path, samples: SampleCollection, reference: SampleCollection, name: str = "ulip-i", **setting):
+    (metric,) = metric_specs.parse_metrics([name], "points")
+    return Evaluator(reference, EvaluationSettings(tmp_path / "kept", **setting)).score(
+        EvaluatedSamples("mine", samples), metric
+    )
 
 
-def test_what_is_large_is_read_only_where_it_is_asked_for(reference: Items):
+def test_what_is_large_is_read_only_where_it_is_asked_for(reference: SampleCollection):
     assert set(reference.read([0]).condition) == {"offset", "scale"}
     assert reference.fetch_pictures is not None
     found = reference.fetch_pictures([2, 0], np.array([3, 1]))
     assert found[:, 0, 0, 0].tolist() == [65, 15] and found.shape == (2, 4, 4, 3)
-    part = some(reference, np.array([2, 1]))
+    part = subset(reference, np.array([2, 1]))
     assert part.fetch_pictures is not None and part.fetch_pictures([0], np.array([0]))[0, 0, 0, 0] == 50
     with pytest.raises(UsageError, match="has 4 views of every object, and some sample was drawn from number 4"):
         reference.fetch_pictures([0], np.array([4]))
 
 
 def test_samples_go_with_the_view_of_the_object_that_they_were_drawn_from(
-    tmp_path: Path, reference: Items, networks: dict[str, Angles]
+    tmp_path: Path, reference: SampleCollection, networks: dict[str, Angles]
 ):
     """By names or by recorded places; several of one object; of a picture and a cloud that serve twice, one is embedded."""
     places, views, angles = [2, 0, 2, 2], [1, 0, 3, 1], [0.3, 0.2, 0.9, 1.1]
@@ -188,12 +195,12 @@ def test_samples_go_with_the_view_of_the_object_that_they_were_drawn_from(
 
 
 def test_without_a_record_the_first_view_of_the_one_in_the_same_place_is_taken(
-    tmp_path: Path, reference: Items, networks: dict[str, Angles]
+    tmp_path: Path, reference: SampleCollection, networks: dict[str, Angles]
 ):
     angles = [0.3, 0.2, 0.9]
     np.save(tmp_path / "mine.npy", of_angles(angles))
     wanted = np.mean([math.cos(a - angle_of(p, 0)) for p, a in enumerate(angles)])
-    assert scored(tmp_path, open_items(tmp_path / "mine.npy"), reference).value == pytest.approx(wanted, abs=1e-6)
+    assert scored(tmp_path, open_collection(tmp_path / "mine.npy"), reference).value == pytest.approx(wanted, abs=1e-6)
 
 
 def test_pictures_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[str, Angles]):
@@ -206,7 +213,7 @@ def test_pictures_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[s
     for folder, angles in (("references", objects), ("samples", samples)):
         for name, angle in angles.items():
             np.save(tmp_path / folder / f"{name}.npy", of_angles([angle])[0])
-    reference, mine, pictures = (open_items(tmp_path / name) for name in ("references", "samples", "pictures"))
+    reference, mine, pictures = (open_collection(tmp_path / name) for name in ("references", "samples", "pictures"))
     found = scored(tmp_path, mine, reference, pictures=pictures)
     assert found.value == pytest.approx(np.mean([math.cos(samples[n] - levels[n] / 100) for n in samples]), abs=1e-6)
     truth = np.mean([math.cos(objects[n] - levels[n] / 100) for n in samples])
@@ -216,18 +223,18 @@ def test_pictures_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[s
     assert "--pictures" in (caught.value.hint or "")
 
 
-def test_what_cannot_be_paired_is_refused(tmp_path: Path, reference: Items, networks: dict[str, Angles]):
+def test_what_cannot_be_paired_is_refused(tmp_path: Path, reference: SampleCollection, networks: dict[str, Angles]):
     np.save(tmp_path / "many.npy", of_angles([0.1] * 5))
     with pytest.raises(UsageError, match="5 samples cannot be paired with 3 references of other names"):
-        matching.own(open_items(tmp_path / "many.npy"), reference)
+        sample_matching.match_to_reference(open_collection(tmp_path / "many.npy"), reference)
     names = [f"seed-{n}" for n in range(3)]
     freely = shard(tmp_path / "freely.h5", of_angles([0.1] * 3), names, seeds=np.arange(3))
     with pytest.raises(UsageError, match="holds drawn samples, and nobody recorded what each was drawn from"):
-        matching.own(freely, reference)
+        sample_matching.match_to_reference(freely, reference)
     record = {"item": np.array([0, 7, 1])}
     elsewhere = shard(tmp_path / "else.h5", of_angles([0.1] * 3), names, seeds=np.arange(3), condition=record)
     with pytest.raises(UsageError, match="was drawn from item 7, and .* holds 3"):
-        matching.own(elsewhere, reference)
+        sample_matching.match_to_reference(elsewhere, reference)
 
 
 def test_the_distance_to_the_right_object_goes_by_the_same_pairs(tmp_path: Path):
@@ -237,27 +244,29 @@ def test_the_distance_to_the_right_object_goes_by_the_same_pairs(tmp_path: Path)
     order = [3, 0, 4, 1, 2]
     reference = shard(tmp_path / "reference.h5", objects, names)
     samples = shard(tmp_path / "samples.h5", objects[order] + 0.01 * drawn((5, 200, 3), 2), [names[n] for n in order])
-    metrics = evaluate.choose(["right-cd", "mmd"], "points")
-    judge = Judge(reference, Setting(tmp_path / "kept"))
-    right, mmd = (judge.score(Subject("mine", samples), metric, metrics) for metric in metrics)
+    metrics = metric_specs.parse_metrics(["right-cd", "mmd"], "points")
+    judge = Evaluator(reference, EvaluationSettings(tmp_path / "kept"))
+    right, mmd = (judge.score(EvaluatedSamples("mine", samples), metric, metrics) for metric in metrics)
     assert right.value == pytest.approx(mmd.value), "each object is the nearest of its own sample"
     assert "the right one is the nearest of 100.0 % of 5 samples" in (right.note or "")
     backwards = shard(tmp_path / "other.h5", objects[order], [names[n] for n in order[::-1]])
-    wrong = Judge(reference, Setting(tmp_path / "kept")).score(Subject("other", backwards), metrics[0])
+    wrong = Evaluator(reference, EvaluationSettings(tmp_path / "kept")).score(
+        EvaluatedSamples("other", backwards), metrics[0]
+    )
     assert wrong.value > 3 * right.value and "the nearest of 20.0 %" in (wrong.note or "")
 
 
 def test_too_few_points_are_refused_before_anything_is_drawn(tmp_path: Path):
     np.save(tmp_path / "small.npy", drawn((2, 5000, 3)))
     np.save(tmp_path / "large.npy", drawn((2, 10_000, 3)))
-    small, large = (open_items(tmp_path / f"{name}.npy") for name in ("small", "large"))
-    both = evaluate.choose(["p-fid", "ulip-i"], "points")
-    chosen.check_points(both[:1], "the samples", (4096, 3), small)
+    small, large = (open_collection(tmp_path / f"{name}.npy") for name in ("small", "large"))
+    both = metric_specs.parse_metrics(["p-fid", "ulip-i"], "points")
+    metric_specs.check_points(both[:1], "the samples", (4096, 3), small)
     with pytest.raises(UsageError, match="the samples have 4,096 points each, and `ulip-i:grey` looks at 10,000") as e:
-        chosen.check_points(both, "the samples", (4096, 3), large)
+        metric_specs.check_points(both, "the samples", (4096, 3), large)
     assert e.value.hint == "draw with `--points 10000`"
     with pytest.raises(UsageError, match="the clouds of the reference .*small.npy` have 5,000 points each"):
-        chosen.check_points(both, "the samples", (10_000, 3), small)
+        metric_specs.check_points(both, "the samples", (10_000, 3), small)
 
 
 def test_the_real_networks_take_shards_and_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -268,8 +277,8 @@ def test_the_real_networks_take_shards_and_their_pictures(tmp_path: Path, monkey
     ):
         monkeypatch.setattr(module, name, value)
     for module, network in ((ulip2, ulip2.PointEncoder()), (clip_bigg, clip_bigg.ImageEncoder())):
-        made.randomise(network)
-        made.write(tmp_path / module.WEIGHTS.file, network.state_dict(), made.metadata(module.WEIGHTS))
+        published.randomise(network)
+        published.write(tmp_path / module.WEIGHTS.file, network.state_dict(), published.metadata(module.WEIGHTS))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 20, 3), dtype=np.uint8)
     values = drawn((2, 10_100, 3)) * np.array([[[1, 0.2, 0.5]], [[0.3, 1, 1]]], np.float32)
     reference = shard(tmp_path / "reference.h5", values, NAMES[:2], condition={"image": pictures})
@@ -284,14 +293,14 @@ def test_the_real_networks_take_shards_and_their_pictures(tmp_path: Path, monkey
 
 def test_p_fid_of_clouds_and_themselves_is_0_and_rises_with_noise(tmp_path: Path):
     network = pointnet2.PointNet2()
-    made.randomise(network)
-    made.write(tmp_path / pointnet2.WEIGHTS.file, network.state_dict(), made.metadata(pointnet2.WEIGHTS))
+    published.randomise(network)
+    published.write(tmp_path / pointnet2.WEIGHTS.file, network.state_dict(), published.metadata(pointnet2.WEIGHTS))
     objects = drawn((2, 4096, 3)) * np.array([[[1, 0.2, 0.5]], [[0.3, 1, 1]]], np.float32)
     for name, noise in (("same", 0), ("near", 0.05), ("far", 0.5)):
         np.save(tmp_path / f"{name}.npy", objects + noise * drawn((2, 4096, 3), 1))
-    reference = open_items(tmp_path / "same.npy")
+    reference = open_collection(tmp_path / "same.npy")
     same, near, far = (
-        scored(tmp_path, open_items(tmp_path / f"{name}.npy"), reference, "p-fid", weights_folder=tmp_path).value
+        scored(tmp_path, open_collection(tmp_path / f"{name}.npy"), reference, "p-fid", weights_folder=tmp_path).value
         for name in ("same", "near", "far")
     )
     assert same == pytest.approx(0, abs=1e-6 * far) and same < near < far

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import FeatureNeed, Features, Moments
 from inrflow_core.metrics import inception_score
+from inrflow_core.metrics._inputs import Features, FeatureSpec
+from inrflow_core.numerics.gaussian_stats import GaussianStats
 
 NOTHING = np.zeros((0, 8), np.float32)
 
@@ -66,12 +67,12 @@ def test_the_splits_agree_with_torchmetrics_where_it_does_not_shuffle(monkeypatc
 def test_leaving_out_a_part_equals_the_score_of_the_others():
     evidence = of(logits_of(300))
     expected = [inception_score.compute(evidence.without(part, 10), "adm") for part in range(10)]
-    np.testing.assert_allclose(inception_score.left_out(evidence, "adm", 10), expected, rtol=1e-12)
+    np.testing.assert_allclose(inception_score.jackknife_values(evidence, "adm", 10), expected, rtol=1e-12)
 
 
 def test_the_reference_is_not_looked_at():
     samples = logits_of(40).astype(np.float32)
-    other = Moments(5, np.full(3, np.nan), np.eye(3))
+    other = GaussianStats(5, np.full(3, np.nan), np.eye(3))
     assert inception_score.compute(Features(samples, other), "adm") == inception_score.compute(of(samples), "adm")
     assert not inception_score.NEEDS_REFERENCE
 
@@ -81,4 +82,4 @@ def test_too_few_and_nan_are_refused_and_logits_are_asked_for():
         inception_score.compute(of(logits_of(19)), "adm")
     with pytest.raises(UsageError, match="features of the samples are not finite"):
         inception_score.compute(of(logits_of(30) * np.nan), "adm")
-    assert inception_score.need("adm") == FeatureNeed("inception", "logits", "adm")
+    assert inception_score.inputs("adm") == FeatureSpec("inception", "logits", "adm")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import moments
 from inrflow_core.errors import UsageError
-from inrflow_core.evidence import FeatureNeed, Features
 from inrflow_core.metrics import kid
+from inrflow_core.metrics._inputs import Features, FeatureSpec
+from inrflow_core.numerics import gaussian_stats
 
 
 def given(count: int, width: int = 4, *, seed: int = 0, shift: float = 0.0) -> np.ndarray:
@@ -62,21 +62,21 @@ def test_subsets_estimate_the_same_as_all_and_repeat_to_the_bit(monkeypatch: pyt
 def test_leaving_out_a_part_equals_the_value_of_the_others():
     evidence = Features(given(60, shift=0.4), given(60, seed=1))
     expected = [kid.compute(evidence.without(part, 10), "clean") for part in range(10)]
-    np.testing.assert_allclose(kid.left_out(evidence, "clean", 10), expected, rtol=1e-10)
+    np.testing.assert_allclose(kid.jackknife_values(evidence, "clean", 10), expected, rtol=1e-10)
 
 
 def test_leaving_out_parts_of_subsets_scatters_as_the_statistic_of_all_does(monkeypatch: pytest.MonkeyPatch):
     evidence = Features(given(900, shift=0.4), given(900, seed=1))
-    whole = np.std(kid.left_out(evidence, "clean", 10))
+    whole = np.std(kid.jackknife_values(evidence, "clean", 10))
     monkeypatch.setattr(kid, "SUBSET_SIZE", 200)
     # Fresh subsets for each part would scatter about twice as far.
-    assert np.std(kid.left_out(evidence, "clean", 10)) == pytest.approx(whole, rel=0.25)
+    assert np.std(kid.jackknife_values(evidence, "clean", 10)) == pytest.approx(whole, rel=0.25)
 
 
 def test_moments_one_picture_and_nan_are_refused():
     rows = given(20)
     with pytest.raises(UsageError, match="KID cannot be taken from the mean and covariance of the reference"):
-        kid.compute(Features(rows, moments.of(rows)), "clean")
+        kid.compute(Features(rows, gaussian_stats.from_features(rows)), "clean")
     with pytest.raises(UsageError, match="1 references are too few"):
         kid.compute(Features(rows, rows[:1]), "clean")
     with pytest.raises(UsageError, match="features of the samples are not finite"):
@@ -85,5 +85,5 @@ def test_moments_one_picture_and_nan_are_refused():
 
 def test_its_unit_and_its_features_are_told():
     assert kid.unit("clean") == "10^-3"
-    assert kid.need("clean") == FeatureNeed("inception", "pool", "clean")
-    assert kid.need("random") == FeatureNeed("random", "all", "v1")
+    assert kid.inputs("clean") == FeatureSpec("inception", "pool", "clean")
+    assert kid.inputs("random") == FeatureSpec("random", "all", "v1")

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrflow_core.networks import _grouping as grouping
-from inrflow_core.networks import set_transformer
-from inrflow_core.networks.set_transformer import Config, SetTransformer
-from inrflow_core.sets import Queries, SetShape, Told
+from inrflow_core.networks import _set_grouping, set_transformer
+from inrflow_core.networks._set_config import Config
+from inrflow_core.networks.set_transformer import SetTransformer
+from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
 
-IMAGE = SetShape(2, 3, 64, (8, 8))
-ODD_IMAGE = SetShape(2, 3, 70, (7, 10))
-VIDEO = SetShape(3, 1, 144, (4, 6, 6))
-POINTS = SetShape(3, 3, 40, None, is_moving=True)
-COLOURED_POINTS = SetShape(3, 6, 40, None, is_moving=True)
-SOLID = SetShape(3, 1, 40, None)
+IMAGE = SetSpec(2, 3, 64, (8, 8))
+ODD_IMAGE = SetSpec(2, 3, 70, (7, 10))
+VIDEO = SetSpec(3, 1, 144, (4, 6, 6))
+POINTS = SetSpec(3, 3, 40, None, is_moving=True)
+COLOURED_POINTS = SetSpec(3, 6, 40, None, is_moving=True)
+SOLID = SetSpec(3, 1, 40, None)
 
 CASES = {
     "grid": (Config(32, 2, 2, latents=16), IMAGE),
@@ -71,13 +71,13 @@ def pairs(name: str, batch: int = 2, seed: int = 1) -> tuple[Queries, Tensor]:
     if shape.is_moving:
         return Queries(None, places), values
     if shape.grid is not None:
-        return Queries(torch.from_numpy(grouping.centres(shape.grid)).float(), places), values
+        return Queries(torch.from_numpy(_set_grouping.cell_centers(shape.grid)).float(), places), values
     return Queries(2 * torch.rand(shape.num_pairs, shape.coordinate_size, generator=generator) - 1, places), values
 
 
 def answer(module: SetTransformer, context: Queries, values: Tensor, **changes: Tensor | Queries) -> Tensor:
     """The whole pass at t = 0.3, 0.6, ..., with a condition; asked at its own pairs unless told otherwise."""
     t = 0.3 * torch.arange(1, 1 + values.shape[0])
-    told = Told(torch.linspace(-1, 1, module.vector_width).expand(values.shape[0], -1))
+    told = ConditionEmbedding(torch.linspace(-1, 1, module.vector_width).expand(values.shape[0], -1))
     asked = {"queries": context, "query_values": values} | changes
     return module(context, values, t, told, **asked)

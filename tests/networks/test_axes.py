@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrflow_core.networks import _grouping as grouping
-from inrflow_core.networks import set_transformer
-from inrflow_core.networks._attention import CrossAttention
-from inrflow_core.networks._encoders import Linear, Spatial
-from inrflow_core.networks.set_transformer import Config, SetTransformer
-from inrflow_core.sets import Queries, SetShape, Told
+from inrflow_core.layers.attention import CrossAttention
+from inrflow_core.networks import _set_grouping, set_transformer
+from inrflow_core.networks._set_config import Config
+from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder
+from inrflow_core.networks.set_transformer import SetTransformer
+from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
 
 SIDE, PATCH = 24, 4
 WIDTH, HALF = 64, 32
-SHAPE = SetShape(2, 3, SIDE * SIDE, (SIDE, SIDE))
+SHAPE = SetSpec(2, 3, SIDE * SIDE, (SIDE, SIDE))
 
 
 def reading_its_own_place(encoder: Literal["spatial", "linear"]) -> SetTransformer:
@@ -33,11 +33,11 @@ def reading_its_own_place(encoder: Literal["spatial", "linear"]) -> SetTransform
     network = set_transformer.build(config, SHAPE).requires_grad_(False)
     position, content = torch.zeros(WIDTH, WIDTH), torch.zeros(WIDTH, WIDTH)
     position[:HALF, :HALF], content[HALF:, HALF:] = torch.eye(HALF), torch.eye(HALF)
-    if isinstance(network.encoder, Spatial):
+    if isinstance(network.encoder, SpatialEncoder):
         network.encoder.latent.zero_()
         network.encoder.outer.weight[:HALF] = 0
     else:
-        assert isinstance(network.encoder, Linear)
+        assert isinstance(network.encoder, PatchEncoder)
         network.encoder.norm.weight[:HALF], network.encoder.norm.bias[:HALF] = 0, 0
     block = network.decoder.levels()[0]
     assert isinstance(block.attention, CrossAttention)
@@ -55,9 +55,9 @@ def reading_its_own_place(encoder: Literal["spatial", "linear"]) -> SetTransform
 
 def ask(network: SetTransformer, image: Tensor) -> Tensor:
     """Answers on the training grid, as an image."""
-    context = Queries(torch.from_numpy(grouping.centres((SIDE, SIDE))).float(), torch.arange(SIDE * SIDE))
+    context = Queries(torch.from_numpy(_set_grouping.cell_centers((SIDE, SIDE))).float(), torch.arange(SIDE * SIDE))
     values = image.reshape(1, SIDE * SIDE, 3)
-    return network(context, values, torch.tensor([0.5]), Told(), context, values).view(SIDE, SIDE, 3)
+    return network(context, values, torch.tensor([0.5]), ConditionEmbedding(), context, values).view(SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("encoder", ["spatial", "linear"])
@@ -86,13 +86,13 @@ def test_a_pixel_is_embedded_by_its_own_row_and_column_in_its_patch() -> None:
     """Only the rows' features enter: mirroring a patch's columns then changes no latent, mirroring its rows does."""
     network = reading_its_own_place("spatial")
     encoder = network.encoder
-    assert isinstance(encoder, Spatial)
+    assert isinstance(encoder, SpatialEncoder)
     encoder.key.zero_()
     encoder.key[: HALF // 2, : HALF // 2] = 3 * torch.eye(HALF // 2)  # a coordinate's first number fills the first half
     encoder.query.bias.copy_(torch.randn(WIDTH))
     encoder.value[:, : HALF // 2], encoder.tokens.value.gain[: HALF // 2] = 0, 0
     encoder.value[:, HALF // 2 : HALF] = 0
-    context = Queries(torch.from_numpy(grouping.centres((SIDE, SIDE))).float(), torch.arange(SIDE * SIDE))
+    context = Queries(torch.from_numpy(_set_grouping.cell_centers((SIDE, SIDE))).float(), torch.arange(SIDE * SIDE))
 
     def latents(image: Tensor) -> Tensor:
         return encoder(context, image.reshape(1, SIDE * SIDE, 3), None)

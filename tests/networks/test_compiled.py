@@ -24,7 +24,8 @@ import json, sys
 from dataclasses import replace
 import torch
 from torch._dynamo.utils import counters
-from inrflow_core import models, noise
+from inrflow_core import models
+from inrflow_core.numerics import keyed_random, noise_field
 from tests import tiny
 
 kind, network, backend = json.loads(sys.argv[1])
@@ -39,8 +40,8 @@ def built():
 
 def gradients(model, step):
     blank = model.domain.blank(4)
-    seeds = noise.derive_seeds(0, step, torch.arange(4))
-    values = noise.normal(seeds, torch.arange(blank.values.shape[1]), purpose="data", channels=blank.values.shape[2])
+    seeds = keyed_random.derive_seeds(0, step, torch.arange(4))
+    values = noise_field.normal(seeds, torch.arange(blank.values.shape[1]), purpose="data", channels=blank.values.shape[2])
     condition = blank.condition or {"label": torch.tensor([0, 1, 2, 0])}
     model.method.zero_grad()
     loss = model.method(replace(blank, values=values, seeds=seeds, condition=condition)).mean()

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from inrflow_core import models, noise, presets
+from inrflow_core import models
+from inrflow_core.config import preset
+from inrflow_core.numerics import keyed_random
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +34,7 @@ def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2
     model = models.build(tiny.preset(kind, network=network))
     model.method.train()
     blank = model.domain.blank(count)
-    seeds = noise.derive_seeds(0, 0, torch.arange(count))
+    seeds = keyed_random.derive_seeds(0, 0, torch.arange(count))
     condition = {"label": torch.zeros(count, dtype=torch.int64)} if name in ("image", "points") else {}
     condition = {**blank.condition, **condition, **(model.method.conditioner.blank(blank) if name == "picture" else {})}
     values = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(0))
@@ -60,6 +62,6 @@ def test_every_attention_without_padding_may_be_flash_attention(name, monkeypatc
 
 @pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_heads_of_every_preset_have_a_multiple_of_eight_numbers(path):
-    network = presets.load(path.stem).network.config
+    network = preset.load(path.stem).network.config
     for size in (network.width // network.heads, network.query_width // network.query_heads):
         assert size % 8 == 0 and size <= 256

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from inrflow_core.errors import UsageError
 from inrflow_core.networks import set_transformer
-from inrflow_core.networks.set_transformer import Config
-from inrflow_core.sets import Queries, SetShape, Told
+from inrflow_core.networks._set_config import Config
+from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
 from tests.networks.small import CASES, IMAGE, POINTS, SCATTERED, answer, network, pairs
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -25,7 +25,9 @@ def test_the_first_answers_are_exactly_zero(name: str) -> None:
 def test_the_first_blocks_leave_the_latents_as_they_are(name: str) -> None:
     module = network(name, scale=0)
     encoded = module.encode(*pairs(name))
-    for level in module.latents(encoded, torch.tensor([0.2, 0.7]), Told(torch.ones(2, module.vector_width))).levels:
+    for level in module.latents(
+        encoded, torch.tensor([0.2, 0.7]), ConditionEmbedding(torch.ones(2, module.vector_width))
+    ).levels:
         torch.testing.assert_close(level, encoded.latents, rtol=0, atol=0)
 
 
@@ -153,7 +155,7 @@ def test_the_operations_counted_are_those_done(name: str) -> None:
 def test_the_decoder_answers_alone_from_its_own_weights(name: str) -> None:
     module = network(name).requires_grad_(False)
     context, values = pairs(name)
-    latents = module.latents(module.encode(context, values), torch.tensor([0.2, 0.7]), Told())
+    latents = module.latents(module.encode(context, values), torch.tensor([0.2, 0.7]), ConditionEmbedding())
     alone = set_transformer.build_decoder(*CASES[name])
     alone.load_state_dict(module.decoder.state_dict())
     answered = module.decode(context, values, module.memory(latents))
@@ -169,9 +171,9 @@ def test_nothing_that_can_be_computed_again_is_in_the_weights(name: str) -> None
 def test_the_encoder_is_shared_by_both_halves_of_guidance() -> None:
     module = network("points").requires_grad_(False)
     context, values = pairs("points")
-    t, vector = torch.tensor([0.3, 0.6]), Told(torch.ones(2, 32))
+    t, vector = torch.tensor([0.3, 0.6]), ConditionEmbedding(torch.ones(2, 32))
     encoded = module.encode(context, values)
-    for condition in (Told(), vector):
+    for condition in (ConditionEmbedding(), vector):
         found = module.decode(context, values, module.memory(module.latents(encoded, t, condition)))
         torch.testing.assert_close(found, module(context, values, t, condition, context, values), atol=1e-6, rtol=1e-6)
 
@@ -186,7 +188,7 @@ def test_the_decoder_reads_its_levels_earliest_first() -> None:
     assert Config(16, 28, 2, levels=2).level_blocks == [13, 27]
     assert Config(16, 9, 2, levels=3).level_blocks == [2, 5, 8]
     module = network("narrow decoder").requires_grad_(False)
-    latents = module.latents(module.encode(*pairs("narrow decoder")), torch.tensor([0.2, 0.7]), Told())
+    latents = module.latents(module.encode(*pairs("narrow decoder")), torch.tensor([0.2, 0.7]), ConditionEmbedding())
     assert len(latents.levels) == 2
     assert not torch.equal(latents.levels[0], latents.levels[1])
 
@@ -237,7 +239,7 @@ PAPER = {
     "points B": (Config(512, 9, 4, levels=2, encoder="perceiver"), "points", 0, (107.0, 108.0)),
     "points L": (Config(640, 12, 4, encoder="perceiver"), "points", 0, (203.85, 203.95)),
 }
-SHAPES = {"image": SetShape(2, 3, 65_536, (256, 256)), "points": SetShape(3, 3, 2048, None, is_moving=True)}
+SHAPES = {"image": SetSpec(2, 3, 65_536, (256, 256)), "points": SetSpec(3, 3, 2048, None, is_moving=True)}
 
 
 @pytest.mark.parametrize("name", PAPER)

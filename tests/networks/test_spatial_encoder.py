@@ -7,18 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inrflow_core.networks import _encoders as encoders
-from inrflow_core.networks import _grouping as grouping
-from inrflow_core.networks import set_transformer
-from inrflow_core.networks._encoders import Spatial
+from inrflow_core.networks import _set_config, _set_encoders, _set_grouping, set_transformer
+from inrflow_core.networks._set_encoders import SpatialEncoder
 from inrflow_core.networks.set_transformer import SetTransformer
-from inrflow_core.sets import Queries, SetShape
+from inrflow_core.sets import Queries, SetSpec
 from tests.networks.small import CASES, network, pairs, randomise
 
 SPATIAL = [name for name, (config, _) in CASES.items() if config.encoder == "spatial"]
 
 
-def unfolded(encoder: Spatial, context: Queries, values: Tensor, mask: Tensor | None = None) -> Tensor:
+def unfolded(encoder: SpatialEncoder, context: Queries, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Project the keys (with a bias, which must not matter) and values of every pair; mask all but a latent's own."""
     shape, heads = encoder.shape, encoder.heads
     if shape.is_moving:
@@ -37,7 +35,7 @@ def unfolded(encoder: Spatial, context: Queries, values: Tensor, mask: Tensor | 
         if encoder.positions is not None:
             per_unit = encoder.latents ** (1 / shape.coordinate_size) / 2
             if encoder.kind == "grid" and shape.grid is not None:
-                per_unit = torch.tensor(grouping.grid_sides(encoder.latents, shape)) / 2
+                per_unit = torch.tensor(_set_grouping.grid_sides(encoder.latents, shape)) / 2
             place = 0.5 + (place - encoder.positions[groups]) * per_unit
         tokens = encoder.tokens.value(values) + encoder.tokens.fourier(place)
         groups = groups.expand(values.shape[0], -1)
@@ -58,7 +56,7 @@ def unfolded(encoder: Spatial, context: Queries, values: Tensor, mask: Tensor | 
 def test_folding_keys_and_values_changes_nothing(name: str) -> None:
     encoder = network(name, scale=1.0).encoder
     context, values = pairs(name, batch=3)
-    assert isinstance(encoder, Spatial)
+    assert isinstance(encoder, SpatialEncoder)
     expected = unfolded(encoder, context, values)
     found = encoder(context, values, None)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -71,19 +69,19 @@ def test_padding_has_no_part_in_the_softmax(name: str) -> None:
     encoder = network(name, scale=1.0).requires_grad_(False).encoder
     context, values = pairs(name)
     mask = torch.rand(values.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.5
-    assert isinstance(encoder, Spatial)
+    assert isinstance(encoder, SpatialEncoder)
     found = encoder(context, values.masked_fill(~mask[..., None], torch.inf), mask)
     torch.testing.assert_close(found, unfolded(encoder, context, values, mask), atol=1e-5, rtol=1e-5)
 
 
 def test_a_grid_and_the_same_pairs_scattered_give_the_same_latents() -> None:
-    config = set_transformer.Config(32, 1, 2, latents=16)
+    config = _set_config.Config(32, 1, 2, latents=16)
     torch.manual_seed(0)
-    dense = randomise(set_transformer.build(config, SetShape(2, 3, 144, (12, 12))), 1.0).requires_grad_(False).encoder
-    scattered = set_transformer.build(config, SetShape(2, 3, 144, None)).requires_grad_(False).encoder
-    assert isinstance(dense, Spatial) and isinstance(scattered, Spatial) and dense.is_dense
+    dense = randomise(set_transformer.build(config, SetSpec(2, 3, 144, (12, 12))), 1.0).requires_grad_(False).encoder
+    scattered = set_transformer.build(config, SetSpec(2, 3, 144, None)).requires_grad_(False).encoder
+    assert isinstance(dense, SpatialEncoder) and isinstance(scattered, SpatialEncoder) and dense.is_dense
     scattered.load_state_dict(dense.state_dict())
-    context = Queries(torch.from_numpy(grouping.centres((12, 12))).float(), torch.arange(144))
+    context = Queries(torch.from_numpy(_set_grouping.cell_centers((12, 12))).float(), torch.arange(144))
     values, order = torch.randn(2, 144, 3), torch.randperm(144)
     assert context.coordinates is not None
     found = scattered(Queries(context.coordinates[order], order), values[:, order], None)
@@ -96,9 +94,9 @@ def test_pooling_some_tiles_at_a_time_changes_nothing(name: str, monkeypatch: py
     context, values = pairs(name)
     found = []
     for budget in (1 << 30, 1 << 10):
-        monkeypatch.setitem(encoders.CHUNK_BYTES, "cpu", budget)
+        monkeypatch.setitem(_set_encoders.CHUNK_BYTES, "cpu", budget)
         module.zero_grad()
-        assert isinstance(module.encoder, Spatial)
+        assert isinstance(module.encoder, SpatialEncoder)
         latents = module.encoder(context, values, None)
         latents.square().mean().backward()
         found.append((latents, module.encoder.tokens.value.weight.grad))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrflow_core.paths import Path
+from inrflow_core.numerics.paths import Path
 
 
 @dataclass(frozen=True)

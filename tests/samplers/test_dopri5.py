@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inrflow_core import solve
-from inrflow_core.paths import PATHS
+from inrflow_core.numerics import solver
+from inrflow_core.numerics.paths import PATHS
 from inrflow_core.samplers import dopri5
 from tests.samplers.known import GAUSSIAN, MIXTURE, normals
 
@@ -25,7 +25,7 @@ def stiff(rates: torch.Tensor):
 
 def steps_of(config, velocity, y):
     """The steps of a walk and where it ends."""
-    walked = list(solve.walk(dopri5, config, velocity, y, path=LINEAR))
+    walked = list(solver.iter_steps(dopri5, config, velocity, y, path=LINEAR))
     return [step for step, _ in walked], walked[-1][1]
 
 
@@ -49,7 +49,7 @@ def test_the_budget_is_kept_and_every_set_ends_at_0(max_nfe, tolerance):
 
     config = dopri5.Config(rtol=tolerance, atol=tolerance, max_nfe=max_nfe)
     steps, end = steps_of(config, velocity, normals(3, 20, 1))
-    assert len(calls) <= solve.evaluations(dopri5, config) <= max_nfe
+    assert len(calls) <= solver.num_function_evaluations(dopri5, config) <= max_nfe
     assert torch.equal(steps[-1].t_next, torch.zeros(3, dtype=torch.float64))
     assert end.isfinite().all()
     for first, second in zip(steps[:-1], steps[1:], strict=True):
@@ -98,7 +98,7 @@ def test_it_goes_from_data_to_noise_and_back():
     data = GAUSSIAN.deviations[0] * normals(2, 50, 3, dtype=torch.float64)
     config = dopri5.Config(rtol=1e-7, atol=1e-7, max_nfe=2000)
     times = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    noise = solve.integrate(dopri5, config, GAUSSIAN.velocity(LINEAR), data, path=LINEAR, times=times)
+    noise = solver.integrate(dopri5, config, GAUSSIAN.velocity(LINEAR), data, path=LINEAR, times=times)
     torch.testing.assert_close(noise, 2 * data, rtol=1e-5, atol=0)
-    back = solve.integrate(dopri5, config, GAUSSIAN.velocity(LINEAR), noise, path=LINEAR)
+    back = solver.integrate(dopri5, config, GAUSSIAN.velocity(LINEAR), noise, path=LINEAR)
     torch.testing.assert_close(back, data, rtol=1e-5, atol=0)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from inrflow_core import solve
-from inrflow_core.paths import PATHS
-from inrflow_core.samplers import euler, euler_maruyama
+from inrflow_core.numerics import solver
+from inrflow_core.numerics.paths import PATHS
+from inrflow_core.samplers import _fixed_steps, euler, euler_maruyama
 from tests.samplers.known import GAUSSIAN, MIXTURE, normals
 
 DIFFUSIONS = list(euler_maruyama.DIFFUSION)
@@ -19,12 +19,12 @@ DIFFUSIONS = list(euler_maruyama.DIFFUSION)
 def deviations(path, config, problem=GAUSSIAN) -> list[tuple[float, float]]:
     """The state's exact deviation after each step beside the right one: on a Gaussian each step is linear in y."""
     variance, pairs = 1.0, []
-    velocity, ends = problem.velocity(path), euler_maruyama.grid(config)
+    velocity, ends = problem.velocity(path), euler_maruyama.time_grid(config)
     zero, one = torch.zeros(1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 1, dtype=torch.float64)
     for index, (t, t_next) in enumerate(zip(ends[:-1, None], ends[1:, None], strict=True)):
-        step = solve.Step(index, t, t_next)
+        step = solver.Step(index, t, t_next)
         kept, fresh = (
-            float(solve.advance(euler_maruyama, config, velocity, y, step, path=path, noise=lambda _, z=z: z))
+            float(solver.replay_step(euler_maruyama, config, velocity, y, step, path=path, noise=lambda _, z=z: z))
             for y, z in ((one, zero), (zero, one))
         )
         variance = kept**2 * variance + fresh**2
@@ -87,7 +87,7 @@ def test_the_sde_reaches_the_mixtures_weights_means_and_deviations(path, diffusi
     """20,000 numbers: a weight's standard error is 0.0032, a mean's 0.003, a deviation's 0.002."""
     generator = torch.Generator().manual_seed(1)
     config = euler_maruyama.Config(steps=300, diffusion=diffusion)
-    y = solve.integrate(
+    y = solver.integrate(
         euler_maruyama,
         config,
         MIXTURE.velocity(path),
@@ -114,7 +114,7 @@ def test_the_noise_exchanged_makes_the_end_forget_the_start():
         generator = torch.Generator().manual_seed(1)
         config = euler_maruyama.Config(steps=200, scale=scale)
         fresh = lambda _, generator=generator: torch.randn(1, 4000, 1, generator=generator)  # noqa: E731
-        ends[scale] = solve.integrate(euler_maruyama, config, GAUSSIAN.velocity(path), y, path=path, noise=fresh)
+        ends[scale] = solver.integrate(euler_maruyama, config, GAUSSIAN.velocity(path), y, path=path, noise=fresh)
     correlation = {
         scale: float(torch.corrcoef(torch.stack([y.flatten(), z.flatten()]))[0, 1]) for scale, z in ends.items()
     }
@@ -126,21 +126,23 @@ def test_without_noise_it_is_eulers_method():
     y, path = normals(2, 30, 3, dtype=torch.float64), PATHS["trigonometric"]
     config = euler_maruyama.Config(steps=20, scale=0.0)
     bad = torch.full_like(y, 1e9)
-    sde = solve.integrate(euler_maruyama, config, MIXTURE.velocity(path), y, path=path, noise=lambda _: bad)
-    ends = euler_maruyama.grid(config)
-    ode = solve.integrate(euler, euler.Config(), MIXTURE.velocity(path), y, path=path, times=ends)
+    sde = solver.integrate(euler_maruyama, config, MIXTURE.velocity(path), y, path=path, noise=lambda _: bad)
+    ends = euler_maruyama.time_grid(config)
+    ode = solver.integrate(euler, _fixed_steps.Config(), MIXTURE.velocity(path), y, path=path, times=ends)
     torch.testing.assert_close(sde, ode, rtol=0, atol=1e-12)
 
 
 def test_the_last_step_has_its_length_and_takes_no_noise():
     config, path = euler_maruyama.Config(steps=10, last_step=0.02), PATHS["linear"]
-    ends = euler_maruyama.grid(config)
+    ends = euler_maruyama.time_grid(config)
     assert len(ends) == 12
     torch.testing.assert_close(ends[-2:], torch.tensor([0.02, 0.0], dtype=torch.float64))
-    step = solve.Step(10, ends[-2:-1], ends[-1:])
+    step = solver.Step(10, ends[-2:-1], ends[-1:])
     y = normals(1, 5, 1)
     one, other = (
-        solve.advance(euler_maruyama, config, GAUSSIAN.velocity(path), y, step, path=path, noise=lambda _, z=z: z * y)
+        solver.replay_step(
+            euler_maruyama, config, GAUSSIAN.velocity(path), y, step, path=path, noise=lambda _, z=z: z * y
+        )
         for z in (0, 100)
     )
     assert torch.equal(one, other)
@@ -150,11 +152,11 @@ def test_the_last_step_has_its_length_and_takes_no_noise():
 @pytest.mark.parametrize("diffusion", DIFFUSIONS)
 def test_no_step_exchanges_more_than_its_bound_and_small_ones_exchange_what_d_says(path, diffusion):
     config = euler_maruyama.Config(diffusion=diffusion, scale=1.7)
-    ends = euler_maruyama.grid(config)
+    ends = euler_maruyama.time_grid(config)
     t, t_next = ends[:-2], ends[1:-1]
-    share = euler_maruyama.exchanged(path, config, t, t_next)
+    share = euler_maruyama.noise_exchange_rate(path, config, t, t_next)
     assert (share >= 0).all()
-    assert share.max() <= euler_maruyama.EXCHANGE
+    assert share.max() <= euler_maruyama.MAX_EXCHANGE
     middle = (t > 0.4) & (t < 0.6)
     wanted = 1.7 * euler_maruyama.DIFFUSION[diffusion](path, t) * (t - t_next) / path.sigma(t) ** 2
     torch.testing.assert_close(share[middle], wanted[middle])

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from inrflow_core import registry, solve
-from inrflow_core.paths import PATHS
+from inrflow_core import registry
+from inrflow_core.numerics import solver
+from inrflow_core.numerics.paths import PATHS
 from tests.samplers.known import GAUSSIAN, MIXTURE, normals
 
 SAMPLERS = [registry.find("samplers", name) for name in registry.names("samplers")]
@@ -63,7 +64,7 @@ def test_steps_that_shrink_keep_the_order(sampler):
     errors = []
     for steps in (64, 128):
         config = sampler.Config(steps=steps, spacing="log")
-        y = solve.integrate(sampler, config, speed, start, path=PATHS["linear"])
+        y = solver.integrate(sampler, config, speed, start, path=PATHS["linear"])
         errors.append(float((y - exact).square().mean().sqrt()))
     assert abs(math.log2(errors[0] / errors[1]) - sampler.ORDER) < 0.2, errors
 
@@ -72,7 +73,7 @@ def test_steps_that_shrink_keep_the_order(sampler):
 @pytest.mark.parametrize("sampler", DETERMINISTIC, ids=name)
 def test_the_ode_reaches_the_gaussians_deviation_and_keeps_every_rank(sampler, path):
     start = normals(2, 500, 3)
-    y = solve.integrate(sampler, a_config(sampler), GAUSSIAN.velocity(path), start, path=path)
+    y = solver.integrate(sampler, a_config(sampler), GAUSSIAN.velocity(path), start, path=path)
     torch.testing.assert_close(y, start / 2, rtol=0.012, atol=0)
 
 
@@ -80,7 +81,7 @@ def test_the_ode_reaches_the_gaussians_deviation_and_keeps_every_rank(sampler, p
 @pytest.mark.parametrize("sampler", DETERMINISTIC, ids=name)
 def test_the_ode_reaches_the_mixtures_weights_means_and_deviations(sampler, path):
     """20,000 numbers: a weight's standard error is 0.0032, a mean's 0.003, a deviation's 0.002."""
-    y = solve.integrate(sampler, a_config(sampler), MIXTURE.velocity(path), normals(2, 10_000, 1), path=path)
+    y = solver.integrate(sampler, a_config(sampler), MIXTURE.velocity(path), normals(2, 10_000, 1), path=path)
     weights, means, deviations = MIXTURE.measured(y)
     torch.testing.assert_close(weights, torch.tensor(MIXTURE.weights), rtol=0, atol=0.012)
     torch.testing.assert_close(means, torch.tensor(MIXTURE.means), rtol=0, atol=0.012)
@@ -96,7 +97,7 @@ def test_values_stay_float32_and_times_float64(sampler):
         return -y
 
     config = a_config(sampler)
-    walk = solve.walk(
+    walk = solver.iter_steps(
         sampler, config, velocity, normals(2, 3, 1), path=PATHS["linear"], noise=lambda _: normals(2, 3, 1)
     )
     for step, y in walk:
@@ -115,9 +116,9 @@ def test_a_step_of_no_length_returns_the_values_as_they_are(sampler, path, time)
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
 def test_a_resting_set_keeps_its_values_even_where_the_velocity_is_no_number(sampler):
     y, t = normals(2, 4, 3), torch.tensor([0.5, 0.5], dtype=torch.float64)
-    step = solve.Step(0, t, torch.tensor([0.5, 0.4], dtype=torch.float64))
+    step = solver.Step(0, t, torch.tensor([0.5, 0.4], dtype=torch.float64))
     bad = torch.tensor([torch.nan, 1.0]).view(2, 1, 1)
-    moved = solve.advance(
+    moved = solver.replay_step(
         sampler, sampler.Config(), lambda y, t: bad * y, y, step, path=PATHS["linear"], noise=lambda _: y
     )
     assert torch.equal(moved[0], y[0])
@@ -129,7 +130,7 @@ def test_a_resting_set_keeps_its_values_even_where_the_velocity_is_no_number(sam
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [1, 2, 100])
 def test_the_grid_falls_from_1_to_0_exactly(sampler, steps, spacing):
-    grid = sampler.grid(sampler.Config(steps=steps, spacing=spacing))
+    grid = sampler.time_grid(sampler.Config(steps=steps, spacing=spacing))
     assert grid.dtype == torch.float64
     assert (grid[0], grid[-1]) == (1, 0)
     assert (grid.diff() < 0).all()
@@ -138,7 +139,7 @@ def test_the_grid_falls_from_1_to_0_exactly(sampler, steps, spacing):
 @pytest.mark.parametrize("sampler", GRIDDED, ids=name)
 @pytest.mark.parametrize("steps", [2, 100, 500])
 def test_log_spaced_steps_shrink_by_one_factor_a_hundredfold_in_all(sampler, steps):
-    lengths = -sampler.grid(sampler.Config(steps=steps, spacing="log")).diff()[:steps]
+    lengths = -sampler.time_grid(sampler.Config(steps=steps, spacing="log")).diff()[:steps]
     torch.testing.assert_close(lengths[1:] / lengths[:-1], torch.full((steps - 1,), 100 ** (-1 / steps)).double())
 
 
@@ -147,7 +148,7 @@ def test_log_spacing_is_simplefolds_with_time_turned_round():
     theirs = 1 - torch.logspace(0, -2, 501, dtype=torch.float64)
     theirs = theirs / theirs.max()
     euler = registry.find("samplers", "euler")
-    ours = euler.grid(euler.Config(steps=500, spacing="log"))
+    ours = euler.time_grid(euler.Config(steps=500, spacing="log"))
     torch.testing.assert_close(ours, 1 - theirs, rtol=0, atol=1e-14)
 
 
@@ -160,15 +161,17 @@ def test_each_step_calls_the_velocity_as_often_as_the_sampler_says(sampler):
         return MIXTURE.velocity(PATHS["linear"])(y, t)
 
     y, config = normals(3, 5, 1), a_config(sampler)
-    walk = solve.walk(sampler, config, velocity, y, path=PATHS["linear"], noise=lambda _: torch.zeros_like(y))
+    walk = solver.iter_steps(sampler, config, velocity, y, path=PATHS["linear"], noise=lambda _: torch.zeros_like(y))
     steps = [step for step, _ in walk]
     if sampler.IS_ADAPTIVE:
-        assert len(steps) * sampler.EVALUATIONS <= len(calls) <= solve.evaluations(sampler, config)
+        assert len(steps) * sampler.NFE_PER_STEP <= len(calls) <= solver.num_function_evaluations(sampler, config)
     else:
-        assert len(calls) == len(steps) * sampler.EVALUATIONS == solve.evaluations(sampler, config)
+        assert len(calls) == len(steps) * sampler.NFE_PER_STEP == solver.num_function_evaluations(sampler, config)
     calls.clear()
-    solve.advance(sampler, config, velocity, y, steps[0], path=PATHS["linear"], noise=lambda _: torch.zeros_like(y))
-    assert len(calls) == sampler.REPLAYED
+    solver.replay_step(
+        sampler, config, velocity, y, steps[0], path=PATHS["linear"], noise=lambda _: torch.zeros_like(y)
+    )
+    assert len(calls) == sampler.NFE_PER_REPLAY
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inrflow_core import residues
-from tests.proteins import helix
+from inrflow_core.proteins import residues
+from tests.protein_examples import helix
 from tools import compare_with_truth
 
 
 def test_a_sample_is_laid_on_the_residues_that_are_known_and_judged_by_them():
     sample = helix("MKTAYIAKQRGPLDEGSWNV")
-    owner, _ = residues.layout(sample.codes)
+    owner, _ = residues.atom_layout(sample.codes)
     is_known = sample.is_known & (owner > 4)
     truth = replace(sample, positions=sample.positions * is_known[:, None], is_known=is_known)
     turned = replace(sample, positions=(sample.positions @ np.eye(3)[[1, 2, 0]] + 30).astype(np.float32))

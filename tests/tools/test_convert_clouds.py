@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inrflow_core.errors import IntegrityError
-from inrflow_core.features import clip_bigg, pointnet2, ulip2
-from tests.features import weights as made
+from inrflow_core.feature_networks import clip_bigg, pointnet2, ulip2
+from tests.feature_networks import published
 from tools import convert_weights
 
 
@@ -31,7 +31,7 @@ def points(count: int, channels: int) -> Tensor:
 
 def randomise(network: nn.Module) -> None:
     """Random numbers; those of batch normalisation positive where they must be."""
-    made.randomise(network)
+    published.randomise(network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             assert module.running_var is not None and module.running_mean is not None

@@ -16,11 +16,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from inrflow_core import tensor_files
 from inrflow_core.errors import Exit, IntegrityError, MissingError, UsageError
-from inrflow_core.features import clip, inception, vgg16
-from tests.features import weights as made
-from tests.tools import published
+from inrflow_core.feature_networks import _clip_vit, clip, inception, vgg16
+from inrflow_core.storage import checksum
+from tests.feature_networks import published
+from tests.tools.published import Torchvisions, graph, torchscript
 from tools import convert_weights, graph_def, published_layouts
 
 Save = Callable[[Path, dict[str, Tensor]], Path]
@@ -78,10 +78,10 @@ def test_inceptions_layouts_agree_on_what_is_the_same(ours: str):
 
 
 @pytest.fixture(scope="module")
-def reference() -> published.Torchvisions:
+def reference() -> Torchvisions:
     """Random numbers, its scales 1, as the graph's are."""
-    found = published.Torchvisions().eval().requires_grad_(False)
-    made.randomise(found)
+    found = Torchvisions().eval().requires_grad_(False)
+    published.randomise(found)
     for name, tensor in found.state_dict().items():
         if name.endswith("bn.weight"):
             tensor.fill_(1)
@@ -111,15 +111,15 @@ def as_nvidia(state: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Te
 
 
 @pytest.mark.slow
-def test_three_published_layouts_of_inception_are_one_network(reference: published.Torchvisions, tmp_path: Path):
+def test_three_published_layouts_of_inception_are_one_network(reference: Torchvisions, tmp_path: Path):
     """The numbers of a network written apart from ours, through each layout and the loading code: its own answers."""
     with torch.device("meta"):
         ours = inception.Inception().state_dict()
     state = reference.state_dict()
     files = (
         old_pickle(tmp_path / inception.FIDELITY, state),
-        published.torchscript(tmp_path / inception.NVIDIA, as_nvidia(state, ours)),
-        published.graph(tmp_path / inception.GRAPH, as_graph(state, ours)),
+        torchscript(tmp_path / inception.NVIDIA, as_nvidia(state, ours)),
+        graph(tmp_path / inception.GRAPH, as_graph(state, ours)),
     )
     pixels = inception.RESIZERS["adm"](images())
     with torch.inference_mode():
@@ -128,7 +128,7 @@ def test_three_published_layouts_of_inception_are_one_network(reference: publish
         target = tmp_path / "out" / f"{file.stem}.safetensors"
         digest = convert_weights.convert("inception", file, target, trust=True, any_digest=True)
         extractor = inception.load(target)
-        assert extractor.loaded is not None and extractor.loaded.digest == digest == tensor_files.digest(target)
+        assert extractor.loaded is not None and extractor.loaded.digest == digest == checksum.disk_digest(target)
         assert extractor.loaded.published == file.name and not extractor.loaded.is_verified
         found = extractor(images(), tuple(inception.OUTPUTS), "adm")
         torch.testing.assert_close(found["spatial"], spatial, rtol=1e-4, atol=1e-4)
@@ -161,7 +161,7 @@ def torchvisions_vgg() -> nn.ModuleDict:
 @pytest.mark.usefixtures("small")
 def test_two_published_layouts_of_vgg16_are_one_network(tmp_path: Path):
     reference = torchvisions_vgg().eval().requires_grad_(False)
-    made.randomise(reference)
+    published.randomise(reference)
     state = reference.state_dict()
     convolutions = [name.removesuffix(".weight") for name in state if name.startswith("f") and name.endswith("weight")]
     nvidia = {
@@ -171,7 +171,7 @@ def test_two_published_layouts_of_vgg16_are_one_network(tmp_path: Path):
         f"layers.fc{n}.{p}": state[f"classifier.{c}.{p}"] for n, c in ((1, 0), (2, 3)) for p in ("weight", "bias")
     }
     nvidia["lpips0"] = torch.ones(64)
-    files = published.torchscript(tmp_path / "vgg16.pt", nvidia), old_pickle(tmp_path / "vgg16.pth", state)
+    files = torchscript(tmp_path / "vgg16.pt", nvidia), old_pickle(tmp_path / "vgg16.pth", state)
     pixels = vgg16.RESIZERS["stylegan"](images()) / 255
     pixels = (pixels - torch.tensor(vgg16.MEAN).reshape(3, 1, 1)) / torch.tensor(vgg16.DEVIATION).reshape(3, 1, 1)
     with torch.inference_mode():
@@ -228,7 +228,7 @@ def openai() -> dict[str, Tensor]:
 def test_three_published_layouts_of_clip_are_one_network(tmp_path: Path):
     state = openai()
     files = (
-        published.torchscript(tmp_path / clip.OPENAI, state),
+        torchscript(tmp_path / clip.OPENAI, state),
         new_pickle(tmp_path / clip.HUGGING_FACE, hugging_face(state)),
         safe(tmp_path / "model.safetensors", hugging_face(state)),
     )
@@ -239,7 +239,7 @@ def test_three_published_layouts_of_clip_are_one_network(tmp_path: Path):
         found.append(clip.load(target)(images(2), ("embedding",), "openai")["embedding"])
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     # Against the layers that these weights were published for.
-    x = clip_by_torch(state, clip.RESIZERS["openai"](images(2)))
+    x = clip_by_torch(state, _clip_vit.RESIZERS["openai"](images(2)))
     torch.testing.assert_close(found[0], x, rtol=1e-4, atol=1e-4)
 
 
@@ -247,7 +247,7 @@ def test_three_published_layouts_of_clip_are_one_network(tmp_path: Path):
 def clip_by_torch(state: dict[str, Tensor], pixels: Tensor) -> Tensor:
     """One block of CLIP by torch's own attention, from OpenAI's tensors."""
     t = {name.removeprefix("visual.").replace("transformer.resblocks.0", "b"): v.float() for name, v in state.items()}
-    mean, deviation = (torch.tensor(numbers).reshape(3, 1, 1) for numbers in (clip.MEAN, clip.DEVIATION))
+    mean, deviation = (torch.tensor(numbers).reshape(3, 1, 1) for numbers in (_clip_vit.MEAN, _clip_vit.DEVIATION))
 
     def norm(x: Tensor, name: str) -> Tensor:
         return nn.functional.layer_norm(x, (768,), t[f"{name}.weight"], t[f"{name}.bias"])
@@ -292,7 +292,7 @@ def convert(source: Path, target: Path, **options: bool) -> str:
 
 
 def test_torchscript_is_not_run_without_trust(two: dict[str, Tensor], tmp_path: Path):
-    file = published.torchscript(tmp_path / "vgg16.pt", {"layers.fc1.weight": torch.zeros(2, 3)})
+    file = torchscript(tmp_path / "vgg16.pt", {"layers.fc1.weight": torch.zeros(2, 3)})
     with pytest.raises(UsageError, match="is TorchScript: loading it runs code") as caught:
         convert(file, tmp_path / "vgg16.safetensors")
     assert "--trust" in (caught.value.hint or "") and not (tmp_path / "vgg16.safetensors").exists()
@@ -326,18 +326,16 @@ def test_a_tensor_that_is_absent_or_of_another_shape_is_named_and_nothing_is_wri
 @pytest.mark.parametrize("name", ["vgg16.pth", "vgg16.pt", "vgg16.safetensors", "vgg16.pb"])
 def test_a_truncated_file_cannot_be_read(name: str, two: dict[str, Tensor], tmp_path: Path):
     whole = tmp_path / f"whole-{name}"
-    save: Save = {".pt": published.torchscript, ".safetensors": safe, ".pb": published.graph}.get(
-        whole.suffix, old_pickle
-    )
+    save: Save = {".pt": torchscript, ".safetensors": safe, ".pb": graph}.get(whole.suffix, old_pickle)
     data = save(whole, two).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
     with pytest.raises(IntegrityError, match=r"cannot be read|no whole GraphDef"):
         convert(tmp_path / name, tmp_path / "out.safetensors", trust=True)
 
 
-@pytest.mark.parametrize("save", [old_pickle, new_pickle, safe, published.graph])
+@pytest.mark.parametrize("save", [old_pickle, new_pickle, safe, graph])
 def test_a_damaged_file_is_said_to_be_so_and_never_a_traceback(save: Save, two: dict[str, Tensor], tmp_path: Path):
-    suffix = {safe: ".safetensors", published.graph: ".pb"}.get(save, ".pth")
+    suffix = {safe: ".safetensors", graph: ".pb"}.get(save, ".pth")
     data, generator = save(tmp_path / f"whole{suffix}", two).read_bytes(), np.random.default_rng(0)
     file, refused = tmp_path / f"damaged{suffix}", 0
     for _ in range(60):
@@ -359,12 +357,12 @@ def test_a_file_is_known_by_its_digest_whatever_it_is_called(
         convert(file, target, any_digest=False)
     assert "--any-digest" in (caught.value.hint or "")
     assert convert_weights.main(["vgg16", str(file), str(target)]) == Exit.INTEGRITY
-    first = vgg16.WEIGHTS.published[0]._replace(sha256=tensor_files.digest(file))
+    first = vgg16.WEIGHTS.published[0]._replace(sha256=checksum.disk_digest(file))
     monkeypatch.setattr(vgg16, "WEIGHTS", dataclasses.replace(vgg16.WEIGHTS, published=(first,)))
     assert convert_weights.main(["vgg16", str(file), str(target)]) == Exit.DONE
     loaded = vgg16.load(target).loaded
     assert loaded is not None and loaded.is_verified and loaded.published == first.file
-    assert loaded.published_digest == tensor_files.digest(file)
+    assert loaded.published_digest == checksum.disk_digest(file)
 
 
 def test_a_file_whose_digest_nobody_knows_is_known_by_name_and_size_and_stays_unverified(
@@ -414,7 +412,7 @@ def test_constants_of_every_form_are_read_and_damage_is_said(tmp_path: Path):
         "a/batchnorm/beta": torch.tensor([0.1, -2.0]),
         "empty": torch.tensor([3.0]),
     }
-    data = published.graph(tmp_path / "a.pb", tensors).read_bytes()
+    data = graph(tmp_path / "a.pb", tensors).read_bytes()
     found = graph_def.constants(data)
     assert set(found) == set(tensors)
     for name, tensor in tensors.items():

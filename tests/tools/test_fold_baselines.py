@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core import rigid, structures
-from inrflow_core.structures import Structure
-from tests.proteins import helix, part, shaken
+from inrflow_core.geometry import rigid_motion
+from inrflow_core.proteins import superposition
+from inrflow_core.proteins.structure import Structure
+from tests.protein_examples import helix, part, shaken
 from tools import fold_baselines
 
 SEQUENCE = "MKTAYIAKQRGPLDEGSWNV"
 
 
 def moved(structure: Structure, seed: int) -> Structure:
-    turn = rigid.rotations(torch.tensor([seed]))[0].numpy()
+    turn = rigid_motion.random_rotations(torch.tensor([seed]))[0].numpy()
     positions = (structure.positions @ turn.T + 10 * seed) * structure.is_known[:, None]
     return replace(structure, positions=positions.astype(np.float32))
 
@@ -28,7 +29,7 @@ def test_the_mean_of_moved_copies_is_the_structure_whatever_the_tests_own_is(by:
     chains = [moved(truth, seed) for seed in range(1, 6)]
     blank = replace(truth, positions=np.zeros_like(truth.positions), is_known=np.zeros_like(truth.is_known))
     made, share = fold_baselines.mean_structure(blank, chains, by)
-    assert share == 1 and structures.rmsd(made.ca, truth.ca) < 1e-3
+    assert share == 1 and superposition.rmsd(made.ca, truth.ca) < 1e-3
     assert made.sequence == SEQUENCE and (made.is_known == truth.is_known).all()
 
 
@@ -36,8 +37,8 @@ def test_the_mean_of_noisy_copies_is_nearer_than_they_are():
     truth = helix(SEQUENCE)
     chains = [moved(shaken(truth, 1.0, seed), seed) for seed in range(1, 17)]
     made, _ = fold_baselines.mean_structure(truth, chains, "sequence")
-    alone = np.mean([structures.rmsd(chain.ca, truth.ca) for chain in chains])
-    assert structures.rmsd(made.ca, truth.ca) < 0.5 * alone
+    alone = np.mean([superposition.rmsd(chain.ca, truth.ca) for chain in chains])
+    assert superposition.rmsd(made.ca, truth.ca) < 0.5 * alone
 
 
 def test_chains_of_other_lengths_are_aligned_and_what_none_has_goes_on_straight():
@@ -45,7 +46,7 @@ def test_chains_of_other_lengths_are_aligned_and_what_none_has_goes_on_straight(
     chains = [moved(part(truth, 4, 20), seed) for seed in range(1, 6)]
     made, share = fold_baselines.mean_structure(truth, chains, "sequence")
     assert share == pytest.approx(0.8)
-    assert structures.rmsd(made.ca[4:], truth.ca[4:]) < 1e-3
+    assert superposition.rmsd(made.ca[4:], truth.ca[4:]) < 1e-3
     steps = np.diff(made.ca[:6], axis=0)
     np.testing.assert_allclose(steps[:4], np.broadcast_to(steps[4], (4, 3)), atol=1e-4)
 

@@ -14,12 +14,13 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from inrflow_core.training import begin, engine, world
-from inrflow_core.training.begin import Job
+from inrflow_core.runtime import distributed, process_group
+from inrflow_core.training import setup
 from inrflow_core.training.loader import Stream
+from inrflow_core.training.setup import TrainJob
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
-from tests.training import given, small
+from tests.training import conditioned_runs, small
 
 CHECKOUT = Path(__file__).parents[2]
 Told = dict[str, Any]
@@ -50,8 +51,8 @@ def environment(**more: Any) -> dict[str, str]:
 def do(told: Told, names: Mapping[str, str] | None = None) -> Trainer:
     """Train one job up to its `until`; what it says stands in `OUT.said` afterwards."""
     job, said = read(told), []
-    ready = begin.check(replace(job, say=said.append), dict(names or {}))
-    trainer = begin.begin(ready)
+    ready = setup.check_job(replace(job, say=said.append), dict(names or {}))
+    trainer = setup.build_trainer(ready)
     if told.get("again") is not None:
         trainer.out = Path(told["again"])
         trainer.save()
@@ -88,11 +89,11 @@ class Followed:
         return dict(zip(trainer.engine.layout(), [t.clone() for t in trainer.engine.weights()], strict=True))
 
 
-def read(told: Told) -> Job:
+def read(told: Told) -> TrainJob:
     """The job that `told` describes."""
     data, out, until, training = Path(told["data"]), Path(told["out"]), told.get("until"), told.get("training", {})
     if told.get("kind") is not None:
-        return given.job(data, out, getattr(tiny, told["kind"]), training=training, until=until)
+        return conditioned_runs.job(data, out, getattr(tiny, told["kind"]), training=training, until=until)
     job = small.job(data, out, until=until)
     return replace(job, preset=small.preset(training=training, network=told.get("network", {})))
 
@@ -102,7 +103,7 @@ def main() -> None:
     names = dict(os.environ)
     for told in json.loads(Path(sys.argv[1]).read_text()):
         do(told, names)
-    engine.leave(world.find(names, "cpu"), 0)
+    process_group.exit_process(distributed.find(names, "cpu"), 0)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from inrflow_cli import app
-from inrflow_core import tensor_files
+from inrflow_core.storage import safetensors_file
 from inrflow_core.training import checkpoint
 from inrflow_core.training.engine import Engine
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 def prepare(how: str, step: int) -> None:
     """Let the harm come with the checkpoint of that step."""
-    save, write = checkpoint.save, tensor_files.write
+    save, write = checkpoint.save, safetensors_file.write
     moments, now = Engine.moments, {"step": 0}
 
     def saving(run: Any, engine: Any, averages: Any, preset: Any, counters: Any, **rest: Any) -> Any:
@@ -55,7 +55,7 @@ def prepare(how: str, step: int) -> None:
                 die()
             yield moment
 
-    checkpoint.save, tensor_files.write, Engine.moments = saving, writing, gathering  # pyright: ignore
+    checkpoint.save, safetensors_file.write, Engine.moments = saving, writing, gathering  # pyright: ignore
 
 
 def die() -> None:

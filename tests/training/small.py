@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import manifest, presets, shards
-from inrflow_core.manifest import Manifest, Split, Statistics
-from inrflow_core.training import begin
-from inrflow_core.training.begin import Job
+from inrflow_core.config.preset import Preset
+from inrflow_core.shards import manifest, schema, writer
+from inrflow_core.shards.manifest import ChannelStats, Manifest, Split
+from inrflow_core.training import setup
+from inrflow_core.training.setup import TrainJob
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
 
@@ -38,7 +39,7 @@ def clouds(folder: Path, bad: slice = slice(0), count: int = 24) -> Path:
     return _write(folder, "points", values, np.arange(count) % 3, CLASSES)
 
 
-def preset(kind: dict[str, dict[str, Any]] = tiny.IMAGE, **changes: dict[str, Any]) -> presets.Preset:
+def preset(kind: dict[str, dict[str, Any]] = tiny.IMAGE, **changes: dict[str, Any]) -> Preset:
     """The preset of such a run."""
     given = {
         "training": {**TRAINING, **changes.pop("training", {})},
@@ -47,14 +48,14 @@ def preset(kind: dict[str, dict[str, Any]] = tiny.IMAGE, **changes: dict[str, An
     return tiny.preset(kind, **given, **changes)
 
 
-def job(data: Path, out: Path, *, kind: Any = tiny.IMAGE, until: int | None = None, **changes: Any) -> Job:
+def job(data: Path, out: Path, *, kind: Any = tiny.IMAGE, until: int | None = None, **changes: Any) -> TrainJob:
     """A job on one thread of the CPU; `changes` are settings of [training]."""
-    return Job(preset(kind, training=changes), out, data=data, device="cpu", threads=1, until=until)
+    return TrainJob(preset(kind, training=changes), out, data=data, device="cpu", threads=1, until=until)
 
 
 def train(data: Path, out: Path, **given: Any) -> Trainer:
     """Train such a job."""
-    return begin.train(job(data, out, **given))
+    return setup.train(job(data, out, **given))
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -88,9 +89,9 @@ def _write(folder: Path, domain: str, values: np.ndarray, labels: np.ndarray, cl
     edge = len(values) * 2 // 3
     splits = {}
     for split, part in {"train": slice(0, edge), "val": slice(edge, None)}.items():
-        header = shards.Header(domain, "small", split, {}, classes, {})
-        columns = shards.Columns(labels[part])
-        entry = shards.write(
+        header = schema.Header(domain, "small", split, {}, classes, {})
+        columns = schema.ShardColumns(labels[part])
+        entry = writer.write(
             folder / f"{split}-00000.h5",
             header,
             [values[part]],
@@ -98,7 +99,7 @@ def _write(folder: Path, domain: str, values: np.ndarray, labels: np.ndarray, cl
             shape=values[part].shape,
             dtype=values.dtype.name,
         )
-        splits[split] = Split(len(values[part]), (entry,), Statistics((0.0,), (1.0,)))
+        splits[split] = Split(len(values[part]), (entry,), ChannelStats((0.0,), (1.0,)))
     told = Manifest("small", domain, "0", values.shape[1:], values.dtype.name, classes, {}, {}, {}, splits)
     manifest.save(told, folder)
     return folder

@@ -32,19 +32,20 @@ for name in NAMES:
     setattr(torch.distributed, name, counted(name, getattr(torch.distributed, name)))
 
 from inrflow_core.errors import Interrupted
-from inrflow_core.training import begin, engine
-from inrflow_core.training.tally import Meter
+from inrflow_core.runtime import process_group
+from inrflow_core.training import setup
+from inrflow_core.training.step_metrics import StepMeter
 from tests.training import small
 
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
 found = {}
 for stage in (0, 1, 2):
     settings = {"zero_stage": stage, "log_every": 1000, "micro_batch": 1}
-    ready = begin.check(small.job(data, out / str(stage), **settings), dict(os.environ))
-    it = begin.begin(ready)
+    ready = setup.check_job(small.job(data, out / str(stage), **settings), dict(os.environ))
+    it = setup.build_trainer(ready)
     batches = it.loader.stream(((s, p) for s in range(4) for p in it.places), it.world.device, 2)
     it.model.method.train()
-    it.meter = Meter(batches)
+    it.meter = StepMeter(batches)
     it.advance(batches)
     it.advance(batches)
     told.clear()
@@ -55,7 +56,7 @@ for stage in (0, 1, 2):
         it.log.close()
 found["weights"] = sum(p.numel() for p in it.model.method.parameters())
 
-it = begin.begin(begin.check(small.job(data, out / "asked", steps=9, log_every=1), dict(os.environ)))
+it = setup.build_trainer(setup.check_job(small.job(data, out / "asked", steps=9, log_every=1), dict(os.environ)))
 attend = it._attend
 
 def attended(**named):
@@ -69,7 +70,7 @@ try:
 except Interrupted as error:
     found["asked"] = [it.counters.step, it.saved, str(error)]
 (out / f"{it.world.rank}.json").write_text(json.dumps(found))
-engine.leave(it.world, 0)
+process_group.exit_process(it.world, 0)
 """
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from inrflow_core.training.ema import Average
+from inrflow_core.training.ema import EMA
 
 
 def test_an_average_is_the_sum_that_its_decay_says():
     weights = [torch.nn.Parameter(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))]
-    average = Average(0.9, weights)
+    average = EMA(0.9, weights)
     expected = weights[0].detach().double()
     for step in range(50):
         with torch.no_grad():
@@ -21,7 +21,7 @@ def test_an_average_is_the_sum_that_its_decay_says():
 
 def test_weights_are_the_average_inside_the_block_and_themselves_again_after_it():
     weight = torch.nn.Parameter(torch.zeros(3))
-    average = Average(0.5, [weight])
+    average = EMA(0.5, [weight])
     with torch.no_grad():
         weight += 1
     average.update()
@@ -33,7 +33,7 @@ def test_weights_are_the_average_inside_the_block_and_themselves_again_after_it(
 
 def test_the_weights_come_back_when_the_block_fails():
     weight = torch.nn.Parameter(torch.zeros(3))
-    average = Average(0.5, [weight])
+    average = EMA(0.5, [weight])
     with torch.no_grad():
         weight += 1
     try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inrflow_core import models, noise
+from inrflow_core import models
+from inrflow_core.numerics import keyed_random, noise_field
+from inrflow_core.runtime import distributed
 from inrflow_core.sets import CoordValueSet
-from inrflow_core.training import world
 from inrflow_core.training.engine import MOMENTS, Engine
 from tests import tiny
 from tests.training import small
@@ -37,13 +38,15 @@ def built(*, num_micro: int = 1, network: dict | None = None, **settings) -> Eng
         torch.manual_seed(0)
         model = models.build(preset)
     tiny.randomise(model.method)
-    return Engine(model.method, preset.training.config, world.find({}, "cpu"), precision="fp32", num_micro=num_micro)
+    return Engine(
+        model.method, preset.training.config, distributed.find({}, "cpu"), precision="fp32", num_micro=num_micro
+    )
 
 
 def sets(step: int, method) -> CoordValueSet:
     """Four sets of a step."""
-    seeds = noise.derive_seeds(0, step, torch.arange(4))
-    values = noise.normal(seeds, torch.arange(36), purpose="noise", channels=1)
+    seeds = keyed_random.derive_seeds(0, step, torch.arange(4))
+    values = noise_field.normal(seeds, torch.arange(36), purpose="noise", channels=1)
     from inrflow_core.domains.image import Config, Domain
 
     return CoordValueSet(Domain(Config(6, 1)).queries(), values, seeds, {"label": torch.tensor([0, 1, 2, 0])})
@@ -155,7 +158,7 @@ def test_parts_of_stage_3_are_equal_and_make_the_whole():
     parts = []
     for rank in range(4):
         engine = Engine.__new__(Engine)
-        engine.world = world.World(rank, 4, 0, torch.device("cpu"), True)
+        engine.world = distributed.World(rank, 4, 0, torch.device("cpu"), True)
         parts.append(engine.part(whole))
     assert {len(part) for part in parts} == {3}
     assert torch.cat(parts)[:10].tolist() == list(range(10))

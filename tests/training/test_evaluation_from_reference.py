@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from inrflow_cli import app, console
-from inrflow_core import presets, runs
+from inrflow_core.config import preset
 from inrflow_core.errors import UsageError
-from inrflow_core.training import begin
-from inrflow_core.training.begin import Job
+from inrflow_core.runs import best
+from inrflow_core.training import setup
+from inrflow_core.training.setup import TrainJob
 from tests import conditioned
 from tests.training import small
 
@@ -33,12 +34,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"picture": objects, "sequence": conditioned.proteins(parent / "proteins")}
 
 
-def job(kind: str, data: dict[str, Path], out: Path, **settings: Any) -> Job:
+def job(kind: str, data: dict[str, Path], out: Path, **settings: Any) -> TrainJob:
     """Two steps, each evaluated."""
     training = {**small.TRAINING, "steps": 2, "batch": 2, "save_every": 1, "keep": 2}
     tables = conditioned.preset(kind, training=training, network=small.NETWORK).table()
     tables["eval"] = {"every": 1, "num": 4, **settings}
-    return Job(presets.resolve("tiny", tables), out, data=data[kind], device="cpu", threads=1)
+    return TrainJob(preset.resolve("tiny", tables), out, data=data[kind], device="cpu", threads=1)
 
 
 @pytest.mark.parametrize("kind", WANTED)
@@ -46,12 +47,12 @@ def test_the_values_are_those_of_the_command_on_the_same_items(
     data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
     out = tmp_path / "run"
-    trainer = begin.train(job(kind, data, out))
+    trainer = setup.train(job(kind, data, out))
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     records = [line for line in lines if "eval" in line]
     assert [record["step"] for record in records] == [1, 2] and "note" not in records[-1]
     assert list(records[-1]["eval"]) == WANTED[kind]
-    assert trainer.best is not None and runs.read_best(out) == trainer.best
+    assert trainer.best is not None and best.read_best(out) == trainer.best
     monkeypatch.chdir(tmp_path)
     console.stderr.cache_clear()
     words = ["--reference", data[kind], "--split", SPLITS[kind], "--num", 4, "--workers", 1, "--out", "judged"]
@@ -65,7 +66,7 @@ def test_the_values_are_those_of_the_command_on_the_same_items(
 def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_path: Path):
     said = {}
     for kind in WANTED:
-        ready = begin.check(job(kind, data, tmp_path / kind, seed=5), {})
+        ready = setup.check_job(job(kind, data, tmp_path / kind, seed=5), {})
         assert ready.evaluation is not None
         said[kind] = ready.evaluation.by.partition(" against ")[0]
     assert said == {
@@ -76,6 +77,6 @@ def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_pa
 
 def test_pictures_of_pixels_still_have_no_partner(data: dict[str, Path], tmp_path: Path):
     with pytest.raises(UsageError, match="`ssim` judges pictures, and these are clouds"):
-        begin.check(job("picture", data, tmp_path / "run", metrics=["ssim"]), {})
-    chosen = begin.check(job("picture", data, tmp_path / "run", metrics=["right-cd", "mmd"], best="right-cd"), {})
+        setup.check_job(job("picture", data, tmp_path / "run", metrics=["ssim"]), {})
+    chosen = setup.check_job(job("picture", data, tmp_path / "run", metrics=["right-cd", "mmd"], best="right-cd"), {})
     assert chosen.evaluation is not None and chosen.evaluation.best.name == "right-cd"

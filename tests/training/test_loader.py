@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from inrflow_core.config.data import Config
 from inrflow_core.errors import IntegrityError, UsageError
-from inrflow_core.shards import Shards
-from inrflow_core.training import begin
-from inrflow_core.training.loader import Config, Loader, shares
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.training import data
+from inrflow_core.training.loader import Loader, split_batch
 from tests.training import small
 
 
@@ -20,7 +21,7 @@ def folder(tmp_path_factory):
 def loader(folder, num_classes: int = 3, **config) -> Loader:
     condition = {"name": "label", "classes": num_classes}
     preset = small.preset(data={"path": str(folder), **config}, condition=condition)
-    return begin.open_data(preset, None)[0]
+    return data.open_data(preset, None)[0]
 
 
 def test_processes_together_see_the_batch_that_one_sees(folder):
@@ -83,7 +84,7 @@ def test_an_error_in_the_reading_thread_reaches_the_caller(tmp_path):
 
 def test_chosen_classes_are_numbered_in_their_order(folder):
     it = loader(folder, 2, classes=["flat", "up"])
-    shards = Shards(folder)
+    shards = ShardDataset(folder)
     labels = shards.labels("train")
     assert it.classes == ["flat", "up"] and len(it) == int((labels != 1).sum())
     sets = it.batch(0, range(len(it)))
@@ -104,14 +105,16 @@ def test_a_class_and_a_split_that_are_not_there_are_named(folder):
 
 
 def test_shares_cover_the_batch_once():
-    places = [place for rank in range(3) for part in shares(batch=24, rank=rank, size=3, micro=4) for place in part]
+    places = [
+        place for rank in range(3) for part in split_batch(batch=24, rank=rank, size=3, micro=4) for place in part
+    ]
     assert places == list(range(24))
-    assert shares(batch=8, rank=1, size=2, micro=None) == [range(4, 8)]
+    assert split_batch(batch=8, rank=1, size=2, micro=None) == [range(4, 8)]
 
 
 def test_a_batch_that_does_not_divide_is_an_error():
     with pytest.raises(UsageError, match="batch of 7 does not divide over 2"):
-        shares(batch=7, rank=0, size=2, micro=None)
+        split_batch(batch=7, rank=0, size=2, micro=None)
     with pytest.raises(UsageError, match="micro-batches of 3 do not divide the 4") as caught:
-        shares(batch=8, rank=0, size=2, micro=3)
+        split_batch(batch=8, rank=0, size=2, micro=3)
     assert caught.value.hint == "change `[training] micro_batch`: 1, 2, 4"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from inrflow_core import presets
+from inrflow_core.config import toml
 from tests.training import small
 from tests.training.launched import CHECKOUT, environment, torchrun
 
@@ -39,7 +39,7 @@ def wanted(data, tmp_path_factory) -> list[float]:
 def words(data, tmp_path) -> list[str]:
     """The command that every machine is given."""
     file = tmp_path / "run.toml"
-    file.write_text(presets.to_toml(small.preset(training={"zero_stage": 2}).table()))
+    file.write_text(toml.to_toml(small.preset(training={"zero_stage": 2}).table()))
     words = ["train", "--preset", file, "--data", data, "--out", tmp_path / "run", "--device", "cpu", "--threads", "1"]
     return [str(word) for word in words]
 

@@ -14,14 +14,16 @@ import pytest
 import torch
 
 from inrflow_core.errors import OutOfMemory
-from inrflow_core.training import advice, begin, plan, world
-from inrflow_core.training.plan import Planner
+from inrflow_core.planning import advice, plan
+from inrflow_core.planning.plan import Planner
+from inrflow_core.runtime import distributed
+from inrflow_core.training import setup
 from tests.training import small
 
 NETWORK = {"width": 256, "depth": 6, "heads": 4, "latents": 36}
 """Of micro-batches of hundreds a step takes hundreds of megabytes: far more than varies between processes."""
 TRAINING = {"batch": 128, "steps": 8, "save_every": 2, "precision": "fp32"}
-AWAY = world.World(0, 1, 0, torch.device("cuda"), False)
+AWAY = distributed.World(0, 1, 0, torch.device("cuda"), False)
 CHILD = """
 import json, os, resource, sys
 from inrflow_cli import app
@@ -50,11 +52,11 @@ def train(folder: Path, data: Path, spare: int, *options: str) -> subprocess.Com
 
 def arguments(folder: Path, data: Path, *options: str) -> list[str]:
     """The command line of such a run."""
-    from inrflow_core import presets
+    from inrflow_core.config import toml
 
     preset = small.preset(network=NETWORK, training=TRAINING)
     file = folder / "preset.toml"
-    file.write_text(presets.to_toml(preset.table()))
+    file.write_text(toml.to_toml(preset.table()))
     given = ["train", "--preset", file, "--data", data, "--out", folder / "run", "--device", "cpu", "--threads", "1"]
     return [str(word) for word in (*given, *options)]
 
@@ -67,7 +69,7 @@ def environment(**more: str) -> dict[str, str]:
 def spare(share: float, size: int = 1) -> int:
     """So much of what comes and goes in a step of one of `size` processes, by the plan."""
     preset, place = small.preset(network=NETWORK, training=TRAINING), torch.device("cpu")
-    apart = world.World(0, size, 0, place, size > 1)
+    apart = distributed.World(0, size, 0, place, size > 1)
     predicted = plan.predict(preset, apart, precision="fp32", micro=128 // size)
     return int(share * predicted.passing)
 
@@ -107,7 +109,7 @@ def test_a_resumed_run_that_computes_activations_again_goes_on_to_the_bit(tmp_pa
     small.train(data, tmp_path / "halves", until=2)
     again = small.preset(network={"checkpoint_activations": True})
     job = replace(small.job(data, tmp_path / "halves", until=4), preset=again)
-    small.assert_equal(small.state(begin.train(job)), whole)
+    small.assert_equal(small.state(setup.train(job)), whole)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_a_resumed_run_that_computes_activations_again_goes_on_to_the_bit(tmp_pa
     ids=["python", "cuda", "cpu"],
 )
 def test_every_way_to_run_out_of_memory_is_one_error(error):
-    planner = Planner(small.preset(training={"batch": 4}), world.find({}, "cpu"), "fp32")
+    planner = Planner(small.preset(training={"batch": 4}), distributed.find({}, "cpu"), "fp32")
     with (
         pytest.raises(OutOfMemory, match="there is no checkpoint yet") as caught,
         advice.out_of_memory(planner, 4, lambda: None),
@@ -132,7 +134,7 @@ def test_every_way_to_run_out_of_memory_is_one_error(error):
 
 
 def test_other_errors_of_torch_stay_what_they_are():
-    planner = Planner(small.preset(), world.find({}, "cpu"), "fp32")
+    planner = Planner(small.preset(), distributed.find({}, "cpu"), "fp32")
     with pytest.raises(RuntimeError, match="shapes"), advice.out_of_memory(planner, 4, lambda: None):
         raise RuntimeError("shapes do not fit")
 
@@ -149,9 +151,9 @@ def test_the_largest_micro_batch_that_fits_is_found():
 
 def test_a_higher_stage_is_advised_where_several_share_and_not_to_one_alone():
     preset = small.preset(training={"batch": 8, "zero_stage": 0})
-    shared = Planner(preset, world.World(0, 8, 0, torch.device("cpu"), True), "fp32")
+    shared = Planner(preset, distributed.World(0, 8, 0, torch.device("cpu"), True), "fp32")
     told = advice.find(shared, 1, shared.plan(1).total_memory - 1)
     assert told.stage is not None and told.stage.option == "--set training.zero_stage=1"
-    alone = Planner(preset, world.find({}, "cpu"), "fp32")
+    alone = Planner(preset, distributed.find({}, "cpu"), "fp32")
     assert advice.find(alone, 8, 1).stage is None
     assert "smaller preset" in advice.find(alone, 8, 1).hint()

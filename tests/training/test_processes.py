@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from inrflow_core import embedders, presets
+from inrflow_core.config import toml
 from inrflow_core.errors import UsageError
-from inrflow_core.training import begin, checkpoint
+from inrflow_core.feature_networks import _contract
+from inrflow_core.runs import checkpoint_manifest
+from inrflow_core.training import setup
 from inrflow_core.training.engine import Engine
 from tests import tiny
-from tests.training import given, small
+from tests.training import conditioned_runs, small
 from tests.training.launched import CHECKOUT, launch
 
 
@@ -30,7 +32,7 @@ def data(tmp_path_factory) -> Path:
 def start(data: Path, out: Path, **training) -> subprocess.Popen:
     """`inrflow train` in a process of its own."""
     file = out.with_suffix(".toml")
-    file.write_text(presets.to_toml(small.preset(training=training).table()))
+    file.write_text(toml.to_toml(small.preset(training=training).table()))
     arguments = ["--preset", file, "--data", data, "--out", out, "--device", "cpu", "--threads", "1", "--json"]
     return subprocess.Popen(
         [sys.executable, "-m", "inrflow_cli.app", "train", *map(str, arguments)],
@@ -42,7 +44,7 @@ def start(data: Path, out: Path, **training) -> subprocess.Popen:
 def wait_for(out: Path, step: int, process: subprocess.Popen) -> None:
     """Until a checkpoint of that step or a later one is complete."""
     deadline = time.monotonic() + 120
-    while not any(done >= step for done in checkpoint.steps(out)):
+    while not any(done >= step for done in checkpoint_manifest.complete_steps(out)):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -54,7 +56,7 @@ def test_a_run_that_was_killed_goes_on_and_equals_an_unbroken_one_to_the_bit(dat
     wait_for(tmp_path / "run", 4, process)
     process.kill()
     process.communicate()
-    begun = checkpoint.steps(tmp_path / "run")[-1]
+    begun = checkpoint_manifest.complete_steps(tmp_path / "run")[-1]
     assert 4 <= begun < steps
     resumed = small.train(data, tmp_path / "run", steps=steps, save_every=2)
     whole = small.train(data, tmp_path / "whole", steps=steps, save_every=100)
@@ -72,7 +74,7 @@ def test_sigterm_finishes_the_step_saves_and_leaves_with_130(data, tmp_path):
     process.send_signal(signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    (step,) = checkpoint.steps(tmp_path / "run")
+    (step,) = checkpoint_manifest.complete_steps(tmp_path / "run")
     assert len(small.losses(tmp_path / "run")) == step
     assert json.loads(out) == {
         "error": f"interrupted after step {step}, which is saved in `{tmp_path}/run`",
@@ -107,16 +109,18 @@ def test_two_processes_have_the_losses_of_one_and_either_goes_on_with_the_others
 def test_two_processes_learn_from_pictures_and_sequences_as_one_does(kind, tmp_path):
     """Chains are of unequal size: each process passes the network with packs of its own, in stage 3 with one."""
     sets = getattr(tiny, kind)
-    make = given.pictured if kind == "PICTURE" else given.folded
-    data = make(tmp_path / "shards", embedders.load("patches") if kind == "PICTURE" else None)
-    alone = begin.train(given.job(data, tmp_path / "alone", sets))
+    make = conditioned_runs.pictured if kind == "PICTURE" else conditioned_runs.folded
+    data = make(tmp_path / "shards", _contract.load("patches") if kind == "PICTURE" else None)
+    alone = setup.train(conditioned_runs.job(data, tmp_path / "alone", sets))
     wanted = small.losses(tmp_path / "alone")
     for stage in (1, 2, 3):
-        begin.train(given.job(data, tmp_path / f"shared/stage{stage}", sets, until=2, training={"zero_stage": stage}))
+        setup.train(
+            conditioned_runs.job(data, tmp_path / f"shared/stage{stage}", sets, until=2, training={"zero_stage": stage})
+        )
     two(tmp_path, data, [1, 2, 3], kind)
     for stage in (1, 2, 3):
         out = tmp_path / f"shared/stage{stage}"
-        found = begin.train(given.job(data, out, sets, training={"zero_stage": stage}))
+        found = setup.train(conditioned_runs.job(data, out, sets, training={"zero_stage": stage}))
         assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
         small.assert_equal(small.state(found), small.state(alone), tolerance=1e-4)
 
@@ -124,9 +128,9 @@ def test_two_processes_learn_from_pictures_and_sequences_as_one_does(kind, tmp_p
 def test_processes_that_see_different_runs_in_one_folder_are_refused(data, tmp_path, monkeypatch):
     """As on two machines that do not share it: the other process finds no checkpoint."""
     small.train(data, tmp_path / "run", until=2)
-    ready = begin.check(small.job(data, tmp_path / "run"), {})
+    ready = setup.check_job(small.job(data, tmp_path / "run"), {})
     ready = replace(ready, world=replace(ready.world, size=2))
     driven = Engine.__new__(Engine)
     monkeypatch.setattr(driven, "together", lambda step, square: [step - 1, square + 1], raising=False)
     with pytest.raises(UsageError, match="do not see the same run in"):
-        begin._resume(ready, driven, [])
+        setup._resume(ready, driven, [])

@@ -12,10 +12,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from inrflow_core import generate, models, runs
+from inrflow_core import models
 from inrflow_core.errors import Diverged, IntegrityError, MissingError, UsageError
-from inrflow_core.training import begin, checkpoint, engine, run_folder
-from inrflow_core.training.log import Log
+from inrflow_core.runs import checkpoint_manifest, run
+from inrflow_core.sampling import sample
+from inrflow_core.training import engine, run_folder, setup
+from inrflow_core.training.metrics_log import Log
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
 from tests.training import small
@@ -71,10 +73,10 @@ def test_looking_at_a_run_changes_nothing_of_it(data, tmp_path, unbroken, stage)
             "zero_stage": stage,
         },
     )
-    watched = begin.train(begin.Job(preset, tmp_path / "run", data=data, device="cpu", threads=1))
+    watched = setup.train(setup.TrainJob(preset, tmp_path / "run", data=data, device="cpu", threads=1))
     small.assert_equal(small.state(watched), small.state(unbroken[0]), tolerance=0 if stage == 1 else 1e-5)
     assert [path.name for path in sorted((tmp_path / "run/samples").iterdir())] == ["00000003.png", "00000006.png"]
-    assert checkpoint.steps(tmp_path / "run") == [4, 6]
+    assert checkpoint_manifest.complete_steps(tmp_path / "run") == [4, 6]
     records = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     held_out = {record["step"]: record for record in records if "held_out_loss" in record}
     assert list(held_out) == [2, 4, 6] and held_out[2]["held_out_of"] == "ema 0.9"
@@ -104,22 +106,22 @@ def test_every_average_follows_the_weights_by_its_decay(data, tmp_path, monkeypa
 
 def test_the_held_out_loss_is_the_mean_over_the_split_by_the_average(data, tmp_path):
     preset = small.preset(data={"path": str(data), "held_out": "val"}, training={"held_out_every": 6})
-    trainer = begin.train(begin.Job(preset, tmp_path / "run", data=data, device="cpu", threads=1))
+    trainer = setup.train(setup.TrainJob(preset, tmp_path / "run", data=data, device="cpu", threads=1))
     assert trainer.held_out is not None
-    model = generate.load(tmp_path / "run", ema=0.9)
+    model = sample.load(tmp_path / "run", ema=0.9)
     sets = trainer.held_out.batch(0, range(10), augment=False)
     assert trainer.held_out_loss() == pytest.approx(float(model.method(sets).mean()), rel=1e-6)
 
 
 def test_a_run_tells_what_it_learned_from_and_how_fast(unbroken):
     trainer, out = unbroken
-    last = runs.open_run(out).last_record()
+    last = run.open_run(out).last_record()
     assert last["step"] == 6 and last["samples_seen"] == 24 and last["learning_rate"] == 1e-2
     assert last["flops"] == pytest.approx(6 * 4 * 3 * sum(trainer.model.method.flops().values()))
     assert 0 <= last["data_wait"] <= 1 and last["samples_per_second"] > 0 and last["skipped"] == 0
     environment = json.loads((out / "environment.json").read_text())
     assert environment["precision"] == "fp32" and environment["threads"] == 1 and environment["processes"] == 1
-    assert runs.open_run(out).preset == trainer.model.preset
+    assert run.open_run(out).preset == trainer.model.preset
 
 
 def test_every_line_tells_the_steps_since_the_last_and_what_is_left(data, tmp_path, monkeypatch):
@@ -167,7 +169,7 @@ def test_a_checkpoint_is_enough_to_sample_from(unbroken):
 def test_a_run_begins_with_the_weights_of_another(data, tmp_path, unbroken):
     source = unbroken[1]
     job = small.job(data, tmp_path / "run", seed=5)
-    trainer = begin.begin(begin.check(begin.Job(job.preset, job.out, data=data, init_from=source), {}))
+    trainer = setup.build_trainer(setup.check_job(setup.TrainJob(job.preset, job.out, data=data, init_from=source), {}))
     assert trainer.log is not None
     trainer.log.close()
     wanted = safetensors.torch.load_file(source / "checkpoints/00000006/ema_0.9.safetensors")
@@ -179,7 +181,7 @@ def test_a_run_goes_on_only_from_the_weights_that_it_was_begun_with(data, tmp_pa
     average, raw = source / "ema_0.9.safetensors", source / "weights.safetensors"
 
     def train(out: str, init_from: Path | None) -> Trainer:
-        return begin.train(replace(small.job(data, tmp_path / out, steps=2), init_from=init_from))
+        return setup.train(replace(small.job(data, tmp_path / out, steps=2), init_from=init_from))
 
     train("random", None)
     with pytest.raises(UsageError, match="was begun with random weights, not with those of"):
@@ -226,9 +228,9 @@ def test_settings_that_divide_or_tell_may_change_and_those_that_decide_may_not()
 
 
 def test_bf16_is_recorded_and_near_fp32_with_weights_in_fp32(data, tmp_path, unbroken):
-    from inrflow_core.training import world
+    from inrflow_core.runtime import device
 
-    if not world.has_bf16(torch.device("cpu")):
+    if not device.has_bf16(torch.device("cpu")):
         pytest.skip("this CPU has no bf16 arithmetic")
     trainer = small.train(data, tmp_path / "run", precision="bf16")
     assert small.losses(tmp_path / "run") == pytest.approx(small.losses(unbroken[1]), rel=0.05)
@@ -309,7 +311,7 @@ def test_a_run_in_which_another_process_trains_is_not_replaced(data, tmp_path):
     held = Log(out, 2)
     for overwrite in (False, True):
         with pytest.raises(UsageError, match="another process is training"):
-            begin.train(replace(small.job(data, out, steps=4), overwrite=overwrite))
+            setup.train(replace(small.job(data, out, steps=4), overwrite=overwrite))
     held.close()
     assert {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()} == before
     assert len(small.losses(out)) == 2
@@ -338,8 +340,8 @@ def test_a_method_that_needs_its_weights_whole_refuses_stage_3(tmp_path):
     preset = small.preset(training={"zero_stage": 3})
     model = models.build(preset)
     model.method.CAN_SHARD_WEIGHTS = False
-    from inrflow_core.training import world
+    from inrflow_core.runtime import distributed
 
     with pytest.raises(UsageError, match="needs them whole") as caught:
-        engine.Engine(model.method, preset.training.config, world.find({}, "cpu"), precision="fp32", num_micro=1)
+        engine.Engine(model.method, preset.training.config, distributed.find({}, "cpu"), precision="fp32", num_micro=1)
     assert caught.value.hint == "take stage 2: `--set training.zero_stage=2`"

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from inrflow_cli import app
+from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.training import checkpoint
 from tests.training import small
 from tests.training.launched import Told, do, launch
@@ -54,7 +55,7 @@ def assert_same_bits(found: Path, wanted: Path) -> None:
 
 def averages(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
     """The averages at the end of a run."""
-    folder = checkpoint.folder(out, step)
+    folder = checkpoint_manifest.checkpoint_folder(out, step)
     files = {decay: safetensors.torch.load_file(folder / f"ema_{decay}.safetensors") for decay in (0.9, 0.99)}
     return dict(sorted((f"{decay}.{name}", tensor) for decay, file in files.items() for name, tensor in file.items()))
 
@@ -95,8 +96,8 @@ def test_a_run_goes_on_exactly_with_any_stage_and_any_number_of_processes(data, 
         else:
             launch(num_processes, jobs, tmp_path)
         for chain in CHAINS if link else ():
-            begun = checkpoint.folder(tmp_path / chain, LINK * link)
-            assert_same_bits(checkpoint.folder(tmp_path / f"{chain}-{link}", LINK * link), begun)
+            begun = checkpoint_manifest.checkpoint_folder(tmp_path / chain, LINK * link)
+            assert_same_bits(checkpoint_manifest.checkpoint_folder(tmp_path / f"{chain}-{link}", LINK * link), begun)
     for chain, end in zip(CHAINS, ends, strict=True):
         assert small.losses(tmp_path / chain) == pytest.approx(small.losses(tmp_path / "unbroken"), rel=1e-5)
         small.assert_equal(small.state(end), small.state(unbroken), tolerance=1e-4)
@@ -141,7 +142,7 @@ def assert_exported(out: Path, step: int) -> None:
     assert app.run(["export", str(out), str(file), "--checkpoint", str(step)]) == 0
     written, saved = (
         dict(sorted(safetensors.torch.load_file(path).items()))
-        for path in (file, checkpoint.folder(out, step) / "ema_0.9.safetensors")
+        for path in (file, checkpoint_manifest.checkpoint_folder(out, step) / "ema_0.9.safetensors")
     )
     small.assert_equal(written, saved)
     if step == LINK * 3:  # of four processes

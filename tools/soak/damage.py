@@ -19,10 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import conversion, generate, manifest, models, presets, runs, statistics_files
+from inrflow_core import models
+from inrflow_core.config import toml
+from inrflow_core.config.preset import load
 from inrflow_core.errors import InrflowError, IntegrityError
-from inrflow_core.items import open_items
-from inrflow_core.training import begin
+from inrflow_core.evaluation import reference_stats
+from inrflow_core.runs import run
+from inrflow_core.sample_files import item_selection
+from inrflow_core.sample_files.readers import open_collection
+from inrflow_core.sampling import sample
+from inrflow_core.shards import manifest
+from inrflow_core.training import setup
 from tools.soak import commands
 
 NAMED, REFUSED, HARMLESS, MENDED = "named", "refused", "harmless", "made again, to the bit"
@@ -165,8 +172,8 @@ def _shards(folder: Path, count: int, rng: random.Random) -> Iterator[Outcome]:
         if number < COMMANDS:
             yield Outcome("shard", damage, *_by_command(folder, place, preset, file, number))
             continue
-        job = begin.Job(presets.load(str(folder / f"{preset}.toml")), folder / "no-run", data=place, device="cpu")
-        yield Outcome("shard", damage, *_judged(lambda job=job: begin.train(job), file))
+        job = setup.TrainJob(load(str(folder / f"{preset}.toml")), folder / "no-run", data=place, device="cpu")
+        yield Outcome("shard", damage, *_judged(lambda job=job: setup.train(job), file))
         shutil.rmtree(folder / "no-run", ignore_errors=True)
 
 
@@ -228,9 +235,9 @@ def _judged(read: Callable[[], Any], file: Path) -> tuple[str, str]:
 
 def _resumed(folder: Path, place: Path) -> Any:
     """The state of a finished run, as its own command finds it."""
-    preset = presets.load(str(folder / "pictures.toml"))
-    job = begin.Job(preset, place, data=folder / "shards/digits", device="cpu", check_data=False)
-    trainer = begin.train(job)
+    preset = load(str(folder / "pictures.toml"))
+    job = setup.TrainJob(preset, place, data=folder / "shards/digits", device="cpu", check_data=False)
+    trainer = setup.train(job)
     engine = trainer.engine
     held = [value.clone() for value in engine.weights()] + [value.clone() for value in engine.moments()]
     averages = [value.clone() for average in trainer.averages for value in engine.weights(average.values)]
@@ -239,23 +246,23 @@ def _resumed(folder: Path, place: Path) -> Any:
 
 def _weights(place: Path) -> Any:
     """The model that a command draws from."""
-    source = runs.weights_file(place)
+    source = run.resolve_weights(place)
     model = models.load(source)
-    return [model.method.state_dict(), presets.to_toml(model.preset.table()), model.info]
+    return [model.method.state_dict(), toml.to_toml(model.preset.table()), model.info]
 
 
 def _field(place: Path) -> Any:
     """What a saved field answers."""
-    model, field = generate.load_field(place)
-    values = generate.query(model, field, (10, 10))
-    return [field.seeds, values, presets.to_toml(model.preset.table()), model.info]
+    model, field = sample.load_field(place)
+    values = sample.evaluate(model, field, (10, 10))
+    return [field.seeds, values, toml.to_toml(model.preset.table()), model.info]
 
 
 def _samples(place: Path) -> Any:
     """Samples as `eval` and as `export` read them."""
-    items = open_items(place)
+    items = open_collection(place)
     items.verify()
-    read = conversion.read(place, items="all")
+    read = item_selection.read(place, items="all")
     judged = items.read(range(items.count)).values
     return [judged, read.values, read.domain, dict(read.origin), [dict(item) for item in read.items]]
 
@@ -263,7 +270,7 @@ def _samples(place: Path) -> Any:
 def _statistics(place: Path) -> Any:
     """Statistics as `eval` reads them instead of pictures."""
     (file,) = place.glob("**/moments-*.safetensors")
-    found = statistics_files.read(file)
+    found = reference_stats.read(file)
     told = [found.network, found.form, found.weights, found.shape]
     return [told, {name: [m.count, m.mean, m.covariance] for name, m in found.moments.items()}]
 

@@ -19,8 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inrflow_core import runs
-from inrflow_core.training import checkpoint
+from inrflow_core.runs import checkpoint_manifest
 from tools.soak import commands, kills
 
 ROOM = 24 << 20
@@ -188,8 +187,8 @@ def _left(place: Path, whole: Path) -> Iterator[str]:
     if (place / "kept.txt").read_text() != "there before":
         yield "another file was changed"
     final = _contents(whole)
-    for step in runs.complete_steps(place / "run"):
-        checkpoint.verify(runs.checkpoint_folder(place / "run", step))
+    for step in checkpoint_manifest.complete_steps(place / "run"):
+        checkpoint_manifest.verify(checkpoint_manifest.checkpoint_folder(place / "run", step))
     for name, digest in _contents(place).items():
         if name in ("kept.txt", "ballast") or _is_in_work(name) or name.startswith("run/checkpoints/"):
             continue

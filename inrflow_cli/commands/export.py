@@ -1,0 +1,148 @@
+"""Write samples, shards and weights in other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inrflow_cli import console, generation
+from inrflow_cli.options import Json, Overwrite
+from inrflow_core.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from inrflow_core.runs.run import Step
+
+FLAGS = {
+    "is_text": "--ascii",
+    "has_normals": "--normals",
+    "has_colours": "--colours",
+    "surface": "--surface",
+    "columns": "--columns",
+    "size": "--size",
+}
+"""What a format can choose, and the option that says it."""
+
+
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FROM",
+            help="A folder of shards, an .h5, .npz or .ply of samples; or a run, a checkpoint, a .safetensors file.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Samples: .ply, .png, .npz, .obj or .glb. A run: .safetensors or .onnx.", show_default=False
+        ),
+    ],
+    items: Annotated[
+        str | None, typer.Option(metavar="0-9|3,5|all", help="Which items. Default: the first 16.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of which split. Default: train, or the only one.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Clouds in their source's units, not in their box.")] = False,
+    ascii: Annotated[bool, typer.Option("--ascii", help=".ply as text.")] = False,
+    normals: Annotated[bool, typer.Option("--normals", help=".ply with estimated normals.")] = False,
+    colours: Annotated[
+        bool | None, typer.Option("--colours/--no-colours", help=".ply with colours. Default: where there are some.")
+    ] = None,
+    surface: Annotated[
+        str | None, typer.Option(metavar="poisson|pivoting", help="How .obj and .glb get their surface.")
+    ] = None,
+    columns: Annotated[int | None, typer.Option(min=1, help="Columns of a .png with several samples.")] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud drawn as .png.")] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="EMA decay of a run; 0 is the raw weights. Default: the first.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="STEP|best", help="Which checkpoint of a run. Default: the newest.")
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write samples or prepared shards as files for other programs, or a run as one file.
+
+    Clouds become .obj and .glb by surface reconstruction. Several clouds become numbered files.
+    """
+    chosen = {
+        "is_text": ascii or None,
+        "has_normals": normals or None,
+        "has_colours": colours,
+        "surface": surface,
+        "columns": columns,
+        "size": size,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if out.suffix in (".safetensors", ".onnx"):
+        _refuse(out, {"--items": items, "--split": split, "--raw": raw or None} | {FLAGS[name]: 1 for name in given})
+        step = generation.parse_checkpoint(checkpoint)
+        answer = _weights(source, out, ema=ema, step=step, overwrite=overwrite)
+    else:
+        _refuse(out, {"--ema": ema, "--checkpoint": checkpoint})
+        answer = _samples(source, out, given, items=items, split=split, is_raw=raw, overwrite=overwrite)
+    console.print_json(answer, as_json=json)
+
+
+def _samples(
+    source: Path,
+    out: Path,
+    given: dict[str, Any],
+    *,
+    items: str | None,
+    split: str | None,
+    is_raw: bool,
+    overwrite: bool,
+) -> dict[str, Any]:
+    from inrflow_core.sample_files import item_selection, writer
+
+    if out.suffix == writer.SHARD:
+        raise UsageError("`export` writes no shards", hint="`inrflow prepare` and `inrflow sample out.h5` do")
+    module = writer.exporter_for(out)
+    allowed = writer.options(module)
+    _refuse(out, {FLAGS[name]: value for name, value in given.items() if name not in allowed})
+    _check_surface(given.get("surface"))
+    found = item_selection.read(source, split=split, items=items, is_raw=is_raw)
+    written = writer.write(
+        out, found.values, found.domain, origin=found.origin, items=found.items, overwrite=overwrite, **given
+    )
+    rest = "" if items is not None or len(found.values) == found.total else f", the first of {found.total:,}"
+    names = f"`{written[0]}`" if len(written) == 1 else f"`{written[0]}` ... `{written[-1]}`"
+    console.info(f"wrote {names}: {len(found.values):,} of `{source}`{rest}")
+    return {"out": [str(path) for path in written], "items": len(found.values), "of": found.total}
+
+
+def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrite: bool) -> dict[str, Any]:
+    from inrflow_core.runs import export_weights
+    from inrflow_core.storage import atomic_write
+
+    atomic_write.check_writable(out, overwrite=overwrite)
+    if out.suffix == ".safetensors":
+        told = export_weights.copy_weights(source, out, ema=ema, step=step)
+        console.info(f"wrote `{out}`: `{told['preset']}` at step {told.get('step', 'unknown')}")
+        return {"out": [str(out)], **told}
+    from inrflow_core.runs import export_onnx, run
+    from inrflow_core.sampling import provenance, sample
+
+    weights = run.resolve_weights(source, ema=ema, step=step)
+    model = sample.load(weights)
+    origin = provenance.provenance_of_file(weights, model, None)
+    console.info(f"tracing `{model.preset.name}`: half a minute for a small model, some for a large one")
+    difference = export_onnx.export(model, out, origin=origin)
+    console.info(f"wrote `{out}`: its velocities are torch's to {difference:.1e} of their rms")
+    return {"out": [str(out)], "difference": difference, "origin": origin}
+
+
+def _refuse(out: Path, options: dict[str, Any]) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(f"`{option}` says nothing about a `{out.suffix}` file", hint=f"leave `{option}` out")
+
+
+def _check_surface(surface: str | None) -> None:
+    methods = ("poisson", "pivoting")
+    if surface is not None and surface not in methods:
+        raise UsageError(f"`--surface {surface}` is no way to a surface", hint=did_you_mean(surface, methods))

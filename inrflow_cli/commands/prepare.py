@@ -1,0 +1,285 @@
+"""Turn a data set as its authors distribute it into shards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from inrflow_cli import console, options
+from inrflow_cli.options import DryRun, Json, Overwrite
+from inrflow_core.errors import Exit, UsageError, did_you_mean
+from inrflow_core.runtime import units
+
+if TYPE_CHECKING:
+    from inrflow_core.preparation.job import PrepareJob, Report
+    from inrflow_core.preparation.job_array import ArrayTask
+    from inrflow_core.preparation.pipeline import Progress
+
+SHOWN = 3
+"""Unreadable items that are named on the screen; the manifest names all."""
+
+
+def prepare(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="The data set; `--list` names them all.", autocompletion=options.complete_datasets),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The raw files. Default: `data/NAME`; INRFLOW_DATA is another parent."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: `shards/NAME`, or `shards/NAME-RESOLUTION`.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Rows and columns, where images are made smaller.")] = None,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Take classes from sub-folders, where that is a choice.")
+    ] = False,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A category of ShapeNet; may be repeated. Default: all that are there."),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="stored|online",
+            help="Keep a frozen network's tokens in the shards, or leave them to training; of pictures and sequences.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The frozen network's config.json and model.safetensors. Default: `weights/NETWORK`."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many items of each split, evenly spread.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; changes no byte. Default: the cores.")] = None,
+    num_shards: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Of a job array: so many runs of this command share the work, in any order or at once, writing to the "
+            "same folder. N counts runs, not the HDF5 files, whose number follows from the data alone.",
+        ),
+    ] = None,
+    shard_index: Annotated[
+        int | None, typer.Option(metavar="I", help="Of a job array: which of the N runs this is, from 0 to N - 1.")
+    ] = None,
+    engine: Annotated[
+        Literal["processes", "ray"],
+        typer.Option(help="`ray` spreads the work over the machines of a Ray cluster that share a file system."),
+    ] = "processes",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto|local",
+            help="With `--engine ray`. Default: RAY_ADDRESS, else the cluster of this machine, else one is started.",
+        ),
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the data set; may be repeated.")
+    ] = None,
+    statistics: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC,...", help="Then keep what these metrics need of the pictures, as in `fid:adm`; see `eval`."
+        ),
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Make damaged shards again.")] = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    show: Annotated[bool, typer.Option("--list", help="Say every data set, what it reads and what it makes.")] = False,
+    json: Json = False,
+) -> None:
+    """Read the data set NAME from where it lies and write shards and their manifest.
+
+    A stopped run goes on by the same command. Items that cannot be read are left out, named in the manifest, and
+    make the exit code 6.
+    """
+    if show:
+        _list(json)
+        return
+    if repair and overwrite:
+        raise UsageError("`--repair` and `--overwrite` exclude each other", hint="repair keeps what is whole")
+    piece = _piece(num_shards, shard_index, {"--repair": repair, "--overwrite": overwrite, "--statistics": statistics})
+    given: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
+    given |= {"classes": True} if classes else {}
+    given |= {"categories": category} if category else {}
+    given |= {} if features is None else {"features": features}
+    given |= {} if weights is None else {"weights": str(weights)}
+    job = _job(name, source, out, given | _settings(override or []), limit=limit, repair=repair)
+    from inrflow_core.preparation import estimate, pipeline
+
+    _stand_in(job)
+    how = {"piece": piece, **_engine(job, engine, ray_address, workers)}
+    if dry_run:
+        _predicted(estimate.estimate(job, workers=workers, piece=piece), json)
+        return
+    with _progress(job) as progress:
+        mode = "repair" if repair else "overwrite" if overwrite else "resume"
+        report = pipeline.prepare(job, mode=mode, progress=progress, **how)
+    _closing(report, piece)
+    if statistics:
+        from inrflow_cli import evaluation
+
+        evaluation.cache_reference_stats(Path(report.out), evaluation.split_metric_names(statistics))
+    console.print_json(report, as_json=json)
+    if report.skipped:
+        raise typer.Exit(int(Exit.PARTLY))
+
+
+def _piece(count: int | None, index: int | None, excluded: dict[str, object]) -> ArrayTask | None:
+    """The run of a job array that the options name; None where they name none."""
+    from inrflow_core.preparation.job_array import ArrayTask
+
+    if count is None and index is None:
+        return None
+    if count is None or index is None:
+        given, other = ("--num-shards", "--shard-index") if index is None else ("--shard-index", "--num-shards")
+        raise UsageError(f"`{given}` is given without `{other}`", hint="a job array needs both")
+    for option, value in excluded.items():
+        if value:
+            raise UsageError(
+                f"`{option}` and `--num-shards` exclude each other",
+                hint=f"give `{option}` to one run without `--num-shards`, before or after the job array",
+            )
+    return ArrayTask(index, count)
+
+
+def _engine(job: PrepareJob, name: str, address: str | None, workers: int | None) -> dict[str, Any]:
+    """What spreads the work, as arguments of `prepare`."""
+    if name == "processes":
+        if address is not None:
+            raise UsageError("`--ray-address` is given without `--engine ray`", hint="add it, or leave the address out")
+        return {"workers": workers}
+    from inrflow_core.runtime import ray_pool
+
+    source = job.source if getattr(job.dataset, "NEEDS_SOURCE", True) else None
+    return {"engine": ray_pool.ray_map(address, source=source, out=job.out, workers=workers)}
+
+
+def _job(
+    name: str | None, source: Path | None, out: Path | None, given: dict[str, Any], *, limit: int | None, repair: bool
+) -> PrepareJob:
+    """The job that the options name; a repair takes the settings of what it repairs."""
+    from inrflow_core import registry
+    from inrflow_core.config import typed
+    from inrflow_core.preparation import job
+    from inrflow_core.shards import manifest
+
+    if name is None:
+        raise UsageError("no data set is named", hint="`inrflow prepare --list` names them all")
+    name = name.replace("_", "-")
+    if registry.canonical("datasets", name) not in registry.names("datasets"):
+        raise UsageError(f"no data set is called `{name}`", hint=did_you_mean(name, registry.names("datasets")))
+    if repair and out is not None and (out / manifest.NAME).is_file():
+        before = dict(manifest.load(out).settings)
+        limit = before.pop("limit", None) if limit is None else limit
+        given = before | given
+    kind = registry.find("datasets", name).Config
+    if given and not dataclasses.fields(kind):
+        raise UsageError(f"`{name}` has no settings: it is what it is", hint="leave " + ", ".join(given) + " out")
+    config = typed.settings(kind, given, name)
+    return job.resolve_job(name, source, out, config, limit)
+
+
+def _stand_in(job: PrepareJob) -> None:
+    """Say it where the tokens are not those of the network that a data set is meant for."""
+    from inrflow_core import registry
+
+    name = getattr(job.config, "embedder", None)
+    if name is not None and job.config.features == "stored" and registry.find("feature_networks", name).IS_PLACEHOLDER:
+        console.warn(f"`{name}` stands in for a pretrained network: no weights, and less to learn from")
+
+
+def _settings(overrides: list[str]) -> dict[str, Any]:
+    """`key=value` texts as settings, the values written as in TOML."""
+    from inrflow_core.config import preset
+
+    for text in overrides:
+        if "=" not in text:
+            raise UsageError(f"`--set {text}` gives no value", hint="write `--set key=value`")
+    return preset.override({}, [f"settings.{text}" for text in overrides]).get("settings", {})
+
+
+@contextlib.contextmanager
+def _progress(job: PrepareJob) -> Iterator[Progress]:
+    """A progress line that begins when the scan has counted the items."""
+    console.info(
+        f"looking through `{job.source}`" if getattr(job.dataset, "NEEDS_SOURCE", True) else f"making `{job.name}`"
+    )
+    with contextlib.ExitStack() as stack:
+        shown: console.Progress | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal shown
+            if shown is None:
+                shown = stack.enter_context(console.progress(total, "items", title=f"preparing {job.name}"))
+            shown.advance(done - shown.done)
+
+        yield progress
+
+
+def _closing(report: Report, piece: ArrayTask | None) -> None:
+    if piece is not None and not report.is_whole:
+        _share(report, piece)
+        return
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
+    verb = "wrote" if report.made else "nothing to do:"
+    there = "" if report.made in (0, report.shards) else f", {report.shards - report.made} of them there already"
+    console.info(f"{verb} `{report.out}`: {counts} ({_shards(report)}{there}, {units.format_bytes(report.bytes)})")
+    _skipped(report, f"`{report.out}/manifest.json` names them")
+
+
+def _share(report: Report, piece: ArrayTask) -> None:
+    """What a piece has done, and who writes the manifest."""
+    own = f"{report.made} of its {_shards(report)}" if report.shards else "no shard: there are fewer than pieces"
+    rest = f"{report.left} of others are left; the last run writes the manifest"
+    done = "all are there; another run is writing the manifest"
+    console.info(f"piece {piece.index} of {piece.count} made {own} in `{report.out}`; {rest if report.left else done}")
+    _skipped(report, "the manifest will name them")
+
+
+def _predicted(report: Report, json: bool) -> None:
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
+    console.info(
+        f"would write `{report.out}`: {counts} ({_shards(report)}, {units.format_bytes(report.bytes)}), in about "
+        f"{console.format_duration(report.seconds or 0)}"
+    )
+    _skipped(report, "of the few that were tried")
+    console.print_json(report, as_json=json)
+
+
+def _shards(report: Report) -> str:
+    return f"{report.shards} shard{'' if report.shards == 1 else 's'}"
+
+
+def _skipped(report: Report, where: str) -> None:
+    if not report.skipped:
+        return
+    for item in report.skipped[:SHOWN]:
+        console.info(f"  `{item.name}`: {item.reason}")
+    count = len(report.skipped)
+    console.warn(f"skipped {count:,} item{'s' if count > 1 else ''} that cannot be read; {where}")
+
+
+def _list(json: bool) -> None:
+    from inrflow_core import registry
+
+    parts = {name: registry.find("datasets", name) for name in registry.names("datasets")}
+    rows = [(name, part.DOMAIN, *_halves(part.DESCRIPTION)) for name, part in parts.items()]
+    console.table(("name", "domain", "reads", "makes"), rows)
+    told = [dict(zip(("name", "domain", "reads", "makes"), row, strict=True)) for row in rows]
+    console.print_json(told, as_json=json)
+
+
+def _halves(description: str) -> tuple[str, str]:
+    reads, _, makes = description.partition(" -> ")
+    return reads, makes

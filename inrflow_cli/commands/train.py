@@ -1,0 +1,165 @@
+"""Train a preset: begin a run, or go on with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inrflow_cli import console, options
+from inrflow_cli.options import DryRun, Json, Overwrite
+from inrflow_core.errors import Exit, Interrupted
+from inrflow_core.runtime import units
+
+if TYPE_CHECKING:
+    from inrflow_core.training.metrics_log import LogRecord
+    from inrflow_core.training.setup import CheckedTrainJob, TrainJob
+    from inrflow_core.training.trainer import Trainer
+
+Data = Annotated[Path | None, typer.Option(help="Folder of shards, instead of the preset's.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="The run's folder. Default: `runs/PRESET`.", show_default=False)]
+InitFrom = Annotated[
+    Path | None,
+    typer.Option(help="A run or a .safetensors file whose weights to begin with.", show_default=False),
+]
+Precision = Annotated[
+    str | None, typer.Option(metavar="auto|fp32|bf16", help="Arithmetic; `auto` is bf16 where the hardware has it.")
+]
+Until = Annotated[int | None, typer.Option(min=1, help="Stop after this step; the same command goes on later.")]
+SkipCheck = Annotated[
+    bool, typer.Option("--skip-check", help="Do not read all shards to compare them with their digests.")
+]
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="GPU",
+        help="Only predict, for a GPU that need not be here: h200, h100, a100, ... or memory=64,bf16=400.",
+    ),
+]
+Processes = Annotated[int | None, typer.Option(min=1, help="Only predict, for so many processes, with a GPU each.")]
+
+
+def train(
+    preset: options.PresetName,
+    data: Data = None,
+    out: Out = None,
+    override: options.Set = None,
+    init_from: InitFrom = None,
+    device: options.Device = None,
+    precision: Precision = None,
+    threads: options.Threads = None,
+    until: Until = None,
+    skip_check: SkipCheck = False,
+    dry_run: DryRun = False,
+    for_gpu: For = None,
+    processes: Processes = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Train a preset, or go on where its run stopped: the same command does both.
+
+    Alone on a CPU or a GPU, or on several under `torchrun --nproc-per-node N --no-python inrflow train ...`,
+    `deepspeed --no_local_rank --module inrflow_cli.app train ...` or `srun inrflow train ...`. Ctrl-C finishes the step,
+    saves and leaves with 130.
+    """
+    from inrflow_core.config.preset import load
+    from inrflow_core.runs import run
+    from inrflow_core.training import setup
+
+    overrides = list(override or ()) + ([f"training.precision={precision}"] if precision else [])
+    resolved = load(preset, overrides)
+    job = setup.TrainJob(
+        resolved,
+        out if out is not None else run.runs_dir() / resolved.name,
+        data=data,
+        device=device,
+        threads=threads,
+        init_from=init_from,
+        until=until,
+        overwrite=overwrite,
+        check_data=not skip_check,
+        say=console.info,
+    )
+    if dry_run or for_gpu is not None or processes is not None:
+        from inrflow_cli.views import plan
+
+        plan.predict(job, for_gpu, processes, as_json=json)
+    else:
+        _train(job, as_json=json)
+
+
+def _train(job: TrainJob, *, as_json: bool) -> None:
+    from inrflow_core.runtime import process_group
+    from inrflow_core.training import setup
+
+    ready = setup.check_job(job, dict(os.environ))
+    setup.check_resources(ready)
+    with setup.explain_out_of_memory(ready, ready.begun.step if ready.begun else None):
+        trainer = setup.build_trainer(ready)
+    try:
+        with setup.explain_out_of_memory(ready, trainer), _shown(trainer, ready):
+            trainer.run(ready.last)
+    except Interrupted as error:
+        if not ready.world.is_launched:
+            raise
+        if ready.world.leads:
+            console.error(error, as_json=as_json)
+        process_group.exit_process(ready.world, Exit.INTERRUPTED)
+    if ready.world.leads:
+        counters = trainer.counters
+        console.info(f"step {counters.step:,} of {trainer.settings.steps:,} is saved in `{job.out}`")
+        console.print_json({"out": str(job.out), **vars(counters)}, as_json=as_json)
+    process_group.exit_process(ready.world, Exit.DONE)
+
+
+@contextmanager
+def _shown(trainer: Trainer, ready: CheckedTrainJob) -> Iterator[None]:
+    """Progress on stderr while the leading process trains."""
+    if not ready.world.leads:
+        yield
+        return
+    first = trainer.counters.step
+    title = "training" if first == 0 else f"training on from step {first:,}"
+    with console.progress(ready.last - first, "steps", title=title) as progress:
+
+        def report(record: LogRecord) -> None:
+            progress.advance(record["step"] - first - progress.done, note=_line(record))
+
+        trainer.report = report
+        yield
+
+
+def _line(record: LogRecord) -> str:
+    """A record in words."""
+    if "held_out_loss" in record:
+        return f"held-out loss {record['held_out_loss']:.4f} ({record['held_out_of']})"
+    if "eval" in record:
+        return _scores(record)
+    words = [
+        f"loss {record['loss']:.4f}",
+        f"gradient {record['gradient_norm']:.3g}",
+        f"{record['samples_per_second']:.3g} samples/s",
+        f"{record['samples_seen']:,} seen",
+        f"{record['flops']:.3g} FLOP",
+        f"{record['data_wait']:.1%} waiting for data",
+        units.format_bytes(record["memory"]),
+        f"{console.format_duration(record['seconds_left'])} to the last step",
+    ]
+    if record["skipped"]:
+        words.append(f"{record['skipped']} steps skipped")
+    return ", ".join(words)
+
+
+def _scores(record: LogRecord) -> str:
+    """What an evaluation found, in words."""
+    words = [f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in record["eval"].items()]
+    if record["best_step"] is not None:
+        words.append("the best so far" if record["best_step"] == record["step"] else f"best at {record['best_step']:,}")
+    if "note" in record:
+        words.append(record["note"])
+    return ", ".join(words)

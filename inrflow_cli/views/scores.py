@@ -1,0 +1,67 @@
+"""What `eval` says: the table of all scores, and the list of all metrics."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from inrflow_cli import console
+
+if TYPE_CHECKING:
+    from inrflow_core.evaluation.results import Results, Score
+
+
+def tell(found: Results) -> None:
+    """The table of all scores, and where the files lie."""
+    if len(found.judged) == 1:
+        rows = [
+            (f"{score.title} {_arrow(score)}", score.protocol, *_value(score), score.unit, score.samples, _of(score))
+            for score in found.judged[0].scores
+        ]
+        console.table(("metric", "protocol", "value", "95 %", "unit", "samples", "reference"), rows)
+    else:
+        metrics = {score.metric: score for judged in found.judged for score in judged.scores}
+        heads = [f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()]
+        rows = []
+        for judged in found.judged:
+            values = {score.metric: score for score in judged.scores}
+            cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
+            rows.append((judged.subject.name, *cells))
+        console.table(("samples", *heads), rows)
+    for note in found.notes():
+        console.info(f"note: {note}")
+
+
+def show_metrics(*, as_json: bool) -> None:
+    """Every metric, its protocols and its direction."""
+    from inrflow_core import registry
+
+    parts = {name: registry.find("metrics", name) for name in registry.names("metrics")}
+    rows = [
+        (name, part.TITLE, part.DOMAIN, " ".join(part.PROTOCOLS), "higher" if part.HIGHER_IS_BETTER else "lower")
+        for name, part in parts.items()
+    ]
+    columns = ("name", "metric", "domain", "protocols", "better")
+    console.table(columns, rows)
+    console.print_json([dict(zip(columns, row, strict=True)) for row in rows], as_json=as_json)
+
+
+def _value(score: Score) -> tuple[str, str]:
+    """A value and its interval's reach, in as many digits as that lets stand."""
+    if score.interval is None:
+        return f"{score.value:.4g}", "-"
+    low, high = score.interval
+    reach = (high - low) / 2
+    digits = max(0, 1 - math.floor(math.log10(reach)))
+    if digits > 6:
+        return f"{score.value:.2g}", f"\N{PLUS-MINUS SIGN} {reach:.2g}"
+    return f"{score.value:.{digits}f}", f"\N{PLUS-MINUS SIGN} {reach:.{digits}f}"
+
+
+def _arrow(score: Score) -> str:
+    """Up where higher is better."""
+    return "\N{UPWARDS ARROW}" if score.higher_is_better else "\N{DOWNWARDS ARROW}"
+
+
+def _of(score: Score) -> str:
+    return "-" if score.reference is None else f"{score.reference:,}"

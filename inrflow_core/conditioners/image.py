@@ -1,0 +1,120 @@
+"""A picture as tokens that every block of the trunk attends to; a dropped picture is one learned token.
+
+Source: INRFlow (arXiv:2412.03791), section 4.2 and appendix A.2: patch features of a frozen network (DINOv2), each
+joined with the six Pluecker numbers of its ray, dropped for a tenth of the sets. The two layers behind them are as in
+the authors' release, where the token that stands for none is drawn at random and never learned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inrflow_core.conditioners._frozen_encoder import Frozen
+from inrflow_core.errors import UsageError
+from inrflow_core.feature_networks import _posed_images
+from inrflow_core.geometry.cameras import RAY
+from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
+
+HAS_VIEWS = True
+"""Each set has several pictures, of which training draws one for each step."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the condition on a picture."""
+
+    embedder: str = "dinov2"
+    """The frozen network of `embedders/` whose tokens are learned from."""
+    tokens: int = 1024
+    """Patches of a picture."""
+    width: int = 768
+    """Numbers of the embedder's token, without its ray."""
+    features: Literal["stored", "online"] = "stored"
+    """`online` computes the tokens in training, from the pictures in the shards."""
+    weights: str | None = None
+    """Folder of the embedder's weights, for `online`; left out, where embedders are looked for."""
+    dropout: float = 0.1
+    """Share of sets that train without their picture, for classifier-free guidance."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` is {self.dropout}: from 0 to below 1")
+
+
+def required_conditions(config: Config) -> tuple[str, ...]:
+    """Conditions of the shards that are read with the sets."""
+    return ("tokens",) if config.features == "stored" else ("image", "camera")
+
+
+def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
+    """Nothing, where an embedder makes of pictures of a shape (R, R, 3) what the settings say.
+
+    Raises:
+        UsageError: it makes other tokens.
+    """
+    rows, columns = embedder.grid(*shape[:2])
+    if (rows * columns, embedder.width) != (config.tokens, config.width):
+        raise UsageError(
+            f"`{embedder.name}` makes {rows * columns} tokens of {embedder.width} numbers of a picture of {shape[0]} x "
+            f"{shape[1]} pixels, and [condition] says {config.tokens} of {config.width}",
+            hint=f"`--set condition.tokens={rows * columns} --set condition.width={embedder.width}`, or other weights",
+        )
+
+
+def spec(config: Config) -> ConditionSpec:
+    """Tokens alone."""
+    return ConditionSpec(tokens=config.tokens)
+
+
+def build(config: Config, width: int) -> Picture:
+    """The layers between the embedder and the network."""
+    return Picture(config, width)
+
+
+class Picture(Frozen):
+    """Two layers on each token, and the token that stands for no picture."""
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        self.config, self.dropout = config, config.dropout
+        size = config.width + RAY
+        self.none = nn.Parameter(0.02 * torch.randn(size))
+        self.inner, self.outer = nn.Linear(size, width), nn.Linear(width, width)
+        for layer in (self.inner, self.outer):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
+        """The pictures' tokens; a dropped picture's are all the same."""
+        tokens = condition["tokens"] if "tokens" in condition else self._embedded(condition)
+        tokens = tokens.to(self.none.dtype)
+        if dropped is not None:
+            tokens = torch.where(dropped[:, None, None], self.none, tokens)
+        return self._told(tokens)
+
+    def nothing(self, count: int) -> ConditionEmbedding:
+        """What `count` sets are told whose picture was dropped: of equal tokens, one is as good as all."""
+        return self._told(self.none.expand(count, 1, -1))
+
+    def blank(self, sets: CoordValueSet) -> Condition:
+        """A condition of the sets that has its shapes, for planning."""
+        return {"tokens": torch.zeros(len(sets), self.config.tokens, self.config.width + RAY)}
+
+    def _told(self, tokens: Tensor) -> ConditionEmbedding:
+        return ConditionEmbedding(tokens=self.outer(functional.gelu(self.inner(tokens), approximate="tanh")))
+
+    @torch.no_grad()
+    def _embedded(self, condition: Condition) -> Tensor:
+        """Tokens of the condition's `image` (B R R 3, bytes) and `camera` (B 4 4) by the frozen network."""
+        image = condition["image"]
+        with torch.autocast(image.device.type, enabled=False):  # as in the shards
+            return _posed_images.tokens(self.embedder(image.device), image, condition["camera"])

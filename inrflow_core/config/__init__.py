@@ -1,0 +1,1 @@
+"""Presets: TOML into typed settings. Imports no torch."""

@@ -1,0 +1,66 @@
+"""Plain values into frozen dataclasses of settings, with keys, types and ranges checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, TypeVar, cast
+
+from inrflow_core.errors import UsageError, did_you_mean
+
+S = TypeVar("S")
+"""A frozen dataclass of settings."""
+
+
+def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
+    """A frozen dataclass from plain values: keys, types and (by its `__post_init__`) values are checked.
+
+    Raises:
+        UsageError: an unknown or missing key, a wrong type, or what `__post_init__` raised as ValueError.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(cast(Any, kind))}
+    for key in values:
+        if key not in fields:
+            raise UsageError(f"[{table}] has no setting `{key}`", hint=did_you_mean(key, fields))
+    for key, f in fields.items():
+        if key not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise UsageError(f"[{table}] needs the setting `{key}`", hint=f"add `{key}`, {_spelled(hints[key])}")
+    typed = {key: _typed(value, hints[key], f"[{table}] `{key}`") for key, value in values.items()}
+    try:
+        return kind(**typed)
+    except ValueError as error:
+        raise UsageError(f"[{table}] {error}", hint="mend the preset, or override with `--set`") from error
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type, or an error that says what is allowed."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for choice in arguments:
+            if choice is not type(None):
+                return _typed(value, choice, where)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(a) for a in arguments}:
+            return value
+        raise UsageError(f"{where} is {value!r}", hint=did_you_mean(str(value), [str(a) for a in arguments]))
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(item, arguments[0], where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool) and type(value) is hint:
+        return value
+    raise UsageError(f"{where} is {value!r}", hint=f"give {_spelled(hint)}")
+
+
+def _spelled(hint: Any) -> str:
+    plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if hint in plain:
+        return plain[hint]
+    arguments = [a for a in typing.get_args(hint) if a is not type(None)]
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(f"`{a}`" for a in arguments)
+    if typing.get_origin(hint) is tuple:
+        return f"a list, each {_spelled(arguments[0])}"
+    return _spelled(arguments[0]) if arguments else str(hint)

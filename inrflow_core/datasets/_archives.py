@@ -1,0 +1,195 @@
+"""The files of an image data set, whether they lie in a folder, in zips or in tars.
+
+Members of archives are read where they lie: nothing is unpacked, so no name in an archive can lead out of a folder,
+and links in archives are never followed. Of a tar, only the place of each member is kept; a worker reads that part
+of the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from inrflow_core.errors import IntegrityError, UnreadableItemError
+from inrflow_core.storage.source_files import is_hidden, list_files
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+ARCHIVES = (".zip", ".tar")
+LARGEST = 1 << 30
+"""Bytes of one member; what claims more is no image."""
+
+
+class Blob(NamedTuple):
+    """Bytes that lie in a file, or in a part of one."""
+
+    path: str
+    offset: int = 0
+    size: int | None = None
+
+    def read(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            BadItem: they cannot be read.
+        """
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                if self.size is None:
+                    return file.read()
+                content = os.pread(file.fileno(), self.size, self.offset)
+        except OSError as error:
+            raise UnreadableItemError(f"it cannot be opened: {error.strerror}") from error
+        if len(content) < self.size:
+            raise UnreadableItemError("the archive ends before it")
+        return content
+
+
+class Member(NamedTuple):
+    """A member of a zip."""
+
+    path: str
+    name: str
+
+    def read(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            BadItem: they cannot be read, or do not have their checksum.
+        """
+        try:
+            return _zip(self.path).read(self.name)
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            KeyError,
+            NotImplementedError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise UnreadableItemError(f"it cannot be unzipped: {str(error).partition(chr(10))[0]}") from error
+
+
+class Entry(NamedTuple):
+    """A file of a data set."""
+
+    name: str
+    """Relative to the root, with forward slashes."""
+    size: int
+    where: Blob | Member
+
+
+def listing(source: Path) -> list[Entry]:
+    """Every file of a source, by name: of a folder, or of the zips and tars that lie in it where it has no images.
+
+    `source` may be one archive. Hidden files are left out.
+
+    Raises:
+        IntegrityError: an archive is damaged.
+    """
+    if not source.is_dir():
+        return _archive(source)
+    files = [Entry(name, size, Blob(os.path.join(source, name))) for name, size in list_files(source)]
+    archives = [entry for entry in files if entry.name.lower().endswith(ARCHIVES)]
+    if not archives or any(is_image(entry.name) for entry in files):
+        return files
+    inside = [member for entry in archives for member in _archive(source / entry.name)]
+    return sorted(inside + [entry for entry in files if entry not in archives])
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def images(entries: Sequence[Entry]) -> list[Entry]:
+    """The images among some files."""
+    return [entry for entry in entries if is_image(entry.name)]
+
+
+def below(entries: Sequence[Entry], root: str) -> list[Entry]:
+    """The files below `root` (empty, or ending in a slash), named relative to it."""
+    return [entry._replace(name=entry.name[len(root) :]) for entry in entries if entry.name.startswith(root)]
+
+
+def root_of(entries: Sequence[Entry], child: str) -> str | None:
+    """The folder nearest to the top that holds a folder `child`, as a prefix of names; None where there is none."""
+    roots = {entry.name[: match.start(1)] for entry in entries if (match := _component(child)(entry.name))}
+    return min(roots, key=lambda root: (root.count("/"), root), default=None)
+
+
+def common_root(entries: Sequence[Entry]) -> str:
+    """The folder that holds all of some files, as a prefix of their names."""
+    folders = [entry.name.rpartition("/")[0].split("/") for entry in entries]
+    parts = os.path.commonprefix(folders) if folders else []
+    return "".join(f"{part}/" for part in parts if part)
+
+
+def tar_members(path: Path, inside: str | None = None) -> Iterator[Entry]:
+    """The plain files of an uncompressed tar, or with `inside` of the tars in it, each named below its tar's stem.
+
+    Raises:
+        IntegrityError: the tar is damaged.
+    """
+    try:
+        with tarfile.open(path, "r:") as outer:
+            for member in outer:
+                if not member.isreg() or member.issparse() or _is_left_out(member.name):
+                    continue
+                if inside is None:
+                    yield Entry(member.name.removeprefix("./"), member.size, _part(path, 0, member))
+                elif member.name.endswith(inside):
+                    yield from _inner(path, outer, member)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise IntegrityError(f"`{path}` is no whole tar: {error}", hint="copy or download it again") from error
+
+
+def _inner(path: Path, outer: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Entry]:
+    """The files of a tar inside a tar, as places in the outer one."""
+    stem = Path(member.name).stem
+    with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
+        for item in inner:
+            if item.isreg() and not item.issparse() and not _is_left_out(item.name):
+                yield Entry(f"{stem}/{Path(item.name).name}", item.size, _part(path, member.offset_data, item))
+
+
+def _part(path: Path, start: int, member: tarfile.TarInfo) -> Blob:
+    return Blob(str(path), start + member.offset_data, member.size)
+
+
+def _archive(path: Path) -> list[Entry]:
+    if path.suffix.lower() == ".tar":
+        return sorted(tar_members(path))
+    if path.suffix.lower() != ".zip":
+        return [Entry(path.name, path.stat().st_size, Blob(str(path)))]
+    try:
+        members = _zip(str(path)).infolist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise IntegrityError(f"`{path}` is no whole zip: {error}", hint="copy or download it again") from error
+    return sorted(
+        Entry(member.filename, member.file_size, Member(str(path), member.filename))
+        for member in members
+        if not member.is_dir() and not _is_left_out(member.filename) and member.file_size <= LARGEST
+    )
+
+
+@functools.cache
+def _zip(path: str) -> zipfile.ZipFile:
+    """A zip, opened once in each process."""
+    return zipfile.ZipFile(path)
+
+
+@functools.cache
+def _component(name: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(rf"(?:^|.*?/)({re.escape(name)})/").match
+
+
+def _is_left_out(name: str) -> bool:
+    return any(is_hidden(part) for part in name.removeprefix("./").split("/"))

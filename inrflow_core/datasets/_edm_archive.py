@@ -1,0 +1,49 @@
+"""The archives that StyleGAN and EDM train from: square PNGs and `dataset.json` with their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from inrflow_core.datasets import _archives, _image_decoding
+from inrflow_core.datasets._archives import Entry
+from inrflow_core.datasets._contract import DatasetIndex
+from inrflow_core.errors import IntegrityError
+
+INDEX = "dataset.json"
+
+
+def edm_plan(entries: Sequence[Entry], resolution: int) -> DatasetIndex | None:
+    """The plan of such an archive, all of it `train`; None where the files have no `dataset.json`.
+
+    Raises:
+        IntegrityError: `dataset.json` is not what it should be.
+    """
+    index = next((entry for entry in entries if entry.name.rpartition("/")[2] == INDEX), None)
+    if index is None:
+        return None
+    inside = _archives.below(_archives.images(entries), index.name.removesuffix(INDEX))
+    labels = _labels(index)
+    unknown = [entry.name for entry in inside if labels and entry.name not in labels]
+    if unknown:
+        raise IntegrityError(f"`{INDEX}` gives `{unknown[0]}` no label", hint="make the archive again")
+    count = max(labels.values(), default=-1) + 1
+    items = [_image_decoding.item(entry, labels.get(entry.name, -1)) for entry in inside]
+    sources = [(entry.name, entry.size) for entry in [*inside, index._replace(name=INDEX)]]
+    return _image_decoding.plan(
+        {"train": items}, resolution, classes=[str(number) for number in range(count)], sources=sources
+    )
+
+
+def _labels(index: Entry) -> dict[str, int]:
+    try:
+        told: Any = json.loads(index.where.read())
+        labels = {str(name): int(number) for name, number in told["labels"] or []}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise IntegrityError(
+            f"`{INDEX}` is no list of names and labels: {error!r}", hint="make the archive again"
+        ) from error
+    if any(number < 0 for number in labels.values()):
+        raise IntegrityError(f"`{INDEX}` holds a label below 0", hint="make the archive again")
+    return labels

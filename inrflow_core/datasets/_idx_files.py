@@ -1,0 +1,103 @@
+"""The idx files of MNIST and its kin: a big-endian header, then bytes; packed with gzip or not.
+
+Source: http://yann.lecun.com/exdb/mnist, "File formats". Nothing in a header is believed before the length of the
+file agrees with it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from inrflow_core.datasets._contract import DatasetIndex, Item, source_not_found
+from inrflow_core.datasets._image_decoding import PIXELS, pixel_centres
+from inrflow_core.errors import IntegrityError
+from inrflow_core.storage.source_files import fingerprint, list_files
+
+SIDE = 28
+MOST = 10_000_000
+"""Images in one file; a header that says more lies."""
+IMAGES, LABELS = 0x803, 0x801
+"""The first four bytes: unsigned bytes in three axes, and in one."""
+SPLITS = {"train": "train", "val": "t10k"}
+
+
+def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[[str], bool]) -> DatasetIndex:
+    """The plan of the four files below `source` (of those whose path `is_ours`), whose examples it holds already.
+
+    Raises:
+        MissingError: the two files of `train` are not there.
+        IntegrityError: a header lies, or images and labels do not match.
+    """
+    found = {file: size for file, size in list_files(source) if is_ours(file)} if source.is_dir() else {}
+    splits: dict[str, list[Item]] = {}
+    used = []
+    for split, prefix in SPLITS.items():
+        images, labels = (_find(list(found), f"{prefix}-{what}") for what in ("images", "labels"))
+        if images is None or labels is None:
+            if split == "train":
+                looked_for = f"`{prefix}-images-idx3-ubyte` and `{prefix}-labels-idx1-ubyte`, with or without .gz"
+                raise source_not_found(name, source, looked_for)
+            continue
+        pixels, numbers = _read(source / images, IMAGES), _read(source / labels, LABELS)
+        _check(source / labels, pixels, numbers, len(classes))
+        splits[split] = [
+            Item(f"{split}/{place:05d}", int(number), image[..., None])
+            for place, (image, number) in enumerate(zip(pixels, numbers, strict=True))
+        ]
+        used += [(f"{prefix}-images", pixels.nbytes), (f"{prefix}-labels", numbers.nbytes)]
+    return DatasetIndex(
+        splits,
+        shape=(SIDE, SIDE, 1),
+        dtype="uint8",
+        fingerprint=fingerprint(used),
+        classes=tuple(classes),
+        normalisation=PIXELS,
+        coordinates=pixel_centres(SIDE),
+    )
+
+
+def _find(files: Sequence[str], start: str) -> str | None:
+    """The file nearest to the top that is called so; unpacked before packed."""
+    mine = [file for file in files if file.rpartition("/")[2].startswith(start)]
+    return min(mine, key=lambda file: (file.count("/"), file.endswith(".gz"), file), default=None)
+
+
+def _read(path: Path, magic: int) -> np.ndarray:
+    """The bytes behind a header, in its shape."""
+    axes = magic & 0xFF
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            found = file.read(4)
+            if len(found) == 4 and found != magic.to_bytes(4, "big"):
+                raise _lies(path, f"it begins with {int.from_bytes(found, 'big'):#x}, not {magic:#x}")
+            header = file.read(4 * axes)
+            if len(header) < 4 * axes:
+                raise _lies(path, "it ends inside its header")
+            shape = struct.unpack(f">{axes}I", header)
+            if shape[0] > MOST or any(side != SIDE for side in shape[1:]):
+                raise _lies(path, f"it says {' x '.join(map(str, shape))}")
+            count = int(np.prod(shape, dtype=np.int64))
+            content = file.read(count + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _lies(path, f"it cannot be unpacked: {error}") from error
+    if len(content) != count:
+        more = "more" if len(content) > count else f"{len(content):,}"
+        raise _lies(path, f"its header says {count:,} bytes, it has {more}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _check(path: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    if len(images) != len(labels):
+        raise _lies(path, f"it has {len(labels):,} labels for {len(images):,} images")
+    if len(labels) and labels.max() >= classes:
+        raise _lies(path, f"it holds the label {labels.max()}, and there are {classes} classes")
+
+
+def _lies(path: Path, what: str) -> IntegrityError:
+    return IntegrityError(f"`{path}` is no whole idx file: {what}", hint="copy or download it again")

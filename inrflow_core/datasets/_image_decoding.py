@@ -1,0 +1,123 @@
+"""What the image data sets share: the plan of encoded images, decoding by content, ADM's centre crop."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import ExifTags, Image, ImageOps
+
+from inrflow_core.datasets._archives import Entry
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.errors import UnreadableItemError
+from inrflow_core.storage.source_files import fingerprint
+from inrflow_core.visualization.image_io import converted
+
+Pixels = UInt8[np.ndarray, "R R C"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Formats that are decoded; whatever the name says, the content decides. None of them runs anything."""
+PIXELS = {"kind": "pixels", "to_unit": "v / 127.5 - 1"}
+"""Normalisation of uint8 images: what the domain makes of a stored value."""
+
+NOT_READABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+"""What Pillow raises on content that is broken."""
+
+LARGEST = 8192
+"""Rows and columns of the largest images that are prepared."""
+
+
+def plan(
+    splits: Mapping[str, Sequence[Item]],
+    resolution: int,
+    *,
+    channels: int = 3,
+    classes: Sequence[str] = (),
+    sources: Sequence[tuple[str, int]],
+) -> DatasetIndex:
+    """The plan of images that become R x R; `sources` are the names and sizes of the raw files."""
+    return DatasetIndex(
+        {name: items for name, items in splits.items() if len(items)},
+        shape=(resolution, resolution, channels),
+        dtype="uint8",
+        fingerprint=fingerprint(sources),
+        classes=tuple(classes),
+        normalisation=PIXELS,
+        coordinates=pixel_centres(resolution),
+    )
+
+
+def item(entry: Entry, label: int = -1) -> Item:
+    """The item of an encoded image."""
+    return Item(entry.name, label, entry.where)
+
+
+def example(item: Item, resolution: int, *, channels: int = 3, upright: bool = False) -> Example:
+    """An encoded image as an example.
+
+    Raises:
+        BadItem: it cannot be decoded.
+    """
+    content = item.where.read()
+    return Example(pixels(content, resolution, channels=channels, upright=upright), item.label, item.name)
+
+
+def check_resolution(resolution: int) -> None:
+    """For the settings of a data set.
+
+    Raises:
+        ValueError: no image has this many rows.
+    """
+    if not 1 <= resolution <= LARGEST:
+        raise ValueError(f"`resolution` is {resolution}: from 1 to {LARGEST}")
+
+
+def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool = False) -> Pixels:
+    """An encoded image as uint8 (R R C): converted by content, cropped as ADM does.
+
+    Grey, palette, CMYK and 16-bit images become RGB (or grey, with one channel); what is transparent shows white.
+    `upright` turns photographs as their EXIF says, which the benchmarks' own pipelines do not.
+
+    Raises:
+        BadItem: the content is empty, broken, or of no known format.
+    """
+    if not content:
+        raise UnreadableItemError("it is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow remarks on odd metadata; the pixels are what counts
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                image.load()
+                is_turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+                turned = ImageOps.exif_transpose(image) if is_turned else image
+                return centre_crop(converted(turned, "L" if channels == 1 else "RGB"), resolution)
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableItemError("its content is no " + ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}") from error
+    except NOT_READABLE as error:
+        raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
+
+
+def centre_crop(image: Image.Image, resolution: int) -> Pixels:
+    """The middle square at R x R, uint8 (R R C), as ADM (Dhariwal and Nichol 2021) makes ImageNet's.
+
+    The image is halved with a box filter while its shorter side is at least 2 R, brought to a shorter side of R with
+    a bicubic one, and cut.
+    """
+    while min(image.size) >= 2 * resolution:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = resolution / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
+    cut = np.asarray(image.crop((left, top, left + resolution, top + resolution)))
+    return cut.reshape(resolution, resolution, -1)
+
+
+def pixel_centres(resolution: int) -> Float32[np.ndarray, "R R 2"]:
+    """Coordinates of the pixels, float32 (R R 2), (row, column), at (2i + 1) / R - 1."""
+    axis = (2 * np.arange(resolution) + 1) / resolution - 1
+    return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).astype(np.float32)

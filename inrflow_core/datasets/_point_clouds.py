@@ -1,0 +1,66 @@
+"""What the point data sets share: the box that a cloud is put into, checks, seeds and splits by name."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from inrflow_core.datasets._contract import Example, Item
+from inrflow_core.errors import UnreadableItemError
+
+BOX = {"kind": "shape", "undo": "points * condition/scale + condition/offset"}
+"""Normalisation `shape`: each cloud's bounding box is centred and its longest side spans [-1, 1] (INRFlow, appendix
+F); what undoes it is kept with each cloud."""
+
+
+def boxed(item: Item, points: np.ndarray, colours: np.ndarray | None = None) -> Example:
+    """A cloud in its box, float32, with the offset and scale that undo it; colours in [-1, 1] are put behind.
+
+    Raises:
+        BadItem: a number that is not finite, or all points in one place.
+    """
+    check_finite(points)
+    low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
+    offset, scale = (low + high) / 2, float((high - low).max() / 2)
+    if scale == 0:
+        raise UnreadableItemError("all its points lie in one place")
+    values = ((points - offset) / scale).astype(np.float32)
+    if colours is not None:
+        values = np.concatenate([values, colours.astype(np.float32)], axis=1)
+    return Example(values, item.label, item.name, undoing(offset, scale))
+
+
+def undoing(offset: Float[np.ndarray, " C"], scale: float) -> dict[str, Float32[np.ndarray, " _"]]:
+    """The conditions that undo `BOX`.
+
+    Raises:
+        BadItem: the cloud is too large, too small or too far away for float32.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        told = {"offset": offset.astype(np.float32), "scale": np.array([scale]).astype(np.float32)}
+    if not all(np.isfinite(numbers).all() for numbers in told.values()) or not told["scale"].all():
+        raise UnreadableItemError("its size or place is beyond single precision")
+    return told
+
+
+def check_finite(points: Float[np.ndarray, "N _"]) -> None:
+    """Nothing, where all numbers are finite.
+
+    Raises:
+        BadItem: some are not.
+    """
+    broken = int((~np.isfinite(points)).any(1).sum())
+    if broken:
+        raise UnreadableItemError(f"{broken:,} of its {len(points):,} points are not finite numbers")
+
+
+def seed(name: str) -> int:
+    """A seed below 2^63 for everything random about an item: of its name alone, so that workers do not matter."""
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "little") >> 1
+
+
+def is_held_out(name: str, fraction: float) -> bool:
+    """Whether an item belongs to the split `val`, which gets about `fraction` of all names."""
+    return seed(f"split {name}") < fraction * 2**63

@@ -1,0 +1,163 @@
+"""Renders that others have made of a mesh, with their cameras, as they lie beside it.
+
+Zero123's script writes `views/<uid>/000.png` with `000.npy`, world-to-camera of 3 x 4 in OpenGL's axes; Blender-style
+files are a `transforms.json` among the pictures, with camera-to-world matrices.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+from PIL import Image
+
+from inrflow_core.datasets._mesh_reading import UNREADABLE
+from inrflow_core.errors import UnreadableItemError
+from inrflow_core.geometry import cameras, mesh_rendering
+
+World = Literal["mesh", "blender", "zero123"]
+FOLDERS = ("views", "views_release")
+TRANSFORMS = "transforms.json"
+FROM_BLENDER = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+"""Blender's importers turn a mesh of y up so that z is up; this turns it back."""
+SEEN = 0.8
+"""Share of the points that must appear on the object, where a picture is transparent beside it."""
+CHECKED = 2048
+"""Points that are looked for."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Square pictures of one object and the cameras that took them."""
+
+    images: UInt8[np.ndarray, "V R R 3"]
+    """On white."""
+    is_shown: Bool[np.ndarray, "V R R"]
+    """Where the object is, or may be: where the picture is not wholly transparent."""
+    cameras: Float32[np.ndarray, "V 4 4"]
+
+
+def read(root: Path, mesh: str, count: int, resolution: int, field_of_view: float) -> Views:
+    """The first `count` pictures of a mesh below `root`, by name; their cameras are in the world that their files tell of.
+
+    Args:
+        field_of_view: in degrees, of pictures whose files do not say it.
+
+    Raises:
+        BadItem: there are fewer, or one of them or its camera cannot be read.
+    """
+    folder = _folder(root, mesh)
+    found = [] if folder is None else _listed(root, folder, field_of_view)
+    if len(found) < count:
+        raise UnreadableItemError(f"it has {len(found)} views with cameras, fewer than {count}")
+    pictures = [_picture(path, resolution) for path, _ in found[:count]]
+    images, alphas = (np.stack(arrays) for arrays in zip(*pictures, strict=True))
+    return Views(images, alphas > 0, np.stack([camera for _, camera in found[:count]]))
+
+
+def placed(views: Views, world: World, offset: Float[np.ndarray, 3], scale: float) -> Views:
+    """The views with cameras in the units of the normalised mesh, whose points are `(point - offset) / scale`.
+
+    Args:
+        world: of the cameras: the mesh's own (`mesh`); with z up as Blender's importers turn it (`blender`); or that,
+            with the longest side of the mesh's box 1 and its middle in the origin (`zero123`).
+    """
+    if world == "zero123":
+        offset, scale = np.zeros(3), 0.5
+    turn = None if world == "mesh" else FROM_BLENDER
+    moved = [cameras.transformed(camera, offset, scale, turn) for camera in views.cameras]
+    return replace(views, cameras=np.stack(moved))
+
+
+def check(views: Views, points: Float[np.ndarray, "N 3"]) -> None:
+    """Nothing, where the pictures show the points: cameras of another world would teach nonsense without a word.
+
+    Raises:
+        BadItem: too few of the points appear where a picture is not transparent.
+    """
+    chosen = points[:: max(1, len(points) // CHECKED)].astype(np.float64)
+    side = views.images.shape[1]
+    for number, camera in enumerate(views.cameras):
+        seen, depth = cameras.project(camera, chosen)
+        pixels = np.floor(seen * side).astype(np.int64)
+        column, row = pixels[((pixels >= 0) & (pixels < side)).all(1) & (depth > 0)].T
+        share = float(views.is_shown[number, row, column].mean()) if len(row) else 0.0
+        if share < SEEN:
+            raise UnreadableItemError(
+                f"{100 * share:.0f} % of its points appear on the object in view {number}: its cameras are of another "
+                "world or field of view"
+            )
+
+
+def _folder(root: Path, mesh: str) -> Path | None:
+    """Where the views of a mesh lie: by its whole name or its last part, below the source or beside the mesh."""
+    path = Path(mesh).with_suffix("")
+    for name in FOLDERS:
+        for place in (root / name / path, root / name / path.name, root / path.parent / name / path.name):
+            if place.is_dir():
+                return place
+    return None
+
+
+def _listed(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, Float32[np.ndarray, "4 4"]]]:
+    try:
+        if (folder / TRANSFORMS).is_file():
+            return _transforms(root, folder, field_of_view)
+        focal = cameras.focal(field_of_view)
+        pairs = [(path, path.with_suffix(".npy")) for path in sorted(folder.glob("*.png"))]
+        return [
+            (path, cameras.from_world_to_opengl(_matrix(np.load(told, allow_pickle=False)), focal))
+            for path, told in pairs
+            if told.is_file()
+        ]
+    except UNREADABLE as error:
+        raise UnreadableItemError("the cameras of its views cannot be read") from error
+
+
+def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, Float32[np.ndarray, "4 4"]]]:
+    told = json.loads((folder / TRANSFORMS).read_text(encoding="utf-8"))
+    found = []
+    for frame in told["frames"]:
+        angle = frame.get("camera_angle_x", told.get("camera_angle_x"))
+        if angle is not None and not 0 < angle < math.pi:
+            raise ValueError(f"no angle: {angle}")
+        focal = cameras.focal(field_of_view if angle is None else math.degrees(angle))
+        path = (folder / frame["file_path"]).resolve()
+        path = path if path.suffix else path.with_suffix(".png")
+        if not path.is_relative_to(root.resolve()):
+            raise ValueError(frame["file_path"])
+        found.append((path, cameras.from_opengl(_matrix(frame["transform_matrix"]), focal)))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
+    """3 x 4 or 4 x 4 finite numbers whose rotation is one."""
+    matrix = np.asarray(numbers, dtype=np.float64)
+    if matrix.shape not in ((3, 4), (4, 4)) or not np.isfinite(matrix).all():
+        raise ValueError("no camera matrix")
+    turn = matrix[:3, :3]
+    if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) or np.linalg.det(turn) < 0:
+        raise ValueError("no rotation")
+    return matrix
+
+
+def _picture(path: Path, resolution: int) -> tuple[UInt8[np.ndarray, "R R 3"], UInt8[np.ndarray, "R R"]]:
+    """A square picture on white, and its alpha, at the resolution."""
+    try:
+        with Image.open(path) as image:
+            pixels = image.convert("RGBA")
+    except UNREADABLE as error:
+        raise UnreadableItemError("one of its views cannot be read") from error
+    if pixels.width != pixels.height:
+        raise UnreadableItemError(f"its views are not square: {pixels.width} x {pixels.height} pixels")
+    white, alpha = Image.fromarray(mesh_rendering.on_white(np.asarray(pixels))), pixels.getchannel("A")
+    if pixels.width != resolution:
+        white = white.resize((resolution, resolution), Image.Resampling.LANCZOS)
+        alpha = alpha.resize((resolution, resolution), Image.Resampling.BOX)
+    return np.array(white), np.array(alpha)

@@ -1,0 +1,54 @@
+"""What the data sets of pictures and of sequences share: the embedder of their settings, and what is told of it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from inrflow_core import registry
+from inrflow_core.errors import MissingError
+
+
+def check(name: str, domain: str, allowed: str) -> None:
+    """Nothing, where an embedder reads what the data set has: `image` or `sequence`.
+
+    Raises:
+        UsageError: there is no such embedder.
+        ValueError: it reads something else.
+    """
+    if domain != registry.find("feature_networks", name).DOMAIN:
+        raise ValueError(f"`embedder` is `{name}`, which reads no {domain}s: allowed are {allowed}")
+
+
+def embedder(config: Any) -> Any:
+    """The embedder of a data set's `embedder` and `weights`, once in each process: ESM-2 of 650M takes 2.6 GB.
+
+    Raises:
+        MissingError, IntegrityError, UsageError: as `_contract.load`.
+    """
+    return _loaded(config.embedder, config.weights)
+
+
+def origin(config: Any, stand_in: str) -> dict[str, str]:
+    """What tokens are made by, for the manifest; nothing where training makes them.
+
+    Raises:
+        MissingError: the weights are absent; the hint names what stands in.
+    """
+    if config.features == "online":
+        return {}
+    try:
+        found = embedder(config)
+    except MissingError as error:
+        raise MissingError(
+            error.message, hint=f"{error.hint}; `--set embedder={stand_in}` stands in for it, with less to learn from"
+        ) from error
+    return {"embedder": found.name, "embedder_digest": found.digest}
+
+
+@functools.cache
+def _loaded(name: str, weights: str | None) -> Any:
+    from inrflow_core.feature_networks import _contract
+
+    return _contract.load(name, None if weights is None else Path(weights))

@@ -1,0 +1,85 @@
+"""Any folder of meshes as clouds: points uniform on the surface, with colours and classes where asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inrflow_core.datasets import _mesh_reading, _point_clouds
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.errors import UnreadableItemError
+from inrflow_core.geometry import mesh
+from inrflow_core.storage.source_files import fingerprint
+
+DOMAIN = "points"
+DESCRIPTION = (
+    "any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 15,000 points on their surface, with colours "
+    "and classes (sub-folders) where asked, train and val by name"
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is taken of each mesh, and how they are divided."""
+
+    points: int = 15_000
+    """Points on the surface of each mesh; training draws its subsets from them."""
+    colours: bool = False
+    """Keep colours, of textures or vertices, as three more numbers of each point; meshes without are skipped."""
+    classes: bool = False
+    """The folder right below the source is the class."""
+    val: float = 0.1
+    """Share of the names that is held out; a name keeps its side whatever else lies there."""
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise ValueError(f"`points` is {self.points}: at least 1")
+        if not 0 <= self.val < 1:
+            raise ValueError(f"`val` is {self.val}: from 0 to below 1")
+
+
+def scan(source: Path, config: Config) -> DatasetIndex:
+    """Every mesh file below the source, sorted by name.
+
+    Raises:
+        MissingError: there is none.
+    """
+    folder, files = _mesh_reading.listed(source)
+    wanted = [(name, size) for name, size in files if "/" in name] if config.classes else files
+    meshes = _mesh_reading.files(source, wanted, " in folders" if config.classes else "")
+    classes = sorted({name.split("/")[0] for name in meshes}) if config.classes else []
+    items = [Item(name, classes.index(name.split("/")[0]) if config.classes else -1, str(folder)) for name in meshes]
+    held_out = [item for item in items if _point_clouds.is_held_out(item.name, config.val)]
+    kept = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
+    return DatasetIndex(
+        {split: of for split, of in (("train", kept), ("val", held_out)) if of},
+        shape=(config.points, 6 if config.colours else 3),
+        dtype="float32",
+        fingerprint=fingerprint(files),
+        classes=tuple(classes),
+        normalisation=_point_clouds.BOX,
+    )
+
+
+def read(item: Item, config: Config) -> Example:
+    """Points on one mesh, in its box; which points follows from its name.
+
+    Raises:
+        BadItem: the file cannot be read, has no faces, no area, no colours where they are asked, or numbers that are
+            not finite.
+    """
+    body = _mesh_reading.load(Path(item.where), item.name, with_colours=config.colours)
+    points = mesh.sample_surface(body.mesh, config.points, seed=_point_clouds.seed(f"mesh {item.name}"))
+    return _point_clouds.boxed(item, points, _colours(body, points) if config.colours else None)
+
+
+def _colours(body: _mesh_reading.Body, points: np.ndarray) -> np.ndarray:
+    """RGB in [-1, 1] at points on the mesh: of its texture, its vertices or its faces."""
+    if not any(body.skins):
+        is_textured = any(part.visual.kind == "texture" for part in body.parts)
+        raise UnreadableItemError(
+            "it has no colours" + (", or their texture is not below the source" if is_textured else "")
+        )
+    return body.colours(*mesh.closest_faces(body.mesh, points)) / 127.5 - 1

@@ -1,0 +1,1 @@
+"""Domains: what a coordinate and a value are, one file for each."""

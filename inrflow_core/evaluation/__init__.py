@@ -1,0 +1,1 @@
+"""Compute metrics of samples against reference data."""

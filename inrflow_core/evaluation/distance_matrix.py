@@ -1,0 +1,126 @@
+"""Distance matrices between clouds: their tiles, and the files that keep finished strips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+
+from inrflow_core import registry
+from inrflow_core.metrics._inputs import DistanceSpec
+from inrflow_core.storage.atomic_write import atomic_write
+
+Clouds = Float[np.ndarray, "N P 3"]
+Others = Float[np.ndarray, "R Q 3"]
+
+FORMAT = b"inrflow-distances-1"
+STRIP, TILE = 64, 8
+"""Rows in a file, and rows and columns that a process is given at once: 64 pairs, half a minute of exact EMD."""
+
+
+@dataclass(frozen=True)
+class PairwiseJob:
+    """Where and by how many."""
+
+    folder: Path | None = None
+    """Keeps what is done; None: nothing is kept."""
+    workers: int = 1
+    """Processes; a GPU is used by one."""
+    device: str = "cpu"
+
+
+@dataclass
+class DistanceMatrix:
+    """One matrix in the making; NaN stands for what is not known yet."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    is_across: bool
+    is_symmetric: bool
+    folder: Path | None
+    values: np.ndarray = field(init=False)
+    wanted: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is known, and wanted are all pairs, those but the diagonal, or those above it."""
+        shape = (len(self.rows), len(self.columns))
+        self.values = np.full(shape, np.nan)
+        self.wanted = np.ones(shape, bool)
+        if not self.is_across:
+            self.wanted = (
+                np.triu(self.wanted, 1) if self.is_symmetric else self.wanted & ~np.eye(len(self.rows), dtype=bool)
+            )
+
+    def strips(self) -> Iterator[tuple[Path | None, np.ndarray]]:
+        """Each strip's file and its rows of `values`."""
+        for number, start in enumerate(range(0, len(self.rows), STRIP)):
+            file = None if self.folder is None else self.folder / f"{number:04d}.strip"
+            yield file, self.values[start : start + STRIP]
+
+    @property
+    def missing(self) -> np.ndarray:
+        """The pairs that are wanted and not known."""
+        return self.wanted & np.isnan(self.values)
+
+    def whole(self) -> Float64[np.ndarray, "N R"]:
+        """The matrix, mirrored where it is symmetric, with a diagonal of 0 among one set."""
+        if self.is_across:
+            return self.values
+        filled = np.where(self.wanted, self.values, 0.0)
+        return filled + filled.T if self.is_symmetric else filled
+
+
+def begin_matrices(samples: Clouds, reference: Others, need: DistanceSpec, work: PairwiseJob) -> list[DistanceMatrix]:
+    """The matrices asked for, with what is on the disk already: across, among samples, among the reference."""
+    is_symmetric = registry.find("distances", need.distance).IS_SYMMETRIC
+    sides = [(samples, reference)] + ([(samples, samples), (reference, reference)] if need.is_within else [])
+    made = []
+    for number, (rows, columns) in enumerate(sides):
+        folder = None if work.folder is None else work.folder / _key(rows, columns, need, work, is_across=number == 0)
+        matrix = DistanceMatrix(rows, columns, number == 0, is_symmetric, folder)
+        for file, values in matrix.strips():
+            if file is not None and (found := _read(file, values.shape)) is not None:
+                values[:] = found
+        made.append(matrix)
+    return made
+
+
+def _key(rows: Clouds, columns: Others, need: DistanceSpec, work: PairwiseJob, *, is_across: bool) -> str:
+    """The folder of a matrix: pieces of other clouds, or computed otherwise, never meet in one."""
+    kind = torch.device(work.device).type if is_batched(need.distance, work.device) else "cpu"
+    told = f"{need.distance}|{need.normalisation}|{kind}|{is_across}|{rows.shape}|{columns.shape}|{rows.dtype}"
+    hashed = hashlib.sha256(FORMAT + told.encode())
+    for clouds in (rows, columns):
+        hashed.update(np.ascontiguousarray(clouds).data)
+    return f"{need.distance}-{hashed.hexdigest()[:24]}"
+
+
+def is_batched(distance: str, device: str) -> bool:
+    return torch.device(device).type != "cpu" and hasattr(registry.find("distances", distance), "batched_distance")
+
+
+def save_strips(made: list[DistanceMatrix], changed: set[tuple[int, int]]) -> None:
+    for number, strip in sorted(changed):
+        file, values = list(made[number].strips())[strip]
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(file) as beside:
+                content = np.ascontiguousarray(values, "<f8").tobytes()
+                beside.write_bytes(hashlib.sha256(content).digest() + content)
+    changed.clear()
+
+
+def _read(file: Path, shape: tuple[int, ...]) -> Float64[np.ndarray, "_ _"] | None:
+    """A strip; None where there is none, or it is damaged and must be computed again."""
+    if not file.is_file():
+        return None
+    told = file.read_bytes()
+    digest, content = told[:32], told[32:]
+    if hashlib.sha256(content).digest() != digest or len(content) != 8 * shape[0] * shape[1]:
+        return None
+    return np.frombuffer(content, "<f8").reshape(shape).astype(np.float64)

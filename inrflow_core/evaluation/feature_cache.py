@@ -1,0 +1,158 @@
+"""Features of many pictures, made once: kept in pieces on the disk, so that a kill loses a piece and nothing is made twice.
+
+FOLDER/
+    00000000.safetensors, ...        the features of `PIECE` pictures each, one tensor for each output
+    moments-OUTPUT.safetensors       mean and covariance over all of them
+
+A folder belongs to one set of pictures, one network, its weights and one form: `evaluate` names it by their digests.
+Every file carries a digest of its numbers; one that is not what it says is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from inrflow_core.fields import Progress
+from inrflow_core.numerics.gaussian_stats import GaussianStats, RunningGaussian
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.storage import safetensors_file
+
+IMAGES_PER_FILE = 1024
+"""Pictures whose features are one file."""
+BATCH = 64
+"""Pictures that pass the network together."""
+MAX_STORED_ROWS = 50_000
+"""Of more pictures than these so many rows, evenly spread, serve where rows are needed; moments are of all."""
+
+Extractor = Callable[[np.ndarray, Sequence[str], str], Mapping[str, Tensor]]
+"""See inrflow_core/features: pictures, outputs and form to a row for each picture and output."""
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """What is to be made of some pictures: `outputs` of a network in a `form`, kept in `folder`."""
+
+    items: SampleCollection
+    outputs: tuple[str, ...]
+    form: str
+    folder: Path
+    told: Mapping[str, str] = field(default_factory=dict)
+    """What the files are to say of themselves: the network, digests of its weights and of the pictures."""
+
+    def is_done(self) -> bool:
+        """Whether every piece is there, with all outputs."""
+        return all(self._holds(part, path) for part, path in self._pieces())
+
+    def run(self, extractor: Extractor, progress: Progress | None = None) -> None:
+        """Make what is missing; `progress` counts pictures."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for part, path in self._pieces():
+            if not self._holds(part, path):
+                self._make(part, path, extractor)
+            if progress is not None:
+                progress(part.stop, self.items.count)
+
+    def rows(self, output: str) -> Float32[np.ndarray, "N F"]:
+        """The features of all pictures, or of `KEPT` of them, evenly spread."""
+        wanted = np.arange(self.items.count)
+        if len(wanted) > MAX_STORED_ROWS:
+            wanted = np.linspace(0, len(wanted) - 1, MAX_STORED_ROWS).round().astype(np.int64)
+        found = []
+        for part, path in self._pieces():
+            here = wanted[(wanted >= part.start) & (wanted < part.stop)] - part.start
+            found.append(read(path)[0][output][here])
+        return np.concatenate(found)
+
+    def moments(self, output: str) -> GaussianStats:
+        """Mean and covariance of the features of all pictures."""
+        path = self.folder / f"moments-{output}.safetensors"
+        try:
+            held, _ = read(path)
+            if int(held["count"]) == self.items.count:
+                return GaussianStats(int(held["count"]), held["mean"], held["covariance"])
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError):
+            pass  # it is made again
+        pieces = (read(piece)[0][output] for _, piece in self._pieces())
+        first = next(pieces)
+        sums = RunningGaussian(first.shape[1])
+        for rows in chain([first], pieces):
+            sums.add(rows)
+        found = sums.moments()
+        _write(
+            path,
+            {
+                "count": torch.tensor(found.count),
+                "mean": torch.from_numpy(found.mean),
+                "covariance": torch.from_numpy(found.covariance),
+            },
+            {"format": "inrflow-statistics-1", "output": output, "form": self.form, **self.told},
+        )
+        return found
+
+    def _pieces(self) -> list[tuple[range, Path]]:
+        """Which pictures each file holds."""
+        count = self.items.count
+        return [
+            (range(start, min(start + IMAGES_PER_FILE, count)), self.folder / f"{start:08d}.safetensors")
+            for start in range(0, count, IMAGES_PER_FILE)
+        ]
+
+    def _make(self, part: range, path: Path, extractor: Extractor) -> None:
+        held = {output: rows for output, rows in self._held(part, path).items() if output not in self.outputs}
+        made: dict[str, list[Tensor]] = {output: [] for output in self.outputs}
+        for start in range(part.start, part.stop, BATCH):
+            images = self.items.read(range(start, min(start + BATCH, part.stop))).values
+            for output, rows in extractor(images, self.outputs, self.form).items():
+                made[output].append(rows)
+        tensors = {output: torch.from_numpy(rows) for output, rows in held.items()}
+        tensors |= {output: torch.cat(rows).float() for output, rows in made.items()}
+        _write(path, tensors, {"format": "inrflow-features-1", "form": self.form, **self.told})
+
+    def _holds(self, part: range, path: Path) -> bool:
+        return set(self.outputs) <= set(self._held(part, path))
+
+    def _held(self, part: range, path: Path) -> dict[str, np.ndarray]:
+        """What a whole piece holds by output; nothing where there is none, or it is damaged."""
+        try:
+            held, _ = read(path)
+        except (safetensors.SafetensorError, OSError, ValueError):
+            return {}
+        return {output: rows for output, rows in held.items() if len(rows) == len(part)}
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a file, and what it says of itself.
+
+    Raises:
+        ValueError: the arrays are not what its digest says.
+        OSError, SafetensorError: it is absent or no whole file.
+    """
+    with safetensors.safe_open(path, framework="np") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+        told = file.metadata() or {}
+    if told.get("digest") != _digest(arrays):
+        raise ValueError("its numbers are not those of its digest")
+    return arrays, told
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
+    digest = _digest({name: tensor.numpy() for name, tensor in tensors.items()})
+    safetensors_file.write(path, safetensors_file.layout(tensors), tensors.values(), {**told, "digest": digest})
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    hashed = hashlib.sha256()
+    for name in sorted(arrays):
+        hashed.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
+        hashed.update(np.ascontiguousarray(arrays[name]).data)
+    return hashed.hexdigest()

@@ -1,0 +1,157 @@
+"""The nearest training items of samples: whether a model remembers what it was shown (docs/metrics.md).
+
+The training set comes in batches of places and values, so that a million pictures need the memory of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64, UInt8
+
+from inrflow_core.distances import cd
+from inrflow_core.errors import UsageError
+
+ROWS = 4096
+"""Samples that meet a batch at once; with batches of 1,024 their distances take 16 MiB."""
+COLUMNS = 1024
+"""Values of a picture that are multiplied in single precision before their sum goes on in double precision."""
+ROUNDING = 1e-4
+"""What that may miss of a squared distance, as a part of both squared lengths: less than COLUMNS / 2^24."""
+POINTS = 512
+"""Points of a cloud that are compared; a pair of such clouds takes about 0.5 ms."""
+
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]
+"""Places in the training set and the values there, some at a time."""
+
+
+@dataclass(frozen=True)
+class NearestNeighbors:
+    """Of every sample the nearest training items, the nearest first; equally near ones by their places."""
+
+    indices: Int64[np.ndarray, "N K"]
+    """Places in the training set."""
+    distances: Float64[np.ndarray, "N K"]
+    """In the unit of the function that found them."""
+
+
+def nearest_images(
+    samples: UInt8[np.ndarray, "N H W C"], training: Batches, count: int, *, device: str | torch.device = "cpu"
+) -> NearestNeighbors:
+    """The `count` nearest training pictures (all, where there are fewer) by rms difference in grey levels, 0 to 255.
+
+    Matrix products in single precision find the candidates; their distances, and so the answer, are exact.
+
+    Raises:
+        UsageError: training pictures have another size or mode than the samples.
+    """
+    best = _Best(len(samples), count)
+    flat = samples.reshape(len(samples), -1)
+    for places, values in training:
+        if values.shape[1:] != samples.shape[1:]:
+            raise UsageError(
+                f"samples are {_size(samples)}, training pictures {_size(values)}",
+                hint="the nearest are found among pictures of one size and mode: draw samples at that of the training set",
+            )
+        others = values.reshape(len(values), -1)
+        batch = torch.tensor(others, device=device)
+        for start in range(0, len(flat), ROWS):
+            rows = slice(start, start + ROWS)
+            low, slack = _products(torch.tensor(flat[rows], device=device), batch)
+            limit = torch.from_numpy(best.limit(rows)).to(low)
+            kth = torch.topk(low + slack, min(count, len(values)), largest=False).values[:, -1]
+            is_near = low - slack <= torch.minimum(limit, kth)[:, None]
+            row, column = (found.cpu().numpy() for found in torch.nonzero(is_near, as_tuple=True))
+            best.add(start + row, places[column], _squared(flat, start + row, others, column))
+    indices, squared = best.found()
+    return NearestNeighbors(indices, np.sqrt(squared / flat.shape[1]))
+
+
+def nearest_clouds(
+    samples: Float[np.ndarray, "N P C"], training: Batches, count: int, *, points: int = POINTS, seed: int = 0
+) -> NearestNeighbors:
+    """The `count` nearest training clouds by Chamfer distance: squared, the means of both directions added.
+
+    Clouds of more than `points` points are thinned at random to so many, all clouds of a size at the same places.
+    """
+    best = _Best(len(samples), count)
+    trees = [cd.prepare(cloud) for cloud in _thinned(samples, points, seed)]
+    for places, values in training:
+        for place, tree in zip(places, [cd.prepare(cloud) for cloud in _thinned(values, points, seed)], strict=True):
+            for row, sample in enumerate(trees):
+                limit = float(best.limit(slice(row, row + 1))[0])
+                there = cd.one_sided(sample, tree)
+                if there <= limit:
+                    best.add(np.array([row]), np.array([place]), np.array([there + cd.one_sided(tree, sample)]))
+    return NearestNeighbors(*best.found())
+
+
+class _Best:
+    """The nearest so far of every sample."""
+
+    def __init__(self, rows: int, count: int) -> None:
+        assert count > 0
+        self._indices = np.full((rows, count), np.iinfo(np.int64).max)
+        self._distances = np.full((rows, count), np.inf)
+
+    def limit(self, rows: slice) -> Float64[np.ndarray, " R"]:
+        """What is farther than this is not among the nearest of a sample."""
+        return self._distances[rows, -1]
+
+    def add(self, rows: np.ndarray, indices: np.ndarray, distances: np.ndarray) -> None:
+        """Consider items, each for the sample of one row; rows ascend."""
+        count = self._indices.shape[1]
+        for row, (start, stop) in zip(*_runs(rows), strict=True):
+            joined = np.concatenate([self._distances[row], distances[start:stop]])
+            places = np.concatenate([self._indices[row], indices[start:stop]])
+            order = np.lexsort((places, joined))[:count]
+            self._distances[row], self._indices[row] = joined[order], places[order]
+
+    def found(self) -> tuple[Int64[np.ndarray, "N K"], Float64[np.ndarray, "N K"]]:
+        """Indices and distances, as many as there were items."""
+        is_there = np.isfinite(self._distances).all(0)
+        return self._indices[:, is_there], self._distances[:, is_there]
+
+
+def _runs(rows: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
+    """The different numbers of an ascending row, and from where to where each stands."""
+    numbers, starts = np.unique(rows, return_index=True)
+    return numbers.tolist(), list(zip(starts.tolist(), np.append(starts, len(rows))[1:].tolist(), strict=True))
+
+
+def _products(samples: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared distances of all pairs from products in single precision, and what they may be wrong by."""
+    shape = len(samples), len(batch)
+    lengths, products = (torch.zeros(shape, dtype=torch.float64, device=samples.device) for _ in range(2))
+    for some, others in zip(samples.split(COLUMNS, 1), batch.split(COLUMNS, 1), strict=True):
+        # Floats of some columns alone: of whole rows they would take gigabytes. About mid-grey, which halves what is
+        # lost where long rows nearly cancel.
+        a, b = some.float() - 127.5, others.float() - 127.5
+        lengths += (a * a).sum(1, dtype=torch.float64)[:, None] + (b * b).sum(1, dtype=torch.float64)[None]
+        products += a @ b.T
+    return lengths - 2 * products, lengths * ROUNDING
+
+
+def _squared(a: np.ndarray, rows: np.ndarray, b: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, " P"]:
+    """Exact squared distances of chosen pairs, one by one: few are left, and their values need not stand in memory."""
+    result = np.empty(len(rows))
+    for place, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        difference = a[row].astype(np.int32) - b[column]
+        # The squares of one difference fit 16 bits and their sum may not fit 32.
+        result[place] = np.sum(difference * difference, dtype=np.int64)
+    return result
+
+
+def _thinned(clouds: np.ndarray, points: int, seed: int) -> np.ndarray:
+    """The coordinates of at most `points` points of each cloud."""
+    size = clouds.shape[1]
+    if size <= points:
+        return clouds[..., :3]
+    return clouds[:, np.sort(np.random.default_rng(seed).permutation(size)[:points]), :3]
+
+
+def _size(images: np.ndarray) -> str:
+    return " x ".join(str(number) for number in images.shape[1:])

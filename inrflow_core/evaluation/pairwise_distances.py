@@ -1,0 +1,251 @@
+"""Distances of all pairs of two lists of clouds: in several processes, resumable, and foretold.
+
+A matrix is cut in strips of rows, a strip in tiles. Processes compute tiles; this one gathers them and saves a strip
+every so often, whole or not at all, so that a kill costs seconds and there are few files. A strip's name says what it
+is of: both sets, the distance, the protocol. Each tile is computed alone and by one thread, so that the number of
+processes cannot change a bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+
+from inrflow_core import registry
+from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.evaluation.distance_matrix import (
+    STRIP,
+    TILE,
+    Clouds,
+    DistanceMatrix,
+    Others,
+    PairwiseJob,
+    begin_matrices,
+    is_batched,
+    save_strips,
+)
+from inrflow_core.metrics._inputs import Distances, DistanceSpec
+from inrflow_core.runtime import process_pool
+
+Progress = Callable[[int, int], None]
+"""Called with the pairs that are done and with all."""
+SAVE_EVERY_SECONDS = 20.0
+"""At most so long are results kept in memory alone."""
+MOST_NUMBERS = 1 << 28
+"""Distances between points held at once on a GPU: 64 pairs of 2048 points, 1 GB for each array of them."""
+MIN_PARALLEL_SECONDS = 10.0
+"""Seconds of work that are no reason to start processes."""
+TRIALS, TRIAL_SECONDS = 2, 1.0
+"""Pairs that are timed to foretell the rest, again and again for so long."""
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """How long the pairs will take."""
+
+    pairs: int
+    per_second: float
+    """Pairs per second of one process (or of the GPU)."""
+    workers: int
+    distance: str
+
+    @property
+    def seconds(self) -> float:
+        """In all."""
+        return self.pairs / self.per_second / self.workers
+
+    def __str__(self) -> str:
+        """One line for people."""
+        whose = "" if self.workers == 1 else f" in each of {self.workers} processes"
+        rate = f"{self.per_second:,.{1 if self.per_second < 100 else 0}f} pairs/s{whose}"
+        return f"{self.pairs:,} pairs by `{self.distance}`, {rate}: about {_duration(self.seconds)}"
+
+
+class DistanceTile(NamedTuple):
+    """What a process is given: a corner of a matrix, and the clouds of its rows and columns."""
+
+    distance: str
+    device: str
+    matrix: int
+    row: int
+    column: int
+    firsts: np.ndarray
+    """The clouds that come first in the distance; of the columns where `is_across`, else of the rows."""
+    seconds: np.ndarray
+    is_across: bool
+    is_wanted: np.ndarray
+    """Which pairs, rows by columns."""
+
+
+def compute_distances(
+    samples: Clouds,
+    reference: Others,
+    need: DistanceSpec,
+    work: PairwiseJob | None = None,
+    *,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Distances:
+    """All distances that `need` asks for, of clouds that are normalised already.
+
+    Of a distance that is not symmetric, the reference's cloud comes first across the sets and the row's among one.
+    With `work.folder` the same call goes on where another stopped. `say` hears before the start how long it will take.
+
+    Raises:
+        UsageError: samples and reference have unequal numbers of points.
+        IntegrityError: a distance is no finite number.
+    """
+    work = work or PairwiseJob()
+    if samples.shape[1] != reference.shape[1]:
+        counts = f"{samples.shape[1]:,} points in each of the samples, {reference.shape[1]:,} in the reference's"
+        raise UsageError(f"clouds of unequal sizes cannot be compared: {counts}", hint="ask for one number of points")
+    made = begin_matrices(samples, reference, need, work)
+    total, known = (sum(int(of(m).sum()) for m in made) for of in (lambda m: m.wanted, lambda m: m.wanted & ~m.missing))
+    if known < total:
+        if say or work.workers > 1:
+            foretold = estimate_cost(samples, reference, need, work, pairs=total - known)
+            if foretold.seconds * foretold.workers < MIN_PARALLEL_SECONDS:
+                work, foretold = replace(work, workers=1), replace(foretold, workers=1)
+            if say:
+                say(str(foretold))
+        _fill(made, need, work, _Counter(known, total, progress))
+    elif progress:
+        progress(total, total)
+    for matrix in made:
+        _check_finite(matrix, need.distance)
+    return Distances(*(matrix.whole() for matrix in made))
+
+
+def estimate_cost(
+    samples: Clouds, reference: Others, need: DistanceSpec, work: PairwiseJob | None = None, *, pairs: int | None = None
+) -> CostEstimate:
+    """How long `pairs` (all that `need` asks for, where None) will take, from a few that are timed."""
+    work = work or PairwiseJob()
+    if pairs is None:
+        pairs = sum(int(m.wanted.sum()) for m in begin_matrices(samples, reference, need, PairwiseJob(None)))
+    on_gpu = is_batched(need.distance, work.device)
+    count = min(len(samples), len(reference), TILE if on_gpu else TRIALS)
+    wanted = np.ones((count, count), bool) if on_gpu else np.eye(count, dtype=bool)
+    tile = DistanceTile(need.distance, work.device, 0, 0, 0, reference[-count:], samples[-count:], True, wanted)
+    _computed(tile._replace(is_wanted=np.eye(count, dtype=bool) & (np.arange(count) == 0)), lambda _: None)  # warms up
+    start, rounds, seconds = time.perf_counter(), 0, 0.0
+    while seconds < TRIAL_SECONDS:
+        _computed(tile, lambda _: None)
+        rounds, seconds = rounds + 1, time.perf_counter() - start
+    return CostEstimate(pairs, rounds * int(wanted.sum()) / seconds, 1 if on_gpu else work.workers, need.distance)
+
+
+def _check_finite(matrix: DistanceMatrix, distance: str) -> None:
+    broken = np.argwhere(matrix.wanted & ~np.isfinite(matrix.values))
+    if len(broken):
+        row, column = broken[0]
+        raise IntegrityError(
+            f"`{distance}` of {len(broken):,} pairs of clouds is no finite number, the first is of clouds {row} and {column}",
+            hint="a cloud has points too far out; leave it out, or use the protocol `inrflow`",
+        )
+
+
+class _Counter:
+    """Pairs done, told on."""
+
+    def __init__(self, done: int, total: int, progress: Progress | None) -> None:
+        self.done, self.total, self.progress = done, total, progress
+        self.advance(0)
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+def _fill(made: list[DistanceMatrix], need: DistanceSpec, work: PairwiseJob, counter: _Counter) -> None:
+    """Compute what is missing; what was done is saved, however this ends."""
+    num_workers = 1 if is_batched(need.distance, work.device) else work.workers
+    changed: set[tuple[int, int]] = set()
+    last = time.monotonic()
+    try:
+        tiles = _tiles(made, need.distance, work.device)
+        for tile, values in process_pool.map_unordered(_computed, tiles, workers=num_workers, advance=counter.advance):
+            number, row, column = tile
+            part = made[number].values[row : row + len(values), column : column + values.shape[1]]
+            np.copyto(part, values, where=~np.isnan(values))
+            changed.add((number, row // STRIP))
+            if time.monotonic() - last > SAVE_EVERY_SECONDS:
+                save_strips(made, changed)
+                last = time.monotonic()
+    finally:
+        save_strips(made, changed)
+
+
+def _tiles(made: list[DistanceMatrix], distance: str, device: str) -> Iterator[DistanceTile]:
+    for number, matrix in enumerate(made):
+        missing = matrix.missing
+        for row, row_end in pairwise(_cuts(len(matrix.rows))):
+            for column, column_end in pairwise(_cuts(len(matrix.columns))):
+                wanted = missing[row:row_end, column:column_end]
+                if wanted.any():
+                    sides = matrix.rows[row:row_end], matrix.columns[column:column_end]
+                    firsts, seconds = sides[::-1] if matrix.is_across else sides
+                    yield DistanceTile(distance, device, number, row, column, firsts, seconds, matrix.is_across, wanted)
+
+
+def _cuts(count: int) -> list[int]:
+    return [*range(0, count, TILE), count]
+
+
+def _computed(
+    tile: DistanceTile, advance: process_pool.ReportProgress
+) -> tuple[tuple[int, int, int], Float64[np.ndarray, "_ _"]]:
+    """A tile's place and its distances; NaN where they were not wanted."""
+    distance = registry.find("distances", tile.distance)
+    values = np.full(tile.is_wanted.shape, np.nan)
+    places = np.argwhere(tile.is_wanted)
+    chosen = places[:, ::-1] if tile.is_across else places
+    if is_batched(tile.distance, tile.device):
+        values[tile.is_wanted] = _batched(distance, tile, chosen)
+        advance(len(places))
+    else:
+        with _one_thread():
+            prepare = getattr(distance, "prepare", lambda cloud: cloud)
+            firsts, seconds = ([prepare(cloud) for cloud in side] for side in (tile.firsts, tile.seconds))
+            for place, (first, second) in zip(places, chosen, strict=True):
+                values[tuple(place)] = distance.distance(firsts[first], seconds[second])
+                advance(1)
+    return (tile.matrix, tile.row, tile.column), values
+
+
+def _batched(distance: ModuleType, tile: DistanceTile, chosen: Int64[np.ndarray, "K 2"]) -> Float64[np.ndarray, " K"]:
+    firsts, seconds = (torch.from_numpy(side).float().to(tile.device) for side in (tile.firsts, tile.seconds))
+    size = max(1, MOST_NUMBERS // firsts.shape[1] ** 2)
+    parts = [
+        distance.batched_distance(firsts[part[:, 0]], seconds[part[:, 1]]).double().cpu()
+        for part in torch.from_numpy(chosen.copy()).to(tile.device).split(size)
+    ]
+    return torch.cat(parts).numpy()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """How many threads share a sum changes its last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,131 @@
+"""Which predicted structure is a sample of which reference, by their names.
+
+One rule: a sample belongs to the reference of its own name; else to that of its name without an ending of `-NUMBER` or
+`/NUMBER`. The name of a file is its path inside the folder without the suffixes of format and packing, so that
+`1abc.cif`, `1abc-0.pdb` and `1abc/3.pdb.gz` are all samples of `1abc.pdb`. To one reference alone belong one sample, or several that
+are called alike but for that ending, whatever their name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inrflow_core.errors import UsageError
+from inrflow_core.metrics._inputs import Protein, Structures
+from inrflow_core.proteins import residue_alignment
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.sample_files.collection import SampleCollection
+
+NUMBERED = re.compile(r"(.+)[-/]\d+")
+NAMED = 5
+"""So many names stand in a message; of more their number."""
+
+
+@dataclass(frozen=True)
+class ProteinMatches:
+    """Places of references and of their samples."""
+
+    samples: dict[int, list[int]]
+    """Of each reference that has any: its samples, in order."""
+    without_sample: list[str]
+    without_reference: list[str]
+
+
+def match(samples: Sequence[str], references: Sequence[str]) -> ProteinMatches:
+    """The samples of each reference, by their names."""
+    if len(references) == 1 and len({_unnumbered(name) for name in samples}) == 1:
+        return ProteinMatches({0: list(range(len(samples)))}, [], [])
+    places = {name: place for place, name in enumerate(references)}
+    found: dict[int, list[int]] = {}
+    alone = []
+    for place, name in enumerate(samples):
+        owner = places.get(name, places.get(_unnumbered(name)))
+        if owner is None:
+            alone.append(name)
+        else:
+            found.setdefault(owner, []).append(place)
+    lacking = [name for place, name in enumerate(references) if place not in found]
+    return ProteinMatches(dict(sorted(found.items())), lacking, alone)
+
+
+def _unnumbered(name: str) -> str:
+    numbered = NUMBERED.fullmatch(name)
+    return name if numbered is None else numbered[1]
+
+
+def load_matched(samples: SampleCollection, references: SampleCollection, rule: str) -> Structures:
+    """The structures of both, samples with their references, residues paired by a rule of `residue_pairs`.
+
+    Raises:
+        UsageError: no sample has a reference, two references have one name, or residues cannot be paired.
+        IntegrityError: a file cannot be read.
+    """
+    assert samples.structures and samples.names and references.structures and references.names
+    names = references.names()
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"{references.spelled} holds several proteins called `{twice}`", hint="keep one of each")
+    matches = match(samples.names(), names)
+    if not matches.samples:
+        raise UsageError(
+            f"no sample of {samples.spelled} has the name of a reference: {abbreviate_list(matches.without_reference)}; "
+            f"{references.spelled} has {abbreviate_list(matches.without_sample)}",
+            hint="name the samples of `NAME.pdb` `NAME.pdb`, `NAME-0.pdb` or `NAME/0.pdb`",
+        )
+    proteins = []
+    for owner, places in matches.samples.items():
+        (reference,) = references.structures([owner])
+        mine = samples.structures(places)
+        pairs = [residue_alignment.align_residues(sample, reference, rule) for sample in mine]
+        proteins.append(Protein(reference.name, reference, mine, pairs))
+    return Structures(proteins, _note(matches, proteins, rule))
+
+
+def abbreviate_list(names: Sequence[str]) -> str:
+    """Some names for a message, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(f"`{name}`" for name in names[:NAMED]) + more
+
+
+def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> str:
+    """What is left out, and how residues were paired."""
+    notes = []
+    if matches.without_reference:
+        notes.append(
+            f"not judged, for want of a reference: {len(matches.without_reference):,} samples, "
+            + abbreviate_list(matches.without_reference)
+        )
+    if matches.without_sample:
+        notes.append(
+            f"not judged, for want of a sample: {len(matches.without_sample):,} references, "
+            + abbreviate_list(matches.without_sample)
+        )
+    each = [
+        (sample, protein.reference, pairs)
+        for protein in proteins
+        for sample, pairs in zip(protein.samples, protein.pairs, strict=True)
+    ]
+    if rule == "auto":
+        aligned = sum(not residue_alignment.uses_numbering(sample, reference, rule) for sample, reference, _ in each)
+        if aligned:
+            notes.append(f"residues of {aligned:,} of {len(each):,} samples are paired by sequence, not by number")
+    shares = [_covered(sample, reference, pairs) for sample, reference, pairs in each]
+    least = int(np.argmin(shares))
+    if shares[least] < 1:
+        partly = sum(share < 1 for share in shares)
+        notes.append(
+            f"{partly:,} of {len(each):,} samples lack residues of their reference; the least, `{each[least][0].name}`, "
+            f"has {100 * shares[least]:.0f} % of them"
+        )
+    return "; ".join(notes)
+
+
+def _covered(sample: Structure, reference: Structure, pairs: np.ndarray) -> float:
+    """The share of the reference's known C-alphas that the sample has too."""
+    known = reference.ca_is_known
+    both = sample.ca_is_known[pairs[:, 0]] & known[pairs[:, 1]]
+    return float(both.sum() / max(1, known.sum()))

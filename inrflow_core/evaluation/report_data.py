@@ -1,0 +1,110 @@
+"""What the page of an evaluation shows beside the numbers: samples, their nearest training items, histograms."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+
+from inrflow_core.errors import UsageError
+from inrflow_core.evaluation import sample_matching
+from inrflow_core.evaluation.memorization import COMPARED, MemorizationSet, boxed_clouds, nearest_panel
+from inrflow_core.evaluation.report_entries import (
+    POINTS,
+    SHOWN,
+    evenly_spaced,
+    evenly_spaced_items,
+    gallery,
+    reference_facts,
+    report_entry,
+    report_title,
+    shown_indices,
+)
+from inrflow_core.evaluation.report_proteins import protein_page
+from inrflow_core.evaluation.results import INTERVALS, EvaluatedSamples, Results
+from inrflow_core.fields import Progress
+from inrflow_core.geometry import point_clouds
+from inrflow_core.report import content
+from inrflow_core.sample_files.collection import SampleCollection
+
+AZIMUTH = 35.0
+"""Degrees about y from which the page looks at a cloud first (`point_rendering.cloud`)."""
+
+
+def build_report(results: Results, training: MemorizationSet | None, progress: Progress | None = None) -> content.Page:
+    """Everything that report.html shows of some results; `progress` counts training items that were looked at."""
+    reference = results.reference if isinstance(results.reference, SampleCollection) else None
+    if reference is not None and reference.domain == "protein":
+        return protein_page(results)
+    shown = [results.judged[place].subject for place in shown_indices(results.judged)]
+    photos = {subject.name: found for subject in shown if (found := _photos(subject, reference)) is not None}
+    return content.Page(
+        title=report_title(results.judged),
+        entries=[report_entry(one) for one in results.judged],
+        reference=reference_facts(results),
+        interval=INTERVALS if any(score.interval for one in results.judged for score in one.scores) else "",
+        photos=list(photos.values()),
+        galleries=[gallery(subject, reference) for subject in shown if subject.name not in photos],
+        neighbours=None if training is None else nearest_panel(results.judged[-1].subject, training, progress),
+        histograms=[] if reference is None else _histograms(results.judged[-1].subject, reference),
+    )
+
+
+def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.ImageConditionedGallery | None:
+    """Some samples beside the pictures that they record and the objects of these; None where they record none."""
+    if reference is None or reference.fetch_pictures is None or subject.items.domain != "points":
+        return None
+    chosen = evenly_spaced(subject.items.count, SHOWN["points"])
+    batch = subject.items.read(chosen.tolist())
+    if "view" not in batch.condition:
+        return None
+    try:
+        match = sample_matching.match_to_reference(subject.items, reference)
+    except UsageError:
+        return None
+    places, views = match.places[chosen], match.views[chosen]
+    own = reference.read(places.tolist())
+    points = min(POINTS, batch.values.shape[1], own.values.shape[1])
+    sides = [np.stack(point_clouds.subsample(list(some.values), points, range(len(chosen)))) for some in (batch, own)]
+    if reference.fetch_cameras is not None:
+        seen = reference.fetch_cameras(places.tolist(), views)
+        sides = [np.stack([_faced(*each) for each in zip(side, seen, strict=True)]) for side in sides]
+    names = [
+        f"{os.fsencode(name).decode(errors='replace')}, view {view}"
+        for name, view in zip(own.names, views, strict=True)
+    ]
+    pictures = reference.fetch_pictures(places.tolist(), views)
+    return content.ImageConditionedGallery(subject.name, pictures, sides[0], sides[1], names, subject.items.count)
+
+
+def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """A cloud turned about y so that the page's first look at it comes from the side of a camera."""
+    x, _, z = camera[:3, 3].astype(np.float64)
+    turn = math.radians(AZIMUTH) - math.atan2(x, z)
+    cosine, sine = math.cos(turn), math.sin(turn)
+    about_y = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+    placed = points[:, :3].astype(np.float64) @ about_y.T
+    return np.concatenate([placed.astype(np.float32), points[:, 3:]], axis=1)
+
+
+def _histograms(subject: EvaluatedSamples, reference: SampleCollection) -> list[content.Histogram]:
+    """How bright pictures are and how much they vary; how far points lie from a cloud's middle."""
+    sides = {f"samples of {subject.name}": subject.items, "reference": reference}
+    some = {name: evenly_spaced_items(items, COMPARED[items.domain])[0] for name, items in sides.items()}
+    if subject.items.domain == "image":
+        # One picture after the other: together their numbers in 64 bits would take gigabytes.
+        means = {name: np.array([one.mean() for one in values]) for name, values in some.items()}
+        deviations = {name: np.array([one.std() for one in values]) for name, values in some.items()}
+        return [
+            content.Histogram("Mean of a picture", "grey levels", means),
+            content.Histogram("Deviation within a picture", "grey levels", deviations),
+        ]
+    radii = {
+        name: np.linalg.norm(boxed_clouds(values, values.shape[1])[..., :3], axis=2) for name, values in some.items()
+    }
+    return [
+        content.Histogram(
+            "Distance of points from the middle of their box", "longest side", {n: r.ravel() for n, r in radii.items()}
+        )
+    ]

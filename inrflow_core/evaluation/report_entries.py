@@ -1,0 +1,111 @@
+"""Rows and galleries of the report: scores, settings and evenly spaced samples."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores, Score
+from inrflow_core.geometry import point_clouds
+from inrflow_core.report import content
+from inrflow_core.sample_files.collection import SampleCollection
+
+SHOWN = {"image": 48, "points": 8}
+"""Items of each side of a gallery."""
+GALLERIES = 8
+"""Sets of samples that have one."""
+NAMED = 96
+"""Columns of a picture under which its name has room."""
+POINTS = 2048
+"""Points of a cloud that is drawn."""
+FACTS = {
+    "run": "run", "preset": "preset", "step": "step", "samples_seen": "samples seen", "flops": "training FLOPs",
+    "parameters": "parameters", "sampler": "sampler", "nfe": "NFE", "guidance": "guidance", "noise": "noise",
+    "seeds": "seeds", "size": "size", "enlarged": "enlarged by", "weights": "weights", "precision": "precision",
+    "inrflow": "inrflow", "data set": "data set",
+}  # fmt: skip
+"""Facts that are shown, in this order; the others follow."""
+
+
+def report_title(judged: Sequence[SampleScores]) -> str:
+    """What was judged: runs with the number of their checkpoints, and samples by name."""
+    counts = Counter(str(one.subject.facts.get("run", one.subject.name)) for one in judged)
+    names = [name if count == 1 else f"{name} ({count} checkpoints)" for name, count in counts.items()]
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return "Evaluation of " + ", ".join(names[:3]) + more
+
+
+def shown_indices(judged: Sequence[SampleScores]) -> list[int]:
+    """Places of the sets of samples that are shown: the last of each run, then the last of the others."""
+    lasts = {one.subject.facts.get("run", one.subject.name): place for place, one in enumerate(judged)}
+    order = [*list(lasts.values())[::-1], *reversed(range(len(judged)))]
+    return sorted(list(dict.fromkeys(order))[:GALLERIES])
+
+
+def reference_facts(results: Results) -> dict[str, str]:
+    told = results.told()["reference"]
+    return {key: _spelled(value) for key, value in told.items() if value is not None} | {"digest": told["digest"][:16]}
+
+
+def report_entry(one: SampleScores) -> content.Entry:
+    facts = {**one.subject.items.facts, **one.subject.facts}
+    told = {FACTS[key]: _spelled(facts[key]) for key in FACTS if facts.get(key) is not None}
+    told |= {key: _spelled(value) for key, value in facts.items() if key not in FACTS and value is not None}
+    told |= {"samples": f"{one.subject.items.count:,}", "digest of the samples": one.subject.items.digest[:16]}
+    for score in one.scores:
+        if score.weights:
+            told[f"weights of {score.title}, {score.protocol}"] = score.weights[:16]
+    return content.Entry(one.subject.name, told, [_score(score) for score in one.scores], _progress(facts))
+
+
+def _progress(facts: dict[str, Any]) -> content.Progress | None:
+    try:
+        step, seen, flops = int(facts["step"]), int(facts["samples_seen"]), float(facts["flops"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return content.Progress(str(facts.get("run", "")), step, seen, flops)
+
+
+def _score(score: Score) -> content.Score:
+    return content.Score(
+        score.title,
+        score.protocol,
+        score.value,
+        score.unit,
+        score.higher_is_better,
+        score.interval,
+        score.samples,
+        score.note,
+    )
+
+
+def gallery(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
+    samples, names = evenly_spaced_items(subject.items, SHOWN[subject.items.domain])
+    real, real_names = (None, []) if reference is None else evenly_spaced_items(reference, SHOWN[reference.domain])
+    if subject.items.domain == "image" and samples.shape[2] < NAMED:
+        names, real_names = [], []
+    return content.Gallery(subject.name, samples, real, names, real_names)
+
+
+def evenly_spaced_items(items: SampleCollection, most: int) -> tuple[np.ndarray, list[str]]:
+    """Up to so many items, evenly spread, and their names."""
+    batch = items.read(evenly_spaced(items.count, most).tolist())
+    values = batch.values
+    if items.domain == "points" and values.shape[1] > POINTS:
+        values = np.stack(point_clouds.subsample(list(values), POINTS, range(len(values))))
+    return values, [os.fsencode(name).decode(errors="replace") for name in batch.names]
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` places, evenly spread."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,178 @@
+"""Which item of a reference each sample should be, and what it was drawn from: by name, by what is recorded, by place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+from jaxtyping import Int64
+
+from inrflow_core.errors import UsageError
+from inrflow_core.metrics._inputs import Pairs
+from inrflow_core.sample_files import collection
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.shards.batch import Batch
+
+BLOCK = 64
+"""Items that are read together."""
+
+
+@dataclass(frozen=True)
+class SampleMatch:
+    """Of each sample its own reference, and the picture of it that it was drawn from."""
+
+    places: Int64[np.ndarray, " N"]
+    """Of the references."""
+    views: Int64[np.ndarray, " N"]
+    """Of each reference's pictures, from 0 on; 0 where nobody recorded it."""
+
+
+def match_to_reference(samples: SampleCollection, reference: SampleCollection) -> SampleMatch:
+    """Of each sample its own reference.
+
+    By name where every sample has that of a reference, the ending aside; else by the place in the whole split that a
+    shard of samples records (`condition/item`); else by place, where both are equally many. `condition/view` tells the
+    view.
+
+    Raises:
+        UsageError: they cannot be paired, or the samples were drawn and nobody recorded from what.
+    """
+    mine, theirs = _told(samples), _told(reference)
+    views = mine.condition.get("view", np.zeros(samples.count, np.int64)).astype(np.int64).reshape(-1)
+    places = _by_name(mine.names, theirs.names)
+    if places is not None:
+        return SampleMatch(places, views)
+    if "item" in mine.condition:
+        return SampleMatch(_recorded(samples, mine.condition["item"].astype(np.int64).reshape(-1), reference), views)
+    if len(mine.seeds) and "view" not in mine.condition:
+        raise UsageError(
+            f"{samples.spelled} holds drawn samples, and nobody recorded what each was drawn from",
+            hint="leave the metrics of pairs out, or draw from pictures",
+        )
+    if samples.count != reference.count:
+        raise UsageError(
+            f"{samples.count:,} samples cannot be paired with {reference.count:,} references of other names",
+            hint="give as many references in the same order, or files of the same names",
+        )
+    return SampleMatch(np.arange(samples.count), views)
+
+
+def condition_images(
+    match: SampleMatch, reference: SampleCollection, given: SampleCollection | None = None
+) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
+    """The pictures that samples were drawn from, each once, and which of them is each sample's.
+
+    Args:
+        given: pictures of the reference's items, by name or place; None for those that the reference holds.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if given is not None:
+        places = match_to_reference(reference, given).places[match.places]
+        chosen, whose = np.unique(places, return_inverse=True)
+        return collection.subset(given, chosen), whose.reshape(-1)
+    if reference.fetch_pictures is None:
+        raise UsageError(
+            f"{reference.spelled} holds no pictures that its clouds could have been drawn from",
+            hint="give shards of `objaverse`, or a folder of pictures of the same names with `--pictures`",
+        )
+    rows, whose = np.unique(np.stack([match.places, match.views], axis=1), axis=0, return_inverse=True)
+    fetch_pictures = reference.fetch_pictures
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        places, views = rows[np.asarray(indices, dtype=np.int64)].T
+        none = np.empty(0, dtype=np.int64)
+        return Batch(fetch_pictures(places.tolist(), views), np.full(len(places), -1), [], none)
+
+    digest = hashlib.sha256(f"{reference.digest} {reference.split} pictures {rows.tolist()}".encode()).hexdigest()
+    found = SampleCollection(
+        reference.source, "image", len(rows), digest, fetch, reference.split, verify=reference.verify
+    )
+    return found, whose.reshape(-1)
+
+
+def reference_clouds(
+    match: SampleMatch, reference: SampleCollection
+) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
+    """The references that samples should be, each once, and which of them is each sample's."""
+    chosen, whose = np.unique(match.places, return_inverse=True)
+    is_whole = len(chosen) == reference.count
+    return reference if is_whole else collection.subset(reference, chosen), whose.reshape(-1)
+
+
+def image_pairs(samples: SampleCollection, reference: SampleCollection) -> Pairs:
+    """Pictures and what they should be: those of the same name where all have one, else those of the same place.
+
+    Raises:
+        UsageError: they cannot be paired, or the samples were drawn.
+    """
+    mine = samples.read(range(samples.count))
+    if len(mine.seeds):
+        raise UsageError(
+            f"{samples.spelled} holds drawn samples, and none of them has a picture that it should be",
+            hint="leave PSNR and SSIM out, or compare pictures that were made of the reference's",
+        )
+    theirs = reference.read(range(reference.count))
+    places = {name: place for place, name in enumerate(theirs.names)}
+    if len(places) == len(theirs.names) and set(mine.names) <= set(places):
+        return Pairs(mine.values, theirs.values[[places[name] for name in mine.names]])
+    if len(mine.values) != len(theirs.values):
+        raise UsageError(
+            f"{len(mine.values):,} samples cannot be paired with {len(theirs.values):,} references of other names",
+            hint="give as many references in the same order, or files of the same names",
+        )
+    return Pairs(mine.values, theirs.values)
+
+
+def _recorded(
+    samples: SampleCollection, places: Int64[np.ndarray, " N"], reference: SampleCollection
+) -> Int64[np.ndarray, " N"]:
+    """Places of the reference's items, from those in the whole split that samples record.
+
+    Raises:
+        UsageError: the reference has no such item.
+    """
+    known = np.arange(reference.count) if reference.places is None else reference.places
+    order = np.argsort(known, kind="stable")
+    found = order[np.searchsorted(known, places, sorter=order).clip(max=len(known) - 1)]
+    if (known[found] != places).any():
+        lost = places[known[found] != places]
+        raise UsageError(
+            f"{samples.spelled} was drawn from item {lost[0]:,}, and {reference.spelled} holds {reference.count:,}"
+            + ("" if reference.places is None else " others"),
+            hint="give the split that the samples were drawn from, whole",
+        )
+    return found
+
+
+def _by_name(mine: Sequence[str], theirs: Sequence[str]) -> Int64[np.ndarray, " N"] | None:
+    """The places of references with the names of samples; None where names do not tell."""
+    for form in (str, _without_ending):
+        places = {form(name): place for place, name in enumerate(theirs)}
+        if theirs and len(places) == len(theirs) and {form(name) for name in mine} <= places.keys():
+            return np.array([places[form(name)] for name in mine], dtype=np.int64)
+    return None
+
+
+def _without_ending(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix("")) if name else ""
+
+
+def _told(some: SampleCollection) -> Batch:
+    """Names of items and what is recorded of each; not the items themselves."""
+    names: list[str] = []
+    seeds: list[np.ndarray] = []
+    conditions: dict[str, list[np.ndarray]] = {}
+    for start in range(0, some.count, BLOCK):
+        batch = some.fetch(range(start, min(start + BLOCK, some.count)))
+        names += batch.names
+        seeds.append(batch.seeds)
+        for name, rows in batch.condition.items():
+            conditions.setdefault(name, []).append(rows)
+    nothing = np.empty(0, dtype=np.int64)
+    condition = {name: np.concatenate(rows) for name, rows in conditions.items()}
+    return Batch(nothing, nothing, names, np.concatenate([nothing, *seeds]), condition=condition)

@@ -1,0 +1,94 @@
+"""CLIP's image encoder in its sizes: patches and one token for the whole through blocks of attention.
+
+Source: Radford et al. 2021, arXiv:2103.00020; Dosovitskiy et al. 2021, arXiv:2010.11929. The two files that use it
+differ in their sizes and in the activation: OpenAI's networks have an approximation of GELU, OpenCLIP's GELU itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from inrflow_core.feature_networks import _resize
+
+SIDE = 224
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+"""Of the channels in [0, 1], in CLIP's training pictures."""
+RESIZERS = {
+    "openai": partial(_resize.pillow_bicubic_crop, size=SIDE),
+    "inrflow": partial(_resize.torch_bicubic, size=SIDE),
+}
+"""What each form does to pictures."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large an encoder is."""
+
+    patch: int
+    """Pixels of a patch's side."""
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    """Of the linear layers of a block."""
+    embedding: int
+    activation: Callable[[Tensor], Tensor]
+
+
+def quick_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """OpenAI's approximation of GELU."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+class Block(nn.Module):
+    """Attention and two linear layers, each behind its norm and added to what came in."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.size = size
+        self.norm_1 = nn.LayerNorm(size.width)
+        self.attention_in = nn.Linear(size.width, 3 * size.width)
+        self.attention_out = nn.Linear(size.width, size.width)
+        self.norm_2 = nn.LayerNorm(size.width)
+        self.mlp_in = nn.Linear(size.width, size.hidden)
+        self.mlp_out = nn.Linear(size.hidden, size.width)
+
+    def forward(self, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
+        mixed = self.attention_in(self.norm_1(x))
+        query, key, value = rearrange(mixed, "b l (three h c) -> three b h l c", three=3, h=self.size.heads)
+        seen = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.attention_out(rearrange(seen, "b h l c -> b l (h c)"))
+        return x + self.mlp_out(self.size.activation(self.mlp_in(self.norm_2(x))))
+
+
+class SizedEncoder(nn.Module):
+    """Patches and one token for the whole through the blocks; the embedding is a projection of that token."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, size.width, size.patch, stride=size.patch, bias=False)
+        self.whole = nn.Parameter(torch.empty(size.width))
+        self.positions = nn.Parameter(torch.empty((SIDE // size.patch) ** 2 + 1, size.width))
+        self.norm_before = nn.LayerNorm(size.width)
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
+        self.norm_after = nn.LayerNorm(size.width)
+        self.projection = nn.Linear(size.width, size.embedding, bias=False)
+
+    def forward(self, pixels: Float[Tensor, "B 3 224 224"], outputs: Sequence[str]) -> dict[str, Float[Tensor, "B F"]]:
+        """The one output."""
+        mean, deviation = (pixels.new_tensor(numbers).reshape(3, 1, 1) for numbers in (MEAN, DEVIATION))
+        x = self.patches((pixels / 255 - mean) / deviation).flatten(2).mT
+        x = torch.cat([self.whole.expand(len(x), 1, -1), x], dim=1) + self.positions
+        x = self.norm_before(x)
+        for block in self.blocks:
+            x = block(x)
+        return {"embedding": self.projection(self.norm_after(x[:, 0]))}

@@ -1,0 +1,78 @@
+"""How pictures are resized and quantised for a network, which is half of what a protocol's name says.
+
+Every resizer takes uint8 pictures and gives float32 ones in [0, 255], channels first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from torch import Tensor
+
+
+def no_resize(images: UInt8[np.ndarray, "B H W C"]) -> Float32[Tensor, "B C H W"]:
+    """No resizing."""
+    return torch.from_numpy(images.astype(np.float32)).movedim(-1, 1).contiguous()
+
+
+def tensorflow_bilinear(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
+    """TensorFlow 1's ResizeBilinear: row i looks at i H / size (no half-pixel shift), no antialiasing, not quantised.
+
+    What the 2015 Inception graph does inside, and what torch-fidelity and NVIDIA's TorchScript files repeat.
+    """
+    pixels = no_resize(images)
+    for axis in (3, 2):
+        low, high, share = _neighbours(pixels.shape[axis], size)
+        if axis == 2:
+            share = share[:, None]
+        first, second = pixels.index_select(axis, low), pixels.index_select(axis, high)
+        pixels = first + (second - first) * share
+    return pixels
+
+
+def _neighbours(length: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Places before and after each new pixel, and how far it is on the way; in float32, as TensorFlow has them."""
+    place = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
+    low = place.long().clamp(max=length - 1)
+    return low, (low + 1).clamp(max=length - 1), place - low
+
+
+def clean_bicubic(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
+    """Pillow's bicubic filter, which antialiases, on every channel as float32; clipped to [0, 255], not quantised.
+
+    Parmar, Zhang and Zhu 2022, arXiv:2104.11222 (clean-fid).
+    """
+    count, _, _, channels = images.shape
+    out = np.empty((count, channels, size, size), dtype=np.float32)
+    for image, planes in zip(images, out, strict=True):
+        for channel in range(channels):
+            plane = Image.fromarray(image[:, :, channel].astype(np.float32))
+            planes[channel] = np.asarray(plane.resize((size, size), Image.Resampling.BICUBIC))
+    return torch.from_numpy(out.clip(0, 255))
+
+
+def torch_bicubic(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
+    """Torch's antialiased bicubic filter on floats, clamped to [0, 255], then cut down to whole numbers.
+
+    The authors' release casts without clamping, so that an overshoot of -16 becomes 240.
+    """
+    pixels = F.interpolate(no_resize(images), (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return pixels.clamp(0, 255).floor()
+
+
+def pillow_bicubic_crop(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
+    """Pillow's bicubic filter on uint8, the shorter side to `size`, and the middle of the longer: OpenAI CLIP's own."""
+    count, height, width, channels = images.shape
+    scale = size / min(height, width)
+    # Of the longer side torchvision, which OpenAI's code calls, takes the whole part.
+    rows, columns = (size if side == min(height, width) else int(scale * side) for side in (height, width))
+    top, left = round((rows - size) / 2), round((columns - size) / 2)
+    out = np.empty((count, size, size, channels), dtype=np.uint8)
+    for place, image in enumerate(images):
+        picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+        resized = np.asarray(picture.resize((columns, rows), Image.Resampling.BICUBIC))
+        out[place] = resized.reshape(rows, columns, channels)[top : top + size, left : left + size]
+    return no_resize(out)

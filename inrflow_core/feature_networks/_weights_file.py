@@ -1,0 +1,177 @@
+"""Weights of feature networks: which published files there are, where ours lie, and reading them with care.
+
+`tools/convert_weights.py` turns a published file (TorchScript, pickle, GraphDef) into NAME.safetensors, whose metadata
+says what it was made of. Only such a file is read here: nothing is downloaded, nothing unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import torch
+
+from inrflow_core import registry
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.storage import checksum
+
+FORMAT = "inrflow-features-1"
+VARIABLE = "INRFLOW_WEIGHTS"
+"""Of the environment: the folder of weights, where none is given."""
+DEFAULT_FOLDER = Path("weights")
+SCRIPT = "tools/convert_weights.py"
+THIRD_PARTY = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pb", ".tgz"}
+"""Endings of published files, which the script converts."""
+
+
+class PublishedWeights(NamedTuple):
+    """A file that others publish, from which ours can be made."""
+
+    file: str
+    bytes: int | None
+    """Its size; None where we could not learn it."""
+    sha256: str | None
+    """None where we could not learn it."""
+    source: str
+    """Who publishes it, and with what."""
+    runs_code: bool = False
+    """Whether converting runs code that the file holds (TorchScript)."""
+
+    def __str__(self) -> str:
+        size = "size not known" if self.bytes is None else f"{self.bytes:,} bytes"
+        digest = "sha256 not known" if self.sha256 is None else f"sha256 {self.sha256}"
+        return f"`{self.file}` ({self.source}; {size}, {digest})"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a network loads."""
+
+    name: str
+    """The network's, and the stem of its file."""
+    published: tuple[PublishedWeights, ...]
+    """Any one of these will do; the first is the one to get."""
+
+    @property
+    def file(self) -> str:
+        """Its name in a folder of weights."""
+        return f"{self.name}.safetensors"
+
+    def command(self, source: str, target: Path) -> str:
+        """The command that makes `target` of a published file."""
+        known = {published.file: published for published in self.published}
+        trust = " --trust" if source in known and known[source].runs_code else ""
+        return f"python {SCRIPT} {self.name} {source} {target}{trust}"
+
+
+@dataclass(frozen=True)
+class WeightsProvenance:
+    """Where a network's numbers come from; belongs into every result."""
+
+    digest: str
+    """sha256 of the safetensors file."""
+    published: str
+    """The published file that it was made of."""
+    published_digest: str
+    """Its sha256."""
+    is_verified: bool
+    """Whether that is the digest under which the file is known."""
+
+
+def find(name: str, given: Mapping[str, Path], folder: Path | None = None) -> Path:
+    """The weights file of a network: the one given for it, else the one in `folder`.
+
+    Args:
+        folder: None for the one that the environment names (INRFLOW_WEIGHTS), else `weights`.
+
+    Raises:
+        MissingError: there is none; says what to get, how large it is, its digest, and what makes ours of it.
+        UsageError: the given file is a published one, not yet converted; or the network takes no weights.
+    """
+    weights: Weights | None = registry.find("feature_networks", name).WEIGHTS
+    if weights is None:
+        raise UsageError(f"the network `{name}` takes no weights", hint="leave them out")
+    if folder is None:
+        folder = Path(os.environ.get(VARIABLE) or DEFAULT_FOLDER)
+    path = given.get(weights.name, folder / weights.file)
+    target = folder / weights.file
+    if path.suffix in THIRD_PARTY:
+        raise UsageError(
+            f"`{path}` is not in our form: weights are .safetensors files",
+            hint=f"convert it with `{weights.command(path.name, target)}`",
+        )
+    if not path.is_file():
+        raise MissingError(
+            f"the weights of `{weights.name}` are absent: `{path}` does not exist", hint=download_hint(weights, target)
+        )
+    return path
+
+
+def download_hint(weights: Weights, target: Path) -> str:
+    """What a user must get, and what then makes our file of it."""
+    first = weights.published[0]
+    others = "".join(f", or {other}" for other in weights.published[1:])
+    return f"get {first}{others}; then `{weights.command(first.file, target)}` puts it in its place"
+
+
+def load_state(network: torch.nn.Module, weights: Weights, path: Path) -> WeightsProvenance:
+    """Copy a weights file into a network, one tensor at a time.
+
+    Raises:
+        IntegrityError: it is no whole file of this network: another format or network, or a tensor that is absent, too
+            many, of another shape, or holds what is no number.
+    """
+    own = network.state_dict()
+    again = f"make it again with `{weights.command(weights.published[0].file, path)}`"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_header(path, weights, metadata, again)
+            names: list[str] = list(file.keys())
+            _check_layout(path, {name: tuple(file.get_slice(name).get_shape()) for name in names}, own, again)
+            for name, tensor in own.items():
+                value = file.get_tensor(name)
+                if not bool(torch.isfinite(value).all()):
+                    raise IntegrityError(f"`{path}` has numbers in `{name}` that are not finite", hint=again)
+                tensor.copy_(value)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise IntegrityError(f"`{path}` is not a whole safetensors file: {error}", hint=again) from error
+    return WeightsProvenance(
+        checksum.disk_digest(path),
+        metadata["published"],
+        metadata["published_sha256"],
+        metadata["is_verified"] == "yes",
+    )
+
+
+def _check_header(path: Path, weights: Weights, metadata: Mapping[str, str], again: str) -> None:
+    if metadata.get("format") != FORMAT:
+        raise IntegrityError(
+            f"`{path}` is not what was asked for: its format is {metadata.get('format')!r}, not `{FORMAT}`", hint=again
+        )
+    if metadata.get("network") != weights.name:
+        raise IntegrityError(
+            f"`{path}` holds weights of `{metadata.get('network')}`, not of `{weights.name}`", hint=again
+        )
+    for name in ("published", "published_sha256", "is_verified"):
+        if name not in metadata:
+            raise IntegrityError(f"`{path}` does not say what it was made of: it lacks `{name}`", hint=again)
+
+
+def _check_layout(
+    path: Path, stored: Mapping[str, tuple[int, ...]], own: Mapping[str, torch.Tensor], again: str
+) -> None:
+    for name, tensor in own.items():
+        if name not in stored:
+            raise IntegrityError(f"`{path}` lacks the tensor `{name}`", hint=again)
+        if stored[name] != tuple(tensor.shape):
+            raise IntegrityError(
+                f"`{path}` has `{name}` as {stored[name]}, the network as {tuple(tensor.shape)}", hint=again
+            )
+    for name in stored:
+        if name not in own:
+            raise IntegrityError(f"`{path}` has the tensor `{name}`, which the network has not", hint=again)

@@ -1,0 +1,77 @@
+"""CLIP's image encoder ViT-B/32, whose embeddings FID-CLIP compares.
+
+    embedding  512  as the projection gives it, not normalised
+
+Forms:
+    openai   OpenAI's own preparation: the shorter side to 224 by Pillow's bicubic filter on uint8, the middle cut out
+    inrflow  as the release of INRFlow's authors, 224 x 224 by torch's antialiased bicubic filter, then cast to uint8;
+             but clamped before the cast, without which an overshoot of -16 wraps around to 240
+
+Source: Radford et al. 2021, arXiv:2103.00020; Kynkaanniemi et al. 2022, arXiv:2203.06026.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from inrflow_core.feature_networks import _clip_vit, _weights_file
+from inrflow_core.feature_networks._clip_vit import DEVIATION as DEVIATION  # part of this file's face, as the next
+from inrflow_core.feature_networks._clip_vit import MEAN as MEAN
+from inrflow_core.feature_networks._clip_vit import RESIZERS as RESIZERS
+from inrflow_core.feature_networks._clip_vit import Block as Block
+from inrflow_core.feature_networks._image_features import Extractor
+from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
+
+DOMAIN = "image"
+OUTPUTS = {"embedding": 512}
+PREPROCESSING = ("openai", "inrflow")
+
+OPENAI, HUGGING_FACE = "ViT-B-32.pt", "pytorch_model.bin"
+WEIGHTS = Weights(
+    "clip",
+    (
+        PublishedWeights(
+            OPENAI,
+            353_976_522,
+            "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+            "OpenAI's CLIP",
+            runs_code=True,
+        ),
+        PublishedWeights(
+            HUGGING_FACE,
+            605_247_071,
+            "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+            "the model openai/clip-vit-base-patch32",
+        ),
+    ),
+)
+FILES = {"openai": OPENAI, "inrflow": OPENAI}
+"""The published file that each form is named after."""
+
+PATCH = 32
+WIDTH = 768
+LAYERS = 12
+HEADS = 12
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
+    """The network with the weights of a file.
+
+    Raises:
+        IntegrityError: see `_weights_file.load_state`.
+    """
+    network = ImageEncoder()
+    loaded = _weights_file.load_state(network, WEIGHTS, path)
+    network.to(device).eval().requires_grad_(False)
+    return Extractor(network, OUTPUTS, RESIZERS, FILES, torch.device(device), loaded)
+
+
+class ImageEncoder(_clip_vit.SizedEncoder):
+    """The encoder of this size."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _clip_vit.Size(PATCH, WIDTH, LAYERS, HEADS, 4 * WIDTH, OUTPUTS["embedding"], _clip_vit.quick_gelu)
+        )

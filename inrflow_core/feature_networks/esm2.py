@@ -1,0 +1,127 @@
+"""ESM-2: one token for each residue of a sequence; the model of 650M parameters gives width 1280.
+
+Source: Lin et al. 2023, doi:10.1126/science.ade2574, run by Transformers. The tokens are those after the last layer
+norm, without the two that stand for the ends. Any size of the network will do that config.json describes.
+
+It was trained on at most 1022 residues. A longer sequence is read in windows of 1022, each 511 further than the last,
+and a residue's token comes from the window in whose middle it lies nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from inrflow_core.errors import IntegrityError
+from inrflow_core.feature_networks import _hf_folder
+from inrflow_core.proteins import residues
+
+DOMAIN = "sequence"
+IS_PLACEHOLDER = False
+WANTED = _hf_folder.ExpectedNetwork(
+    "esm2", "EsmModel", "esm", "facebook/esm2_t33_650M_UR50D",
+    ignored=("lm_head.", "contact_head.", "esm.contact_head.", "pooler."),
+)  # fmt: skip
+VOCABULARY = (
+    "<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>",
+)  # fmt: skip
+"""The network's 33 tokens by number: the lines of its vocab.txt."""
+BEGIN, PADDING, END = (VOCABULARY.index(token) for token in ("<cls>", "<pad>", "<eos>"))
+LONGEST = 1022
+"""Residues of a window."""
+CHUNK = 4096
+"""Residues, with padding, that pass the network together: bounds the memory, whatever is given."""
+
+
+def load(folder: Path | None, device: torch.device | str = "cpu") -> Esm2:
+    """The network of a folder; a vocab.txt beside it must be the one known here.
+
+    Raises:
+        MissingError, IntegrityError, UsageError: see `_hf_folder.load`.
+    """
+    assert folder is not None, "only stand-ins have no folder"
+    network, digest = _hf_folder.load(WANTED, folder, device, add_pooling_layer=False)
+    _check_vocabulary(folder, int(network.config.vocab_size))  # type: ignore[union-attr, arg-type]
+    return Esm2(network, digest)
+
+
+@dataclass(frozen=True, eq=False)
+class Esm2:
+    """The network with its weights, ready to be asked."""
+
+    network: torch.nn.Module
+    digest: str
+    name: str = WANTED.name
+
+    @property
+    def width(self) -> int:
+        return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    def __call__(self, sequences: Sequence[str]) -> list[Float32[np.ndarray, "_ S"]]:
+        """Tokens of each sequence, on the CPU; what a sequence gets does not depend on those beside it.
+
+        Raises:
+            UsageError: a letter that is none of the 20.
+        """
+        letters = [residues.to_letters(residues.to_codes(sequence)) for sequence in sequences]
+        windows = [(which, start) for which, text in enumerate(letters) for start in window_starts(len(text))]
+        texts = [letters[which][start : start + LONGEST] for which, start in windows]
+        found = [np.empty((len(text), self.width), np.float32) for text in letters]
+        for part in _batches([len(text) for text in texts]):
+            for place, tokens in zip(part, self._tokens([texts[place] for place in part]), strict=True):
+                which, start = windows[place]
+                first, last = window_core(len(letters[which]), start)
+                found[which][first:last] = tokens[first - start : last - start]
+        return found
+
+    @torch.no_grad()
+    def _tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
+        longest = max(map(len, texts))
+        numbers = torch.full((len(texts), longest + 2), PADDING)
+        for row, text in enumerate(texts):
+            known = [VOCABULARY.index(letter) for letter in text]
+            numbers[row, : len(text) + 2] = torch.tensor([BEGIN, *known, END])
+        numbers = numbers.to(next(self.network.parameters()).device)
+        hidden: Tensor = self.network(input_ids=numbers, attention_mask=numbers != PADDING).last_hidden_state
+        return [row[1 : len(text) + 1].float().cpu().numpy() for row, text in zip(hidden, texts, strict=True)]
+
+
+def window_starts(length: int) -> list[int]:
+    """First residues of the windows that cover a sequence; the last one ends where it ends."""
+    last = max(0, length - LONGEST)
+    return sorted({*range(0, last, LONGEST // 2), last})
+
+
+def window_core(length: int, start: int) -> tuple[int, int]:
+    """The first and the end of the residues that take their tokens from the window at `start`."""
+    starts = window_starts(length)
+    place = starts.index(start)
+    edges = [0, *((one + other + LONGEST) // 2 for one, other in zip(starts, starts[1:], strict=False)), length]
+    return edges[place], edges[place + 1]
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of sequences that pass together: of like length, and few enough."""
+    parts: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if not parts or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > CHUNK:
+            parts.append([])
+        parts[-1].append(place)
+    return parts
+
+
+def _check_vocabulary(folder: Path, size: int) -> None:
+    told = folder / "vocab.txt"
+    lines = told.read_text(encoding="utf-8").split() if told.is_file() else list(VOCABULARY)
+    if size != len(VOCABULARY) or tuple(lines) != VOCABULARY:
+        raise IntegrityError(
+            f"`{folder}` is no ESM-2: it knows {size} tokens, or its `vocab.txt` other ones than the "
+            f"{len(VOCABULARY)} of ESM-2",
+            hint=f"get the folder of `{WANTED.source}`",
+        )

@@ -1,0 +1,39 @@
+"""One-hot residues as tokens: needs no weights, and stands in for a protein language model where those are absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from inrflow_core.proteins import residues
+
+DOMAIN = "sequence"
+IS_PLACEHOLDER = True
+
+
+def load(folder: Path | None, device: torch.device | str = "cpu") -> OneHot:
+    """There is nothing to load."""
+    assert folder is None, "a stand-in has no folder"
+    return OneHot()
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """Which of the 20 amino acids a residue is, and nothing of its neighbours."""
+
+    name: str = "one-hot"
+    width: int = 20
+    digest: str = "one-hot-1"
+
+    def __call__(self, sequences: Sequence[str]) -> list[Float32[np.ndarray, "_ 20"]]:
+        """A 1 at the place of each residue's letter in `residues.LETTERS`.
+
+        Raises:
+            UsageError: a letter that is none of the 20.
+        """
+        return [np.eye(20, dtype=np.float32)[residues.to_codes(sequence)] for sequence in sequences]

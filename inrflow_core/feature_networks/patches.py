@@ -1,0 +1,47 @@
+"""Patches of colour as tokens: needs no weights, and stands in for a pretrained network where those are absent.
+
+The picture is resized to 64 x 64 pixels, and each of its 8 x 8 patches is its 8 x 8 colours, in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+DOMAIN = "image"
+IS_PLACEHOLDER = True
+ROWS = 8
+"""Rows and columns of patches, and of pixels in each of them."""
+
+
+def load(folder: Path | None, device: torch.device | str = "cpu") -> Patches:
+    """There is nothing to load."""
+    assert folder is None, "a stand-in has no folder"
+    return Patches()
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Colours, as they are."""
+
+    name: str = "patches"
+    width: int = 3 * ROWS**2
+    digest: str = "patches-1"
+
+    def grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """The same for every picture."""
+        return ROWS, ROWS
+
+    @torch.no_grad()
+    def __call__(self, images: UInt8[Tensor, "B H W 3"]) -> Float32[Tensor, "B K S"]:
+        """Tokens row by row; in a token, pixel by pixel, row by row, red, green and blue together."""
+        pixels = images.movedim(-1, 1).float()
+        if images.shape[1:3] != (ROWS**2, ROWS**2):
+            pixels = F.interpolate(pixels, (ROWS**2, ROWS**2), mode="bilinear", antialias=True)
+        return rearrange(pixels / 127.5 - 1, "b c (i p) (j q) -> b (i j) (p q c)", p=ROWS, q=ROWS)

@@ -1,0 +1,97 @@
+"""PointNet++ as Point-E's evaluation has it, whose features P-FID compares and whose classes P-IS counts.
+
+A classifier of ModelNet40's 40 classes by positions alone (no normals), with one scale of grouping, twice as wide as
+the paper's (5.9 million numbers).
+
+    features  512  the last layer before the classes, normalised, before its ReLU
+    logits     40  classes
+
+4096 points of a cloud, its mean at 0 and its farthest point at distance 1. The farthest points begin with the first
+point; Point-E begins with the point of the cloud's own place in its batch, so that features there depend on the
+company. Of more points in a ball than are looked at, both take the first.
+
+Source: Qi et al. 2017, arXiv:1706.02413; Nichol et al. 2022 (Point-E), arXiv:2212.08751, section 5.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from inrflow_core.feature_networks import _point_features, _weights_file
+from inrflow_core.feature_networks._point_features import CloudExtractor, Layer
+from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
+
+DOMAIN = "points"
+OUTPUTS = {"features": 512, "logits": 40}
+PREPROCESSING = ("point-e",)
+POINTS = 4096
+
+POINT_E = "pointnet.pt"
+WEIGHTS = Weights("pointnet2", (PublishedWeights(POINT_E, None, None, "OpenAI's Point-E, the model `pointnet`"),))
+FILES = {"point-e": POINT_E}
+"""The published file that each form is named after."""
+
+GROUPS = ((512, 0.2, 32), (128, 0.4, 64))
+"""Centres, radius, and points of a ball that are looked at: of the first level and of the second."""
+WIDTHS = ((128, 128, 256), (256, 256, 512), (512, 1024, 2048))
+"""Of the three layers of each level; the third looks at everything that is left."""
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> CloudExtractor:
+    """The network with the weights of a file.
+
+    Raises:
+        IntegrityError: see `_weights_file.load_state`.
+    """
+    network = PointNet2()
+    loaded = _weights_file.load_state(network, WEIGHTS, path)
+    network.to(device).eval().requires_grad_(False)
+    return CloudExtractor(network, OUTPUTS, {"point-e": positions}, FILES, POINTS, torch.device(device), loaded)
+
+
+def positions(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 3"]:
+    """What the network takes of a cloud."""
+    return _point_features.in_unit_ball(points[..., :3])
+
+
+class PointNet2(nn.Module):
+    """Two levels of balls around the farthest points, one level over all, and three layers on the maximum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        inputs = 0
+        for widths in WIDTHS:
+            self.levels.append(nn.ModuleList(Layer(a, b) for a, b in pairwise((3 + inputs, *widths))))
+            inputs = widths[-1]
+        self.hidden = Layer(inputs, inputs // 2)
+        self.features = Layer(inputs // 2, OUTPUTS["features"])
+        self.classes = nn.Linear(OUTPUTS["features"], OUTPUTS["logits"])
+
+    def forward(self, points: Float[Tensor, "B N 3"], outputs: Sequence[str]) -> dict[str, Float[Tensor, "B F"]]:
+        """Both outputs, whichever are asked for."""
+        values = points[..., :0]
+        for level, (count, radius, most) in zip(self.levels, GROUPS, strict=False):
+            centres = _point_features.gather_points(points, _point_features.farthest_point_sampling(points, count))
+            places = _point_features.ball_query(centres, points, radius, most)
+            offsets = _point_features.gather_points(points, places) - centres[:, :, None]
+            values = _largest(level, torch.cat([offsets, _point_features.gather_points(values, places)], dim=3))
+            points = centres
+        x = _largest(self.levels[-1], torch.cat([points, values], dim=2))
+        features = self.features(F.relu_(self.hidden(x)))
+        return {"features": features, "logits": self.classes(F.relu(features))}
+
+
+def _largest(layers: nn.Module, x: Float[Tensor, "*shape K I"]) -> Float[Tensor, "*shape O"]:
+    """Three layers on every point, and the largest of each number over the points of a group."""
+    assert isinstance(layers, nn.ModuleList)
+    for layer in layers:
+        x = F.relu_(layer(x))
+    return x.amax(-2)

@@ -1,0 +1,1 @@
+"""Output formats: write samples, one file for each format."""

@@ -1,0 +1,40 @@
+"""GLB (binary glTF): a mesh through one cloud, by trimesh; the origin stands in the asset's `extras`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from inrflow_core.geometry.mesh import Method, reconstruct_surface
+from inrflow_core.storage import atomic_write
+
+SUFFIXES = (".glb",)
+DOMAINS = ("points",)
+HOLDS_MANY = False
+
+
+def write(
+    path: Path, points: Float[np.ndarray, "N C"], *, origin: Mapping[str, str], surface: Method = "poisson"
+) -> None:
+    """The triangles of `mesh.reconstruct_surface` by the method `surface`, y up as glTF has it.
+
+    Open3D writes GLB files that it reads back empty; trimesh's are sound.
+
+    Raises:
+        UsageError: no surface goes through the points.
+    """
+    import trimesh
+
+    mesh = reconstruct_surface(points, method=surface)
+    body = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colours, process=False)
+
+    def tell(tree: dict) -> None:
+        tree["asset"]["extras"] = dict(origin)
+
+    data = trimesh.Scene({"sample": body}).export(file_type="glb", tree_postprocessor=tell, include_normals=True)
+    assert isinstance(data, bytes)
+    with atomic_write.atomic_write(path, len(data)) as beside:
+        beside.write_bytes(data)

@@ -1,0 +1,34 @@
+"""OBJ: a mesh through one cloud, with the vertices' colours where it has some; the origin stands in comments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from inrflow_core.geometry.mesh import Method, reconstruct_surface
+from inrflow_core.storage import atomic_write
+
+SUFFIXES = (".obj",)
+DOMAINS = ("points",)
+HOLDS_MANY = False
+
+
+def write(
+    path: Path, points: Float[np.ndarray, "N C"], *, origin: Mapping[str, str], surface: Method = "poisson"
+) -> None:
+    """The triangles of `mesh.reconstruct_surface` by the method `surface`, six significant digits.
+
+    Raises:
+        UsageError: no surface goes through the points.
+    """
+    mesh = reconstruct_surface(points, method=surface)
+    rows = mesh.vertices if mesh.colours is None else np.concatenate([mesh.vertices, mesh.colours / 255], axis=1)
+    form = "v" + " %.6g" * rows.shape[1]
+    lines = [f"# {key}: {' '.join(value.split())}" for key, value in origin.items()]
+    lines += [form % tuple(row) for row in rows.tolist()]
+    lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
+    with atomic_write.atomic_write(path) as beside:
+        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")

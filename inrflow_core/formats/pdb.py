@@ -1,0 +1,29 @@
+"""PDB: structures of one sequence, several as the models of one file; the origin stands in REMARK lines.
+
+Atoms, residues and their names follow from the sequence; positions have three decimals. The models lie as they are
+given: whoever wants them on top of each other superposes them first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from inrflow_core.proteins import structure_writer
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.storage import atomic_write
+
+SUFFIXES = (".pdb",)
+DOMAINS = ("protein",)
+HOLDS_MANY = True
+
+
+def write(path: Path, structures: Sequence[Structure], *, origin: Mapping[str, str]) -> None:
+    """One model of each structure.
+
+    Raises:
+        UsageError: the sequences differ, or are longer than the format's columns (9,999 residues).
+    """
+    text = structure_writer.pdb_text(structures, origin)
+    with atomic_write.atomic_write(path) as beside:
+        beside.write_text(text, encoding="ascii")

@@ -1,0 +1,59 @@
+"""PNG: one image pixel for pixel, several as a sheet, clouds drawn. The origin stands in text chunks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.storage import atomic_write
+from inrflow_core.visualization import image_grid, point_rendering, protein_rendering
+
+Samples = np.ndarray | Sequence[Structure]
+"""Images uint8 (B H W C), clouds float32 (B N C), or structures of proteins."""
+SUFFIXES = (".png",)
+DOMAINS = ("image", "points", "protein")
+HOLDS_MANY = True
+
+
+def write(
+    path: Path,
+    samples: Samples,
+    *,
+    origin: Mapping[str, str],
+    columns: int | None = None,
+    size: int | None = None,
+) -> None:
+    """One picture of all samples; `columns` of a sheet, `size` in pixels of each cloud or protein drawn.
+
+    A single image is written as it is, so that reading it gives the very same pixels.
+    """
+    save(path, picture(samples, columns=columns, size=size), origin=origin)
+
+
+def picture(samples: Samples, *, columns: int | None = None, size: int | None = None) -> Image.Image:
+    """The picture that `write` would save."""
+    if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
+        return image_grid.image_grid(samples, columns=columns)
+    size = size or (512 if len(samples) == 1 else 256)
+    if isinstance(samples, np.ndarray):
+        return point_rendering.render_clouds(samples, columns=columns, size=size)
+    traces = [one.ca[one.ca_is_known] for one in samples]
+    are_alike = len({one.sequence for one in samples}) == 1
+    return protein_rendering.render_proteins(traces, columns=columns, size=size, is_one_view=are_alike)
+
+
+def save(path: Path, drawn: Image.Image, *, origin: Mapping[str, str]) -> None:
+    """Write any picture as PNG with its origin inside."""
+    texts = PngInfo()
+    for key, value in origin.items():
+        texts.add_text(key, value)
+    data = io.BytesIO()
+    drawn.save(data, format="PNG", pnginfo=texts)
+    with atomic_write.atomic_write(path, data.tell()) as beside:
+        beside.write_bytes(data.getbuffer())

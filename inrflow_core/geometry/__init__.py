@@ -1,0 +1,1 @@
+"""Cameras, rigid motion, point clouds and meshes."""

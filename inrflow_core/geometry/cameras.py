@@ -1,0 +1,154 @@
+"""Cameras as arrays of 4 x 4: where they stand, what they see, and the rays through the patches of their pictures.
+
+Rows 0 to 2 are camera-to-world, [rotation | position], in OpenCV's axes: x to the right, y down, z into the picture.
+Row 3 holds the focal lengths and the centre, x and y, in units of the picture's width and height, so that a camera
+holds for any resolution. The world is right-handed with y up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor
+
+DEFAULT_FOV = 40.0
+"""Degrees that a picture spans; INRFlow, appendix A.2."""
+DISTANCE = 3.5
+"""From the origin to each camera, in units in which the object's box spans [-1, 1]; INRFlow, appendix A.2."""
+OPENGL = np.diag([1.0, -1.0, -1.0])
+"""From OpenCV's axes to those of OpenGL and Blender (y up, z out of the picture), and back."""
+
+
+def look_at(
+    position: Sequence[float],
+    target: Sequence[float] = (0, 0, 0),
+    up: Sequence[float] = (0, 1, 0),
+    *,
+    field_of_view: float = DEFAULT_FOV,
+) -> Float32[np.ndarray, "4 4"]:
+    """The camera at a position that has `target` in the middle of its square picture.
+
+    Where it looks along `up`, z points out of the picture's top.
+    """
+    place = np.asarray(position, dtype=np.float64)
+    forward = np.asarray(target, dtype=np.float64) - place
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, up)
+    if np.linalg.norm(right) < 1e-6:
+        right = np.cross(forward, (0, 0, -1))
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward], axis=1)
+    return camera_matrix(rotation, place, focal(field_of_view))
+
+
+def orbit(
+    azimuth: float = 0.0,
+    elevation: float = 0.0,
+    distance: float = DISTANCE,
+    *,
+    field_of_view: float = DEFAULT_FOV,
+) -> Float32[np.ndarray, "4 4"]:
+    """The camera on a sphere about the origin that looks at it: from +z at azimuth 0, from +x at 90; in degrees."""
+    turn, rise = math.radians(azimuth), math.radians(elevation)
+    flat = distance * math.cos(rise)
+    position = (flat * math.sin(turn), distance * math.sin(rise), flat * math.cos(turn))
+    return look_at(position, field_of_view=field_of_view)
+
+
+def orbit_ring(count: int = 4, *, field_of_view: float = DEFAULT_FOV) -> Float32[np.ndarray, "V 4 4"]:
+    """Cameras at equal steps around y, the first on +z; four of them are the paper's, on both sides of z and x."""
+    return np.stack([orbit(360 * place / count, field_of_view=field_of_view) for place in range(count)])
+
+
+def focal(field_of_view: float) -> float:
+    """The focal length, in units of the picture's side, of a field of view in degrees."""
+    return 0.5 / math.tan(math.radians(field_of_view) / 2)
+
+
+def camera_matrix(
+    rotation: Float[np.ndarray, "3 3"], position: Float[np.ndarray, 3], focal_length: float
+) -> Float32[np.ndarray, "4 4"]:
+    """A camera of its parts, with the centre in the middle of a square picture."""
+    camera = np.zeros((4, 4), dtype=np.float32)
+    camera[:3, :3], camera[:3, 3] = rotation, position
+    camera[3] = focal_length, focal_length, 0.5, 0.5
+    return camera
+
+
+def from_opengl(pose: Float[np.ndarray, "_ 4"], focal_length: float) -> Float32[np.ndarray, "4 4"]:
+    """A camera of a camera-to-world matrix in OpenGL's axes, as Blender-style `transforms.json` files have it."""
+    return camera_matrix(pose[:3, :3] @ OPENGL, pose[:3, 3], focal_length)
+
+
+def from_world_to_opengl(matrix: Float[np.ndarray, "_ 4"], focal_length: float) -> Float32[np.ndarray, "4 4"]:
+    """A camera of a world-to-camera matrix in OpenGL's axes, as Zero123's script writes it."""
+    rotation = matrix[:3, :3].T
+    return camera_matrix(rotation @ OPENGL, -rotation @ matrix[:3, 3], focal_length)
+
+
+def transformed(
+    camera: Float32[np.ndarray, "4 4"],
+    offset: Float[np.ndarray, 3],
+    scale: float,
+    turn: Float[np.ndarray, "3 3"] | None = None,
+) -> Float32[np.ndarray, "4 4"]:
+    """The same camera in a world whose points are `(turn @ point - offset) / scale`; its picture does not change."""
+    turned = camera[:3].astype(np.float64) if turn is None else turn @ camera[:3].astype(np.float64)
+    result = camera.copy()
+    result[:3, :3], result[:3, 3] = turned[:, :3], (turned[:, 3] - offset) / scale
+    return result
+
+
+def project(
+    camera: Float32[np.ndarray, "4 4"], points: Float[np.ndarray, "N 3"]
+) -> tuple[Float64[np.ndarray, "N 2"], Float64[np.ndarray, " N"]]:
+    """Where points appear, x and y in units of the picture from its top left corner, and their depth along z."""
+    matrix = camera.astype(np.float64)
+    seen = (points - matrix[:3, 3]) @ matrix[:3, :3]
+    return seen[:, :2] / seen[:, 2:] * matrix[3, :2] + matrix[3, 2:], seen[:, 2]
+
+
+def rays(
+    camera: Float32[np.ndarray, "4 4"], rows: int, columns: int
+) -> tuple[Float64[np.ndarray, 3], Float64[np.ndarray, "{rows}*{columns} 3"]]:
+    """The camera's place, and unit directions from it through the middles of a grid over its picture, row by row."""
+    matrix = camera.astype(np.float64)
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1)
+    seen = np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=1)
+    flat = (seen - matrix[3, 2:]) / matrix[3, :2]
+    directions = np.concatenate([flat, np.ones((len(flat), 1))], axis=1) @ matrix[:3, :3].T
+    return matrix[:3, 3], directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def pluecker(camera: Float32[np.ndarray, "4 4"], rows: int, columns: int) -> Float64[np.ndarray, "{rows}*{columns} 6"]:
+    """The six Pluecker numbers of the ray through the middle of each patch: its unit direction, and place x direction.
+
+    The moment is the same for every point of the ray, and at right angles to the direction (Pluecker 1828).
+    """
+    place, directions = rays(camera, rows, columns)
+    return np.concatenate([directions, np.cross(place, directions)], axis=1)
+
+
+RAY = 6
+"""Numbers of a ray that stand behind the embedder's in a token."""
+
+
+def pluecker_batch(
+    cameras: Float32[Tensor, "V 4 4"], rows: int, columns: int
+) -> Float32[Tensor, "V {rows}*{columns} 6"]:
+    """As `cameras.pluecker`, for many cameras and on their device."""
+    half = cameras.new_tensor(0.5)
+    y, x = torch.meshgrid(
+        (torch.arange(rows, device=cameras.device) + half) / rows,
+        (torch.arange(columns, device=cameras.device) + half) / columns,
+        indexing="ij",
+    )
+    seen = torch.stack([x.flatten(), y.flatten()], dim=-1)
+    flat = (seen - cameras[:, 3:, 2:]) / cameras[:, 3:, :2]
+    directions = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1) @ cameras[:, :3, :3].mT
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    return torch.cat([directions, torch.linalg.cross(cameras[:, None, :3, 3], directions)], dim=-1)

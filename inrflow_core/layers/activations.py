@@ -1,0 +1,204 @@
+"""The functions between the matrix products, each with its derivative (`recompute.Recomputable`).
+
+Norms are computed in fp32 whatever the precision around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from inrflow_core.layers.recompute import Recomputable, keeps_everything
+
+NORM_EPSILON = 1e-6
+RUN_BYTES = 1 << 19
+GELU_SLOPE, GELU_CUBIC = 2 * (2 / torch.pi) ** 0.5, 0.044715
+"""The tanh form of GELU is x sigmoid(slope (x + cubic x^3))."""
+
+
+def to_fp32(x: Tensor) -> Tensor:
+    """x in fp32, or as it is where it has more digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def modulate(
+    x: Float[Tensor, "B N W"], shift: Float[Tensor, "B 1 W"], scale: Float[Tensor, "B 1 W"]
+) -> Float[Tensor, "B N W"]:
+    """Layer norm without own gain, then a condition's shift and scale: `normed * (1 + scale) + shift`."""
+    normed = functional.layer_norm(to_fp32(x), x.shape[-1:], eps=NORM_EPSILON)
+    return torch.addcmul(to_fp32(shift), normed, 1 + to_fp32(scale))
+
+
+def _modulate_again(
+    gradient: Tensor, x: Tensor, shift: Tensor, scale: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    whole, gradient, factor = to_fp32(x), to_fp32(gradient), 1 + to_fp32(scale)
+    normed, mean, deviation = torch.native_layer_norm(whole, x.shape[-1:], None, None, NORM_EPSILON)
+    value = torch.addcmul(to_fp32(shift), normed, factor)
+    d_shift, d_scale = gradient.sum(1, keepdim=True), normed.mul_(gradient).sum(1, keepdim=True)
+    d_x, _, _ = torch.ops.aten.native_layer_norm_backward(
+        gradient.mul_(factor), whole, x.shape[-1:], mean, deviation, None, None, [True, False, False]
+    )
+    return value, (d_x, d_shift, d_scale)
+
+
+def gelu(x: Float[Tensor, "B N W"]) -> Float[Tensor, "B N W"]:
+    """The GELU in its tanh form.
+
+    In fp32 on a CPU it is computed by a sigmoid, a cache's worth at a time: that is half the price of the tanh.
+    """
+    if _is_native(x):
+        return functional.gelu(x, approximate="tanh")
+    value = torch.empty_like(x)
+    for part, result in _runs(x, value):
+        _step(part, out=result).mul_(part)
+    return value
+
+
+def _gelu_again(gradient: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+    """The value and the gradient of x from one sigmoid."""
+    if _is_native(x):
+        d_x = torch.ops.aten.gelu_backward(gradient.to(x.dtype), x, approximate="tanh")
+        return functional.gelu(x, approximate="tanh"), (d_x,)
+    assert gradient.is_contiguous(), "it is written over in place"
+    value = torch.empty_like(x)
+    for part, incoming, result in _runs(x, gradient, value):
+        step = _step(part)
+        torch.mul(part, step, out=result)
+        slope = torch.mul(part, part).mul_(3 * GELU_CUBIC * GELU_SLOPE).add_(GELU_SLOPE).mul_(result)
+        incoming.mul_(torch.addcmul(slope, slope, step, value=-1).add_(step))
+    return value, (gradient,)
+
+
+MODULATE = Recomputable(modulate, _modulate_again)
+GELU = Recomputable(gelu, _gelu_again)
+
+
+def _is_native(x: Tensor) -> bool:
+    return x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling()
+
+
+def _step(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """sigmoid(slope (x + cubic x^3))"""
+    return torch.mul(x, x, out=out).mul_(GELU_CUBIC * GELU_SLOPE).add_(GELU_SLOPE).mul_(x).sigmoid_()
+
+
+def _runs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Runs of rows of tensors of one shape, short enough for several to stay in the cache nearest to a CPU."""
+    rows = max(1, RUN_BYTES // (4 * tensors[0].shape[-1]))
+    return zip(*(x.reshape(-1, x.shape[-1]).split(rows) for x in tensors), strict=True)
+
+
+def rms_norm(x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
+    """x at unit root mean square; only the result is kept, from which the derivative follows."""
+    return (
+        functional.rms_norm(to_fp32(x), x.shape[-1:], None, NORM_EPSILON).to(x.dtype)
+        if keeps_everything()
+        else _Unit.apply(x)
+    )
+
+
+class _Unit(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        factor = _inverse_size(x)
+        normed = (to_fp32(x) * factor).to(x.dtype)
+        ctx.save_for_backward(normed, factor)
+        return normed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        normed, factor = ctx.saved_tensors
+        return _unit_gradient(gradients[0], to_fp32(normed), factor).to(normed.dtype)
+
+
+def normed_heads(
+    qkv: Float[Tensor, "B N 3 H d"], gains: Float[Tensor, "2 d"], turns: Float[Tensor, "2 N d"] | None
+) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
+    """Queries, keys and values: queries and keys at unit root mean square times their gain, then turned (RoPE).
+
+    What is kept is `qkv`, which holds the values anyway, and the results.
+    """
+    if keeps_everything():
+        return _normed_heads(qkv, _inverse_size(qkv[:, :, :2]), gains, turns)
+    return _NormedHeads.apply(qkv, gains, turns)
+
+
+def _normed_heads(qkv: Tensor, factor: Tensor, gains: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    normed = (to_fp32(qkv[:, :, :2]) * factor).mul_(gains[:, None])
+    if turns is not None:
+        normed = apply_rope(normed, turns[:, :, None, None])
+    q, k = normed.to(qkv.dtype).unbind(2)
+    return q, k, qkv[:, :, 2]
+
+
+class _NormedHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, gains: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        factor = _inverse_size(qkv[:, :, :2])
+        ctx.save_for_backward(qkv, factor, gains, turns)
+        return _normed_heads(qkv, factor, gains, turns)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        qkv, factor, gains, turns = ctx.saved_tensors
+        d_qkv, d_gains = torch.empty_like(qkv), torch.empty_like(gains)
+        d_qkv[:, :, 2] = gradients[2]
+        for index in range(2):
+            gradient = to_fp32(gradients[index])
+            if turns is not None:
+                gradient = apply_rope(gradient, torch.stack([turns[0], -turns[1]])[:, :, None])
+            normed = to_fp32(qkv[:, :, index]) * factor[:, :, index]
+            d_gains[index] = (gradient * normed).sum((0, 1, 2))
+            d_qkv[:, :, index] = _unit_gradient(gradient * gains[index], normed, factor[:, :, index])
+        return d_qkv, d_gains, None
+
+
+def apply_rope(x: Float[Tensor, "*B d"], turns: Float[Tensor, "2 *N d"]) -> Float[Tensor, "*B d"]:
+    """x with its pairs (i, i + d / 2) rotated; `turns` are cosines and sines, each given for both of a pair."""
+    first, second = x.chunk(2, -1)
+    return torch.addcmul(x * turns[0], torch.cat([-second, first], -1), turns[1])
+
+
+def _inverse_size(x: Tensor) -> Tensor:
+    return torch.rsqrt(to_fp32(x).square().mean(-1, keepdim=True) + NORM_EPSILON)
+
+
+def _unit_gradient(gradient: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
+    along = (gradient * normed).mean(-1, keepdim=True)
+    return torch.addcmul(gradient, normed, along, value=-1).mul_(factor)
+
+
+def normed_silu(x: Float[Tensor, "*B N W"], gain: Float[Tensor, " W"], shift: Float[Tensor, " W"]) -> Tensor:
+    """SiLU of a layer norm with gain and shift; only x is kept."""
+    if keeps_everything():
+        return functional.silu(functional.layer_norm(to_fp32(x), x.shape[-1:], gain, shift))
+    return _NormedSilu.apply(x, gain, shift)
+
+
+class _NormedSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        normed, mean, deviation = torch.native_layer_norm(to_fp32(x), x.shape[-1:], gain, shift, 1e-5)
+        ctx.save_for_backward(x, gain, shift, mean, deviation)
+        return functional.silu(normed, inplace=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, gain, shift, mean, deviation = ctx.saved_tensors
+        whole = to_fp32(x)
+        normed = torch.native_layer_norm(whole, x.shape[-1:], gain, shift, 1e-5)[0]
+        gradient = torch.ops.aten.silu_backward(gradients[0], normed)
+        d_x, d_gain, d_shift = torch.ops.aten.native_layer_norm_backward(
+            gradient, whole, x.shape[-1:], mean, deviation, gain, shift, [True, True, True]
+        )
+        return d_x.to(x.dtype), d_gain, d_shift

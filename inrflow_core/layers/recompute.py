@@ -1,0 +1,158 @@
+"""Cheap functions that are computed again in the backward pass instead of being kept.
+
+A transformer spends its time in matrix products and its memory on what lies between them: norms, modulations,
+activations. Those are quick to compute again. `linear_of` keeps the inputs of such a function and not what it hands
+to the linear layer behind it, so that no matrix product is repeated, and works on runs of rows that stay in a CPU's
+cache. Where no gradient is asked for, and under `torch.compile`, whose partitioner decides such things by itself, all
+of it is ordinary code. Second derivatives are not defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+SPLIT_BYTES, PART_BYTES = 32 << 20, 4 << 20
+"""A function's output of more bytes is worked on in parts of so many on a CPU, to stay in its cache."""
+WHOLE = (slice(None), slice(None))
+
+
+@dataclass(frozen=True)
+class Recomputable:
+    """A function of tensors with sets first and rows second."""
+
+    value: Callable[..., Tensor]
+    """The function of its inputs."""
+    again: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+    """Of the value's gradient, which it may write over, and the inputs: the value once more, and the gradient of each
+    input."""
+
+
+def keeps_everything() -> bool:
+    """Whether plain code serves: nothing is kept anyway, or the compiler decides what is."""
+    return torch.compiler.is_compiling() or not torch.is_grad_enabled()
+
+
+def linear_of(
+    function: Recomputable,
+    *inputs: Float[Tensor, "B _ _"],
+    weight: Float[Tensor, "out in"],
+    bias: Float[Tensor, " out"] | None,
+    is_handed_over: bool = False,
+) -> Float[Tensor, "B N out"]:
+    """`linear(function.value(*inputs), weight, bias)`, of which only the inputs and the weight are kept.
+
+    The first input has all rows; others may have one row for each set. One that `is_handed_over` is nobody else's: in the
+    backward pass its gradient may take its memory. (Should somebody else need it after all, autograd says so.)
+    """
+    if keeps_everything():
+        return functional.linear(function.value(*inputs), weight, bias)
+    return _LinearOf.apply((function, is_handed_over), weight, bias, *inputs)
+
+
+class _LinearOf(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, how: tuple[Recomputable, bool], weight: Tensor, bias: Tensor | None, *inputs: Tensor
+    ) -> Tensor:
+        function, _ = ctx.how = how
+        ctx.save_for_backward(weight, *inputs)
+        x = inputs[0]
+        output = _Assembled(x.shape[:2], x.shape[1])
+        for part in _parts(x, weight):
+            value = function.value(*(_of(part, x, each) for each in inputs))
+            output.put(part, functional.linear(value, weight, bias))
+        return output.tensor
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        weight, *inputs = ctx.saved_tensors
+        x, gradient = inputs[0], gradients[0]
+        d_weight, cast_weight = torch.empty_like(weight), weight.to(gradient.dtype)
+        function, is_handed_over = ctx.how
+        d_inputs = [_Assembled(each.shape[:2], x.shape[1]) for each in inputs]
+        if is_handed_over and x.grad_fn is not None and not _is_asked_again():
+            d_inputs[0].memory = x
+        for part in _parts(x, weight):
+            piece = gradient[part]
+            value, found = function.again(piece @ cast_weight, *(_of(part, x, each) for each in inputs))
+            rows, value = piece.flatten(0, 1).t(), value.flatten(0, 1).to(piece.dtype)
+            _add_product(d_weight, rows, value, is_first=d_inputs[0].is_empty)
+            for d_input, new in zip(d_inputs, found, strict=True):
+                d_input.put(part, new)
+        d_bias = gradient.flatten(0, 1).sum(0, dtype=weight.dtype) if ctx.needs_input_grad[2] else None
+        return None, d_weight, d_bias, *(d_input.tensor for d_input in d_inputs)
+
+
+class _Assembled:
+    """A tensor that comes in parts; where there is but one part, that is the tensor."""
+
+    tensor: Tensor
+    memory: Tensor | None = None
+    """What it may be written over, part by part."""
+
+    def __init__(self, leading: torch.Size, rows: int) -> None:
+        self.leading, self.has_rows, self.is_empty = leading, leading[1] == rows, True
+
+    def put(self, part: tuple[slice, slice], new: Tensor) -> None:
+        """Write a part; what has one row for each set is summed over the parts of its rows."""
+        if part is WHOLE:
+            self.tensor = new
+        elif self.is_empty and self.memory is not None:
+            self.tensor = self.memory.detach()
+        elif self.is_empty:
+            self.tensor = (new.new_empty if self.has_rows else new.new_zeros)(*self.leading, *new.shape[2:])
+        self.is_empty = False
+        if part is WHOLE:
+            return
+        if self.has_rows:
+            self.tensor[part] = new
+        else:
+            self.tensor[part[0]] += new
+
+
+def _is_asked_again() -> bool:
+    """Whether the backward pass that runs keeps its graph for another one (`retain_graph`)."""
+    keeps: Any = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
+    return keeps is None or keeps()
+
+
+def _parts(x: Float[Tensor, "B N _"], weight: Float[Tensor, "out in"]) -> Iterator[tuple[slice, slice]]:
+    """Runs of whole sets, or of one set's rows, whose intermediate results stay in a CPU's cache."""
+    sets, rows = x.shape[:2]
+    row_bytes = 4 * weight.shape[1]
+    if x.device.type != "cpu" or sets * rows * row_bytes <= SPLIT_BYTES:
+        yield WHOLE
+        return
+    num_rows = max(1, min(rows, PART_BYTES // row_bytes // 64 * 64))
+    num_sets = max(1, PART_BYTES // (rows * row_bytes))
+    for first_set in range(0, sets, num_sets):
+        for first_row in range(0, rows, num_rows):
+            yield slice(first_set, first_set + num_sets), slice(first_row, first_row + num_rows)
+
+
+def _has_rows(x: Tensor, each: Tensor) -> bool:
+    """Whether an input has a value for every row, and not one for each set."""
+    return each.shape[1] == x.shape[1]
+
+
+def _of(part: tuple[slice, slice], x: Tensor, each: Tensor) -> Tensor:
+    return each[part] if _has_rows(x, each) else each[part[0]]
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, *, is_first: bool) -> None:
+    """total += left @ right, or total = left @ right the first time; summed in the precision of `total`."""
+    if left.dtype == total.dtype:
+        torch.addmm(total, left, right, beta=0 if is_first else 1, out=total)
+    elif is_first:
+        total.copy_(left @ right)
+    else:
+        total += left @ right

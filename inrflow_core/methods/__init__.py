@@ -1,0 +1,1 @@
+"""Methods: how a model learns and generates, one file for each."""

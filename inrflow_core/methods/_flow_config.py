@@ -1,0 +1,83 @@
+"""Settings of flow matching in training and in sampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from inrflow_core.methods.flow import FlowMatching
+
+FORMAT = "inrflow-field-1"
+
+
+@dataclass(frozen=True)
+class Config:
+    """How flow matching learns and draws."""
+
+    path: Literal["linear", "trigonometric"] = "linear"
+    """From data to noise; the papers' is linear."""
+    time: Literal["uniform", "logit-normal"] = "uniform"
+    """Density of t in training; the paper's is uniform, its authors' release draws logit-normal."""
+    time_mean: float = 0.0
+    """Mean of logit(t), for `logit-normal`."""
+    time_deviation: float = 1.0
+    """Standard deviation of logit(t), for `logit-normal`."""
+    time_shift: float = 1.0
+    """t becomes shift t / (1 + (shift - 1) t): above 1 moves times towards noise."""
+    num_queries: int | None = None
+    """Pairs decoded per set in training, drawn at random for each set; None decodes all."""
+    query_positions: Literal["training", "anywhere"] = "training"
+    """`anywhere` also trains between the pixels of a grid, with interpolated values (not in the papers)."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance in sampling; 1 is none."""
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)
+    """Times between which guidance acts."""
+    noise: Literal["linear", "cubic", "independent"] = "linear"
+    """How the noise goes on between the training pixels; the papers' is independent at each position."""
+    align: Literal["none", "noise", "prediction"] = "none"
+    """Superpose a structure, by rotation and shift, before the target is made: on the `noise` that it is mixed with, or on
+    the data that the network's own answer predicts (SimpleFold; not in the paper)."""
+    smooth_lddt: float = 0.0
+    """Weight of 1 - smooth lDDT of the predicted structure, at every t; 0 leaves it out (SimpleFold has 1)."""
+    smooth_lddt_ramp: float = 0.0
+    """That weight becomes larger by this times (0.5 - t) where t is below 0.5 (8 in SimpleFold's schedule)."""
+    copies: int = 1
+    """Times and noises that each set is learned under in a step; its loss is their mean."""
+
+    def __post_init__(self) -> None:
+        if self.num_queries is not None and self.num_queries < 1:
+            raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
+        if self.time_deviation <= 0 or self.time_shift <= 0:
+            raise ValueError("`time_deviation` and `time_shift` must be above 0")
+        low, high = self.guidance_interval if len(self.guidance_interval) == 2 else (1.0, 0.0)
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(f"`guidance_interval` is {list(self.guidance_interval)}: two times, as in [0.0, 1.0]")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"`guidance` is {self.guidance}: 0 or more, 1 is none")
+        for name in ("smooth_lddt", "smooth_lddt_ramp"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: 0 or more")
+        if self.smooth_lddt_ramp > 0 and self.smooth_lddt == 0:
+            raise ValueError(f"`smooth_lddt_ramp` is {self.smooth_lddt_ramp}, and `smooth_lddt`, which it raises, is 0")
+        if self.copies < 1:
+            raise ValueError(f"`copies` is {self.copies}: at least 1")
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How a sample is drawn: the solver with its settings, and guidance.
+
+    With a `guide`, the second velocity is that model's under the same condition (autoguidance, Karras et al. 2024,
+    arXiv:2406.02507); without, it is this model's without condition (classifier-free guidance).
+    """
+
+    sampler: ModuleType
+    config: Any
+    guidance: float = 1.0
+    interval: tuple[float, ...] = (0.0, 1.0)
+    noise: str = "linear"
+    guide: FlowMatching | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"

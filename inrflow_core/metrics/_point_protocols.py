@@ -1,0 +1,54 @@
+"""What the metrics of clouds share: their protocols, and what each compares by."""
+
+from __future__ import annotations
+
+from jaxtyping import Float64
+from numpy import ndarray
+
+from inrflow_core.errors import UsageError
+from inrflow_core.metrics._inputs import Distances, DistanceSpec
+
+MIN_ITEMS = 2
+EXACT = ("emd-exact", "emd-exact-squared")
+DISTANCES = {
+    "inrflow": ("cd", *EXACT, "emd-lion"),
+    "lion-global": ("cd", *EXACT, "emd-lion"),
+    "pointflow": ("cd", *EXACT, "emd-pointflow"),
+}
+"""The distances of each way to normalise: each paper's own EMD, and the exact ones for all."""
+PROTOCOLS = tuple(f"{distance}:{protocol}" for protocol, distances in DISTANCES.items() for distance in distances)
+
+
+def inputs(protocol: str, *, is_within: bool) -> DistanceSpec:
+    """The distances of a protocol such as `cd:inrflow`."""
+    distance, normalisation = protocol.split(":")
+    return DistanceSpec(distance, normalisation, is_within=is_within)
+
+
+def check_counts(samples: int, references: int) -> None:
+    """Nothing, where there are enough of both.
+
+    Raises:
+        UsageError: there are fewer than two samples or references.
+    """
+    for count, what in ((samples, "samples"), (references, "references")):
+        if count < MIN_ITEMS:
+            raise UsageError(f"there are too few {what}: {count}", hint=f"metrics of clouds take {MIN_ITEMS} at least")
+
+
+def sample_to_reference(evidence: Distances) -> Float64[ndarray, "N R"]:
+    """Samples by references.
+
+    Raises:
+        UsageError: there are fewer than two samples or references.
+    """
+    check_counts(*evidence.across.shape)
+    return evidence.across
+
+
+def count_note(evidence: Distances) -> str | None:
+    """A warning where samples and references are not equally many."""
+    samples, references = evidence.across.shape
+    if samples == references:
+        return None
+    return f"{samples:,} samples against {references:,} references: made for equally many, and to be compared with nothing else"

@@ -1,0 +1,1 @@
+"""Keyed random numbers, the noise field, paths, solvers and Gaussian statistics."""

@@ -1,0 +1,172 @@
+"""Carrying states along a velocity: the one loop around every sampler.
+
+The context of a sample walks: it decides the steps. Other pairs advance: they take the same steps afterwards, each
+with the velocity that the context's evaluations left for them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from inrflow_core.numerics.paths import Path
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""(y, t Float64[B]) to dy/dt."""
+BrownianIncrements = Callable[[int], Tensor]
+"""Standard normals of a step, for the pairs that take it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a batch. A sample that rests in it has `t_next == t`."""
+
+    index: int
+    t: Float64[Tensor, " B"]
+    t_next: Float64[Tensor, " B"]
+
+
+def iter_steps(
+    sampler: ModuleType,
+    config: Any,
+    velocity: Velocity,
+    y: Float[Tensor, "B N C"],
+    *,
+    path: Path,
+    noise: BrownianIncrements | None = None,
+    real: Bool[Tensor, "B N"] | None = None,
+) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
+    """Each step in which some sample moved, and the states after it.
+
+    The last `EVALUATIONS` calls of `velocity` before a step comes out are that step's; the first `REPLAYED` of them are
+    those that `advance` repeats. An adaptive sampler may have called it before for attempts that no sample accepted.
+
+    Args:
+        noise: what a stochastic sampler needs.
+        real: which pairs an adaptive sampler's error is of; all without it.
+    """
+    grid = sampler.time_grid(config)
+    if sampler.IS_ADAPTIVE:
+        attempt = functools.partial(sampler.trial_step, config=config, real=real)
+        yield from _walk_adaptively(sampler, config, attempt, velocity, y, (float(grid[0]), float(grid[-1])))
+        return
+    yield from _walk_along(grid, sampler, config, velocity, y, path=path, noise=noise)
+
+
+def replay_step(
+    sampler: ModuleType,
+    config: Any,
+    velocity: Velocity,
+    y: Float[Tensor, "B M C"],
+    step: Step,
+    *,
+    path: Path,
+    noise: BrownianIncrements | None = None,
+) -> Float[Tensor, "B M C"]:
+    """The states after one step; those of a resting sample are returned as they are.
+
+    Calls `velocity` as often as the sampler's `REPLAYED` says.
+    """
+    if sampler.IS_STOCHASTIC:
+        assert noise is not None
+        moved = sampler.step(velocity, y, step.t, step.t_next, path=path, config=config, noise=noise(step.index))
+    else:
+        moved = sampler.step(velocity, y, step.t, step.t_next)
+    return torch.where((step.t != step.t_next).view(-1, 1, 1), moved, y)
+
+
+def integrate(
+    sampler: ModuleType,
+    config: Any,
+    velocity: Velocity,
+    y: Float[Tensor, "B N C"],
+    *,
+    path: Path,
+    noise: BrownianIncrements | None = None,
+    times: Float64[Tensor, " T"] | None = None,
+) -> Float[Tensor, "B N C"]:
+    """The states at the end of the walk.
+
+    Args:
+        times: replace the sampler's own grid, and may ascend, from data to noise; an adaptive sampler goes from the first
+            of them to the last.
+    """
+    state = y
+    if times is None:
+        steps = iter_steps(sampler, config, velocity, y, path=path, noise=noise)
+    elif sampler.IS_ADAPTIVE:
+        attempt = functools.partial(sampler.trial_step, config=config, real=None)
+        steps = _walk_adaptively(sampler, config, attempt, velocity, y, (float(times[0]), float(times[-1])))
+    else:
+        steps = _walk_along(times, sampler, config, velocity, y, path=path, noise=noise)
+    for _, moved in steps:
+        state = moved
+    return state
+
+
+def num_function_evaluations(sampler: ModuleType, config: Any) -> int:
+    """Velocity calls of a whole walk (NFE); for adaptive samplers the most that they may take."""
+    if sampler.IS_ADAPTIVE:
+        return config.max_nfe // sampler.NFE_PER_STEP * sampler.NFE_PER_STEP
+    return sampler.NFE_PER_STEP * (len(sampler.time_grid(config)) - 1)
+
+
+def _walk_along(
+    grid: Float64[Tensor, " T"],
+    sampler: ModuleType,
+    config: Any,
+    velocity: Velocity,
+    y: Float[Tensor, "B N C"],
+    *,
+    path: Path,
+    noise: BrownianIncrements | None,
+) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
+    """The steps from each time of a grid to the next."""
+    for index, (t, t_next) in enumerate(pairwise(grid.tolist())):
+        ends = [torch.full((len(y),), end, dtype=torch.float64, device=y.device) for end in (t, t_next)]
+        step = Step(index, *ends)
+        y = replay_step(sampler, config, velocity, y, step, path=path, noise=noise)
+        yield step, y
+
+
+def _walk_adaptively(
+    sampler: ModuleType,
+    config: Any,
+    attempt: Callable[..., tuple[Tensor, Tensor]],
+    velocity: Velocity,
+    y: Float[Tensor, "B N C"],
+    ends: tuple[float, float],
+) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
+    """Steps from one end to the other whose size each sample chooses by its own error.
+
+    The attempts that `max_nfe` leaves always suffice: no step is smaller than an equal share of the way that is left,
+    and one of that size is taken whatever its error.
+    """
+    start, end = ends
+    t = torch.full((len(y),), start, dtype=torch.float64, device=y.device)
+    size = torch.full_like(t, config.first_step)
+    index = 0
+    for left in range(config.max_nfe // sampler.NFE_PER_STEP, 0, -1):
+        way = (end - t).abs()
+        if not bool((way > 0).any()):
+            return
+        least = way / left
+        size = torch.maximum(torch.minimum(size, way), least)
+        t_next = torch.where(size >= way, end, t + math.copysign(1, end - start) * size)
+        moved, error = attempt(velocity, y, t, t_next)
+        accepted = ((error <= 1) | (size <= least)) & (way > 0)
+        step = Step(index, t, torch.where(accepted, t_next, t))
+        size = size * sampler.step_size_factor(error)
+        if bool(accepted.any()):
+            y = torch.where(accepted.view(-1, 1, 1), moved, y)
+            yield step, y
+            t, index = step.t_next, index + 1

@@ -1,0 +1,1 @@
+"""Estimate memory, FLOPs and time before a run."""

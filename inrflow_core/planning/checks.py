@@ -1,0 +1,73 @@
+"""Checks before a run starts: does it fit into memory and on the disk, and how fast is this machine?"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from inrflow_core.errors import OutOfMemory
+from inrflow_core.planning.plan import Plan
+from inrflow_core.runtime.distributed import World
+from inrflow_core.runtime.memory import free_memory
+from inrflow_core.runtime.units import format_bytes
+
+
+def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None = None) -> None:
+    """Nothing, where the run fits into what is free; `advise` says what fits into so many bytes.
+
+    Raises:
+        OutOfMemory: it does not; says by how much.
+    """
+    free = free_memory(world.device)
+    if free is not None and world.device.type == "cpu":
+        free //= world.local_size  # the processes of a machine take from the same
+    if free is not None and plan.total_memory > free:
+        hint = "take a smaller `--set training.micro_batch=...`, or `--set network.checkpoint_activations=true`"
+        raise OutOfMemory(
+            f"training needs about {_gigabytes(plan.total_memory)} of memory and {_gigabytes(free)} are free: "
+            f"{_gigabytes(plan.total_memory - free)} too little",
+            hint=hint if advise is None else advise(free),
+        )
+
+
+def check_disk(plan: Plan, out: Path, present: int) -> None:
+    """Nothing, where the checkpoints fit on the disk; `present` bytes of them are there already.
+
+    Raises:
+        OutOfMemory: they do not; says by how much.
+    """
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    # A resumed run holds its kept checkpoints already; room for the next one is needed in any case.
+    needed = max(plan.checkpoint, plan.disk - present)
+    if needed > free:
+        raise OutOfMemory(
+            f"the checkpoints need {format_bytes(needed)} of disk below `{place}` and {format_bytes(free)} are free: "
+            f"{format_bytes(needed - free)} too little",
+            hint="free some disk, choose another `--out`, or keep fewer with `--set training.keep=1`",
+        )
+
+
+def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds: float = 0.3) -> float:
+    """Operations per second of a square matrix product, as the device computes it now."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    side = side if device.type == "cpu" else 8 * side
+    a = torch.ones(side, side, dtype=dtype, device=device)
+    torch.mm(a, a)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        torch.mm(a, a)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        count += 1
+    return count * 2 * side**3 / (time.perf_counter() - start)
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB"

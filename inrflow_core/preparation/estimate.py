@@ -1,0 +1,60 @@
+"""How long `prepare` will take and how much disk it needs, from a few items read in advance."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+from inrflow_core.datasets._contract import DatasetIndex
+from inrflow_core.errors import OutOfMemory, UnreadableItemError
+from inrflow_core.preparation.job import PrepareJob, Report, evenly_spaced, items_bytes, plan_shards, scan
+from inrflow_core.preparation.job_array import ArrayTask
+from inrflow_core.runtime import process_pool, units
+from inrflow_core.shards.manifest import Skipped
+
+
+def estimate(job: PrepareJob, *, workers: int | None = None, piece: ArrayTask | None = None) -> Report:
+    """What `prepare` would make, from a scan and a few items read to time them; writes nothing.
+
+    Raises:
+        MissingError: nothing to read.
+    """
+    plan = scan(job)
+    parts = plan_shards(job, plan)
+    parts = parts if piece is None else piece.of(parts)
+    items = [item for part in parts for item in part.items]
+    chosen, skipped = evenly_spaced(items, 16), []
+    start = time.perf_counter()
+    for item in chosen:
+        try:
+            job.dataset.read(item, job.config)
+        except UnreadableItemError as bad:
+            skipped.append(Skipped("", item.name, bad.reason))
+    each = (time.perf_counter() - start) / max(1, len(chosen))
+    counts: dict[str, int] = {}
+    for part in parts:
+        counts[part.header.split] = counts.get(part.header.split, 0) + len(part.items)
+    seconds = each * len(items) / default_workers(job, workers, len(parts))
+    return Report(job.name, str(job.out), counts, len(parts), 0, items_bytes(plan, len(items)), tuple(skipped), seconds)
+
+
+def default_workers(job: PrepareJob, workers: int | None, tasks: int) -> int:
+    if process_pool is None:
+        is_quick = getattr(job.dataset, "IS_READ_BY_SCAN", False)
+        workers = (
+            1 if is_quick else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
+    return max(1, min(workers or 1, tasks))
+
+
+def check_disk(job: PrepareJob, plan: DatasetIndex) -> None:
+    there = [path for path in job.out.glob("*.h5") if path.is_file()] if job.out.is_dir() else []
+    wanted = items_bytes(plan, sum(map(len, plan.splits.values()))) - sum(path.stat().st_size for path in there)
+    place = next(path for path in (job.out.absolute(), *job.out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if wanted > free:
+        raise OutOfMemory(
+            f"the shards need {units.format_bytes(wanted)} more, and {units.format_bytes(free)} are free at `{job.out}`",
+            hint=f"free {units.format_bytes(wanted - free)} or more, name another place with `--out`, or prepare fewer items with `--limit`",
+        )

@@ -1,0 +1,175 @@
+"""What one call of `prepare` makes: its settings, its shards and what it reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import __version__, registry
+from inrflow_core.datasets._contract import DatasetIndex, Item
+from inrflow_core.errors import MissingError, UnreadableItemError
+from inrflow_core.shards import schema
+from inrflow_core.shards.manifest import Skipped
+
+MIN_ITEMS, MAX_ITEMS = 256, 4096
+"""Examples of a shard, but for the last ones of a small split."""
+MAX_SHARD_BYTES = 256 << 20
+"""Values and conditions of a shard: a worker holds them in memory until the shard is whole."""
+SHARDS_OF_A_SPLIT = 16
+"""So many at least, where that leaves `FEWEST` examples for each: there is work for this many workers."""
+
+
+@dataclass(frozen=True)
+class PrepareJob:
+    """What to prepare, from where, to where."""
+
+    name: str
+    source: Path
+    out: Path
+    config: Any
+    limit: int | None = None
+    """At most so many items of each split, evenly spread over it."""
+
+    @property
+    def dataset(self) -> ModuleType:
+        """The data set's file."""
+        return registry.find("datasets", self.name)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was prepared, or with a dry run would be."""
+
+    dataset: str
+    out: str
+    splits: Mapping[str, int]
+    shards: int
+    made: int
+    """Shards that this run made; the others were there already."""
+    bytes: int
+    skipped: tuple[Skipped, ...] = ()
+    seconds: float | None = None
+    """Predicted by a dry run."""
+    left: int = 0
+    """Of a piece: shards of other pieces that nobody has noted as finished."""
+    is_whole: bool = True
+    """Whether the manifest is there; of a piece the rest then tells of the whole data set, else of its share."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """The items of one shard, and what its header needs."""
+
+    name: str
+    config: Any
+    path: Path
+    header: schema.Header
+    items: Sequence[Item]
+    shape: tuple[int, ...]
+    dtype: str
+    coordinates: np.ndarray | None
+    is_ragged: bool
+
+
+def resolve_job(
+    name: str, source: Path | None = None, out: Path | None = None, config: Any = None, limit: int | None = None
+) -> PrepareJob:
+    """A job with the usual places: from `data/NAME` (`INRFLOW_DATA` is another parent) to `shards/NAME`.
+
+    A data set with a `resolution` goes to `shards/NAME-RESOLUTION`.
+    """
+    name = name.replace("_", "-")
+    config = registry.find("datasets", name).Config() if config is None else config
+    parent = Path(os.environ.get("INRFLOW_DATA") or "data")
+    resolution = getattr(config, "resolution", None)
+    folder = name if resolution is None else f"{name}-{resolution}"
+    return PrepareJob(name, source or parent / name, out or Path("shards") / folder, config, limit)
+
+
+def scan(job: PrepareJob) -> DatasetIndex:
+    """What a job would read, with its `limit`.
+
+    Raises:
+        MissingError: the source is not there, is empty, or is of another layout.
+    """
+    if getattr(job.dataset, "NEEDS_SOURCE", True) and not job.source.exists():
+        raise MissingError(
+            f"no data for `{job.name}`: `{job.source}` does not exist",
+            hint=f"put the data set there, or name its place with `--source DIR`; docs/data-sets.md says what "
+            f"`inrflow prepare {job.name}` reads",
+        )
+    try:
+        plan = job.dataset.scan(job.source, job.config)
+    except UnreadableItemError as bad:
+        raise MissingError(
+            f"`{job.source}` cannot be looked through: {bad.reason}", hint="copy the damaged file again"
+        ) from bad
+    if not any(plan.splits.values()):
+        raise MissingError(
+            f"`{job.source}` holds no items of `{job.name}`", hint="look into it, or name another `--source`"
+        )
+    if job.limit is None:
+        return plan
+    return dataclasses.replace(
+        plan, splits={name: evenly_spaced(items, job.limit) for name, items in plan.splits.items()}
+    )
+
+
+def evenly_spaced(items: Sequence[Item], count: int) -> Sequence[Item]:
+    """`count` of the items, evenly spread over all of them, so that every class is among them; all if fewer."""
+    total = len(items)
+    return items if total <= count else [items[place * total // count] for place in range(count)]
+
+
+def plan_shards(job: PrepareJob, plan: DatasetIndex) -> list[ShardTask]:
+    """The items as shards: their number follows from the number of items and their size alone."""
+    parts = []
+    for split, items in plan.splits.items():
+        largest = max(1, min(MAX_ITEMS, MAX_SHARD_BYTES // max(1, items_bytes(plan, 1))))
+        wanted = min(largest, max(MIN_ITEMS, -(-len(items) // SHARDS_OF_A_SPLIT)))
+        count = -(-len(items) // wanted)
+        header = schema.Header(job.dataset.DOMAIN, job.name, split, plan.normalisation, plan.classes, _settings(job))
+        for number in range(count):
+            mine = items[number * len(items) // count : (number + 1) * len(items) // count]
+            path = job.out / f"{split}-{number:05d}.h5"
+            parts.append(
+                ShardTask(
+                    job.name, job.config, path, header, mine, plan.shape, plan.dtype, plan.coordinates, plan.is_ragged
+                )
+            )
+    return parts
+
+
+def manifest_identity(job: PrepareJob, plan: DatasetIndex) -> dict[str, Any]:
+    """All of a manifest that is known before the first item is read: two jobs with the same give the same shards."""
+    shape = (0, *plan.shape[1:]) if plan.is_ragged else plan.shape
+    return {
+        "dataset": job.name,
+        "domain": job.dataset.DOMAIN,
+        "version": __version__,
+        "shape": shape,
+        "dtype": plan.dtype,
+        "classes": plan.classes,
+        "normalisation": dict(plan.normalisation),
+        "settings": _settings(job),
+        "source": dataclasses.asdict(plan.fingerprint),
+    }
+
+
+def _settings(job: PrepareJob) -> dict[str, Any]:
+    """What the shards depend on; a field with the metadata `is_place` says where something lies, and is left out."""
+    fields = [field.name for field in dataclasses.fields(job.config) if not field.metadata.get("is_place")]
+    told = {name: value for name in fields if (value := getattr(job.config, name)) is not None}
+    return told | ({} if job.limit is None else {"limit": job.limit})
+
+
+def items_bytes(plan: DatasetIndex, items: int) -> int:
+    values = int(np.prod(plan.shape, dtype=np.int64)) * np.dtype(plan.dtype).itemsize
+    return items * (values + plan.condition_bytes)

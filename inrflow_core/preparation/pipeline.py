@@ -1,0 +1,177 @@
+"""From raw files to shards: one engine for every data set.
+
+A data set's `scan` lists its items in a fixed order; runs of items become shards, each made by one worker from start
+to finish. Which items a shard holds depends on their number alone, so any number of workers writes the same bytes.
+A finished shard is noted in a journal with its digest, so a killed run goes on with the next one; an unreadable item
+is left out and named in the manifest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from inrflow_core.datasets._contract import DatasetIndex
+from inrflow_core.errors import Interrupted, MissingError, UsageError
+from inrflow_core.preparation import journal
+from inrflow_core.preparation.estimate import check_disk, default_workers
+from inrflow_core.preparation.job import PrepareJob, Report, ShardTask, manifest_identity, plan_shards, scan
+from inrflow_core.preparation.job_array import ArrayTask
+from inrflow_core.preparation.shard_task import make_shard
+from inrflow_core.runtime import process_pool
+from inrflow_core.shards import manifest
+from inrflow_core.shards.manifest import ChannelStats, Manifest, Skipped, Split
+
+Progress = Callable[[int, int], None]
+"""Called with the items done and their total."""
+Engine = Callable[..., Iterator[dict[str, Any]]]
+"""As `process_pool.map_unordered`."""
+
+
+def prepare(
+    job: PrepareJob,
+    *,
+    workers: int | None = None,
+    mode: journal.Mode = "resume",
+    progress: Progress | None = None,
+    piece: ArrayTask | None = None,
+    engine: Engine = process_pool.map_unordered,
+) -> Report:
+    """Make the shards of a job and their manifest; what is there already is not made again.
+
+    Args:
+        workers: processes; None takes one per core, and none beside this one where the scan has read everything.
+        mode: `resume` goes on where an earlier run of the same job stopped; `overwrite` removes what is there first;
+            `repair` makes the shards again whose digest is not the manifest's.
+        piece: make the share of one of several runs that write to the same folder, in any order or at once. The one
+            that finds all shares made looks at every shard and writes the manifest; so does a run without a piece,
+            which first makes what is left.
+        engine: spreads the shards over processes: those of this machine, or of several (`ray_pool.ray_map`).
+
+    Raises:
+        MissingError: nothing to read, or nothing readable.
+        UsageError: other shards are there already, or another run writes there.
+        OutOfMemory: too little disk.
+        IntegrityError: a repaired shard is not what it was.
+        Interrupted: Ctrl-C; finished shards are kept.
+    """
+    plan = scan(job)
+    parts = plan_shards(job, plan)
+    check_disk(job, plan)
+    make = functools.partial(_make, job=job, engine=engine, workers=workers, progress=progress)
+    if piece is None:
+        return _whole(job, plan, parts, make, mode)
+    if mode != "resume":
+        raise UsageError(f"a piece of a job array cannot {mode}", hint="do that in one run, without pieces")
+    told = _share(job, plan, parts, make, piece)
+    if told.left:
+        return told
+    try:
+        whole = _whole(job, plan, parts, make, mode)
+    except journal.LockedByAnotherRun:  # another piece found the same
+        return told
+    return dataclasses.replace(whole, made=told.made + whole.made)
+
+
+def _whole(
+    job: PrepareJob, plan: DatasetIndex, parts: Sequence[ShardTask], make: Callable[..., None], mode: journal.Mode
+) -> Report:
+    """All shards that are left, and the manifest."""
+    with journal.open_journal(job.out, manifest_identity(job, plan), mode) as book:
+        left = [part for part in parts if book.needs(part.path.name)]
+        make(left, book, len(parts))
+        told = book.before or _manifest(job, plan, [book.records[part.path.name] for part in parts])
+        book.close(told)
+    whole = {entry.file for split in told.splits.values() for entry in split.shards}
+    return _report(job, told, made=sum(part.path.name in whole for part in left))
+
+
+def _share(
+    job: PrepareJob, plan: DatasetIndex, parts: Sequence[ShardTask], make: Callable[..., None], piece: ArrayTask
+) -> Report:
+    """The share of a piece."""
+    mine = piece.of(parts)
+    names = {part.path.name for part in mine}
+    with journal.open_shared_journal(job.out, manifest_identity(job, plan), piece, names) as book:
+        left = [part for part in mine if book.needs(part.path.name)]
+        make(left, book, len(mine))
+        if book.before is not None:
+            return _report(job, book.before, made=0)
+        records = [book.records[name] for name in sorted(names)]
+        noted = journal.completed_shards(job.out)
+        missing = sum(part.path.name not in noted for part in parts)
+    splits: dict[str, int] = {}
+    for record in records:
+        splits[record["split"]] = splits.get(record["split"], 0) + record.get("count", 0)
+    skipped = tuple(Skipped(record["split"], *bad) for record in records for bad in record["skipped"])
+    size = sum(record.get("bytes", 0) for record in records)
+    made = sum("sha256" in book.records[part.path.name] for part in left)
+    return Report(job.name, str(job.out), splits, len(mine), made, size, skipped, left=missing, is_whole=False)
+
+
+def _make(
+    parts: Sequence[ShardTask],
+    book: journal.Journal,
+    total: int,
+    *,
+    job: PrepareJob,
+    engine: Engine,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Make some shards and note them; `total` is the number of all that belong to this run."""
+    done, items = 0, sum(len(part.items) for part in parts)
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, items)
+
+    try:
+        for record in engine(make_shard, parts, workers=default_workers(job, workers, len(parts)), advance=advance):
+            book.note(record)
+    except KeyboardInterrupt as error:
+        made = total - sum(book.needs(part.path.name) for part in parts)
+        raise Interrupted(
+            f"interrupted with {made} of {total} shards made", hint="the same command goes on there"
+        ) from error
+
+
+def _manifest(job: PrepareJob, plan: DatasetIndex, records: Sequence[Mapping[str, Any]]) -> Manifest:
+    splits = {name: _split([record for record in records if record["split"] == name]) for name in plan.splits}
+    splits = {name: split for name, split in splits.items() if split.count}
+    skipped = tuple(Skipped(record["split"], *bad) for record in records for bad in record["skipped"])
+    if not splits:
+        raise MissingError(
+            f"none of the {len(skipped):,} items of `{job.source}` can be read; the first, `{skipped[0].name}`: "
+            f"{skipped[0].reason}",
+            hint="name another `--source`; docs/data-sets.md says what is read",
+        )
+    return Manifest(**manifest_identity(job, plan), splits=splits, skipped=skipped)
+
+
+def _split(records: Sequence[Mapping[str, Any]]) -> Split:
+    whole = [record for record in records if record.get("count")]
+    entries = tuple(
+        manifest.ShardEntry(record["file"], record["count"], record["bytes"], record["sha256"]) for record in whole
+    )
+    if not whole:
+        return Split(0, (), ChannelStats((), ()))
+    pairs = sum(record["pairs"] for record in whole)
+    mean = np.sum([record["sums"] for record in whole], axis=0) / pairs
+    variance = np.sum([record["squares"] for record in whole], axis=0) / pairs - mean**2
+    # Nine digits: the last ones of a sum of floats may differ between processors.
+    mean, deviation = ([float(f"{x:.9g}") for x in row] for row in (mean, np.sqrt(np.maximum(variance, 0))))
+    return Split(sum(entry.count for entry in entries), entries, ChannelStats(tuple(mean), tuple(deviation)))
+
+
+def _report(job: PrepareJob, told: Manifest, *, made: int) -> Report:
+    entries = [entry for split in told.splits.values() for entry in split.shards]
+    counts = {name: split.count for name, split in told.splits.items()}
+    size = sum(entry.bytes for entry in entries)
+    return Report(job.name, str(job.out), counts, len(entries), made, size, told.skipped)

@@ -1,0 +1,1 @@
+"""Residues and structures: read, write, align, superpose."""

@@ -1,0 +1,111 @@
+"""Which residue of a sample is which of its reference: by their numbers, or by an alignment of the sequences."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from inrflow_core.errors import UsageError
+from inrflow_core.proteins import residues
+from inrflow_core.proteins.structure import Structure
+
+ALIGNMENT_MODES = ("auto", "number", "sequence")
+MIN_IDENTITY = 0.9
+"""`auto` goes by number where so many residues of the shorter chain meet one of the same letter."""
+GAP = (-11, -1)
+"""What opening and lengthening a gap costs, in BLOSUM62's units; none at the ends."""
+BACKBONE = 4
+"""The first atoms of every residue: N, CA, C, O."""
+
+Pairs = Int64[np.ndarray, "P 2"]
+"""Places of paired residues, in the sample and in the reference."""
+
+
+def align_residues(sample: Structure, reference: Structure, rule: str) -> Pairs:
+    """The residues that stand for each other, in order.
+
+    Raises:
+        UsageError: by `number`, and a number stands twice; or nothing is paired.
+    """
+    if rule == "number" or (rule == "auto" and _numbers_agree(sample, reference)):
+        for structure in (sample, reference):
+            if not _are_distinct(structure):
+                raise UsageError(
+                    f"`{structure.name}` has several residues of one number", hint="pair residues by `sequence`"
+                )
+        found = _by_number(sample, reference)
+    else:
+        found = _by_sequence(sample, reference)
+    if not len(found):
+        raise UsageError(
+            f"no residue of `{sample.name}` has its like in the reference `{reference.name}`",
+            hint="pair residues by `sequence`" if rule == "number" else "compare structures of one protein",
+        )
+    return found
+
+
+def uses_numbering(sample: Structure, reference: Structure, rule: str) -> bool:
+    """Whether `paired` goes by numbers."""
+    return rule == "number" or (rule == "auto" and _numbers_agree(sample, reference))
+
+
+def c_alphas(
+    sample: Structure, reference: Structure, pairs: Pairs
+) -> tuple[Float64[np.ndarray, "K 3"], Float64[np.ndarray, "K 3"]]:
+    """The C-alphas of paired residues that both sides know."""
+    here, there = pairs.T
+    is_known = sample.ca_is_known[here] & reference.ca_is_known[there]
+    return sample.ca[here[is_known]].astype(np.float64), reference.ca[there[is_known]].astype(np.float64)
+
+
+def heavy_atoms(
+    sample: Structure, reference: Structure, pairs: Pairs
+) -> tuple[Float64[np.ndarray, "K 3"], Float64[np.ndarray, "K 3"], Int64[np.ndarray, " K"]]:
+    """The atoms of paired residues that both sides know, and the reference's residue of each.
+
+    Of residues of different letters those of the backbone alone are paired.
+    """
+    here, there = pairs.T
+    is_same = sample.codes[here] == reference.codes[there]
+    counts = np.where(is_same, residues.SIZES[reference.codes[there]], BACKBONE)
+    owner = np.repeat(np.arange(len(pairs)), counts)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    mine, theirs = (_starts(side)[which][owner] + within for side, which in ((sample, here), (reference, there)))
+    is_known = sample.is_known[mine] & reference.is_known[theirs]
+    positions = sample.positions[mine[is_known]], reference.positions[theirs[is_known]]
+    return positions[0].astype(np.float64), positions[1].astype(np.float64), there[owner[is_known]]
+
+
+def _starts(structure: Structure) -> Int64[np.ndarray, " L"]:
+    sizes = residues.SIZES[structure.codes]
+    return np.cumsum(sizes) - sizes
+
+
+def _numbers_agree(sample: Structure, reference: Structure) -> bool:
+    if not (_are_distinct(sample) and _are_distinct(reference)):
+        return False
+    here, there = _by_number(sample, reference).T
+    same = int(np.count_nonzero(sample.codes[here] == reference.codes[there]))
+    return same >= MIN_IDENTITY * min(len(sample.codes), len(reference.codes))
+
+
+def _are_distinct(structure: Structure) -> bool:
+    return len(np.unique(structure.numbers)) == len(structure.numbers)
+
+
+def _by_number(sample: Structure, reference: Structure) -> Pairs:
+    _, here, there = np.intersect1d(sample.numbers, reference.numbers, assume_unique=True, return_indices=True)
+    order = np.argsort(there)
+    return np.stack([here[order], there[order]], axis=1).astype(np.int64)
+
+
+def _by_sequence(sample: Structure, reference: Structure) -> Pairs:
+    if np.array_equal(sample.codes, reference.codes):
+        return np.repeat(np.arange(len(sample.codes), dtype=np.int64)[:, None], 2, axis=1)
+    from biotite.sequence import ProteinSequence
+    from biotite.sequence.align import SubstitutionMatrix, align_optimal
+
+    matrix = SubstitutionMatrix.std_protein_matrix()
+    sequences = [ProteinSequence(each.sequence) for each in (sample, reference)]
+    alignment = align_optimal(*sequences, matrix, gap_penalty=GAP, terminal_penalty=False, max_number=1)[0]
+    return alignment.trace[(alignment.trace >= 0).all(1)].astype(np.int64)

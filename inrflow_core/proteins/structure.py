@@ -1,0 +1,47 @@
+"""Structures of proteins, and how two whose atoms are paired are compared. Positions are in Angstrom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+
+from inrflow_core.proteins import residues
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One chain; its atoms are those of `residues.atom_layout(codes)`, in order, whether their places are known or not."""
+
+    name: str
+    codes: UInt8[np.ndarray, " L"]
+    """Amino acids, as places in `residues.LETTERS`."""
+    positions: Float32[np.ndarray, "N 3"]
+    """Of each atom in Angstrom; 0 where not known."""
+    is_known: Bool[np.ndarray, " N"]
+    """Whether each atom's position is known."""
+    numbers: Int64[np.ndarray, " L"]
+    """Of the residues, in the file they come from."""
+    plddt: float | None = None
+    """Mean confidence over the residues, 0 to 100; None where the file has none."""
+
+    @property
+    def sequence(self) -> str:
+        """The letters of the amino acids."""
+        return residues.to_letters(self.codes)
+
+    @property
+    def ca(self) -> Float32[np.ndarray, "L 3"]:
+        """Positions of the C-alpha atoms, one of each residue."""
+        return self.positions[self._ca_places]
+
+    @property
+    def ca_is_known(self) -> Bool[np.ndarray, " L"]:
+        """Whether each C-alpha's position is known."""
+        return self.is_known[self._ca_places]
+
+    @property
+    def _ca_places(self) -> Int64[np.ndarray, " L"]:
+        sizes = residues.SIZES[self.codes]
+        return np.cumsum(sizes) - sizes + 1  # every residue begins N, CA

@@ -1,0 +1,232 @@
+"""Pictures and clouds in the page: galleries, and samples with their nearest training items.
+
+What is embedded is bounded: see MOST_TILES, PIXELS, POINTS and MOST_NEAREST; the page says what it left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from inrflow_core.report import number_format, plots
+from inrflow_core.report.content import Gallery, ImageConditionedGallery, NearestNeighborsPanel
+from inrflow_core.visualization import image_grid, point_rendering
+
+MOST_TILES = {"image": 48, "points": 8}
+"""Items of a side of a gallery; a page with 96 small pictures or 16 clouds stays quick."""
+MOST_ROWS = {"image": 12, "points": 6}
+"""Samples that are shown with their nearest training items."""
+MOST_NEAREST = 5
+PIXELS = 2**20
+"""Pixels of a side of a gallery, and of all neighbours: at most 4 MB for RGB noise, half of that for photos."""
+MOST_SIDE, NEIGHBOUR_SIDE = 256, 128
+"""Larger pictures are reduced to this, in a gallery and beside their neighbours."""
+POINTS = 2**18
+"""Points of a gallery, and of all neighbours; each takes 8 bytes (12 with colours)."""
+STATIC, STATIC_ALONE = 168, 480
+"""Pixels of a cloud's picture for where no script runs: of one among several, and of one alone."""
+REACH = 3.0
+"""Places are kept in 16 bits over so many times a cloud's radius to either side; what is farther out lies at the edge."""
+
+
+def gallery(content: Gallery) -> str:
+    """Samples beside as many of the reference."""
+    kind = _kind(content.samples)
+    counts = [_shown(content.samples)]
+    if content.reference is not None:
+        counts.append(min(counts[0], _shown(content.reference)))
+    sides = _side("Samples", content.samples, content.sample_names, counts[0], sum(counts))
+    if content.reference is not None:
+        sides += _side("Reference", content.reference, content.reference_names, counts[1], sum(counts))
+    return (
+        f'<section class="gallery {kind}"><h2>{escape(content.title)}</h2>\n{_turning(kind, sum(counts))}'
+        f'<div class="sides">{sides}</div></section>'
+    )
+
+
+def photos(content: ImageConditionedGallery) -> str:
+    """Rows of a picture, the cloud that was drawn from it, and the object's own."""
+    rows = min(len(content.samples), MOST_TILES["points"])
+    strips = ""
+    for row in range(rows):
+        name = content.names[row]
+        picture = _tile(content.pictures[row], "picture", name, 2 * rows, NEIGHBOUR_SIDE)
+        drawn = _tile(content.samples[row], f"drawn from the picture of {name}", "drawn", 2 * rows)
+        own = _tile(content.reference[row], f"the object {name}", "the object", 2 * rows)
+        strips += f'<div class="strip">{picture}{drawn}{own}</div>'
+    return (
+        f'<section class="photos points"><h2>{escape(content.title)}, drawn from pictures</h2>\n<p class="says">Each row: a'
+        " picture, the cloud that was drawn from it, and the object's own cloud, both turned about the upright axis to the"
+        f" picture's camera (shown: {_of(rows, content.count)}).</p>{_turning('points', 2 * rows)}"
+        f'<div class="strips">{strips}</div></section>'
+    )
+
+
+def neighbours(content: NearestNeighborsPanel) -> str:
+    """The memorisation check: samples with their nearest training items, and how near held-out data lie."""
+    kind = _kind(content.samples)
+    count = min(content.nearest.shape[1], MOST_NEAREST)
+    rows = min(len(content.samples), MOST_ROWS[kind])
+    if kind == "image":
+        rows = max(1, min(rows, PIXELS // ((count + 1) * _pixels(content.samples, NEIGHBOUR_SIDE))))
+    order = np.argsort(content.distances[:, 0], kind="stable")[:rows]
+    together = rows * (count + 1)
+    of = f": {content.name}" if content.name else ""
+    looked = f" They were looked for among {content.searched} training items." if content.searched else ""
+    strips = "".join(_strip(content, row, count, together) for row in order.tolist())
+    return (
+        f'<section id="neighbours" class="{kind}"><h2>Nearest in the training set{escape(of)}</h2>\n{_verdict(content)}'
+        f'<p class="says">Each row: a sample, then the training items nearest to it with their distance'
+        f" ({escape(content.measure)}); samples that lie nearest come first"
+        f" (shown: {_of(rows, len(content.sample_distances))}).{looked}</p>{_turning(kind, together)}"
+        f'<div class="strips">{strips}</div></section>'
+    )
+
+
+def _verdict(content: NearestNeighborsPanel) -> str:
+    """How the distances lie, and one sentence on how to read them."""
+    values = {"samples": content.sample_distances}
+    limit, said = None, ""
+    if content.held_out_distances is not None and len(content.held_out_distances):
+        values["held-out data"] = content.held_out_distances
+        limit = float(np.quantile(content.held_out_distances, 0.01))
+        # Counted with those at the limit: where data repeat themselves it is 0, and copies are not below it.
+        mine, theirs = (_share(each, limit) for each in (content.sample_distances, content.held_out_distances))
+        said = (
+            f"<strong>{mine} of the samples</strong> lie within {number_format.format_compact(limit)} of the training set (the upright"
+            f" line); of the {len(content.held_out_distances):,} held-out items, {theirs} do. Samples much nearer"
+            " to the training set than data that the model never saw are remembered rather than made."
+        )
+    else:
+        said = (
+            "Samples at almost no distance from a training item are remembered, not made;"
+            " how near is too near, held-out data would tell, and none were given."
+        )
+        if _kind(content.samples) == "points":
+            said += " Clouds of one surface with its points drawn anew are not at distance 0 either."
+    drawn = plots.histogram(values, content.measure, "distances to the nearest training item", limit=limit)
+    return (
+        f'<div class="verdict"><figure class="plot"><figcaption>Distance to the nearest training item</figcaption>{drawn}'
+        f"{plots.legend(plots.legend_with_counts(values), mark='area')}</figure><p>{said}</p></div>"
+    )
+
+
+def _share(distances: np.ndarray, limit: float) -> str:
+    return f"{100 * float(np.mean(distances <= limit)):.1f}\N{NO-BREAK SPACE}%"
+
+
+def _strip(content: NearestNeighborsPanel, row: int, count: int, together: int) -> str:
+    first = _tile(content.samples[row], "sample", "sample", together, NEIGHBOUR_SIDE)
+    others = "".join(
+        _tile(
+            content.nearest[row, place],
+            f"training item at {number_format.format_compact(float(content.distances[row, place]))}",
+            number_format.format_compact(float(content.distances[row, place])),
+            together,
+            NEIGHBOUR_SIDE,
+        )
+        for place in range(count)
+    )
+    return f'<div class="strip">{first}{others}</div>'
+
+
+def _side(title: str, items: np.ndarray, names: Sequence[str], count: int, together: int) -> str:
+    tiles = "".join(
+        _tile(item, f"{title.lower()} {index + 1}", names[index] if index < len(names) else "", together)
+        for index, item in enumerate(items[:count])
+    )
+    size = "one" if count == 1 else "small" if _kind(items) == "image" and max(items.shape[1:3]) < 48 else "large"
+    return (
+        f'<div class="side"><h3>{title}<span class="count">{_of(count, len(items))}</span></h3>'
+        f'<div class="tiles {size}">{tiles}</div></div>'
+    )
+
+
+def _shown(items: np.ndarray) -> int:
+    """How many items of a side are embedded."""
+    kind = _kind(items)
+    most = MOST_TILES[kind] if kind == "points" else min(MOST_TILES[kind], PIXELS // _pixels(items, MOST_SIDE))
+    return min(len(items), max(1, most))
+
+
+def _tile(item: np.ndarray, told: str, name: str, together: int, side: int = MOST_SIDE) -> str:
+    """A picture or a cloud with its name; `together` clouds share the points that are embedded."""
+    told = f"{told}: {name}" if name and name not in told else told
+    caption = f"<figcaption>{escape(name)}</figcaption>" if name else ""
+    inner = _image(item, told, side) if item.ndim == 3 else _cloud(item, told, together)
+    return f'<figure class="tile">{inner}{caption}</figure>'
+
+
+def _image(pixels: np.ndarray, told: str, side: int) -> str:
+    drawn = image_grid.picture(pixels)
+    if max(drawn.size) > side:
+        drawn.thumbnail((side, side), Image.Resampling.LANCZOS)
+    sharp = ' class="sharp"' if max(drawn.size) < 100 else ""
+    return f'<img{sharp} width="{drawn.width}" height="{drawn.height}" alt="{escape(told)}" src="{_embedded(drawn)}">'
+
+
+def _cloud(points: np.ndarray, told: str, together: int) -> str:
+    """A cloud's picture, and its points for the script that turns it."""
+    size, most = STATIC if together > 1 else STATIC_ALONE, POINTS // together
+    points = points[np.isfinite(points).all(1)]
+    if len(points) > most:
+        points = points[np.sort(np.random.default_rng(0).permutation(len(points))[:most])]
+    if not len(points):
+        return f'<div class="cloud"><p>{escape(told)}: no finite point</p></div>'
+    drawn = point_rendering.cloud(points, size=size).quantize(
+        64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )
+    low, high = np.quantile(points[:, :3], [0.005, 0.995], axis=0)
+    centred = points[:, :3].astype(np.float64) - (low + high) / 2
+    radius = max(float(np.quantile(np.linalg.norm(centred, axis=1), 0.995)), 1e-12)
+    places = np.clip(np.round((centred / radius / REACH + 1) / 2 * 65535), 0, 65535).astype("<u2")
+    data = f' data-points="{_base64(places.tobytes())}"'
+    if points.shape[1] >= 6:
+        colours = np.clip(np.round((points[:, 3:6] + 1) * 127.5), 0, 255).astype(np.uint8)
+        data += f' data-colours="{_base64(colours.tobytes())}"'
+    return (
+        f'<div class="cloud"{data}><img width="{size}" height="{size}" alt="{escape(told)}, {len(points):,} points"'
+        f' src="{_embedded(drawn)}"></div>'
+    )
+
+
+def _embedded(drawn: Image.Image) -> str:
+    file = io.BytesIO()
+    drawn.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{_base64(file.getvalue())}"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _turning(kind: str, together: int) -> str:
+    """How to turn clouds; shown by the script that turns them."""
+    if kind == "image":
+        return ""
+    return (
+        '<div class="turning" hidden><p class="says">Drag a cloud to turn it; or choose one with Tab and use the arrow'
+        " keys, + and \N{MINUS SIGN} to come nearer or go, 0 to start again. On a touch screen, tap it first.</p>"
+        f'<label{"" if together > 1 else " hidden"}><input type="checkbox"> turn all together</label></div>'
+    )
+
+
+def _of(shown: int, count: int) -> str:
+    return f"{count:,}" if shown == count else f"{shown:,} of {count:,}"
+
+
+def _kind(items: np.ndarray) -> str:
+    return "image" if items.ndim == 4 else "points"
+
+
+def _pixels(images: np.ndarray, side: int) -> int:
+    """Pixels of a picture that is reduced to at most `side`."""
+    height, width = images.shape[1:3]
+    scale = min(1.0, side / max(height, width))
+    return math.ceil(height * scale) * math.ceil(width * scale)

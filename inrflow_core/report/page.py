@@ -1,0 +1,72 @@
+"""The page of `inrflow eval`: one HTML file with everything in it, that opens without a network (docs/metrics.md).
+
+The same page gives the same bytes: no time, no path, no host stands in it. It may fetch nothing (its own
+Content-Security-Policy forbids it), and everything but turning the clouds and choosing an axis works without scripts.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from inrflow_core.report import galleries, plots, protein_tables, score_table
+from inrflow_core.report.content import Entry as Entry  # part of this file's face, as the next
+from inrflow_core.report.content import Gallery as Gallery
+from inrflow_core.report.content import Histogram as Histogram
+from inrflow_core.report.content import Page as Page
+from inrflow_core.report.content import Progress as Progress
+from inrflow_core.report.content import Score as Score
+from inrflow_core.report.protein_tables import spread as spread
+from inrflow_core.storage.atomic_write import atomic_write
+
+
+def write(path: Path, page: Page) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        OutOfMemory: the disk is full.
+        UsageError: the place cannot be written to.
+    """
+    with atomic_write(path) as beside:
+        beside.write_text(html(page), encoding="utf-8", newline="\n")
+
+
+def html(page: Page) -> str:
+    """The page as text."""
+    style, script = _beside("page.css"), _beside("clouds.js")
+    return Template(_beside("page.html")).substitute(
+        title=escape(page.title),
+        style=style,
+        script=script,
+        # A browser obeys this before all else in the page: these two and pictures in the page itself, nothing more.
+        policy=f"default-src 'none'; img-src data:; style-src {_allowed(style)}; script-src {_allowed(script)};"
+        " base-uri 'none'; form-action 'none'",
+        against=score_table.reference_list(page),
+        sections="\n".join(section for section in _sections(page) if section),
+    )
+
+
+def _sections(page: Page) -> list[str]:
+    return [
+        score_table.table(page),
+        plots.curves(page.entries),
+        *(galleries.photos(some) for some in page.photos),
+        *(galleries.gallery(gallery) for gallery in page.galleries),
+        *(protein_tables.section(some) for some in page.folds),
+        "" if page.neighbours is None else galleries.neighbours(page.neighbours),
+        plots.histograms(page.histograms),
+        score_table.facts(page.entries),
+    ]
+
+
+def _beside(name: str) -> str:
+    return resources.files("inrflow_core.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _allowed(text: str) -> str:
+    """The name by which a policy allows one script or style: a digest of exactly what stands between the tags."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

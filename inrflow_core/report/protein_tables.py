@@ -1,0 +1,131 @@
+"""Proteins in the page: a table of the worst and the best, and their traces laid on those of the references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from inrflow_core.report import number_format
+from inrflow_core.report.content import ProteinRow, ProteinTable
+
+SIDE, MARGIN = 220.0, 8.0
+"""Of a picture, in its own units."""
+SLICES = 14
+"""Steps of depth: what is farther is drawn first, thinner and paler."""
+SAMPLE, REFERENCE = "#d9731a", "#2f8f4e"
+"""Orange and green, as in the paper's figure 3."""
+THIN, THICK = 1.2, 3.4
+PALEST = 0.35
+
+
+def section(content: ProteinTable) -> str:
+    """The proteins of one set of samples."""
+    if not content.rows:
+        return ""
+    of = f" of {content.title}" if content.title else ""
+    shown = len(content.rows)
+    told = (
+        f"All {content.count:,}, the worst first."
+        if shown == content.count
+        else f"{shown:,} of {content.count:,}: the worst and the best by {content.columns[0]}, the worst first."
+    )
+    several = " Of several samples the mean stands here." if any(row.samples > 1 for row in content.rows) else ""
+    return (
+        f'<section id="proteins"><h2>Proteins{escape(of)}</h2>\n<p class="says">{escape(told)}{several}</p>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="Proteins">{_table(content)}</div>\n{_pictures(content)}'
+        "</section>"
+    )
+
+
+def _table(content: ProteinTable) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("Residues", "Samples", *content.columns))
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row.name)}</th><td>{row.residues:,}</td><td>{row.samples:,}</td>'
+        + "".join(f"<td>{number_format.format_compact(value)}</td>" for value in row.values)
+        + "</tr>"
+        for row in content.rows
+    )
+    return f'<table><thead><tr><th scope="col">Protein</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _pictures(content: ProteinTable) -> str:
+    drawn = "".join(
+        f'<figure class="tile">{overlay(row)}<figcaption>{escape(row.name)}<br>{escape(content.columns[0])}'
+        f" {number_format.format_compact(row.values[0])}</figcaption></figure>"
+        for row in content.rows
+        if row.sample is not None and row.reference is not None
+    )
+    if not drawn:
+        return ""
+    legend = "".join(
+        f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true"><path d="M1 6H27" stroke="{colour}"'
+        f' stroke-width="3"/></svg>{name}</li>'
+        for name, colour in (("sample", SAMPLE), ("reference", REFERENCE))
+    )
+    return (
+        '<p class="says">C-alphas of the first sample, laid on the reference as its TM-score has it.</p>'
+        f'<div class="tiles folds">{drawn}</div><ul class="legend">{legend}</ul>'
+    )
+
+
+def overlay(row: ProteinRow) -> str:
+    """Two traces in one picture, seen where the reference is widest; what lies nearer is thicker and covers the rest."""
+    assert row.sample is not None and row.reference is not None
+    axes = _axes(row.reference)
+    placed = [(trace - np.nanmean(row.reference, axis=0)) @ axes.T for trace in (row.reference, row.sample)]
+    together = np.concatenate(placed)
+    together = together[np.isfinite(together).all(1)]
+    low, high = together.min(0), together.max(0)
+    scale = (SIDE - 2 * MARGIN) / max(float((high - low)[:2].max()), 1e-6)
+    middle = (low + high) / 2
+    strokes: list[list[str]] = [[] for _ in range(SLICES)]
+    for trace, colour in zip(placed, (REFERENCE, SAMPLE), strict=True):
+        flat = (trace[:, :2] - middle[:2]) * scale * [1, -1] + SIDE / 2
+        near = (trace[:, 2] - low[2]) / max(float(high[2] - low[2]), 1e-6)
+        for depth, path in enumerate(_paths(flat, near)):
+            if path:
+                share = (depth + 0.5) / SLICES
+                width = THIN + (THICK - THIN) * share
+                opacity = PALEST + (1 - PALEST) * share
+                strokes[depth].append(
+                    f'<path d="{path}" stroke="{colour}" stroke-width="{width:.1f}" stroke-opacity="{opacity:.2f}"/>'
+                )
+    told = f"{row.name}: C-alpha traces of a sample (orange) and of the reference (green)"
+    return (
+        f'<svg viewBox="0 0 {SIDE:.0f} {SIDE:.0f}" role="img" aria-label="{escape(told)}" fill="none"'
+        f' stroke-linecap="round">{"".join("".join(slice) for slice in strokes)}</svg>'
+    )
+
+
+def _paths(flat: np.ndarray, near: np.ndarray) -> list[str]:
+    """Of each slice of depth the pieces of a trace that lie in it, from residue to residue; none across a gap."""
+    paths = [""] * SLICES
+    last = [-2] * SLICES
+    for place in range(len(flat) - 1):
+        if not np.isfinite(flat[place : place + 2]).all():
+            continue
+        depth = min(SLICES - 1, int(SLICES * (near[place] + near[place + 1]) / 2))
+        (x, y), (to_x, to_y) = flat[place], flat[place + 1]
+        start = "" if last[depth] == place - 1 else f"M{x:.1f} {y:.1f}"
+        paths[depth] += f"{start}L{to_x:.1f} {to_y:.1f}"
+        last[depth] = place
+    return paths
+
+
+def _axes(trace: np.ndarray) -> np.ndarray:
+    """Rows right, up and to the viewer that show a trace where it is widest; never its mirror image."""
+    centred = trace[np.isfinite(trace).all(1)]
+    centred = centred - centred.mean(0)
+    _, found = np.linalg.eigh(centred.T @ centred)
+    right, up = (
+        found[:, place] * (1.0 if (np.sum((centred @ found[:, place]) ** 3)) >= 0 else -1.0) for place in (2, 1)
+    )
+    return np.stack([right, up, np.cross(right, up)])
+
+
+def spread(values: Sequence[float], most: int) -> list[int]:
+    """Places of the lowest and the highest values, by value: all, where these are not more than `most`."""
+    order = np.argsort(np.asarray(values), kind="stable").tolist()
+    return order if len(order) <= most else [*order[: most // 2], *order[len(order) - most // 2 :]]

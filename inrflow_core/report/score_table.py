@@ -1,0 +1,177 @@
+"""Scores as a table, and the facts of entries."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from inrflow_core.report import number_format
+from inrflow_core.report.content import Entry, Page, Score
+
+Metric = tuple[str, str, str, bool]
+"""What a column holds: name, protocol, unit, direction."""
+
+
+def metric_of(score: Score) -> Metric:
+    """Scores that differ in this stand in different columns."""
+    return score.name, score.protocol, score.unit, score.is_higher_better
+
+
+def column_title(metric: Metric) -> str:
+    """Name, direction, protocol and unit."""
+    name, protocol, unit, is_higher_better = metric
+    arrow, words = ("\N{UPWARDS ARROW}", "higher") if is_higher_better else ("\N{DOWNWARDS ARROW}", "lower")
+    told = [f'<span class="protocol">{escape(protocol)}</span>'] if protocol else []
+    told += [f'<span class="unit">{escape(unit)}</span>'] if unit else []
+    return (
+        f'{escape(name)}&nbsp;<span class="arrow" role="img" aria-label="{words} is better">{arrow}</span>'
+        + "".join(told)
+    )
+
+
+def reference_list(page: Page) -> str:
+    """What the samples were compared with, as a list."""
+    if not page.reference:
+        return ""
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in page.reference.items()
+    )
+    return f'<p class="kicker">Reference</p>\n<dl class="facts">{items}</dl>'
+
+
+def table(page: Page) -> str:
+    """All scores: metrics below one another for one entry, else a column each."""
+    if not any(entry.scores for entry in page.entries):
+        return ""
+    notes = _Notes()
+    best = set(_best(page.entries))
+    build = _one_entry if len(page.entries) == 1 else _many_entries
+    body = build(page.entries, best, notes)
+    says = []
+    if page.interval:
+        says.append(f"Small figures: {escape(page.interval)}.")
+    if best:
+        says.append("Bold: the best of its column, among entries with as many samples as its heading says.")
+    caption = f'<p class="says">{" ".join(says)}</p>' if says else ""
+    return (
+        '<section id="scores"><h2>Scores</h2>\n'
+        f'<div class="wide" tabindex="0" role="region" aria-label="Scores">{body}</div>\n{caption}{notes.list()}</section>'
+    )
+
+
+def facts(entries: Sequence[Entry]) -> str:
+    """What is known of the entries: once what they share, in a table what they differ in."""
+    names = list(dict.fromkeys(name for entry in entries for name in entry.facts))
+    if not names:
+        return ""
+    shared = [name for name in names if len({entry.facts.get(name) for entry in entries}) == 1]
+    own = [name for name in names if name not in shared]
+    parts = []
+    if shared:
+        items = "".join(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(entries[0].facts[name])}</dd></div>" for name in shared
+        )
+        parts.append(f'<dl class="facts">{items}</dl>')
+    if own:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in own)
+        rows = "".join(_fact_row(entry, own) for entry in entries)
+        parts.append(
+            '<div class="wide" tabindex="0" role="region" aria-label="Facts that differ">'
+            f'<table class="own"><thead><tr><th scope="col">Entry</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        )
+    return f'<section id="facts"><details><summary><h2>Facts</h2></summary>\n{"".join(parts)}</details></section>'
+
+
+def _fact_row(entry: Entry, names: Sequence[str]) -> str:
+    cells = "".join(f"<td>{escape(entry.facts.get(name, ''))}</td>" for name in names)
+    return f'<tr><th scope="row">{escape(entry.name)}</th>{cells}</tr>'
+
+
+def _one_entry(entries: Sequence[Entry], best: set[int], notes: _Notes) -> str:
+    (entry,) = entries
+    rows = "".join(
+        f'<tr><th scope="row">{column_title(metric_of(score))}</th>{_cell(score, best, notes)}<td class="count">{score.count:,}</td></tr>'
+        for score in entry.scores
+    )
+    return (
+        f'<table class="scores one"><caption>{escape(entry.name)}</caption><thead><tr><th scope="col">Metric</th>'
+        f'<th scope="col">Value</th><th scope="col">Samples</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def _many_entries(entries: Sequence[Entry], best: set[int], notes: _Notes) -> str:
+    metrics = list(dict.fromkeys(metric_of(score) for entry in entries for score in entry.scores))
+    usual = _usual_counts(entries)
+    head = "".join(
+        f'<th scope="col">{column_title(metric)}<span class="count">n = {usual[metric]:,}</span></th>'
+        for metric in metrics
+    )
+    rows = ""
+    for entry in entries:
+        found = {metric_of(score): score for score in entry.scores}
+        cells = "".join(
+            _cell(found[metric], best, notes, with_count=found[metric].count != usual[metric])
+            if metric in found
+            else '<td class="absent">\N{EM DASH}</td>'
+            for metric in metrics
+        )
+        rows += f'<tr><th scope="row">{escape(entry.name)}</th>{cells}</tr>'
+    return (
+        f'<table class="scores"><thead><tr><th scope="col">Entry</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def _cell(score: Score, best: set[int], notes: _Notes, *, with_count: bool = False) -> str:
+    value, interval = number_format.with_interval(score.value, score.interval)
+    value = f"<strong>{value}</strong>" if id(score) in best else value
+    value += notes.mark(score.note)
+    if interval:
+        value += f'<span class="interval">{interval}</span>'
+    if with_count:
+        value += f'<span class="count">n = {score.count:,}</span>'
+    return f"<td>{value}</td>"
+
+
+def _usual_counts(entries: Sequence[Entry]) -> dict[Metric, int]:
+    """The number of samples that most entries have, by metric; the larger of two that are equally frequent."""
+    counts: dict[Metric, Counter[int]] = {}
+    for entry in entries:
+        for score in entry.scores:
+            counts.setdefault(metric_of(score), Counter())[score.count] += 1
+    return {metric: max(found, key=lambda count: (found[count], count)) for metric, found in counts.items()}
+
+
+def _best(entries: Sequence[Entry]) -> Iterator[int]:
+    """Identities of the best scores of each metric, among at least two with its usual number of samples."""
+    usual = _usual_counts(entries)
+    groups: dict[Metric, list[Score]] = {}
+    for entry in entries:
+        for score in entry.scores:
+            if math.isfinite(score.value) and score.count == usual[metric_of(score)]:
+                groups.setdefault(metric_of(score), []).append(score)
+    for (*_, is_higher_better), scores in groups.items():
+        values = [score.value for score in scores]
+        top = max(values) if is_higher_better else min(values)
+        if min(values) < max(values):
+            yield from (id(score) for score in scores if score.value == top)
+
+
+class _Notes:
+    """Footnotes, each told once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def mark(self, note: str | None) -> str:
+        """What stands beside a value."""
+        if not note:
+            return ""
+        number = self._numbers.setdefault(note, len(self._numbers) + 1)
+        return f'<sup><a href="#note-{number}" aria-label="note {number}">{number}</a></sup>'
+
+    def list(self) -> str:
+        """The notes themselves."""
+        items = "".join(f'<li id="note-{number}">{escape(note)}</li>' for note, number in self._numbers.items())
+        return f'<ol class="notes">{items}</ol>' if items else ""

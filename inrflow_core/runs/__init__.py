@@ -1,0 +1,1 @@
+"""Run folders: find, read and export what training wrote."""

@@ -1,0 +1,53 @@
+"""Which checkpoint of a run scored best."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from inrflow_core.errors import IntegrityError
+from inrflow_core.storage import atomic_write
+
+BEST = "best.json"
+"""Of a run: which checkpoint scored best while it was trained."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint that scored best while a run was trained."""
+
+    step: int
+    metric: str
+    """Its full name: `fid:random:...`."""
+    value: float
+    by: str
+    """On which samples, against which reference: values by other words cannot be compared."""
+
+
+def read_best(folder: Path) -> Best | None:
+    """The best checkpoint of the run in `folder`; None where none was scored.
+
+    Raises:
+        IntegrityError: the record of it cannot be read.
+    """
+    path = folder / BEST
+    if not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Best(int(told["step"]), str(told["metric"]), float(told["value"]), str(told["by"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"`{path}` does not say which checkpoint is best: {error!r}", hint="choose one with `--checkpoint STEP`"
+        ) from error
+
+
+def record_best(folder: Path, best: Best | None) -> None:
+    """Record which checkpoint of the run in `folder` is the best, or that there is none."""
+    path = folder / BEST
+    if best is None:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_write.atomic_write(path) as beside:
+        beside.write_text(json.dumps(asdict(best), indent=1) + "\n", encoding="utf-8")

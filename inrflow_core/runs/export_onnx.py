@@ -1,0 +1,188 @@
+"""A model's one evaluation, from noisy pairs to velocities, as an ONNX file that needs neither torch nor inrflow.
+
+Inputs: `values` (B, N, C) of the context, `t` (B), `labels` (B) where the model has classes (-1 is none),
+`query_values` (B, M, C), and for images `query_coordinates` (M, D). Output: `velocity` (B, M, C). Images have the
+training grid as their context; its coordinates are inside. The solver stays outside: y follows dy/dt = velocity from
+t = 1 (noise) to t = 0 (data).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.models import Model
+from inrflow_core.numerics import noise_field
+from inrflow_core.sets import Queries
+from inrflow_core.storage import atomic_write
+
+TOLERANCE = 1e-3
+"""Largest difference between ONNX Runtime and torch, in units of the velocity's rms, that passes."""
+OPSET = 20
+MOST_INSIDE = 1_900_000_000
+"""Bytes of weights that one ONNX file holds (its limit is 2 GiB); above it they lie in NAME.onnx.data beside."""
+EXAMPLE, CHECK = (2, 48), (3, 31)
+"""Sets and queries that the graph is traced with, and others that it is checked with."""
+
+
+class Evaluation(nn.Module):
+    """The network and its condition as one function of plain tensors."""
+
+    coordinates: Tensor | None
+    places: Tensor
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.method = model.method
+        context = model.domain.queries()
+        self.register_buffer("coordinates", context.coordinates, persistent=False)
+        self.register_buffer("places", context.places, persistent=False)
+
+    def forward(
+        self,
+        values: Float[Tensor, "B N C"],
+        t: Float[Tensor, " B"],
+        query_values: Float[Tensor, "B M C"],
+        labels: Int64[Tensor, " B"] | None = None,
+        query_coordinates: Float[Tensor, "M D"] | None = None,
+    ) -> Float[Tensor, "B M C"]:
+        """The velocities of the queries."""
+        condition = {} if labels is None else {"label": labels}
+        told = self.method.told(condition)
+        context = Queries(self.coordinates, self.places)
+        # Places key noise, of which an evaluation has none: any will do that are as many.
+        places = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates
+        queries = Queries(query_coordinates, places)
+        return self.method.network(context, values, t, told, queries, query_values)
+
+
+def export(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
+    """Write the file and check it against torch with other sizes; the largest difference over the velocity's rms.
+
+    Raises:
+        MissingError: the packages of the extra `onnx` are not installed.
+        UsageError: the network has no ONNX form.
+        IntegrityError: ONNX Runtime answers otherwise than torch; nothing is written then.
+    """
+    part = model.preset.condition
+    if part is not None and part.name != "label":
+        raise UsageError(
+            f"`{model.preset.name}` draws from a {part.name}, and the graph takes no more than a class beside the set",
+            hint="export its weights as .safetensors",
+        )
+    onnx, runtime = _package("onnx"), _package("onnxruntime")
+    _package("onnxscript")
+    evaluation = Evaluation(model).eval()
+    proto = _described(_traced(evaluation, model).model_proto, origin)
+    is_large = sum(weight.nbytes for weight in model.method.state_dict().values()) > MOST_INSIDE
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        whole = Path(folder) / path.name
+        beside = [f"{path.name}.data"] if is_large else []
+        onnx.save_model(proto, whole, save_as_external_data=is_large, location=beside[0] if beside else None)
+        session = runtime.InferenceSession(str(whole), providers=["CPUExecutionProvider"])
+        difference = _difference(evaluation, session, model)
+        if not difference <= TOLERANCE:
+            raise IntegrityError(
+                f"ONNX Runtime differs from torch by {difference:.1e} of the velocity's rms, more than {TOLERANCE:.0e}",
+                hint="report it with the preset's name; `.safetensors` holds the same weights exactly",
+            )
+        for name in (*beside, path.name):
+            with atomic_write.atomic_write(path.with_name(name)) as target:
+                (Path(folder) / name).replace(target)
+    return difference
+
+
+def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
+    """Inputs of an evaluation: noise as values, times and classes spread out, queries anywhere."""
+    shape = model.domain.shape
+    seeds = torch.arange(batch)
+    values = noise_field.normal(seeds, torch.arange(shape.num_pairs), purpose="noise", channels=shape.value_size)
+    asked = noise_field.normal(seeds, torch.arange(count), purpose="query", channels=shape.value_size)
+    inputs = {"values": values, "t": torch.linspace(0.1, 0.9, batch), "query_values": asked}
+    if model.preset.condition is not None:
+        inputs["labels"] = torch.arange(batch) % model.preset.condition.config.classes - 1
+    if not shape.is_moving:
+        inputs["query_coordinates"] = torch.linspace(-1, 1, count)[:, None].repeat(1, shape.coordinate_size)
+    return inputs
+
+
+def _traced(evaluation: Evaluation, model: Model) -> Any:
+    inputs = example(model, *EXAMPLE)
+    sets, asked = torch.export.Dim("B"), torch.export.Dim("M")
+    shapes = {
+        "values": {0: sets},
+        "t": {0: sets},
+        "query_values": {0: sets, 1: asked},
+        "labels": {0: sets},
+        "query_coordinates": {0: asked},
+    }
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                evaluation,
+                kwargs=inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes={name: shapes[name] for name in inputs},
+                output_names=["velocity"],
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise UsageError(
+            f"the network of `{model.preset.name}` has no ONNX form: {_reason(error)}",
+            hint="export it as `.safetensors`; of the encoders, groups that change with the points are not to be had",
+        ) from error
+    assert program is not None
+    return program
+
+
+def _described(proto: Any, origin: Mapping[str, str]) -> Any:
+    """The model with its origin inside, and without the places of source files that tracing noted at every node."""
+    graphs = [proto.graph, *proto.functions]
+    for graph in graphs:
+        del graph.metadata_props[:]
+        for node in graph.node:
+            del node.metadata_props[:]
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]
+    proto.producer_name, proto.producer_version, proto.doc_string = "inrflow", "", __doc__ or ""
+    del proto.metadata_props[:]
+    for key, text in sorted(origin.items()):
+        proto.metadata_props.add(key=key, value=text)
+    return proto
+
+
+def _reason(error: BaseException) -> str:
+    """The line of a chain of errors that says what could not be converted."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0]
+
+
+def _difference(evaluation: Evaluation, session: Any, model: Model) -> float:
+    inputs = example(model, *CHECK)
+    with torch.no_grad():
+        wanted = evaluation(**inputs).numpy()
+    (got,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    scale = float(np.sqrt(np.mean(wanted.astype(np.float64) ** 2))) or 1.0
+    return float(np.abs(got - wanted).max()) / scale
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingError(f"ONNX files need the package `{name}`", hint="`pip install inrflow[onnx]`") from error

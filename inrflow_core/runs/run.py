@@ -1,0 +1,187 @@
+"""Runs on disk: find them, list them, and choose the weights that a command draws from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from inrflow_core.config import preset, toml
+from inrflow_core.config.preset import Preset
+from inrflow_core.errors import InrflowError, MissingError
+from inrflow_core.runs.best import Best, read_best
+from inrflow_core.runs.checkpoint_manifest import (
+    MANIFEST,
+    check_file,
+    checkpoint_folder,
+    complete_steps,
+    read_manifest,
+    weights_name,
+)
+from inrflow_core.storage import safetensors_file
+
+UnreadableRunError = Callable[[Path, InrflowError], None]
+"""Called with a run's folder and what is wrong with it."""
+
+HOW_TO_TRAIN = (
+    "train one, for example `inrflow prepare solids` and then `inrflow train --preset solids-demo` "
+    "(digits and digits-demo for images)"
+)
+
+Step = int | Literal["best"] | None
+"""Which checkpoint: that of a step, the best one, or the newest."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that training wrote."""
+
+    folder: Path
+    preset: Preset
+    steps: tuple[int, ...]
+    """Steps of the complete checkpoints, ascending."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def checkpoint(self, step: Step = None) -> Path:
+        """The newest complete checkpoint, that of a step, or the best.
+
+        Raises:
+            MissingError: there is none.
+            IntegrityError: which one is best cannot be read.
+        """
+        if step == "best":
+            best = self.best()
+            if best is None:
+                raise MissingError(
+                    f"the run `{self.folder}` has no best checkpoint",
+                    hint="one is kept where the preset has a table [eval], as from `--set eval.every=1000`",
+                )
+            step = best.step
+        if not self.steps:
+            raise MissingError(
+                f"the run `{self.folder}` has no complete checkpoint", hint="let `inrflow train` run until it saves one"
+            )
+        if step is not None and step not in self.steps:
+            raise MissingError(
+                f"the run `{self.folder}` has no checkpoint of step {step}",
+                hint="it has " + ", ".join(str(s) for s in self.steps),
+            )
+        return checkpoint_folder(self.folder, self.steps[-1] if step is None else step)
+
+    def best(self) -> Best | None:
+        """The best checkpoint: see `read_best`."""
+        return read_best(self.folder)
+
+    def last_record(self) -> dict[str, Any]:
+        """The last whole line of log.jsonl that tells a loss; empty where there is none."""
+        log = self.folder / "log.jsonl"
+        for line in reversed(log.read_text(encoding="utf-8").splitlines() if log.is_file() else []):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if "loss" in record:
+                return record
+        return {}
+
+    def size(self) -> int:
+        """Bytes of everything in the folder."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def runs_dir() -> Path:
+    """Where runs are looked for and written: `INRFLOW_RUNS`, else `runs` in the working folder."""
+    return Path(os.environ.get("INRFLOW_RUNS") or "runs")
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        MissingError: the folder is absent or holds no run.
+    """
+    if not (folder / "preset.toml").is_file():
+        raise MissingError(f"`{folder}` holds no run: it has no `preset.toml`", hint=HOW_TO_TRAIN)
+    tables = toml.read_toml(folder / "preset.toml")
+    name = tables.pop("name", folder.name)
+    return Run(folder, preset.resolve(str(name), tables), tuple(complete_steps(folder)))
+
+
+def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None = None) -> list[Run]:
+    """All runs below `parent`, oldest first by their newest checkpoint, those without one first of all.
+
+    A run whose preset cannot be read (broken, or of another version of inrflow) stands in nobody's way: it is left
+    out, and told to `unreadable`.
+    """
+    parent = runs_dir() if parent is None else parent
+    found = []
+    for path in sorted(parent.glob("*/preset.toml")):
+        try:
+            run = open_run(path.parent)
+        except InrflowError as error:
+            if unreadable is not None:
+                unreadable(path.parent, error)
+            continue
+        stamp = (run.checkpoint() / MANIFEST).stat().st_mtime_ns if run.steps else 0
+        found.append((stamp, run.name, run))
+    return [run for _, _, run in sorted(found, key=lambda item: item[:2])]
+
+
+GIVEN = ("picture", "sequence")
+"""Conditions that a user must give: nothing can be drawn without."""
+
+
+def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = None) -> Run:
+    """The newest run with a complete checkpoint, of one of those domains where some are named.
+
+    Rather one that draws under `condition`, or where that is None one that needs nothing given.
+
+    Raises:
+        MissingError: there is none; says what was looked for and where.
+    """
+    complete = [run for run in list_runs() if run.steps]
+    fitting = [run for run in complete if domains is None or run.preset.domain.name in domains]
+    if fitting:
+        named = [(run, run.preset.condition.name if run.preset.condition else None) for run in fitting]
+        apt = [run for run, name in named if (name == condition if condition else name not in GIVEN)]
+        return (apt or fitting)[-1]
+    wanted = "a run with a complete checkpoint" + ("" if domains is None else f" of the domain {' or '.join(domains)}")
+    there = f"; there are {len(complete)} of other domains" if complete else ""
+    raise MissingError(
+        f"looked for {wanted} in `{runs_dir()}` and found none{there}", hint=f"{HOW_TO_TRAIN}, or name one with `--run`"
+    )
+
+
+def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None) -> Path:
+    """The weights that `source` (a run, a checkpoint or a .safetensors file) stands for, checked against its manifest.
+
+    From a run these are an EMA's: of decay `ema`, else of the first decay that its preset names; `ema=0` asks for the
+    raw weights.
+
+    Raises:
+        MissingError: there is nothing at `source`, or no such decay or step.
+        IntegrityError: the file differs from what the checkpoint's manifest, or its own seal, says of it.
+    """
+    if source.is_file():
+        if source.absolute().parent.parent.name == "checkpoints" and (source.parent / MANIFEST).is_file():
+            check_file(source, read_manifest(source.parent)[0].get(source.name))
+        else:
+            safetensors_file.check_digest(source)
+        return source
+    if not source.is_dir():
+        raise MissingError(f"`{source}` does not exist", hint="give a run folder or a .safetensors file")
+    if (source / MANIFEST).is_file() and source.parent.name == "checkpoints":
+        folder = source
+    else:
+        folder = open_run(source).checkpoint(step)
+    files, decays = read_manifest(folder)
+    file = folder / weights_name(folder, decays, ema)
+    check_file(file, files.get(file.name))
+    return file

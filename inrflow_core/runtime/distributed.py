@@ -1,0 +1,86 @@
+"""Which processes train together, on which device, with which arithmetic: found out before anything heavy starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from inrflow_core.errors import UsageError
+from inrflow_core.runtime.device import choose_device
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    is_launched: bool
+    """Started by a launcher (torchrun, deepspeed, srun); else this process is alone."""
+    address: tuple[str, int] | None = None
+    """Host and port at which launched processes meet."""
+    local_size: int = 1
+    """Processes on this machine, where the launcher tells."""
+
+    @property
+    def leads(self) -> bool:
+        """This is the process that writes and tells."""
+        return self.rank == 0
+
+
+def find(environment: Mapping[str, str], device: str | None = None) -> World:
+    """This process's place, from what torchrun, the deepspeed launcher or srun put into the environment.
+
+    Raises:
+        UsageError: the device is not there, or a launcher left out where to meet.
+    """
+    names = torchrun_variables(environment)
+    meeting = address(names)
+    if "RANK" not in names or int(names.get("WORLD_SIZE", "1")) == 1:
+        return World(0, 1, 0, choose_device(device, None), "RANK" in names, meeting)
+    local_rank = int(names.get("LOCAL_RANK", "0"))
+    if meeting is None:
+        raise UsageError(
+            "the launcher set RANK but neither MASTER_ADDR nor MASTER_PORT",
+            hint="start with `torchrun --standalone --nproc-per-node N --no-python inrflow train ...`",
+        )
+    place = choose_device(device, local_rank)
+    together = int(names.get("LOCAL_WORLD_SIZE", "1"))
+    return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, place, True, meeting, together)
+
+
+def torchrun_variables(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """A launcher's variables in torchrun's words: RANK, WORLD_SIZE and so on; none of them in a process alone."""
+    return environment if "RANK" in environment else _from_slurm(environment)
+
+
+def address(names: Mapping[str, str]) -> tuple[str, int] | None:
+    """Host and port at which the processes meet; None where the launcher names neither."""
+    if "MASTER_ADDR" not in names or "MASTER_PORT" not in names:
+        return None
+    return names["MASTER_ADDR"], int(names["MASTER_PORT"])
+
+
+def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
+    """srun's names in torchrun's words; empty outside a step of several tasks."""
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in environment:
+        return {}
+    job = int(environment.get("SLURM_JOB_ID", "0"))
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environment.get("SLURM_LOCALID", "0"),
+        "MASTER_ADDR": environment.get("MASTER_ADDR", _first_host(environment.get("SLURM_STEP_NODELIST", "localhost"))),
+        "MASTER_PORT": environment.get("MASTER_PORT", str(20000 + job % 20000)),
+    }
+
+
+def _first_host(nodes: str) -> str:
+    """The first of Slurm's host list: `gpu[007-010,012],x` begins with `gpu007`."""
+    match = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
+    return match[1] + (match[2] or "") if match else nodes

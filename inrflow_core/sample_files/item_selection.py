@@ -1,0 +1,154 @@
+"""Samples and weights into other files: what `inrflow export` does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import __version__, registry
+from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
+from inrflow_core.shards import batch, manifest, shard_dataset
+
+FIRST = 16
+"""Items taken where none are named."""
+HINT = "give a folder of shards, an .h5, .npz or .ply file of samples, or write `.safetensors` or `.onnx` from a run"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was chosen from shards or a file: images uint8 (B H W C) or clouds float32 (B N C)."""
+
+    values: np.ndarray
+    domain: str
+    origin: Mapping[str, str]
+    items: Sequence[Mapping[str, str]]
+    """What is known of each: its name, class, seed."""
+    total: int
+    """How many there are to choose from."""
+
+
+def read(source: Path, *, split: str | None = None, items: str | None = None, is_raw: bool = False) -> Samples:
+    """The items asked for (`0-9`, `3,5,8-10` or `all`; else the first 16) of a folder of shards or a file of samples.
+
+    `is_raw` gives clouds in the units that they had before `prepare` put them into a box or a common scale.
+
+    Raises:
+        MissingError: there is nothing at `source`.
+        IntegrityError: it is damaged.
+        UsageError: it holds no samples, or not those items.
+    """
+    found = _read(source, split, items, is_raw=is_raw)
+    if not np.isfinite(found.values).all():
+        raise IntegrityError(f"`{source}` holds numbers that are not finite", hint="copy it again, or draw it again")
+    return found
+
+
+def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -> Samples:
+    if source.suffix.lower() == ".h5" or (source.is_dir() and (source / manifest.NAME).is_file()):
+        return _from_shards(source, split, items, is_raw=is_raw)
+    if not source.exists():
+        raise MissingError(f"`{source}` does not exist", hint=HINT)
+    if source.suffix not in (".npz", ".ply"):
+        raise UsageError(f"`{source}` holds no samples", hint=HINT)
+    for name, is_given in (("--split", split is not None), ("--raw", is_raw)):
+        if is_given:
+            raise UsageError(f"`{source}` is no folder of shards, so `{name}` says nothing", hint="leave it out")
+    if source.suffix == ".npz":
+        return _from_npz(source, items)
+    cloud = registry.find("formats", "ply").read(source)
+    return Samples(cloud[None], "points", _origin({"file": source.name}), [{}], 1)
+
+
+def chosen(items: str | None, total: int) -> list[int]:
+    """Numbers from a text such as `0-9`, `3,5,8-10` or `all`; None stands for the first 16.
+
+    Raises:
+        UsageError: it is no such text, or a number is not below `total`.
+    """
+    if items is None or items == "all":
+        return list(range(total if items else min(FIRST, total)))
+    found: list[int] = []
+    for part in items.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise UsageError(f"`{items}` names no items", hint="write numbers and ranges, as in `0-9` or `3,5,8-10`")
+        if last >= total:
+            raise UsageError(f"there is no item {last}: there are {total:,}", hint=f"the last is {total - 1}")
+        found += range(first, last + 1)
+    return found
+
+
+def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: bool) -> Samples:
+    opened = shard_dataset.ShardDataset(source)
+    split = split or ("train" if "train" in opened.splits else opened.splits[0])
+    indices = chosen(items, opened.count(split))
+    opened.verify_items(split, indices)
+    batch = opened.read(split, indices, with_names=True)
+    if batch.sizes is not None and len(set(batch.sizes.tolist())) > 1:
+        raise UsageError("these items differ in their number of points", hint="export them one by one, with `--items`")
+    facts = [
+        {
+            "item": str(index),
+            **({"name": batch.names[place]} if batch.names[place] else {}),
+            **({"class": _class(opened, int(batch.labels[place]))} if batch.labels[place] >= 0 else {}),
+            **({"seed": str(batch.seeds[place])} if batch.seeds is not None and len(batch.seeds) else {}),
+        }
+        for place, index in enumerate(indices)
+    ]
+    told = (
+        {key: str(value) for key, value in opened.manifest.settings.items()} if split == shard_dataset.SAMPLES else {}
+    )
+    origin = _origin({"data": opened.manifest.dataset, "split": split, **told})
+    values = _raw(batch, opened.manifest.normalisation) if is_raw else batch.values
+    return Samples(values, opened.domain, origin, facts, opened.count(split))
+
+
+def _class(opened: shard_dataset.ShardDataset, label: int) -> str:
+    return opened.classes[label] if label < len(opened.classes) else str(label)
+
+
+def _raw(batch: batch.Batch, normalisation: Mapping[str, Any]) -> np.ndarray:
+    """Clouds in the units of their source."""
+    if normalisation.get("kind") == "shape" and {"offset", "scale"} <= batch.condition.keys():
+        offset, scale = batch.condition["offset"][:, None], batch.condition["scale"][:, None]
+    elif normalisation.get("kind") == "global":
+        offset, scale = np.array(normalisation["offset"]), normalisation["scale"]
+    else:
+        raise UsageError("these items keep no other units", hint="leave `--raw` out")
+    values = batch.values.copy()
+    values[..., :3] = values[..., :3] * scale + offset
+    return values
+
+
+def _from_npz(source: Path, items: str | None) -> Samples:
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            name = "images" if "images" in archive else "points"
+            values, told = archive[name], json.loads(str(archive["origin"])) if "origin" in archive else {}
+        if not isinstance(told, dict):
+            raise ValueError(f"its origin is {told!r}")
+    except (*DAMAGED_ARRAYS, TypeError) as error:
+        raise IntegrityError(
+            f"`{source}` is no archive of samples: {error}", hint="`inrflow sample out.npz` writes such a file"
+        ) from error
+    wanted, kind, channels = (4, "u", {1, 3, 4}) if name == "images" else (3, "f", {3, 6})
+    if values.ndim != wanted or values.dtype.kind != kind or not values.size or values.shape[-1] not in channels:
+        raise IntegrityError(
+            f"`{name}` in `{source}` is {values.dtype} of shape {values.shape}, no samples", hint="draw them again"
+        )
+    indices = chosen(items, len(values))
+    picked = values[indices].astype(np.uint8 if name == "images" else np.float32)
+    domain = "image" if name == "images" else "points"
+    facts = [{"item": str(index)} for index in indices]
+    return Samples(picked, domain, _origin({str(k): str(v) for k, v in told.items()}), facts, len(values))
+
+
+def _origin(told: Mapping[str, str]) -> dict[str, str]:
+    return {"inrflow": __version__, **told}

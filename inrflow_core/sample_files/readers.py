@@ -1,0 +1,334 @@
+"""Open samples and reference data: shards, folders of images, clouds or structures, .npz and .h5 files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import registry
+from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.proteins import structure_reader
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.sample_files.collection import NOUNS, SampleCollection
+from inrflow_core.shards import manifest, shard_dataset
+from inrflow_core.shards.batch import Batch, ConditionSelection
+from inrflow_core.storage import checksum, source_files
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+CLOUDS = {".ply", ".npy"}
+MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
+"""What a picture file is read as."""
+ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
+"""Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
+IMAGE, CAMERA = "image", "camera"
+"""The conditions that hold pictures of a cloud, in several views, and where each was seen from."""
+UNKNOWN_NORMALIZATION = {"kind": "unknown"}
+"""How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
+PROVENANCE_PREFIX = b"comment inrflow"
+LIGHT_CONDITIONS = ("offset", "scale", "view", "item")
+"""Conditions that are read with every item; others, as pictures and their tokens, are many times larger than a cloud."""
+KINDS = (
+    "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures, of .ply or .npy clouds, "
+    "or of .pdb, .cif or .bcif structures"
+)
+
+
+def open_collection(
+    place: Path, split: str | None = None, prefer: Sequence[str] = (), *, all_models: bool = False
+) -> SampleCollection:
+    """The items at a place: `prefer` names the splits to take, the first that is there, where `split` names none.
+
+    A file of several structures is the first of them, or with `all_models` an item for each (see `of_structures`).
+
+    Raises:
+        MissingError: there is nothing, or nothing to judge.
+        IntegrityError: it is damaged.
+        UsageError: it holds no items, or has no such split.
+    """
+    if place.suffix.lower() == ".h5" or (place / manifest.NAME).is_file():
+        return _from_shards(place, split, prefer)
+    if not place.exists():
+        raise MissingError(f"`{place}` does not exist", hint=f"give {KINDS}")
+    if split is not None:
+        raise UsageError(f"`{place}` is no folder of shards, so it has no split `{split}`", hint="leave it out")
+    if place.is_dir():
+        return _from_files(place, all_models=all_models)
+    if structure_reader.is_structure(place.name):
+        return structures_in(place, [(place.name, place)], all_models=all_models)
+    if place.suffix.lower() in (".npz", ".npy"):
+        return _from_array(place)
+    raise UsageError(f"`{place}` holds no samples", hint=f"give {KINDS}")
+
+
+def split_names(place: Path) -> list[str]:
+    """Names of the splits of a folder of shards; none of anything else."""
+    return shard_dataset.ShardDataset(place).splits if (place / manifest.NAME).is_file() else []
+
+
+def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> SampleCollection:
+    opened = shard_dataset.ShardDataset(place)
+    if split is not None and split not in opened.splits:
+        raise UsageError(f"`{place}` has no split `{split}`", hint=did_you_mean(split, opened.splits))
+    chosen = split or next((name for name in prefer if name in opened.splits), opened.splits[0])
+    is_file = place.suffix.lower() == ".h5" and not place.is_dir()
+    told = opened.manifest
+    if is_file:
+        facts = {key: str(value) for key, value in told.settings.items()}
+    else:
+        facts = {"data set": told.dataset, **{key: str(value) for key, value in told.settings.items()}}
+    known = opened.conditions(chosen)
+    small = ConditionSelection([name for name in LIGHT_CONDITIONS if name in known])
+    found = SampleCollection(
+        place,
+        opened.domain,
+        opened.count(chosen),
+        checksum.file_digest(place if is_file else place / manifest.NAME),
+        functools.partial(opened.read, chosen, with_names=True, conditions=small),
+        None if is_file else chosen,
+        told.normalisation,
+        facts,
+        functools.partial(opened.verify, [chosen]),
+        functools.partial(_views_of, opened, chosen, IMAGE) if IMAGE in known else None,
+        functools.partial(_views_of, opened, chosen, CAMERA) if CAMERA in known else None,
+    )
+    if opened.domain != "protein":
+        return found
+    names = functools.partial(opened.names, chosen)
+    return replace(found, structures=functools.partial(_stored, opened, chosen), names=names)
+
+
+def _stored(opened: shard_dataset.ShardDataset, split: str, indices: Sequence[int]) -> list[Structure]:
+    """Structures as they lie in shards; their residues are numbered from 1."""
+    batch = opened.read(split, indices, with_names=True, conditions=ConditionSelection(("residues", "is_known")))
+    assert batch.sizes is not None
+    found = []
+    for place, (atoms, count) in enumerate(zip(batch.sizes, batch.counts["residues"], strict=True)):
+        codes = batch.condition["residues"][place, :count]
+        is_known = batch.condition["is_known"][place, :atoms] > 0
+        numbers = np.arange(1, count + 1, dtype=np.int64)
+        found.append(Structure(batch.names[place], codes, batch.values[place, :atoms], is_known, numbers))
+    return found
+
+
+def _views_of(
+    opened: shard_dataset.ShardDataset, split: str, name: str, indices: Sequence[int], views: np.ndarray
+) -> np.ndarray:
+    """A condition of one view of each of some sets.
+
+    Raises:
+        UsageError: there is no such view.
+    """
+    count = opened.views(split, name)
+    if len(views) and not 0 <= views.min() <= views.max() < count:
+        raise UsageError(
+            f"`{opened.folder}` has {count} views of every object, and some sample was drawn from number {views.max()}",
+            hint="give the reference that the samples were drawn from",
+        )
+    wanted = ConditionSelection([name], (views + 0.5) / count)
+    return opened.read(split, indices, conditions=wanted).condition[name]
+
+
+def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
+    files = [(name, folder / name) for name, _ in source_files.list_files(folder)]
+    kinds = Counter(_kind(path) for _, path in files)
+    held = [domain for domain in NOUNS if kinds[domain]]
+    if not held:
+        raise MissingError(f"`{folder}` holds neither pictures nor clouds nor proteins", hint=f"give {KINDS}")
+    if len(held) > 1:
+        told = " and ".join(f"{kinds[domain]} {NOUNS[domain]}" for domain in held)
+        raise UsageError(f"`{folder}` holds {told}", hint="keep them in folders of their own")
+    (domain,) = held
+    kept = [(name, path) for name, path in files if _kind(path) == domain]
+    if domain == "protein":
+        return structures_in(folder, kept, all_models=all_models)
+    read_one = _picture if domain == "image" else _cloud
+
+    @functools.cache
+    def first() -> tuple[str, np.ndarray]:
+        return kept[0][0], read_one(kept[0][1])
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        return _stacked(folder, first(), [(kept[i][0], read_one(kept[i][1])) for i in indices])
+
+    is_ours = domain == "points" and any(PROVENANCE_PREFIX in _head(path) for _, path in kept[:1])
+    return SampleCollection(
+        folder, domain, len(kept), _digest(kept), fetch, normalisation=UNKNOWN_NORMALIZATION if is_ours else {}
+    )
+
+
+def structures_in(place: Path, files: Sequence[tuple[str, Path]], *, all_models: bool = False) -> SampleCollection:
+    """Proteins of files below `place`; the name of each is that of its file without the suffixes.
+
+    Of a file of several models the first counts. With `all_models` each counts and has its number, from 0 on, behind the
+    name: `1abc-0`, `1abc-1`; the files are then read once to count them.
+
+    Raises:
+        UsageError: two have one name.
+        IntegrityError: a file cannot be read.
+    """
+    stems = [structure_reader.structure_name(name) for name, _ in files]
+    twice = next((name for name, count in Counter(stems).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"`{place}` holds several files that are called `{twice}` without their suffixes", hint="keep one of each"
+        )
+
+    @functools.lru_cache(maxsize=64)
+    def models(file: int) -> list[Structure]:
+        path = files[file][1]
+        return structure_reader.read_models(path) if all_models else [structure_reader.read(path)]
+
+    counts = [len(models(file)) if all_models else 1 for file in range(len(files))]
+    places = [(file, number) for file, count in enumerate(counts) for number in range(count)]
+    names = [stems[file] if counts[file] == 1 else f"{stems[file]}-{number}" for file, number in places]
+
+    def structures(indices: Sequence[int]) -> list[Structure]:
+        return [replace(models(places[i][0])[places[i][1]], name=names[i]) for i in indices]
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        raise AssertionError("proteins are read as structures")
+
+    return SampleCollection(
+        place, "protein", len(names), _digest(files), fetch, structures=structures, names=lambda: names
+    )
+
+
+def _digest(files: Sequence[tuple[str, Path]]) -> str:
+    hashed = hashlib.sha256()
+    for name, path in files:
+        hashed.update(f"{name}\0{checksum.file_digest(path)}\n".encode(errors="surrogateescape"))
+    return hashed.hexdigest()
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2048)
+
+
+def _from_array(path: Path) -> SampleCollection:
+    name, values = _array(path)
+    domain = ARCHIVED.get(name) or ("image" if values.dtype == np.uint8 else "points")
+    is_right = values.dtype == np.uint8 if domain == "image" else values.dtype.kind == "f"
+    wanted, channels = (4, (1, 3, 4)) if domain == "image" else (3, (3, 6))
+    if not is_right or values.ndim != wanted or not len(values) or values.shape[-1] not in channels:
+        raise IntegrityError(
+            f"`{path}` holds {values.dtype} of shape {values.shape}, no pictures and no clouds",
+            hint="pictures are uint8 (N H W C), clouds float (N P 3)",
+        )
+    dtype = np.uint8 if domain == "image" else np.float32
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, which `read` refuses
+            some = values[np.asarray(indices)].astype(dtype, copy=False)
+        return _batch(some, [str(i) for i in indices])
+
+    facts = _origin(path)
+    normalisation = UNKNOWN_NORMALIZATION if facts and domain == "points" else {}
+    return SampleCollection(
+        path, domain, len(values), checksum.file_digest(path), fetch, normalisation=normalisation, facts=facts
+    )
+
+
+def _origin(path: Path) -> dict[str, str]:
+    """What an .npz of `inrflow sample` says of itself, if it does; raises IntegrityError where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            told = json.loads(str(archive["origin"]))
+        return {str(key): str(value) for key, value in told.items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return {}
+
+
+def _array(path: Path) -> tuple[str, np.ndarray]:
+    try:
+        found: Any = np.load(path, allow_pickle=False, mmap_mode="r")
+        if isinstance(found, np.ndarray):  # the content decides, whatever the name says
+            return "", found
+        with found as archive:
+            name = next((name for name in ARCHIVED if name in archive), None)
+            if name is None:
+                held = ", ".join(f"`{name}`" for name in archive) or "nothing"
+                raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
+            return name, archive[name]
+    except DAMAGED_ARRAYS as error:
+        raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
+
+
+def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str, np.ndarray]]) -> Batch:
+    """Items of the shape of `pattern`, the folder's first, as a batch.
+
+    Raises:
+        UsageError: they differ; names the first that does.
+    """
+    first_name, first = pattern
+    for name, values in read:
+        if values.shape != first.shape:
+            raise UsageError(
+                f"`{folder / name}` is {_spelled(values)}, and `{folder / first_name}` is {_spelled(first)}",
+                hint="all pictures must have one size and mode, all clouds one number of points",
+            )
+    return _batch(np.stack([values for _, values in read]), [name for name, _ in read])
+
+
+def _batch(values: np.ndarray, names: list[str]) -> Batch:
+    return Batch(values, np.full(len(values), -1, dtype=np.int64), names, np.empty(0, dtype=np.int64))
+
+
+def _picture(path: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            _check_picture(path, picture)
+            image: Any = picture.convert(MODES[picture.mode])
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise IntegrityError(f"`{path}` cannot be read as a picture: {error}", hint="copy it again") from error
+    return np.array(image).reshape(image.height, image.width, -1)
+
+
+def _check_picture(path: Path, picture: Any) -> None:
+    """Nothing, where a file holds one picture of 8 bits; of 16-bit colours Pillow would keep the upper 8 unsaid."""
+    is_deep = any(";16" in str(tile[3]) for tile in picture.tile)
+    if picture.mode not in MODES or is_deep:
+        got = "16 bits per channel, not 8" if is_deep else f"the mode {picture.mode}, not 8 bits per channel"
+        raise IntegrityError(f"`{path}` has {got}", hint="save it as an 8 bit picture")
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1:
+        raise IntegrityError(f"`{path}` holds {frames} pictures, not one", hint="save each as a file of its own")
+
+
+def _cloud(path: Path) -> np.ndarray:
+    if path.suffix.lower() == ".ply":
+        return registry.find("formats", "ply").read(path)
+    _, values = _array(path)
+    if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f" or not len(values):
+        raise IntegrityError(
+            f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
+        )
+    return np.asarray(values, dtype=np.float32)
+
+
+def _kind(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if structure_reader.is_structure(path.name):
+        return "protein"
+    return "image" if suffix in PICTURES else "points" if suffix in CLOUDS else None
+
+
+def _spelled(values: np.ndarray) -> str:
+    if values.dtype == np.uint8:
+        mode = {1: "grey", 3: "RGB", 4: "RGBA"}[values.shape[2]]
+        return f"{values.shape[0]} x {values.shape[1]} pixels, {mode}"
+    return f"{len(values):,} points of {values.shape[1]} numbers"

@@ -1,0 +1,216 @@
+"""A folder of sample shards: many thousands of samples in shards of bounded size, with a manifest as data sets have.
+
+Every shard is a `SampleShard` of its run of the seeds, finished by whoever brings its last piece; the manifest comes
+when all of them are there. Nothing in the folder depends on who drew what, or when: a job that was killed and gone on
+with leaves the bytes of an unbroken one, where its pieces are the same and the processors compute alike (another
+`--batch`, less memory or another device may change the last bits of a value).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import __version__
+from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.sample_files import sample_shard
+from inrflow_core.sample_files.sample_shard import SampleShard
+from inrflow_core.shards import manifest, shard_dataset, shard_file
+from inrflow_core.shards.manifest import ChannelStats, Manifest, ShardEntry, Split
+from inrflow_core.shards.schema import Header
+from inrflow_core.shards.shard_file import ShardFile
+from inrflow_core.storage import checksum, config_diff, file_lock
+from inrflow_core.storage.atomic_write import atomic_write, check_writable
+
+JOB = ".job.json"
+LOCK = ".lock"
+SAMPLES_PER_SHARD = 4096
+"""Samples of a shard, at most."""
+SHARD_BYTES = 1 << 30
+"""Bytes of a shard's values, at most, unless one sample has more."""
+BLOCK = 256
+"""Samples read at once for the statistics."""
+
+
+def shard_size(shape: tuple[int, ...], dtype: str) -> int:
+    """Samples of one shard of a folder: `SHARD_SETS`, or as many as `SHARD_BYTES` hold."""
+    return max(1, min(SAMPLES_PER_SHARD, SHARD_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize)))
+
+
+class SampleFolder:
+    """Samples on their way to a folder of shards."""
+
+    def __init__(
+        self, folder: Path, seeds: Sequence[int], header: Header, shape: tuple[int, ...], dtype: str, size: int
+    ) -> None:
+        self.folder, self.seeds, self.header, self.shape, self.dtype = folder, seeds, header, tuple(shape), dtype
+        self.size = size
+        self.labels: Sequence[int] | None = None
+
+    @staticmethod
+    def create_or_resume(
+        folder: Path,
+        seeds: Sequence[int],
+        header: Header,
+        *,
+        shape: tuple[int, ...],
+        dtype: str,
+        labels: Sequence[int] | None = None,
+        overwrite: bool = False,
+    ) -> SampleFolder:
+        """Begin a folder of one sample of `shape` for each seed, or go on with that of the same job.
+
+        Raises:
+            UsageError: the folder holds something else, or was begun with other seeds, labels or settings; with
+                `overwrite` shards of samples that are there are replaced.
+        """
+        self = SampleFolder(folder, seeds, header, shape, dtype, shard_size(shape, dtype))
+        self.labels = labels
+        check_writable(folder / "-" if folder.is_dir() else folder, overwrite=True)
+        folder.mkdir(exist_ok=True)
+        with self._locked():
+            self._begin(overwrite=overwrite)
+        return self
+
+    def parts(self) -> Iterator[tuple[range, SampleShard | None]]:
+        """The places in the list of seeds that each shard has, and the shard; None where it is finished."""
+        for number, start in enumerate(range(0, len(self.seeds), self.size)):
+            places = range(start, min(start + self.size, len(self.seeds)))
+            yield places, None if self._path(number).is_file() else self._shard(number, places)
+
+    def finish(self) -> bool:
+        """Write the manifest; False, and nothing done, while shards are missing.
+
+        Raises:
+            IntegrityError: a shard is not what was written.
+        """
+        files = self._files()
+        if not all(file.is_file() for file in files):
+            return False
+        with self._locked():
+            if self.is_finished():  # by another process, while this one waited
+                return True
+            manifest.save(self._manifest(files), self.folder)
+            for file in files:
+                sample_shard.remove_digest(file)
+            for left in self.folder.glob("*.partial"):  # of a process that was killed while it finished a shard
+                _remove(left)
+        return True
+
+    def is_finished(self) -> bool:
+        """Whether the manifest is there, and every shard that it lists, none drawn again since."""
+        has_new = any(self.folder.glob(f"{shard_dataset.SAMPLES}-*.sha256"))
+        return (self.folder / manifest.NAME).is_file() and not has_new and all(file.is_file() for file in self._files())
+
+    def _files(self) -> list[Path]:
+        return [self._path(number) for number in range(-(-len(self.seeds) // self.size))]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{shard_dataset.SAMPLES}-{number:05d}.h5"
+
+    def _shard(self, number: int, places: range) -> SampleShard | None:
+        seeds = self.seeds[places.start : places.stop]
+        labels = None if self.labels is None else self.labels[places.start : places.stop]
+        try:
+            return SampleShard.create_or_resume(
+                self._path(number), seeds, self.header, shape=self.shape, dtype=self.dtype, labels=labels
+            )
+        except UsageError:
+            if self._path(number).is_file():  # another process has just finished it
+                return None
+            raise
+
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody else begins or ends the job meanwhile."""
+        return file_lock.lock(self.folder / LOCK)
+
+    def _begin(self, *, overwrite: bool) -> None:
+        whole = SampleShard(self.folder, np.asarray(self.seeds, np.int64), self.header, self.shape, self.dtype)
+        job = {**whole.job(self.labels), "shard_size": self.size}
+        begun = self._begun()
+        if begun is None:
+            strangers = sorted(path.name for path in self.folder.iterdir() if path.name != LOCK)
+            if strangers:
+                raise UsageError(
+                    f"`{self.folder}` is not empty: it holds `{strangers[0]}`, and no samples of this program",
+                    hint="name another folder, or empty it",
+                )
+        differs = None if begun is None else config_diff.first_difference(begun, job)
+        if differs is not None and not overwrite:
+            raise UsageError(
+                f"`{self.folder}` holds samples that were drawn otherwise: they differ in {differs}",
+                hint="give the same options to go on with it, add `--overwrite`, or name another folder",
+            )
+        if differs is not None:
+            for path in self.folder.glob(f"{shard_dataset.SAMPLES}-*"):
+                _remove(path)
+            (self.folder / manifest.NAME).unlink(missing_ok=True)
+        if begun is None or differs is not None:
+            with atomic_write(self.folder / JOB) as beside:
+                beside.write_text(json.dumps(job), encoding="ascii")
+
+    def _begun(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / JOB).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _manifest(self, files: Sequence[Path]) -> Manifest:
+        entries, sums, squares, pairs = [], np.zeros(self.shape[-1]), np.zeros(self.shape[-1]), 0
+        before = self._entries()
+        for file in files:
+            sample_shard.matches_digest(file)
+            shard = shard_file.ShardFile(file)
+            entries.append(ShardEntry(file.name, len(shard), file.stat().st_size, checksum.file_digest(file)))
+            if before.get(file.name, entries[-1]) != entries[-1]:
+                raise IntegrityError(
+                    f"`{file}` is not what it was: the manifest has another digest",
+                    hint="the same command with `--overwrite` into another folder draws everything anew",
+                )
+            for block in _blocks(shard):
+                sums, squares, pairs = sums + block.sum(0), squares + np.square(block).sum(0), pairs + len(block)
+        mean = sums / pairs
+        deviation = np.sqrt(np.maximum(squares / pairs - mean**2, 0))
+        told = ChannelStats(*(tuple(float(f"{x:.9g}") for x in row) for row in (mean, deviation)))
+        return Manifest(
+            dataset=self.header.dataset,
+            domain=self.header.domain,
+            version=__version__,
+            shape=self.shape,
+            dtype=self.dtype,
+            classes=self.header.classes,
+            normalisation=self.header.normalisation,
+            settings=self.header.settings,
+            source={},
+            splits={shard_dataset.SAMPLES: Split(len(self.seeds), tuple(entries), told)},
+        )
+
+    def _entries(self) -> dict[str, ShardEntry]:
+        """What the manifest says of the shards by name, where there is one: a shard that was lost is drawn again."""
+        if not (self.folder / manifest.NAME).is_file():
+            return {}
+        return {entry.file: entry for entry in manifest.load(self.folder).splits[shard_dataset.SAMPLES].shards}
+
+
+def _remove(path: Path) -> None:
+    """A file or a whole folder, if another process has not removed it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _blocks(shard: ShardFile) -> Iterator[np.ndarray]:
+    """The pairs of a shard's samples in float64, some at a time."""
+    for start in range(0, len(shard), BLOCK):
+        count = min(BLOCK, len(shard) - start)
+        values = np.empty((count, *shard.inner), shard.values.dtype)
+        shard.read(shard.values, start, values, count)
+        yield values.reshape(-1, values.shape[-1]).astype(np.float64)

@@ -1,0 +1,141 @@
+"""Files of samples: which format writes what, and the one call that writes them.
+
+A format is a file beside this one with `SUFFIXES`, `DOMAINS`, `HOLDS_MANY` (whether one file holds several samples)
+and `write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from inrflow_core import registry
+from inrflow_core.errors import OutOfMemory, UsageError, did_you_mean
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.storage import atomic_write
+
+SHARD = ".h5"
+"""The suffix of sample shards, which `shards` writes for every domain."""
+MOST_NAMED = 64
+"""Samples of one file that are told of one by one."""
+
+
+def exporter_for(path: Path, domain: str | None = None) -> ModuleType:
+    """The format that the suffix of `path` names, for samples of `domain`.
+
+    Raises:
+        UsageError: nobody writes such files, or not for that domain; the hint says which suffixes there are.
+    """
+    for module in _formats():
+        if path.suffix.lower() in module.SUFFIXES and (domain is None or domain in module.DOMAINS):
+            return module
+    raise _no_format(path, domain)
+
+
+def options(module: ModuleType) -> set[str]:
+    """Names of what can be chosen about a format's files."""
+    parameters = inspect.signature(module.write).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY} - {"origin"}
+
+
+def domains_for(path: Path) -> tuple[str, ...]:
+    """The domains whose samples a file of that suffix can hold.
+
+    Raises:
+        UsageError: nobody writes such files.
+    """
+    if path.suffix.lower() == SHARD:
+        return tuple(registry.names("domains"))
+    return exporter_for(path).DOMAINS
+
+
+def suffixes(domain: str | None = None) -> list[str]:
+    """The suffixes that samples of a domain (of any, without one) can be written to, shards included."""
+    found = {s for module in _formats() if domain is None or domain in module.DOMAINS for s in module.SUFFIXES}
+    return [*sorted(found), SHARD]
+
+
+def files(path: Path, count: int) -> list[Path]:
+    """The files that `count` samples become: `path` itself, or numbered ones where the format holds one each."""
+    if path.suffix.lower() == SHARD or exporter_for(path).HOLDS_MANY:
+        return [path]
+    return atomic_write.numbered_paths(path, count)
+
+
+def check(path: Path, count: int, *, overwrite: bool = False) -> None:
+    """Nothing, where `count` samples can be written to `path`; to be called before they are drawn.
+
+    Raises:
+        UsageError: nobody writes that suffix, the folder is absent or closed, or a file is there already, which is not
+            a shard of samples that a killed process had all but finished.
+    """
+    from inrflow_core.sample_files import sample_shard
+
+    for file in files(path, count):
+        atomic_write.check_writable(file, overwrite=overwrite or sample_shard.is_finishing(file))
+
+
+def write(
+    path: Path,
+    samples: np.ndarray | Sequence[Structure],
+    domain: str,
+    *,
+    origin: Mapping[str, str],
+    items: Sequence[Mapping[str, str]] = (),
+    overwrite: bool = False,
+    **chosen: Any,
+) -> list[Path]:
+    """Write samples in the format that the suffix names, each file whole or not at all; returns the files.
+
+    Args:
+        samples: images uint8 (B H W C), clouds float32 (B N C), or structures of proteins.
+        origin: what the samples come from, embedded where the format has room.
+        items: what is to be told of each sample beside that: its seed, its label, its name.
+        chosen: the format's own options.
+
+    Raises:
+        UsageError: nobody writes that suffix for the domain, an option that the format does not have, or a file that
+            exists already.
+        OutOfMemory: the disk is full.
+    """
+    module = exporter_for(path, domain)
+    _check_options(module, path, chosen)
+    check(path, len(samples), overwrite=overwrite)
+    if module.HOLDS_MANY:
+        named = items if len(items) <= MOST_NAMED else ()
+        told = {key: " ".join(item[key] for item in named) for key in (named[0] if named else ())}
+        module.write(path, samples, origin={**origin, **told}, **chosen)
+        return [path]
+    written = atomic_write.numbered_paths(path, len(samples))
+    try:
+        for index, file in enumerate(written):
+            module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **chosen)
+    except OutOfMemory:
+        for file in () if overwrite else written:
+            file.unlink(missing_ok=True)  # else the same command would be refused: some of its files are there already
+        raise
+    return written
+
+
+def _formats() -> list[ModuleType]:
+    return [registry.find("formats", name) for name in registry.names("formats")]
+
+
+def _no_format(path: Path, domain: str | None) -> UsageError:
+    what = f"`{path.suffix}` files" if path.suffix else f"`{path}`, which has no suffix"
+    of = "" if domain is None else f" of the domain `{domain}`"
+    choices = ", ".join(f"`{suffix}`" for suffix in suffixes(domain) if domain is None or suffix != SHARD)
+    return UsageError(f"no format{of} writes {what}", hint=f"give a name that ends in one of {choices}")
+
+
+def _check_options(module: ModuleType, path: Path, given: Mapping[str, Any]) -> None:
+    allowed = options(module)
+    for name in given:
+        if name not in allowed:
+            hint = did_you_mean(name, allowed) if allowed else "leave it out"
+            raise UsageError(f"`{path.suffix}` files have no option `{name}`", hint=hint)

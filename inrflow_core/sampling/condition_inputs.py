@@ -1,0 +1,154 @@
+"""What samples are drawn under, as a user gives it: a photo with its camera, a sequence, a FASTA file, sets of shards.
+
+Each becomes a `Condition` with one row, by the embedder that the model was trained with; `repeated` makes it one row for
+each seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from inrflow_core import registry
+from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.feature_networks import _contract, _posed_images
+from inrflow_core.geometry import cameras
+from inrflow_core.models import Model
+from inrflow_core.proteins import residues
+from inrflow_core.sets import Condition
+from inrflow_core.shards.batch import ConditionSelection
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.visualization.image_io import read_square_image
+
+PATCH = 14
+"""Pixels of a patch's side, to which a photo is resized: DINOv2's, and 448 of 32 patches in the paper."""
+
+
+def condition_from_image(
+    model: Model, path: Path, camera: Float32[np.ndarray, "4 4"], weights: Path | None = None, device: str = "cpu"
+) -> Condition:
+    """The condition of a photo, seen by a camera (`cameras.orbit`).
+
+    Raises:
+        UsageError: the model draws from no photo, or the file is no picture.
+        MissingError: the photo, or the weights of the model's embedder, are not there.
+        IntegrityError: the embedder's weights are not those that the model was trained with.
+    """
+    part = model.preset.condition
+    if part is None or part.name != "picture":
+        raise UsageError(
+            f"the model `{model.preset.name}` draws from no photo",
+            hint="leave `--image` out, or choose another `--run`",
+        )
+    pixels = read_square_image(path, PATCH * math.isqrt(part.config.tokens))
+    embedder = load_embedder(model, weights, device)
+    images = torch.from_numpy(pixels)[None].to(device)
+    found = _posed_images.tokens(embedder, images, torch.from_numpy(camera)[None].to(device))
+    if found.shape[1:] != (part.config.tokens, part.config.width + cameras.RAY):
+        raise UsageError(
+            f"`{part.config.embedder}` makes {found.shape[1]} tokens of {embedder.width} numbers, and the model "
+            f"`{model.preset.name}` learned from {part.config.tokens} of {part.config.width}",
+            hint="give the weights that it was trained with",
+        )
+    return {"tokens": found}
+
+
+def condition_from_sequence(model: Model, sequence: str, weights: Path | None = None, device: str = "cpu") -> Condition:
+    """The condition of a sequence of amino acids, in one-letter codes; see `sequence_reader`."""
+    return make_sequence_encoder(model, weights, device)(sequence)
+
+
+def make_sequence_encoder(model: Model, weights: Path | None = None, device: str = "cpu") -> Callable[[str], Condition]:
+    """What makes the conditions of sequences of amino acids, in one-letter codes, with an embedder that is loaded once.
+
+    It raises UsageError where a letter is none of the 20.
+
+    Raises:
+        UsageError: the model folds no sequences.
+        MissingError, IntegrityError: as `of_photo`.
+    """
+    part = model.preset.condition
+    if part is None or part.name != "sequence":
+        raise UsageError(
+            f"the model `{model.preset.name}` folds no sequences",
+            hint="leave `--sequence` and `--fasta` out, or choose another `--run`",
+        )
+    name, width = part.config.embedder, part.config.width
+    is_stand_in = _contract.weights_folder(name, weights) is None
+    embedder = None if is_stand_in else load_embedder(model, weights, device)
+    if embedder is not None and embedder.width != width:
+        raise UsageError(
+            f"`{name}` tells {embedder.width} numbers of a residue, and the model `{model.preset.name}` learned from {width}",
+            hint="give the weights that it was trained with",
+        )
+
+    def read(sequence: str) -> Condition:
+        codes = residues.to_codes("".join(sequence.split()))
+        condition = {"residues": torch.from_numpy(codes.astype(np.int64))[None]}
+        if embedder is None:
+            return condition
+        (features,) = embedder([residues.to_letters(codes)])
+        return condition | {"embedding": torch.from_numpy(features)[None]}
+
+    return read
+
+
+def load_embedder(model: Model, weights: Path | None, device: str) -> Any:
+    """The embedder that a model was trained with, by the weights in a folder, else where its preset or `find` says.
+
+    Raises:
+        MissingError: its weights are not there.
+        IntegrityError: they are not those that the model was trained with.
+    """
+    assert model.preset.condition is not None
+    config = model.preset.condition.config
+    name = config.embedder
+    if weights is None and config.weights is not None and Path(config.weights).is_dir():
+        weights = Path(config.weights)
+    embedder = _contract.load(name, weights, device)
+    wanted = (model.info.get("normalisation") or {}).get("embedder_digest")
+    if wanted is not None and wanted != embedder.digest:
+        raise IntegrityError(
+            f"the weights of `{name}` have the digest {embedder.digest[:16]}, and `{model.preset.name}` was trained with "
+            f"{wanted[:16]}",
+            hint="name the folder of those weights with `--weights`",
+        )
+    return embedder
+
+
+def conditions_from_shards(
+    model: Model, shards: ShardDataset, split: str, indices: Sequence[int], view: int = 0
+) -> Condition:
+    """The conditions of sets of shards, one row for each; of those with several views, that view.
+
+    Raises:
+        UsageError: the shards lack what the model draws from.
+        MissingError, IntegrityError: as `embedder_of`, where the model makes its features itself.
+    """
+    part = model.preset.condition
+    assert part is not None
+    if getattr(part.config, "features", None) == "online" and not model.method.conditioner.is_ready:
+        model.method.conditioner.use(load_embedder(model, None, str(next(model.method.parameters()).device)))
+    conditioner = registry.find("conditioners", part.name or "")
+    names = (*getattr(model.domain, "READS", ()), *conditioner.required_conditions(part.config))
+    views = None
+    if getattr(conditioner, "HAS_VIEWS", False) and names:
+        views = np.full(len(indices), (view + 0.5) / shards.views(split, names[0]))
+    read = shards.read(split, indices, conditions=ConditionSelection(names, views))
+    sets = model.domain.to_set(read.values, torch.arange(len(indices)), None, read=read)
+    return {
+        name: value
+        for name, value in sets.condition.items()
+        if name in ("tokens", "image", "camera", "residues", "embedding")
+    }
+
+
+def repeat_condition(condition: Condition, count: int) -> dict[str, torch.Tensor]:
+    """A condition of one row as one of `count` equal rows."""
+    return {name: value.expand(count, *value.shape[1:]) for name, value in condition.items()}

@@ -1,0 +1,154 @@
+"""Functions behind given files: a picture or a cloud as a set of a model's domain, encoded, asked and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrflow_core import registry
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.fields import Field, Progress
+from inrflow_core.models import Model
+from inrflow_core.runtime.query_budget import CHUNK
+from inrflow_core.sampling import options, request
+from inrflow_core.sampling import provenance as sampling_provenance
+from inrflow_core.sampling.request import Size, Window
+from inrflow_core.storage import checksum
+
+INVERSION_STEPS = 50
+"""Heun steps each way by default: 200 evaluations in all. Digits come back without an error; with 20 at 53 dB or more."""
+
+
+@dataclass(frozen=True)
+class InputExample:
+    """A file as the domain's raw values: uint8 (H W C), or float32 (N C) in the training's normalisation.
+
+    A cloud is `values * scale + offset` in the file's own units; pictures have scale 1 and offset 0.
+    """
+
+    values: np.ndarray
+    offset: np.ndarray | float = 0.0
+    scale: float = 1.0
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """Values of the domain in the file's own units."""
+        if values.dtype == np.uint8:
+            return values
+        restored = values.copy()
+        restored[..., :3] = values[..., :3] * self.scale + self.offset
+        return restored
+
+
+def read_input(model: Model, path: Path) -> InputExample:
+    """A picture or a cloud from a file, as the model's domain has it.
+
+    A picture is cropped to its centre square and resized to the training grid; a cloud is put into its own bounding
+    box, as in training, and thinned evenly where it has more points than a training set.
+
+    Raises:
+        MissingError: no such file.
+        IntegrityError: the file cannot be read.
+        UsageError: the file is of another domain than the model.
+    """
+    if not path.is_file():
+        raise MissingError(f"`{path}` does not exist", hint="name a picture, a .ply cloud or a saved field")
+    is_cloud = path.suffix.lower() == ".ply"
+    if is_cloud != (model.domain.shape.grid is None):
+        kinds = ("pictures", "clouds") if is_cloud else ("clouds", "pictures")
+        raise UsageError(
+            f"`{path}` is not what the model draws: it draws {kinds[0]}",
+            hint=f"choose with `--run` one that draws {kinds[1]}",
+        )
+    return _cloud(model, path) if is_cloud else _picture(model, path)
+
+
+def invert(
+    model: Model,
+    given: InputExample,
+    *,
+    label: int | None = None,
+    steps: int = INVERSION_STEPS,
+    noise: str | None = None,
+    progress: Progress | None = None,
+) -> Field:
+    """The function behind a file: Heun's method to noise and back, without guidance.
+
+    `noise` says how the noise found goes on between the training's positions; None as the preset has it.
+    """
+    device = next(model.method.parameters()).device
+    how = options.sampling_options(model, sampler="heun", steps=steps, guidance=1.0, noise=noise)
+    labels = None if label is None else np.array([label])
+    if labels is None and model.preset.condition is not None:
+        labels = np.array([-1])
+    sets = model.domain.to_set(given.values[None], torch.zeros(1, dtype=torch.int64), labels, augment=False)
+    return model.method.encode(sets.to(device), how, progress)
+
+
+def provenance(
+    model: Model, source: Path, path: Path, field: Field, size: Size, window: Window, *, label: int | None = None
+) -> dict[str, str]:
+    """Where an answer of the function behind the file `path` comes from; `source` is the weights file."""
+    told = sampling_provenance.provenance(model, source, request.SampleRequest([0], None, size, window), field.drawing)
+    del told["seeds"]
+    return {**told, "given": checksum.file_digest(path)[:16], **({} if label is None else {"labels": str(label)})}
+
+
+def reconstruction_error(model: Model, given: InputExample, field: Field, chunk: int = CHUNK) -> dict[str, float]:
+    """How near the field comes to what it was made from, at the training's own positions.
+
+    `psnr` in dB for pictures (peak 255), `chamfer` for clouds: mean squared nearest distances both ways, summed, in
+    the training's normalisation.
+    """
+    sets = model.domain.to_set(given.values[None], torch.zeros(1, dtype=torch.int64), None, augment=False)
+    values = field.query(sets.queries.to(field.seeds.device), chunk=chunk)
+    if model.domain.shape.grid is not None:
+        back = model.domain.from_values(values, None)[0].astype(np.float64)
+        error = np.mean((back - given.values) ** 2)
+        return {"psnr": float(10 * np.log10(255.0**2 / max(error, 1e-10)))}
+    distance = registry.find("distances", "cd")
+    back = model.domain.from_values(values, None)[0]
+    return {"chamfer": distance.distance(*(distance.prepare(cloud[:, :3]) for cloud in (back, given.values)))}
+
+
+def _picture(model: Model, path: Path) -> InputExample:
+    from PIL import Image, UnidentifiedImageError
+
+    resolution, channels = model.domain.config.resolution, model.domain.config.channels
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    try:
+        with Image.open(path) as picture:
+            image: Any = picture.convert(mode)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise IntegrityError(
+            f"`{path}` cannot be read as a picture: {error}", hint="give a whole PNG or JPEG file"
+        ) from error
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if image.size != (resolution, resolution):
+        image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
+    return InputExample(np.array(image).reshape(resolution, resolution, channels))
+
+
+def _cloud(model: Model, path: Path) -> InputExample:
+    points = registry.find("formats", "ply").read(path)
+    channels = model.domain.shape.value_size
+    if points.shape[1] < channels:
+        raise UsageError(
+            f"`{path}` has no colours, and the model draws coloured clouds", hint="give a .ply with colours"
+        )
+    points = points[:, :channels]
+    low, high = points[:, :3].min(0), points[:, :3].max(0)
+    offset, scale = (low + high) / 2, float((high - low).max() / 2)
+    if scale == 0:
+        raise UsageError(f"all points of `{path}` lie in one place", hint="give a cloud with some extent")
+    wanted = model.domain.shape.num_pairs
+    if len(points) > wanted:
+        points = points[np.linspace(0, len(points) - 1, wanted).round().astype(int)]
+    values = points.astype(np.float32).copy()
+    values[:, :3] = (values[:, :3] - offset) / scale
+    return InputExample(values, offset, scale)

@@ -1,0 +1,53 @@
+"""Class labels of samples: names and numbers as a user writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.models import Model
+from inrflow_core.numerics import keyed_random
+
+
+def resolve_labels(model: Model, seeds: Sequence[int], wanted: str | None = None) -> list[int] | None:
+    """One class per seed, or None for a model without classes.
+
+    `wanted` is a class's number or name, several with commas, `all`, or `none`; a seed takes class number `seed`
+    modulo their count. Without it each seed has its own random class, so that many samples spread over all of them.
+
+    Raises:
+        UsageError: the model has no such class.
+    """
+    if model.preset.condition is None or model.preset.condition.name != "label":
+        if wanted not in (None, "none"):
+            raise UsageError(
+                f"`--label {wanted}`: the model `{model.preset.name}` was trained without classes",
+                hint="leave `--label` out",
+            )
+        return None
+    count = model.preset.condition.config.classes
+    if wanted is None:
+        u = keyed_random.uniform(torch.tensor(list(seeds), dtype=torch.int64), purpose="label")[:, 0]
+        return (u * count).long().tolist()
+    if wanted == "none":
+        return [-1] * len(seeds)
+    names = list(model.info.get("classes") or [])
+    chosen = (
+        list(range(count)) if wanted == "all" else [_label(text.strip(), names, count) for text in wanted.split(",")]
+    )
+    return [chosen[seed % len(chosen)] for seed in seeds]
+
+
+def _label(text: str, names: list[str], count: int) -> int:
+    if text in names:
+        return names.index(text)
+    if text.isdigit():
+        if int(text) < count:
+            return int(text)
+        raise UsageError(
+            f"`--label {text}`: the model has {count} classes", hint=f"give a number from 0 to {count - 1}"
+        )
+    hint = did_you_mean(text, names) if names else f"give a number from 0 to {count - 1}"
+    raise UsageError(f"`--label {text}`: the model has no class of that name", hint=hint)

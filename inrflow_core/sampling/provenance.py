@@ -1,0 +1,71 @@
+"""Provenance of samples: which run, seed and settings made them, written into every output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inrflow_core import __version__
+from inrflow_core.models import Model
+from inrflow_core.sampling.request import SampleRequest, Size
+from inrflow_core.storage import checksum
+
+
+def provenance(
+    model: Model, source: Path, request: SampleRequest, how: Any, guide: Path | None = None
+) -> dict[str, str]:
+    """Where samples come from, for the files that hold them: nothing in it depends on the time or the machine.
+
+    `source` and `guide` are the weights files of the model and of the one that guides it.
+    """
+    settings_text = " ".join(f"{key}={value}" for key, value in sorted(vars(how.config).items()) if value is not None)
+    seeds = list(request.seeds)
+    told = {
+        **provenance_of_file(source, model, request.size),
+        "seeds": str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}",
+        "sampler": f"{how.sampler.__name__.rpartition('.')[2]} {settings_text}".strip(),
+        "guidance": f"{how.guidance:g}",
+        "noise": how.noise,
+        "precision": how.precision,
+    }
+    if guide is not None:
+        told["guide"] = checksum.file_digest(guide)[:16]
+    if tuple(how.interval) != (0.0, 1.0):
+        told["guidance_interval"] = ",".join(f"{end:g}" for end in how.interval)
+    if request.labels is not None:
+        told["labels"] = " ".join(str(label) for label in list(request.labels)[:64])
+    if request.window is not None:
+        told["window"] = ",".join(f"{edge:g}" for edge in request.window)
+    return told
+
+
+def per_sample_metadata(model: Model, request: SampleRequest) -> list[dict[str, str]]:
+    """What is to be told of each sample beside their common origin: its seed, its label and that class's name."""
+    names = list(model.info.get("classes") or [])
+    labels = [-1] * len(request.seeds) if request.labels is None else request.labels
+    return [
+        {
+            "seed": str(seed),
+            **({} if request.labels is None else {"label": str(label)}),
+            **({"class": str(names[label])} if 0 <= label < len(names) else {}),
+        }
+        for seed, label in zip(request.seeds, labels, strict=True)
+    ]
+
+
+def provenance_of_file(source: Path, model: Model, size: Size) -> dict[str, str]:
+    """The part of an origin that a weights file or a saved field gives."""
+    asked = "x".join(str(side) for side in size) if isinstance(size, tuple) else str(size or "training")
+    return {
+        "inrflow": __version__,
+        "preset": model.preset.name,
+        "step": str(model.info.get("step", "unknown")),
+        "weights": checksum.file_digest(source)[:16],
+        "size": asked,
+    }
+
+
+def shared_settings(origin: Mapping[str, str]) -> dict[str, str]:
+    """The part of an origin that all samples of a shard have in common."""
+    return {key: value for key, value in origin.items() if key not in ("seeds", "labels")}

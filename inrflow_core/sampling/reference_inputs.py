@@ -1,0 +1,228 @@
+"""Samples that are drawn from the items of a reference: clouds from their pictures, structures from their sequences.
+
+Which items, how often each, from which view and with which seeds is known before anything is drawn (`Plan`), so that any
+part can be drawn by any process at any time, and a sample's own reference is never a guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from inrflow_core.config.preset import Preset
+from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.models import Model
+from inrflow_core.numerics import keyed_random
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.sample_files import collection
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.readers import IMAGE
+from inrflow_core.sampling import condition_inputs, sample
+from inrflow_core.sampling.request import SampleRequest, default_batch_size
+from inrflow_core.sets import Condition
+from inrflow_core.shards.batch import Batch
+from inrflow_core.shards.shard_dataset import ShardDataset
+
+KINDS = {"picture": "pictures", "sequence": "sequences"}
+"""Conditions that an item of a reference gives, and what their models draw from."""
+METRICS = {"picture": ("right-cd",), "sequence": ()}
+"""What such samples are judged by, beside the metrics of their domain: nothing that needs weights."""
+PAIRED_BY_SEED = "by-seed"
+"""The view of an object that its sample's seed chooses."""
+
+
+@dataclass(frozen=True)
+class ReferenceSamplingPlan:
+    """Of every sample: the item that it is drawn from, its view, its seed."""
+
+    kind: str
+    """One of `KINDS`."""
+    reference: SampleCollection
+    """The items that are drawn from, `each` times."""
+    seeds: Int64[np.ndarray, " N"]
+    views: Int64[np.ndarray, " N"]
+    """0 of sequences."""
+    each: int
+    shards: ShardDataset | None
+    """Where the items lie; None for files of structures, whose sequences alone are known."""
+    held: dict[str, Any] = field(default_factory=dict)
+    """What reads such sequences, once it was made: an embedder is loaded once for all."""
+
+    def __len__(self) -> int:
+        """Samples in all."""
+        return len(self.seeds)
+
+    @property
+    def owners(self) -> Int64[np.ndarray, " N"]:
+        """The item of each sample, by its place in `reference`."""
+        return np.arange(len(self.seeds)) // self.each
+
+    @property
+    def recorded(self) -> dict[str, np.ndarray]:
+        """What a shard of samples keeps of each: its item's place in the whole split, and the view (`sample_matching.match_to_reference`)."""
+        places = np.arange(self.reference.count) if self.reference.places is None else self.reference.places
+        return {"item": places[self.owners].astype(np.int64), "view": self.views}
+
+    def told(self) -> dict[str, str]:
+        """What samples say of it in their origin."""
+        views = np.unique(self.views)
+        seen = {"view": str(views[0]) if len(views) == 1 else PAIRED_BY_SEED} if self.kind == "picture" else {}
+        return {"drawn_from": f"{self.reference.digest[:16]} {self.reference.split or ''}".strip(), **seen}
+
+
+def condition_kind(preset: Preset) -> str | None:
+    """What a preset's models draw from that an item of a reference gives: one of `KINDS`, or None."""
+    name = None if preset.condition is None else preset.condition.name
+    return name if name in KINDS else None
+
+
+def plan_from_reference(
+    kind: str, reference: SampleCollection, num: int, *, each: int = 1, seed: int = 0, view: int | None = 0
+) -> ReferenceSamplingPlan:
+    """`each` samples from `num` items of a reference (all, where it has no more), evenly spread.
+
+    Of pictures every sample has a seed of its own. Of sequences the samples of each have the same, as
+    `inrflow sample --fasta` gives them.
+
+    Args:
+        view: of every object, from 0 on; None: the one that the sample's seed chooses.
+
+    Raises:
+        UsageError: the reference is no shards with such conditions, or has no such view.
+    """
+    chosen = collection.evenly_spaced(reference, num)
+    count = chosen.count * each
+    shards = None if reference.split is None else ShardDataset(reference.source)
+    if kind == "sequence":
+        seeds = np.tile(np.arange(seed, seed + each, dtype=np.int64), chosen.count)
+        return ReferenceSamplingPlan(kind, chosen, seeds, np.zeros(count, np.int64), each, shards)
+    if shards is None or reference.split is None or reference.fetch_pictures is None:
+        raise UsageError(
+            f"{reference.spelled} holds no pictures to draw from",
+            hint="give shards of `inrflow prepare objaverse` with `--reference`",
+        )
+    seeds = np.arange(seed, seed + count, dtype=np.int64)
+    views = shards.views(reference.split, IMAGE)
+    if view is not None and view >= views:
+        raise UsageError(f"{reference.spelled} has views 0 to {views - 1}, and no {view}", hint="choose one of them")
+    if view is not None:
+        return ReferenceSamplingPlan(kind, chosen, seeds, np.full(count, view, np.int64), each, shards)
+    drawn = keyed_random.uniform(torch.from_numpy(seeds), purpose="view")[:, 0].numpy()
+    return ReferenceSamplingPlan(kind, chosen, seeds, (drawn * views).astype(np.int64), each, shards)
+
+
+def check(plan: ReferenceSamplingPlan, model: Model) -> None:
+    """Nothing, where a model can be told what the reference's items hold.
+
+    Raises:
+        IntegrityError: their pictures or sequences went through another network than those that it learned from.
+    """
+    if plan.shards is None:
+        return
+    mine, theirs = (
+        (told or {}).get("embedder_digest") for told in (model.info.get("normalisation"), plan.reference.normalisation)
+    )
+    if mine and theirs and mine != theirs:
+        raise IntegrityError(
+            f"the {KINDS[plan.kind]} of {plan.reference.spelled} were embedded by weights of the digest {theirs[:16]}, "
+            f"and `{model.preset.name}` learned from {mine[:16]}",
+            hint="prepare the reference with the embedder that the model was trained with",
+        )
+
+
+def condition(model: Model, plan: ReferenceSamplingPlan, rows: Sequence[int]) -> Condition:
+    """What some samples are drawn under, a row for each; of sequences, samples of one item alone.
+
+    Raises:
+        UsageError: the shards lack what the model draws from.
+        MissingError: the weights of the model's embedder are absent, where the reference holds no embeddings.
+    """
+    chosen = np.asarray(rows, dtype=np.int64)
+    if plan.kind == "sequence":
+        (owner,) = np.unique(plan.owners[chosen])
+        return condition_inputs.repeat_condition(_of_item(model, plan, int(owner), 0), len(chosen))
+    parts = [_of_item(model, plan, int(plan.owners[row]), int(plan.views[row])) for row in chosen]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def sample_in_memory(model: Model, plan: ReferenceSamplingPlan, source: Path) -> SampleCollection:
+    """All samples, drawn now and kept in memory, as items that know what they were drawn from.
+
+    Raises:
+        Diverged: they left the finite numbers.
+    """
+    request = SampleRequest(plan.seeds.tolist())
+    if plan.kind == "sequence":
+        return _folded(model, plan, request, source)
+    batch = default_batch_size(model, request)
+    values = []
+    for start in range(0, len(plan), batch):
+        rows = range(start, min(start + batch, len(plan)))
+        part = replace(request, seeds=plan.seeds[rows].tolist(), condition=condition(model, plan, rows))
+        values += [some for _, some in sample.iter_samples(model, part)]
+    clouds, recorded = np.concatenate(values), plan.recorded
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        chosen = np.asarray(indices, dtype=np.int64)
+        told = {name: rows[chosen] for name, rows in recorded.items()}
+        seeds = plan.seeds[chosen]
+        return Batch(
+            clouds[chosen], np.full(len(chosen), -1), [f"seed-{seed}" for seed in seeds], seeds, condition=told
+        )
+
+    digest = hashlib.sha256(f"{clouds.shape} {plan.told()}".encode() + clouds.tobytes()).hexdigest()
+    return SampleCollection(source, "points", len(clouds), digest, fetch, None, plan.reference.normalisation)
+
+
+def _folded(model: Model, plan: ReferenceSamplingPlan, request: SampleRequest, source: Path) -> SampleCollection:
+    assert plan.reference.names is not None
+    owners = [name for name in plan.reference.names() for _ in range(plan.each)]
+    made: dict[int, Structure] = {}
+    for place in range(plan.reference.count):
+        rows = range(place * plan.each, (place + 1) * plan.each)
+        made |= dict(sample_structures(model, plan, rows, request))
+    names = [f"{name}/{row % plan.each}" for row, name in enumerate(owners)]
+    digest = hashlib.sha256(b"".join(made[row].positions.tobytes() for row in range(len(plan)))).hexdigest()
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        raise AssertionError("proteins are read as structures")
+
+    return SampleCollection(
+        source,
+        "protein",
+        len(plan),
+        digest,
+        fetch,
+        structures=lambda indices: [replace(made[row], name=names[row]) for row in indices],
+        names=lambda: names,
+    )
+
+
+def sample_structures(
+    model: Model, plan: ReferenceSamplingPlan, rows: Sequence[int], request: SampleRequest, how: Any = None
+) -> Iterator[tuple[int, Structure]]:
+    """Some samples of one protein, under their numbers; each lies as it was drawn."""
+    asking = replace(request, seeds=plan.seeds[list(rows)].tolist(), condition=condition(model, plan, rows))
+    for part, values in sample.iter_samples(model, asking, how):
+        yield from zip(rows[part], sample.to_outputs(model, asking, part, values), strict=True)
+
+
+def _of_item(model: Model, plan: ReferenceSamplingPlan, place: int, view: int) -> Condition:
+    whole = plan.reference
+    if plan.shards is None:
+        assert whole.structures is not None
+        (structure,) = whole.structures([place])
+        if "read" not in plan.held:
+            device = str(next(model.method.parameters()).device)
+            plan.held["read"] = condition_inputs.make_sequence_encoder(model, device=device)
+        return plan.held["read"](structure.sequence)
+    assert whole.split is not None
+    in_split = place if whole.places is None else int(whole.places[place])
+    return condition_inputs.conditions_from_shards(model, plan.shards, whole.split, [in_split], view)

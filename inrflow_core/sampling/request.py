@@ -1,0 +1,56 @@
+"""Which samples to draw and where to evaluate them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from inrflow_core.models import Model
+from inrflow_core.runtime.query_budget import CHUNK
+from inrflow_core.sets import Condition
+
+Size = tuple[int, int] | int | None
+Window = tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Which samples are wanted, and where they are asked.
+
+    `labels` holds one class per seed, -1 for none, and is None for a model without classes. `size` is rows and
+    columns or a number of points, None for the training's. `chunk` bounds the pairs answered at once, `batch` is the
+    number of samples drawn together; neither changes a sample. `condition` is what else each sample is drawn under, one
+    row for each seed: `tokens` of a picture, or `residues` of a chain.
+    """
+
+    seeds: Sequence[int]
+    labels: Sequence[int] | None = None
+    size: Size = None
+    window: Window = None
+    chunk: int = CHUNK
+    batch: int | None = None
+    condition: Condition = dataclasses.field(default_factory=dict)
+
+
+def select_part(request: SampleRequest, part: slice, least: int) -> SampleRequest:
+    """A part of a request, its last sample again and again up to `least` of them."""
+    rows = list(range(part.start, part.stop))
+    rows += rows[-1:] * (least - len(rows))
+    return replace(
+        request,
+        seeds=[request.seeds[row] for row in rows],
+        labels=None if request.labels is None else [request.labels[row] for row in rows],
+        condition={name: value[rows] for name, value in request.condition.items()},
+    )
+
+
+def default_batch_size(model: Model, request: SampleRequest) -> int:
+    """Samples drawn together: as many as keep a batch's pairs near four chunks."""
+    condition = dict(request.condition)
+    if "residues" in condition:  # the atoms of the longest chain will do
+        longest = int((condition["residues"] >= 0).sum(1).argmax())
+        condition = {"residues": condition["residues"][longest : longest + 1]}
+    asked = model.domain.queries(request.size, request.window, condition or None)
+    pairs = max(model.domain.shape.num_pairs, len(asked))
+    return max(1, min(len(request.seeds), 4 * request.chunk // pairs))

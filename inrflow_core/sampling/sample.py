@@ -1,0 +1,196 @@
+"""From a run to samples: the model, its fields, and what they answer at the places asked for.
+
+model = load("runs/digits-demo")
+field = draw(model, seeds=[0, 1, 2], labels=[3, 4, 5], how=drawing(model, guidance=2.0))
+images = query(model, field, size=(96, 96))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrflow_core import models, registry
+from inrflow_core.errors import Diverged, UsageError
+from inrflow_core.fields import Field, Progress
+from inrflow_core.models import Model
+from inrflow_core.proteins import superposition
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.runs import run
+from inrflow_core.runtime.memory import run_unless_oom
+from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
+from inrflow_core.sampling.labels import resolve_labels
+from inrflow_core.sampling.options import sampling_options
+from inrflow_core.sampling.request import SampleRequest, Size, Window, default_batch_size, select_part
+from inrflow_core.sets import Condition
+from inrflow_core.storage import safetensors_file
+
+
+def load(source: str | Path, *, ema: float | None = None, step: run.Step = None, device: str = "cpu") -> Model:
+    """The model of a run folder, a checkpoint folder or a .safetensors file, ready to draw.
+
+    Raises:
+        MissingError, IntegrityError: see `run.resolve_weights` and `models.load`.
+    """
+    return models.load(run.resolve_weights(Path(source), ema=ema, step=step), device)
+
+
+def sample_fields(
+    model: Model,
+    seeds: Sequence[int],
+    labels: Sequence[int] | None = None,
+    how: Any = None,
+    condition: Condition | None = None,
+) -> Field:
+    """New functions, one per seed: sample i depends on its seed and label alone.
+
+    Args:
+        labels: one class number per seed, -1 for none; None for a model without classes, and for no other.
+            `choose_labels` makes them of names, or at random.
+        how: see `drawing`; None draws as the preset says.
+        condition: what else each is drawn under, one row for each seed; see `Request`.
+
+    Raises:
+        UsageError: the model needs a picture or a sequence, and none is given.
+    """
+    device = next(model.method.parameters()).device
+    given = {name: value.to(device) for name, value in (condition or {}).items()}
+    _check_condition(model, given)
+    if labels is not None:
+        given["label"] = torch.tensor(list(labels), dtype=torch.int64, device=device)
+    keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
+    return model.method.draw(
+        model.domain.queries(condition=given).to(device), keys, given, how or sampling_options(model)
+    )
+
+
+def evaluate(
+    model: Model,
+    field: Field,
+    size: Size = None,
+    window: Window = None,
+    *,
+    chunk: int | QueryBudget = CHUNK,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """What the functions are at a resolution (rows, columns) or a number of points, as the domain's own values.
+
+    Images come as uint8 (B H W C), clouds as float32 (B N C).
+
+    `window` is top, left, bottom and right of a part of a picture, from 0 to 1. `progress` counts solver steps.
+
+    Raises:
+        UsageError: a size that is none, or a window of a cloud.
+        Diverged: some values are no finite numbers.
+    """
+    queries = model.domain.queries(size, window, field.condition).to(field.seeds.device)
+    values = field.query(queries, chunk=chunk, progress=progress)
+    if not values.isfinite().all():
+        raise Diverged(
+            "the samples left the finite numbers on their way",
+            hint="take more `--steps` or less `--guidance`, or an earlier `--checkpoint` if its weights did too",
+        )
+    return model.domain.from_values(values, size)
+
+
+def iter_samples(
+    model: Model,
+    request: SampleRequest,
+    how: Any = None,
+    progress: Progress | None = None,
+    *,
+    room: QueryBudget | None = None,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """The samples of a request, some at a time: which of its seeds they are, and their values.
+
+    Where the memory does not suffice for a batch, half of it is drawn at a time from there on.
+
+    Args:
+        progress: counts solver steps of every sample.
+        room: what several calls of one run share; without it chunks of the request's size.
+
+    Raises:
+        OutOfMemory: not even one sample fits, or `draw` and `query` raise.
+    """
+    room = room or QueryBudget(request.chunk)
+    total, start = len(request.seeds), 0
+    batch = request.batch or default_batch_size(model, request)
+    while start < total:
+        most = min(batch, room.batch or batch)
+        part = slice(start, min(start + most, total))
+        size = most if getattr(model.method.network, "is_compiled", False) else 1  # compiled for one number of sets
+        report = None if progress is None else _of_all(progress, part, total)
+        drawn: list[np.ndarray] = []
+        asked = select_part(request, part, size)
+        if run_unless_oom(
+            lambda asked=asked, report=report, to=drawn: to.append(_drawn(model, asked, how, room, report))
+        ):
+            yield part, drawn[0][: part.stop - part.start]
+            start = part.stop
+        else:
+            room.halve_batch(len(asked.seeds))
+
+
+def _drawn(model: Model, request: SampleRequest, how: Any, room: QueryBudget, progress: Progress | None) -> np.ndarray:
+    field = sample_fields(model, request.seeds, request.labels, how, request.condition)
+    return evaluate(model, field, request.size, request.window, chunk=room, progress=progress)
+
+
+def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Condition | None = None) -> Any:
+    """A picture (PIL) of the samples of seeds 0 ... num - 1, for looking at a model while it trains."""
+    seeds = range(num)
+    request = SampleRequest(seeds, resolve_labels(model, seeds), chunk=chunk, condition=condition or {})
+    drawn = [to_outputs(model, request, part, values) for part, values in iter_samples(model, request)]
+    return registry.find("formats", "png").picture(concatenate(drawn))
+
+
+def to_outputs(model: Model, request: SampleRequest, part: slice, values: np.ndarray) -> np.ndarray | list[Structure]:
+    """What `samples` gave for a part of a request, as it is written to files: of proteins, structures."""
+    if model.domain.shape.group_size is None:
+        return values
+    return model.domain.samples(values, {name: value[part] for name, value in request.condition.items()})
+
+
+def concatenate(drawn: Sequence[np.ndarray | list[Structure]]) -> np.ndarray | list[Structure]:
+    """Parts of a request as one; structures of one sequence lie on the first of them."""
+    if isinstance(drawn[0], np.ndarray):
+        return np.concatenate([part for part in drawn if isinstance(part, np.ndarray)])
+    return superposition.superpose_on_first([structure for part in drawn for structure in part])
+
+
+def _check_condition(model: Model, given: Condition) -> None:
+    """Nothing, where what the model was trained on is given."""
+    part = model.preset.condition
+    needs = {"picture": ("tokens", "image"), "sequence": ("residues",)}.get(part.name or "" if part else "", ())
+    if needs and not any(name in given for name in needs):
+        kind = "a picture" if "tokens" in needs else "a sequence"
+        option = "`--image photo.png`" if "tokens" in needs else "`--sequence MKT...` or `--fasta FILE`"
+        raise UsageError(f"the model `{model.preset.name}` draws from {kind}, and none is given", hint=f"add {option}")
+
+
+def _of_all(progress: Progress, part: slice, total: int) -> Progress:
+    """Steps of a batch as steps of every sample."""
+    return lambda done, steps: progress(part.start * steps + (part.stop - part.start) * done, total * steps)
+
+
+def save_field(model: Model, field: Field, path: Path, *, half: bool = False) -> None:
+    """Keep a recorded field as one safetensors file that needs no run: the preset and the decoder are inside."""
+    field.save(path, model.preset, half=half)
+
+
+def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:
+    """A saved field and the model that it came from, of which only the decoder has its weights.
+
+    Raises:
+        MissingError, IntegrityError: there is no such file, or it is no whole field.
+    """
+    preset, metadata = models.read_metadata(path, "inrflow-field-1")
+    safetensors_file.check_digest(path)
+    domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
+    method = registry.find("methods", preset.method.name or "")
+    field = method.load_field(path, preset, domain.shape, metadata, device)
+    return Model(preset, domain, field.method, metadata), field

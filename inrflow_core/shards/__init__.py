@@ -1,0 +1,1 @@
+"""HDF5 shards of coordinate-value sets, and their manifest."""

@@ -1,0 +1,151 @@
+"""Open HDF5 files safely, and write them in memory: no external links, no filters that run code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from inrflow_core.errors import IntegrityError, MissingError
+
+
+class InMemoryHDF5:
+    """What HDF5 writes of a new file, kept in memory: everything but the values, whose room it leaves open.
+
+    HDF5 itself never writes to the disk: where that is full it prints pages, raises what cannot be told from a bug,
+    and may crash the process (2.0 did). The methods are those of a file, as h5py calls them.
+    """
+
+    def __init__(self) -> None:
+        self.at = self.size = 0
+        self.pieces: list[tuple[int, bytes]] = []
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence]
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def write(self, content: Any) -> int:
+        self.pieces.append((self.at, bytes(content)))
+        self.at += len(self.pieces[-1][1])
+        self.size = max(self.size, self.at)
+        return len(self.pieces[-1][1])
+
+    def readinto(self, out: Any) -> int:
+        out[:] = self.part(self.at, self.at + len(out))
+        self.at += len(out)
+        return len(out)
+
+    def read(self, count: int) -> bytes:
+        self.at += count
+        return self.part(self.at - count, self.at)
+
+    def truncate(self, size: int) -> int:
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        pass
+
+    def part(self, start: int, stop: int) -> bytes:
+        """The bytes of a part of the file; what was never written is 0."""
+        out = bytearray(stop - start)
+        for at, content in self.pieces:
+            low, high = max(at, start), min(at + len(content), stop)
+            if low < high:
+                out[low - start : high - start] = content[low - at : high - at]
+        return bytes(out)
+
+
+KNOWN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+PLAIN_TYPES = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+"""What h5py raises on a file that is not what it claims."""
+
+
+@contextmanager
+def open_hdf5_safely(path: Path, *, hint: str = "name another file") -> Iterator[h5py.File]:
+    """An HDF5 file for reading, after everything in it that could reach outside was refused; also for raw data sets.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is no HDF5 file, is damaged (also when found inside the block), or holds what is refused.
+    """
+    if not path.is_file():
+        raise MissingError(f"`{path}` does not exist", hint=hint)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            refused = next(_refused(file), None)
+            if refused is not None:
+                raise IntegrityError(f"`{path}` holds {refused}, which is refused", hint=hint)
+            yield file
+    except HDF5_ERRORS as error:
+        reason = str(error).partition("\n")[0].strip("'\"")
+        raise IntegrityError(f"`{path}` is no HDF5 file or is damaged: {reason}", hint=hint) from error
+
+
+def _refused(root: h5py.Group) -> Iterator[str]:
+    """Everything in a file that could reach outside it or run code, in words."""
+    groups, seen = [root], {root.id}  # the same object under two names has equal ids
+    yield from _refused_attributes(root)
+    while groups:
+        group = groups.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            place = f"{group.name or ''}/{name}".replace("//", "/")
+            if not isinstance(link, h5py.HardLink):
+                yield f"a link to elsewhere, `{place}`"
+                continue
+            item = group[name]
+            if item.id in seen:
+                continue
+            seen.add(item.id)
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                yield from _refused_layout(item, place)
+            else:
+                yield f"a named type, `{place}`"
+            yield from _refused_attributes(item)
+
+
+def _refused_layout(data: h5py.Dataset, place: str) -> Iterator[str]:
+    settings = data.id.get_create_plist()
+    if data.id.get_type().get_class() not in PLAIN_TYPES:
+        yield f"something else than numbers and text, `{place}`"
+    if settings.get_layout() == h5py.h5d.VIRTUAL:
+        yield f"a virtual data set, `{place}`"
+    if settings.get_external_count():
+        yield f"a data set stored in another file, `{place}`"
+    for number in range(settings.get_nfilters()):
+        if settings.get_filter(number)[0] not in KNOWN_FILTERS:
+            yield f"an unknown filter, number {settings.get_filter(number)[0]}, on `{place}`"
+
+
+def _refused_attributes(item: Any) -> Iterator[str]:
+    for number in range(h5py.h5a.get_num_attrs(item.id)):
+        attribute = h5py.h5a.open(item.id, index=number)
+        if attribute.get_type().get_class() not in PLAIN_TYPES:
+            yield f"an attribute that is no number or text, `{attribute.name.decode(errors='replace')}`"
+
+
+def array_at(file: h5py.File, name: str) -> h5py.Dataset:
+    if isinstance(data := file[name], h5py.Dataset):
+        return data
+    raise KeyError(f"`{name}` is no array")
+
+
+def group_names(file: h5py.File, group: str) -> list[str]:
+    """What a group holds; nothing where it is not there."""
+    found = file.get(group)
+    return sorted(found) if isinstance(found, h5py.Group) else []
+
+
+def to_text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

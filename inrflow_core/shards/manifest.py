@@ -1,0 +1,218 @@
+"""The manifest beside shards: what a prepared data set holds, and the digests that show a flipped byte.
+
+It is plain JSON, the same bytes wherever the same command was run: no path, no host, no time of day.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inrflow_core.errors import IntegrityError, MissingError
+from inrflow_core.storage.atomic_write import atomic_write
+from inrflow_core.storage.checksum import file_digest
+
+NAME = "manifest.json"
+FORMAT = "inrflow-shards"
+SCHEMA = 1
+SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.h5")
+REPAIR_COMMAND = "prepare the data set again with `--overwrite`"
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and their total."""
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard of a split."""
+
+    file: str
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ChannelStats:
+    """Mean and deviation of the stored values, one number per channel."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: its shards in order, how many examples they hold, the statistics of their values."""
+
+    count: int
+    shards: tuple[ShardEntry, ...]
+    statistics: ChannelStats
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An item that could not be read, and why."""
+
+    split: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of shards says of itself."""
+
+    dataset: str
+    domain: str
+    version: str
+    """The version of inrflow that wrote it."""
+    shape: tuple[int, ...]
+    """Shape of one example's values; the first number is 0 where examples differ in it."""
+    dtype: str
+    classes: tuple[str, ...]
+    normalisation: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    """The data set's settings and `limit`."""
+    source: Mapping[str, Any]
+    """Fingerprint of the raw files: digest of their names and sizes, number, bytes."""
+    splits: Mapping[str, Split]
+    skipped: tuple[Skipped, ...] = field(default=())
+
+
+def save(manifest: Manifest, folder: Path) -> None:
+    """Write `manifest.json`, whole or not at all; its last entry is the digest of the rest."""
+    told = {"format": FORMAT, "schema": SCHEMA, **dataclasses.asdict(manifest)}
+    told["digest"] = _own_digest(told)
+    with atomic_write(folder / NAME) as beside:
+        beside.write_text(json.dumps(told, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
+
+
+def load(folder: Path) -> Manifest:
+    """The manifest of a folder of shards.
+
+    Raises:
+        MissingError: there is no such folder, or it holds no manifest.
+        IntegrityError: the manifest is not one, is of another schema, or was changed.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        state = "holds no finished shards: it has no `manifest.json`" if folder.is_dir() else "does not exist"
+        raise MissingError(
+            f"`{folder}` {state}", hint="make shards with `inrflow prepare NAME` (`inrflow prepare --list` names them)"
+        )
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"`{path}` is no JSON: {error}", hint=REPAIR_COMMAND) from error
+    if not isinstance(told, dict) or told.pop("format", None) != FORMAT:
+        raise IntegrityError(f"`{path}` is no manifest of shards", hint=REPAIR_COMMAND)
+    schema, stated = told.pop("schema", None), told.pop("digest", None)
+    if schema != SCHEMA:
+        raise IntegrityError(
+            f"`{path}` has schema {schema!r}, this inrflow reads {SCHEMA}", hint="prepare the data set again"
+        )
+    if stated != _own_digest({"format": FORMAT, "schema": schema, **told}):
+        raise IntegrityError(
+            f"`{path}` is damaged: its content does not have the digest that it states", hint=REPAIR_COMMAND
+        )
+    try:
+        return _from_json(told)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"`{path}` is no manifest of shards: {error!r}", hint=REPAIR_COMMAND) from error
+
+
+def repair_hint(folder: Path, told: Manifest) -> str:
+    """The hint for a damaged shard: the command that makes it again."""
+    if set(told.splits) == {"samples"}:
+        if (folder / NAME).is_file():
+            return f"delete that shard, and draw it again with the `inrflow sample ... {folder}` that drew the others"
+        return "draw the samples again with `inrflow sample --overwrite`, or remove its .sha256 to use it as it is"
+    return f"prepare that shard again with `inrflow prepare {told.dataset} --source DIR --out {folder} --repair`"
+
+
+def check_size(folder: Path, told: Manifest, entry: ShardEntry) -> None:
+    """Nothing, where a shard is there and has its size.
+
+    Raises:
+        IntegrityError: it is gone, or has another size.
+    """
+    path = folder / entry.file
+    if not path.is_file():
+        raise IntegrityError(f"`{path}` is gone: the manifest lists it", hint=repair_hint(folder, told))
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise IntegrityError(
+            f"`{path}` is damaged: it has {size} bytes, the manifest says {entry.bytes}", hint=repair_hint(folder, told)
+        )
+
+
+def check(folder: Path, told: Manifest, entry: ShardEntry) -> None:
+    """Nothing, where a shard is what the manifest says, to the bit; reads all of it.
+
+    Raises:
+        IntegrityError: it is gone or damaged.
+    """
+    check_size(folder, told, entry)
+    got = file_digest(folder / entry.file)
+    if got != entry.sha256:
+        raise IntegrityError(
+            f"`{folder / entry.file}` is damaged: its digest is {got[:8]}..., the manifest says {entry.sha256[:8]}...",
+            hint=repair_hint(folder, told),
+        )
+
+
+def find_damaged(
+    folder: Path, told: Manifest, entries: Sequence[ShardEntry], progress: Progress | None = None
+) -> Iterator[tuple[ShardEntry, IntegrityError]]:
+    """Which of some shards are damaged, and how; reads all of them, several at once. `progress` counts bytes."""
+
+    def problem(entry: ShardEntry) -> IntegrityError | None:
+        try:
+            check(folder, told, entry)
+        except IntegrityError as error:
+            return error
+        return None
+
+    total, done = sum(entry.bytes for entry in entries), 0
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for entry, found in zip(entries, pool.map(problem, entries), strict=True):
+            done += entry.bytes
+            if progress is not None:
+                progress(done, total)
+            if found is not None:
+                yield entry, found
+
+
+def _own_digest(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _from_json(told: dict[str, Any]) -> Manifest:
+    """Plain JSON whose digest is right, as typed parts."""
+    splits = {
+        name: Split(
+            split["count"],
+            tuple(ShardEntry(**entry) for entry in split["shards"]),
+            ChannelStats(tuple(split["statistics"]["mean"]), tuple(split["statistics"]["deviation"])),
+        )
+        for name, split in told["splits"].items()
+    }
+    for split in splits.values():
+        for entry in split.shards:
+            if not SHARD_NAME.fullmatch(entry.file):
+                raise TypeError(f"no shard is called {entry.file!r}")
+    parts = {
+        "shape": tuple(told["shape"]),
+        "classes": tuple(told["classes"]),
+        "splits": splits,
+        "skipped": tuple(Skipped(**entry) for entry in told["skipped"]),
+    }
+    return Manifest(**{**told, **parts})

@@ -1,0 +1,279 @@
+"""Shards: HDF5 files of sets, and the only file that opens HDF5 (docs/shard-format.md).
+
+A shard holds `values` as one contiguous block, so that set i lies at a computed place of the file and is read with
+one `pread` straight into the batch: no chunk look-up, no copy, no lock, and any number of threads at once. `labels`,
+`names`, `seeds`, `offsets` (where sets differ in size), `coordinates` (where all sets share them) and `condition/*`
+lie beside it.
+
+A file from outside is data: whatever would make HDF5 read another file or run other code (external and soft links,
+external storage, virtual data sets, references, filters beyond gzip, shuffle, lzf and fletcher32) is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
+from inrflow_core.shards import batch, manifest
+from inrflow_core.shards.batch import Batch as Batch  # part of this file's face, as some of the next
+from inrflow_core.shards.batch import ConditionSelection as Wanted
+from inrflow_core.shards.manifest import Manifest, Progress, ShardEntry
+from inrflow_core.shards.shard_file import ShardFile
+
+if TYPE_CHECKING:
+    from inrflow_core.shards.shard_file import ShardFile
+SAMPLES = "samples"
+"""The one split of a shard that generation wrote."""
+
+SEAL = ".sha256"
+"""Of a shard of samples: the suffix of the file beside it that holds its digest."""
+
+
+class ShardDataset:
+    """A folder of shards with its manifest, or one shard of samples (`out.h5`, split `samples`), open for reading."""
+
+    def __init__(self, place: str | Path) -> None:
+        """Read the manifest and check that every shard is there and has its size; nothing else is opened.
+
+        Raises:
+            MissingError: there are no shards.
+            IntegrityError: the manifest was changed, or a shard is absent or has another size.
+        """
+        place = Path(place)
+        self._lock = threading.Lock()
+        self._open: dict[str, ShardFile] = {}
+        if place.suffix.lower() == ".h5" and not place.is_dir():
+            self.folder = place.parent
+            self.manifest = self._of_samples(place)
+        else:
+            self.folder, self.manifest = place, manifest.load(place)
+            for split in self.manifest.splits.values():
+                for entry in split.shards:
+                    manifest.check_size(place, self.manifest, entry)
+        self._edges = {
+            name: np.cumsum([0, *(entry.count for entry in split.shards)])
+            for name, split in self.manifest.splits.items()
+        }
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return list(self.manifest.splits)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes by number; empty where there are none."""
+        return self.manifest.classes
+
+    @property
+    def domain(self) -> str:
+        """The domain of the sets."""
+        return self.manifest.domain
+
+    def count(self, split: str) -> int:
+        """Sets of a split."""
+        return self._split(split).count
+
+    def conditions(self, split: str) -> list[str]:
+        """What is known of every set of a split beside its values: names of conditions."""
+        return list(self._shard(self._split(split).shards[0]).condition)
+
+    def condition_shape(self, split: str, name: str) -> tuple[int, ...]:
+        """Shape of a condition of one set, in all its views; of one that differs in size, that of a row."""
+        return self._shard(self._split(split).shards[0]).condition[name].shape[1:]
+
+    def views(self, split: str, name: str) -> int:
+        """How many views of each set a condition holds."""
+        return self.condition_shape(split, name)[0]
+
+    def labels(self, split: str) -> np.ndarray:
+        """The class of every set of a split, -1 for none."""
+        shards = [self._shard(entry).labels for entry in self._split(split).shards]
+        return np.concatenate([np.empty(0, np.int64), *shards])
+
+    def names(self, split: str) -> list[str]:
+        """The name of every set of a split."""
+        return [name for entry in self._split(split).shards for name in self._shard(entry).names]
+
+    def buffer(self, split: str, count: int) -> np.ndarray | None:
+        """An array that `read` can fill with `count` sets; None where sets differ in size."""
+        shape = self.manifest.shape
+        return np.empty((count, *shape), self.manifest.dtype) if shape[0] else None
+
+    def read(
+        self,
+        split: str,
+        indices: Sequence[int] | np.ndarray,
+        out: np.ndarray | None = None,
+        *,
+        with_names: bool = False,
+        conditions: Wanted = batch.ALL,
+    ) -> Batch:
+        """The sets at `indices`, in that order; values go into `out` (see `buffer`) where it is given.
+
+        Raises:
+            UsageError: no such split, or the shards lack a condition that is wanted.
+            IntegrityError: a shard is damaged.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        assert not len(wanted) or (wanted.min() >= 0 and wanted.max() < self.count(split))
+        numbers = np.searchsorted(self._edges[split], wanted, side="right") - 1
+        entries = self._split(split).shards
+        found = [
+            (self._shard(entries[number]), int(index - self._edges[split][number]))
+            for number, index in zip(numbers, wanted, strict=True)
+        ]
+        out = self.buffer(split, len(wanted)) if out is None else out
+        if out is None:
+            values, sizes = read_ragged(found, self.manifest.shape[1:], self.manifest.dtype)
+        else:
+            assert out.shape == (len(found), *self.manifest.shape) and out.dtype == self.manifest.dtype
+            values, sizes = read_uniform(found, out), None
+        try:
+            condition, counts = read_conditions(found, conditions)
+        except KeyError as error:
+            raise UsageError(
+                f"the shards in `{self.folder}` hold no {error} with their sets",
+                hint="prepare them again with what the preset learns from; docs/data-sets.md says how",
+            ) from error
+        return Batch(
+            values,
+            np.array([shard.labels[index] for shard, index in found], dtype=np.int64),
+            [shard.names[index] for shard, index in found] if with_names else [],
+            np.array([shard.seeds[index] for shard, index in found if shard.seeds is not None], dtype=np.int64),
+            sizes,
+            condition,
+            counts,
+        )
+
+    def verify(self, splits: Sequence[str] | None = None, progress: Progress | None = None) -> None:
+        """Read every byte of the shards of some splits (all, without them) and compare with the manifest's digests.
+
+        Raises:
+            IntegrityError: a shard is damaged; the hint says how to mend it.
+        """
+        wanted = [entry for name in splits or self.splits for entry in self._split(name).shards if entry.sha256]
+        for _, problem in manifest.find_damaged(self.folder, self.manifest, wanted, progress):
+            raise problem
+
+    def verify_items(self, split: str, indices: Sequence[int]) -> None:
+        """The same of those shards alone that hold some sets of a split."""
+        places = np.unique(np.searchsorted(self._edges[split], np.asarray(indices), side="right") - 1)
+        for entry in [self._split(split).shards[place] for place in places]:
+            if entry.sha256:
+                manifest.check(self.folder, self.manifest, entry)
+
+    def _of_samples(self, path: Path) -> Manifest:
+        shard = self._open[path.name] = ShardFile(path, hint=f"draw the samples again with `inrflow sample {path}`")
+        beside = path.with_name(f"{path.name}{SEAL}")
+        digest = beside.read_text(encoding="ascii", errors="replace").strip() if beside.is_file() else ""
+        entry = ShardEntry(path.name, len(shard), path.stat().st_size, digest)
+        header = shard.header
+        return Manifest(
+            dataset=header.dataset,
+            domain=header.domain,
+            version=str(header.settings.get("inrflow", "")),
+            shape=shard.inner,
+            dtype=shard.values.dtype.name,
+            classes=header.classes,
+            normalisation=header.normalisation,
+            settings=header.settings,
+            source={},
+            splits={header.split: manifest.Split(len(shard), (entry,), manifest.ChannelStats((), ()))},
+        )
+
+    def _split(self, name: str) -> manifest.Split:
+        if name not in self.manifest.splits:
+            raise UsageError(
+                f"the shards in `{self.folder}` have no split `{name}`", hint=did_you_mean(name, self.splits)
+            )
+        return self.manifest.splits[name]
+
+    def _shard(self, entry: ShardEntry) -> ShardFile:
+        shard = self._open.get(entry.file)
+        if shard is None:
+            with self._lock:
+                shard = self._open.get(entry.file) or ShardFile(
+                    self.folder / entry.file, hint=manifest.repair_hint(self.folder, self.manifest)
+                )
+                self._check_agrees(shard, entry)
+                self._open[entry.file] = shard
+        return shard
+
+    def _check_agrees(self, shard: ShardFile, entry: ShardEntry) -> None:
+        told = self.manifest
+        got = (shard.header.domain, shard.values.dtype, shard.inner, len(shard))
+        if got != (told.domain, told.dtype, told.shape, entry.count):
+            raise IntegrityError(
+                f"`{shard.path}` is of another data set than the manifest beside it",
+                hint=manifest.repair_hint(self.folder, told),
+            )
+
+
+Found = Sequence[tuple["ShardFile", int]]
+"""Where each set of a batch lies: its shard, and its number in it."""
+
+
+def read_uniform(found: Found, out: np.ndarray) -> np.ndarray:
+    """The values of sets of one size, into `out`."""
+    for place, (shard, index) in enumerate(found):
+        shard.read(shard.values, index, out[place])
+    return out
+
+
+def read_ragged(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:
+    """The values of sets that differ in size, and their sizes; `shape` is that of one pair."""
+    spans = [shard.span(index) for shard, index in found]
+    sizes = np.array([stop - start for start, stop in spans], dtype=np.int64)
+    out = np.zeros((len(found), max(sizes, default=0), *shape), dtype)
+    for place, ((shard, _), (start, stop)) in enumerate(zip(found, spans, strict=True)):
+        shard.read(shard.values, start, out[place, : stop - start], stop - start)
+    return out, sizes
+
+
+def read_conditions(found: Found, wanted: Wanted) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The conditions of sets, and of those that differ in size how many rows are real.
+
+    Raises:
+        KeyError: a shard has no condition of a name that is wanted.
+    """
+    result, counts = {}, {}
+    names = list(found[0][0].condition) if found and wanted.names is None else list(wanted.names or [])
+    for name in names if found else []:
+        if name in found[0][0].condition_offsets:
+            result[name], counts[name] = _ragged_condition(found, name)
+        elif wanted.views is None:
+            rows = found[0][0].condition[name]
+            out = result[name] = np.empty((len(found), *rows.shape[1:]), rows.dtype)
+            for place, (shard, index) in enumerate(found):
+                shard.read(shard.condition[name], index, out[place : place + 1])
+        else:
+            result[name] = _one_view(found, name, wanted.views)
+    return result, counts
+
+
+def _ragged_condition(found: Found, name: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:
+    edges = [shard.condition_offsets[name][index : index + 2] for shard, index in found]
+    counts = np.array([stop - start for start, stop in edges], dtype=np.int64)
+    rows = found[0][0].condition[name]
+    out = np.zeros((len(found), max(counts), *rows.shape[1:]), rows.dtype)
+    for place, ((shard, _), (start, stop)) in enumerate(zip(found, edges, strict=True)):
+        shard.read(shard.condition[name], int(start), out[place, : stop - start], int(stop - start))
+    return out, counts
+
+
+def _one_view(found: Found, name: str, views: Float64[np.ndarray, " B"]) -> np.ndarray:
+    """Each set's view alone: the others are never read."""
+    rows = found[0][0].condition[name]
+    out = np.empty((len(found), *rows.shape[2:]), rows.dtype)
+    for place, (shard, index) in enumerate(found):
+        by_view = shard.condition[name].split()
+        count = rows.shape[1]
+        shard.read(by_view, index * count + int(views[place] * count), out[place : place + 1])
+    return out

@@ -1,0 +1,1 @@
+"""Write files atomically, lock them, and check their digests."""

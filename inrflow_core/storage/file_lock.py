@@ -1,0 +1,87 @@
+"""Locks as files, which a kill releases: who may write to a folder.
+
+They are `flock`s, which Linux carries over NFS too. Where a file system has none (some Lustre mounts), nobody is kept
+out; writers then rely on files that are renamed into place when they are whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+"""What a file system without locks answers."""
+
+
+@contextmanager
+def try_lock(path: Path, kind: Literal["alone", "together"] = "alone", *, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the lock of that file, which is made with its folder; it is the holder's to remove before it lets go.
+
+    Any number of processes may hold it `together`, but not while one holds it `alone`. False inside where the file
+    system has no locks.
+
+    Raises:
+        BlockingIOError: another holds it, and still does after `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            file, is_held = _locked(path, fcntl.LOCK_EX if kind == "alone" else fcntl.LOCK_SH)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+    try:
+        yield is_held
+    finally:
+        file.close()
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock of that file alone, however long others have it; where the file system has none, nobody waits.
+
+    Raises:
+        FileNotFoundError: its folder is not there.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        yield
+
+
+def _locked(path: Path, kind: int) -> tuple[IO[str], bool]:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+")  # NFS wants to read for one kind, to write for the other
+        except FileNotFoundError:  # another has removed the folder in between
+            continue
+        is_held = True
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            is_held = False
+            if error.errno not in UNSUPPORTED:
+                file.close()
+                raise
+        if _is_there(file, path):
+            return file, is_held
+        file.close()  # its last holder removed it: that lock holds nothing
+
+
+def _is_there(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,127 @@
+"""Safetensors files written one tensor at a time, so that saving takes no second copy of a model.
+
+The format (8 bytes of header length, a JSON header, then the tensors' bytes end to end) is the safetensors project's;
+its own writer wants all tensors in memory at once. Reading goes through that project's library, which maps the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inrflow_core.errors import IntegrityError
+from inrflow_core.storage import atomic_write
+from inrflow_core.storage.checksum import BLOCK
+
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+"""Type and shape of every tensor of a file, in the order in which they are written."""
+
+NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+DIGEST_KEY = "seal"
+"""What a sealed file's metadata call the SHA-256 of the whole file, taken with 64 zeros in the digest's own place."""
+DIGEST_PATTERN = re.compile(rb'"seal":"([0-9a-f]{64})"')
+
+
+def layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The layout of tensors that are at hand."""
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def write(path: Path, planned: Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> str:
+    """Write tensors as they come, in the layout's order, beside `path` and rename; the file's SHA-256 comes back.
+
+    Raises:
+        OutOfMemory, UsageError: see `atomic_write.atomic_write`.
+    """
+    digest = hashlib.sha256()
+    with atomic_write.atomic_write(path, size(planned, metadata)) as beside, beside.open("wb") as file:
+        for piece in _pieces(planned, values, metadata):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
+
+
+def write_with_digest(
+    path: Path, planned: Layout, values: Callable[[], Iterable[Tensor]], metadata: Mapping[str, str]
+) -> str:
+    """The same with the file's own digest inside: for a file that has no manifest beside it. Asks for the values twice.
+
+    Raises:
+        OutOfMemory, UsageError: see `atomic_write.atomic_write`.
+    """
+    digest = hashlib.sha256()
+    for piece in _pieces(planned, values(), {**metadata, DIGEST_KEY: "0" * 64}):
+        digest.update(piece)
+    return write(path, planned, values(), {**metadata, DIGEST_KEY: digest.hexdigest()})
+
+
+def check_digest(path: Path) -> None:
+    """Nothing, where a file is what its seal says, or has none.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
+        found = DIGEST_PATTERN.search(header)
+        if found is None:
+            return
+        hashed = hashlib.sha256(length + header[: found.start(1)] + b"0" * 64 + header[found.end(1) :])
+        while block := file.read(BLOCK):
+            hashed.update(block)
+    told = found[1].decode()
+    if hashed.hexdigest() != told:
+        raise IntegrityError(
+            f"`{path}` is damaged: its digest is {hashed.hexdigest()[:8]}..., it says {told[:8]}... itself",
+            hint="copy it again, or make it again with the command that wrote it",
+        )
+
+
+def size(planned: Layout, metadata: Mapping[str, str]) -> int:
+    """Bytes of a file."""
+    return 8 + len(_header(planned, metadata)) + sum(_bytes(dtype, shape) for dtype, shape in planned.values())
+
+
+def _pieces(planned: Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> Iterator[Any]:
+    """A file's bytes, one tensor after the other."""
+    header = _header(planned, metadata)
+    yield struct.pack("<Q", len(header))
+    yield header
+    for (name, (dtype, shape)), value in zip(planned.items(), values, strict=True):
+        assert value.dtype == dtype and tuple(value.shape) == shape, f"{name} is {value.dtype} {tuple(value.shape)}"
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _header(planned: Layout, metadata: Mapping[str, str]) -> bytes:
+    told: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    start = 0
+    for name, (dtype, shape) in planned.items():
+        end = start + _bytes(dtype, shape)
+        told[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    header = json.dumps(told, separators=(",", ":")).encode()
+    return header + b" " * (-len(header) % 8)
+
+
+def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    return torch.Size(shape).numel() * dtype.itemsize

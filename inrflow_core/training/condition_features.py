@@ -1,0 +1,132 @@
+"""What the condition's features are made by: an embedder whose tokens lie in the shards, or that computes in training.
+
+Its name and the digest of its weights travel into every weights file, as `embedder` and `embedder_digest` of the
+normalisation, so that samples are never drawn, nor a run gone on with, by another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inrflow_core import models, registry
+from inrflow_core.config.preset import Preset
+from inrflow_core.errors import UsageError
+from inrflow_core.feature_networks import _contract
+from inrflow_core.geometry import cameras
+from inrflow_core.runs import checkpoint_manifest
+from inrflow_core.training.loader import Loader
+
+KEYS = ("embedder", "embedder_digest")
+STORED = ("tokens", "embedding")
+"""Conditions of the shards that an embedder made."""
+
+
+def check(preset: Preset, loader: Loader) -> None:
+    """Nothing, where the features in the shards are those that the preset learns from.
+
+    Raises:
+        UsageError: they are of another embedder, of another shape, or absent.
+    """
+    name = _stored(preset)
+    if name is None:
+        return
+    assert preset.condition is not None
+    config, shards = preset.condition.config, loader.shards
+    found = shards.manifest.normalisation.get("embedder")
+    if name not in shards.conditions(loader.split):
+        made = f"none: they were prepared for `{found}`" if found else "none"
+        raise UsageError(
+            f"the preset `{preset.name}` learns from features of `{config.embedder}`, and the shards in `{shards.folder}` "
+            f"hold {made}",
+            hint="prepare them with that embedder, or compute it in training with `--set condition.features=online`",
+        )
+    if found is not None and found != config.embedder:
+        raise UsageError(
+            f"the shards in `{shards.folder}` hold features of `{found}`, and the preset `{preset.name}` learns from those "
+            f"of `{config.embedder}`",
+            hint=f"prepare them with `--set embedder={config.embedder}`, or give other shards with `--data`",
+        )
+    got, wanted = _shapes(preset, loader, name)
+    if got != wanted:
+        raise UsageError(
+            f"the `{name}` in `{shards.folder}` are of shape {list(got)}, and [condition] of `{preset.name}` says "
+            f"{list(wanted)}",
+            hint="change `condition.width` and what stands beside it, or give other shards with `--data`",
+        )
+
+
+def prepare(preset: Preset, loader: Loader, device: torch.device) -> Any:
+    """The embedder that computes in training, loaded; None where nothing is computed there.
+
+    Raises:
+        MissingError: its weights are absent.
+        IntegrityError: they are damaged, or of another network.
+        UsageError: its tokens are not what the settings say.
+    """
+    part = preset.condition
+    if part is None or not hasattr(part.config, "embedder") or _stored(preset) is not None:
+        return None
+    folder = None if part.config.weights is None else Path(part.config.weights)
+    embedder = _contract.load(part.config.embedder, folder, device)
+    conditioner = registry.find("conditioners", part.name or "")
+    shape = (
+        loader.shards.condition_shape(loader.split, conditioner.required_conditions(part.config)[0])[1:]
+        if _has_views(part)
+        else ()
+    )
+    conditioner.check(part.config, embedder, shape)
+    return embedder
+
+
+def provenance(preset: Preset, loader: Loader, embedder: Any) -> dict[str, Any]:
+    """How the sets were normalised, and what their features are made by, for the files of weights."""
+    stored = dict(loader.shards.manifest.normalisation)
+    if embedder is None:
+        return stored
+    return {name: value for name, value in stored.items() if name not in KEYS} | {
+        "embedder": embedder.name,
+        "embedder_digest": embedder.digest,
+    }
+
+
+def check_unchanged(out: Path, step: int, now: Mapping[str, Any]) -> None:
+    """Nothing, where a run's features are made by what they were made by at a step.
+
+    Raises:
+        UsageError: the embedder or its weights are others.
+    """
+    _, info = models.read_metadata(checkpoint_manifest.checkpoint_folder(out, step) / checkpoint_manifest.WEIGHTS)
+    before = info.get("normalisation") or {}
+    if [before.get(key) for key in KEYS] != [now.get(key) for key in KEYS]:
+        was, this = (f"`{of.get('embedder')}` {str(of.get('embedder_digest'))[:8]}..." for of in (before, now))
+        raise UsageError(
+            f"the run `{out}` learned from features of {was}, and these are of {this}",
+            hint="name the run's own weights with `--set condition.weights=DIR`, or choose another `--out`",
+        )
+
+
+def _stored(preset: Preset) -> str | None:
+    """The condition of the shards that holds the features; None where they are computed, or the preset has none."""
+    part = preset.condition
+    if part is None:
+        return None
+    reads = registry.find("conditioners", part.name or "").required_conditions(part.config)
+    return next((name for name in reads if name in STORED), None)
+
+
+def _has_views(part: Any) -> bool:
+    return registry.find("conditioners", part.name or "").HAS_VIEWS
+
+
+def _shapes(preset: Preset, loader: Loader, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of the features in the shards, of one view or one residue, and what the settings say."""
+    assert preset.condition is not None
+    config = preset.condition.config
+    found = loader.shards.condition_shape(loader.split, name)
+    if name == "tokens":
+        return found[1:], (config.tokens, config.width + cameras.RAY)
+    return found, (config.width,)

@@ -1,0 +1,110 @@
+"""Open the shards that a preset trains on, and check that they fit the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inrflow_core import registry
+from inrflow_core.config.preset import Preset
+from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.numerics import keyed_random
+from inrflow_core.shards import manifest
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.training import condition_features
+from inrflow_core.training.loader import Loader
+
+HELD_OUT = 1
+"""The word that tells the held-out loss's seeds from the training's."""
+
+
+def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]:
+    """The training data and the held-out data of a preset.
+
+    Raises:
+        MissingError: there are no shards; says what was looked for, where, and what makes them.
+        UsageError: they are of another domain or shape, their classes are not the preset's, or a split is absent.
+    """
+    config, settings = preset.data.config, preset.training.config
+    shards = _open_shards(preset, Path(config.path) if data is None else data)
+    if shards.domain != preset.domain.name:
+        raise UsageError(
+            f"the shards in `{shards.folder}` hold {shards.domain}, and the preset `{preset.name}` learns {preset.domain.name}",
+            hint="give other shards with `--data`, or choose another preset",
+        )
+    domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
+    told = preset.condition
+    loader = Loader(shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch, told=told)
+    _check_classes(preset, loader)
+    condition_features.check(preset, loader)
+    _check_shape(preset, loader)
+    if settings.held_out_every is None:
+        return loader, None
+    if config.held_out is None:
+        raise UsageError(
+            f"[training] `held_out_every` is {settings.held_out_every}, and [data] names no split for that loss",
+            hint=f"the shards have {', '.join(shards.splits)}: `--set data.held_out=NAME`",
+        )
+    if config.held_out not in shards.splits:
+        raise UsageError(
+            f"the shards in `{shards.folder}` have no split `{config.held_out}` for the held-out loss",
+            hint=f"they have {', '.join(shards.splits)}: `--set data.held_out=NAME`, or `none` to go without",
+        )
+    held_out = Loader(
+        shards,
+        domain,
+        config,
+        split=config.held_out,
+        seed=keyed_random.derive_seed(settings.seed, HELD_OUT),
+        batch=1,
+        told=told,
+    )
+    held_out.batch_size = min(settings.held_out_sets, len(held_out))
+    return loader, held_out
+
+
+def _open_shards(preset: Preset, folder: Path) -> ShardDataset:
+    if not (folder / manifest.NAME).is_file():
+        state = "it has no manifest.json" if folder.is_dir() else "it does not exist"
+        command = preset.data.config.prepare or f"inrflow prepare {folder.name}"
+        raise MissingError(
+            f"looked for the shards of the preset `{preset.name}` in `{folder}`: {state}",
+            hint=f"make them with `{command}`, or name another place with `--data`",
+        )
+    return ShardDataset(folder)
+
+
+def _check_classes(preset: Preset, loader: Loader) -> None:
+    """The classes of the data are those that the preset's condition counts."""
+    found = len(loader.classes)
+    if preset.condition is None or preset.condition.name != "label":
+        return
+    wanted = preset.condition.config.classes
+    if not found:
+        raise UsageError(
+            f"the preset `{preset.name}` learns {wanted} classes, and the shards in `{loader.shards.folder}` have none",
+            hint="prepare them with classes, or choose a preset without [condition]",
+        )
+    if found != wanted:
+        raise UsageError(
+            f"the preset `{preset.name}` learns {wanted} classes, and the shards in `{loader.shards.folder}` have {found}",
+            hint=f"`--set condition.classes={found}`, or give other shards with `--data`",
+        )
+
+
+def _check_shape(preset: Preset, loader: Loader) -> None:
+    """One set of the data has the shape that the network is built for."""
+    if not len(loader):
+        raise UsageError(
+            f"the split `{loader.split}` of the shards in `{loader.shards.folder}` is empty",
+            hint="prepare it with examples",
+        )
+    shape = loader.domain.shape
+    found = tuple(loader.batch(0, range(1)).values.shape[1:])
+    if shape.group_size is not None:  # as many atoms as the chain has
+        return
+    if found != (shape.num_pairs, shape.value_size):
+        raise UsageError(
+            f"the sets in `{loader.shards.folder}` have {found[0]} pairs of {found[1]} numbers, and the preset "
+            f"`{preset.name}` learns {shape.num_pairs} of {shape.value_size}",
+            hint="prepare the data in the preset's resolution, or give other shards with `--data`",
+        )

@@ -1,0 +1,167 @@
+"""What a run tells of itself: log.jsonl, and TensorBoard's file where that is installed."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import math
+import os
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from inrflow_core.errors import UsageError
+from inrflow_core.storage import atomic_write
+
+LogRecord = dict[str, Any]
+
+
+class Log:
+    """Lines appended to log.jsonl, one JSON object each; one process at a time may hold a run's log.
+
+    Opening cuts off a line that was torn by a kill, and the lines after `step`, which a resumed run tells again.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        self._path = run / "log.jsonl"
+        self._file = _held(run)
+        _cut(self._file, self._path, step)
+        self._board = _Board(run / "tensorboard", step)
+
+    def write(self, record: LogRecord) -> None:
+        """Append one record; numbers that JSON has no word for become null.
+
+        Raises:
+            OutOfMemory: the disk is full; the line is not there then.
+        """
+        plain = {key: _plain(value) for key, value in record.items()}
+        atomic_write.append_all_or_nothing(self._file, self._path, (json.dumps(plain, allow_nan=False) + "\n").encode())
+        self._board.write(plain)
+
+    def flush(self) -> None:
+        """Wait until every line is on the disk: a checkpoint must not outlive the lines before it."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let go of the run."""
+        self._file.close()
+        self._board.close()
+
+
+def check_not_training(run: Path) -> None:
+    """Nothing, where no process trains in a run's folder; else raises UsageError. Writes nothing."""
+    if (run / "log.jsonl").is_file():
+        _held(run).close()
+
+
+class _Board:
+    """TensorBoard's record file; without that library nothing is written."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._writer = None
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError:
+            return
+        folder.mkdir(exist_ok=True)
+        self._events, self._summaries = event_pb2, summary_pb2
+        # Its own writer would put the machine's name and the time into the file's name.
+        self._path = folder / "events.out.tfevents.inrflow"
+        _cut_record(self._path)
+        self._file = self._path.open("ab", buffering=0)
+        self._writer = RecordWriter
+        self._append(event_pb2.Event(file_version="brain.Event:2"))
+        # A reader then forgets what an earlier call told of later steps, which this one tells again.
+        begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._append(event_pb2.Event(step=step + 1, session_log=begun))
+
+    def write(self, record: LogRecord) -> None:
+        if self._writer is None:
+            return
+        values = [
+            self._summaries.Summary.Value(tag=tag, simple_value=float(value))
+            for tag, value in _flat(record).items()
+            if isinstance(value, int | float) and tag != "step"
+        ]
+        self._append(self._events.Event(step=record["step"], summary=self._summaries.Summary(value=values)))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._file.close()
+
+    def _append(self, event: Any) -> None:
+        """One record, whole or not at all: the library's writer would keep what it could not write for later."""
+        assert self._writer is not None
+        record = io.BytesIO()
+        self._writer(record).write(event.SerializeToString())
+        atomic_write.append_all_or_nothing(self._file, self._path, record.getvalue())
+
+
+def _cut_record(path: Path) -> None:
+    """Cut off a record that was torn by a kill: a reader would stop there, and show nothing of what comes after.
+
+    A record is the length of its data (8 bytes), 4 bytes, the data, and 4 bytes.
+    """
+    if not path.is_file():
+        return
+    size, end = path.stat().st_size, 0
+    with path.open("r+b") as file:
+        while len(head := file.read(8)) == 8:
+            after = end + 16 + int.from_bytes(head, "little")
+            if after > size:
+                break
+            end = file.seek(after)
+        file.truncate(end)
+
+
+def _held(run: Path) -> FileIO:
+    """A run's log, locked for as long as it is open.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    file = (run / "log.jsonl").open("a+b", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UsageError(
+            f"another process is training in `{run}`", hint="wait for it, or choose another `--out`"
+        ) from error
+    return file
+
+
+def _cut(file: FileIO, path: Path, step: int) -> None:
+    """Leave a log's whole lines up to `step`. What stays at its place is never written anew: a kill would lose it."""
+    file.seek(0)
+    lines = file.read().splitlines(keepends=True)
+    is_kept = [_step_of(line) <= step for line in lines]
+    first = is_kept.index(False) if False in is_kept else len(lines)
+    file.truncate(sum(map(len, lines[:first])))
+    atomic_write.append_all_or_nothing(
+        file, path, b"".join(line for line, stays in zip(lines[first:], is_kept[first:], strict=True) if stays)
+    )
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a whole line; infinite for a torn or strange one."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _flat(record: LogRecord) -> LogRecord:
+    """The values of tables inside a record as `table/key`, under which TensorBoard shows them together."""
+    flat: LogRecord = {}
+    for key, value in record.items():
+        flat |= {f"{key}/{name}": held for name, held in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(held) for key, held in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,365 @@
+"""Metrics of the average's weights while they are trained: what `[eval]` of a preset may say, and the work.
+
+Samples, reference and metrics are those of `inrflow eval`. What an evaluation finds depends on the weights alone, and
+it changes nothing of the training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from inrflow_core import registry
+from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.runs import best, checkpoint_manifest
+from inrflow_core.runs.best import Best
+from inrflow_core.shards.batch import Batch
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.storage import atomic_write
+
+if TYPE_CHECKING:
+    from inrflow_core.config.preset import Preset
+    from inrflow_core.evaluation.evaluator import Evaluator
+    from inrflow_core.evaluation.metric_specs import MetricSpec
+    from inrflow_core.models import Model
+    from inrflow_core.sample_files.collection import SampleCollection
+    from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
+from inrflow_core.config.evaluation import Config
+from inrflow_core.training.run_folder import FOLDER
+
+WHOLE = "whole"
+"""Names in that folder what an evaluation left there that found every value: the reference's part is among it."""
+HELD_OUT = ("val", "test")
+"""Splits of clouds to judge by, where [data] names none that is held out: `test` is better left for the end."""
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What an evaluation found."""
+
+    values: dict[str, float | None]
+    """By a metric's full name; None where it could not be computed."""
+    notes: tuple[str, ...]
+    """Why not."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluations of one run."""
+
+    config: Config
+    metrics: Sequence[MetricSpec]
+    best: MetricSpec
+    """The metric that decides which checkpoint is the best."""
+    reference: SampleCollection
+    judge: Evaluator
+    out: Path
+    """The run's folder."""
+    plan: ReferenceSamplingPlan | None = None
+    """What samples are drawn from, where the model draws from items of the reference."""
+
+    @property
+    def folder(self) -> Path:
+        """Where features and distances are kept."""
+        return self.judge.setting.folder
+
+    @property
+    def split(self) -> str:
+        """The split of the data that is judged by."""
+        return self.reference.split or ""
+
+    @property
+    def by(self) -> str:
+        """What values of a metric have in common that can be compared."""
+        first, count = self.config.seed, self.num
+        drawn = f"seeds {first} to {first + count - 1}"
+        if self.plan is not None:
+            views = "view 0 of each" if self.plan.kind == "picture" else "each"
+            seeds = drawn if self.plan.kind == "picture" else f"seed {first}"
+            drawn = f"{seeds}, {count:,} {self.plan.kind}s, {views} once,"
+        return (
+            f"{drawn} against {self.reference.count:,} of `{self.split}` "
+            f"({self.reference.digest[:16]}){self.judge.weights_told(self.metrics)}"
+        )
+
+    @property
+    def num(self) -> int:
+        """Samples of an evaluation."""
+        return self.config.num if self.plan is None else len(self.plan)
+
+    def is_due(self, step: int, last: int) -> bool:
+        """Whether a step of a run with so many steps is evaluated."""
+        return step % self.config.every == 0 or step == last
+
+    def foretell(self) -> float:
+        """Seconds of the first evaluation beside the drawing, from a few comparisons that are timed; nothing is kept.
+
+        Raises:
+            UsageError: a metric cannot be taken of such a reference.
+            IntegrityError: the reference is damaged.
+        """
+        from inrflow_core.evaluation import evaluator
+
+        rehearsal = evaluator.Evaluator(self.reference, self.judge.setting)
+        return sum(seconds for _, seconds in rehearsal.foretell(self.metrics, self.num))
+
+    def find(self, model: Model) -> EvalResult:
+        """The metrics of a model's samples; one that cannot be computed is None and has a note."""
+        from inrflow_core.evaluation import results
+
+        values: dict[str, float | None] = {metric.full: None for metric in self.metrics}
+        notes: dict[str, None] = {}
+        try:
+            subject = results.EvaluatedSamples(self.out.name, self._drawn(model))
+        except (InrflowError, torch.OutOfMemoryError) as error:
+            return EvalResult(values, (_message(error),))
+        with self._tidied():
+            for metric in self.metrics:
+                try:
+                    values[metric.full] = self.judge.score(subject, metric, self.metrics).value
+                except (InrflowError, torch.OutOfMemoryError) as error:
+                    notes[_message(error)] = None
+        if not notes:
+            self._remember()
+        return EvalResult(values, tuple(notes))
+
+    def told(self, found: EvalResult, of: str, best: Best | None) -> dict[str, Any]:
+        """The record of an evaluation, beside its step."""
+        notes = {"note": "; ".join(found.notes)} if found.notes else {}
+        return {"eval": found.values, "eval_of": of, "eval_by": self.by, "best_step": best and best.step, **notes}
+
+    def better(self, step: int, found: EvalResult, than: Best | None) -> Best | None:
+        """The best after a step: a new one, where its value is better than `than`, else `than`."""
+        value = found.values[self.best.full]
+        if value is None or not np.isfinite(value):
+            return than
+        now = Best(step, self.best.full, float(value), self.by)
+        if than is None or (than.metric, than.by) != (now.metric, now.by):
+            return now
+        is_better = value > than.value if self.best.module.HIGHER_IS_BETTER else value < than.value
+        return now if is_better else than
+
+    def restored(self, step: int) -> Best | None:
+        """The best of those steps up to `step` that the log tells of and whose checkpoints are there."""
+        best = None
+        there = set(checkpoint_manifest.complete_steps(self.out))
+        for record in _records(self.out):
+            if record.get("eval_by") == self.by and record["step"] <= step and record["step"] in there:
+                values = {self.best.full: record["eval"].get(self.best.full)}
+                best = self.better(record["step"], EvalResult(values, ()), best)
+        return best
+
+    def _drawn(self, model: Model) -> SampleCollection:
+        """Samples of the preset's seeds.
+
+        Raises:
+            Diverged: they left the finite numbers.
+        """
+        from inrflow_core.sample_files.collection import SampleCollection
+        from inrflow_core.sampling import labels, reference_inputs, sample
+        from inrflow_core.sampling.request import SampleRequest
+
+        seeds = range(self.config.seed, self.config.seed + self.num)
+        with torch.no_grad():
+            if self.plan is not None:
+                return reference_inputs.sample_in_memory(model, self.plan, self.out)
+            request = SampleRequest(seeds, labels.resolve_labels(model, seeds))
+            values = np.concatenate([part for _, part in sample.iter_samples(model, request)])
+
+        def fetch(indices: Sequence[int]) -> Batch:
+            chosen = np.asarray(indices, dtype=np.int64)
+            names = [str(seeds[index]) for index in chosen]
+            return Batch(values[chosen], np.full(len(chosen), -1, dtype=np.int64), names, np.empty(0, dtype=np.int64))
+
+        digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode() + values.tobytes()).hexdigest()
+        return SampleCollection(
+            self.out, model.domain.NAME, len(values), digest, fetch, None, self.reference.normalisation
+        )
+
+    @contextmanager
+    def _tidied(self) -> Iterator[None]:
+        """Afterwards the folder holds what later evaluations use again, and nothing of these samples.
+
+        Nobody tells whose a file is; but what was not there after a whole evaluation is of the samples alone.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark = self.folder / WHOLE
+        kept = set(mark.read_text(encoding="utf-8").splitlines()) if mark.is_file() else None
+        try:
+            yield
+        finally:
+            there = {str(path.relative_to(self.folder)): path for path in self.folder.glob("*/*")}
+            for path in [path for name, path in there.items() if kept is not None and name not in kept]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _remember(self) -> None:
+        """Note what is there: what later evaluations leave beside it is of their samples."""
+        mark = self.folder / WHOLE
+        if not mark.is_file():
+            names = sorted(str(path.relative_to(self.folder)) for path in self.folder.glob("*/*"))
+            with atomic_write.atomic_write(mark) as beside:
+                beside.write_text("\n".join(names), encoding="utf-8")
+
+
+def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Evaluation | None:
+    """The evaluations that a preset asks for, None where it asks for none; nothing is computed or written.
+
+    Raises:
+        UsageError: unknown metrics, too few samples, a split that the data do not have.
+        MissingError: the weights of a feature network are absent.
+    """
+    if preset.eval is None:
+        return None
+    from inrflow_core.evaluation import evaluator, gather, metric_specs
+    from inrflow_core.sampling import reference_inputs
+
+    config, domain, kind = preset.eval.config, preset.domain.name or "", reference_inputs.condition_kind(preset)
+    usual = [*registry.find("domains", domain).Domain.METRICS, *reference_inputs.METRICS.get(kind or "", ())]
+    metrics = metric_specs.parse_metrics(config.metrics or usual, domain)
+    if config.best is None:
+        best = metrics[0]
+    else:
+        (best,) = metric_specs.parse_metrics([config.best], domain)
+        if best.full not in {metric.full for metric in metrics}:
+            raise UsageError(
+                f"[eval] `best` is `{config.best}`, and `metrics` does not name it",
+                hint="add it there, or choose of " + ", ".join(f"`{metric.full}`" for metric in metrics),
+            )
+    reference = _reference(preset, shards)
+    drawn_from = (
+        None if kind is None else reference_inputs.plan_from_reference(kind, reference, config.num, seed=config.seed)
+    )
+    num = config.num if drawn_from is None else len(drawn_from)
+    for metric in metrics:
+        _check_metric(metric, num, reference, kind)
+    told = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
+    folder = out / FOLDER / hashlib.sha256(told.encode()).hexdigest()[:16]
+    setting = gather.EvaluationSettings(
+        folder, weights_folder=_weights(config), points=_points(preset, reference), device=device
+    )
+    judge = evaluator.Evaluator(reference, setting)
+    for error in judge.missing(metrics).values():
+        raise error
+    return Evaluation(config, metrics, best, reference, judge, out, drawn_from)
+
+
+def restore_best(evaluation: Evaluation | None, out: Path, step: int) -> Best | None:
+    """The best checkpoint of a run that goes on after `step`; the record of it, and what is kept, follow.
+
+    A kill between a checkpoint and its record, or a checkpoint that was removed by hand, leave an older record; the log
+    knows better.
+    """
+    try:
+        recorded = best.read_best(out)
+    except IntegrityError:
+        recorded = None
+    if recorded is not None and (recorded.step > step or recorded.step not in checkpoint_manifest.complete_steps(out)):
+        recorded = None
+    found = (None if evaluation is None else evaluation.restored(step)) or recorded
+    best.record_best(out, found)
+    for mark in (out / FOLDER).glob(f"*/{WHOLE}"):
+        if evaluation is not None and mark.parent != evaluation.folder:
+            shutil.rmtree(mark.parent)  # of metrics or a reference that are no longer asked for
+    return found
+
+
+def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
+    """What to judge by: sets of the preset's classes, of one split of its data.
+
+    Raises:
+        UsageError: there is no such split, or nothing in it.
+    """
+    from inrflow_core.sample_files import collection, readers
+
+    assert preset.eval is not None
+    config, data = preset.eval.config, preset.data.config
+    held_out = [data.held_out] if data.held_out else [name for name in HELD_OUT if name in shards.splits]
+    split = config.split or (data.train if preset.domain.name == "image" else [*held_out, data.train][0])
+    if split not in shards.splits:
+        raise UsageError(
+            f"the shards in `{shards.folder}` have no split `{split}` for [eval]",
+            hint=did_you_mean(split, shards.splits),
+        )
+    found = readers.open_collection(shards.folder, split)
+    if data.classes:
+        found = collection.filter_classes(found, data.classes)
+    if config.reference is not None:
+        found = collection.evenly_spaced(found, config.reference)
+    if found.count < 2:
+        raise UsageError(
+            f"the split `{split}` of the shards in `{shards.folder}` has {found.count} to judge by, and [eval] needs 2",
+            hint=f"they have {', '.join(shards.splits)}: `--set eval.split=NAME`",
+        )
+    return found
+
+
+def _points(preset: Preset, reference: SampleCollection) -> int | None:
+    """Points of each cloud that are compared: known beforehand, so that what is foretold is of as many."""
+    if preset.domain.name != "points":
+        return None
+    drawn = registry.find("domains", "points").Domain(preset.domain.config).shape.num_pairs
+    return min(drawn, reference.shape[0])
+
+
+def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, kind: str | None) -> None:
+    """Nothing, where a metric can be taken of so many samples and references; `kind` is what a model draws from.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    from inrflow_core.metrics._inputs import ImagePairSpec, MatchedFeatureSpec
+
+    is_paired = isinstance(metric.need, MatchedFeatureSpec) or getattr(metric.need, "is_paired", False)
+    if isinstance(metric.need, ImagePairSpec) or (is_paired and kind != "picture"):
+        raise UsageError(
+            f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
+            hint="take it out of `metrics`",
+        )
+    least = getattr(metric.module, "MIN_ITEMS", 2)
+    for name, count in {"num": num, "reference": reference.count}.items():
+        if count < least:
+            raise UsageError(
+                f"[eval] `{metric.full}` needs {least:,} or more, and `{name}` gives it {count:,}",
+                hint=f"give more, as with `--set eval.{name}={least}`, or take it out of `metrics`",
+            )
+
+
+def _weights(config: Config) -> Path | None:
+    """The folder of feature networks' weights.
+
+    Raises:
+        MissingError: it is not there.
+    """
+    if config.weights is None:
+        return None
+    folder = Path(config.weights)
+    if not folder.is_dir():
+        raise MissingError(
+            f"the folder of weights `{folder}` that [eval] names does not exist", hint="`--set eval.weights=FOLDER`"
+        )
+    return folder
+
+
+def _message(error: InrflowError | torch.OutOfMemoryError) -> str:
+    return error.message if isinstance(error, InrflowError) else "the GPU has no room for it"
+
+
+def _records(out: Path) -> Iterator[dict[str, Any]]:
+    """The evaluations that a run's log tells of."""
+    log = out / "log.jsonl"
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn by a kill
+        if "eval" in record:
+            yield record

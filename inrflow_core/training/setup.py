@@ -1,0 +1,281 @@
+"""From a command to a run: everything that can be wrong is found here, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inrflow_core import models
+from inrflow_core.config.preset import Preset
+from inrflow_core.errors import UsageError
+from inrflow_core.planning import advice, checks, plan
+from inrflow_core.planning.plan import Plan, Planner
+from inrflow_core.runs import checkpoint_manifest, run
+from inrflow_core.runtime import device, distributed, process_group
+from inrflow_core.runtime.distributed import World
+from inrflow_core.shards import manifest
+from inrflow_core.storage import checksum
+from inrflow_core.training import checkpoint, condition_features, metrics_log, periodic_eval, run_folder
+from inrflow_core.training.checkpoint import Counters
+from inrflow_core.training.data import open_data
+from inrflow_core.training.ema import EMA
+from inrflow_core.training.engine import Engine
+from inrflow_core.training.loader import Loader, split_batch
+from inrflow_core.training.metrics_log import LogRecord
+from inrflow_core.training.periodic_eval import Evaluation
+from inrflow_core.training.run_folder import ExistingRun
+from inrflow_core.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What a command asks for."""
+
+    preset: Preset
+    out: Path
+    data: Path | None = None
+    """Where the shards lie, if not where the preset says."""
+    device: str | None = None
+    threads: int | None = None
+    init_from: Path | None = None
+    """A run or a weights file to begin with, instead of random weights."""
+    until: int | None = None
+    """Stop after this step, as if interrupted there; the last step by default."""
+    overwrite: bool = False
+    check_data: bool = True
+    """Read every byte of the shards and compare it with the manifest's digests, before the first step."""
+    say: Callable[[str], None] = lambda text: None
+    report: Callable[[LogRecord], None] = lambda record: None
+
+
+@dataclass(frozen=True)
+class CheckedTrainJob:
+    """A job whose files, settings and sizes were checked; nothing is built or written yet."""
+
+    job: TrainJob
+    world: World
+    loader: Loader
+    held_out: Loader | None
+    begun: ExistingRun | None
+    precision: str
+    places: list[range]
+    plan: Plan
+    initial: Path | None
+    """Weights to begin with, where the job names some and the run has no step of its own yet."""
+    evaluation: Evaluation | None
+    foretold: float
+    """Seconds that the first evaluation takes beside the drawing, on the leading process."""
+
+    @property
+    def last(self) -> int:
+        """The step after which this call ends."""
+        steps = self.job.preset.training.config.steps
+        return steps if self.job.until is None else min(self.job.until, steps)
+
+    @property
+    def data(self) -> str:
+        """The digest of the data's manifest."""
+        return checksum.file_digest(self.loader.shards.folder / manifest.NAME)
+
+
+def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
+    """Everything that can be known without building the model.
+
+    Raises:
+        MissingError: the shards, the weights to begin with or those of a metric's network are absent.
+        UsageError: data of another domain, classes or features that do not fit, metrics that cannot be computed, a run
+            with other settings, a device that is not there, a batch that does not divide.
+    """
+    preset, settings = job.preset, job.preset.training.config
+    place = distributed.find(environment, job.device)
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    loader, held_out = open_data(preset, job.data)
+    begun = None if job.overwrite else run_folder.read_existing_run(job.out, preset)
+    precision = device.choose_precision(settings.precision, place.device, begun.precision if begun else None)
+    places = split_batch(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
+    predicted = plan.predict(preset, place, precision=precision, micro=len(places[0]))
+    is_fresh = begun is None or begun.step is None
+    initial = run.resolve_weights(job.init_from) if job.init_from is not None and is_fresh else None
+    evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(place.device))
+    foretold = evaluated.foretell() if evaluated is not None and place.leads else 0.0
+    ready = CheckedTrainJob(
+        job, place, loader, held_out, begun, precision, places, predicted, initial, evaluated, foretold
+    )
+    if begun is not None:
+        run_folder.check_same_data(job.out, begun, ready.data)
+        run_folder.check_same_initial_weights(job.out, begun, job.init_from)
+    return ready
+
+
+def check_resources(ready: CheckedTrainJob) -> None:
+    """Nothing, where memory and disk suffice.
+
+    Raises:
+        OutOfMemory: one of them does not; says by how much.
+    """
+    present = run_folder.checkpoint_bytes(ready.job.out)
+    checks.check_disk(ready.plan, ready.job.out, present)
+    planner, micro = _planner(ready), len(ready.places[0])
+    checks.check_memory(ready.plan, ready.world, lambda free: advice.find(planner, micro, free).hint())
+
+
+def build_trainer(ready: CheckedTrainJob) -> Trainer:
+    """Build the model, bring it to where the run stands, and record the run.
+
+    Raises:
+        UsageError: another process trains in the run's folder, or the embedder does not fit the settings or the run.
+        MissingError: the weights of an embedder that computes in training are absent.
+        IntegrityError: a shard, the newest checkpoint or the weights to begin with are damaged.
+    """
+    job, place, settings = ready.job, ready.world, ready.job.preset.training.config
+    embedder = condition_features.prepare(job.preset, ready.loader, place.device)
+    told = condition_features.provenance(job.preset, ready.loader, embedder)
+    if ready.begun is not None and ready.begun.step is not None:
+        condition_features.check_unchanged(job.out, ready.begun.step, told)
+    if place.leads:
+        metrics_log.check_not_training(job.out)
+        if job.check_data:
+            _check_shards(ready)
+    process_group.init_process_group(place)
+    model = replace(_build(ready), info={"classes": ready.loader.classes, "normalisation": told})
+    if embedder is not None:
+        model.method.conditioner.use(embedder)
+    driven = Engine(model.method, settings, place, precision=ready.precision, num_micro=len(ready.places))
+    averages = [EMA(decay, driven.own()) for decay in settings.ema]
+    counters, change = _resume(ready, driven, averages)
+    best = None
+    if place.leads:
+        _record(ready)
+        best = periodic_eval.restore_best(ready.evaluation, job.out, counters.step)
+        # A kill behind the last checkpoint may have left one too many.
+        checkpoint_manifest.prune(job.out, settings.keep, best.step if best else None)
+    driven.wait()
+    _tell(ready, counters, change)
+    return Trainer(
+        job.out,
+        model,
+        driven,
+        averages,
+        ready.loader,
+        ready.held_out,
+        ready.places,
+        flops=ready.plan.total_flops,
+        precision=ready.precision,
+        say=job.say if place.leads else lambda text: None,
+        report=job.report,
+        counters=counters,
+        saved=ready.begun.step if ready.begun else None,
+        evaluation=ready.evaluation,
+        best=best,
+    )
+
+
+def train(job: TrainJob, environment: dict[str, str] | None = None) -> Trainer:
+    """Check, begin, and train to the end, or to `until`; `environment` is where a launcher says which process this is.
+
+    Raises:
+        Interrupted, Diverged: see `Trainer.run`; else see `check`, `check_room` and `begin`.
+        OutOfMemory: there was not enough memory for a step; says what takes less.
+    """
+    ready = check_job(job, environment or {})
+    check_resources(ready)
+    with explain_out_of_memory(ready, ready.begun.step if ready.begun else None):
+        trainer = build_trainer(ready)
+    with explain_out_of_memory(ready, trainer):
+        trainer.run(ready.last)
+    return trainer
+
+
+def explain_out_of_memory(ready: CheckedTrainJob, saved: Trainer | int | None) -> AbstractContextManager[None]:
+    """Inside the block, running out of memory says what helps; `saved` is the newest checkpoint's step, or who knows it."""
+    if isinstance(saved, Trainer):
+        return advice.out_of_memory(_planner(ready), len(ready.places[0]), lambda: saved.saved)
+    return advice.out_of_memory(_planner(ready), len(ready.places[0]), lambda: saved, in_step=False)
+
+
+def _planner(ready: CheckedTrainJob) -> Planner:
+    return Planner(ready.job.preset, ready.world, ready.precision)
+
+
+def _check_shards(ready: CheckedTrainJob) -> None:
+    config = ready.job.preset.data.config
+    splits = [config.train] + ([config.held_out] if ready.held_out else [])
+    if ready.evaluation is not None and ready.evaluation.split not in splits:
+        splits.append(ready.evaluation.split)
+    shards = ready.loader.shards
+    size = sum(entry.bytes for split in splits for entry in shards.manifest.splits[split].shards)
+    ready.job.say(f"checking {size / 1e6:,.1f} MB of shards against their digests")
+    shards.verify(splits)
+
+
+def _build(ready: CheckedTrainJob) -> models.Model:
+    """The model with the initial weights of its seed, or with those that the job names."""
+    job = ready.job
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.preset.training.config.seed)
+        model = models.build(job.preset)
+    if ready.initial is not None:
+        models.load_weights(model.method, ready.initial)
+    return model
+
+
+def _resume(ready: CheckedTrainJob, driven: Engine, averages: list[EMA]) -> tuple[Counters, str | None]:
+    """Where the run stands, with the engine brought there, and in words what has become another since it was saved.
+
+    Raises:
+        UsageError: the processes see different runs in what should be one folder.
+        IntegrityError: the newest checkpoint is damaged.
+    """
+    out, step = ready.job.out, ready.begun.step if ready.begun else None
+    seen = -1.0 if step is None else float(step)
+    total, squares = driven.together(seen, seen**2)
+    if squares * ready.world.size != total * total:  # both rounded alike, which `**` does not promise
+        raise UsageError(
+            f"the processes do not see the same run in `{out}`: some find another newest checkpoint, or none",
+            hint="give a place with `--out` that all machines share",
+        )
+    if step is None:
+        return Counters(), None
+    source = checkpoint_manifest.checkpoint_folder(out, step)
+    counters = checkpoint.load(source, driven, averages)
+    was = checkpoint.layout_at_save(source)
+    return counters, None if was is None else was.change(checkpoint.division(driven))
+
+
+def _record(ready: CheckedTrainJob) -> None:
+    job = ready.job
+    if job.overwrite:
+        run_folder.clear(job.out)
+    init_from = ready.begun.init_from if ready.begun else None
+    if ready.initial is not None:
+        init_from = checksum.file_digest(ready.initial)
+    facts: dict[str, Any] = run_folder.environment(
+        ready.world, precision=ready.precision, data=ready.data, init_from=init_from
+    )
+    job.out.mkdir(parents=True, exist_ok=True)
+    run_folder.write(job.out, job.preset, facts)
+
+
+def _tell(ready: CheckedTrainJob, counters: Counters, change: str | None) -> None:
+    if not ready.world.leads:
+        return
+    job = ready.job
+    on = f"{ready.world.size} x {ready.world.device}, {ready.precision}"
+    is_finished = counters.step >= job.preset.training.config.steps
+    if is_finished:
+        job.say(f"the run `{job.out}` is finished: step {counters.step:,}")
+    elif ready.begun is None:
+        job.say(f"training `{job.preset.name}` in `{job.out}` on {on}")
+    else:
+        job.say(f"going on with the run `{job.out}` after step {counters.step:,} on {on}")
+        if change is not None:
+            job.say(f"{change}: weights, averages and the optimiser's moments were carried over exactly")
+    if ready.evaluation is not None and not is_finished:
+        names = ", ".join(metric.full for metric in ready.evaluation.metrics)
+        job.say(f"{names} every {ready.evaluation.config.every:,} steps: about {ready.foretold:,.0f} s the first time")

@@ -1,0 +1,1 @@
+"""Images for people: grids, rendered clouds and proteins, curves."""

@@ -1,0 +1,116 @@
+"""Render point clouds as images: shaded balls under mild perspective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from inrflow_core.visualization.image_grid import tile_images
+
+LIGHT = np.array([0.55, -0.30, 0.78])
+"""Towards the light: up, right, to the viewer; nearly of length 1."""
+
+
+def render_clouds(
+    points: Float[np.ndarray, "B N C"],
+    *,
+    columns: int | None = None,
+    size: int = 256,
+    captions: Sequence[str] = (),
+    azimuth: float = 35.0,
+    elevation: float = 24.0,
+) -> Image.Image:
+    """The clouds side by side, each drawn by `cloud` and `size` pixels high."""
+    tiles = [cloud(each, size=size, azimuth=azimuth, elevation=elevation) for each in points]
+    return (
+        tiles[0] if len(tiles) == 1 and not captions else tile_images(tiles, columns=columns, captions=captions, gap=0)
+    )
+
+
+def cloud(
+    points: Float[np.ndarray, "N C"], *, size: int = 256, azimuth: float = 35.0, elevation: float = 24.0
+) -> Image.Image:
+    """A cloud as small lit balls, darker in its hollows, seen from the front, right and above; y is up.
+
+    The view fits the cloud. Colours are its own (channels 3 to 5, in [-1, 1]) where it has them, else they follow the
+    place, which tells front from back. Angles are in degrees.
+    """
+    side = 2 * size
+    colours = _colours(points)
+    placed = project_points(points[:, :3].astype(np.float64), side, azimuth, elevation)
+    radius = max(1.0, 0.52 * side / math.sqrt(len(points)))
+    depth, owner, light = splat_balls(placed, side, radius)
+    seen = np.isfinite(depth)
+    canvas = np.ones((side, side, 3))
+    shade = light * ambient_occlusion(depth, side)
+    canvas[seen] = colours[owner[seen]] * shade[seen][:, None]
+    pixels = np.clip(canvas.reshape(size, 2, size, 2, 3).mean((1, 3)) * 255, 0, 255).round().astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _colours(points: np.ndarray) -> np.ndarray:
+    """The cloud's own colours, else muted ones that change along its three axes; RGB in [0, 1]."""
+    if points.shape[1] >= 6:
+        return np.clip((points[:, 3:6].astype(np.float64) + 1) / 2, 0, 1)
+    low, high = points.min(0), points.max(0)
+    place = (points - low) / max(float((high - low).max()), 1e-12)
+    return np.stack([0.36 + 0.60 * place[:, 0], 0.46 + 0.42 * place[:, 1], 0.92 - 0.44 * place[:, 2]], axis=1)
+
+
+def project_points(points: np.ndarray, side: int, azimuth: float, elevation: float) -> np.ndarray:
+    """Row, column and nearness of each point in pixels: seen in mild perspective, filling the square.
+
+    The middle 99 percent along each axis set the view: stray points of a sample must not shrink it.
+    """
+    low, high = np.quantile(points, [0.005, 0.995], axis=0)
+    centred = points - (low + high) / 2
+    turn, tilt = math.radians(azimuth), math.radians(elevation)
+    x = centred[:, 0] * math.cos(turn) - centred[:, 2] * math.sin(turn)
+    forward = centred[:, 0] * math.sin(turn) + centred[:, 2] * math.cos(turn)
+    y = centred[:, 1] * math.cos(tilt) - forward * math.sin(tilt)
+    near = centred[:, 1] * math.sin(tilt) + forward * math.cos(tilt)
+    reach = max(float(np.quantile(np.hypot(x, y), 0.995)), 1e-12)
+    perspective = 1 / (1 - 0.2 * np.clip(near / reach, -2, 2))
+    scale = 0.40 * side / reach
+    return np.stack([side / 2 - y * scale * perspective, side / 2 + x * scale * perspective, near * scale], axis=1)
+
+
+def splat_balls(placed: np.ndarray, side: int, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw each point as a ball: at every pixel the nearness of the nearest surface, whose it is, and its light."""
+    reach = math.ceil(radius)
+    depth = np.full(side * side, -np.inf)
+    owner = np.zeros(side * side, dtype=np.int64)
+    light = np.zeros(side * side)
+    whole = np.floor(placed[:, :2]).astype(np.int64)
+    for row in range(-reach, reach + 1):
+        for column in range(-reach, reach + 1):
+            offset = np.array([row, column]) / radius
+            height = 1 - float(offset @ offset)
+            if height < 0:
+                continue
+            normal = np.array([-offset[0], offset[1], math.sqrt(height)])
+            at = whole + (row, column)
+            inside = np.flatnonzero(((at >= 0) & (at < side)).all(1))
+            cells = at[inside, 0] * side + at[inside, 1]
+            nearness = placed[inside, 2] + radius * math.sqrt(height)
+            np.maximum.at(depth, cells, nearness)
+            won = depth[cells] == nearness
+            owner[cells[won]] = inside[won]
+            light[cells[won]] = 0.68 + 0.42 * max(0.0, float(normal @ LIGHT))
+    return depth.reshape(side, side), owner.reshape(side, side), light.reshape(side, side)
+
+
+def ambient_occlusion(depth: np.ndarray, side: int) -> np.ndarray:
+    """A factor in (0, 1] that darkens what lies behind its surroundings (eye-dome lighting)."""
+    shade = np.zeros((side, side))
+    behind = np.where(np.isfinite(depth), depth, -1e9)
+    for reach in (side // 128 + 1, side // 40 + 1):
+        padded = np.pad(behind, reach, constant_values=-1e9)
+        for row, column in ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)):
+            top, left = reach + row * reach, reach + column * reach
+            shade += np.clip((padded[top : top + side, left : left + side] - behind) / (0.08 * side), 0, 1)
+    return np.exp(-0.09 * shade)

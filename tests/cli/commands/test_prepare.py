@@ -1,0 +1,261 @@
+"""`inrflow prepare`: where it reads and writes, what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrflow_cli import app, console
+from inrflow_core import registry
+from inrflow_core.shards.shard_dataset import ShardDataset
+from tests.datasets import raw
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("INRFLOW_DATA", raising=False)
+    console.stderr.cache_clear()
+    yield
+    console.stderr.cache_clear()
+
+
+def run(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = app.run(["prepare", *line.split()])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def pictures(place: str, *, spoilt: tuple[int, ...] = ()) -> Path:
+    source = raw.folder(Path(place), [f"{'ab'[n % 2]}/{n}.png" for n in range(6)])
+    for number in spoilt:
+        (source / f"{'ab'[number % 2]}/{number}.png").write_bytes(b"")
+    return source
+
+
+def test_digits_need_nothing_and_everything_is_said(capsys: pytest.CaptureFixture[str]):
+    code, out, err = run("digits", capsys)
+    assert (code, out) == (0, "")
+    lines = err.splitlines()
+    assert lines[0] == "making `digits`"
+    assert re.fullmatch(r"preparing digits: 1,797 of 1,797 items, [\d,]+/s, in .*", lines[1])
+    assert re.fullmatch(r"wrote `shards/digits`: 1,498 train, 299 val \(8 shards, \d{3} kB\)", lines[2])
+    assert ShardDataset("shards/digits").count("train") == 1498
+    assert run("digits", capsys)[2].splitlines()[-1].startswith("nothing to do: `shards/digits`: 1,498 train")
+
+
+def test_it_reads_data_name_and_writes_shards_name_with_the_resolution(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    pictures("data/images")
+    assert run("images --resolution 8", capsys)[0] == 0
+    assert ShardDataset("shards/images-8").manifest.shape == (8, 8, 3)
+    pictures("big/images")
+    monkeypatch.setenv("INRFLOW_DATA", "big")
+    assert run("images --resolution 4 --out elsewhere/mine", capsys)[0] == 0
+    assert ShardDataset("elsewhere/mine").manifest.shape == (4, 4, 3)
+
+
+def test_settings_come_by_set_and_by_their_own_options(capsys: pytest.CaptureFixture[str]):
+    pictures("p")
+    assert run("images --source p --classes --resolution 4 --set channels=1", capsys)[0] == 0
+    opened = ShardDataset("shards/images-4")
+    assert (opened.classes, opened.manifest.shape) == (("a", "b"), (4, 4, 1))
+    assert opened.manifest.settings == {"resolution": 4, "classes": True, "channels": 1, "upright": True}
+
+
+def test_shapenet_takes_the_categories_named(capsys: pytest.CaptureFixture[str]):
+    rng = np.random.default_rng(0)
+    for synset in ("02691156", "02958343", "03001627"):
+        folder = Path("data/shapenet/ShapeNetCore.v2.PC15k") / synset / "train"
+        folder.mkdir(parents=True)
+        np.save(folder / "a.npy", rng.normal(size=(30, 3)).astype(np.float32))
+    for words, classes in [
+        ("", ("airplane", "car", "chair")),
+        (" --category chair", ("chair",)),
+        (" --category chair --category 02691156", ("airplane", "chair")),
+    ]:
+        assert run(f"shapenet --overwrite{words}", capsys)[0] == 0
+        assert ShardDataset("shards/shapenet").classes == classes
+    code, _, err = run("shapenet --category chiar", capsys)
+    assert code == 2 and "did you mean `chair`?" in err
+    assert run("digits --category chair", capsys)[0] == 2
+
+
+def test_a_run_whose_only_items_of_a_split_are_bad_counts_its_shards_right(capsys: pytest.CaptureFixture[str]):
+    source = raw.folder(Path("p"), ["train/1.png", "val/1.png"])
+    (source / "val/1.png").write_bytes(b"")
+    assert "wrote `shards/images-4`: 1 train (1 shard, " in run("images --source p --resolution 4", capsys)[2]
+
+
+def test_json_is_one_object_on_stdout(capsys: pytest.CaptureFixture[str]):
+    pictures("p")
+    code, out, err = run("images --source p --resolution 4 --json", capsys)
+    told = json.loads(out)
+    assert (code, out.count("\n")) == (0, 1)
+    assert (told["dataset"], told["splits"], told["made"], told["skipped"]) == ("images", {"train": 6}, 1, [])
+    assert "wrote `shards/images-4`" in err
+
+
+def test_unreadable_items_are_named_counted_and_make_exit_code_6(capsys: pytest.CaptureFixture[str]):
+    pictures("p", spoilt=(2, 3))
+    for line in (
+        "images --source p --resolution 4",
+        "images --source p --resolution 4 --json",
+    ):  # the second finds it all there
+        code, out, err = run(line, capsys)
+        assert code == 6
+        assert err.splitlines()[-3:] == [
+            "  `train/a/2.png`: it is empty",
+            "  `train/b/3.png`: it is empty",
+            "note: skipped 2 items that cannot be read; `shards/images-4/manifest.json` names them",
+        ]
+    assert [item["name"] for item in json.loads(out)["skipped"]] == ["train/a/2.png", "train/b/3.png"]
+
+
+def test_a_dry_run_predicts_and_writes_nothing(capsys: pytest.CaptureFixture[str]):
+    pictures("p")
+    before = sorted(os.listdir())
+    code, out, err = run("images --source p --resolution 4 --dry-run --json", capsys)
+    assert code == 0 and sorted(os.listdir()) == before
+    assert "would write `shards/images-4`: 6 train (1 shard, 288 B), in about" in err
+    assert json.loads(out)["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "error", "hint"),
+    [
+        ("", 2, "no data set is named", "`inrflow prepare --list` names them all"),
+        ("imagnet", 2, "no data set is called `imagnet`", "did you mean `imagenet`?"),
+        ("mnist", 3, "no data for `mnist`: `data/mnist` does not exist", "--source DIR"),
+        ("images --source p --resolution 0", 2, "[images] `resolution` is 0: from 1 to 8192", "--set"),
+        (
+            "images --source p --set resolutoin=8",
+            2,
+            "[images] has no setting `resolutoin`",
+            "did you mean `resolution`?",
+        ),
+        ("images --source p --set resolution=big", 2, "[images] `resolution` is 'big'", "give a whole number"),
+        ("images --source p --set resolution", 2, "`--set resolution` gives no value", "--set key=value"),
+        ("digits --resolution 16", 2, "`digits` has no settings", "leave resolution out"),
+        ("images --source p --repair --overwrite", 2, "exclude each other", "repair keeps what is whole"),
+        ("imagenet --source p", 3, "`p` holds no `imagenet` data: looked for", "docs/data-sets.md"),
+        ("digits --out p/a/0.png", 2, "`p/a/0.png` cannot be a folder: a file is in the way", "another `--out`"),
+        ("digits --out p/a/0.png/x", 2, "cannot be a folder: a file is in the way", "another `--out`"),
+        ("images --source empty", 3, "looked for image files; found no files", "docs/data-sets.md"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_its_code(
+    line: str, code: int, error: str, hint: str, capsys: pytest.CaptureFixture[str]
+):
+    pictures("p")
+    Path("empty").mkdir()
+    got, out, err = run(line, capsys)
+    assert (got, out) == (code, "")
+    head, _, tail = err.partition("\n\nhint: ")
+    assert error in head.partition("error: ")[2] and hint in tail
+    assert "Traceback" not in err and not Path("shards").exists()
+
+
+def test_the_hint_of_a_damaged_shard_is_a_command_that_mends_it(capsys: pytest.CaptureFixture[str]):
+    pictures("p")
+    run("images --source p --resolution 4 --classes --limit 4", capsys)
+    path = Path("shards/images-4/train-00000.h5")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    code, _, err = run("images --source p --resolution 4 --classes --limit 4", capsys)
+    assert code == 4 and "is damaged: it has" in err
+    hinted = re.search(r"`inrflow prepare (.*)`", err.partition("hint:")[2])
+    assert hinted is not None
+    assert run(hinted[1].replace("DIR", "p"), capsys)[0] == 0
+    assert path.read_bytes() == whole
+
+
+def test_the_list_says_of_every_data_set_what_it_reads_and_makes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = run("--list --json", capsys)
+    told = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and list(told) == registry.names("datasets")
+    assert told["digits"]["domain"] == "image" and told["digits"]["makes"].startswith("grey 8 x 8")
+    for name in told:
+        assert f" {name} " in err
+
+
+def wedge(place: str) -> Path:
+    source = Path(place)
+    source.mkdir(parents=True)
+    (source / "wedge.obj").write_text("v 0 0 0\nv 4 0 0\nv 4 0 3\nv 0 2 0\nf 1 2 3\nf 1 4 2\nf 1 3 4\nf 2 4 3\n")
+    return source
+
+
+def test_pictures_of_meshes_need_weights_or_a_stand_in_that_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("INRFLOW_WEIGHTS", raising=False)
+    source = wedge("data/objaverse")
+    code, out, err = run("objaverse --resolution 16", capsys)
+    assert (code, out) == (3, "")
+    assert "the weights of `dinov2` are absent: there is no folder `weights/dinov2`" in err
+    assert "`facebook/dinov2-base`" in err and "`--set embedder=patches` stands in for it" in err
+    (source / "wedge.obj").touch()
+    code, _, err = run("objaverse --resolution 16 --set embedder=patches --set points=100", capsys)
+    assert code == 0
+    assert "`patches` stands in for a pretrained network" in err
+    [split] = ShardDataset("shards/objaverse-16").splits
+    assert ShardDataset("shards/objaverse-16").read(split, [0]).condition["tokens"].shape == (1, 4, 64, 198)
+
+
+def test_tokens_may_be_left_to_training(capsys: pytest.CaptureFixture[str]):
+    wedge("data/objaverse")
+    code, _, err = run("objaverse --resolution 16 --features online --set points=100", capsys)
+    assert code == 0 and "stands in" not in err
+    told = ShardDataset("shards/objaverse-16")
+    assert told.manifest.settings["features"] == "online"
+    assert set(told.read(told.splits[0], [0]).condition) == {"image", "camera", "offset", "scale"}
+    code, _, err = run("objaverse --features sometimes", capsys)
+    assert code == 2 and "`features` is 'sometimes'" in err and "`online`" in err
+    code, _, err = run("digits --features online", capsys)
+    assert code == 2 and "`digits` has no settings" in err
+
+
+def test_weights_are_looked_for_where_they_are_named(capsys: pytest.CaptureFixture[str]):
+    wedge("data/objaverse")
+    code, _, err = run("objaverse --weights elsewhere", capsys)
+    assert code == 3 and "there is no folder `elsewhere`" in err
+    code, _, err = run("objaverse --weights elsewhere --set embedder=patches", capsys)
+    assert code == 2 and "the embedder `patches` has no weights, and `elsewhere` is given for it" in err
+
+
+def test_pieces_of_a_job_array_say_what_they_did_and_the_last_one_finishes(capsys: pytest.CaptureFixture[str]):
+    code, out, err = run("digits --num-shards 2 --shard-index 1 --json", capsys)
+    told = json.loads(out)
+    assert (code, told["is_whole"], told["left"], told["made"]) == (0, False, 4, 4)
+    assert "piece 1 of 2 made 4 of its 4 shards in `shards/digits`; 4 of others are left" in err
+    code, _, err = run("digits --num-shards 2 --shard-index 0", capsys)
+    assert code == 0 and "wrote `shards/digits`: 1,498 train, 299 val (8 shards, 4 of them there already" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "hint"),
+    [
+        ("--num-shards 2", "`--num-shards` is given without `--shard-index`", "a job array needs both"),
+        ("--shard-index 0", "`--shard-index` is given without `--num-shards`", "a job array needs both"),
+        ("--num-shards 2 --shard-index 2", "`--shard-index 2`: there is no such run among 2", "counted from 0 to 1"),
+        ("--num-shards 2 --shard-index 0 --overwrite", "`--overwrite` and `--num-shards` exclude", "without `--num"),
+        ("--num-shards 2 --shard-index 0 --repair", "`--repair` and `--num-shards` exclude", "without `--num"),
+        ("--ray-address auto", "`--ray-address` is given without `--engine ray`", "leave the address out"),
+    ],
+)
+def test_options_of_several_machines_that_do_not_fit_are_refused(
+    line: str, error: str, hint: str, capsys: pytest.CaptureFixture[str]
+):
+    code, out, err = run(f"digits {line}", capsys)
+    assert (code, out) == (2, "") and error in err and hint in err and not Path("shards").exists()

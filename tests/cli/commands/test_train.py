@@ -1,0 +1,134 @@
+"""`inrflow train`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from inrflow_cli import app, console
+from inrflow_core.config import toml
+from inrflow_core.planning import plan
+from inrflow_core.runtime import memory
+from tests.training import small
+
+
+@pytest.fixture(autouse=True)
+def _own_stderr():
+    console.stderr.cache_clear()
+    yield
+    console.stderr.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return small.images(tmp_path_factory.mktemp("cli") / "shards" / "small")
+
+
+@pytest.fixture
+def preset(tmp_path) -> Path:
+    """The small preset as a file."""
+    file = tmp_path / "small.toml"
+    file.write_text(toml.to_toml(small.preset(training={"steps": 3}).table()))
+    return file
+
+
+def train(preset: Path, *arguments: object) -> int:
+    return app.run(["train", "--preset", str(preset), "--device", "cpu", "--threads", "1", *map(str, arguments)])
+
+
+def test_a_run_is_written_where_out_says_and_told_as_one_object(preset, data, tmp_path, capsys):
+    assert train(preset, "--data", data, "--out", tmp_path / "run", "--json") == 0
+    out, errors = capsys.readouterr()
+    told = json.loads(out)
+    assert told["out"] == str(tmp_path / "run") and told["step"] == 3 and told["samples_seen"] == 12
+    assert f"step 3 of 3 is saved in `{tmp_path}/run`" in errors
+
+
+def test_without_out_the_run_is_named_after_its_preset(preset, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path / "all"))
+    assert train(preset, "--data", data) == 0
+    assert (tmp_path / "all/small/checkpoints/00000003/manifest.json").is_file()
+
+
+def test_the_same_command_goes_on_and_says_so(preset, data, tmp_path, capsys):
+    assert train(preset, "--data", data, "--out", tmp_path / "run", "--until", 2) == 0
+    capsys.readouterr()
+    assert train(preset, "--data", data, "--out", tmp_path / "run") == 0
+    assert f"going on with the run `{tmp_path}/run` after step 2" in capsys.readouterr().err
+
+
+def test_overwrite_begins_again(preset, data, tmp_path, capsys):
+    assert train(preset, "--data", data, "--out", tmp_path / "run") == 0
+    assert train(preset, "--data", data, "--out", tmp_path / "run", "--set", "training.seed=7") == 2
+    message = capsys.readouterr().err
+    assert "was begun with [training] `seed` = 0, and this command says 7" in message and "--overwrite" in message
+    assert train(preset, "--data", data, "--out", tmp_path / "run", "--set", "training.seed=7", "--overwrite") == 0
+    assert "seed = 7" in (tmp_path / "run/preset.toml").read_text()
+    assert len(small.losses(tmp_path / "run")) == 3
+
+
+def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(preset, data, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert train(preset, "--data", data, "--out", tmp_path / "run", "--dry-run", "--json") == 0
+    out, tables = capsys.readouterr()
+    told = json.loads(out)
+    assert told["total"]["parameters"] == sum(told["parameters"].values())
+    assert told["total"]["flops"] == sum(told["flops"].values())
+    assert sum(told["executed"].values()) == pytest.approx(told["seconds_per_step"] * told["rate"])
+    rows = [plan.TABLE_ROWS[row] for row in told["memory"]]
+    for part in (*told["parameters"], *told["flops"], *rows, "a step takes at least", "a checkpoint takes"):
+        assert part in tables
+    assert told["total"]["memory"] == sum(told["memory"].values()) and told["seconds_per_step"] > 0
+    state = {"program", "weights", "zero_weights", "gradients", "zero_gradients", "moments", "averages", "batch"}
+    assert set(told["memory"]) == state | {f"activations_{part}" for part in told["flops"]} | {"backward"}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_of_what_does_not_fit_tells_both_and_leaves_with_5(preset, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 100_000_000)
+    assert train(preset, "--data", data, "--out", tmp_path / "run", "--dry-run", "--json") == 5
+    told = json.loads(capsys.readouterr().out)
+    assert "too little" in told["error"] and told["total"]["memory"] > 100_000_000
+    assert train(preset, "--data", data, "--out", tmp_path / "run") == 5
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_disk_is_said_before_the_first_step(preset, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000}))
+    for arguments in ([], ["--dry-run"]):
+        assert train(preset, "--data", data, "--out", tmp_path / "run", *arguments) == 5
+        assert "of disk below" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--set", "training.bacth=2"], 2, "[training] has no setting `bacth`\n\nhint: did you mean `batch`?"),
+        (["--set", "training.batch=two"], 2, "[training] `batch` is 'two'\n\nhint: give a whole number"),
+        (["--set", "network.heads=3"], 2, "heads"),
+        (["--precision", "fp16"], 2, "`precision` is fp16: its range needs loss scaling"),
+        (["--set", "condition.classes=none"], 2, "[condition] needs the setting `classes`"),
+        (["--device", "cuda:77"], 2, "the device `cuda:77` is not there"),
+        (
+            ["--data", "nowhere/shapes"],
+            3,
+            "hint: make them with `inrflow prepare shapes`, or name another place with `--data`",
+        ),
+        (["--init-from", "nowhere"], 3, "`nowhere` does not exist"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_a_hint(preset, data, tmp_path, capsys, arguments, code, says):
+    given = arguments if "--data" in arguments else ["--data", data, *arguments]
+    assert train(preset, *given, "--out", tmp_path / "run") == code
+    message = capsys.readouterr().err
+    assert says in message and "Traceback" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_of_no_name_is_told_with_the_nearest(data, capsys):
+    assert app.run(["train", "--preset", "digits-dmo", "--data", str(data)]) == 2
+    assert "no preset is called `digits-dmo`\n\nhint: did you mean `digits-demo`?" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""`inrflow train --dry-run` for GPUs that are not here, and without data."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from inrflow_cli import app
+from inrflow_core.planning import gpu_specs
+from tests.training import small
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """Plan a small preset without data; the code, the object on stdout and the text on stderr come back."""
+    from inrflow_core.config import toml
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "preset.toml").write_text(
+        toml.to_toml(small.preset(training={"batch": 16, "steps": 10, "precision": "auto"}).table())
+    )
+
+    def plan(*options: str) -> tuple[int, dict, str]:
+        code = app.run(["train", "--preset", str(tmp_path / "preset.toml"), "--dry-run", "--json", *options])
+        out, text = capsys.readouterr()
+        return code, json.loads(out), text
+
+    return plan
+
+
+def test_a_run_is_planned_for_gpus_that_are_elsewhere_without_data(run, tmp_path):
+    code, told, text = run("--for", "h200,share=0.5", "--processes", "4")
+    assert code == 0 and told["fits"] and "the plan is made without them" in text
+    assert (told["processes"], told["micro_batch"], told["precision"]) == (4, 4, "bf16")
+    assert told["rate"] == pytest.approx(0.5 * 989e12)
+    assert "50% of the 989 TFLOP/s that the data sheet says of bf16" in text
+    products = sum(told["executed"].values()) / 4 / told["rate"]
+    assert told["seconds_per_step"] == pytest.approx(products + told["update_bytes"] / 4.8e12)
+    assert told["gpu_hours"] == pytest.approx(told["seconds_per_step"] * 10 * 4 / 3600)
+    assert told["samples"] == 160 and set(told["stages"]) == {"0", "1", "2", "3"}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_does_not_fit_leaves_with_5_and_says_what_does(run):
+    fits = run("--for", "memory=100,bf16=100", "--set", "training.micro_batch=2")[1]["total"]["memory"]
+    code, told, text = run("--for", f"memory={(fits + 1) / 1e9},bf16=100")
+    assert code == 5 and not told["fits"]
+    assert "--set training.micro_batch=2" in told["hint"] and "what fits" in text
+
+
+def test_without_a_gpu_named_this_machine_is_planned_for_and_its_rate_measured(run):
+    code, told, text = run("--processes", "2", "--device", "cpu")
+    assert code == 0 and told["gpu"] is None and told["processes"] == 2
+    assert told["fits"] is None  # nobody knows on what
+    assert "that a matrix product reaches here" in text
+
+
+def test_without_data_too_little_memory_here_is_found_too(run, monkeypatch):
+    from inrflow_core.runtime import memory
+
+    assert run("--device", "cpu")[1]["fits"] is True
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1_000_000)
+    code, told, _ = run("--device", "cpu")
+    assert code == 5 and told["fits"] is False and "are free" in told["error"]
+
+
+@pytest.mark.parametrize(("known", "lacks"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
+    code, told, _ = run("--for", f"memory=64,{known}=50", "--precision", lacks)
+    assert code == 2 and f"how quick the GPU is in {lacks}" in told["error"] and f"{lacks}=100" in told["hint"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("h20", "no GPU `h20` is known"),
+        ("h200,memroy=3", "a GPU has no setting `memroy`"),
+        ("h200,share=much", "`much` is no number above 0"),
+        ("h200,share=45", "a share of 45 is more than the whole"),
+        ("bf16=3", "leaves out the memory"),
+    ],
+)
+def test_a_gpu_that_cannot_be_is_one_sentence_and_a_hint(run, name, says):
+    code, told, _ = run("--for", name)
+    assert code == 2 and says in told["error"] and told["hint"]
+
+
+def test_settings_of_a_gpu_are_in_the_units_of_data_sheets():
+    gpu = gpu_specs.find("a100,memory=40,bandwidth=1555")
+    assert (gpu.memory, gpu.bandwidth, gpu.bf16, gpu.fp32) == (40e9, 1555e9, 312e12, 19.5e12)
+    assert gpu.rate("fp32") == pytest.approx(0.6 * 19.5e12) and gpu.choose("auto") == "bf16"

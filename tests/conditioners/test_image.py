@@ -1,0 +1,137 @@
+"""Pictures as tokens, stored or made in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from inrflow_core.conditioners import image
+from inrflow_core.conditioners.image import Config
+from inrflow_core.errors import MissingError
+from inrflow_core.feature_networks import _posed_images, patches
+from inrflow_core.geometry import cameras
+from inrflow_core.numerics import noise_field
+from inrflow_core.sampling import options, sample
+from inrflow_core.sets import ConditionEmbedding
+from tests import tiny
+
+PATCHES = Config(embedder="patches", tokens=64, width=192)
+
+
+def views(count: int = 3) -> dict[str, torch.Tensor]:
+    """Pictures and their cameras."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    return {"image": images, "camera": torch.from_numpy(cameras.orbit_ring(count))}
+
+
+def stored(count: int = 3) -> dict[str, torch.Tensor]:
+    given = views(count)
+    return {"tokens": _posed_images.tokens(patches.load(None), given["image"], given["camera"])}
+
+
+def module(**settings: float) -> image.Picture:
+    torch.manual_seed(0)
+    return image.build(Config("patches", 64, 192, **settings), width=16)  # type: ignore[arg-type]
+
+
+def test_tokens_made_in_training_are_those_that_shards_store() -> None:
+    wanted = stored()
+    torch.testing.assert_close(module()(views()).tokens, module()(wanted).tokens, rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(module()(views()).tokens, module()(wanted).tokens, rtol=0, atol=0)
+
+
+def test_a_dropped_pictures_tokens_are_all_the_one_of_nothing() -> None:
+    built = module()
+    found = built(stored(), torch.tensor([True, False, True])).tokens
+    nothing = built.nothing(2).tokens
+    assert found is not None and nothing is not None and nothing.shape == (2, 1, 16)
+    torch.testing.assert_close(found[::2], nothing.expand(-1, 64, -1), atol=1e-6, rtol=0)
+    kept = built(stored()).tokens
+    assert kept is not None
+    torch.testing.assert_close(found[1], kept[1], rtol=0, atol=0)
+
+
+def test_a_model_answers_as_much_under_a_dropped_picture_as_under_nothing() -> None:
+    model = tiny.model(tiny.PICTURE)
+    flow, queries = model.method, model.domain.queries()
+    y = torch.randn(3, 24, 3, generator=torch.Generator().manual_seed(1))
+    t = torch.tensor([0.2, 0.5, 0.9])
+    dropped = flow.told(stored(), dropped=torch.ones(3, dtype=torch.bool))
+    found, wanted = (flow.network(queries, y, t, told, queries, y) for told in (dropped, flow.conditioner.nothing(3)))
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+    shown = flow.network(queries, y, t, flow.told(stored()), queries, y)
+    assert (shown - found).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_a_field_is_the_plain_solution_of_the_guided_velocity(guidance: float) -> None:
+    model = tiny.model(tiny.PICTURE)
+    flow, context, seeds = model.method, model.domain.queries(), [5, 6, 7]
+    drawing = options.sampling_options(model, guidance=guidance)
+    values = sample.sample_fields(model, seeds, None, drawing, stored()).query(context)
+    y = noise_field.normal(torch.tensor(seeds), context.places, purpose="start", channels=3)
+    times = drawing.sampler.time_grid(drawing.config)
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        halves = [
+            flow.network(context, y, t.float().expand(3), told, context, y)
+            for told in (flow.told(stored()), flow.conditioner.nothing(3))
+        ]
+        y = y + float(t_next - t) * (halves[1] + guidance * (halves[0] - halves[1]))
+    torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
+
+
+def test_a_sample_depends_on_its_seed_and_picture_and_not_on_its_batch() -> None:
+    model, given = tiny.model(tiny.PICTURE), stored()
+    how = options.sampling_options(model, guidance=2.0)
+    together = sample.sample_fields(model, [5, 6, 7], None, how, given).query(model.domain.queries(40))
+    for row, seed in enumerate((5, 6, 7)):
+        own = {"tokens": given["tokens"][row : row + 1]}
+        alone = sample.sample_fields(model, [seed], None, how, own).query(model.domain.queries(40), chunk=7)
+        torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=0)
+
+
+def test_a_blank_condition_has_the_shapes_of_a_real_one() -> None:
+    built = module()
+    blank = built.blank(tiny.model(tiny.PICTURE).domain.blank(3))
+    assert blank["tokens"].shape == stored()["tokens"].shape
+    found = built(blank)
+    assert isinstance(found, ConditionEmbedding) and found.tokens is not None and found.tokens.shape == (3, 64, 16)
+
+
+def test_the_frozen_network_is_no_part_of_the_model() -> None:
+    built = module()
+    before = list(built.state_dict())
+    built(views())
+    assert list(built.state_dict()) == before == ["none", "inner.weight", "inner.bias", "outer.weight", "outer.bias"]
+
+
+def test_every_weight_learns_where_some_are_dropped() -> None:
+    built = module()
+    found = built(stored(), torch.tensor([True, False, False])).tokens
+    assert found is not None
+    found.square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in built.parameters())
+
+
+def test_weights_that_are_absent_are_named(tmp_path: Path) -> None:
+    built = image.build(Config(weights=str(tmp_path / "none")), width=16)
+    with pytest.raises(MissingError, match="there is no folder"):
+        built(views())
+
+
+def test_what_is_read_from_the_shards_follows_the_setting() -> None:
+    assert image.required_conditions(Config()) == ("tokens",)
+    assert image.required_conditions(Config(features="online")) == ("image", "camera")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"tokens": 0}, "`tokens` is 0"), ({"width": 0}, "`width` is 0"), ({"dropout": 1.0}, "`dropout` is 1.0")],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config(**settings)

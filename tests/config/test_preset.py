@@ -1,0 +1,279 @@
+"""Presets: every one resolves, builds and learns; sizes are the papers'; a slip of the pen is an error with a hint."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tomli
+import torch
+
+from inrflow_cli import app
+from inrflow_core import models
+from inrflow_core.config import toml
+from inrflow_core.config.preset import Preset, load, names, resolve
+from inrflow_core.errors import MissingError, UsageError
+from tools import preset_table
+
+SMALL = [
+    "network.width=64",
+    "network.heads=4",
+    "network.depth=2",
+    "network.decoder_width=none",
+    "network.decoder_heads=none",
+]
+SMALL_PLACES = {
+    "image": ["domain.resolution=16", "network.latents=16", "method.num_queries=none"],
+    "points": ["domain.num_points=32", "network.latents=8", "method.num_queries=none"],
+    "protein": ["domain.residues=12", "network.latents=12", "method.num_queries=none"],
+}
+
+PARAMETERS = {
+    "imagenet256-s": (36.93e6, "table 6 says 35M; its authors' network has 36.93M (reference: classes, one level)"),
+    "imagenet256-b": (145.8e6, "table 6 says 138M, their network has 145.81M"),
+    "imagenet256-l": (485.0e6, "table 6 says 458M, their network has 485.02M"),
+    "imagenet256-xl": (733.0e6, "table 6: 733M"),
+    "imagenet128-xl": (733.0e6, "table 6: 733M"),
+    "ffhq256-b": (145.0e6, "without classes"),
+    "ffhq256-l": (484.0e6, "without classes"),
+    "church256-b": (145.0e6, "without classes"),
+    "church256-l": (484.0e6, "without classes"),
+    "cifar10-s": (36.25e6, "S with 10 classes: 0.4M of labels and 0.3M of latents less"),
+    "mnist-s": (36.23e6, "S with 10 classes and fewer latents"),
+    "shapenet-b": (107.0e6, "table 11 says 108M: two decoder levels are the nearest setting"),
+    "shapenet-l": (203.9e6, "table 11: 204M, with a width of 640"),
+    "church256-b-random2048": (145.83e6, "1024 more latents of width 768"),
+    "church256-b-perceiver": (163.34e6, "a block that reads the context, and no patches"),
+    "imagenet256-b-linear": (142.22e6, "one linear layer instead of attention: 3.6M less"),
+    "objaverse-xl": (866_808_969, "table 11: 866.8M, with a width of 1024"),
+    "swissprot-xl": (732.5e6, "XL of images without classes, with linear layers for 1280 features of a residue"),
+    "shapenet-b-hash": (56.91e6, "the context is read once, not in each of the nine blocks"),
+    "imagenet256-xl-fast": (690_783_043, "a decoder of width 384 instead of 1152, 768 latents less"),
+    "imagenet128-xl-fast": (690_783_043, "the same"),
+    "shapenet-l-fast": (196_281_347, "a decoder of width 256 instead of 640, 768 latents less"),
+    "objaverse-xl-fast": (844_716_681, "a decoder of width 256 instead of 1024, 768 latents less"),
+}
+SAME_SIZE = {
+    "imagenet256-b": ["imagenet256-b-4096", "imagenet256-b-16384", "imagenet256-b-rope"],
+    "imagenet256-xl": ["imagenet256-xl-norope"],
+    "church256-b": ["church256-b-grid", "church256-b-random", "church256-b-kmeans"],
+    "shapenet-b": ["shapenet-airplane-b", "shapenet-car-b", "shapenet-chair-b"],
+    "shapenet-l": ["shapenet-airplane-l", "shapenet-car-l", "shapenet-chair-l"],
+}
+COUNTED = {**PARAMETERS, **{name: PARAMETERS[of] for of, names in SAME_SIZE.items() for name in names}}
+
+SIZES = {
+    "s": (384, 12, 6, 1),
+    "b": (768, 12, 12, 1),
+    "l": (1024, 24, 16, 1),
+    "xl": (1152, 28, 16, 2),
+    "points b": (512, 9, 4, 2),
+    "points l": (640, 12, 4, 1),
+    "points xl": (1024, 28, 16, 1),
+}
+"""Width, depth, heads, decoder levels: table 6, and table 11 with what gives its counts."""
+POINTS = ("shapenet", "objaverse")
+
+SCHEDULES = {
+    "imagenet128-xl": (1_700_000, 512, 4096),
+    "imagenet256-xl": (1_700_000, 512, 8192),
+    "imagenet256-": (1_000_000, 256, 8192),
+    "imagenet256-b-4096": (1_000_000, 256, 4096),
+    "imagenet256-b-16384": (1_000_000, 256, 16_384),
+    "ffhq256-": (200_000, 256, 8192),
+    "church256-": (200_000, 256, 8192),
+    "church256-b-": (200_000, 128, 8192),
+    "shapenet-": (800_000, 16, 2048),
+    "objaverse-xl": (500_000, 384, 16_384),
+    "swissprot-xl": (100_000, 256, None),
+    "cifar10-s": (200_000, 256, None),
+    "mnist-s": (100_000, 256, None),
+}
+"""Steps, batch, decoded pairs, by the longest beginning of a name: appendices A.1 to A.3, D and F; ASFT, section 4."""
+
+
+def small(name: str) -> Preset:
+    """The preset with a small network over few places, all else as it is."""
+    domain = load(name).domain.name
+    assert domain is not None
+    return load(name, SMALL + SMALL_PLACES[domain])
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_preset_builds_and_has_a_loss(name: str):
+    torch.manual_seed(0)
+    model = models.build(small(name))
+    blank = model.domain.blank(2)
+    told = {} if model.preset.condition is None else model.method.conditioner.blank(blank)
+    condition = {**blank.condition, **told}
+    values = torch.rand(blank.values.shape) * 2 - 1
+    loss = model.method(replace(blank, values=values, seeds=torch.tensor([3, 4]), condition=condition))
+    # The network answers 0 at first, so that the loss is the velocity's mean square: that of noise and of the data.
+    torch.testing.assert_close(loss.mean(), torch.tensor(4 / 3), rtol=0.35, atol=0)
+
+
+PAPERS = [name for name in names() if not name.endswith("-demo")]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_parameters_are_the_papers(name: str):
+    with torch.device("meta"):
+        method = models.build(load(name)).method
+    count = sum(weight.numel() for weight in method.parameters())
+    wanted, why = COUNTED[name]
+    assert count == wanted if isinstance(wanted, int) else abs(count / wanted - 1) < 6e-4, why
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_sizes_are_the_papers(name: str):
+    size = next(part for part in reversed(name.split("-")) if part in SIZES)
+    network = load(name).network.config
+    wanted = SIZES[f"points {size}" if name.startswith(POINTS) else size]
+    assert (network.width, network.depth, network.heads, network.levels) == wanted
+    latents = {"church256-b-random2048": 2048, "cifar10-s": 256, "mnist-s": 196, "swissprot-xl": 350}
+    assert network.latents == latents.get(name, 256 if name.endswith("-fast") else 1024)
+    assert network.rope == (name.removesuffix("-fast") in ("imagenet128-xl", "imagenet256-xl", "imagenet256-b-rope"))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_training_settings_are_the_papers(name: str):
+    preset = load(name)
+    training = preset.training.config
+    assert (training.learning_rate, training.betas, training.epsilon) == (1e-4, (0.9, 0.999), 1e-8)
+    assert (training.weight_decay, training.clip, training.ema) == (0.0, 2.0, (0.999,))
+    assert (training.schedule, training.warmup, training.precision) == ("constant", 0, "auto")
+    head = max((head for head in SCHEDULES if name.startswith(head)), key=len)
+    assert (training.steps, training.batch, preset.method.config.num_queries) == SCHEDULES[head]
+    assert (preset.method.config.path, preset.method.config.time) == ("linear", "uniform")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_sampling_is_the_papers(name: str):
+    preset = load(name)
+    wanted = {
+        "shapenet": ("euler-maruyama", 1000),
+        "objaverse": ("euler-maruyama", 500),
+        "swissprot": ("euler-maruyama", 500),
+    }
+    of = name.partition("-")[0]
+    assert (preset.sampler.name, preset.sampler.config.steps) == wanted.get(of, ("euler", 100))
+    scale = 5.0 if of == "objaverse" else 1.5 if of.startswith("imagenet") else 1.0
+    assert preset.method.config.guidance == scale
+
+
+ABLATIONS = {
+    "church256-b-random": ("church256-b-grid", {"network.pseudo_coordinates"}),
+    "church256-b-kmeans": ("church256-b-grid", {"network.pseudo_coordinates"}),
+    "church256-b-random2048": ("church256-b-random", {"network.latents"}),
+    "church256-b-perceiver": ("church256-b-grid", {"network.encoder", "network.reread"}),
+    "church256-b-grid": ("church256-b", {"training.batch"}),
+    "shapenet-b-hash": ("shapenet-b", {"network.encoder", "network.pseudo_coordinates"}),
+    "imagenet256-b-linear": ("imagenet256-b", {"network.encoder"}),
+    "imagenet256-b-rope": ("imagenet256-b", {"network.rope"}),
+    "imagenet256-xl-norope": ("imagenet256-xl", {"network.rope"}),
+    "imagenet256-b-4096": ("imagenet256-b", {"method.num_queries"}),
+    "imagenet256-b-16384": ("imagenet256-b", {"method.num_queries"}),
+    "shapenet-chair-l": ("shapenet-l", {"data.classes"}),
+}
+FAST = ("imagenet256-xl", "imagenet128-xl", "shapenet-l", "objaverse-xl")
+ABLATIONS |= {
+    f"{name}-fast": (name, {"network.latents", "network.decoder_width", "network.decoder_heads"}) for name in FAST
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_one_thing(name: str):
+    other, wanted = ABLATIONS[name]
+    one, two = load(name).table(), load(other).table()
+    assert one.keys() == two.keys()
+    changed = {
+        f"{table}.{key}"
+        for table in one
+        for key in {*one[table], *two[table]}
+        if one[table].get(key) != two[table].get(key)
+    }
+    assert changed == wanted
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_preset_survives_being_written_and_read(name: str):
+    preset = load(name)
+    again = resolve(name, tomli.loads(toml.to_toml(preset.table())))
+    assert again == preset
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_command_that_a_preset_names_for_its_data_writes_where_it_reads(name: str):
+    data = load(name).data.config
+    words = shlex.split(data.prepare)
+    assert words[:2] == ["inrflow", "prepare"]
+    assert words[1] in app.COMMANDS
+    resolution = f"-{words[words.index('--resolution') + 1]}" if "--resolution" in words else ""
+    written = words[words.index("--out") + 1] if "--out" in words else f"shards/{words[2]}{resolution}"
+    assert data.path == written
+
+
+@pytest.mark.parametrize(("name", "least"), zip(FAST, (7, 5, 3, 2.5), strict=True))
+def test_a_fast_preset_is_so_many_times_cheaper_to_draw(name: str, least: float):
+    def cost(name: str) -> tuple[float, float]:
+        with torch.device("meta"):
+            method = models.build(load(name)).method
+        whole, query = (
+            method.flops(method.shape.num_pairs),
+            method.flops(2000)["decoder"] - method.flops(1000)["decoder"],
+        )
+        return sum(whole.values()), query
+
+    (slow, slow_query), (fast, fast_query) = cost(name), cost(f"{name}-fast")
+    assert slow / fast > least and slow_query / fast_query > 6
+
+
+def test_an_override_changes_one_setting_and_none_unsets():
+    preset = load("digits-demo", ["training.batch=7", "method.num_queries=none", "training.ema=[0.9, 0.99]"])
+    assert preset.training.config.batch == 7
+    assert preset.method.config.num_queries is None
+    assert preset.training.config.ema == (0.9, 0.99)
+
+
+SLIPS = {
+    "unknown key": ("network.num_laters=3", "has no setting `num_laters`", "allowed: "),
+    "misspelt key": ("network.widht=3", "has no setting `widht`", "did you mean `width`?"),
+    "misspelt table": ("netwrok.width=3", "no table [netwrok]", "did you mean `network`?"),
+    "misspelt part": ("sampler.name=hein", "no part of `samplers` is called `hein`", "did you mean `heun`?"),
+    "misspelt choice": ("network.encoder=spacial", "`encoder` is 'spacial'", "did you mean `spatial`?"),
+    "wrong type": ("training.batch=many", "`batch` is 'many'", "give a whole number"),
+    "number for a truth": ("network.rope=1", "`rope` is 1", "give true or false"),
+    "impossible value": ("network.heads=7", "`heads` is 7", "mend the preset"),
+    "no override": ("batch", "`batch` is not an override", "--set table.key=value"),
+    "missing": ("training.steps=none", "needs the setting `steps`", "add `steps`, a whole number"),
+}
+
+
+@pytest.mark.parametrize(("text", "message", "hint"), SLIPS.values(), ids=SLIPS)
+def test_a_slip_in_a_setting_says_what_and_where(text: str, message: str, hint: str):
+    with pytest.raises(UsageError) as caught:
+        load("digits-demo", [text])
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")
+
+
+def test_a_name_that_exists_nowhere_gets_the_nearest():
+    with pytest.raises(UsageError, match="no preset is called `digit-demo`") as caught:
+        load("digit-demo")
+    assert caught.value.hint == "did you mean `digits-demo`?"
+
+
+def test_a_file_that_is_absent_or_no_toml_is_an_error(tmp_path: Path):
+    with pytest.raises(MissingError, match=r"mine\.toml` does not exist"):
+        load(str(tmp_path / "mine.toml"))
+    (tmp_path / "mine.toml").write_text("[data\n")
+    with pytest.raises(UsageError, match="is not valid TOML"):
+        load(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.slow
+def test_the_table_in_the_docs_is_that_of_the_presets(checkout: Path):
+    text = (checkout / "docs" / "presets.md").read_text(encoding="utf-8")
+    assert preset_table.page(text) == text, "run `python tools/preset_table.py`"

@@ -1,0 +1,157 @@
+"""Judging: what metrics judge by is gathered once, only where it is needed, and every number says what it rests on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inrflow_core import registry
+from inrflow_core.errors import UsageError
+from inrflow_core.evaluation import evaluator, feature_cache, metric_specs, reference_stats
+from inrflow_core.evaluation.evaluator import Evaluator
+from inrflow_core.evaluation.gather import EvaluationSettings
+from inrflow_core.evaluation.metric_specs import MetricSpec
+from inrflow_core.evaluation.results import EvaluatedSamples
+from inrflow_core.metrics._inputs import FeatureSpec
+from inrflow_core.sample_files.readers import open_collection
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+CLOUDS = np.random.default_rng(1).normal(size=(24, 12, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "mine.npz", images=IMAGES[:36])
+    np.savez(tmp_path / "theirs.npz", images=IMAGES[36:])
+    np.save(tmp_path / "mine.npy", CLOUDS)
+    np.save(tmp_path / "theirs.npy", 1.2 * CLOUDS[:20, ::-1])
+    return tmp_path
+
+
+class Network:
+    """In the place of Inception: a few means of pixels; counts the pictures and outputs that it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, tuple[str, ...]]] = []
+
+    def __call__(self, images, outputs, form):
+        self.asked.append((len(images), tuple(outputs)))
+        rows = torch.from_numpy(images[..., 0].astype(np.float32))
+        return {name: rows.mean(1 if name == "pool" else 2) / 64 for name in outputs}
+
+    def note(self, form):
+        return None
+
+
+@pytest.fixture
+def network(monkeypatch) -> Network:
+    made = Network()
+    find = registry.find
+
+    def found(kind, name):
+        if (kind, name) == ("features", "inception"):
+            return SimpleNamespace(WEIGHTS=None, load=lambda path, device: made)
+        return find(kind, name)
+
+    monkeypatch.setattr(registry, "find", found)
+    return made
+
+
+def judge(place: Path, reference: str, **setting) -> Evaluator:
+    return Evaluator(open_collection(place / reference), EvaluationSettings(place / "kept", **setting))
+
+
+def test_no_value_depends_on_the_order_or_the_company_in_which_metrics_are_asked(place: Path):
+    for mine, theirs, names in (
+        ("mine.npz", "theirs.npz", ["fid:random", "kid:random", "precision:random", "recall:random"]),
+        ("mine.npy", "theirs.npy", ["mmd", "cov", "1-nna", "jsd", "mmd:emd-exact", "mmd:cd:lion-global"]),
+    ):
+        chosen = metric_specs.parse_metrics(names, open_collection(place / mine).domain)
+        asked = judge(place, theirs)
+        subject = EvaluatedSamples("mine", open_collection(place / mine))
+        together = [asked.score(subject, metric, chosen) for metric in chosen]
+        backwards = [judge(place, theirs).score(subject, metric, chosen[::-1]) for metric in chosen[::-1]]
+        alone = judge(place, theirs)
+        assert together == backwards[::-1] == [alone.score(subject, metric) for metric in chosen]
+
+
+def test_features_of_several_metrics_are_made_in_one_pass(place: Path, network: Network):
+    chosen = metric_specs.parse_metrics(["fid:adm", "sfid:adm", "is:adm"], "image")
+    asked = judge(place, "theirs.npz")
+    subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
+    for metric in chosen:
+        asked.score(subject, metric, chosen)
+    assert network.asked == [(36, ("logits", "pool", "spatial")), (24, ("pool", "spatial"))]
+
+
+def test_the_inception_score_looks_at_no_reference(place: Path, network: Network):
+    (metric,) = metric_specs.parse_metrics(["is:adm"], "image")
+    subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
+    score = judge(place, "theirs.npz").score(subject, metric)
+    assert network.asked == [(36, ("logits",))]
+    assert (score.samples, score.reference) == (36, None) and score.interval is not None
+    np.savez(place / "adm.npz", mu=np.zeros(8), sigma=np.eye(8), mu_s=np.zeros(8), sigma_s=np.eye(8))
+    by_statistics = Evaluator(reference_stats.read(place / "adm.npz"), EvaluationSettings(place / "other"))
+    by_statistics.check([metric])
+    assert by_statistics.score(subject, metric) == score
+
+
+def test_a_score_says_of_how_many_pictures_it_was_taken(place: Path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "MAX_STORED_ROWS", 22)
+    monkeypatch.setattr(evaluator, "KEPT", 22)
+    fid, kid = metric_specs.parse_metrics(["fid:random", "kid:random"], "image")
+    asked = judge(place, "theirs.npz")
+    subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
+    counts = [(score.samples, score.reference) for score in (asked.score(subject, fid), asked.score(subject, kid))]
+    assert counts == [(22, 24), (22, 22)]  # of the reference, moments are of all
+
+
+def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(place: Path, monkeypatch):
+    items = open_collection(place / "theirs.npz")
+    shards = evaluator.replace(items, source=place)
+    (place / "manifest.json").write_text("{}")
+    chosen = MetricSpec("fid", registry.find("metrics", "fid"), "random")
+    assert isinstance(chosen.need, FeatureSpec)
+    asked = Evaluator(shards, EvaluationSettings(place / "kept"))
+    subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
+    value = asked.score(subject, chosen)
+    beside = sorted((place / "statistics").rglob("*.safetensors"))
+    assert beside
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    again = Evaluator(shards, EvaluationSettings(place / "elsewhere"))
+    assert again.score(subject, chosen) == value
+    assert not list((place / "elsewhere").rglob(f"*{items.digest[:16]}*"))
+    beside[0].write_bytes(b"")
+    assert Evaluator(shards, EvaluationSettings(place / "elsewhere")).score(subject, chosen) == value
+    assert list((place / "elsewhere").rglob(f"*{items.digest[:16]}*")) and beside[0].read_bytes() == b""
+
+
+@pytest.mark.parametrize(("suffix", "names"), [("npz", ["fid:random", "psnr"]), ("npy", ["mmd", "jsd"])])
+def test_other_samples_are_judged_by_themselves(place: Path, suffix: str, names: list[str]):
+    mine, theirs = (EvaluatedSamples(name, open_collection(place / f"{name}.{suffix}")) for name in ("mine", "theirs"))
+    asked = judge(place, f"mine.{suffix}")
+    for metric in metric_specs.parse_metrics(names, mine.items.domain):
+        scores = [asked.score(subject, metric).value for subject in (mine, theirs)]
+        assert scores == [judge(place, f"mine.{suffix}").score(subject, metric).value for subject in (mine, theirs)]
+        assert scores[0] != scores[1]
+
+
+def test_pictures_are_paired_by_name_where_all_have_one_and_else_by_place(place: Path):
+    for folder, names in (("all", range(24)), ("some", (7, 3)), ("others", (90, 91)), ("as-many", range(50, 74))):
+        (place / folder).mkdir()
+        for at, name in enumerate(sorted(names)):
+            number = at if folder == "as-many" else name % 24
+            Image.fromarray(IMAGES[number, ..., 0]).save(place / folder / f"{name:02d}.png")
+    (psnr,) = metric_specs.parse_metrics(["psnr"], "image")
+    for folder, count in (("some", 2), ("as-many", 24)):
+        score = judge(place, "all").score(EvaluatedSamples("mine", open_collection(place / folder)), psnr)
+        assert score.value == pytest.approx(20 * np.log10(255) + 10 * np.log10(64))  # the value of equal pictures
+        assert (score.samples, score.reference) == (count, count)
+    with pytest.raises(UsageError, match="2 samples cannot be paired with 24 references of other names"):
+        judge(place, "all").score(EvaluatedSamples("mine", open_collection(place / "others")), psnr)

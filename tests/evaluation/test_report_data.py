@@ -1,0 +1,127 @@
+"""What the page of an evaluation is filled with: whose samples, which training items, what can be told from few."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrflow_core.evaluation import memorization, report_data
+from inrflow_core.evaluation.memorization import MemorizationSet
+from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores
+from inrflow_core.report import content, galleries
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.shards.batch import Batch
+from tests.training import small
+
+
+def held(values: np.ndarray, name: str = "mine") -> SampleCollection:
+    """Items in memory."""
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        chosen = np.asarray(indices)
+        numbers = np.full(len(chosen), -1, dtype=np.int64)
+        return Batch(values[chosen], numbers, [str(i) for i in chosen], np.empty(0, dtype=np.int64))
+
+    return SampleCollection(Path(name), "image" if values.dtype == np.uint8 else "points", len(values), "d" * 64, fetch)
+
+
+def pictures(count: int, seed: int, side: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 1), dtype=np.uint8)
+
+
+def clouds(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 100, 3)).astype(np.float32)
+
+
+def page(samples: np.ndarray, training: MemorizationSet | None, reference: np.ndarray) -> content.Page:
+    judged = [SampleScores(EvaluatedSamples("mine", held(samples)), [])]
+    return report_data.build_report(Results(held(reference, "reference"), judged, {}), training)
+
+
+def verdict(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray | None) -> str:
+    training = MemorizationSet(held(train), None if held_out is None else held(held_out))
+    found = page(samples, training, train).neighbours
+    assert found is not None
+    return re.sub(r"<[^>]+>", "", galleries.neighbours(found)).replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize("kind", [pictures, clouds])
+def test_a_model_that_copies_is_found_out_and_one_that_does_not_is_not(kind):
+    train, held_out = kind(60, 0), kind(40, 1)
+    assert "100.0 % of the samples lie within" in verdict(train[20:40], train, held_out)
+    assert "of the 40 held-out items, 2.5 % do" in verdict(kind(20, 2), train, held_out)
+
+
+def test_copies_are_found_out_where_the_held_out_data_repeat_the_training_set():
+    train = pictures(60, 0)
+    told = verdict(train[20:40], train, train[:30])
+    assert "100.0 % of the samples lie within 0 of" in told and "of the 30 held-out items, 100.0 % do" in told
+    assert "0.0 % of the samples lie within 0 of" in verdict(pictures(20, 2), train, train[:30])
+
+
+def test_one_held_out_item_and_none_are_told_as_what_they_are():
+    train = pictures(60, 0)
+    assert "of the 1 held-out items, 100.0 % do" in verdict(pictures(20, 2), train, pictures(1, 1))
+    assert "none were given" in verdict(train[:5], train, None)
+    assert "drawn anew" in verdict(clouds(5, 0), clouds(9, 1), None)
+
+
+def test_the_page_says_among_how_many_training_items_it_looked(monkeypatch):
+    train = pictures(60, 0)
+    assert "among 60 training items" in verdict(pictures(20, 2), train, None)
+    monkeypatch.setattr(memorization, "WORK", 20 * 64 * 15.0)
+    assert "among 15 (evenly spread) of 60 training items" in verdict(pictures(20, 2), train, None)
+    assert "shown: 12 of 20" in verdict(pictures(20, 2), train, None)
+
+
+def test_large_items_are_read_few_at_a_time_and_found_all_the_same(monkeypatch):
+    train, read = pictures(60, 0), []
+    items = held(train)
+    fetch = items.fetch
+    object.__setattr__(items, "fetch", lambda indices: (read.append(len(indices)), fetch(indices))[1])
+    monkeypatch.setattr(memorization, "MOST_BYTES", 7 * 64)
+    found = page(train[20:40], MemorizationSet(items, None), train).neighbours
+    assert found is not None and (found.sample_distances == 0).all()
+    assert max(read[:-1]) == 7  # the last reading is of what is shown
+
+
+def test_a_training_cloud_without_extent_stands_in_nobodys_way():
+    train = clouds(9, 0)
+    train[4] = 1.0
+    found = page(clouds(5, 1), MemorizationSet(held(train), None), clouds(6, 2)).neighbours
+    assert found is not None and np.isfinite(found.distances).all()
+
+
+def test_every_run_has_a_gallery_and_the_heading_counts_them_all():
+    judged = [
+        SampleScores(EvaluatedSamples(f"{run}-{step}", held(pictures(3, step)), {"run": run}), [])
+        for run in ("a", "b", "c")
+        for step in range(10)
+    ]
+    shown = report_data.build_report(Results(held(pictures(4, 0), "r"), judged, {}), None)
+    assert shown.title == "Evaluation of a (10 checkpoints), b (10 checkpoints), c (10 checkpoints)"
+    names = [gallery.title for gallery in shown.galleries]
+    assert names == ["a-9", "b-9", *(f"c-{step}" for step in range(4, 10))]
+
+
+def test_histograms_are_of_each_picture():
+    values = pictures(20, 0)
+    flat = values.reshape(20, -1).astype(np.float64)
+    mean, deviation = page(values, None, values).histograms
+    np.testing.assert_allclose(mean.values["samples of mine"], flat.mean(1), rtol=1e-12)
+    np.testing.assert_allclose(deviation.values["reference"], flat.std(1), rtol=1e-12)
+
+
+def test_copies_are_looked_for_in_the_shards_that_are_named_beside_their_held_out_split(tmp_path):
+    from inrflow_core.sample_files import readers
+
+    shards = small.images(tmp_path / "images", side=8)
+    found = memorization.memorization_set(None, readers.open_collection(shards, prefer=("train",)))
+    assert found is not None and found.items.split == "train"
+    assert found.held_out is not None and found.held_out.split == "val"
+    alone = memorization.memorization_set(None, held(pictures(3, 0)))
+    assert alone is not None and alone.held_out is None

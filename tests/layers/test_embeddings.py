@@ -1,0 +1,95 @@
+"""How times, coordinates and values enter."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from inrflow_core.layers import embeddings
+from inrflow_core.layers.activations import apply_rope
+from inrflow_core.networks import set_transformer
+from inrflow_core.networks._set_config import Config
+from inrflow_core.sets import SetSpec
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 17, 60])
+def test_the_folded_norm_is_the_norm(size: int) -> None:
+    torch.manual_seed(0)
+    projection = embeddings.Projection(size, 48)
+    for weight in projection.parameters():
+        weight.data += 0.5 * torch.randn_like(weight)
+    x = torch.randn(4, 7, size)
+    normed = functional.layer_norm(
+        functional.linear(x, projection.weight, projection.bias), (48,), projection.gain, projection.shift
+    )
+    expected = functional.silu(normed)
+    torch.testing.assert_close(projection(x), expected, atol=1e-5, rtol=1e-5)
+    ours, theirs = (
+        torch.autograd.grad(y.pow(3).sum(), list(projection.parameters())) for y in (projection(x), expected)
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
+def test_the_folded_norm_holds_where_values_are_far_from_one() -> None:
+    torch.manual_seed(0)
+    projection = embeddings.Projection(3, 48)
+    for scale in (0.0, 1e-4, 1e3):
+        x = scale * torch.randn(5, 3)
+        normed = functional.layer_norm(functional.linear(x, projection.weight), (48,))
+        torch.testing.assert_close(projection(x), functional.silu(normed), atol=2e-5, rtol=1e-4)
+
+
+def test_fourier_features_turn_at_their_frequencies() -> None:
+    fourier = embeddings.Fourier(embeddings.geometric(math.pi, 8 * math.pi, 4), width=20)
+    x = torch.tensor([[0.25, -0.5]])
+    features = fourier(x)[0]
+    for axis in range(2):
+        for index in range(4):
+            phase = math.pi * 2**index * x[0, axis].item()
+            assert features[8 * axis + index].item() == pytest.approx(math.sin(phase), abs=1e-5)
+            assert features[8 * axis + 4 + index].item() == pytest.approx(math.cos(phase), abs=1e-5)
+    assert features[16:].abs().max() == 0
+
+
+def test_frequencies_stay_below_what_the_training_grid_can_tell_apart() -> None:
+    image = SetSpec(2, 3, 1024, (32, 32))
+    for top, highest in ((None, 8 * math.pi), (16.0, 16 * math.pi)):
+        config = Config(64, 1, 1, latents=16, top_frequency=top)
+        tokens = set_transformer.build_decoder(config, image).tokens
+        assert isinstance(tokens, embeddings.Tokens)
+        found = tokens.fourier.frequencies
+        assert found[0].item() == pytest.approx(math.pi) and found[-1].item() == pytest.approx(highest)
+    points = SetSpec(3, 3, 64, None, is_moving=True)
+    tokens = set_transformer.build_decoder(Config(64, 1, 1, encoder="perceiver"), points).tokens
+    assert isinstance(tokens, embeddings.Tokens)
+    found = tokens.fourier.frequencies
+    torch.testing.assert_close(found, 2.0 ** torch.arange(10))
+
+
+@pytest.mark.parametrize(("axes", "size"), [(2, 64), (2, 72), (2, 12), (3, 64), (3, 48), (3, 6)])
+def test_rope_gives_scores_that_depend_on_the_difference_of_places_alone(axes: int, size: int) -> None:
+    torch.manual_seed(0)
+    places, q, k = torch.rand(5, axes) * 8, torch.randn(size), torch.randn(size)
+
+    def scores(moved: torch.Tensor) -> torch.Tensor:
+        turns = embeddings.rotary(moved, size)
+        return apply_rope(q.expand(5, -1), turns) @ apply_rope(k.expand(5, -1), turns).t()
+
+    still = scores(places)
+    torch.testing.assert_close(scores(places + torch.rand(axes) * 5), still, atol=1e-4, rtol=1e-4)
+    for axis in range(axes):
+        stretched = places.clone()
+        stretched[:, axis] *= 2
+        assert (scores(stretched) - still).abs().max() > 0.1
+
+
+def test_neighbouring_times_are_told_apart() -> None:
+    torch.manual_seed(0)
+    embedding = embeddings.TimeEmbedding(32)
+    with torch.no_grad():
+        found = embedding(torch.tensor([0.0, 0.01, 0.5, 1.0]))
+    distance = torch.cdist(found, found) / found.norm(dim=1).mean()
+    assert (distance + torch.eye(4)).min() > 0.1

@@ -1,0 +1,304 @@
+"""What the set transformer makes of a condition's tokens, and of pairs in groups such as the atoms of amino acids."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from inrflow_core.domains import protein
+from inrflow_core.errors import UsageError
+from inrflow_core.networks import set_transformer
+from inrflow_core.networks._set_config import Config
+from inrflow_core.networks.set_transformer import SetTransformer
+from inrflow_core.proteins import residues
+from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Queries
+from tests.networks import small
+from tests.networks.small import IMAGE, POINTS
+
+PERCEIVER = Config(32, 4, 2, latents=8, encoder="perceiver", num_frequencies=4, reread=2)
+PICTURED = {
+    "perceiver": (PERCEIVER, POINTS),
+    "layers that read apart": (dataclasses.replace(PERCEIVER, reread_apart=True), POINTS),
+    "two levels": (dataclasses.replace(PERCEIVER, reread_apart=True, reread=3, levels=2), POINTS),
+    "a picture of a picture": (Config(32, 2, 2, latents=16), IMAGE),
+}
+GROUPED = Config(32, 3, 2, latents=6, pseudo_coordinates="residue")
+FOLDED = {
+    "attention": GROUPED,
+    "linear": dataclasses.replace(GROUPED, encoder="linear"),
+    "rope": dataclasses.replace(GROUPED, rope=True),
+    "skip": dataclasses.replace(GROUPED, residue_skip=True),
+    "linear, rope, skip, two levels": dataclasses.replace(
+        GROUPED, encoder="linear", rope=True, residue_skip=True, levels=2, decoder_width=48, decoder_heads=3
+    ),
+}
+PROTEINS = protein.Domain(protein.Config(residues=6))
+CHAINS = ("MKTWAY", "GG", "ARNDCQEG")
+every_picture = pytest.mark.parametrize("name", PICTURED)
+every_fold = pytest.mark.parametrize("name", FOLDED)
+
+
+def pictured(name: str, scale: float = 0.3) -> SetTransformer:
+    """A network that attends to 5 tokens."""
+    torch.manual_seed(0)
+    return small.randomise(set_transformer.build(*PICTURED[name], ConditionSpec(tokens=5)), scale)
+
+
+def pairs(name: str, batch: int = 2) -> tuple[Queries, Tensor, Tensor]:
+    """A context with values, and tokens."""
+    case = next(key for key, (_, shape) in small.CASES.items() if shape == PICTURED[name][1])
+    generator = torch.Generator().manual_seed(5)
+    return *small.pairs(case, batch), torch.randn(batch, 5, 32, generator=generator)
+
+
+def answer(module: SetTransformer, context: Queries, values: Tensor, told: ConditionEmbedding) -> Tensor:
+    t = 0.3 * torch.arange(1, 1 + values.shape[0])
+    return module(context, values, t, told, context, values)
+
+
+def folding(name: str, scale: float = 0.3) -> SetTransformer:
+    """A network for proteins whose residues have 4 features."""
+    torch.manual_seed(0)
+    return small.randomise(set_transformer.build(FOLDED[name], PROTEINS.shape, ConditionSpec(features=4)), scale)
+
+
+def chains(*sequences: str, seed: int = 3) -> tuple[Queries, Tensor, ConditionEmbedding]:
+    """Atoms of chains, padded to the longest, with values and features that are the same whatever stands beside them."""
+    codes = [torch.from_numpy(residues.to_codes(sequence).astype(np.int64)) for sequence in sequences]
+    padded = torch.nn.utils.rnn.pad_sequence(codes, batch_first=True, padding_value=-1)
+    queries = PROTEINS.queries(condition={"residues": padded})
+    whole = torch.randn(200, 3, generator=torch.Generator().manual_seed(seed))
+    features = torch.randn(20, 4, generator=torch.Generator().manual_seed(seed + 1))[padded.clamp(min=0)]
+    is_group = padded >= 0
+    told = ConditionEmbedding(features=features * is_group[..., None], is_group=is_group)
+    return queries, whole[: len(queries)].expand(len(sequences), -1, -1), told
+
+
+@every_picture
+def test_the_first_answers_are_exactly_zero_under_tokens(name: str) -> None:
+    context, values, tokens = pairs(name)
+    assert answer(pictured(name, scale=0), context, values, ConditionEmbedding(tokens=tokens)).abs().max() == 0
+
+
+@every_picture
+def test_every_weight_learns_under_tokens(name: str) -> None:
+    module = pictured(name)
+    context, values, tokens = pairs(name)
+    answer(module, context, values, ConditionEmbedding(tokens=tokens)).square().mean().backward()
+    assert [n for n, w in module.named_parameters() if w.grad is None or w.grad.abs().max() == 0] == []
+
+
+@every_picture
+def test_the_order_of_the_tokens_changes_no_answer_and_each_token_does(name: str) -> None:
+    module = pictured(name).requires_grad_(False)
+    context, values, tokens = pairs(name)
+    found = answer(module, context, values, ConditionEmbedding(tokens=tokens))
+    turned = answer(module, context, values, ConditionEmbedding(tokens=tokens[:, [3, 0, 4, 1, 2]]))
+    torch.testing.assert_close(turned, found, atol=1e-6, rtol=1e-6)
+    for place in range(5):
+        other = tokens.clone()
+        other[:, place] += 1
+        assert (answer(module, context, values, ConditionEmbedding(tokens=other)) - found).abs().max() > 1e-4
+
+
+@every_picture
+def test_keys_and_values_made_once_are_those_made_each_time(name: str) -> None:
+    module = pictured(name).requires_grad_(False)
+    context, values, tokens = pairs(name)
+    read = module.read(ConditionEmbedding(torch.ones(2, 32), tokens=tokens))
+    assert read.tokens is None and read.vector is not None
+    found = answer(module, context, values, read)
+    torch.testing.assert_close(
+        found, answer(module, context, values, ConditionEmbedding(torch.ones(2, 32), tokens)), atol=1e-6, rtol=1e-6
+    )
+    assert module.read(ConditionEmbedding()) == ConditionEmbedding()
+
+
+@every_picture
+def test_many_equal_tokens_are_as_good_as_one(name: str) -> None:
+    module = pictured(name).requires_grad_(False)
+    context, values, tokens = pairs(name)
+    one = tokens[:, :1]
+    many = answer(module, context, values, ConditionEmbedding(tokens=one.expand(-1, 700, -1)))
+    torch.testing.assert_close(
+        answer(module, context, values, ConditionEmbedding(tokens=one)), many, atol=1e-6, rtol=1e-6
+    )
+
+
+@every_picture
+def test_the_tokens_of_one_set_never_influence_another(name: str) -> None:
+    module = pictured(name)
+    context, values, tokens = pairs(name)
+    tokens.requires_grad_()
+    answer(module, context, values, ConditionEmbedding(tokens=tokens))[0].square().sum().backward()
+    assert tokens.grad is not None and tokens.grad[0].abs().max() > 0 and tokens.grad[1].abs().max() == 0
+
+
+@every_picture
+def test_keeping_less_for_the_backward_pass_changes_no_gradient_of_the_tokens(name: str) -> None:
+    found = []
+    for less in (False, True):
+        config, shape = PICTURED[name]
+        torch.manual_seed(0)
+        config = dataclasses.replace(config, checkpoint_activations=less)
+        module = small.randomise(set_transformer.build(config, shape, ConditionSpec(tokens=5)), 0.3)
+        context, values, tokens = pairs(name)
+        answer(module, context, values, ConditionEmbedding(tokens=tokens.requires_grad_())).square().mean().backward()
+        found.append([tokens.grad, *(weight.grad for weight in module.parameters())])
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+
+
+@every_picture
+def test_the_operations_counted_are_those_done_under_tokens(name: str) -> None:
+    module = pictured(name).requires_grad_(False)
+    context, values, tokens = pairs(name, batch=1)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        answer(module, context, values, ConditionEmbedding(tokens=tokens))
+    counted = sum(module.flops(PICTURED[name][1].num_pairs).values())
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_reading_again_apart_is_a_layer_with_self_attention_before_the_block() -> None:
+    module = pictured("layers that read apart")
+    layers = module.layers()
+    assert [layer.read is not None for layer in layers] == [True, True, False, False, True, False, False]
+    assert [layer.own.told is not None for layer in layers] == [False, False, True, True, False, True, True]
+    assert sum(module.parts().values()) == sum(weight.numel() for weight in module.parameters())
+
+
+@every_fold
+def test_the_first_answers_are_exactly_zero_for_groups(name: str) -> None:
+    assert answer(folding(name, scale=0), *chains(*CHAINS)).abs().max() == 0
+
+
+@every_fold
+def test_every_weight_learns_from_groups(name: str) -> None:
+    module = folding(name)
+    answer(module, *chains(*CHAINS)).square().mean().backward()
+    assert [n for n, w in module.named_parameters() if w.grad is None or w.grad.abs().max() == 0] == []
+
+
+@every_fold
+def test_a_chain_padded_beside_larger_ones_gets_the_answers_that_it_gets_alone(name: str) -> None:
+    module = folding(name).requires_grad_(False)
+    queries, values, told = chains(*CHAINS)
+    assert queries.groups is not None
+    real = queries.groups >= 0
+    for garbage in (0.0, 100.0, torch.nan):
+        found = answer(module, queries, values.masked_fill(~real[..., None], garbage), told)
+        for row, sequence in enumerate(CHAINS):
+            own, shown, alone_told = chains(sequence)
+            t = torch.tensor([0.3 * (row + 1)])
+            alone = module(own, shown, t, alone_told, own, shown)
+            torch.testing.assert_close(found[row : row + 1, : len(own)], alone, atol=1e-5, rtol=1e-5)
+
+
+@every_fold
+def test_an_unknown_atom_influences_no_other(name: str) -> None:
+    module = folding(name).requires_grad_(False)
+    queries, values, told = chains(*CHAINS)
+    assert queries.groups is not None
+    known = queries.groups >= 0
+    known[0, [1, 5, 9]] = False
+    t, found = torch.tensor([0.3, 0.6, 0.9]), []
+    for garbage in (0.0, 50.0, torch.nan):
+        shown = values.masked_fill(~known[..., None], garbage)
+        found.append(module(queries, shown, t, told, queries, values, mask=known))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=0)
+    whole = module(queries, values, t, told, queries, values)
+    assert (whole[0] - found[0][0]).abs().max() > 1e-4
+
+
+@every_fold
+def test_an_atom_gets_the_same_answer_whatever_else_is_asked(name: str) -> None:
+    module = folding(name).requires_grad_(False)
+    queries, values, told = chains(*CHAINS)
+    whole = answer(module, queries, values, told)
+    t = torch.tensor([0.3, 0.6, 0.9])
+    part = slice(3, 11)
+    some = module(queries, values, t, told, queries[part], values[:, part])
+    torch.testing.assert_close(some, whole[:, part], atol=1e-6, rtol=1e-6)
+
+
+@every_fold
+def test_the_order_of_the_residues_is_seen(name: str) -> None:
+    """In a chain of one kind of residue nothing but its number tells a residue from another."""
+    module = folding(name).requires_grad_(False)
+    queries, _, told = chains("GGGG")
+    values = torch.ones(1, 16, 3)
+    found = answer(module, queries, values, told).unflatten(1, (4, 4))
+    assert (found[:, 1:] - found[:, :-1]).abs().amax((0, 2, 3)).min() > 1e-4
+    moved = torch.ones(1, 4, 4, 3)
+    moved[:, 0] = 2
+    first = answer(module, queries, moved.flatten(1, 2), told)
+    last = answer(module, queries, moved.flip(1).flatten(1, 2), told)
+    assert (first.unflatten(1, (4, 4)).flip(1) - last.unflatten(1, (4, 4))).abs().max() > 1e-3
+
+
+@every_fold
+def test_one_chain_never_influences_another(name: str) -> None:
+    module = folding(name)
+    queries, values, told = chains(*CHAINS)
+    assert told.features is not None
+    shown, features = values.clone().requires_grad_(), told.features.clone().requires_grad_()
+    answer(module, queries, shown, told._replace(features=features))[0].square().sum().backward()
+    for gradient in (shown.grad, features.grad):
+        assert gradient is not None and gradient[0].abs().max() > 0 and gradient[1:].abs().max() == 0
+
+
+@every_fold
+def test_training_and_drawing_compute_the_same_of_groups(name: str) -> None:
+    module = folding(name)
+    with torch.no_grad():
+        drawn = answer(module, *chains(*CHAINS))
+    torch.testing.assert_close(answer(module, *chains(*CHAINS)), drawn, atol=1e-5, rtol=1e-5)
+
+
+@every_fold
+def test_bf16_stays_near_fp32_for_groups(name: str) -> None:
+    module = folding(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = answer(module, *chains(*CHAINS))
+        found.square().mean().backward()
+    exact = answer(module, *chains(*CHAINS))
+    assert found.dtype == torch.float32
+    assert (found - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
+
+
+@every_fold
+def test_the_operations_counted_are_those_done_for_groups(name: str) -> None:
+    module = folding(name).requires_grad_(False)
+    queries, values, told = chains("LLLLLL")  # what the domain's shape is of
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        answer(module, queries, values, told)
+    counted = sum(module.flops(len(queries)).values())
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+MISFITS = {
+    "a grid of atoms": ({"pseudo_coordinates": "grid"}, PROTEINS.shape, ConditionSpec(features=4), "is `grid`"),
+    "residues of pixels": ({}, IMAGE, ConditionSpec(), "the sets are no proteins"),
+    "residues without features": ({}, PROTEINS.shape, ConditionSpec(), "take `residue`"),
+    "a perceiver": ({"encoder": "perceiver"}, PROTEINS.shape, ConditionSpec(features=4), "the encoder `perceiver`"),
+    "odd heads": ({"width": 6, "heads": 2, "rope": True}, PROTEINS.shape, ConditionSpec(features=4), "a head has 3"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_settings_that_do_not_fit_are_refused(name: str) -> None:
+    changes, shape, told, message = MISFITS[name]
+    with pytest.raises(UsageError) as caught:
+        set_transformer.build(dataclasses.replace(GROUPED, **changes), shape, told)
+    assert message in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_skip_without_residues_is_refused() -> None:
+    with pytest.raises(ValueError, match="`residue_skip` is of proteins"):
+        Config(32, 2, 2, residue_skip=True)

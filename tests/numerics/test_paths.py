@@ -1,0 +1,114 @@
+"""Paths: the velocity is the derivative, and one prediction gives all the others."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from inrflow_core.numerics import paths, time_grids
+from inrflow_core.numerics.paths import PATHS
+from tests.samplers.known import MIXTURE, normals
+
+T = torch.tensor([0.0, 0.1, 0.5, 0.93, 1.0], dtype=torch.float64)
+
+
+def data_and_noise():
+    """Five sets of data and noise in float64."""
+    return normals(5, 7, 3, seed=1, dtype=torch.float64), normals(5, 7, 3, seed=2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_a_path_goes_from_data_at_0_to_noise_at_1(path):
+    data, noise = data_and_noise()
+    for t, end in ((0.0, data), (1.0, noise)):
+        y, _ = paths.interpolate(path, data, noise, torch.full((5,), t, dtype=torch.float64))
+        torch.testing.assert_close(y, end, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_the_velocity_is_the_derivative_of_the_path(path):
+    data, noise = data_and_noise()
+    _, velocity = paths.interpolate(path, data, noise, T)
+    moving = lambda t: paths.interpolate(path, data, noise, t)[0]  # noqa: E731
+    rate = torch.func.jvp(moving, (T,), (torch.ones_like(T),))[1]
+    torch.testing.assert_close(velocity, rate)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize(("amount", "rate"), [("alpha", "alpha_rate"), ("sigma", "sigma_rate")])
+def test_the_rates_are_the_derivatives_of_the_amounts(path, amount, rate):
+    derivative = torch.func.jvp(getattr(path, amount), (T,), (torch.ones_like(T),))[1]
+    torch.testing.assert_close(getattr(path, rate)(T), derivative, rtol=1e-12, atol=1e-12)
+
+
+def test_the_linear_velocity_is_the_papers_two_expressions():
+    data, noise = data_and_noise()
+    y, velocity = paths.interpolate(PATHS["linear"], data, noise, T)
+    torch.testing.assert_close(velocity, noise - data)
+    below = T < 1
+    torch.testing.assert_close(velocity[below], ((noise - y) / (1 - T)[:, None, None])[below])
+
+
+def test_the_trigonometric_path_keeps_the_variance():
+    path = PATHS["trigonometric"]
+    torch.testing.assert_close(path.alpha(T) ** 2 + path.sigma(T) ** 2, torch.ones_like(T))
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 3e-6)])
+def test_data_and_noise_come_back_from_a_point_and_its_velocity(path, dtype, tolerance):
+    data, noise = (x.to(dtype) for x in data_and_noise())
+    y, velocity = paths.interpolate(path, data, noise, T)
+    assert y.dtype == velocity.dtype == dtype
+    found = paths.recover_data_and_noise(path, velocity, y, T)
+    for got, wanted in zip(found, (data, noise), strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_the_score_is_the_gradient_of_the_log_density(path):
+    t = torch.tensor([0.05, 0.3, 0.7, 0.99, 1.0], dtype=torch.float64)
+    y = normals(5, 20, 1, dtype=torch.float64).requires_grad_()
+    alpha, sigma = (x(t)[:, None, None, None] for x in (path.alpha, path.sigma))
+    weights, means, deviations = (torch.tensor(x, dtype=torch.float64) for x in MIXTURE.tables())
+    variance = alpha**2 * deviations**2 + sigma**2
+    terms = weights.log() - variance.log() / 2 - (y[..., None] - alpha * means) ** 2 / variance / 2
+    (gradient,) = torch.autograd.grad(terms.logsumexp(-1).sum(), y)
+    velocity = MIXTURE.velocity(path)(y.detach(), t)
+    torch.testing.assert_close(paths.score(path, velocity, y.detach(), t), gradient, rtol=1e-9, atol=1e-9)
+
+
+def quantiles(count: int = 100_001) -> torch.Tensor:
+    """Uniform numbers, evenly spaced inside (0, 1)."""
+    return (torch.arange(count, dtype=torch.float64) + 0.5) / count
+
+
+def test_uniform_times_are_the_uniform_numbers_themselves():
+    assert torch.equal(time_grids.sample_times("uniform", quantiles()), quantiles())
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (-0.4, 1.2), (1.0, 0.5)])
+def test_the_logit_of_a_logit_normal_time_has_the_mean_and_the_deviation(mean, deviation):
+    logit = torch.logit(time_grids.sample_times("logit-normal", quantiles(), mean=mean, deviation=deviation))
+    torch.testing.assert_close(float(logit.mean()), mean, rtol=0, atol=1e-9)
+    torch.testing.assert_close(float(logit.std()), deviation, rtol=1e-4, atol=0)
+    standard = (logit - mean) / deviation
+    torch.testing.assert_close(float((standard < 1).double().mean()), 0.841345, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("density", ["uniform", "logit-normal"])
+def test_a_shift_multiplies_the_odds_of_noise(density):
+    plain, shifted = (time_grids.sample_times(density, quantiles(), shift=shift) for shift in (1.0, 3.0))
+    torch.testing.assert_close(shifted / (1 - shifted), 3 * plain / (1 - plain))
+
+
+@pytest.mark.parametrize("density", ["uniform", "logit-normal"])
+@pytest.mark.parametrize("shift", [0.3, 1.0, 3.0])
+def test_times_stay_inside_0_and_1_at_the_ends_of_the_uniform_numbers(density, shift):
+    u = torch.tensor([2.0**-53, 1 - 2.0**-53], dtype=torch.float64)
+    t = time_grids.sample_times(density, u, shift=shift)
+    assert ((t > 0) & (t < 1)).all()
+    assert math.isclose(float(time_grids.sample_times(density, torch.tensor([0.5]).double())), 0.5)

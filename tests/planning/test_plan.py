@@ -1,0 +1,150 @@
+"""What a run will take, before it takes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from inrflow_core import models
+from inrflow_core.config import preset
+from inrflow_core.errors import OutOfMemory
+from inrflow_core.planning import checks
+from inrflow_core.planning.plan import TABLE_ROWS, Plan, Planner, predict
+from inrflow_core.runtime import distributed, memory
+from tests import tiny
+from tests.benchmarks import plan
+from tests.training import small
+
+ALONE = distributed.find({}, "cpu")
+AWAY = distributed.World(0, 1, 0, torch.device("cuda"), False)
+
+
+def _plan(memory: dict[str, int], checkpoint: int = 0, disk: int = 0) -> Plan:
+    return Plan({}, {}, memory, checkpoint, disk, {}, memory, 0)
+
+
+@pytest.mark.parametrize("kind", [tiny.IMAGE, tiny.POINTS], ids=["image", "points"])
+def test_parameters_by_part_are_the_models(kind):
+    preset = small.preset(kind)
+    predicted = predict(preset, ALONE, precision="fp32", micro=4)
+    built = models.build(preset).method
+    assert predicted.total_parameters == sum(p.numel() for p in built.parameters())
+    assert set(predicted.parameters) == {"encoder", "trunk", "decoder", "conditioner"}
+    assert predicted.total_flops == pytest.approx(3 * 4 * sum(built.flops().values()))
+
+
+@pytest.mark.parametrize("kind", [tiny.IMAGE, tiny.POINTS, tiny.PROTEIN], ids=["image", "points", "protein"])
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "checkpointed"])
+def test_executed_operations_are_those_that_torch_counts_in_a_real_step(kind, checkpointed):
+    preset = small.preset(kind, training={"batch": 4}, network={"checkpoint_activations": checkpointed})
+    predicted = predict(preset, ALONE, precision="fp32", micro=4)
+    model = models.build(preset)
+    with plan.counter() as counter:
+        model.method(plan.filled(model, 4)).mean().backward()
+    assert sum(predicted.executed.values()) == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["cifar10-s", "shapenet-airplane-b", "proteins-demo"])
+def test_what_the_network_needs_is_within_15_per_cent_of_what_is_executed(name):
+    changes = ["training.batch=1", "network.checkpoint_activations=false", "network.depth=4"]
+    predicted = predict(preset.load(name, changes), AWAY, precision="fp32", micro=1)
+    assert predicted.total_flops == pytest.approx(sum(predicted.executed.values()), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"kind": "image", "micro": 4, "checkpointed": False, "precision": "fp32", "stage": 0},
+        {"kind": "points", "micro": 2, "checkpointed": True, "precision": "fp32", "stage": 1},
+    ],
+    ids=["image", "points-checkpointed-stage-1"],
+)
+@pytest.mark.slow
+def test_predicted_memory_is_within_15_per_cent_of_what_a_process_takes(case):
+    if not Path("/proc/self/clear_refs").is_file():
+        pytest.skip("this system does not tell a process's peak anew")
+    found = plan.compare(case)
+    assert found["total"] == pytest.approx(1, abs=plan.MOST)
+    assert found["activations"] == pytest.approx(1, abs=plan.MOST)
+
+
+def test_checkpointing_takes_less_memory_and_a_third_more_operations():
+    planner = Planner(preset.load("imagenet256-s", ["training.batch=4", "network.depth=6"]), AWAY, "fp32")
+    kept, again = (planner.plan(4, checkpointed=flag) for flag in (False, True))
+    assert again.memory["activations_trunk"] < 0.3 * kept.memory["activations_trunk"]
+    assert again.executed["trunk"] == pytest.approx(4 / 3 * kept.executed["trunk"], rel=0.05)
+    assert again.flops == kept.flops
+
+
+def test_memory_grows_in_a_straight_line_with_the_micro_batch():
+    planner = Planner(small.preset(tiny.IMAGE, training={"batch": 8}), AWAY, "bf16")
+    sizes = [sum(n for name, n in planner.plan(micro).most.items() if "activ" in name) for micro in (2, 4, 8)]
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.02)
+
+
+def test_rows_explain_themselves_and_add_up():
+    predicted = predict(small.preset(training={"zero_stage": 1}), ALONE, precision="fp32", micro=2)
+    assert set(predicted.memory) <= set(TABLE_ROWS) and "fp32 copy" in TABLE_ROWS["zero_weights"]
+    assert predicted.memory["zero_weights"] == predicted.memory["weights"] == 4 * predicted.total_parameters
+    assert predicted.total_memory == sum(predicted.memory.values())
+    assert all(predicted.most[name] >= count for name, count in predicted.memory.items())
+
+
+def test_zero_stages_divide_the_state_over_processes():
+    def state(stage: int, size: int) -> dict[str, int]:
+        apart = distributed.World(0, size, 0, torch.device("cpu"), True)
+        most = predict(small.preset(training={"zero_stage": stage}), apart, precision="fp32", micro=1).most
+        return {name: most[name] for name in ("weights", "gradients", "moments")}
+
+    whole = 4 * predict(small.preset(), ALONE, precision="fp32", micro=1).total_parameters
+    assert state(0, 4) == {"weights": whole, "gradients": whole, "moments": 2 * whole}
+    assert state(1, 4)["moments"] == pytest.approx(2 * whole / 4, rel=1e-3)
+    assert state(3, 4)["weights"] == pytest.approx(whole / 4, rel=1e-3)
+
+
+def test_the_733_million_parameters_of_imagenet128_xl_are_planned_without_being_made():
+    changes = ["training.batch=1", "training.zero_stage=0", "network.checkpoint_activations=true"]
+    predicted = predict(preset.load("imagenet128-xl", changes), AWAY, precision="fp32", micro=1)
+    assert round(predicted.total_parameters / 1e6) == 733
+    assert 15.5e9 < predicted.total_memory < 17.5e9
+
+
+def test_too_little_memory_says_by_how_much(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 3_000_000_000)
+    wanted = _plan({"program": 0, "weights": 2_000_000_000, "activations_trunk": 2_500_000_000})
+    with pytest.raises(
+        OutOfMemory, match=r"needs about 4.50 GB of memory and 3.00 GB are free: 1.50 GB too little"
+    ) as caught:
+        checks.check_memory(wanted, ALONE)
+    assert caught.value.hint is not None and "micro_batch" in caught.value.hint and caught.value.code == 5
+
+
+def test_too_little_disk_says_by_how_much(tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1_000_000_000}))
+    wanted = _plan({}, checkpoint=500_000_000, disk=1_500_000_000)
+    with pytest.raises(OutOfMemory, match=r"need 1.5 GB of disk below .* and 1 GB are free: 500 MB too little"):
+        checks.check_disk(wanted, tmp_path / "runs" / "new", 0)
+    checks.check_disk(wanted, tmp_path / "runs" / "new", 1_000_000_000)  # two of three are there already
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 400_000_000}))
+    with pytest.raises(OutOfMemory, match=r"need 500 MB .* and 400 MB are free: 100 MB too little"):  # the next one
+        checks.check_disk(wanted, tmp_path / "runs" / "new", 1_500_000_000)
+
+
+def test_processes_of_a_machine_share_what_is_free(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 3_000_000_000)
+    variables = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "host", "MASTER_PORT": "1"}
+    place = distributed.find(variables, "cpu")
+    checks.check_memory(_plan({"weights": 1_500_000_000}), place)
+    with pytest.raises(OutOfMemory, match=r"1\.50 GB are free"):
+        checks.check_memory(_plan({"weights": 1_600_000_000}), place)
+
+
+def test_free_memory_is_known_on_linux():
+    if not Path("/proc/meminfo").is_file():
+        pytest.skip("this system has no /proc/meminfo")
+    free = memory.free_memory(torch.device("cpu"))
+    assert free is not None and 0 < free < 1e14

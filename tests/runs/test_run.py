@@ -1,0 +1,140 @@
+"""Runs on disk: which one a command draws from, and what it refuses to draw from."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import safetensors.torch
+
+from inrflow_core import models
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.runs import export_weights
+from inrflow_core.runs.run import latest_run, list_runs, open_run, resolve_weights
+from tests import tiny
+
+
+@pytest.fixture
+def parent(tmp_path, monkeypatch):
+    """Three runs: images, then points, then one that never saved."""
+    for moment, (name, kind) in enumerate([("pictures", tiny.IMAGE), ("clouds", tiny.POINTS), ("begun", tiny.POINTS)]):
+        tiny.run_folder(tmp_path / name, kind, step=2 + moment)
+        manifest = next((tmp_path / name).glob("checkpoints/*/manifest.json"))
+        os.utime(manifest, (moment, moment))
+    next((tmp_path / "begun").glob("checkpoints/*/manifest.json")).unlink()
+    monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def test_the_newest_complete_run_of_a_fitting_domain_is_taken(parent):
+    assert latest_run().name == "clouds"
+    assert latest_run(("points",)).name == "clouds"
+    assert latest_run(("image",)).name == "pictures"
+    assert [run.name for run in list_runs()] == ["begun", "pictures", "clouds"]
+
+
+def test_a_run_that_must_be_given_something_is_taken_by_those_who_give_it(parent):
+    for moment, (name, kind) in enumerate([("photos", tiny.PICTURE), ("folds", tiny.PROTEIN)], start=5):
+        tiny.run_folder(parent / name, kind)
+        os.utime(next((parent / name).glob("checkpoints/*/manifest.json")), (moment, moment))
+    assert latest_run().name == "clouds"
+    assert latest_run(("points", "image", "protein")).name == "clouds"
+    assert latest_run(("image",)).name == "pictures"
+    assert latest_run(("points",), "picture").name == "photos"
+    assert latest_run(("protein",), "sequence").name == "folds"
+    assert latest_run(("protein",)).name == "folds"
+
+
+def test_without_a_fitting_run_the_error_says_what_was_looked_for_and_how_to_get_one(parent):
+    with pytest.raises(MissingError, match="domain shape .* there are 2 of other domains") as error:
+        latest_run(("shape",))
+    assert "inrflow train" in (error.value.hint or "")
+
+
+def test_weights_are_the_first_average_unless_asked_otherwise(parent):
+    folder = parent / "clouds"
+    assert resolve_weights(folder).name == "ema_0.999.safetensors"
+    assert resolve_weights(folder, ema=0).name == "weights.safetensors"
+    assert resolve_weights(folder / "checkpoints" / "00000003", ema=0.999).parent.name == "00000003"
+    with pytest.raises(UsageError, match="no EMA of decay 0.5"):
+        resolve_weights(folder, ema=0.5)
+    with pytest.raises(MissingError, match="no checkpoint of step 9"):
+        resolve_weights(folder, step=9)
+
+
+def test_a_run_without_a_finished_checkpoint_is_named(parent):
+    with pytest.raises(MissingError, match="no complete checkpoint"):
+        resolve_weights(parent / "begun")
+    with pytest.raises(MissingError, match="holds no run"):
+        resolve_weights(parent)
+    with pytest.raises(MissingError, match="does not exist"):
+        resolve_weights(parent / "nowhere")
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damaged_weights_are_named_and_never_used(parent, damage):
+    file = resolve_weights(parent / "clouds")
+    data = bytearray(file.read_bytes())
+    if damage == "remove":
+        file.unlink()
+    elif damage == "truncate":
+        file.write_bytes(data[:-1])
+    else:
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    with pytest.raises(IntegrityError, match="ema_0.999.safetensors"):
+        resolve_weights(parent / "clouds")
+
+
+def test_a_run_that_cannot_be_read_stands_in_no_other_ones_way(parent):
+    preset = parent / "pictures" / "preset.toml"
+    preset.write_text(preset.read_text().replace("[network]", "[network]\nof_a_later_version = 1"))
+    (parent / "begun" / "preset.toml").write_text("x = [")
+    told = {}
+    assert [run.name for run in list_runs(unreadable=lambda place, error: told.update({place.name: error}))] == [
+        "clouds"
+    ]
+    assert latest_run().name == "clouds"
+    assert "`of_a_later_version`" in told["pictures"].message and "TOML" in told["begun"].message
+    with pytest.raises(UsageError, match="of_a_later_version"):
+        resolve_weights(parent / "pictures")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": {"a": 1}, "ema": []}', '{"files": {}, "ema": ["x"]}'])
+def test_a_checkpoint_whose_manifest_is_broken_is_named(parent, text):
+    next((parent / "clouds").glob("checkpoints/*/manifest.json")).write_text(text)
+    with pytest.raises(IntegrityError, match="manifest.json` is no manifest of a checkpoint"):
+        resolve_weights(parent / "clouds")
+
+
+@pytest.mark.parametrize("change", [{"preset": "x = ["}, {"info": "{"}, {"info": "[1]"}, {"preset": None}])
+def test_weights_that_do_not_say_what_they_hold_are_named(parent, change):
+    file = resolve_weights(parent / "clouds")
+    with safetensors.safe_open(file, "pt") as opened:
+        told = opened.metadata() | change
+    tensors = safetensors.torch.load_file(file)
+    safetensors.torch.save_file(tensors, file, {key: text for key, text in told.items() if text is not None})
+    with pytest.raises(IntegrityError, match="does not say what it holds"):
+        models.load(file)
+
+
+def test_the_last_record_is_the_last_whole_line_with_a_loss(parent):
+    run = open_run(parent / "clouds")
+    (run.folder / "log.jsonl").write_text(
+        '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"held_out": 3}\n{"step": 3, "lo'
+    )
+    assert run.last_record() == {"step": 2, "loss": 1.5}
+
+
+def test_a_damaged_file_is_found_also_where_it_is_named_itself(tmp_path):
+    tiny.run_folder(tmp_path / "run", tiny.POINTS)
+    inside = tmp_path / "run/checkpoints/00000002/ema_0.999.safetensors"
+    alone = tmp_path / "alone.safetensors"
+    export_weights.copy_weights(tmp_path / "run", alone)
+    for file in (inside, alone):
+        assert resolve_weights(file) == file
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(IntegrityError, match=rf"{file.name}` is damaged"):
+            resolve_weights(file)

@@ -1,0 +1,71 @@
+"""Which process this is, and what its device can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inrflow_core.errors import UsageError
+from inrflow_core.runtime import device, distributed
+
+CPU = torch.device("cpu")
+
+
+def test_a_process_without_a_launcher_is_alone():
+    found = distributed.find({}, "cpu")
+    assert (found.rank, found.size, found.is_launched, found.leads) == (0, 1, False, True)
+
+
+def test_torchrun_says_which_process_this_is():
+    names = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "29500"}
+    found = distributed.find(names, "cpu")
+    assert (found.rank, found.size, found.local_rank, found.address) == (3, 4, 1, ("host", 29500))
+    assert found.is_launched and not found.leads
+
+
+def test_a_step_of_several_slurm_tasks_is_a_launch():
+    names = {
+        "SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1",
+        "SLURM_JOB_ID": "1234567", "SLURM_STEP_NODELIST": "gpu[007-010,012],x",
+    }  # fmt: skip
+    found = distributed.find(names, "cpu")
+    assert (found.rank, found.size, found.local_rank, found.address) == (5, 8, 1, ("gpu007", 34567))
+
+
+def test_a_slurm_batch_script_without_srun_is_alone():
+    found = distributed.find({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, "cpu")
+    assert (found.size, found.is_launched) == (1, False)
+
+
+def test_a_launcher_that_names_no_meeting_place_is_an_error():
+    with pytest.raises(UsageError, match="neither MASTER_ADDR nor MASTER_PORT"):
+        distributed.find({"RANK": "0", "WORLD_SIZE": "2"}, "cpu")
+
+
+@pytest.mark.parametrize("name", ["tpu-9", "cuda:99", "mps"])
+def test_a_device_that_is_not_there_is_an_error(name):
+    with pytest.raises(UsageError, match=name):
+        distributed.find({}, name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "able"),
+    [("fpu avx2 avx512f", False), ("avx512_bf16 avx2", True), ("amx_bf16 amx_tile", True), ("avx512_vbmi", False)],
+)
+def test_the_flags_of_a_cpu_decide_about_bf16(tmp_path, flags, able):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor : 0\nflags\t\t: {flags}\n")
+    assert device.has_bf16(CPU, file) is able
+
+
+def test_precision_is_what_was_asked_for_else_what_the_run_began_with_else_what_is_quick(monkeypatch):
+    monkeypatch.setattr(device, "has_bf16", lambda device: True)
+    assert device.choose_precision("auto", CPU) == "bf16"
+    assert device.choose_precision("fp32", CPU) == "fp32"
+    assert device.choose_precision("auto", CPU, recorded="fp32") == "fp32"
+    monkeypatch.setattr(device, "has_bf16", lambda device: False)
+    assert device.choose_precision("auto", CPU) == "fp32"
+    with pytest.raises(UsageError, match="the run was begun in bf16"):
+        device.choose_precision("auto", CPU, recorded="bf16")
+    with pytest.raises(UsageError, match="`precision` is bf16"):
+        device.choose_precision("bf16", CPU)

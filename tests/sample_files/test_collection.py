@@ -1,0 +1,253 @@
+"""Items from shards, files and folders: the same pictures and clouds wherever they lie, and clear words where they are none."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inrflow_core.datasets import solids
+from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
+from inrflow_core.formats import ply
+from inrflow_core.geometry import point_clouds
+from inrflow_core.preparation import job, pipeline
+from inrflow_core.sample_files import collection, readers
+from inrflow_core.shards.shard_dataset import ShardDataset
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
+CLOUDS = np.random.default_rng(1).normal(size=(4, 7, 3)).astype(np.float32)
+
+
+def pictures(folder: Path, images: np.ndarray = IMAGES) -> Path:
+    folder.mkdir()
+    for place, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{place:03d}.png")
+    return folder
+
+
+def test_pictures_of_a_folder_and_of_an_archive_are_the_same(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", images=IMAGES)
+    np.savez(tmp_path / "adm.npz", IMAGES)
+    for place in (pictures(tmp_path / "folder"), tmp_path / "a.npz", tmp_path / "adm.npz"):
+        opened = readers.open_collection(place)
+        assert (opened.domain, opened.count, opened.shape) == ("image", 5, (6, 4, 3))
+        np.testing.assert_array_equal(opened.read([3, 0]).values, IMAGES[[3, 0]])
+
+
+def test_clouds_of_ply_files_of_npy_files_and_of_one_array_are_the_same(tmp_path: Path):
+    (tmp_path / "ply").mkdir()
+    (tmp_path / "npy").mkdir()
+    for place, cloud in enumerate(CLOUDS):
+        ply.write(tmp_path / "ply" / f"{place}.ply", cloud, origin={})
+        np.save(tmp_path / "npy" / f"{place}.npy", cloud.astype(np.float64))
+    np.save(tmp_path / "all.npy", CLOUDS)
+    np.savez(tmp_path / "all.npz", points=CLOUDS)
+    for name in ("ply", "npy", "all.npy", "all.npz"):
+        opened = readers.open_collection(tmp_path / name)
+        assert (opened.domain, opened.count) == ("points", 4)
+        np.testing.assert_array_equal(opened.read(range(4)).values, CLOUDS)
+
+
+def test_clouds_that_were_drawn_do_not_pass_for_clouds_in_the_units_of_a_source(tmp_path: Path):
+    np.savez(tmp_path / "drawn.npz", points=CLOUDS, origin='{"inrflow": "0", "preset": "x"}')
+    np.savez(tmp_path / "other.npz", points=CLOUDS)
+    for name, origin in (("drawn", {"inrflow": "0"}), ("other", {})):
+        (tmp_path / name).mkdir()
+        ply.write(tmp_path / name / "0.ply", CLOUDS[0], origin=origin)
+    for name in ("drawn.npz", "drawn"):
+        assert point_clouds.units(readers.open_collection(tmp_path / name).normalisation, {}) is None
+    for name in ("other.npz", "other"):
+        assert not readers.open_collection(tmp_path / name).normalisation
+
+
+def test_shards_give_the_preferred_split_and_know_their_classes_and_units(tmp_path: Path):
+    config = solids.Config(train=12, val=5, points=50)
+    pipeline.prepare(job.resolve_job("solids", out=tmp_path / "solids", config=config), workers=1)
+    preferred = readers.open_collection(tmp_path / "solids", prefer=("test", "val", "train"))
+    named = readers.open_collection(tmp_path / "solids", "train")
+    assert (preferred.split, preferred.count, named.split, named.count) == ("val", 5, "train", 12)
+    assert preferred.digest == named.digest and len(preferred.digest) == 64
+    assert preferred.facts["data set"] == "solids"
+    with pytest.raises(UsageError, match="no split `tset`"):
+        readers.open_collection(tmp_path / "solids", "tset")
+
+
+def test_the_digest_follows_every_byte_and_name(tmp_path: Path):
+    folder = pictures(tmp_path / "a")
+    same = readers.open_collection(pictures(tmp_path / "b")).digest
+    assert readers.open_collection(folder).digest == same
+    (folder / "004.png").rename(folder / "005.png")
+    renamed = readers.open_collection(folder).digest
+    Image.fromarray(IMAGES[0]).save(folder / "005.png")
+    assert len({same, renamed, readers.open_collection(folder).digest}) == 3
+
+
+def test_enlarging_keeps_constant_pictures_and_the_order(tmp_path: Path):
+    flat = np.repeat(np.array([0, 100, 255], np.uint8), 16 * 3).reshape(3, 4, 4, 3)
+    np.savez(tmp_path / "a.npz", images=flat)
+    coarse = readers.open_collection(tmp_path / "a.npz")
+    for filter in ("bilinear", "bicubic"):
+        fine = collection.resized(coarse, (8, 12), filter)
+        assert fine.shape == (8, 12, 3) and fine.digest != coarse.digest
+        np.testing.assert_array_equal(fine.read([2, 1]).values[:, 3, 5, 0], [255, 100])
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda p: None, MissingError, "does not exist"),
+        (lambda p: p.mkdir(), MissingError, "neither pictures nor clouds"),
+        (lambda p: p.write_bytes(b"x"), UsageError, "holds no samples"),
+        (lambda p: np.save(pictures(p) / "a.npy", CLOUDS[0]), UsageError, "5 pictures and 1 clouds"),
+    ],
+    ids=["absent", "empty", "another file", "both"],
+)
+def test_a_place_that_holds_no_items_is_refused(tmp_path: Path, make, kind, message):
+    make(tmp_path / "place")
+    with pytest.raises(kind, match=message):
+        readers.open_collection(tmp_path / "place")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("a.npz", {"images": IMAGES[0]}, "no pictures and no clouds"),
+        ("a.npz", {"images": IMAGES.astype(np.float32)}, "no pictures and no clouds"),
+        ("a.npz", {"points": CLOUDS[..., :2]}, "no pictures and no clouds"),
+        ("a.npz", {"points": CLOUDS.astype(np.int64)}, "no pictures and no clouds"),
+        ("a.npz", {"other": CLOUDS}, "holds `other`"),
+        ("a.npz", {"images": np.array([{}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_an_archive_of_something_else_is_refused(tmp_path: Path, name, array, message):
+    np.savez(tmp_path / name, **array)
+    with pytest.raises(InrflowError, match=message):
+        readers.open_collection(tmp_path / name)
+
+
+def test_unequal_items_and_numbers_that_are_none_are_named(tmp_path: Path):
+    folder = pictures(tmp_path / "a")
+    Image.fromarray(IMAGES[0][:3]).save(folder / "other.png")
+    with pytest.raises(UsageError, match=r"other.png` is 3 x 4 pixels, RGB, and .*000.png` is 6 x 4"):
+        readers.open_collection(folder).read(range(6))
+    Image.fromarray(IMAGES[0][..., 0]).save(folder / "other.png")
+    with pytest.raises(UsageError, match="other.png` is 6 x 4 pixels, grey"):
+        readers.open_collection(folder).read(range(6))
+    (folder / "other.png").write_bytes(b"no picture")
+    with pytest.raises(IntegrityError, match=r"other.png` cannot be read as a picture"):
+        readers.open_collection(folder).read(range(6))
+    bad = CLOUDS.copy()
+    bad[2, 3, 1] = np.nan
+    np.save(tmp_path / "bad.npy", bad)
+    with pytest.raises(IntegrityError, match=r"not finite: 2"):
+        readers.open_collection(tmp_path / "bad.npy").read([1, 2])
+    (tmp_path / "npy").mkdir()
+    for place, size in enumerate((7, 6)):
+        np.save(tmp_path / "npy" / f"{place}.npy", CLOUDS[0, :size])
+    with pytest.raises(UsageError, match=r"1.npy` is 6 points of 3 numbers, and .*0.npy` is 7"):
+        readers.open_collection(tmp_path / "npy").read([0, 1])
+
+
+def test_items_that_differ_are_found_though_they_are_read_in_different_calls(tmp_path: Path):
+    folder = pictures(tmp_path / "a")
+    Image.fromarray(IMAGES[0][:3]).save(folder / "other.png")
+    with pytest.raises(UsageError, match=r"other.png` is 3 x 4 pixels, RGB, and .*000.png` is 6 x 4"):
+        readers.open_collection(folder).read([5])
+
+
+@pytest.mark.parametrize(("suffix", "wrong"), [("npz", "npy"), ("npy", "npz")])
+def test_the_content_of_an_array_file_decides_and_not_its_name(tmp_path: Path, suffix, wrong):
+    if suffix == "npz":
+        np.savez(tmp_path / "a.npz", points=CLOUDS)
+    else:
+        np.save(tmp_path / "a.npy", CLOUDS)
+    (tmp_path / f"a.{suffix}").rename(tmp_path / f"a.{wrong}")
+    np.testing.assert_array_equal(readers.open_collection(tmp_path / f"a.{wrong}").read(range(4)).values, CLOUDS)
+
+
+def test_numbers_beyond_float32_are_not_finite(tmp_path: Path):
+    np.save(tmp_path / "a.npy", CLOUDS.astype(np.float64) * 1e300)
+    with pytest.raises(IntegrityError, match="not finite: 0"):
+        readers.open_collection(tmp_path / "a.npy").read([0])
+
+
+def test_pictures_of_16_bits_and_several_in_one_file_are_refused(tmp_path: Path):
+    folder = pictures(tmp_path / "deep")
+    (folder / "001.png").write_bytes(
+        deep_png(np.random.default_rng(2).integers(0, 256, (6, 1 + 4 * 3 * 2), dtype=np.uint8))
+    )
+    with pytest.raises(IntegrityError, match=r"001.png` has 16 bits per channel, not 8"):
+        readers.open_collection(folder).read([1])
+    Image.fromarray(np.full((6, 4), 300, np.uint16)).save(folder / "001.png")
+    with pytest.raises(IntegrityError, match=r"001.png` has 16 bits per channel, not 8"):
+        readers.open_collection(folder).read([1])
+    frames = [Image.fromarray(image) for image in IMAGES]
+    frames[0].save(folder / "001.png", save_all=True, append_images=frames[1:3])
+    with pytest.raises(IntegrityError, match=r"001.png` holds 3 pictures, not one"):
+        readers.open_collection(folder).read([1])
+
+
+def deep_png(rows: np.ndarray) -> bytes:
+    """An RGB picture of 16 bits, of rows that begin with their filter's number; Pillow reads such and writes none."""
+    rows[:, 0] = 0
+    width = (rows.shape[1] - 1) // 6
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, len(rows), 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows.tobytes())),
+        (b"IEND", b""),
+    ]
+    packed = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_links_that_lead_to_themselves_are_no_items(tmp_path: Path):
+    folder = pictures(tmp_path / "a")
+    (folder / "005.png").symlink_to("005.png")
+    (folder / "again").symlink_to(".")
+    assert readers.open_collection(folder).count == 5
+
+
+def test_a_flipped_byte_in_shards_is_found_when_they_are_verified(tmp_path: Path):
+    pipeline.prepare(
+        job.resolve_job("solids", out=tmp_path / "solids", config=solids.Config(train=12, val=5, points=50)), workers=1
+    )
+    opened = readers.open_collection(tmp_path / "solids", "val")
+    opened.verify()
+    shard = next((tmp_path / "solids").glob("val*.h5"))
+    content = bytearray(shard.read_bytes())
+    content[-9] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"val.*is damaged: its digest is"):
+        opened.verify()
+
+
+def test_classes_choose_their_items_in_the_order_of_the_split(tmp_path: Path):
+    config = solids.Config(train=40, val=8, points=30)
+    pipeline.prepare(job.resolve_job("solids", out=tmp_path / "solids", config=config), workers=1)
+    opened = ShardDataset(tmp_path / "solids")
+    every = readers.open_collection(tmp_path / "solids", "train")
+    wanted = [opened.classes[5], opened.classes[2]]
+    found = collection.filter_classes(every, wanted)
+    places = [place for place, label in enumerate(opened.labels("train")) if opened.classes[label] in wanted]
+    assert found.count == len(places) > 0 and found.digest != every.digest
+    np.testing.assert_array_equal(found.read(range(found.count)).values, every.read(places).values)
+    assert found.facts["classes"] == ", ".join(wanted)
+    with pytest.raises(UsageError, match="has no class `cube`"):
+        collection.filter_classes(every, ["cube"])
+    np.save(tmp_path / "all.npy", CLOUDS)
+    with pytest.raises(UsageError, match="has no class `box`"):
+        collection.filter_classes(readers.open_collection(tmp_path / "all.npy"), ["box"])
+
+
+def test_an_archive_whose_origin_is_damaged_is_named(tmp_path):
+    path = tmp_path / "drawn.npz"
+    np.savez(path, points=CLOUDS, origin='{"inrflow": "0", "preset": "x"}')
+    content = bytearray(path.read_bytes())
+    content[content.index("preset".encode("utf-32-le"))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"drawn\.npz` cannot be read: Bad CRC-32"):
+        readers.open_collection(path)

@@ -1,0 +1,104 @@
+"""Safetensors files written one tensor at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from inrflow_core.errors import IntegrityError
+from inrflow_core.storage import checksum, safetensors_file
+
+
+def some() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(3, 5, generator=generator)
+    return {
+        "b.weight": numbers,
+        "a": numbers.T,  # not contiguous
+        "half": numbers.to(torch.bfloat16),
+        "count": torch.tensor(7),
+        "mask": numbers > 0,
+        "none": torch.zeros(0, 4),
+    }
+
+
+def test_what_is_written_is_what_the_safetensors_library_reads(tmp_path):
+    tensors = some()
+    path = tmp_path / "a.safetensors"
+    safetensors_file.write(path, safetensors_file.layout(tensors), tensors.values(), {"format": "x", "über": "ü"})
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"format": "x", "über": "ü"}
+        assert set(file.keys()) == set(tensors)
+        for name, tensor in tensors.items():
+            assert torch.equal(file.get_tensor(name), tensor) and file.get_tensor(name).dtype == tensor.dtype
+
+
+def test_the_digest_that_comes_back_is_the_files(tmp_path):
+    tensors = some()
+    path = tmp_path / "a.safetensors"
+    told = safetensors_file.write(path, safetensors_file.layout(tensors), tensors.values(), {})
+    assert told == hashlib.sha256(path.read_bytes()).hexdigest() == checksum.disk_digest(path)
+
+
+def test_tensors_are_taken_one_at_a_time(tmp_path):
+    alive = []
+
+    def values() -> Iterator[torch.Tensor]:
+        import weakref
+
+        for _ in range(5):
+            tensor = torch.ones(1000)
+            alive.append(weakref.ref(tensor))
+            assert sum(ref() is not None for ref in alive) <= 2
+            yield tensor
+            del tensor
+
+    planned = {f"t{i}": (torch.float32, (1000,)) for i in range(5)}
+    safetensors_file.write(tmp_path / "a.safetensors", planned, values(), {})
+    assert len(alive) == 5
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    def values() -> Iterator[torch.Tensor]:
+        yield torch.ones(2)
+        raise KeyError("gone")
+
+    planned = dict.fromkeys("ab", (torch.float32, (2,)))
+    with pytest.raises(KeyError, match="gone"):
+        safetensors_file.write(tmp_path / "a.safetensors", planned, values(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sealed_file_shows_every_flipped_byte_that_could_matter(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1, 2])}
+    told = safetensors_file.write_with_digest(
+        path, safetensors_file.layout(tensors), tensors.values, {"info": "of it", "steps": "50"}
+    )
+    assert told == checksum.disk_digest(path)
+    safetensors_file.check_digest(path)
+    whole = path.read_bytes()
+    seal = whole.index(b'"seal"')
+    unnoticed = []
+    for place in range(8, len(whole)):  # the length before it is safetensors' to check
+        content = bytearray(whole)
+        content[place] ^= 2
+        path.write_bytes(content)
+        try:
+            safetensors_file.check_digest(path)
+        except IntegrityError:
+            continue
+        unnoticed.append(place)
+    # Within the seal itself, which then is none: the rest of the file is what it was.
+    assert all(seal <= place < seal + 74 for place in unnoticed)
+
+
+def test_a_file_without_a_seal_passes(tmp_path):
+    tensors = {"weight": torch.zeros(2)}
+    safetensors_file.write(tmp_path / "a.safetensors", safetensors_file.layout(tensors), tensors.values(), {})
+    safetensors_file.check_digest(tmp_path / "a.safetensors")
