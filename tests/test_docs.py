@@ -67,7 +67,7 @@ def test_the_metric_of_the_docs_is_one(checkout: Path):
     (text,) = python_of(checkout / "docs" / "adding-a-metric.md")
     names: dict = {"__name__": "mean_distance"}
     exec(compile(text, "adding-a-metric.md", "exec"), names)
-    assert [names["need"](protocol).network for protocol in names["PROTOCOLS"]] == ["inception", "random"]
+    assert [names["inputs"](protocol).network for protocol in names["PROTOCOLS"]] == ["inception", "random"]
     rows = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
     shifted = _inputs.Features(rows, rows + np.array([3, 0, 4], dtype=np.float32))
     assert names["compute"](shifted, "random") == pytest.approx(5.0, rel=1e-5)

@@ -56,7 +56,7 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
     found: dict[str, MetricSpec] = {}
     for text in texts:
         name, *words = text.lower().split(":")
-        name = ALIASES.get(name, name).replace("_", "-")
+        name = registry.canonical("metrics", ALIASES.get(name, name))
         if name not in registry.names("metrics"):
             raise UsageError(f"no metric is called `{name}`", hint=did_you_mean(name, metrics_of_domain(domain)))
         module = registry.find("metrics", name)

@@ -12,7 +12,7 @@ import torch
 from inrflow_core.errors import OutOfMemory
 from inrflow_core.planning.plan import Plan
 from inrflow_core.runtime.distributed import World
-from inrflow_core.runtime.memory import free_memory
+from inrflow_core.runtime import memory
 from inrflow_core.runtime.units import format_bytes
 
 
@@ -22,7 +22,7 @@ def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None
     Raises:
         OutOfMemory: it does not; says by how much.
     """
-    free = free_memory(world.device)
+    free = memory.free_memory(world.device)
     if free is not None and world.device.type == "cpu":
         free //= world.local_size  # the processes of a machine take from the same
     if free is not None and plan.total_memory > free:

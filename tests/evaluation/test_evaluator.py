@@ -55,7 +55,7 @@ def network(monkeypatch) -> Network:
     find = registry.find
 
     def found(kind, name):
-        if (kind, name) == ("features", "inception"):
+        if (kind, name) == ("feature_networks", "inception"):
             return SimpleNamespace(WEIGHTS=None, load=lambda path, device: made)
         return find(kind, name)
 
@@ -104,7 +104,7 @@ def test_the_inception_score_looks_at_no_reference(place: Path, network: Network
 
 def test_a_score_says_of_how_many_pictures_it_was_taken(place: Path, monkeypatch):
     monkeypatch.setattr(feature_cache, "MAX_STORED_ROWS", 22)
-    monkeypatch.setattr(evaluator, "KEPT", 22)
+    monkeypatch.setattr(evaluator, "MAX_STORED_ROWS", 22)
     fid, kid = metric_specs.parse_metrics(["fid:random", "kid:random"], "image")
     asked = judge(place, "theirs.npz")
     subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))

@@ -183,7 +183,7 @@ def test_an_error_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
         return quick(a, b)
 
-    monkeypatch.setattr(cd, "between", failing)
+    monkeypatch.setattr(cd, "distance", failing)
     with pytest.raises(KeyboardInterrupt):
         pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path))
     monkeypatch.undo()
@@ -198,7 +198,7 @@ def test_the_time_is_foretold_before_the_start(monkeypatch: pytest.MonkeyPatch):
     cd = registry.find("distances", "cd")
     order: list[str] = []
     quick = cd.distance
-    monkeypatch.setattr(cd, "between", lambda a, b: (time.sleep(0.02), quick(a, b))[1])
+    monkeypatch.setattr(cd, "distance", lambda a, b: (time.sleep(0.02), quick(a, b))[1])
     pairwise_distances.compute_distances(
         SAMPLES, REFERENCE, CD, say=order.append, progress=lambda *_: order.append("progress")
     )
@@ -232,7 +232,7 @@ def test_a_set_against_itself_is_kept_apart_from_distances_among_it(tmp_path: Pa
 def test_every_distance_is_computed_by_one_thread(monkeypatch: pytest.MonkeyPatch):
     cd, seen = registry.find("distances", "cd"), set()
     quick = cd.distance
-    monkeypatch.setattr(cd, "between", lambda a, b: (seen.add(torch.get_num_threads()), quick(a, b))[1])
+    monkeypatch.setattr(cd, "distance", lambda a, b: (seen.add(torch.get_num_threads()), quick(a, b))[1])
     torch.set_num_threads(2)
     try:
         pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD)

@@ -111,7 +111,7 @@ def test_the_sde_of_the_field_takes_fresh_noise_in_each_step():
     y = noise_field.normal(seeds, context.places, purpose="start", channels=1)
     times = drawing.sampler.time_grid(drawing.config)
     for index, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
-        share = float(drawing.sampler.exchanged(built.method.path, drawing.config, t[None], t_next[None]))
+        share = float(drawing.sampler.noise_exchange_rate(built.method.path, drawing.config, t[None], t_next[None]))
         fresh = noise_field.normal(seeds, context.places, purpose="increment", step=index, channels=1)
         y = y - share * float(t) * y + (2 * share) ** 0.5 * float(t) * fresh
     values = sample.sample_fields(built, [9, 10], [0, 1], drawing).query(context)

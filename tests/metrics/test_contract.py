@@ -35,7 +35,7 @@ def test_what_a_protocol_needs_is_there(name: str, protocol: str):
         case DistanceSpec(distance, normalisation):
             assert distance.replace("-", "_") in [n.replace("-", "_") for n in registry.names("distances")]
             assert normalisation in point_clouds.PROTOCOLS and metric.DOMAIN == "points"
-        case MatchedFeatureSpec(point_clouds=of_clouds, pictures=of_pictures):
+        case MatchedFeatureSpec(clouds=of_clouds, pictures=of_pictures):
             for need, kind in ((of_clouds, "points"), (of_pictures, "image")):
                 part = registry.find("feature_networks", need.network)
                 assert need.output in part.OUTPUTS and need.form in part.PREPROCESSING and kind == part.DOMAIN

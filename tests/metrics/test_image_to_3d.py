@@ -108,7 +108,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Angles]:
     find = registry.find
 
     def fake(kind: str, name: str):
-        if kind != "features" or name not in found:
+        if kind != "feature_networks" or name not in found:
             return find(kind, name)
         domain = "points" if name == "ulip2" else "image"
         made_up = {

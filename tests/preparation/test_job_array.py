@@ -217,7 +217,7 @@ def test_pieces_of_other_settings_sources_or_versions_are_refused(
     with pytest.raises(UsageError, match="made otherwise: they differ in `source` `bytes`"):
         prepare(made("pictures", raw_files["pictures"] / "train", out), workers=1, piece=ArrayTask(1, 2))
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "__version__", "0.0.1")
+        patched.setattr(job, "__version__", "0.0.1")
         with pytest.raises(UsageError, match=r"was begun by inrflow .*, and this is 0\.0\.1"):
             prepare(made("pictures", raw_files["pictures"], out), workers=1, piece=ArrayTask(1, 2))
     assert content(out) == before
