@@ -117,7 +117,9 @@ def _box(name: str, place: tuple[float, float]) -> str:
         f'<text x="{x + 8:g}" y="{y + 18:g}" font-size="14" font-weight="bold" fill="#123">{escape(name)}</text>',
     ]
     for number, line in enumerate(textwrap.wrap(_sentence(name), 33)[:3]):
-        text.append(f'<text x="{x + 8:g}" y="{y + 35 + 14 * number:g}" font-size="11" fill="#345">{escape(line)}</text>')
+        text.append(
+            f'<text x="{x + 8:g}" y="{y + 35 + 14 * number:g}" font-size="11" fill="#345">{escape(line)}</text>'
+        )
     return "\n".join(text)
 
 

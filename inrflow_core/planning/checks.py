@@ -11,8 +11,8 @@ import torch
 
 from inrflow_core.errors import OutOfMemory
 from inrflow_core.planning.plan import Plan
-from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime import memory
+from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.units import format_bytes
 
 

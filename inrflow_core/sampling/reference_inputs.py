@@ -32,7 +32,7 @@ from inrflow_core.shards.shard_dataset import ShardDataset
 
 KINDS = {"picture": "pictures", "sequence": "sequences"}
 """Conditions that an item of a reference gives, and what their models draw from."""
-METRICS = {"picture": ("right-cd",), "sequence": ()}
+METRICS = {"picture": ("paired-cd",), "sequence": ()}
 """What such samples are judged by, beside the metrics of their domain: nothing that needs weights."""
 PAIRED_BY_SEED = "by-seed"
 """The view of an object that its sample's seed chooses."""

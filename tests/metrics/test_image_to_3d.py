@@ -70,11 +70,11 @@ def test_p_is_counts_classes_and_takes_5000_samples_at_a_time():
     assert p_is.compute(Features(class_by_class[::-2], sure[:0]), "point-e") == pytest.approx(2)
 
 
-@pytest.mark.parametrize("name", ["ulip-i", "right-cd", "p-is"])
+@pytest.mark.parametrize("name", ["ulip-i", "paired-cd", "p-is"])
 def test_the_short_cut_of_the_interval_leaves_out_what_the_long_way_does(name: str):
     evidence = {
         "ulip-i": Matches(drawn((60, 5)), drawn((60, 5), 1), drawn((60, 5), 2)),
-        "right-cd": Distances(np.abs(drawn((60, 24))).astype(np.float64), own=np.arange(60) % 24),
+        "paired-cd": Distances(np.abs(drawn((60, 24))).astype(np.float64), own=np.arange(60) % 24),
         "p-is": Features(drawn((60, 40)), drawn((0, 40))),
     }[name]
     metric = registry.find("metrics", name)
@@ -244,7 +244,7 @@ def test_the_distance_to_the_right_object_goes_by_the_same_pairs(tmp_path: Path)
     order = [3, 0, 4, 1, 2]
     reference = shard(tmp_path / "reference.h5", objects, names)
     samples = shard(tmp_path / "samples.h5", objects[order] + 0.01 * drawn((5, 200, 3), 2), [names[n] for n in order])
-    metrics = metric_specs.parse_metrics(["right-cd", "mmd"], "points")
+    metrics = metric_specs.parse_metrics(["paired-cd", "mmd"], "points")
     judge = Evaluator(reference, EvaluationSettings(tmp_path / "kept"))
     right, mmd = (judge.score(EvaluatedSamples("mine", samples), metric, metrics) for metric in metrics)
     assert right.value == pytest.approx(mmd.value), "each object is the nearest of its own sample"

@@ -15,7 +15,7 @@ import pytest
 
 from inrflow_core.datasets import image_folder
 from inrflow_core.errors import MissingError, UsageError
-from inrflow_core.preparation import job, job_array, journal, pipeline
+from inrflow_core.preparation import job, job_array, journal
 from inrflow_core.preparation.job import resolve_job
 from inrflow_core.preparation.job_array import ArrayTask
 from inrflow_core.preparation.journal import LockedByAnotherRun

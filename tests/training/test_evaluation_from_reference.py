@@ -18,7 +18,7 @@ from tests import conditioned
 from tests.training import small
 
 WANTED = {
-    "picture": ["mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "right-cd:cd:inrflow"],
+    "picture": ["mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "paired-cd:cd:inrflow"],
     "sequence": [
         "lddt:ca:auto:mean", "tm-score:reference:auto:mean", "rmsd:ca:auto:mean", "bond-lengths:backbone", "clashes:heavy",
     ],
@@ -78,5 +78,5 @@ def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_pa
 def test_pictures_of_pixels_still_have_no_partner(data: dict[str, Path], tmp_path: Path):
     with pytest.raises(UsageError, match="`ssim` judges pictures, and these are clouds"):
         setup.check_job(job("picture", data, tmp_path / "run", metrics=["ssim"]), {})
-    chosen = setup.check_job(job("picture", data, tmp_path / "run", metrics=["right-cd", "mmd"], best="right-cd"), {})
-    assert chosen.evaluation is not None and chosen.evaluation.best.name == "right-cd"
+    chosen = setup.check_job(job("picture", data, tmp_path / "run", metrics=["paired-cd", "mmd"], best="paired-cd"), {})
+    assert chosen.evaluation is not None and chosen.evaluation.best.name == "paired-cd"

@@ -296,7 +296,7 @@ def test_only_the_presets_classes_and_as_many_as_asked_are_judged_by(data, tmp_p
         ("points", {"metrics": ["mmd"], "best": "cov"}, r"`best` is `cov`, and `metrics` does not name it", 2),
         ("points", {"split": "tset"}, r"no split `tset` for \[eval\]", 2),
         ("image", {"metrics": ["psnr"]}, "compares each sample with its own reference", 2),
-        ("points", {"metrics": ["right-cd"]}, "compares each sample with its own reference", 2),
+        ("points", {"metrics": ["paired-cd"]}, "compares each sample with its own reference", 2),
         ("image", {"reference": 3}, "`precision:random` needs 4 or more, and `reference` gives it 3", 2),
         ("image", {"every": 0}, "`every` is 0: it must be at least 1", 2),
         ("image", {"num": 1}, "`num` is 1: it must be at least 2", 2),

@@ -452,8 +452,8 @@ def test_clouds_are_judged_by_the_object_of_their_name(tmp_path, capsys):
         np.save(f"theirs/{name}.npy", cloud)
         np.save(f"mine/{name}.npy", cloud + 0.001)
         Image.new("RGB", (4, 4)).save(f"pictures/{name}.png")
-    words = ["--samples", "mine", "--reference", "theirs", "--metrics", "right-cd,ulip-i", "--pictures", "pictures"]
+    words = ["--samples", "mine", "--reference", "theirs", "--metrics", "paired-cd,ulip-i", "--pictures", "pictures"]
     assert refused(capsys, *words).endswith("`ulip-i:grey` looks at 10,000")
-    assert evaluate("--samples", "mine", "--reference", "theirs", "--metrics", "right-cd", "--out", "out") == 0
+    assert evaluate("--samples", "mine", "--reference", "theirs", "--metrics", "paired-cd", "--out", "out") == 0
     (score,) = told(tmp_path / "out")["results"][0]["scores"]
     assert score["value"] < 1e-3 and "to the 2 others" in score["note"] and "of 100.0 % of 3 samples" in score["note"]

@@ -101,7 +101,7 @@ def test_every_cloud_is_drawn_from_the_picture_that_is_recorded_with_it(place: P
 def test_the_distance_to_the_right_object_is_among_what_is_told_and_the_photo_is_shown(place: Place):
     assert pictures(place, "--guidance", 3, "--guidance-interval", "0.2,0.8") == 0
     assert list(scores("out")) == [
-        "mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "right-cd:cd:inrflow",
+        "mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "paired-cd:cd:inrflow",
     ]  # fmt: skip
     facts = result("out")["facts"]
     assert (facts["guidance"], facts["guidance_interval"], facts["view"]) == ("3", "0.2,0.8", "0")
@@ -114,14 +114,14 @@ def test_the_distance_to_the_right_object_is_among_what_is_told_and_the_photo_is
 
 def test_a_view_may_be_chosen_by_the_seed(place: Place):
     for out in ("a", "b"):
-        assert pictures(place, "--view", "by-seed", "--samples-per-item", 6, "--metrics", "right-cd", out=out) == 0
+        assert pictures(place, "--view", "by-seed", "--samples-per-item", 6, "--metrics", "paired-cd", out=out) == 0
     views = sampled("a").read("samples", range(36)).condition["view"]
     assert np.bincount(views, minlength=3).min() >= 6 and views.max() == 2
     assert (Path("a") / "metrics.json").read_bytes() == (Path("b") / "metrics.json").read_bytes()
 
 
 def test_what_was_drawn_from_a_part_finds_its_objects_in_the_whole_and_in_the_part(place: Place):
-    words = ("--reference-num", 3, "--samples-per-item", 2, "--metrics", "right-cd")
+    words = ("--reference-num", 3, "--samples-per-item", 2, "--metrics", "paired-cd")
     assert pictures(place, *words) == 0
     samples = readers.open_collection(Path("out/samples/picture.h5"))
     whole = readers.open_collection(place.objects, "val")
