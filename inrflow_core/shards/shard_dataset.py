@@ -22,7 +22,7 @@ from jaxtyping import Float64, Int64
 from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
 from inrflow_core.shards import batch, manifest
 from inrflow_core.shards.batch import Batch as Batch  # part of this file's face, as some of the next
-from inrflow_core.shards.batch import ConditionSelection as Wanted
+from inrflow_core.shards.batch import ConditionSelection
 from inrflow_core.shards.manifest import Manifest, Progress, ShardEntry
 from inrflow_core.shards.shard_file import ShardFile
 
@@ -113,7 +113,7 @@ class ShardDataset:
         out: np.ndarray | None = None,
         *,
         with_names: bool = False,
-        conditions: Wanted = batch.ALL,
+        conditions: ConditionSelection = batch.ALL,
     ) -> Batch:
         """The sets at `indices`, in that order; values go into `out` (see `buffer`) where it is given.
 
@@ -237,7 +237,7 @@ def read_ragged(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.nd
     return out, sizes
 
 
-def read_conditions(found: Found, wanted: Wanted) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def read_conditions(found: Found, wanted: ConditionSelection) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The conditions of sets, and of those that differ in size how many rows are real.
 
     Raises:

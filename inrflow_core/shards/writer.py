@@ -13,12 +13,18 @@ import numpy as np
 from inrflow_core.shards.hdf5 import InMemoryHDF5
 from inrflow_core.shards.manifest import ShardEntry
 from inrflow_core.shards.schema import Header as Header
-from inrflow_core.shards.schema import ShardColumns as Columns
+from inrflow_core.shards.schema import ShardColumns
 from inrflow_core.storage.atomic_write import atomic_write
 
 
 def write(
-    path: Path, header: Header, blocks: Iterable[np.ndarray], columns: Columns, *, shape: tuple[int, ...], dtype: str
+    path: Path,
+    header: Header,
+    blocks: Iterable[np.ndarray],
+    columns: ShardColumns,
+    *,
+    shape: tuple[int, ...],
+    dtype: str,
 ) -> ShardEntry:
     """Write one shard, whole or not at all; the same arguments give the same bytes.
 
@@ -48,7 +54,7 @@ def write(
         return ShardEntry(path.name, len(columns.labels), frame.size, hashed.hexdigest())
 
 
-def _fill(frame: InMemoryHDF5, header: Header, columns: Columns, shape: tuple[int, ...], dtype: str) -> int:
+def _fill(frame: InMemoryHDF5, header: Header, columns: ShardColumns, shape: tuple[int, ...], dtype: str) -> int:
     """Write a shard's parts but the values into a frame; returns where the values belong."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
