@@ -109,7 +109,8 @@ def test_imports_point_one_way(module: str):
 
 @pytest.mark.parametrize("module", sorted(GRAPH))
 def test_no_module_imports_itself_by_a_detour(module: str):
-    seen, ahead = set(), [(module, (module,))]
+    seen: set[str] = set()
+    ahead: list[tuple[str, tuple[str, ...]]] = [(module, (module,))]
     while ahead:
         here, way = ahead.pop()
         for other in sorted(GRAPH.get(here, ())):
