@@ -57,7 +57,7 @@ class ConditionOptions(NamedTuple):
     def wanted(self) -> tuple[str | None, str | None]:
         """The domain and the condition of the run to draw from; None where nothing is said of them."""
         if self.image is not None:
-            return "points", "picture"
+            return "points", "image"
         is_sequence = self.sequence is not None or self.fasta is not None
         return ("protein", "sequence") if is_sequence else (None, None)
 

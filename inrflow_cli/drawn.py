@@ -74,10 +74,8 @@ class EvaluatedModel:
     @property
     def domain(self) -> Any:
         """The domain of what is drawn."""
-        from inrflow_core import registry
-
         part = self.preset.domain
-        return registry.find("domains", part.name or "").Domain(part.config)
+        return part.module.Domain(part.config)
 
     @property
     def kind(self) -> str | None:
@@ -165,8 +163,8 @@ def plan(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | 
 
     wanted, kind = work.sampling, target.kind
     for option, value, kinds in (
-        ("--view", wanted.view, ("picture",)),
-        ("--samples-per-item", wanted.samples_per_item, ("picture", "sequence")),
+        ("--view", wanted.view, ("image",)),
+        ("--samples-per-item", wanted.samples_per_item, ("image", "sequence")),
         ("--label", wanted.label, (None,)),
     ):
         if value is not None and kind not in kinds:

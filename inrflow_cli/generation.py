@@ -56,7 +56,7 @@ def open_model(
     model = models.load(weights, choose_device(device))
     part = model.preset.condition
     if condition is not None and (part is None or part.name != condition):
-        does = "draws from no photo" if condition == "picture" else "folds no sequences"
+        does = "draws from no photo" if condition == "image" else "folds no sequences"
         raise UsageError(f"`{source}` {does}", hint="choose with `--run` one that does")
     if model.domain.NAME not in domains:
         raise UsageError(

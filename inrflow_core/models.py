@@ -16,7 +16,6 @@ import tomli
 import torch
 from torch import Tensor
 
-from inrflow_core import registry
 from inrflow_core.config import preset, toml
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, MissingError
@@ -40,8 +39,8 @@ class Model:
 
 def build(preset: Preset) -> Model:
     """A fresh model of a preset, with its initial weights."""
-    domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
-    method = registry.find("methods", preset.method.name or "").build(preset, domain.shape)
+    domain = preset.domain.module.Domain(preset.domain.config)
+    method = preset.method.module.build(preset, domain.shape)
     return Model(preset, domain, method, {})
 
 

@@ -39,7 +39,7 @@ def told(model: Model, places: Sequence[int]) -> dict[str, torch.Tensor]:
     """What the samples at some of three places are drawn under."""
     if model.preset.condition is None or model.preset.condition.name == "label":
         return {"label": torch.tensor([1, 2, 3])[list(places)]}
-    if model.preset.condition.name == "picture":
+    if model.preset.condition.name == "image":
         return {"tokens": torch.randn(3, 64, 198, generator=torch.Generator().manual_seed(1))[list(places)]}
     rows = [torch.from_numpy(residues.to_codes(CHAINS[place]).astype(np.int64)) for place in places]
     return {"residues": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)}

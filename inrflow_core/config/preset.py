@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
 from inrflow_core import registry
 from inrflow_core.config import data, evaluation, training
@@ -29,14 +30,29 @@ NAMED = {
 OPTIONAL = {"condition", "eval"}
 FIXED = {"data": data.Config, "training": training.Config, "eval": evaluation.Config}
 """Tables that choose a part by its `name` (the optional ones may be left out), and tables with one part each."""
+S = TypeVar("S")
+"""A frozen dataclass of settings."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a preset: the part's name (None where there is only one) and its typed settings."""
+    """A part that a preset names: its kind (a package of inrflow_core), its present name and its typed settings."""
 
-    name: str | None
+    kind: str
+    name: str
     config: Any
+
+    @property
+    def module(self) -> ModuleType:
+        """The file that holds the part, imported when it is first needed; it is not pickled."""
+        return registry.find(self.kind, self.name)
+
+
+@dataclass(frozen=True)
+class Table(Generic[S]):
+    """The typed settings of a table that names no part."""
+
+    config: S
 
 
 @dataclass(frozen=True)
@@ -44,23 +60,23 @@ class Preset:
     """A resolved preset: everything that a run needs to know, typed."""
 
     name: str
-    data: Part
+    data: Table[data.Config]
     domain: Part
     method: Part
     network: Part
     condition: Part | None
     sampler: Part
-    training: Part
-    eval: Part | None = None
+    training: Table[training.Config]
+    eval: Table[evaluation.Config] | None = None
 
     def table(self) -> dict[str, dict[str, Any]]:
         """Every setting, defaults included, as plain tables; `resolve` of it gives this preset back."""
         tables: dict[str, dict[str, Any]] = {}
         for name in (*NAMED, *FIXED):
-            part: Part | None = getattr(self, name)
+            part: Part | Table[Any] | None = getattr(self, name)
             if part is None:
                 continue
-            named = {} if part.name is None else {"name": part.name}
+            named = {"name": part.name} if isinstance(part, Part) else {}
             tables[name] = named | {k: v for k, v in dataclasses.asdict(part.config).items() if v is not None}
         return tables
 
@@ -146,12 +162,14 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
         part = values.pop("name", None)
         if not isinstance(part, str):
             raise UsageError(f"[{table}] names no part", hint=f"add `name`, one of {', '.join(registry.names(kind))}")
-        parts[table] = Part(part, settings(registry.find(kind, part).Config, values, table))
+        parts[table] = Part(
+            kind, registry.canonical(kind, part), settings(registry.find(kind, part).Config, values, table)
+        )
     for table, config in FIXED.items():
         if table in OPTIONAL and table not in tables:
             parts[table] = None
             continue
-        parts[table] = Part(None, settings(config, _table(tables, table), table))
+        parts[table] = Table(settings(config, _table(tables, table), table))
     return Preset(name, **parts)
 
 

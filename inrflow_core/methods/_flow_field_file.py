@@ -31,7 +31,7 @@ def load(
     try:
         with safetensors.safe_open(path, framework="pt", device=device) as file:
             names = set(file.keys())
-            network = registry.find("networks", preset.network.name or "")
+            network = preset.network.module
             configs = [preset.network.config]
             if info["guide"] is not None:
                 configs.append(settings(network.Config, info["guide"], "network"))

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
-from inrflow_core import registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.fields import Progress
 from inrflow_core.geometry import rigid_motion
@@ -40,12 +39,9 @@ def build(preset: Preset, shape: SetSpec) -> FlowMatching:
     """A flow model with the network and the condition that the preset names."""
     _structure_loss.check(preset.method.config, shape)
     part = preset.condition
-    conditioners = None if part is None else registry.find("conditioners", part.name or "")
-    told = ConditionSpec() if conditioners is None or part is None else conditioners.spec(part.config)
-    network = registry.find("networks", preset.network.name or "").build(preset.network.config, shape, told)
-    conditioner = None
-    if conditioners is not None and part is not None:
-        conditioner = conditioners.build(part.config, network.vector_width)
+    told = ConditionSpec() if part is None else part.module.spec(part.config)
+    network = preset.network.module.build(preset.network.config, shape, told)
+    conditioner = None if part is None else part.module.build(part.config, network.vector_width)
     return FlowMatching(preset.method.config, network, conditioner, shape)
 
 

@@ -134,7 +134,7 @@ def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None 
     return [run for _, _, run in sorted(found, key=lambda item: item[:2])]
 
 
-GIVEN = ("picture", "sequence")
+GIVEN = ("image", "sequence")
 """Conditions that a user must give: nothing can be drawn without."""
 
 

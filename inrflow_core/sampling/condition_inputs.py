@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from inrflow_core import registry
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.feature_networks import _contract, _posed_images
 from inrflow_core.geometry import cameras
@@ -41,7 +40,7 @@ def condition_from_image(
         IntegrityError: the embedder's weights are not those that the model was trained with.
     """
     part = model.preset.condition
-    if part is None or part.name != "picture":
+    if part is None or part.name != "image":
         raise UsageError(
             f"the model `{model.preset.name}` draws from no photo",
             hint="leave `--image` out, or choose another `--run`",
@@ -135,7 +134,7 @@ def conditions_from_shards(
     assert part is not None
     if getattr(part.config, "features", None) == "online" and not model.method.conditioner.is_ready:
         model.method.conditioner.use(load_embedder(model, None, str(next(model.method.parameters()).device)))
-    conditioner = registry.find("conditioners", part.name or "")
+    conditioner = part.module
     names = (*getattr(model.domain, "READS", ()), *conditioner.required_conditions(part.config))
     views = None
     if getattr(conditioner, "HAS_VIEWS", False) and names:

@@ -38,7 +38,7 @@ def sampling_options(
     """
     part = model.preset.sampler
     config = part.config
-    name = part.name or ""
+    name = part.name
     if sampler is not None and sampler.replace("-", "_") != name.replace("-", "_"):
         name, config = sampler, settings(registry.find("samplers", sampler).Config, {}, "sampler")
     if steps is not None:
@@ -51,7 +51,7 @@ def sampling_options(
         kept = {key: value for key, value in vars(config).items() if value is not None}
         config = settings(type(config), {**kept, **sampler_settings}, "sampler")
     given = {key: value for key, value in method_settings.items() if value is not None}
-    method = registry.find("methods", model.preset.method.name or "")
+    method = model.preset.method.module
     own = {key: value for key, value in vars(model.preset.method.config).items() if value is not None}
     wanted = settings(method.Config, {**own, **given}, "method")
     if precision not in PRECISIONS:

@@ -30,9 +30,9 @@ from inrflow_core.sets import Condition
 from inrflow_core.shards.batch import Batch
 from inrflow_core.shards.shard_dataset import ShardDataset
 
-KINDS = {"picture": "pictures", "sequence": "sequences"}
+KINDS = {"image": "pictures", "sequence": "sequences"}
 """Conditions that an item of a reference gives, and what their models draw from."""
-METRICS = {"picture": ("paired-cd",), "sequence": ()}
+METRICS = {"image": ("paired-cd",), "sequence": ()}
 """What such samples are judged by, beside the metrics of their domain: nothing that needs weights."""
 PAIRED_BY_SEED = "by-seed"
 """The view of an object that its sample's seed chooses."""
@@ -73,7 +73,7 @@ class ReferenceSamplingPlan:
     def told(self) -> dict[str, str]:
         """What samples say of it in their origin."""
         views = np.unique(self.views)
-        seen = {"view": str(views[0]) if len(views) == 1 else PAIRED_BY_SEED} if self.kind == "picture" else {}
+        seen = {"view": str(views[0]) if len(views) == 1 else PAIRED_BY_SEED} if self.kind == "image" else {}
         return {"drawn_from": f"{self.reference.digest[:16]} {self.reference.split or ''}".strip(), **seen}
 
 

@@ -165,7 +165,7 @@ def concatenate(drawn: Sequence[np.ndarray | list[Structure]]) -> np.ndarray | l
 def _check_condition(model: Model, given: Condition) -> None:
     """Nothing, where what the model was trained on is given."""
     part = model.preset.condition
-    needs = {"picture": ("tokens", "image"), "sequence": ("residues",)}.get(part.name or "" if part else "", ())
+    needs = {"image": ("tokens", "image"), "sequence": ("residues",)}.get(part.name if part else "", ())
     if needs and not any(name in given for name in needs):
         kind = "a picture" if "tokens" in needs else "a sequence"
         option = "`--image photo.png`" if "tokens" in needs else "`--sequence MKT...` or `--fasta FILE`"
@@ -190,7 +190,6 @@ def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:
     """
     preset, metadata = models.read_metadata(path, "inrflow-field-1")
     safetensors_file.check_digest(path)
-    domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
-    method = registry.find("methods", preset.method.name or "")
-    field = method.load_field(path, preset, domain.shape, metadata, device)
+    domain = preset.domain.module.Domain(preset.domain.config)
+    field = preset.method.module.load_field(path, preset, domain.shape, metadata, device)
     return Model(preset, domain, field.method, metadata), field

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from inrflow_core import models, registry
-from inrflow_core.config.preset import Preset
+from inrflow_core import models
+from inrflow_core.config.preset import Part, Preset
 from inrflow_core.errors import UsageError
 from inrflow_core.feature_networks import _contract
 from inrflow_core.geometry import cameras
@@ -72,7 +72,7 @@ def prepare(preset: Preset, loader: Loader, device: torch.device) -> Any:
         return None
     folder = None if part.config.weights is None else Path(part.config.weights)
     embedder = _contract.load(part.config.embedder, folder, device)
-    conditioner = registry.find("conditioners", part.name or "")
+    conditioner = part.module
     shape = (
         loader.shards.condition_shape(loader.split, conditioner.required_conditions(part.config)[0])[1:]
         if _has_views(part)
@@ -114,12 +114,12 @@ def _stored(preset: Preset) -> str | None:
     part = preset.condition
     if part is None:
         return None
-    reads = registry.find("conditioners", part.name or "").required_conditions(part.config)
+    reads = part.module.required_conditions(part.config)
     return next((name for name in reads if name in STORED), None)
 
 
-def _has_views(part: Any) -> bool:
-    return registry.find("conditioners", part.name or "").HAS_VIEWS
+def _has_views(part: Part) -> bool:
+    return part.module.HAS_VIEWS
 
 
 def _shapes(preset: Preset, loader: Loader, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

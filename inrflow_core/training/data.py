@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inrflow_core import registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.numerics import keyed_random
@@ -31,7 +30,7 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
             f"the shards in `{shards.folder}` hold {shards.domain}, and the preset `{preset.name}` learns {preset.domain.name}",
             hint="give other shards with `--data`, or choose another preset",
         )
-    domain = registry.find("domains", preset.domain.name or "").Domain(preset.domain.config)
+    domain = preset.domain.module.Domain(preset.domain.config)
     told = preset.condition
     loader = Loader(shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch, told=told)
     _check_classes(preset, loader)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import registry
 from inrflow_core.config.data import Config
 from inrflow_core.config.preset import Part
 from inrflow_core.errors import UsageError, did_you_mean
@@ -103,8 +102,7 @@ def required_conditions(domain: Any, told: Part | None) -> tuple[tuple[str, ...]
     names = tuple(getattr(domain, "READS", ()))
     if told is None:
         return names, False
-    conditioner = registry.find("conditioners", told.name or "")
-    return (*names, *conditioner.required_conditions(told.config)), getattr(conditioner, "HAS_VIEWS", False)
+    return (*names, *told.module.required_conditions(told.config)), getattr(told.module, "HAS_VIEWS", False)
 
 
 class Stream(Iterator[CoordValueSet]):

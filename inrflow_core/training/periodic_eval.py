@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from inrflow_core import registry
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.runs import best, checkpoint_manifest
 from inrflow_core.runs.best import Best
@@ -83,9 +82,12 @@ class Evaluation:
         first, count = self.config.seed, self.num
         drawn = f"seeds {first} to {first + count - 1}"
         if self.plan is not None:
-            views = "view 0 of each" if self.plan.kind == "picture" else "each"
-            seeds = drawn if self.plan.kind == "picture" else f"seed {first}"
-            drawn = f"{seeds}, {count:,} {self.plan.kind}s, {views} once,"
+            views = "view 0 of each" if self.plan.kind == "image" else "each"
+            seeds = drawn if self.plan.kind == "image" else f"seed {first}"
+            nouns = (
+                "pictures" if self.plan.kind == "image" else "sequences"
+            )  # best.json of earlier runs holds this text
+            drawn = f"{seeds}, {count:,} {nouns}, {views} once,"
         return (
             f"{drawn} against {self.reference.count:,} of `{self.split}` "
             f"({self.reference.digest[:16]}){self.judge.weights_told(self.metrics)}"
@@ -222,8 +224,8 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
     from inrflow_core.evaluation import evaluator, gather, metric_specs
     from inrflow_core.sampling import reference_inputs
 
-    config, domain, kind = preset.eval.config, preset.domain.name or "", reference_inputs.condition_kind(preset)
-    usual = [*registry.find("domains", domain).Domain.METRICS, *reference_inputs.METRICS.get(kind or "", ())]
+    config, domain, kind = preset.eval.config, preset.domain.name, reference_inputs.condition_kind(preset)
+    usual = [*preset.domain.module.Domain.METRICS, *reference_inputs.METRICS.get(kind or "", ())]
     metrics = metric_specs.parse_metrics(config.metrics or usual, domain)
     if config.best is None:
         best = metrics[0]
@@ -306,7 +308,7 @@ def _points(preset: Preset, reference: SampleCollection) -> int | None:
     """Points of each cloud that are compared: known beforehand, so that what is foretold is of as many."""
     if preset.domain.name != "points":
         return None
-    drawn = registry.find("domains", "points").Domain(preset.domain.config).shape.num_pairs
+    drawn = preset.domain.module.Domain(preset.domain.config).shape.num_pairs
     return min(drawn, reference.shape[0])
 
 
@@ -319,7 +321,7 @@ def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, kin
     from inrflow_core.metrics._inputs import ImagePairSpec, MatchedFeatureSpec
 
     is_paired = isinstance(metric.need, MatchedFeatureSpec) or getattr(metric.need, "is_paired", False)
-    if isinstance(metric.need, ImagePairSpec) or (is_paired and kind != "picture"):
+    if isinstance(metric.need, ImagePairSpec) or (is_paired and kind != "image"):
         raise UsageError(
             f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
             hint="take it out of `metrics`",

@@ -205,7 +205,7 @@ def _planner(ready: CheckedTrainJob) -> Planner:
 
 def _check_shards(ready: CheckedTrainJob) -> None:
     config = ready.job.preset.data.config
-    splits = [config.train] + ([config.held_out] if ready.held_out else [])
+    splits = [config.train] + ([config.held_out] if ready.held_out and config.held_out else [])
     if ready.evaluation is not None and ready.evaluation.split not in splits:
         splits.append(ready.evaluation.split)
     shards = ready.loader.shards

@@ -40,7 +40,7 @@ def test_a_run_that_must_be_given_something_is_taken_by_those_who_give_it(parent
     assert latest_run().name == "clouds"
     assert latest_run(("points", "image", "protein")).name == "clouds"
     assert latest_run(("image",)).name == "pictures"
-    assert latest_run(("points",), "picture").name == "photos"
+    assert latest_run(("points",), "image").name == "photos"
     assert latest_run(("protein",), "sequence").name == "folds"
     assert latest_run(("protein",)).name == "folds"
 

@@ -53,7 +53,7 @@ from inrflow_core.training import setup
 from tests.training import test_periodic_eval
 
 data, out, place = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-owner, name = {"evaluation": (Evaluator, "score"), "record": (best, "record_best")}[place]
+owner, name = {"evaluation": (Evaluator, "score"), "record": (trainer, "record_best")}[place]
 calls, kept = [], getattr(owner, name)
 
 def deadly(*given, **named):
@@ -314,7 +314,7 @@ def test_what_cannot_be_computed_is_found_before_the_first_step(data, tmp_path, 
 def test_the_metrics_of_every_preset_are_of_its_domain_and_need_no_weights(name):
     preset = load(name)
     assert preset.eval is not None
-    chosen = metric_specs.parse_metrics(preset.eval.config.metrics, preset.domain.name or "")
+    chosen = metric_specs.parse_metrics(preset.eval.config.metrics, preset.domain.name)
     assert len(chosen) == len(preset.eval.config.metrics) > 1
     assert all(getattr(metric.need, "network", "random") == "random" for metric in chosen)
 
