@@ -277,12 +277,12 @@ def _folded(target: EvaluatedModel, work: SamplingWork, model: Model) -> tuple[S
     from inrflow_core.sampling import optimize, provenance, reference_inputs
 
     planned, how = plan(target, work), _how(model, work.sampling)
-    assert planned is not None and planned.reference.names is not None
+    assert planned is not None
     reference_inputs.check(planned, model)
     request = _request(model, work, planned)
     origin = provenance.provenance(model, target.weights, request, how)
     model, how = optimize.optimize_for_inference(model, how, compile=bool(work.sampling.compile))
-    names = planned.reference.names()
+    names = planned.reference.item_names()
     stems = unique_names([conditions.safe_filename(name) for name in names])
     folder = work.folder / target.name
     files = [folder / stems[owner] / f"{row % planned.each}.pdb" for row, owner in enumerate(planned.owners)]

@@ -104,7 +104,7 @@ def check(job: EvaluationJob) -> CheckedEvaluationJob:
         raise next(iter(missing.values()))
     num = job.sampling.num or min(reference.count if isinstance(reference, collection.SampleCollection) else MOST, MOST)
     work = SamplingWork(job.out / "samples", job.sampling, reference, num, job.overwrite)
-    sizes = [(f"the samples of {one.items.spelled}", one.items.count, one.items.shape) for one in given]
+    sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in given]
     for target in targets:
         shape = drawn.sample_shape(target, job.sampling, is_enlarged=job.is_enlarged)
         sizes.append((f"the samples of `{target.name}`", drawn.num_samples(target, work), shape))
@@ -225,7 +225,7 @@ def cache_reference_stats(shards: Path, metrics: Sequence[str]) -> None:
     reference = readers.open_collection(shards, prefer=PREFERRED[domain])
     setting = gather.EvaluationSettings(shards, device=generation.choose_device(None), watch=_watch, say=console.info)
     evaluator.Evaluator(reference, setting).keep(metric_specs.parse_metrics(metrics, domain))
-    console.info(f"kept in `{shards / gather.STATISTICS}` what {', '.join(metrics)} need of {reference.spelled}")
+    console.info(f"kept in `{shards / gather.STATISTICS}` what {', '.join(metrics)} need of {reference.display_name}")
 
 
 def _domain(job: EvaluationJob, given: Sequence[EvaluatedSamples], targets: Sequence[EvaluatedModel]) -> str:
@@ -285,7 +285,7 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
         return reference_stats.read(place)
     found = readers.open_collection(place, job.split, PREFERRED[domain])
     found = collection.filter_classes(found, classes) if classes else found
-    return collection.evenly_spaced(found, job.reference_num) if job.reference_num else found
+    return collection.evenly_spaced_items(found, job.reference_num) if job.reference_num else found
 
 
 def _setting(job: EvaluationJob) -> Any:

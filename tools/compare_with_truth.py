@@ -26,11 +26,10 @@ from inrflow_core.models import Model
 from inrflow_core.proteins import residue_alignment, superposition
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files import collection, readers
-from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.collection import IMAGE, SampleCollection, ShardCollection
 from inrflow_core.sampling import condition_inputs, options
 from inrflow_core.sampling.request import SampleRequest
 from inrflow_core.sampling.sample import iter_samples, load, to_outputs
-from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.visualization import image_grid, point_rendering, protein_rendering
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -56,8 +55,8 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load(arguments.run, ema=arguments.ema)
     split = model.preset.data.config.held_out or model.preset.data.config.train
-    true = collection.evenly_spaced(readers.open_collection(Path(arguments.data), split), arguments.num)
-    places = np.arange(true.count) if true.places is None else true.places
+    true = collection.evenly_spaced_items(readers.open_collection(Path(arguments.data), split), arguments.num)
+    places = np.arange(true.count) if true.source_indices is None else true.source_indices
     draw = folds if model.domain.NAME == "protein" else objects
     tiles, captions, columns = draw(model, true, places.tolist(), arguments)
     image_grid.tile_images(tiles, columns=columns, captions=captions).save(arguments.sheet)
@@ -68,12 +67,12 @@ Sheet = tuple[list[Image.Image], list[str], int]
 
 def objects(model: Model, true: SampleCollection, places: list[int], arguments: argparse.Namespace) -> Sheet:
     """Photo, sample and truth of each object, two objects to a row."""
-    assert true.split is not None and true.fetch_pictures is not None
-    condition = condition_inputs.conditions_from_shards(model, ShardDataset(true.source), true.split, places)
+    assert isinstance(true, ShardCollection)
+    condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, places)
     request = SampleRequest(places, size=arguments.points, condition=condition)
     drawn = np.concatenate([clouds for _, clouds in iter_samples(model, request, how(model, arguments))])
     clouds = true.read(range(true.count)).values[:, : arguments.points]
-    photos = true.fetch_pictures(range(true.count), np.zeros(true.count))
+    photos = true.load_views(IMAGE, range(true.count), np.zeros(true.count, np.int64))
     distance = registry.find("distances", "cd")
     between = np.array([[distance.distance(*map(distance.prepare, (a, b))) for b in clouds] for a in drawn])
     tiles, captions = [], []
@@ -91,10 +90,10 @@ def objects(model: Model, true: SampleCollection, places: list[int], arguments: 
 
 def folds(model: Model, true: SampleCollection, places: list[int], arguments: argparse.Namespace) -> Sheet:
     """Sample and truth of each protein, one on the other's place, three proteins to a row."""
-    assert true.split is not None and true.structures is not None
+    assert isinstance(true, ShardCollection)
     tiles, captions, scores = [], [], []
     for truth, place in zip(true.structures(range(true.count)), places, strict=True):
-        condition = condition_inputs.conditions_from_shards(model, ShardDataset(true.source), true.split, [place])
+        condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, [place])
         request = SampleRequest([place], condition=condition)
         ((part, values),) = iter_samples(model, request, how(model, arguments))
         sample = to_outputs(model, request, part, values)[0]

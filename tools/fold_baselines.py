@@ -79,7 +79,7 @@ def predict(chains: list[Structure], wanted: list[Structure], out: Path, by: str
 def read(shards: Path, split: str) -> list[Structure]:
     """All structures of a split."""
     found = readers.open_collection(shards, split)
-    if found.structures is None:
+    if found.domain != "protein":
         raise SystemExit(f"{shards} holds no proteins")
     return found.structures(range(found.count))
 

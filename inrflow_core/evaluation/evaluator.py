@@ -373,7 +373,7 @@ class Evaluator:
             (need.clouds, sample_matching.reference_clouds(match, reference)),
             (need.pictures, sample_matching.condition_images(match, reference, self.setting.pictures)),
         ):
-            verified = replace(items, verify=lambda: None) if items.source == reference.source else items
+            verified = items.as_verified() if items.source == reference.source else items
             found.append(self._extract(verified, features, (features.output,)).rows(features.output)[whose])
         return Matches(*found)
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import nearest_neighbors
-from inrflow_core.evaluation.report_entries import SHOWN, evenly_spaced, evenly_spaced_items
+from inrflow_core.evaluation.report_entries import SHOWN, read_evenly_spaced
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.fields import Progress
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
-from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
 COMPARED = {"image": 500, "points": 100}
 """Samples, and held-out items, whose nearest training items are looked for."""
@@ -45,11 +45,11 @@ def nearest_panel(
     domain = subject.items.domain
     if training.items.domain != domain or (domain == "image" and training.items.shape != subject.items.shape):
         return None
-    samples, _ = evenly_spaced_items(subject.items, COMPARED[domain])
+    samples, _ = read_evenly_spaced(subject.items, COMPARED[domain])
     count = len(samples)
     held_out = np.empty((0, *samples.shape[1:]), samples.dtype)
     if training.held_out is not None:
-        held_out, _ = evenly_spaced_items(training.held_out, COMPARED[domain])
+        held_out, _ = read_evenly_spaced(training.held_out, COMPARED[domain])
     if domain == "points":
         points = min(samples.shape[1], training.items.shape[0])
         samples, held_out = (

@@ -100,12 +100,12 @@ def check_compatible(
         return
     if domain != reference.domain:
         raise UsageError(
-            f"{what} are {NOUNS[domain]}, and {role} {reference.spelled} holds {NOUNS[reference.domain]}",
+            f"{what} are {NOUNS[domain]}, and {role} {reference.display_name} holds {NOUNS[reference.domain]}",
             hint="give one of the samples' kind",
         )
     if domain == "image" and shape != reference.shape:
         raise UsageError(
-            f"{what} are {_pixels(shape)}, and {role} {reference.spelled} holds {_pixels(reference.shape)}",
+            f"{what} are {_pixels(shape)}, and {role} {reference.display_name} holds {_pixels(reference.shape)}",
             hint="compare pictures of one size and mode: prepare the reference at that resolution, or draw with `--resolution`",
         )
 
@@ -124,7 +124,7 @@ def check_counts(
             raise UsageError(f"{what} are {samples:,}, and `{metric.full}` takes {least} at least", hint="give more")
         if isinstance(reference, SampleCollection) and metric.needs_reference and reference.count < least:
             raise UsageError(
-                f"the reference {reference.spelled} holds {reference.count:,}, and `{metric.full}` takes {least} at least",
+                f"the reference {reference.display_name} holds {reference.count:,}, and `{metric.full}` takes {least} at least",
                 hint="give more",
             )
 
@@ -147,7 +147,7 @@ def check_points(
                 )
             if isinstance(reference, SampleCollection) and reference.shape[0] < wanted:
                 raise UsageError(
-                    f"the clouds of the reference {reference.spelled} have {reference.shape[0]:,} points each, and "
+                    f"the clouds of the reference {reference.display_name} have {reference.shape[0]:,} points each, and "
                     f"`{metric.full}` looks at {wanted:,}",
                     hint="prepare it with as many",
                 )

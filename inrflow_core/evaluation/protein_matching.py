@@ -64,16 +64,15 @@ def load_matched(samples: SampleCollection, references: SampleCollection, rule: 
         UsageError: no sample has a reference, two references have one name, or residues cannot be paired.
         IntegrityError: a file cannot be read.
     """
-    assert samples.structures and samples.names and references.structures and references.names
-    names = references.names()
+    names = references.item_names()
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"{references.spelled} holds several proteins called `{twice}`", hint="keep one of each")
-    matches = match(samples.names(), names)
+        raise UsageError(f"{references.display_name} holds several proteins called `{twice}`", hint="keep one of each")
+    matches = match(samples.item_names(), names)
     if not matches.samples:
         raise UsageError(
-            f"no sample of {samples.spelled} has the name of a reference: {abbreviate_list(matches.without_reference)}; "
-            f"{references.spelled} has {abbreviate_list(matches.without_sample)}",
+            f"no sample of {samples.display_name} has the name of a reference: {abbreviate_list(matches.without_reference)}; "
+            f"{references.display_name} has {abbreviate_list(matches.without_sample)}",
             hint="name the samples of `NAME.pdb` `NAME.pdb`, `NAME-0.pdb` or `NAME/0.pdb`",
         )
     proteins = []

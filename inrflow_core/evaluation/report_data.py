@@ -13,9 +13,8 @@ from inrflow_core.evaluation.memorization import COMPARED, MemorizationSet, boxe
 from inrflow_core.evaluation.report_entries import (
     POINTS,
     SHOWN,
-    evenly_spaced,
-    evenly_spaced_items,
     gallery,
+    read_evenly_spaced,
     reference_facts,
     report_entry,
     report_title,
@@ -26,7 +25,7 @@ from inrflow_core.evaluation.results import INTERVALS, EvaluatedSamples, Results
 from inrflow_core.fields import Progress
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
-from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.collection import CAMERA, IMAGE, SampleCollection, ShardCollection, evenly_spaced
 
 AZIMUTH = 35.0
 """Degrees about y from which the page looks at a cloud first (`point_rendering.cloud`)."""
@@ -53,7 +52,7 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
 
 def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.ImageConditionedGallery | None:
     """Some samples beside the pictures that they record and the objects of these; None where they record none."""
-    if reference is None or reference.fetch_pictures is None or subject.items.domain != "points":
+    if not isinstance(reference, ShardCollection) or not reference.has_views() or subject.items.domain != "points":
         return None
     chosen = evenly_spaced(subject.items.count, SHOWN["points"])
     batch = subject.items.read(chosen.tolist())
@@ -67,14 +66,14 @@ def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> co
     own = reference.read(places.tolist())
     points = min(POINTS, batch.values.shape[1], own.values.shape[1])
     sides = [np.stack(point_clouds.subsample(list(some.values), points, range(len(chosen)))) for some in (batch, own)]
-    if reference.fetch_cameras is not None:
-        seen = reference.fetch_cameras(places.tolist(), views)
+    if reference.has_views(CAMERA):
+        seen = reference.load_views(CAMERA, places.tolist(), views)
         sides = [np.stack([_faced(*each) for each in zip(side, seen, strict=True)]) for side in sides]
     names = [
         f"{os.fsencode(name).decode(errors='replace')}, view {view}"
         for name, view in zip(own.names, views, strict=True)
     ]
-    pictures = reference.fetch_pictures(places.tolist(), views)
+    pictures = reference.load_views(IMAGE, places.tolist(), views)
     return content.ImageConditionedGallery(subject.name, pictures, sides[0], sides[1], names, subject.items.count)
 
 
@@ -91,7 +90,7 @@ def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
 def _histograms(subject: EvaluatedSamples, reference: SampleCollection) -> list[content.Histogram]:
     """How bright pictures are and how much they vary; how far points lie from a cloud's middle."""
     sides = {f"samples of {subject.name}": subject.items, "reference": reference}
-    some = {name: evenly_spaced_items(items, COMPARED[items.domain])[0] for name, items in sides.items()}
+    some = {name: read_evenly_spaced(items, COMPARED[items.domain])[0] for name, items in sides.items()}
     if subject.items.domain == "image":
         # One picture after the other: together their numbers in 64 bits would take gigabytes.
         means = {name: np.array([one.mean() for one in values]) for name, values in some.items()}

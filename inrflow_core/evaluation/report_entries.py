@@ -12,7 +12,7 @@ import numpy as np
 from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores, Score
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
-from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
 SHOWN = {"image": 48, "points": 8}
 """Items of each side of a gallery."""
@@ -52,7 +52,7 @@ def reference_facts(results: Results) -> dict[str, str]:
 
 
 def report_entry(one: SampleScores) -> content.Entry:
-    facts = {**one.subject.items.facts, **one.subject.facts}
+    facts = {**one.subject.items.metadata, **one.subject.facts}
     told = {FACTS[key]: _spelled(facts[key]) for key in FACTS if facts.get(key) is not None}
     told |= {key: _spelled(value) for key, value in facts.items() if key not in FACTS and value is not None}
     told |= {"samples": f"{one.subject.items.count:,}", "digest of the samples": one.subject.items.digest[:16]}
@@ -84,25 +84,20 @@ def _score(score: Score) -> content.Score:
 
 
 def gallery(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
-    samples, names = evenly_spaced_items(subject.items, SHOWN[subject.items.domain])
-    real, real_names = (None, []) if reference is None else evenly_spaced_items(reference, SHOWN[reference.domain])
+    samples, names = read_evenly_spaced(subject.items, SHOWN[subject.items.domain])
+    real, real_names = (None, []) if reference is None else read_evenly_spaced(reference, SHOWN[reference.domain])
     if subject.items.domain == "image" and samples.shape[2] < NAMED:
         names, real_names = [], []
     return content.Gallery(subject.name, samples, real, names, real_names)
 
 
-def evenly_spaced_items(items: SampleCollection, most: int) -> tuple[np.ndarray, list[str]]:
-    """Up to so many items, evenly spread, and their names."""
+def read_evenly_spaced(items: SampleCollection, most: int) -> tuple[np.ndarray, list[str]]:
+    """Values and names of at most `most` items, evenly spaced."""
     batch = items.read(evenly_spaced(items.count, most).tolist())
     values = batch.values
     if items.domain == "points" and values.shape[1] > POINTS:
         values = np.stack(point_clouds.subsample(list(values), POINTS, range(len(values))))
     return values, [os.fsencode(name).decode(errors="replace") for name in batch.names]
-
-
-def evenly_spaced(count: int, most: int) -> np.ndarray:
-    """At most so many of `count` places, evenly spread."""
-    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
 def _spelled(value: Any) -> str:

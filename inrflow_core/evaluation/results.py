@@ -62,7 +62,7 @@ class Results:
                 {
                     "name": one.subject.name,
                     "samples": {"count": one.subject.items.count, "digest": one.subject.items.digest},
-                    "facts": {**one.subject.items.facts, **one.subject.facts},
+                    "facts": {**one.subject.items.metadata, **one.subject.facts},
                     "scores": [dataclasses.asdict(score) for score in one.scores],
                 }
                 for one in self.judged

@@ -12,8 +12,7 @@ from jaxtyping import Int64
 
 from inrflow_core.errors import UsageError
 from inrflow_core.metrics._inputs import Pairs
-from inrflow_core.sample_files import collection
-from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.collection import IMAGE, ArrayCollection, SampleCollection, ShardCollection
 from inrflow_core.shards.batch import Batch
 
 BLOCK = 64
@@ -49,7 +48,7 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
         return SampleMatch(_recorded(samples, mine.condition["item"].astype(np.int64).reshape(-1), reference), views)
     if len(mine.seeds) and "view" not in mine.condition:
         raise UsageError(
-            f"{samples.spelled} holds drawn samples, and nobody recorded what each was drawn from",
+            f"{samples.display_name} holds drawn samples, and nobody recorded what each was drawn from",
             hint="leave the metrics of pairs out, or draw from pictures",
         )
     if samples.count != reference.count:
@@ -74,23 +73,27 @@ def condition_images(
     if given is not None:
         places = match_to_reference(reference, given).places[match.places]
         chosen, whose = np.unique(places, return_inverse=True)
-        return collection.subset(given, chosen), whose.reshape(-1)
-    if reference.fetch_pictures is None:
+        return given.select(chosen), whose.reshape(-1)
+    if not isinstance(reference, ShardCollection) or not reference.has_views():
         raise UsageError(
-            f"{reference.spelled} holds no pictures that its clouds could have been drawn from",
+            f"{reference.display_name} holds no pictures that its clouds could have been drawn from",
             hint="give shards of `objaverse`, or a folder of pictures of the same names with `--pictures`",
         )
     rows, whose = np.unique(np.stack([match.places, match.views], axis=1), axis=0, return_inverse=True)
-    fetch_pictures = reference.fetch_pictures
 
-    def fetch(indices: Sequence[int]) -> Batch:
-        places, views = rows[np.asarray(indices, dtype=np.int64)].T
-        none = np.empty(0, dtype=np.int64)
-        return Batch(fetch_pictures(places.tolist(), views), np.full(len(places), -1), [], none)
+    def load_values(indices: Int64[np.ndarray, " S"]) -> np.ndarray:
+        places, views = rows[indices].T
+        return reference.load_views(IMAGE, places.tolist(), views)
 
     digest = hashlib.sha256(f"{reference.digest} {reference.split} pictures {rows.tolist()}".encode()).hexdigest()
-    found = SampleCollection(
-        reference.source, "image", len(rows), digest, fetch, reference.split, verify=reference.verify
+    found = ArrayCollection(
+        source=reference.source,
+        domain="image",
+        digest=digest,
+        split=reference.split,
+        names=[f"item {place}, view {view}" for place, view in rows],
+        load_values=load_values,
+        verify_source=reference.verify,
     )
     return found, whose.reshape(-1)
 
@@ -101,7 +104,7 @@ def reference_clouds(
     """The references that samples should be, each once, and which of them is each sample's."""
     chosen, whose = np.unique(match.places, return_inverse=True)
     is_whole = len(chosen) == reference.count
-    return reference if is_whole else collection.subset(reference, chosen), whose.reshape(-1)
+    return reference if is_whole else reference.select(chosen), whose.reshape(-1)
 
 
 def image_pairs(samples: SampleCollection, reference: SampleCollection) -> Pairs:
@@ -113,7 +116,7 @@ def image_pairs(samples: SampleCollection, reference: SampleCollection) -> Pairs
     mine = samples.read(range(samples.count))
     if len(mine.seeds):
         raise UsageError(
-            f"{samples.spelled} holds drawn samples, and none of them has a picture that it should be",
+            f"{samples.display_name} holds drawn samples, and none of them has a picture that it should be",
             hint="leave PSNR and SSIM out, or compare pictures that were made of the reference's",
         )
     theirs = reference.read(range(reference.count))
@@ -136,14 +139,14 @@ def _recorded(
     Raises:
         UsageError: the reference has no such item.
     """
-    known = np.arange(reference.count) if reference.places is None else reference.places
+    known = np.arange(reference.count) if reference.source_indices is None else reference.source_indices
     order = np.argsort(known, kind="stable")
     found = order[np.searchsorted(known, places, sorter=order).clip(max=len(known) - 1)]
     if (known[found] != places).any():
         lost = places[known[found] != places]
         raise UsageError(
-            f"{samples.spelled} was drawn from item {lost[0]:,}, and {reference.spelled} holds {reference.count:,}"
-            + ("" if reference.places is None else " others"),
+            f"{samples.display_name} was drawn from item {lost[0]:,}, and {reference.display_name} holds {reference.count:,}"
+            + ("" if reference.source_indices is None else " others"),
             hint="give the split that the samples were drawn from, whole",
         )
     return found
@@ -168,7 +171,7 @@ def _told(some: SampleCollection) -> Batch:
     seeds: list[np.ndarray] = []
     conditions: dict[str, list[np.ndarray]] = {}
     for start in range(0, some.count, BLOCK):
-        batch = some.fetch(range(start, min(start + BLOCK, some.count)))
+        batch = some.load(range(start, min(start + BLOCK, some.count)))
         names += batch.names
         seeds.append(batch.seeds)
         for name, rows in batch.condition.items():

@@ -1,4 +1,4 @@
-"""Items to judge, or to judge by: pictures, clouds or proteins of a shard, a folder of shards or of files, read in parts."""
+"""Collections of samples or reference items: one protocol, and a class each for arrays, structures and shards."""
 
 from __future__ import annotations
 
@@ -8,54 +8,163 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int64
 
 from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.shards import shard_dataset
-from inrflow_core.shards.batch import Batch
+from inrflow_core.shards.batch import Batch, ConditionSelection
+from inrflow_core.shards.shard_dataset import ShardDataset
+
+LIGHT_CONDITIONS = ("offset", "scale", "view", "item")
+"""Conditions that are read with every item; others, such as images and their tokens, are many times larger than a cloud."""
+IMAGE, CAMERA = "image", "camera"
+"""Conditions of point clouds in several views: the rendered image, and where it was seen from."""
 
 NOUNS = {"image": "pictures", "points": "clouds", "protein": "proteins"}
 """What items of each domain are called."""
 
+C = TypeVar("C", bound="_Collection")
 
-@dataclass(frozen=True)
-class SampleCollection:
-    """Some pictures, uint8 (H W C), clouds, float32 (P C), or proteins, that can be read by number."""
 
-    source: Path
-    domain: str
-    count: int
-    digest: str
-    """sha256 of what decides them: a manifest, a file, or the names and bytes of a folder's files."""
-    fetch: Callable[[Sequence[int]], Batch]
-    split: str | None = None
-    normalisation: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """What is known of where they come from."""
-    verify: Callable[[], None] = lambda: None
-    """Compares every byte with the digests that shards have beside them; raises IntegrityError, naming what is damaged."""
-    fetch_pictures: Callable[[Sequence[int], np.ndarray], np.ndarray] | None = None
-    """Given some places and a view of each (from 0 on), what clouds look like, uint8 (B H W 3); None where nobody knows."""
-    fetch_cameras: Callable[[Sequence[int], np.ndarray], np.ndarray] | None = None
-    """The same of the cameras that saw them, float32 (B 4 4) as `cameras` has them."""
-    structures: Callable[[Sequence[int]], list[Structure]] | None = None
-    """Of proteins: the structures at some places, each under the name that it is paired by."""
-    names: Callable[[], list[str]] | None = None
-    """Of proteins: those names, of all."""
-    places: np.ndarray | None = None
-    """Of a part: where each item stands in the whole split, which is what samples record; None for the whole."""
+@runtime_checkable
+class SampleCollection(Protocol):
+    """Images, uint8 (H W C), point clouds, float32 (P C), or proteins, each read by its index."""
+
+    @property
+    def source(self) -> Path:
+        """The file or folder they come from."""
+        ...
+
+    @property
+    def domain(self) -> str:
+        """Name of their domain: image, points, protein."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what determines them: a manifest, a file, or the names and bytes of a folder's files."""
+        ...
+
+    @property
+    def split(self) -> str | None:
+        """The split of a folder of shards; None of everything else."""
+        ...
+
+    @property
+    def normalisation(self) -> Mapping[str, Any]:
+        """How the values relate to the raw ones, as a manifest has it."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Provenance that the source records of itself."""
+        ...
+
+    @property
+    def source_indices(self) -> Int64[np.ndarray, " N"] | None:
+        """Of a selection: the index of each item in the whole source, as samples record it; None for the whole."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Number of items."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the first item; () of proteins, which differ in size."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Name of the file or folder; a byte that no text can hold is replaced by a mark."""
+        ...
+
+    @property
+    def display_name(self) -> str:
+        """The source and its split, for messages."""
+        ...
+
+    def load(self, indices: Sequence[int]) -> Batch:
+        """The items at `indices`, unchecked; raises IntegrityError where a file cannot be read."""
+        ...
 
     def read(self, indices: Sequence[int]) -> Batch:
         """The items at `indices`, in that order.
 
         Raises:
             IntegrityError: one cannot be read, or holds numbers that are not finite; names it.
-            UsageError: they are not of one size.
+            UsageError: they differ in size.
         """
-        batch = self.fetch(indices)
+        ...
+
+    def item_names(self) -> list[str]:
+        """Names of all items; samples and references are paired by them."""
+        ...
+
+    def structures(self, indices: Sequence[int]) -> list[Structure]:
+        """The proteins at `indices`, each with its item's name; raises UsageError unless the items are proteins."""
+        ...
+
+    def as_verified(self) -> SampleCollection:
+        """The same items, which `verify` does not read again."""
+        ...
+
+    def verify(self) -> None:
+        """Compare every byte with the recorded digests of shards; raises IntegrityError, naming what is damaged."""
+        ...
+
+    def select(self, indices: Int64[np.ndarray, " S"]) -> SampleCollection:
+        """The items at `indices`, in that order, as a collection."""
+        ...
+
+    def map_values(self, change: Callable[[np.ndarray], np.ndarray], description: str) -> SampleCollection:
+        """The same items with `change` applied to the values of every batch; `description` enters the digest."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Collection:
+    """What the three classes share."""
+
+    source: Path
+    domain: str
+    digest: str
+    split: str | None = None
+    normalisation: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    source_indices: Int64[np.ndarray, " N"] | None = None
+    changes: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
+    """Applied to the values of every batch, in order."""
+    is_verified: bool = False
+
+    @property
+    def count(self) -> int:
+        return self._total() if self.source_indices is None else len(self.source_indices)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def name(self) -> str:
+        return os.fsencode(self.source.name or self.source.resolve().name).decode(errors="replace")
+
+    @property
+    def display_name(self) -> str:
+        return f"`{self.source}`" + (f", split `{self.split}`" if self.split else "")
+
+    def load(self, indices: Sequence[int]) -> Batch:
+        batch = self._load(self._in_source(indices))
+        for change in self.changes:
+            batch = replace(batch, values=change(batch.values))
+        return batch
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        batch = self.load(indices)
         sizes = [] if batch.sizes is None else sorted({self.shape[0], *batch.sizes.tolist()})
         if len(sizes) > 1:
             raise UsageError(
@@ -63,107 +172,284 @@ class SampleCollection:
                 hint="give clouds of one size",
             )
         if batch.values.dtype.kind == "f":
-            for place in np.flatnonzero(~np.isfinite(batch.values).all(axis=(1, 2))):
-                name = batch.names[place] if batch.names else f"number {indices[int(place)]}"
+            for row in np.flatnonzero(~np.isfinite(batch.values).all(axis=(1, 2))):
+                name = batch.names[row] if batch.names else f"number {indices[int(row)]}"
                 raise IntegrityError(
                     f"a cloud of `{self.source}` holds numbers that are not finite: {name}",
                     hint="leave it out, or make it again",
                 )
         return batch
 
+    def structures(self, indices: Sequence[int]) -> list[Structure]:
+        raise UsageError(
+            f"{self.display_name} holds items of the domain `{self.domain}`, not proteins", hint="give proteins"
+        )
+
+    def verify(self) -> None:
+        if not self.is_verified:
+            self._verify()
+
+    def as_verified(self: C) -> C:
+        return replace(self, is_verified=True)
+
+    def select(self: C, indices: Int64[np.ndarray, " S"]) -> C:
+        digest = hashlib.sha256(f"{self.digest} {self.split} {indices.tolist()}".encode()).hexdigest()
+        return replace(self, digest=digest, source_indices=self._in_source(indices))
+
+    def map_values(self: C, change: Callable[[np.ndarray], np.ndarray], description: str) -> C:
+        digest = hashlib.sha256(f"{self.digest} {description}".encode()).hexdigest()
+        return replace(self, digest=digest, changes=(*self.changes, change))
+
+    def _in_source(self, indices: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " S"]:
+        selected = np.asarray(indices, dtype=np.int64)
+        return selected if self.source_indices is None else self.source_indices[selected].astype(np.int64)
+
+    def _verify(self) -> None:
+        """Files without recorded digests have nothing to compare."""
+
     @functools.cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one item, the first as good as any; of proteins, which differ in size, none."""
-        if self.domain == "protein":
-            return ()
-        return tuple(self.fetch([0]).values.shape[1:])
+    def _shape(self) -> tuple[int, ...]:
+        return self._first_shape()
+
+    def _first_shape(self) -> tuple[int, ...]:
+        return tuple(self.load([0]).values.shape[1:])
+
+    def _total(self) -> int:
+        """Number of items in the whole source."""
+        raise NotImplementedError
+
+    def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
+        """Items by their index in the whole source."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayCollection(_Collection):
+    """Images or point clouds of one size, in memory, in one array file or one a file."""
+
+    names: Sequence[str]
+    """Of every item of the source."""
+    load_values: Callable[[Int64[np.ndarray, " S"]], np.ndarray]
+    """Values of the items at some indices of the source, uint8 (S H W C) or float32 (S P C)."""
+    seeds: Int64[np.ndarray, " N"] | None = None
+    """Of samples that were drawn here; None of everything else."""
+    condition: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What is recorded of each item of the source, one row each."""
+    verify_source: Callable[[], None] | None = None
+    """Verifies the shards that the values come from."""
+
+    def item_names(self) -> list[str]:
+        return list(self.names) if self.source_indices is None else [self.names[int(i)] for i in self.source_indices]
+
+    def _verify(self) -> None:
+        if self.verify_source is not None:
+            self.verify_source()
+
+    def _total(self) -> int:
+        return len(self.names)
+
+    def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
+        return Batch(
+            self.load_values(indices),
+            np.full(len(indices), -1, dtype=np.int64),
+            [self.names[int(index)] for index in indices],
+            np.empty(0, dtype=np.int64) if self.seeds is None else self.seeds[indices],
+            condition={name: rows[indices] for name, rows in self.condition.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureCollection(_Collection):
+    """Proteins, from files or in memory."""
+
+    domain: str = "protein"
+    names: Sequence[str]
+    """Of every protein of the source."""
+    load_structure: Callable[[int], Structure]
+    """The protein at an index of the source."""
+
+    def item_names(self) -> list[str]:
+        return list(self.names) if self.source_indices is None else [self.names[int(i)] for i in self.source_indices]
+
+    def structures(self, indices: Sequence[int]) -> list[Structure]:
+        return [replace(self.load_structure(int(i)), name=self.names[i]) for i in self._in_source(indices)]
+
+    def _first_shape(self) -> tuple[int, ...]:
+        return ()
+
+    def _total(self) -> int:
+        return len(self.names)
+
+    def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
+        """Positions of the atoms in Angstrom, float32 (S N 3), padded with zeros; residues and what is known beside them."""
+        found = [self.load_structure(int(index)) for index in indices]
+        sizes = np.array([len(one.positions) for one in found], dtype=np.int64)
+        lengths = np.array([len(one.codes) for one in found], dtype=np.int64)
+        return Batch(
+            _padded([one.positions for one in found]),
+            np.full(len(found), -1, dtype=np.int64),
+            [self.names[int(index)] for index in indices],
+            np.empty(0, dtype=np.int64),
+            sizes,
+            {"residues": _padded([one.codes for one in found]), "is_known": _padded([one.is_known for one in found])},
+            {"residues": lengths, "is_known": sizes},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardCollection(_Collection):
+    """Items of one split of a folder of shards, or of a single shard, of any domain."""
+
+    shards: ShardDataset
+    shard_split: str
+    """The split that is read; of a single shard, which has no splits for a user, its only one."""
+    conditions: Sequence[str]
+    """Names of the arrays that the shards keep beside the values."""
 
     @property
-    def name(self) -> str:
-        """What their place is called, where no text can hold a byte of it with a mark in its stead."""
-        return os.fsencode(self.source.name or self.source.resolve().name).decode(errors="replace")
+    def _holds_structures(self) -> bool:
+        return "residues" in self.conditions
 
-    @property
-    def spelled(self) -> str:
-        """Where they lie, for messages."""
-        return f"`{self.source}`" + (f", split `{self.split}`" if self.split else "")
+    def item_names(self) -> list[str]:
+        names = self.shards.names(self.shard_split)
+        return names if self.source_indices is None else [names[index] for index in self.source_indices]
 
-
-def subset(items: SampleCollection, places: np.ndarray) -> SampleCollection:
-    """The items at some places, in that order."""
-    digest = hashlib.sha256(f"{items.digest} {items.split} {places.tolist()}".encode()).hexdigest()
-
-    def fetch(indices: Sequence[int]) -> Batch:
-        return items.fetch(places[np.asarray(indices, dtype=np.int64)].tolist())
-
-    def viewed(fetch_views: Callable[[Sequence[int], np.ndarray], np.ndarray] | None) -> Any:
-        if fetch_views is None:
-            return None
-        return lambda indices, views: fetch_views(places[np.asarray(indices, dtype=np.int64)].tolist(), views)
-
-    of_whole = places if items.places is None else items.places[places]
-    found = replace(
-        items,
-        count=len(places),
-        digest=digest,
-        fetch=fetch,
-        fetch_pictures=viewed(items.fetch_pictures),
-        fetch_cameras=viewed(items.fetch_cameras),
-        places=of_whole.astype(np.int64),
-    )
-    structures, names = items.structures, items.names
-    if structures is None or names is None:
+    def structures(self, indices: Sequence[int]) -> list[Structure]:
+        """Residues are numbered from 1: shards do not keep the numbers of the files."""
+        if not self._holds_structures:
+            return super().structures(indices)
+        batch = self.shards.read(
+            self.shard_split,
+            self._in_source(indices).tolist(),
+            with_names=True,
+            conditions=ConditionSelection(("residues", "is_known")),
+        )
+        assert batch.sizes is not None
+        found = []
+        for row, (atoms, count) in enumerate(zip(batch.sizes, batch.counts["residues"], strict=True)):
+            codes = batch.condition["residues"][row, :count]
+            is_known = batch.condition["is_known"][row, :atoms] > 0
+            numbers = np.arange(1, count + 1, dtype=np.int64)
+            found.append(Structure(batch.names[row], codes, batch.values[row, :atoms], is_known, numbers))
         return found
-    return replace(
-        found,
-        structures=lambda indices: structures(places[np.asarray(indices, dtype=np.int64)].tolist()),
-        names=lambda: [names()[place] for place in places],
+
+    def has_views(self, condition: str = IMAGE) -> bool:
+        """Whether every item has views of a condition, such as rendered images."""
+        return condition in self.conditions
+
+    def num_views(self, condition: str = IMAGE) -> int:
+        """Views of every item."""
+        return self.shards.views(self.shard_split, condition)
+
+    def load_views(self, condition: str, indices: Sequence[int], views: Int64[np.ndarray, " S"]) -> np.ndarray:
+        """One view of each item: images, uint8 (S H W 3), or cameras, float32 (S 4 4).
+
+        Raises:
+            UsageError: there is no such view.
+        """
+        count = self.num_views(condition)
+        if len(views) and not 0 <= views.min() <= views.max() < count:
+            raise UsageError(
+                f"`{self.shards.folder}` has {count} views of every object, "
+                f"and some sample was drawn from number {views.max()}",
+                hint="give the reference that the samples were drawn from",
+            )
+        wanted = ConditionSelection([condition], (views + 0.5) / count)
+        rows = self._in_source(indices).tolist()
+        return self.shards.read(self.shard_split, rows, conditions=wanted).condition[condition]
+
+    def _verify(self) -> None:
+        self.shards.verify([self.shard_split])
+
+    def _first_shape(self) -> tuple[int, ...]:
+        return () if self._holds_structures else super()._first_shape()
+
+    def _total(self) -> int:
+        return self.shards.count(self.shard_split)
+
+    def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
+        light = ConditionSelection([name for name in LIGHT_CONDITIONS if name in self.conditions])
+        return self.shards.read(self.shard_split, indices.tolist(), with_names=True, conditions=light)
+
+
+def in_memory(
+    values: np.ndarray,
+    domain: str,
+    *,
+    source: Path,
+    seeds: Int64[np.ndarray, " N"],
+    normalisation: Mapping[str, Any],
+    condition: Mapping[str, np.ndarray] | None = None,
+    provenance: str = "",
+) -> ArrayCollection:
+    """Samples that were drawn here, uint8 (N H W C) or float32 (N P C), each named by its seed.
+
+    `condition` records of each what it was drawn from; `provenance` enters the digest.
+    """
+    head = f"{values.dtype} {values.shape} {provenance}".strip()
+    return ArrayCollection(
+        source=source,
+        domain=domain,
+        digest=hashlib.sha256(head.encode() + values.tobytes()).hexdigest(),
+        normalisation=normalisation,
+        names=[f"seed-{seed}" for seed in seeds],
+        load_values=lambda indices: values[indices],
+        seeds=seeds,
+        condition=condition or {},
     )
 
 
-def evenly_spaced(items: SampleCollection, most: int) -> SampleCollection:
-    """At most so many of the items, evenly spread."""
-    return (
-        items if items.count <= most else subset(items, np.linspace(0, items.count - 1, most).round().astype(np.int64))
-    )
+def evenly_spaced(total: int, count: int) -> Int64[np.ndarray, " S"]:
+    """At most `count` indices below `total`, evenly spaced, the first and the last among them."""
+    return np.arange(total) if total <= count else np.linspace(0, total - 1, count).round().astype(np.int64)
+
+
+def evenly_spaced_items(items: SampleCollection, count: int) -> SampleCollection:
+    """At most `count` of the items, evenly spaced."""
+    return items if items.count <= count else items.select(evenly_spaced(items.count, count))
 
 
 def filter_classes(items: SampleCollection, names: Sequence[str]) -> SampleCollection:
-    """Those items, from shards, whose class is one of `names`.
+    """The items of a folder of shards whose class is one of `names`.
 
     Raises:
-        UsageError: they have no such class, or none of it.
+        UsageError: there is no such class, or no item of it.
     """
-    opened = shard_dataset.ShardDataset(items.source) if items.split is not None else None
+    shards = items.shards if isinstance(items, ShardCollection) and items.split is not None else None
     for name in names:
-        if opened is None or name not in opened.classes:
+        if shards is None or name not in shards.classes:
             raise UsageError(
-                f"{items.spelled} has no class `{name}`",
-                hint=did_you_mean(name, () if opened is None else opened.classes),
+                f"{items.display_name} has no class `{name}`",
+                hint=did_you_mean(name, () if shards is None else shards.classes),
             )
-    assert opened is not None and items.split is not None
-    numbers = [opened.classes.index(name) for name in names]
-    places = np.flatnonzero(np.isin(opened.labels(items.split), numbers))
-    if not len(places):
-        raise UsageError(f"{items.spelled} holds nothing of the classes {', '.join(names)}", hint="name others")
-    facts = {**items.facts, "classes": ", ".join(names)}
-    return replace(subset(items, places), facts=facts)
+    assert isinstance(items, ShardCollection) and shards is not None
+    numbers = [shards.classes.index(name) for name in names]
+    selected = np.flatnonzero(np.isin(shards.labels(items.shard_split), numbers))
+    if not len(selected):
+        raise UsageError(f"{items.display_name} holds nothing of the classes {', '.join(names)}", hint="name others")
+    return replace(items.select(selected), metadata={**items.metadata, "classes": ", ".join(names)})
 
 
 def resized(items: SampleCollection, size: tuple[int, int], filter: str) -> SampleCollection:
-    """Pictures enlarged to rows and columns by Pillow's `bilinear` or `bicubic` filter, when they are read."""
+    """Images enlarged to rows and columns by Pillow's `bilinear` or `bicubic` filter, when they are read."""
     from PIL import Image
 
     resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter]
 
-    def fetch(indices: Sequence[int]) -> Batch:
-        batch = items.fetch(indices)
-        channels = batch.values.shape[3]
+    def enlarge(values: np.ndarray) -> np.ndarray:
+        channels = values.shape[3]
         large = [
             np.array(Image.fromarray(one.squeeze(2) if channels == 1 else one).resize((size[1], size[0]), resampling))
-            for one in batch.values
+            for one in values
         ]
-        return replace(batch, values=np.stack(large).reshape(len(large), *size, channels))
+        return np.stack(large).reshape(len(large), *size, channels)
 
-    digest = hashlib.sha256(f"{items.digest} {filter} {size[0]}x{size[1]}".encode()).hexdigest()
-    return replace(items, fetch=fetch, digest=digest)
+    return items.map_values(enlarge, f"{filter} {size[0]}x{size[1]}")
+
+
+def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    longest = max(map(len, rows))
+    found = np.zeros((len(rows), longest, *rows[0].shape[1:]), rows[0].dtype)
+    for place, row in enumerate(rows):
+        found[place, : len(row)] = row
+    return found

@@ -9,7 +9,6 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,14 @@ from inrflow_core import registry
 from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.sample_files.collection import NOUNS, SampleCollection
+from inrflow_core.sample_files.collection import (
+    NOUNS,
+    ArrayCollection,
+    SampleCollection,
+    ShardCollection,
+    StructureCollection,
+)
 from inrflow_core.shards import manifest, shard_dataset
-from inrflow_core.shards.batch import Batch, ConditionSelection
 from inrflow_core.storage import checksum, source_files
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -30,13 +34,9 @@ MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RG
 """What a picture file is read as."""
 ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
 """Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
-IMAGE, CAMERA = "image", "camera"
-"""The conditions that hold pictures of a cloud, in several views, and where each was seen from."""
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
 PROVENANCE_PREFIX = b"comment inrflow"
-LIGHT_CONDITIONS = ("offset", "scale", "view", "item")
-"""Conditions that are read with every item; others, as pictures and their tokens, are many times larger than a cloud."""
 KINDS = (
     "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures, of .ply or .npy clouds, "
     "or of .pdb, .cif or .bcif structures"
@@ -82,60 +82,20 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Sampl
     chosen = split or next((name for name in prefer if name in opened.splits), opened.splits[0])
     is_file = place.suffix.lower() == ".h5" and not place.is_dir()
     told = opened.manifest
-    if is_file:
-        facts = {key: str(value) for key, value in told.settings.items()}
-    else:
-        facts = {"data set": told.dataset, **{key: str(value) for key, value in told.settings.items()}}
-    known = opened.conditions(chosen)
-    small = ConditionSelection([name for name in LIGHT_CONDITIONS if name in known])
-    found = SampleCollection(
-        place,
-        opened.domain,
-        opened.count(chosen),
-        checksum.file_digest(place if is_file else place / manifest.NAME),
-        functools.partial(opened.read, chosen, with_names=True, conditions=small),
-        None if is_file else chosen,
-        told.normalisation,
-        facts,
-        functools.partial(opened.verify, [chosen]),
-        functools.partial(_views_of, opened, chosen, IMAGE) if IMAGE in known else None,
-        functools.partial(_views_of, opened, chosen, CAMERA) if CAMERA in known else None,
+    metadata = {key: str(value) for key, value in told.settings.items()}
+    if not is_file:
+        metadata = {"data set": told.dataset, **metadata}
+    return ShardCollection(
+        source=place,
+        domain=opened.domain,
+        digest=checksum.file_digest(place if is_file else place / manifest.NAME),
+        split=None if is_file else chosen,
+        normalisation=told.normalisation,
+        metadata=metadata,
+        shards=opened,
+        shard_split=chosen,
+        conditions=opened.conditions(chosen),
     )
-    if opened.domain != "protein":
-        return found
-    names = functools.partial(opened.names, chosen)
-    return replace(found, structures=functools.partial(_stored, opened, chosen), names=names)
-
-
-def _stored(opened: shard_dataset.ShardDataset, split: str, indices: Sequence[int]) -> list[Structure]:
-    """Structures as they lie in shards; their residues are numbered from 1."""
-    batch = opened.read(split, indices, with_names=True, conditions=ConditionSelection(("residues", "is_known")))
-    assert batch.sizes is not None
-    found = []
-    for place, (atoms, count) in enumerate(zip(batch.sizes, batch.counts["residues"], strict=True)):
-        codes = batch.condition["residues"][place, :count]
-        is_known = batch.condition["is_known"][place, :atoms] > 0
-        numbers = np.arange(1, count + 1, dtype=np.int64)
-        found.append(Structure(batch.names[place], codes, batch.values[place, :atoms], is_known, numbers))
-    return found
-
-
-def _views_of(
-    opened: shard_dataset.ShardDataset, split: str, name: str, indices: Sequence[int], views: np.ndarray
-) -> np.ndarray:
-    """A condition of one view of each of some sets.
-
-    Raises:
-        UsageError: there is no such view.
-    """
-    count = opened.views(split, name)
-    if len(views) and not 0 <= views.min() <= views.max() < count:
-        raise UsageError(
-            f"`{opened.folder}` has {count} views of every object, and some sample was drawn from number {views.max()}",
-            hint="give the reference that the samples were drawn from",
-        )
-    wanted = ConditionSelection([name], (views + 0.5) / count)
-    return opened.read(split, indices, conditions=wanted).condition[name]
 
 
 def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
@@ -157,12 +117,17 @@ def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
     def first() -> tuple[str, np.ndarray]:
         return kept[0][0], read_one(kept[0][1])
 
-    def fetch(indices: Sequence[int]) -> Batch:
+    def load_values(indices: np.ndarray) -> np.ndarray:
         return _stacked(folder, first(), [(kept[i][0], read_one(kept[i][1])) for i in indices])
 
     is_ours = domain == "points" and any(PROVENANCE_PREFIX in _head(path) for _, path in kept[:1])
-    return SampleCollection(
-        folder, domain, len(kept), _digest(kept), fetch, normalisation=UNKNOWN_NORMALIZATION if is_ours else {}
+    return ArrayCollection(
+        source=folder,
+        domain=domain,
+        digest=_digest(kept),
+        normalisation=UNKNOWN_NORMALIZATION if is_ours else {},
+        names=[name for name, _ in kept],
+        load_values=load_values,
     )
 
 
@@ -192,15 +157,11 @@ def structures_in(place: Path, files: Sequence[tuple[str, Path]], *, all_models:
     places = [(file, number) for file, count in enumerate(counts) for number in range(count)]
     names = [stems[file] if counts[file] == 1 else f"{stems[file]}-{number}" for file, number in places]
 
-    def structures(indices: Sequence[int]) -> list[Structure]:
-        return [replace(models(places[i][0])[places[i][1]], name=names[i]) for i in indices]
+    def load_structure(index: int) -> Structure:
+        file, number = places[index]
+        return models(file)[number]
 
-    def fetch(indices: Sequence[int]) -> Batch:
-        raise AssertionError("proteins are read as structures")
-
-    return SampleCollection(
-        place, "protein", len(names), _digest(files), fetch, structures=structures, names=lambda: names
-    )
+    return StructureCollection(source=place, digest=_digest(files), names=names, load_structure=load_structure)
 
 
 def _digest(files: Sequence[tuple[str, Path]]) -> str:
@@ -227,15 +188,19 @@ def _from_array(path: Path) -> SampleCollection:
         )
     dtype = np.uint8 if domain == "image" else np.float32
 
-    def fetch(indices: Sequence[int]) -> Batch:
+    def load_values(indices: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # what is too large for float32 is infinite, which `read` refuses
-            some = values[np.asarray(indices)].astype(dtype, copy=False)
-        return _batch(some, [str(i) for i in indices])
+            return values[indices].astype(dtype, copy=False)
 
-    facts = _origin(path)
-    normalisation = UNKNOWN_NORMALIZATION if facts and domain == "points" else {}
-    return SampleCollection(
-        path, domain, len(values), checksum.file_digest(path), fetch, normalisation=normalisation, facts=facts
+    metadata = _origin(path)
+    return ArrayCollection(
+        source=path,
+        domain=domain,
+        digest=checksum.file_digest(path),
+        normalisation=UNKNOWN_NORMALIZATION if metadata and domain == "points" else {},
+        metadata=metadata,
+        names=[str(index) for index in range(len(values))],
+        load_values=load_values,
     )
 
 
@@ -266,8 +231,8 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
         raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
 
 
-def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str, np.ndarray]]) -> Batch:
-    """Items of the shape of `pattern`, the folder's first, as a batch.
+def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Items of the shape of `pattern`, the folder's first, as one array.
 
     Raises:
         UsageError: they differ; names the first that does.
@@ -279,11 +244,7 @@ def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str
                 f"`{folder / name}` is {_spelled(values)}, and `{folder / first_name}` is {_spelled(first)}",
                 hint="all pictures must have one size and mode, all clouds one number of points",
             )
-    return _batch(np.stack([values for _, values in read]), [name for name, _ in read])
-
-
-def _batch(values: np.ndarray, names: list[str]) -> Batch:
-    return Batch(values, np.full(len(values), -1, dtype=np.int64), names, np.empty(0, dtype=np.int64))
+    return np.stack([values for _, values in read])
 
 
 def _picture(path: Path) -> np.ndarray:

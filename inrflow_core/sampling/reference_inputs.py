@@ -22,13 +22,10 @@ from inrflow_core.models import Model
 from inrflow_core.numerics import keyed_random
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files import collection
-from inrflow_core.sample_files.collection import SampleCollection
-from inrflow_core.sample_files.readers import IMAGE
+from inrflow_core.sample_files.collection import SampleCollection, ShardCollection, StructureCollection
 from inrflow_core.sampling import condition_inputs, sample
 from inrflow_core.sampling.request import SampleRequest, default_batch_size
 from inrflow_core.sets import Condition
-from inrflow_core.shards.batch import Batch
-from inrflow_core.shards.shard_dataset import ShardDataset
 
 KINDS = {"image": "pictures", "sequence": "sequences"}
 """Conditions that an item of a reference gives, and what their models draw from."""
@@ -50,8 +47,6 @@ class ReferenceSamplingPlan:
     views: Int64[np.ndarray, " N"]
     """0 of sequences."""
     each: int
-    shards: ShardDataset | None
-    """Where the items lie; None for files of structures, whose sequences alone are known."""
     held: dict[str, Any] = field(default_factory=dict)
     """What reads such sequences, once it was made: an embedder is loaded once for all."""
 
@@ -67,7 +62,9 @@ class ReferenceSamplingPlan:
     @property
     def recorded(self) -> dict[str, np.ndarray]:
         """What a shard of samples keeps of each: its item's place in the whole split, and the view (`sample_matching.match_to_reference`)."""
-        places = np.arange(self.reference.count) if self.reference.places is None else self.reference.places
+        places = (
+            np.arange(self.reference.count) if self.reference.source_indices is None else self.reference.source_indices
+        )
         return {"item": places[self.owners].astype(np.int64), "view": self.views}
 
     def told(self) -> dict[str, str]:
@@ -97,25 +94,26 @@ def plan_from_reference(
     Raises:
         UsageError: the reference is no shards with such conditions, or has no such view.
     """
-    chosen = collection.evenly_spaced(reference, num)
+    chosen = collection.evenly_spaced_items(reference, num)
     count = chosen.count * each
-    shards = None if reference.split is None else ShardDataset(reference.source)
     if kind == "sequence":
         seeds = np.tile(np.arange(seed, seed + each, dtype=np.int64), chosen.count)
-        return ReferenceSamplingPlan(kind, chosen, seeds, np.zeros(count, np.int64), each, shards)
-    if shards is None or reference.split is None or reference.fetch_pictures is None:
+        return ReferenceSamplingPlan(kind, chosen, seeds, np.zeros(count, np.int64), each)
+    if not isinstance(reference, ShardCollection) or reference.split is None or not reference.has_views():
         raise UsageError(
-            f"{reference.spelled} holds no pictures to draw from",
+            f"{reference.display_name} holds no pictures to draw from",
             hint="give shards of `inrflow prepare objaverse` with `--reference`",
         )
     seeds = np.arange(seed, seed + count, dtype=np.int64)
-    views = shards.views(reference.split, IMAGE)
+    views = reference.num_views()
     if view is not None and view >= views:
-        raise UsageError(f"{reference.spelled} has views 0 to {views - 1}, and no {view}", hint="choose one of them")
+        raise UsageError(
+            f"{reference.display_name} has views 0 to {views - 1}, and no {view}", hint="choose one of them"
+        )
     if view is not None:
-        return ReferenceSamplingPlan(kind, chosen, seeds, np.full(count, view, np.int64), each, shards)
+        return ReferenceSamplingPlan(kind, chosen, seeds, np.full(count, view, np.int64), each)
     drawn = keyed_random.uniform(torch.from_numpy(seeds), purpose="view")[:, 0].numpy()
-    return ReferenceSamplingPlan(kind, chosen, seeds, (drawn * views).astype(np.int64), each, shards)
+    return ReferenceSamplingPlan(kind, chosen, seeds, (drawn * views).astype(np.int64), each)
 
 
 def check(plan: ReferenceSamplingPlan, model: Model) -> None:
@@ -124,14 +122,14 @@ def check(plan: ReferenceSamplingPlan, model: Model) -> None:
     Raises:
         IntegrityError: their pictures or sequences went through another network than those that it learned from.
     """
-    if plan.shards is None:
+    if _shards(plan) is None:
         return
     mine, theirs = (
         (told or {}).get("embedder_digest") for told in (model.info.get("normalisation"), plan.reference.normalisation)
     )
     if mine and theirs and mine != theirs:
         raise IntegrityError(
-            f"the {KINDS[plan.kind]} of {plan.reference.spelled} were embedded by weights of the digest {theirs[:16]}, "
+            f"the {KINDS[plan.kind]} of {plan.reference.display_name} were embedded by weights of the digest {theirs[:16]}, "
             f"and `{model.preset.name}` learned from {mine[:16]}",
             hint="prepare the reference with the embedder that the model was trained with",
         )
@@ -152,8 +150,8 @@ def condition(model: Model, plan: ReferenceSamplingPlan, rows: Sequence[int]) ->
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def sample_in_memory(model: Model, plan: ReferenceSamplingPlan, source: Path) -> SampleCollection:
-    """All samples, drawn now and kept in memory, as items that know what they were drawn from.
+def sample_from_reference(model: Model, plan: ReferenceSamplingPlan, source: Path) -> SampleCollection:
+    """All samples of a plan, drawn now and kept in memory, with what each was drawn from.
 
     Raises:
         Diverged: they left the finite numbers.
@@ -162,46 +160,25 @@ def sample_in_memory(model: Model, plan: ReferenceSamplingPlan, source: Path) ->
     if plan.kind == "sequence":
         return _folded(model, plan, request, source)
     batch = default_batch_size(model, request)
-    values = []
-    for start in range(0, len(plan), batch):
-        rows = range(start, min(start + batch, len(plan)))
-        part = replace(request, seeds=plan.seeds[rows].tolist(), condition=condition(model, plan, rows))
-        values += [some for _, some in sample.iter_samples(model, part)]
-    clouds, recorded = np.concatenate(values), plan.recorded
-
-    def fetch(indices: Sequence[int]) -> Batch:
-        chosen = np.asarray(indices, dtype=np.int64)
-        told = {name: rows[chosen] for name, rows in recorded.items()}
-        seeds = plan.seeds[chosen]
-        return Batch(
-            clouds[chosen], np.full(len(chosen), -1), [f"seed-{seed}" for seed in seeds], seeds, condition=told
-        )
-
-    digest = hashlib.sha256(f"{clouds.shape} {plan.told()}".encode() + clouds.tobytes()).hexdigest()
-    return SampleCollection(source, "points", len(clouds), digest, fetch, None, plan.reference.normalisation)
+    parts = (range(start, min(start + batch, len(plan))) for start in range(0, len(plan), batch))
+    requests = (
+        replace(request, seeds=plan.seeds[rows].tolist(), condition=condition(model, plan, rows)) for rows in parts
+    )
+    found = sample.sample_in_memory(model, requests, source, plan.reference.normalisation, str(plan.told()))
+    return replace(found, condition=plan.recorded)
 
 
 def _folded(model: Model, plan: ReferenceSamplingPlan, request: SampleRequest, source: Path) -> SampleCollection:
-    assert plan.reference.names is not None
-    owners = [name for name in plan.reference.names() for _ in range(plan.each)]
+    owners = [name for name in plan.reference.item_names() for _ in range(plan.each)]
     made: dict[int, Structure] = {}
     for place in range(plan.reference.count):
         rows = range(place * plan.each, (place + 1) * plan.each)
         made |= dict(sample_structures(model, plan, rows, request))
-    names = [f"{name}/{row % plan.each}" for row, name in enumerate(owners)]
-    digest = hashlib.sha256(b"".join(made[row].positions.tobytes() for row in range(len(plan)))).hexdigest()
-
-    def fetch(indices: Sequence[int]) -> Batch:
-        raise AssertionError("proteins are read as structures")
-
-    return SampleCollection(
-        source,
-        "protein",
-        len(plan),
-        digest,
-        fetch,
-        structures=lambda indices: [replace(made[row], name=names[row]) for row in indices],
-        names=lambda: names,
+    return StructureCollection(
+        source=source,
+        digest=hashlib.sha256(b"".join(made[row].positions.tobytes() for row in range(len(plan)))).hexdigest(),
+        names=[f"{name}/{row % plan.each}" for row, name in enumerate(owners)],
+        load_structure=made.__getitem__,
     )
 
 
@@ -216,13 +193,18 @@ def sample_structures(
 
 def _of_item(model: Model, plan: ReferenceSamplingPlan, place: int, view: int) -> Condition:
     whole = plan.reference
-    if plan.shards is None:
-        assert whole.structures is not None
+    shards = _shards(plan)
+    if shards is None:
         (structure,) = whole.structures([place])
         if "read" not in plan.held:
             device = str(next(model.method.parameters()).device)
             plan.held["read"] = condition_inputs.make_sequence_encoder(model, device=device)
         return plan.held["read"](structure.sequence)
-    assert whole.split is not None
-    in_split = place if whole.places is None else int(whole.places[place])
-    return condition_inputs.conditions_from_shards(model, plan.shards, whole.split, [in_split], view)
+    in_split = place if whole.source_indices is None else int(whole.source_indices[place])
+    return condition_inputs.conditions_from_shards(model, shards.shards, shards.shard_split, [in_split], view)
+
+
+def _shards(plan: ReferenceSamplingPlan) -> ShardCollection | None:
+    """The reference, where it is a folder of shards; None for files of structures, of which the sequences alone are known."""
+    whole = plan.reference
+    return whole if isinstance(whole, ShardCollection) and whole.split is not None else None

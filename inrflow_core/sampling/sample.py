@@ -7,7 +7,7 @@ images = query(model, field, size=(96, 96))
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from inrflow_core.proteins.structure import Structure
 from inrflow_core.runs import run
 from inrflow_core.runtime.memory import run_unless_oom
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
+from inrflow_core.sample_files.collection import ArrayCollection, in_memory
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.request import SampleRequest, Size, Window, default_batch_size, select_part
@@ -133,6 +134,38 @@ def iter_samples(
             start = part.stop
         else:
             room.halve_batch(len(asked.seeds))
+
+
+def sample_in_memory(
+    model: Model,
+    requests: Iterable[SampleRequest],
+    source: Path,
+    normalisation: Mapping[str, Any],
+    provenance: str = "",
+) -> ArrayCollection:
+    """The samples of some requests, drawn now and kept in memory, as a collection; not for structures.
+
+    Args:
+        source: what messages name as the place of the samples.
+        normalisation: of the data that the model was trained on; point clouds are in these units.
+        provenance: what the samples were drawn from, for the collection's digest.
+
+    Raises:
+        Diverged: they left the finite numbers.
+    """
+    values: list[np.ndarray] = []
+    seeds: list[int] = []
+    for request in requests:
+        values += [part for _, part in iter_samples(model, request)]
+        seeds += request.seeds
+    return in_memory(
+        np.concatenate(values),
+        model.domain.NAME,
+        source=source,
+        seeds=np.array(seeds, dtype=np.int64),
+        normalisation=normalisation,
+        provenance=provenance,
+    )
 
 
 def _drawn(model: Model, request: SampleRequest, how: Any, room: QueryBudget, progress: Progress | None) -> np.ndarray:

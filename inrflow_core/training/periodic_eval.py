@@ -21,7 +21,6 @@ import torch
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.runs import best, checkpoint_manifest
 from inrflow_core.runs.best import Best
-from inrflow_core.shards.batch import Batch
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.storage import atomic_write
 
@@ -166,26 +165,15 @@ class Evaluation:
         Raises:
             Diverged: they left the finite numbers.
         """
-        from inrflow_core.sample_files.collection import SampleCollection
         from inrflow_core.sampling import labels, reference_inputs, sample
         from inrflow_core.sampling.request import SampleRequest
 
         seeds = range(self.config.seed, self.config.seed + self.num)
         with torch.no_grad():
             if self.plan is not None:
-                return reference_inputs.sample_in_memory(model, self.plan, self.out)
+                return reference_inputs.sample_from_reference(model, self.plan, self.out)
             request = SampleRequest(seeds, labels.resolve_labels(model, seeds))
-            values = np.concatenate([part for _, part in sample.iter_samples(model, request)])
-
-        def fetch(indices: Sequence[int]) -> Batch:
-            chosen = np.asarray(indices, dtype=np.int64)
-            names = [str(seeds[index]) for index in chosen]
-            return Batch(values[chosen], np.full(len(chosen), -1, dtype=np.int64), names, np.empty(0, dtype=np.int64))
-
-        digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode() + values.tobytes()).hexdigest()
-        return SampleCollection(
-            self.out, model.domain.NAME, len(values), digest, fetch, None, self.reference.normalisation
-        )
+            return sample.sample_in_memory(model, [request], self.out, self.reference.normalisation)
 
     @contextmanager
     def _tidied(self) -> Iterator[None]:
@@ -295,7 +283,7 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
     if data.classes:
         found = collection.filter_classes(found, data.classes)
     if config.reference is not None:
-        found = collection.evenly_spaced(found, config.reference)
+        found = collection.evenly_spaced_items(found, config.reference)
     if found.count < 2:
         raise UsageError(
             f"the split `{split}` of the shards in `{shards.folder}` has {found.count} to judge by, and [eval] needs 2",

@@ -19,6 +19,7 @@ from inrflow_core.evaluation.gather import EvaluationSettings
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.metrics._inputs import FeatureSpec
+from inrflow_core.sample_files.collection import ArrayCollection
 from inrflow_core.sample_files.readers import open_collection
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
@@ -114,6 +115,7 @@ def test_a_score_says_of_how_many_pictures_it_was_taken(place: Path, monkeypatch
 
 def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(place: Path, monkeypatch):
     items = open_collection(place / "theirs.npz")
+    assert isinstance(items, ArrayCollection)
     shards = evaluator.replace(items, source=place)
     (place / "manifest.json").write_text("{}")
     chosen = MetricSpec("fid", registry.find("metrics", "fid"), "random")

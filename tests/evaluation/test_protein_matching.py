@@ -56,7 +56,7 @@ def test_what_finds_nobody_is_named(tmp_path: Path):
     note = protein_matching.load_matched(samples, references, "auto").note
     assert "for want of a reference: 2 samples, `other`, `stray-0`" in note
     assert "for want of a sample: 2 references, `lonely`, `two`" in note
-    alone = collection.subset(samples, np.array([1, 2]))
+    alone = samples.select(np.array([1, 2]))
     with pytest.raises(
         UsageError, match="no sample of .* has the name of a reference: `other`, `stray-0`; .* has `lonely`, `one`"
     ):
@@ -87,14 +87,14 @@ def test_every_model_of_a_file_is_a_sample_and_the_first_of_a_reference_counts(t
     (tmp_path / f"drawn.{kind}").write_text(text)
     write(tmp_path / "samples" / "one.pdb", made[0])
     samples = readers.open_collection(tmp_path / f"drawn.{kind}", all_models=True)
-    assert samples.names is not None and samples.names() == ["drawn-0", "drawn-1", "drawn-2"]
+    assert samples.item_names() == ["drawn-0", "drawn-1", "drawn-2"]
     found = protein_matching.load_matched(samples, readers.open_collection(tmp_path / "samples"), "auto").proteins
     assert [len(one.samples) for one in found] == [3]
     for sample, wanted in zip(found[0].samples, made, strict=True):
         np.testing.assert_allclose(sample.positions, wanted.positions, atol=6e-4)
     assert readers.open_collection(tmp_path / f"drawn.{kind}").count == 1
     alone = readers.open_collection(tmp_path / "samples", all_models=True)
-    assert alone.names is not None and alone.names() == ["one"]
+    assert alone.item_names() == ["one"]
 
 
 def test_two_files_of_one_name_and_damaged_ones_are_named(tmp_path: Path):
@@ -112,12 +112,11 @@ def test_proteins_of_shards_are_those_of_the_files_they_were_made_of(tmp_path: P
     files, _ = folders(tmp_path, *names)
     told = swissprot.Config(train=5, test=1, embedder="one-hot", missing=0.9)
     pipeline.prepare(job.resolve_job("swissprot", tmp_path / "samples", tmp_path / "shards", told), workers=1)
-    assert files.structures and files.names
     for split in readers.split_names(tmp_path / "shards"):
         stored = readers.open_collection(tmp_path / "shards", split)
-        assert stored.domain == "protein" and stored.structures and stored.names
-        for name, structure in zip(stored.names(), stored.structures(range(stored.count)), strict=True):
-            (original,) = files.structures([files.names().index(name)])
+        assert stored.domain == "protein"
+        for name, structure in zip(stored.item_names(), stored.structures(range(stored.count)), strict=True):
+            (original,) = files.structures([files.item_names().index(name)])
             assert structure.name == name and structure.sequence == original.sequence
             np.testing.assert_array_equal(structure.is_known, original.is_known)
             moved = structure.positions - original.positions

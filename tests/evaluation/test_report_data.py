@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,20 @@ from inrflow_core.evaluation import memorization, report_data
 from inrflow_core.evaluation.memorization import MemorizationSet
 from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores
 from inrflow_core.report import content, galleries
-from inrflow_core.sample_files.collection import SampleCollection
-from inrflow_core.shards.batch import Batch
+from inrflow_core.sample_files.collection import ArrayCollection
 from tests.training import small
 
 
-def held(values: np.ndarray, name: str = "mine") -> SampleCollection:
+def held(values: np.ndarray, name: str = "mine") -> ArrayCollection:
     """Items in memory."""
 
-    def fetch(indices: Sequence[int]) -> Batch:
-        chosen = np.asarray(indices)
-        numbers = np.full(len(chosen), -1, dtype=np.int64)
-        return Batch(values[chosen], numbers, [str(i) for i in chosen], np.empty(0, dtype=np.int64))
-
-    return SampleCollection(Path(name), "image" if values.dtype == np.uint8 else "points", len(values), "d" * 64, fetch)
+    return ArrayCollection(
+        source=Path(name),
+        domain="image" if values.dtype == np.uint8 else "points",
+        digest="d" * 64,
+        names=[str(index) for index in range(len(values))],
+        load_values=lambda indices: values[indices],
+    )
 
 
 def pictures(count: int, seed: int, side: int = 8) -> np.ndarray:
@@ -81,8 +81,7 @@ def test_the_page_says_among_how_many_training_items_it_looked(monkeypatch):
 def test_large_items_are_read_few_at_a_time_and_found_all_the_same(monkeypatch):
     train, read = pictures(60, 0), []
     items = held(train)
-    fetch = items.fetch
-    object.__setattr__(items, "fetch", lambda indices: (read.append(len(indices)), fetch(indices))[1])
+    items = replace(items, load_values=lambda indices: (read.append(len(indices)), train[indices])[1])
     monkeypatch.setattr(memorization, "MOST_BYTES", 7 * 64)
     found = page(train[20:40], MemorizationSet(items, None), train).neighbours
     assert found is not None and (found.sample_distances == 0).all()

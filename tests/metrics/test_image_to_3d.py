@@ -20,7 +20,7 @@ from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.feature_networks import clip_bigg, pointnet2, ulip2
 from inrflow_core.metrics import p_is, paired_cd, ulip_i
 from inrflow_core.metrics._inputs import Distances, Features, Matches
-from inrflow_core.sample_files.collection import SampleCollection, subset
+from inrflow_core.sample_files.collection import IMAGE, SampleCollection, ShardCollection
 from inrflow_core.sample_files.readers import open_collection
 from inrflow_core.shards import writer
 from inrflow_core.shards.schema import Header, ShardColumns
@@ -163,13 +163,13 @@ def scored(tmp_path: Path, samples: SampleCollection, reference: SampleCollectio
 
 def test_what_is_large_is_read_only_where_it_is_asked_for(reference: SampleCollection):
     assert set(reference.read([0]).condition) == {"offset", "scale"}
-    assert reference.fetch_pictures is not None
-    found = reference.fetch_pictures([2, 0], np.array([3, 1]))
+    assert isinstance(reference, ShardCollection) and reference.has_views()
+    found = reference.load_views(IMAGE, [2, 0], np.array([3, 1]))
     assert found[:, 0, 0, 0].tolist() == [65, 15] and found.shape == (2, 4, 4, 3)
-    part = subset(reference, np.array([2, 1]))
-    assert part.fetch_pictures is not None and part.fetch_pictures([0], np.array([0]))[0, 0, 0, 0] == 50
+    part = reference.select(np.array([2, 1]))
+    assert part.load_views(IMAGE, [0], np.array([0]))[0, 0, 0, 0] == 50
     with pytest.raises(UsageError, match="has 4 views of every object, and some sample was drawn from number 4"):
-        reference.fetch_pictures([0], np.array([4]))
+        reference.load_views(IMAGE, [0], np.array([4]))
 
 
 def test_samples_go_with_the_view_of_the_object_that_they_were_drawn_from(

@@ -71,7 +71,7 @@ def test_shards_give_the_preferred_split_and_know_their_classes_and_units(tmp_pa
     named = readers.open_collection(tmp_path / "solids", "train")
     assert (preferred.split, preferred.count, named.split, named.count) == ("val", 5, "train", 12)
     assert preferred.digest == named.digest and len(preferred.digest) == 64
-    assert preferred.facts["data set"] == "solids"
+    assert preferred.metadata["data set"] == "solids"
     with pytest.raises(UsageError, match="no split `tset`"):
         readers.open_collection(tmp_path / "solids", "tset")
 
@@ -235,7 +235,7 @@ def test_classes_choose_their_items_in_the_order_of_the_split(tmp_path: Path):
     places = [place for place, label in enumerate(opened.labels("train")) if opened.classes[label] in wanted]
     assert found.count == len(places) > 0 and found.digest != every.digest
     np.testing.assert_array_equal(found.read(range(found.count)).values, every.read(places).values)
-    assert found.facts["classes"] == ", ".join(wanted)
+    assert found.metadata["classes"] == ", ".join(wanted)
     with pytest.raises(UsageError, match="has no class `cube`"):
         collection.filter_classes(every, ["cube"])
     np.save(tmp_path / "all.npy", CLOUDS)

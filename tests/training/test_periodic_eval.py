@@ -339,7 +339,7 @@ def test_what_is_foretold_is_of_as_many_points_as_the_model_draws(tmp_path, monk
         "estimate_cost",
         lambda a, b, *given, **named: (counted.append((a.shape[1], b.shape[1])), predict(a, b, *given, **named))[1],
     )
-    monkeypatch.setattr(collection.SampleCollection, "shape", (10 * drawn, 3))  # shards keep more than a model learns
+    monkeypatch.setattr(collection.ShardCollection, "shape", (10 * drawn, 3))  # shards keep more than a model learns
     monkeypatch.setattr(pairwise_distances, "TRIAL_SECONDS", 1e-9)
     setup.check_job(wanted, {})
     assert counted and set(counted) == {(drawn, drawn)}

@@ -125,13 +125,11 @@ def test_what_was_drawn_from_a_part_finds_its_objects_in_the_whole_and_in_the_pa
     assert pictures(place, *words) == 0
     samples = readers.open_collection(Path("out/samples/picture.h5"))
     whole = readers.open_collection(place.objects, "val")
-    part = collection.evenly_spaced(whole, 3)
+    part = collection.evenly_spaced_items(whole, 3)
     assert sample_matching.match_to_reference(samples, part).places.tolist() == [0, 0, 1, 1, 2, 2]
     assert sample_matching.match_to_reference(samples, whole).places.tolist() == [0, 0, 2, 2, 5, 5]
-    assert part.places is not None and collection.subset(part, np.array([2, 0])).places is not None
-    assert sample_matching.match_to_reference(
-        samples, collection.subset(part, np.array([2, 0, 1]))
-    ).places.tolist() == [
+    assert part.source_indices is not None and part.select(np.array([2, 0])).source_indices is not None
+    assert sample_matching.match_to_reference(samples, part.select(np.array([2, 0, 1]))).places.tolist() == [
         1,
         1,
         2,
@@ -140,7 +138,7 @@ def test_what_was_drawn_from_a_part_finds_its_objects_in_the_whole_and_in_the_pa
         0,
     ]
     with pytest.raises(Exception, match="was drawn from item 2, and .* holds 2 others"):
-        sample_matching.match_to_reference(samples, collection.evenly_spaced(whole, 2))
+        sample_matching.match_to_reference(samples, collection.evenly_spaced_items(whole, 2))
 
 
 @pytest.mark.parametrize("kind", ["picture", "sequence"])
@@ -205,8 +203,7 @@ def test_how_long_it_will_take_is_foretold(place: Place, capsys: pytest.CaptureF
 def test_every_protein_of_the_reference_is_folded_and_judged(place: Place):
     assert folds(place, "--samples-per-item", 2, "--seed", 4) == 0
     reference = readers.open_collection(place.proteins, "test")
-    assert reference.names is not None and reference.structures is not None
-    names = reference.names()
+    names = reference.item_names()
     assert set(structures("out")) == {f"{name.replace(' ', '_')}/{k}.pdb" for name in names for k in (0, 1)}
     found = scores("out")
     assert [name for name in found if name.endswith("best")] == [
