@@ -153,7 +153,7 @@ def save_fields(model: Model, request: SampleRequest, how: Any, path: Path, *, h
     atomic_write.check_writable(path, overwrite=overwrite)
     field = sample.sample_fields(model, request.seeds, request.labels, how, request.condition)
     with console.progress(None, "steps", title="drawing the field") as shown:
-        field.record(lambda done, total: shown.advance(done - shown.done))
+        field.cache_context(lambda done, total: shown.advance(done - shown.done))
     console.info(f"the field takes {units.format_bytes(field.size() // (2 if half else 1))} on disk")
     sample.save_field(model, field, path, half=half)
     return field

@@ -164,7 +164,7 @@ def upsample_saved_field(
             model, field, size, part, chunk=generation.query_budget(chunk), progress=generation.field_progress(shown)
         )
     origin = provenance.provenance(
-        model, file, request.SampleRequest(field.seeds.tolist(), None, size, part), field.drawing
+        model, file, request.SampleRequest(field.seeds.tolist(), None, size, part), field.options
     )
     written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
     console.info("wrote " + ", ".join(f"`{path}`" for path in written))

@@ -1,7 +1,7 @@
-"""Fields: what `draw` and `encode` return, a batch of functions that can be asked anywhere.
+"""Fields: what `sample` and `invert` return, a batch of functions that can be asked anywhere.
 
 A field is lazy: nothing is computed before the first query. A `query` call draws the context once for all the
-queries of that call. `record` draws it now and keeps what later queries need, which then replay it: a field asked
+queries of that call. `cache_context` draws it now and keeps what later queries need, which then replay it: a field asked
 while it is drawn and a recorded one give the same answers.
 """
 
@@ -31,7 +31,7 @@ class Field(Protocol):
     """What drew it; of a loaded field the part that answers queries, which alone has weights."""
     seeds: Int64[Tensor, " B"]
     condition: Condition
-    drawing: Any
+    options: Any
     """How it is drawn: the method's settings, for the origin of what is asked of it."""
 
     def query(
@@ -43,7 +43,7 @@ class Field(Protocol):
         """
         ...
 
-    def record(self, progress: Progress | None = None) -> Field:
+    def cache_context(self, progress: Progress | None = None) -> Field:
         """The same functions with everything kept that later queries need."""
         ...
 

@@ -35,7 +35,7 @@ class ConditionEmbedding(NamedTuple):
     """What is known of each group of pairs, such as an amino acid."""
     is_group: Bool[Tensor, "B L"] | None = None
     """Which groups are real and not padding."""
-    readings: tuple[Any, ...] = ()
+    projected_kv: tuple[Any, ...] = ()
     """The tokens' keys and values for each block, made once for many evaluations; in place of `tokens`."""
 
 
@@ -57,7 +57,7 @@ class SetSpec:
     the network reads the coordinate from the noisy value.
 
     With `group_size` the coordinate is a list of features and the value a place in space, and pairs come in groups of at
-    most so many, such as the atoms of amino acids: a set's `Queries.groups` says which. `unit` is how many numbers of a
+    most so many, such as the atoms of amino acids: a set's `Queries.group_ids` says which. `unit` is how many numbers of a
     value's scale a unit of length takes (an Angstrom), None where values are no places.
     """
 
@@ -80,36 +80,38 @@ class Queries:
     """
 
     coordinates: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None
-    places: Int64[Tensor, " N"] | Float[Tensor, "N D"]
-    groups: Int64[Tensor, "B N"] | None = None
+    noise_keys: Int64[Tensor, " N"] | Float[Tensor, "N D"]
+    group_ids: Int64[Tensor, "B N"] | None = None
     """The group of each pair, ascending, -1 at padding; where the data says which pairs belong together."""
-    sizes: tuple[tuple[int, int], ...] | None = None
+    valid_sizes: tuple[tuple[int, int], ...] | None = None
     """How many pairs and groups of each set are real, for who must know it without waiting for the device."""
 
     def __len__(self) -> int:
-        return self.places.shape[0]
+        return self.noise_keys.shape[0]
 
     def __getitem__(self, part: slice) -> Queries:
         """A run of these queries, in order; no copy."""
-        coordinates, groups = self.coordinates, self.groups
+        coordinates, groups = self.coordinates, self.group_ids
         return Queries(
             None if coordinates is None else coordinates[..., part, :],
-            self.places[part],
+            self.noise_keys[part],
             None if groups is None else groups[:, part],
         )
 
-    def of_sets(self, part: slice | Int64[Tensor, " S"]) -> Queries:
+    def select_sets(self, part: slice | Int64[Tensor, " S"]) -> Queries:
         """The queries of some of the sets; those that all sets share stay."""
-        coordinates, groups = self.coordinates, self.groups
+        coordinates, groups = self.coordinates, self.group_ids
         if coordinates is not None and coordinates.ndim == 3:
             coordinates = coordinates[part]
-        sizes = self.sizes[part] if self.sizes is not None and isinstance(part, slice) else None
-        return Queries(coordinates, self.places, None if groups is None else groups[part], sizes)
+        sizes = self.valid_sizes[part] if self.valid_sizes is not None and isinstance(part, slice) else None
+        return Queries(coordinates, self.noise_keys, None if groups is None else groups[part], sizes)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Queries:
         """The same queries with every tensor changed."""
-        coordinates, groups = (None if tensor is None else change(tensor) for tensor in (self.coordinates, self.groups))
-        return Queries(coordinates, change(self.places), groups, self.sizes)
+        coordinates, groups = (
+            None if tensor is None else change(tensor) for tensor in (self.coordinates, self.group_ids)
+        )
+        return Queries(coordinates, change(self.noise_keys), groups, self.valid_sizes)
 
     def to(self, device: torch.device | str) -> Queries:
         """The same queries on another device."""
@@ -137,7 +139,7 @@ class CoordValueSet:
     def __getitem__(self, part: slice | Int64[Tensor, " S"]) -> CoordValueSet:
         """Some of these sets, in the order given."""
         return CoordValueSet(
-            self.queries.of_sets(part),
+            self.queries.select_sets(part),
             self.values[part],
             self.seeds[part],
             {name: value[part] for name, value in self.condition.items()},

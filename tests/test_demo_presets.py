@@ -57,18 +57,18 @@ def test_a_whole_sample_is_the_same_in_any_batch_and_chunk_and_at_any_resolution
     held = held[: len(together)]
     together = together[: len(held)]
     torch.testing.assert_close(held, together, rtol=0, atol=1e-4)
-    start = noise_field.normal(torch.tensor([4]), queries.places, purpose="start", channels=held.shape[-1])[0]
+    start = noise_field.normal(torch.tensor([4]), queries.noise_keys, purpose="start", channels=held.shape[-1])[0]
     assert (together - start[: len(together)]).square().mean().sqrt() > 0.3
 
 
 def test_one_velocity_is_the_same_in_any_batch_and_chunk_to_1e_5_of_its_rms(model: Model):
     network, condition = model.method.network, told(model, range(3))
     queries = model.domain.queries(condition=condition)
-    y = noise_field.normal(torch.arange(3), queries.places, purpose="start", channels=model.domain.shape.value_size)
+    y = noise_field.normal(torch.arange(3), queries.noise_keys, purpose="start", channels=model.domain.shape.value_size)
     t = torch.tensor([0.9, 0.5, 0.1])
-    whole = network(queries, y, t, model.method.told(condition), queries, y)
+    whole = network(queries, y, t, model.method.embed_condition(condition), queries, y)
     for row in range(3):
-        own = model.method.told(told(model, [row]))
+        own = model.method.embed_condition(told(model, [row]))
         context = model.domain.queries(condition=told(model, [row]))
         size = len(context)
         only = slice(row, row + 1)

@@ -57,13 +57,13 @@ class FlowField:
         context: Queries,
         seeds: Int64[Tensor, " B"],
         condition: Condition,
-        drawing: SamplingOptions,
+        options: SamplingOptions,
     ) -> None:
         self.method = flow
         self.context = context
         self.seeds = seeds
         self.condition = condition
-        self.drawing = drawing
+        self.options = options
         self.start: Float[Tensor, "B N C"] | None = None
         self.steps: list[tuple[solver.Step, list[ContextEvaluation]]] | None = None
         self.values: Float[Tensor, "B N C"] | None = None
@@ -99,7 +99,7 @@ class FlowField:
         return y
 
     @torch.no_grad()
-    def record(self, progress: Progress | None = None) -> FlowField:
+    def cache_context(self, progress: Progress | None = None) -> FlowField:
         """The same functions, drawn, with the latents of every evaluation kept for later queries."""
         if self.steps is not None:
             return self
@@ -122,14 +122,14 @@ class FlowField:
             tensors = {
                 k: v.half() if v.dtype == torch.float32 and not k.startswith("noise") else v for k, v in tensors.items()
             }
-        guide = self.drawing.guide
+        guide = self.options.guide
         info = {
-            "sampler": self.drawing.sampler.__name__.rpartition(".")[2],
-            "sampler_settings": vars(self.drawing.config),
-            "guidance": self.drawing.guidance,
-            "interval": list(self.drawing.interval),
-            "noise": self.drawing.noise,
-            "precision": self.drawing.precision,
+            "sampler": self.options.sampler.__name__.rpartition(".")[2],
+            "sampler_settings": vars(self.options.config),
+            "guidance": self.options.guidance,
+            "interval": list(self.options.interval),
+            "noise": self.options.noise,
+            "precision": self.options.precision,
             "guide": None if guide is None else {k: v for k, v in vars(guide.network.config).items() if v is not None},
         }
         models.save(path, tensors, preset, info, FORMAT)
@@ -137,7 +137,7 @@ class FlowField:
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that later queries need, by name."""
         assert self.steps is not None and self.values is not None, "a field is recorded before it is saved"
-        tensors = {"seeds": self.seeds, "values": self.values, "places": self.context.places}
+        tensors = {"seeds": self.seeds, "values": self.values, "places": self.context.noise_keys}
         if self.start is not None:
             tensors["noise"] = self.start
         for place, (step, evaluations) in enumerate(self.steps):
@@ -149,7 +149,7 @@ class FlowField:
                     tensors[f"{head}.{number}.{half}.vector"] = latents.vector
                     for level, tokens in enumerate(latents.levels):
                         tensors[f"{head}.{number}.{half}.level.{level}"] = tokens
-        decoders = [self.method.network.decoder] + ([self.drawing.guide.network.decoder] if self.drawing.guide else [])
+        decoders = [self.method.network.decoder] + ([self.options.guide.network.decoder] if self.options.guide else [])
         for number, decoder in enumerate(decoders):
             tensors |= {f"decoder.{number}.{name}": weight for name, weight in decoder.state_dict().items()}
         return tensors
@@ -157,7 +157,7 @@ class FlowField:
     def to_noise(self, values: Float[Tensor, "B N C"], chunk: int | QueryBudget = CHUNK) -> Float[Tensor, "B N C"]:
         """The noise at t = 1 that the ODE connects with `values` at t = 0, on the context."""
         sampler = registry.find("samplers", "heun")
-        steps = max(2, solver.num_function_evaluations(self.drawing.sampler, self.drawing.config) // 2)
+        steps = max(2, solver.num_function_evaluations(self.options.sampler, self.options.config) // 2)
         times = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=values.device)
         with torch.no_grad():
             return solver.integrate(
@@ -182,17 +182,17 @@ class FlowField:
             for step, evaluations in self.steps:
                 yield step, [ContextEvaluation(e.t, e.latents, self._memories(e.latents)) for e in evaluations]
             return
-        sampler = self.drawing.sampler
+        sampler = self.options.sampler
         kept: list[ContextEvaluation] = []
         y = self._start(self.context)
         walk = solver.iter_steps(
             sampler,
-            self.drawing.config,
+            self.options.config,
             self._evaluator(kept, room),
             y,
             path=self.method.path,
             noise=lambda index: self._increment(self.context, index),
-            real=None if self.context.groups is None else self.context.groups >= 0,
+            real=None if self.context.group_ids is None else self.context.group_ids >= 0,
         )
         for step, state in walk:
             y = state
@@ -220,14 +220,14 @@ class FlowField:
 
     def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> ContextEvaluation:
         """Encoder and trunk at (y, t), for the condition and, where guidance acts, for what it is held against."""
-        flow, drawing = self.method, self.drawing
+        flow, options = self.method, self.options
         with self._precision():
             (_, told), *against = self._all_told()
             encoded = flow.network.encode(self.context, y, None, told)
             latents = [flow.network.latents(encoded, t.to(y.dtype), told)]
             if self._is_guided(t):
                 other, told = against[0]
-                if drawing.guide is not None:
+                if options.guide is not None:
                     encoded = other.encode(self.context, y, None, told)
                 latents.append(other.latents(encoded, t.to(y.dtype), told))
             return ContextEvaluation(t, latents, self._memories(latents))
@@ -235,10 +235,10 @@ class FlowField:
     def _all_told(self) -> list[tuple[Any, ConditionEmbedding]]:
         """Each network with what it is told: the condition, and what that is held against. Made once for all steps."""
         if not self._told:
-            flow, guide = self.method, self.drawing.guide
-            self._told = [(flow.network, flow.network.read(flow.told(self.condition)))]
+            flow, guide = self.method, self.options.guide
+            self._told = [(flow.network, flow.network.read(flow.embed_condition(self.condition)))]
             if guide is not None:
-                self._told.append((guide.network, guide.network.read(guide.told(self.condition))))
+                self._told.append((guide.network, guide.network.read(guide.embed_condition(self.condition))))
             elif flow.is_guidable:
                 self._told.append((flow.network, flow.network.read(flow.conditioner.nothing(len(self.seeds)))))
         return self._told
@@ -248,10 +248,10 @@ class FlowField:
             return [network.memory(half) for network, half in zip(self._networks(), latents, strict=False)]
 
     def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
-        drawing = self.drawing
-        if drawing.guidance == 1.0 or (drawing.guide is None and not self.method.is_guidable):
+        options = self.options
+        if options.guidance == 1.0 or (options.guide is None and not self.method.is_guidable):
             return False
-        low, high = drawing.interval
+        low, high = options.interval
         return bool(((t >= low) & (t <= high)).any())
 
     def _asked(self, queries: Queries, part: slice, room: QueryBudget) -> QueryChunk:
@@ -261,13 +261,13 @@ class FlowField:
 
     def _networks(self) -> list[Any]:
         """What answers, and what its answer is held against where guidance can act."""
-        own, guide = self.method.network, self.drawing.guide
+        own, guide = self.method.network, self.options.guide
         return [own, own if guide is None else guide.network]
 
     def _answer(
         self, asked: QueryChunk, y: Float[Tensor, "B M C"], evaluation: ContextEvaluation
     ) -> Float[Tensor, "B M C"]:
-        drawing = self.drawing
+        options = self.options
         with self._precision():
             assert evaluation.memories is not None
             velocity, *others = (
@@ -278,7 +278,7 @@ class FlowField:
             )
         if not others:
             return velocity
-        return guidance.combine(velocity, others[0], drawing.guidance, evaluation.t, drawing.interval)
+        return guidance.combine(velocity, others[0], options.guidance, evaluation.t, options.interval)
 
     def _advance(
         self, asked: QueryChunk, y: Float[Tensor, "B M C"], step: solver.Step, evaluations: list[ContextEvaluation]
@@ -286,8 +286,8 @@ class FlowField:
         """One solver step of other pairs along the context's recorded evaluations."""
         replayed = iter(evaluations)
         return solver.replay_step(
-            self.drawing.sampler,
-            self.drawing.config,
+            self.options.sampler,
+            self.options.config,
             lambda y, t: self._answer(asked, y, next(replayed)),
             y,
             step,
@@ -298,10 +298,10 @@ class FlowField:
     def _start(self, queries: Queries) -> Float[Tensor, "B M C"]:
         return noise_field.normal(
             self.seeds,
-            queries.places,
+            queries.noise_keys,
             purpose="start",
             channels=self.method.shape.value_size,
-            kernel=self.drawing.noise,
+            kernel=self.options.noise,
             known=self._known(),
         )
 
@@ -314,9 +314,9 @@ class FlowField:
 
     def _increment(self, queries: Queries, index: int) -> Float[Tensor, "B M C"]:
         channels = self.method.shape.value_size
-        kernel = self.drawing.noise
+        kernel = self.options.noise
         return noise_field.normal(
-            self.seeds, queries.places, purpose="increment", step=index, channels=channels, kernel=kernel
+            self.seeds, queries.noise_keys, purpose="increment", step=index, channels=channels, kernel=kernel
         )
 
     def _num_steps(self, done: int) -> int:
@@ -324,13 +324,13 @@ class FlowField:
         if self.steps is not None:
             return len(self.steps)
         return (
-            done if self.drawing.sampler.IS_ADAPTIVE else len(self.drawing.sampler.time_grid(self.drawing.config)) - 1
+            done if self.options.sampler.IS_ADAPTIVE else len(self.options.sampler.time_grid(self.options.config)) - 1
         )
 
     def _precision(self) -> torch.autocast:
         device = self.seeds.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.drawing.precision == "bf16")
+        return torch.autocast(device, torch.bfloat16, enabled=self.options.precision == "bf16")
 
 
 def _same(a: Queries, b: Queries) -> bool:
-    return a is b or (a.places.shape == b.places.shape and torch.equal(a.places, b.places))
+    return a is b or (a.noise_keys.shape == b.noise_keys.shape and torch.equal(a.noise_keys, b.noise_keys))

@@ -40,7 +40,7 @@ def trim_padding(sets: CoordValueSet, sizes: tuple[tuple[int, ...], ...]) -> Coo
     """Sets in groups, of so many pairs and groups each, without the padding behind the largest."""
     pairs, groups = (max(size[of] for size in sizes) for of in (0, 1))
     return CoordValueSet(
-        replace(sets.queries[:pairs], sizes=sizes),
+        replace(sets.queries[:pairs], valid_sizes=sizes),
         sets.values[:, :pairs],
         sets.seeds,
         {name: value[:, :groups] if name in PER_GROUP_CONDITIONS else value for name, value in sets.condition.items()},

@@ -46,10 +46,10 @@ def repeat_with_new_noise(sets: CoordValueSet, copies: int) -> CoordValueSet:
     """Each set so many times, one after the other; the first with its own seed, the others with seeds derived of it."""
     index = torch.arange(len(sets), device=sets.seeds.device).repeat_interleave(copies)
     derived = [keyed_random.derive_seeds(COPY_KEY, copy, sets.seeds) for copy in range(1, copies)]
-    repeated, sizes = sets[index], sets.queries.sizes
+    repeated, sizes = sets[index], sets.queries.valid_sizes
     if sizes is not None:
         sizes = tuple(size for size in sizes for _ in range(copies))
-    queries = replace(repeated.queries, sizes=sizes)
+    queries = replace(repeated.queries, valid_sizes=sizes)
     return replace(repeated, queries=queries, seeds=torch.stack([sets.seeds, *derived], 1).flatten())
 
 

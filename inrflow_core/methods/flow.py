@@ -75,9 +75,9 @@ class FlowMatching(nn.Module):
         return self._packed_loss(sets).unflatten(0, (-1, self.config.copies)).mean(1)
 
     def _packed_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
-        if sets.queries.groups is None:
+        if sets.queries.group_ids is None:
             return self._loss(sets)
-        sizes = sets.queries.sizes or set_sizes(sets.queries.groups)
+        sizes = sets.queries.valid_sizes or set_sizes(sets.queries.group_ids)
         found = [list(range(len(sizes)))] if self.in_one_pack else bucket_by_size([pairs for pairs, _ in sizes])
         device = sets.values.device
         order = [place for pack in found for place in pack]
@@ -93,14 +93,14 @@ class FlowMatching(nn.Module):
     def _loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
         if sets.mask is not None:  # whatever stands where nothing is known, it reaches nothing
             sets = replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], 0))
-        t = self.draw_times(sets.seeds).to(sets.values.dtype)
-        places = sets.queries.places.long()  # a training set's are ids, or the lattice's own positions
+        t = self.sample_times(sets.seeds).to(sets.values.dtype)
+        places = sets.queries.noise_keys.long()  # a training set's are ids, or the lattice's own positions
         eps = noise_field.normal(sets.seeds, places, purpose="noise", channels=sets.values.shape[-1])
         data = rigid_motion.kabsch_align(sets.values, eps, sets.mask) if self.config.align == "noise" else sets.values
         y_t, velocity = paths.interpolate(self.path, data, eps, t)
         queries, y_query, target, mask = self._choose_queries(sets, y_t, velocity, t)
-        told = self.told(sets.condition, dropped=self._dropped(sets.seeds))
-        if sets.queries.sizes and len({groups for _, groups in sets.queries.sizes}) == 1:
+        told = self.embed_condition(sets.condition, dropped=self._dropped(sets.seeds))
+        if sets.queries.valid_sizes and len({groups for _, groups in sets.queries.valid_sizes}) == 1:
             told = told._replace(is_group=None)  # none is padding, and attention without a mask is the quicker
         answer = self.network(sets.queries, y_t, t, told, queries, y_query, mask=sets.mask)
         return self._error(answer.float(), target.float(), y_query, t, mask)
@@ -125,13 +125,13 @@ class FlowMatching(nn.Module):
             error = error + _structure_loss.smooth_lddt_weight(c, t) * amiss
         return error
 
-    def draw_times(self, seeds: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
+    def sample_times(self, seeds: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
         """One time in (0, 1) per set, by the density of the settings."""
         u = keyed_random.uniform(seeds, purpose="time")[:, 0]
         c = self.config
         return time_grids.sample_times(c.time, u, mean=c.time_mean, deviation=c.time_deviation, shift=c.time_shift)
 
-    def told(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
+    def embed_condition(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
         """What the network is told of a condition; nothing by a model without."""
         return ConditionEmbedding() if self.conditioner is None else self.conditioner(condition, dropped)
 
@@ -140,20 +140,20 @@ class FlowMatching(nn.Module):
         """Whether training dropped the condition now and then, so that the model knows what to hold it against."""
         return self.conditioner is not None and self.conditioner.dropout > 0
 
-    def draw(
-        self, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, drawing: SamplingOptions
+    def sample(
+        self, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, options: SamplingOptions
     ) -> FlowField:
         """New functions, one per seed. `context` is the training grid, or the training number of points."""
-        return FlowField(self, context, seeds, condition, drawing)
+        return FlowField(self, context, seeds, condition, options)
 
-    def encode(self, sets: CoordValueSet, drawing: SamplingOptions, progress: Progress | None = None) -> FlowField:
+    def invert(self, sets: CoordValueSet, options: SamplingOptions, progress: Progress | None = None) -> FlowField:
         """The functions behind given sets: their noise is found by solving the ODE from data to noise.
 
         Inside the training grid (or among the given points) that noise replaces the keyed one, which goes on outside.
         """
-        field = FlowField(self, sets.queries, sets.seeds, sets.condition, drawing)
+        field = FlowField(self, sets.queries, sets.seeds, sets.condition, options)
         field.start = field.to_noise(sets.values)
-        return field.record(progress)
+        return field.cache_context(progress)
 
     def flops(self, num_queries: int | None = None) -> dict[str, float]:
         """Floating-point operations of one evaluation for one set, by part; training needs three times as many."""
@@ -175,11 +175,11 @@ class FlowMatching(nn.Module):
         if count >= len(sets.queries):
             return sets.queries, y_t, velocity, sets.mask
         chosen = random_subset(sets, count)
-        coordinates, groups, mask = sets.queries.coordinates, sets.queries.groups, sets.mask
+        coordinates, groups, mask = sets.queries.coordinates, sets.queries.group_ids, sets.mask
         if coordinates is not None:
             coordinates = coordinates[chosen] if coordinates.ndim == 2 else take_pairs(coordinates, chosen)
         groups, mask = (None if kept is None else kept.gather(1, chosen) for kept in (groups, mask))
-        queries = Queries(coordinates, sets.queries.places[:count], groups)
+        queries = Queries(coordinates, sets.queries.noise_keys[:count], groups)
         return queries, take_pairs(y_t, chosen), take_pairs(velocity, chosen), mask
 
     def _queries_anywhere(

@@ -64,10 +64,10 @@ class AtomEmbedding(nn.Module):
         embedded: Float[Tensor, "*B N W"] | None = None,
     ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B N W"]]:
         """The tokens, and the embedded values alone; `embedded` is what `embed` made, if it was made."""
-        assert queries.coordinates is not None and queries.groups is not None, "pairs in groups have features"
+        assert queries.coordinates is not None and queries.group_ids is not None, "pairs in groups have features"
         value = self.value(torch.cat([to_fp32(values), self.waves(values)], -1))
         placed = self.embed(queries.coordinates) if embedded is None else embedded
-        return value + placed + gather_groups(shared, queries.groups).to(value.dtype), value
+        return value + placed + gather_groups(shared, queries.group_ids).to(value.dtype), value
 
     def embed(self, coordinates: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B N W"]:
         """What of the tokens depends on the features alone."""
@@ -105,10 +105,10 @@ class ResidueEncoder(nn.Module):
         told: ConditionEmbedding,
     ) -> Float[Tensor, "B L W"]:
         """Latents of the groups; `mask` is False where a pair is padding or unknown."""
-        assert context.groups is not None and told.features is not None, "pairs in groups come with their features"
-        known = context.groups >= 0 if mask is None else mask
+        assert context.group_ids is not None and told.features is not None, "pairs in groups come with their features"
+        known = context.group_ids >= 0 if mask is None else mask
         values = values.masked_fill(~known[..., None], 0)
-        slots, is_real = group_slots(context.groups, known, told.features.shape[1], self.size)
+        slots, is_real = group_slots(context.group_ids, known, told.features.shape[1], self.size)
         shared = self.tokens.groups(told.features)
         pooled = (self._map if self.kind == "linear" else self._pool)(context, values, shared, slots, is_real)
         return pooled + shared.to(pooled.dtype)

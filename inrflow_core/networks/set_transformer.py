@@ -135,7 +135,7 @@ class SetTransformer(nn.Module):
             return told
         blocks = [layer.own.told for layer in self.layers()]
         return told._replace(
-            tokens=None, readings=tuple(None if block is None else block.read(told.tokens) for block in blocks)
+            tokens=None, projected_kv=tuple(None if block is None else block.read(told.tokens) for block in blocks)
         )
 
     def encode(
@@ -177,7 +177,7 @@ class SetTransformer(nn.Module):
             source = None
             if layer.read is not None:
                 source = encoded.tokens if encoded.tokens is not None else next(readings)
-            tokens = told.readings[index] if told.readings else told.tokens
+            tokens = told.projected_kv[index] if told.projected_kv else told.tokens
             masks = (encoded.mask, told.is_group)
             arguments = (x, condition, turns, source, masks, None if layer.own.told is None else tokens)
             if self._is_checkpointed():

@@ -167,7 +167,7 @@ def _forward(method: Any, sets: CoordValueSet, watch: Watch) -> Tensor:
     sets, y, velocity = _noised(sets)
     asking, asked, target, mask = _asked(method, sets, y, velocity)
     t = torch.zeros(len(sets))
-    told = method.told(dict(sets.condition))
+    told = method.embed_condition(dict(sets.condition))
     watch.part = "encoder"
     encoded = network.encode(sets.queries, y, sets.mask, told)
     _mark(watch, encoded.latents, "encoder")
@@ -198,10 +198,10 @@ def _many_of(one: CoordValueSet, count: int) -> CoordValueSet:
     coordinates = queries.coordinates
     if coordinates is not None and coordinates.ndim == 3:
         coordinates = _many(coordinates, count)
-    groups = None if queries.groups is None else _many(queries.groups, count)
-    is_padded = queries.groups is not None
+    groups = None if queries.group_ids is None else _many(queries.group_ids, count)
+    is_padded = queries.group_ids is not None
     return CoordValueSet(
-        Queries(coordinates, queries.places, groups),
+        Queries(coordinates, queries.noise_keys, groups),
         _many(one.values, count),
         _many(one.seeds, count),
         {name: _many(value, count) for name, value in one.condition.items()},
@@ -228,11 +228,11 @@ def _asked(
     queries, count = sets.queries, method.config.num_queries or len(sets.queries)
     if count >= len(queries):
         return queries, y, velocity, sets.mask
-    coordinates, groups, mask = queries.coordinates, queries.groups, sets.mask
+    coordinates, groups, mask = queries.coordinates, queries.group_ids, sets.mask
     if coordinates is not None:
         coordinates = coordinates.new_empty(len(sets), count, coordinates.shape[-1])
     groups, mask = (None if kept is None else kept[:, :count].clone() for kept in (groups, mask))
-    asking = Queries(coordinates, queries.places[:count], groups)
+    asking = Queries(coordinates, queries.noise_keys[:count], groups)
     return asking, y[:, :count].clone(), velocity[:, :count].clone(), mask
 
 

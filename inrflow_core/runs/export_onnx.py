@@ -47,7 +47,7 @@ class Evaluation(nn.Module):
         self.method = model.method
         context = model.domain.queries()
         self.register_buffer("coordinates", context.coordinates, persistent=False)
-        self.register_buffer("places", context.places, persistent=False)
+        self.register_buffer("places", context.noise_keys, persistent=False)
 
     def forward(
         self,
@@ -59,7 +59,7 @@ class Evaluation(nn.Module):
     ) -> Float[Tensor, "B M C"]:
         """The velocities of the queries."""
         condition = {} if labels is None else {"label": labels}
-        told = self.method.told(condition)
+        told = self.method.embed_condition(condition)
         context = Queries(self.coordinates, self.places)
         # Places key noise, of which an evaluation has none: any will do that are as many.
         places = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates

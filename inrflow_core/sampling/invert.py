@@ -85,14 +85,14 @@ def invert(
     if labels is None and model.preset.condition is not None:
         labels = np.array([-1])
     sets = model.domain.to_set(given.values[None], torch.zeros(1, dtype=torch.int64), labels, augment=False)
-    return model.method.encode(sets.to(device), how, progress)
+    return model.method.invert(sets.to(device), how, progress)
 
 
 def provenance(
     model: Model, source: Path, path: Path, field: Field, size: Size, window: Window, *, label: int | None = None
 ) -> dict[str, str]:
     """Where an answer of the function behind the file `path` comes from; `source` is the weights file."""
-    told = sampling_provenance.provenance(model, source, request.SampleRequest([0], None, size, window), field.drawing)
+    told = sampling_provenance.provenance(model, source, request.SampleRequest([0], None, size, window), field.options)
     del told["seeds"]
     return {**told, "given": checksum.file_digest(path)[:16], **({} if label is None else {"labels": str(label)})}
 

@@ -103,10 +103,10 @@ class CompiledNetwork(nn.Module):
             self.sizes = sorted({*self.sizes, count})
             return self._decode(queries, _plain(values), memory, embedded)
         index = torch.arange(size, device=values.device).clamp(max=count - 1)
-        coordinates, groups = queries.coordinates, queries.groups
+        coordinates, groups = queries.coordinates, queries.group_ids
         padded = Queries(
             None if coordinates is None else coordinates[..., index, :],
-            queries.places[index],
+            queries.noise_keys[index],
             None if groups is None else groups[:, index],
         )
         embedded = None if embedded is None else embedded[..., index, :]

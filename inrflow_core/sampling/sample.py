@@ -64,7 +64,7 @@ def sample_fields(
     if labels is not None:
         given["label"] = torch.tensor(list(labels), dtype=torch.int64, device=device)
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
-    return model.method.draw(
+    return model.method.sample(
         model.domain.queries(condition=given).to(device), keys, given, how or sampling_options(model)
     )
 

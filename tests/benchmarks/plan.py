@@ -194,7 +194,7 @@ def filled(model: models.Model, count: int) -> CoordValueSet:
     sets = model.domain.blank(count)
     conditioner = model.method.conditioner
     condition = dict(sets.condition) | (dict(conditioner.blank(sets)) if conditioner is not None else {})
-    mask = None if sets.queries.groups is None else torch.ones(count, len(sets.queries), dtype=torch.bool)
+    mask = None if sets.queries.group_ids is None else torch.ones(count, len(sets.queries), dtype=torch.bool)
     return CoordValueSet(sets.queries, torch.randn(sets.values.shape), torch.arange(count), condition, mask)
 
 

@@ -111,9 +111,9 @@ def loop_row(name: str) -> tuple[str, ...]:
 
 def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
     """The samples with nothing kept: every velocity of every chunk from the context on."""
-    flow, how = model.method, field.drawing
+    flow, how = model.method, field.options
     network, context = flow.network, field.context
-    halves = [flow.told(field.condition)]
+    halves = [flow.embed_condition(field.condition)]
     if how.guidance != 1 and flow.is_guidable:
         halves.append(flow.conditioner.nothing(len(field.seeds)))
     states = [field._start(context), field._start(queries)]
@@ -233,7 +233,7 @@ def _inputs(model: Model, method: Any) -> tuple[Any, Any, torch.Tensor, Any]:
     blank = model.domain.blank(1)
     told = {} if method.conditioner is None else method.conditioner.blank(blank)
     y = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(1))
-    return method.network, blank.queries, y, method.network.read(method.told({**blank.condition, **told}))
+    return method.network, blank.queries, y, method.network.read(method.embed_condition({**blank.condition, **told}))
 
 
 def _print(head: tuple[str, ...], rows: Any) -> None:

@@ -60,10 +60,10 @@ def test_a_model_answers_as_much_under_a_dropped_picture_as_under_nothing() -> N
     flow, queries = model.method, model.domain.queries()
     y = torch.randn(3, 24, 3, generator=torch.Generator().manual_seed(1))
     t = torch.tensor([0.2, 0.5, 0.9])
-    dropped = flow.told(stored(), dropped=torch.ones(3, dtype=torch.bool))
+    dropped = flow.embed_condition(stored(), dropped=torch.ones(3, dtype=torch.bool))
     found, wanted = (flow.network(queries, y, t, told, queries, y) for told in (dropped, flow.conditioner.nothing(3)))
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
-    shown = flow.network(queries, y, t, flow.told(stored()), queries, y)
+    shown = flow.network(queries, y, t, flow.embed_condition(stored()), queries, y)
     assert (shown - found).abs().max() > 1e-3
 
 
@@ -73,12 +73,12 @@ def test_a_field_is_the_plain_solution_of_the_guided_velocity(guidance: float) -
     flow, context, seeds = model.method, model.domain.queries(), [5, 6, 7]
     drawing = options.sampling_options(model, guidance=guidance)
     values = sample.sample_fields(model, seeds, None, drawing, stored()).query(context)
-    y = noise_field.normal(torch.tensor(seeds), context.places, purpose="start", channels=3)
+    y = noise_field.normal(torch.tensor(seeds), context.noise_keys, purpose="start", channels=3)
     times = drawing.sampler.time_grid(drawing.config)
     for t, t_next in zip(times[:-1], times[1:], strict=True):
         halves = [
             flow.network(context, y, t.float().expand(3), told, context, y)
-            for told in (flow.told(stored()), flow.conditioner.nothing(3))
+            for told in (flow.embed_condition(stored()), flow.conditioner.nothing(3))
         ]
         y = y + float(t_next - t) * (halves[1] + guidance * (halves[0] - halves[1]))
     torch.testing.assert_close(values, y, atol=1e-5, rtol=0)

@@ -18,7 +18,7 @@ def grid(size: tuple[int, int] | None, side: int = 5, **options) -> tuple[torch.
     queries = Domain(Config(side)).queries(size, **options)
     rows, columns = size or (side, side)
     assert queries.coordinates is not None
-    return queries.coordinates.unflatten(0, (rows, columns)), queries.places.unflatten(0, (rows, columns))
+    return queries.coordinates.unflatten(0, (rows, columns)), queries.noise_keys.unflatten(0, (rows, columns))
 
 
 def test_training_pixels_lie_at_their_centres_and_at_whole_places():
@@ -37,7 +37,7 @@ def test_odd_multiples_hold_the_training_grid_to_the_bit(side: int, factor: int)
     finer = Domain(Config(side)).queries((factor * side, factor * side))
     assert own.coordinates is not None and finer.coordinates is not None
     start = factor // 2
-    for coarse, fine in ((own.coordinates, finer.coordinates), (own.places, finer.places)):
+    for coarse, fine in ((own.coordinates, finer.coordinates), (own.noise_keys, finer.noise_keys)):
         every = fine.unflatten(0, (factor * side, factor * side))[start::factor, start::factor].flatten(0, 1)
         assert torch.equal(every, coarse)
 
@@ -96,7 +96,7 @@ def test_pixels_there_and_back_are_the_same(scale: float):
 
 def test_values_follow_their_queries_row_by_row():
     sets = Domain(Config(5)).to_set(PIXELS, SEEDS)
-    for pixel, place in zip(sets.values[3], sets.queries.places.long().tolist(), strict=True):
+    for pixel, place in zip(sets.values[3], sets.queries.noise_keys.long().tolist(), strict=True):
         expected = torch.from_numpy(PIXELS[3, place[0], place[1]]).float() / 127.5 - 1
         torch.testing.assert_close(pixel, expected, rtol=0, atol=1e-6)
 

@@ -52,8 +52,8 @@ def test_values_come_back_to_rounding_and_labels_travel(channels: int) -> None:
 
 def test_queries_are_ids_that_begin_with_those_of_fewer_points() -> None:
     domain = Domain(Config(num_points=64))
-    assert domain.queries().places.tolist() == list(range(64))
-    torch.testing.assert_close(domain.queries(1000).places[:64], domain.queries().places)
+    assert domain.queries().noise_keys.tolist() == list(range(64))
+    torch.testing.assert_close(domain.queries(1000).noise_keys[:64], domain.queries().noise_keys)
 
 
 @pytest.mark.parametrize(

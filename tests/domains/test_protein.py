@@ -43,15 +43,15 @@ def sets(seeds: torch.Tensor = SEEDS, *, augment: bool = False, **settings: bool
 def test_an_atom_has_the_features_of_its_residue_and_place():
     found = sets()
     queries = found.queries
-    assert queries.groups is not None and queries.coordinates is not None and found.mask is not None
+    assert queries.group_ids is not None and queries.coordinates is not None and found.mask is not None
     for row, chain in enumerate(CHAINS):
         codes = residues.to_codes(chain)
         group, place = residues.atom_layout(codes)
         size = len(group)
         wanted = np.concatenate([FEATURES[codes[group], place], EIGENVECTORS[codes[group], place]], axis=1)
         np.testing.assert_array_equal(queries.coordinates[row, :size].numpy(), wanted)
-        assert queries.groups[row, :size].tolist() == group.tolist()
-        assert set(queries.groups[row, size:].tolist()) <= {-1}
+        assert queries.group_ids[row, :size].tolist() == group.tolist()
+        assert set(queries.group_ids[row, size:].tolist()) <= {-1}
         assert found.condition["residues"][row].tolist() == [*codes, *[-1] * (20 - len(codes))]
         assert found.mask[row].sum() == size - (row == 1)
     assert "is_known" not in found.condition
@@ -150,7 +150,7 @@ def test_samples_of_one_sequence_lie_on_the_first_however_they_are_divided():
 def test_queries_of_a_condition_are_those_of_its_sets():
     found, domain = sets(), Domain(Config())
     queries = domain.queries(condition=found.condition)
-    for one, other in ((queries.coordinates, found.queries.coordinates), (queries.groups, found.queries.groups)):
+    for one, other in ((queries.coordinates, found.queries.coordinates), (queries.group_ids, found.queries.group_ids)):
         assert one is not None and other is not None and torch.equal(one, other)
 
 

@@ -62,7 +62,7 @@ def test_a_recorded_and_saved_field_agrees_with_one_asked_while_it_is_drawn(mode
     queries = model.domain.queries(finer(model))
     field = sample.sample_fields(model, [1, 2], [1, -1], how(model, sampler))
     drawn = field.query(queries)
-    recorded = sample.sample_fields(model, [1, 2], [1, -1], how(model, sampler)).record()
+    recorded = sample.sample_fields(model, [1, 2], [1, -1], how(model, sampler)).cache_context()
     torch.testing.assert_close(recorded.query(queries), drawn, atol=1e-5, rtol=0)
     sample.save_field(model, recorded, tmp_path / "field.safetensors")
     size = (tmp_path / "field.safetensors").stat().st_size
@@ -82,9 +82,9 @@ def test_a_saved_field_remembers_how_it_was_drawn(model, kind, tmp_path):
     if kind == "encoded":
         values = sample.sample_fields(model, [4], [1], drawing).query(model.domain.queries())
         sets = dataclasses.replace(training_sets(model, values), seeds=torch.tensor([77]))
-        field = model.method.encode(sets, how(model, "heun", guidance=1.0))
+        field = model.method.invert(sets, how(model, "heun", guidance=1.0))
     else:
-        field = sample.sample_fields(model, [1, 2], [1, -1], drawing).record()
+        field = sample.sample_fields(model, [1, 2], [1, -1], drawing).cache_context()
     drawn = field.query(queries)
     sample.save_field(model, field, tmp_path / "field.safetensors")
     torch.testing.assert_close(
@@ -99,7 +99,7 @@ def test_asking_fewer_or_permuted_queries_changes_no_answer(model):
     torch.testing.assert_close(field.query(queries[10:31]), every[:, 10:31], atol=1e-5, rtol=0)
     order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(0))
     coordinates = None if queries.coordinates is None else queries.coordinates[order]
-    permuted = dataclasses.replace(queries, coordinates=coordinates, places=queries.places[order])
+    permuted = dataclasses.replace(queries, coordinates=coordinates, noise_keys=queries.noise_keys[order])
     torch.testing.assert_close(field.query(permuted), every[:, order], atol=1e-5, rtol=0)
 
 
@@ -108,16 +108,16 @@ def test_the_sde_of_the_field_takes_fresh_noise_in_each_step():
     built = models.build(tiny.preset(tiny.IMAGE))
     drawing = options.sampling_options(built, sampler="euler-maruyama", steps=5, guidance=1.0)
     context, seeds = built.domain.queries(), torch.tensor([9, 10])
-    y = noise_field.normal(seeds, context.places, purpose="start", channels=1)
+    y = noise_field.normal(seeds, context.noise_keys, purpose="start", channels=1)
     times = drawing.sampler.time_grid(drawing.config)
     for index, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
         share = float(drawing.sampler.noise_exchange_rate(built.method.path, drawing.config, t[None], t_next[None]))
-        fresh = noise_field.normal(seeds, context.places, purpose="increment", step=index, channels=1)
+        fresh = noise_field.normal(seeds, context.noise_keys, purpose="increment", step=index, channels=1)
         y = y - share * float(t) * y + (2 * share) ** 0.5 * float(t) * fresh
     values = sample.sample_fields(built, [9, 10], [0, 1], drawing).query(context)
     torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
     first, last = (
-        noise_field.normal(seeds, context.places, purpose="increment", step=step, channels=1)
+        noise_field.normal(seeds, context.noise_keys, purpose="increment", step=step, channels=1)
         for step in (0, len(times) - 2)
     )
     assert (last - first).abs().max() > 1
@@ -129,12 +129,12 @@ def test_the_field_is_the_plain_euler_solution_of_the_guided_velocity(model, gui
     drawing = how(model, "euler", guidance=guidance)
     context, seeds = model.domain.queries(), torch.tensor([9])
     flow, network = model.method, model.method.network
-    y = noise_field.normal(seeds, context.places, purpose="start", channels=flow.shape.value_size)
+    y = noise_field.normal(seeds, context.noise_keys, purpose="start", channels=flow.shape.value_size)
     times = drawing.sampler.time_grid(drawing.config)
     for t, t_next in zip(times[:-1], times[1:], strict=True):
         halves = []
         for label in (1, -1):
-            vector = flow.told({"label": torch.tensor([label])})
+            vector = flow.embed_condition({"label": torch.tensor([label])})
             halves.append(network(context, y, t[None].float(), vector, context, y))
         y = y + float(t_next - t) * (halves[1] + guidance * (halves[0] - halves[1]))
     values = sample.sample_fields(model, [9], [1], drawing).query(context)
@@ -164,7 +164,7 @@ def test_a_set_that_is_encoded_and_asked_again_comes_back(model):
     values = sample.sample_fields(model, [4], [-1], drawing).query(model.domain.queries())
     # Another seed than the sample's: its own noise would bring it back without any encoding.
     sets = dataclasses.replace(training_sets(model, values), seeds=torch.tensor([77]))
-    field = model.method.encode(sets, drawing)
+    field = model.method.invert(sets, drawing)
     torch.testing.assert_close(field.query(model.domain.queries()), values, atol=0.02, rtol=0)
     fine = field.query(model.domain.queries(finer(model)))
     coarse = fine.unflatten(1, (18, 18))[:, 1::3, 1::3].flatten(1, 2) if model.domain.NAME == "image" else fine[:, :24]
@@ -222,10 +222,10 @@ def test_the_loss_over_random_queries_is_that_of_the_pairs_chosen(kind):
     total, channels = flow.shape.num_pairs, flow.shape.value_size
     values = torch.randn(3, total, channels, generator=torch.Generator().manual_seed(1))
     sets = training_sets(tiny.model(KINDS[kind]), values, seeds=[11, 12, 13])
-    t = flow.draw_times(sets.seeds).float()
-    eps = noise_field.normal(sets.seeds, sets.queries.places, purpose="noise", channels=channels)
+    t = flow.sample_times(sets.seeds).float()
+    eps = noise_field.normal(sets.seeds, sets.queries.noise_keys, purpose="noise", channels=channels)
     y, velocity = paths.interpolate(flow.path, values, eps, t)
-    answer = flow.network(sets.queries, y, t, flow.told(sets.condition), sets.queries, y)
+    answer = flow.network(sets.queries, y, t, flow.embed_condition(sets.condition), sets.queries, y)
     errors = (answer - velocity).square().mean(-1)
     chosen = keyed_random.subset(sets.seeds, total, 5, purpose="subset")
     torch.testing.assert_close(flow.loss(sets), errors.gather(1, chosen).mean(1), atol=1e-5, rtol=1e-5)
@@ -270,11 +270,11 @@ def test_an_impossible_setting_is_refused_with_a_reason(key, value, reason):
 
 
 def test_times_of_training_follow_their_density():
-    uniform = tiny.model(tiny.IMAGE).method.draw_times(torch.arange(4000))
+    uniform = tiny.model(tiny.IMAGE).method.sample_times(torch.arange(4000))
     assert float(uniform.mean()) == pytest.approx(0.5, abs=0.02)
     assert float(uniform.std()) == pytest.approx(12**-0.5, abs=0.01)
     shifted = tiny.model(tiny.IMAGE, method={"time": "logit-normal", "time_shift": 3.0}).method
-    t = shifted.draw_times(torch.arange(4000))
+    t = shifted.sample_times(torch.arange(4000))
     assert float(t.median()) == pytest.approx(0.75, abs=0.02)
 
 

@@ -37,8 +37,8 @@ def sets(tmp_path_factory) -> CoordValueSet:
 def alone(sets: CoordValueSet, row: int) -> CoordValueSet:
     """One of the sets as if it had been read by itself."""
     one = sets[row : row + 1]
-    assert one.queries.groups is not None and one.mask is not None
-    size, groups = int((one.queries.groups >= 0).sum()), int(one.queries.groups.max()) + 1
+    assert one.queries.group_ids is not None and one.mask is not None
+    size, groups = int((one.queries.group_ids >= 0).sum()), int(one.queries.group_ids.max()) + 1
     condition = {name: value[:, :groups] for name, value in one.condition.items()}
     return CoordValueSet(one.queries[:size], one.values[:, :size], one.seeds, condition, one.mask[:, :size])
 
@@ -77,8 +77,8 @@ def test_the_gradient_of_a_batch_is_that_of_its_sets_one_by_one_whatever_fills_t
 
 def test_an_unknown_atom_has_no_part_in_the_loss(sets):
     flow = model({}).method
-    row = int((sets.mask.sum(1) < (sets.queries.groups >= 0).sum(1)).nonzero())
-    (place,) = ((sets.queries.groups[row] >= 0) & ~sets.mask[row]).nonzero()[0].tolist()
+    row = int((sets.mask.sum(1) < (sets.queries.group_ids >= 0).sum(1)).nonzero())
+    (place,) = ((sets.queries.group_ids[row] >= 0) & ~sets.mask[row]).nonzero()[0].tolist()
     other = sets.values.clone()
     other[row, place] = 7.0
     torch.testing.assert_close(flow.loss(replace(sets, values=other)), flow.loss(sets), rtol=0, atol=0)

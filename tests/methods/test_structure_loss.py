@@ -53,8 +53,8 @@ def structures(model: Model) -> CoordValueSet:
     queries = model.domain.queries(condition={"residues": codes})
     generator = torch.Generator().manual_seed(3)
     values = torch.randn(3, len(queries), 3, generator=generator)
-    assert queries.groups is not None
-    known = (queries.groups >= 0) & (torch.rand(3, len(queries), generator=generator) < 0.9)
+    assert queries.group_ids is not None
+    known = (queries.group_ids >= 0) & (torch.rand(3, len(queries), generator=generator) < 0.9)
     return CoordValueSet(queries, values * known[..., None], torch.tensor([5, 6, 7]), {"residues": codes}, known)
 
 
@@ -69,13 +69,13 @@ def by_hand(model: Model, sets: CoordValueSet) -> dict[str, torch.Tensor]:
     flow, found = model.method, []
     for b in range(len(sets)):
         one = sets[b : b + 1]
-        assert one.queries.groups is not None and one.mask is not None
-        size = int((one.queries.groups >= 0).sum())
+        assert one.queries.group_ids is not None and one.mask is not None
+        size = int((one.queries.group_ids >= 0).sum())
         queries, values, mask = one.queries[:size], one.values[:, :size], one.mask[:, :size]
-        t = flow.draw_times(one.seeds).float()
-        eps = noise_field.normal(one.seeds, queries.places, purpose="noise", channels=3)
+        t = flow.sample_times(one.seeds).float()
+        eps = noise_field.normal(one.seeds, queries.noise_keys, purpose="noise", channels=3)
         y, velocity = paths.interpolate(flow.path, values, eps, t)
-        answer = flow.network(queries, y, t, flow.told(one.condition), queries, y, mask=mask)
+        answer = flow.network(queries, y, t, flow.embed_condition(one.condition), queries, y, mask=mask)
         predicted, _ = paths.recover_data_and_noise(flow.path, answer, y, t)
         found.append({"t": t, "eps": eps, "velocity": velocity, "answer": answer, "predicted": predicted})
         found[-1] |= {"true": values, "mask": mask}
@@ -122,7 +122,7 @@ def test_superposed_on_the_noise_the_loss_does_not_see_a_motion_of_the_data(path
 def test_data_superposed_on_the_noise_are_superposed_on_every_noisy_input():
     """Which is why one superposition, before the noise is mixed in, does for all t."""
     sets = structures(a_model())
-    eps = noise_field.normal(sets.seeds, sets.queries.places, purpose="noise", channels=3)
+    eps = noise_field.normal(sets.seeds, sets.queries.noise_keys, purpose="noise", channels=3)
     data = rigid_motion.kabsch_align(sets.values, eps, sets.mask)
     for t in (0.01, 0.3, 0.9, 1.0):
         y, _ = paths.interpolate(paths.LINEAR, data, eps, torch.full((3,), t))
@@ -170,7 +170,7 @@ def test_the_loss_of_copies_is_the_mean_of_single_losses_with_their_own_times_an
 def test_the_loss_never_asks_the_device_for_a_number(options, monkeypatch):
     model = a_model(**options)
     sets = structures(model)
-    wanted = model.method.loss(replace(sets, queries=replace(sets.queries, sizes=None)))
+    wanted = model.method.loss(replace(sets, queries=replace(sets.queries, valid_sizes=None)))
     asked: list[str] = []
     for name in ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__"):
         answer = getattr(torch.Tensor, name)

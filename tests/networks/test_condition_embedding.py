@@ -188,8 +188,8 @@ def test_every_weight_learns_from_groups(name: str) -> None:
 def test_a_chain_padded_beside_larger_ones_gets_the_answers_that_it_gets_alone(name: str) -> None:
     module = folding(name).requires_grad_(False)
     queries, values, told = chains(*CHAINS)
-    assert queries.groups is not None
-    real = queries.groups >= 0
+    assert queries.group_ids is not None
+    real = queries.group_ids >= 0
     for garbage in (0.0, 100.0, torch.nan):
         found = answer(module, queries, values.masked_fill(~real[..., None], garbage), told)
         for row, sequence in enumerate(CHAINS):
@@ -203,8 +203,8 @@ def test_a_chain_padded_beside_larger_ones_gets_the_answers_that_it_gets_alone(n
 def test_an_unknown_atom_influences_no_other(name: str) -> None:
     module = folding(name).requires_grad_(False)
     queries, values, told = chains(*CHAINS)
-    assert queries.groups is not None
-    known = queries.groups >= 0
+    assert queries.group_ids is not None
+    known = queries.group_ids >= 0
     known[0, [1, 5, 9]] = False
     t, found = torch.tensor([0.3, 0.6, 0.9]), []
     for garbage in (0.0, 50.0, torch.nan):

@@ -66,7 +66,7 @@ def test_fewer_queries_in_another_order_change_no_answer(name: str) -> None:
     whole = answer(module, context, values)
     chosen = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(3))[:11]
     coordinates = None if context.coordinates is None else context.coordinates[chosen]
-    asked = {"queries": Queries(coordinates, context.places[chosen]), "query_values": values[:, chosen]}
+    asked = {"queries": Queries(coordinates, context.noise_keys[chosen]), "query_values": values[:, chosen]}
     torch.testing.assert_close(answer(module, context, values, **asked), whole[:, chosen], atol=1e-5, rtol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_queries_of_each_set_may_have_their_own_coordinates(name: str) -> None:
     context, values = pairs(name)
     if context.coordinates is None:
         pytest.skip("moving points have no coordinates")
-    own = Queries(context.coordinates.expand(2, -1, -1), context.places)
+    own = Queries(context.coordinates.expand(2, -1, -1), context.noise_keys)
     torch.testing.assert_close(
         answer(module, context, values, queries=own), answer(module, context, values), atol=1e-6, rtol=1e-6
     )
@@ -88,7 +88,7 @@ def test_the_order_of_the_context_changes_no_answer(name: str) -> None:
     context, values = pairs(name)
     order = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(3))
     coordinates = None if context.coordinates is None else context.coordinates[order]
-    shuffled = Queries(coordinates, context.places[order])
+    shuffled = Queries(coordinates, context.noise_keys[order])
     found = answer(module, shuffled, values[:, order], queries=context, query_values=values)
     torch.testing.assert_close(found, answer(module, context, values), atol=2e-5, rtol=1e-5)
 

@@ -84,7 +84,7 @@ def test_a_run_of_queries_is_padded_to_a_size_that_is_compiled_unless_it_is_half
     model = tiny.model(tiny.IMAGE)
     with mock.patch.object(torch, "compile", lambda part, **_: part):
         network = optimize.CompiledNetwork(model.method.network)
-    queries, told = model.domain.queries((10, 10)), model.method.told({"label": torch.tensor([1])})
+    queries, told = model.domain.queries((10, 10)), model.method.embed_condition({"label": torch.tensor([1])})
     y, t = torch.randn(1, 100, 1), torch.tensor([0.5])
     memory = network.memory(network.latents(network.encode(model.domain.queries(), y[:, :36], None, told), t, told))
     whole = network.decode(queries, y, memory)

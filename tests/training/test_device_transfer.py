@@ -83,7 +83,7 @@ def test_every_tensor_is_pinned_copied_beside_the_work_waited_for_and_lent(diary
     received = crossing.receive(sent)
     assert diary == ["computing: waits for event of beside"] + ["lent to computing"] * count
     assert all(torch.equal(a, b) for a, b in zip(tensors(received), tensors(given), strict=True))
-    assert received.queries.sizes == given.queries.sizes
+    assert received.queries.valid_sizes == given.queries.valid_sizes
 
 
 def test_on_a_cpu_the_tensors_are_the_same_ones():
