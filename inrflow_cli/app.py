@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from inrflow_cli import console
 from inrflow_core.errors import Exit, InrflowError, Interrupted, OutOfMemory, UsageError, did_you_mean
+from inrflow_core.runtime.units import first_line
 
 COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "runs")
 """In the order of a user's work; each is the file of that name in `commands/`."""
@@ -122,7 +123,7 @@ def known_error(error: BaseException) -> InrflowError | None:
         return _file_error(error)
     # torch is not imported for this: its class is known by name, and the CPU allocator's error by its text.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
-        return OutOfMemory(f"not enough memory: {_first_line(error)}", hint=LESS_MEMORY)
+        return OutOfMemory(f"not enough memory: {first_line(error)}", hint=LESS_MEMORY)
     return None
 
 
@@ -151,10 +152,6 @@ def _file_error(error: OSError) -> InrflowError | None:
             hint="name another place, or change its permissions",
         )
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 if __name__ == "__main__":

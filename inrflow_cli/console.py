@@ -15,7 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inrflow_core.runtime.units import format_bytes as size  # noqa: F401  bytes as a person says them
+from inrflow_core.runtime.progress import Progress as Callback
+from inrflow_core.runtime.progress import Reporter
+from inrflow_core.runtime.units import format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,6 +132,23 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
 
 
 @contextmanager
+def track(title: str, unit: str, total: int | None = None) -> Iterator[Callback]:
+    """The progress of a piece of work as `progress` shows it, as the callback that the core calls."""
+    with progress(total, unit, title=title) as state:
+
+        def report(done: int, total: int) -> None:
+            state.total = total
+            state.advance(done - state.done)
+
+        yield report
+
+
+def reporter() -> Reporter:
+    """What the core reports to: this console."""
+    return Reporter(info, warn, track)
+
+
+@contextmanager
 def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
     from rich import progress as rich_progress
 
@@ -150,16 +169,6 @@ def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
             bars.update(task, total=state.total, completed=state.done, rate=_rate(rate), note=state.note, of=of)
 
         yield Progress(total, unit, title, draw)
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: 8.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, hours = int(seconds) // 60, int(seconds) // 3600
-    if minutes < 60:
-        return f"{minutes} min {int(seconds) % 60} s"
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _rate(rate: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from inrflow_cli import console, drawn, generation
 from inrflow_cli.drawn import EvaluatedModel, SamplingSettings, SamplingWork
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.feature_networks._contract import names_for_metrics
+from inrflow_core.runtime import units
 
 if TYPE_CHECKING:
     from inrflow_core.evaluation.evaluator import Evaluator
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from inrflow_core.evaluation.metric_specs import MetricSpec
     from inrflow_core.evaluation.reference_stats import ReferenceStats
     from inrflow_core.evaluation.results import EvaluatedSamples, Results
-    from inrflow_core.fields import Progress
     from inrflow_core.sample_files.collection import SampleCollection
 
 PREFERRED = {"image": ("train",), "points": ("test", "val", "train"), "protein": ("test", "val", "train")}
@@ -160,7 +159,7 @@ def _write(ready: CheckedEvaluationJob, found: Results) -> None:
     if ready.training is None:
         page = report_data.build_report(found, None)
     else:
-        with _watch("looking for copies of training items", "items") as progress:
+        with console.track("looking for copies of training items", "items") as progress:
             page = report_data.build_report(found, ready.training, progress)
     write(ready.job.out / results.REPORT, page)
     found.save(ready.job.out)
@@ -191,7 +190,7 @@ def predict(ready: CheckedEvaluationJob, *, as_json: bool) -> None:
     total = sum(seconds for _, seconds in rows)
     console.table(
         ("work", "about"),
-        [*((what, console.format_duration(s)) for what, s in rows), ("all", console.format_duration(total))],
+        [*((what, units.format_duration(s)) for what, s in rows), ("all", units.format_duration(total))],
     )
     _warn(ready.missing)
     told = {"metrics": [metric.full for metric in ready.chosen], "missing": list(ready.missing), "seconds": total}
@@ -223,7 +222,9 @@ def cache_reference_stats(shards: Path, metrics: Sequence[str]) -> None:
 
     domain = readers.open_collection(shards).domain
     reference = readers.open_collection(shards, prefer=PREFERRED[domain])
-    setting = gather.EvaluationSettings(shards, device=generation.choose_device(None), watch=_watch, say=console.info)
+    setting = gather.EvaluationSettings(
+        shards, device=generation.choose_device(None), watch=console.track, say=console.info
+    )
     evaluator.Evaluator(reference, setting).keep(metric_specs.parse_metrics(metrics, domain))
     console.info(f"kept in `{shards / gather.STATISTICS}` what {', '.join(metrics)} need of {reference.display_name}")
 
@@ -313,15 +314,9 @@ def _setting(job: EvaluationJob) -> Any:
         points=job.sampling.points,
         device=generation.choose_device(job.sampling.device),
         workers=job.workers or os.cpu_count() or 1,
-        watch=_watch,
+        watch=console.track,
         say=console.info,
     )
-
-
-@contextmanager
-def _watch(title: str, unit: str) -> Iterator[Progress]:
-    with console.progress(None, unit, title=title) as shown:
-        yield generation.field_progress(shown)
 
 
 def _check_out(job: EvaluationJob) -> None:

@@ -7,7 +7,6 @@ while it is drawn and a recorded one give the same answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,12 +14,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from inrflow_core.config.preset import Preset
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK as CHUNK
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sets import Condition, Queries
 
-Progress = Callable[[int, int], None]
-"""Called with the units of work done and their total."""
+Size = tuple[int, int] | int | None
+"""Rows and columns, or a number of points; None is the training's."""
+Window = tuple[float, float, float, float] | None
+"""Top, left, bottom and right of a part of an image, each from 0 to 1; None is all of it."""
 
 
 @runtime_checkable

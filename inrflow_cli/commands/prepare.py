@@ -251,7 +251,7 @@ def _predicted(report: Report, json: bool) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     console.info(
         f"would write `{report.out}`: {counts} ({_shards(report)}, {units.format_bytes(report.bytes)}), in about "
-        f"{console.format_duration(report.seconds or 0)}"
+        f"{units.format_duration(report.seconds or 0)}"
     )
     _skipped(report, "of the few that were tried")
     console.print_json(report, as_json=json)

@@ -148,7 +148,7 @@ def _line(record: LogRecord) -> str:
         f"{record['flops']:.3g} FLOP",
         f"{record['data_wait']:.1%} waiting for data",
         units.format_bytes(record["memory"]),
-        f"{console.format_duration(record['seconds_left'])} to the last step",
+        f"{units.format_duration(record['seconds_left'])} to the last step",
     ]
     if record["skipped"]:
         words.append(f"{record['skipped']} steps skipped")

@@ -136,11 +136,11 @@ def _words(asked: PlanRequest, plan: Plan) -> list[str]:
             how += "; so small a step takes longer, for a CPU must start its kernels"
         least, unit = "", f"{count} x {gpu.name}"
     per_second = settings.batch / seconds
-    step = console.format_duration(seconds) if seconds >= 10 else f"{seconds:.3g} s"
+    step = units.format_duration(seconds) if seconds >= 10 else f"{seconds:.3g} s"
     return [
         f"on {unit} in {precision}, micro-batches of {asked.micro}, ZeRO stage {settings.zero_stage}",
         f"a step takes {least}{step} ({per_second:,.3g} sets/s), {settings.steps:,} steps of {settings.batch} sets "
-        f"{console.format_duration(seconds * settings.steps)}: {how}",
+        f"{units.format_duration(seconds * settings.steps)}: {how}",
         f"the run sees {cost['samples']:,} sets and costs {cost['gpu_hours']:,.0f} {'GPU' if _on_gpu(asked) else 'processor'}-hours",
         f"a checkpoint takes {units.format_bytes(plan.checkpoint)}, all of them {units.format_bytes(plan.disk)}",
     ]

@@ -15,12 +15,10 @@ from torch import Tensor
 
 from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError
+from inrflow_core.fields import Size, Window
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
-
-Size = tuple[int, int] | int | None
-Window = tuple[float, float, float, float] | None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError
+from inrflow_core.fields import Window
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
-
-Window = tuple[float, float, float, float] | None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError
+from inrflow_core.fields import Window
 from inrflow_core.geometry import rigid_motion
 from inrflow_core.numerics import keyed_random
 from inrflow_core.proteins import residues
@@ -25,7 +26,6 @@ from inrflow_core.shards.batch import Batch
 
 TYPICAL_LENGTH = "L"
 """The residue that a set without content is made of: leucine, which has about as many heavy atoms as the mean."""
-Window = tuple[float, float, float, float] | None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from inrflow_core.fields import Progress
 from inrflow_core.numerics.gaussian_stats import GaussianStats, RunningGaussian
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.storage import safetensors_file
 

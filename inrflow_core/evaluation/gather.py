@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from jaxtyping import Float64
 from inrflow_core.evaluation.metric_specs import MetricSpec as Chosen  # part of this file's face, as the next
 from inrflow_core.evaluation.metric_specs import check_counts as check_counts
 from inrflow_core.evaluation.metric_specs import check_points as check_points
-from inrflow_core.fields import Progress
 from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics._inputs import (
     CloudSpec,
@@ -24,14 +21,11 @@ from inrflow_core.metrics._inputs import (
     MatchedFeatureSpec,
     StructureSpec,
 )
+from inrflow_core.runtime.progress import Log, TrackProgress, no_progress
 from inrflow_core.sample_files.collection import SampleCollection
 
 STATISTICS = "statistics"
 """The folder beside shards in which the features of their pictures are kept."""
-
-
-def no_progress(title: str, unit: str) -> AbstractContextManager[Progress]:
-    return contextlib.nullcontext(lambda done, total: None)
 
 
 @dataclass(frozen=True)
@@ -50,9 +44,9 @@ class EvaluationSettings:
     """Points of each cloud that count; None: as many as the smaller of samples and reference has."""
     device: str = "cpu"
     workers: int = 1
-    watch: Callable[[str, str], AbstractContextManager[Progress]] = no_progress
+    watch: TrackProgress = no_progress
     """Given a title and a unit, shows the progress of a piece of work."""
-    say: Callable[[str], None] | None = None
+    say: Log | None = None
     """Hears before distances are taken how long that will take."""
 
 

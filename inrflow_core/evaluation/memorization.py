@@ -13,9 +13,9 @@ from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import nearest_neighbors
 from inrflow_core.evaluation.report_entries import SHOWN, read_evenly_spaced
 from inrflow_core.evaluation.results import EvaluatedSamples
-from inrflow_core.fields import Progress
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
 COMPARED = {"image": 500, "points": 100}

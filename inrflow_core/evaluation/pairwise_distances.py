@@ -9,7 +9,7 @@ processes cannot change a bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -35,9 +35,9 @@ from inrflow_core.evaluation.distance_matrix import (
 )
 from inrflow_core.metrics._inputs import Distances, DistanceSpec
 from inrflow_core.runtime import process_pool
+from inrflow_core.runtime.progress import Log, Progress
+from inrflow_core.runtime.units import format_duration
 
-Progress = Callable[[int, int], None]
-"""Called with the pairs that are done and with all."""
 SAVE_EVERY_SECONDS = 20.0
 """At most so long are results kept in memory alone."""
 MOST_NUMBERS = 1 << 28
@@ -67,7 +67,7 @@ class CostEstimate:
         """One line for people."""
         whose = "" if self.workers == 1 else f" in each of {self.workers} processes"
         rate = f"{self.per_second:,.{1 if self.per_second < 100 else 0}f} pairs/s{whose}"
-        return f"{self.pairs:,} pairs by `{self.distance}`, {rate}: about {_duration(self.seconds)}"
+        return f"{self.pairs:,} pairs by `{self.distance}`, {rate}: about {format_duration(self.seconds)}"
 
 
 class DistanceTile(NamedTuple):
@@ -93,7 +93,7 @@ def compute_distances(
     work: PairwiseJob | None = None,
     *,
     progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Log | None = None,
 ) -> Distances:
     """All distances that `need` asks for, of clouds that are normalised already.
 
@@ -242,10 +242,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -22,9 +22,9 @@ from inrflow_core.evaluation.report_entries import (
 )
 from inrflow_core.evaluation.report_proteins import protein_page
 from inrflow_core.evaluation.results import INTERVALS, EvaluatedSamples, Results
-from inrflow_core.fields import Progress
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import CAMERA, IMAGE, SampleCollection, ShardCollection, evenly_spaced
 
 AZIMUTH = 35.0

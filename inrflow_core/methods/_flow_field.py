@@ -13,8 +13,8 @@ from torch import Tensor
 
 from inrflow_core import models, registry
 from inrflow_core.config.preset import Preset
-from inrflow_core.fields import Progress
 from inrflow_core.numerics import guidance, noise_field, solver
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sets import Condition, ConditionEmbedding, Queries
 

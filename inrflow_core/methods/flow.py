@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
 from inrflow_core.config.preset import Preset
-from inrflow_core.fields import Progress
 from inrflow_core.geometry import rigid_motion
 from inrflow_core.methods import _flow_field_file, _structure_loss
 from inrflow_core.methods._flow_config import Config, SamplingOptions
@@ -25,6 +24,7 @@ from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.methods._ragged_batches import bucket_by_size, set_sizes, trim_padding
 from inrflow_core.methods._training_queries import interpolate_grid, random_subset, take_pairs
 from inrflow_core.numerics import keyed_random, noise_field, paths, time_grids
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec
 
 STAGES = ("train",)

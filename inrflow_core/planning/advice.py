@@ -16,6 +16,7 @@ from inrflow_core.planning.plan import Planner
 from inrflow_core.runtime import memory
 from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.memory import is_out_of_memory
+from inrflow_core.runtime.units import first_line, format_gigabytes
 
 STAGES = (0, 1, 2, 3)
 SAFETY_FACTOR = 0.9
@@ -56,9 +57,9 @@ class Advice:
         ways = self.ways
         good = [way for way in ways if way.fits]
         if good:
-            return "what fits: " + ", or ".join(f"`{way.option}` ({_gigabytes(way.memory)})" for way in good)
+            return "what fits: " + ", or ".join(f"`{way.option}` ({format_gigabytes(way.memory)})" for way in good)
         least = min(ways, key=lambda way: way.memory, default=None)
-        told = "" if least is None else f" (`{least.option}` still takes {_gigabytes(least.memory)})"
+        told = "" if least is None else f" (`{least.option}` still takes {format_gigabytes(least.memory)})"
         return f"no micro-batch, checkpointing or ZeRO stage is enough{told}: take a smaller preset or more processes"
 
 
@@ -141,7 +142,7 @@ def _told(error: BaseException, planner: Planner, micro: int, saved: int | None,
     """The error in words: what was taken and is free, what is needed, and what takes less."""
     device = planner.world.device
     taken = memory.used_memory(device)
-    said = _first_line(error)
+    said = first_line(error)
     traceback.clear_frames(error.__traceback__)  # they hold the step's tensors
     gc.collect()
     if device.type == "cuda":
@@ -154,16 +155,8 @@ def _told(error: BaseException, planner: Planner, micro: int, saved: int | None,
     hint = find(planner, micro, min(most, here + (free or most))).hint()
     goes_on = "there is no checkpoint yet" if saved is None else f"the same command goes on from step {saved:,}"
     return OutOfMemory(
-        f"out of memory {'in a training step' if in_step else 'before the first step'}: this process had taken {_gigabytes(taken)}"
-        + ("" if free is None else f" ({_gigabytes(free)} are free without the step's tensors)")
-        + f", and about {_gigabytes(predicted.total_memory)} are needed; {goes_on} ({said})",
+        f"out of memory {'in a training step' if in_step else 'before the first step'}: this process had taken {format_gigabytes(taken)}"
+        + ("" if free is None else f" ({format_gigabytes(free)} are free without the step's tensors)")
+        + f", and about {format_gigabytes(predicted.total_memory)} are needed; {goes_on} ({said})",
         hint=hint,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:,.2f} GB"

@@ -13,7 +13,7 @@ from inrflow_core.errors import OutOfMemory
 from inrflow_core.planning.plan import Plan
 from inrflow_core.runtime import memory
 from inrflow_core.runtime.distributed import World
-from inrflow_core.runtime.units import format_bytes
+from inrflow_core.runtime.units import format_bytes, format_gigabytes
 
 
 def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None = None) -> None:
@@ -28,8 +28,8 @@ def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None
     if free is not None and plan.total_memory > free:
         hint = "take a smaller `--set training.micro_batch=...`, or `--set network.checkpoint_activations=true`"
         raise OutOfMemory(
-            f"training needs about {_gigabytes(plan.total_memory)} of memory and {_gigabytes(free)} are free: "
-            f"{_gigabytes(plan.total_memory - free)} too little",
+            f"training needs about {format_gigabytes(plan.total_memory)} of memory and {format_gigabytes(free)} are free: "
+            f"{format_gigabytes(plan.total_memory - free)} too little",
             hint=hint if advise is None else advise(free),
         )
 
@@ -67,7 +67,3 @@ def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds
             torch.cuda.synchronize(device)
         count += 1
     return count * 2 * side**3 / (time.perf_counter() - start)
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:,.2f} GB"

@@ -23,11 +23,10 @@ from inrflow_core.preparation.job import PrepareJob, Report, ShardTask, manifest
 from inrflow_core.preparation.job_array import ArrayTask
 from inrflow_core.preparation.shard_task import make_shard
 from inrflow_core.runtime import process_pool
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.shards import manifest
 from inrflow_core.shards.manifest import ChannelStats, Manifest, Skipped, Split
 
-Progress = Callable[[int, int], None]
-"""Called with the items done and their total."""
 Engine = Callable[..., Iterator[dict[str, Any]]]
 """As `process_pool.map_unordered`."""
 

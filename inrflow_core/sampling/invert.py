@@ -11,8 +11,9 @@ import torch
 
 from inrflow_core import registry
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.fields import Field, Progress
+from inrflow_core.fields import Field
 from inrflow_core.models import Model
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import options, request
 from inrflow_core.sampling import provenance as sampling_provenance

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from inrflow_core.fields import Size as Size
+from inrflow_core.fields import Window as Window
 from inrflow_core.models import Model
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sets import Condition
-
-Size = tuple[int, int] | int | None
-Window = tuple[float, float, float, float] | None
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ import torch
 
 from inrflow_core import models, registry
 from inrflow_core.errors import Diverged, UsageError
-from inrflow_core.fields import Field, Progress
+from inrflow_core.fields import Field
 from inrflow_core.models import Model
 from inrflow_core.proteins import superposition
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.runs import run
 from inrflow_core.runtime.memory import run_unless_oom
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files.collection import ArrayCollection, in_memory
 from inrflow_core.sampling.labels import resolve_labels

@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inrflow_core.errors import IntegrityError, MissingError
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.storage.atomic_write import atomic_write
 from inrflow_core.storage.checksum import file_digest
 
@@ -25,9 +26,6 @@ FORMAT = "inrflow-shards"
 SCHEMA = 1
 SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.h5")
 REPAIR_COMMAND = "prepare the data set again with `--overwrite`"
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes done and their total."""
 
 
 @dataclass(frozen=True)

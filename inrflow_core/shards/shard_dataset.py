@@ -20,10 +20,11 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.shards import batch, manifest
 from inrflow_core.shards.batch import Batch as Batch  # part of this file's face, as some of the next
 from inrflow_core.shards.batch import ConditionSelection
-from inrflow_core.shards.manifest import Manifest, Progress, ShardEntry
+from inrflow_core.shards.manifest import Manifest, ShardEntry
 from inrflow_core.shards.shard_file import ShardFile
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import pytest
 
 from inrflow_cli import console
 from inrflow_core.errors import UsageError
-from inrflow_core.runtime import units
 
 
 @pytest.fixture(autouse=True)
@@ -86,15 +85,3 @@ def test_no_color_means_no_colour(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert console.stderr().no_color
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.51, "0.5 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273600, "3 d 4 h")]
-)
-def test_durations_are_said_as_a_person_says_them(seconds: float, said: str):
-    assert console.format_duration(seconds) == said
-
-
-@pytest.mark.parametrize(("count", "said"), [(812, "812 B"), (4.1e6, "4.1 MB"), (999.9e6, "1 GB"), (5e15, "5e+03 TB")])
-def test_sizes_are_said_in_powers_of_a_thousand(count: float, said: str):
-    assert units.format_bytes(count) == said

@@ -211,7 +211,7 @@ def test_the_time_is_foretold_before_the_start(monkeypatch: pytest.MonkeyPatch):
     assert told.pairs == 190 and 20 < told.per_second < 50
     assert told.seconds == pytest.approx(190 / told.per_second / 2)
     assert str(pairwise_distances.CostEstimate(1_970_325, 2.0, 16, "emd-exact")) == (
-        "1,970,325 pairs by `emd-exact`, 2.0 pairs/s in each of 16 processes: about 17.1 h"
+        "1,970,325 pairs by `emd-exact`, 2.0 pairs/s in each of 16 processes: about 17 h 6 min"
     )
 
 
