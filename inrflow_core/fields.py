@@ -19,6 +19,9 @@ from inrflow_core.runtime.query_budget import CHUNK as CHUNK
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sets import Condition, Queries
 
+FORMAT = "inrflow-field-1"
+"""The format that a saved field's file names."""
+
 Size = tuple[int, int] | int | None
 """Rows and columns, or a number of points; None is the training's."""
 Window = tuple[float, float, float, float] | None
@@ -29,8 +32,8 @@ Window = tuple[float, float, float, float] | None
 class Field(Protocol):
     """B functions, asked together."""
 
-    method: Any
-    """What drew it; of a loaded field the part that answers queries, which alone has weights."""
+    model: Any
+    """What it is evaluated with; of a loaded field the part that evaluates queries, which alone has weights."""
     seeds: Int64[Tensor, " B"]
     condition: Condition
     options: Any

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from inrflow_core.methods.flow import FlowMatching
-
-FORMAT = "inrflow-field-1"
+from inrflow_core.methods._velocity_model import VelocityModel
 
 
 @dataclass(frozen=True)
@@ -79,5 +76,5 @@ class SamplingOptions:
     guidance: float = 1.0
     interval: tuple[float, ...] = (0.0, 1.0)
     noise: str = "linear"
-    guide: FlowMatching | None = None
+    guide: VelocityModel | None = None
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -1,51 +1,48 @@
-"""The field of the flow method: functions drawn along the latents of their context, kept, saved and loaded."""
+"""The field of the flow method: functions drawn along the latents of their context, evaluated, saved and loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from inrflow_core import models, registry
+from inrflow_core import fields, models, registry
 from inrflow_core.config.preset import Preset
+from inrflow_core.methods._flow_config import SamplingOptions
+from inrflow_core.methods._velocity_model import VelocityModel
 from inrflow_core.numerics import guidance, noise_field, solver
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sets import Condition, ConditionEmbedding, Queries
-
-if TYPE_CHECKING:
-    from inrflow_core.methods._flow_config import SamplingOptions
-    from inrflow_core.methods.flow import FlowMatching
-from inrflow_core.methods._flow_config import FORMAT
 
 
 @dataclass
 class ContextEvaluation:
     """What one velocity call of the context leaves for its queries: a time, and each guidance half's latents.
 
-    `memories` are what the decoders make of the latents; a recorded field makes them again for each step.
+    `decoder_kv` are what the decoders make of the latents; a recorded field makes them again for each step.
     """
 
     t: Float64[Tensor, " B"]
     latents: list[Any]
-    memories: list[Any] | None = None
+    decoder_kv: list[Any] | None = None
 
 
 @dataclass
 class QueryChunk:
-    """A run of queries, with what each decoder makes of their coordinates alone, where it was kept."""
+    """A run of queries, with what each decoder makes of their coordinates alone, where it is cached."""
 
     queries: Queries
     embedded: list[Tensor | None]
 
 
 class FlowField:
-    """Functions that a flow model draws: noise carried to data along the latents of the context's own way.
+    """Functions that a velocity model samples: noise carried to data along the latents of the context's own way.
 
     In every solver step the context passes all stages first and leaves the latents of each evaluation; then each chunk
     of queries passes the same stages with these latents. The step control of an adaptive solver sees the context alone.
@@ -53,13 +50,13 @@ class FlowField:
 
     def __init__(
         self,
-        flow: FlowMatching,
+        model: VelocityModel,
         context: Queries,
         seeds: Int64[Tensor, " B"],
         condition: Condition,
         options: SamplingOptions,
     ) -> None:
-        self.method = flow
+        self.model = model
         self.context = context
         self.seeds = seeds
         self.condition = condition
@@ -67,7 +64,7 @@ class FlowField:
         self.start: Float[Tensor, "B N C"] | None = None
         self.steps: list[tuple[solver.Step, list[ContextEvaluation]]] | None = None
         self.values: Float[Tensor, "B N C"] | None = None
-        self._told: list[tuple[Any, ConditionEmbedding]] = []
+        self._embeddings: list[tuple[Any, ConditionEmbedding]] = []
 
     @torch.no_grad()
     def query(
@@ -75,36 +72,38 @@ class FlowField:
     ) -> Float[Tensor, "B M C"]:
         """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
 
-        `chunk` counts the pairs of all B sets that are answered at once; see `Room` for what else may stand there.
+        `chunk` counts the queries of all B sets that are evaluated at once; a `QueryBudget` is shared between calls.
         """
-        room, sets = QueryBudget.of(chunk), len(self.seeds)
-        if _same(queries, self.context):
-            return self._context_values(room, progress)
-        y = torch.empty(sets, len(queries), self.method.shape.value_size, device=self.seeds.device)
+        budget, sets = QueryBudget.of(chunk), len(self.seeds)
+        if _are_equal(queries, self.context):
+            return self._context_values(budget, progress)
+        y = torch.empty(sets, len(queries), self.model.spec.value_size, device=self.seeds.device)
 
         def begin(part: slice) -> None:
-            y[:, part] = self._start(queries[part])
+            y[:, part] = self._initial_noise(queries[part])
 
-        queries = room.hold(queries)
-        room.answer(len(queries), sets, begin)
-        for done, (step, evaluations) in enumerate(self._walk(room), start=1):
+        queries = budget.hold(queries)
+        budget.answer(len(queries), sets, begin)
+        for done, (step, evaluations) in enumerate(self._iter_steps(budget), start=1):
 
-            def move(part: slice, step: solver.Step = step, evaluations: list[ContextEvaluation] = evaluations) -> None:
-                asked = self._asked(queries, part, room)
-                y[:, part] = self._advance(asked, y[:, part], step, evaluations)  # written when all of it is there
+            def advance(
+                part: slice, step: solver.Step = step, evaluations: list[ContextEvaluation] = evaluations
+            ) -> None:
+                queried = self._query_chunk(queries, part, budget)
+                y[:, part] = self._advance(queried, y[:, part], step, evaluations)  # written when all of it is there
 
-            room.answer(len(queries), sets, move)
+            budget.answer(len(queries), sets, advance)
             if progress is not None:
                 progress(done, self._num_steps(done))
         return y
 
     @torch.no_grad()
     def cache_context(self, progress: Progress | None = None) -> FlowField:
-        """The same functions, drawn, with the latents of every evaluation kept for later queries."""
+        """This field with the latents of every evaluation cached for later queries."""
         if self.steps is not None:
             return self
         steps = []
-        for step, evaluations in self._walk(QueryBudget()):
+        for step, evaluations in self._iter_steps(QueryBudget()):
             steps.append((step, [ContextEvaluation(e.t, e.latents) for e in evaluations]))
             if progress is not None:
                 progress(len(steps), self._num_steps(len(steps)))
@@ -116,7 +115,7 @@ class FlowField:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
 
     def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
-        """Write a recorded field as safetensors, fp16 if `half`: it is asked later without encoder or trunk."""
+        """Write a recorded field as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk."""
         tensors = self._tensors()
         if half:
             tensors = {
@@ -132,7 +131,7 @@ class FlowField:
             "precision": self.options.precision,
             "guide": None if guide is None else {k: v for k, v in vars(guide.network.config).items() if v is not None},
         }
-        models.save(path, tensors, preset, info, FORMAT)
+        models.save(path, tensors, preset, info, fields.FORMAT)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that later queries need, by name."""
@@ -149,7 +148,7 @@ class FlowField:
                     tensors[f"{head}.{number}.{half}.vector"] = latents.vector
                     for level, tokens in enumerate(latents.levels):
                         tensors[f"{head}.{number}.{half}.level.{level}"] = tokens
-        decoders = [self.method.network.decoder] + ([self.options.guide.network.decoder] if self.options.guide else [])
+        decoders = [self.model.network.decoder] + ([self.options.guide.network.decoder] if self.options.guide else [])
         for number, decoder in enumerate(decoders):
             tensors |= {f"decoder.{number}.{name}": weight for name, weight in decoder.state_dict().items()}
         return tensors
@@ -165,115 +164,119 @@ class FlowField:
                 sampler.Config(steps=steps),
                 self._evaluator([], QueryBudget.of(chunk)),
                 values,
-                path=self.method.path,
+                path=self.model.path,
                 times=times,
             )
 
-    def _context_values(self, room: QueryBudget, progress: Progress | None) -> Float[Tensor, "B N C"]:
-        for done, _ in enumerate(() if self.values is not None else self._walk(room), start=1):
+    def _context_values(self, budget: QueryBudget, progress: Progress | None) -> Float[Tensor, "B N C"]:
+        for done, _ in enumerate(() if self.values is not None else self._iter_steps(budget), start=1):
             if progress is not None:
                 progress(done, self._num_steps(done))
         assert self.values is not None
         return self.values
 
-    def _walk(self, room: QueryBudget) -> Iterator[tuple[solver.Step, list[ContextEvaluation]]]:
+    def _iter_steps(self, budget: QueryBudget) -> Iterator[tuple[solver.Step, list[ContextEvaluation]]]:
         """The steps of the context with what their evaluations left; `values` holds the context's at the end."""
         if self.steps is not None:
             for step, evaluations in self.steps:
-                yield step, [ContextEvaluation(e.t, e.latents, self._memories(e.latents)) for e in evaluations]
+                yield step, [ContextEvaluation(e.t, e.latents, self._decoder_kv(e.latents)) for e in evaluations]
             return
         sampler = self.options.sampler
-        kept: list[ContextEvaluation] = []
-        y = self._start(self.context)
+        evaluated: list[ContextEvaluation] = []
+        y = self._initial_noise(self.context)
         walk = solver.iter_steps(
             sampler,
             self.options.config,
-            self._evaluator(kept, room),
+            self._evaluator(evaluated, budget),
             y,
-            path=self.method.path,
+            path=self.model.path,
             noise=lambda index: self._increment(self.context, index),
             real=None if self.context.group_ids is None else self.context.group_ids >= 0,
         )
         for step, state in walk:
             y = state
-            last = kept[-sampler.NFE_PER_STEP :][: sampler.NFE_PER_REPLAY]
-            kept.clear()
+            last = evaluated[-sampler.NFE_PER_STEP :][: sampler.NFE_PER_REPLAY]
+            evaluated.clear()
             yield step, last
         self.values = y
 
-    def _evaluator(self, kept: list[ContextEvaluation], room: QueryBudget) -> Callable[..., Float[Tensor, "B N C"]]:
-        """The context's own velocity, which appends each evaluation to `kept`."""
-        context = room.hold(self.context)
+    def _evaluator(
+        self, evaluated: list[ContextEvaluation], budget: QueryBudget
+    ) -> Callable[..., Float[Tensor, "B N C"]]:
+        """The context's own velocity, which appends each evaluation to `evaluated`."""
+        context = budget.hold(self.context)
 
         def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
             evaluation = self._evaluate(y, t)
-            kept.append(evaluation)
+            evaluated.append(evaluation)
             slope = torch.empty_like(y)
 
             def answer(part: slice) -> None:
-                slope[:, part] = self._answer(self._asked(context, part, room), y[:, part], evaluation)
+                slope[:, part] = self._velocity(self._query_chunk(context, part, budget), y[:, part], evaluation)
 
-            room.answer(len(context), len(self.seeds), answer)
+            budget.answer(len(context), len(self.seeds), answer)
             return slope
 
         return velocity
 
     def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> ContextEvaluation:
-        """Encoder and trunk at (y, t), for the condition and, where guidance acts, for what it is held against."""
-        flow, options = self.method, self.options
+        """Encoder and trunk at (y, t), under the condition and, where guidance acts, for the velocity that it is compared with."""
+        model, options = self.model, self.options
         with self._precision():
-            (_, told), *against = self._all_told()
-            encoded = flow.network.encode(self.context, y, None, told)
-            latents = [flow.network.latents(encoded, t.to(y.dtype), told)]
+            (_, embedding), *against = self._condition_embeddings()
+            encoded = model.network.encode(self.context, y, None, embedding)
+            latents = [model.network.latents(encoded, t.to(y.dtype), embedding)]
             if self._is_guided(t):
-                other, told = against[0]
+                other, embedding = against[0]
                 if options.guide is not None:
-                    encoded = other.encode(self.context, y, None, told)
-                latents.append(other.latents(encoded, t.to(y.dtype), told))
-            return ContextEvaluation(t, latents, self._memories(latents))
+                    encoded = other.encode(self.context, y, None, embedding)
+                latents.append(other.latents(encoded, t.to(y.dtype), embedding))
+            return ContextEvaluation(t, latents, self._decoder_kv(latents))
 
-    def _all_told(self) -> list[tuple[Any, ConditionEmbedding]]:
-        """Each network with what it is told: the condition, and what that is held against. Made once for all steps."""
-        if not self._told:
-            flow, guide = self.method, self.options.guide
-            self._told = [(flow.network, flow.network.read(flow.embed_condition(self.condition)))]
+    def _condition_embeddings(self) -> list[tuple[Any, ConditionEmbedding]]:
+        """Each network with what it is embedding: the condition, and what that is held against. Made once for all steps."""
+        if not self._embeddings:
+            model, guide = self.model, self.options.guide
+            self._embeddings = [(model.network, model.network.read(model.embed_condition(self.condition)))]
             if guide is not None:
-                self._told.append((guide.network, guide.network.read(guide.embed_condition(self.condition))))
-            elif flow.is_guidable:
-                self._told.append((flow.network, flow.network.read(flow.conditioner.nothing(len(self.seeds)))))
-        return self._told
+                self._embeddings.append((guide.network, guide.network.read(guide.embed_condition(self.condition))))
+            elif model.is_guidable:
+                self._embeddings.append((model.network, model.network.read(model.null_condition(len(self.seeds)))))
+        return self._embeddings
 
-    def _memories(self, latents: list[Any]) -> list[Any]:
+    def _decoder_kv(self, latents: list[Any]) -> list[Any]:
         with self._precision():
             return [network.memory(half) for network, half in zip(self._networks(), latents, strict=False)]
 
     def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
         options = self.options
-        if options.guidance == 1.0 or (options.guide is None and not self.method.is_guidable):
+        if options.guidance == 1.0 or (options.guide is None and not self.model.is_guidable):
             return False
         low, high = options.interval
         return bool(((t >= low) & (t <= high)).any())
 
-    def _asked(self, queries: Queries, part: slice, room: QueryBudget) -> QueryChunk:
+    def _query_chunk(self, queries: Queries, part: slice, budget: QueryBudget) -> QueryChunk:
         own, other = self._networks()
-        embedded = room.embedded(own, queries, part)
-        return QueryChunk(queries[part], [embedded, embedded if other is own else room.embedded(other, queries, part)])
+        embedded = budget.embedded(own, queries, part)
+        return QueryChunk(
+            queries[part], [embedded, embedded if other is own else budget.embedded(other, queries, part)]
+        )
 
     def _networks(self) -> list[Any]:
-        """What answers, and what its answer is held against where guidance can act."""
-        own, guide = self.method.network, self.options.guide
+        """The network, and the one whose velocity guidance compares with."""
+        own, guide = self.model.network, self.options.guide
         return [own, own if guide is None else guide.network]
 
-    def _answer(
-        self, asked: QueryChunk, y: Float[Tensor, "B M C"], evaluation: ContextEvaluation
+    def _velocity(
+        self, queried: QueryChunk, y: Float[Tensor, "B M C"], evaluation: ContextEvaluation
     ) -> Float[Tensor, "B M C"]:
         options = self.options
         with self._precision():
-            assert evaluation.memories is not None
+            assert evaluation.decoder_kv is not None
             velocity, *others = (
-                network.decode(asked.queries, y, memory, embedded).to(y.dtype)
+                network.decode(queried.queries, y, memory, embedded).to(y.dtype)
                 for network, memory, embedded in zip(
-                    self._networks(), evaluation.memories, asked.embedded, strict=False
+                    self._networks(), evaluation.decoder_kv, queried.embedded, strict=False
                 )
             )
         if not others:
@@ -281,39 +284,39 @@ class FlowField:
         return guidance.combine(velocity, others[0], options.guidance, evaluation.t, options.interval)
 
     def _advance(
-        self, asked: QueryChunk, y: Float[Tensor, "B M C"], step: solver.Step, evaluations: list[ContextEvaluation]
+        self, queried: QueryChunk, y: Float[Tensor, "B M C"], step: solver.Step, evaluations: list[ContextEvaluation]
     ) -> Float[Tensor, "B M C"]:
         """One solver step of other pairs along the context's recorded evaluations."""
         replayed = iter(evaluations)
         return solver.replay_step(
             self.options.sampler,
             self.options.config,
-            lambda y, t: self._answer(asked, y, next(replayed)),
+            lambda y, t: self._velocity(queried, y, next(replayed)),
             y,
             step,
-            path=self.method.path,
-            noise=lambda index: self._increment(asked.queries, index),
+            path=self.model.path,
+            noise=lambda index: self._increment(queried.queries, index),
         )
 
-    def _start(self, queries: Queries) -> Float[Tensor, "B M C"]:
+    def _initial_noise(self, queries: Queries) -> Float[Tensor, "B M C"]:
         return noise_field.normal(
             self.seeds,
             queries.noise_keys,
             purpose="start",
-            channels=self.method.shape.value_size,
+            channels=self.model.spec.value_size,
             kernel=self.options.noise,
-            known=self._known(),
+            known=self._inverted_noise(),
         )
 
-    def _known(self) -> Tensor | None:
-        """Noise that encoding found, as the lattice or list that it replaces."""
+    def _inverted_noise(self) -> Tensor | None:
+        """The noise that inversion found, as the lattice or list that it replaces; None of a new sample."""
         if self.start is None:
             return None
-        grid = self.method.shape.grid
+        grid = self.model.spec.grid
         return self.start if grid is None else self.start.unflatten(1, grid)
 
     def _increment(self, queries: Queries, index: int) -> Float[Tensor, "B M C"]:
-        channels = self.method.shape.value_size
+        channels = self.model.spec.value_size
         kernel = self.options.noise
         return noise_field.normal(
             self.seeds, queries.noise_keys, purpose="increment", step=index, channels=channels, kernel=kernel
@@ -332,5 +335,5 @@ class FlowField:
         return torch.autocast(device, torch.bfloat16, enabled=self.options.precision == "bf16")
 
 
-def _same(a: Queries, b: Queries) -> bool:
+def _are_equal(a: Queries, b: Queries) -> bool:
     return a is b or (a.noise_keys.shape == b.noise_keys.shape and torch.equal(a.noise_keys, b.noise_keys))

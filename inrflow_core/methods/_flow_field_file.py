@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import safetensors
 
@@ -12,18 +12,15 @@ from inrflow_core import registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.typed import settings
 from inrflow_core.errors import IntegrityError
+from inrflow_core.methods._flow_config import SamplingOptions
+from inrflow_core.methods._flow_field import ContextEvaluation, FlowField
+from inrflow_core.methods._velocity_model import SavedDecoder, VelocityModel
 from inrflow_core.numerics import paths, solver
 from inrflow_core.sets import Queries, SetSpec
 
-if TYPE_CHECKING:
-    from inrflow_core.methods._flow_config import SamplingOptions
-from inrflow_core.methods._flow_field import ContextEvaluation, FlowField
 
-
-def load(
-    path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any], drawing: type[SamplingOptions], device: str
-) -> FlowField:
-    """A field that `FlowField.save` wrote; only the decoder's weights are in it, so that it can be asked and no more.
+def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any], device: str) -> FlowField:
+    """A field that `FlowField.save` wrote; of the network it has the decoder alone, which evaluates queries.
 
     Raises:
         IntegrityError: a tensor is missing or has another shape.
@@ -36,19 +33,19 @@ def load(
             if info["guide"] is not None:
                 configs.append(settings(network.Config, info["guide"], "network"))
             networks = [_decoder(file, names, network, config, shape, n, device) for n, config in enumerate(configs)]
-            flow: Any = SimpleNamespace(network=networks[0], shape=shape, conditioner=None, is_guidable=False)
+            path_of_noise = paths.PATHS[preset.method.config.path]
+            model, *guides = (VelocityModel(decoder, path_of_noise, shape) for decoder in networks)
             sampler = registry.find("samplers", info["sampler"])
-            how = drawing(
+            options = SamplingOptions(
                 sampler,
                 settings(sampler.Config, info["sampler_settings"], "sampler"),
                 guidance=info["guidance"],
                 interval=tuple(info["interval"]),
                 noise=info["noise"],
-                guide=SimpleNamespace(network=networks[1]) if info["guide"] else None,  # pyright: ignore
+                guide=guides[0] if guides else None,
                 precision=info["precision"],
             )
-            flow.path = paths.PATHS[preset.method.config.path]
-            field = FlowField(flow, Queries(None, file.get_tensor("places")), file.get_tensor("seeds"), {}, how)
+            field = FlowField(model, Queries(None, file.get_tensor("places")), file.get_tensor("seeds"), {}, options)
             field.values = file.get_tensor("values").float()
             field.start = file.get_tensor("noise") if "noise" in names else None
             field.steps = [
@@ -57,20 +54,20 @@ def load(
             ]
     except (safetensors.SafetensorError, KeyError, RuntimeError) as error:
         raise IntegrityError(
-            f"`{path}` is no whole field: {' '.join(str(error).split())}", hint="save it again with `--save-field`"
+            f"`{path}` is not a whole field: {' '.join(str(error).split())}", hint="save it again with `--save-field`"
         ) from error
     return field
 
 
 def _decoder(
     file: Any, names: set[str], network: ModuleType, config: Any, shape: SetSpec, number: int, device: str
-) -> Any:
+) -> SavedDecoder:
     """The part of a network that answers queries, with its saved weights."""
     decoder = network.build_decoder(config, shape)
     head = f"decoder.{number}."
     decoder.load_state_dict({n.removeprefix(head): file.get_tensor(n).float() for n in names if n.startswith(head)})
     decoder.to(device).eval().requires_grad_(False)
-    return SimpleNamespace(decoder=decoder, memory=decoder.memory, decode=decoder, embed=decoder.embed)
+    return SavedDecoder(decoder, config)
 
 
 def _step(file: Any, names: set[str], head: str, make: Any) -> tuple[solver.Step, list[ContextEvaluation]]:

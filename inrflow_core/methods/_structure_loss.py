@@ -6,7 +6,6 @@ Facts by its authors' release, where t = 1 is data. Positions here are values of
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,12 +13,10 @@ from torch import Tensor
 
 from inrflow_core.errors import UsageError
 from inrflow_core.geometry import rigid_motion
+from inrflow_core.methods._flow_config import Config
 from inrflow_core.numerics import keyed_random, paths
 from inrflow_core.numerics.paths import Path
 from inrflow_core.sets import CoordValueSet, SetSpec
-
-if TYPE_CHECKING:
-    from inrflow_core.methods._flow_config import Config
 
 COPY_KEY = 0x636F7079
 """What the seeds of copies are derived from, beside the set's own seed."""

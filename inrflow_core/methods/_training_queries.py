@@ -3,11 +3,57 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import CoordValueSet
+from inrflow_core.methods._flow_config import Config
+from inrflow_core.numerics import keyed_random, noise_field, paths
+from inrflow_core.numerics.paths import Path
+from inrflow_core.sets import CoordValueSet, Queries, SetSpec
+
+Noisy = tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"], Float[Tensor, " B"]]
+"""Noisy values, their velocities, and the times."""
+
+
+def choose_queries(
+    config: Config, path: Path, spec: SetSpec, sets: CoordValueSet, noisy: Noisy
+) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
+    """The pairs to decode, their noisy values and velocities, and which are real: a random subset of each set."""
+    y_t, velocity, t = noisy
+    count = config.num_queries or len(sets.queries)
+    if config.query_positions == "anywhere" and spec.grid is not None:
+        return (*queries_anywhere(config, path, spec.grid, sets, count, t), None)
+    if count >= len(sets.queries):
+        return sets.queries, y_t, velocity, sets.mask
+    chosen = random_subset(sets, count)
+    coordinates, groups, mask = sets.queries.coordinates, sets.queries.group_ids, sets.mask
+    if coordinates is not None:
+        coordinates = coordinates[chosen] if coordinates.ndim == 2 else take_pairs(coordinates, chosen)
+    groups, mask = (None if tensor is None else tensor.gather(1, chosen) for tensor in (groups, mask))
+    queries = Queries(coordinates, sets.queries.noise_keys[:count], groups)
+    return queries, take_pairs(y_t, chosen), take_pairs(velocity, chosen), mask
+
+
+def queries_anywhere(
+    config: Config, path: Path, grid: tuple[int, ...], sets: CoordValueSet, count: int, t: Float[Tensor, " B"]
+) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+    """Queries at random positions of the grid's square; data interpolated linearly, noise by the field's kernel."""
+    size = torch.tensor(grid, device=t.device, dtype=torch.float64)
+    u = keyed_random.uniform(sets.seeds, purpose="subset", count=count * len(grid)).unflatten(1, (count, len(grid)))
+    positions = u * (size - 1)
+    channels = sets.values.shape[-1]
+    eps = torch.cat(
+        [
+            noise_field.normal(
+                sets.seeds[i : i + 1], positions[i], purpose="noise", channels=channels, kernel=config.noise
+            )
+            for i in range(len(sets))
+        ]
+    )
+    data = interpolate_grid(sets.values.unflatten(1, grid), positions)
+    y_query, velocity = paths.interpolate(path, data, eps, t)
+    coordinates = ((2 * positions + 1) / size - 1).to(sets.values.dtype)
+    return Queries(coordinates, positions[0]), y_query, velocity
 
 
 def interpolate_grid(values: Float[Tensor, "B *grid C"], places: Float[Tensor, "B M D"]) -> Float[Tensor, "B M C"]:

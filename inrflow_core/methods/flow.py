@@ -9,7 +9,6 @@ sample is a function, which this file calls a `FlowField`.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,21 +17,19 @@ from torch import Tensor, nn
 
 from inrflow_core.config.preset import Preset
 from inrflow_core.geometry import rigid_motion
-from inrflow_core.methods import _flow_field_file, _structure_loss
+from inrflow_core.methods import _structure_loss
 from inrflow_core.methods._flow_config import Config, SamplingOptions
 from inrflow_core.methods._flow_field import FlowField
+from inrflow_core.methods._flow_field_file import load_field
 from inrflow_core.methods._ragged_batches import bucket_by_size, set_sizes, trim_padding
-from inrflow_core.methods._training_queries import interpolate_grid, random_subset, take_pairs
+from inrflow_core.methods._training_queries import choose_queries
+from inrflow_core.methods._velocity_model import VelocityModel
 from inrflow_core.numerics import keyed_random, noise_field, paths, time_grids
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec
 
 STAGES = ("train",)
-
-
-def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any], device: str) -> FlowField:
-    """A field that was saved; see `FlowField.save`."""
-    return _flow_field_file.load(path, preset, shape, info, SamplingOptions, device)
+__all__ = ["STAGES", "Config", "FlowMatching", "SamplingOptions", "build", "load_field"]
 
 
 def build(preset: Preset, shape: SetSpec) -> FlowMatching:
@@ -98,7 +95,8 @@ class FlowMatching(nn.Module):
         eps = noise_field.normal(sets.seeds, places, purpose="noise", channels=sets.values.shape[-1])
         data = rigid_motion.kabsch_align(sets.values, eps, sets.mask) if self.config.align == "noise" else sets.values
         y_t, velocity = paths.interpolate(self.path, data, eps, t)
-        queries, y_query, target, mask = self._choose_queries(sets, y_t, velocity, t)
+        chosen = choose_queries(self.config, self.path, self.shape, sets, (y_t, velocity, t))
+        queries, y_query, target, mask = chosen
         told = self.embed_condition(sets.condition, dropped=self._dropped(sets.seeds))
         if sets.queries.valid_sizes and len({groups for _, groups in sets.queries.valid_sizes}) == 1:
             told = told._replace(is_group=None)  # none is padding, and attention without a mask is the quicker
@@ -132,26 +130,30 @@ class FlowMatching(nn.Module):
         return time_grids.sample_times(c.time, u, mean=c.time_mean, deviation=c.time_deviation, shift=c.time_shift)
 
     def embed_condition(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
-        """What the network is told of a condition; nothing by a model without."""
-        return ConditionEmbedding() if self.conditioner is None else self.conditioner(condition, dropped)
+        """The embedding of a condition; an empty one of a model without conditions. `dropped` marks unconditional sets."""
+        return self.velocity_model().embed_condition(condition, dropped=dropped)
 
     @property
     def is_guidable(self) -> bool:
-        """Whether training dropped the condition now and then, so that the model knows what to hold it against."""
-        return self.conditioner is not None and self.conditioner.dropout > 0
+        """Whether training dropped the condition at times, so that there is a velocity without condition."""
+        return self.velocity_model().is_guidable
+
+    def velocity_model(self) -> VelocityModel:
+        """What fields are sampled from, and what can guide another model."""
+        return VelocityModel(self.network, self.path, self.shape, self.conditioner)
 
     def sample(
         self, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, options: SamplingOptions
     ) -> FlowField:
         """New functions, one per seed. `context` is the training grid, or the training number of points."""
-        return FlowField(self, context, seeds, condition, options)
+        return FlowField(self.velocity_model(), context, seeds, condition, options)
 
     def invert(self, sets: CoordValueSet, options: SamplingOptions, progress: Progress | None = None) -> FlowField:
-        """The functions behind given sets: their noise is found by solving the ODE from data to noise.
+        """The functions behind given sets, with their context cached: the ODE is solved from data to noise.
 
-        Inside the training grid (or among the given points) that noise replaces the keyed one, which goes on outside.
+        Inside the training grid (or among the given points) that noise replaces the keyed noise, which continues outside.
         """
-        field = FlowField(self, sets.queries, sets.seeds, sets.condition, options)
+        field = FlowField(self.velocity_model(), sets.queries, sets.seeds, sets.condition, options)
         field.start = field.to_noise(sets.values)
         return field.cache_context(progress)
 
@@ -164,46 +166,3 @@ class FlowMatching(nn.Module):
         if not (self.is_guidable and self.training):
             return None
         return keyed_random.uniform(seeds, purpose="drop")[:, 0] < self.conditioner.dropout
-
-    def _choose_queries(
-        self, sets: CoordValueSet, y_t: Float[Tensor, "B N C"], velocity: Float[Tensor, "B N C"], t: Float[Tensor, " B"]
-    ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
-        """The pairs to decode, their noisy values and velocities, and which are real: a random subset for each set."""
-        count = self.config.num_queries or len(sets.queries)
-        if self.config.query_positions == "anywhere" and self.shape.grid is not None:
-            return (*self._queries_anywhere(sets, count, t), None)
-        if count >= len(sets.queries):
-            return sets.queries, y_t, velocity, sets.mask
-        chosen = random_subset(sets, count)
-        coordinates, groups, mask = sets.queries.coordinates, sets.queries.group_ids, sets.mask
-        if coordinates is not None:
-            coordinates = coordinates[chosen] if coordinates.ndim == 2 else take_pairs(coordinates, chosen)
-        groups, mask = (None if kept is None else kept.gather(1, chosen) for kept in (groups, mask))
-        queries = Queries(coordinates, sets.queries.noise_keys[:count], groups)
-        return queries, take_pairs(y_t, chosen), take_pairs(velocity, chosen), mask
-
-    def _queries_anywhere(
-        self, sets: CoordValueSet, count: int, t: Float[Tensor, " B"]
-    ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
-        """Queries at random positions of the grid's square; data interpolated linearly, noise by the field's kernel."""
-        grid = self.shape.grid
-        assert grid is not None
-        size = torch.tensor(grid, device=t.device, dtype=torch.float64)
-        u = keyed_random.uniform(sets.seeds, purpose="subset", count=count * len(grid)).unflatten(1, (count, len(grid)))
-        places = u * (size - 1)
-        eps = torch.cat(
-            [
-                noise_field.normal(
-                    sets.seeds[i : i + 1],
-                    places[i],
-                    purpose="noise",
-                    channels=sets.values.shape[-1],
-                    kernel=self.config.noise,
-                )
-                for i in range(len(sets))
-            ]
-        )
-        data = interpolate_grid(sets.values.unflatten(1, grid), places)
-        y_query, velocity = paths.interpolate(self.path, data, eps, t)
-        coordinates = ((2 * places + 1) / size - 1).to(sets.values.dtype)
-        return Queries(coordinates, places[0]), y_query, velocity

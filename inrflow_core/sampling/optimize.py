@@ -119,7 +119,9 @@ def _plain(x: Tensor) -> Tensor:
 
 
 def _with(method: Any, network: nn.Module) -> Any:
-    """The method with another network; all else is shared."""
+    """The method, or the velocity model that guides, with another network; all else is shared."""
+    if not isinstance(method, nn.Module):
+        return replace(method, network=network)
     mine = copy.copy(method)
     mine._modules = {**method._modules, "network": network}
     return mine

@@ -63,7 +63,7 @@ def sampling_options(
         guidance=wanted.guidance,
         interval=wanted.guidance_interval,
         noise=wanted.noise,
-        guide=None if guide is None else guide.method,
+        guide=None if guide is None else guide.method.velocity_model(),
         precision=precision,
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import models, registry
+from inrflow_core import fields, models, registry
 from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Field
 from inrflow_core.models import Model
@@ -220,10 +220,10 @@ def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:
     """A saved field and the model that it came from, of which only the decoder has its weights.
 
     Raises:
-        MissingError, IntegrityError: there is no such file, or it is no whole field.
+        MissingError, IntegrityError: there is no such file, or it is not a whole field.
     """
-    preset, metadata = models.read_metadata(path, "inrflow-field-1")
+    preset, metadata = models.read_metadata(path, fields.FORMAT)
     safetensors_file.check_digest(path)
     domain = preset.domain.module.Domain(preset.domain.config)
     field = preset.method.module.load_field(path, preset, domain.shape, metadata, device)
-    return Model(preset, domain, field.method, metadata), field
+    return Model(preset, domain, field.model, metadata), field

@@ -153,9 +153,9 @@ def test_guidance_outside_its_interval_is_no_guidance(model):
 def test_autoguidance_by_the_model_itself_is_no_guidance(model):
     context = model.domain.queries()
     plain = sample.sample_fields(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
-    own = dataclasses.replace(how(model, "euler", guidance=3.0), guide=model.method)
+    own = dataclasses.replace(how(model, "euler", guidance=3.0), guide=model.method.velocity_model())
     torch.testing.assert_close(sample.sample_fields(model, [2], [1], own).query(context), plain, atol=1e-5, rtol=0)
-    other = dataclasses.replace(own, guide=tiny.model(KINDS[model.domain.NAME], scale=0.4).method)
+    other = dataclasses.replace(own, guide=tiny.model(KINDS[model.domain.NAME], scale=0.4).method.velocity_model())
     assert (sample.sample_fields(model, [2], [1], other).query(context) - plain).abs().max() > 0.01
 
 

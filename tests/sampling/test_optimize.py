@@ -34,7 +34,7 @@ def test_weights_that_are_cast_once_draw_the_bits_that_autocast_draws(kind):
     size = 40 if kind == "points" else (9, 7)
     how = options.sampling_options(model, guidance=2.0, precision="bf16")
     wanted, before = values(model, how, size), model.method.network.decoder.blocks[0].inner.weight
-    ready, quick = optimize.optimize_for_inference(model, replace(how, guide=model.method))
+    ready, quick = optimize.optimize_for_inference(model, replace(how, guide=model.method.velocity_model()))
     assert quick.guide.network is not model.method.network
     ready, quick = optimize.optimize_for_inference(model, how)
     np.testing.assert_array_equal(values(ready, quick, size), wanted)

@@ -218,7 +218,7 @@ def test_a_field_without_a_weight_is_an_error(tmp_path, capsys):
     tensors.pop(next(name for name in tensors if name.startswith("decoder.0.")))
     safetensors.torch.save_file(tensors, tmp_path / "f.safetensors", told)
     assert run(["upsample", "f.safetensors", "out.png"]) == 4
-    assert "is no whole field" in capsys.readouterr().err
+    assert "is not a whole field" in capsys.readouterr().err
 
 
 def test_a_picture_that_unpacks_to_gigabytes_is_refused(tmp_path, capsys):
