@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from inrflow_cli import conditions, console, generation, many
 from inrflow_core.errors import UsageError
+from inrflow_core.sets import Groups
 
 if TYPE_CHECKING:
     from inrflow_core.config.preset import Preset
@@ -141,14 +142,14 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, is_enlar
         UsageError: a size of the wrong kind, or enlargements of what is not asked more finely.
     """
     domain = target.domain
-    if domain.shape.group_size is not None:
+    if isinstance(domain.shape.layout, Groups):
         if sampling.resolution is not None or is_enlarged:
             raise UsageError("a protein has the atoms of its sequence", hint="leave `--resolution` out")
         return ()
     size = generation.choose_size(domain, sampling.resolution, sampling.points)
     if is_enlarged and not isinstance(size, tuple):
         raise UsageError("`--enlarged` compares pictures asked more finely", hint="add `--resolution HxW`")
-    grid = size if isinstance(size, tuple) else domain.shape.grid or (size or domain.shape.num_pairs,)
+    grid = size if isinstance(size, tuple) else domain.shape.grid or (size or domain.shape.num_queries,)
     return (*grid, domain.shape.value_size)
 
 
@@ -199,7 +200,7 @@ def iter_sample_sets(target: EvaluatedModel, work: SamplingWork, *, is_enlarged:
 
     model = _load(target, work)
     size = _size(model, work)
-    if model.domain.shape.group_size is not None:
+    if isinstance(model.domain.shape.layout, Groups):
         found, facts = _folded(target, work, model)
         if found is not None:
             yield results.EvaluatedSamples(target.name, found, facts)
@@ -366,7 +367,7 @@ def _load(target: EvaluatedModel, work: SamplingWork) -> Model:
 
 
 def _size(model: Model, work: SamplingWork) -> Size:
-    if model.domain.shape.group_size is not None:
+    if isinstance(model.domain.shape.layout, Groups):
         return None
     return generation.choose_size(model.domain, work.sampling.resolution, work.sampling.points)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inrflow_cli import console, generation, options
 from inrflow_core.errors import UsageError
+from inrflow_core.sets import Groups
 
 if TYPE_CHECKING:
     from inrflow_core.models import Model
@@ -56,7 +57,7 @@ def check(model: Model) -> None:
         hint = (
             "draw at any size with `inrflow sample`, or keep the function there with `--save-field FILE` and ask that"
         )
-        if model.domain.shape.group_size is not None:
+        if isinstance(model.domain.shape.layout, Groups):
             hint = "a protein has the atoms of its sequence and no finer ones: draw it with `inrflow sample`"
         raise UsageError(f"`{model.preset.name}` draws from a {part.name}, which `upsample` does not take", hint=hint)
 
@@ -77,7 +78,7 @@ def choose_size(model: Model, scale: float | None, resolution: str | None, point
     if scale is None:
         return generation.choose_size(model.domain, resolution, points)
     shape = model.domain.shape
-    sides = (shape.num_pairs,) if shape.grid is None else shape.grid
+    sides = (shape.num_queries,) if shape.grid is None else shape.grid
     if not all(0.5 < scale * side < math.inf for side in sides):
         raise UsageError(f"`--scale {scale:g}` leaves no size", hint="give a number such as 4 or 1.5")
     asked = [round(scale * side) for side in sides]

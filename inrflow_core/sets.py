@@ -1,4 +1,4 @@
-"""The one kind of data that methods see: sets of coordinate-value pairs, and the queries that ask for them.
+"""The one kind of data that methods see: sets of coordinate-value pairs, and the queries at which they are evaluated.
 
 The shape legend of the whole project:
 
@@ -9,6 +9,7 @@ The shape legend of the whole project:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,21 +19,21 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 Condition = Mapping[str, Tensor]
-"""What a sample is drawn under: a name to a tensor whose first axis is B; `label` is Int64[B], -1 for none."""
+"""What a sample is conditioned on: a name to a tensor whose first axis is B; `label` is Int64[B], -1 for none."""
 
 PER_GROUP_CONDITIONS = ("residues", "embedding")
 """Conditions with a row for each group of a set, padded as the set is."""
 
 
 class ConditionEmbedding(NamedTuple):
-    """What a conditioner makes of a condition, for the network; each part may be absent."""
+    """A condition as the network takes it; each part may be absent."""
 
     vector: Float[Tensor, "B W"] | None = None
     """Added to the embedding of the time."""
     tokens: Float[Tensor, "B K W"] | None = None
     """What every block of the trunk attends to."""
     features: Float[Tensor, "B L F"] | None = None
-    """What is known of each group of pairs, such as an amino acid."""
+    """Features of each group of pairs, such as an amino acid."""
     is_group: Bool[Tensor, "B L"] | None = None
     """Which groups are real and not padding."""
     projected_kv: tuple[Any, ...] = ()
@@ -45,76 +46,157 @@ class ConditionSpec(NamedTuple):
     tokens: int = 0
     """Tokens of a condition that every block of the trunk attends to."""
     features: int | None = None
-    """Numbers known of each group."""
+    """Features of each group; None without groups."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pairs at the cell centers of a regular grid on [-1, 1]^D: the pixels of an image, the voxels of a video."""
+
+    shape: tuple[int, ...]
+    """Size along each axis, rows before columns."""
+
+    @property
+    def num_queries(self) -> int:
+        """Pairs of a training set."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Scattered pairs without order."""
+
+    num_queries: int
+    """Pairs of a training set."""
+    has_coordinates: bool = False
+    """Whether each value is given at a fixed coordinate, such as an occupancy in space. Without, the value is its own
+    coordinate, as of a point that moves: the network reads the coordinate from the noisy value."""
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Pairs along the rays of posed cameras: a query has an origin (its coordinate) and a direction."""
+
+    views: int
+    height: int
+    width: int
+
+    @property
+    def num_queries(self) -> int:
+        """Rays of all views of a training set."""
+        return self.views * self.height * self.width
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Pairs in groups, such as the atoms of amino acids, in sets of unequal size; `Queries.group_ids` says which.
+
+    The coordinate is a list of features and the value a position in space.
+    """
+
+    max_size: int
+    """Pairs of a group, at most."""
+    num_queries: int
+    """Pairs of a training set of typical size."""
+
+
+Layout = Grid | Points | Rays | Groups
+"""How the pairs of a set are arranged."""
 
 
 @dataclass(frozen=True)
 class SetSpec:
     """What a network must know of the sets of a domain to be built; the domain itself stays unknown to it.
 
-    `grid` is the training grid's size along each axis (row, column), None for scattered pairs; `num_pairs` is N of a
-    training set. `is_moving` says that the value is its own coordinate: `coordinate_size` is then `value_size`, and
-    the network reads the coordinate from the noisy value.
-
-    With `group_size` the coordinate is a list of features and the value a place in space, and pairs come in groups of at
-    most so many, such as the atoms of amino acids: a set's `Queries.group_ids` says which. `unit` is how many numbers of a
-    value's scale a unit of length takes (an Angstrom), None where values are no places.
+    Raises:
+        ValueError: the coordinate does not fit the layout.
     """
 
     coordinate_size: int
     value_size: int
-    num_pairs: int
-    grid: tuple[int, ...] | None = None
-    is_moving: bool = False
-    group_size: int | None = None
+    layout: Layout
     unit: float | None = None
+    """Numbers of a value's scale in a unit of length (an Angstrom); None where values are not positions in space."""
+
+    def __post_init__(self) -> None:
+        match self.layout:
+            case Grid(shape) if self.coordinate_size != len(shape):
+                expected = f"{len(shape)}"
+            case Rays() if self.coordinate_size != 3:
+                expected = "3"
+            case Points(has_coordinates=False) if self.coordinate_size > self.value_size:
+                expected = f"at most {self.value_size}"
+            case _:
+                return
+        raise ValueError(f"`coordinate_size` is {self.coordinate_size}: {expected} for {self.layout}")
+
+    @property
+    def num_queries(self) -> int:
+        """Pairs of a training set, N."""
+        return self.layout.num_queries
+
+    @property
+    def grid(self) -> tuple[int, ...] | None:
+        """The training grid's size along each axis (rows, columns); None for pairs without a grid."""
+        return self.layout.shape if isinstance(self.layout, Grid) else None
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the first numbers of a value are its coordinate."""
+        return isinstance(self.layout, Points) and not self.layout.has_coordinates
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Where a function is asked.
+    """Where a function is evaluated.
 
-    A query has two faces. Its coordinate is what the network sees, in [-1, 1]; it is None where the value is its own
-    coordinate (points that move). Its place is what the noise is keyed by: an id for points, or a position on the
-    lattice of the training grid, whose pixels sit at the integers 0 ... R - 1.
+    The coordinate is what the network sees, in [-1, 1]; it is None where the value is its own coordinate (points that
+    move). The noise key is what the noise is keyed by: an id for points, or a position on the lattice of the training
+    grid, whose pixels sit at the integers 0 ... R - 1. For rays the coordinate is the origin, and `directions` are unit
+    vectors.
     """
 
     coordinates: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None
     noise_keys: Int64[Tensor, " N"] | Float[Tensor, "N D"]
     group_ids: Int64[Tensor, "B N"] | None = None
-    """The group of each pair, ascending, -1 at padding; where the data says which pairs belong together."""
+    """The group of each pair, ascending, -1 at padding; of the layout `Groups`."""
     valid_sizes: tuple[tuple[int, int], ...] | None = None
-    """How many pairs and groups of each set are real, for who must know it without waiting for the device."""
+    """The numbers of real pairs and groups of each set, on the CPU: reading them does not synchronize the device."""
+    directions: Float[Tensor, "N 3"] | Float[Tensor, "B N 3"] | None = None
+    """Unit vectors along the rays; of the layout `Rays`."""
 
     def __len__(self) -> int:
         return self.noise_keys.shape[0]
 
-    def __getitem__(self, part: slice) -> Queries:
-        """A run of these queries, in order; no copy."""
-        coordinates, groups = self.coordinates, self.group_ids
+    def __getitem__(self, part: slice | Int64[Tensor, " M"]) -> Queries:
+        """Some of these queries, of every set the same; of a slice a view. Without `valid_sizes`."""
+        coordinates, groups, directions = self.coordinates, self.group_ids, self.directions
         return Queries(
             None if coordinates is None else coordinates[..., part, :],
             self.noise_keys[part],
             None if groups is None else groups[:, part],
+            directions=None if directions is None else directions[..., part, :],
         )
 
     def select_sets(self, part: slice | Int64[Tensor, " S"]) -> Queries:
-        """The queries of some of the sets; those that all sets share stay."""
-        coordinates, groups = self.coordinates, self.group_ids
-        if coordinates is not None and coordinates.ndim == 3:
-            coordinates = coordinates[part]
+        """The queries of some of the sets; tensors that all sets share stay as they are."""
+        coordinates, directions = (
+            tensor[part] if tensor is not None and tensor.ndim == 3 else tensor
+            for tensor in (self.coordinates, self.directions)
+        )
+        groups = None if self.group_ids is None else self.group_ids[part]
         sizes = self.valid_sizes[part] if self.valid_sizes is not None and isinstance(part, slice) else None
-        return Queries(coordinates, self.noise_keys, None if groups is None else groups[part], sizes)
+        return Queries(coordinates, self.noise_keys, groups, sizes, directions)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Queries:
-        """The same queries with every tensor changed."""
-        coordinates, groups = (
-            None if tensor is None else change(tensor) for tensor in (self.coordinates, self.group_ids)
+        """These queries with every tensor changed."""
+        coordinates, groups, directions = (
+            None if tensor is None else change(tensor) for tensor in (self.coordinates, self.group_ids, self.directions)
         )
-        return Queries(coordinates, change(self.noise_keys), groups, self.valid_sizes)
+        return Queries(coordinates, change(self.noise_keys), groups, self.valid_sizes, directions)
 
     def to(self, device: torch.device | str) -> Queries:
-        """The same queries on another device."""
+        """These queries on another device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
@@ -147,7 +229,7 @@ class CoordValueSet:
         )
 
     def map(self, change: Callable[[Tensor], Tensor]) -> CoordValueSet:
-        """The same sets with every tensor changed."""
+        """These sets with every tensor changed."""
         return CoordValueSet(
             self.queries.map(change),
             change(self.values),
@@ -157,5 +239,5 @@ class CoordValueSet:
         )
 
     def to(self, device: torch.device | str) -> CoordValueSet:
-        """The same sets on another device."""
+        """These sets on another device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))

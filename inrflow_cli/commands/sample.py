@@ -33,6 +33,7 @@ from inrflow_cli.options import (
     parse_window,
 )
 from inrflow_core.errors import UsageError
+from inrflow_core.sets import Groups
 
 if TYPE_CHECKING:
     from inrflow_core.models import Model
@@ -195,7 +196,7 @@ def _check_field(save_field: Path | None, half_field: bool) -> None:
 
 def _check_places(model: Model, target: Path, save_field: Path | None) -> None:
     """Nothing, where the model's samples can be asked elsewhere, or nobody wants to."""
-    if model.domain.shape.group_size is not None and (save_field is not None or target.suffix.lower() == ".h5"):
+    if isinstance(model.domain.shape.layout, Groups) and (save_field is not None or target.suffix.lower() == ".h5"):
         raise UsageError(
             "a protein has no other places to be asked at, and its atoms are as many as its sequence says",
             hint="write .pdb or .cif, or `--fasta FILE` into a folder",
@@ -212,4 +213,6 @@ def _asked(model: Model, request: SampleRequest) -> str:
         return f"{request.condition['residues'].shape[1]:,} residues each"
     if isinstance(size, tuple):
         return f"{size[0]} x {size[1]} pixels each"
-    return f"{size or model.domain.shape.num_pairs:,} {'points' if model.domain.shape.grid is None else 'pixels'} each"
+    return (
+        f"{size or model.domain.shape.num_queries:,} {'points' if model.domain.shape.grid is None else 'pixels'} each"
+    )

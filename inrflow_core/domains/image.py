@@ -17,7 +17,7 @@ from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Size, Window
 from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
+from inrflow_core.sets import Condition, CoordValueSet, Grid, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
 
 
@@ -55,7 +55,7 @@ class Domain:
     def __init__(self, config: Config) -> None:
         self.config = config
         side = config.resolution
-        self.shape = SetSpec(2, config.channels, side * side, (side, side))
+        self.shape = SetSpec(2, config.channels, Grid((side, side)))
 
     def queries(self, size: Size = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The pixel centres of a picture of `size` (rows, columns), row by row; None asks the training grid.
@@ -99,7 +99,7 @@ class Domain:
 
     def blank(self, count: int) -> CoordValueSet:
         """Sets of the training's size without content, for planning."""
-        values = torch.zeros(count, self.shape.num_pairs, self.shape.value_size)
+        values = torch.zeros(count, self.shape.num_queries, self.shape.value_size)
         return CoordValueSet(self.queries(), values, torch.zeros(count, dtype=torch.int64))
 
     def from_values(self, values: Float[Tensor, "B M C"], size: Size = None) -> np.ndarray:

@@ -13,7 +13,7 @@ from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Window
 from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
+from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
 
 
@@ -48,7 +48,7 @@ class Domain:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape = SetSpec(config.channels, config.channels, config.num_points, None, is_moving=True)
+        self.shape = SetSpec(config.channels, config.channels, Points(config.num_points))
 
     def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The ids of `size` points; None asks as many as in training.
@@ -100,7 +100,7 @@ class Domain:
 
     def blank(self, count: int) -> CoordValueSet:
         """Sets of the training's size without content, for planning."""
-        values = torch.zeros(count, self.shape.num_pairs, self.shape.value_size)
+        values = torch.zeros(count, self.shape.num_queries, self.shape.value_size)
         return CoordValueSet(self.queries(), values, torch.zeros(count, dtype=torch.int64))
 
     def from_values(self, values: Float[Tensor, "B M C"], size: int | None = None) -> np.ndarray:

@@ -21,7 +21,7 @@ from inrflow_core.numerics import keyed_random
 from inrflow_core.proteins import residues
 from inrflow_core.proteins.residues import EIGENVECTORS, FEATURES, MOST_ATOMS, NUM_EIGENVECTORS
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
+from inrflow_core.sets import Condition, CoordValueSet, Groups, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
 
 TYPICAL_LENGTH = "L"
@@ -63,7 +63,7 @@ class Domain:
         self.config = config
         features = FEATURES.shape[-1] + NUM_EIGENVECTORS
         atoms = config.residues * int(residues.SIZES[residues.LETTERS.index(TYPICAL_LENGTH)])
-        self.shape = SetSpec(features, 3, atoms, group_size=MOST_ATOMS, unit=config.value_scale)
+        self.shape = SetSpec(features, 3, Groups(MOST_ATOMS, atoms), unit=config.value_scale)
 
     def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """Every heavy atom of the chains whose `residues` (B L, codes, -1 at padding) the condition has.
@@ -107,7 +107,7 @@ class Domain:
             count, -1
         )
         queries = self._queries(codes.numpy(), None)
-        values = torch.zeros(count, self.shape.num_pairs, 3)
+        values = torch.zeros(count, self.shape.num_queries, 3)
         return CoordValueSet(queries, values, torch.zeros(count, dtype=torch.int64), {"residues": codes})
 
     def from_values(self, values: Float[Tensor, "B M 3"], size: int | None = None) -> np.ndarray:

@@ -26,11 +26,14 @@ def choose_queries(
     if count >= len(sets.queries):
         return sets.queries, y_t, velocity, sets.mask
     chosen = random_subset(sets, count)
-    coordinates, groups, mask = sets.queries.coordinates, sets.queries.group_ids, sets.mask
-    if coordinates is not None:
-        coordinates = coordinates[chosen] if coordinates.ndim == 2 else take_pairs(coordinates, chosen)
-    groups, mask = (None if tensor is None else tensor.gather(1, chosen) for tensor in (groups, mask))
-    queries = Queries(coordinates, sets.queries.noise_keys[:count], groups)
+    coordinates, directions = (
+        tensor if tensor is None else tensor[chosen] if tensor.ndim == 2 else take_pairs(tensor, chosen)
+        for tensor in (sets.queries.coordinates, sets.queries.directions)
+    )
+    groups, mask = (
+        None if tensor is None else tensor.gather(1, chosen) for tensor in (sets.queries.group_ids, sets.mask)
+    )
+    queries = Queries(coordinates, sets.queries.noise_keys[:count], groups, directions=directions)
     return queries, take_pairs(y_t, chosen), take_pairs(velocity, chosen), mask
 
 

@@ -88,7 +88,7 @@ class SpatialEncoder(nn.Module):
         """Places for pairs in all tiles, the empty ones included."""
         if self.shape.grid is not None:
             return self.tile_pairs.numel()
-        return math.prod(_set_grouping.tile_layout(self.shape.num_pairs, self.latents))
+        return math.prod(_set_grouping.tile_layout(self.shape.num_queries, self.latents))
 
     def folded_queries(self) -> Float[Tensor, "L H W"]:
         """W_k^T q of each latent and head, divided by the root of the head's size."""
@@ -120,7 +120,7 @@ class SpatialEncoder(nn.Module):
 
     def _pool_grid(self, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B L H W"]:
         """Groups that all sets share: tiles lead and the batch follows, so that sets share a tile's query."""
-        assert values.shape[1] == self.shape.num_pairs, "the context of a grid is the training grid"
+        assert values.shape[1] == self.shape.num_queries, "the context of a grid is the training grid"
         queries = self.folded_queries()
         in_tiles = values.transpose(0, 1)[self.tile_pairs].transpose(1, 2)  # [K B T C]
         is_real = None if self.is_dense else self.tile_is_real[:, None]

@@ -19,7 +19,7 @@ from inrflow_core.layers.activations import NORM_EPSILON, to_fp32
 from inrflow_core.layers.attention import GeluLinear
 from inrflow_core.layers.embeddings import Fourier, Projection, geometric
 from inrflow_core.networks._set_grouping import MASKED_SCORE
-from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
+from inrflow_core.sets import ConditionEmbedding, Groups, Queries, SetSpec
 
 LONGEST_WAVE = 10_000
 """Of the sinusoids of a group's number, over 2 pi (Vaswani et al. 2017)."""
@@ -85,8 +85,8 @@ class ResidueEncoder(nn.Module):
         self, shape: SetSpec, *, width: int, heads: int, features: int, kind: Literal["attention", "linear"]
     ) -> None:
         super().__init__()
-        assert shape.group_size is not None
-        self.size, self.heads, self.kind = shape.group_size, heads, kind
+        assert isinstance(shape.layout, Groups)
+        self.size, self.heads, self.kind = shape.layout.max_size, heads, kind
         self.tokens = AtomEmbedding(shape, width, features)
         if kind == "linear":
             self.linear = nn.Linear(self.size * (shape.value_size + shape.coordinate_size), width)

@@ -25,7 +25,7 @@ from inrflow_core.networks._set_config import Config as Config  # part of this f
 from inrflow_core.networks._set_decoder import Decoder, DecoderKV, Latents
 from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder
 from inrflow_core.networks._set_residues import AtomEmbedding, ResidueEncoder
-from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Queries, SetSpec
+from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Groups, Queries, Rays, SetSpec
 
 NOTHING = ConditionSpec()
 """Of a model without condition, or with one that is a vector."""
@@ -52,7 +52,10 @@ def build(config: Config, shape: SetSpec, told: ConditionSpec = NOTHING) -> SetT
     Raises:
         UsageError: the settings do not fit the sets, or each other.
     """
-    head_size, axes = config.width // config.heads, 1 if shape.group_size else shape.coordinate_size
+    has_groups = isinstance(shape.layout, Groups)
+    if isinstance(shape.layout, Rays):
+        raise UsageError("[network] the set transformer takes no rays: it does not read the directions of queries")
+    head_size, axes = config.width // config.heads, 1 if has_groups else shape.coordinate_size
     if config.rope and (head_size % 2 or head_size < 2 * axes):
         raise UsageError(
             f"[network] `rope` turns pairs of numbers along {axes} axes, and a head has {head_size} numbers",
@@ -62,13 +65,13 @@ def build(config: Config, shape: SetSpec, told: ConditionSpec = NOTHING) -> SetT
         raise UsageError(
             "[network] `pseudo_coordinates` is `hash`, which has codes for up to 3 axes", hint="use `random`"
         )
-    if (shape.group_size is None) == (config.pseudo_coordinates == "residue") or (
+    if has_groups != (config.pseudo_coordinates == "residue") or (
         config.pseudo_coordinates == "residue" and (config.encoder == "perceiver" or told.features is None)
     ):
         raise UsageError(
             f"[network] `pseudo_coordinates` is `{config.pseudo_coordinates}` with the encoder `{config.encoder}`, and the "
-            f"sets are {'no ' if shape.group_size is None else ''}proteins",
-            hint="proteins, and they alone, take `residue` with the encoder `spatial` or `linear`, and the condition `sequence`",
+            f"sets have {'' if has_groups else 'no '}groups",
+            hint="sets in groups (proteins), and they alone, take `residue` with the encoder `spatial` or `linear`, and the condition `sequence`",
         )
     return SetTransformer(config, shape, told)
 
@@ -208,7 +211,7 @@ class SetTransformer(nn.Module):
 
     def flops(self, num_queries: int) -> dict[str, float]:
         """Operations of one evaluation for one set with so many queries, by part (see `_costs`)."""
-        pairs, latents = self.shape.num_pairs, self.config.latents
+        pairs, latents = self.shape.num_queries, self.config.latents
         if isinstance(self.encoder, ResidueEncoder):
             encoder = _costs.groups(self.encoder, pairs, latents)
         elif isinstance(self.encoder, SpatialEncoder):
@@ -345,7 +348,7 @@ def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " 
             f"[network] a token of {width} numbers has room for {room} frequencies of each coordinate, not {count}",
             hint="lower `num_frequencies` or widen the network and its decoder",
         )
-    side = min(shape.grid) if shape.grid else shape.num_pairs ** (1 / shape.coordinate_size)
+    side = min(shape.grid) if shape.grid else shape.num_queries ** (1 / shape.coordinate_size)
     return geometric(math.pi, math.pi * (top or max(1.0, side / 4)), count)
 
 

@@ -165,7 +165,7 @@ class Planner:
         """Bytes of the batches that wait to be learned from, on the device."""
         shape = self._model(self.is_checkpointed).domain.shape
         waiting = self.preset.data.config.prefetch + 1
-        return waiting * micro * shape.num_pairs * shape.value_size * zero_memory.FLOAT
+        return waiting * micro * shape.num_queries * shape.value_size * zero_memory.FLOAT
 
     @cached_property
     def _mode(self) -> FakeTensorMode:

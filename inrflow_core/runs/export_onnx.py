@@ -107,7 +107,7 @@ def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
     """Inputs of an evaluation: noise as values, times and classes spread out, queries anywhere."""
     shape = model.domain.shape
     seeds = torch.arange(batch)
-    values = noise_field.normal(seeds, torch.arange(shape.num_pairs), purpose="noise", channels=shape.value_size)
+    values = noise_field.normal(seeds, torch.arange(shape.num_queries), purpose="noise", channels=shape.value_size)
     asked = noise_field.normal(seeds, torch.arange(count), purpose="query", channels=shape.value_size)
     inputs = {"values": values, "t": torch.linspace(0.1, 0.9, batch), "query_values": asked}
     if model.preset.condition is not None:

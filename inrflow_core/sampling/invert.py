@@ -147,7 +147,7 @@ def _cloud(model: Model, path: Path) -> InputExample:
     offset, scale = (low + high) / 2, float((high - low).max() / 2)
     if scale == 0:
         raise UsageError(f"all points of `{path}` lie in one place", hint="give a cloud with some extent")
-    wanted = model.domain.shape.num_pairs
+    wanted = model.domain.shape.num_queries
     if len(points) > wanted:
         points = points[np.linspace(0, len(points) - 1, wanted).round().astype(int)]
     values = points.astype(np.float32).copy()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from inrflow_core.errors import UsageError
 from inrflow_core.models import Model
-from inrflow_core.sets import ConditionEmbedding, Queries
+from inrflow_core.sets import ConditionEmbedding, Groups, Queries
 
 
 def cast_to_bf16(method: Any) -> Any:
@@ -49,7 +49,7 @@ def optimize_for_inference(model: Model, how: Any, *, compile: bool = False) -> 
     Raises:
         UsageError: parts of a protein model are to be compiled: each chain would cost its own compilation.
     """
-    if compile and model.domain.shape.group_size is not None:
+    if compile and isinstance(model.domain.shape.layout, Groups):
         raise UsageError("`--compile` is for sets of one size, and every protein has its own", hint="leave it out")
 
     def quick(method: Any) -> Any:
@@ -103,14 +103,8 @@ class CompiledNetwork(nn.Module):
             self.sizes = sorted({*self.sizes, count})
             return self._decode(queries, _plain(values), memory, embedded)
         index = torch.arange(size, device=values.device).clamp(max=count - 1)
-        coordinates, groups = queries.coordinates, queries.group_ids
-        padded = Queries(
-            None if coordinates is None else coordinates[..., index, :],
-            queries.noise_keys[index],
-            None if groups is None else groups[:, index],
-        )
         embedded = None if embedded is None else embedded[..., index, :]
-        return self._decode(padded, values[:, index], memory, embedded)[:, :count]
+        return self._decode(queries[index], values[:, index], memory, embedded)[:, :count]
 
 
 def _plain(x: Tensor) -> Tensor:

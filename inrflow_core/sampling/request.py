@@ -51,5 +51,5 @@ def default_batch_size(model: Model, request: SampleRequest) -> int:
         longest = int((condition["residues"] >= 0).sum(1).argmax())
         condition = {"residues": condition["residues"][longest : longest + 1]}
     asked = model.domain.queries(request.size, request.window, condition or None)
-    pairs = max(model.domain.shape.num_pairs, len(asked))
+    pairs = max(model.domain.shape.num_queries, len(asked))
     return max(1, min(len(request.seeds), 4 * request.chunk // pairs))

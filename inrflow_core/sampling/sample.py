@@ -28,7 +28,7 @@ from inrflow_core.sample_files.collection import ArrayCollection, in_memory
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.request import SampleRequest, Size, Window, default_batch_size, select_part
-from inrflow_core.sets import Condition
+from inrflow_core.sets import Condition, Groups
 from inrflow_core.storage import safetensors_file
 
 
@@ -184,7 +184,7 @@ def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Conditio
 
 def to_outputs(model: Model, request: SampleRequest, part: slice, values: np.ndarray) -> np.ndarray | list[Structure]:
     """What `samples` gave for a part of a request, as it is written to files: of proteins, structures."""
-    if model.domain.shape.group_size is None:
+    if not isinstance(model.domain.shape.layout, Groups):
         return values
     return model.domain.samples(values, {name: value[part] for name, value in request.condition.items()})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.numerics import keyed_random
+from inrflow_core.sets import Groups
 from inrflow_core.shards import manifest
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.training import condition_features
@@ -99,11 +100,11 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
         )
     shape = loader.domain.shape
     found = tuple(loader.batch(0, range(1)).values.shape[1:])
-    if shape.group_size is not None:  # as many atoms as the chain has
+    if isinstance(shape.layout, Groups):  # as many atoms as the chain has
         return
-    if found != (shape.num_pairs, shape.value_size):
+    if found != (shape.num_queries, shape.value_size):
         raise UsageError(
             f"the sets in `{loader.shards.folder}` have {found[0]} pairs of {found[1]} numbers, and the preset "
-            f"`{preset.name}` learns {shape.num_pairs} of {shape.value_size}",
+            f"`{preset.name}` learns {shape.num_queries} of {shape.value_size}",
             hint="prepare the data in the preset's resolution, or give other shards with `--data`",
         )

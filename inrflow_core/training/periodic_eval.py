@@ -296,7 +296,7 @@ def _points(preset: Preset, reference: SampleCollection) -> int | None:
     """Points of each cloud that are compared: known beforehand, so that what is foretold is of as many."""
     if preset.domain.name != "points":
         return None
-    drawn = preset.domain.module.Domain(preset.domain.config).shape.num_pairs
+    drawn = preset.domain.module.Domain(preset.domain.config).shape.num_queries
     return min(drawn, reference.shape[0])
 
 

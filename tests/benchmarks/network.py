@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inrflow_core.networks import _set_config, _set_grouping, set_transformer
-from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
+from inrflow_core.sets import ConditionEmbedding, Grid, Points, Queries, SetSpec
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -60,19 +60,19 @@ class Case:
 CASES = {
     "image-256": Case(
         _set_config.Config(width=384, depth=12, heads=6, latents=1024),
-        SetSpec(2, 3, 65_536, (256, 256)), 1, 4096, 0.75, 0.6, 0.6,
+        SetSpec(2, 3, Grid((256, 256))), 1, 4096, 0.75, 0.6, 0.6,
     ),
     "image-64": Case(
         _set_config.Config(width=384, depth=12, heads=6, latents=256),
-        SetSpec(2, 3, 4096, (64, 64)), 4, 4096, 0.92, 0.6, 0.75,
+        SetSpec(2, 3, Grid((64, 64))), 4, 4096, 0.92, 0.6, 0.75,
     ),
     "image-32": Case(
         _set_config.Config(width=384, depth=12, heads=6, latents=256),
-        SetSpec(2, 3, 1024, (32, 32)), 4, 1024, 0.95, 0.8, 0.75,
+        SetSpec(2, 3, Grid((32, 32))), 4, 1024, 0.95, 0.8, 0.75,
     ),
     "points": Case(
         _set_config.Config(width=512, depth=9, heads=4, latents=256, encoder="perceiver"),
-        SetSpec(3, 3, 2048, None, is_moving=True), 2, 2048, 1.0, 0.8, 0.75,
+        SetSpec(3, 3, Points(2048)), 2, 2048, 1.0, 0.8, 0.75,
     ),
 }  # fmt: skip
 EULER_STEPS = 10
@@ -180,9 +180,9 @@ def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]
         for weight in network.parameters():
             weight += 0.1 * torch.randn_like(weight) / (weight.shape[-1] if weight.ndim > 1 else 1) ** 0.5
             weight.grad = torch.ones_like(weight)  # written to, so that its pages exist
-    values = torch.randn(case.batch, case.shape.num_pairs, case.shape.value_size)
+    values = torch.randn(case.batch, case.shape.num_queries, case.shape.value_size)
     context = whole(case.shape)
-    chosen = torch.stack([torch.randperm(case.shape.num_pairs)[: case.num_queries] for _ in range(case.batch)])
+    chosen = torch.stack([torch.randperm(case.shape.num_queries)[: case.num_queries] for _ in range(case.batch)])
     coordinates = None if context.coordinates is None else context.coordinates[chosen]
     queries = Queries(coordinates, torch.arange(case.num_queries))
     asked = values.gather(1, chosen[..., None].expand(-1, -1, values.shape[-1]))
@@ -192,9 +192,9 @@ def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]
 def whole(shape: SetSpec) -> Queries:
     """The queries of the training grid or cloud."""
     if shape.grid is None:
-        return Queries(None, torch.arange(shape.num_pairs))
+        return Queries(None, torch.arange(shape.num_queries))
     coordinates = torch.from_numpy(_set_grouping.cell_centers(shape.grid)).float()
-    return Queries(coordinates, torch.zeros(shape.num_pairs, len(shape.grid), dtype=torch.float64))
+    return Queries(coordinates, torch.zeros(shape.num_queries, len(shape.grid), dtype=torch.float64))
 
 
 def generate(case: Case, network: Any, forward: Callable[..., Tensor], arguments: tuple[Any, ...]) -> Tensor:
@@ -202,7 +202,7 @@ def generate(case: Case, network: Any, forward: Callable[..., Tensor], arguments
     context, y = arguments[0], arguments[1]
     for index in range(EULER_STEPS):
         t = torch.full((case.batch,), 1 - index / EULER_STEPS)
-        parts = [slice(i, i + CHUNK) for i in range(0, case.shape.num_pairs, CHUNK)]
+        parts = [slice(i, i + CHUNK) for i in range(0, case.shape.num_queries, CHUNK)]
         if forward is ours:
             memory = network.memory(network.latents(network.encode(context, y), t, ConditionEmbedding()))
             velocity = torch.cat([network.decode(context[part], y[:, part], memory) for part in parts], 1)

@@ -199,7 +199,7 @@ def preset_cost(name: str) -> dict[str, float]:
     return {
         "parameters": sum(weight.numel() for weight in model.method.parameters()),
         "training": 3 * sum(model.method.flops().values()),
-        "evaluation": sum(model.method.flops(model.method.shape.num_pairs).values()),
+        "evaluation": sum(model.method.flops(model.method.shape.num_queries).values()),
         "trunk": trunk,
         "queries": queries,
         "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,

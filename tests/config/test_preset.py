@@ -221,7 +221,7 @@ def test_a_fast_preset_is_so_many_times_cheaper_to_draw(name: str, least: float)
         with torch.device("meta"):
             method = models.build(load(name)).method
         whole, query = (
-            method.flops(method.shape.num_pairs),
+            method.flops(method.shape.num_queries),
             method.flops(2000)["decoder"] - method.flops(1000)["decoder"],
         )
         return sum(whole.values()), query

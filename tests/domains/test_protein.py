@@ -157,7 +157,7 @@ def test_queries_of_a_condition_are_those_of_its_sets():
 def test_blank_sets_have_the_shape_that_the_network_is_built_for():
     domain = Domain(Config(residues=11))
     blank = domain.blank(2)
-    assert blank.values.shape == (2, domain.shape.num_pairs, 3) == (2, 88, 3)
+    assert blank.values.shape == (2, domain.shape.num_queries, 3) == (2, 88, 3)
     assert blank.queries.coordinates is not None
     assert blank.queries.coordinates.shape == (2, 88, domain.shape.coordinate_size)
     assert blank.condition["residues"].shape == (2, 11)

@@ -12,7 +12,7 @@ from inrflow_core.layers import embeddings
 from inrflow_core.layers.activations import apply_rope
 from inrflow_core.networks import set_transformer
 from inrflow_core.networks._set_config import Config
-from inrflow_core.sets import SetSpec
+from inrflow_core.sets import Grid, Points, SetSpec
 
 
 @pytest.mark.parametrize("size", [1, 3, 16, 17, 60])
@@ -55,14 +55,14 @@ def test_fourier_features_turn_at_their_frequencies() -> None:
 
 
 def test_frequencies_stay_below_what_the_training_grid_can_tell_apart() -> None:
-    image = SetSpec(2, 3, 1024, (32, 32))
+    image = SetSpec(2, 3, Grid((32, 32)))
     for top, highest in ((None, 8 * math.pi), (16.0, 16 * math.pi)):
         config = Config(64, 1, 1, latents=16, top_frequency=top)
         tokens = set_transformer.build_decoder(config, image).tokens
         assert isinstance(tokens, embeddings.Tokens)
         found = tokens.fourier.frequencies
         assert found[0].item() == pytest.approx(math.pi) and found[-1].item() == pytest.approx(highest)
-    points = SetSpec(3, 3, 64, None, is_moving=True)
+    points = SetSpec(3, 3, Points(64))
     tokens = set_transformer.build_decoder(Config(64, 1, 1, encoder="perceiver"), points).tokens
     assert isinstance(tokens, embeddings.Tokens)
     found = tokens.fourier.frequencies

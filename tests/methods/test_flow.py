@@ -219,7 +219,7 @@ def test_the_loss_over_random_queries_is_the_mean_over_all_of_them(num_queries):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_over_random_queries_is_that_of_the_pairs_chosen(kind):
     flow = tiny.model(KINDS[kind], method={"num_queries": 5}).method
-    total, channels = flow.shape.num_pairs, flow.shape.value_size
+    total, channels = flow.shape.num_queries, flow.shape.value_size
     values = torch.randn(3, total, channels, generator=torch.Generator().manual_seed(1))
     sets = training_sets(tiny.model(KINDS[kind]), values, seeds=[11, 12, 13])
     t = flow.sample_times(sets.seeds).float()

@@ -11,14 +11,14 @@ from torch import Tensor
 from inrflow_core.networks import _set_grouping, set_transformer
 from inrflow_core.networks._set_config import Config
 from inrflow_core.networks.set_transformer import SetTransformer
-from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
+from inrflow_core.sets import ConditionEmbedding, Grid, Points, Queries, SetSpec
 
-IMAGE = SetSpec(2, 3, 64, (8, 8))
-ODD_IMAGE = SetSpec(2, 3, 70, (7, 10))
-VIDEO = SetSpec(3, 1, 144, (4, 6, 6))
-POINTS = SetSpec(3, 3, 40, None, is_moving=True)
-COLOURED_POINTS = SetSpec(3, 6, 40, None, is_moving=True)
-SOLID = SetSpec(3, 1, 40, None)
+IMAGE = SetSpec(2, 3, Grid((8, 8)))
+ODD_IMAGE = SetSpec(2, 3, Grid((7, 10)))
+VIDEO = SetSpec(3, 1, Grid((4, 6, 6)))
+POINTS = SetSpec(3, 3, Points(40))
+COLOURED_POINTS = SetSpec(3, 6, Points(40))
+SOLID = SetSpec(3, 1, Points(40, has_coordinates=True))
 
 CASES = {
     "grid": (Config(32, 2, 2, latents=16), IMAGE),
@@ -66,13 +66,13 @@ def pairs(name: str, batch: int = 2, seed: int = 1) -> tuple[Queries, Tensor]:
     """A whole context of the case: its queries and random values."""
     shape = CASES[name][1]
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(batch, shape.num_pairs, shape.value_size, generator=generator)
-    places = torch.arange(shape.num_pairs)
+    values = torch.randn(batch, shape.num_queries, shape.value_size, generator=generator)
+    places = torch.arange(shape.num_queries)
     if shape.is_moving:
         return Queries(None, places), values
     if shape.grid is not None:
         return Queries(torch.from_numpy(_set_grouping.cell_centers(shape.grid)).float(), places), values
-    return Queries(2 * torch.rand(shape.num_pairs, shape.coordinate_size, generator=generator) - 1, places), values
+    return Queries(2 * torch.rand(shape.num_queries, shape.coordinate_size, generator=generator) - 1, places), values
 
 
 def answer(module: SetTransformer, context: Queries, values: Tensor, **changes: Tensor | Queries) -> Tensor:

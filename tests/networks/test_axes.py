@@ -18,11 +18,11 @@ from inrflow_core.networks import _set_grouping, set_transformer
 from inrflow_core.networks._set_config import Config
 from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder
 from inrflow_core.networks.set_transformer import SetTransformer
-from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
+from inrflow_core.sets import ConditionEmbedding, Grid, Queries, SetSpec
 
 SIDE, PATCH = 24, 4
 WIDTH, HALF = 64, 32
-SHAPE = SetSpec(2, 3, SIDE * SIDE, (SIDE, SIDE))
+SHAPE = SetSpec(2, 3, Grid((SIDE, SIDE)))
 
 
 def reading_its_own_place(encoder: Literal["spatial", "linear"]) -> SetTransformer:

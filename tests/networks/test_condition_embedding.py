@@ -160,7 +160,7 @@ def test_the_operations_counted_are_those_done_under_tokens(name: str) -> None:
     context, values, tokens = pairs(name, batch=1)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         answer(module, context, values, ConditionEmbedding(tokens=tokens))
-    counted = sum(module.flops(PICTURED[name][1].num_pairs).values())
+    counted = sum(module.flops(PICTURED[name][1].num_queries).values())
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
@@ -284,7 +284,7 @@ def test_the_operations_counted_are_those_done_for_groups(name: str) -> None:
 
 MISFITS = {
     "a grid of atoms": ({"pseudo_coordinates": "grid"}, PROTEINS.shape, ConditionSpec(features=4), "is `grid`"),
-    "residues of pixels": ({}, IMAGE, ConditionSpec(), "the sets are no proteins"),
+    "residues of pixels": ({}, IMAGE, ConditionSpec(), "the sets have no groups"),
     "residues without features": ({}, PROTEINS.shape, ConditionSpec(), "take `residue`"),
     "a perceiver": ({"encoder": "perceiver"}, PROTEINS.shape, ConditionSpec(features=4), "the encoder `perceiver`"),
     "odd heads": ({"width": 6, "heads": 2, "rope": True}, PROTEINS.shape, ConditionSpec(features=4), "a head has 3"),

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from inrflow_core.networks import _set_grouping
-from inrflow_core.sets import SetSpec
+from inrflow_core.sets import Grid, Points, SetSpec
 
-IMAGE = SetSpec(2, 3, 28 * 28, (28, 28))
+IMAGE = SetSpec(2, 3, Grid((28, 28)))
 
 
 def sizes(kind: str) -> list[int]:
@@ -90,7 +90,7 @@ def test_hash_codes_are_shared_within_a_cell_and_spread_over_all_latents() -> No
 
 
 def test_a_grid_of_latents_follows_the_shape_of_the_training_grid() -> None:
-    assert _set_grouping.grid_sides(1024, SetSpec(2, 3, 1, (256, 256))) == (32, 32)
-    assert _set_grouping.grid_sides(32, SetSpec(2, 3, 1, (64, 32))) == (8, 4)
-    assert _set_grouping.grid_sides(128, SetSpec(3, 3, 1, (16, 64, 64))) == (2, 8, 8)
-    assert _set_grouping.grid_sides(64, SetSpec(3, 3, 1, None)) == (4, 4, 4)
+    assert _set_grouping.grid_sides(1024, SetSpec(2, 3, Grid((256, 256)))) == (32, 32)
+    assert _set_grouping.grid_sides(32, SetSpec(2, 3, Grid((64, 32)))) == (8, 4)
+    assert _set_grouping.grid_sides(128, SetSpec(3, 3, Grid((16, 64, 64)))) == (2, 8, 8)
+    assert _set_grouping.grid_sides(64, SetSpec(3, 3, Points(1, has_coordinates=True))) == (4, 4, 4)

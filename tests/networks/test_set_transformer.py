@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from inrflow_core.errors import UsageError
 from inrflow_core.networks import set_transformer
 from inrflow_core.networks._set_config import Config
-from inrflow_core.sets import ConditionEmbedding, Queries, SetSpec
+from inrflow_core.sets import ConditionEmbedding, Grid, Points, Queries, SetSpec
 from tests.networks.small import CASES, IMAGE, POINTS, SCATTERED, answer, network, pairs
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -148,7 +148,7 @@ def test_the_operations_counted_are_those_done(name: str) -> None:
     context, values = pairs(name, batch=1)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         answer(module, context, values)
-    assert sum(module.flops(shape.num_pairs).values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert sum(module.flops(shape.num_queries).values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 @every_case
@@ -239,7 +239,7 @@ PAPER = {
     "points B": (Config(512, 9, 4, levels=2, encoder="perceiver"), "points", 0, (107.0, 108.0)),
     "points L": (Config(640, 12, 4, encoder="perceiver"), "points", 0, (203.85, 203.95)),
 }
-SHAPES = {"image": SetSpec(2, 3, 65_536, (256, 256)), "points": SetSpec(3, 3, 2048, None, is_moving=True)}
+SHAPES = {"image": SetSpec(2, 3, Grid((256, 256))), "points": SetSpec(3, 3, Points(2048))}
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from inrflow_core.networks import _set_config, _set_encoders, _set_grouping, set_transformer
 from inrflow_core.networks._set_encoders import SpatialEncoder
 from inrflow_core.networks.set_transformer import SetTransformer
-from inrflow_core.sets import Queries, SetSpec
+from inrflow_core.sets import Grid, Points, Queries, SetSpec
 from tests.networks.small import CASES, network, pairs, randomise
 
 SPATIAL = [name for name, (config, _) in CASES.items() if config.encoder == "spatial"]
@@ -25,7 +25,7 @@ def unfolded(encoder: SpatialEncoder, context: Queries, values: Tensor, mask: Te
     else:
         assert context.coordinates is not None
         if shape.grid is not None:
-            groups = torch.empty(shape.num_pairs, dtype=torch.int64)
+            groups = torch.empty(shape.num_queries, dtype=torch.int64)
             groups[encoder.tile_pairs[encoder.tile_is_real]] = encoder.tile_latent[:, None].expand_as(
                 encoder.tile_pairs
             )[encoder.tile_is_real]
@@ -77,8 +77,10 @@ def test_padding_has_no_part_in_the_softmax(name: str) -> None:
 def test_a_grid_and_the_same_pairs_scattered_give_the_same_latents() -> None:
     config = _set_config.Config(32, 1, 2, latents=16)
     torch.manual_seed(0)
-    dense = randomise(set_transformer.build(config, SetSpec(2, 3, 144, (12, 12))), 1.0).requires_grad_(False).encoder
-    scattered = set_transformer.build(config, SetSpec(2, 3, 144, None)).requires_grad_(False).encoder
+    dense = randomise(set_transformer.build(config, SetSpec(2, 3, Grid((12, 12)))), 1.0).requires_grad_(False).encoder
+    scattered = (
+        set_transformer.build(config, SetSpec(2, 3, Points(144, has_coordinates=True))).requires_grad_(False).encoder
+    )
     assert isinstance(dense, SpatialEncoder) and isinstance(scattered, SpatialEncoder) and dense.is_dense
     scattered.load_state_dict(dense.state_dict())
     context = Queries(torch.from_numpy(_set_grouping.cell_centers((12, 12))).float(), torch.arange(144))
