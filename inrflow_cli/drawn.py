@@ -19,8 +19,8 @@ from inrflow_core.sets import Groups
 
 if TYPE_CHECKING:
     from inrflow_core.config.preset import Preset
-    from inrflow_core.evaluation.reference_stats import ReferenceStats
     from inrflow_core.evaluation.results import EvaluatedSamples
+    from inrflow_core.metrics._inputs import ReferenceStats
     from inrflow_core.models import Model
     from inrflow_core.sample_files.collection import SampleCollection
     from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan

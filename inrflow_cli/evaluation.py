@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 from inrflow_cli import console, drawn, generation
 from inrflow_cli.drawn import EvaluatedModel, SamplingSettings, SamplingWork
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
-from inrflow_core.feature_networks._contract import names_for_metrics
 from inrflow_core.runtime import units
 
 if TYPE_CHECKING:
     from inrflow_core.evaluation.evaluator import Evaluator
     from inrflow_core.evaluation.memorization import MemorizationSet
     from inrflow_core.evaluation.metric_specs import MetricSpec
-    from inrflow_core.evaluation.reference_stats import ReferenceStats
     from inrflow_core.evaluation.results import EvaluatedSamples, Results
+    from inrflow_core.metrics._inputs import ReferenceStats
     from inrflow_core.sample_files.collection import SampleCollection
 
 PREFERRED = {"image": ("train",), "points": ("test", "val", "train"), "protein": ("test", "val", "train")}
@@ -122,6 +121,7 @@ def check(job: EvaluationJob) -> CheckedEvaluationJob:
 def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
     """Sample, judge, and write metrics.json and report.html; None in a process of a launcher that does not lead."""
     from inrflow_core.evaluation import results
+    from inrflow_core.metrics._protein_inputs import Structures
     from inrflow_core.runtime import distributed
 
     try:
@@ -141,7 +141,7 @@ def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
                 scores.append(ready.judge.score(subject, metric, here))
             except (UsageError, IntegrityError) as error:
                 failed[metric.full] = error
-        judged.append(results.SampleScores(subject, scores, ready.judge.structures(subject)))
+        judged.append(results.SampleScores(subject, scores, ready.judge.cached(subject, Structures)))
     if not distributed.find(os.environ, "cpu").leads:
         return None
     if failed and not any(one.scores for one in judged):
@@ -186,7 +186,7 @@ def predict(ready: CheckedEvaluationJob, *, as_json: bool) -> None:
         rows.append((f"draw {count:,} samples of `{target.name}`", drawn.estimate_seconds(target, ready.work)))
         sizes.append((count, drawn.sample_shape(target, ready.job.sampling, is_enlarged=ready.job.is_enlarged)))
     for count, shape in sizes:
-        rows += ready.judge.foretell(here, count, shape[0] if shape else None)
+        rows += ready.judge.estimate_cost(here, count, shape[0] if shape else None)
     total = sum(seconds for _, seconds in rows)
     console.table(
         ("work", "about"),
@@ -223,9 +223,9 @@ def cache_reference_stats(shards: Path, metrics: Sequence[str]) -> None:
     domain = readers.open_collection(shards).domain
     reference = readers.open_collection(shards, prefer=PREFERRED[domain])
     setting = gather.EvaluationSettings(
-        shards, device=generation.choose_device(None), watch=console.track, say=console.info
+        shards, device=generation.choose_device(None), progress=console.track, log=console.info
     )
-    evaluator.Evaluator(reference, setting).keep(metric_specs.parse_metrics(metrics, domain))
+    evaluator.Evaluator(reference, setting).cache_reference_stats(metric_specs.parse_metrics(metrics, domain))
     console.info(f"kept in `{shards / gather.STATISTICS}` what {', '.join(metrics)} need of {reference.display_name}")
 
 
@@ -290,15 +290,15 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
 
 
 def _setting(job: EvaluationJob) -> Any:
-    from inrflow_core import registry
     from inrflow_core.evaluation import gather
+    from inrflow_core.feature_networks import _contract
     from inrflow_core.sample_files import readers
 
     files, folder = {}, None
     for text in job.weights:
         name, equals, place = text.partition("=")
         if equals:
-            networks = [n for n in names_for_metrics() if registry.find("feature_networks", n).WEIGHTS is not None]
+            networks = [n for n in _contract.names("extractor") if _contract.find_extractor(n).needs_weights]
             if name not in networks:
                 raise UsageError(f"no network `{name}` takes weights", hint=did_you_mean(name, networks))
             files[name] = Path(place)
@@ -310,12 +310,12 @@ def _setting(job: EvaluationJob) -> Any:
         job.out / "kept",
         weights=files,
         weights_folder=folder,
-        pictures=None if job.pictures is None else readers.open_collection(job.pictures),
+        condition_images=None if job.pictures is None else readers.open_collection(job.pictures),
         points=job.sampling.points,
         device=generation.choose_device(job.sampling.device),
         workers=job.workers or os.cpu_count() or 1,
-        watch=console.track,
-        say=console.info,
+        progress=console.track,
+        log=console.info,
     )
 
 

@@ -208,8 +208,8 @@ def _carry_out(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool) -> N
     if found is None:
         return
     scores.tell(found)
-    console.print_json({"out": str(ready.job.out), **found.told()}, as_json=as_json)
+    console.print_json({"out": str(ready.job.out), **found.to_json()}, as_json=as_json)
     for name, error in found.failed.items():
         console.warn(f"`{name}` could not be taken: {error.message}")
-    if found.failed or found.missing:
-        raise typer.Exit(int(next(iter([*found.failed.values(), *found.missing.values()])).code))
+    if found.failed or found.skipped_metrics:
+        raise typer.Exit(int(next(iter([*found.failed.values(), *found.skipped_metrics.values()])).code))

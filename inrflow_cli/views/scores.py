@@ -28,18 +28,25 @@ def tell(found: Results) -> None:
             cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
             rows.append((judged.subject.name, *cells))
         console.table(("samples", *heads), rows)
-    for note in found.notes():
+    for note in found.remarks():
         console.info(f"note: {note}")
 
 
 def show_metrics(*, as_json: bool) -> None:
     """Every metric, its protocols and its direction."""
     from inrflow_core import registry
+    from inrflow_core.metrics import _contract
 
-    parts = {name: registry.find("metrics", name) for name in registry.names("metrics")}
+    metrics = {name: _contract.find(name) for name in registry.names("metrics")}
     rows = [
-        (name, part.TITLE, part.DOMAIN, " ".join(part.PROTOCOLS), "higher" if part.HIGHER_IS_BETTER else "lower")
-        for name, part in parts.items()
+        (
+            name,
+            metric.title,
+            metric.domain,
+            " ".join(metric.protocols),
+            "higher" if metric.higher_is_better else "lower",
+        )
+        for name, metric in metrics.items()
     ]
     columns = ("name", "metric", "domain", "protocols", "better")
     console.table(columns, rows)

@@ -1,11 +1,74 @@
-"""Distances between two clouds of equal size: one file each, the file's name its registration.
+"""The contract of a distance between two point clouds of equal size: one file each, the file's name its registration.
 
-A distance's file has
-
-    IS_SYMMETRIC: bool                    whether between(a, b) is between(b, a)
-    prepare(cloud) -> prepared            may be left out; what can be known of one cloud before it meets others
-    between(a, b) -> float                the distance of two (prepared) clouds, on the CPU
-    batch(a, b) -> (K,)                   may be left out: that of K pairs (K P 3) as torch tensors, on any device
-
-`pairs.py` beside this package takes them over all pairs of two lists of clouds, in several processes, resumably.
+`evaluation/pairwise_distances.py` computes it for all pairs of two lists of clouds, in several processes, resumably.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from inrflow_core import registry
+
+Prepare = Callable[[Float[np.ndarray, "P 3"]], Any]
+BatchedDistance = Callable[[Float[Tensor, "K P 3"], Float[Tensor, "K P 3"]], Float[Tensor, " K"]]
+
+
+@runtime_checkable
+class DistanceFile(Protocol):
+    """What a distance's file must have; `Distance` lists what it may have besides, with the defaults."""
+
+    IS_SYMMETRIC: bool
+    """Whether `distance(a, b)` equals `distance(b, a)`."""
+
+    def distance(self, a: Any, b: Any, /) -> float:
+        """The distance of two prepared clouds, on the CPU."""
+        ...
+
+
+def unprepared(cloud: Float[np.ndarray, "P 3"]) -> Any:
+    """The cloud itself."""
+    return cloud
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A distance's file, with a default for every member that it leaves out."""
+
+    file: DistanceFile
+    prepare: Prepare = unprepared
+    """`prepare(cloud)`: what can be computed of one cloud before it meets others."""
+    batched_distance: BatchedDistance | None = None
+    """`batched_distance(a, b)`: that of K pairs as tensors, on any device; None: on the CPU alone, pair by pair."""
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the order of the clouds makes no difference."""
+        return self.file.IS_SYMMETRIC
+
+    def between(self, a: Float[np.ndarray, "P 3"], b: Float[np.ndarray, "P 3"]) -> float:
+        """The distance of two clouds."""
+        return self.file.distance(self.prepare(a), self.prepare(b))
+
+
+OPTIONAL = ("prepare", "batched_distance")
+"""Members that a file may leave out."""
+
+
+def resolve(file: Any) -> Distance:
+    """A distance's module (or any object with its members), with the defaults of what it leaves out."""
+    return Distance(file, **{name: getattr(file, name) for name in OPTIONAL if hasattr(file, name)})
+
+
+def find(name: str) -> Distance:
+    """The distance of that name.
+
+    Raises:
+        UsageError: there is no such distance; the hint names the nearest.
+    """
+    return resolve(registry.find("distances", name))

@@ -1,4 +1,4 @@
-"""What the distances by matching share: the exact assignment of points, and the soft matching of the papers' kernels."""
+"""Matching of the points of two clouds: the exact assignment, and the soft matching of the papers' kernels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ TINY = 1e-9
 """Keeps quotients of masses finite, as in the kernels."""
 MOST_PIVOTS = 100_000_000
 """Of the network simplex; 2048 points take some 50,000."""
+
+
+def as_float64(cloud: Float[np.ndarray, "P 3"]) -> Float64[np.ndarray, "P 3"]:
+    """A cloud prepared for the exact assignment."""
+    return cloud.astype(np.float64)
+
+
+def as_tensor(cloud: Float[np.ndarray, "P 3"]) -> Float[Tensor, "P 3"]:
+    """A cloud prepared for the soft matching, in float32."""
+    return torch.from_numpy(np.ascontiguousarray(cloud, dtype=np.float32))
 
 
 def optimal_assignment(cost: Float64[np.ndarray, "P P"]) -> float:

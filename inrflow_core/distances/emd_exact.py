@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float, Float64
-
-from inrflow_core.distances._optimal_transport import optimal_assignment
+from inrflow_core.distances._optimal_transport import as_float64, optimal_assignment
 
 IS_SYMMETRIC = True
-
-
-def prepare(cloud: Float[np.ndarray, "P 3"]) -> Float64[np.ndarray, "P 3"]:
-    """The cloud in float64."""
-    return cloud.astype(np.float64)
+prepare = as_float64
 
 
 def distance(a: Any, b: Any) -> float:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from inrflow_core.distances._optimal_transport import optimal_assignment
-from inrflow_core.distances.emd_exact import prepare as prepare
+from inrflow_core.distances._optimal_transport import as_float64, optimal_assignment
 
 IS_SYMMETRIC = True
+prepare = as_float64
 
 
 def distance(a: Any, b: Any) -> float:

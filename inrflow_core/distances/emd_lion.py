@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrflow_core.distances._optimal_transport import approximate_matching
+from inrflow_core.distances._optimal_transport import approximate_matching, as_tensor
 
 IS_SYMMETRIC = False
 EXPONENTS = (7, 6, 5, 4, 3, 2, 1, 0, -1, None)
-
-
-def prepare(cloud: Float[np.ndarray, "P 3"]) -> Float[Tensor, "P 3"]:
-    """The cloud as a tensor."""
-    return torch.from_numpy(np.ascontiguousarray(cloud, dtype=np.float32))
+prepare = as_tensor
 
 
 def distance(a: Any, b: Any) -> float:

@@ -11,11 +11,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from inrflow_core.distances._optimal_transport import approximate_matching
-from inrflow_core.distances.emd_lion import prepare as prepare
+from inrflow_core.distances._optimal_transport import approximate_matching, as_tensor
 
 IS_SYMMETRIC = False
 EXPONENTS = (7, 6, 5, 4, 3, 2, 1, 0, -1)
+prepare = as_tensor
 
 
 def distance(a: Any, b: Any) -> float:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
-from inrflow_core import registry
-from inrflow_core.metrics._inputs import DistanceSpec
+from inrflow_core.distances import _contract
+from inrflow_core.metrics._cloud_inputs import DistanceSpec
 from inrflow_core.storage.atomic_write import atomic_write
 
 Clouds = Float[np.ndarray, "N P 3"]
@@ -75,13 +75,13 @@ class DistanceMatrix:
         return filled + filled.T if self.is_symmetric else filled
 
 
-def begin_matrices(samples: Clouds, reference: Others, need: DistanceSpec, work: PairwiseJob) -> list[DistanceMatrix]:
+def begin_matrices(samples: Clouds, reference: Others, spec: DistanceSpec, work: PairwiseJob) -> list[DistanceMatrix]:
     """The matrices asked for, with what is on the disk already: across, among samples, among the reference."""
-    is_symmetric = registry.find("distances", need.distance).IS_SYMMETRIC
-    sides = [(samples, reference)] + ([(samples, samples), (reference, reference)] if need.is_within else [])
+    is_symmetric = _contract.find(spec.distance).is_symmetric
+    sides = [(samples, reference)] + ([(samples, samples), (reference, reference)] if spec.is_within else [])
     made = []
     for number, (rows, columns) in enumerate(sides):
-        folder = None if work.folder is None else work.folder / _key(rows, columns, need, work, is_across=number == 0)
+        folder = None if work.folder is None else work.folder / _key(rows, columns, spec, work, is_across=number == 0)
         matrix = DistanceMatrix(rows, columns, number == 0, is_symmetric, folder)
         for file, values in matrix.strips():
             if file is not None and (found := _read(file, values.shape)) is not None:
@@ -90,18 +90,19 @@ def begin_matrices(samples: Clouds, reference: Others, need: DistanceSpec, work:
     return made
 
 
-def _key(rows: Clouds, columns: Others, need: DistanceSpec, work: PairwiseJob, *, is_across: bool) -> str:
+def _key(rows: Clouds, columns: Others, spec: DistanceSpec, work: PairwiseJob, *, is_across: bool) -> str:
     """The folder of a matrix: pieces of other clouds, or computed otherwise, never meet in one."""
-    kind = torch.device(work.device).type if is_batched(need.distance, work.device) else "cpu"
-    told = f"{need.distance}|{need.normalisation}|{kind}|{is_across}|{rows.shape}|{columns.shape}|{rows.dtype}"
+    kind = torch.device(work.device).type if is_batched(spec.distance, work.device) else "cpu"
+    told = f"{spec.distance}|{spec.normalization}|{kind}|{is_across}|{rows.shape}|{columns.shape}|{rows.dtype}"
     hashed = hashlib.sha256(FORMAT + told.encode())
     for clouds in (rows, columns):
         hashed.update(np.ascontiguousarray(clouds).data)
-    return f"{need.distance}-{hashed.hexdigest()[:24]}"
+    return f"{spec.distance}-{hashed.hexdigest()[:24]}"
 
 
 def is_batched(distance: str, device: str) -> bool:
-    return torch.device(device).type != "cpu" and hasattr(registry.find("distances", distance), "batched_distance")
+    """Whether a distance is computed in batches of pairs on a device."""
+    return torch.device(device).type != "cpu" and _contract.find(distance).batched_distance is not None
 
 
 def save_strips(made: list[DistanceMatrix], changed: set[tuple[int, int]]) -> None:

@@ -1,11 +1,11 @@
-"""Features of many pictures, made once: kept in pieces on the disk, so that a kill loses a piece and nothing is made twice.
+"""Features of many images, made once: kept in pieces on the disk, so that a kill loses a piece and nothing is made twice.
 
 FOLDER/
-    00000000.safetensors, ...        the features of `PIECE` pictures each, one tensor for each output
+    00000000.safetensors, ...        the features of `IMAGES_PER_FILE` images each, one tensor for each output
     moments-OUTPUT.safetensors       mean and covariance over all of them
 
-A folder belongs to one set of pictures, one network, its weights and one form: `evaluate` names it by their digests.
-Every file carries a digest of its numbers; one that is not what it says is made again.
+A folder belongs to one set of images, one network, its weights and one preprocessing: `gather` names it by their
+digests. Every file carries a digest of its numbers; a damaged one is computed again.
 """
 
 from __future__ import annotations
@@ -22,39 +22,46 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from inrflow_core.metrics._inputs import STATS_FORMAT, FeatureRows
 from inrflow_core.numerics.gaussian_stats import GaussianStats, RunningGaussian
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.storage import safetensors_file
 
+FORMAT = "inrflow-feature-cache-1"
+"""The tag of a file of features. Files of earlier versions have another one; the tag is not read, and they are used."""
 IMAGES_PER_FILE = 1024
 """Pictures whose features are one file."""
 BATCH = 64
 """Pictures that pass the network together."""
 MAX_STORED_ROWS = 50_000
-"""Of more pictures than these so many rows, evenly spread, serve where rows are needed; moments are of all."""
+"""Of more images than these so many rows, evenly spread, serve where rows are needed; moments are of all."""
 
 Extractor = Callable[[np.ndarray, Sequence[str], str], Mapping[str, Tensor]]
-"""See inrflow_core/features: pictures, outputs and form to a row for each picture and output."""
+"""See `feature_networks._contract`: images, outputs and preprocessing to a row for each image and output."""
 
 
 @dataclass(frozen=True)
-class FeatureCache:
-    """What is to be made of some pictures: `outputs` of a network in a `form`, kept in `folder`."""
+class FeatureCache(FeatureRows):
+    """Features of some images: `outputs` of a network after a `preprocessing`, cached in `folder`."""
 
     items: SampleCollection
     outputs: tuple[str, ...]
-    form: str
+    preprocessing: str
     folder: Path
-    told: Mapping[str, str] = field(default_factory=dict)
-    """What the files are to say of themselves: the network, digests of its weights and of the pictures."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Written into the files: the network, digests of its weights and of the images."""
+
+    @property
+    def has_all_rows(self) -> bool:
+        return self.items.count <= MAX_STORED_ROWS
 
     def is_done(self) -> bool:
         """Whether every piece is there, with all outputs."""
         return all(self._holds(part, path) for part, path in self._pieces())
 
     def run(self, extractor: Extractor, progress: Progress | None = None) -> None:
-        """Make what is missing; `progress` counts pictures."""
+        """Make what is missing; `progress` counts images."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for part, path in self._pieces():
             if not self._holds(part, path):
@@ -62,8 +69,8 @@ class FeatureCache:
             if progress is not None:
                 progress(part.stop, self.items.count)
 
-    def rows(self, output: str) -> Float32[np.ndarray, "N F"]:
-        """The features of all pictures, or of `KEPT` of them, evenly spread."""
+    def select_rows(self, output: str) -> Float32[np.ndarray, "N F"]:
+        """The features of all images, or of `MAX_STORED_ROWS` of them, evenly spread."""
         wanted = np.arange(self.items.count)
         if len(wanted) > MAX_STORED_ROWS:
             wanted = np.linspace(0, len(wanted) - 1, MAX_STORED_ROWS).round().astype(np.int64)
@@ -74,7 +81,7 @@ class FeatureCache:
         return np.concatenate(found)
 
     def moments(self, output: str) -> GaussianStats:
-        """Mean and covariance of the features of all pictures."""
+        """Mean and covariance of the features of all images."""
         path = self.folder / f"moments-{output}.safetensors"
         try:
             held, _ = read(path)
@@ -95,12 +102,12 @@ class FeatureCache:
                 "mean": torch.from_numpy(found.mean),
                 "covariance": torch.from_numpy(found.covariance),
             },
-            {"format": "inrflow-statistics-1", "output": output, "form": self.form, **self.told},
+            {"format": STATS_FORMAT, "output": output, "form": self.preprocessing, **self.provenance},
         )
         return found
 
     def _pieces(self) -> list[tuple[range, Path]]:
-        """Which pictures each file holds."""
+        """Which images each file holds."""
         count = self.items.count
         return [
             (range(start, min(start + IMAGES_PER_FILE, count)), self.folder / f"{start:08d}.safetensors")
@@ -112,11 +119,11 @@ class FeatureCache:
         made: dict[str, list[Tensor]] = {output: [] for output in self.outputs}
         for start in range(part.start, part.stop, BATCH):
             images = self.items.read(range(start, min(start + BATCH, part.stop))).values
-            for output, rows in extractor(images, self.outputs, self.form).items():
+            for output, rows in extractor(images, self.outputs, self.preprocessing).items():
                 made[output].append(rows)
         tensors = {output: torch.from_numpy(rows) for output, rows in held.items()}
         tensors |= {output: torch.cat(rows).float() for output, rows in made.items()}
-        _write(path, tensors, {"format": "inrflow-features-1", "form": self.form, **self.told})
+        _write(path, tensors, {"format": FORMAT, "form": self.preprocessing, **self.provenance})
 
     def _holds(self, part: range, path: Path) -> bool:
         return set(self.outputs) <= set(self._held(part, path))

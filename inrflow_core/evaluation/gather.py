@@ -1,94 +1,230 @@
-"""What the evaluation of metrics gathers once and shares: settings, keys of inputs, normalized clouds."""
+"""What input specs gather themselves with: features, distances and matches of items, each computed once.
+
+`Gatherer` is the context that `metrics._inputs.InputSpec.gather` receives. It keeps features and distances on the disk,
+and the rest in memory as long as the same samples are evaluated.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import copy
+import json
+import os
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
-from inrflow_core.evaluation.metric_specs import MetricSpec as Chosen  # part of this file's face, as the next
-from inrflow_core.evaluation.metric_specs import check_counts as check_counts
-from inrflow_core.evaluation.metric_specs import check_points as check_points
-from inrflow_core.geometry import point_clouds
-from inrflow_core.metrics._inputs import (
-    CloudSpec,
-    DistanceSpec,
-    FeatureSpec,
-    InputSpec,
-    MatchedFeatureSpec,
-    StructureSpec,
+from inrflow_core.evaluation import (
+    distance_matrix,
+    feature_cache,
+    pairwise_distances,
+    protein_matching,
+    sample_matching,
 )
+from inrflow_core.evaluation.feature_cache import FeatureCache
+from inrflow_core.evaluation.sample_matching import SampleMatch
+from inrflow_core.feature_networks import _contract, _weights_file
+from inrflow_core.geometry import point_clouds
+from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
+from inrflow_core.metrics._inputs import FeatureSpec, GatherContext, InputSpec
+from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.runtime.progress import Log, TrackProgress, no_progress
 from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.shards import manifest
+from inrflow_core.storage import checksum
 
 STATISTICS = "statistics"
-"""The folder beside shards in which the features of their pictures are kept."""
+"""The folder beside shards that caches the features of their images."""
+BLOCK = 64
+"""Clouds that are read together."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Where and how to work."""
+    """Where and how to evaluate."""
 
     folder: Path
-    """Kept here: features and distances, so that nothing is made twice."""
+    """Caches features and distances."""
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Weights files of feature networks by name."""
     weights_folder: Path | None = None
-    """Where the others are looked for; None: `INRFLOW_WEIGHTS`, else `weights`."""
-    pictures: SampleCollection | None = None
-    """What clouds of the reference look like, by name or place; None for those that the reference holds."""
+    """The folder of the other weights files; None: `INRFLOW_WEIGHTS`, else `weights`."""
+    condition_images: SampleCollection | None = None
+    """Images of the reference's clouds, by name or index; None for those that the reference holds."""
     points: int | None = None
-    """Points of each cloud that count; None: as many as the smaller of samples and reference has."""
+    """Points of each cloud that are compared; None: as many as the smaller of samples and reference has."""
     device: str = "cpu"
     workers: int = 1
-    watch: TrackProgress = no_progress
+    progress: TrackProgress = no_progress
     """Given a title and a unit, shows the progress of a piece of work."""
-    say: Log | None = None
-    """Hears before distances are taken how long that will take."""
+    log: Log | None = None
+    """Called with the estimated time of distances before they are computed."""
+
+
+class Gatherer(GatherContext[SampleCollection]):
+    """The context of all input specs of an evaluator."""
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        self.settings = settings
+        self.alike: Collection[InputSpec] = ()
+        self._cached: dict[Hashable, Any] = {}
+        self._extractors: dict[str, Any] = {}
+        self._digests: dict[Path, str] = {}
+        self._verified: list[SampleCollection] = []
+        self._reference_clouds: dict[tuple[str, str, int], np.ndarray] = {}
+
+    @property
+    def max_feature_rows(self) -> int:
+        return feature_cache.MAX_STORED_ROWS
+
+    def sharing(self, alike: Collection[InputSpec]) -> Gatherer:
+        """The same context, all its caches included, for specs of one key that are gathered together."""
+        shared = copy.copy(self)
+        shared.alike = alike
+        return shared
+
+    def forget_samples(self) -> None:
+        """Drop what was gathered of samples."""
+        self._cached.clear()
+
+    def cached(self, kind: type[T]) -> T | None:
+        """The first of the cached inputs that is of a class; None where there is none."""
+        return next((found for found in self._cached.values() if isinstance(found, kind)), None)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._cached:
+            self._cached[key] = make()
+        return self._cached[key]
+
+    def verify(self, items: SampleCollection) -> None:
+        if not any(items is known for known in self._verified):
+            items.verify()
+            self._verified.append(items)
+
+    # Features.
+
+    def weights_digest(self, network: str) -> str | None:
+        path = self._weights(network)
+        if path is None:
+            return None
+        if path not in self._digests:
+            self._digests[path] = checksum.file_digest(path)
+        return self._digests[path]
+
+    def extractor(self, network: str) -> Any:
+        """The loaded feature network; raises MissingError where its weights are absent."""
+        if network not in self._extractors:
+            part = _contract.find_extractor(network)
+            self._extractors[network] = part.load(self._weights(network), self.settings.device)
+        return self._extractors[network]
+
+    def features(self, items: SampleCollection, spec: FeatureSpec, outputs: tuple[str, ...]) -> FeatureCache:
+        provenance = {
+            "network": spec.network,
+            "weights": self.weights_digest(spec.network) or "",
+            "items": items.digest,
+            "split": items.split or "",
+            "shape": json.dumps(items.shape),
+        }
+        cache = replace(self.feature_cache(items, spec, outputs), provenance=provenance)
+        if not cache.is_done():
+            self.verify(items)
+            title = f"{spec.network} features of {items.source.name}{f', {items.split}' if items.split else ''}"
+            with self.settings.progress(title, item_noun(items.domain)) as progress:
+                cache.run(self.extractor(spec.network), progress)
+        return cache
+
+    def feature_cache(self, items: SampleCollection, spec: FeatureSpec, outputs: tuple[str, ...]) -> FeatureCache:
+        """Where features of items are cached: beside shards for every later evaluation, unless nothing can be added there."""
+        weights = (self.weights_digest(spec.network) or "")[:12]
+        name = "-".join(
+            word for word in (spec.network, spec.preprocessing, weights, items.split, items.digest[:16]) if word
+        )
+        beside = FeatureCache(items, outputs, spec.preprocessing, items.source / STATISTICS / name)
+        if (items.source / manifest.NAME).is_file() and (os.access(items.source, os.W_OK) or beside.is_done()):
+            return beside
+        return replace(beside, folder=self.settings.folder / "features" / name)
+
+    def _weights(self, network: str) -> Path | None:
+        if not _contract.find_extractor(network).needs_weights:
+            return None
+        return _weights_file.find(network, self.settings.weights, self.settings.weights_folder)
+
+    # Point clouds.
+
+    def clouds(
+        self, samples: SampleCollection, reference: SampleCollection, normalization: str
+    ) -> tuple[Float64[np.ndarray, "N P 3"], Float64[np.ndarray, "R P 3"]]:
+        points = self.settings.points or min(samples.shape[0], reference.shape[0])
+        self.verify(samples)
+        self.verify(reference)
+        key = (reference.digest, normalization, points)
+        if key not in self._reference_clouds:
+            self._reference_clouds[key] = normalized_clouds(reference, points, normalization, "references")
+        return normalized_clouds(samples, points, normalization, "samples"), self._reference_clouds[key]
+
+    def distances(self, samples: SampleCollection, reference: SampleCollection, spec: DistanceSpec) -> Distances:
+        sides = self.clouds(samples, reference, spec.normalization)
+        job = distance_matrix.PairwiseJob(
+            self.settings.folder / "distances", self.settings.workers, self.settings.device
+        )
+        with self.settings.progress(f"distances by {spec.distance}", "pairs") as progress:
+            return pairwise_distances.compute_distances(*sides, spec, job, progress=progress, log=self.settings.log)
+
+    # Matches.
+
+    def match(self, samples: SampleCollection, reference: SampleCollection) -> SampleMatch:
+        self.verify(samples)
+        self.verify(reference)
+        return self.once(("match",), lambda: sample_matching.match_to_reference(samples, reference))
+
+    def matched_clouds(
+        self, samples: SampleCollection, reference: SampleCollection
+    ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
+        items, index = sample_matching.reference_clouds(self.match(samples, reference), reference)
+        return _verified_with(reference, items), index
+
+    def matched_images(
+        self, samples: SampleCollection, reference: SampleCollection
+    ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
+        match = self.match(samples, reference)
+        items, index = sample_matching.condition_images(match, reference, self.settings.condition_images)
+        return _verified_with(reference, items), index
+
+    def proteins(self, samples: SampleCollection, reference: SampleCollection, alignment: str) -> Structures:
+        return protein_matching.load_matched(samples, reference, alignment)
 
 
 def item_noun(domain: str) -> str:
-    return "pictures" if domain == "image" else "clouds"
+    """What items of a domain are called in progress bars."""
+    return "images" if domain == "image" else "clouds"
 
 
-def feature_outputs(metrics: Sequence[Chosen]) -> tuple[str, ...]:
-    return tuple(sorted({metric.need.output for metric in metrics if isinstance(metric.need, FeatureSpec)}))
+def _verified_with(reference: SampleCollection, items: SampleCollection) -> SampleCollection:
+    """A part of a reference that is verified already needs no further check."""
+    return items.as_verified() if items.source == reference.source else items
 
 
-def input_key(need: InputSpec) -> tuple[str, ...]:
-    """What needs that are gathered together have in common."""
-    if isinstance(need, FeatureSpec):
-        return "features", need.network, need.form
-    if isinstance(need, DistanceSpec):
-        return "distances", need.distance, need.normalisation
-    if isinstance(need, MatchedFeatureSpec):
-        return ("matches", *input_key(need.clouds), *input_key(need.pictures))
-    if isinstance(need, StructureSpec):
-        return "structures", need.pairing
-    return ("clouds", need.normalisation) if isinstance(need, CloudSpec) else ("pairs",)
-
-
-BLOCK = 64
-"""Clouds that are read together."""
-
-
-def normalized_clouds(items: SampleCollection, points: int, protocol: str, what: str) -> Float64[np.ndarray, "N P 3"]:
-    """All clouds of some items, thinned to so many points each, as a protocol compares them (`point_clouds.normalise`).
+def normalized_clouds(
+    items: SampleCollection, points: int, normalization: str, what: str
+) -> Float64[np.ndarray, "N P 3"]:
+    """All clouds of a collection, thinned to `points` points, normalized for a protocol (`point_clouds.normalise`).
 
     Raises:
-        UsageError: a cloud has fewer points, or the protocol needs units that are not known.
+        UsageError: a cloud has fewer points, or the normalization needs units that are not known.
         IntegrityError: a cloud is damaged.
     """
-    found: list[np.ndarray] = []
+    clouds: list[np.ndarray] = []
     names: list[str] = []
     conditions: dict[str, list[np.ndarray]] = {}
     for start in range(0, items.count, BLOCK):
-        places = range(start, min(start + BLOCK, items.count))
-        batch = items.read(places)
-        found += point_clouds.subsample(list(batch.values), points, places, what=what)
+        indices = range(start, min(start + BLOCK, items.count))
+        batch = items.read(indices)
+        clouds += point_clouds.subsample(list(batch.values), points, indices, what=what)
         names += batch.names
         for name, rows in batch.condition.items():
             conditions.setdefault(name, []).append(rows)
@@ -97,4 +233,5 @@ def normalized_clouds(items: SampleCollection, points: int, protocol: str, what:
         units = point_clouds.units(
             items.normalisation, {name: np.concatenate(rows) for name, rows in conditions.items()}
         )
-    return point_clouds.normalise(point_clouds.stack_checked(found, what=what, names=names), protocol, units, what=what)
+    stacked = point_clouds.stack_checked(clouds, what=what, names=names)
+    return point_clouds.normalise(stacked, normalization, units, what=what)

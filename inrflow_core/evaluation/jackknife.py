@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import stdtrit
 
-from inrflow_core.metrics._inputs import Distances, MetricInputs, Structures
-from inrflow_core.numerics.gaussian_stats import GaussianStats
+from inrflow_core.evaluation.metric_specs import MetricSpec
+from inrflow_core.metrics._inputs import MetricInputs
 
 NUM_GROUPS = 10
 LEVEL = 0.95
@@ -43,25 +43,25 @@ class Interval:
 
 def jackknife_interval(
     compute: Callable[[MetricInputs], float],
-    evidence: MetricInputs,
+    inputs: MetricInputs,
     *,
     value: float | None = None,
     values: Float64[np.ndarray, " P"] | None = None,
     parts: int = NUM_GROUPS,
     level: float = LEVEL,
 ) -> Interval | None:
-    """The interval around `compute(evidence)`; None where samples or reference are fewer than two for each part, or where
+    """The interval around `compute(inputs)`; None where samples or reference are fewer than two for each part, or where
     no part makes a difference, from which no error can be told.
 
-    `value` is `compute(evidence)` where it is known already, and `values` are those of `evidence.without(part, parts)`,
-    which some metrics have cheaper (`left_out` in a metric's file).
+    `value` is `compute(inputs)` where it is known already, and `values` are those of `inputs.leave_out(part, parts)`,
+    which some metrics have cheaper (`jackknife_values` in a metric's file).
     """
-    if min_group_items(evidence) < 2 * parts:
+    if inputs.num_independent() < 2 * parts:
         return None
     if value is None:
-        value = compute(evidence)
+        value = compute(inputs)
     if values is None:
-        values = np.array([compute(evidence.without(part, parts)) for part in range(parts)])
+        values = np.array([compute(inputs.leave_out(part, parts)) for part in range(parts)])
     return interval_from_jackknife(value, values, level=level) if np.ptp(values) > 0 else None
 
 
@@ -73,13 +73,10 @@ def interval_from_jackknife(value: float, values: Float64[np.ndarray, " P"], *, 
     return Interval(value - reach, value + reach, error, level)
 
 
-def min_group_items(evidence: MetricInputs) -> int:
-    """Items of the smaller of the sides that parts are left out of; a reference of moments or of nothing is none."""
-    if isinstance(evidence, Distances):
-        return min(evidence.across.shape)
-    if isinstance(evidence, Structures):
-        return len(evidence.proteins)
-    samples, reference = evidence.samples, evidence.reference
-    if isinstance(reference, GaussianStats) or not len(reference):
-        return len(samples)
-    return min(len(samples), len(reference))
+def metric_interval(metric: MetricSpec, inputs: MetricInputs, value: float) -> tuple[float, float] | None:
+    """The ends of the interval around a metric's value, by the metric's own shortcut where it has one."""
+    values, shortcut = None, metric.metric.jackknife_values
+    if shortcut is not None and inputs.num_independent() >= 2 * NUM_GROUPS:
+        values = shortcut(inputs, metric.protocol, NUM_GROUPS)
+    found = jackknife_interval(metric.compute, inputs, value=value, values=values)
+    return None if found is None else (found.low, found.high)

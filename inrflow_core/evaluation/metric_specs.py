@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 from inrflow_core import registry
 from inrflow_core.errors import UsageError, did_you_mean
-from inrflow_core.evaluation.reference_stats import ReferenceStats
-from inrflow_core.metrics._inputs import InputSpec, features_of
+from inrflow_core.feature_networks import _contract as network_contract
+from inrflow_core.metrics import _contract
+from inrflow_core.metrics._contract import Metric
+from inrflow_core.metrics._inputs import InputSpec, MetricInputs, ReferenceStats
 from inrflow_core.sample_files.collection import NOUNS, SampleCollection
 
 ALIASES = {"1-nna": "one-nna", "is": "inception-score"}
 """Metrics as the papers write them."""
-LEAST = 2
-"""Samples, and items of a reference, that every metric wants."""
 
 
 @dataclass(frozen=True)
@@ -23,28 +22,32 @@ class MetricSpec:
     """A metric, and the protocol to take it by."""
 
     name: str
-    module: ModuleType
+    metric: Metric
     protocol: str
 
     @property
     def full(self) -> str:
-        """The name that says all: `mmd:emd-exact:inrflow`."""
+        """The full name: `mmd:emd-exact:inrflow`."""
         return f"{self.name}:{self.protocol}"
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether it looks at the reference at all."""
-        return getattr(self.module, "NEEDS_REFERENCE", True)
+    def inputs(self) -> InputSpec:
+        """What it compares."""
+        return self.metric.file.inputs(self.protocol)
 
     @property
-    def need(self) -> InputSpec:
-        """What it judges by."""
-        return self.module.inputs(self.protocol)
+    def unit(self) -> str:
+        """The unit of its value."""
+        return self.metric.file.unit(self.protocol)
+
+    def compute(self, inputs: MetricInputs) -> float:
+        """Its value; raises UsageError where it cannot be taken of these inputs."""
+        return self.metric.file.compute(inputs, self.protocol)
 
 
 def metrics_of_domain(domain: str) -> list[str]:
     """The metrics of a domain."""
-    return [name for name in registry.names("metrics") if domain == registry.find("metrics", name).DOMAIN]
+    return [name for name in registry.names("metrics") if domain == _contract.find(name).domain]
 
 
 def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
@@ -59,18 +62,18 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
         name = registry.canonical("metrics", ALIASES.get(name, name))
         if name not in registry.names("metrics"):
             raise UsageError(f"no metric is called `{name}`", hint=did_you_mean(name, metrics_of_domain(domain)))
-        module = registry.find("metrics", name)
-        if domain != module.DOMAIN:
+        metric = _contract.find(name)
+        if domain != metric.domain:
             raise UsageError(
-                f"`{name}` judges {NOUNS[module.DOMAIN]}, and these are {NOUNS[domain]}",
+                f"`{name}` judges {NOUNS[metric.domain]}, and these are {NOUNS[domain]}",
                 hint="choose of " + ", ".join(f"`{other}`" for other in metrics_of_domain(domain)),
             )
-        protocol = next((p for p in module.PROTOCOLS if set(words) <= set(p.split(":"))), None)
+        protocol = next((p for p in metric.protocols if set(words) <= set(p.split(":"))), None)
         if protocol is None:
             raise UsageError(
-                f"`{name}` has no protocol `{':'.join(words)}`", hint=did_you_mean(":".join(words), module.PROTOCOLS)
+                f"`{name}` has no protocol `{':'.join(words)}`", hint=did_you_mean(":".join(words), metric.protocols)
             )
-        chosen = MetricSpec(name, module, protocol)
+        chosen = MetricSpec(name, metric, protocol)
         found[chosen.full] = chosen
     return list(found.values())
 
@@ -119,10 +122,10 @@ def check_counts(
         UsageError: there are too few of either.
     """
     for metric in metrics:
-        least = getattr(metric.module, "MIN_ITEMS", LEAST)
+        least = metric.metric.min_items
         if samples < least:
             raise UsageError(f"{what} are {samples:,}, and `{metric.full}` takes {least} at least", hint="give more")
-        if isinstance(reference, SampleCollection) and metric.needs_reference and reference.count < least:
+        if isinstance(reference, SampleCollection) and metric.inputs.needs_reference and reference.count < least:
             raise UsageError(
                 f"the reference {reference.display_name} holds {reference.count:,}, and `{metric.full}` takes {least} at least",
                 hint="give more",
@@ -138,8 +141,8 @@ def check_points(
         UsageError: they have fewer; says what to draw.
     """
     for metric in metrics:
-        for need in features_of(metric.need):
-            wanted: int = getattr(registry.find("feature_networks", need.network), "POINTS", 0)
+        for spec in metric.inputs.features:
+            wanted = network_contract.find_extractor(spec.network).num_points
             if shape[0] < wanted:
                 raise UsageError(
                     f"{what} have {shape[0]:,} points each, and `{metric.full}` looks at {wanted:,}",

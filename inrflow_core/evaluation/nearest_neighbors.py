@@ -61,12 +61,12 @@ def nearest_images(
         for start in range(0, len(flat), ROWS):
             rows = slice(start, start + ROWS)
             low, slack = _products(torch.tensor(flat[rows], device=device), batch)
-            limit = torch.from_numpy(best.limit(rows)).to(low)
+            limit = torch.from_numpy(best.upper_bound(rows)).to(low)
             kth = torch.topk(low + slack, min(count, len(values)), largest=False).values[:, -1]
             is_near = low - slack <= torch.minimum(limit, kth)[:, None]
             row, column = (found.cpu().numpy() for found in torch.nonzero(is_near, as_tuple=True))
             best.add(start + row, places[column], _squared(flat, start + row, others, column))
-    indices, squared = best.found()
+    indices, squared = best.result()
     return NearestNeighbors(indices, np.sqrt(squared / flat.shape[1]))
 
 
@@ -82,11 +82,11 @@ def nearest_clouds(
     for places, values in training:
         for place, tree in zip(places, [cd.prepare(cloud) for cloud in _thinned(values, points, seed)], strict=True):
             for row, sample in enumerate(trees):
-                limit = float(best.limit(slice(row, row + 1))[0])
+                limit = float(best.upper_bound(slice(row, row + 1))[0])
                 there = cd.one_sided(sample, tree)
                 if there <= limit:
                     best.add(np.array([row]), np.array([place]), np.array([there + cd.one_sided(tree, sample)]))
-    return NearestNeighbors(*best.found())
+    return NearestNeighbors(*best.result())
 
 
 class _Best:
@@ -97,7 +97,7 @@ class _Best:
         self._indices = np.full((rows, count), np.iinfo(np.int64).max)
         self._distances = np.full((rows, count), np.inf)
 
-    def limit(self, rows: slice) -> Float64[np.ndarray, " R"]:
+    def upper_bound(self, rows: slice) -> Float64[np.ndarray, " R"]:
         """What is farther than this is not among the nearest of a sample."""
         return self._distances[rows, -1]
 
@@ -110,7 +110,7 @@ class _Best:
             order = np.lexsort((places, joined))[:count]
             self._distances[row], self._indices[row] = joined[order], places[order]
 
-    def found(self) -> tuple[Int64[np.ndarray, "N K"], Float64[np.ndarray, "N K"]]:
+    def result(self) -> tuple[Int64[np.ndarray, "N K"], Float64[np.ndarray, "N K"]]:
         """Indices and distances, as many as there were items."""
         is_there = np.isfinite(self._distances).all(0)
         return self._indices[:, is_there], self._distances[:, is_there]

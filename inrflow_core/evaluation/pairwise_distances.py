@@ -1,4 +1,4 @@
-"""Distances of all pairs of two lists of clouds: in several processes, resumable, and foretold.
+"""Distances of all pairs of two lists of clouds: in several processes, resumable, and estimate.
 
 A matrix is cut in strips of rows, a strip in tiles. Processes compute tiles; this one gathers them and saves a strip
 every so often, whole or not at all, so that a kill costs seconds and there are few files. A strip's name says what it
@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from inrflow_core import registry
+from inrflow_core.distances import _contract
+from inrflow_core.distances._contract import BatchedDistance
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.evaluation.distance_matrix import (
     STRIP,
@@ -33,7 +33,7 @@ from inrflow_core.evaluation.distance_matrix import (
     is_batched,
     save_strips,
 )
-from inrflow_core.metrics._inputs import Distances, DistanceSpec
+from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 from inrflow_core.runtime import process_pool
 from inrflow_core.runtime.progress import Log, Progress
 from inrflow_core.runtime.units import format_duration
@@ -78,27 +78,27 @@ class DistanceTile(NamedTuple):
     matrix: int
     row: int
     column: int
-    firsts: np.ndarray
+    first_clouds: np.ndarray
     """The clouds that come first in the distance; of the columns where `is_across`, else of the rows."""
-    seconds: np.ndarray
+    second_clouds: np.ndarray
     is_across: bool
-    is_wanted: np.ndarray
+    mask: np.ndarray
     """Which pairs, rows by columns."""
 
 
 def compute_distances(
     samples: Clouds,
     reference: Others,
-    need: DistanceSpec,
+    spec: DistanceSpec,
     work: PairwiseJob | None = None,
     *,
     progress: Progress | None = None,
-    say: Log | None = None,
+    log: Log | None = None,
 ) -> Distances:
-    """All distances that `need` asks for, of clouds that are normalised already.
+    """All distances that `spec` asks for, of clouds that are normalised already.
 
     Of a distance that is not symmetric, the reference's cloud comes first across the sets and the row's among one.
-    With `work.folder` the same call goes on where another stopped. `say` hears before the start how long it will take.
+    With `work.folder` the same call goes on where another stopped. `log` is called before the start with the estimated time.
 
     Raises:
         UsageError: samples and reference have unequal numbers of points.
@@ -108,40 +108,40 @@ def compute_distances(
     if samples.shape[1] != reference.shape[1]:
         counts = f"{samples.shape[1]:,} points in each of the samples, {reference.shape[1]:,} in the reference's"
         raise UsageError(f"clouds of unequal sizes cannot be compared: {counts}", hint="ask for one number of points")
-    made = begin_matrices(samples, reference, need, work)
+    made = begin_matrices(samples, reference, spec, work)
     total, known = (sum(int(of(m).sum()) for m in made) for of in (lambda m: m.wanted, lambda m: m.wanted & ~m.missing))
     if known < total:
-        if say or work.workers > 1:
-            foretold = estimate_cost(samples, reference, need, work, pairs=total - known)
-            if foretold.seconds * foretold.workers < MIN_PARALLEL_SECONDS:
-                work, foretold = replace(work, workers=1), replace(foretold, workers=1)
-            if say:
-                say(str(foretold))
-        _fill(made, need, work, _Counter(known, total, progress))
+        if log or work.workers > 1:
+            estimate = estimate_cost(samples, reference, spec, work, pairs=total - known)
+            if estimate.seconds * estimate.workers < MIN_PARALLEL_SECONDS:
+                work, estimate = replace(work, workers=1), replace(estimate, workers=1)
+            if log:
+                log(str(estimate))
+        _fill(made, spec, work, _Counter(known, total, progress))
     elif progress:
         progress(total, total)
     for matrix in made:
-        _check_finite(matrix, need.distance)
+        _check_finite(matrix, spec.distance)
     return Distances(*(matrix.whole() for matrix in made))
 
 
 def estimate_cost(
-    samples: Clouds, reference: Others, need: DistanceSpec, work: PairwiseJob | None = None, *, pairs: int | None = None
+    samples: Clouds, reference: Others, spec: DistanceSpec, work: PairwiseJob | None = None, *, pairs: int | None = None
 ) -> CostEstimate:
-    """How long `pairs` (all that `need` asks for, where None) will take, from a few that are timed."""
+    """How long `pairs` (all that `spec` asks for, where None) will take, from a few that are timed."""
     work = work or PairwiseJob()
     if pairs is None:
-        pairs = sum(int(m.wanted.sum()) for m in begin_matrices(samples, reference, need, PairwiseJob(None)))
-    on_gpu = is_batched(need.distance, work.device)
+        pairs = sum(int(m.wanted.sum()) for m in begin_matrices(samples, reference, spec, PairwiseJob(None)))
+    on_gpu = is_batched(spec.distance, work.device)
     count = min(len(samples), len(reference), TILE if on_gpu else TRIALS)
     wanted = np.ones((count, count), bool) if on_gpu else np.eye(count, dtype=bool)
-    tile = DistanceTile(need.distance, work.device, 0, 0, 0, reference[-count:], samples[-count:], True, wanted)
-    _computed(tile._replace(is_wanted=np.eye(count, dtype=bool) & (np.arange(count) == 0)), lambda _: None)  # warms up
+    tile = DistanceTile(spec.distance, work.device, 0, 0, 0, reference[-count:], samples[-count:], True, wanted)
+    _computed(tile._replace(mask=np.eye(count, dtype=bool) & (np.arange(count) == 0)), lambda _: None)  # warms up
     start, rounds, seconds = time.perf_counter(), 0, 0.0
     while seconds < TRIAL_SECONDS:
         _computed(tile, lambda _: None)
         rounds, seconds = rounds + 1, time.perf_counter() - start
-    return CostEstimate(pairs, rounds * int(wanted.sum()) / seconds, 1 if on_gpu else work.workers, need.distance)
+    return CostEstimate(pairs, rounds * int(wanted.sum()) / seconds, 1 if on_gpu else work.workers, spec.distance)
 
 
 def _check_finite(matrix: DistanceMatrix, distance: str) -> None:
@@ -167,13 +167,13 @@ class _Counter:
             self.progress(self.done, self.total)
 
 
-def _fill(made: list[DistanceMatrix], need: DistanceSpec, work: PairwiseJob, counter: _Counter) -> None:
+def _fill(made: list[DistanceMatrix], spec: DistanceSpec, work: PairwiseJob, counter: _Counter) -> None:
     """Compute what is missing; what was done is saved, however this ends."""
-    num_workers = 1 if is_batched(need.distance, work.device) else work.workers
+    num_workers = 1 if is_batched(spec.distance, work.device) else work.workers
     changed: set[tuple[int, int]] = set()
     last = time.monotonic()
     try:
-        tiles = _tiles(made, need.distance, work.device)
+        tiles = _tiles(made, spec.distance, work.device)
         for tile, values in process_pool.map_unordered(_computed, tiles, workers=num_workers, advance=counter.advance):
             number, row, column = tile
             part = made[number].values[row : row + len(values), column : column + values.shape[1]]
@@ -206,28 +206,33 @@ def _computed(
     tile: DistanceTile, advance: process_pool.ReportProgress
 ) -> tuple[tuple[int, int, int], Float64[np.ndarray, "_ _"]]:
     """A tile's place and its distances; NaN where they were not wanted."""
-    distance = registry.find("distances", tile.distance)
-    values = np.full(tile.is_wanted.shape, np.nan)
-    places = np.argwhere(tile.is_wanted)
+    distance = _contract.find(tile.distance)
+    values = np.full(tile.mask.shape, np.nan)
+    places = np.argwhere(tile.mask)
     chosen = places[:, ::-1] if tile.is_across else places
-    if is_batched(tile.distance, tile.device):
-        values[tile.is_wanted] = _batched(distance, tile, chosen)
+    if is_batched(tile.distance, tile.device) and distance.batched_distance is not None:
+        values[tile.mask] = _batched(distance.batched_distance, tile, chosen)
         advance(len(places))
     else:
         with _one_thread():
-            prepare = getattr(distance, "prepare", lambda cloud: cloud)
-            firsts, seconds = ([prepare(cloud) for cloud in side] for side in (tile.firsts, tile.seconds))
+            firsts, seconds = (
+                [distance.prepare(cloud) for cloud in side] for side in (tile.first_clouds, tile.second_clouds)
+            )
             for place, (first, second) in zip(places, chosen, strict=True):
-                values[tuple(place)] = distance.distance(firsts[first], seconds[second])
+                values[tuple(place)] = distance.file.distance(firsts[first], seconds[second])
                 advance(1)
     return (tile.matrix, tile.row, tile.column), values
 
 
-def _batched(distance: ModuleType, tile: DistanceTile, chosen: Int64[np.ndarray, "K 2"]) -> Float64[np.ndarray, " K"]:
-    firsts, seconds = (torch.from_numpy(side).float().to(tile.device) for side in (tile.firsts, tile.seconds))
+def _batched(
+    distance: BatchedDistance, tile: DistanceTile, chosen: Int64[np.ndarray, "K 2"]
+) -> Float64[np.ndarray, " K"]:
+    firsts, seconds = (
+        torch.from_numpy(side).float().to(tile.device) for side in (tile.first_clouds, tile.second_clouds)
+    )
     size = max(1, MOST_NUMBERS // firsts.shape[1] ** 2)
     parts = [
-        distance.batched_distance(firsts[part[:, 0]], seconds[part[:, 1]]).double().cpu()
+        distance(firsts[part[:, 0]], seconds[part[:, 1]]).double().cpu()
         for part in torch.from_numpy(chosen.copy()).to(tile.device).split(size)
     ]
     return torch.cat(parts).numpy()

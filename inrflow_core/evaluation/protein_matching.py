@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics._inputs import Protein, Structures
+from inrflow_core.metrics._protein_inputs import Protein, Structures
 from inrflow_core.proteins import residue_alignment
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.collection import SampleCollection
@@ -31,8 +31,8 @@ class ProteinMatches:
 
     samples: dict[int, list[int]]
     """Of each reference that has any: its samples, in order."""
-    without_sample: list[str]
-    without_reference: list[str]
+    unsampled: list[str]
+    unmatched: list[str]
 
 
 def match(samples: Sequence[str], references: Sequence[str]) -> ProteinMatches:
@@ -71,8 +71,8 @@ def load_matched(samples: SampleCollection, references: SampleCollection, rule: 
     matches = match(samples.item_names(), names)
     if not matches.samples:
         raise UsageError(
-            f"no sample of {samples.display_name} has the name of a reference: {abbreviate_list(matches.without_reference)}; "
-            f"{references.display_name} has {abbreviate_list(matches.without_sample)}",
+            f"no sample of {samples.display_name} has the name of a reference: {abbreviate_list(matches.unmatched)}; "
+            f"{references.display_name} has {abbreviate_list(matches.unsampled)}",
             hint="name the samples of `NAME.pdb` `NAME.pdb`, `NAME-0.pdb` or `NAME/0.pdb`",
         )
     proteins = []
@@ -93,15 +93,15 @@ def abbreviate_list(names: Sequence[str]) -> str:
 def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> str:
     """What is left out, and how residues were paired."""
     notes = []
-    if matches.without_reference:
+    if matches.unmatched:
         notes.append(
-            f"not judged, for want of a reference: {len(matches.without_reference):,} samples, "
-            + abbreviate_list(matches.without_reference)
+            f"not judged, for want of a reference: {len(matches.unmatched):,} samples, "
+            + abbreviate_list(matches.unmatched)
         )
-    if matches.without_sample:
+    if matches.unsampled:
         notes.append(
-            f"not judged, for want of a sample: {len(matches.without_sample):,} references, "
-            + abbreviate_list(matches.without_sample)
+            f"not judged, for want of a sample: {len(matches.unsampled):,} references, "
+            + abbreviate_list(matches.unsampled)
         )
     each = [
         (sample, protein.reference, pairs)

@@ -1,4 +1,4 @@
-"""Mean and covariance of a reference's features from a file, where the pictures themselves are not at hand.
+"""Mean and covariance of a reference's features from a file, where the images themselves are not at hand.
 
 Read are our own (`moments-OUTPUT.safetensors`, kept beside shards) and the reference batches that ADM's authors
 publish (.npz with `mu`, `sigma` of the pooled features and `mu_s`, `sigma_s` of the spatial ones). Both say by which
@@ -8,62 +8,17 @@ protocol they were made; a file with `mu` and `sigma` alone does not, and is ref
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import safetensors
 
 from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
-from inrflow_core.metrics._inputs import FeatureSpec
+from inrflow_core.metrics._inputs import STATS_FORMAT, ReferenceStats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 from inrflow_core.storage import checksum
 
-FORMAT = "inrflow-statistics-1"
-ACCEPTED_FILES = "give the pictures themselves, statistics that `inrflow eval` kept, or a reference batch of ADM"
-
-
-@dataclass(frozen=True)
-class ReferenceStats:
-    """Moments of a reference's features."""
-
-    source: Path
-    network: str
-    form: str
-    moments: Mapping[str, GaussianStats]
-    """By output."""
-    digest: str
-    weights: str | None = None
-    """Digest of the network's weights, where the file says it."""
-    shape: tuple[int, ...] | None = None
-    """Rows, columns and channels of the pictures, where the file says it."""
-
-    def find(self, need: FeatureSpec, weights: str | None) -> GaussianStats:
-        """The moments that a metric needs, whose network has weights of that digest.
-
-        Raises:
-            UsageError: these are of another network, form, output or weights, or rows are needed.
-        """
-        wanted, got = f"{need.network}:{need.form}", f"{self.network}:{self.form}"
-        if wanted != got or need.output not in self.moments:
-            raise UsageError(
-                f"`{self.source}` holds {' and '.join(self.moments)} statistics of the protocol `{got}`, "
-                f"and `{wanted}` needs `{need.output}`",
-                hint="choose a metric of the file's protocol, or give the pictures themselves",
-            )
-        if not need.moments_suffice:
-            raise UsageError(
-                f"`{self.source}` holds mean and covariance alone, and this metric compares single items",
-                hint="give the pictures themselves",
-            )
-        if self.weights and self.weights != weights:
-            raise UsageError(
-                f"`{self.source}` was made with other weights of `{need.network}`: their digest is "
-                f"{self.weights[:8]}..., that of the present ones {(weights or 'none')[:8]}...",
-                hint="give the weights that it was made with, or the pictures themselves",
-            )
-        return self.moments[need.output]
+ACCEPTED_FILES = "give the images themselves, statistics that `inrflow eval` kept, or a reference batch of ADM"
 
 
 def is_stats_file(path: Path) -> bool:
@@ -97,7 +52,7 @@ def _own(path: Path) -> ReferenceStats:
 
     try:
         arrays, told = feature_cache.read(path)
-        if told.get("format") != FORMAT:
+        if told.get("format") != STATS_FORMAT:
             raise ValueError(f"its format is {told.get('format')!r}")
         moments = GaussianStats(int(arrays["count"]), arrays["mean"], arrays["covariance"])
         shape = tuple(json.loads(told["shape"])) if "shape" in told else None

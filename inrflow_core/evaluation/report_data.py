@@ -62,7 +62,7 @@ def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> co
         match = sample_matching.match_to_reference(subject.items, reference)
     except UsageError:
         return None
-    places, views = match.places[chosen], match.views[chosen]
+    places, views = match.reference_index[chosen], match.view_index[chosen]
     own = reference.read(places.tolist())
     points = min(POINTS, batch.values.shape[1], own.values.shape[1])
     sides = [np.stack(point_clouds.subsample(list(some.values), points, range(len(chosen)))) for some in (batch, own)]

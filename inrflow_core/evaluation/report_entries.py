@@ -47,7 +47,7 @@ def shown_indices(judged: Sequence[SampleScores]) -> list[int]:
 
 
 def reference_facts(results: Results) -> dict[str, str]:
-    told = results.told()["reference"]
+    told = results.to_json()["reference"]
     return {key: _spelled(value) for key, value in told.items() if value is not None} | {"digest": told["digest"][:16]}
 
 

@@ -8,7 +8,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.report_entries import reference_facts, report_entry, report_title, shown_indices
 from inrflow_core.evaluation.results import INTERVALS, Results
 from inrflow_core.metrics import clashes, lddt, rmsd, tm_score
-from inrflow_core.metrics._inputs import Protein, Structures
+from inrflow_core.metrics._protein_inputs import Protein, Structures
 from inrflow_core.proteins import residue_alignment, structure, superposition
 from inrflow_core.report import content, protein_tables
 
@@ -54,7 +54,7 @@ def _folds(name: str, evidence: Structures) -> content.ProteinTable:
         "lDDT": lddt.values(evidence, LDDT),
         "TM-score": tm_score.values(evidence, TM_SCORE),
         "RMSD, Å": rmsd.values(evidence, RMSD),
-        "clashes /1000 atoms": clashes.values(evidence),
+        "clashes /1000 atoms": clashes.values(evidence, clashes.PROTOCOLS[0]),
         "of the reference": [np.array([clashes.per_thousand(one.reference)]) for one in evidence.proteins],
     }
     means = {column: [float(each.mean()) for each in values] for column, values in by_protein.items()}

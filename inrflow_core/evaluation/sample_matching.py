@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Int64
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics._inputs import Pairs
 from inrflow_core.sample_files.collection import IMAGE, ArrayCollection, SampleCollection, ShardCollection
 from inrflow_core.shards.batch import Batch
 
@@ -23,10 +22,10 @@ BLOCK = 64
 class SampleMatch:
     """Of each sample its own reference, and the picture of it that it was drawn from."""
 
-    places: Int64[np.ndarray, " N"]
-    """Of the references."""
-    views: Int64[np.ndarray, " N"]
-    """Of each reference's pictures, from 0 on; 0 where nobody recorded it."""
+    reference_index: Int64[np.ndarray, " N"]
+    """Indices of the references."""
+    view_index: Int64[np.ndarray, " N"]
+    """Indices among each reference's images; 0 where it is not recorded."""
 
 
 def match_to_reference(samples: SampleCollection, reference: SampleCollection) -> SampleMatch:
@@ -71,7 +70,7 @@ def condition_images(
         UsageError: there are none.
     """
     if given is not None:
-        places = match_to_reference(reference, given).places[match.places]
+        places = match_to_reference(reference, given).reference_index[match.reference_index]
         chosen, whose = np.unique(places, return_inverse=True)
         return given.select(chosen), whose.reshape(-1)
     if not isinstance(reference, ShardCollection) or not reference.has_views():
@@ -79,7 +78,7 @@ def condition_images(
             f"{reference.display_name} holds no pictures that its clouds could have been drawn from",
             hint="give shards of `objaverse`, or a folder of pictures of the same names with `--pictures`",
         )
-    rows, whose = np.unique(np.stack([match.places, match.views], axis=1), axis=0, return_inverse=True)
+    rows, whose = np.unique(np.stack([match.reference_index, match.view_index], axis=1), axis=0, return_inverse=True)
 
     def load_values(indices: Int64[np.ndarray, " S"]) -> np.ndarray:
         places, views = rows[indices].T
@@ -102,33 +101,9 @@ def reference_clouds(
     match: SampleMatch, reference: SampleCollection
 ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
     """The references that samples should be, each once, and which of them is each sample's."""
-    chosen, whose = np.unique(match.places, return_inverse=True)
+    chosen, whose = np.unique(match.reference_index, return_inverse=True)
     is_whole = len(chosen) == reference.count
     return reference if is_whole else reference.select(chosen), whose.reshape(-1)
-
-
-def image_pairs(samples: SampleCollection, reference: SampleCollection) -> Pairs:
-    """Pictures and what they should be: those of the same name where all have one, else those of the same place.
-
-    Raises:
-        UsageError: they cannot be paired, or the samples were drawn.
-    """
-    mine = samples.read(range(samples.count))
-    if len(mine.seeds):
-        raise UsageError(
-            f"{samples.display_name} holds drawn samples, and none of them has a picture that it should be",
-            hint="leave PSNR and SSIM out, or compare pictures that were made of the reference's",
-        )
-    theirs = reference.read(range(reference.count))
-    places = {name: place for place, name in enumerate(theirs.names)}
-    if len(places) == len(theirs.names) and set(mine.names) <= set(places):
-        return Pairs(mine.values, theirs.values[[places[name] for name in mine.names]])
-    if len(mine.values) != len(theirs.values):
-        raise UsageError(
-            f"{len(mine.values):,} samples cannot be paired with {len(theirs.values):,} references of other names",
-            hint="give as many references in the same order, or files of the same names",
-        )
-    return Pairs(mine.values, theirs.values)
 
 
 def _recorded(

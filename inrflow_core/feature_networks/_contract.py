@@ -1,58 +1,158 @@
-"""Frozen networks that turn a picture or a sequence into tokens: one file each, the file's name its registration.
+"""Frozen networks with pretrained weights, of two kinds: one file each, the file's name its registration.
 
-An embedder's file has
-
-    DOMAIN: str                           "image" or "sequence"
-    IS_STAND_IN: bool                     True: it needs no weights, and stands in for a pretrained network where those are absent
-    load(folder, device) -> Embedder      the network with the weights of a folder (embedders/_folder.py); a stand-in takes None
-
-and an embedder is called with
+Every file declares its `KIND`. An `embedder` turns an image or a sequence into tokens for a conditioner:
 
     image:    uint8 (B H W 3)             -> float32 (B K S), K = rows x columns of `grid(H, W)`, row by row
     sequence: texts of one-letter codes   -> a list of float32 arrays (L S), one for each
 
-Weights come from a local folder, which `find` names; nothing is downloaded. A stand-in never takes a network's place
-by itself: it is chosen by its name.
+An `extractor` turns images or point clouds into feature vectors that metrics compare:
+
+    image:    uint8 (N H W C), points: float32 (N P C)   -> for each output float32 (N F)
+
+Weights come from a local folder or file; nothing is downloaded. A placeholder needs no weights; it never replaces a
+network by itself: it is selected by its name.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow_core import registry
-from inrflow_core.errors import UsageError
-from inrflow_core.feature_networks._weights_file import find as find_weights
+from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.feature_networks._weights_file import DEFAULT_FOLDER, VARIABLE, Weights
 
-ENV_VAR = "INRFLOW_WEIGHTS"
-"""Of the environment: the folder of weights, where none is given."""
-DEFAULT_FOLDER = Path("weights")
+Kind = Literal["embedder", "extractor"]
+
+
+class EmbedderFile(Protocol):
+    """The members of an embedder's file."""
+
+    KIND: Literal["embedder"]
+    DOMAIN: str
+    """What it embeds: `image` or `sequence`."""
+    IS_PLACEHOLDER: bool
+    """Whether it needs no weights, for use where those of a pretrained network are absent."""
+
+    def load(self, folder: Path | None, device: torch.device | str = "cpu") -> Embedder:
+        """The network with the weights of a folder (`_hf_folder`); a placeholder takes None."""
+        ...
+
+
+class ExtractorFile(Protocol):
+    """The members of an extractor's file; `ExtractorPart` lists what it may have besides."""
+
+    KIND: Literal["extractor"]
+    DOMAIN: str
+    """What it takes features of: `image` or `points`."""
+    OUTPUTS: Mapping[str, int]
+    """Names of its feature vectors, and their widths."""
+    PREPROCESSING: Sequence[str]
+    """The ways to prepare an image or a cloud for it."""
+    WEIGHTS: Weights | None
+    """Its weights file; None where it needs none."""
+
+    def load(self, path: Path | None, device: torch.device | str = "cpu") -> FeatureExtractor:
+        """The network with the weights of a file."""
+        ...
+
+
+class FeatureExtractor(Protocol):
+    """A loaded extractor."""
+
+    def __call__(self, items: np.ndarray, outputs: Sequence[str], preprocessing: str, /) -> Mapping[str, Tensor]:
+        """Feature vectors by output, on the CPU."""
+        ...
+
+    def note(self, preprocessing: str, /) -> str | None:
+        """What a reader must know of the weights beside a value."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExtractorPart:
+    """An extractor's file, with a default for what it leaves out."""
+
+    name: str
+    file: Any
+    """An `ExtractorFile`."""
+    num_points: int = 0
+    """`POINTS`: points of a cloud that it looks at; 0 for images."""
+
+    @property
+    def domain(self) -> str:
+        """What it takes features of."""
+        return self.file.DOMAIN
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of its feature vectors."""
+        return tuple(self.file.OUTPUTS)
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it has a weights file."""
+        return self.file.WEIGHTS is not None
+
+    def load(self, path: Path | None, device: torch.device | str = "cpu") -> Any:
+        """The `FeatureExtractor` with the weights of a file, None where it needs none."""
+        return self.file.load(path, device)
+
+
+def find_extractor(name: str) -> ExtractorPart:
+    """The extractor of that name.
+
+    Raises:
+        UsageError: there is no such network, or it is an embedder.
+    """
+    file: Any = registry.find("feature_networks", name)
+    if file.KIND != "extractor":
+        raise UsageError(f"`{name}` embeds conditions", hint=did_you_mean(name, names("extractor")))
+    return ExtractorPart(name, file, getattr(file, "POINTS", 0))
+
+
+def find_embedder(name: str) -> Any:
+    """The file (an `EmbedderFile`) of the embedder of that name.
+
+    Raises:
+        UsageError: there is no such network, or it is an extractor.
+    """
+    file: Any = registry.find("feature_networks", name)
+    if file.KIND != "embedder":
+        raise UsageError(f"`{name}` is a network of metrics", hint=did_you_mean(name, names("embedder")))
+    return file
+
+
+def names(kind: Kind) -> list[str]:
+    """The networks of a kind."""
+    return [name for name in registry.names("feature_networks") if kind == registry.find("feature_networks", name).KIND]
 
 
 class Embedder(Protocol):
-    """What every embedder says of itself."""
+    """A loaded embedder."""
 
     name: str
     """The name by which the registry finds it."""
     width: int
     """Numbers in a token."""
     digest: str
-    """SHA-256 of its weights; of a stand-in its name and version, as in `patches-1`."""
+    """SHA-256 of its weights; of a placeholder its name and version, as in `patches-1`."""
 
 
 class ImageEmbedder(Embedder, Protocol):
-    """Pictures into tokens of their patches."""
+    """Images into tokens of their patches."""
 
     def __call__(self, images: Tensor, /) -> Tensor: ...
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows and columns of the patches of a picture of so many rows and columns of pixels."""
+        """Rows and columns of the patches of an image of `rows` by `columns` pixels."""
         ...
 
 
@@ -63,40 +163,28 @@ class SequenceEmbedder(Embedder, Protocol):
 
 
 def weights_folder(name: str, folder: Path | None = None) -> Path | None:
-    """The folder of an embedder's weights: the given one, else NAME below what the environment names, else `weights/NAME`.
+    """The folder of an embedder's weights: the given one, else NAME below INRFLOW_WEIGHTS, else `weights/NAME`.
 
-    It need not be there (`load` says so); None for a stand-in.
+    It need not exist (`load` raises where it does not); None for a placeholder.
 
     Raises:
         UsageError: there is no such embedder, or a folder is given for one that has no weights.
     """
-    if registry.find("feature_networks", name).IS_PLACEHOLDER:
+    if find_embedder(name).IS_PLACEHOLDER:
         if folder is not None:
             raise UsageError(
                 f"the embedder `{name}` has no weights, and `{folder}` is given for it", hint="leave it out"
             )
         return None
-    return folder or Path(os.environ.get(ENV_VAR) or DEFAULT_FOLDER) / name.replace("_", "-")
+    return folder or Path(os.environ.get(VARIABLE) or DEFAULT_FOLDER) / name.replace("_", "-")
 
 
 def load(name: str, folder: Path | None = None, device: torch.device | str = "cpu") -> Any:
-    """The embedder `name` with its weights, from where `find` says.
+    """The embedder `name` with its weights, from `weights_folder`.
 
     Raises:
-        UsageError: as `find`, or the package that runs it is not installed.
+        UsageError: as `weights_folder`, or the package that runs it is not installed.
         MissingError: the weights are not there.
         IntegrityError: the weights are not whole, or are those of another network.
     """
-    return registry.find("feature_networks", name).load(weights_folder(name, folder), device)
-
-
-__all__ = ["find_weights"]
-
-
-def names_for_metrics() -> list[str]:
-    """Networks whose features metrics compare; the others embed conditions."""
-    return [
-        name
-        for name in registry.names("feature_networks")
-        if hasattr(registry.find("feature_networks", name), "OUTPUTS")
-    ]
+    return find_embedder(name).load(weights_folder(name, folder), device)

@@ -24,6 +24,7 @@ from inrflow_core.feature_networks._clip_vit import Block as Block
 from inrflow_core.feature_networks._image_features import Extractor
 from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
 
+KIND = "extractor"
 DOMAIN = "image"
 OUTPUTS = {"embedding": 512}
 PREPROCESSING = ("openai", "inrflow")

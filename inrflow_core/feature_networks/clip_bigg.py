@@ -18,6 +18,7 @@ from inrflow_core.feature_networks import _clip_vit, _weights_file
 from inrflow_core.feature_networks._image_features import Extractor
 from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
 
+KIND = "extractor"
 DOMAIN = "image"
 OUTPUTS = {"embedding": 1280}
 PREPROCESSING = ("openai",)

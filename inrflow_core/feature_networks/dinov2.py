@@ -17,6 +17,7 @@ from torch import Tensor
 
 from inrflow_core.feature_networks import _hf_folder
 
+KIND = "embedder"
 DOMAIN = "image"
 IS_PLACEHOLDER = False
 WANTED = _hf_folder.ExpectedNetwork(

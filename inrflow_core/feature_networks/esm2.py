@@ -22,6 +22,7 @@ from inrflow_core.errors import IntegrityError
 from inrflow_core.feature_networks import _hf_folder
 from inrflow_core.proteins import residues
 
+KIND = "embedder"
 DOMAIN = "sequence"
 IS_PLACEHOLDER = False
 WANTED = _hf_folder.ExpectedNetwork(

@@ -12,6 +12,7 @@ from jaxtyping import Float32
 
 from inrflow_core.proteins import residues
 
+KIND = "embedder"
 DOMAIN = "sequence"
 IS_PLACEHOLDER = True
 

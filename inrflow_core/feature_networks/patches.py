@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+KIND = "embedder"
 DOMAIN = "image"
 IS_PLACEHOLDER = True
 ROWS = 8

@@ -28,6 +28,7 @@ from inrflow_core.feature_networks import _point_features, _weights_file
 from inrflow_core.feature_networks._point_features import CloudExtractor, Layer
 from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
 
+KIND = "extractor"
 DOMAIN = "points"
 OUTPUTS = {"features": 512, "logits": 40}
 PREPROCESSING = ("point-e",)

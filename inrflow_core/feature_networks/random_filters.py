@@ -27,6 +27,7 @@ from inrflow_core.feature_networks._image_features import Extractor
 from inrflow_core.feature_networks._weights_file import Weights
 from inrflow_core.numerics import noise_field
 
+KIND = "extractor"
 DOMAIN = "image"
 OUTPUTS = {"all": 512}
 PREPROCESSING = ("v1",)

@@ -32,6 +32,7 @@ from inrflow_core.feature_networks import _point_features, _weights_file
 from inrflow_core.feature_networks._point_features import CloudExtractor, Layer
 from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
 
+KIND = "extractor"
 DOMAIN = "points"
 OUTPUTS = {"embedding": 1280}
 PREPROCESSING = ("grey", "colour")

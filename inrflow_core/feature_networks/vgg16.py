@@ -25,6 +25,7 @@ from inrflow_core.feature_networks import _resize, _weights_file
 from inrflow_core.feature_networks._image_features import Extractor
 from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
 
+KIND = "extractor"
 DOMAIN = "image"
 SIZE = 224
 OUTPUTS = {"fc2": 4096}

@@ -1,4 +1,4 @@
-"""What the metrics of features share: what they refuse."""
+"""Checks that the metrics of features share."""
 
 from __future__ import annotations
 
@@ -6,44 +6,37 @@ import numpy as np
 from jaxtyping import Float32
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics._inputs import Features, MetricInputs
+from inrflow_core.metrics._inputs import Features, MetricInputs, count_of
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 
 
-def checked(evidence: MetricInputs, least: int = 2) -> Features:
-    """The same evidence.
+def checked(inputs: MetricInputs, least: int = 2) -> Features:
+    """The features.
 
     Raises:
         UsageError: fewer samples or references than `least`, numbers that are not finite, or features of two widths.
     """
-    assert isinstance(evidence, Features)
-    _check_side(evidence.samples, "samples", least)
-    _check_side(evidence.reference, "references", least)
-    widths = evidence.samples.shape[1], width_of(evidence.reference)
+    assert isinstance(inputs, Features)
+    check_side(inputs.samples, "samples", least)
+    check_side(inputs.reference, "references", least)
+    widths = inputs.samples.shape[1], width_of(inputs.reference)
     if widths[0] != widths[1]:
         raise UsageError(
             f"samples have {widths[0]} features and the reference {widths[1]}",
             hint="take the reference's statistics by the same network and output",
         )
-    return evidence
-
-
-def checked_samples(evidence: MetricInputs, least: int = 2) -> Float32[np.ndarray, "N F"]:
-    """The samples, for a metric that needs no reference; raises as `checked`."""
-    assert isinstance(evidence, Features)
-    _check_side(evidence.samples, "samples", least)
-    return evidence.samples
+    return inputs
 
 
 def both_sides(
-    evidence: MetricInputs, title: str, least: int = 2
+    inputs: MetricInputs, title: str, least: int = 2
 ) -> tuple[Float32[np.ndarray, "N F"], Float32[np.ndarray, "R F"]]:
     """Samples and reference, one by one; raises as `checked`, and for a reference of which only moments are known."""
-    features = checked(evidence, least)
+    features = checked(inputs, least)
     if isinstance(features.reference, GaussianStats):
         raise UsageError(
             f"{title} cannot be taken from the mean and covariance of the reference",
-            hint="give the reference as pictures or as features",
+            hint="give the reference as images or as features",
         )
     return features.samples, features.reference
 
@@ -53,12 +46,8 @@ def width_of(side: Float32[np.ndarray, "N F"] | GaussianStats) -> int:
     return len(side.mean) if isinstance(side, GaussianStats) else side.shape[1]
 
 
-def count_of(side: Float32[np.ndarray, "N F"] | GaussianStats) -> int:
-    """Pictures that the features were taken of; of moments 0 where nobody says it."""
-    return side.count if isinstance(side, GaussianStats) else len(side)
-
-
-def _check_side(side: Float32[np.ndarray, "N F"] | GaussianStats, name: str, least: int) -> None:
+def check_side(side: Float32[np.ndarray, "N F"] | GaussianStats, name: str, least: int) -> None:
+    """Raise UsageError unless one side has `least` items (where their number is known) and finite numbers."""
     count = count_of(side)
     if count < least and not (isinstance(side, GaussianStats) and count == 0):
         raise UsageError(f"{count} {name} are too few", hint=f"at least {least} are needed")

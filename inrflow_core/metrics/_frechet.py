@@ -41,30 +41,30 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def compute(evidence: MetricInputs, protocol: str) -> float:
+def compute(inputs: MetricInputs, protocol: str) -> float:
     """The distance, as a square; 0 for equal Gaussians up to rounding, never negative.
 
     Raises:
         UsageError: as `_feature_checks.checked`.
     """
-    features = checked(evidence)
+    features = checked(inputs)
     return distance(gaussian(features.samples), gaussian(features.reference))
 
 
-def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The distance without each part: covariances of the parts are subtracted, not taken anew."""
-    features = checked(evidence)
+    features = checked(inputs)
     samples, reference = (_leaving_out(side, parts) for side in (features.samples, features.reference))
     return np.array([distance(gaussian(samples(part)), gaussian(reference(part))) for part in range(parts)])
 
 
-def remark(evidence: MetricInputs, protocol: str) -> str | None:
+def remark(inputs: MetricInputs, protocol: str) -> str | None:
     """A warning where a covariance is of no more pictures than it has rows: the distance is then much too large."""
-    assert isinstance(evidence, Features)
-    width = width_of(evidence.samples)
+    assert isinstance(inputs, Features)
+    width = width_of(inputs.samples)
     few = [
         f"{count_of(side)} {name}"
-        for name, side in (("samples", evidence.samples), ("references", evidence.reference))
+        for name, side in (("samples", inputs.samples), ("references", inputs.reference))
         if 0 < count_of(side) <= width
     ]
     if not few:

@@ -1,215 +1,372 @@
-"""What metrics judge by: features, distances, clouds, pairs of pictures or proteins, of some samples and of the reference.
+"""What metrics compare, and the contract by which every kind of input gathers itself.
 
-A metric says what it needs (`FeatureNeed`, `DistanceNeed`, `CloudNeed`, `PairNeed`, `MatchNeed`, `StructureNeed`);
-`evaluate` gathers that once for all metrics and hands it over. Every kind can leave out a part of itself, from which
-confidence intervals follow.
+A metric names its inputs with an `InputSpec`; `evaluation.evaluator` calls `gather` of it and hands the `MetricInputs`
+that come back to the metric. A new kind of input is one file with one class of each; no other file changes. Here are
+the contract and the most common kind, features of a network; the other kinds are in the files `_*_inputs.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64
 
+from inrflow_core.errors import UsageError
 from inrflow_core.numerics.gaussian_stats import GaussianStats
-from inrflow_core.proteins.structure import Structure
+from inrflow_core.shards.batch import Batch
+
+STATS_FORMAT = "inrflow-statistics-1"
+"""The tag of a file that holds mean and covariance of a reference's features."""
+Cost = tuple[str, float]
+"""A piece of work in words, and its seconds."""
+MatchedBy = Literal["", "name", "condition"]
+"""How each sample finds its own reference item: not at all, by name or order, by the condition that it was sampled from."""
+
+
+@runtime_checkable
+class Items(Protocol):
+    """Images, point clouds or proteins that are read by number: `sample_files.collection.SampleCollection`."""
+
+    @property
+    def source(self) -> Path: ...
+
+    @property
+    def domain(self) -> str: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what the items are."""
+        ...
+
+    @property
+    def split(self) -> str | None: ...
+
+    @property
+    def display_name(self) -> str:
+        """Where they lie, for messages."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        """The items at `indices`, in that order; raises IntegrityError where one is damaged."""
+        ...
+
+
+ItemsT = TypeVar("ItemsT", bound=Items)
+T = TypeVar("T")
+
+
+class FeatureRows(ABC):
+    """Features of some items, kept on the disk (`evaluation.feature_cache.FeatureCache`)."""
+
+    @property
+    @abstractmethod
+    def has_all_rows(self) -> bool:
+        """Whether `select_rows` returns the features of every item, not of an evenly spaced part."""
+
+    @abstractmethod
+    def select_rows(self, output: str) -> Float32[np.ndarray, "N F"]:
+        """Features of all items, or of as many as are kept of very many."""
+
+    @abstractmethod
+    def moments(self, output: str) -> GaussianStats:
+        """Mean and covariance over all items."""
+
+
+class GatherContext(ABC, Generic[ItemsT]):
+    """What an input spec may use to gather itself: features, distances and matches of items, each computed once."""
+
+    alike: Collection[Any]
+    """The specs, with the present one, of all metrics under evaluation that have its `key()`."""
+
+    @property
+    @abstractmethod
+    def max_feature_rows(self) -> int:
+        """Items of which features are kept one by one."""
+
+    @abstractmethod
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, or what it returned for an equal key since these samples are evaluated."""
+
+    @abstractmethod
+    def verify(self, items: ItemsT) -> None:
+        """Compare shards with their checksums, once; raises IntegrityError."""
+
+    @abstractmethod
+    def weights_digest(self, network: str) -> str | None:
+        """sha256 of a feature network's weights, None where it has none; raises MissingError where they are absent."""
+
+    @abstractmethod
+    def features(self, items: ItemsT, spec: FeatureSpec, outputs: tuple[str, ...]) -> FeatureRows:
+        """Features of items, of several outputs in one pass."""
+
+    @abstractmethod
+    def clouds(
+        self, samples: ItemsT, reference: ItemsT, normalization: str
+    ) -> tuple[Float64[np.ndarray, "N P 3"], Float64[np.ndarray, "R P 3"]]:
+        """Point clouds of both sides with equally many points, normalized (`point_clouds.normalise`)."""
+
+    @abstractmethod
+    def distances(self, samples: ItemsT, reference: ItemsT, spec: Any) -> Any:
+        """The `Distances` that a `DistanceSpec` describes, between the clouds of both sides."""
+
+    @abstractmethod
+    def match(self, samples: ItemsT, reference: ItemsT) -> Any:
+        """The reference item of each sample (`evaluation.sample_matching.SampleMatch`)."""
+
+    @abstractmethod
+    def matched_clouds(self, samples: ItemsT, reference: ItemsT) -> tuple[ItemsT, Int64[np.ndarray, " N"]]:
+        """The reference clouds that have a sample, each once, and which of them is each sample's."""
+
+    @abstractmethod
+    def matched_images(self, samples: ItemsT, reference: ItemsT) -> tuple[ItemsT, Int64[np.ndarray, " N"]]:
+        """The images that samples were conditioned on, each once, and which of them is each sample's."""
+
+    @abstractmethod
+    def proteins(self, samples: ItemsT, reference: ItemsT, alignment: str) -> Any:
+        """The `Structures` of both sides, matched by name, residues aligned."""
+
+
+class CostTimer(ABC, Generic[ItemsT]):
+    """What an input spec may use to estimate its cost: it times the work on a few items."""
+
+    alike: Collection[Any]
+    """As in `GatherContext`."""
+
+    @abstractmethod
+    def features(self, spec: FeatureSpec, num_samples: int, *, is_slow: bool = False) -> Cost:
+        """Features of samples and of the reference where they are not cached; `is_slow`: time as few items as possible."""
+
+    @abstractmethod
+    def distances(self, spec: Any, num_samples: int, num_points: int | None) -> Cost:
+        """Distances between clouds, of a `DistanceSpec`."""
+
+
+class MetricInputs(ABC):
+    """What a metric's `compute` receives: immutable, of samples and of a reference."""
+
+    @abstractmethod
+    def counts(self) -> tuple[int, int]:
+        """Samples and reference items that the value rests on; 0 for a reference of unknown count or without use."""
+
+    @abstractmethod
+    def num_independent(self) -> int:
+        """Items of the smaller side of those that `leave_out` takes items from."""
+
+    @abstractmethod
+    def leave_out(self, part: int, parts: int) -> MetricInputs:
+        """These inputs without the items of one jackknife group (`jackknife_groups`)."""
+
+
+class InputSpec(ABC):
+    """What a metric compares: immutable and hashable (a frozen dataclass), and able to gather it."""
+
+    needs_reference: bool = True
+    """Whether the reference is looked at."""
+    is_cacheable: bool = False
+    """Whether `cache` can compute a part beforehand, without samples."""
+
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]:
+        """The features among the inputs; their networks need weights."""
+        return ()
+
+    @property
+    def matched_by(self) -> MatchedBy:
+        """How each sample finds its own reference item."""
+        return ""
+
+    @abstractmethod
+    def key(self) -> Hashable:
+        """Equal for specs that are gathered together."""
+
+    @abstractmethod
+    def gather(
+        self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]
+    ) -> MetricInputs:
+        """The inputs.
+
+        Raises:
+            UsageError: these items do not have them.
+            MissingError: the weights of a network are absent.
+            IntegrityError: an item or the weights are damaged.
+        """
+
+    def check(self, reference: Items | ReferenceStats, metric: str, context: GatherContext[Any]) -> None:
+        """Raise UsageError unless `reference` has what is compared; `metric` is a name for the message."""
+        if self.needs_reference and isinstance(reference, ReferenceStats):
+            raise UsageError(
+                f"`{reference.source}` holds statistics, and `{metric}` compares single items",
+                hint="give the images themselves",
+            )
+
+    def cache(self, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> None:
+        """Compute and keep what is compared of the reference, where `is_cacheable`."""
+        assert not self.is_cacheable, "a cacheable spec has its own"
+
+    def estimate(self, num_samples: int, num_points: int | None, timer: CostTimer[Any]) -> list[Cost]:
+        """The pieces of work of `gather`, with their seconds; `num_points` of each sample, None for the reference's."""
+        return [timer.features(spec, num_samples) for spec in self.features]
+
+
+def items_of(reference: ItemsT | ReferenceStats) -> ItemsT:
+    """The items of a reference; raises UsageError where it is statistics alone."""
+    if isinstance(reference, ReferenceStats):
+        raise UsageError(
+            f"`{reference.source}` holds statistics, and this metric compares single items",
+            hint="give the images themselves",
+        )
+    return reference
 
 
 @dataclass(frozen=True)
-class FeatureSpec:
-    """What a network of `features/` makes of pictures (or clouds)."""
+class FeatureSpec(InputSpec):
+    """Features of images or point clouds."""
 
     network: str
-    """The file in `features/`."""
+    """The file in `feature_networks/`."""
     output: str
     """One of its `OUTPUTS`."""
-    form: str
-    """One of its `FORMS`: how a picture is resized and quantised for it."""
-    moments_suffice: bool = False
+    preprocessing: str
+    """One of its `PREPROCESSING`: how an image is resized and quantized for it."""
+    accepts_stats: bool = False
     """Whether mean and covariance of the reference are enough."""
+    needs_reference: bool = True
+    """Whether the reference's features are compared."""
+    is_cacheable: bool = field(default=True, init=False)
+
+    @property
+    def protocol(self) -> str:
+        """Network and preprocessing: `inception:adm`."""
+        return f"{self.network}:{self.preprocessing}"
+
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]:
+        return (self,)
+
+    def key(self) -> Hashable:
+        return "features", self.network, self.preprocessing
+
+    def check(self, reference: Items | ReferenceStats, metric: str, context: GatherContext[Any]) -> None:
+        if self.needs_reference and isinstance(reference, ReferenceStats):
+            reference.stats_for(self, context.weights_digest(self.network))
+
+    def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Features:
+        outputs = outputs_of(context.alike)
+        of_samples = context.once(
+            ("samples", self.key(), outputs), lambda: context.features(samples, self, outputs)
+        ).select_rows(self.output)
+        if not self.needs_reference:
+            return Features(of_samples, of_samples[:0])
+        if isinstance(reference, ReferenceStats):
+            return Features(of_samples, reference.stats_for(self, context.weights_digest(self.network)))
+        compared = outputs_of(spec for spec in context.alike if spec.needs_reference)
+        cached = context.once(("reference", self.key(), compared), lambda: context.features(reference, self, compared))
+        if self.accepts_stats and not cached.has_all_rows:
+            return Features(of_samples, cached.moments(self.output))
+        return Features(of_samples, cached.select_rows(self.output))
+
+    def cache(self, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> None:
+        cached = context.features(items_of(reference), self, outputs_of(context.alike))
+        if self.accepts_stats:
+            cached.moments(self.output)
+
+
+def outputs_of(specs: Iterable[Any]) -> tuple[str, ...]:
+    """The outputs of a network that specs of one key need, sorted."""
+    return tuple(sorted({spec.output for spec in specs}))
 
 
 @dataclass(frozen=True)
-class DistanceSpec:
-    """Distances between clouds."""
-
-    distance: str
-    """The file in `distances/`."""
-    normalisation: str
-    """How clouds are moved and scaled before: `inrflow`, `lion-global` or `pointflow` (`point_clouds.normalise`)."""
-    is_within: bool = False
-    """Also among the samples and among the reference, not only across."""
-    is_paired: bool = False
-    """Also which reference is each sample's own (`sample_matching.match_to_reference`)."""
-
-
-@dataclass(frozen=True)
-class CloudSpec:
-    """The clouds themselves."""
-
-    normalisation: str
-    """As in `DistanceNeed`."""
-
-
-@dataclass(frozen=True)
-class ImagePairSpec:
-    """Pictures whose reference is the one of the same place or name."""
-
-
-@dataclass(frozen=True)
-class StructureSpec:
-    """Structures of proteins and what they should be."""
-
-    pairing: str = "auto"
-    """How residues are paired, one of `residue_alignment.ALIGNMENT_MODES`."""
-
-
-@dataclass(frozen=True)
-class MatchedFeatureSpec:
-    """Features of clouds and those of the pictures that each was drawn from."""
-
-    clouds: FeatureSpec
-    pictures: FeatureSpec
-
-
-InputSpec = FeatureSpec | DistanceSpec | CloudSpec | ImagePairSpec | MatchedFeatureSpec | StructureSpec
-
-
-def features_of(need: InputSpec) -> tuple[FeatureSpec, ...]:
-    """The features that a need consists of."""
-    if isinstance(need, FeatureSpec):
-        return (need,)
-    return (need.clouds, need.pictures) if isinstance(need, MatchedFeatureSpec) else ()
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of the samples, and of the reference or their moments alone."""
+class Features(MetricInputs):
+    """Features of the samples, and of the reference or mean and covariance of these."""
 
     samples: Float32[np.ndarray, "N F"]
     reference: Float32[np.ndarray, "R F"] | GaussianStats
 
-    def without(self, part: int, parts: int) -> Features:
-        """The same less one part of `part_of` of both sides; moments stay as they are."""
+    def counts(self) -> tuple[int, int]:
+        return len(self.samples), count_of(self.reference)
+
+    def num_independent(self) -> int:
+        if isinstance(self.reference, GaussianStats) or not len(self.reference):
+            return len(self.samples)
+        return min(len(self.samples), len(self.reference))
+
+    def leave_out(self, part: int, parts: int) -> Features:
+        """Without one group of both sides; statistics stay as they are."""
         reference = self.reference
         if not isinstance(reference, GaussianStats):
-            reference = reference[_kept(len(reference), part, parts)]
-        return Features(self.samples[_kept(len(self.samples), part, parts)], reference)
+            reference = reference[remaining(len(reference), part, parts)]
+        return Features(self.samples[remaining(len(self.samples), part, parts)], reference)
+
+
+def count_of(side: Float32[np.ndarray, "N F"] | GaussianStats) -> int:
+    """Items that features were taken of; 0 for statistics that do not record it."""
+    return side.count if isinstance(side, GaussianStats) else len(side)
 
 
 @dataclass(frozen=True)
-class Distances:
-    """Distances across samples and reference, and among each where a metric needs them; the diagonals are 0."""
+class ReferenceStats:
+    """Mean and covariance of a reference's features, where the items themselves are not at hand."""
 
-    across: Float64[np.ndarray, "N R"]
-    among_samples: Float64[np.ndarray, "N N"] | None = None
-    among_reference: Float64[np.ndarray, "R R"] | None = None
-    own: Int64[np.ndarray, " N"] | None = None
-    """The reference that each sample should be, where the need asks for it."""
+    source: Path
+    network: str
+    preprocessing: str
+    moments: Mapping[str, GaussianStats]
+    """By output."""
+    digest: str
+    weights: str | None = None
+    """sha256 of the network's weights, where the file records it."""
+    shape: tuple[int, ...] | None = None
+    """Height, width and channels of the images, where the file records it."""
 
-    def without(self, part: int, parts: int) -> Distances:
-        """The same less one part of `part_of` of both sides; where each sample has its own reference, of the samples."""
-        if self.own is not None:
-            kept = _kept(len(self.across), part, parts)
-            return Distances(self.across[kept], own=self.own[kept])
-        rows, columns = (_kept(count, part, parts) for count in self.across.shape)
-        return Distances(
-            self.across[np.ix_(rows, columns)],
-            None if self.among_samples is None else self.among_samples[np.ix_(rows, rows)],
-            None if self.among_reference is None else self.among_reference[np.ix_(columns, columns)],
-        )
+    def stats_for(self, spec: FeatureSpec, weights: str | None) -> GaussianStats:
+        """Mean and covariance of the features of `spec`, whose network has weights of that digest.
 
-
-@dataclass(frozen=True)
-class Clouds:
-    """Clouds of equal size."""
-
-    samples: Float[np.ndarray, "N P 3"]
-    reference: Float[np.ndarray, "R P 3"]
-
-    def without(self, part: int, parts: int) -> Clouds:
-        """The same less one part of `part_of` of both sides."""
-        return Clouds(*(clouds[_kept(len(clouds), part, parts)] for clouds in (self.samples, self.reference)))
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pictures and what they should be, one by one."""
-
-    samples: UInt8[np.ndarray, "N H W C"]
-    reference: UInt8[np.ndarray, "N H W C"]
-
-    def without(self, part: int, parts: int) -> Pairs:
-        """The same less the pairs of one part of `part_of`."""
-        return Pairs(*(images[_kept(len(images), part, parts)] for images in (self.samples, self.reference)))
-
-
-@dataclass(frozen=True)
-class Protein:
-    """One reference and the samples of it."""
-
-    name: str
-    reference: Structure
-    samples: Sequence[Structure]
-    pairs: Sequence[Int64[np.ndarray, "K 2"]]
-    """Of each sample: places of the residues that stand for each other, in it and in the reference."""
-
-
-@dataclass(frozen=True)
-class Structures:
-    """Proteins, and the metrics' values of each, that are taken once."""
-
-    proteins: Sequence[Protein]
-    note: str = ""
-    """What was left out, and how residues were paired."""
-    kept: dict[str, Sequence[Float64[np.ndarray, " _"]]] = field(default_factory=dict)
-
-    def each(
-        self, name: str, measure: Callable[[Protein], Float64[np.ndarray, " _"]]
-    ) -> Sequence[Float64[np.ndarray, " _"]]:
-        """`measure` of every protein, kept by a name."""
-        if name not in self.kept:
-            self.kept[name] = [measure(protein) for protein in self.proteins]
-        return self.kept[name]
-
-    def without(self, part: int, parts: int) -> Structures:
-        """The same less the proteins of one part of `part_of`."""
-        left = _kept(len(self.proteins), part, parts)
-
-        def some(each: Sequence) -> list:
-            return [each[place] for place in left]
-
-        return Structures(some(self.proteins), self.note, {name: some(values) for name, values in self.kept.items()})
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Features of samples, of the clouds that they should be, and of the pictures that both belong to, one by one."""
-
-    samples: Float32[np.ndarray, "N F"]
-    reference: Float32[np.ndarray, "N F"]
-    pictures: Float32[np.ndarray, "N F"]
-
-    def without(self, part: int, parts: int) -> Matches:
-        """The same less one part of `part_of`."""
-        kept = _kept(len(self.samples), part, parts)
-        return Matches(*(rows[kept] for rows in (self.samples, self.reference, self.pictures)))
-
-
-MetricInputs = Features | Distances | Clouds | Pairs | Matches | Structures
+        Raises:
+            UsageError: these are of another network, preprocessing, output or weights, or `spec` needs single items.
+        """
+        protocol = f"{self.network}:{self.preprocessing}"
+        if spec.protocol != protocol or spec.output not in self.moments:
+            raise UsageError(
+                f"`{self.source}` holds {' and '.join(self.moments)} statistics of the protocol `{protocol}`, "
+                f"and `{spec.protocol}` needs `{spec.output}`",
+                hint="choose a metric of the file's protocol, or give the images themselves",
+            )
+        if not spec.accepts_stats:
+            raise UsageError(
+                f"`{self.source}` holds mean and covariance alone, and this metric compares single items",
+                hint="give the images themselves",
+            )
+        if self.weights and self.weights != weights:
+            raise UsageError(
+                f"`{self.source}` was made with other weights of `{spec.network}`: their digest is "
+                f"{self.weights[:8]}..., that of the present ones {(weights or 'none')[:8]}...",
+                hint="give the weights that it was made with, or the images themselves",
+            )
+        return self.moments[spec.output]
 
 
 def jackknife_groups(count: int, parts: int) -> Int64[np.ndarray, " N"]:
-    """The part, from 0 on, of each of `count` items: equally many to within one, and the same at every call.
+    """The group, from 0 on, of each of `count` items: equally many to within one, and the same at every call.
 
-    Drawn and not counted off: where classes come in turn, every tenth sample may be one class, and its loss no mere
-    chance.
+    Assigned at random and not in turn: in data sorted by class every tenth sample may be of one class.
     """
     return np.random.default_rng((count, parts)).permutation(count) % parts
 
 
-def _kept(count: int, part: int, parts: int) -> Int64[np.ndarray, " K"]:
-    """Places of all items that are not of this part."""
+def remaining(count: int, part: int, parts: int) -> Int64[np.ndarray, " K"]:
+    """Indices of the items that are not in one group."""
     return np.flatnonzero(jackknife_groups(count, parts) != part)
+
+
+def all_of(items: Sequence[Any], indices: Int64[np.ndarray, " K"]) -> list[Any]:
+    """The items at some indices, as a list."""
+    return [items[index] for index in indices]

@@ -11,11 +11,13 @@ are made in tiles of 2048 by 2048, and none is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from inrflow_core.metrics._inputs import FeatureSpec, jackknife_groups
+from inrflow_core.metrics._feature_checks import both_sides
+from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
 
 PROTOCOLS = ("inception:adm", "vgg16:stylegan", "random")
 OUTPUTS = {"inception": "pool", "vgg16": "fc2", "random": "all"}
@@ -34,6 +36,28 @@ def inputs(protocol: str) -> FeatureSpec:
     """Pooled Inception features, VGG16's second fully connected layer, or the random features."""
     network, _, form = protocol.partition(":")
     return FeatureSpec(network, OUTPUTS[network], form or "v1")
+
+
+@dataclass(frozen=True)
+class ManifoldMetric:
+    """The share of one side that lies in the manifold of the other."""
+
+    title: str
+    is_of_samples: bool
+    """True: samples in the reference's manifold; False: the reference in that of the samples."""
+
+    def compute(self, inputs: MetricInputs, protocol: str) -> float:
+        """The share; raises UsageError as `_feature_checks.both_sides`, for fewer than four of either side too."""
+        return float(self._shares(inputs, 1)[0])
+
+    def jackknife_values(self, inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+        """The share without each group, at little more than the price of one."""
+        return self._shares(inputs, parts)[1:]
+
+    def _shares(self, inputs: MetricInputs, parts: int) -> Float64[np.ndarray, " V"]:
+        samples, reference = both_sides(inputs, self.title, MIN_ITEMS)
+        queries, support = (samples, reference) if self.is_of_samples else (reference, samples)
+        return fraction_inside_manifold(queries, support, k=K, parts=parts)
 
 
 def fraction_inside_manifold(

@@ -6,7 +6,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics._inputs import Distances, DistanceSpec
+from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 
 MIN_ITEMS = 2
 EXACT = ("emd-exact", "emd-exact-squared")
@@ -16,6 +16,8 @@ DISTANCES = {
     "pointflow": ("cd", *EXACT, "emd-pointflow"),
 }
 """The distances of each way to normalise: each paper's own EMD, and the exact ones for all."""
+FACTORS = {"cd": 3, "emd-exact": 2, "emd-exact-squared": 2, "emd-lion": 2, "emd-pointflow": 2}
+"""Tables of distances are in 10^-3 for Chamfer and in 10^-2 for every EMD."""
 PROTOCOLS = tuple(f"{distance}:{protocol}" for protocol, distances in DISTANCES.items() for distance in distances)
 
 
@@ -25,30 +27,41 @@ def inputs(protocol: str, *, is_within: bool) -> DistanceSpec:
     return DistanceSpec(distance, normalisation, is_within=is_within)
 
 
-def check_counts(samples: int, references: int) -> None:
-    """Nothing, where there are enough of both.
+def distance_unit(protocol: str) -> str:
+    """10^-3 or 10^-2: of squared length for `cd`, `emd-lion` and `emd-exact-squared`, else of length."""
+    return f"10^-{FACTORS[protocol.split(':')[0]]}"
 
-    Raises:
-        UsageError: there are fewer than two samples or references.
-    """
+
+def unit_factor(protocol: str) -> int:
+    """Distances times this are in `distance_unit`."""
+    return 10 ** FACTORS[protocol.split(":")[0]]
+
+
+def percent(protocol: str) -> str:
+    """The unit of shares."""
+    return "%"
+
+
+def check_counts(samples: int, references: int) -> None:
+    """Raise UsageError where there are fewer than two samples or references."""
     for count, what in ((samples, "samples"), (references, "references")):
         if count < MIN_ITEMS:
             raise UsageError(f"there are too few {what}: {count}", hint=f"metrics of clouds take {MIN_ITEMS} at least")
 
 
-def sample_to_reference(evidence: Distances) -> Float64[ndarray, "N R"]:
+def sample_to_reference(inputs: Distances) -> Float64[ndarray, "N R"]:
     """Samples by references.
 
     Raises:
         UsageError: there are fewer than two samples or references.
     """
-    check_counts(*evidence.across.shape)
-    return evidence.across
+    check_counts(*inputs.across.shape)
+    return inputs.across
 
 
-def count_note(evidence: Distances) -> str | None:
+def count_note(inputs: Distances, protocol: str) -> str | None:
     """A warning where samples and references are not equally many."""
-    samples, references = evidence.across.shape
+    samples, references = inputs.across.shape
     if samples == references:
         return None
     return f"{samples:,} samples against {references:,} references: made for equally many, and to be compared with nothing else"

@@ -1,15 +1,21 @@
-"""What the metrics of proteins share: each sample is judged, the samples of a protein are brought together, then the proteins."""
+"""Metrics of proteins: a value of each sample, averaged over the samples of a protein, then over proteins.
+
+`PairMetric` compares a sample with its reference, `StructureMetric` looks at the sample alone; a metric's file builds one
+of them from its own function.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics._inputs import MetricInputs, Protein, Structures, StructureSpec
+from inrflow_core.metrics._inputs import MetricInputs
+from inrflow_core.metrics._protein_inputs import Protein, Structures, StructureSpec
 from inrflow_core.proteins.structure import Structure
 
 TOGETHER = ("mean", "best")
@@ -27,23 +33,79 @@ def protocols(*words: Sequence[str]) -> tuple[str, ...]:
 
 
 def inputs(protocol: str) -> StructureSpec:
-    """Structures, their residues paired as the last word but one says."""
+    """Structures, their residues aligned as the last word but one says."""
     return StructureSpec(protocol.split(":")[-2])
 
 
-def values(evidence: MetricInputs, name: str, of_sample: Callable[[Protein, int], float]) -> Values:
+@dataclass(frozen=True)
+class PairMetric:
+    """A metric that compares each sample with its reference; protocols are WORD:ALIGNMENT:mean|best."""
+
+    name: str
+    of_pair: Callable[[Protein, int, str], float]
+    """Of a protein, the index of a sample and the protocol's first word; NaN where nothing can be compared."""
+    higher_is_better: bool
+
+    def values(self, inputs: MetricInputs, protocol: str) -> Values:
+        """Of every sample of every protein; raises UsageError as `values`."""
+        word = protocol.split(":")[0]
+        return values(inputs, f"{self.name}:{word}", lambda protein, index: self.of_pair(protein, index, word))
+
+    def compute(self, inputs: MetricInputs, protocol: str) -> float:
+        """Mean over proteins; raises UsageError as `values`."""
+        found = self.values(inputs, protocol)
+        return average_over_proteins(found, protocol, higher_is_better=self.higher_is_better)
+
+    def remark(self, inputs: MetricInputs, protocol: str) -> str | None:
+        """The best of several samples beside their mean."""
+        found = self.values(inputs, protocol)
+        return remark(inputs, found, protocol, higher_is_better=self.higher_is_better)
+
+
+@dataclass(frozen=True)
+class StructureMetric:
+    """A metric of each sample alone, whatever its reference."""
+
+    name: str
+    of_structure: Callable[[Structure, str], float]
+    """Of a structure and the protocol; NaN where nothing can be measured."""
+    unit: str
+
+    def inputs(self, protocol: str) -> StructureSpec:
+        """Samples and references; how residues are aligned does not matter."""
+        return StructureSpec()
+
+    def values(self, inputs: MetricInputs, protocol: str) -> Values:
+        """Of every sample of every protein; raises UsageError as `values`."""
+        return values(
+            inputs,
+            f"{self.name}:{protocol}",
+            lambda protein, index: self.of_structure(protein.samples[index], protocol),
+        )
+
+    def compute(self, inputs: MetricInputs, protocol: str) -> float:
+        """Mean over proteins of the mean over samples; raises UsageError as `values`."""
+        return float(np.mean([each.mean() for each in self.values(inputs, protocol)]))
+
+    def remark(self, inputs: MetricInputs, protocol: str) -> str | None:
+        """The value of the references."""
+        value = reference_value(inputs, lambda structure: self.of_structure(structure, protocol))
+        return f"of the references: {value:.{DIGITS}g} {self.unit}"
+
+
+def values(inputs: MetricInputs, name: str, of_sample: Callable[[Protein, int], float]) -> Values:
     """What is measured of every sample of every protein, once; a sample is a protein's of that place.
 
     Raises:
         UsageError: there is no protein, or a sample shares too little with its reference to be measured.
     """
-    assert isinstance(evidence, Structures)
-    if not evidence.proteins:
+    assert isinstance(inputs, Structures)
+    if not inputs.proteins:
         raise UsageError("there are no proteins to judge", hint="give predictions and references of the same names")
-    found = evidence.each(
+    found = inputs.each(
         name, lambda protein: np.array([of_sample(protein, place) for place in range(len(protein.samples))])
     )
-    for protein, measured in zip(evidence.proteins, found, strict=True):
+    for protein, measured in zip(inputs.proteins, found, strict=True):
         if not np.isfinite(measured).all():
             worst = protein.samples[int(np.flatnonzero(~np.isfinite(measured))[0])]
             raise UsageError(
@@ -59,10 +121,10 @@ def average_over_proteins(found: Values, protocol: str, *, higher_is_better: boo
     return float(np.mean([best(each) if protocol.endswith(":best") else each.mean() for each in found]))
 
 
-def remark(evidence: MetricInputs, found: Values, protocol: str, *, higher_is_better: bool) -> str | None:
-    """The best of several samples beside their mean, and what the evidence has to say."""
-    assert isinstance(evidence, Structures)
-    notes = [evidence.note]
+def remark(inputs: MetricInputs, found: Values, protocol: str, *, higher_is_better: bool) -> str | None:
+    """The best of several samples beside their mean, and what the inputs has to say."""
+    assert isinstance(inputs, Structures)
+    notes = [inputs.note]
     counts = sorted({len(each) for each in found})
     if counts[-1] > 1:
         other = protocol.rpartition(":")[0] + (":mean" if protocol.endswith(":best") else ":best")
@@ -73,8 +135,8 @@ def remark(evidence: MetricInputs, found: Values, protocol: str, *, higher_is_be
     return "; ".join(part for part in notes if part) or None
 
 
-def reference_value(evidence: MetricInputs, measure: Callable[[Structure], float]) -> float:
+def reference_value(inputs: MetricInputs, measure: Callable[[Structure], float]) -> float:
     """Mean over the references of what is measured of each: what experiment has, or the data."""
-    assert isinstance(evidence, Structures)
-    measured = np.array([measure(protein.reference) for protein in evidence.proteins])
+    assert isinstance(inputs, Structures)
+    measured = np.array([measure(protein.reference) for protein in inputs.proteins])
     return float(np.nanmean(measured)) if np.isfinite(measured).any() else float("nan")

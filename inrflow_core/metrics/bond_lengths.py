@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from inrflow_core.metrics import _protein_averages
-from inrflow_core.metrics._inputs import MetricInputs, StructureSpec
 from inrflow_core.proteins import sterics
 from inrflow_core.proteins.structure import Structure
 
@@ -26,28 +25,11 @@ def unit(protocol: str) -> str:
     return "%"
 
 
-def inputs(protocol: str) -> StructureSpec:
-    """Samples and references; how residues are paired does not matter."""
-    return StructureSpec()
-
-
-def compute(evidence: MetricInputs, protocol: str) -> float:
-    """Mean over proteins of the mean over samples; raises UsageError as `_protein_averages.values`."""
-    found = _protein_averages.values(
-        evidence,
-        f"bond-lengths:{protocol}",
-        lambda protein, place: share(protein.samples[place], protocol),
-    )
-    return _protein_averages.average_over_proteins(found, protocol, higher_is_better=HIGHER_IS_BETTER)
-
-
-def remark(evidence: MetricInputs, protocol: str) -> str | None:
-    """What the references have."""
-    told = _protein_averages.reference_value(evidence, lambda structure: share(structure, protocol))
-    return f"of the references: {told:.{_protein_averages.DIGITS}g} {unit(protocol)}"
-
-
 def share(structure: Structure, protocol: str) -> float:
     """Of one structure; NaN where it has no bond."""
     errors, limits = sterics.errors(structure, protocol)
     return float(100 * np.mean(np.abs(errors) <= limits)) if len(errors) else float("nan")
+
+
+_METRIC = _protein_averages.StructureMetric("bond-lengths", share, "%")
+inputs, compute, values, remark = _METRIC.inputs, _METRIC.compute, _METRIC.values, _METRIC.remark

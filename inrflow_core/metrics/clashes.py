@@ -8,7 +8,6 @@ differs from MolProbity's clashscore: `_steric`. Experimental structures have so
 from __future__ import annotations
 
 from inrflow_core.metrics import _protein_averages
-from inrflow_core.metrics._inputs import MetricInputs, StructureSpec
 from inrflow_core.proteins import sterics
 from inrflow_core.proteins.structure import Structure
 
@@ -24,27 +23,11 @@ def unit(protocol: str) -> str:
     return "/1000 atoms"
 
 
-def inputs(protocol: str) -> StructureSpec:
-    """Samples; residues need not be paired, any pairing will do."""
-    return StructureSpec()
-
-
-def compute(evidence: MetricInputs, protocol: str) -> float:
-    """Mean over proteins of the mean over samples; raises UsageError as `_protein_averages.values`."""
-    return _protein_averages.average_over_proteins(values(evidence), protocol, higher_is_better=HIGHER_IS_BETTER)
-
-
-def remark(evidence: MetricInputs, protocol: str) -> str | None:
-    """What the references have."""
-    return f"of the references: {_protein_averages.reference_value(evidence, per_thousand):.{_protein_averages.DIGITS}g} {unit(protocol)}"
-
-
-def values(evidence: MetricInputs) -> _protein_averages.Values:
-    """Of every sample of every protein."""
-    return _protein_averages.values(evidence, "clashes", lambda protein, place: per_thousand(protein.samples[place]))
-
-
-def per_thousand(structure: Structure) -> float:
+def per_thousand(structure: Structure, protocol: str = "heavy") -> float:
     """Of one structure; NaN where no atom is known."""
     atoms = int(structure.is_known.sum())
     return 1000 * len(sterics.clashes(structure)) / atoms if atoms else float("nan")
+
+
+_METRIC = _protein_averages.StructureMetric("clashes", per_thousand, "/1000 atoms")
+inputs, compute, values, remark = _METRIC.inputs, _METRIC.compute, _METRIC.values, _METRIC.remark

@@ -8,18 +8,15 @@ from __future__ import annotations
 import numpy as np
 
 from inrflow_core.metrics import _point_protocols
-from inrflow_core.metrics._inputs import Distances, DistanceSpec
+from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 
 TITLE = "COV"
 DOMAIN = "points"
 PROTOCOLS = _point_protocols.PROTOCOLS
 HIGHER_IS_BETTER = True
 MIN_ITEMS = _point_protocols.MIN_ITEMS
-
-
-def unit(protocol: str) -> str:
-    """Percent."""
-    return "%"
+unit = _point_protocols.percent
+remark = _point_protocols.count_note
 
 
 def inputs(protocol: str) -> DistanceSpec:
@@ -27,16 +24,11 @@ def inputs(protocol: str) -> DistanceSpec:
     return _point_protocols.inputs(protocol, is_within=False)
 
 
-def compute(evidence: Distances, protocol: str) -> float:
+def compute(inputs: Distances, protocol: str) -> float:
     """100 |{argmin_r d(s, r) of all s}| / R; of references equally near the first counts.
 
     Raises:
         UsageError: there are fewer than two samples or references.
     """
-    distances = _point_protocols.sample_to_reference(evidence)
+    distances = _point_protocols.sample_to_reference(inputs)
     return 100 * len(np.unique(distances.argmin(1))) / distances.shape[1]
-
-
-def remark(evidence: Distances, protocol: str) -> str | None:
-    """A warning where samples and references are not equally many."""
-    return _point_protocols.count_note(evidence)

@@ -21,4 +21,4 @@ HIGHER_IS_BETTER = False
 def inputs(protocol: str) -> FeatureSpec:
     """Pooled features of Inception-v3, or the random ones."""
     network, output, form = ("random", "all", "v1") if protocol == "random" else ("inception", "pool", protocol)
-    return FeatureSpec(network, output, form, moments_suffice=True)
+    return FeatureSpec(network, output, form, accepts_stats=True)

@@ -18,4 +18,4 @@ HIGHER_IS_BETTER = False
 
 def inputs(protocol: str) -> FeatureSpec:
     """Image embeddings of CLIP."""
-    return FeatureSpec("clip", "embedding", protocol, moments_suffice=True)
+    return FeatureSpec("clip", "embedding", protocol, accepts_stats=True)

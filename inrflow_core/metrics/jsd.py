@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from inrflow_core.metrics import _point_protocols
-from inrflow_core.metrics._inputs import Clouds, CloudSpec
+from inrflow_core.metrics._cloud_inputs import Clouds, CloudSpec
 
 TITLE = "JSD"
 DOMAIN = "points"
@@ -34,14 +34,14 @@ def inputs(protocol: str) -> CloudSpec:
     return CloudSpec(protocol)
 
 
-def compute(evidence: Clouds, protocol: str) -> float:
+def compute(inputs: Clouds, protocol: str) -> float:
     """H((p + q) / 2) - (H(p) + H(q)) / 2 with logarithms to base 2, of the shares of points at each node.
 
     Raises:
         UsageError: there are fewer than two samples or references.
     """
-    _point_protocols.check_counts(len(evidence.samples), len(evidence.reference))
-    p, q = (_shares(clouds) for clouds in (evidence.samples, evidence.reference))
+    _point_protocols.check_counts(len(inputs.samples), len(inputs.reference))
+    p, q = (_shares(clouds) for clouds in (inputs.samples, inputs.reference))
     value = _entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2
     return max(0.0, value) * (100 if unit(protocol) else 1)
 

@@ -31,23 +31,23 @@ def inputs(protocol: str) -> FeatureSpec:
     return FeatureSpec("random", "all", "v1") if protocol == "random" else FeatureSpec("inception", "pool", protocol)
 
 
-def compute(evidence: MetricInputs, protocol: str) -> float:
+def compute(inputs: MetricInputs, protocol: str) -> float:
     """The mean over subsets of the unbiased squared MMD, x 10^3.
 
     Raises:
         UsageError: as `_feature_checks.both_sides`.
     """
-    return float(estimates(evidence, parts=1)[0])
+    return float(estimates(inputs, parts=1)[0])
 
 
-def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The value without each part, at the price of one: the same subsets, less what they hold of the part."""
-    return estimates(evidence, parts=parts)[1:]
+    return estimates(inputs, parts=parts)[1:]
 
 
-def estimates(evidence: MetricInputs, *, parts: int) -> Float64[np.ndarray, " V"]:
+def estimates(inputs: MetricInputs, *, parts: int) -> Float64[np.ndarray, " V"]:
     """The value of all, then without each part (of one part: NaN)."""
-    samples, reference = both_sides(evidence, TITLE)
+    samples, reference = both_sides(inputs, TITLE)
     size = min(SUBSET_SIZE, len(samples), len(reference))
     subsets = 1 if size == len(samples) == len(reference) else SUBSETS
     total = np.zeros(parts + 1)

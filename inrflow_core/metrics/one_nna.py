@@ -9,18 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from inrflow_core.metrics import _point_protocols
-from inrflow_core.metrics._inputs import Distances, DistanceSpec
+from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 
 TITLE = "1-NNA"
 DOMAIN = "points"
 PROTOCOLS = _point_protocols.PROTOCOLS
 HIGHER_IS_BETTER = False
 MIN_ITEMS = _point_protocols.MIN_ITEMS
-
-
-def unit(protocol: str) -> str:
-    """Percent; 50 is best."""
-    return "%"
+unit = _point_protocols.percent
 
 
 def inputs(protocol: str) -> DistanceSpec:
@@ -28,7 +24,7 @@ def inputs(protocol: str) -> DistanceSpec:
     return _point_protocols.inputs(protocol, is_within=True)
 
 
-def compute(evidence: Distances, protocol: str) -> float:
+def compute(inputs: Distances, protocol: str) -> float:
     """100 times the share of clouds of the union whose nearest other cloud (leave one out) is of their own set.
 
     A cloud that is equally near to one of each set counts by half. Of a distance that is not symmetric, the papers'
@@ -37,17 +33,17 @@ def compute(evidence: Distances, protocol: str) -> float:
     Raises:
         UsageError: there are fewer than two samples or references.
     """
-    across = _point_protocols.sample_to_reference(evidence)
-    assert evidence.among_samples is not None and evidence.among_reference is not None
+    across = _point_protocols.sample_to_reference(inputs)
+    assert inputs.among_samples is not None and inputs.among_reference is not None
     right = 0.0
-    for own, other in ((evidence.among_reference, across), (evidence.among_samples, across.T)):
+    for own, other in ((inputs.among_reference, across), (inputs.among_samples, across.T)):
         own = own + np.diag(np.full(len(own), np.inf))
         near_own, near_other = own.min(0), other.min(0)
         right += float((near_own < near_other).sum() + 0.5 * (near_own == near_other).sum())
     return 100 * right / sum(across.shape)
 
 
-def remark(evidence: Distances, protocol: str) -> str | None:
+def remark(inputs: Distances, protocol: str) -> str | None:
     """What is best, and a warning where samples and references are not equally many."""
-    warning = _point_protocols.count_note(evidence)
+    warning = _point_protocols.count_note(inputs, protocol)
     return "50 % is best, less is a sign of copies" + (f"; {warning}" if warning else "")

@@ -19,4 +19,4 @@ HIGHER_IS_BETTER = False
 
 def inputs(protocol: str) -> FeatureSpec:
     """Features of PointNet++."""
-    return FeatureSpec("pointnet2", "features", protocol, moments_suffice=True)
+    return FeatureSpec("pointnet2", "features", protocol, accepts_stats=True)

@@ -8,44 +8,41 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core.metrics._feature_checks import checked_samples
+from inrflow_core.metrics import _class_scores
 from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
-from inrflow_core.metrics.inception_score import score, unit
-
-__all__ = ["compute", "jackknife_values", "inputs", "unit"]
 
 TITLE = "P-IS"
 DOMAIN = "points"
 PROTOCOLS = ("point-e",)
 HIGHER_IS_BETTER = True
-NEEDS_REFERENCE = False
 SPLIT_SIZE = 5000
+unit = _class_scores.unit
 
 
 def inputs(protocol: str) -> FeatureSpec:
     """Logits of PointNet++."""
-    return FeatureSpec("pointnet2", "logits", protocol)
+    return FeatureSpec("pointnet2", "logits", protocol, needs_reference=False)
 
 
-def compute(evidence: MetricInputs, protocol: str) -> float:
+def compute(inputs: MetricInputs, protocol: str) -> float:
     """The mean score, from 1 to 40.
 
     Raises:
         UsageError: fewer than two samples, or logits that are not finite.
     """
-    logits = checked_samples(evidence)
+    logits = _class_scores.logits_of(inputs)
     starts = range(0, len(logits), SPLIT_SIZE)
-    return float(np.mean([score(logits[start : start + SPLIT_SIZE], splits=1) for start in starts]))
+    return float(np.mean([_class_scores.score(logits[start : start + SPLIT_SIZE], splits=1) for start in starts]))
 
 
-def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The score without each part: every split stays what it was but for the part."""
-    logits = checked_samples(evidence)
+    logits = _class_scores.logits_of(inputs)
     owners, starts = jackknife_groups(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
 
     def without(part: int) -> float:
         splits = (slice(start, start + SPLIT_SIZE) for start in starts)
         kept = [logits[split][owners[split] != part] for split in splits]
-        return float(np.mean([score(some, splits=1) for some in kept if len(some)]))
+        return float(np.mean([_class_scores.score(some, splits=1) for some in kept if len(some)]))
 
     return np.array([without(part) for part in range(parts)])

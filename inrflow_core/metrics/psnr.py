@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core.metrics._image_pairs import checked, means_without_each
-from inrflow_core.metrics._inputs import ImagePairSpec, MetricInputs, Pairs
+from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
+from inrflow_core.metrics._inputs import MetricInputs
 
 TITLE = "PSNR"
 DOMAIN = "image"
@@ -28,14 +28,14 @@ def inputs(protocol: str) -> ImagePairSpec:
     return ImagePairSpec()
 
 
-def compute(evidence: MetricInputs, protocol: str) -> float:
+def compute(inputs: MetricInputs, protocol: str) -> float:
     """The mean over pictures; raises UsageError as `_image_pairs.checked`."""
-    return float(per_image(checked(evidence)).mean())
+    return float(per_image(checked(inputs)).mean())
 
 
-def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each part, at the price of one."""
-    return means_without_each(per_image(checked(evidence)), parts)
+    return means_without_each(per_image(checked(inputs)), parts)
 
 
 def per_image(pairs: Pairs) -> Float64[np.ndarray, " N"]:

@@ -18,4 +18,4 @@ HIGHER_IS_BETTER = False
 
 def inputs(protocol: str) -> FeatureSpec:
     """Spatial features of Inception-v3."""
-    return FeatureSpec("inception", "spatial", protocol, moments_suffice=True)
+    return FeatureSpec("inception", "spatial", protocol, accepts_stats=True)

@@ -14,8 +14,8 @@ from jaxtyping import Float64, UInt8
 from scipy.ndimage import correlate1d
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics._image_pairs import checked, means_without_each
-from inrflow_core.metrics._inputs import ImagePairSpec, MetricInputs, Pairs
+from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
+from inrflow_core.metrics._inputs import MetricInputs
 
 TITLE = "SSIM"
 DOMAIN = "image"
@@ -36,18 +36,18 @@ def inputs(protocol: str) -> ImagePairSpec:
     return ImagePairSpec()
 
 
-def compute(evidence: MetricInputs, protocol: str) -> float:
+def compute(inputs: MetricInputs, protocol: str) -> float:
     """The mean over pictures.
 
     Raises:
         UsageError: pictures are smaller than the window, or as `_image_pairs.checked`.
     """
-    return float(per_image(checked(evidence), protocol).mean())
+    return float(per_image(checked(inputs), protocol).mean())
 
 
-def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each part, at the price of one."""
-    return means_without_each(per_image(checked(evidence), protocol), parts)
+    return means_without_each(per_image(checked(inputs), protocol), parts)
 
 
 def per_image(pairs: Pairs, protocol: str) -> Float64[np.ndarray, " N"]:

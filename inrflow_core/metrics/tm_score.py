@@ -9,7 +9,7 @@ sample's. A pair's scale d0 grows with that length.
 from __future__ import annotations
 
 from inrflow_core.metrics import _protein_averages
-from inrflow_core.metrics._inputs import MetricInputs, Protein, StructureSpec
+from inrflow_core.metrics._protein_inputs import Protein
 from inrflow_core.proteins import residue_alignment, superposition
 
 TITLE = "TM-score"
@@ -17,34 +17,12 @@ DOMAIN = "protein"
 PROTOCOLS = _protein_averages.protocols(("reference", "sample"), residue_alignment.ALIGNMENT_MODES)
 HIGHER_IS_BETTER = True
 MIN_ITEMS = _protein_averages.MIN_ITEMS
+inputs = _protein_averages.inputs
 
 
 def unit(protocol: str) -> str:
     """None."""
     return ""
-
-
-def inputs(protocol: str) -> StructureSpec:
-    """Samples and references, residues paired."""
-    return _protein_averages.inputs(protocol)
-
-
-def compute(evidence: MetricInputs, protocol: str) -> float:
-    """Mean over proteins; raises UsageError as `_protein_averages.values`."""
-    return _protein_averages.average_over_proteins(
-        values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER
-    )
-
-
-def remark(evidence: MetricInputs, protocol: str) -> str | None:
-    """The best of several samples."""
-    return _protein_averages.remark(evidence, values(evidence, protocol), protocol, higher_is_better=HIGHER_IS_BETTER)
-
-
-def values(evidence: MetricInputs, protocol: str) -> _protein_averages.Values:
-    """Of every sample of every protein."""
-    by = protocol.split(":")[0]
-    return _protein_averages.values(evidence, f"tm-score:{by}", lambda protein, place: of_pair(protein, place, by))
 
 
 def of_pair(protein: Protein, place: int, by: str) -> float:
@@ -54,3 +32,7 @@ def of_pair(protein: Protein, place: int, by: str) -> float:
         return float("nan")
     whole = protein.reference if by == "reference" else protein.samples[place]
     return superposition.tm_score(mobile, fixed, int(whole.ca_is_known.sum()))[0]
+
+
+_METRIC = _protein_averages.PairMetric("tm-score", of_pair, higher_is_better=HIGHER_IS_BETTER)
+compute, values, remark = _METRIC.compute, _METRIC.values, _METRIC.remark

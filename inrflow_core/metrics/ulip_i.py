@@ -16,7 +16,8 @@ from jaxtyping import Float32, Float64
 
 from inrflow_core.errors import UsageError
 from inrflow_core.metrics._image_pairs import means_without_each
-from inrflow_core.metrics._inputs import FeatureSpec, MatchedFeatureSpec, Matches, MetricInputs
+from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs
+from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec, Matches
 
 TITLE = "ULIP-I"
 DOMAIN = "points"
@@ -37,41 +38,43 @@ def inputs(protocol: str) -> MatchedFeatureSpec:
     )
 
 
-def compute(evidence: MetricInputs, protocol: str) -> float:
+def compute(inputs: MetricInputs, protocol: str) -> float:
     """The mean cosine of samples and their pictures.
 
     Raises:
         UsageError: there are no samples, or embeddings are not finite or 0.
     """
-    matches = checked(evidence)
-    return float(cosines(matches.samples, matches.pictures).mean())
+    matches = checked(inputs)
+    return float(cosines(matches.samples, matches.images).mean())
 
 
-def jackknife_values(evidence: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each part, at the price of one."""
-    matches = checked(evidence)
-    return means_without_each(cosines(matches.samples, matches.pictures), parts)
+    matches = checked(inputs)
+    return means_without_each(cosines(matches.samples, matches.images), parts)
 
 
-def remark(evidence: MetricInputs, protocol: str) -> str | None:
+def remark(inputs: MetricInputs, protocol: str) -> str | None:
     """The same of the objects' own clouds."""
-    matches = checked(evidence)
-    return f"ground truth {cosines(matches.reference, matches.pictures).mean():.4f}: the objects' own clouds, same pictures"
+    matches = checked(inputs)
+    return (
+        f"ground truth {cosines(matches.reference, matches.images).mean():.4f}: the objects' own clouds, same pictures"
+    )
 
 
-def checked(evidence: MetricInputs) -> Matches:
-    """The same evidence; raises as `compute`."""
-    assert isinstance(evidence, Matches)
-    if not len(evidence.samples):
+def checked(inputs: MetricInputs) -> Matches:
+    """The same inputs; raises as `compute`."""
+    assert isinstance(inputs, Matches)
+    if not len(inputs.samples):
         raise UsageError("there are no samples", hint="give one at least")
     for rows, what in (
-        (evidence.samples, "samples"),
-        (evidence.reference, "references"),
-        (evidence.pictures, "pictures"),
+        (inputs.samples, "samples"),
+        (inputs.reference, "references"),
+        (inputs.images, "images"),
     ):
         if not np.isfinite(rows).all() or not np.abs(rows).max(1).all():
             raise UsageError(f"embeddings of the {what} are not finite, or 0", hint="look at what they were taken of")
-    return evidence
+    return inputs
 
 
 def cosines(a: Float32[np.ndarray, "N F"], b: Float32[np.ndarray, "N F"]) -> Float64[np.ndarray, " N"]:

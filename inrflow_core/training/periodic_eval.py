@@ -68,7 +68,7 @@ class Evaluation:
     @property
     def folder(self) -> Path:
         """Where features and distances are kept."""
-        return self.judge.setting.folder
+        return self.judge.settings.folder
 
     @property
     def split(self) -> str:
@@ -89,7 +89,7 @@ class Evaluation:
             drawn = f"{seeds}, {count:,} {nouns}, {views} once,"
         return (
             f"{drawn} against {self.reference.count:,} of `{self.split}` "
-            f"({self.reference.digest[:16]}){self.judge.weights_told(self.metrics)}"
+            f"({self.reference.digest[:16]}){self.judge.weights_provenance(self.metrics)}"
         )
 
     @property
@@ -110,8 +110,8 @@ class Evaluation:
         """
         from inrflow_core.evaluation import evaluator
 
-        rehearsal = evaluator.Evaluator(self.reference, self.judge.setting)
-        return sum(seconds for _, seconds in rehearsal.foretell(self.metrics, self.num))
+        rehearsal = evaluator.Evaluator(self.reference, self.judge.settings)
+        return sum(seconds for _, seconds in rehearsal.estimate_cost(self.metrics, self.num))
 
     def find(self, model: Model) -> EvalResult:
         """The metrics of a model's samples; one that cannot be computed is None and has a note."""
@@ -146,7 +146,7 @@ class Evaluation:
         now = Best(step, self.best.full, float(value), self.by)
         if than is None or (than.metric, than.by) != (now.metric, now.by):
             return now
-        is_better = value > than.value if self.best.module.HIGHER_IS_BETTER else value < than.value
+        is_better = value > than.value if self.best.metric.higher_is_better else value < than.value
         return now if is_better else than
 
     def restored(self, step: int) -> Best | None:
@@ -306,15 +306,13 @@ def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, kin
     Raises:
         UsageError: it cannot.
     """
-    from inrflow_core.metrics._inputs import ImagePairSpec, MatchedFeatureSpec
-
-    is_paired = isinstance(metric.need, MatchedFeatureSpec) or getattr(metric.need, "is_paired", False)
-    if isinstance(metric.need, ImagePairSpec) or (is_paired and kind != "image"):
+    matched_by = metric.inputs.matched_by
+    if matched_by == "name" or (matched_by == "condition" and kind != "image"):
         raise UsageError(
             f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
             hint="take it out of `metrics`",
         )
-    least = getattr(metric.module, "MIN_ITEMS", 2)
+    least = metric.metric.min_items
     for name, count in {"num": num, "reference": reference.count}.items():
         if count < least:
             raise UsageError(

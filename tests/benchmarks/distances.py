@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from inrflow_core import registry
+from inrflow_core.distances import _contract
 from inrflow_core.geometry import point_clouds
 from tests.distances import shapes
 
@@ -135,7 +136,7 @@ def measure(count: int, points: int, device: str | None) -> list[dict[str, Any]]
         for _ in range(REPEATS):
             for form, (prepare, between) in forms.items():
                 least[form] = min(least[form], seconds(prepare, between, given, pairs))
-        if device and hasattr(registry.find("distances", name), "batched_distance"):
+        if device and _contract.find(name).batched_distance is not None:
             least[f"ours, on {device}"] = on_gpu(name, given, device)
         rows += [
             {"distance": name, "form": form, "seconds": took, "ratio": took / least[OURS]}

@@ -24,8 +24,11 @@ import torch
 
 from inrflow_core import registry
 from inrflow_core.evaluation import jackknife
+from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.feature_networks import clip, inception, random_filters, vgg16
-from inrflow_core.metrics._inputs import Features, Pairs
+from inrflow_core.metrics import _contract
+from inrflow_core.metrics._image_pairs import Pairs
+from inrflow_core.metrics._inputs import Features
 from inrflow_core.numerics import gaussian_stats
 from inrflow_core.proteins import superposition
 
@@ -104,18 +107,13 @@ def of_proteins(residues: int = 300, atoms: int = 2400) -> None:
 
 def cost(name: str, protocol: str, evidence: Any, what: str) -> None:
     """One row: the metric of some evidence, and its interval."""
-    metric = registry.find("metrics", name)
+    metric = _contract.find(name)
     start = time.process_time()
-    value = metric.compute(evidence, protocol)
+    value = metric.file.compute(evidence, protocol)
     middle = time.process_time()
-    values = (
-        metric.jackknife_values(evidence, protocol, jackknife.NUM_GROUPS)
-        if hasattr(metric, "jackknife_values")
-        else None
-    )
-    jackknife.jackknife_interval(partial(metric.compute, protocol=protocol), evidence, value=value, values=values)
+    jackknife.metric_interval(MetricSpec(name, metric, protocol), evidence, value)
     end = time.process_time()
-    print(f"| {metric.TITLE}, {what} | {middle - start:.2g} | {end - middle:.2g} |", flush=True)
+    print(f"| {metric.title}, {what} | {middle - start:.2g} | {end - middle:.2g} |", flush=True)
 
 
 def extract(name: str, network: torch.nn.Module, form: str, shape: tuple[int, ...]) -> None:

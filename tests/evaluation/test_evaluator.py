@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from inrflow_core import registry
 from inrflow_core.errors import UsageError
-from inrflow_core.evaluation import evaluator, feature_cache, metric_specs, reference_stats
+from inrflow_core.evaluation import feature_cache, metric_specs, reference_stats
 from inrflow_core.evaluation.evaluator import Evaluator
 from inrflow_core.evaluation.gather import EvaluationSettings
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples
+from inrflow_core.feature_networks import inception
+from inrflow_core.metrics import _contract
 from inrflow_core.metrics._inputs import FeatureSpec
 from inrflow_core.sample_files.collection import ArrayCollection
 from inrflow_core.sample_files.readers import open_collection
@@ -53,14 +54,8 @@ class Network:
 @pytest.fixture
 def network(monkeypatch) -> Network:
     made = Network()
-    find = registry.find
-
-    def found(kind, name):
-        if (kind, name) == ("feature_networks", "inception"):
-            return SimpleNamespace(WEIGHTS=None, load=lambda path, device: made)
-        return find(kind, name)
-
-    monkeypatch.setattr(registry, "find", found)
+    monkeypatch.setattr(inception, "WEIGHTS", None)
+    monkeypatch.setattr(inception, "load", lambda path, device: made)
     return made
 
 
@@ -105,7 +100,6 @@ def test_the_inception_score_looks_at_no_reference(place: Path, network: Network
 
 def test_a_score_says_of_how_many_pictures_it_was_taken(place: Path, monkeypatch):
     monkeypatch.setattr(feature_cache, "MAX_STORED_ROWS", 22)
-    monkeypatch.setattr(evaluator, "MAX_STORED_ROWS", 22)
     fid, kid = metric_specs.parse_metrics(["fid:random", "kid:random"], "image")
     asked = judge(place, "theirs.npz")
     subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
@@ -116,10 +110,10 @@ def test_a_score_says_of_how_many_pictures_it_was_taken(place: Path, monkeypatch
 def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(place: Path, monkeypatch):
     items = open_collection(place / "theirs.npz")
     assert isinstance(items, ArrayCollection)
-    shards = evaluator.replace(items, source=place)
+    shards = replace(items, source=place)
     (place / "manifest.json").write_text("{}")
-    chosen = MetricSpec("fid", registry.find("metrics", "fid"), "random")
-    assert isinstance(chosen.need, FeatureSpec)
+    chosen = MetricSpec("fid", _contract.find("fid"), "random")
+    assert isinstance(chosen.inputs, FeatureSpec)
     asked = Evaluator(shards, EvaluationSettings(place / "kept"))
     subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
     value = asked.score(subject, chosen)

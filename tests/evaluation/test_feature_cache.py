@@ -43,7 +43,7 @@ class Rows:
 def test_rows_are_those_of_all_pictures_in_their_order(items: SampleCollection, tmp_path: Path):
     one = FeatureCache(items, ("columns", "rows"), "v1", tmp_path / "kept")
     one.run(Rows())
-    np.testing.assert_array_equal(one.rows("rows"), IMAGES[..., 0].astype(np.float32).mean(1))
+    np.testing.assert_array_equal(one.select_rows("rows"), IMAGES[..., 0].astype(np.float32).mean(1))
     moments = one.moments("columns")
     wanted = IMAGES[..., 0].astype(np.float64).mean(2)
     np.testing.assert_allclose(moments.mean, wanted.mean(0), rtol=1e-6)
@@ -60,7 +60,7 @@ def test_a_stopped_pass_goes_on_and_a_finished_one_is_not_repeated(items: Sample
     one.run(rest)
     one.run(again)
     assert (rest.seen, again.seen, one.is_done()) == (18, 0, True)
-    np.testing.assert_array_equal(one.rows("rows"), IMAGES[..., 0].astype(np.float32).mean(1))
+    np.testing.assert_array_equal(one.select_rows("rows"), IMAGES[..., 0].astype(np.float32).mean(1))
 
 
 def test_another_output_is_added_to_what_is_there(items: SampleCollection, tmp_path: Path):
@@ -87,7 +87,7 @@ def test_of_very_many_pictures_a_part_serves_as_rows_and_all_as_moments(
     monkeypatch.setattr(feature_cache, "MAX_STORED_ROWS", 10)
     one = FeatureCache(items, ("rows",), "v1", tmp_path / "kept")
     one.run(Rows())
-    rows = one.rows("rows")
+    rows = one.select_rows("rows")
     assert rows.shape == (10, 4) and one.moments("rows").count == 50
     np.testing.assert_array_equal(rows[[0, -1]], IMAGES[[0, -1], ..., 0].astype(np.float32).mean(1))
 
@@ -100,14 +100,14 @@ def test_kept_moments_are_statistics_that_know_their_protocol(items: SampleColle
     file = tmp_path / "kept" / "moments-rows.safetensors"
     assert reference_stats.is_stats_file(file)
     read = reference_stats.read(file)
-    found = read.find(FeatureSpec("random", "rows", "v1", moments_suffice=True), "w" * 64)
+    found = read.stats_for(FeatureSpec("random", "rows", "v1", accepts_stats=True), "w" * 64)
     np.testing.assert_array_equal(found.covariance, moments.covariance)
     with pytest.raises(UsageError, match="protocol `random:v1`, and `inception:adm` needs `pool`"):
-        read.find(FeatureSpec("inception", "pool", "adm", moments_suffice=True), None)
+        read.stats_for(FeatureSpec("inception", "pool", "adm", accepts_stats=True), None)
     with pytest.raises(UsageError, match="mean and covariance alone"):
-        read.find(FeatureSpec("random", "rows", "v1"), "w" * 64)
+        read.stats_for(FeatureSpec("random", "rows", "v1"), "w" * 64)
     with pytest.raises(UsageError, match="other weights of `random`"):
-        read.find(FeatureSpec("random", "rows", "v1", moments_suffice=True), "v" * 64)
+        read.stats_for(FeatureSpec("random", "rows", "v1", accepts_stats=True), "v" * 64)
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     with pytest.raises(IntegrityError, match="no whole file of statistics"):
         reference_stats.read(file)
@@ -118,11 +118,11 @@ def test_a_published_reference_batch_gives_pooled_and_spatial_moments(tmp_path: 
     spatial = {"mu_s": np.zeros(3), "sigma_s": 2 * np.eye(3)}
     np.savez(path, mu=np.arange(4.0), sigma=np.eye(4), **spatial)
     read = reference_stats.read(path)
-    found = read.find(FeatureSpec("inception", "spatial", "adm", moments_suffice=True), "any")
+    found = read.stats_for(FeatureSpec("inception", "spatial", "adm", accepts_stats=True), "any")
     np.testing.assert_array_equal(found.covariance, 2 * np.eye(3))
     assert found.count == 0
     with pytest.raises(UsageError, match="protocol `inception:adm`, and `inception:clean` needs"):
-        read.find(FeatureSpec("inception", "pool", "clean", moments_suffice=True), None)
+        read.stats_for(FeatureSpec("inception", "pool", "clean", accepts_stats=True), None)
     np.savez(path, mu=np.arange(4.0), sigma=np.eye(3), **spatial)
     with pytest.raises(IntegrityError, match=r"mean of shape \(4,\) and a covariance of \(3, 3\)"):
         reference_stats.read(path)
@@ -136,4 +136,4 @@ def test_what_is_kept_of_fewer_pictures_is_made_again(items: SampleCollection, t
     one, again = FeatureCache(items, ("rows",), "v1", tmp_path / "kept"), Rows()
     assert not one.is_done()
     one.run(again)
-    assert again.seen == 18 and len(one.rows("rows")) == one.moments("rows").count == 50
+    assert again.seen == 18 and len(one.select_rows("rows")) == one.moments("rows").count == 50

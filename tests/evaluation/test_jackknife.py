@@ -7,7 +7,9 @@ import pytest
 
 from inrflow_core.evaluation import jackknife
 from inrflow_core.metrics import _frechet
-from inrflow_core.metrics._inputs import Distances, Features, MetricInputs, Pairs, jackknife_groups
+from inrflow_core.metrics._cloud_inputs import Distances
+from inrflow_core.metrics._image_pairs import Pairs
+from inrflow_core.metrics._inputs import Features, MetricInputs, jackknife_groups
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 
 
@@ -81,18 +83,18 @@ def test_too_few_for_two_in_each_part_have_no_interval():
 
 def test_the_smaller_side_counts_where_parts_are_left_out_of_both():
     rows = np.zeros((30, 3), np.float32)
-    assert jackknife.min_group_items(Features(rows, rows[:8])) == 8
-    assert jackknife.min_group_items(Features(rows, GaussianStats(9, np.zeros(3), np.eye(3)))) == 30
-    assert jackknife.min_group_items(Distances(np.zeros((7, 5)))) == 5
+    assert Features(rows, rows[:8]).num_independent() == 8
+    assert Features(rows, GaussianStats(9, np.zeros(3), np.eye(3))).num_independent() == 30
+    assert Distances(np.zeros((7, 5))).num_independent() == 5
     images = np.zeros((4, 2, 2, 1), np.uint8)
-    assert jackknife.min_group_items(Pairs(images, images)) == 4
+    assert Pairs(images, images).num_independent() == 4
 
 
 def test_parts_are_equal_disjoint_and_no_class_that_comes_in_turn():
     owners = jackknife_groups(1003, 10)
     assert sorted(np.bincount(owners)) == [100] * 7 + [101] * 3
     rows = np.arange(1003, dtype=np.float32)[:, None]
-    kept = [set(Features(rows, rows).without(part, 10).samples[:, 0]) for part in range(10)]
+    kept = [set(Features(rows, rows).leave_out(part, 10).samples[:, 0]) for part in range(10)]
     assert set.union(*kept) == set(rows[:, 0]) and not set.intersection(*kept)
     # Of labels 0 to 9 in turn each part has about ten each.
     table = np.histogram2d(owners, np.arange(1003) % 10, bins=10)[0]

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from inrflow_core import registry
+from inrflow_core.distances import _contract
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.evaluation import distance_matrix, pairwise_distances
 from inrflow_core.evaluation.distance_matrix import PairwiseJob
-from inrflow_core.metrics._inputs import Distances, DistanceSpec
+from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 from inrflow_core.runtime import process_pool
 from tests.distances import shapes
 
@@ -87,7 +88,7 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.
     told: list[tuple[int, int]] = []
     said: list[str] = []
     again = pairwise_distances.compute_distances(
-        SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: told.append(numbers), say=said.append
+        SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: told.append(numbers), log=said.append
     )
     assert same(first, again) and told == [(190, 190)] and not said
 
@@ -200,7 +201,7 @@ def test_the_time_is_foretold_before_the_start(monkeypatch: pytest.MonkeyPatch):
     quick = cd.distance
     monkeypatch.setattr(cd, "distance", lambda a, b: (time.sleep(0.02), quick(a, b))[1])
     pairwise_distances.compute_distances(
-        SAMPLES, REFERENCE, CD, say=order.append, progress=lambda *_: order.append("progress")
+        SAMPLES, REFERENCE, CD, log=order.append, progress=lambda *_: order.append("progress")
     )
     assert (
         order[0].startswith("190 pairs by `cd`, ")
@@ -249,12 +250,13 @@ def test_a_distance_that_is_no_number_is_an_error_and_no_value():
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in registry.names("distances") if hasattr(registry.find("distances", n), "batched_distance")]
+    "name", [n for n in registry.names("distances") if _contract.find(n).batched_distance is not None]
 )
 def test_batches_give_what_pairs_give(name: str, monkeypatch: pytest.MonkeyPatch):
     need = DistanceSpec(name, "inrflow", is_within=True)
     one_by_one = pairwise_distances.compute_distances(SAMPLES, REFERENCE, need)
-    monkeypatch.setattr(distance_matrix, "is_batched", lambda distance, device: True)
+    for module in (distance_matrix, pairwise_distances):
+        monkeypatch.setattr(module, "is_batched", lambda distance, device: True)
     monkeypatch.setattr(pairwise_distances, "MOST_NUMBERS", 5 * 60 * 60)
     for ours, batched in zip(
         parts(one_by_one), parts(pairwise_distances.compute_distances(SAMPLES, REFERENCE, need)), strict=True
@@ -274,6 +276,6 @@ def test_little_work_starts_no_process_and_more_does(monkeypatch: pytest.MonkeyP
     told: list[str] = []
     for seconds in (10.0, 0.0):
         monkeypatch.setattr(pairwise_distances, "MIN_PARALLEL_SECONDS", seconds)
-        pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(workers=3), say=told.append)
+        pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(workers=3), log=told.append)
     assert asked == [1, 3]
     assert "3 processes" not in told[0] and "3 processes" in told[1]

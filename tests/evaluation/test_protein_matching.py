@@ -34,7 +34,7 @@ def folders(
 def test_names_find_their_reference_whole_or_without_their_number():
     found = protein_matching.match(["a-1", "a-1-0", "b/3", "b", "a", "c-x", "b-2/1"], ["a", "a-1", "b", "d"])
     assert found.samples == {0: [4], 1: [0, 1], 2: [2, 3]}
-    assert found.without_sample == ["d"] and found.without_reference == ["c-x", "b-2/1"]
+    assert found.unsampled == ["d"] and found.unmatched == ["c-x", "b-2/1"]
     assert protein_matching.match(["x"], ["y"]).samples == {0: [0]}
     assert protein_matching.match(["x-0", "x-1"], ["y"]).samples == {0: [0, 1]}
     assert protein_matching.match(["x-0", "z-1"], ["y"]).samples == {}

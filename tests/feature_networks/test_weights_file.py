@@ -12,13 +12,13 @@ from torch import nn
 from inrflow_core import registry
 from inrflow_core.errors import Exit, InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.feature_networks import _weights_file, inception
-from inrflow_core.feature_networks._contract import names_for_metrics
+from inrflow_core.feature_networks._contract import find_extractor, names
 from inrflow_core.feature_networks._image_features import Extractor
 from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights, WeightsProvenance
 from tests.feature_networks import published
 
 TINY = Weights("tiny", (PublishedWeights("tiny.pt", 123456, "ab" * 32, "somebody", runs_code=True),))
-WITH_WEIGHTS = [name for name in names_for_metrics() if registry.find("feature_networks", name).WEIGHTS is not None]
+WITH_WEIGHTS = [name for name in names("extractor") if find_extractor(name).needs_weights]
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -149,7 +149,7 @@ def test_a_form_says_when_its_weights_are_not_those_it_is_named_after():
     assert "no known digest vouches for: sha256 e" in (extractor(inception.NVIDIA, False).note("clean") or "")
 
 
-@pytest.mark.parametrize("name", names_for_metrics())
+@pytest.mark.parametrize("name", names("extractor"))
 def test_every_network_keeps_the_contract(name: str):
     part = registry.find("feature_networks", name)
     assert part.DOMAIN in ("image", "points") and part.PREPROCESSING and part.OUTPUTS

@@ -15,7 +15,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import pairwise_distances
 from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics import cov, mmd, one_nna
-from inrflow_core.metrics._inputs import Distances, DistanceSpec
+from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 from tests.distances import shapes
 
 EVERY = (mmd, cov, one_nna)
@@ -36,7 +36,7 @@ def test_every_protocol_names_a_distance_and_a_normalisation(metric: ModuleType)
     assert metric.PROTOCOLS[0] == "cd:inrflow" and metric.DOMAIN == "points"
     for protocol in metric.PROTOCOLS:
         need = metric.inputs(protocol)
-        assert registry.find("distances", need.distance) and need.normalisation in point_clouds.PROTOCOLS
+        assert registry.find("distances", need.distance) and need.normalization in point_clouds.PROTOCOLS
         assert need.is_within is (metric is one_nna)
     assert "emd-lion:inrflow" in metric.PROTOCOLS and "emd-lion:pointflow" not in metric.PROTOCOLS
 

@@ -8,7 +8,7 @@ import pytest
 from inrflow_core.errors import UsageError
 from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics import jsd
-from inrflow_core.metrics._inputs import Clouds
+from inrflow_core.metrics._cloud_inputs import Clouds
 from tests.distances import shapes
 
 

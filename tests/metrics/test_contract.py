@@ -1,6 +1,10 @@
-"""Every metric keeps the contract of inrflow_core/metrics: its names are those of networks, distances and units that there are."""
+"""Every metric keeps the contract of `metrics/_contract.py`: its names are those of networks, distances and units that there are."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,48 +12,70 @@ import pytest
 from inrflow_core import registry
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import metric_specs
+from inrflow_core.feature_networks._contract import find_extractor
 from inrflow_core.geometry import point_clouds
-from inrflow_core.metrics._inputs import (
-    CloudSpec,
-    DistanceSpec,
-    FeatureSpec,
-    ImagePairSpec,
-    MatchedFeatureSpec,
-    StructureSpec,
-    features_of,
-)
+from inrflow_core.metrics import _contract, fid, mmd
+from inrflow_core.metrics._cloud_inputs import CloudSpec, DistanceSpec
+from inrflow_core.metrics._contract import Metric, MetricFile
+from inrflow_core.metrics._image_pairs import ImagePairSpec
+from inrflow_core.metrics._inputs import FeatureSpec, InputSpec
+from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec
+from inrflow_core.metrics._protein_inputs import StructureSpec
 from inrflow_core.proteins import residue_alignment
 
 METRICS = registry.names("metrics")
-EVERY = [(name, protocol) for name in METRICS for protocol in registry.find("metrics", name).PROTOCOLS]
+EVERY = [(name, protocol) for name in METRICS for protocol in _contract.find(name).protocols]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_file_has_the_members_of_the_contract(name: str):
+    metric = _contract.find(name)
+    assert isinstance(metric.file, MetricFile) and metric.min_items >= 1
+    assert metric.title and metric.domain in registry.names("domains") and metric.protocols
+    assert isinstance(metric.higher_is_better, bool)
+
+
+def test_what_a_file_leaves_out_has_a_default():
+    bare: Any = SimpleNamespace(
+        TITLE="bare", DOMAIN="image", PROTOCOLS=("only",), HIGHER_IS_BETTER=False,
+        inputs=fid.inputs, unit=fid.unit, compute=fid.compute,
+    )  # fmt: skip
+    metric = _contract.resolve(bare)
+    assert metric == Metric(bare) and (metric.min_items, metric.jackknife_values) == (2, None)
+    assert metric.remark(None, "only") is None
+    full = _contract.find("fid")
+    assert (full.remark, full.jackknife_values) == (fid.remark, fid.jackknife_values)
+    assert _contract.find("mmd").jackknife_values is None and _contract.find("mmd").remark == mmd.remark
+
+
+def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
+    """Whether each name in a spec is one that there is."""
+    match spec:
+        case FeatureSpec(network, output, preprocessing):
+            file: Any = find_extractor(network).file
+            yield output in file.OUTPUTS and preprocessing in file.PREPROCESSING and domain == file.DOMAIN
+        case DistanceSpec(distance, normalization):
+            yield distance in registry.names("distances")
+            yield normalization in point_clouds.PROTOCOLS and domain == "points"
+        case MatchedFeatureSpec(clouds, images):
+            yield from checks_of(clouds, "points")
+            yield from checks_of(images, "image")
+            yield len({find_extractor(each.network).file.OUTPUTS[each.output] for each in spec.features}) == 1
+        case CloudSpec(normalization):
+            yield normalization in point_clouds.PROTOCOLS and domain == "points"
+        case StructureSpec(alignment):
+            yield alignment in residue_alignment.ALIGNMENT_MODES and domain == "protein"
+        case other:
+            yield other == ImagePairSpec() and domain == "image"
 
 
 @pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
 def test_what_a_protocol_needs_is_there(name: str, protocol: str):
-    metric = registry.find("metrics", name)
-    assert metric.unit(protocol) in ("", "%", "dB", "10^-2", "10^-3", "10^-4", "Å", "/1000 atoms")
-    match metric.inputs(protocol):
-        case FeatureSpec(network, output, form):
-            part = registry.find("feature_networks", network)
-            assert output in part.OUTPUTS and form in part.PREPROCESSING and part.DOMAIN == metric.DOMAIN
-        case DistanceSpec(distance, normalisation):
-            assert distance.replace("-", "_") in [n.replace("-", "_") for n in registry.names("distances")]
-            assert normalisation in point_clouds.PROTOCOLS and metric.DOMAIN == "points"
-        case MatchedFeatureSpec(clouds=of_clouds, pictures=of_pictures):
-            for need, kind in ((of_clouds, "points"), (of_pictures, "image")):
-                part = registry.find("feature_networks", need.network)
-                assert need.output in part.OUTPUTS and need.form in part.PREPROCESSING and kind == part.DOMAIN
-            widths = {
-                registry.find("feature_networks", n.network).OUTPUTS[n.output]
-                for n in features_of(metric.inputs(protocol))
-            }
-            assert len(widths) == 1 and metric.DOMAIN == "points"
-        case CloudSpec(normalisation):
-            assert normalisation in point_clouds.PROTOCOLS and metric.DOMAIN == "points"
-        case StructureSpec(pairing):
-            assert pairing in residue_alignment.ALIGNMENT_MODES and metric.DOMAIN == "protein"
-        case other:
-            assert other == ImagePairSpec() and metric.DOMAIN == "image"
+    metric = _contract.find(name)
+    assert metric.file.unit(protocol) in ("", "%", "dB", "10^-2", "10^-3", "10^-4", "Å", "/1000 atoms")
+    spec = metric.file.inputs(protocol)
+    assert all(checks_of(spec, metric.domain))
+    assert hash(spec) == hash(metric.file.inputs(protocol)) and spec.key() == metric.file.inputs(protocol).key()
 
 
 @pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
@@ -65,9 +91,8 @@ def test_what_is_computed_unasked_needs_no_weights_and_no_pairs_of_pictures(doma
     chosen = metric_specs.parse_metrics(registry.find("domains", domain).Domain.METRICS, domain)
     assert len(chosen) == count
     for metric in chosen:
-        need = metric.need
-        assert not isinstance(need, ImagePairSpec | MatchedFeatureSpec)
-        assert all(registry.find("feature_networks", each.network).WEIGHTS is None for each in features_of(need))
+        assert not metric.inputs.matched_by
+        assert not any(find_extractor(spec.network).needs_weights for spec in metric.inputs.features)
 
 
 def test_words_choose_the_first_protocol_that_has_them_all():
@@ -91,5 +116,5 @@ def test_the_jackknife_leaves_every_item_out_once():
     from inrflow_core.metrics._inputs import Features
 
     rows = np.arange(23, dtype=np.float32)[:, None]
-    left = [set(rows[:, 0]) - set(Features(rows, rows).without(part, 10).samples[:, 0]) for part in range(10)]
+    left = [set(rows[:, 0]) - set(Features(rows, rows).leave_out(part, 10).samples[:, 0]) for part in range(10)]
     assert set().union(*left) == set(rows[:, 0]) and sum(map(len, left)) == 23

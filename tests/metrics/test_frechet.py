@@ -90,7 +90,7 @@ def test_features_and_their_moments_give_the_same():
 def test_leaving_out_a_part_equals_the_distance_of_the_others(count: int, width: int, is_of_moments: bool):
     reference = given(2 * count, width, seed=1, scale=1.3)
     evidence = Features(given(count, width), gaussian_stats.from_features(reference) if is_of_moments else reference)
-    expected = [_frechet.compute(evidence.without(part, 10), "clean") for part in range(10)]
+    expected = [_frechet.compute(evidence.leave_out(part, 10), "clean") for part in range(10)]
     np.testing.assert_allclose(_frechet.jackknife_values(evidence, "clean", 10), expected, rtol=1e-9)
 
 
@@ -140,8 +140,8 @@ def test_what_has_no_distance_is_refused(samples: np.ndarray, reference: np.ndar
 
 
 def test_each_distance_names_its_features():
-    assert fid.inputs(fid.PROTOCOLS[0]) == FeatureSpec("inception", "pool", "clean", moments_suffice=True)
-    assert fid.inputs("random") == FeatureSpec("random", "all", "v1", moments_suffice=True)
-    assert sfid.inputs("adm") == FeatureSpec("inception", "spatial", "adm", moments_suffice=True)
+    assert fid.inputs(fid.PROTOCOLS[0]) == FeatureSpec("inception", "pool", "clean", accepts_stats=True)
+    assert fid.inputs("random") == FeatureSpec("random", "all", "v1", accepts_stats=True)
+    assert sfid.inputs("adm") == FeatureSpec("inception", "spatial", "adm", accepts_stats=True)
     assert fid_clip.inputs(fid_clip.PROTOCOLS[0]).network == "clip"
     assert registry.find("metrics", "fid-clip") is fid_clip

@@ -8,7 +8,7 @@ import torch
 
 from inrflow_core.errors import UsageError
 from inrflow_core.metrics import psnr, ssim
-from inrflow_core.metrics._inputs import ImagePairSpec, Pairs
+from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs
 
 
 def images(count: int = 5, height: int = 21, width: int = 34, channels: int = 3, *, seed: int = 0) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_ssim_of_flat_pictures_has_its_closed_form_and_of_equal_ones_is_1():
 def test_leaving_out_a_part_equals_the_mean_of_the_others(metric):
     reference = images(24, 12, 12)
     evidence = Pairs(disturbed(reference), reference)
-    expected = [metric.compute(evidence.without(part, 10), metric.PROTOCOLS[0]) for part in range(10)]
+    expected = [metric.compute(evidence.leave_out(part, 10), metric.PROTOCOLS[0]) for part in range(10)]
     np.testing.assert_allclose(metric.jackknife_values(evidence, metric.PROTOCOLS[0], 10), expected, rtol=1e-12)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +12,15 @@ from PIL import Image
 
 from inrflow_core import registry
 from inrflow_core.errors import UsageError
-from inrflow_core.evaluation import jackknife, metric_specs, sample_matching
+from inrflow_core.evaluation import metric_specs, sample_matching
 from inrflow_core.evaluation.evaluator import Evaluator
 from inrflow_core.evaluation.gather import EvaluationSettings
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.feature_networks import clip_bigg, pointnet2, ulip2
 from inrflow_core.metrics import p_is, paired_cd, ulip_i
-from inrflow_core.metrics._inputs import Distances, Features, Matches
+from inrflow_core.metrics._cloud_inputs import Distances
+from inrflow_core.metrics._inputs import Features
+from inrflow_core.metrics._matched_inputs import Matches
 from inrflow_core.sample_files.collection import IMAGE, SampleCollection, ShardCollection
 from inrflow_core.sample_files.readers import open_collection
 from inrflow_core.shards import writer
@@ -41,21 +42,21 @@ def drawn(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 def test_ulip_i_is_the_mean_cosine_and_its_note_that_of_the_objects_themselves():
     pictures = np.array([[1, 0], [0, 2], [3, 3]], dtype=np.float32)
     samples = np.array([[5, 0], [1, 0], [0, 1]], dtype=np.float32)
-    evidence = Matches(samples, 7 * pictures, pictures)
-    assert ulip_i.compute(evidence, "grey") == pytest.approx((1 + 0 + 0.5**0.5) / 3)
-    assert (ulip_i.remark(evidence, "grey") or "").startswith("ground truth 1.0000:")
-    with pytest.raises(UsageError, match="embeddings of the pictures are not finite, or 0"):
+    inputs = Matches(samples, 7 * pictures, pictures)
+    assert ulip_i.compute(inputs, "grey") == pytest.approx((1 + 0 + 0.5**0.5) / 3)
+    assert (ulip_i.remark(inputs, "grey") or "").startswith("ground truth 1.0000:")
+    with pytest.raises(UsageError, match="embeddings of the images are not finite, or 0"):
         ulip_i.compute(Matches(samples, pictures, 0 * pictures), "grey")
 
 
 def test_the_right_one_is_the_samples_own_and_others_are_all_others():
     across = np.array([[1.0, 4.0, 7.0], [2.0, 1.0, 6.0], [3.0, 3.0, 9.0], [5.0, 5.0, 5.0]])
-    evidence = Distances(across, own=np.array([0, 0, 1, 2]))
-    assert paired_cd.compute(evidence, CD) == pytest.approx(1000 * (1 + 2 + 3 + 5) / 4)
-    np.testing.assert_allclose(paired_cd.to_other_references(evidence), [5.5, 3.5, 6, 5])
+    inputs = Distances(across, own_reference=np.array([0, 0, 1, 2]))
+    assert paired_cd.compute(inputs, CD) == pytest.approx(1000 * (1 + 2 + 3 + 5) / 4)
+    np.testing.assert_allclose(paired_cd.to_other_references(inputs), [5.5, 3.5, 6, 5])
     # Found at once; another is nearer; as near as one other; all alike, as a model that ignores its picture has it.
-    np.testing.assert_allclose(paired_cd.retrieval_rank_1(evidence), [1, 0, 1 / 2, 1 / 3])
-    assert paired_cd.remark(evidence, CD) == (
+    np.testing.assert_allclose(paired_cd.retrieval_rank_1(inputs), [1, 0, 1 / 2, 1 / 3])
+    assert paired_cd.remark(inputs, CD) == (
         "to the 2 others 5000; the right one is the nearest of 45.8 % of 4 samples, by chance of 33 %"
     )
     assert paired_cd.unit(CD) == "10^-3" and paired_cd.unit("emd-exact:inrflow") == "10^-2"
@@ -72,16 +73,16 @@ def test_p_is_counts_classes_and_takes_5000_samples_at_a_time():
 
 @pytest.mark.parametrize("name", ["ulip-i", "paired-cd", "p-is"])
 def test_the_short_cut_of_the_interval_leaves_out_what_the_long_way_does(name: str):
-    evidence = {
+    inputs = {
         "ulip-i": Matches(drawn((60, 5)), drawn((60, 5), 1), drawn((60, 5), 2)),
-        "paired-cd": Distances(np.abs(drawn((60, 24))).astype(np.float64), own=np.arange(60) % 24),
+        "paired-cd": Distances(np.abs(drawn((60, 24))).astype(np.float64), own_reference=np.arange(60) % 24),
         "p-is": Features(drawn((60, 40)), drawn((0, 40))),
     }[name]
     metric = registry.find("metrics", name)
     protocol = metric.PROTOCOLS[0]
-    wanted = [metric.compute(evidence.without(part, 10), protocol) for part in range(10)]
-    np.testing.assert_allclose(metric.jackknife_values(evidence, protocol, 10), wanted, rtol=1e-12)
-    assert jackknife.min_group_items(evidence) >= 20 and np.ptp(wanted) > 0
+    wanted = [metric.compute(inputs.leave_out(part, 10), protocol) for part in range(10)]
+    np.testing.assert_allclose(metric.jackknife_values(inputs, protocol, 10), wanted, rtol=1e-12)
+    assert inputs.num_independent() >= 20 and np.ptp(wanted) > 0
 
 
 # Who is compared with whom. An angle stands for a cloud and for a picture; the embeddings are its cosine and sine.
@@ -105,21 +106,11 @@ class Angles:
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Angles]:
     found = {"ulip2": Angles(1), "clip-bigg": Angles(100)}
-    find = registry.find
-
-    def fake(kind: str, name: str):
-        if kind != "feature_networks" or name not in found:
-            return find(kind, name)
-        domain = "points" if name == "ulip2" else "image"
-        made_up = {
-            "WEIGHTS": None,
-            "DOMAIN": domain,
-            "OUTPUTS": {"embedding": 2},
-            "POINTS": 6 if name == "ulip2" else 0,
-        }
-        return SimpleNamespace(**made_up, load=lambda path, device: found[name])
-
-    monkeypatch.setattr(registry, "find", fake)
+    for module, name in ((ulip2, "ulip2"), (clip_bigg, "clip-bigg")):
+        for member, value in {"WEIGHTS": None, "OUTPUTS": {"embedding": 2}}.items():
+            monkeypatch.setattr(module, member, value)
+        monkeypatch.setattr(module, "load", lambda path, device, name=name: found[name])
+    monkeypatch.setattr(ulip2, "POINTS", 6)
     return found
 
 
@@ -214,7 +205,7 @@ def test_pictures_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[s
         for name, angle in angles.items():
             np.save(tmp_path / folder / f"{name}.npy", of_angles([angle])[0])
     reference, mine, pictures = (open_collection(tmp_path / name) for name in ("references", "samples", "pictures"))
-    found = scored(tmp_path, mine, reference, pictures=pictures)
+    found = scored(tmp_path, mine, reference, condition_images=pictures)
     assert found.value == pytest.approx(np.mean([math.cos(samples[n] - levels[n] / 100) for n in samples]), abs=1e-6)
     truth = np.mean([math.cos(objects[n] - levels[n] / 100) for n in samples])
     assert (found.note or "").startswith(f"ground truth {truth:.4f}")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics import inception_score
+from inrflow_core.metrics import _class_scores, inception_score
 from inrflow_core.metrics._inputs import Features, FeatureSpec
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 
@@ -51,7 +51,7 @@ def test_it_agrees_with_torchmetrics_on_the_same_logits():
     logits = logits_of(503).astype(np.float32)
     score = InceptionScore(feature=torch.nn.Identity(), splits=1).set_dtype(torch.float64)
     score.update(torch.from_numpy(logits))
-    assert inception_score.score(logits, splits=1) == pytest.approx(float(score.compute()[0]), rel=1e-6)
+    assert _class_scores.score(logits, splits=1) == pytest.approx(float(score.compute()[0]), rel=1e-6)
 
 
 def test_the_splits_agree_with_torchmetrics_where_it_does_not_shuffle(monkeypatch: pytest.MonkeyPatch):
@@ -66,7 +66,7 @@ def test_the_splits_agree_with_torchmetrics_where_it_does_not_shuffle(monkeypatc
 
 def test_leaving_out_a_part_equals_the_score_of_the_others():
     evidence = of(logits_of(300))
-    expected = [inception_score.compute(evidence.without(part, 10), "adm") for part in range(10)]
+    expected = [inception_score.compute(evidence.leave_out(part, 10), "adm") for part in range(10)]
     np.testing.assert_allclose(inception_score.jackknife_values(evidence, "adm", 10), expected, rtol=1e-12)
 
 
@@ -74,7 +74,7 @@ def test_the_reference_is_not_looked_at():
     samples = logits_of(40).astype(np.float32)
     other = GaussianStats(5, np.full(3, np.nan), np.eye(3))
     assert inception_score.compute(Features(samples, other), "adm") == inception_score.compute(of(samples), "adm")
-    assert not inception_score.NEEDS_REFERENCE
+    assert not inception_score.inputs("adm").needs_reference
 
 
 def test_too_few_and_nan_are_refused_and_logits_are_asked_for():
@@ -82,4 +82,4 @@ def test_too_few_and_nan_are_refused_and_logits_are_asked_for():
         inception_score.compute(of(logits_of(19)), "adm")
     with pytest.raises(UsageError, match="features of the samples are not finite"):
         inception_score.compute(of(logits_of(30) * np.nan), "adm")
-    assert inception_score.inputs("adm") == FeatureSpec("inception", "logits", "adm")
+    assert inception_score.inputs("adm") == FeatureSpec("inception", "logits", "adm", needs_reference=False)

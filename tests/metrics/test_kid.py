@@ -61,7 +61,7 @@ def test_subsets_estimate_the_same_as_all_and_repeat_to_the_bit(monkeypatch: pyt
 
 def test_leaving_out_a_part_equals_the_value_of_the_others():
     evidence = Features(given(60, shift=0.4), given(60, seed=1))
-    expected = [kid.compute(evidence.without(part, 10), "clean") for part in range(10)]
+    expected = [kid.compute(evidence.leave_out(part, 10), "clean") for part in range(10)]
     np.testing.assert_allclose(kid.jackknife_values(evidence, "clean", 10), expected, rtol=1e-10)
 
 

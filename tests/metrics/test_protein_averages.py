@@ -15,7 +15,7 @@ from inrflow_core import registry
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import jackknife
 from inrflow_core.metrics import bond_deviation, bond_lengths, clashes, lddt, rmsd, tm_score
-from inrflow_core.metrics._inputs import Protein, Structures
+from inrflow_core.metrics._protein_inputs import Protein, Structures
 from inrflow_core.proteins import residue_alignment, residues, sterics, superposition
 from inrflow_core.proteins.structure import Structure
 from tests.protein_examples import helix, part, shaken

@@ -260,10 +260,10 @@ def test_samples_that_are_not_finite_are_told_and_stop_nothing(data, tmp_path):
 def test_one_metric_that_fails_leaves_the_others(data, tmp_path, monkeypatch):
     score = evaluator.Evaluator.score
 
-    def failing(self, subject, metric, together=()):
+    def failing(self, samples, metric, all_metrics=()):
         if metric.name == "kid":
             raise UsageError("too few", hint=None)
-        return score(self, subject, metric, together)
+        return score(self, samples, metric, all_metrics)
 
     monkeypatch.setattr(evaluator.Evaluator, "score", failing)
     setup.train(job("image", data["image"], tmp_path / "run", until=2))
@@ -316,7 +316,7 @@ def test_the_metrics_of_every_preset_are_of_its_domain_and_need_no_weights(name)
     assert preset.eval is not None
     chosen = metric_specs.parse_metrics(preset.eval.config.metrics, preset.domain.name)
     assert len(chosen) == len(preset.eval.config.metrics) > 1
-    assert all(getattr(metric.need, "network", "random") == "random" for metric in chosen)
+    assert all(spec.network == "random" for metric in chosen for spec in metric.inputs.features)
 
 
 def test_a_reference_that_no_metric_can_be_taken_of_is_found_before_the_first_step(tmp_path):

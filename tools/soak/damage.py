@@ -271,7 +271,7 @@ def _statistics(place: Path) -> Any:
     """Statistics as `eval` reads them instead of pictures."""
     (file,) = place.glob("**/moments-*.safetensors")
     found = reference_stats.read(file)
-    told = [found.network, found.form, found.weights, found.shape]
+    told = [found.network, found.preprocessing, found.weights, found.shape]
     return [told, {name: [m.count, m.mean, m.covariance] for name, m in found.moments.items()}]
 
 

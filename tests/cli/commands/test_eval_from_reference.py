@@ -126,10 +126,10 @@ def test_what_was_drawn_from_a_part_finds_its_objects_in_the_whole_and_in_the_pa
     samples = readers.open_collection(Path("out/samples/picture.h5"))
     whole = readers.open_collection(place.objects, "val")
     part = collection.evenly_spaced_items(whole, 3)
-    assert sample_matching.match_to_reference(samples, part).places.tolist() == [0, 0, 1, 1, 2, 2]
-    assert sample_matching.match_to_reference(samples, whole).places.tolist() == [0, 0, 2, 2, 5, 5]
+    assert sample_matching.match_to_reference(samples, part).reference_index.tolist() == [0, 0, 1, 1, 2, 2]
+    assert sample_matching.match_to_reference(samples, whole).reference_index.tolist() == [0, 0, 2, 2, 5, 5]
     assert part.source_indices is not None and part.select(np.array([2, 0])).source_indices is not None
-    assert sample_matching.match_to_reference(samples, part.select(np.array([2, 0, 1]))).places.tolist() == [
+    assert sample_matching.match_to_reference(samples, part.select(np.array([2, 0, 1]))).reference_index.tolist() == [
         1,
         1,
         2,

@@ -1,0 +1,120 @@
+"""Inputs of the metrics of point clouds: the clouds themselves, and distances between them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+from inrflow_core.metrics._inputs import (
+    Cost,
+    CostTimer,
+    GatherContext,
+    InputSpec,
+    ItemsT,
+    MatchedBy,
+    MetricInputs,
+    ReferenceStats,
+    items_of,
+    remaining,
+)
+
+
+@dataclass(frozen=True)
+class CloudSpec(InputSpec):
+    """The clouds themselves."""
+
+    normalization: str
+    """As in `DistanceSpec`."""
+
+    def key(self) -> Hashable:
+        return "clouds", self.normalization
+
+    def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Clouds:
+        items = items_of(reference)
+        return context.once(self.key(), lambda: Clouds(*context.clouds(samples, items, self.normalization)))
+
+
+@dataclass(frozen=True)
+class Clouds(MetricInputs):
+    """Clouds of equally many points."""
+
+    samples: Float[np.ndarray, "N P 3"]
+    reference: Float[np.ndarray, "R P 3"]
+
+    def counts(self) -> tuple[int, int]:
+        return len(self.samples), len(self.reference)
+
+    def num_independent(self) -> int:
+        return min(self.counts())
+
+    def leave_out(self, part: int, parts: int) -> Clouds:
+        """Without one group of both sides."""
+        return Clouds(*(clouds[remaining(len(clouds), part, parts)] for clouds in (self.samples, self.reference)))
+
+
+@dataclass(frozen=True)
+class DistanceSpec(InputSpec):
+    """Distances between clouds."""
+
+    distance: str
+    """The file in `distances/`."""
+    normalization: str
+    """How clouds are moved and scaled before: `inrflow`, `lion-global` or `pointflow` (`point_clouds.normalise`)."""
+    is_within: bool = False
+    """Also among the samples and among the reference, not only across."""
+    is_paired: bool = False
+    """Also which reference is each sample's own (`sample_matching.match_to_reference`)."""
+
+    @property
+    def matched_by(self) -> MatchedBy:
+        return "condition" if self.is_paired else ""
+
+    def key(self) -> Hashable:
+        return "distances", self.distance, self.normalization
+
+    def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Distances:
+        """All distances that metrics of this key need; the match only for a spec that asks for it."""
+        items, spec = items_of(reference), self._covering(context.alike)
+        found = context.once(spec, lambda: context.distances(samples, items, spec))
+        return replace(found, own_reference=context.match(samples, items).reference_index) if self.is_paired else found
+
+    def estimate(self, num_samples: int, num_points: int | None, timer: CostTimer[Any]) -> list[Cost]:
+        return [timer.distances(self._covering(timer.alike), num_samples, num_points)]
+
+    def _covering(self, specs: Any) -> DistanceSpec:
+        """The spec of the distances that all `specs` of this key need."""
+        return replace(self, is_within=any(spec.is_within for spec in specs), is_paired=False)
+
+
+@dataclass(frozen=True)
+class Distances(MetricInputs):
+    """Distances across samples and reference, and among each where a metric needs them; the diagonals are 0."""
+
+    across: Float64[np.ndarray, "N R"]
+    among_samples: Float64[np.ndarray, "N N"] | None = None
+    among_reference: Float64[np.ndarray, "R R"] | None = None
+    own_reference: Int64[np.ndarray, " N"] | None = None
+    """The reference that each sample should match, where the spec asks for it."""
+
+    def counts(self) -> tuple[int, int]:
+        samples, references = self.across.shape
+        return samples, references
+
+    def num_independent(self) -> int:
+        return min(self.across.shape)
+
+    def leave_out(self, part: int, parts: int) -> Distances:
+        """Without one group of both sides; of the samples alone where each has its own reference."""
+        if self.own_reference is not None:
+            kept = remaining(len(self.across), part, parts)
+            return Distances(self.across[kept], own_reference=self.own_reference[kept])
+        rows, columns = (remaining(count, part, parts) for count in self.across.shape)
+        return Distances(
+            self.across[np.ix_(rows, columns)],
+            None if self.among_samples is None else self.among_samples[np.ix_(rows, rows)],
+            None if self.among_reference is None else self.among_reference[np.ix_(columns, columns)],
+        )

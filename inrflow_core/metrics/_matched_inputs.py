@@ -1,0 +1,86 @@
+"""Features of clouds, of their own references, and of the images that both belong to, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from inrflow_core.errors import UsageError
+from inrflow_core.metrics._inputs import (
+    Cost,
+    CostTimer,
+    FeatureSpec,
+    GatherContext,
+    InputSpec,
+    ItemsT,
+    MatchedBy,
+    MetricInputs,
+    ReferenceStats,
+    items_of,
+    remaining,
+)
+
+
+@dataclass(frozen=True)
+class MatchedFeatureSpec(InputSpec):
+    """Features of clouds and those of the images that each was conditioned on."""
+
+    clouds: FeatureSpec
+    images: FeatureSpec
+
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]:
+        return self.clouds, self.images
+
+    @property
+    def matched_by(self) -> MatchedBy:
+        return "condition"
+
+    def key(self) -> Hashable:
+        return "matched features", self.clouds, self.images
+
+    def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Matches:
+        """Features of the samples, of their references, and of the images; each reference and image passes once."""
+        items = items_of(reference)
+
+        def read() -> Matches:
+            context.verify(samples)
+            context.verify(items)
+            if samples.count > context.max_feature_rows:
+                raise UsageError(
+                    f"{samples.count:,} samples are too many", hint=f"give {context.max_feature_rows:,} at most"
+                )
+            rows = [context.features(samples, self.clouds, (self.clouds.output,)).select_rows(self.clouds.output)]
+            for spec, matched in ((self.clouds, context.matched_clouds), (self.images, context.matched_images)):
+                some, index = matched(samples, items)
+                rows.append(context.features(some, spec, (spec.output,)).select_rows(spec.output)[index])
+            return Matches(*rows)
+
+        return context.once(self.key(), read)
+
+    def estimate(self, num_samples: int, num_points: int | None, timer: CostTimer[Any]) -> list[Cost]:
+        return [timer.features(spec, num_samples, is_slow=True) for spec in self.features]
+
+
+@dataclass(frozen=True)
+class Matches(MetricInputs):
+    """Features of samples, of the clouds that they should be, and of the images that both belong to, one by one."""
+
+    samples: Float32[np.ndarray, "N F"]
+    reference: Float32[np.ndarray, "N F"]
+    images: Float32[np.ndarray, "N F"]
+
+    def counts(self) -> tuple[int, int]:
+        return len(self.samples), len(self.reference)
+
+    def num_independent(self) -> int:
+        return min(self.counts())
+
+    def leave_out(self, part: int, parts: int) -> Matches:
+        """Without one group of the samples."""
+        kept = remaining(len(self.samples), part, parts)
+        return Matches(*(rows[kept] for rows in (self.samples, self.reference, self.images)))
