@@ -241,3 +241,45 @@ class CoordValueSet:
     def to(self, device: torch.device | str) -> CoordValueSet:
         """These sets on another device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """What one training step learns from: the sets that the encoder reads, and those that the decoder is trained on.
+
+    Row i of both belongs to one example. Both are one object where a set is decoded at its own pairs; they differ where an
+    example has query pairs of its own, such as other views of an object.
+    """
+
+    context: CoordValueSet
+    queries: CoordValueSet
+
+    @classmethod
+    def from_sets(cls, sets: CoordValueSet) -> TrainBatch:
+        """A batch whose sets are decoded at their own pairs; no copy."""
+        return cls(sets, sets)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether context and queries are the same sets."""
+        return self.queries is self.context
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def __getitem__(self, part: slice | Int64[Tensor, " S"]) -> TrainBatch:
+        """Some of the examples, in the order given."""
+        return self.apply(lambda sets: sets[part])
+
+    def apply(self, change: Callable[[CoordValueSet], CoordValueSet]) -> TrainBatch:
+        """Both sets changed; shared ones once, and they stay shared."""
+        context = change(self.context)
+        return TrainBatch(context, context if self.is_shared else change(self.queries))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TrainBatch:
+        """This batch with every tensor changed."""
+        return self.apply(lambda sets: sets.map(change))
+
+    def to(self, device: torch.device | str) -> TrainBatch:
+        """This batch on another device."""
+        return self.apply(lambda sets: sets.to(device))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrflow_core.sets import CoordValueSet, Grid, Groups, Points, Queries, Rays, SetSpec
+from inrflow_core.sets import CoordValueSet, Grid, Groups, Points, Queries, Rays, SetSpec, TrainBatch
 
 SETS, PAIRS = 3, 6
 SPECS = {
@@ -114,3 +114,20 @@ def test_only_points_without_coordinates_move_and_only_a_grid_has_sides():
 def test_a_coordinate_that_does_not_fit_the_layout_is_refused(coordinate_size, value_size, layout, said):
     with pytest.raises(ValueError, match=said):
         SetSpec(coordinate_size, value_size, layout)
+
+
+def test_shared_sets_of_a_batch_are_changed_once_and_stay_shared():
+    batch = TrainBatch.from_sets(sets("rays"))
+    seen: list[Tensor] = []
+    mapped = batch.map(lambda tensor: (seen.append(tensor), tensor)[1])
+    assert len(seen) == len({id(tensor) for tensor in seen})
+    for made in (mapped, batch[1:], batch.to("cpu"), batch[torch.tensor([2, 0])]):
+        assert made.is_shared and made.queries is made.context
+
+
+def test_rows_of_both_sets_of_a_batch_stay_together():
+    support, views = sets("rays"), sets("occupancy")
+    part = TrainBatch(support, views)[torch.tensor([2, 0])]
+    assert not part.is_shared and len(part) == 2
+    for found, whole in ((part.context, support), (part.queries, views)):
+        torch.testing.assert_close(found.values, whole.values[[2, 0]], rtol=0, atol=0)

@@ -9,19 +9,22 @@ from torch import Tensor
 from inrflow_core.methods._flow_config import Config
 from inrflow_core.numerics import keyed_random, noise_field, paths
 from inrflow_core.numerics.paths import Path
-from inrflow_core.sets import CoordValueSet, Queries, SetSpec
+from inrflow_core.sets import CoordValueSet, Queries, SetSpec, TrainBatch
 
 Noisy = tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"], Float[Tensor, " B"]]
 """Noisy values, their velocities, and the times."""
 
 
 def choose_queries(
-    config: Config, path: Path, spec: SetSpec, sets: CoordValueSet, noisy: Noisy
+    config: Config, path: Path, spec: SetSpec, batch: TrainBatch, noisy: Noisy
 ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
-    """The pairs to decode, their noisy values and velocities, and which are real: a random subset of each set."""
-    y_t, velocity, t = noisy
+    """The pairs to decode, their noisy values and velocities, and which are real: a random subset of each set.
+
+    `noisy` are the values, velocities and times of `batch.queries`. Only sets that are their own context are queried anywhere.
+    """
+    sets, (y_t, velocity, t) = batch.queries, noisy
     count = config.num_queries or len(sets.queries)
-    if config.query_positions == "anywhere" and spec.grid is not None:
+    if config.query_positions == "anywhere" and batch.is_shared and spec.grid is not None:
         return (*queries_anywhere(config, path, spec.grid, sets, count, t), None)
     if count >= len(sets.queries):
         return sets.queries, y_t, velocity, sets.mask

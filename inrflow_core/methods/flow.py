@@ -16,17 +16,18 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
 from inrflow_core.config.preset import Preset
+from inrflow_core.errors import UsageError
 from inrflow_core.geometry import rigid_motion
 from inrflow_core.methods import _structure_loss
 from inrflow_core.methods._flow_config import Config, SamplingOptions
 from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.methods._flow_field_file import load_field
 from inrflow_core.methods._ragged_batches import bucket_by_size, set_sizes, trim_padding
-from inrflow_core.methods._training_queries import choose_queries
+from inrflow_core.methods._training_queries import Noisy, choose_queries
 from inrflow_core.methods._velocity_model import VelocityModel
 from inrflow_core.numerics import keyed_random, noise_field, paths, time_grids
 from inrflow_core.runtime.progress import Progress
-from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec
+from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec, TrainBatch
 
 STAGES = ("train",)
 __all__ = ["STAGES", "Config", "FlowMatching", "SamplingOptions", "build", "load_field"]
@@ -56,52 +57,72 @@ class FlowMatching(nn.Module):
         # Sets of unequal size pass the network at once, padded, where processes must pass equally often (ZeRO stage 3).
         self.in_one_pack = False
 
-    def forward(self, sets: CoordValueSet, stage: str = "train") -> Float[Tensor, " B"]:
+    def forward(self, batch: TrainBatch, stage: str = "train") -> Float[Tensor, " B"]:
         """The loss; engines that wrap a module call it this way."""
-        return self.loss(sets, stage)
+        return self.loss(batch, stage)
 
-    def loss(self, sets: CoordValueSet, stage: str = "train") -> Float[Tensor, " B"]:
+    def loss(self, batch: TrainBatch, stage: str = "train") -> Float[Tensor, " B"]:
         """Mean squared error of the velocity over the queries of each set (INRFlow, equation 4).
 
-        Context and queries share one noise. Everything random is keyed by `sets.seeds`. Sets of unequal size pass the
-        network in packs of like sizes, so that little of its work goes to padding.
+        Context and queries share one noise and one time. Everything random is keyed by the seeds of the sets. Sets of unequal
+        size pass the network in buckets of like sizes, so that little of its work goes to padding.
+
+        Raises:
+            UsageError: `align = "noise"`, and the queries are not the context's.
         """
         assert stage in STAGES
         if self.config.copies > 1:
-            sets = _structure_loss.repeat_with_new_noise(sets, self.config.copies)
-        return self._packed_loss(sets).unflatten(0, (-1, self.config.copies)).mean(1)
+            batch = batch.apply(lambda sets: _structure_loss.repeat_with_new_noise(sets, self.config.copies))
+        return self._bucketed_loss(batch).unflatten(0, (-1, self.config.copies)).mean(1)
 
-    def _packed_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
-        if sets.queries.group_ids is None:
-            return self._loss(sets)
+    def _bucketed_loss(self, batch: TrainBatch) -> Float[Tensor, " B"]:
+        sets = batch.context
+        if sets.queries.group_ids is None or not batch.is_shared:
+            return self._loss(batch)
         sizes = sets.queries.valid_sizes or set_sizes(sets.queries.group_ids)
-        found = [list(range(len(sizes)))] if self.in_one_pack else bucket_by_size([pairs for pairs, _ in sizes])
+        buckets = [list(range(len(sizes)))] if self.in_one_pack else bucket_by_size([pairs for pairs, _ in sizes])
         device = sets.values.device
-        order = [place for pack in found for place in pack]
+        order = [row for bucket in buckets for row in bucket]
         order = torch.tensor(order, pin_memory=device.type == "cuda").to(device, non_blocking=True)
         ordered, losses, start = sets[order], [], 0
-        for pack in found:
-            held = tuple(tuple(sizes[place]) for place in pack)
-            losses.append(self._loss(trim_padding(ordered[start : start + len(pack)], held)))
-            start += len(pack)
+        for bucket in buckets:
+            trimmed = trim_padding(ordered[start : start + len(bucket)], tuple(tuple(sizes[row]) for row in bucket))
+            losses.append(self._loss(TrainBatch.from_sets(trimmed)))
+            start += len(bucket)
         loss = torch.cat(losses)
         return torch.zeros_like(loss).index_copy(0, order, loss)
 
-    def _loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
-        if sets.mask is not None:  # whatever stands where nothing is known, it reaches nothing
-            sets = replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], 0))
+    def _loss(self, batch: TrainBatch) -> Float[Tensor, " B"]:
+        batch = batch.apply(_zero_at_padding)
+        sets = batch.context
         t = self.sample_times(sets.seeds).to(sets.values.dtype)
         places = sets.queries.noise_keys.long()  # a training set's are ids, or the lattice's own positions
         eps = noise_field.normal(sets.seeds, places, purpose="noise", channels=sets.values.shape[-1])
         data = rigid_motion.kabsch_align(sets.values, eps, sets.mask) if self.config.align == "noise" else sets.values
         y_t, velocity = paths.interpolate(self.path, data, eps, t)
-        chosen = choose_queries(self.config, self.path, self.shape, sets, (y_t, velocity, t))
-        queries, y_query, target, mask = chosen
+        noisy = (y_t, velocity, t) if batch.is_shared else self._noisy_queries(batch.queries, t)
+        queries, y_query, target, mask = choose_queries(self.config, self.path, self.shape, batch, noisy)
         told = self.embed_condition(sets.condition, dropped=self._dropped(sets.seeds))
         if sets.queries.valid_sizes and len({groups for _, groups in sets.queries.valid_sizes}) == 1:
             told = told._replace(is_group=None)  # none is padding, and attention without a mask is the quicker
         answer = self.network(sets.queries, y_t, t, told, queries, y_query, mask=sets.mask)
         return self._error(answer.float(), target.float(), y_query, t, mask)
+
+    def _noisy_queries(self, sets: CoordValueSet, t: Float[Tensor, " B"]) -> Noisy:
+        """Query sets of their own under the context's noise, which is a function, and the context's times."""
+        if self.config.align == "noise":
+            raise UsageError(
+                "[method] `align` is `noise`, which superposes a context on its noise, and the queries are not the context's",
+                hint="leave `align` out",
+            )
+        eps = noise_field.normal(
+            sets.seeds,
+            sets.queries.noise_keys,
+            purpose="noise",
+            channels=sets.values.shape[-1],
+            kernel=self.config.noise,
+        )
+        return (*paths.interpolate(self.path, sets.values, eps, t), t)
 
     def _error(
         self,
@@ -166,3 +187,8 @@ class FlowMatching(nn.Module):
         if not (self.is_guidable and self.training):
             return None
         return keyed_random.uniform(seeds, purpose="drop")[:, 0] < self.conditioner.dropout
+
+
+def _zero_at_padding(sets: CoordValueSet) -> CoordValueSet:
+    """Values at padding have no influence, whatever they are."""
+    return sets if sets.mask is None else replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], 0))

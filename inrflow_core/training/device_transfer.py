@@ -10,42 +10,42 @@ from typing import Any, NamedTuple
 
 import torch
 
-from inrflow_core.sets import CoordValueSet
+from inrflow_core.sets import TrainBatch
 
 
 class InFlightBatch(NamedTuple):
-    """Sets that are on their way."""
+    """A batch on its way to the device."""
 
-    sets: CoordValueSet
+    batch: TrainBatch
     arrival: Any
     """The event behind which they are there; None where they are there already."""
 
 
 class DeviceTransfer:
-    """Sends sets on a stream of its own, on behalf of a thread that reads, and hands them to the thread that computes."""
+    """Sends batches on a stream of its own, on behalf of a thread that reads, and hands them to the thread that computes."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def send(self, sets: CoordValueSet) -> InFlightBatch:
+    def send(self, batch: TrainBatch) -> InFlightBatch:
         """Start the copy; the host does not wait for it."""
         if self._stream is None:
-            return InFlightBatch(sets.to(self.device), None)
+            return InFlightBatch(batch.to(self.device), None)
         with torch.cuda.stream(self._stream):
-            carried = sets.map(lambda tensor: tensor.pin_memory()).to(self.device)
+            carried = batch.map(lambda tensor: tensor.pin_memory()).to(self.device)
             return InFlightBatch(carried, self._stream.record_event())
 
-    def receive(self, sent: InFlightBatch) -> CoordValueSet:
-        """The sets, for the stream that computes: it waits for the copy, and the host does not.
+    def receive(self, sent: InFlightBatch) -> TrainBatch:
+        """The batch, for the stream that computes: it waits for the copy, and the host does not.
 
         Their memory belongs to the stream that copied. It must learn who reads it, or it would give it out again too early.
         """
         if sent.arrival is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_event(sent.arrival)
-            sent.sets.map(lambda tensor: _lent(tensor, computing))
-        return sent.sets
+            sent.batch.map(lambda tensor: _lent(tensor, computing))
+        return sent.batch
 
 
 def _lent(tensor: torch.Tensor, stream: Any) -> torch.Tensor:

@@ -23,7 +23,7 @@ from inrflow_core.config.training import Config
 from inrflow_core.errors import UsageError
 from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.process_group import init_process_group, rank_variables, temporary_environment
-from inrflow_core.sets import CoordValueSet
+from inrflow_core.sets import TrainBatch
 from inrflow_core.storage import safetensors_file
 from inrflow_core.training.grad_clip import Clipping
 
@@ -32,7 +32,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class MeanLoss(nn.Module):
-    """The mean loss of a method over sets, under the precision of the run."""
+    """The mean loss of a method over a batch, under the precision of the run."""
 
     def __init__(self, method: nn.Module, precision: str, device: torch.device) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class MeanLoss(nn.Module):
         # Every weight is used once in a pass: casts that are kept for a second use would cost half a model of memory.
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
-    def forward(self, sets: CoordValueSet) -> Float[Tensor, ""]:
+    def forward(self, batch: TrainBatch) -> Float[Tensor, ""]:
         """One number, fp32."""
         with self.autocast:
-            return self.method(sets).float().mean()
+            return self.method(batch).float().mean()
 
 
 class Engine:
@@ -86,9 +86,9 @@ class Engine:
         if self.stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # nobody to agree with, and it would copy the gradients
 
-    def backward(self, sets: CoordValueSet) -> Float[Tensor, ""]:
+    def backward(self, batch: TrainBatch) -> Float[Tensor, ""]:
         """Add the gradient of one micro-batch; its mean loss comes back."""
-        loss = self._engine(sets)
+        loss = self._engine(batch)
         self._engine.backward(loss)
         self._last = loss.detach()
         if not self._engine.is_gradient_accumulation_boundary():

@@ -19,7 +19,7 @@ from inrflow_core.config.data import Config
 from inrflow_core.config.preset import Part
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import CoordValueSet
+from inrflow_core.sets import CoordValueSet, TrainBatch
 from inrflow_core.shards.batch import ConditionSelection
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.training.device_transfer import DeviceTransfer, InFlightBatch
@@ -105,7 +105,7 @@ def required_conditions(domain: Any, told: Part | None) -> tuple[tuple[str, ...]
     return (*names, *told.module.required_conditions(told.config)), getattr(told.module, "HAS_VIEWS", False)
 
 
-class Stream(Iterator[CoordValueSet]):
+class Stream(Iterator[TrainBatch]):
     """An iterator whose batches a thread reads ahead; `waited` is how many seconds it kept its caller waiting."""
 
     def __init__(self, loader: Loader, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> None:
@@ -118,7 +118,7 @@ class Stream(Iterator[CoordValueSet]):
         self._thread = threading.Thread(target=self._read, name="inrflow-loader", daemon=True)
         self._thread.start()
 
-    def __next__(self) -> CoordValueSet:
+    def __next__(self) -> TrainBatch:
         start = time.perf_counter()
         item = self._ready.get()
         self.waited += time.perf_counter() - start
@@ -141,7 +141,7 @@ class Stream(Iterator[CoordValueSet]):
         try:
             for turn, (step, places) in enumerate(self._wanted):
                 sets = self._loader.batch(step, places, out=self._buffer(turn, len(places)))
-                self._ready.put(self._crossing.send(sets))
+                self._ready.put(self._crossing.send(TrainBatch.from_sets(sets)))
                 if self._stopped.is_set():
                     return
             self._ready.put(None)

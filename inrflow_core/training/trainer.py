@@ -22,7 +22,7 @@ from inrflow_core.models import Model
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runs.best import Best, record_best
 from inrflow_core.sampling import sample
-from inrflow_core.sets import Condition
+from inrflow_core.sets import Condition, TrainBatch
 from inrflow_core.storage import atomic_write
 from inrflow_core.training import checkpoint
 from inrflow_core.training.checkpoint import Counters
@@ -141,7 +141,7 @@ class Trainer:
             for start in range(0, count, share):
                 places = range(start, min(start + share, count))
                 sets = self.held_out.batch(0, places, augment=False).to(self.world.device)
-                total += float(objective(sets)) * len(places)
+                total += float(objective(TrainBatch.from_sets(sets))) * len(places)
             return total / count
 
     def evaluate(self) -> bool:

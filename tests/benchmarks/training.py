@@ -25,6 +25,7 @@ import torch
 from inrflow_cli import app
 from inrflow_core import models
 from inrflow_core.config.preset import load
+from inrflow_core.sets import TrainBatch
 from inrflow_core.training import setup
 from inrflow_core.training.step_metrics import StepMeter
 from inrflow_core.training.trainer import Trainer
@@ -106,7 +107,7 @@ class Plain:
         """CPU seconds of one step."""
         start = time.thread_time()
         self.adam.zero_grad()
-        self.method(self.sets).mean().backward()
+        self.method(TrainBatch.from_sets(self.sets)).mean().backward()
         torch.nn.utils.clip_grad_norm_(self.method.parameters(), self.clip)
         self.adam.step()
         return time.thread_time() - start

@@ -11,6 +11,7 @@ from inrflow_core import errors, models, registry
 from inrflow_core.methods._training_queries import interpolate_grid
 from inrflow_core.numerics import keyed_random, noise_field, paths
 from inrflow_core.sampling import options, sample
+from inrflow_core.sets import TrainBatch
 from tests import tiny
 
 SAMPLERS = ["euler", "heun", "midpoint", "dopri5", "euler-maruyama"]
@@ -177,8 +178,8 @@ def test_the_loss_of_a_set_depends_on_its_seed_alone(model):
     )
     sets = training_sets(model, values, seeds=[11, 12, 13])
     model.method.train()
-    together = model.method.loss(sets)
-    alone = torch.cat([model.method.loss(sets[i : i + 1]) for i in range(3)])
+    together = model.method.loss(TrainBatch.from_sets(sets))
+    alone = torch.cat([model.method.loss(TrainBatch.from_sets(sets[i : i + 1])) for i in range(3)])
     model.method.eval()
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
     assert together.std() > 1e-3
@@ -190,8 +191,8 @@ def test_labels_are_dropped_in_training_alone_and_as_often_as_the_setting_says()
     model.method.conditioner.register_forward_pre_hook(lambda _, given: dropped.append(given[1]))
     sets = training_sets(model, torch.zeros(1000, 36, 1), seeds=range(1000))
     with torch.no_grad():
-        model.method.loss(sets)
-        model.method.train().loss(sets)
+        model.method.loss(TrainBatch.from_sets(sets))
+        model.method.train().loss(TrainBatch.from_sets(sets))
     looked, learned = dropped
     assert looked is None and learned is not None
     assert float(learned.double().mean()) == pytest.approx(0.3, abs=0.045)  # three standard errors
@@ -201,9 +202,9 @@ def test_an_untrained_network_has_the_loss_of_the_zero_velocity():
     built = models.build(tiny.preset(tiny.IMAGE))
     values = torch.zeros(64, 36, 1)
     # With data 0 the target is the noise itself, whose mean square is 1.
-    assert built.method.loss(training_sets(built, values, seeds=range(64))).mean().item() == pytest.approx(
-        1.0, abs=0.05
-    )
+    assert built.method.loss(
+        TrainBatch.from_sets(training_sets(built, values, seeds=range(64)))
+    ).mean().item() == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("num_queries", [5, 36])
@@ -211,8 +212,8 @@ def test_the_loss_over_random_queries_is_the_mean_over_all_of_them(num_queries):
     model = tiny.model(tiny.IMAGE, method={"num_queries": num_queries}, condition={"dropout": 0.0})
     every = tiny.model(tiny.IMAGE, condition={"dropout": 0.0})
     values = torch.randn(1024, 36, 1, generator=torch.Generator().manual_seed(1))
-    some = model.method.loss(training_sets(model, values, seeds=range(1024)))
-    whole = every.method.loss(training_sets(every, values, seeds=range(1024)))
+    some = model.method.loss(TrainBatch.from_sets(training_sets(model, values, seeds=range(1024))))
+    whole = every.method.loss(TrainBatch.from_sets(training_sets(every, values, seeds=range(1024))))
     assert some.mean() == pytest.approx(float(whole.mean()), rel=0.05 if num_queries == 5 else 1e-5)
 
 
@@ -228,7 +229,36 @@ def test_the_loss_over_random_queries_is_that_of_the_pairs_chosen(kind):
     answer = flow.network(sets.queries, y, t, flow.embed_condition(sets.condition), sets.queries, y)
     errors = (answer - velocity).square().mean(-1)
     chosen = keyed_random.subset(sets.seeds, total, 5, purpose="subset")
-    torch.testing.assert_close(flow.loss(sets), errors.gather(1, chosen).mean(1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        flow.loss(TrainBatch.from_sets(sets)), errors.gather(1, chosen).mean(1), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_queries_of_their_own_have_the_loss_of_those_pairs_of_the_context(model):
+    """Query sets that are a part of the context, as sets of their own: the context's time and noise at their keys."""
+    flow, part = model.method, slice(3, 14)
+    values = torch.randn(3, model.domain.shape.num_queries, model.domain.shape.value_size)
+    sets = training_sets(model, values, seeds=[11, 12, 13])
+    own = dataclasses.replace(sets, queries=sets.queries[part], values=values[:, part])
+    t = flow.sample_times(sets.seeds).float()
+    eps = noise_field.normal(sets.seeds, sets.queries.noise_keys, purpose="noise", channels=values.shape[-1])
+    y, velocity = paths.interpolate(flow.path, values, eps, t)
+    answer = flow.network(sets.queries, y, t, flow.embed_condition(sets.condition), sets.queries, y)
+    expected = (answer - velocity).square().mean(-1)[:, part].mean(1)
+    torch.testing.assert_close(flow.loss(TrainBatch(sets, own)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_context_superposed_on_its_noise_takes_no_queries_of_their_own():
+    model = tiny.model(tiny.POINTS)
+    flow = type(model.method)(
+        dataclasses.replace(model.method.config, align="noise"),
+        model.method.network,
+        model.method.conditioner,
+        model.domain.shape,
+    )
+    sets = training_sets(model, torch.randn(2, 24, 3), seeds=[11, 12])
+    with pytest.raises(errors.UsageError, match="the queries are not the context's"):
+        flow.loss(TrainBatch(sets, sets[:]))
 
 
 def test_the_loss_anywhere_is_that_of_the_noise_field_between_the_pixels():
@@ -239,7 +269,9 @@ def test_the_loss_anywhere_is_that_of_the_noise_field_between_the_pixels():
         [noise_field.normal(sets.seeds[i : i + 1], places[i], purpose="noise", channels=1) for i in range(2)]
     )
     # A fresh network answers 0, and the data are 1 everywhere.
-    torch.testing.assert_close(flow.loss(sets), (eps - 1).square().mean((1, 2)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        flow.loss(TrainBatch.from_sets(sets)), (eps - 1).square().mean((1, 2)), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_training_anywhere_asks_between_the_pixels_and_agrees_on_them():
@@ -250,7 +282,7 @@ def test_training_anywhere_asks_between_the_pixels_and_agrees_on_them():
     halfway = (places + torch.tensor([0.5, 0.0]))[:, :7]
     torch.testing.assert_close(interpolate_grid(values, halfway), (values[:, 0] + values[:, 1]) / 2)
     model = tiny.model(tiny.IMAGE, method={"query_positions": "anywhere", "num_queries": 9})
-    assert torch.isfinite(model.method.loss(training_sets(model, torch.zeros(2, 36, 1)))).all()
+    assert torch.isfinite(model.method.loss(TrainBatch.from_sets(training_sets(model, torch.zeros(2, 36, 1))))).all()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from inrflow_core.methods._ragged_batches import MAX_PADDING, bucket_by_size
 from inrflow_core.models import Model
 from inrflow_core.samplers import dopri5
 from inrflow_core.sampling import options, sample
-from inrflow_core.sets import CoordValueSet
+from inrflow_core.sets import CoordValueSet, TrainBatch
 from inrflow_core.training.data import open_data
 from tests import tiny
 from tests.training import conditioned_runs
@@ -55,8 +55,8 @@ def model(network: dict[str, Any], **method: Any) -> Model:
 )
 def test_the_loss_of_a_batch_is_that_of_its_sets_one_by_one(sets, kind, method):
     flow = model(KINDS[kind], **method).method
-    together = flow.loss(sets)
-    apart = torch.cat([flow.loss(alone(sets, row)) for row in range(8)])
+    together = flow.loss(TrainBatch.from_sets(sets))
+    apart = torch.cat([flow.loss(TrainBatch.from_sets(alone(sets, row))) for row in range(8)])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
     assert apart.std() > 1e-3
 
@@ -68,7 +68,7 @@ def test_the_gradient_of_a_batch_is_that_of_its_sets_one_by_one_whatever_fills_t
     for parts in ([sets], [dirty], [alone(sets, row) for row in range(8)]):
         flow = model(KINDS[kind]).method.requires_grad_(True)
         for part in parts:
-            (flow.loss(part).sum() / 8).backward()
+            (flow.loss(TrainBatch.from_sets(part)).sum() / 8).backward()
         found.append([weight.grad for weight in flow.parameters()])
         assert all(torch.isfinite(gradient).all() for gradient in found[-1])
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
@@ -81,24 +81,33 @@ def test_an_unknown_atom_has_no_part_in_the_loss(sets):
     (place,) = ((sets.queries.group_ids[row] >= 0) & ~sets.mask[row]).nonzero()[0].tolist()
     other = sets.values.clone()
     other[row, place] = 7.0
-    torch.testing.assert_close(flow.loss(replace(sets, values=other)), flow.loss(sets), rtol=0, atol=0)
+    torch.testing.assert_close(
+        flow.loss(TrainBatch.from_sets(replace(sets, values=other))),
+        flow.loss(TrainBatch.from_sets(sets)),
+        rtol=0,
+        atol=0,
+    )
     seen = sets.mask.clone()
     seen[row, place] = True
-    difference = flow.loss(replace(sets, values=other, mask=seen)) - flow.loss(sets)
+    difference = flow.loss(TrainBatch.from_sets(replace(sets, values=other, mask=seen))) - flow.loss(
+        TrainBatch.from_sets(sets)
+    )
     assert difference[row].abs() > 1e-3 and difference.abs().sum() == difference[row].abs()
 
 
 def test_the_loss_of_random_atoms_is_the_mean_over_all_of_them(sets):
     one = alone(sets, 0)
     many = replace(one[torch.zeros(3000, dtype=torch.int64)], seeds=torch.arange(3000))
-    some, every = (model({}, **asked).method.loss(many).mean() for asked in ({"num_queries": 11}, {}))
+    some, every = (
+        model({}, **asked).method.loss(TrainBatch.from_sets(many)).mean() for asked in ({"num_queries": 11}, {})
+    )
     assert float(some) == pytest.approx(float(every), rel=0.03)
 
 
 def test_random_atoms_of_a_set_do_not_depend_on_what_is_padded_beside_it(sets):
     flow = model({}, num_queries=12).method
-    together = flow.loss(sets)
-    apart = torch.cat([flow.loss(alone(sets, row)) for row in range(8)])
+    together = flow.loss(TrainBatch.from_sets(sets))
+    apart = torch.cat([flow.loss(TrainBatch.from_sets(alone(sets, row))) for row in range(8)])
     assert torch.isfinite(together).all() and torch.isfinite(apart).all()
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
 
@@ -108,7 +117,7 @@ def test_a_fresh_network_has_the_loss_of_the_zero_velocity(sets):
     built = models.build(tiny.preset(tiny.PROTEIN))
     pairs = sets[torch.arange(8).repeat(16)]
     many = replace(pairs, values=torch.zeros_like(pairs.values), seeds=torch.arange(128))
-    assert float(built.method.loss(many).mean()) == pytest.approx(1.0, abs=0.05)
+    assert float(built.method.loss(TrainBatch.from_sets(many)).mean()) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "euler-maruyama", "dopri5"])

@@ -16,7 +16,7 @@ from inrflow_core.geometry import rigid_motion
 from inrflow_core.models import Model
 from inrflow_core.numerics import keyed_random, noise_field, paths
 from inrflow_core.proteins import residues
-from inrflow_core.sets import CoordValueSet
+from inrflow_core.sets import CoordValueSet, TrainBatch
 from tests import tiny
 
 PROTEIN: dict[str, dict[str, Any]] = {
@@ -89,10 +89,10 @@ def test_without_the_options_the_loss_is_the_papers():
         (answer - velocity).square().mean(-1)[mask].mean()
         for answer, velocity, mask in zip(parts["answer"], parts["velocity"], parts["mask"], strict=True)
     ]
-    loss = model.method.loss(sets)
+    loss = model.method.loss(TrainBatch.from_sets(sets))
     torch.testing.assert_close(loss, torch.stack(expected))
     explicit = a_model(align="none", smooth_lddt=0.0, copies=1)
-    assert torch.equal(explicit.method.loss(sets), loss)
+    assert torch.equal(explicit.method.loss(TrainBatch.from_sets(sets)), loss)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -105,18 +105,25 @@ def test_the_target_is_superposed_on_the_prediction(path):
         data = rigid_motion.kabsch_align(true, predicted, mask)
         _, velocity = paths.interpolate(model.method.path, data, parts["eps"][b], t)
         expected.append((parts["answer"][b] - velocity).square().mean(-1)[mask].mean())
-    loss = model.method.loss(sets)
+    loss = model.method.loss(TrainBatch.from_sets(sets))
     torch.testing.assert_close(loss, torch.stack(expected), rtol=1e-4, atol=1e-5)
-    assert (loss < a_model(path=path).method.loss(sets)).all()
+    assert (loss < a_model(path=path).method.loss(TrainBatch.from_sets(sets))).all()
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_superposed_on_the_noise_the_loss_does_not_see_a_motion_of_the_data(path):
     model = a_model(align="noise", path=path)
     sets = structures(model)
-    torch.testing.assert_close(model.method.loss(moved(sets)), model.method.loss(sets), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.method.loss(TrainBatch.from_sets(moved(sets))),
+        model.method.loss(TrainBatch.from_sets(sets)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
     plain = a_model(path=path).method
-    assert ((plain.loss(moved(sets)) / plain.loss(sets) - 1).abs() > 0.03).all()
+    assert (
+        (plain.loss(TrainBatch.from_sets(moved(sets))) / plain.loss(TrainBatch.from_sets(sets)) - 1).abs() > 0.03
+    ).all()
 
 
 def test_data_superposed_on_the_noise_are_superposed_on_every_noisy_input():
@@ -138,7 +145,7 @@ def test_the_disagreement_of_the_predicted_structure_is_added_with_its_weight(pa
     for predicted, true, mask, t in zip(*(parts[n] for n in ("predicted", "true", "mask", "t")), strict=True):
         agreement = rigid_motion.smooth_lddt(10 * predicted, 10 * true, mask)  # in Angstrom
         expected.append(0.7 * (1 + ramp * max(0.0, 0.5 - float(t))) * (1 - agreement))
-    added = model.method.loss(sets) - plain.method.loss(sets)
+    added = model.method.loss(TrainBatch.from_sets(sets)) - plain.method.loss(TrainBatch.from_sets(sets))
     torch.testing.assert_close(added, torch.cat(expected), rtol=1e-4, atol=1e-5)
     assert {float(t) < 0.5 for t in parts["t"]} == {True, False}
 
@@ -146,7 +153,7 @@ def test_the_disagreement_of_the_predicted_structure_is_added_with_its_weight(pa
 def test_a_gradient_comes_through_the_answer_alone():
     model, sets = a_model(align="prediction", smooth_lddt=1.0), structures(a_model())
     model.method.requires_grad_(True)
-    model.method.loss(sets).sum().backward()
+    model.method.loss(TrainBatch.from_sets(sets)).sum().backward()
     gradients = [p.grad for p in model.method.parameters() if p.grad is not None]
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -156,11 +163,13 @@ def test_a_gradient_comes_through_the_answer_alone():
 def test_the_loss_of_copies_is_the_mean_of_single_losses_with_their_own_times_and_noises(options):
     several, single = a_model(copies=3, **options), a_model(**options)
     sets = structures(several)
-    losses = [single.method.loss(sets)]
+    losses = [single.method.loss(TrainBatch.from_sets(sets))]
     for copy in (1, 2):
         seeds = keyed_random.derive_seeds(0x636F7079, copy, sets.seeds)
-        losses.append(single.method.loss(replace(sets, seeds=seeds)))
-    torch.testing.assert_close(several.method.loss(sets), torch.stack(losses).mean(0), rtol=1e-5, atol=1e-6)
+        losses.append(single.method.loss(TrainBatch.from_sets(replace(sets, seeds=seeds))))
+    torch.testing.assert_close(
+        several.method.loss(TrainBatch.from_sets(sets)), torch.stack(losses).mean(0), rtol=1e-5, atol=1e-6
+    )
     assert torch.stack(losses).std(0).min() > 1e-3
 
 
@@ -170,14 +179,14 @@ def test_the_loss_of_copies_is_the_mean_of_single_losses_with_their_own_times_an
 def test_the_loss_never_asks_the_device_for_a_number(options, monkeypatch):
     model = a_model(**options)
     sets = structures(model)
-    wanted = model.method.loss(replace(sets, queries=replace(sets.queries, valid_sizes=None)))
+    wanted = model.method.loss(TrainBatch.from_sets(replace(sets, queries=replace(sets.queries, valid_sizes=None))))
     asked: list[str] = []
     for name in ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__"):
         answer = getattr(torch.Tensor, name)
         monkeypatch.setattr(
             torch.Tensor, name, lambda *given, name=name, answer=answer: asked.append(name) or answer(*given)
         )
-    found = model.method.loss(sets)
+    found = model.method.loss(TrainBatch.from_sets(sets))
     monkeypatch.undo()
     assert not asked
     torch.testing.assert_close(found, wanted, atol=0, rtol=0)
@@ -190,9 +199,11 @@ def test_copies_are_of_pictures_too():
         torch.tensor([1, 2]),
         {"label": torch.ones(2).long()},
     )
-    single, several = (tiny.model(tiny.IMAGE, method={"copies": n}).method.loss(sets) for n in (1, 2))
+    single, several = (
+        tiny.model(tiny.IMAGE, method={"copies": n}).method.loss(TrainBatch.from_sets(sets)) for n in (1, 2)
+    )
     other = replace(sets, seeds=keyed_random.derive_seeds(0x636F7079, 1, sets.seeds))
-    torch.testing.assert_close(several, (single + tiny.model(tiny.IMAGE).method.loss(other)) / 2)
+    torch.testing.assert_close(several, (single + tiny.model(tiny.IMAGE).method.loss(TrainBatch.from_sets(other))) / 2)
 
 
 @pytest.mark.parametrize("kind", [tiny.IMAGE, tiny.POINTS], ids=["image", "points"])

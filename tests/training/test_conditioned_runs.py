@@ -18,6 +18,7 @@ from inrflow_core.planning import plan
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runtime import distributed
 from inrflow_core.sampling import sample
+from inrflow_core.sets import TrainBatch
 from inrflow_core.training import setup
 from inrflow_core.training.data import open_data
 from inrflow_core.training.loader import Loader
@@ -254,9 +255,9 @@ def test_chains_that_pass_in_one_pack_have_the_losses_of_those_in_packs_of_like_
     method = models.build(job.preset).method
     tiny.randomise(method)
     with torch.no_grad():
-        wanted = method(sets)
+        wanted = method(TrainBatch.from_sets(sets))
         method.in_one_pack = True
-        torch.testing.assert_close(method(sets), wanted, rtol=1e-5, atol=0)
+        torch.testing.assert_close(method(TrainBatch.from_sets(sets)), wanted, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("kind", [tiny.PICTURE, tiny.PROTEIN], ids=["picture", "protein"])

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import torch
 
-from inrflow_core.sets import CoordValueSet, Queries
+from inrflow_core.sets import CoordValueSet, Queries, TrainBatch
 from inrflow_core.training.device_transfer import DeviceTransfer
 
 
@@ -20,7 +20,7 @@ def sets() -> CoordValueSet:
     return CoordValueSet(queries, torch.rand(2, 4, 3), torch.arange(2), condition, torch.ones(2, 4, dtype=torch.bool))
 
 
-def tensors(held: CoordValueSet) -> list[torch.Tensor]:
+def tensors(held: TrainBatch) -> list[torch.Tensor]:
     """All of them, in a fixed order."""
     found: list[torch.Tensor] = []
     held.map(lambda tensor: (found.append(tensor), tensor)[1])
@@ -72,7 +72,7 @@ def diary(monkeypatch) -> list[str]:
 
 
 def test_every_tensor_is_pinned_copied_beside_the_work_waited_for_and_lent(diary):
-    given = sets()
+    given = TrainBatch.from_sets(sets())
     crossing = DeviceTransfer(torch.device("cpu"))
     crossing._stream = Stream("beside", diary)
     sent = crossing.send(given)
@@ -83,11 +83,11 @@ def test_every_tensor_is_pinned_copied_beside_the_work_waited_for_and_lent(diary
     received = crossing.receive(sent)
     assert diary == ["computing: waits for event of beside"] + ["lent to computing"] * count
     assert all(torch.equal(a, b) for a, b in zip(tensors(received), tensors(given), strict=True))
-    assert received.queries.valid_sizes == given.queries.valid_sizes
+    assert received.is_shared and received.context.queries.valid_sizes == given.context.queries.valid_sizes
 
 
 def test_on_a_cpu_the_tensors_are_the_same_ones():
-    given = sets()
+    given = TrainBatch.from_sets(sets())
     crossing = DeviceTransfer(torch.device("cpu"))
     received = crossing.receive(crossing.send(given))
     assert all(a is b for a, b in zip(tensors(received), tensors(given), strict=True))

@@ -8,7 +8,7 @@ import torch
 from inrflow_core import models
 from inrflow_core.numerics import keyed_random, noise_field
 from inrflow_core.runtime import distributed
-from inrflow_core.sets import CoordValueSet
+from inrflow_core.sets import CoordValueSet, TrainBatch
 from inrflow_core.training.engine import MOMENTS, Engine
 from tests import tiny
 from tests.training import small
@@ -59,7 +59,7 @@ def trajectory(engine: Engine, steps: range = range(3)) -> list[tuple[float, flo
         whole = sets(step, engine.method)
         size = 4 // engine.num_micro
         parts = [whole[slice(i, i + size)] for i in range(0, 4, size)]
-        loss = sum(float(engine.backward(part)) for part in parts) / len(parts)
+        loss = sum(float(engine.backward(TrainBatch.from_sets(part))) for part in parts) / len(parts)
         found.append((loss, engine.step(RATE)))
     return found
 
@@ -80,7 +80,7 @@ def plain() -> list[tuple[float, float]]:
     found = []
     for step in range(3):
         adam.zero_grad()
-        loss = method(sets(step, method)).mean()
+        loss = method(TrainBatch.from_sets(sets(step, method))).mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(method.parameters(), 0.5)
         adam.step()
@@ -144,7 +144,7 @@ def test_a_step_whose_gradient_is_not_finite_moves_nothing(settings):
     good = sets(1, engine.method)
     values = good.values.clone()
     values[0, 0, 0] = float("nan")
-    engine.backward(CoordValueSet(good.queries, values, good.seeds, good.condition))
+    engine.backward(TrainBatch.from_sets(CoordValueSet(good.queries, values, good.seeds, good.condition)))
     assert engine.step(1e-2) == float("inf")
     assert engine.updates == 1
     for now, then in zip([*engine.weights(), *engine.moments()], before, strict=True):
