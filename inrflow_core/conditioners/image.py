@@ -101,11 +101,11 @@ class Picture(Frozen):
             tokens = torch.where(dropped[:, None, None], self.none, tokens)
         return self._told(tokens)
 
-    def nothing(self, count: int) -> ConditionEmbedding:
+    def null_condition(self, count: int) -> ConditionEmbedding:
         """What `count` sets are told whose picture was dropped: of equal tokens, one is as good as all."""
         return self._told(self.none.expand(count, 1, -1))
 
-    def blank(self, sets: CoordValueSet) -> Condition:
+    def dummy_batch(self, sets: CoordValueSet) -> Condition:
         """A condition of the sets that has its shapes, for planning."""
         return {"tokens": torch.zeros(len(sets), self.config.tokens, self.config.width + RAY)}
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
+HAS_VIEWS = False
+
 
 @dataclass(frozen=True)
 class Config:
@@ -60,10 +62,10 @@ class Label(nn.Module):
         none = labels < 0 if dropped is None else dropped | (labels < 0)
         return ConditionEmbedding(self.table(torch.where(none, self.classes, labels)))
 
-    def nothing(self, count: int) -> ConditionEmbedding:
+    def null_condition(self, count: int) -> ConditionEmbedding:
         """What `count` sets are told whose label was dropped."""
         return ConditionEmbedding(self.table.weight[self.classes].expand(count, -1))
 
-    def blank(self, sets: CoordValueSet) -> Condition:
+    def dummy_batch(self, sets: CoordValueSet) -> Condition:
         """A condition of the sets that has its shapes, for planning."""
         return {"label": torch.zeros(len(sets), dtype=torch.int64)}

@@ -93,7 +93,7 @@ class Sequence(Frozen):
         is_residue = codes >= 0
         return ConditionEmbedding(features=features * is_residue[..., None], is_group=is_residue)
 
-    def blank(self, sets: CoordValueSet) -> Condition:
+    def dummy_batch(self, sets: CoordValueSet) -> Condition:
         """A condition of the sets that has its shapes, for planning; the domain's own conditions are there already."""
         if self.config.embedder == ONE_HOT:
             return {}

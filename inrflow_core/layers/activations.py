@@ -120,52 +120,52 @@ class _Unit(torch.autograd.Function):
 
 
 def normed_heads(
-    qkv: Float[Tensor, "B N 3 H d"], gains: Float[Tensor, "2 d"], turns: Float[Tensor, "2 N d"] | None
+    qkv: Float[Tensor, "B N 3 H d"], gains: Float[Tensor, "2 d"], rope: Float[Tensor, "2 N d"] | None
 ) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
     """Queries, keys and values: queries and keys at unit root mean square times their gain, then turned (RoPE).
 
     What is kept is `qkv`, which holds the values anyway, and the results.
     """
     if keeps_everything():
-        return _normed_heads(qkv, _inverse_size(qkv[:, :, :2]), gains, turns)
-    return _NormedHeads.apply(qkv, gains, turns)
+        return _normed_heads(qkv, _inverse_size(qkv[:, :, :2]), gains, rope)
+    return _NormedHeads.apply(qkv, gains, rope)
 
 
-def _normed_heads(qkv: Tensor, factor: Tensor, gains: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _normed_heads(qkv: Tensor, factor: Tensor, gains: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     normed = (to_fp32(qkv[:, :, :2]) * factor).mul_(gains[:, None])
-    if turns is not None:
-        normed = apply_rope(normed, turns[:, :, None, None])
+    if rope is not None:
+        normed = apply_rope(normed, rope[:, :, None, None])
     q, k = normed.to(qkv.dtype).unbind(2)
     return q, k, qkv[:, :, 2]
 
 
 class _NormedHeads(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, gains: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, qkv: Tensor, gains: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         factor = _inverse_size(qkv[:, :, :2])
-        ctx.save_for_backward(qkv, factor, gains, turns)
-        return _normed_heads(qkv, factor, gains, turns)
+        ctx.save_for_backward(qkv, factor, gains, rope)
+        return _normed_heads(qkv, factor, gains, rope)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        qkv, factor, gains, turns = ctx.saved_tensors
+        qkv, factor, gains, rope = ctx.saved_tensors
         d_qkv, d_gains = torch.empty_like(qkv), torch.empty_like(gains)
         d_qkv[:, :, 2] = gradients[2]
         for index in range(2):
             gradient = to_fp32(gradients[index])
-            if turns is not None:
-                gradient = apply_rope(gradient, torch.stack([turns[0], -turns[1]])[:, :, None])
+            if rope is not None:
+                gradient = apply_rope(gradient, torch.stack([rope[0], -rope[1]])[:, :, None])
             normed = to_fp32(qkv[:, :, index]) * factor[:, :, index]
             d_gains[index] = (gradient * normed).sum((0, 1, 2))
             d_qkv[:, :, index] = _unit_gradient(gradient * gains[index], normed, factor[:, :, index])
         return d_qkv, d_gains, None
 
 
-def apply_rope(x: Float[Tensor, "*B d"], turns: Float[Tensor, "2 *N d"]) -> Float[Tensor, "*B d"]:
-    """x with its pairs (i, i + d / 2) rotated; `turns` are cosines and sines, each given for both of a pair."""
+def apply_rope(x: Float[Tensor, "*B d"], rope: Float[Tensor, "2 *N d"]) -> Float[Tensor, "*B d"]:
+    """x with its pairs (i, i + d / 2) rotated; `rope` are cosines and sines, each given for both of a pair."""
     first, second = x.chunk(2, -1)
-    return torch.addcmul(x * turns[0], torch.cat([-second, first], -1), turns[1])
+    return torch.addcmul(x * rope[0], torch.cat([-second, first], -1), rope[1])
 
 
 def _inverse_size(x: Tensor) -> Tensor:

@@ -58,12 +58,12 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "B L W"],
         shift: Tensor,
         scale: Tensor,
-        turns: Float[Tensor, "2 L d"] | None,
+        rope: Float[Tensor, "2 L d"] | None,
         mask: Bool[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "B L W"]:
-        """Each modulated token's mixture of all tokens; `turns` are RoPE's, and `mask` is False at padding."""
+        """Each modulated token's mixture of all tokens; `rope` are the cosines and sines of rotary embeddings, and `mask` is False at padding."""
         qkv = self.qkv(x, shift, scale).unflatten(-1, (3, self.heads, -1))
-        q, k, v = (part.transpose(1, 2) for part in normed_heads(qkv, self.gains, turns))
+        q, k, v = (part.transpose(1, 2) for part in normed_heads(qkv, self.gains, rope))
         allowed = None if mask is None else mask[:, None, None, :]
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -83,7 +83,7 @@ class CrossAttention(nn.Module):
         self.key, self.value = (nn.Linear(source_width, width, bias=False) for _ in range(2))
         self.gains = nn.Parameter(torch.ones(2, width // heads))
 
-    def read(self, source: Float[Tensor, "B N S"]) -> KeyValue:
+    def project_kv(self, source: Float[Tensor, "B N S"]) -> KeyValue:
         """Keys and values of the source."""
         k, v = (layer(source).unflatten(-1, (self.heads, -1)) for layer in (self.key, self.value))
         k = self._gained(rms_norm(k)) if self.outnumber else rms_norm(k)
@@ -112,7 +112,7 @@ class Block(nn.Module):
     """adaLN-Zero block: attention and MLP, each modulated by the condition and gated from 0.
 
     With `source_width` the attention is to another place's tokens (`forward` then takes their reading and a mask), which
-    its own may `outnumber`; else among its own (`forward` then takes RoPE's turns or None, and a mask). With `has_tokens` a second attention, to
+    its own may `outnumber`; else among its own (`forward` then takes `rope` or None, and a mask). With `has_tokens` a second attention, to
     the condition's tokens, stands before the MLP: neither modulated nor gated (INRFlow's image-to-3D model), but its last
     layer begins at 0.
     """
@@ -139,10 +139,10 @@ class Block(nn.Module):
         self.inner, self.outer = ModulatedLinear(width, hidden), GeluLinear(hidden, width)
         self.modulation = nn.Linear(condition_width, 6 * width)
 
-    def read(self, source: Float[Tensor, "B N S"]) -> KeyValue:
+    def project_kv(self, source: Float[Tensor, "B N S"]) -> KeyValue:
         """Keys and values of the tokens that this block attends to."""
         assert isinstance(self.attention, CrossAttention)
-        return self.attention.read(source)
+        return self.attention.project_kv(source)
 
     def modulate(self, condition: Float[Tensor, "B S"]) -> Modulation:
         """Shifts, scales and gates of a condition, which has passed its SiLU."""
@@ -161,5 +161,5 @@ class Block(nn.Module):
         if self.told is not None:
             assert told is not None, "a block that attends to a condition's tokens is given them"
             none = x.new_zeros(x.shape[0], 1, x.shape[2])
-            x = x + self.told(x, none, none, self.told.read(told) if isinstance(told, Tensor) else told)
+            x = x + self.told(x, none, none, self.told.project_kv(told) if isinstance(told, Tensor) else told)
         return torch.addcmul(x, gate_mlp, self.outer(self.inner(x, shift_mlp, scale_mlp)))

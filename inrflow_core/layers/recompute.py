@@ -30,7 +30,7 @@ class Recomputable:
 
     value: Callable[..., Tensor]
     """The function of its inputs."""
-    again: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+    value_and_grad: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
     """Of the value's gradient, which it may write over, and the inputs: the value once more, and the gradient of each
     input."""
 
@@ -83,7 +83,7 @@ class _LinearOf(torch.autograd.Function):
             d_inputs[0].memory = x
         for part in _parts(x, weight):
             piece = gradient[part]
-            value, found = function.again(piece @ cast_weight, *(_of(part, x, each) for each in inputs))
+            value, found = function.value_and_grad(piece @ cast_weight, *(_of(part, x, each) for each in inputs))
             rows, value = piece.flatten(0, 1).t(), value.flatten(0, 1).to(piece.dtype)
             _add_product(d_weight, rows, value, is_first=d_inputs[0].is_empty)
             for d_input, new in zip(d_inputs, found, strict=True):

@@ -237,16 +237,20 @@ class FlowField:
         """Each network with what it is embedding: the condition, and what that is held against. Made once for all steps."""
         if not self._embeddings:
             model, guide = self.model, self.options.guide
-            self._embeddings = [(model.network, model.network.read(model.embed_condition(self.condition)))]
+            self._embeddings = [(model.network, model.network.project_kv(model.embed_condition(self.condition)))]
             if guide is not None:
-                self._embeddings.append((guide.network, guide.network.read(guide.embed_condition(self.condition))))
+                self._embeddings.append(
+                    (guide.network, guide.network.project_kv(guide.embed_condition(self.condition)))
+                )
             elif model.is_guidable:
-                self._embeddings.append((model.network, model.network.read(model.null_condition(len(self.seeds)))))
+                self._embeddings.append(
+                    (model.network, model.network.project_kv(model.null_condition(len(self.seeds))))
+                )
         return self._embeddings
 
     def _decoder_kv(self, latents: list[Any]) -> list[Any]:
         with self._precision():
-            return [network.memory(half) for network, half in zip(self._networks(), latents, strict=False)]
+            return [network.decoder_kv(half) for network, half in zip(self._networks(), latents, strict=False)]
 
     def _is_guided(self, t: Float64[Tensor, " B"]) -> bool:
         options = self.options
@@ -274,8 +278,8 @@ class FlowField:
         with self._precision():
             assert evaluation.decoder_kv is not None
             velocity, *others = (
-                network.decode(queried.queries, y, memory, embedded).to(y.dtype)
-                for network, memory, embedded in zip(
+                network.decode(queried.queries, y, kv, embedded).to(y.dtype)
+                for network, kv, embedded in zip(
                     self._networks(), evaluation.decoder_kv, queried.embedded, strict=False
                 )
             )
@@ -305,7 +309,7 @@ class FlowField:
             purpose="start",
             channels=self.model.spec.value_size,
             kernel=self.options.noise,
-            known=self._inverted_noise(),
+            override=self._inverted_noise(),
         )
 
     def _inverted_noise(self) -> Tensor | None:

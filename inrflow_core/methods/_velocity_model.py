@@ -36,7 +36,7 @@ class VelocityModel:
 
     def null_condition(self, count: int) -> ConditionEmbedding:
         """The embedding of no condition, for `count` sets; only of a model that `is_guidable`."""
-        return self.conditioner.nothing(count)
+        return self.conditioner.null_condition(count)
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class SavedDecoder:
     config: Any
     """The settings of the network that it is a part of."""
 
-    def memory(self, latents: Any) -> Any:
+    def decoder_kv(self, latents: Any) -> Any:
         """Keys and values of the latents, made once for many queries."""
-        return self.decoder.memory(latents)
+        return self.decoder.decoder_kv(latents)
 
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"] | None:
         """The embedding of the coordinates alone; None where there are none."""
         return self.decoder.embed(queries)
 
     def decode(
-        self, queries: Queries, values: Float[Tensor, "B M C"], memory: Any, embedded: Tensor | None = None
+        self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Tensor | None = None
     ) -> Float[Tensor, "B M C"]:
         """The velocity at each query."""
-        return self.decoder(queries, values, memory, embedded)
+        return self.decoder(queries, values, decoder_kv, embedded)

@@ -55,7 +55,7 @@ class FlowMatching(nn.Module):
         self.conditioner: Any = conditioner
         self.path = paths.PATHS[config.path]
         # Sets of unequal size pass the network at once, padded, where processes must pass equally often (ZeRO stage 3).
-        self.in_one_pack = False
+        self.use_single_bucket = False
 
     def forward(self, batch: TrainBatch, stage: str = "train") -> Float[Tensor, " B"]:
         """The loss; engines that wrap a module call it this way."""
@@ -80,7 +80,7 @@ class FlowMatching(nn.Module):
         if sets.queries.group_ids is None or not batch.is_shared:
             return self._loss(batch)
         sizes = sets.queries.valid_sizes or set_sizes(sets.queries.group_ids)
-        buckets = [list(range(len(sizes)))] if self.in_one_pack else bucket_by_size([pairs for pairs, _ in sizes])
+        buckets = [list(range(len(sizes)))] if self.use_single_bucket else bucket_by_size([pairs for pairs, _ in sizes])
         device = sets.values.device
         order = [row for bucket in buckets for row in bucket]
         order = torch.tensor(order, pin_memory=device.type == "cuda").to(device, non_blocking=True)

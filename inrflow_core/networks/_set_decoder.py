@@ -66,11 +66,11 @@ class Decoder(nn.Module):
         """The block of each level, the earliest first."""
         return cast("list[Block]", list(self.blocks))
 
-    def memory(self, latents: Latents) -> DecoderKV:
+    def decoder_kv(self, latents: Latents) -> DecoderKV:
         """Keys, values and modulations, once per evaluation for all its queries."""
         condition = functional.silu(latents.vector)
         levels = tuple(
-            (block.read(level), block.modulate(condition))
+            (block.project_kv(level), block.modulate(condition))
             for block, level in zip(self.levels(), latents.levels, strict=True)
         )
         shift, scale = self.modulation(condition)[:, None].chunk(2, -1)
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         self,
         queries: Queries,
         values: Float[Tensor, "B M C"],
-        memory: DecoderKV,
+        decoder_kv: DecoderKV,
         embedded: Float[Tensor, "*B M W"] | None = None,
     ) -> Float[Tensor, "B M C"]:
         """The velocity of each query, in fp32 at least; the final layer sees the decoded query beside its embedded value.
@@ -99,12 +99,12 @@ class Decoder(nn.Module):
         `embedded` is what `embed` made of the queries, if it was made.
         """
         if isinstance(self.tokens, AtomEmbedding):
-            assert memory.groups is not None
-            x, value = self.tokens(queries, values, memory.groups, embedded)
+            assert decoder_kv.groups is not None
+            x, value = self.tokens(queries, values, decoder_kv.groups, embedded)
         else:
             x, value = self.tokens(queries.coordinates, values, embedded)
-        for block, (reading, modulation) in zip(self.levels(), memory.levels, strict=True):
-            x = block(x, modulation, reading, memory.is_group)
-        shift, scale = memory.final
+        for block, (reading, modulation) in zip(self.levels(), decoder_kv.levels, strict=True):
+            x = block(x, modulation, reading, decoder_kv.is_group)
+        shift, scale = decoder_kv.final
         with torch.autocast(x.device.type, enabled=False):
             return self.final(to_fp32(torch.cat([x, value.to(x.dtype)], -1)), to_fp32(shift), to_fp32(scale))

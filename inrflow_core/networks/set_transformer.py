@@ -89,7 +89,7 @@ class SetTransformer(nn.Module):
     """Encoder, trunk and decoder, each callable by itself."""
 
     places: Tensor
-    turns: Tensor | None
+    rope: Tensor | None
     start: Layer | None
     latent: nn.Parameter | None
 
@@ -130,15 +130,16 @@ class SetTransformer(nn.Module):
     ) -> Float[Tensor, "B M C"]:
         """The velocities at `queries` of the function that the context shows at time t."""
         latents = self.latents(self.encode(context, values, mask, told), t, told)
-        return self.decode(queries, query_values, self.memory(latents))
+        return self.decode(queries, query_values, self.decoder_kv(latents))
 
-    def read(self, told: ConditionEmbedding) -> ConditionEmbedding:
+    def project_kv(self, told: ConditionEmbedding) -> ConditionEmbedding:
         """The same with the tokens' keys and values for every block: made once, they serve all evaluations of a sample."""
         if told.tokens is None:
             return told
-        blocks = [layer.own.told for layer in self.layers()]
+        blocks = [layer.own.told for layer in self.all_layers()]
         return told._replace(
-            tokens=None, projected_kv=tuple(None if block is None else block.read(told.tokens) for block in blocks)
+            tokens=None,
+            projected_kv=tuple(None if block is None else block.project_kv(told.tokens) for block in blocks),
         )
 
     def encode(
@@ -165,7 +166,10 @@ class SetTransformer(nn.Module):
         if torch.is_grad_enabled():
             return EncoderOutput(latents, tokens, (), mask)
         return EncoderOutput(
-            latents, None, tuple(layer.read.read(tokens) for layer in self.layers() if layer.read is not None), mask
+            latents,
+            None,
+            tuple(layer.read.project_kv(tokens) for layer in self.all_layers() if layer.read is not None),
+            mask,
         )
 
     def latents(self, encoded: EncoderOutput, t: Float[Tensor, " B"], told: ConditionEmbedding) -> Latents:
@@ -174,15 +178,15 @@ class SetTransformer(nn.Module):
         condition = functional.silu(total)
         readings = iter(encoded.readings)
         x, levels = encoded.latents, []
-        turns = self._turns(x.shape[1])
+        rope = self._rope_of_latents(x.shape[1])
         ends = [self.trunk[index] for index in self.config.level_blocks]
-        for index, layer in enumerate(self.layers()):
+        for index, layer in enumerate(self.all_layers()):
             source = None
             if layer.read is not None:
                 source = encoded.tokens if encoded.tokens is not None else next(readings)
             tokens = told.projected_kv[index] if told.projected_kv else told.tokens
             masks = (encoded.mask, told.is_group)
-            arguments = (x, condition, turns, source, masks, None if layer.own.told is None else tokens)
+            arguments = (x, condition, rope, source, masks, None if layer.own.told is None else tokens)
             if self._is_checkpointed():
                 x = checkpoint(layer, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -191,9 +195,9 @@ class SetTransformer(nn.Module):
                 levels.append(x)
         return Latents(tuple(levels), total, told.features, told.is_group)
 
-    def memory(self, latents: Latents) -> DecoderKV:
+    def decoder_kv(self, latents: Latents) -> DecoderKV:
         """What all queries of one evaluation share."""
-        return self.decoder.memory(latents)
+        return self.decoder.decoder_kv(latents)
 
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"]:
         """What of the queries' tokens depends on fixed coordinates alone."""
@@ -203,11 +207,11 @@ class SetTransformer(nn.Module):
         self,
         queries: Queries,
         values: Float[Tensor, "B M C"],
-        memory: DecoderKV,
+        decoder_kv: DecoderKV,
         embedded: Float[Tensor, "*B M W"] | None = None,
     ) -> Float[Tensor, "B M C"]:
         """The velocity of each query; queries never see each other. `embedded` is what `embed` made, if it was made."""
-        return self.decoder(queries, values, memory, embedded)
+        return self.decoder(queries, values, decoder_kv, embedded)
 
     def flops(self, num_queries: int) -> dict[str, float]:
         """Operations of one evaluation for one set with so many queries, by part (see `_costs`)."""
@@ -220,7 +224,7 @@ class SetTransformer(nn.Module):
             encoder = 2 * latents * self.encoder.linear.weight.numel()
         else:
             encoder = _costs.tokens(self.encoder, pairs)
-        trunk = _costs.time(self.time) + sum(layer.flops(latents, pairs, self.num_told) for layer in self.layers())
+        trunk = _costs.time(self.time) + sum(layer.flops(latents, pairs, self.num_told) for layer in self.all_layers())
         tokens = self.decoder.tokens
         is_atoms = isinstance(tokens, AtomEmbedding)
         decoder = _costs.atom_tokens(tokens, num_queries, latents) if is_atoms else _costs.tokens(tokens, num_queries)
@@ -236,7 +240,7 @@ class SetTransformer(nn.Module):
             counts[part_of.get(name.partition(".")[0], "encoder")] += weight.numel()
         return counts
 
-    def layers(self) -> list[Layer]:
+    def all_layers(self) -> list[Layer]:
         """All layers that the latents pass: the trunk's, behind the one that the perceiver starts with."""
         layers: list[Layer] = [] if self.start is None else [self.start]
         again = iter(cast("list[Layer]", list(self.rereading)))
@@ -246,10 +250,10 @@ class SetTransformer(nn.Module):
             layers.append(layer)
         return layers
 
-    def _turns(self, count: int) -> Float[Tensor, "2 L d"] | None:
+    def _rope_of_latents(self, count: int) -> Float[Tensor, "2 L d"] | None:
         """What RoPE turns the latents by; those of groups by their number in the chain."""
         if not (self.config.rope and isinstance(self.encoder, ResidueEncoder)):
-            return self.turns
+            return self.rope
         numbers = torch.arange(count, device=self.decoder.final.weight.device)[:, None]
         return rotary(numbers.float(), self.config.width // self.config.heads)
 
@@ -258,7 +262,7 @@ class SetTransformer(nn.Module):
 
     def _place_latents(self) -> None:
         """What is added to the encoder's latents: features of their pseudo-coordinates, or for hash codes a table."""
-        config, turns = self.config, None
+        config, rope = self.config, None
         if isinstance(self.encoder, SpatialEncoder) and not config.has_places:
             self.places = nn.Parameter(0.02 * torch.randn(config.latents, config.width))
         elif isinstance(self.encoder, SpatialEncoder | PatchEncoder):
@@ -272,8 +276,8 @@ class SetTransformer(nn.Module):
             self.register_buffer(
                 "places", Fourier(frequencies, config.width)(positions.to(frequencies.device)), persistent=False
             )
-            turns = rotary(positions * along / 2, config.width // config.heads) if config.rope else None
-        self.register_buffer("turns", turns, persistent=False)
+            rope = rotary(positions * along / 2, config.width // config.heads) if config.rope else None
+        self.register_buffer("rope", rope, persistent=False)
 
 
 class Layer(nn.Module):
@@ -292,7 +296,7 @@ class Layer(nn.Module):
         self,
         x: Float[Tensor, "B L W"],
         condition: Float[Tensor, "B W"],
-        turns: Float[Tensor, "2 L d"] | None,
+        rope: Float[Tensor, "2 L d"] | None,
         source: KeyValue | Float[Tensor, "B N W"] | None,
         masks: tuple[Bool[Tensor, "B N"] | None, Bool[Tensor, "B L"] | None],
         told: KeyValue | Float[Tensor, "B K W"] | None,
@@ -303,9 +307,9 @@ class Layer(nn.Module):
         """
         if self.read is not None:
             assert source is not None
-            reading = self.read.read(source) if isinstance(source, Tensor) else source
+            reading = self.read.project_kv(source) if isinstance(source, Tensor) else source
             x = self.read(x, self.read.modulate(condition), reading, masks[0])
-        return self.own(x, self.own.modulate(condition), turns, masks[1], told=told)
+        return self.own(x, self.own.modulate(condition), rope, masks[1], told=told)
 
     def flops(self, latents: int, pairs: int, told: int) -> int:
         """Operations of this layer for one set, under a condition of so many tokens."""

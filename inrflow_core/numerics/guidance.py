@@ -10,20 +10,20 @@ from torch import Tensor
 
 
 def combine(
-    velocity: Float[Tensor, "B M C"],
-    other: Float[Tensor, "B M C"],
+    conditional: Float[Tensor, "B M C"],
+    unconditional: Float[Tensor, "B M C"],
     scale: float,
     t: Float[Tensor, " B"],
     interval: Sequence[float] = (0.0, 1.0),
 ) -> Float[Tensor, "B M C"]:
-    """`other + scale (velocity - other)` where t lies in the interval (ends included), else `velocity`.
+    """`unconditional + scale (conditional - unconditional)` where t is in the interval (ends included), else `conditional`.
 
-    With the unconditional velocity as `other` this is classifier-free guidance (Ho and Salimans 2022,
-    arXiv:2207.12598; in an interval: Kynkaanniemi et al. 2024, arXiv:2404.07724), with a weaker model's it is
+    With the unconditional velocity this is classifier-free guidance (Ho and Salimans 2022,
+    arXiv:2207.12598; in an interval: Kynkaanniemi et al. 2024, arXiv:2404.07724), with a weaker model's in its place it is
     autoguidance (Karras et al. 2024, arXiv:2406.02507). Scale 1 is no guidance.
     """
     if scale == 1:
-        return velocity
+        return conditional
     low, high = interval
     inside = ((t >= low) & (t <= high)).view(-1, 1, 1)
-    return torch.where(inside, other + scale * (velocity - other), velocity)
+    return torch.where(inside, unconditional + scale * (conditional - unconditional), conditional)

@@ -43,7 +43,7 @@ def normal(
     channels: int,
     step: int = 0,
     kernel: str = DEFAULT_INTERPOLATION,
-    known: Float[Tensor, "B *grid C"] | None = None,
+    override: Float[Tensor, "B *grid C"] | None = None,
 ) -> Float32[Tensor, "B N C"]:
     """Normals N(0, 1) at `places`: keyed by the id where these are whole numbers, else the noise field.
 
@@ -56,33 +56,33 @@ def normal(
         step: the solver step, for noise that is drawn anew in each.
         kernel: how the field goes on between lattice positions: `linear`, `cubic`, or `independent` (each position
             keyed by itself; what the papers do).
-        known: values that replace the noise of the first ids, or of the lattice box that begins at the origin.
+        override: values that replace the noise of the first ids, or of the lattice box that begins at the origin.
     """
     keys = channel_keys(seeds, purpose, step, channels)
     out = torch.empty(len(seeds), len(places), channels, device=places.device)
     size = max(1, SLICE_SIZE.get(places.device.type, LARGE_SLICE) // max(1, len(seeds)))
     for start in range(0, len(places), size):
         part = places[start : start + size]
-        out[:, start : start + size] = _normal_part(keys, part, channels, kernel, known)
+        out[:, start : start + size] = _normal_part(keys, part, channels, kernel, override)
     return out
 
 
 def _normal_part(
-    keys: list[Tensor], places: Tensor, channels: int, kernel: str, known: Tensor | None
+    keys: list[Tensor], places: Tensor, channels: int, kernel: str, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
     if not places.is_floating_point():
-        return (_at_ids if places.ndim == 1 else _at_lattice)(keys, places, channels, known)
+        return (_at_ids if places.ndim == 1 else _at_lattice)(keys, places, channels, override)
     low = places.floor()
     fraction = places - low
     if not fraction.any():
-        return _at_lattice(keys, low.long(), channels, known)
+        return _at_lattice(keys, low.long(), channels, override)
     if kernel == "independent":
-        return _independent(keys, places, low, channels, known)
-    return _between(keys, low.long(), fraction, channels, kernel, known)
+        return _independent(keys, places, low, channels, override)
+    return _between(keys, low.long(), fraction, channels, kernel, override)
 
 
 def _between(
-    keys: list[Tensor], low: Int64[Tensor, "N D"], fraction: Tensor, channels: int, kernel: str, known: Tensor | None
+    keys: list[Tensor], low: Int64[Tensor, "N D"], fraction: Tensor, channels: int, kernel: str, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
     """The weighted neighbours; the lattice box around all places is hashed once where it is not much larger."""
     weights = _weights(fraction, kernel)
@@ -93,7 +93,7 @@ def _between(
     if math.prod(sides) <= BOX * len(low):
         axes = [torch.arange(side, device=low.device) for side in sides]
         corners = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2) + first
-        box = _at_lattice(keys, corners, channels, known)
+        box = _at_lattice(keys, corners, channels, override)
     total = torch.zeros(len(keys[0]), len(low), channels, dtype=torch.float64, device=low.device)
     for offsets in itertools.product(range(KERNELS[kernel]), repeat=low.shape[1]):
         share = torch.ones(len(low), dtype=torch.float64, device=low.device)
@@ -101,7 +101,7 @@ def _between(
             share = share * weights[:, axis, offset]
         position = low + torch.tensor(offsets, device=low.device) - reach
         if box is None:
-            values = _at_lattice(keys, position, channels, known)
+            values = _at_lattice(keys, position, channels, override)
         else:
             index = torch.zeros(len(low), dtype=torch.int64, device=low.device)
             for axis, side in enumerate(sides):
@@ -132,7 +132,7 @@ def _weights(fraction: Float64[Tensor, "N D"], kernel: str) -> Float64[Tensor, "
 
 
 def _independent(
-    keys: list[Tensor], places: Float64[Tensor, "N D"], low: Tensor, channels: int, known: Tensor | None
+    keys: list[Tensor], places: Float64[Tensor, "N D"], low: Tensor, channels: int, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
     """Each position keyed by its own bits; on the lattice the lattice's noise."""
     mixed = torch.zeros(len(places), dtype=torch.int64, device=places.device)
@@ -143,29 +143,29 @@ def _independent(
     alone = keyed_normals(apart, words, channels)
     on_lattice = (places == low).all(1)
     if on_lattice.any():
-        alone[:, on_lattice] = _at_lattice(keys, low[on_lattice].long(), channels, known)
+        alone[:, on_lattice] = _at_lattice(keys, low[on_lattice].long(), channels, override)
     return alone
 
 
 def _at_lattice(
-    keys: list[Tensor], positions: Int64[Tensor, "N D"], channels: int, known: Tensor | None
+    keys: list[Tensor], positions: Int64[Tensor, "N D"], channels: int, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
     values = keyed_normals(keys, [positions[:, axis] & MASK_32 for axis in range(positions.shape[1])], channels)
-    if known is not None:
-        sides = torch.tensor(known.shape[1:-1], device=positions.device)
+    if override is not None:
+        sides = torch.tensor(override.shape[1:-1], device=positions.device)
         inside = ((positions >= 0) & (positions < sides)).all(1)
         index = torch.zeros(int(inside.sum()), dtype=torch.int64, device=positions.device)
-        for axis, side in enumerate(known.shape[1:-1]):
+        for axis, side in enumerate(override.shape[1:-1]):
             index = index * side + positions[inside, axis]
-        values[:, inside] = known.flatten(1, -2)[:, index].float()
+        values[:, inside] = override.flatten(1, -2)[:, index].float()
     return values
 
 
 def _at_ids(
-    keys: list[Tensor], ids: Int64[Tensor, " N"], channels: int, known: Tensor | None
+    keys: list[Tensor], ids: Int64[Tensor, " N"], channels: int, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
     values = keyed_normals(keys, [ids & MASK_32, (ids >> 32) & MASK_32], channels)
-    if known is not None:
-        inside = ids < known.shape[1]
-        values[:, inside] = known[:, ids[inside]].float()
+    if override is not None:
+        inside = ids < override.shape[1]
+        values[:, inside] = override[:, ids[inside]].float()
     return values

@@ -23,8 +23,8 @@ class Path:
 
     alpha: Rate
     sigma: Rate
-    alpha_rate: Rate
-    sigma_rate: Rate
+    alpha_dot: Rate
+    sigma_dot: Rate
 
 
 LINEAR = Path(lambda t: 1 - t, lambda t: t, lambda t: -torch.ones_like(t), torch.ones_like)
@@ -45,18 +45,18 @@ def interpolate(
     INRFlow, equation 1; for the linear path the velocity is `noise - data`. The paper writes it below equation 4 as
     (noise - y_t) / (1 - t), which is the same and needs no t below 1 here.
     """
-    alpha, sigma, alpha_rate, sigma_rate = _at(path, t, data)
-    return alpha * data + sigma * noise, alpha_rate * data + sigma_rate * noise
+    alpha, sigma, alpha_dot, sigma_dot = _at(path, t, data)
+    return alpha * data + sigma * noise, alpha_dot * data + sigma_dot * noise
 
 
 def recover_data_and_noise(
     path: Path, velocity: Float[Tensor, "B N C"], y: Float[Tensor, "B N C"], t: Float[Tensor, " B"]
 ) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"]]:
     """The data and the noise that a point and its velocity stand for: the inverse of `interpolate`."""
-    alpha, sigma, alpha_rate, sigma_rate = _at(path, t, y)
-    determinant = alpha * sigma_rate - sigma * alpha_rate
-    data = (sigma_rate * y - sigma * velocity) / determinant
-    noise = (alpha * velocity - alpha_rate * y) / determinant
+    alpha, sigma, alpha_dot, sigma_dot = _at(path, t, y)
+    determinant = alpha * sigma_dot - sigma * alpha_dot
+    data = (sigma_dot * y - sigma * velocity) / determinant
+    noise = (alpha * velocity - alpha_dot * y) / determinant
     return data, noise
 
 
@@ -71,5 +71,5 @@ def score(
 def _at(path: Path, t: Float[Tensor, " B"], like: Float[Tensor, "B N C"]) -> list[Tensor]:
     """The path's four numbers at t, computed in float64, of `like`'s type and rank."""
     t = t.double()
-    numbers = (path.alpha(t), path.sigma(t), path.alpha_rate(t), path.sigma_rate(t))
+    numbers = (path.alpha(t), path.sigma(t), path.alpha_dot(t), path.sigma_dot(t))
     return [number.to(like.dtype)[:, None, None] for number in numbers]

@@ -139,7 +139,7 @@ def run(model: models.Model, mode: FakeTensorMode, count: int, *, precision: str
     one = model.domain.blank(1)
     condition = dict(one.condition)
     if method.conditioner is not None:
-        condition |= dict(method.conditioner.blank(one))
+        condition |= dict(method.conditioner.dummy_batch(one))
     width = getattr(model.preset.network.config, "width", 0)
     with _pieces(on_gpu, 4 * count * len(one.queries) * width), mode, watch:
         with autocast:
@@ -175,7 +175,7 @@ def _forward(method: Any, sets: CoordValueSet, watch: Watch) -> Tensor:
     latents = network.latents(encoded, t, told)
     _mark(watch, latents.levels[-1], "trunk")
     watch.part = "decoder"
-    answer = network.decode(asking, asked, network.memory(latents))
+    answer = network.decode(asking, asked, network.decoder_kv(latents))
     _mark(watch, answer, "decoder")
     del encoded, latents
     watch.part = LOSS

@@ -37,7 +37,7 @@ IS_STOCHASTIC = True
 IS_ADAPTIVE = False
 
 DIFFUSION = {
-    "sbdm": lambda path, t: path.sigma(t) * (path.sigma_rate(t) - path.sigma(t) * path.alpha_rate(t) / path.alpha(t)),
+    "sbdm": lambda path, t: path.sigma(t) * (path.sigma_dot(t) - path.sigma(t) * path.alpha_dot(t) / path.alpha(t)),
     "constant": lambda path, t: torch.ones_like(t),
     "sigma": lambda path, t: path.sigma(t),
     "linear": lambda path, t: t,

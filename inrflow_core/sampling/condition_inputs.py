@@ -137,7 +137,7 @@ def conditions_from_shards(
     conditioner = part.module
     names = (*getattr(model.domain, "READS", ()), *conditioner.required_conditions(part.config))
     views = None
-    if getattr(conditioner, "HAS_VIEWS", False) and names:
+    if conditioner.HAS_VIEWS and names:
         views = np.full(len(indices), (view + 0.5) / shards.views(split, names[0]))
     read = shards.read(split, indices, conditions=ConditionSelection(names, views))
     sets = model.domain.to_set(read.values, torch.arange(len(indices)), None, read=read)

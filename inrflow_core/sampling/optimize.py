@@ -70,9 +70,9 @@ class CompiledNetwork(nn.Module):
         self.network = network
         self.sizes: list[int] = []
         """Runs of queries that the decoder was compiled for."""
-        self._encode, self._latents, self.memory, self._decode = (
+        self._encode, self._latents, self.decoder_kv, self._decode = (
             torch.compile(part, dynamic=False)
-            for part in (network.encode, network.latents, network.memory, network.decode)
+            for part in (network.encode, network.latents, network.decoder_kv, network.decode)
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -94,17 +94,17 @@ class CompiledNetwork(nn.Module):
         return self._latents(encoded, _plain(t), told._replace(vector=vector))
 
     def decode(
-        self, queries: Queries, values: Float[Tensor, "B M C"], memory: Any, embedded: Tensor | None = None
+        self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Tensor | None = None
     ) -> Float[Tensor, "B M C"]:
         """The velocity of each query, padded to a size that is compiled already where that is not twice as large."""
         count = len(queries)
         size = min((size for size in self.sizes if count <= size < 2 * count), default=count)
         if size == count:
             self.sizes = sorted({*self.sizes, count})
-            return self._decode(queries, _plain(values), memory, embedded)
+            return self._decode(queries, _plain(values), decoder_kv, embedded)
         index = torch.arange(size, device=values.device).clamp(max=count - 1)
         embedded = None if embedded is None else embedded[..., index, :]
-        return self._decode(queries[index], values[:, index], memory, embedded)[:, :count]
+        return self._decode(queries[index], values[:, index], decoder_kv, embedded)[:, :count]
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Engine:
         method.to(world.device)
         self.method = method
         # Stage 3 gathers each weight when all processes come to it, so that they must come equally often.
-        setattr(method, "in_one_pack", self.stage == 3 and world.size > 1)  # noqa: B010, a module's attributes are tensors to pyright
+        setattr(method, "use_single_bucket", self.stage == 3 and world.size > 1)  # noqa: B010, a module's attributes are tensors to pyright
         if settings.compile:
             getattr(method, "network", method).compile()
         self._planned = {name: (p.dtype, tuple(p.shape)) for name, p in method.state_dict(keep_vars=True).items()}

@@ -102,7 +102,7 @@ def required_conditions(domain: Any, told: Part | None) -> tuple[tuple[str, ...]
     names = tuple(getattr(domain, "READS", ()))
     if told is None:
         return names, False
-    return (*names, *told.module.required_conditions(told.config)), getattr(told.module, "HAS_VIEWS", False)
+    return (*names, *told.module.required_conditions(told.config)), told.module.HAS_VIEWS
 
 
 class Stream(Iterator[TrainBatch]):

@@ -204,7 +204,7 @@ def generate(case: Case, network: Any, forward: Callable[..., Tensor], arguments
         t = torch.full((case.batch,), 1 - index / EULER_STEPS)
         parts = [slice(i, i + CHUNK) for i in range(0, case.shape.num_queries, CHUNK)]
         if forward is ours:
-            memory = network.memory(network.latents(network.encode(context, y), t, ConditionEmbedding()))
+            memory = network.decoder_kv(network.latents(network.encode(context, y), t, ConditionEmbedding()))
             velocity = torch.cat([network.decode(context[part], y[:, part], memory) for part in parts], 1)
         else:
             velocity = forward(network, context, y, t, ConditionEmbedding(), context, y)
@@ -277,10 +277,10 @@ def plain(
     else:
         x = network.latent.expand(len(values), -1, -1)
         tokens, _ = plain_tokens(network.encoder, context.coordinates, values)
-    for index, layer in enumerate(network.layers(), start=0 if network.start is None else -1):
+    for index, layer in enumerate(network.all_layers(), start=0 if network.start is None else -1):
         if layer.read is not None:
             x = plain_block(layer.read, x, c, tokens, None)
-        x = plain_block(layer.own, x, c, None, network.turns)
+        x = plain_block(layer.own, x, c, None, network.rope)
         if index in network.config.level_blocks:
             levels.append(x)
     q, value = plain_tokens(network.decoder.tokens, queries.coordinates, asked)

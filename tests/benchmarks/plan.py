@@ -193,7 +193,7 @@ def filled(model: models.Model, count: int) -> CoordValueSet:
     """Sets of random values, with seeds of their own."""
     sets = model.domain.blank(count)
     conditioner = model.method.conditioner
-    condition = dict(sets.condition) | (dict(conditioner.blank(sets)) if conditioner is not None else {})
+    condition = dict(sets.condition) | (dict(conditioner.dummy_batch(sets)) if conditioner is not None else {})
     mask = None if sets.queries.group_ids is None else torch.ones(count, len(sets.queries), dtype=torch.bool)
     return CoordValueSet(sets.queries, torch.randn(sets.values.shape), torch.arange(count), condition, mask)
 

@@ -115,7 +115,7 @@ def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
     network, context = flow.network, field.context
     halves = [flow.embed_condition(field.condition)]
     if how.guidance != 1 and flow.is_guidable:
-        halves.append(flow.conditioner.nothing(len(field.seeds)))
+        halves.append(flow.conditioner.null_condition(len(field.seeds)))
     states = [field._start(context), field._start(queries)]
     asked = [context, queries]
     grid = how.sampler.time_grid(how.config)
@@ -129,7 +129,7 @@ def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
             found = []
             for told in halves:
                 latents = network.latents(network.encode(context, seen, None, told), t.float(), told)
-                found.append(network.decode(places, y, network.memory(latents)))
+                found.append(network.decode(places, y, network.decoder_kv(latents)))
             return found[0] if len(found) == 1 else guidance.combine(found[0], found[1], how.guidance, t)
 
         for place, (where, y) in enumerate(zip(asked, list(states), strict=True)):
@@ -170,7 +170,7 @@ def evaluation(model: Model, method: Any) -> torch.Tensor:
     """The velocities of one chunk."""
     network, context, y, told = _inputs(model, method)
     latents = network.latents(network.encode(context, y, None, told), torch.tensor([0.5]), told)
-    return network.decode(context[:CHUNK], y[:, :CHUNK], network.memory(latents))
+    return network.decode(context[:CHUNK], y[:, :CHUNK], network.decoder_kv(latents))
 
 
 def preset_row(name: str) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ def preset_cost(name: str) -> dict[str, float]:
     trunk, latents = timed(
         lambda: network.latents(network.encode(context, y, None, told), torch.tensor([0.5]), told), times=1
     )
-    memory, chunk = network.memory(latents), context[:CHUNK]
+    memory, chunk = network.decoder_kv(latents), context[:CHUNK]
     if len(chunk) < CHUNK:
         chunk = model.domain.queries(CHUNK)
     state = torch.randn(1, CHUNK, y.shape[-1])
@@ -231,9 +231,14 @@ def timed(function: Callable[[], Any], times: int = 2) -> tuple[float, Any]:
 def _inputs(model: Model, method: Any) -> tuple[Any, Any, torch.Tensor, Any]:
     """Network, context, a state and what the network is told, for one set."""
     blank = model.domain.blank(1)
-    told = {} if method.conditioner is None else method.conditioner.blank(blank)
+    told = {} if method.conditioner is None else method.conditioner.dummy_batch(blank)
     y = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(1))
-    return method.network, blank.queries, y, method.network.read(method.embed_condition({**blank.condition, **told}))
+    return (
+        method.network,
+        blank.queries,
+        y,
+        method.network.project_kv(method.embed_condition({**blank.condition, **told})),
+    )
 
 
 def _print(head: tuple[str, ...], rows: Any) -> None:

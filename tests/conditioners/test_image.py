@@ -47,7 +47,7 @@ def test_tokens_made_in_training_are_those_that_shards_store() -> None:
 def test_a_dropped_pictures_tokens_are_all_the_one_of_nothing() -> None:
     built = module()
     found = built(stored(), torch.tensor([True, False, True])).tokens
-    nothing = built.nothing(2).tokens
+    nothing = built.null_condition(2).tokens
     assert found is not None and nothing is not None and nothing.shape == (2, 1, 16)
     torch.testing.assert_close(found[::2], nothing.expand(-1, 64, -1), atol=1e-6, rtol=0)
     kept = built(stored()).tokens
@@ -61,7 +61,9 @@ def test_a_model_answers_as_much_under_a_dropped_picture_as_under_nothing() -> N
     y = torch.randn(3, 24, 3, generator=torch.Generator().manual_seed(1))
     t = torch.tensor([0.2, 0.5, 0.9])
     dropped = flow.embed_condition(stored(), dropped=torch.ones(3, dtype=torch.bool))
-    found, wanted = (flow.network(queries, y, t, told, queries, y) for told in (dropped, flow.conditioner.nothing(3)))
+    found, wanted = (
+        flow.network(queries, y, t, told, queries, y) for told in (dropped, flow.conditioner.null_condition(3))
+    )
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
     shown = flow.network(queries, y, t, flow.embed_condition(stored()), queries, y)
     assert (shown - found).abs().max() > 1e-3
@@ -78,7 +80,7 @@ def test_a_field_is_the_plain_solution_of_the_guided_velocity(guidance: float) -
     for t, t_next in zip(times[:-1], times[1:], strict=True):
         halves = [
             flow.network(context, y, t.float().expand(3), told, context, y)
-            for told in (flow.embed_condition(stored()), flow.conditioner.nothing(3))
+            for told in (flow.embed_condition(stored()), flow.conditioner.null_condition(3))
         ]
         y = y + float(t_next - t) * (halves[1] + guidance * (halves[0] - halves[1]))
     torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
@@ -96,7 +98,7 @@ def test_a_sample_depends_on_its_seed_and_picture_and_not_on_its_batch() -> None
 
 def test_a_blank_condition_has_the_shapes_of_a_real_one() -> None:
     built = module()
-    blank = built.blank(tiny.model(tiny.PICTURE).domain.blank(3))
+    blank = built.dummy_batch(tiny.model(tiny.PICTURE).domain.blank(3))
     assert blank["tokens"].shape == stored()["tokens"].shape
     found = built(blank)
     assert isinstance(found, ConditionEmbedding) and found.tokens is not None and found.tokens.shape == (3, 64, 16)

@@ -21,7 +21,7 @@ def test_a_dropped_label_is_none() -> None:
     module = label.build(Config(classes=4), width=8)
     found = module({"label": torch.tensor([0, 3, 2])}, torch.tensor([True, False, True])).vector
     torch.testing.assert_close(found, module({"label": torch.tensor([-1, 3, -1])}).vector, rtol=0, atol=0)
-    torch.testing.assert_close(found[::2], module.nothing(2).vector, rtol=0, atol=0)
+    torch.testing.assert_close(found[::2], module.null_condition(2).vector, rtol=0, atol=0)
 
 
 def test_only_the_rows_asked_for_learn() -> None:

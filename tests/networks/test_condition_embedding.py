@@ -111,13 +111,13 @@ def test_the_order_of_the_tokens_changes_no_answer_and_each_token_does(name: str
 def test_keys_and_values_made_once_are_those_made_each_time(name: str) -> None:
     module = pictured(name).requires_grad_(False)
     context, values, tokens = pairs(name)
-    read = module.read(ConditionEmbedding(torch.ones(2, 32), tokens=tokens))
+    read = module.project_kv(ConditionEmbedding(torch.ones(2, 32), tokens=tokens))
     assert read.tokens is None and read.vector is not None
     found = answer(module, context, values, read)
     torch.testing.assert_close(
         found, answer(module, context, values, ConditionEmbedding(torch.ones(2, 32), tokens)), atol=1e-6, rtol=1e-6
     )
-    assert module.read(ConditionEmbedding()) == ConditionEmbedding()
+    assert module.project_kv(ConditionEmbedding()) == ConditionEmbedding()
 
 
 @every_picture
@@ -166,7 +166,7 @@ def test_the_operations_counted_are_those_done_under_tokens(name: str) -> None:
 
 def test_reading_again_apart_is_a_layer_with_self_attention_before_the_block() -> None:
     module = pictured("layers that read apart")
-    layers = module.layers()
+    layers = module.all_layers()
     assert [layer.read is not None for layer in layers] == [True, True, False, False, True, False, False]
     assert [layer.own.told is not None for layer in layers] == [False, False, True, True, False, True, True]
     assert sum(module.parts().values()) == sum(weight.numel() for weight in module.parameters())

@@ -36,7 +36,11 @@ def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2
     blank = model.domain.blank(count)
     seeds = keyed_random.derive_seeds(0, 0, torch.arange(count))
     condition = {"label": torch.zeros(count, dtype=torch.int64)} if name in ("image", "points") else {}
-    condition = {**blank.condition, **condition, **(model.method.conditioner.blank(blank) if name == "picture" else {})}
+    condition = {
+        **blank.condition,
+        **condition,
+        **(model.method.conditioner.dummy_batch(blank) if name == "picture" else {}),
+    }
     values = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(0))
     found = []
     attention = functional.scaled_dot_product_attention

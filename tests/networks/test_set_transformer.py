@@ -158,8 +158,8 @@ def test_the_decoder_answers_alone_from_its_own_weights(name: str) -> None:
     latents = module.latents(module.encode(context, values), torch.tensor([0.2, 0.7]), ConditionEmbedding())
     alone = set_transformer.build_decoder(*CASES[name])
     alone.load_state_dict(module.decoder.state_dict())
-    answered = module.decode(context, values, module.memory(latents))
-    torch.testing.assert_close(alone(context, values, alone.memory(latents)), answered, rtol=0, atol=0)
+    answered = module.decode(context, values, module.decoder_kv(latents))
+    torch.testing.assert_close(alone(context, values, alone.decoder_kv(latents)), answered, rtol=0, atol=0)
 
 
 @every_case
@@ -174,7 +174,7 @@ def test_the_encoder_is_shared_by_both_halves_of_guidance() -> None:
     t, vector = torch.tensor([0.3, 0.6]), ConditionEmbedding(torch.ones(2, 32))
     encoded = module.encode(context, values)
     for condition in (ConditionEmbedding(), vector):
-        found = module.decode(context, values, module.memory(module.latents(encoded, t, condition)))
+        found = module.decode(context, values, module.decoder_kv(module.latents(encoded, t, condition)))
         torch.testing.assert_close(found, module(context, values, t, condition, context, values), atol=1e-6, rtol=1e-6)
 
 

@@ -214,17 +214,17 @@ def test_an_unknown_kernel_is_refused_by_name():
 def test_known_noise_replaces_the_lattice_inside_its_box_and_nothing_beyond(kernel):
     own = start([1, 2], lattice(4, 5), channels=3)
     places = torch.cat([lattice(8, 9, start=-2), finer(4, 3)])
-    same = start([1, 2], places, kernel=kernel, known=own.unflatten(1, (4, 5)))
+    same = start([1, 2], places, kernel=kernel, override=own.unflatten(1, (4, 5)))
     assert torch.equal(same, start([1, 2], places, kernel=kernel))
     other = torch.full((2, 4, 5, 3), 9.0)
-    z = start([1, 2], lattice(8, 9, start=-2), kernel=kernel, known=other).unflatten(1, (8, 9))
+    z = start([1, 2], lattice(8, 9, start=-2), kernel=kernel, override=other).unflatten(1, (8, 9))
     assert (z[:, 2:6, 2:7] == 9).all()
     assert (z == 9).sum() == other.numel()
 
 
 def test_known_noise_replaces_that_of_the_first_points():
     known = torch.full((2, 10, 3), 9.0)
-    z = start([1, 2], torch.arange(30), known=known)
+    z = start([1, 2], torch.arange(30), override=known)
     assert (z[:, :10] == 9).all()
     assert torch.equal(z[:, 10:], start([1, 2], torch.arange(30))[:, 10:])
 

@@ -37,7 +37,7 @@ def test_the_velocity_is_the_derivative_of_the_path(path):
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-@pytest.mark.parametrize(("amount", "rate"), [("alpha", "alpha_rate"), ("sigma", "sigma_rate")])
+@pytest.mark.parametrize(("amount", "rate"), [("alpha", "alpha_dot"), ("sigma", "sigma_dot")])
 def test_the_rates_are_the_derivatives_of_the_amounts(path, amount, rate):
     derivative = torch.func.jvp(getattr(path, amount), (T,), (torch.ones_like(T),))[1]
     torch.testing.assert_close(getattr(path, rate)(T), derivative, rtol=1e-12, atol=1e-12)

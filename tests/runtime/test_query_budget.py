@@ -151,10 +151,10 @@ def test_guidance_encodes_once_and_makes_the_decoders_keys_once_for_each_evaluat
     with (
         mock.patch.object(network, "encode", wraps=network.encode) as encode,
         mock.patch.object(network, "latents", wraps=network.latents) as latents,
-        mock.patch.object(network, "memory", wraps=network.memory) as memory,
+        mock.patch.object(network, "decoder_kv", wraps=network.decoder_kv) as decoder_kv,
     ):
         drawn(model, room=QueryBudget(64), steps=5)
-    assert (encode.call_count, latents.call_count, memory.call_count) == (5, 10, 10)
+    assert (encode.call_count, latents.call_count, decoder_kv.call_count) == (5, 10, 10)
 
 
 def test_moving_points_keep_nothing():

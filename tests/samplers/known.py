@@ -22,9 +22,9 @@ class Mixture:
         """The exact velocity of the path from this data to noise: the mean over all lines through (y, t)."""
 
         def velocity(y: Tensor, t: Tensor) -> Tensor:
-            alpha, sigma, alpha_rate, sigma_rate = (
+            alpha, sigma, alpha_dot, sigma_dot = (
                 number(t).to(y.dtype).view(-1, 1, 1, 1)
-                for number in (path.alpha, path.sigma, path.alpha_rate, path.sigma_rate)
+                for number in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot)
             )
             weights, means, deviations = (torch.tensor(x, dtype=y.dtype) for x in self.tables())
             variance = alpha**2 * deviations**2 + sigma**2
@@ -32,7 +32,7 @@ class Mixture:
             share = torch.softmax(weights.log() - variance.log() / 2 - away**2 / variance / 2, -1)
             data = means + alpha * deviations**2 / variance * away
             noise = sigma / variance * away
-            return (share * (alpha_rate * data + sigma_rate * noise)).sum(-1)
+            return (share * (alpha_dot * data + sigma_dot * noise)).sum(-1)
 
         return velocity
 

@@ -58,11 +58,11 @@ def test_the_temperature_scales_the_injected_variance_and_leaves_the_drift(path,
 
     def rate(u: float, variance: list[float]) -> list[float]:
         t = torch.tensor([1 - u], dtype=torch.float64)
-        numbers = (path.alpha(t), path.sigma(t), path.alpha_rate(t), path.sigma_rate(t))
-        alpha, sigma, alpha_rate, sigma_rate = (float(x) for x in numbers)
+        numbers = (path.alpha(t), path.sigma(t), path.alpha_dot(t), path.sigma_dot(t))
+        alpha, sigma, alpha_dot, sigma_dot = (float(x) for x in numbers)
         d = 0.3 * float(euler_maruyama.DIFFUSION[diffusion](path, t))
         right = alpha**2 / 4 + sigma**2
-        slope = (alpha * alpha_rate / 4 + sigma * sigma_rate) / right
+        slope = (alpha * alpha_dot / 4 + sigma * sigma_dot) / right
         return [-2 * (slope + d / right) * variance[0] + 2 * d * temperature]
 
     config = euler_maruyama.Config(steps=600, diffusion=diffusion, scale=0.3, temperature=temperature, last_step=0.1)
@@ -182,7 +182,7 @@ def test_sbdm_is_half_the_squared_diffusion_of_the_forward_sde():
     """Forward dy = (alpha'/alpha) y dt + sqrt(2 D) dW keeps the variance s of the noise part: s' = 2 s alpha'/alpha + 2 D."""
     t = torch.linspace(0.05, 0.95, 50, dtype=torch.float64)
     for path in PATHS.values():
-        sigma, shrink = path.sigma(t), path.alpha_rate(t) / path.alpha(t)
-        rate = 2 * sigma * path.sigma_rate(t)
+        sigma, shrink = path.sigma(t), path.alpha_dot(t) / path.alpha(t)
+        rate = 2 * sigma * path.sigma_dot(t)
         twice = 2 * euler_maruyama.DIFFUSION["sbdm"](path, t)
         torch.testing.assert_close(2 * sigma**2 * shrink + twice, rate)

@@ -86,7 +86,7 @@ def test_a_run_of_queries_is_padded_to_a_size_that_is_compiled_unless_it_is_half
         network = optimize.CompiledNetwork(model.method.network)
     queries, told = model.domain.queries((10, 10)), model.method.embed_condition({"label": torch.tensor([1])})
     y, t = torch.randn(1, 100, 1), torch.tensor([0.5])
-    memory = network.memory(network.latents(network.encode(model.domain.queries(), y[:, :36], None, told), t, told))
+    memory = network.decoder_kv(network.latents(network.encode(model.domain.queries(), y[:, :36], None, told), t, told))
     whole = network.decode(queries, y, memory)
     for count, sizes in ((60, [100]), (50, [50, 100]), (30, [50, 100]), (20, [20, 50, 100])):
         part = slice(0, count)

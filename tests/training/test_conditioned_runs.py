@@ -256,7 +256,7 @@ def test_chains_that_pass_in_one_pack_have_the_losses_of_those_in_packs_of_like_
     tiny.randomise(method)
     with torch.no_grad():
         wanted = method(TrainBatch.from_sets(sets))
-        method.in_one_pack = True
+        method.use_single_bucket = True
         torch.testing.assert_close(method(TrainBatch.from_sets(sets)), wanted, rtol=1e-5, atol=0)
 
 

@@ -1,0 +1,56 @@
+"""What a conditioner's file has: settings, what it reads of the shards, and the module that embeds a condition."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
+
+
+@runtime_checkable
+class Conditioner(Protocol):
+    """The module that `build` returns."""
+
+    dropout: float
+    """Share of sets that train without condition, from 0 to below 1; above 0 there is a `null_condition`."""
+
+    def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
+        """The embedding of a condition; where `dropped` is True, that of none."""
+        ...
+
+    def dummy_batch(self, sets: CoordValueSet) -> Condition:
+        """A condition of the sets with the right shapes and no meaning, for planning."""
+        ...
+
+
+@runtime_checkable
+class DroppableConditioner(Conditioner, Protocol):
+    """A conditioner whose `dropout` can be above 0."""
+
+    def null_condition(self, count: int) -> ConditionEmbedding:
+        """The embedding of `count` dropped conditions."""
+        ...
+
+
+@runtime_checkable
+class ConditionerPart(Protocol):
+    """A conditioner's module."""
+
+    HAS_VIEWS: bool
+    """Whether each set has several conditions, of which training draws one for each step."""
+    Config: Any
+
+    def required_conditions(self, config: Any) -> tuple[str, ...]:
+        """Conditions of the shards that are read with the sets, beside the domain's; labels are always read."""
+        ...
+
+    def spec(self, config: Any) -> ConditionSpec:
+        """What the network must know of the embedding to be built."""
+        ...
+
+    def build(self, config: Any, width: int) -> Conditioner:
+        """The module; `width` is the size of the vector and of the tokens that the network takes."""
+        ...
