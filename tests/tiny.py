@@ -26,7 +26,7 @@ POINTS: dict[str, dict[str, Any]] = {
         "heads": 2,
         "latents": 8,
         "encoder": "perceiver",
-        "reread": 2,
+        "cross_attend_every": 2,
         "num_frequencies": 4,
     },
 }

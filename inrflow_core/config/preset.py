@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from inrflow_core import registry
 from inrflow_core.config import data, evaluation, training
 from inrflow_core.config.toml import parse_value, read_toml
-from inrflow_core.config.typed import settings
+from inrflow_core.config.typed import present_name, present_names, settings
 from inrflow_core.errors import MissingError, UsageError, did_you_mean
 
 NAMED = {
@@ -122,7 +122,7 @@ def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> 
     Raises:
         UsageError: a text is no such override.
     """
-    result = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
+    result = {name: present_names(table, name) if isinstance(table, dict) else table for name, table in tables.items()}
     for text in overrides:
         address, equals, value = text.partition("=")
         table, dot, key = address.strip().partition(".")
@@ -136,6 +136,7 @@ def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> 
         target = result.setdefault(table, {})
         if not isinstance(target, dict):
             raise UsageError(f"`{table}` is not a table of a preset", hint=did_you_mean(table, [*NAMED, *FIXED]))
+        key = present_name(key, table)
         if value.strip() == "none":
             target.pop(key, None)
         else:

@@ -12,6 +12,36 @@ from inrflow_core.errors import UsageError, did_you_mean
 S = TypeVar("S")
 """A frozen dataclass of settings."""
 
+EARLIER_NAMES = {
+    "network": {
+        "reread": "cross_attend_every",
+        "reread_apart": "separate_cross_attention",
+        "levels": "decoder_levels",
+        "top_frequency": "max_frequency",
+    },
+}
+"""Earlier names of settings, by table, as users' presets, weights files, fields and commands may hold them."""
+
+
+def present_name(key: str, table: str) -> str:
+    """The present name of a setting of `[table]`, or of `[table.NAME]`."""
+    return EARLIER_NAMES.get(table.partition(".")[0], {}).get(key, key)
+
+
+def present_names(values: dict[str, Any], table: str) -> dict[str, Any]:
+    """Plain values of a table under the present names of their settings.
+
+    Raises:
+        UsageError: a setting is there under both names.
+    """
+    for key in values:
+        if present_name(key, table) != key and present_name(key, table) in values:
+            raise UsageError(
+                f"[{table}] has `{key}` and `{present_name(key, table)}`, which are one setting",
+                hint=f"leave out `{key}`",
+            )
+    return {present_name(key, table): value for key, value in values.items()}
+
 
 def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
     """A frozen dataclass from plain values: keys, types and (by its `__post_init__`) values are checked.
@@ -19,6 +49,7 @@ def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
     Raises:
         UsageError: an unknown or missing key, a wrong type, or what `__post_init__` raised as ValueError.
     """
+    values = present_names(values, table)
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(cast(Any, kind))}
     for key in values:

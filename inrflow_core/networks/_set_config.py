@@ -27,13 +27,13 @@ class Config:
 
     Moving points are grouped anew in every evaluation: there rounding can move a point across a border, and samples are
     then not the same to rounding in any batch."""
-    reread: int = 1
+    cross_attend_every: int = 1
     """The perceiver reads the context again in every so-many-th block; 0 reads it at the start alone."""
-    reread_apart: bool = False
+    separate_cross_attention: bool = False
     """Reading again is a layer of its own before the block, with self-attention, as in the paper's image-to-3D model."""
     residue_skip: bool = False
     """A query of a protein's atom also takes in the latent of its residue as it is (not in the paper)."""
-    levels: int = 1
+    decoder_levels: int = 1
     """Decoder levels; each attends to the latents of another depth, the earliest first."""
     decoder_width: int | None = None
     """Numbers in a query token; the width where left out."""
@@ -43,7 +43,7 @@ class Config:
     """Hidden size of the MLPs over their width."""
     rope: bool = False
     """Rotary positions of the latents in the trunk, beside the added ones."""
-    top_frequency: float | None = None
+    max_frequency: float | None = None
     """Highest frequency of coordinates in units of pi on [-1, 1]. Left out: a quarter of the training grid's side, half
     of what its pixels can tell apart; for moving points the octaves 1, 2, 4, ... rad."""
     num_frequencies: int | None = None
@@ -57,7 +57,7 @@ class Config:
             "depth",
             "heads",
             "latents",
-            "levels",
+            "decoder_levels",
             "decoder_width",
             "decoder_heads",
             "num_frequencies",
@@ -71,14 +71,16 @@ class Config:
             raise ValueError(
                 f"`decoder_heads` is {self.query_heads} and does not divide the decoder's width, {self.query_width}"
             )
-        if self.levels > self.depth:
-            raise ValueError(f"`levels` is {self.levels}: at most `depth`, {self.depth}")
-        if self.reread < 0:
-            raise ValueError(f"`reread` is {self.reread}: 1 or more, or 0 to read at the start alone")
+        if self.decoder_levels > self.depth:
+            raise ValueError(f"`decoder_levels` is {self.decoder_levels}: at most `depth`, {self.depth}")
+        if self.cross_attend_every < 0:
+            raise ValueError(
+                f"`cross_attend_every` is {self.cross_attend_every}: 1 or more, or 0 to read at the start alone"
+            )
         if not 0 < self.mlp_ratio < math.inf:
             raise ValueError(f"`mlp_ratio` is {self.mlp_ratio}: above 0")
-        if self.top_frequency is not None and not 1 <= self.top_frequency < math.inf:
-            raise ValueError(f"`top_frequency` is {self.top_frequency}: at least 1, in units of pi")
+        if self.max_frequency is not None and not 1 <= self.max_frequency < math.inf:
+            raise ValueError(f"`max_frequency` is {self.max_frequency}: at least 1, in units of pi")
         if self.encoder == "linear" and self.pseudo_coordinates not in ("grid", "residue"):
             raise ValueError(
                 f"`pseudo_coordinates` is {self.pseudo_coordinates}: `encoder = linear` takes a grid's patches"
@@ -108,11 +110,13 @@ class Config:
     @property
     def reading_blocks(self) -> list[int]:
         """Blocks of the trunk that read the context again."""
-        if self.encoder != "perceiver" or self.reread == 0:
+        if self.encoder != "perceiver" or self.cross_attend_every == 0:
             return []
-        return list(range(0, self.depth, self.reread))
+        return list(range(0, self.depth, self.cross_attend_every))
 
     @property
     def level_blocks(self) -> list[int]:
         """Blocks whose latents the decoder attends to: the last, and others at equal distance before it."""
-        return sorted(self.depth - 1 - level * (self.depth // self.levels) for level in range(self.levels))
+        return sorted(
+            self.depth - 1 - level * (self.depth // self.decoder_levels) for level in range(self.decoder_levels)
+        )

@@ -57,7 +57,7 @@ class Decoder(nn.Module):
             Block(
                 width, config.query_heads, config.mlp_ratio, condition_width=source, source_width=source, outnumber=True
             )
-            for _ in range(config.levels)
+            for _ in range(config.decoder_levels)
         )
         self.modulation = nn.Linear(source, 4 * width)
         self.final = ModulatedLinear(2 * width, value_size)

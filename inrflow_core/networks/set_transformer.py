@@ -103,11 +103,11 @@ class SetTransformer(nn.Module):
             self.latent = nn.Parameter(torch.randn(config.latents, config.width))
             self.start = Layer(config, reads=True)
         reading = config.reading_blocks
-        inside = [] if config.reread_apart else reading
+        inside = [] if config.separate_cross_attention else reading
         self.trunk = nn.ModuleList(
             Layer(config, reads=index in inside, has_tokens=told.tokens > 0) for index in range(config.depth)
         )
-        self.rereading = nn.ModuleList(Layer(config, reads=True) for _ in reading if config.reread_apart)
+        self.rereading = nn.ModuleList(Layer(config, reads=True) for _ in reading if config.separate_cross_attention)
         _initialise(self)
         self.decoder = build_decoder(config, shape, told)
         self._place_latents()
@@ -245,7 +245,7 @@ class SetTransformer(nn.Module):
         layers: list[Layer] = [] if self.start is None else [self.start]
         again = iter(cast("list[Layer]", list(self.rereading)))
         for index, layer in enumerate(cast("list[Layer]", list(self.trunk))):
-            if self.config.reread_apart and index in self.config.reading_blocks:
+            if self.config.separate_cross_attention and index in self.config.reading_blocks:
                 layers.append(next(again))
             layers.append(layer)
         return layers
@@ -341,7 +341,7 @@ def _tokens(config: Config, shape: SetSpec, width: int) -> Tokens:
 
 def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " F"]:
     """Frequencies of coordinates in rad: octaves for moving points, else from pi to the highest of the settings."""
-    top = config.top_frequency
+    top = config.max_frequency
     if shape.is_moving:
         count = config.num_frequencies or 10
         return geometric(1.0, 2.0 ** (count - 1) if top is None else math.pi * top, count)

@@ -53,7 +53,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "points": {
         "domain": {"name": "points", "num_points": 2048},
-        "network": {**WIDE, "latents": 256, "encoder": "perceiver", "reread": 2},
+        "network": {**WIDE, "latents": 256, "encoder": "perceiver", "cross_attend_every": 2},
     },
     "protein": {
         "domain": {"name": "protein", "residues": 200},

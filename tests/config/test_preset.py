@@ -131,7 +131,7 @@ def test_sizes_are_the_papers(name: str):
     size = next(part for part in reversed(name.split("-")) if part in SIZES)
     network = load(name).network.config
     wanted = SIZES[f"points {size}" if name.startswith(POINTS) else size]
-    assert (network.width, network.depth, network.heads, network.levels) == wanted
+    assert (network.width, network.depth, network.heads, network.decoder_levels) == wanted
     latents = {"church256-b-random2048": 2048, "cifar10-s": 256, "mnist-s": 196, "swissprot-xl": 350}
     assert network.latents == latents.get(name, 256 if name.endswith("-fast") else 1024)
     assert network.rope == (name.removesuffix("-fast") in ("imagenet128-xl", "imagenet256-xl", "imagenet256-b-rope"))
@@ -167,7 +167,7 @@ ABLATIONS = {
     "church256-b-random": ("church256-b-grid", {"network.pseudo_coordinates"}),
     "church256-b-kmeans": ("church256-b-grid", {"network.pseudo_coordinates"}),
     "church256-b-random2048": ("church256-b-random", {"network.latents"}),
-    "church256-b-perceiver": ("church256-b-grid", {"network.encoder", "network.reread"}),
+    "church256-b-perceiver": ("church256-b-grid", {"network.encoder", "network.cross_attend_every"}),
     "church256-b-grid": ("church256-b", {"training.batch"}),
     "shapenet-b-hash": ("shapenet-b", {"network.encoder", "network.pseudo_coordinates"}),
     "imagenet256-b-linear": ("imagenet256-b", {"network.encoder"}),

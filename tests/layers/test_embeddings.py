@@ -57,7 +57,7 @@ def test_fourier_features_turn_at_their_frequencies() -> None:
 def test_frequencies_stay_below_what_the_training_grid_can_tell_apart() -> None:
     image = SetSpec(2, 3, Grid((32, 32)))
     for top, highest in ((None, 8 * math.pi), (16.0, 16 * math.pi)):
-        config = Config(64, 1, 1, latents=16, top_frequency=top)
+        config = Config(64, 1, 1, latents=16, max_frequency=top)
         tokens = set_transformer.build_decoder(config, image).tokens
         assert isinstance(tokens, embeddings.Tokens)
         found = tokens.fourier.frequencies

@@ -76,7 +76,7 @@ def test_a_recorded_and_saved_field_agrees_with_one_asked_while_it_is_drawn(mode
 def test_a_saved_field_remembers_how_it_was_drawn(model, kind, tmp_path):
     queries, drawing = model.domain.queries(finer(model)), how(model, "heun")
     if kind == "guide of another size":
-        weak = tiny.model(KINDS[model.domain.NAME], network={"width": 16, "depth": 1, "levels": 1})
+        weak = tiny.model(KINDS[model.domain.NAME], network={"width": 16, "depth": 1, "decoder_levels": 1})
         drawing = options.sampling_options(model, sampler="heun", steps=4, guidance=2.0, guide=weak)
     elif kind == "bf16":
         drawing = dataclasses.replace(drawing, precision="bf16")

@@ -27,7 +27,7 @@ SHAPE = SetSpec(2, 3, Grid((SIDE, SIDE)))
 
 def reading_its_own_place(encoder: Literal["spatial", "linear"]) -> SetTransformer:
     config = Config(
-        WIDTH, 1, 1, latents=(SIDE // PATCH) ** 2, encoder=encoder, num_frequencies=HALF // 4, top_frequency=6
+        WIDTH, 1, 1, latents=(SIDE // PATCH) ** 2, encoder=encoder, num_frequencies=HALF // 4, max_frequency=6
     )
     torch.manual_seed(0)
     network = set_transformer.build(config, SHAPE).requires_grad_(False)

@@ -21,11 +21,14 @@ from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Queries
 from tests.networks import small
 from tests.networks.small import IMAGE, POINTS
 
-PERCEIVER = Config(32, 4, 2, latents=8, encoder="perceiver", num_frequencies=4, reread=2)
+PERCEIVER = Config(32, 4, 2, latents=8, encoder="perceiver", num_frequencies=4, cross_attend_every=2)
 PICTURED = {
     "perceiver": (PERCEIVER, POINTS),
-    "layers that read apart": (dataclasses.replace(PERCEIVER, reread_apart=True), POINTS),
-    "two levels": (dataclasses.replace(PERCEIVER, reread_apart=True, reread=3, levels=2), POINTS),
+    "layers that read apart": (dataclasses.replace(PERCEIVER, separate_cross_attention=True), POINTS),
+    "two levels": (
+        dataclasses.replace(PERCEIVER, separate_cross_attention=True, cross_attend_every=3, decoder_levels=2),
+        POINTS,
+    ),
     "a picture of a picture": (Config(32, 2, 2, latents=16), IMAGE),
 }
 GROUPED = Config(32, 3, 2, latents=6, pseudo_coordinates="residue")
@@ -35,7 +38,7 @@ FOLDED = {
     "rope": dataclasses.replace(GROUPED, rope=True),
     "skip": dataclasses.replace(GROUPED, residue_skip=True),
     "linear, rope, skip, two levels": dataclasses.replace(
-        GROUPED, encoder="linear", rope=True, residue_skip=True, levels=2, decoder_width=48, decoder_heads=3
+        GROUPED, encoder="linear", rope=True, residue_skip=True, decoder_levels=2, decoder_width=48, decoder_heads=3
     ),
 }
 PROTEINS = protein.Domain(protein.Config(residues=6))

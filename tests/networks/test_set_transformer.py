@@ -180,13 +180,15 @@ def test_the_encoder_is_shared_by_both_halves_of_guidance() -> None:
 
 def test_later_blocks_read_the_context_as_often_as_the_setting_says() -> None:
     for reread, reading in ((0, []), (1, [0, 1, 2]), (2, [0, 2])):
-        module = set_transformer.build(Config(16, 3, 2, latents=4, encoder="perceiver", reread=reread), POINTS)
+        module = set_transformer.build(
+            Config(16, 3, 2, latents=4, encoder="perceiver", cross_attend_every=reread), POINTS
+        )
         assert [index for index, layer in enumerate(module.trunk) if layer.read is not None] == reading
 
 
 def test_the_decoder_reads_its_levels_earliest_first() -> None:
-    assert Config(16, 28, 2, levels=2).level_blocks == [13, 27]
-    assert Config(16, 9, 2, levels=3).level_blocks == [2, 5, 8]
+    assert Config(16, 28, 2, decoder_levels=2).level_blocks == [13, 27]
+    assert Config(16, 9, 2, decoder_levels=3).level_blocks == [2, 5, 8]
     module = network("narrow decoder").requires_grad_(False)
     latents = module.latents(module.encode(*pairs("narrow decoder")), torch.tensor([0.2, 0.7]), ConditionEmbedding())
     assert len(latents.levels) == 2
@@ -196,10 +198,10 @@ def test_the_decoder_reads_its_levels_earliest_first() -> None:
 WRONG = {
     "heads": ({"heads": 5}, "`heads` is 5 and does not divide `width`, 32"),
     "decoder heads": ({"decoder_width": 20, "decoder_heads": 3}, "`decoder_heads` is 3 and does not divide"),
-    "levels": ({"levels": 3}, "`levels` is 3: at most `depth`, 2"),
-    "reread": ({"reread": -1}, "`reread` is -1: 1 or more"),
+    "levels": ({"decoder_levels": 3}, "`decoder_levels` is 3: at most `depth`, 2"),
+    "reread": ({"cross_attend_every": -1}, "`cross_attend_every` is -1: 1 or more"),
     "latents": ({"latents": 0}, "`latents` is 0: at least 1"),
-    "frequency": ({"top_frequency": 0.5}, "`top_frequency` is 0.5: at least 1"),
+    "frequency": ({"max_frequency": 0.5}, "`max_frequency` is 0.5: at least 1"),
     "rope without places": ({"encoder": "perceiver", "rope": True}, "`rope` turns latents by their place"),
     "linear hash": ({"encoder": "linear", "pseudo_coordinates": "hash"}, "`encoder = linear` takes a grid's patches"),
 }
@@ -235,8 +237,8 @@ PAPER = {
     "image S, classes": (Config(384, 12, 6), "image", 1000, (36.5, 36.95)),
     "image B": (Config(768, 12, 12), "image", 0, (145.0, 145.8)),
     "image L": (Config(1024, 24, 16), "image", 0, (483.95, 485.05)),
-    "image XL": (Config(1152, 28, 16, levels=2, rope=True), "image", 1000, (732.95, 733.05)),
-    "points B": (Config(512, 9, 4, levels=2, encoder="perceiver"), "points", 0, (107.0, 108.0)),
+    "image XL": (Config(1152, 28, 16, decoder_levels=2, rope=True), "image", 1000, (732.95, 733.05)),
+    "points B": (Config(512, 9, 4, decoder_levels=2, encoder="perceiver"), "points", 0, (107.0, 108.0)),
     "points L": (Config(640, 12, 4, encoder="perceiver"), "points", 0, (203.85, 203.95)),
 }
 SHAPES = {"image": SetSpec(2, 3, Grid((256, 256))), "points": SetSpec(3, 3, Points(2048))}

@@ -1,0 +1,87 @@
+"""Settings under their earlier names resolve to the same settings, wherever a user's file or command may hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inrflow_core import models
+from inrflow_core.config import preset, toml
+from inrflow_core.config.typed import EARLIER_NAMES, settings
+from inrflow_core.errors import UsageError
+from tests import tiny
+
+VALUES = {
+    "network": {
+        "cross_attend_every": 2,
+        "separate_cross_attention": True,
+        "decoder_levels": 2,
+        "max_frequency": 8.0,
+    },
+}
+"""A value of each setting that has an earlier name, other than its default."""
+NETWORK = {"width": 32, "depth": 2, "heads": 2, "latents": 8, "encoder": "perceiver"}
+
+
+def present() -> dict:
+    """The tables of a preset with those values."""
+    return tiny.tables({**tiny.POINTS, "network": NETWORK}, network=VALUES["network"])
+
+
+def earlier() -> dict:
+    """The same tables under the earlier names."""
+    tables = present()
+    for table, names in EARLIER_NAMES.items():
+        tables[table] = {**tables[table], **{old: tables[table][new] for old, new in names.items()}}
+        for new in names.values():
+            del tables[table][new]
+    return tables
+
+
+def test_every_earlier_name_is_in_this_test():
+    assert {table: set(names.values()) for table, names in EARLIER_NAMES.items()} == {
+        table: set(values) for table, values in VALUES.items()
+    }
+
+
+def test_a_preset_of_earlier_names_is_the_same_preset(tmp_path: Path):
+    wanted = preset.resolve("some", present())
+    assert preset.resolve("some", earlier()) == wanted
+    file = tmp_path / "some.toml"
+    file.write_text(toml.to_toml(earlier()), encoding="utf-8")
+    assert preset.load(str(file)) == wanted
+    assert not any(old in wanted.table()[table] for table, names in EARLIER_NAMES.items() for old in names)
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new"), [(t, o, n) for t, names in EARLIER_NAMES.items() for o, n in names.items()]
+)
+def test_an_override_by_either_name_replaces_either(table: str, old: str, new: str):
+    value = VALUES[table][new]
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    for held in (old, new):
+        for given in (old, new):
+            tables = {table: {held: 1}}
+            assert preset.override(tables, [f"{table}.{given}={text}"]) == {table: {new: value}}
+            assert preset.override(tables, [f"{table}.{given}=none"]) == {table: {}}
+
+
+def test_a_weights_file_of_earlier_names_has_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wanted = preset.resolve("some", present())
+    monkeypatch.setattr(type(wanted), "table", lambda _: earlier())
+    models.save(tmp_path / "weights.safetensors", {}, wanted, {})
+    monkeypatch.undo()
+    assert models.read_metadata(tmp_path / "weights.safetensors")[0] == wanted
+
+
+def test_both_names_at_once_are_refused():
+    tables = present()
+    tables["network"]["reread"] = 1
+    with pytest.raises(UsageError, match="`reread` and `cross_attend_every`, which are one setting"):
+        preset.resolve("some", tables)
+
+
+def test_a_network_of_a_name_has_the_earlier_names_of_networks():
+    kind = type(preset.resolve("some", present()).network.config)
+    assert settings(kind, {**NETWORK, "levels": 2}, "network.decoder").decoder_levels == 2
