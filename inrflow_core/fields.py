@@ -1,4 +1,4 @@
-"""Fields: what `sample` and `invert` return, a batch of functions that can be asked anywhere.
+"""Fields: what `sample` and `invert` return, a batch of functions that can be evaluated anywhere.
 
 A field is lazy: nothing is computed before the first query. A `query` call draws the context once for all the
 queries of that call. `cache_context` draws it now and keeps what later queries need, which then replay it: a field asked
@@ -30,14 +30,14 @@ Window = tuple[float, float, float, float] | None
 
 @runtime_checkable
 class Field(Protocol):
-    """B functions, asked together."""
+    """B functions, evaluated together."""
 
     model: Any
     """What it is evaluated with; of a loaded field the part that evaluates queries, which alone has weights."""
     seeds: Int64[Tensor, " B"]
     condition: Condition
     options: Any
-    """How it is drawn: the method's settings, for the origin of what is asked of it."""
+    """The method's sampling options, for the provenance of its values."""
 
     def query(
         self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Progress | None = None
@@ -57,5 +57,5 @@ class Field(Protocol):
         ...
 
     def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
-        """Write a recorded field as safetensors, fp16 if `half`: it is asked later without encoder or trunk."""
+        """Write a recorded field as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk."""
         ...

@@ -1,4 +1,4 @@
-"""What the conditions on pictures and on sequences share: a frozen network that computes in training where it must."""
+"""What conditions on images and on sequences share: a frozen network, loaded when training computes its features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from inrflow_core.feature_networks import _contract
 
 
-class Frozen(nn.Module):
+class FrozenConditioner(nn.Module):
     """A conditioner with an embedder of its settings' `embedder` and `weights`, loaded when it is first needed."""
 
     config: Any
@@ -30,7 +30,7 @@ class Frozen(nn.Module):
         self._embedder[:] = [embedder]
 
     def embedder(self, device: torch.device) -> Any:
-        """The embedder; raises as `_contract.load` where it must be loaded and cannot."""
+        """The embedder, loaded if needed; raises what `_contract.load` raises."""
         if not self._embedder:
             folder = None if self.config.weights is None else Path(self.config.weights)
             self.use(_contract.load(self.config.embedder, folder, device))

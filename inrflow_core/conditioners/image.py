@@ -1,8 +1,8 @@
-"""A picture as tokens that every block of the trunk attends to; a dropped picture is one learned token.
+"""An image as tokens that every block of the trunk attends to; a dropped image is one learned token.
 
 Source: INRFlow (arXiv:2412.03791), section 4.2 and appendix A.2: patch features of a frozen network (DINOv2), each
 joined with the six Pluecker numbers of its ray, dropped for a tenth of the sets. The two layers behind them are as in
-the authors' release, where the token that stands for none is drawn at random and never learned.
+the authors' release, where the token of no image is random and never learned.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrflow_core.conditioners._frozen_encoder import Frozen
+from inrflow_core.conditioners._frozen_encoder import FrozenConditioner
 from inrflow_core.errors import UsageError
 from inrflow_core.feature_networks import _posed_images
 from inrflow_core.geometry.cameras import RAY
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
 HAS_VIEWS = True
-"""Each set has several pictures, of which training draws one for each step."""
+"""Each set has several images; training draws one for each step."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of the condition on a picture."""
+    """Settings of the condition on an image."""
 
     embedder: str = "dinov2"
-    """The frozen network of `embedders/` whose tokens are learned from."""
+    """The frozen network of `feature_networks/` whose tokens are learned from."""
     tokens: int = 1024
-    """Patches of a picture."""
+    """Patches of an image."""
     width: int = 768
     """Numbers of the embedder's token, without its ray."""
     features: Literal["stored", "online"] = "stored"
-    """`online` computes the tokens in training, from the pictures in the shards."""
+    """`online` computes the tokens in training, from the images in the shards."""
     weights: str | None = None
-    """Folder of the embedder's weights, for `online`; left out, where embedders are looked for."""
+    """Folder of the embedder's weights, for `online`; by default the folder that `inrflow` searches."""
     dropout: float = 0.1
-    """Share of sets that train without their picture, for classifier-free guidance."""
+    """Share of sets that train without their image, for classifier-free guidance."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "width"):
@@ -56,15 +56,15 @@ def required_conditions(config: Config) -> tuple[str, ...]:
 
 
 def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
-    """Nothing, where an embedder makes of pictures of a shape (R, R, 3) what the settings say.
+    """Compare an embedder's tokens of images of `shape` (R, R, 3) with the settings.
 
     Raises:
-        UsageError: it makes other tokens.
+        UsageError: it makes another number of tokens, or tokens of another width.
     """
     rows, columns = embedder.grid(*shape[:2])
     if (rows * columns, embedder.width) != (config.tokens, config.width):
         raise UsageError(
-            f"`{embedder.name}` makes {rows * columns} tokens of {embedder.width} numbers of a picture of {shape[0]} x "
+            f"`{embedder.name}` makes {rows * columns} tokens of {embedder.width} numbers of an image of {shape[0]} x "
             f"{shape[1]} pixels, and [condition] says {config.tokens} of {config.width}",
             hint=f"`--set condition.tokens={rows * columns} --set condition.width={embedder.width}`, or other weights",
         )
@@ -75,13 +75,13 @@ def spec(config: Config) -> ConditionSpec:
     return ConditionSpec(tokens=config.tokens)
 
 
-def build(config: Config, width: int) -> Picture:
+def build(config: Config, width: int) -> ImageConditioner:
     """The layers between the embedder and the network."""
-    return Picture(config, width)
+    return ImageConditioner(config, width)
 
 
-class Picture(Frozen):
-    """Two layers on each token, and the token that stands for no picture."""
+class ImageConditioner(FrozenConditioner):
+    """Two layers on each token, and the learned token of no image."""
 
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
@@ -94,22 +94,22 @@ class Picture(Frozen):
             nn.init.zeros_(layer.bias)
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
-        """The pictures' tokens; a dropped picture's are all the same."""
+        """The images' tokens; those of a dropped image are all the same."""
         tokens = condition["tokens"] if "tokens" in condition else self._embedded(condition)
         tokens = tokens.to(self.none.dtype)
         if dropped is not None:
             tokens = torch.where(dropped[:, None, None], self.none, tokens)
-        return self._told(tokens)
+        return self._project(tokens)
 
     def null_condition(self, count: int) -> ConditionEmbedding:
-        """What `count` sets are told whose picture was dropped: of equal tokens, one is as good as all."""
-        return self._told(self.none.expand(count, 1, -1))
+        """The embedding of `count` dropped images: one token each, as attention to equal tokens is attention to one."""
+        return self._project(self.none.expand(count, 1, -1))
 
     def dummy_batch(self, sets: CoordValueSet) -> Condition:
-        """A condition of the sets that has its shapes, for planning."""
+        """A condition of the sets with the right shapes, for planning."""
         return {"tokens": torch.zeros(len(sets), self.config.tokens, self.config.width + RAY)}
 
-    def _told(self, tokens: Tensor) -> ConditionEmbedding:
+    def _project(self, tokens: Tensor) -> ConditionEmbedding:
         return ConditionEmbedding(tokens=self.outer(functional.gelu(self.inner(tokens), approximate="tanh")))
 
     @torch.no_grad()

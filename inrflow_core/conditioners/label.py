@@ -42,12 +42,12 @@ def spec(config: Config) -> ConditionSpec:
     return ConditionSpec()
 
 
-def build(config: Config, width: int) -> Label:
+def build(config: Config, width: int) -> LabelConditioner:
     """The table of class vectors."""
-    return Label(config, width)
+    return LabelConditioner(config, width)
 
 
-class Label(nn.Module):
+class LabelConditioner(nn.Module):
     """One vector per class, and one more for none."""
 
     def __init__(self, config: Config, width: int) -> None:
@@ -57,15 +57,15 @@ class Label(nn.Module):
         nn.init.normal_(self.table.weight, std=0.02)
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
-        """The vectors of the labels; -1, and every dropped label, stands for none."""
+        """The vectors of the labels; -1 and dropped labels have the vector of no label."""
         labels = condition["label"]
         none = labels < 0 if dropped is None else dropped | (labels < 0)
         return ConditionEmbedding(self.table(torch.where(none, self.classes, labels)))
 
     def null_condition(self, count: int) -> ConditionEmbedding:
-        """What `count` sets are told whose label was dropped."""
+        """The embedding of `count` dropped labels."""
         return ConditionEmbedding(self.table.weight[self.classes].expand(count, -1))
 
     def dummy_batch(self, sets: CoordValueSet) -> Condition:
-        """A condition of the sets that has its shapes, for planning."""
+        """A condition of the sets with the right shapes, for planning."""
         return {"label": torch.zeros(len(sets), dtype=torch.int64)}

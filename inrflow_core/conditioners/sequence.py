@@ -1,4 +1,4 @@
-"""An amino-acid sequence: what a frozen language model (or a stand-in) knows of each residue, for its atoms and its latent.
+"""An amino-acid sequence as the features that a frozen language model (or one-hot codes) gives each residue.
 
 Source: INRFlow (arXiv:2412.03791), appendix A.3: the residue's ESM embedding beside the features of each atom. It is a
 part of the atoms' coordinates and never dropped, so that nothing but a second model can guide.
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inrflow_core.conditioners._frozen_encoder import Frozen
+from inrflow_core.conditioners._frozen_encoder import FrozenConditioner
 from inrflow_core.errors import UsageError
 from inrflow_core.proteins import residues
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
@@ -28,13 +28,13 @@ class Config:
     """Settings of the condition on a sequence."""
 
     embedder: str = "esm2"
-    """The frozen network of `embedders/` whose residue embeddings are learned from; `one-hot` stands in for one."""
+    """The frozen network of `feature_networks/` whose residue embeddings are learned from, or `one-hot` codes."""
     width: int = 1280
     """Numbers of a residue's embedding."""
     features: Literal["stored", "online"] = "stored"
     """`online` computes the embeddings in training, from the sequences in the shards."""
     weights: str | None = None
-    """Folder of the embedder's weights, for `online`; left out, where embedders are looked for."""
+    """Folder of the embedder's weights, for `online`; by default the folder that `inrflow` searches."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -49,14 +49,14 @@ def required_conditions(config: Config) -> tuple[str, ...]:
 
 
 def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
-    """Nothing, where an embedder tells as much of a residue as the settings say.
+    """Compare the width of an embedder's residue embedding with the settings.
 
     Raises:
-        UsageError: it tells another number of numbers.
+        UsageError: it has another width.
     """
     if embedder.width != config.width:
         raise UsageError(
-            f"`{embedder.name}` tells {embedder.width} numbers of a residue, and [condition] says {config.width}",
+            f"`{embedder.name}` gives {embedder.width} numbers for a residue, and [condition] says {config.width}",
             hint=f"`--set condition.width={embedder.width}`, or other weights",
         )
 
@@ -66,12 +66,12 @@ def spec(config: Config) -> ConditionSpec:
     return ConditionSpec(features=config.width)
 
 
-def build(config: Config, width: int) -> Sequence:
+def build(config: Config, width: int) -> SequenceConditioner:
     """A conditioner without weights of its own: the network's layers take the features in."""
-    return Sequence(config)
+    return SequenceConditioner(config)
 
 
-class Sequence(Frozen):
+class SequenceConditioner(FrozenConditioner):
     """Features of each residue, stored, one-hot, or of a frozen network."""
 
     dropout = 0.0
@@ -94,7 +94,7 @@ class Sequence(Frozen):
         return ConditionEmbedding(features=features * is_residue[..., None], is_group=is_residue)
 
     def dummy_batch(self, sets: CoordValueSet) -> Condition:
-        """A condition of the sets that has its shapes, for planning; the domain's own conditions are there already."""
+        """A condition of the sets with the right shapes, for planning; the domain's own conditions are there already."""
         if self.config.embedder == ONE_HOT:
             return {}
         return {"embedding": torch.zeros(*sets.condition["residues"].shape, self.config.width)}

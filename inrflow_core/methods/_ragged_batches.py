@@ -16,7 +16,7 @@ MAX_PADDING = 1.3
 
 
 def bucket_by_size(sizes: Sequence[int]) -> list[list[int]]:
-    """Sets in packs of like sizes: padding each pack to its largest set costs at most `WASTE` times the pairs."""
+    """Sets in buckets of like sizes: padding each bucket to its largest set costs at most `MAX_PADDING` times the pairs."""
     order = sorted(range(len(sizes)), key=lambda place: (-sizes[place], place))
     found: list[list[int]] = []
     real = 0
@@ -37,7 +37,7 @@ def set_sizes(groups: Int64[Tensor, "B N"]) -> list[list[int]]:
 
 
 def trim_padding(sets: CoordValueSet, sizes: tuple[tuple[int, ...], ...]) -> CoordValueSet:
-    """Sets in groups, of so many pairs and groups each, without the padding behind the largest."""
+    """Sets in groups without the padding behind the largest; `sizes` are the real pairs and groups of each."""
     pairs, groups = (max(size[of] for size in sizes) for of in (0, 1))
     return CoordValueSet(
         replace(sets.queries[:pairs], valid_sizes=sizes),

@@ -30,17 +30,17 @@ def check(config: Config, shape: SetSpec) -> None:
     Raises:
         UsageError: a setting superposes or compares structures, and the values of these sets are no places in space.
     """
-    asked = {"align": config.align != "none", "smooth_lddt": config.smooth_lddt > 0}
-    names = [f"`{name}`" for name, is_asked in asked.items() if is_asked]
+    is_used = {"align": config.align != "none", "smooth_lddt": config.smooth_lddt > 0}
+    names = [f"`{name}`" for name, is_set in is_used.items() if is_set]
     if names and shape.unit is None:
         raise UsageError(
-            f"[method] {' and '.join(names)}: the values of this domain are no places whose distances mean something",
+            f"[method] {' and '.join(names)}: the values of this domain are not positions in space",
             hint="leave it out, or choose `domain.name=protein`",
         )
 
 
 def repeat_with_new_noise(sets: CoordValueSet, copies: int) -> CoordValueSet:
-    """Each set so many times, one after the other; the first with its own seed, the others with seeds derived of it."""
+    """Each set `copies` times in a row; the first with its own seed, the others with seeds derived from it."""
     index = torch.arange(len(sets), device=sets.seeds.device).repeat_interleave(copies)
     derived = [keyed_random.derive_seeds(COPY_KEY, copy, sets.seeds) for copy in range(1, copies)]
     repeated, sizes = sets[index], sets.queries.valid_sizes

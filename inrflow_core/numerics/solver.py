@@ -1,6 +1,6 @@
-"""Carrying states along a velocity: the one loop around every sampler.
+"""The loop around every sampler: integrate states along a velocity.
 
-The context of a sample walks: it decides the steps. Other pairs advance: they take the same steps afterwards, each
+`iter_steps` takes the context of a sample and chooses the steps. `replay_step` takes other queries through the same steps,
 with the velocity that the context's evaluations left for them.
 """
 
@@ -28,7 +28,7 @@ BrownianIncrements = Callable[[int], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a batch. A sample that rests in it has `t_next == t`."""
+    """One step of a batch. A sample that does not move in it has `t_next == t`."""
 
     index: int
     t: Float64[Tensor, " B"]
@@ -47,8 +47,8 @@ def iter_steps(
 ) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
     """Each step in which some sample moved, and the states after it.
 
-    The last `EVALUATIONS` calls of `velocity` before a step comes out are that step's; the first `REPLAYED` of them are
-    those that `advance` repeats. An adaptive sampler may have called it before for attempts that no sample accepted.
+    The last `NFE_PER_STEP` calls of `velocity` before a step is yielded are that step's; `replay_step` repeats the first
+    `NFE_PER_REPLAY` of them. An adaptive sampler may have called it before for trial steps that no sample accepted.
 
     Args:
         noise: what a stochastic sampler needs.
@@ -56,8 +56,8 @@ def iter_steps(
     """
     grid = sampler.time_grid(config)
     if sampler.IS_ADAPTIVE:
-        attempt = functools.partial(sampler.trial_step, config=config, real=real)
-        yield from _walk_adaptively(sampler, config, attempt, velocity, y, (float(grid[0]), float(grid[-1])))
+        trial = functools.partial(sampler.trial_step, config=config, real=real)
+        yield from _walk_adaptively(sampler, config, trial, velocity, y, (float(grid[0]), float(grid[-1])))
         return
     yield from _walk_along(grid, sampler, config, velocity, y, path=path, noise=noise)
 
@@ -72,9 +72,9 @@ def replay_step(
     path: Path,
     noise: BrownianIncrements | None = None,
 ) -> Float[Tensor, "B M C"]:
-    """The states after one step; those of a resting sample are returned as they are.
+    """The states after one step; those of a sample that does not move are returned as they are.
 
-    Calls `velocity` as often as the sampler's `REPLAYED` says.
+    Calls `velocity` `NFE_PER_REPLAY` times.
     """
     if sampler.IS_STOCHASTIC:
         assert noise is not None
@@ -94,18 +94,18 @@ def integrate(
     noise: BrownianIncrements | None = None,
     times: Float64[Tensor, " T"] | None = None,
 ) -> Float[Tensor, "B N C"]:
-    """The states at the end of the walk.
+    """The states after the last step.
 
     Args:
-        times: replace the sampler's own grid, and may ascend, from data to noise; an adaptive sampler goes from the first
-            of them to the last.
+        times: replace the sampler's own grid, and may ascend, from data to noise; an adaptive sampler integrates from
+            the first to the last.
     """
     state = y
     if times is None:
         steps = iter_steps(sampler, config, velocity, y, path=path, noise=noise)
     elif sampler.IS_ADAPTIVE:
-        attempt = functools.partial(sampler.trial_step, config=config, real=None)
-        steps = _walk_adaptively(sampler, config, attempt, velocity, y, (float(times[0]), float(times[-1])))
+        trial = functools.partial(sampler.trial_step, config=config, real=None)
+        steps = _walk_adaptively(sampler, config, trial, velocity, y, (float(times[0]), float(times[-1])))
     else:
         steps = _walk_along(times, sampler, config, velocity, y, path=path, noise=noise)
     for _, moved in steps:
@@ -114,7 +114,7 @@ def integrate(
 
 
 def num_function_evaluations(sampler: ModuleType, config: Any) -> int:
-    """Velocity calls of a whole walk (NFE); for adaptive samplers the most that they may take."""
+    """Velocity calls of a whole sample (NFE); of an adaptive sampler the maximum."""
     if sampler.IS_ADAPTIVE:
         return config.max_nfe // sampler.NFE_PER_STEP * sampler.NFE_PER_STEP
     return sampler.NFE_PER_STEP * (len(sampler.time_grid(config)) - 1)
@@ -141,15 +141,15 @@ def _walk_along(
 def _walk_adaptively(
     sampler: ModuleType,
     config: Any,
-    attempt: Callable[..., tuple[Tensor, Tensor]],
+    trial: Callable[..., tuple[Tensor, Tensor]],
     velocity: Velocity,
     y: Float[Tensor, "B N C"],
     ends: tuple[float, float],
 ) -> Iterator[tuple[Step, Float[Tensor, "B N C"]]]:
     """Steps from one end to the other whose size each sample chooses by its own error.
 
-    The attempts that `max_nfe` leaves always suffice: no step is smaller than an equal share of the way that is left,
-    and one of that size is taken whatever its error.
+    The trial steps that `max_nfe` leaves always suffice: no step is smaller than an equal share of the remaining time, and a
+    step of that size is accepted whatever its error.
     """
     start, end = ends
     t = torch.full((len(y),), start, dtype=torch.float64, device=y.device)
@@ -162,7 +162,7 @@ def _walk_adaptively(
         least = way / left
         size = torch.maximum(torch.minimum(size, way), least)
         t_next = torch.where(size >= way, end, t + math.copysign(1, end - start) * size)
-        moved, error = attempt(velocity, y, t, t_next)
+        moved, error = trial(velocity, y, t, t_next)
         accepted = ((error <= 1) | (size <= least)) & (way > 0)
         step = Step(index, t, torch.where(accepted, t_next, t))
         size = size * sampler.step_size_factor(error)

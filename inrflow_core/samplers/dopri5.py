@@ -1,7 +1,7 @@
 """Dormand and Prince's method: fifth order, with steps that each sample chooses by its own error.
 
 Source: Dormand and Prince 1980; the tableau as in Hairer, Norsett and Wanner, Solving Ordinary Differential Equations
-I, table II.5.2. The seventh evaluation serves the error alone, so that pairs which replay a step need six.
+I, table II.5.2. The seventh evaluation serves the error alone, so queries that replay a step need six.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def trial_step(
     allowed = config.atol + config.rtol * torch.maximum(y.abs(), moved.abs())
     square = (error / allowed).double().square().mean(-1)
     size = (square.mean(1) if real is None else square.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)).sqrt()
-    return moved, torch.nan_to_num(size, nan=torch.inf)  # what is no number is tried again with a smaller step
+    return moved, torch.nan_to_num(size, nan=torch.inf)  # a step to NaN is repeated with a smaller one
 
 
 def step_size_factor(error: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
-    """By how much the next step may be larger, or must be smaller."""
+    """The ratio of the next step's size to this one's."""
     return (0.9 * error.clamp(min=1e-10) ** (-1 / ORDER)).clamp(0.2, 5.0)
 
 

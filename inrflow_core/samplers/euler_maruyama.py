@@ -5,7 +5,7 @@ clouds with it. The SDE is dy = (v - D s) dt + sqrt(2 D) dW, with score s = -noi
 
 With equal steps the method is unstable where D h is not small against sigma^2: near pure noise, where D of `sbdm` is
 infinite (the authors' release jumps to a deviation of 20 where 1 is right), and near data for most others. But any
-D >= 0 has the same marginals, so that here D is lowered until a step exchanges at most `EXCHANGE` of the noise's
+D >= 0 has the same marginals, so that here D is lowered until a step exchanges at most `MAX_EXCHANGE` of the noise's
 variance. Deviation on N(0, 0.5^2), computed exactly, worst of the six D with 100 and with 500 steps: within 3.0 and 2.5 % of
 right along the way, 0.8 and 0.2 % at the end. (Freezing the expected data and letting the noise relax exactly, as
 ancestral sampling does, ends 13 and 7 % too low with `constant`, 3 and 0.7 % with `sbdm`.)
@@ -110,7 +110,7 @@ def step(
 def noise_exchange_rate(
     path: Path, config: Config, t: Float64[Tensor, " B"], t_next: Float64[Tensor, " B"]
 ) -> Float64[Tensor, " B"]:
-    """D h / sigma^2 at the step's start, at most `EXCHANGE`."""
+    """D h / sigma^2 at the step's start, at most `MAX_EXCHANGE`."""
     length = t - t_next
     share = config.scale * DIFFUSION[config.diffusion](path, t) * length / path.sigma(t).square()
     return torch.where((length > 0) & (t_next > 0) & (config.scale > 0), share.clamp(max=MAX_EXCHANGE), 0.0)

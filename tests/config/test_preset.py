@@ -15,6 +15,7 @@ from inrflow_core import models
 from inrflow_core.config import toml
 from inrflow_core.config.preset import Preset, load, names, resolve
 from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.sets import TrainBatch
 from tools import preset_table
 
 SMALL = [
@@ -109,7 +110,8 @@ def test_every_preset_builds_and_has_a_loss(name: str):
     told = {} if model.preset.condition is None else model.method.conditioner.dummy_batch(blank)
     condition = {**blank.condition, **told}
     values = torch.rand(blank.values.shape) * 2 - 1
-    loss = model.method(replace(blank, values=values, seeds=torch.tensor([3, 4]), condition=condition))
+    sets = replace(blank, values=values, seeds=torch.tensor([3, 4]), condition=condition)
+    loss = model.method(TrainBatch.from_sets(sets))
     # The network answers 0 at first, so that the loss is the velocity's mean square: that of noise and of the data.
     torch.testing.assert_close(loss.mean(), torch.tensor(4 / 3), rtol=0.35, atol=0)
 

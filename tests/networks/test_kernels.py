@@ -16,6 +16,7 @@ from torch.nn import functional
 from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.numerics import keyed_random
+from inrflow_core.sets import TrainBatch
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,9 @@ def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", noted)
     with torch.autocast("cpu", torch.bfloat16):
-        model.method(replace(blank, values=values, seeds=seeds, condition=condition)).mean().backward()
+        model.method(
+            TrainBatch.from_sets(replace(blank, values=values, seeds=seeds, condition=condition))
+        ).mean().backward()
     assert found
     return found
 

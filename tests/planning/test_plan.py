@@ -13,6 +13,7 @@ from inrflow_core.errors import OutOfMemory
 from inrflow_core.planning import checks
 from inrflow_core.planning.plan import TABLE_ROWS, Plan, Planner, predict
 from inrflow_core.runtime import distributed, memory
+from inrflow_core.sets import TrainBatch
 from tests import tiny
 from tests.benchmarks import plan
 from tests.training import small
@@ -42,7 +43,7 @@ def test_executed_operations_are_those_that_torch_counts_in_a_real_step(kind, ch
     predicted = predict(preset, ALONE, precision="fp32", micro=4)
     model = models.build(preset)
     with plan.counter() as counter:
-        model.method(plan.filled(model, 4)).mean().backward()
+        model.method(TrainBatch.from_sets(plan.filled(model, 4))).mean().backward()
     assert sum(predicted.executed.values()) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
