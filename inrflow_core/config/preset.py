@@ -1,9 +1,10 @@
 """Presets: TOML into the typed settings of each part.
 
-A preset is a flat TOML file with one table per part. `[domain]`, `[method]`, `[network]` and `[sampler]` name their
-part and hold the settings of that part's `Config`; `[data]`, `[training]` and `[eval]` have one `Config` each. A
-setting is what the dataclass field says it is: an unknown key, a wrong type and an impossible value are errors that
-name the table, the key and what is allowed. Nothing is inherited between presets.
+A preset is a TOML file with one table per part. `[domain]`, `[method]`, `[network]` and `[sampler]` name their part and
+hold the settings of that part's `Config`; a method of several networks has a table `[network.NAME]` for each. `[data]`,
+`[training]` and `[eval]` have one `Config` each. A setting is what the dataclass field says it is: an unknown key, a
+wrong type and an impossible value are errors that name the table, the key and what is allowed. Nothing is inherited
+between presets.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ NAMED = {
     "condition": "conditioners",
     "sampler": "samplers",
 }
-OPTIONAL = {"condition", "eval"}
+"""Tables that choose a part by its `name`, and the package that holds such parts."""
+OPTIONAL = {"condition", "sampler", "eval"}
+"""Tables that a preset can lack; `[sampler]` only where the method samples without one."""
 FIXED = {"data": data.Config, "training": training.Config, "eval": evaluation.Config}
-"""Tables that choose a part by its `name` (the optional ones may be left out), and tables with one part each."""
+"""Tables that name no part, and their settings."""
 S = TypeVar("S")
 """A frozen dataclass of settings."""
 
@@ -47,6 +50,10 @@ class Part:
         """The file that holds the part, imported when it is first needed; it is not pickled."""
         return registry.find(self.kind, self.name)
 
+    def table(self) -> dict[str, Any]:
+        """The name and every setting that is not None, as a plain table."""
+        return {"name": self.name} | _plain(self.config)
+
 
 @dataclass(frozen=True)
 class Table(Generic[S]):
@@ -63,21 +70,46 @@ class Preset:
     data: Table[data.Config]
     domain: Part
     method: Part
-    network: Part
+    networks: dict[str, Part]
+    """By the names that the method declares (`NETWORKS`); for most methods the one name `network`."""
     condition: Part | None
-    sampler: Part
+    sampler: Part | None
+    """None where the method samples without one (`USES_SAMPLER = False`)."""
     training: Table[training.Config]
     eval: Table[evaluation.Config] | None = None
 
+    @property
+    def network(self) -> Part:
+        """The network of a method that has one."""
+        (part,) = self.networks.values()
+        return part
+
+    def with_network_settings(self, **changes: Any) -> Preset:
+        """The preset with settings of its networks changed, in each network that has them all."""
+        networks = {
+            name: dataclasses.replace(part, config=dataclasses.replace(part.config, **changes))
+            if all(hasattr(part.config, key) for key in changes)
+            else part
+            for name, part in self.networks.items()
+        }
+        return dataclasses.replace(self, networks=networks)
+
     def table(self) -> dict[str, dict[str, Any]]:
         """Every setting, defaults included, as plain tables; `resolve` of it gives this preset back."""
-        tables: dict[str, dict[str, Any]] = {}
-        for name in (*NAMED, *FIXED):
-            part: Part | Table[Any] | None = getattr(self, name)
-            if part is None:
-                continue
-            named = {"name": part.name} if isinstance(part, Part) else {}
-            tables[name] = named | {k: v for k, v in dataclasses.asdict(part.config).items() if v is not None}
+        networks = {name: part.table() for name, part in self.networks.items()}
+        tables: dict[str, dict[str, Any]] = {
+            "domain": self.domain.table(),
+            "method": self.method.table(),
+            "network": networks if len(networks) > 1 else self.network.table(),
+        }
+        for name in ("condition", "sampler"):
+            part: Part | None = getattr(self, name)
+            if part is not None:
+                tables[name] = part.table()
+        for name in FIXED:
+            settings_of_table: Table[Any] | None = getattr(self, name)
+            if settings_of_table is not None:
+                tables[name] = _plain(settings_of_table.config)
         return tables
 
 
@@ -117,25 +149,28 @@ def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Pres
 def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
     """Tables with `table.key=value` applied, the value written as in TOML; a bare word is a string, `none` unsets.
 
-    `table=none` leaves out a table that a preset need not have.
+    `network.NAME.key=value` reaches a table inside a table. `table=none` removes a table that a preset can lack.
 
     Raises:
-        UsageError: a text is no such override.
+        UsageError: a text is not an override.
     """
-    result = {name: present_names(table, name) if isinstance(table, dict) else table for name, table in tables.items()}
+    result = _copied(tables)
     for text in overrides:
         address, equals, value = text.partition("=")
-        table, dot, key = address.strip().partition(".")
-        if table in OPTIONAL and not dot and value.strip() == "none":
+        table, *inner, key = address.strip().split(".") if "." in address else (address.strip(), "")
+        if table in OPTIONAL and not key and value.strip() == "none":
             result.pop(table, None)
             continue
-        if not (equals and dot and table and key):
+        if not (equals and table and all(inner) and key):
             raise UsageError(
                 f"`{text}` is not an override", hint="write `--set table.key=value`, as in `--set training.batch=64`"
             )
         target = result.setdefault(table, {})
+        for name in inner:
+            target = target.setdefault(name, {}) if isinstance(target, dict) else target
         if not isinstance(target, dict):
-            raise UsageError(f"`{table}` is not a table of a preset", hint=did_you_mean(table, [*NAMED, *FIXED]))
+            where = ".".join((table, *inner))
+            raise UsageError(f"`{where}` is not a table of a preset", hint=did_you_mean(table, [*NAMED, *FIXED]))
         key = present_name(key, table)
         if value.strip() == "none":
             target.pop(key, None)
@@ -155,23 +190,78 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
         if table not in allowed:
             raise UsageError(f"a preset has no table [{table}]", hint=did_you_mean(table, allowed))
     parts: dict[str, Any] = {}
-    for table, kind in NAMED.items():
-        if table in OPTIONAL and table not in tables:
+    for table in NAMED:
+        if table == "network":
+            parts["networks"] = _networks(tables, parts["method"])
+        elif _is_left_out(table, tables, parts.get("method")):
             parts[table] = None
-            continue
-        values = _table(tables, table)
-        part = values.pop("name", None)
-        if not isinstance(part, str):
-            raise UsageError(f"[{table}] names no part", hint=f"add `name`, one of {', '.join(registry.names(kind))}")
-        parts[table] = Part(
-            kind, registry.canonical(kind, part), settings(registry.find(kind, part).Config, values, table)
-        )
+        else:
+            parts[table] = _part(table, _table(tables, table))
     for table, config in FIXED.items():
-        if table in OPTIONAL and table not in tables:
-            parts[table] = None
-            continue
-        parts[table] = Table(settings(config, _table(tables, table), table))
+        is_left_out = table in OPTIONAL and table not in tables
+        parts[table] = None if is_left_out else Table(settings(config, _table(tables, table), table))
     return Preset(name, **parts)
+
+
+def _part(table: str, values: dict[str, Any]) -> Part:
+    """The part that `[table]`, or `[network.NAME]`, names, with its settings."""
+    kind = NAMED[table.partition(".")[0]]
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        raise UsageError(f"[{table}] has no `name`", hint=f"add `name`, one of {', '.join(registry.names(kind))}")
+    return Part(kind, registry.canonical(kind, name), settings(registry.find(kind, name).Config, values, table))
+
+
+def _networks(tables: dict[str, Any], method: Part) -> dict[str, Part]:
+    """The networks of a method: from `[network]` where it has one, else from a table `[network.NAME]` for each."""
+    names: tuple[str, ...] = getattr(method.module, "NETWORKS", ("network",))
+    values = _table(tables, "network")
+    wanted = ", ".join(f"[network.{name}]" for name in names)
+    inner = [key for key, value in values.items() if isinstance(value, dict)]
+    if not inner and len(names) == 1:
+        return {names[0]: _part("network", values)}
+    if not inner:
+        raise UsageError(f"the method `{method.name}` has {len(names)} networks", hint=f"write the tables {wanted}")
+    for key in values:
+        if key not in inner:
+            raise UsageError(
+                f"[network] has `{key}` beside [network.{inner[0]}]", hint=f"write the tables {wanted} alone"
+            )
+        if key not in names:
+            raise UsageError(
+                f"the method `{method.name}` has no network `{key}`, as in [network.{key}]",
+                hint=did_you_mean(key, names),
+            )
+    for name in names:
+        if name not in values:
+            raise UsageError(f"[network.{name}] is missing", hint=f"the method `{method.name}` has the tables {wanted}")
+    return {name: _part(f"network.{name}", dict(values[name])) for name in names}
+
+
+def _is_left_out(table: str, tables: dict[str, Any], method: Part | None) -> bool:
+    """Whether a preset rightly lacks a table that names a part.
+
+    Raises:
+        UsageError: it has a sampler, and its method samples without one.
+    """
+    if table == "sampler" and method is not None:
+        if getattr(method.module, "USES_SAMPLER", True):
+            return False
+        if table in tables:
+            raise UsageError(f"the method `{method.name}` samples without a sampler", hint="leave [sampler] out")
+    return table in OPTIONAL and table not in tables
+
+
+def _copied(values: dict[str, Any], address: str = "") -> dict[str, Any]:
+    """Nested tables under the present names of their settings, each a dictionary of its own."""
+    return {
+        name: _copied(value, f"{address}.{name}".strip(".")) if isinstance(value, dict) else value
+        for name, value in present_names(values, address).items()
+    }
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
 
 
 def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:

@@ -24,11 +24,17 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def to_toml(tables: dict[str, dict[str, Any]]) -> str:
     """Plain tables as TOML text, in order; None is left out."""
-    blocks = []
-    for name, table in tables.items():
-        lines = [f"{key} = {_spell(value)}" for key, value in table.items() if value is not None]
-        blocks.append("\n".join([f"[{name}]", *lines]))
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(block for name, table in tables.items() for block in _blocks(name, table)) + "\n"
+
+
+def _blocks(name: str, table: dict[str, Any]) -> list[str]:
+    """A table as text, and those inside it after it, as `[name.inner]`."""
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    lines = [f"{key} = {_spell(value)}" for key, value in table.items() if value is not None and key not in inner]
+    blocks = ["\n".join([f"[{name}]", *lines])]
+    for key, value in inner.items():
+        blocks += _blocks(f"{name}.{key}", value)
+    return blocks
 
 
 def parse_value(text: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -175,8 +175,7 @@ class Planner:
         if checkpointed not in self._models:
             preset = self.preset
             if checkpointed != self.is_checkpointed:
-                config = replace(preset.network.config, checkpoint_activations=checkpointed)
-                preset = replace(preset, network=replace(preset.network, config=config))
+                preset = preset.with_network_settings(checkpoint_activations=checkpointed)
             with _without_weights(self._mode):
                 self._models[checkpointed] = models.build(preset)
         return self._models[checkpointed]
