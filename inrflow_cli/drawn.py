@@ -218,7 +218,6 @@ def iter_sample_sets(target: EvaluatedModel, work: SamplingWork, *, is_enlarged:
 
 def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     """What drawing a target's samples takes, from two solver steps of a few of them."""
-    from inrflow_core.numerics import solver
     from inrflow_core.sampling import options, reference_inputs, request, sample
 
     wanted, model, planned = work.sampling, _load(target, work), plan(target, work)
@@ -236,7 +235,7 @@ def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     for _ in sample.iter_samples(model, part, few):
         pass
     each = (time.perf_counter() - start) / len(rows) / 2
-    return each * solver.num_function_evaluations(how.sampler, how.config) * len(whole.seeds)
+    return each * how.num_evaluations * len(whole.seeds)
 
 
 def _sampled(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
@@ -334,12 +333,11 @@ def _facts(
     target: EvaluatedModel, work: SamplingWork, model: Model, how: Any, origin: dict[str, str]
 ) -> dict[str, Any]:
     """What metrics.json and the page tell of a target's samples."""
-    from inrflow_core.numerics import solver
 
     return {
         **{key: text for key, text in origin.items() if key != "labels"},
         "samples_per_item": work.sampling.samples_per_item,
-        "nfe": solver.num_function_evaluations(how.sampler, how.config),
+        "nfe": how.num_evaluations,
         "parameters": sum(parameter.numel() for parameter in model.method.parameters()),
         "samples_seen": model.info.get("samples_seen"),
         "flops": model.info.get("flops"),

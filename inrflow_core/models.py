@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import safetensors
 import tomli
@@ -22,6 +22,35 @@ from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.storage import safetensors_file
 
 FORMAT = "inrflow-weights-1"
+
+
+@runtime_checkable
+class SamplingOptions(Protocol):
+    """How a method samples: what `sampling_options` of its file returns, for the method's `sample` and `invert`.
+
+    A frozen dataclass. A method's file also has `SamplingConfig`, the settings of sampling that a command can change.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `bf16`."""
+        ...
+
+    @property
+    def guide(self) -> Any:
+        """What guides beside the model (it has `networks()` as a method has), or None."""
+        ...
+
+    @property
+    def num_evaluations(self) -> int:
+        """Evaluations of the network for one sample."""
+        ...
+
+    def provenance(self, guide_digest: str | None = None) -> dict[str, str]:
+        """The options as text, for the files of the samples; `guide_digest` is of the guide's weights."""
+        ...
 
 
 @dataclass(frozen=True)

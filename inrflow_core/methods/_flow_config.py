@@ -1,13 +1,12 @@
-"""Settings of flow matching in training and in sampling."""
+"""Settings of flow matching."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
-from inrflow_core.methods._velocity_model import VelocityModel
+from inrflow_core.methods._flow_sampling import check_guidance
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,7 @@ class Config:
             raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
         if self.time_deviation <= 0 or self.time_shift <= 0:
             raise ValueError("`time_deviation` and `time_shift` must be above 0")
-        low, high = self.guidance_interval if len(self.guidance_interval) == 2 else (1.0, 0.0)
-        if not 0.0 <= low < high <= 1.0:
-            raise ValueError(f"`guidance_interval` is {list(self.guidance_interval)}: two times, as in [0.0, 1.0]")
-        if not 0 <= self.guidance < math.inf:
-            raise ValueError(f"`guidance` is {self.guidance}: 0 or more, 1 is none")
+        check_guidance(self.guidance, self.guidance_interval)
         for name in ("smooth_lddt", "smooth_lddt_ramp"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: 0 or more")
@@ -61,20 +56,3 @@ class Config:
             raise ValueError(f"`smooth_lddt_ramp` is {self.smooth_lddt_ramp}, and `smooth_lddt`, which it raises, is 0")
         if self.copies < 1:
             raise ValueError(f"`copies` is {self.copies}: at least 1")
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How a sample is drawn: the solver with its settings, and guidance.
-
-    With a `guide`, the second velocity is that model's under the same condition (autoguidance, Karras et al. 2024,
-    arXiv:2406.02507); without, it is this model's without condition (classifier-free guidance).
-    """
-
-    sampler: ModuleType
-    config: Any
-    guidance: float = 1.0
-    interval: tuple[float, ...] = (0.0, 1.0)
-    noise: str = "linear"
-    guide: VelocityModel | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"

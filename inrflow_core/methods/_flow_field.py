@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inrflow_core import fields, models, registry
 from inrflow_core.config.preset import Preset
-from inrflow_core.methods._flow_config import SamplingOptions
+from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._velocity_model import VelocityModel
 from inrflow_core.numerics import guidance, noise_field, solver
 from inrflow_core.runtime.progress import Progress

@@ -12,8 +12,8 @@ from inrflow_core import registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.typed import settings
 from inrflow_core.errors import IntegrityError
-from inrflow_core.methods._flow_config import SamplingOptions
 from inrflow_core.methods._flow_field import ContextEvaluation, FlowField
+from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._velocity_model import SavedDecoder, VelocityModel
 from inrflow_core.numerics import paths, solver
 from inrflow_core.sets import Queries, SetSpec

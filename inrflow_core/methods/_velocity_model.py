@@ -30,6 +30,10 @@ class VelocityModel:
         """Whether training dropped the condition at times, so that there is a velocity without condition."""
         return self.conditioner is not None and self.conditioner.dropout > 0
 
+    def networks(self) -> dict[str, Any]:
+        """The one network."""
+        return {"network": self.network}
+
     def embed_condition(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
         """The embedding of a condition; an empty one of a model without conditions. `dropped` marks unconditional sets."""
         return ConditionEmbedding() if self.conditioner is None else self.conditioner(condition, dropped)

@@ -19,9 +19,10 @@ from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
 from inrflow_core.geometry import rigid_motion
 from inrflow_core.methods import _structure_loss
-from inrflow_core.methods._flow_config import Config, SamplingOptions
+from inrflow_core.methods._flow_config import Config
 from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.methods._flow_field_file import load_field
+from inrflow_core.methods._flow_sampling import SamplingConfig, SamplingOptions, sampling_options
 from inrflow_core.methods._ragged_batches import bucket_by_size, set_sizes, trim_padding
 from inrflow_core.methods._training_queries import Noisy, choose_queries
 from inrflow_core.methods._velocity_model import VelocityModel
@@ -30,7 +31,16 @@ from inrflow_core.runtime.progress import Progress
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec, TrainBatch
 
 STAGES = ("train",)
-__all__ = ["STAGES", "Config", "FlowMatching", "SamplingOptions", "build", "load_field"]
+__all__ = [
+    "STAGES",
+    "Config",
+    "FlowMatching",
+    "SamplingConfig",
+    "SamplingOptions",
+    "build",
+    "load_field",
+    "sampling_options",
+]
 
 
 def build(preset: Preset, shape: SetSpec) -> FlowMatching:
@@ -56,6 +66,10 @@ class FlowMatching(nn.Module):
         self.path = paths.PATHS[config.path]
         # Sets of unequal size pass the network at once, padded, where processes must pass equally often (ZeRO stage 3).
         self.use_single_bucket = False
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The one network."""
+        return {"network": self.network}
 
     def forward(self, batch: TrainBatch, stage: str = "train") -> Float[Tensor, " B"]:
         """The loss; engines that wrap a module call it this way."""

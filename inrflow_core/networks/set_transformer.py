@@ -199,6 +199,10 @@ class SetTransformer(nn.Module):
         """What all queries of one evaluation share."""
         return self.decoder.decoder_kv(latents)
 
+    def fp32_layers(self) -> list[nn.Module]:
+        """Layers that compute in fp32 also under autocast."""
+        return [self.decoder.final]
+
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"]:
         """What of the queries' tokens depends on fixed coordinates alone."""
         return self.decoder.embed(queries)

@@ -81,6 +81,11 @@ def export(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
             f"`{model.preset.name}` draws from a {part.name}, and the graph takes no more than a class beside the set",
             hint="export its weights as .safetensors",
         )
+    if list(model.method.networks()) != ["network"]:
+        raise UsageError(
+            f"the method `{model.preset.method.name}` has no ONNX form: a graph holds the one network of a flow",
+            hint="export its weights as .safetensors",
+        )
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     _package("onnxscript")
     evaluation = Evaluation(model).eval()

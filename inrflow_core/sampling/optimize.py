@@ -14,36 +14,58 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrflow_core.errors import UsageError
-from inrflow_core.models import Model
+from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.sets import ConditionEmbedding, Groups, Queries
+
+PARTS = ("encode", "latents", "decoder_kv", "decode")
+"""Methods of a network that are compiled one by one, where it has them all."""
 
 
 def cast_to_bf16(method: Any) -> Any:
-    """The method with the weights of its matrix products in bf16: once, and not in every evaluation.
+    """The method with the weights of its networks' matrix products in bf16: once, and not in every evaluation.
 
     Under autocast, which stays on, they are what autocast would make of them, so that the answers are the same to the
-    bit. Norms, softmax, embedded values and the final layer compute in fp32 as before; other weights are shared.
+    bit. Norms, softmax and embedded values compute in fp32 as before, and so do a network's `fp32_layers()`; other weights
+    are shared.
     """
-    network = method.network
+    return _with_networks(method, {name: _cast(network) for name, network in method.networks().items()})
+
+
+def _cast(network: nn.Module) -> nn.Module:
     kept = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    mine = copy.deepcopy(network, kept)
+    mine: Any = copy.deepcopy(network, kept)
+    exact = list(mine.fp32_layers()) if hasattr(mine, "fp32_layers") else []
     for module in mine.modules():
-        if isinstance(module, nn.Linear) and module is not mine.decoder.final:
+        if isinstance(module, nn.Linear) and not any(module is layer for layer in exact):
             for name, weight in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(weight.detach().bfloat16(), requires_grad=False))
-    return _with(method, mine)
+    return mine
 
 
 def compile_network(method: Any) -> Any:
-    """The method with encoder, trunk and decoder compiled by torch.compile for the shapes that come first.
+    """The method with its networks compiled by torch.compile for the shapes that come first; see `PARTS`.
 
     Smaller runs of queries are padded, so that the last one costs no compilation of its own. CUDA graphs are not used:
     they write an evaluation's latents over those of the one before, which a step's queries still need.
     """
-    return _with(method, CompiledNetwork(method.network))
+    return _with_networks(method, {name: _compiled(network) for name, network in method.networks().items()})
 
 
-def optimize_for_inference(model: Model, how: Any, *, compile: bool = False) -> tuple[Model, Any]:
+def _compiled(network: nn.Module) -> nn.Module:
+    if all(hasattr(network, part) for part in PARTS):
+        return CompiledNetwork(network)
+    compiled: Any = torch.compile(network, dynamic=False)
+    return compiled
+
+
+def is_compiled(method: Any) -> bool:
+    """Whether a network of the method was compiled, for one number of sets."""
+    return any(isinstance(n, CompiledNetwork) or hasattr(n, "_orig_mod") for n in method.networks().values())
+
+
+def optimize_for_inference(
+    model: Model, options: SamplingOptions, *, compile: bool = False
+) -> tuple[Model, SamplingOptions]:
     """Model and drawing for as many evaluations as drawing takes; the guide likewise.
 
     Raises:
@@ -53,17 +75,15 @@ def optimize_for_inference(model: Model, how: Any, *, compile: bool = False) -> 
         raise UsageError("`--compile` is for sets of one size, and every protein has its own", hint="leave it out")
 
     def quick(method: Any) -> Any:
-        method = cast_to_bf16(method) if how.precision == "bf16" else method
+        method = cast_to_bf16(method) if options.precision == "bf16" else method
         return compile_network(method) if compile else method
 
-    guide = None if how.guide is None else quick(how.guide)
-    return replace(model, method=quick(model.method)), replace(how, guide=guide)
+    guide = None if options.guide is None else quick(options.guide)
+    return replace(model, method=quick(model.method)), replace(options, guide=guide)
 
 
 class CompiledNetwork(nn.Module):
     """A network with its heavy parts compiled, each for a few fixed shapes."""
-
-    is_compiled = True
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -112,10 +132,13 @@ def _plain(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
-def _with(method: Any, network: nn.Module) -> Any:
-    """The method, or the velocity model that guides, with another network; all else is shared."""
+def _with_networks(method: Any, networks: dict[str, nn.Module]) -> Any:
+    """The method, or the model that guides, with other networks, by the names of `networks()`; all else is shared."""
+    own: dict[str, nn.Module] = method.networks()
     if not isinstance(method, nn.Module):
-        return replace(method, network=network)
-    mine = copy.copy(method)
-    mine._modules = {**method._modules, "network": network}
+        return replace(method, **networks)
+    replaced = {id(old): networks[name] for name, old in own.items()}
+    assert set(replaced) <= {id(child) for child in method.children()}, "a network is a direct child of its method"
+    mine: Any = copy.copy(method)
+    mine._modules = {name: replaced.get(id(child), child) for name, child in method._modules.items()}
     return mine

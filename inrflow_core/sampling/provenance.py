@@ -4,35 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from inrflow_core import __version__
-from inrflow_core.models import Model
+from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.sampling.request import SampleRequest, Size
 from inrflow_core.storage import checksum
 
 
 def provenance(
-    model: Model, source: Path, request: SampleRequest, how: Any, guide: Path | None = None
+    model: Model, source: Path, request: SampleRequest, options: SamplingOptions, guide: Path | None = None
 ) -> dict[str, str]:
     """Where samples come from, for the files that hold them: nothing in it depends on the time or the machine.
 
     `source` and `guide` are the weights files of the model and of the one that guides it.
     """
-    settings_text = " ".join(f"{key}={value}" for key, value in sorted(vars(how.config).items()) if value is not None)
     seeds = list(request.seeds)
     told = {
         **provenance_of_file(source, model, request.size),
         "seeds": str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}",
-        "sampler": f"{how.sampler.__name__.rpartition('.')[2]} {settings_text}".strip(),
-        "guidance": f"{how.guidance:g}",
-        "noise": how.noise,
-        "precision": how.precision,
+        **options.provenance(None if guide is None else checksum.file_digest(guide)[:16]),
     }
-    if guide is not None:
-        told["guide"] = checksum.file_digest(guide)[:16]
-    if tuple(how.interval) != (0.0, 1.0):
-        told["guidance_interval"] = ",".join(f"{end:g}" for end in how.interval)
     if request.labels is not None:
         told["labels"] = " ".join(str(label) for label in list(request.labels)[:64])
     if request.window is not None:

@@ -18,7 +18,7 @@ from jaxtyping import Int64
 
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, UsageError
-from inrflow_core.models import Model
+from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.numerics import keyed_random
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files import collection
@@ -183,11 +183,15 @@ def _folded(model: Model, plan: ReferenceSamplingPlan, request: SampleRequest, s
 
 
 def sample_structures(
-    model: Model, plan: ReferenceSamplingPlan, rows: Sequence[int], request: SampleRequest, how: Any = None
+    model: Model,
+    plan: ReferenceSamplingPlan,
+    rows: Sequence[int],
+    request: SampleRequest,
+    options: SamplingOptions | None = None,
 ) -> Iterator[tuple[int, Structure]]:
     """Some samples of one protein, under their numbers; each lies as it was drawn."""
     asking = replace(request, seeds=plan.seeds[list(rows)].tolist(), condition=condition(model, plan, rows))
-    for part, values in sample.iter_samples(model, asking, how):
+    for part, values in sample.iter_samples(model, asking, options):
         yield from zip(rows[part], sample.to_outputs(model, asking, part, values), strict=True)
 
 

@@ -1,7 +1,7 @@
 """From a run to samples: the model, its fields, and what they answer at the places asked for.
 
 model = load("runs/digits-demo")
-field = draw(model, seeds=[0, 1, 2], labels=[3, 4, 5], how=drawing(model, guidance=2.0))
+field = draw(model, seeds=[0, 1, 2], labels=[3, 4, 5], options=sampling_options(model, guidance=2.0))
 images = query(model, field, size=(96, 96))
 """
 
@@ -17,7 +17,7 @@ import torch
 from inrflow_core import fields, models, registry
 from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Field
-from inrflow_core.models import Model
+from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.proteins import superposition
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.runs import run
@@ -26,6 +26,7 @@ from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files.collection import ArrayCollection, in_memory
 from inrflow_core.sampling.labels import resolve_labels
+from inrflow_core.sampling.optimize import is_compiled
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.request import SampleRequest, Size, Window, default_batch_size, select_part
 from inrflow_core.sets import Condition, Groups
@@ -45,7 +46,7 @@ def sample_fields(
     model: Model,
     seeds: Sequence[int],
     labels: Sequence[int] | None = None,
-    how: Any = None,
+    options: SamplingOptions | None = None,
     condition: Condition | None = None,
 ) -> Field:
     """New functions, one per seed: sample i depends on its seed and label alone.
@@ -53,7 +54,7 @@ def sample_fields(
     Args:
         labels: one class number per seed, -1 for none; None for a model without classes, and for no other.
             `choose_labels` makes them of names, or at random.
-        how: see `drawing`; None draws as the preset says.
+        options: see `sampling_options`; None samples as the preset says.
         condition: what else each is drawn under, one row for each seed; see `Request`.
 
     Raises:
@@ -66,7 +67,7 @@ def sample_fields(
         given["label"] = torch.tensor(list(labels), dtype=torch.int64, device=device)
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
     return model.method.sample(
-        model.domain.queries(condition=given).to(device), keys, given, how or sampling_options(model)
+        model.domain.queries(condition=given).to(device), keys, given, options or sampling_options(model)
     )
 
 
@@ -102,7 +103,7 @@ def evaluate(
 def iter_samples(
     model: Model,
     request: SampleRequest,
-    how: Any = None,
+    options: SamplingOptions | None = None,
     progress: Progress | None = None,
     *,
     room: QueryBudget | None = None,
@@ -124,12 +125,12 @@ def iter_samples(
     while start < total:
         most = min(batch, room.batch or batch)
         part = slice(start, min(start + most, total))
-        size = most if getattr(model.method.network, "is_compiled", False) else 1  # compiled for one number of sets
+        size = most if is_compiled(model.method) else 1  # compiled for one number of sets
         report = None if progress is None else _of_all(progress, part, total)
         drawn: list[np.ndarray] = []
         asked = select_part(request, part, size)
         if run_unless_oom(
-            lambda asked=asked, report=report, to=drawn: to.append(_drawn(model, asked, how, room, report))
+            lambda asked=asked, report=report, to=drawn: to.append(_drawn(model, asked, options, room, report))
         ):
             yield part, drawn[0][: part.stop - part.start]
             start = part.stop
@@ -169,8 +170,14 @@ def sample_in_memory(
     )
 
 
-def _drawn(model: Model, request: SampleRequest, how: Any, room: QueryBudget, progress: Progress | None) -> np.ndarray:
-    field = sample_fields(model, request.seeds, request.labels, how, request.condition)
+def _drawn(
+    model: Model,
+    request: SampleRequest,
+    options: SamplingOptions | None,
+    room: QueryBudget,
+    progress: Progress | None,
+) -> np.ndarray:
+    field = sample_fields(model, request.seeds, request.labels, options, request.condition)
     return evaluate(model, field, request.size, request.window, chunk=room, progress=progress)
 
 

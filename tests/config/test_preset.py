@@ -160,6 +160,7 @@ def test_sampling_is_the_papers(name: str):
         "swissprot": ("euler-maruyama", 500),
     }
     of = name.partition("-")[0]
+    assert preset.sampler is not None
     assert (preset.sampler.name, preset.sampler.config.steps) == wanted.get(of, ("euler", 100))
     scale = 5.0 if of == "objaverse" else 1.5 if of.startswith("imagenet") else 1.0
     assert preset.method.config.guidance == scale

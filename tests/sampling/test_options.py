@@ -1,0 +1,103 @@
+"""Sampling options: the preset's sampler and the method's own settings, each changed by name or refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from inrflow_core.errors import UsageError
+from inrflow_core.methods import flow
+from inrflow_core.models import Model
+from inrflow_core.sampling.options import sampling_options
+from tests import tiny
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Options of a method that samples in a fixed number of steps, without sampler and guidance."""
+
+    count: int
+    precision: str
+    guide: Any = None
+
+    @property
+    def num_evaluations(self) -> int:
+        return self.count
+
+    def provenance(self, guide_digest: str | None = None) -> dict[str, str]:
+        return {"steps": str(self.count)}
+
+
+@dataclass(frozen=True)
+class StepsConfig:
+    count: int = 2
+
+
+def steps_options(
+    model: Model, overrides: dict[str, Any], *, sampler: None, guide: Model | None, precision: str
+) -> Steps:
+    assert sampler is None and guide is None
+    return Steps(StepsConfig(**overrides).count, precision)
+
+
+@pytest.fixture
+def without_sampler(monkeypatch: pytest.MonkeyPatch) -> Model:
+    for name, value in {
+        "USES_SAMPLER": False,
+        "SamplingConfig": StepsConfig,
+        "sampling_options": steps_options,
+    }.items():
+        monkeypatch.setattr(flow, name, value, raising=False)
+    return tiny.model(tiny.IMAGE, sampler=None)
+
+
+def test_the_options_of_a_preset_are_its_own_unless_they_are_changed():
+    model = tiny.model(tiny.IMAGE, method={"guidance": 2.5, "noise": "cubic"})
+    assert sampling_options(model).provenance() == {
+        "sampler": "euler spacing=equal steps=4",
+        "guidance": "2.5",
+        "noise": "cubic",
+        "precision": "fp32",
+    }
+    changed = sampling_options(
+        model, sampler="heun", steps=7, guidance=1.5, guidance_interval=(0.1, 0.9), precision="bf16"
+    )
+    assert changed.num_evaluations == 14
+    assert changed.provenance("abc") == {
+        "sampler": "heun spacing=equal steps=7",
+        "guidance": "1.5",
+        "noise": "cubic",
+        "precision": "bf16",
+        "guide": "abc",
+        "guidance_interval": "0.1,0.9",
+    }
+
+
+SLIPS = {
+    "unknown option": ({"temperature_scale": 1.0}, "the method `flow` of `tiny` has no sampling option `temperature-scale`"),
+    "out of range": ({"guidance": -1.0}, "`guidance` is -1.0: 0 or more"),
+    "interval": ({"guidance_interval": (0.9, 0.1)}, "`guidance_interval` is [0.9, 0.1]: two times"),
+    "no steps": ({"sampler": "dopri5", "steps": 3}, "the sampler `dopri5` chooses its own steps"),
+    "no sampler": ({"sampler": "hein"}, "no part of `samplers` is called `hein`"),
+    "no precision": ({"precision": "fp64"}, "`fp64`"),
+    "setting of the sampler": ({"sampler_settings": {"stepz": 3}}, "[sampler] has no setting `stepz`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), SLIPS.values(), ids=SLIPS)
+def test_an_option_that_cannot_act_is_named(options: dict[str, Any], message: str):
+    with pytest.raises(UsageError) as caught:
+        sampling_options(tiny.model(tiny.IMAGE), **options)
+    assert message in caught.value.message
+
+
+def test_a_method_without_sampler_has_its_own_options_alone(without_sampler: Model):
+    assert sampling_options(without_sampler, count=5, precision="bf16").provenance() == {"steps": "5"}
+    with pytest.raises(UsageError, match="has no sampling option `guidance`") as caught:
+        sampling_options(without_sampler, guidance=2.0)
+    assert "it has `count`" in (caught.value.hint or "")
+    for option, value in {"sampler": "heun", "steps": 3}.items():
+        with pytest.raises(UsageError, match=f"`--{option}`: the method `flow` of `tiny` samples without a sampler"):
+            sampling_options(without_sampler, **{option: value})
