@@ -21,6 +21,17 @@ from inrflow_core.runtime.units import first_line
 
 COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "runs")
 """In the order of a user's work; each is the file of that name in `commands/`."""
+RENAMED = {
+    "prepare": {"--num-shards": "--array-size", "--shard-index": "--array-index"},
+    "train": {"--until": "--stop-at-step", "--skip-check": "--no-verify", "--for": "--plan-for"},
+    "sample": {"--guide": "--guide-run", "--half-field": "--field-fp16"},
+    "eval": {
+        "--enlarged": "--interpolation-baselines",
+        "--training": "--memorization-set",
+        "--pictures": "--condition-images",
+    },
+}
+"""Old names of options by command, which are accepted for one release and not shown in help."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 MARKUP = "markdown"
 LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or preset, or another `--device`"
@@ -86,6 +97,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of a command line; what a user can act on is printed, anything else keeps its traceback."""
+    arguments = with_present_names(arguments)
     try:
         code = app(arguments or ["--help"], prog_name="inrflow", standalone_mode=False)
     except (InrflowError, typer.TyperException, typer.Abort, MemoryError, OSError, RuntimeError) as error:
@@ -103,6 +115,17 @@ def run(arguments: list[str]) -> int:
     if code == Exit.INTERRUPTED:  # Typer makes this of Ctrl-C; commands that save first raise `Interrupted`
         console.error(Interrupted("interrupted"), as_json="--json" in arguments)
     return int(code) if isinstance(code, int) else int(Exit.DONE)
+
+
+def with_present_names(arguments: list[str]) -> list[str]:
+    """A command line in which options have their present names (`RENAMED`); words behind `--` stay."""
+    names = RENAMED.get(arguments[0], {}) if arguments else {}
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    renamed = []
+    for word in arguments[:end]:
+        option, equals, value = word.partition("=")
+        renamed.append(names.get(option, option) + equals + value)
+    return renamed + arguments[end:]
 
 
 def _is_shared(arguments: list[str]) -> bool:

@@ -6,14 +6,20 @@ Use them as annotations: `def sample(out: Path, run: Run = None, json: Json = Fa
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from inrflow_core.errors import UsageError
 
+if TYPE_CHECKING:
+    from inrflow_core.runs.run import Step
+
 LAST_SEED = 2**63 - 1
+BY_SEED = "by-seed"
+"""The view of a reference object that its sample's seed chooses (`reference_inputs.PAIRED_BY_SEED`)."""
 
 
 def complete_presets(incomplete: str) -> list[str]:
@@ -106,6 +112,12 @@ Points = Annotated[int | None, typer.Option(help="How many points to ask of a cl
 Chunk = Annotated[
     int, typer.Option(min=1, help="Queries answered at a time: it bounds the memory, and changes nothing.")
 ]
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        metavar="linear|cubic|independent", help="Interpolation of the initial noise between training positions."
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(metavar="fp32|bf16", help="Arithmetic of the network's matrix products; noise and samples are fp32."),
@@ -175,6 +187,102 @@ def parse_window(text: str | None) -> tuple[float, float, float, float] | None:
         f"`--window {text}` is no part of a picture",
         hint="write top, left, bottom and right from 0 to 1, as in `0.25,0.25,0.5,0.5`",
     )
+
+
+def parse_checkpoint(text: str | None, option: str = "--checkpoint") -> Step:
+    """A step, or `best`; None, and `newest`, stay the newest.
+
+    Raises:
+        UsageError: the text is none of them.
+    """
+    if text is None or text == "newest":
+        return None
+    if text == "best":
+        return "best"
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(
+            f"`{option} {text}` names no checkpoint", hint="give a step such as `1000`, `best`, or `newest`"
+        )
+    return int(text)
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """Settings of the sampler from `sampler.key=value` texts.
+
+    Raises:
+        UsageError: a text is no such setting, or of another table.
+    """
+    from inrflow_core.config import preset
+
+    tables = preset.override({}, texts or [])
+    for table in tables:
+        if table != "sampler":
+            raise UsageError(
+                f"`--set {table}...`: what a model is was settled when it was trained",
+                hint="samples are drawn with other settings of `sampler` alone, as in `--set sampler.temperature=0.1`",
+            )
+    return tables.get("sampler", {})
+
+
+def parse_interval(text: str | None) -> tuple[float, float] | None:
+    """Two times from `0.1,0.9`; None stays None. Their order and range are checked with the settings.
+
+    Raises:
+        UsageError: not two numbers.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"`{text}` is no interval of times", hint="write two, as in `0.1,0.9`") from error
+    return low, high
+
+
+def parse_checkpoints(text: str) -> list[Step] | Literal["all"]:
+    """Checkpoints from `newest`, `best`, `all`, or steps separated by commas.
+
+    Raises:
+        UsageError: the text has anything else.
+    """
+    if text == "all":
+        return "all"
+    return [parse_checkpoint(part.strip(), "--checkpoints") for part in text.split(",")]
+
+
+def parse_view(text: str | None) -> int | str | None:
+    """The number of a view, or `by-seed`; None stays None.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    if text is None or text == BY_SEED:
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"`--view {text}` is not a view", hint=f"give a number from 0 on, or `{BY_SEED}`")
+    return int(text)
+
+
+def parse_metric_names(texts: Sequence[str] | None) -> list[str]:
+    """Names of metrics from `fid,kid`, given once or more; none where nothing is given.
+
+    Raises:
+        UsageError: the texts have no name.
+    """
+    found = [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+    if texts and not found:
+        raise UsageError("`--metrics` is empty", hint="`inrflow eval --list` lists all metrics")
+    return found
+
+
+def reject_options(given: Mapping[str, Any], reason: str, hint: str | None = None) -> None:
+    """Raise UsageError if an option has a value: `given` maps options to values, None for those not given.
+
+    `reason` completes "`--seed` ...", as in "does not apply to a saved field".
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"`{name}` {reason}", hint=hint or f"leave `{name}` out")
 
 
 def _starting(names: list[str], incomplete: str) -> list[str]:

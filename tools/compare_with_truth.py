@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from inrflow_cli import generation
+from inrflow_cli.options import parse_settings
 from inrflow_core import registry
 from inrflow_core.models import Model
 from inrflow_core.proteins import residue_alignment, superposition
@@ -121,7 +121,7 @@ def how(model: Model, arguments: argparse.Namespace):
         model,
         sampler=arguments.sampler,
         steps=arguments.steps,
-        sampler_settings=generation.parse_settings(arguments.set),
+        sampler_settings=parse_settings(arguments.set),
     )
 
 

@@ -1,4 +1,4 @@
-"""Judge samples: every number by a named protocol, with its uncertainty, in a table, a JSON file and a page."""
+"""Evaluate samples: metrics under named protocols, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,33 +8,46 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import console, options
-from inrflow_cli.options import DryRun, Json, Overwrite
+from inrflow_cli.model_options import Ema
+from inrflow_cli.options import (
+    DryRun,
+    Json,
+    Overwrite,
+    parse_checkpoints,
+    parse_interval,
+    parse_metric_names,
+    parse_resolution,
+    parse_settings,
+    parse_view,
+    reject_options,
+)
 from inrflow_core.errors import Exit, UsageError
+from inrflow_core.runtime.units import format_duration
 
 if TYPE_CHECKING:
-    from inrflow_cli.evaluation import CheckedEvaluationJob
+    from inrflow_core.evaluation.job import CheckedEvaluationJob
 
 Runs = Annotated[
     list[Path] | None,
     typer.Option(
         "--run",
         metavar="DIR|FILE",
-        help="A run to sample and judge; may be repeated.",
+        help="Run to sample and evaluate; may be repeated.",
         autocompletion=options.complete_runs,
     ),
 ]
 Samples = Annotated[
     list[Path] | None,
     typer.Option(
-        metavar="PLACE",
-        help="Samples: an .h5, .npz or .npy file, or a folder of pictures, clouds or structures; may be repeated.",
+        metavar="PATH",
+        help="Samples: an .h5, .npz or .npy file, or a folder of images, point clouds or structures; may be repeated.",
     ),
 ]
 Reference = Annotated[
     Path | None,
     typer.Option(
-        metavar="PLACE",
-        help="What to judge by: shards, a folder or file as for `--samples`, or statistics of such. "
+        metavar="PATH",
+        help="Reference data: shards, a folder or file (as for `--samples`), or precomputed statistics. "
         "Default: the shards that the run was trained on.",
     ),
 ]
@@ -42,7 +55,7 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME[:PROTOCOL],...",
-        help="What to compute, as in `fid:adm,kid` or `mmd:emd-lion,1-nna`; `--list` names all. "
+        help="Metrics, as in `fid:adm,kid` or `mmd:emd-lion,1-nna`; `--list` lists all. "
         "Default: `fid`, `kid`, `precision`, `recall` by `random`; `mmd`, `cov`, `1-nna`, `jsd`; "
         "`lddt`, `tm-score`, `rmsd`, `bond-lengths`, `clashes`.",
     ),
@@ -50,16 +63,16 @@ Metrics = Annotated[
 Weights = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=FILE|FOLDER", help="Weights of a feature network, or the folder of them all; may be repeated."
+        metavar="NAME=FILE|FOLDER", help="Weights of a feature network, or the folder of all weights; may be repeated."
     ),
 ]
 Checkpoints = Annotated[
-    str, typer.Option(metavar="newest|best|all|STEP,STEP", help="Which checkpoints of each run to judge.")
+    str, typer.Option(metavar="newest|best|all|STEP,STEP", help="Checkpoints of each run to evaluate.")
 ]
 
 
 def eval(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder for results.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results.", show_default=False)] = None,
     run: Runs = None,
     samples: Samples = None,
     reference: Reference = None,
@@ -70,16 +83,23 @@ def eval(
         typer.Option(metavar="NAME,...", help="Classes of the reference. Default: those that the run was trained on."),
     ] = None,
     reference_num: Annotated[
-        int | None, typer.Option(min=2, help="At most so many items of the reference, evenly spread. Default: all.")
+        int | None, typer.Option(min=2, help="Number of reference items, evenly spaced. Default: all.")
     ] = None,
-    samples_split: Annotated[str | None, typer.Option(help="Split of samples that are shards.")] = None,
-    training: Annotated[
-        Path | None, typer.Option(metavar="PLACE", help="Where to look for copies. Default: the reference's `train`.")
-    ] = None,
-    pictures: Annotated[
+    samples_split: Annotated[str | None, typer.Option(help="Split of `--samples` that are shards.")] = None,
+    memorization_set: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="What the clouds of the reference look like, by name. Default: its own pictures."
+            "--memorization-set",
+            metavar="PATH",
+            help="Training data in which to search copies of the samples. Default: the `train` split of the reference.",
+        ),
+    ] = None,
+    condition_images: Annotated[
+        Path | None,
+        typer.Option(
+            "--condition-images",
+            metavar="DIR",
+            help="Images of the reference's point clouds, matched by name. Default: those in its shards.",
         ),
     ] = None,
     weights: Weights = None,
@@ -88,15 +108,15 @@ def eval(
         int | None,
         typer.Option(
             min=1,
-            help="Samples of each run; of models that draw from pictures or sequences, so many of these, evenly spread. "
-            "Default: as many as the reference has items, 50,000 at most.",
+            help="Samples per run. For conditional models: number of reference conditions, evenly spaced. "
+            "Default: as many as the reference has items, at most 50,000.",
         ),
     ] = None,
     seed: options.Seed = 0,
     label: options.Label = None,
     guidance: options.Guidance = None,
     guidance_interval: Annotated[
-        str | None, typer.Option(metavar="LOW,HIGH", help="Times between which guidance acts, as in 0.1,0.9.")
+        str | None, typer.Option(metavar="LOW,HIGH", help="Apply guidance only between these times, as in 0.1,0.9.")
     ] = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
@@ -105,41 +125,44 @@ def eval(
     points: options.Points = None,
     view: Annotated[
         str | None,
-        typer.Option(
-            metavar="N|by-seed", help="Of models that draw from pictures: which view of each object, from 0 on."
-        ),
+        typer.Option(metavar="N|by-seed", help="For models conditioned on images: the view of each object, from 0 on."),
     ] = None,
     samples_per_item: Annotated[
         int | None,
-        typer.Option(min=1, metavar="K", help="Samples from each picture or sequence of the reference. Default: 1."),
+        typer.Option(min=1, metavar="K", help="Samples for each reference condition. Default: 1."),
     ] = None,
-    enlarged: Annotated[
+    baselines: Annotated[
         bool,
-        typer.Option("--enlarged", help="Judge bilinear and bicubic enlargements of the same samples beside them."),
+        typer.Option(
+            "--interpolation-baselines",
+            help="Also evaluate bilinear and bicubic upsampling of the samples at the training resolution.",
+        ),
     ] = False,
-    noise: Annotated[
-        str | None, typer.Option(metavar="linear|cubic|independent", help="Noise between training positions.")
-    ] = None,
-    ema: Annotated[float | None, typer.Option(help="EMA decay to draw from; 0 is the raw weights.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; changes nothing.")] = None,
+    noise: options.Noise = None,
+    ema: Ema = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; results do not change.")] = None,
     precision: options.Precision = "fp32",
     compile: options.Compile = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes for distances; change nothing. Default: the cores.")
+        int | None,
+        typer.Option(
+            min=1, help="Number of processes for distances; results do not depend on it. Default: number of CPU cores."
+        ),
     ] = None,
     device: options.Device = None,
     threads: options.Threads = None,
     dry_run: DryRun = False,
-    show: Annotated[bool, typer.Option("--list", help="Say every metric and its protocols.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the metrics with their protocols.")] = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Compare samples with a reference: metrics.json, report.html and a table.
+    """Compute metrics of samples against a reference; writes metrics.json, report.html and a table.
 
-    Runs are sampled first. A stopped evaluation goes on by the same command.
+    Runs are sampled first. Run the same command again to resume.
     """
-    from inrflow_cli import drawn, evaluation
     from inrflow_cli.views import scores
+    from inrflow_core.evaluation import job as evaluation
+    from inrflow_core.evaluation.sampling_plan import SamplingSettings
 
     if threads is not None:
         import torch
@@ -149,67 +172,75 @@ def eval(
         scores.show_metrics(as_json=json)
         return
     if out is None:
-        raise UsageError("no folder for the results is named", hint="add `--out DIR`")
+        raise UsageError("no folder for the results", hint="add `--out DIR`")
     if not run and not samples:
-        raise UsageError("nothing to judge is named", hint="add `--run DIR` or `--samples PLACE`")
-    sampling = drawn.SamplingSettings(
-        checkpoints=checkpoints,
-        num=num,
-        seed=seed,
-        label=label,
-        guidance=guidance,
-        guidance_interval=guidance_interval,
-        sampler=sampler,
-        steps=steps,
-        settings=override,
-        resolution=resolution,
-        points=points,
-        view=view,
-        samples_per_item=samples_per_item,
-        noise=noise,
-        ema=ema,
-        batch=batch,
-        device=device,
-        precision=None if precision == "fp32" else precision,
-        compile=compile or None,
-    )
+        raise UsageError("nothing to evaluate", hint="add `--run DIR` or `--samples PATH`")
+    if not run:
+        of_runs = {"checkpoints": None if checkpoints == "newest" else checkpoints, "seed": seed or None}
+        of_runs |= {"precision": None if precision == "fp32" else precision, "compile": compile or None}
+        of_runs |= {"interpolation-baselines": baselines or None, "num": num, "label": label, "guidance": guidance}
+        of_runs |= {"guidance-interval": guidance_interval, "sampler": sampler, "steps": steps, "set": override}
+        of_runs |= {"resolution": resolution, "view": view, "samples-per-item": samples_per_item, "noise": noise}
+        of_runs |= {"ema": ema, "batch": batch}
+        hint = "leave it out, or add `--run DIR`"
+        reject_options({f"--{name}": value for name, value in of_runs.items()}, "needs a run to sample", hint)
+    if not samples:
+        reject_options({"--samples-split": samples_split}, "needs `--samples`")
+    sampling = SamplingSettings(
+        parse_checkpoints(checkpoints), num, seed, label, guidance, parse_interval(guidance_interval), sampler, steps,
+        parse_settings(override), parse_resolution(resolution), points, parse_view(view), samples_per_item, noise, ema,
+        batch, device, precision, compile,
+    )  # fmt: skip
     job = evaluation.EvaluationJob(
         out=out,
         runs=run or [],
         samples=samples or [],
         reference=reference,
-        metrics=evaluation.split_metric_names(metrics),
+        metrics=parse_metric_names(metrics),
         split=split,
         classes=[] if classes is None else [name.strip() for name in classes.split(",")],
         reference_num=reference_num,
         samples_split=samples_split,
-        training=training,
-        pictures=pictures,
+        memorization_set=memorization_set,
+        condition_images=condition_images,
         weights=weights or [],
         sampling=sampling,
-        is_enlarged=enlarged,
+        has_baselines=baselines,
         workers=workers,
         overwrite=overwrite,
+        reporter=console.reporter(),
     )
-    _carry_out(evaluation.check(job), is_dry=dry_run, as_json=json)
+    _run(evaluation.check_job(job), is_dry=dry_run, as_json=json)
 
 
-def _carry_out(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool) -> None:
-    """Judge, and tell; or, where it `is_dry`, say what that would take."""
-    from inrflow_cli import evaluation
+def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool) -> None:
+    """Evaluate and print the results; or, where it `is_dry`, the time that this would take."""
     from inrflow_cli.views import scores
+    from inrflow_core.evaluation import job as evaluation
 
     if is_dry:
-        evaluation.predict(ready, as_json=as_json)
+        _estimate(ready, as_json=as_json)
         if ready.missing:
             raise typer.Exit(int(Exit.MISSING))
         return
     found = evaluation.run_evaluation(ready)
     if found is None:
         return
-    scores.tell(found)
+    scores.show_scores(found)
     console.print_json({"out": str(ready.job.out), **found.to_json()}, as_json=as_json)
     for name, error in found.failed.items():
-        console.warn(f"`{name}` could not be taken: {error.message}")
+        console.warn(f"`{name}` could not be computed: {error.message}")
     if found.failed or found.skipped_metrics:
         raise typer.Exit(int(next(iter([*found.failed.values(), *found.skipped_metrics.values()])).code))
+
+
+def _estimate(ready: CheckedEvaluationJob, *, as_json: bool) -> None:
+    """Print what would be done and the time that it takes."""
+    from inrflow_core.evaluation import job as evaluation
+
+    rows = evaluation.estimate_cost(ready)
+    total = sum(seconds for _, seconds in rows)
+    console.table(("work", "about"), [(what, format_duration(seconds)) for what, seconds in (*rows, ("all", total))])
+    evaluation.warn_of_missing(ready)
+    answer = {"metrics": [metric.full for metric in ready.metrics], "missing": list(ready.missing), "seconds": total}
+    console.print_json(answer, as_json=as_json)

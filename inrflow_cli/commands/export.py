@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inrflow_cli import console, generation
-from inrflow_cli.options import Json, Overwrite
+from inrflow_cli import console
+from inrflow_cli.options import Json, Overwrite, parse_checkpoint
 from inrflow_core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def export(
     given = {name: value for name, value in chosen.items() if value is not None}
     if out.suffix in (".safetensors", ".onnx"):
         _refuse(out, {"--items": items, "--split": split, "--raw": raw or None} | {FLAGS[name]: 1 for name in given})
-        step = generation.parse_checkpoint(checkpoint)
+        step = parse_checkpoint(checkpoint)
         answer = _weights(source, out, ema=ema, step=step, overwrite=overwrite)
     else:
         _refuse(out, {"--ema": ema, "--checkpoint": checkpoint})

@@ -61,16 +61,18 @@ def prepare(
         int | None, typer.Option(min=1, help="At most so many items of each split, evenly spread.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; changes no byte. Default: the cores.")] = None,
-    num_shards: Annotated[
+    array_size: Annotated[
         int | None,
         typer.Option(
+            "--array-size",
             metavar="N",
-            help="Of a job array: so many runs of this command share the work, in any order or at once, writing to the "
-            "same folder. N counts runs, not the HDF5 files, whose number follows from the data alone.",
+            help="Size of a job array: N runs of this command share the work, in any order or at once, and write to "
+            "the same folder. N counts runs, not the HDF5 files, whose number depends on the data alone.",
         ),
     ] = None,
-    shard_index: Annotated[
-        int | None, typer.Option(metavar="I", help="Of a job array: which of the N runs this is, from 0 to N - 1.")
+    array_index: Annotated[
+        int | None,
+        typer.Option("--array-index", metavar="I", help="Index of this run in the job array, from 0 to N - 1."),
     ] = None,
     engine: Annotated[
         Literal["processes", "ray"],
@@ -108,7 +110,7 @@ def prepare(
         return
     if repair and overwrite:
         raise UsageError("`--repair` and `--overwrite` exclude each other", hint="repair keeps what is whole")
-    piece = _piece(num_shards, shard_index, {"--repair": repair, "--overwrite": overwrite, "--statistics": statistics})
+    piece = _piece(array_size, array_index, {"--repair": repair, "--overwrite": overwrite, "--statistics": statistics})
     given: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
     given |= {"classes": True} if classes else {}
     given |= {"categories": category} if category else {}
@@ -127,9 +129,10 @@ def prepare(
         report = pipeline.prepare(job, mode=mode, progress=progress, **how)
     _closing(report, piece)
     if statistics:
-        from inrflow_cli import evaluation
+        from inrflow_core.evaluation import job as evaluation
 
-        evaluation.cache_reference_stats(Path(report.out), evaluation.split_metric_names(statistics))
+        metrics = options.parse_metric_names(statistics)
+        evaluation.cache_reference_stats(Path(report.out), metrics, console.reporter())
     console.print_json(report, as_json=json)
     if report.skipped:
         raise typer.Exit(int(Exit.PARTLY))
@@ -142,13 +145,13 @@ def _piece(count: int | None, index: int | None, excluded: dict[str, object]) ->
     if count is None and index is None:
         return None
     if count is None or index is None:
-        given, other = ("--num-shards", "--shard-index") if index is None else ("--shard-index", "--num-shards")
+        given, other = ("--array-size", "--array-index") if index is None else ("--array-index", "--array-size")
         raise UsageError(f"`{given}` is given without `{other}`", hint="a job array needs both")
     for option, value in excluded.items():
         if value:
             raise UsageError(
-                f"`{option}` and `--num-shards` exclude each other",
-                hint=f"give `{option}` to one run without `--num-shards`, before or after the job array",
+                f"`{option}` and `--array-size` exclude each other",
+                hint=f"give `{option}` to one run without `--array-size`, before or after the job array",
             )
     return ArrayTask(index, count)
 

@@ -1,14 +1,16 @@
-"""Draw new functions from a run and ask them: images, clouds, shards of many samples."""
+"""Sample from a run: images, point clouds, structures, shards of many samples."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from inrflow_cli import conditions, console
+from inrflow_cli import condition_options, console
+from inrflow_cli.model_options import Checkpoint, Ema, choose_size, open_model
 from inrflow_cli.options import (
     Chunk,
     Compile,
@@ -16,6 +18,7 @@ from inrflow_cli.options import (
     Guidance,
     Json,
     Label,
+    Noise,
     Num,
     Overwrite,
     Points,
@@ -29,31 +32,25 @@ from inrflow_cli.options import (
     Steps,
     Threads,
     Window,
+    parse_checkpoint,
+    parse_interval,
     parse_seeds,
+    parse_settings,
     parse_window,
 )
 from inrflow_core.errors import UsageError
-from inrflow_core.sets import Groups
 
 if TYPE_CHECKING:
     from inrflow_core.models import Model
     from inrflow_core.sampling.request import SampleRequest
-
-Ema = Annotated[float | None, typer.Option(help="EMA decay to draw from; 0 is the raw weights. Default: the first.")]
-Checkpoint = Annotated[
-    str | None, typer.Option(metavar="STEP|best", help="Which checkpoint to draw from, instead of the newest.")
-]
-Noise = Annotated[
-    str | None,
-    typer.Option(metavar="linear|cubic|independent", help="How the noise goes on between training positions."),
-]
+    from inrflow_core.sampling.sharded import SampleJob
 
 
 def sample(
     out: Annotated[
         Path,
         typer.Argument(
-            help="What to write: .png, .ply, .npz, .pdb, .cif or .h5, or a folder of .h5 shards.", show_default=False
+            help="Output: a .png, .ply, .npz, .pdb, .cif or .h5 file, or a folder of .h5 shards.", show_default=False
         ),
     ],
     run: Run = None,
@@ -63,18 +60,20 @@ def sample(
     label: Label = None,
     guidance: Guidance = None,
     guidance_interval: Annotated[
-        str | None, typer.Option(metavar="LOW,HIGH", help="Times between which guidance acts, as in 0.1,0.9.")
+        str | None, typer.Option(metavar="LOW,HIGH", help="Apply guidance only between these times, as in 0.1,0.9.")
     ] = None,
-    guide: Annotated[Path | None, typer.Option(help="A second run to guide with (autoguidance).")] = None,
-    image: conditions.Photo = None,
-    azimuth: conditions.Azimuth = conditions.CAMERA[0],
-    elevation: conditions.Elevation = conditions.CAMERA[1],
-    distance: conditions.Distance = conditions.CAMERA[2],
-    field_of_view: conditions.FieldOfView = conditions.CAMERA[3],
-    sequence: conditions.Sequence = None,
-    fasta: conditions.Fasta = None,
-    form: conditions.Form = conditions.FORM,
-    weights: conditions.Weights = None,
+    guide_run: Annotated[
+        Path | None, typer.Option("--guide-run", help="A weaker run to guide with (autoguidance).")
+    ] = None,
+    image: condition_options.Image = None,
+    azimuth: condition_options.Azimuth = condition_options.CAMERA[0],
+    elevation: condition_options.Elevation = condition_options.CAMERA[1],
+    distance: condition_options.Distance = condition_options.CAMERA[2],
+    field_of_view: condition_options.FieldOfView = condition_options.CAMERA[3],
+    sequence: condition_options.Sequence = None,
+    fasta: condition_options.Fasta = None,
+    form: condition_options.Format = condition_options.FORMAT,
+    weights: condition_options.Weights = None,
     sampler: Sampler = None,
     steps: Steps = None,
     override: SamplerSettings = None,
@@ -83,131 +82,152 @@ def sample(
     points: Points = None,
     noise: Noise = None,
     chunk: Chunk = 4096,
-    batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; changes nothing.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; results do not change.")] = None,
     ema: Ema = None,
     checkpoint: Checkpoint = None,
     save_field: Annotated[
-        Path | None, typer.Option(help="Also keep the functions as .safetensors, for `inrflow upsample`.")
+        Path | None, typer.Option(help="Also save the fields as .safetensors, for `inrflow upsample`.")
     ] = None,
-    half_field: Annotated[bool, typer.Option("--half-field", help="Keep them in fp16: half the size.")] = False,
+    field_fp16: Annotated[bool, typer.Option("--field-fp16", help="Save the fields in fp16: half the size.")] = False,
     precision: Precision = "fp32",
     compile: Compile = False,
     device: Device = None,
     threads: Threads = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that fill a folder of shards together; each takes GPUs in turn.")
+        int, typer.Option(min=1, help="Processes that fill a folder of shards together; they take GPUs in turn.")
     ] = 1,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Draw new samples and write them, in the format that the suffix of OUT names.
+    """Sample, and write the samples in the format of the suffix of OUT.
 
-    Sample i depends on its seed alone, whatever the batch, the chunk or the number of processes.
+    Each seed defines one sample, independent of the batch size, the chunk size and the number of processes.
     """
-    same = dict(locals())
-    from inrflow_cli import generation, many
     from inrflow_core.sample_files import writer
-    from inrflow_core.sampling import optimize, provenance
+    from inrflow_core.sampling import provenance
     from inrflow_core.sampling.labels import resolve_labels
     from inrflow_core.sampling.options import sampling_options
     from inrflow_core.sampling.request import SampleRequest
+    from inrflow_core.sampling.sharded import SampleJob
 
-    _check_field(save_field, half_field)
-    given = conditions.ConditionOptions(image, sequence, fasta, (azimuth, elevation, distance, field_of_view), weights)
-    conditions.check(given, label, form)
-    wanted = parse_seeds(seeds, seed=seed, num=num)
-    target = _named(out, form, fasta, workers)
+    _check_field(save_field, is_fp16=field_fp16)
+    camera = (azimuth, elevation, distance, field_of_view)
+    given = condition_options.ConditionOptions(image, sequence, fasta, camera, weights)
+    condition_options.check(given, label, form)
+    selected = parse_seeds(seeds, seed=seed, num=num)
+    target = _target(out, form, fasta, workers)
     if target == out:
-        writer.check(out, len(wanted), overwrite=overwrite)
-    domain, needs = given.wanted
+        writer.check(out, len(selected), overwrite=overwrite)
+    domain, condition = given.wanted
     domain = "image" if resolution or window else "points" if points is not None else domain
-    step = generation.parse_checkpoint(checkpoint)
-    model, source = generation.open_model(
-        run, target, ema=ema, step=step, device=device, threads=threads, wanted=(domain, needs)
-    )
-    size = generation.choose_size(model.domain, resolution, points)
-    guiding, other = _open_guide(guide, device)
-    how = sampling_options(
-        model,
-        sampler=sampler,
-        steps=steps,
-        sampler_settings=generation.parse_settings(override),
-        guide=other,
-        precision=precision,
-        guidance=guidance,
-        guidance_interval=generation.parse_interval(guidance_interval),
-        noise=noise,
-    )
-    _check_places(model, target, save_field)
-    labels = resolve_labels(model, wanted, label)
-    request = SampleRequest(wanted, labels, size, parse_window(window), chunk, batch)
-    origin = provenance.provenance(model, source, request, how, guiding)
-    model, how = optimize.optimize_for_inference(model, how, compile=compile)
-    if fasta is not None:
-        written = conditions.fold(model, given, request, how, target, origin, overwrite=overwrite)
-        console.info(f"`{out}` has {len(written)} files: {len(wanted)} samples of each of {len(written)} sequences")
-        console.print_json({"out": [str(path) for path in written], "run": str(source)}, as_json=json)
-        return
-    condition, told = conditions.condition_from_options(model, given)
-    request = replace(request, condition=conditions.repeated(condition, len(wanted)))
-    origin |= told
+    model, source = open_model(
+        run, target, ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
+        wanted=(domain, condition),
+    )  # fmt: skip
+    size = choose_size(model.domain, resolution, points)
+    settings = {
+        "sampler": sampler, "steps": steps, "sampler_settings": parse_settings(override), "precision": precision,
+        "guidance": guidance, "guidance_interval": parse_interval(guidance_interval), "noise": noise,
+    }  # fmt: skip
+    guide_weights, guide = _open_guide(guide_run, device)
+    options = sampling_options(model, guide=guide, **settings)
+    _check_protein(model, target, save_field)
+    request = SampleRequest(selected, resolve_labels(model, selected, label), size, parse_window(window), chunk, batch)
+    origin = provenance.provenance(model, source, request, options, guide_weights)
+    job = SampleJob(source, out, request, origin, settings, guide_weights, device, threads, compile)
+    outputs = _Outputs(target, given, save_field, field_fp16, workers, overwrite)
+    written, origin = _write(job, outputs, model, options)
+    answer = {"out": [str(path) for path in written], "run": str(source)}
+    console.print_json(answer if fasta is not None else {**answer, "origin": origin}, as_json=json)
+
+
+class _Outputs(NamedTuple):
+    """Where samples go, beside OUT."""
+
+    target: Path
+    """OUT, or a file name in it where it is a folder."""
+    given: condition_options.ConditionOptions
+    save_field: Path | None
+    is_fp16: bool
+    workers: int
+    overwrite: bool
+
+
+def _write(job: SampleJob, to: _Outputs, model: Model, options: Any) -> tuple[list[Path], Mapping[str, str]]:
+    """Draw and write all samples; returns the files and the provenance that they have."""
+    from inrflow_core.sampling import condition_inputs, fold, optimize, sharded, write_samples
+
+    model, options = optimize.optimize_for_inference(model, options, compile=job.compile)
+    source = write_samples.SampleSource(model, job.request, options, reporter=console.reporter())
+    num = len(job.request.seeds)
+    if to.given.fasta is not None:
+        fasta, weights = to.given.fasta, to.given.weights
+        written = fold.fold(source, fasta, to.target, job.origin, weights=weights, overwrite=to.overwrite)
+        console.info(f"`{job.out}` has {len(written)} files: {num} samples of each of {len(written)} sequences")
+        return written, job.origin
+    condition, metadata = condition_options.condition_from_options(model, to.given)
+    request = replace(job.request, condition=condition_inputs.repeat_condition(condition, num))
+    job = replace(job, request=request, origin={**job.origin, **metadata})
+    source = replace(source, request=request)
     field = None
-    if save_field is not None:
-        field = generation.save_fields(model, request, how, save_field, half=half_field, overwrite=overwrite)
-    if target != out or out.suffix.lower() == ".h5":
-        start = many.start_workers(sample, {**same, "run": source, "ema": None, "checkpoint": None}, workers - 1)
-        drawn = many.SampleSource(model, request, how, generation.query_budget(chunk))
-        written = many.write(drawn, out, origin, overwrite=overwrite, helpers=start)
+    if to.save_field is not None:
+        field = write_samples.save_fields(source, to.save_field, half=to.is_fp16, overwrite=to.overwrite)
+    if to.target != job.out or job.out.suffix.lower() == ".h5":
+        written = sharded.sample_shards(
+            job, workers=to.workers, overwrite=to.overwrite, reporter=source.reporter, source=source
+        )
     else:
-        written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite, field=field)
-    console.info(f"wrote {_spelled(written)}: {len(wanted)} of `{model.preset.name}`, {_asked(model, request)}")
-    console.print_json({"out": [str(path) for path in written], "run": str(source), "origin": origin}, as_json=json)
+        written = write_samples.write_samples(source, job.out, job.origin, overwrite=to.overwrite, field=field)
+    console.info(f"wrote {_file_names(written)}: {num} of `{model.preset.name}`, {_describe_size(model, request)}")
+    return written, job.origin
 
 
-def _named(out: Path, form: str, fasta: Path | None, workers: int) -> Path:
-    """The name of a file by which a run is chosen: OUT, or one in it where that is a folder."""
+def _target(out: Path, form: str, fasta: Path | None, workers: int) -> Path:
+    """The file name by which a run is chosen: OUT, or one in it where that is a folder."""
     if workers > 1 and (out.suffix or fasta is not None):
         raise UsageError(
-            "`--workers` fill a folder of shards", hint="name a folder as OUT, or start the command several times"
+            "`--workers` needs a folder of shards as OUT", hint="name a folder, or start the command several times"
         )
     if fasta is not None:
-        return conditions.check_folder(out, form)
+        return condition_options.check_folder(out, form)
     return out if out.suffix else out / "samples.h5"
 
 
 def _open_guide(guide: Path | None, device: str | None) -> tuple[Path | None, Model | None]:
     """The weights file of a second run, and its model."""
-    from inrflow_cli import generation
+    from inrflow_core import models
     from inrflow_core.runs import run
-    from inrflow_core.sampling.sample import load
+    from inrflow_core.runtime import distributed
 
     if guide is None:
         return None, None
     file = run.resolve_weights(guide)
-    return file, load(file, device=generation.choose_device(device))
+    return file, models.load(file, distributed.process_device(device))
 
 
-def _check_field(save_field: Path | None, half_field: bool) -> None:
-    if save_field is None and half_field:
-        raise UsageError("`--half-field` says how a field is kept, and none is", hint="add `--save-field FILE`")
+def _check_field(save_field: Path | None, *, is_fp16: bool) -> None:
+    if save_field is None and is_fp16:
+        raise UsageError("`--field-fp16` needs `--save-field`", hint="add `--save-field FILE`")
     if save_field is not None and save_field.suffix != ".safetensors":
-        raise UsageError(f"`--save-field {save_field}`: fields are .safetensors files", hint="name it so")
+        raise UsageError(f"`--save-field {save_field}`: fields are .safetensors files", hint="give it that suffix")
 
 
-def _check_places(model: Model, target: Path, save_field: Path | None) -> None:
-    """Nothing, where the model's samples can be asked elsewhere, or nobody wants to."""
+def _check_protein(model: Model, target: Path, save_field: Path | None) -> None:
+    """Raise UsageError for outputs that a protein does not have."""
+    from inrflow_core.sets import Groups
+
     if isinstance(model.domain.shape.layout, Groups) and (save_field is not None or target.suffix.lower() == ".h5"):
         raise UsageError(
-            "a protein has no other places to be asked at, and its atoms are as many as its sequence says",
+            "protein samples have a fixed set of atoms: they cannot be saved as a field or as .h5",
             hint="write .pdb or .cif, or `--fasta FILE` into a folder",
         )
 
 
-def _spelled(paths: list[Path]) -> str:
+def _file_names(paths: list[Path]) -> str:
     return f"`{paths[0]}`" if len(paths) == 1 else f"`{paths[0]}` ... `{paths[-1]}`"
 
 
-def _asked(model: Model, request: SampleRequest) -> str:
+def _describe_size(model: Model, request: SampleRequest) -> str:
     size: Any = request.size
     if "residues" in request.condition:
         return f"{request.condition['residues'].shape[1]:,} residues each"

@@ -29,19 +29,21 @@ InitFrom = Annotated[
 Precision = Annotated[
     str | None, typer.Option(metavar="auto|fp32|bf16", help="Arithmetic; `auto` is bf16 where the hardware has it.")
 ]
-Until = Annotated[int | None, typer.Option(min=1, help="Stop after this step; the same command goes on later.")]
-SkipCheck = Annotated[
-    bool, typer.Option("--skip-check", help="Do not read all shards to compare them with their digests.")
+StopAtStep = Annotated[
+    int | None, typer.Option("--stop-at-step", min=1, help="Stop after this step; rerun to continue.")
 ]
-For = Annotated[
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Skip the checksum verification of the shards.")]
+PlanFor = Annotated[
     str | None,
     typer.Option(
-        "--for",
+        "--plan-for",
         metavar="GPU",
-        help="Only predict, for a GPU that need not be here: h200, h100, a100, ... or memory=64,bf16=400.",
+        help="Only estimate memory and time, for this GPU model (h200, h100, a100, ...) or memory=64,bf16=400.",
     ),
 ]
-Processes = Annotated[int | None, typer.Option(min=1, help="Only predict, for so many processes, with a GPU each.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Only estimate, for this number of processes with one GPU each.")
+]
 
 
 def train(
@@ -53,15 +55,15 @@ def train(
     device: options.Device = None,
     precision: Precision = None,
     threads: options.Threads = None,
-    until: Until = None,
-    skip_check: SkipCheck = False,
+    stop_at_step: StopAtStep = None,
+    no_verify: NoVerify = False,
     dry_run: DryRun = False,
-    for_gpu: For = None,
+    plan_for: PlanFor = None,
     processes: Processes = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Train a preset, or go on where its run stopped: the same command does both.
+    """Train a preset. Run the same command again to resume.
 
     Alone on a CPU or a GPU, or on several under `torchrun --nproc-per-node N --no-python inrflow train ...`,
     `deepspeed --no_local_rank --module inrflow_cli.app train ...` or `srun inrflow train ...`. Ctrl-C finishes the step,
@@ -80,15 +82,15 @@ def train(
         device=device,
         threads=threads,
         init_from=init_from,
-        until=until,
+        until=stop_at_step,
         overwrite=overwrite,
-        check_data=not skip_check,
+        check_data=not no_verify,
         say=console.info,
     )
-    if dry_run or for_gpu is not None or processes is not None:
+    if dry_run or plan_for is not None or processes is not None:
         from inrflow_cli.views import plan
 
-        plan.predict(job, for_gpu, processes, as_json=json)
+        plan.predict(job, plan_for, processes, as_json=json)
     else:
         _train(job, as_json=json)
 

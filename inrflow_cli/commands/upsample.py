@@ -1,15 +1,16 @@
-"""Ask a function more finely: one that a seed draws, one behind a given file, or one that was saved."""
+"""Evaluate at a higher resolution: new samples, input files or saved fields."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from inrflow_cli import console
-from inrflow_cli.commands.sample import Checkpoint, Ema, Noise
+from inrflow_cli.model_options import Checkpoint, Ema, choose_size, open_model
 from inrflow_cli.options import (
     Chunk,
     Compile,
@@ -17,6 +18,7 @@ from inrflow_cli.options import (
     Guidance,
     Json,
     Label,
+    Noise,
     Num,
     Overwrite,
     Points,
@@ -29,17 +31,29 @@ from inrflow_cli.options import (
     Steps,
     Threads,
     Window,
+    parse_checkpoint,
+    parse_settings,
     parse_window,
+    reject_options,
 )
+
+if TYPE_CHECKING:
+    from inrflow_core.fields import Field
+    from inrflow_core.models import Model
+    from inrflow_core.sampling.upsample import Upsampling
+
+HINT = "leave it out, or leave the file out to draw new samples with `--seed`"
 
 
 def upsample(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="[FILE]... OUT", help="What to ask more finely, and what to write.", show_default=False),
+        typer.Argument(metavar="[FILE]... OUT", help="Input files, if any, and the output.", show_default=False),
     ],
     run: Run = None,
-    scale: Annotated[float | None, typer.Option(help="So many times the rows and columns, or the points.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Scale factor for height and width, or for the number of points.")
+    ] = None,
     resolution: Resolution = None,
     window: Window = None,
     points: Points = None,
@@ -61,58 +75,81 @@ def upsample(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Ask functions at a higher resolution.
+    """Evaluate samples or input files at a higher resolution.
 
-    With no FILE, the sample that `inrflow sample --seed` draws. A picture or a cloud is encoded first: its noise is
-    found by solving the ODE backwards. A .safetensors FILE is a field that `inrflow sample --save-field` kept.
-    Several FILEs need a folder as OUT.
+    Without FILE: the samples that `inrflow sample --seed` draws. An image or a point cloud FILE is inverted first: its
+    noise is found by solving the ODE backwards. A .safetensors FILE is a field that `inrflow sample --save-field`
+    saved. Several FILEs need a folder as OUT.
     """
-    from inrflow_cli import generation, upsampling
-    from inrflow_core.sampling import labels, optimize, provenance
-    from inrflow_core.sampling.options import sampling_options
-    from inrflow_core.sampling.request import SampleRequest
+    from inrflow_core.sampling import optimize, upsample
 
     *files, out = paths
-    targets = upsampling.targets(files, out, num, overwrite=overwrite)
+    targets = upsample.output_paths(files, out, num, overwrite=overwrite)
     new = {"--num": None if num == 1 else num, "--seed": seed or None, "--guidance": guidance, "--sampler": sampler}
     new |= {"--set": override, "--precision": None if precision == "fp32" else precision}
+    wanted = upsample.Upsampling(None, parse_window(window), chunk, label, steps, noise)
     if len(files) == 1 and files[0].suffix == ".safetensors":
-        told = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
-        upsampling.reject_options(
-            "a saved field, which is drawn already", new | told | {"--noise": noise, "--compile": compile or None}
+        run_only = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
+        run_only |= {"--noise": noise, "--compile": compile or None}
+        reject_options(new | run_only, "does not apply to a saved field", HINT)
+        model, field = _load_field(files[0], device)
+        wanted = replace(wanted, size=choose_size(model.domain, resolution, points, scale))
+        written = upsample.upsample_saved_field(
+            model, field, files[0], out, wanted, overwrite=overwrite, reporter=console.reporter()
         )
-        answer = upsampling.upsample_saved_field(
-            files[0], out, scale=scale, resolution=resolution, window=window, points=points, chunk=chunk,
-            device=device, overwrite=overwrite,
-        )  # fmt: skip
-        console.print_json(answer, as_json=json)
+        console.print_json({"out": [str(path) for path in written], "field": str(files[0])}, as_json=json)
         return
     is_cloud = points is not None or any(file.suffix.lower() == ".ply" for file in files)
     domain = "points" if is_cloud else "image" if files or resolution or window else None
-    step = generation.parse_checkpoint(checkpoint)
-    model, source = generation.open_model(
-        run, targets[0], ema=ema, step=step, device=device, threads=threads, wanted=(domain, None)
-    )
-    upsampling.check(model)
-    size = upsampling.choose_size(model, scale, resolution, points)
-    part = parse_window(window)
+    model, weights = open_model(
+        run, targets[0], ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
+        wanted=(domain, None),
+    )  # fmt: skip
+    upsample.check_model(model)
+    wanted = replace(wanted, size=choose_size(model.domain, resolution, points, scale))
     if files:
-        upsampling.reject_options("a given file, which Heun's method encodes without guidance", new)
+        reject_options(new, "does not apply to an input file, which Heun's method inverts without guidance", HINT)
         model = replace(model, method=optimize.compile_network(model.method)) if compile else model
-        answer = upsampling.upsample_files(
-            model, source, files, targets, label=label, size=size, window=part, chunk=chunk, steps=steps, noise=noise,
-            overwrite=overwrite,
-        )  # fmt: skip
+        answer = upsample.upsample_files(
+            model, weights, files, targets, wanted, overwrite=overwrite, reporter=console.reporter()
+        )
     else:
-        how = sampling_options(
-            model, sampler=sampler, steps=steps, sampler_settings=generation.parse_settings(override),
-            guidance=guidance, noise=noise, precision=precision,
-        )  # fmt: skip
-        seeds = range(seed, seed + num)
-        request = SampleRequest(seeds, labels.resolve_labels(model, seeds, label), size, part, chunk)
-        origin = provenance.provenance(model, source, request, how)
-        model, how = optimize.optimize_for_inference(model, how, compile=compile)
-        written = generation.write_samples(model, request, how, out, origin, overwrite=overwrite)
-        answer = {"out": [str(path) for path in written], "run": str(source), "origin": origin}
-        console.info("wrote " + ", ".join(f"`{path}`" for path in written))
+        settings = {
+            "sampler": sampler, "steps": steps, "sampler_settings": parse_settings(override), "guidance": guidance,
+            "noise": noise, "precision": precision,
+        }  # fmt: skip
+        answer = _sample(model, weights, out, wanted, range(seed, seed + num), settings, compile, overwrite)
     console.print_json(answer, as_json=json)
+
+
+def _load_field(file: Path, device: str | None) -> tuple[Model, Field]:
+    from inrflow_core.runtime import distributed
+    from inrflow_core.sampling import sample
+
+    return sample.load_field(file, distributed.process_device(device))
+
+
+def _sample(
+    model: Model,
+    weights: Path,
+    out: Path,
+    wanted: Upsampling,
+    seeds: range,
+    settings: Mapping[str, Any],
+    compile: bool,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Draw new samples at the size and write them."""
+    from inrflow_core.sampling import labels, optimize, provenance, write_samples
+    from inrflow_core.sampling.options import sampling_options
+    from inrflow_core.sampling.request import SampleRequest
+
+    options = sampling_options(model, **settings)
+    classes = labels.resolve_labels(model, seeds, wanted.label)
+    request = SampleRequest(seeds, classes, wanted.size, wanted.window, wanted.chunk)
+    origin = provenance.provenance(model, weights, request, options)
+    model, options = optimize.optimize_for_inference(model, options, compile=compile)
+    source = write_samples.SampleSource(model, request, options, reporter=console.reporter())
+    written = write_samples.write_samples(source, out, origin, overwrite=overwrite)
+    console.info("wrote " + ", ".join(f"`{path}`" for path in written))
+    return {"out": [str(path) for path in written], "run": str(weights), "origin": origin}

@@ -1,4 +1,4 @@
-"""What `eval` says: the table of all scores, and the list of all metrics."""
+"""Tables of `inrflow eval`: all scores, and all metrics."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from inrflow_core.evaluation.results import Results, Score
 
 
-def tell(found: Results) -> None:
-    """The table of all scores, and where the files lie."""
+def show_scores(found: Results) -> None:
+    """Print the table of all scores, and remarks on them."""
     if len(found.judged) == 1:
         rows = [
             (f"{score.title} {_arrow(score)}", score.protocol, *_value(score), score.unit, score.samples, _of(score))
@@ -33,7 +33,7 @@ def tell(found: Results) -> None:
 
 
 def show_metrics(*, as_json: bool) -> None:
-    """Every metric, its protocols and its direction."""
+    """Print every metric, its protocols and its direction."""
     from inrflow_core import registry
     from inrflow_core.metrics import _contract
 
@@ -54,7 +54,7 @@ def show_metrics(*, as_json: bool) -> None:
 
 
 def _value(score: Score) -> tuple[str, str]:
-    """A value and its interval's reach, in as many digits as that lets stand."""
+    """A value and half the width of its interval, in the digits that are significant."""
     if score.interval is None:
         return f"{score.value:.4g}", "-"
     low, high = score.interval

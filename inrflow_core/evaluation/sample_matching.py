@@ -76,7 +76,7 @@ def condition_images(
     if not isinstance(reference, ShardCollection) or not reference.has_views():
         raise UsageError(
             f"{reference.display_name} holds no pictures that its clouds could have been drawn from",
-            hint="give shards of `objaverse`, or a folder of pictures of the same names with `--pictures`",
+            hint="give shards of `objaverse`, or a folder of pictures of the same names with `--condition-images`",
         )
     rows, whose = np.unique(np.stack([match.reference_index, match.view_index], axis=1), axis=0, return_inverse=True)
 

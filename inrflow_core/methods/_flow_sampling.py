@@ -112,7 +112,7 @@ def _check_guide(model: Model, guide: Model | None, scale: float, *, is_requeste
             raise UsageError(
                 f"guidance {scale:g}: the model `{model.preset.name}` never learned without a condition, so that nothing "
                 f"guides it",
-                hint="leave `--guidance` out, or name a weaker run with `--guide`",
+                hint="leave `--guidance` out, or name a weaker run with `--guide-run`",
             )
         return
     if scale == 1:

@@ -14,7 +14,7 @@ ASSUMED_MFU = {"bf16": 0.4, "fp32": 0.6}
 """The part of the peak that a training step is assumed to reach. Good trainers of transformers reach 0.33 to 0.46 of an
 H100 in bf16; fp32 products are not fed so hard. Not measured with this program."""
 SETTINGS = {"memory": 1e9, "bf16": 1e12, "fp32": 1e12, "bandwidth": 1e9, "share": 1.0}
-"""What `--for` may say beside a name, and the unit of each: GB, TFLOP/s, TFLOP/s, GB/s, a part of 1."""
+"""What `--plan-for` may say beside a name, and the unit of each: GB, TFLOP/s, TFLOP/s, GB/s, a part of 1."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Gpu:
         chosen = ("bf16" if self.bf16 else "fp32") if precision == "auto" else precision
         if not self.peak(chosen):
             raise UsageError(
-                f"`--for {self.name}` does not say how quick the GPU is in {chosen}",
-                hint=f"say it, as in `--for {self.name},{chosen}=100` (TFLOP/s), or take another `--precision`",
+                f"`--plan-for {self.name}` does not say how quick the GPU is in {chosen}",
+                hint=f"say it, as in `--plan-for {self.name},{chosen}=100` (TFLOP/s), or take another `--precision`",
             )
         return chosen
 
@@ -84,7 +84,7 @@ GPUS = {
 
 
 def find(text: str) -> Gpu:
-    """The GPU that `--for` says: a name, settings after it or alone, as in `h200,share=0.45` or `memory=64,bf16=400`.
+    """The GPU that `--plan-for` says: a name, settings after it or alone, as in `h200,share=0.45` or `memory=64,bf16=400`.
 
     Raises:
         UsageError: no such name or setting, a number that is none, or a GPU without memory or speed.
@@ -96,20 +96,22 @@ def find(text: str) -> Gpu:
         gpu = replace(GPUS[first], name=text.lower())
     else:
         raise UsageError(
-            f"`--for {text}`: no GPU `{first}` is known",
-            hint=f"{did_you_mean(first, GPUS)}; or say its numbers, as in `--for memory=64,bf16=400,bandwidth=3000`",
+            f"`--plan-for {text}`: no GPU `{first}` is known",
+            hint=f"{did_you_mean(first, GPUS)}; or say its numbers, as in `--plan-for memory=64,bf16=400,bandwidth=3000`",
         )
     for word in rest:
         name, _, number = word.partition("=")
         if name not in SETTINGS:
-            raise UsageError(f"`--for {text}`: a GPU has no setting `{name}`", hint=did_you_mean(name, SETTINGS))
+            raise UsageError(f"`--plan-for {text}`: a GPU has no setting `{name}`", hint=did_you_mean(name, SETTINGS))
         gpu = replace(gpu, **{name: _number(text, number) * SETTINGS[name]})
     if gpu.share is not None and gpu.share > 1:
-        raise UsageError(f"`--for {text}`: a share of {gpu.share:g} is more than the whole", hint="as in `share=0.45`")
+        raise UsageError(
+            f"`--plan-for {text}`: a share of {gpu.share:g} is more than the whole", hint="as in `share=0.45`"
+        )
     if gpu.memory <= 0 or max(gpu.bf16, gpu.fp32) <= 0:
         raise UsageError(
-            f"`--for {text}` leaves out the {'memory' if gpu.memory <= 0 else 'speed in bf16 or fp32'}",
-            hint="as in `--for memory=64,bf16=400,bandwidth=3000`",
+            f"`--plan-for {text}` leaves out the {'memory' if gpu.memory <= 0 else 'speed in bf16 or fp32'}",
+            hint="as in `--plan-for memory=64,bf16=400,bandwidth=3000`",
         )
     return gpu
 
@@ -121,7 +123,7 @@ def _number(text: str, number: str) -> float:
         found = 0.0
     if not 0 < found < float("inf"):
         raise UsageError(
-            f"`--for {text}`: `{number}` is no number above 0",
+            f"`--plan-for {text}`: `{number}` is no number above 0",
             hint="memory in GB, bf16 and fp32 in TFLOP/s, bandwidth in GB/s, share as a part of 1",
         )
     return found

@@ -25,7 +25,7 @@ class ArrayTask:
             raise UsageError(f"a job array of {self.count} pieces", hint="at least 1")
         if not 0 <= self.index < self.count:
             raise UsageError(
-                f"`--shard-index {self.index}`: there is no such run among {self.count}",
+                f"`--array-index {self.index}`: there is no such run among {self.count}",
                 hint=f"they are counted from 0 to {self.count - 1}",
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ def find(environment: Mapping[str, str], device: str | None = None) -> World:
     place = choose_device(device, local_rank)
     together = int(names.get("LOCAL_WORLD_SIZE", "1"))
     return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, place, True, meeting, together)
+
+
+def process_device(name: str | None = None) -> str:
+    """The device `name`, else a GPU if there is one; the processes of a launcher take one GPU each.
+
+    Raises:
+        UsageError: the device does not exist.
+    """
+    return str(find(os.environ, name).device)
 
 
 def torchrun_variables(environment: Mapping[str, str]) -> Mapping[str, str]:

@@ -211,7 +211,7 @@ def test_pictures_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[s
     assert (found.note or "").startswith(f"ground truth {truth:.4f}")
     with pytest.raises(UsageError, match="holds no pictures that its clouds could have been drawn from") as caught:
         scored(tmp_path / "other", mine, reference)
-    assert "--pictures" in (caught.value.hint or "")
+    assert "--condition-images" in (caught.value.hint or "")
 
 
 def test_what_cannot_be_paired_is_refused(tmp_path: Path, reference: SampleCollection, networks: dict[str, Angles]):

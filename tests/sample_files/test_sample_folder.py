@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import multiprocessing
 import os
 import random
 import signal
@@ -13,12 +12,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 
-from inrflow_cli import many
 from inrflow_cli.app import run
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.sample_files import readers, sample_folder
@@ -240,30 +237,6 @@ def test_300_samples_are_the_same_after_kills_and_with_any_number_of_processes(t
     assert not (tmp_path / "out/manifest.json").exists()  # killed on the way, not behind it
     subprocess.run([*command, str(tmp_path / "out")], cwd=ROOT, check=True)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-def test_a_worker_does_not_keep_the_field_that_its_parent_keeps(monkeypatch):
-    started: list[dict] = []
-
-    class Context:
-        def Process(self, *, target, args, daemon):
-            started.append(args[1])
-            return mock.Mock()
-
-    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: Context())
-    options = {
-        "out": "o",
-        "threads": 1,
-        "device": "cpu",
-        "save_field": "f.safetensors",
-        "half_field": True,
-        "workers": 3,
-    }
-    shares: list[int] = []
-    monkeypatch.setattr("torch.set_num_threads", shares.append)
-    assert many.start_workers(print, options, 0)() == [] and len(many.start_workers(print, options, 2)()) == 2
-    assert shares == [1]
-    assert [(own["save_field"], own["half_field"], own["out"]) for own in started] == [(None, False, "o")] * 2
 
 
 @pytest.mark.slow

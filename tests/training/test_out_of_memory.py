@@ -77,7 +77,7 @@ def spare(share: float, size: int = 1) -> int:
 @pytest.mark.slow
 def test_a_step_without_memory_leaves_with_5_and_what_it_advises_trains_in_the_same_memory(tmp_path):
     data = small.images(tmp_path / "data")
-    saved = train(tmp_path, data, 10**13, "--until", "2")
+    saved = train(tmp_path, data, 10**13, "--stop-at-step", "2")
     assert saved.returncode == 130 or saved.returncode == 0, saved.stderr
     failed = train(tmp_path, data, spare(0.75))
     assert failed.returncode == 5, failed.stderr
@@ -87,7 +87,7 @@ def test_a_step_without_memory_leaves_with_5_and_what_it_advises_trains_in_the_s
     options = re.findall(r"`(--set [^`]+)` \(([\d.]+) GB\)", failed.stderr)
     assert options, failed.stderr
     for until, (option, _) in enumerate(options, start=3):
-        told = train(tmp_path, data, spare(0.75), *option.split(), "--until", str(until))
+        told = train(tmp_path, data, spare(0.75), *option.split(), "--stop-at-step", str(until))
         assert told.returncode == 0, f"{option}: {told.stderr}"
 
 

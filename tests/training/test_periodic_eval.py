@@ -498,7 +498,7 @@ def test_the_command_tells_what_it_found(data, tmp_path, capsys):
     file = tmp_path / "small.toml"
     file.write_text(toml.to_toml(job("image", data["image"], tmp_path).preset.table()))
     command = ["train", "--preset", file, "--data", data["image"], "--out", tmp_path / "run", "--device", "cpu"]
-    assert run(*command, "--set", "eval.metrics=['fid:random']", "--until", 2) == 0
+    assert run(*command, "--set", "eval.metrics=['fid:random']", "--stop-at-step", 2) == 0
     (record,) = records(tmp_path / "run")
     assert f"fid:random {record['eval']['fid:random']:.4g}, the best so far" in capsys.readouterr().err
     assert run(*command, "--set", "eval.metrics=['mmd']") == 2

@@ -157,7 +157,7 @@ def test_finer_samples_are_judged_beside_enlargements_of_the_same(place, tmp_pat
     large = np.repeat(np.repeat(ShardDataset(place / "digits").read("train", range(30)).values, 2, 1), 2, 2)
     np.savez("large.npz", images=large)
     words = ["--run", place / "pictures", "--reference", "large.npz", "--num", "22", "--metrics", "fid:random"]
-    assert evaluate(*words, "--resolution", "16", "--enlarged", "--out", "out") == 0
+    assert evaluate(*words, "--resolution", "16", "--interpolation-baselines", "--out", "out") == 0
     names = [result["name"] for result in told(tmp_path / "out")["results"]]
     assert names == ["pictures", "pictures, bilinear", "pictures, bicubic"]
     digests = {result["samples"]["digest"] for result in told(tmp_path / "out")["results"]}
@@ -239,25 +239,27 @@ def test_an_option_that_cannot_act_is_refused(place, tmp_path, capsys):
         return refused(capsys, "--samples", "a.npz", *words)
 
     for option, value in (("num", "5"), ("seed", "1"), ("checkpoints", "all"), ("ema", "0.5"), ("resolution", "16")):
-        assert says("--reference", "a.npz", f"--{option}", value).startswith(
-            f"2: `--{option}` says how a run is sampled"
-        )
-    assert says("--reference", "a.npz", "--enlarged").startswith("2: `--enlarged` says how a run is sampled")
-    assert says("--reference", "a.npz", "--points", "5").startswith(
-        "2: `--points` asks a cloud, and these are pictures"
+        assert says("--reference", "a.npz", f"--{option}", value).startswith(f"2: `--{option}` needs a run to sample")
+    assert says("--reference", "a.npz", "--interpolation-baselines").startswith(
+        "2: `--interpolation-baselines` needs a run to sample"
     )
-    assert says("--reference", "a.npz", "--metrics", ",").startswith("2: `--metrics` names no metric")
-    assert says("--reference", "a.npz", "--weights", "bogus=x").startswith("2: no network `bogus` takes weights")
+    assert says("--reference", "a.npz", "--points", "5").startswith(
+        "2: `--points` applies to point clouds, and these are pictures"
+    )
+    assert says("--reference", "a.npz", "--metrics", ",").startswith("2: `--metrics` is empty")
+    assert says("--reference", "a.npz", "--weights", "bogus=x").startswith("2: unknown feature network `bogus`")
     assert says("--reference", "adm.npz", "--split", "train").startswith(
         "2: `adm.npz` holds statistics, so it has no split"
     )
-    assert says("--reference", "a.npz", "--training", "absent").startswith("3: `absent` does not exist")
-    assert "and the training set `clouds.npy` holds clouds" in says("--reference", "a.npz", "--training", "clouds.npy")
+    assert says("--reference", "a.npz", "--memorization-set", "absent").startswith("3: `absent` does not exist")
+    assert "and the training set `clouds.npy` holds clouds" in says(
+        "--reference", "a.npz", "--memorization-set", "clouds.npy"
+    )
     assert "and the training set `large.npz` holds 16 x 16 pixels" in says(
-        "--reference", "a.npz", "--training", "large.npz"
+        "--reference", "a.npz", "--memorization-set", "large.npz"
     )
     assert refused(capsys, "--run", place / "pictures", "--reference", "a.npz", "--samples-split", "train").startswith(
-        "2: `--samples-split` is of samples"
+        "2: `--samples-split` needs `--samples`"
     )
     assert refused(capsys, "--run", place / "pictures", "--reference", "a.npz", "--checkpoints", "x").startswith(
         "2: `--checkpoints x` names no checkpoint"
@@ -346,12 +348,12 @@ def test_a_place_that_cannot_hold_results_is_refused(tmp_path, capsys):
     np.savez("a.npz", images=IMAGES)
     (tmp_path / "file").write_text("")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "kept").write_text("")
+    (tmp_path / "out" / "cache").write_text("")
     words = ["--samples", "a.npz", "--reference", "a.npz", "--metrics", "psnr"]
-    assert refused(capsys, *words) == "2: `out/kept` is a file"
+    assert refused(capsys, *words) == "2: `out/cache` is a file"
     for out in ("file/x", "a" * 300):
         assert evaluate("--out", out, *words) == 2
-        assert f"error: the folder `{out}` cannot be made" in capsys.readouterr().err.replace("\n", "")
+        assert f"error: cannot make the folder `{out}`" in capsys.readouterr().err.replace("\n", "")
 
 
 @pytest.mark.parametrize("name", ["<b>é' \"&", b"bad \xff".decode(errors="surrogateescape")], ids=["odd", "no text"])
@@ -399,7 +401,7 @@ def test_a_metric_that_cannot_be_taken_loses_no_other(tmp_path, capsys):
     np.savez("b.npz", images=IMAGES[::-1])
     words = ["--samples", "a.npz", "--reference", "b.npz"]
     assert evaluate(*words, "--metrics", "ssim,fid:random", "--out", "out") == 2
-    assert "`ssim:inside` could not be taken" in capsys.readouterr().err
+    assert "`ssim:inside` could not be computed" in capsys.readouterr().err
     assert list(values(tmp_path / "out")) == ["fid:random"] and told(tmp_path / "out")["failed"] == ["ssim:inside"]
     assert refused(capsys, *words, "--metrics", "ssim").startswith("2: ")
 
@@ -452,7 +454,16 @@ def test_clouds_are_judged_by_the_object_of_their_name(tmp_path, capsys):
         np.save(f"theirs/{name}.npy", cloud)
         np.save(f"mine/{name}.npy", cloud + 0.001)
         Image.new("RGB", (4, 4)).save(f"pictures/{name}.png")
-    words = ["--samples", "mine", "--reference", "theirs", "--metrics", "paired-cd,ulip-i", "--pictures", "pictures"]
+    words = [
+        "--samples",
+        "mine",
+        "--reference",
+        "theirs",
+        "--metrics",
+        "paired-cd,ulip-i",
+        "--condition-images",
+        "pictures",
+    ]
     assert refused(capsys, *words).endswith("`ulip-i:grey` looks at 10,000")
     assert evaluate("--samples", "mine", "--reference", "theirs", "--metrics", "paired-cd", "--out", "out") == 0
     (score,) = told(tmp_path / "out")["results"][0]["scores"]

@@ -240,7 +240,7 @@ def test_structures_that_were_drawn_otherwise_are_not_judged_as_these(place: Pla
     (Path("out") / "report.html").unlink()
     before = structures("out")
     assert folds(place, "--num", 1, "--metrics", "lddt", "--steps", 3) == 2
-    assert "was drawn otherwise" in " ".join(capsys.readouterr().err.split())
+    assert "samples of other options" in " ".join(capsys.readouterr().err.split())
     assert structures("out") == before
     assert folds(place, "--num", 1, "--metrics", "lddt", "--steps", 3, "--overwrite") == 0
     assert structures("out") != before

@@ -235,22 +235,26 @@ def test_weights_are_looked_for_where_they_are_named(capsys: pytest.CaptureFixtu
 
 
 def test_pieces_of_a_job_array_say_what_they_did_and_the_last_one_finishes(capsys: pytest.CaptureFixture[str]):
-    code, out, err = run("digits --num-shards 2 --shard-index 1 --json", capsys)
+    code, out, err = run("digits --array-size 2 --array-index 1 --json", capsys)
     told = json.loads(out)
     assert (code, told["is_whole"], told["left"], told["made"]) == (0, False, 4, 4)
     assert "piece 1 of 2 made 4 of its 4 shards in `shards/digits`; 4 of others are left" in err
-    code, _, err = run("digits --num-shards 2 --shard-index 0", capsys)
+    code, _, err = run("digits --array-size 2 --array-index 0", capsys)
     assert code == 0 and "wrote `shards/digits`: 1,498 train, 299 val (8 shards, 4 of them there already" in err
 
 
 @pytest.mark.parametrize(
     ("line", "error", "hint"),
     [
-        ("--num-shards 2", "`--num-shards` is given without `--shard-index`", "a job array needs both"),
-        ("--shard-index 0", "`--shard-index` is given without `--num-shards`", "a job array needs both"),
-        ("--num-shards 2 --shard-index 2", "`--shard-index 2`: there is no such run among 2", "counted from 0 to 1"),
-        ("--num-shards 2 --shard-index 0 --overwrite", "`--overwrite` and `--num-shards` exclude", "without `--num"),
-        ("--num-shards 2 --shard-index 0 --repair", "`--repair` and `--num-shards` exclude", "without `--num"),
+        ("--array-size 2", "`--array-size` is given without `--array-index`", "a job array needs both"),
+        ("--array-index 0", "`--array-index` is given without `--array-size`", "a job array needs both"),
+        ("--array-size 2 --array-index 2", "`--array-index 2`: there is no such run among 2", "counted from 0 to 1"),
+        (
+            "--array-size 2 --array-index 0 --overwrite",
+            "`--overwrite` and `--array-size` exclude",
+            "without `--array-size",
+        ),
+        ("--array-size 2 --array-index 0 --repair", "`--repair` and `--array-size` exclude", "without `--array-size"),
         ("--ray-address auto", "`--ray-address` is given without `--engine ray`", "leave the address out"),
     ],
 )

@@ -72,7 +72,7 @@ def test_a_picture_carries_its_origin_and_no_place_or_time(tmp_path, folders):
 def test_the_origin_tells_what_guided_and_when(tmp_path, folders):
     common = ["sample", "--run", str(folders / "pictures"), "--guidance", "2"]
     assert run([*common, "plain.png"]) == 0
-    assert run([*common, "other.png", "--guide", str(folders / "pictures")]) == 0
+    assert run([*common, "other.png", "--guide-run", str(folders / "pictures")]) == 0
     assert run([*common, "part.png", "--guidance-interval", "0.1,0.9"]) == 0
     plain, other, part = (Image.open(tmp_path / f"{name}.png").info for name in ("plain", "other", "part"))
     assert other["guide"] == other["weights"] == plain["weights"]
@@ -206,7 +206,7 @@ def test_what_says_nothing_about_a_given_file_or_a_saved_field_is_refused(tmp_pa
         for given in options:
             capsys.readouterr()
             assert run(["upsample", file, "out.png", *given]) == 2
-            assert f"`{given[0]}` has no meaning for a" in capsys.readouterr().err
+            assert f"`{given[0]}` does not apply to a" in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()
 
 
@@ -233,7 +233,7 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused(tmp_path, capsys):
 
 
 def test_a_saved_field_is_asked_without_its_run(tmp_path, monkeypatch):
-    assert run(["sample", "a.npz", "--num", "2", "--save-field", "field.safetensors", "--half-field"]) == 0
+    assert run(["sample", "a.npz", "--num", "2", "--save-field", "field.safetensors", "--field-fp16"]) == 0
     monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path / "none"))
     assert run(["upsample", "field.safetensors", "fine.npz", "--scale", "3"]) == 0
 
@@ -266,7 +266,7 @@ def test_two_processes_write_the_shard_of_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "other",
-    [["--label", "2"], ["--guidance-interval", "0.1,0.9"], ["--guide", "weak"], ["--guidance", "3"]],
+    [["--label", "2"], ["--guidance-interval", "0.1,0.9"], ["--guide-run", "weak"], ["--guidance", "3"]],
     ids=lambda words: words[0],
 )
 def test_an_unfinished_shard_is_gone_on_with_by_the_same_command_alone(other, tmp_path, monkeypatch, capsys):
@@ -284,7 +284,7 @@ def test_an_unfinished_shard_is_gone_on_with_by_the_same_command_alone(other, tm
 
 def test_a_picture_drawn_with_a_guide_in_an_interval_says_so(tmp_path):
     tiny.run_folder(tmp_path / "weak", tiny.IMAGE, network={"width": 16, "depth": 1})
-    how = ["--guide", "weak", "--guidance", "2", "--guidance-interval", "0.25,0.75"]
+    how = ["--guide-run", "weak", "--guidance", "2", "--guidance-interval", "0.25,0.75"]
     assert run(["sample", "a.png", *how]) == 0
     with Image.open(tmp_path / "a.png") as picture:
         told = picture.info
@@ -297,9 +297,9 @@ def test_what_cannot_act_is_refused(tmp_path, capsys):
     tiny.run_folder(tmp_path / "plain", tiny.IMAGE, condition=None)
     assert run(["sample", "a.png", "--run", "plain", "--guidance", "3"]) == 2
     assert "never learned without a condition, so that nothing guides it" in capsys.readouterr().err
-    assert run(["sample", "a.png", "--run", "plain", "--guide", "plain"]) == 2
+    assert run(["sample", "a.png", "--run", "plain", "--guide-run", "plain"]) == 2
     assert "changes nothing with guidance 1" in capsys.readouterr().err
-    assert run(["sample", "a.png", "--run", "plain", "--guide", "plain", "--guidance", "3"]) == 0
+    assert run(["sample", "a.png", "--run", "plain", "--guide-run", "plain", "--guidance", "3"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -321,19 +321,19 @@ def test_what_cannot_act_is_refused(tmp_path, capsys):
         (["sample", "--device", "meta", "out.png"], 2, "is not there"),
         (["sample", "--guidance", "inf", "out.png"], 2, "`guidance` is inf"),
         (["sample", "--precision", "fp8", "out.png"], 2, "nothing is computed in `fp8`"),
-        (["sample", "--half-field", "out.png"], 2, "add `--save-field"),
+        (["sample", "--field-fp16", "out.png"], 2, "add `--save-field"),
         (["sample", "--save-field", "field.png", "out.png"], 2, ".safetensors files"),
         (["sample", "--seed", str(2**63 - 1), "--num", "2", "out.png"], 2, "too large"),
         (["upsample", "nowhere.png", "out.png"], 3, "does not exist"),
         (["sample", f"{'a' * 240}.png"], 2, "too long a name"),
         (["sample", f"{'a' * 240}.h5"], 2, "too long a name"),
         (["sample", "nowhere/out.h5"], 2, "does not exist"),
-        (["upsample", "out.h5"], 2, "writes no shards"),
-        (["upsample", "out.png", "--scale", "0"], 2, "`--scale 0` leaves no size"),
-        (["upsample", "out.png", "--scale", "nan"], 2, "`--scale nan` leaves no size"),
-        (["upsample", "out.ply", "--points", "9", "--scale", "inf"], 2, "both say a size"),
-        (["upsample", "out.ply", "--scale", "inf"], 2, "`--scale inf` leaves no size"),
-        (["upsample", "out.png", "--scale", "2", "--resolution", "4"], 2, "both say a size"),
+        (["upsample", "out.h5"], 2, "does not write shards"),
+        (["upsample", "out.png", "--scale", "0"], 2, "`--scale 0` gives an empty or infinite size"),
+        (["upsample", "out.png", "--scale", "nan"], 2, "`--scale nan` gives an empty or infinite size"),
+        (["upsample", "out.ply", "--points", "9", "--scale", "inf"], 2, "exclude each other"),
+        (["upsample", "out.ply", "--scale", "inf"], 2, "`--scale inf` gives an empty or infinite size"),
+        (["upsample", "out.png", "--scale", "2", "--resolution", "4"], 2, "exclude each other"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -10,10 +10,10 @@ from PIL import Image
 
 from inrflow_cli import console
 from inrflow_cli.app import run
-from inrflow_cli.conditions import safe_filename
 from inrflow_core.formats import ply
 from inrflow_core.proteins import structure_reader, superposition
 from inrflow_core.proteins.structure import Structure
+from inrflow_core.sampling.fold import safe_filename
 from tests import tiny
 
 SEQUENCE = "MKTWAYG"
@@ -128,19 +128,19 @@ def test_a_fasta_file_becomes_a_file_of_each_sequence_and_what_is_there_is_kept(
     assert Path("folded/one.pdb").stat().st_mtime_ns == before and Path("folded/two.pdb").is_file()
     for other in (["--num", "1"], ["--num", "20"], ["--steps", "3"]):
         assert run([*fold, *other]) == 2
-        assert "`folded/one.pdb` was drawn otherwise" in capsys.readouterr().err
+        assert "`folded/one.pdb` exists, with samples of other options" in capsys.readouterr().err
     assert run([*fold, "--steps", "3", "--overwrite"]) == 0
     assert run(["sample", "--fasta", "two.fa", "folded", "--format", "cif"]) == 0
     assert Path("folded/one.cif").is_file()
 
 
 def test_a_guide_is_a_part_of_a_folded_files_origin(folders, capsys):
-    fold = ["sample", "--fasta", "two.fa", "folded", "--guidance", "2", "--guide"]
+    fold = ["sample", "--fasta", "two.fa", "folded", "--guidance", "2", "--guide-run"]
     tiny.run_folder(Path("weak"), tiny.PROTEIN, network={"depth": 1})
     assert run([*fold, "weak"]) == 0
     capsys.readouterr()
     assert run([*fold, str(folders / "proteins")]) == 2
-    assert "was drawn otherwise" in capsys.readouterr().err
+    assert "samples of other options" in capsys.readouterr().err
 
 
 def test_no_name_leads_out_of_the_folder():
@@ -170,24 +170,24 @@ BAD = {
     "two things": (["--image", "photo.png", "--sequence", "GG", "a.ply"], 2, "`--image` and `--sequence` exclude each other"),
     "no such photo": (["--image", "none.png", "a.ply"], 3, "the photo `none.png` does not exist"),
     "no picture": (["--image", "two.fa", "a.ply"], 2, "`two.fa` is no picture"),
-    "a photo for a structure": (["--image", "photo.png", "a.pdb"], 2, "draws from no photo"),
-    "a photo for a plain run": (["--image", "photo.png", "--run", "{runs}/clouds", "a.ply"], 2, "draws from no photo"),
+    "a photo for a structure": (["--image", "photo.png", "a.pdb"], 2, "is not conditioned on images"),
+    "a photo for a plain run": (["--image", "photo.png", "--run", "{runs}/clouds", "a.ply"], 2, "is not conditioned on images"),
     "no photo": (["--run", "{runs}/objects", "a.ply"], 2, "add `--image photo.png`"),
     "no sequence": (["--run", "{runs}/proteins", "a.pdb"], 2, "add `--sequence MKT...` or `--fasta FILE`"),
     "a camera of nothing": (["--azimuth", "20", "a.ply"], 2, "add `--image FILE`"),
-    "weights of nothing": (["--weights", "w", "a.ply"], 2, "`--weights` are of what reads a photo or a sequence"),
+    "weights of nothing": (["--weights", "w", "a.ply"], 2, "`--weights` needs `--image`"),
     "weights of a stand-in": (["--image", "photo.png", "--weights", "w", "a.ply"], 2, "the embedder `patches` has no weights"),
     "a stand-in of residues": (["--sequence", "GG", "--weights", "w", "a.pdb"], 2, "the embedder `one-hot` has no weights"),
     "unknown letters": (["--sequence", "MKX1", "a.pdb"], 2, "`X` at 3, `1` at 4"),
     "an empty sequence": (["--sequence", "", "a.pdb"], 2, "the sequence is empty"),
-    "a sequence for a cloud": (["--sequence", "GG", "a.ply"], 2, "folds no sequences"),
+    "a sequence for a cloud": (["--sequence", "GG", "a.ply"], 2, "is not conditioned on sequences"),
     "points of a protein": (["--sequence", "GG", "--points", "5", "a.pdb"], 2, "has the atoms of its sequence"),
-    "a field of a protein": (["--sequence", "GG", "--save-field", "f.safetensors", "a.pdb"], 2, "no other places"),
-    "a shard of proteins": (["--sequence", "GG", "--run", "{runs}/proteins", "a.h5"], 2, "no other places"),
+    "a field of a protein": (["--sequence", "GG", "--save-field", "f.safetensors", "a.pdb"], 2, "a fixed set of atoms"),
+    "a shard of proteins": (["--sequence", "GG", "--run", "{runs}/proteins", "a.h5"], 2, "a fixed set of atoms"),
     "guidance of a sequence": (["--sequence", "GG", "--guidance", "2", "a.pdb"], 2, "never learned without a condition"),
     "a folder that is a file": (["--fasta", "two.fa", "photo.png"], 2, "`photo.png` is a file"),
-    "another format": (["--fasta", "two.fa", "--format", "xyz", "folder"], 2, "`--format xyz`"),
-    "a format of nothing": (["--format", "cif", "a.pdb"], 2, "`--format cif` is what `--fasta` writes"),
+    "another format": (["--fasta", "two.fa", "--format", "xyz", "folder"], 2, "unknown format of structures `xyz`"),
+    "a format of nothing": (["--format", "cif", "a.pdb"], 2, "`--format cif` applies to `--fasta`"),
     "no such FASTA": (["--fasta", "none.fa", "folder"], 3, "the FASTA file `none.fa` does not exist"),
     "an empty FASTA": (["--fasta", "empty.fa", "folder"], 2, "`empty.fa` holds no sequence"),
     "letters in a FASTA": (["--fasta", "letters.fa", "folder"], 2, "`bad` in `letters.fa`: the sequence has letters"),
@@ -223,4 +223,4 @@ def test_a_cloud_of_a_photo_is_asked_again_by_its_field_alone(folders: Path, cap
         capsys.readouterr()
         assert run(["upsample", *files, "b.ply", *run_of, "--points", "50"]) == 2
         told = capsys.readouterr().err
-        assert "`tiny` draws from a picture, which `upsample` does not take" in told and "--save-field" in told
+        assert "`tiny` is conditioned on images, which `upsample` does not take" in told and "--save-field" in told

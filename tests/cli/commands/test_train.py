@@ -54,7 +54,7 @@ def test_without_out_the_run_is_named_after_its_preset(preset, data, tmp_path, m
 
 
 def test_the_same_command_goes_on_and_says_so(preset, data, tmp_path, capsys):
-    assert train(preset, "--data", data, "--out", tmp_path / "run", "--until", 2) == 0
+    assert train(preset, "--data", data, "--out", tmp_path / "run", "--stop-at-step", 2) == 0
     capsys.readouterr()
     assert train(preset, "--data", data, "--out", tmp_path / "run") == 0
     assert f"going on with the run `{tmp_path}/run` after step 2" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def run(tmp_path, capsys, monkeypatch):
 
 
 def test_a_run_is_planned_for_gpus_that_are_elsewhere_without_data(run, tmp_path):
-    code, told, text = run("--for", "h200,share=0.5", "--processes", "4")
+    code, told, text = run("--plan-for", "h200,share=0.5", "--processes", "4")
     assert code == 0 and told["fits"] and "the plan is made without them" in text
     assert (told["processes"], told["micro_batch"], told["precision"]) == (4, 4, "bf16")
     assert told["rate"] == pytest.approx(0.5 * 989e12)
@@ -43,8 +43,8 @@ def test_a_run_is_planned_for_gpus_that_are_elsewhere_without_data(run, tmp_path
 
 
 def test_what_does_not_fit_leaves_with_5_and_says_what_does(run):
-    fits = run("--for", "memory=100,bf16=100", "--set", "training.micro_batch=2")[1]["total"]["memory"]
-    code, told, text = run("--for", f"memory={(fits + 1) / 1e9},bf16=100")
+    fits = run("--plan-for", "memory=100,bf16=100", "--set", "training.micro_batch=2")[1]["total"]["memory"]
+    code, told, text = run("--plan-for", f"memory={(fits + 1) / 1e9},bf16=100")
     assert code == 5 and not told["fits"]
     assert "--set training.micro_batch=2" in told["hint"] and "what fits" in text
 
@@ -67,7 +67,7 @@ def test_without_data_too_little_memory_here_is_found_too(run, monkeypatch):
 
 @pytest.mark.parametrize(("known", "lacks"), [("bf16", "fp32"), ("fp32", "bf16")])
 def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
-    code, told, _ = run("--for", f"memory=64,{known}=50", "--precision", lacks)
+    code, told, _ = run("--plan-for", f"memory=64,{known}=50", "--precision", lacks)
     assert code == 2 and f"how quick the GPU is in {lacks}" in told["error"] and f"{lacks}=100" in told["hint"]
 
 
@@ -82,7 +82,7 @@ def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
     ],
 )
 def test_a_gpu_that_cannot_be_is_one_sentence_and_a_hint(run, name, says):
-    code, told, _ = run("--for", name)
+    code, told, _ = run("--plan-for", name)
     assert code == 2 and says in told["error"] and told["hint"]
 
 

@@ -1,0 +1,84 @@
+"""Options that choose a model: its run, checkpoint, device and threads, and the size of what it samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inrflow_cli import console, options
+from inrflow_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from inrflow_core.fields import Size
+    from inrflow_core.models import Model
+    from inrflow_core.runs.run import Step
+
+Ema = Annotated[
+    float | None, typer.Option(help="EMA decay of the weights to use; 0 is the raw weights. Default: the first EMA.")
+]
+Checkpoint = Annotated[str | None, typer.Option(metavar="STEP|best", help="Checkpoint to use. Default: the latest.")]
+
+
+def open_model(
+    run: Path | None,
+    out: Path,
+    *,
+    ema: float | None,
+    step: Step,
+    device: str | None,
+    threads: int | None,
+    wanted: tuple[str | None, str | None] = (None, None),
+) -> tuple[Model, Path]:
+    """The model to sample from and its weights file: of `run`, else of the latest run that can write `out`.
+
+    `wanted` is the domain and the condition that the command's other arguments imply; None leaves them open.
+
+    Raises:
+        MissingError: there is no such run; the error says how to get one.
+        UsageError: no format has the suffix of `out`, or not for the domain of `run`; the device does not exist.
+    """
+    import torch
+
+    from inrflow_core import models
+    from inrflow_core.runs.run import latest_run, resolve_weights
+    from inrflow_core.runtime import distributed, malloc
+    from inrflow_core.sample_files import writer
+
+    malloc.retain_freed_pages()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    domains = writer.domains_for(out)
+    domain, condition = wanted
+    source = run if run is not None else latest_run((domain,) if domain in domains else domains, condition).folder
+    weights = resolve_weights(source, ema=ema, step=step)
+    if run is None:
+        console.info(f"sampling from the latest run, `{source}`")
+    model = models.load(weights, distributed.process_device(device))
+    part = model.preset.condition
+    if condition is not None and (part is None or part.name != condition):
+        raise UsageError(f"`{source}` is not conditioned on {condition}s", hint="choose another run with `--run`")
+    if model.domain.NAME not in domains:
+        raise UsageError(
+            f"`{source}` samples {model.domain.NAME}, which a `{out.suffix}` file cannot hold",
+            hint="write one of " + ", ".join(f"`{suffix}`" for suffix in writer.suffixes(model.domain.NAME)),
+        )
+    return model, weights
+
+
+def choose_size(domain: Any, resolution: str | None, points: int | None, scale: float | None = None) -> Size:
+    """The size that `--resolution`, `--points` or `--scale` gives; None for the training's.
+
+    Raises:
+        UsageError: more than one of them, one that the domain does not have, or an empty size.
+    """
+    from inrflow_core.sampling import request
+
+    given = {"--scale": scale, "--resolution": resolution, "--points": points}
+    names = [f"`{name}`" for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} exclude each other", hint="give one of them")
+    if scale is not None:
+        return request.scale_size(domain, scale)
+    return request.choose_size(domain, options.parse_resolution(resolution), points)

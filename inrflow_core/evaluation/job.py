@@ -1,0 +1,337 @@
+"""Evaluate runs and samples against a reference: sample the runs, compute metrics, write metrics.json and report.html."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from inrflow_core import models, registry
+from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.evaluation import (
+    evaluator,
+    gather,
+    memorization,
+    metric_specs,
+    reference_stats,
+    report_data,
+    results,
+    sample_runs,
+    sampling_plan,
+)
+from inrflow_core.evaluation.evaluator import Evaluator
+from inrflow_core.evaluation.memorization import MemorizationSet
+from inrflow_core.evaluation.metric_specs import MetricSpec
+from inrflow_core.evaluation.results import EvaluatedSamples, Results
+from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingSettings, SamplingWork
+from inrflow_core.feature_networks import _contract
+from inrflow_core.metrics._inputs import ReferenceStats
+from inrflow_core.metrics._protein_inputs import Structures
+from inrflow_core.report import page
+from inrflow_core.runs import run
+from inrflow_core.runtime import distributed
+from inrflow_core.runtime.progress import SILENT, Reporter
+from inrflow_core.sample_files import collection, readers
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sampling import reference_inputs
+from inrflow_core.storage import atomic_write
+
+PREFERRED = {"image": ("train",), "points": ("test", "val", "train"), "protein": ("test", "val", "train")}
+"""Splits of the reference, the first that exists: FID compares with the training split, other metrics with a held-out one."""
+MOST = 50_000
+"""Samples of a run by default, if the reference has more."""
+OF_SEVERAL = ("lddt:best", "tm-score:best", "rmsd:best")
+"""Further default metrics for several structures of each protein."""
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """What is evaluated, against what, and where the results go."""
+
+    out: Path
+    runs: Sequence[Path] = ()
+    samples: Sequence[Path] = ()
+    reference: Path | None = None
+    """Default: the shards that the first run was trained on."""
+    metrics: Sequence[str] = ()
+    """Default: those of the domain that need no weights."""
+    split: str | None = None
+    classes: Sequence[str] = ()
+    reference_num: int | None = None
+    samples_split: str | None = None
+    memorization_set: Path | None = None
+    """Default: the reference's `train` split."""
+    condition_images: Path | None = None
+    weights: Sequence[str] = ()
+    """`NETWORK=FILE`, or a folder of all weights."""
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    has_baselines: bool = False
+    """Also evaluate bilinear and bicubic interpolation of the samples at the training resolution."""
+    workers: int | None = None
+    overwrite: bool = False
+    reporter: Reporter = SILENT
+
+    @property
+    def cache(self) -> Path:
+        """The folder of cached features and distances; `kept`, its old name, where it exists."""
+        old = self.out / "kept"
+        return old if os.path.isdir(old) else self.out / "cache"
+
+
+@dataclass(frozen=True)
+class CheckedEvaluationJob:
+    """A job whose paths and names were checked."""
+
+    job: EvaluationJob
+    targets: Sequence[EvaluatedModel]
+    given: Sequence[EvaluatedSamples]
+    reference: SampleCollection | ReferenceStats
+    metrics: Sequence[MetricSpec]
+    evaluator: Evaluator
+    work: SamplingWork
+    """How the targets are sampled."""
+    missing: Mapping[str, MissingError]
+    """Metrics whose weights are absent, by their full names."""
+    memorization_set: MemorizationSet | None
+    """Training items that samples are compared with."""
+
+    @property
+    def computed(self) -> list[MetricSpec]:
+        """The metrics whose weights exist."""
+        return [metric for metric in self.metrics if metric.full not in self.missing]
+
+
+def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
+    """Check everything that can be known before the first sample is drawn.
+
+    Raises:
+        MissingError: a run, samples or the reference do not exist.
+        UsageError: unknown names, domains that differ, results that exist already.
+    """
+    if not job.runs and not job.samples:
+        raise UsageError("nothing to evaluate", hint="add `--run DIR` or `--samples PATH`")
+    _check_out(job)
+    samples = [
+        readers.open_collection(place, job.samples_split, ("samples",), all_models=True) for place in job.samples
+    ]
+    places = sampling_plan.unique_names([some.name for some in samples])
+    given = [EvaluatedSamples(name, some) for name, some in zip(places, samples, strict=True)]
+    targets = _targets(job, places)
+    domain = _domain(job, given, targets)
+    reference = _open_reference(job, domain)
+    metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets), domain)
+    judge = evaluator.Evaluator(reference, _settings(job))
+    judge.check(metrics)
+    missing = judge.missing(metrics)
+    if len(missing) == len(metrics):
+        raise next(iter(missing.values()))
+    num = job.sampling.num or min(reference.count if isinstance(reference, SampleCollection) else MOST, MOST)
+    work = SamplingWork(job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter)
+    sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in given]
+    for target in targets:
+        shape = sampling_plan.sample_shape(target, job.sampling, has_baselines=job.has_baselines)
+        sizes.append((f"the samples of `{target.name}`", sampling_plan.num_samples(target, work), shape))
+    for what, count, shape in sizes:
+        metric_specs.check_compatible(what, domain, shape, reference)
+        metric_specs.check_counts(metrics, what, count, reference)
+        metric_specs.check_points(metrics, what, shape, reference)
+    copied = None
+    if job.memorization_set is not None:
+        copied = readers.open_collection(job.memorization_set, prefer=("train",))
+        for _, _, shape in sizes:
+            metric_specs.check_compatible("the samples", domain, shape, copied, role="the training set")
+    training = None if domain == "protein" else memorization.memorization_set(reference, copied)
+    return CheckedEvaluationJob(job, targets, given, reference, metrics, judge, work, missing, training)
+
+
+def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
+    """Sample the runs, compute the metrics, and write metrics.json and report.html.
+
+    Returns:
+        The results; None in a process of a launcher that is not the main one.
+
+    Raises:
+        UsageError, IntegrityError: no metric could be computed; a single one that fails is part of the results.
+    """
+    job = ready.job
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder `{job.out}`: {error.strerror}", hint="name another path") from error
+    warn_of_missing(ready)
+    scored, failed = [], {}
+    for subject in sample_sets(ready):
+        job.reporter.log(f"evaluating {subject.items.count:,} samples of `{subject.name}`")
+        scores = []
+        for metric in ready.computed:
+            try:
+                scores.append(ready.evaluator.score(subject, metric, ready.computed))
+            except (UsageError, IntegrityError) as error:
+                failed[metric.full] = error
+        scored.append(results.SampleScores(subject, scores, ready.evaluator.cached(subject, Structures)))
+    if distributed.find(os.environ, "cpu").rank != 0:
+        return None
+    if failed and not any(one.scores for one in scored):
+        raise next(iter(failed.values()))
+    found = results.Results(ready.reference, scored, ready.missing, failed)
+    _write(ready, found)
+    return found
+
+
+def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
+    """The given samples, then those of each run, drawn when they are reached."""
+    if distributed.find(os.environ, "cpu").rank == 0:
+        yield from ready.given
+    for target in ready.targets:
+        yield from sample_runs.iter_sample_sets(target, ready.work, has_baselines=ready.job.has_baselines)
+
+
+def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
+    """What would be done, and its seconds, measured on a few items; nothing is written."""
+    sizes = [(subject.items.count, subject.items.shape) for subject in ready.given]
+    rows = []
+    for target in ready.targets:
+        count = sampling_plan.num_samples(target, ready.work)
+        seconds = sample_runs.estimate_seconds(target, ready.work)
+        rows.append((f"draw {count:,} samples of `{target.name}`", seconds))
+        shape = sampling_plan.sample_shape(target, ready.job.sampling, has_baselines=ready.job.has_baselines)
+        sizes.append((count, shape))
+    for count, shape in sizes:
+        rows += ready.evaluator.estimate_cost(ready.computed, count, shape[0] if shape else None)
+    return rows
+
+
+def warn_of_missing(ready: CheckedEvaluationJob) -> None:
+    """Report each absent weights file once: what it is, where it comes from and where it belongs."""
+    for error in {error.message: error for error in ready.missing.values()}.values():
+        ready.job.reporter.warn(f"{error.message}; the other metrics are computed. For all of them, {error.hint}")
+
+
+def cache_reference_stats(shards: Path, metrics: Sequence[str], reporter: Reporter = SILENT) -> None:
+    """Compute the reference features that metrics need from prepared shards, and cache them beside the shards."""
+    domain = readers.open_collection(shards).domain
+    reference = readers.open_collection(shards, prefer=PREFERRED[domain])
+    settings = gather.EvaluationSettings(
+        shards, device=distributed.process_device(), progress=reporter.progress, log=reporter.log
+    )
+    evaluator.Evaluator(reference, settings).cache_reference_stats(metric_specs.parse_metrics(metrics, domain))
+    reporter.log(f"cached in `{shards / gather.STATISTICS}` what {', '.join(metrics)} need of {reference.display_name}")
+
+
+def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
+    """The checkpoints to evaluate, with names that are unique, also among `taken`."""
+    runs = sampling_plan.unique_names([sampling_plan.run_name(run) for run in job.runs])
+    targets = [
+        found
+        for source, name in zip(job.runs, runs, strict=True)
+        for found in sampling_plan.resolve_models(source, name, job.sampling)
+    ]
+    names = sampling_plan.unique_names([*taken, *(target.name for target in targets)])[len(taken) :]
+    return [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
+
+
+def _write(ready: CheckedEvaluationJob, found: Results) -> None:
+    """Write both files when both are ready: the same command resumes only if neither exists."""
+    out, reporter = ready.job.out, ready.job.reporter
+    if ready.memorization_set is None:
+        report = report_data.build_report(found, None)
+    else:
+        with reporter.progress("searching for copies of training items", "items") as progress:
+            report = report_data.build_report(found, ready.memorization_set, progress)
+    page.write(out / results.REPORT, report)
+    found.save(out)
+    reporter.log(f"wrote `{out / results.METRICS}` and `{out / results.REPORT}`")
+
+
+def _domain(job: EvaluationJob, given: Sequence[EvaluatedSamples], targets: Sequence[EvaluatedModel]) -> str:
+    """The one domain of everything that is evaluated.
+
+    Raises:
+        UsageError: there are several, or `points` is set and they are not point clouds.
+    """
+    domains = {subject.items.domain for subject in given} | {target.domain.NAME for target in targets}
+    if len(domains) > 1:
+        raise UsageError(
+            f"{' and '.join(sorted(domains))} cannot be evaluated together", hint="evaluate them one after the other"
+        )
+    (domain,) = domains
+    if domain != "points" and job.sampling.points is not None:
+        raise UsageError(
+            f"`--points` applies to point clouds, and these are {collection.NOUNS[domain]}", hint="leave it out"
+        )
+    return domain
+
+
+def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel]) -> Sequence[str]:
+    """The metrics by default: those of the domain that need no weights."""
+    names = [*registry.find("domains", domain).Domain.METRICS]
+    kinds = {target.kind or "" for target in targets}
+    if len(kinds) == 1 and not job.samples:
+        names += reference_inputs.METRICS.get(kinds.pop(), ())
+    if domain == "protein" and (job.sampling.samples_per_item or 1) > 1:
+        names += OF_SEVERAL
+    return names
+
+
+def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | ReferenceStats:
+    place = job.reference
+    classes = job.classes
+    if place is None and job.runs:
+        data = models.read_metadata(run.resolve_weights(job.runs[0]))[0].data.config
+        place, classes = Path(data.path), classes or data.classes
+        of = f", of the classes {', '.join(classes)}" if classes else ""
+        job.reporter.log(f"the reference is the shards that the run was trained on, `{place}`{of}")
+    if place is None:
+        raise UsageError("no reference data given", hint="add `--reference PATH`")
+    if reference_stats.is_stats_file(place):
+        if job.split is not None:
+            raise UsageError(f"`{place}` holds statistics, so it has no split `{job.split}`", hint="leave it out")
+        for name, is_given in (("--classes", bool(classes)), ("--reference-num", job.reference_num is not None)):
+            if is_given:
+                raise UsageError(f"`{place}` holds statistics, so `{name}` does not apply", hint="leave it out")
+        return reference_stats.read(place)
+    found = readers.open_collection(place, job.split, PREFERRED[domain])
+    found = collection.filter_classes(found, classes) if classes else found
+    return collection.evenly_spaced_items(found, job.reference_num) if job.reference_num else found
+
+
+def _settings(job: EvaluationJob) -> gather.EvaluationSettings:
+    files, folder = {}, None
+    for text in job.weights:
+        name, equals, place = text.partition("=")
+        if equals:
+            networks = [n for n in _contract.names("extractor") if _contract.find_extractor(n).needs_weights]
+            if name not in networks:
+                raise UsageError(f"unknown feature network `{name}`", hint=did_you_mean(name, networks))
+            files[name] = Path(place)
+        elif Path(text).is_dir():
+            folder = Path(text)
+        else:
+            raise MissingError(f"the weights folder `{text}` does not exist", hint="name a folder, or `NETWORK=FILE`")
+    return gather.EvaluationSettings(
+        job.cache,
+        weights=files,
+        weights_folder=folder,
+        condition_images=None if job.condition_images is None else readers.open_collection(job.condition_images),
+        points=job.sampling.points,
+        device=distributed.process_device(job.sampling.device),
+        workers=job.workers or os.cpu_count() or 1,
+        progress=job.reporter.progress,
+        log=job.reporter.log,
+    )
+
+
+def _check_out(job: EvaluationJob) -> None:
+    """Raise UsageError if results exist already, or cannot be written."""
+    for folder in (job.out, job.out / "samples", job.cache):
+        if os.path.exists(folder) and not folder.is_dir():  # False for a name that no file can have
+            raise UsageError(f"`{folder}` is a file", hint="name a folder")
+    for name in (results.METRICS, results.REPORT):
+        if os.path.isdir(job.out):
+            if (job.out / name).exists() and not job.overwrite:
+                raise UsageError(
+                    f"`{job.out / name}` exists already",
+                    hint="add `--overwrite` (samples and cached features are used again), or name another folder",
+                )
+            atomic_write.check_writable(job.out / name, overwrite=job.overwrite)

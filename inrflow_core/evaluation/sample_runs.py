@@ -1,0 +1,123 @@
+"""Sample the runs under evaluation, as far as their samples do not exist yet.
+
+Images and point clouds of a run are one shard, structures one .pdb file each. Every process of a launcher draws its
+share; the main process waits for the others.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from inrflow_core.evaluation import results, sample_proteins
+from inrflow_core.evaluation.sample_proteins import provenance_facts
+from inrflow_core.evaluation.sampling_plan import (
+    EvaluatedModel,
+    SamplingWork,
+    load_model,
+    plan_samples,
+    sample_request,
+)
+from inrflow_core.models import Model
+from inrflow_core.runtime import distributed
+from inrflow_core.runtime.progress import Log
+from inrflow_core.sample_files import collection, readers, sample_shard
+from inrflow_core.sampling import optimize, provenance, reference_inputs, request, sample, sharded
+from inrflow_core.sampling.options import sampling_options
+from inrflow_core.sampling.request import Size
+from inrflow_core.sampling.write_samples import SampleSource
+from inrflow_core.sets import Groups
+
+INTERPOLATION_BASELINES = ("bilinear", "bicubic")
+PAUSE = 0.5
+"""Seconds between two looks for samples of other processes."""
+
+
+def iter_sample_sets(
+    target: EvaluatedModel, work: SamplingWork, *, has_baselines: bool
+) -> Iterator[results.EvaluatedSamples]:
+    """The samples of one target, and its interpolation baselines: interpolated samples at the training resolution.
+
+    A process that is not the main one draws its share and yields nothing.
+    """
+    model = load_model(target, work)
+    size = work.sampling.size(model.domain)
+    if isinstance(model.domain.shape.layout, Groups):
+        found, facts = sample_proteins.sample_proteins(target, work, model, await_files=_await)
+        if found is not None:
+            yield results.EvaluatedSamples(target.name, found, facts)
+        return
+    place, facts = _sample(target, work, model, size)
+    if _is_main():
+        yield results.EvaluatedSamples(target.name, readers.open_collection(place), facts)
+    if has_baselines and isinstance(size, tuple):
+        place, facts = _sample(target, work, model, None)
+        for filter in INTERPOLATION_BASELINES if _is_main() else ():
+            resized = collection.resized(readers.open_collection(place), size, filter)
+            name = f"{target.name}, {filter}"
+            yield results.EvaluatedSamples(name, resized, {**facts, "enlarged": filter, "run": name})
+
+
+def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
+    """Seconds to draw a target's samples, from the time of two solver steps of one batch."""
+    wanted, model, plan = work.sampling, load_model(target, work), plan_samples(target, work)
+    options = wanted.options(model)
+    two_steps = sampling_options(model, sampler="euler", steps=2, guidance=wanted.guidance)
+    whole = sample_request(model, work, plan)
+    batch = wanted.batch or request.default_batch_size(model, whole)
+    rows = range(min(batch, len(whole.seeds)))
+    if plan is not None and plan.kind == "sequence":
+        rows = range(min(batch, plan.each))
+    labels = None if whole.labels is None else [whole.labels[row] for row in rows]
+    condition = {} if plan is None else reference_inputs.condition(model, plan, rows)
+    part = replace(whole, seeds=[whole.seeds[row] for row in rows], labels=labels, batch=batch, condition=condition)
+    start = time.perf_counter()
+    for _ in sample.iter_samples(model, part, two_steps):
+        pass
+    each = (time.perf_counter() - start) / len(rows) / 2
+    return each * options.num_evaluations * len(whole.seeds)
+
+
+def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
+    """The shard of a target's samples, drawn as far as it does not exist, and its metadata."""
+    plan, options = plan_samples(target, work), work.sampling.options(model)
+    wanted = replace(sample_request(model, work, plan), size=size)
+    origin = provenance.provenance(model, target.weights, wanted, options)
+    if plan is not None:
+        reference_inputs.check(plan, model)
+        origin |= plan.told()
+    suffix = "" if size is None else f"-{origin['size']}"
+    place = work.folder / f"{target.name}{suffix}.h5"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    is_drawn = sharded.is_already_sampled(place, wanted, origin, overwrite=work.overwrite)
+    if not is_drawn or not sample_shard.matches_digest(place, overwrite=work.overwrite):
+        if _is_main():
+            sample_shard.remove_digest(place)
+        shard = sharded.open_sample_shard(model, wanted, place, origin, overwrite=work.overwrite)
+        shard.condition = {} if plan is None else plan.recorded
+        model, options = optimize.optimize_for_inference(model, options, compile=work.sampling.compile)
+        source = SampleSource(model, wanted, options, plan, work.reporter)
+        sharded.write_shard(source, shard, title="sampling" if plan is None else f"sampling from {plan.kind}s")
+        _await(shard.finish, work.reporter.log)
+    if _is_main():
+        sample_shard.write_digest(place)
+    facts = provenance_facts(target, work, model, options, origin)
+    return place, facts | {"label": None if wanted.labels is None else work.sampling.label or "random"}
+
+
+def _is_main() -> bool:
+    return distributed.find(os.environ, "cpu").rank == 0
+
+
+def _await(is_complete: Callable[[], bool], log: Log) -> None:
+    """In the main process, return when the samples of all processes exist; in the others at once."""
+    is_there = is_complete()
+    if not is_there and _is_main():
+        log("waiting for the samples of other processes")
+    while not is_there and _is_main():
+        time.sleep(PAUSE)
+        is_there = is_complete()

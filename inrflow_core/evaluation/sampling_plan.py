@@ -1,0 +1,218 @@
+"""Plan the samples of runs under evaluation: which weights, how many samples, from what, of which shape."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from inrflow_core import models
+from inrflow_core.config.preset import Preset
+from inrflow_core.errors import UsageError
+from inrflow_core.metrics._inputs import ReferenceStats
+from inrflow_core.models import Model
+from inrflow_core.runs.run import Step, open_run, resolve_weights
+from inrflow_core.runtime import distributed, malloc
+from inrflow_core.runtime.progress import SILENT, Reporter
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sampling import labels, reference_inputs, request
+from inrflow_core.sampling.options import sampling_options
+from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
+from inrflow_core.sampling.request import SampleRequest, Size
+from inrflow_core.sets import Groups
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How runs are sampled; None is the default of each run's preset."""
+
+    checkpoints: Sequence[Step] | Literal["all"] = (None,)
+    """Steps, "best" or None for the latest."""
+    num: int | None = None
+    """Samples of each run; of conditional ones, reference conditions. Default: as many as the reference has items."""
+    seed: int = 0
+    label: str | None = None
+    guidance: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    sampler: str | None = None
+    steps: int | None = None
+    sampler_settings: Mapping[str, Any] = field(default_factory=dict)
+    resolution: tuple[int, int] | None = None
+    points: int | None = None
+    view: int | str | None = None
+    """The view of each reference object, from 0 on, or `reference_inputs.PAIRED_BY_SEED`. Default: 0."""
+    samples_per_item: int | None = None
+    noise: str | None = None
+    ema: float | None = None
+    batch: int | None = None
+    device: str | None = None
+    precision: str = "fp32"
+    compile: bool = False
+
+    def options(self, model: Model) -> Any:
+        """The sampling options of a model; raises as `sampling_options`."""
+        return sampling_options(
+            model,
+            sampler=self.sampler,
+            steps=self.steps,
+            sampler_settings=self.sampler_settings,
+            guidance=self.guidance,
+            guidance_interval=self.guidance_interval,
+            noise=self.noise,
+            precision=self.precision,
+        )
+
+    def size(self, domain: Any) -> Size:
+        """The size of samples of a domain; None for the training's."""
+        if isinstance(domain.shape.layout, Groups):
+            return None
+        return request.choose_size(domain, self.resolution, self.points)
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """Weights to sample and evaluate."""
+
+    name: str
+    run: str
+    """The run's name, which no other run of the evaluation has."""
+    weights: Path
+
+    @cached_property
+    def preset(self) -> Preset:
+        """The preset that the weights were trained by."""
+        return models.read_metadata(self.weights)[0]
+
+    @property
+    def domain(self) -> Any:
+        """The domain of the samples."""
+        part = self.preset.domain
+        return part.module.Domain(part.config)
+
+    @property
+    def kind(self) -> str | None:
+        """What it is conditioned on that an item of the reference gives (`reference_inputs.KINDS`)."""
+        return reference_inputs.condition_kind(self.preset)
+
+
+@dataclass(frozen=True)
+class SamplingWork:
+    """Where samples go, how many, and from what."""
+
+    folder: Path
+    sampling: SamplingSettings
+    reference: SampleCollection | ReferenceStats
+    num: int
+    """Samples of each run; of one that is conditioned on items of the reference, items."""
+    overwrite: bool
+    reporter: Reporter = SILENT
+
+
+def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[EvaluatedModel]:
+    """The checkpoints of a run that are to be evaluated; `run` is the name that they get.
+
+    Raises:
+        MissingError: a checkpoint does not exist.
+    """
+
+    def resolve(step: Step, name: str) -> EvaluatedModel:
+        return EvaluatedModel(name, run, resolve_weights(source, ema=sampling.ema, step=step))
+
+    if sampling.checkpoints == "all":
+        opened = open_run(source)
+        steps: Sequence[Any] = list(opened.steps) or [opened.checkpoint()]  # the latter raises
+    else:
+        steps = list(sampling.checkpoints)
+    if steps == [None]:
+        return [resolve(None, run)]
+    return [
+        resolve(step, f"{run}-{step:08d}" if isinstance(step, int) else f"{run}-{step or 'newest'}") for step in steps
+    ]
+
+
+def run_name(run: Path) -> str:
+    """The name of a run folder or a weights file; bytes that no text can hold are replaced."""
+    found = run.stem if run.is_file() else run.name or run.resolve().name
+    return os.fsencode(found).decode(errors="replace")
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind those that occurred before: runs in two folders may have one name."""
+    found: list[str] = []
+    for name in names:
+        free, number = name, 2
+        while free in found:
+            free, number = f"{name}-{number}", number + 1
+        found.append(free)
+    return found
+
+
+def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_baselines: bool) -> tuple[int, ...]:
+    """The shape of a target's samples; empty for proteins, which differ in size.
+
+    Raises:
+        UsageError: a size of the wrong kind, or interpolation baselines at the training resolution.
+    """
+    domain = target.domain
+    if isinstance(domain.shape.layout, Groups):
+        if sampling.resolution is not None or has_baselines:
+            raise UsageError("a protein has the atoms of its sequence", hint="leave `--resolution` out")
+        return ()
+    size = sampling.size(domain)
+    if has_baselines and not isinstance(size, tuple):
+        raise UsageError(
+            "`--interpolation-baselines` compares images at a higher resolution", hint="add `--resolution HxW`"
+        )
+    grid = size if isinstance(size, tuple) else domain.shape.grid or (size or domain.shape.num_queries,)
+    return (*grid, domain.shape.value_size)
+
+
+def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | None:
+    """What a target's samples are conditioned on; None for a target that takes nothing from the reference.
+
+    Raises:
+        UsageError: an option that does not apply to it, or a reference without its conditions.
+    """
+    wanted, kind = work.sampling, target.kind
+    source = f"is conditioned on {reference_inputs.KINDS[kind]}" if kind else "takes no condition from the reference"
+    for option, value, kinds in (
+        ("--view", wanted.view, ("image",)),
+        ("--samples-per-item", wanted.samples_per_item, ("image", "sequence")),
+        ("--label", wanted.label, (None,)),
+    ):
+        if value is not None and kind not in kinds:
+            raise UsageError(f"`{option}` does not apply to `{target.name}`, which {source}", hint="leave it out")
+    if kind is None:
+        return None
+    if not isinstance(work.reference, SampleCollection):
+        raise UsageError(
+            f"`{work.reference.source}` holds statistics, and `{target.name}` {source}",
+            hint="give shards that hold them with `--reference`",
+        )
+    view = None if wanted.view == reference_inputs.PAIRED_BY_SEED else int(wanted.view or 0)
+    each = wanted.samples_per_item or 1
+    return reference_inputs.plan_from_reference(kind, work.reference, work.num, each=each, seed=wanted.seed, view=view)
+
+
+def num_samples(target: EvaluatedModel, work: SamplingWork) -> int:
+    """Samples of a target; raises as `plan_samples`."""
+    plan = plan_samples(target, work)
+    return work.num if plan is None else len(plan)
+
+
+def sample_request(model: Model, work: SamplingWork, plan: ReferenceSamplingPlan | None) -> SampleRequest:
+    """The seeds and labels of all samples of a target; conditions are computed when samples are drawn."""
+    wanted, size = work.sampling, work.sampling.size(model.domain)
+    if plan is not None:
+        return SampleRequest(plan.seeds.tolist(), None, size, batch=wanted.batch)
+    seeds = range(wanted.seed, wanted.seed + work.num)
+    return SampleRequest(seeds, labels.resolve_labels(model, seeds, wanted.label), size, batch=wanted.batch)
+
+
+def load_model(target: EvaluatedModel, work: SamplingWork) -> Model:
+    """The model of a target, on the device of the settings."""
+    malloc.retain_freed_pages()
+    return models.load(target.weights, distributed.process_device(work.sampling.device))

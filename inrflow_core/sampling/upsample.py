@@ -1,0 +1,141 @@
+"""Evaluate input files and saved fields at a higher resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inrflow_core.errors import UsageError
+from inrflow_core.fields import Field
+from inrflow_core.models import Model
+from inrflow_core.runs import run
+from inrflow_core.runtime.progress import SILENT, Reporter
+from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
+from inrflow_core.sample_files import writer
+from inrflow_core.sampling import invert, provenance, sample
+from inrflow_core.sampling.labels import resolve_labels
+from inrflow_core.sampling.request import SampleRequest, Size, Window
+from inrflow_core.sets import Groups
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """Where functions are evaluated, and how input files are inverted."""
+
+    size: Size = None
+    window: Window = None
+    chunk: int = CHUNK
+    label: str | None = None
+    """The class of the input files; of several, separated by commas, each file takes one in turn."""
+    steps: int | None = None
+    """Solver steps of the inversion. Default: `invert.INVERSION_STEPS`."""
+    noise: str | None = None
+    """Interpolation of the noise between training positions. Default: the preset's."""
+
+
+def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = False) -> list[Path]:
+    """One output for each file: `out` itself, or names in the folder `out` for several files.
+
+    `num` is the number of samples that `out` gets if there are no files.
+
+    Raises:
+        UsageError: an output exists, without `overwrite`, or cannot be written, or two files have the same output.
+    """
+    if out.suffix == writer.SHARD:
+        raise UsageError(
+            "`upsample` does not write shards",
+            hint="`inrflow sample` does, at any `--resolution` or number of `--points`, as in `inrflow sample out.h5`",
+        )
+    if len(files) < 2:
+        writer.check(out, 1 if files else num, overwrite=overwrite)
+        return [out]
+    if not out.is_dir():
+        raise UsageError(
+            f"{len(files)} files need a folder as output, and `{out}` is not a folder",
+            hint=f"make it with `mkdir -p {out}`",
+        )
+    found = [out / f"{file.stem}{'.ply' if file.suffix.lower() == '.ply' else '.png'}" for file in files]
+    if len(set(found)) < len(found):
+        raise UsageError("two of the files would have the same output", hint="give them different names")
+    for path in found:
+        writer.check(path, 1, overwrite=overwrite)
+    return found
+
+
+def check_model(model: Model) -> None:
+    """Raise UsageError if a model needs a condition from the user, such as an image or a sequence."""
+    part = model.preset.condition
+    if part is None or part.name not in run.GIVEN:
+        return
+    hint = "sample at any size with `inrflow sample`, or save the field with its `--save-field FILE` and upsample that"
+    if isinstance(model.domain.shape.layout, Groups):
+        hint = "a protein has the atoms of its sequence and cannot be refined: use `inrflow sample`"
+    raise UsageError(f"`{model.preset.name}` is conditioned on {part.name}s, which `upsample` does not take", hint=hint)
+
+
+def upsample_files(
+    model: Model,
+    weights: Path,
+    files: Sequence[Path],
+    outs: Sequence[Path],
+    wanted: Upsampling,
+    *,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Invert each image or point cloud, evaluate its function, and write the result.
+
+    Returns:
+        `run`, and `files` with one entry per file: its output, and the reconstruction error at the training's positions
+        as `psnr` (dB) or `chamfer`.
+
+    Raises:
+        UsageError, MissingError: a file that cannot be read, or is not of the model's domain.
+    """
+    none: list[int | None] = [None] * len(files)
+    labels = none if wanted.label is None else resolve_labels(model, range(len(files)), wanted.label) or none
+    rows = []
+    with reporter.progress("upsampling", "files", len(files)) as progress:
+        for file, out, label in zip(files, outs, labels, strict=True):
+            example = invert.read_input(model, file)
+            steps = wanted.steps or invert.INVERSION_STEPS
+            field = invert.invert(model, example, label=label, steps=steps, noise=wanted.noise)
+            budget = QueryBudget(wanted.chunk, tell=reporter.warn)
+            values = sample.evaluate(model, field, wanted.size, wanted.window, chunk=budget)
+            origin = invert.provenance(model, weights, file, field, wanted.size, wanted.window, label=label)
+            writer.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)
+            error = invert.reconstruction_error(model, example, field, wanted.chunk)
+            rows.append({"file": str(file), "out": str(out)} | error)
+            progress(len(rows), len(files))
+    for row in rows:
+        score = f"{row['psnr']:.1f} dB" if "psnr" in row else f"Chamfer distance {row['chamfer']:.2e}"
+        reporter.log(f"wrote `{row['out']}`; `{row['file']}` is reconstructed to {score} at the training's positions")
+    return {"run": str(weights), "files": rows}
+
+
+def upsample_saved_field(
+    model: Model,
+    field: Field,
+    source: Path,
+    out: Path,
+    wanted: Upsampling,
+    *,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> list[Path]:
+    """Evaluate a field that `sample.load_field` loaded from the file `source`, and write the result; returns the files.
+
+    Raises:
+        UsageError: no such format, or an output exists, without `overwrite`.
+    """
+    writer.exporter_for(out, model.domain.NAME)
+    with reporter.progress("evaluating", "steps") as progress:
+        budget = QueryBudget(wanted.chunk, tell=reporter.warn)
+        values = sample.evaluate(model, field, wanted.size, wanted.window, chunk=budget, progress=progress)
+    request = SampleRequest(field.seeds.tolist(), None, wanted.size, wanted.window)
+    origin = provenance.provenance(model, source, request, field.options)
+    written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
+    reporter.log("wrote " + ", ".join(f"`{path}`" for path in written))
+    return written

@@ -1,0 +1,116 @@
+"""Write the samples of a request, or their functions, to files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core.fields import Field
+from inrflow_core.models import Model
+from inrflow_core.runtime import units
+from inrflow_core.runtime.progress import SILENT, Progress, Reporter
+from inrflow_core.runtime.query_budget import QueryBudget
+from inrflow_core.sample_files import writer
+from inrflow_core.sampling import provenance, reference_inputs, sample
+from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
+from inrflow_core.sampling.request import SampleRequest, default_batch_size
+from inrflow_core.storage import atomic_write
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """A model and the samples that it is to draw, of which any part can be drawn at a time."""
+
+    model: Model
+    request: SampleRequest
+    options: Any
+    """As `options.sampling_options` returns them."""
+    plan: ReferenceSamplingPlan | None = None
+    """Computes each sample's condition when it is drawn; without it the request has all conditions."""
+    reporter: Reporter = SILENT
+
+    @cached_property
+    def budget(self) -> QueryBudget:
+        """The query budget that all parts share."""
+        return QueryBudget(self.request.chunk, tell=self.reporter.warn)
+
+    @property
+    def batch(self) -> int:
+        """Samples drawn together."""
+        return self.request.batch or default_batch_size(self.model, self.request)
+
+    def at(self, indices: Sequence[int]) -> Iterator[tuple[slice, np.ndarray]]:
+        """Draw the samples at some indices of the request: slices of `indices`, with their values."""
+        request = self.request
+        if self.plan is None:
+            condition = {name: value[list(indices)] for name, value in request.condition.items()}
+        else:
+            condition = reference_inputs.condition(self.model, self.plan, indices)
+        part = replace(
+            request,
+            seeds=[request.seeds[index] for index in indices],
+            labels=None if request.labels is None else [request.labels[index] for index in indices],
+            condition=condition,
+            batch=self.batch,
+        )
+        return self.draw(part)
+
+    def draw(self, request: SampleRequest, progress: Progress | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """Draw the samples of another request by the same options, within the same query budget."""
+        return sample.iter_samples(self.model, request, self.options, progress, room=self.budget)
+
+
+def save_fields(source: SampleSource, path: Path, *, half: bool = False, overwrite: bool = False) -> Field:
+    """Draw the functions of a request and save all of them in one .safetensors file; log its size before.
+
+    Returns:
+        The fields, with their contexts cached, to be evaluated at any resolution.
+
+    Raises:
+        UsageError: the file exists, without `overwrite`.
+    """
+    atomic_write.check_writable(path, overwrite=overwrite)
+    request = source.request
+    field = sample.sample_fields(source.model, request.seeds, request.labels, source.options, request.condition)
+    with source.reporter.progress("sampling the field", "steps") as progress:
+        field.cache_context(progress)
+    source.reporter.log(f"the field takes {units.format_bytes(field.size() // (2 if half else 1))} on disk")
+    sample.save_field(source.model, field, path, half=half)
+    return field
+
+
+def write_samples(
+    source: SampleSource,
+    out: Path,
+    origin: Mapping[str, str],
+    *,
+    overwrite: bool = False,
+    field: Field | None = None,
+) -> list[Path]:
+    """Draw the samples of a request and write them in the format of the suffix of `out`; returns the files.
+
+    `origin` is what `provenance.provenance` returns. With a `field` of the same request, it is evaluated instead.
+
+    Raises:
+        UsageError: no such format, or a file exists, without `overwrite`.
+        Diverged, OutOfMemory: sampling failed.
+    """
+    model, request = source.model, source.request
+    with source.reporter.progress("sampling", "steps") as progress:
+        if field is None:
+            found = source.draw(request, progress)
+        else:
+            values = sample.evaluate(model, field, request.size, request.window, chunk=source.budget, progress=progress)
+            found = [(slice(0, len(values)), values)]
+        drawn = [sample.to_outputs(model, request, part, values) for part, values in found]
+    items: list[dict[str, str]] = []
+    if len(writer.files(out, len(request.seeds))) > 1:  # each file names its own sample alone
+        items = provenance.per_sample_metadata(model, request)
+        origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
+    values = sample.concatenate(drawn)
+    return writer.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)
