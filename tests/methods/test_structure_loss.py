@@ -209,7 +209,7 @@ def test_copies_are_of_pictures_too():
 @pytest.mark.parametrize("kind", [tiny.IMAGE, tiny.POINTS], ids=["image", "points"])
 @pytest.mark.parametrize(("key", "value"), [("align", "noise"), ("align", "prediction"), ("smooth_lddt", 1.0)])
 def test_other_domains_refuse_what_only_structures_have(kind, key, value):
-    with pytest.raises(UsageError, match=f"\\[method\\] `{key}`: the values of this domain are no places"):
+    with pytest.raises(UsageError, match=f"\\[method\\] `{key}`: the values of this domain are not positions in space"):
         models.build(tiny.preset(kind, method={key: value}))
 
 
