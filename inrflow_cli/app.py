@@ -82,7 +82,7 @@ def inrflow(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Generative models whose samples are functions: images and point clouds, asked at any resolution."""
+    """Generative models of functions: sample images, point clouds and proteins, and evaluate them at any resolution."""
 
 
 def main() -> None:

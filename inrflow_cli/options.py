@@ -51,9 +51,9 @@ def complete_runs(incomplete: str) -> list[str]:
     return _starting(sorted(found), incomplete)
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else stays on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output that is already there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and predict everything, write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate the cost; write nothing.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Override a setting of the preset; may be repeated."),
@@ -69,21 +69,22 @@ Run = Annotated[
     typer.Option(
         "--run",
         metavar="DIR|FILE",
-        help="A run folder or a .safetensors file; without it the newest fitting run.",
+        help="A run folder or a .safetensors file. Default: the latest run that fits.",
         autocompletion=complete_runs,
     ),
 ]
-Device = Annotated[
-    str | None, typer.Option(metavar="cpu|cuda|cuda:N", help="Where to compute; without it a GPU where there is one.")
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads that one process computes with.")]
-Num = Annotated[int, typer.Option(min=1, help="How many samples, with seeds counting up from `--seed`.")]
+Device = Annotated[str | None, typer.Option(metavar="cpu|cuda|cuda:N", help="Device. Default: a GPU if there is one.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process.")]
+Num = Annotated[int, typer.Option(min=1, help="Number of samples; their seeds count up from `--seed`.")]
 Seed = Annotated[int, typer.Option(min=0, help="The first sample's seed.")]
 Seeds = Annotated[
     str | None, typer.Option(metavar="FIRST-LAST", help="A range of seeds, both ends included, as in 0-49999.")
 ]
 Label = Annotated[
-    str | None, typer.Option(metavar="NUMBER|NAME", help="The class asked for; several are separated by commas.")
+    str | None,
+    typer.Option(
+        metavar="NUMBER|NAME", help="Class to sample; several are separated by commas, each seed takes one in turn."
+    ),
 ]
 Guidance = Annotated[
     float | None, typer.Option(min=0.0, help="Scale of classifier-free guidance; 1 is none. Default: the preset's.")
@@ -102,15 +103,15 @@ SamplerSettings = Annotated[
     ),
 ]
 Resolution = Annotated[
-    str | None, typer.Option(metavar="HxW", help="Rows x columns asked of an image, or one number for a square.")
+    str | None, typer.Option(metavar="HxW", help="Output height and width of images, or one number for a square.")
 ]
 Window = Annotated[
     str | None,
-    typer.Option(metavar="TOP,LEFT,BOTTOM,RIGHT", help="The part of the picture to ask, each number from 0 to 1."),
+    typer.Option(metavar="TOP,LEFT,BOTTOM,RIGHT", help="Part of the image to evaluate, each number from 0 to 1."),
 ]
-Points = Annotated[int | None, typer.Option(help="How many points to ask of a cloud.")]
+Points = Annotated[int | None, typer.Option(help="Number of points of each point cloud.")]
 Chunk = Annotated[
-    int, typer.Option(min=1, help="Queries answered at a time: it bounds the memory, and changes nothing.")
+    int, typer.Option(min=1, help="Queries evaluated at once. Lower it to save memory; results do not change.")
 ]
 Noise = Annotated[
     str | None,
@@ -120,11 +121,11 @@ Noise = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option(metavar="fp32|bf16", help="Arithmetic of the network's matrix products; noise and samples are fp32."),
+    typer.Option(metavar="fp32|bf16", help="Precision of the network's matrix products; noise and samples are fp32."),
 ]
 Compile = Annotated[
     bool,
-    typer.Option("--compile", help="Compile the network first, which takes a minute or more; changes nothing else."),
+    typer.Option("--compile", help="Compile the network first, which takes a minute or more."),
 ]
 
 

@@ -58,9 +58,14 @@ def prepare(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many items of each split, evenly spread.")
+        int | None, typer.Option(min=1, help="At most this number of items of each split, evenly spaced.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; changes no byte. Default: the cores.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of worker processes; the output does not depend on it. Default: number of CPU cores."
+        ),
+    ] = None,
     array_size: Annotated[
         int | None,
         typer.Option(
@@ -91,19 +96,21 @@ def prepare(
     statistics: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="METRIC,...", help="Then keep what these metrics need of the pictures, as in `fid:adm`; see `eval`."
+            metavar="METRIC,...",
+            help="Also cache the reference features of these metrics, e.g. `fid:adm` (see `eval`).",
         ),
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Make damaged shards again.")] = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
-    show: Annotated[bool, typer.Option("--list", help="Say every data set, what it reads and what it makes.")] = False,
+    show: Annotated[
+        bool, typer.Option("--list", help="List the data sets with their input and output formats.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Read the data set NAME from where it lies and write shards and their manifest.
+    """Read the raw files of the data set NAME, and write shards and their manifest.
 
-    A stopped run goes on by the same command. Items that cannot be read are left out, named in the manifest, and
-    make the exit code 6.
+    Rerun the same command to resume. Unreadable items are skipped and listed in the manifest; the exit code is then 6.
     """
     if show:
         _list(json)

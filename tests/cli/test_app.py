@@ -133,3 +133,13 @@ COMPLETIONS = {
 def test_the_shell_completes_commands_presets_and_data_sets(line: str, offered: list[str]):
     words = {"_INRFLOW_COMPLETE": "complete_bash", "COMP_CWORD": str(len(line.split()) - 1), "COMP_WORDS": line}
     assert program(**words).stdout.split() == offered
+
+
+@pytest.mark.parametrize(("command", "old"), [(c, o) for c, names in app.RENAMED.items() for o in names])
+def test_the_old_name_of_an_option_is_accepted_and_not_shown(command: str, old: str, capsys):
+    new = app.RENAMED[command][old]
+    assert app.with_present_names([command, old, "2", f"{old}=3"]) == [command, new, "2", f"{new}=3"]
+    assert app.with_present_names([command, "--", old]) == [command, "--", old]
+    parsed = app.typer.main.get_command(app.app).get_command(None, command)
+    names = {name for parameter in parsed.params for name in parameter.opts}
+    assert new in names and old not in names
