@@ -114,7 +114,7 @@ def _train(job: TrainJob, *, as_json: bool) -> None:
         process_group.exit_process(ready.world, Exit.INTERRUPTED)
     if ready.world.leads:
         counters = trainer.counters
-        console.info(f"step {counters.step:,} of {trainer.settings.steps:,} is saved in `{job.out}`")
+        console.info(f"step {counters.step:,} of {trainer.total_steps:,} is saved in `{job.out}`")
         console.print_json({"out": str(job.out), **vars(counters)}, as_json=as_json)
     process_group.exit_process(ready.world, Exit.DONE)
 

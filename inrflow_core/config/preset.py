@@ -110,6 +110,7 @@ class Preset:
             settings_of_table: Table[Any] | None = getattr(self, name)
             if settings_of_table is not None:
                 tables[name] = _plain(settings_of_table.config)
+        tables["training"] |= tables["training"].pop("stages")
         return tables
 
 
@@ -199,8 +200,16 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
             parts[table] = _part(table, _table(tables, table))
     for table, config in FIXED.items():
         is_left_out = table in OPTIONAL and table not in tables
-        parts[table] = None if is_left_out else Table(settings(config, _table(tables, table), table))
+        parts[table] = None if is_left_out else _settings_of(table, config, tables, parts["method"])
     return Preset(name, **parts)
+
+
+def _settings_of(table: str, config: type[Any], tables: dict[str, Any], method: Part) -> Table[Any]:
+    """The settings of a table that names no part; `[training]` has tables inside it for the stages of the method."""
+    values = _table(tables, table)
+    if table == "training":
+        return Table(training.parse(values, {stage.name: list(stage.optimizers) for stage in method.module.STAGES}))
+    return Table(settings(config, values, table))
 
 
 def _part(table: str, values: dict[str, Any]) -> Part:

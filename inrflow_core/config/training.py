@@ -1,16 +1,32 @@
-"""What `[training]` of a preset may say, and the learning rate that follows from it."""
+"""Settings of training: `[training]` holds for all stages of a method, `[training.STAGE]` overrides some for one stage.
+
+`[training.STAGE.OPTIMIZER]` overrides for one of the stage's optimizers, where it has several.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from inrflow_core.config.typed import settings
+from inrflow_core.errors import UsageError, did_you_mean
 
 RESUMABLE_SETTINGS = frozenset(
     {"micro_batch", "zero_stage", "offload_optimizer", "offload_weights", "bucket", "compile"}
     | {"log_every", "save_every", "keep", "held_out_every", "held_out_sets", "samples_every", "samples"}
 )
 """Settings that a resumed run may change: they divide the work, keep it or tell of it, and decide no weight."""
+OPTIMIZER_SETTINGS = frozenset(
+    {"optimizer", "learning_rate", "warmup", "schedule", "final_rate", "betas", "epsilon", "weight_decay", "clip"}
+)
+"""Settings that `[training.STAGE.OPTIMIZER]` may override."""
+STAGE_SETTINGS = OPTIMIZER_SETTINGS | {
+    *("steps", "batch", "micro_batch", "ema", "log_every", "save_every", "held_out_every", "held_out_sets"),
+    "samples_every",
+}
+"""Settings that `[training.STAGE]` may override; the others hold for the whole run."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +34,15 @@ class Config:
     """How a model is trained."""
 
     steps: int
-    """Optimiser steps in all."""
+    """Optimizer steps of each stage."""
     batch: int
     """Sets per step, over all processes."""
     micro_batch: int | None = None
     """Sets that one process passes through the network at once; None is its whole share of the batch."""
+    optimizer: Literal["adamw", "adam", "radam"] = "adamw"
+    """How gradients move the weights: AdamW (the papers' of INRFlow), Adam, or RAdam."""
     learning_rate: float = 1e-4
-    """Of AdamW, after the warm-up."""
+    """Of the optimizer, after the warm-up."""
     warmup: int = 0
     """Steps over which the rate rises in a straight line."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -32,11 +50,11 @@ class Config:
     final_rate: float = 0.0
     """The share of `learning_rate` at which a cosine ends."""
     betas: tuple[float, ...] = (0.9, 0.999)
-    """Decays of AdamW's two moments."""
+    """Decays of the optimizer's two moments."""
     epsilon: float = 1e-8
-    """Of AdamW."""
+    """Of the optimizer."""
     weight_decay: float = 0.0
-    """Of AdamW; the papers' is 0."""
+    """Of the optimizer; the papers' is 0."""
     clip: float | None = 2.0
     """Largest gradient norm; a longer gradient is shortened to it. None never clips."""
     ema: tuple[float, ...] = (0.999,)
@@ -71,6 +89,8 @@ class Config:
     """Steps between two pictures of samples; None draws none."""
     samples: int = 16
     """Samples in a picture."""
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What `[training.STAGE]` overrides, by stage; in there, what `[training.STAGE.OPTIMIZER]` does, by optimizer."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "micro_batch", "keep", "log_every", "save_every", "held_out_every"):
@@ -100,8 +120,18 @@ class Config:
                 "`precision` is fp16: its range needs loss scaling, and CPUs run it 100 times slower; use bf16 or fp32"
             )
 
+    def for_stage(self, stage: str, optimizer: str | None = None) -> Config:
+        """The settings of one stage, or of one of its optimizers."""
+        own = self.stages.get(stage, {})
+        plain = {key: value for key, value in own.items() if not isinstance(value, Mapping)}
+        return replace(self, **plain | dict(own.get(optimizer or "", {})), stages={})
+
+    def total_steps(self, stages: Iterable[str]) -> int:
+        """Steps of all stages together."""
+        return sum(self.for_stage(stage).steps for stage in stages)
+
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """The learning rate of a step of a stage, counted from 0."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         if self.schedule == "constant":
@@ -109,6 +139,43 @@ class Config:
         part = (step - self.warmup) / max(1, self.steps - self.warmup)
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
         return self.learning_rate * (self.final_rate + (1 - self.final_rate) * fall)
+
+
+def parse(values: Mapping[str, Any], stages: Mapping[str, Iterable[str]]) -> Config:
+    """`[training]` with its tables, for a method with these stages and their optimizers.
+
+    Raises:
+        UsageError: an unknown stage, optimizer or setting, a wrong type or an impossible value.
+    """
+    plain, tables = _split(values)
+    config = settings(Config, plain, "training")
+    found: dict[str, dict[str, Any]] = {}
+    for stage, table in tables.items():
+        if stage not in stages:
+            raise UsageError(f"[training.{stage}] is no stage of the method", hint=did_you_mean(stage, list(stages)))
+        own, nested = _split(table)
+        found[stage] = _overrides(plain, own, f"training.{stage}", STAGE_SETTINGS)
+        for name, more in nested.items():
+            address, optimizers = f"training.{stage}.{name}", list(stages[stage])
+            if name not in optimizers:
+                raise UsageError(f"[{address}] is no optimizer of the stage", hint=did_you_mean(name, optimizers))
+            found[stage][name] = _overrides(plain | own, more, address, OPTIMIZER_SETTINGS)
+    return replace(config, stages=found)
+
+
+def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a table, and the tables inside it."""
+    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    return {key: value for key, value in values.items() if key not in tables}, tables
+
+
+def _overrides(base: dict[str, Any], own: dict[str, Any], table: str, allowed: frozenset[str]) -> dict[str, Any]:
+    """The typed values of a table that overrides some settings."""
+    for key in own:
+        if key not in allowed:
+            raise UsageError(f"[{table}] cannot override `{key}`", hint=did_you_mean(key, sorted(allowed)))
+    typed = settings(Config, base | own, table)
+    return {key: getattr(typed, key) for key in own}
 
 
 def _at_least(name: str, value: float | None, least: int) -> None:

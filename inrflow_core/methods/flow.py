@@ -19,6 +19,7 @@ from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
 from inrflow_core.geometry import rigid_motion
 from inrflow_core.methods import _structure_loss
+from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_config import Config
 from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.methods._flow_field_file import load_field
@@ -30,7 +31,7 @@ from inrflow_core.numerics import keyed_random, noise_field, paths, time_grids
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec, TrainBatch
 
-STAGES = ("train",)
+STAGES = (Stage("train"),)
 __all__ = [
     "STAGES",
     "Config",
@@ -53,8 +54,10 @@ def build(preset: Preset, shape: SetSpec) -> FlowMatching:
     return FlowMatching(preset.method.config, network, conditioner, shape)
 
 
-class FlowMatching(nn.Module):
+class FlowMatching(nn.Module, Method):
     """The loss that trains the network, and the fields that it draws."""
+
+    STAGES = STAGES
 
     def __init__(self, config: Config, network: nn.Module, conditioner: nn.Module | None, shape: SetSpec) -> None:
         super().__init__()
@@ -71,11 +74,7 @@ class FlowMatching(nn.Module):
         """The one network."""
         return {"network": self.network}
 
-    def forward(self, batch: TrainBatch, stage: str = "train") -> Float[Tensor, " B"]:
-        """The loss; engines that wrap a module call it this way."""
-        return self.loss(batch, stage)
-
-    def loss(self, batch: TrainBatch, stage: str = "train") -> Float[Tensor, " B"]:
+    def loss(self, batch: TrainBatch, state: StepState | None = None, optimizer: str = "main") -> Float[Tensor, " B"]:
         """Mean squared error of the velocity over the queries of each set (INRFlow, equation 4).
 
         Context and queries share one noise and one time. Everything random is keyed by the seeds of the sets. Sets of unequal
@@ -84,7 +83,6 @@ class FlowMatching(nn.Module):
         Raises:
             UsageError: `align = "noise"`, and the queries are not the context's.
         """
-        assert stage in STAGES
         if self.config.copies > 1:
             batch = batch.apply(lambda sets: _structure_loss.repeat_with_new_noise(sets, self.config.copies))
         return self._bucketed_loss(batch).unflatten(0, (-1, self.config.copies)).mean(1)

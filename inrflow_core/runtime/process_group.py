@@ -48,6 +48,21 @@ def init_process_group(world: World) -> None:
             torch.distributed.init_process_group(backend, timeout=PATIENCE)
 
 
+def all_reduce_sum(world: World, *numbers: float) -> list[float]:
+    """The sums of numbers over all processes."""
+    if world.size == 1:
+        return list(numbers)
+    tensor = torch.tensor(numbers, dtype=torch.float64, device=world.device)
+    torch.distributed.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def barrier(world: World) -> None:
+    """Wait until every process is here."""
+    if world.size > 1:
+        torch.distributed.barrier()
+
+
 def rank_variables(world: World) -> dict[str, Any]:
     """This process's place in the variables that torch and DeepSpeed ask for; srun sets others."""
     names: dict[str, Any] = {"RANK": world.rank, "WORLD_SIZE": world.size}

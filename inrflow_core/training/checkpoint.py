@@ -2,8 +2,8 @@
 
 checkpoints/00001000/
     weights.safetensors, ema_0.999.safetensors, ...   each enough to sample from: the preset is inside
-    state/adam.safetensors                            what the optimiser remembers
-    state/counters.json                               step, sets seen, operations done, steps skipped
+    state/main.safetensors, ...                       what each optimizer of the stage remembers
+    state/counters.json                               stage, step, sets seen, operations done, steps skipped
     manifest.json                                     size and SHA-256 of each of these; written last
 
 Tensors are whole in them, whatever ZeRO stage and number of processes saved them, so that a run may go on with others:
@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,16 @@ from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.runs.checkpoint_manifest import MANIFEST, WEIGHTS, ema_filename, verify
 from inrflow_core.runs.checkpoint_manifest import checkpoint_folder as folder
+from inrflow_core.runtime import process_group
+from inrflow_core.runtime.distributed import World
 from inrflow_core.storage import atomic_write, safetensors_file
 from inrflow_core.training.ema import EMA
 from inrflow_core.training.engine import Engine
 
 FORMAT = "inrflow-checkpoint-1"
-ADAM, COUNTERS = "state/adam.safetensors", "state/counters.json"
+COUNTERS = "state/counters.json"
+EARLIER_NAMES = {"main": "state/adam.safetensors"}
+"""Where earlier checkpoints hold what an optimizer remembers."""
 
 
 @dataclass
@@ -41,12 +45,19 @@ class Counters:
     """Where a run stands. The random state needs no place here: everything random is keyed by seed and step."""
 
     step: int = 0
+    """Steps done, in all stages together."""
+    stage: int = 0
+    """The number of the stage that these steps end in, from 0."""
+    step_in_stage: int = 0
+    """Steps done in that stage."""
     samples_seen: int = 0
     """Sets, over all processes."""
     flops: float = 0.0
     """Operations, forward and backward, over all processes."""
     updates: int = 0
-    """Steps that moved the weights: all but the skipped ones."""
+    """Steps of the stage that moved the weights, by its first optimizer: all but the skipped ones."""
+    other_updates: dict[str, int] = field(default_factory=dict)
+    """The same of the stage's other optimizers, by name."""
     skipped: int = 0
     """Steps without a finite gradient."""
     skipped_in_a_row: int = 0
@@ -71,7 +82,7 @@ class ParallelLayout:
 
 def save(
     run: Path,
-    engine: Engine,
+    engines: Mapping[str, Engine],
     averages: Sequence[EMA],
     preset: Preset,
     counters: Counters,
@@ -84,7 +95,7 @@ def save(
         OutOfMemory: the disk is full; what was half written is gone, older checkpoints stay.
         IntegrityError: what is read back is not what was written.
     """
-    final = folder(run, counters.step)
+    final, engine = folder(run, counters.step), next(iter(engines.values()))
     beside = final.with_name(f".{final.name}.partial")
     leads = engine.world.leads
     if leads:
@@ -105,7 +116,8 @@ def save(
         for average in averages:
             metadata = models.metadata(preset, told | {"decay": average.decay})
             put(ema_filename(average.decay), engine.layout(), engine.weights(average.values), metadata)
-        put(ADAM, engine.moments_layout(), engine.moments(), {})
+        for name, optimizer in engines.items():
+            put(f"state/{name}.safetensors", optimizer.moments_layout(), optimizer.moments(), {})
         if leads:
             digests[COUNTERS] = _write_json(beside / COUNTERS, asdict(counters))
             told = {"step": counters.step, "ema": [average.decay for average in averages]}
@@ -113,29 +125,39 @@ def save(
     finally:
         if leads:
             shutil.rmtree(beside, ignore_errors=True)
-    engine.wait()
+    engine.barrier()
     return final
 
 
-def load(source: Path, engine: Engine, averages: Sequence[EMA]) -> Counters:
-    """Bring engine and averages to where a checkpoint left them.
+def read_counters(source: Path, world: World) -> Counters:
+    """Where a checkpoint left a run; the leading process reads every byte of it first. Earlier ones know one stage.
 
     Raises:
         IntegrityError: the checkpoint is damaged; names the file.
     """
-    if engine.world.leads:
+    if world.leads:
         verify(source)
-    engine.wait()
-    counters = Counters(**json.loads((source / COUNTERS).read_text(encoding="utf-8")))
-    with safetensors.safe_open(source / WEIGHTS, framework="pt") as file:
-        engine.load_weights(file.get_tensor)
+    process_group.barrier(world)
+    told = json.loads((source / COUNTERS).read_text(encoding="utf-8"))
+    return Counters(**{"step_in_stage": told["step"]} | told)
+
+
+def load(source: Path, engines: Mapping[str, Engine], averages: Sequence[EMA], counters: Counters) -> None:
+    """Bring the optimizers and averages of a stage to where a checkpoint of that stage, which was verified, left them."""
+    engine = next(iter(engines.values()))
     for average in averages:
         with safetensors.safe_open(source / ema_filename(average.decay), framework="pt") as file:
             engine.load_own(average.values, file.get_tensor)
-    with safetensors.safe_open(source / ADAM, framework="pt") as file:
-        engine.load_moments(file.get_tensor, counters.updates)
-    engine.wait()
-    return counters
+    updates = {next(iter(engines)): counters.updates} | counters.other_updates
+    for name, optimizer in engines.items():
+        with safetensors.safe_open(source / WEIGHTS, framework="pt") as file:
+            optimizer.load_weights(file.get_tensor)
+        state = source / f"state/{name}.safetensors"
+        if not state.is_file():
+            state = source / EARLIER_NAMES[name]
+        with safetensors.safe_open(state, framework="pt") as file:
+            optimizer.load_moments(file.get_tensor, updates[name])
+    engine.barrier()
 
 
 def division(engine: Engine) -> ParallelLayout:

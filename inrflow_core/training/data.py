@@ -37,11 +37,12 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
     _check_classes(preset, loader)
     condition_features.check(preset, loader)
     _check_shape(preset, loader)
-    if settings.held_out_every is None:
+    every = [of.held_out_every for of in (settings, *map(settings.for_stage, settings.stages)) if of.held_out_every]
+    if not every:
         return loader, None
     if config.held_out is None:
         raise UsageError(
-            f"[training] `held_out_every` is {settings.held_out_every}, and [data] names no split for that loss",
+            f"[training] `held_out_every` is {every[0]}, and [data] names no split for that loss",
             hint=f"the shards have {', '.join(shards.splits)}: `--set data.held_out=NAME`",
         )
     if config.held_out not in shards.splits:

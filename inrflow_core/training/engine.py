@@ -1,7 +1,7 @@
 """DeepSpeed behind five verbs: backward, step, gather, load, leave. No other file knows it.
 
 Set up so that it is quick and quiet: one process alone needs no port and no child; nothing is compiled at the start;
-the optimiser is torch's fused AdamW; bf16 is autocast around the method, so that weights, gradients and moments stay
+the optimizer is torch's own; bf16 is autocast around the method, so that weights, gradients and moments stay
 fp32 in every ZeRO stage. State is gathered and set one parameter at a time, in one form for all stages and any number
 of processes, so that a run may go on with another stage or another number of processes, and no pickle is ever read.
 """
@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,14 +21,24 @@ from torch import Tensor, nn
 
 from inrflow_core.config.training import Config
 from inrflow_core.errors import UsageError
+from inrflow_core.methods._contract import StepState
+from inrflow_core.runtime import process_group
 from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.process_group import init_process_group, rank_variables, temporary_environment
 from inrflow_core.sets import TrainBatch
 from inrflow_core.storage import safetensors_file
-from inrflow_core.training.grad_clip import Clipping
+from inrflow_core.training import optimizers
+from inrflow_core.training.optimizers import MOMENTS, Clipping
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW remembers of each weight."""
+
+class TrainedWeights(NamedTuple):
+    """What an optimizer of a stage updates."""
+
+    optimizer: str
+    own: dict[str, nn.Parameter]
+    """By their names in the method."""
+    of_stage: dict[str, nn.Parameter]
+    """What all optimizers of the stage update."""
 
 
 class MeanLoss(nn.Module):
@@ -36,20 +46,33 @@ class MeanLoss(nn.Module):
 
     def __init__(self, method: nn.Module, precision: str, device: torch.device) -> None:
         super().__init__()
-        self.method = method
+        self.method: Any = method
         # Every weight is used once in a pass: casts that are kept for a second use would cost half a model of memory.
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
-    def forward(self, batch: TrainBatch) -> Float[Tensor, ""]:
-        """One number, fp32."""
+    def forward(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, ""]:
+        """One number, fp32: the loss that an optimizer minimizes."""
         with self.autocast:
-            return self.method(batch).float().mean()
+            return self.method.loss(batch, state, optimizer).float().mean()
 
 
 class Engine:
-    """A method under DeepSpeed: weights, gradients and AdamW, alone or shared out over processes."""
+    """A method and one optimizer under DeepSpeed, in one process or shared out over several.
 
-    def __init__(self, method: nn.Module, settings: Config, world: World, *, precision: str, num_micro: int) -> None:
+    `trained` are the weights that the optimizer updates (by default all that can be), and `stage_weights` those that any
+    optimizer of the stage updates, which averages follow.
+    """
+
+    def __init__(
+        self,
+        method: nn.Module,
+        settings: Config,
+        world: World,
+        *,
+        precision: str,
+        num_micro: int,
+        trained: TrainedWeights | None = None,
+    ) -> None:
         if settings.zero_stage == 3 and not getattr(method, "CAN_SHARD_WEIGHTS", True):
             raise UsageError(
                 "ZeRO stage 3 shares out the weights, and this method needs them whole inside its gradient",
@@ -63,18 +86,11 @@ class Engine:
         self.method = method
         # Stage 3 gathers each weight when all processes come to it, so that they must come equally often.
         setattr(method, "use_single_bucket", self.stage == 3 and world.size > 1)  # noqa: B010, a module's attributes are tensors to pyright
-        if settings.compile:
-            getattr(method, "network", method).compile()
         self._planned = {name: (p.dtype, tuple(p.shape)) for name, p in method.state_dict(keep_vars=True).items()}
-        self._trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
-        self._adam = torch.optim.AdamW(
-            self._trained.values(),
-            lr=settings.learning_rate,
-            betas=(settings.betas[0], settings.betas[1]),
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        every = {name: p for name, p in method.named_parameters() if p.requires_grad}
+        trained = TrainedWeights("main", every, every) if trained is None else trained
+        self.optimizer, self._trained, self._stage_weights = trained
+        self._adam = optimizers.build(self._trained.values(), settings, world.device)
         self._clipping = None
         if _clips_itself(settings):
             is_shared = self.stage in (1, 2) and world.size > 1
@@ -86,9 +102,9 @@ class Engine:
         if self.stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # nobody to agree with, and it would copy the gradients
 
-    def backward(self, batch: TrainBatch) -> Float[Tensor, ""]:
-        """Add the gradient of one micro-batch; its mean loss comes back."""
-        loss = self._engine(batch)
+    def backward(self, batch: TrainBatch, state: StepState) -> Float[Tensor, ""]:
+        """Add the gradient of one micro-batch; returns its mean loss."""
+        loss = self._engine(batch, state, self.optimizer)
         self._engine.backward(loss)
         self._last = loss.detach()
         if not self._engine.is_gradient_accumulation_boundary():
@@ -112,23 +128,31 @@ class Engine:
         self._updates += norm.isfinite()
         return norm
 
+    def select(self) -> None:
+        """Gradients reach the weights of this optimizer alone; needed where a stage has several."""
+        for weight in self._stage_weights.values():
+            weight.requires_grad_(False)
+        for weight in self._trained.values():
+            weight.requires_grad_(True)
+
+    def close(self) -> None:
+        """Let go of the method: nothing of this engine acts on its weights afterwards."""
+        self._engine.destroy()
+        for weight in self._trained.values():
+            weight.grad = None
+
     @property
     def updates(self) -> int:
         """Steps that moved the weights; waits for the device."""
         return int(self._updates)
 
-    def together(self, *numbers: float) -> list[float]:
+    def all_reduce_sum(self, *numbers: float) -> list[float]:
         """The sums of numbers over all processes."""
-        if self.world.size == 1:
-            return list(numbers)
-        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.world.device)
-        torch.distributed.all_reduce(tensor)
-        return tensor.tolist()
+        return process_group.all_reduce_sum(self.world, *numbers)
 
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self.world.size > 1:
-            torch.distributed.barrier()
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        process_group.barrier(self.world)
 
     def own(self) -> list[Tensor]:
         """The tensors of the weights that an average on this process follows.
@@ -136,8 +160,8 @@ class Engine:
         The whole weights on the leading process and none on the others; this process's part of each in stage 3.
         """
         if self.stage == 3:
-            return [_part_of(parameter) for parameter in self._trained.values()]
-        return list(self._trained.values()) if self.world.leads else []
+            return [_part_of(parameter) for parameter in self._stage_weights.values()]
+        return list(self._stage_weights.values()) if self.world.leads else []
 
     def layout(self) -> safetensors_file.Layout:
         """Names, types and shapes of the whole weights, as a file holds them."""
@@ -154,7 +178,7 @@ class Engine:
 
         With `own`, those tensors (an average's) stand in place of this process's own.
         """
-        mine = dict(zip(self._trained, own if own is not None else self.own(), strict=False))
+        mine = dict(zip(self._stage_weights, own if own is not None else self.own(), strict=False))
         for name, tensor in self.method.state_dict(keep_vars=True).items():
             if hasattr(tensor, "ds_tensor"):
                 yield self._join(mine.get(name, _part_of(tensor)), self._planned[name][1])
@@ -213,7 +237,7 @@ class Engine:
 
     def load_own(self, own: list[Tensor], read: Callable[[str], Tensor]) -> None:
         """Set an average's tensors from `read(name)`."""
-        for name, tensor in zip(self._trained, own, strict=False):
+        for name, tensor in zip(self._stage_weights, own, strict=False):
             value = read(name).to(self.world.device)
             tensor.copy_(self.part(value) if self.stage == 3 else value)
 
@@ -253,8 +277,7 @@ class Engine:
             owners = self._engine.optimizer.fp32_partitioned_groups_flat
         for owner in owners:
             if not self._adam.state[owner]:
-                step = torch.zeros((), dtype=torch.float32, device=owner.device)
-                self._adam.state[owner] |= {"step": step} | {m: torch.zeros_like(owner) for m in MOMENTS}
+                self._adam.state[owner] |= optimizers.empty_state(owner, self._adam)
         if self.stage in (1, 2):
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 

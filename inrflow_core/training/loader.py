@@ -71,9 +71,12 @@ class Loader:
         read = self.shards.read(self.split, indices, out=out, conditions=ConditionSelection(self._reads, views))
         return self.domain.to_set(read.values, seeds, self._labels(read.labels), augment=augment, read=read)
 
-    def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> Stream:
-        """The batches of (step, places) in turn, read by a thread that keeps `ahead` of them ready."""
-        return Stream(self, wanted, device, ahead)
+    def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int, *, held: int = 1) -> Stream:
+        """The batches of (step, places) in turn, read by a thread that keeps `ahead` of them ready.
+
+        The last `held` of them stay as they are; the memory of earlier ones is used again.
+        """
+        return Stream(self, wanted, device, ahead, held)
 
     def _choose(self, shards: ShardDataset, classes: Sequence[str]) -> None:
         """Keep the examples of some classes, renumbered by their order here."""
@@ -108,12 +111,14 @@ def required_conditions(domain: Any, told: Part | None) -> tuple[tuple[str, ...]
 class Stream(Iterator[TrainBatch]):
     """An iterator whose batches a thread reads ahead; `waited` is how many seconds it kept its caller waiting."""
 
-    def __init__(self, loader: Loader, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int) -> None:
+    def __init__(
+        self, loader: Loader, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int, held: int = 1
+    ) -> None:
         self.waited = 0.0
         self._loader, self._wanted, self._crossing = loader, wanted, DeviceTransfer(device)
         self._ready: queue.Queue[InFlightBatch | BaseException | None] = queue.Queue(ahead)
-        # One buffer in the reader's hands, `ahead` in the queue, one in the caller's.
-        self._buffers: list[np.ndarray | None] = [None] * (ahead + 2)
+        # One buffer in the reader's hands, `ahead` in the queue, `held` in the caller's.
+        self._buffers: list[np.ndarray | None] = [None] * (ahead + 1 + held)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._read, name="inrflow-loader", daemon=True)
         self._thread.start()

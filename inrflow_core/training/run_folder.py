@@ -92,24 +92,34 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     """Settings that differ and matter to the weights: (table, key, before, now).
 
     Where the data lie, how work is divided, kept and told is left aside. So is the number of steps under a constant
-    rate: a longer run is then the same run. [eval] looks on and decides nothing.
+    rate, of a method of one stage: a longer run is then the same run. [eval] looks on and decides nothing.
     """
-    before, after = was.table(), now.table()
+    before, after = _flat(was.table()), _flat(now.table())
+    asides = {
+        "training": RESUMABLE_SETTINGS,
+        "data": DATA_ASIDE,
+        "condition": CONDITION_ASIDE,
+        "network": NETWORK_ASIDE,
+    }
     found = []
     for table in sorted({*before, *after} - {"eval"}):
-        asides = {
-            "training": RESUMABLE_SETTINGS,
-            "data": DATA_ASIDE,
-            "condition": CONDITION_ASIDE,
-            "network": NETWORK_ASIDE,
-        }
-        aside = asides.get(table, frozenset())
-        if table == "training" and after[table].get("schedule") == "constant":
+        aside = asides.get(table.partition(".")[0], frozenset())
+        if table == "training" and after[table].get("schedule") == "constant" and len(now.method.module.STAGES) == 1:
             aside = aside | {"steps"}
         old, new = before.get(table, {}), after.get(table, {})
         for key in sorted({*old, *new}):
             if key not in aside and old.get(key) != new.get(key):
                 found.append((table, key, old.get(key), new.get(key)))
+    return found
+
+
+def _flat(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Tables inside tables as `table.inner`."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, table in tables.items():
+        inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+        found[name] = {key: value for key, value in table.items() if key not in inner}
+        found |= _flat({f"{name}.{key}": value for key, value in inner.items()})
     return found
 
 

@@ -13,6 +13,7 @@ import torch
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
+from inrflow_core.methods._contract import Stage
 from inrflow_core.planning import advice, checks, plan
 from inrflow_core.planning.plan import Plan, Planner
 from inrflow_core.runs import checkpoint_manifest, run
@@ -20,15 +21,14 @@ from inrflow_core.runtime import device, distributed, process_group
 from inrflow_core.runtime.distributed import World
 from inrflow_core.shards import manifest
 from inrflow_core.storage import checksum
-from inrflow_core.training import checkpoint, condition_features, metrics_log, periodic_eval, run_folder
+from inrflow_core.training import checkpoint, condition_features, metrics_log, periodic_eval, run_folder, stages
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.data import open_data
-from inrflow_core.training.ema import EMA
-from inrflow_core.training.engine import Engine
 from inrflow_core.training.loader import Loader, split_batch
 from inrflow_core.training.metrics_log import LogRecord
 from inrflow_core.training.periodic_eval import Evaluation
 from inrflow_core.training.run_folder import ExistingRun
+from inrflow_core.training.stages import StageJob, StageRun
 from inrflow_core.training.trainer import Trainer
 
 
@@ -63,8 +63,7 @@ class CheckedTrainJob:
     held_out: Loader | None
     begun: ExistingRun | None
     precision: str
-    places: list[range]
-    plan: Plan
+    stages: list[StageJob]
     initial: Path | None
     """Weights to begin with, where the job names some and the run has no step of its own yet."""
     evaluation: Evaluation | None
@@ -74,8 +73,23 @@ class CheckedTrainJob:
     @property
     def last(self) -> int:
         """The step after which this call ends."""
-        steps = self.job.preset.training.config.steps
+        steps = sum(stage.settings.steps for stage in self.stages)
         return steps if self.job.until is None else min(self.job.until, steps)
+
+    @property
+    def largest(self) -> StageJob:
+        """The stage that takes the most memory."""
+        return max(self.stages, key=lambda stage: stage.plan.total_memory)
+
+    @property
+    def plan(self) -> Plan:
+        """What the stage with the most memory takes."""
+        return self.largest.plan
+
+    @property
+    def places(self) -> list[range]:
+        """The micro-batches of that stage."""
+        return self.largest.places
 
     @property
     def data(self) -> str:
@@ -98,19 +112,28 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     loader, held_out = open_data(preset, job.data)
     begun = None if job.overwrite else run_folder.read_existing_run(job.out, preset)
     precision = device.choose_precision(settings.precision, place.device, begun.precision if begun else None)
-    places = split_batch(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
-    predicted = plan.predict(preset, place, precision=precision, micro=len(places[0]))
+    parts = [
+        _check_stage(preset, number, stage, place, precision)
+        for number, stage in enumerate(preset.method.module.STAGES)
+    ]
     is_fresh = begun is None or begun.step is None
     initial = run.resolve_weights(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(place.device))
     foretold = evaluated.foretell() if evaluated is not None and place.leads else 0.0
-    ready = CheckedTrainJob(
-        job, place, loader, held_out, begun, precision, places, predicted, initial, evaluated, foretold
-    )
+    ready = CheckedTrainJob(job, place, loader, held_out, begun, precision, parts, initial, evaluated, foretold)
     if begun is not None:
         run_folder.check_same_data(job.out, begun, ready.data)
         run_folder.check_same_initial_weights(job.out, begun, job.init_from)
     return ready
+
+
+def _check_stage(preset: Preset, number: int, stage: Stage, place: World, precision: str) -> StageJob:
+    """The settings, micro-batches and plan of one stage."""
+    own = stages.preset_of(preset, stage.name)
+    settings = own.training.config
+    places = split_batch(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
+    predicted = plan.predict(own, place, precision=precision, micro=len(places[0]))
+    return StageJob(number, stage, settings, places, predicted)
 
 
 def check_resources(ready: CheckedTrainJob) -> None:
@@ -146,26 +169,28 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
     model = replace(_build(ready), info={"classes": ready.loader.classes, "normalisation": told})
     if embedder is not None:
         model.method.conditioner.use(embedder)
-    driven = Engine(model.method, settings, place, precision=ready.precision, num_micro=len(ready.places))
-    averages = [EMA(decay, driven.own()) for decay in settings.ema]
-    counters, change = _resume(ready, driven, averages)
+    stages.mark_trainable(model.method)
+
+    def begin(stage: StageJob) -> StageRun:
+        data = stages.data_of(stage, ready.loader, ready.held_out)
+        return stages.start(stage, job.preset, model.method, place, precision=ready.precision, data=data)
+
+    counters, stage, change = _resume(ready, begin)
     best = None
     if place.leads:
         _record(ready)
         best = periodic_eval.restore_best(ready.evaluation, job.out, counters.step)
         # A kill behind the last checkpoint may have left one too many.
         checkpoint_manifest.prune(job.out, settings.keep, best.step if best else None)
-    driven.wait()
+    process_group.barrier(place)
     _tell(ready, counters, change)
     return Trainer(
         job.out,
         model,
-        driven,
-        averages,
-        ready.loader,
-        ready.held_out,
-        ready.places,
-        flops=ready.plan.total_flops,
+        stage,
+        ready.stages,
+        begin,
+        ready.held_out or ready.loader,
         precision=ready.precision,
         say=job.say if place.leads else lambda text: None,
         report=job.report,
@@ -200,7 +225,7 @@ def explain_out_of_memory(ready: CheckedTrainJob, saved: Trainer | int | None) -
 
 
 def _planner(ready: CheckedTrainJob) -> Planner:
-    return Planner(ready.job.preset, ready.world, ready.precision)
+    return Planner(stages.preset_of(ready.job.preset, ready.largest.stage.name), ready.world, ready.precision)
 
 
 def _check_shards(ready: CheckedTrainJob) -> None:
@@ -222,30 +247,35 @@ def _build(ready: CheckedTrainJob) -> models.Model:
         model = models.build(job.preset)
     if ready.initial is not None:
         models.load_weights(model.method, ready.initial)
+    if job.preset.training.config.compile:
+        for network in model.method.networks().values():
+            network.compile()
     return model
 
 
-def _resume(ready: CheckedTrainJob, driven: Engine, averages: list[EMA]) -> tuple[Counters, str | None]:
-    """Where the run stands, with the engine brought there, and in words what has become another since it was saved.
+def _resume(ready: CheckedTrainJob, begin: Callable[[StageJob], StageRun]) -> tuple[Counters, StageRun, str | None]:
+    """Where the run stopped, the stage there with its state restored, and in words how the work is divided otherwise now.
 
     Raises:
         UsageError: the processes see different runs in what should be one folder.
         IntegrityError: the newest checkpoint is damaged.
     """
-    out, step = ready.job.out, ready.begun.step if ready.begun else None
+    out, step, world = ready.job.out, ready.begun.step if ready.begun else None, ready.world
     seen = -1.0 if step is None else float(step)
-    total, squares = driven.together(seen, seen**2)
-    if squares * ready.world.size != total * total:  # both rounded alike, which `**` does not promise
+    total, squares = process_group.all_reduce_sum(world, seen, seen**2)
+    if squares * world.size != total * total:  # both rounded alike, which `**` does not promise
         raise UsageError(
             f"the processes do not see the same run in `{out}`: some find another newest checkpoint, or none",
             hint="give a place with `--out` that all machines share",
         )
     if step is None:
-        return Counters(), None
+        return Counters(), begin(ready.stages[0]), None
     source = checkpoint_manifest.checkpoint_folder(out, step)
-    counters = checkpoint.load(source, driven, averages)
+    counters = checkpoint.read_counters(source, world)
+    stage = begin(ready.stages[counters.stage])
+    checkpoint.load(source, stage.engines, stage.averages, counters)
     was = checkpoint.layout_at_save(source)
-    return counters, None if was is None else was.change(checkpoint.division(driven))
+    return counters, stage, None if was is None else was.change(checkpoint.division(stage.engine))
 
 
 def _record(ready: CheckedTrainJob) -> None:
@@ -267,7 +297,7 @@ def _tell(ready: CheckedTrainJob, counters: Counters, change: str | None) -> Non
         return
     job = ready.job
     on = f"{ready.world.size} x {ready.world.device}, {ready.precision}"
-    is_finished = counters.step >= job.preset.training.config.steps
+    is_finished = counters.step >= sum(stage.settings.steps for stage in ready.stages)
     if is_finished:
         job.say(f"the run `{job.out}` is finished: step {counters.step:,}")
     elif ready.begun is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +47,27 @@ class SkippedStepCounter:
         return SkippedSteps(*self._numbers.tolist())
 
 
+class OptimizerStep(NamedTuple):
+    """What one optimizer did in a step; both numbers stay on their device until a line is written."""
+
+    loss: Float[Tensor, ""]
+    norm: Float[Tensor, ""]
+    """Of the gradient before clipping."""
+
+
+class StepMeans(NamedTuple):
+    """What happened since the last line."""
+
+    losses: dict[str, float]
+    """Their means, by optimizer."""
+    norms: dict[str, float]
+    """The last ones, by optimizer."""
+    samples: int
+    seconds: float
+    waited: float
+    """Seconds of these that were spent waiting for data."""
+
+
 class StepMeter:
     """Loss, sets and time since the last line."""
 
@@ -54,24 +75,26 @@ class StepMeter:
         self._batches = batches
         self._begin()
 
-    def count(self, loss: Float[Tensor, ""], norm: Float[Tensor, ""], samples: int) -> None:
-        """One step more; loss and norm stay on their device until somebody asks."""
-        self._loss = self._loss + loss
-        self._norm = norm
+    def count(self, results: Mapping[str, OptimizerStep], samples: int) -> None:
+        """One step more, of each optimizer."""
+        for name, result in results.items():
+            self._losses[name] = self._losses.get(name, 0.0) + result.loss
+            self._norms[name] = result.norm
         self._steps += 1
         self._samples += samples
 
-    def take(self) -> tuple[float, float, int, float, float]:
-        """Mean loss, last norm, sets, seconds, and how many of these were spent waiting for data; and begin anew."""
-        loss, norm = float(self._loss) / self._steps, float(self._norm)
+    def take(self) -> StepMeans:
+        """The means up to now, and begin anew; waits for the device."""
+        losses = {name: float(loss) / self._steps for name, loss in self._losses.items()}
+        norms = {name: float(norm) for name, norm in self._norms.items()}
         seconds, waited = time.perf_counter() - self._start, self._batches.waited - self._waited
-        taken = loss, norm, self._samples, seconds, waited
+        taken = StepMeans(losses, norms, self._samples, seconds, waited)
         self._begin()
         return taken
 
     def _begin(self) -> None:
-        self._loss: Any = 0.0
+        self._losses: dict[str, Any] = {}
+        self._norms: dict[str, Tensor] = {}
         self._steps = self._samples = 0
-        self._norm: Any = math.nan
         self._waited = self._batches.waited
         self._start = time.perf_counter()

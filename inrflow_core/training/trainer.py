@@ -1,4 +1,4 @@
-"""Training: one step after the other, until the last one or until somebody asks to stop.
+"""Training: stage after stage, step after step, to the last one or until it is interrupted.
 
 Everything random in a step is keyed by (seed, step, place in the global batch), and everything that counts is in the
 checkpoint, so that a run that was stopped and resumed equals one that never was, to the bit on one CPU.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from inrflow_core import __version__, models
+from inrflow_core.config.training import Config
 from inrflow_core.errors import Diverged, Interrupted
 from inrflow_core.models import Model
 from inrflow_core.runs import checkpoint_manifest
@@ -32,7 +34,8 @@ from inrflow_core.training.interruption import StopSignal
 from inrflow_core.training.loader import Loader, Stream
 from inrflow_core.training.metrics_log import Log, LogRecord
 from inrflow_core.training.periodic_eval import Evaluation
-from inrflow_core.training.step_metrics import LOOK_EVERY, SkippedStepCounter, StepMeter
+from inrflow_core.training.stages import StageJob, StageRun
+from inrflow_core.training.step_metrics import LOOK_EVERY, OptimizerStep, SkippedStepCounter, StepMeter
 
 
 @dataclass
@@ -41,14 +44,14 @@ class Trainer:
 
     out: Path
     model: Model
-    engine: Engine
-    averages: Sequence[EMA]
-    loader: Loader
-    held_out: Loader | None
-    places: Sequence[range]
-    """This process's micro-batches, as places in the global batch."""
-    flops: float
-    """Operations of one step, over all processes."""
+    stage: StageRun
+    """The stage that is trained now."""
+    jobs: Sequence[StageJob]
+    """All stages, in order."""
+    begin_stage: Callable[[StageJob], StageRun]
+    """Builds the optimizers, averages and data of a stage."""
+    shown: Loader
+    """The sets whose conditions previews are drawn under."""
     precision: str
     say: Callable[[str], None]
     report: Callable[[LogRecord], None]
@@ -61,7 +64,6 @@ class Trainer:
     meter: StepMeter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.settings = self.model.preset.training.config
         self.world = self.engine.world
         counters = self.counters
         self.tally = SkippedStepCounter(
@@ -69,51 +71,124 @@ class Trainer:
         )
         self.log = Log(self.out, self.counters.step) if self.world.leads else None
 
+    @property
+    def settings(self) -> Config:
+        """The settings of this stage."""
+        return self.stage.job.settings
+
+    @property
+    def engine(self) -> Engine:
+        """The first optimizer of this stage."""
+        return self.stage.engine
+
+    @property
+    def averages(self) -> Sequence[EMA]:
+        """The averages of this stage."""
+        return self.stage.averages
+
+    @property
+    def loader(self) -> Loader:
+        """What this stage learns from."""
+        return self.stage.loader
+
+    @property
+    def held_out(self) -> Loader | None:
+        """What this stage's held-out loss is taken of."""
+        return self.stage.held_out
+
+    @property
+    def places(self) -> Sequence[range]:
+        """This process's micro-batches, as places in the global batch."""
+        return self.stage.job.places
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(job.settings.steps for job in self.jobs)
+
     def run(self, until: int) -> Counters:
-        """Train up to step `until`.
+        """Train up to step `until`, through as many stages as that takes.
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
-            Diverged: too many steps in a row had no finite gradient; told when it is looked at, see `_look`.
+            Diverged: too many steps in a row had no finite gradient; found where `_look` reads the counts.
         """
         first = self.counters.step
-        wanted = ((step, places) for step in range(first, until) for places in self.places)
-        batches = self.loader.stream(wanted, self.world.device, self.model.preset.data.config.prefetch)
+        try:
+            while True:
+                left = self.settings.steps - self.counters.step_in_stage
+                self._run_stage(first, until, min(until, self.counters.step + max(0, left)))
+                if self.counters.step >= until or self.counters.stage + 1 == len(self.jobs):
+                    return self.counters
+                self._next_stage()
+        finally:
+            if self.log is not None:
+                self.log.close()
+
+    def _run_stage(self, first: int, until: int, end: int) -> None:
+        """Train up to step `end` of the run, which this stage contains; `first` is the step at which the call began."""
+        counters, offset = self.counters, self.counters.step - self.counters.step_in_stage
+        wanted = ((step - offset, places) for step in range(counters.step, end) for places in self.places)
+        prefetch, held = self.model.preset.data.config.prefetch, self._batches_held
+        batches = self.loader.stream(wanted, self.world.device, prefetch, held=held)
         self.model.method.train()
         self.meter = StepMeter(batches)
         try:
             with StopSignal(self.say, self.world) as interruption:
-                while self.counters.step < until and not interruption.is_asked():
+                while counters.step < end and not interruption.is_asked():
                     self.advance(batches)
-                    self._attend(is_last=self.counters.step == until)
-                if self.counters.step < until:
+                    self._attend(is_last=counters.step == end)
+                if counters.step < end:
                     self._stop(first)
         finally:
             batches.close()
-            if self.log is not None:
-                self.log.close()
-        return self.counters
+
+    def _next_stage(self) -> None:
+        """Leave a stage whose last step is saved, and begin the next: its optimizers and averages are new."""
+        job = self.jobs[self.counters.stage + 1]
+        self.stage.close()
+        self.say(f"stage {job.number + 1} of {len(self.jobs)}: {job.stage.name}, {job.settings.steps:,} steps")
+        self.stage = self.begin_stage(job)
+        self.counters.stage, self.counters.step_in_stage = job.number, 0
+
+    @property
+    def _batches_held(self) -> int:
+        """Micro-batches that a step needs at the same time: each optimizer learns from all of them."""
+        return 1 if len(self.stage.engines) == 1 else len(self.places)
 
     def advance(self, batches: Stream) -> None:
-        """One optimiser step, which is handed to the device: nothing here waits for it, not even for its norm."""
-        counters, settings = self.counters, self.settings
-        loss = torch.zeros((), device=self.world.device)
-        for _ in self.places:
-            loss += self.engine.backward(next(batches)) / len(self.places)
-        norm = self.engine.step(settings.rate(counters.step))
-        is_finite = norm.isfinite()
-        for average in self.averages:
+        """One step of each optimizer, handed to the device: nothing here waits for it, not even for its norm."""
+        counters, stage, num = self.counters, self.stage, len(self.places)
+        state = stage.state(counters.step_in_stage)
+        micro: Iterable[TrainBatch] = itertools.islice(batches, num)
+        if len(stage.engines) > 1:
+            micro = list(micro)
+        results: dict[str, OptimizerStep] = {}
+        for name, engine in stage.engines.items():
+            if len(stage.engines) > 1:
+                engine.select()
+            loss = torch.zeros((), device=self.world.device)
+            for batch in micro:
+                loss += engine.backward(batch, state) / num
+            results[name] = OptimizerStep(loss, engine.step(stage.rates[name].rate(state.step)))
+        is_finite = functools.reduce(torch.logical_and, [result.norm.isfinite() for result in results.values()])
+        with torch.no_grad():
+            self.model.method.after_step(state)
+        for average in stage.averages:
             average.update(is_finite)
         counters.step += 1
-        counters.samples_seen += settings.batch
-        counters.flops += self.flops
+        counters.step_in_stage += 1
+        counters.samples_seen += self.settings.batch
+        counters.flops += stage.job.plan.total_flops
         self.tally.count(is_finite, counters.step)
-        self.meter.count(loss, norm, settings.batch)
+        self.meter.count(results, self.settings.batch)
 
     def save(self) -> None:
         """Keep the present step as a checkpoint."""
         self._look()
-        self.counters.updates = self.engine.updates
+        first, *others = self.stage.engines.items()
+        self.counters.updates = first[1].updates
+        self.counters.other_updates = {name: engine.updates for name, engine in others}
         info = {
             "version": __version__,
             **self.model.info,
@@ -121,7 +196,7 @@ class Trainer:
         }
         if self.log is not None:
             self.log.flush()
-        checkpoint.save(self.out, self.engine, self.averages, self.model.preset, self.counters, info=info)
+        checkpoint.save(self.out, self.stage.engines, self.averages, self.model.preset, self.counters, info=info)
         self.saved = self.counters.step
         if self.world.leads:
             if self.best is not None and self.best.step == self.counters.step:
@@ -131,7 +206,7 @@ class Trainer:
     def held_out_loss(self) -> float | None:
         """The mean loss of the average's weights on the held-out split, always with the same noise; on one process."""
         assert self.held_out is not None
-        count = self.held_out.batch_size
+        count, state = self.held_out.batch_size, self.stage.state(self.counters.step_in_stage)
         share = len(self.places[0])
         with self._averaged() as method, torch.no_grad():
             if method is None:
@@ -141,7 +216,7 @@ class Trainer:
             for start in range(0, count, share):
                 places = range(start, min(start + share, count))
                 sets = self.held_out.batch(0, places, augment=False).to(self.world.device)
-                total += float(objective(TrainBatch.from_sets(sets))) * len(places)
+                total += float(objective(TrainBatch.from_sets(sets), state)) * len(places)
             return total / count
 
     def evaluate(self) -> bool:
@@ -154,7 +229,7 @@ class Trainer:
         if found is not None:
             self.best = self.evaluation.better(self.counters.step, found, before)
             self._tell({"step": self.counters.step, **self.evaluation.told(found, self._drawn_by, self.best)})
-        return self.engine.together(float(self.best is not before))[0] > 0
+        return self.engine.all_reduce_sum(float(self.best is not before))[0] > 0
 
     def draw_samples(self) -> None:
         """A picture of samples with fixed seeds, drawn by the average's weights."""
@@ -185,7 +260,7 @@ class Trainer:
         if is_due(settings.samples_every):
             self.draw_samples()
         # What is evaluated is never a matter of where a call ends, so that a resumed run tells what an unbroken one does.
-        is_evaluated = self.evaluation is not None and self.evaluation.is_due(self.counters.step, settings.steps)
+        is_evaluated = self.evaluation is not None and self.evaluation.is_due(self.counters.step, self.total_steps)
         is_best = is_evaluated and self.evaluate()
         if is_best or is_due(settings.save_every):
             self.save()
@@ -218,25 +293,32 @@ class Trainer:
 
     def _record(self) -> LogRecord:
         """The line of this step: means since the last line."""
-        loss, norm, samples, seconds, waited = self.meter.take()
-        loss, waited = self.engine.together(loss, waited / seconds)
-        size = self.world.size
-        left = self.settings.steps - self.counters.step
+        taken = self.meter.take()
+        samples, seconds = taken.samples, taken.seconds
+        names, size = list(taken.losses), self.world.size
+        *losses, waited = self.engine.all_reduce_sum(*taken.losses.values(), taken.waited / seconds)
+        of_stage = (self.settings.steps - self.counters.step_in_stage) * self.settings.batch
+        later = sum(job.settings.steps * job.settings.batch for job in self.jobs[self.counters.stage + 1 :])
+        others = {f"loss_{name}": loss / size for name, loss in zip(names[1:], losses[1:], strict=True)}
+        others |= {f"gradient_norm_{name}": taken.norms[name] for name in names[1:]}
         return {
             "step": self.counters.step,
-            "loss": loss / size,
-            "gradient_norm": norm,
-            "learning_rate": self.settings.rate(self.counters.step - 1),
+            "loss": losses[0] / size,
+            "gradient_norm": taken.norms[names[0]],
+            **others,
+            "learning_rate": self.stage.rates[names[0]].rate(self.counters.step_in_stage - 1),
             "samples_per_second": samples / seconds,
             "samples_seen": self.counters.samples_seen,
             "flops": self.counters.flops,
             "data_wait": waited / size,
             "memory": memory_used(self.world.device),
             "skipped": self.counters.skipped,
-            "seconds_left": left * self.settings.batch * seconds / samples,
+            "seconds_left": (of_stage + later) * seconds / samples,
         }
 
     def _tell(self, record: LogRecord) -> None:
+        if len(self.jobs) > 1:
+            record = {"step": record["step"], "stage": self.stage.job.stage.name, **record}
         if self.log is not None:
             self.log.write(record)
             self.report(record)
@@ -244,9 +326,8 @@ class Trainer:
     @functools.cached_property
     def _preview_condition(self) -> Condition:
         """What samples are drawn under while the model trains: conditions of the held-out sets, where there are some."""
-        loader = self.held_out or self.loader
         count = self.settings.samples
-        condition = loader.batch(0, range(count), augment=False).condition
+        condition = self.shown.batch(0, range(count), augment=False).condition
         return {name: value for name, value in condition.items() if name != "label"}
 
     @property
@@ -267,7 +348,7 @@ class Trainer:
             self.model.method.train()
         else:
             yield None
-        self.engine.wait()
+        self.engine.barrier()
 
     def _whole_copy(self, own: list[torch.Tensor] | None) -> nn.Module | None:
         """A second model on the leading process, for weights that are shared out."""

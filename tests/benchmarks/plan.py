@@ -29,6 +29,7 @@ import torch
 
 from inrflow_core import models
 from inrflow_core.config import preset
+from inrflow_core.methods._contract import StepState
 from inrflow_core.planning import plan
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import CoordValueSet, TrainBatch
@@ -183,7 +184,7 @@ def load_everything(case: dict[str, Any]) -> float:
 
 def step(driven: Engine, averages: list[EMA], sets: CoordValueSet) -> None:
     """One step, as the trainer takes it."""
-    driven.backward(TrainBatch.from_sets(sets))
+    driven.backward(TrainBatch.from_sets(sets), StepState("train", 0, 1))
     driven.step(1e-4)
     for average in averages:
         average.update()
@@ -201,7 +202,7 @@ def filled(model: models.Model, count: int) -> CoordValueSet:
 def operations(driven: Engine, sets: CoordValueSet) -> float:
     """Operations of forward and backward by torch's own counter."""
     with counter() as counted:
-        driven.backward(TrainBatch.from_sets(sets))
+        driven.backward(TrainBatch.from_sets(sets), StepState("train", 0, 1))
     return counted.get_total_flops()
 
 

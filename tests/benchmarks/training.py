@@ -107,7 +107,7 @@ class Plain:
         """CPU seconds of one step."""
         start = time.thread_time()
         self.adam.zero_grad()
-        self.method(TrainBatch.from_sets(self.sets)).mean().backward()
+        self.method.loss(TrainBatch.from_sets(self.sets)).mean().backward()
         torch.nn.utils.clip_grad_norm_(self.method.parameters(), self.clip)
         self.adam.step()
         return time.thread_time() - start

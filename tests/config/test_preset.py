@@ -111,7 +111,7 @@ def test_every_preset_builds_and_has_a_loss(name: str):
     condition = {**blank.condition, **told}
     values = torch.rand(blank.values.shape) * 2 - 1
     sets = replace(blank, values=values, seeds=torch.tensor([3, 4]), condition=condition)
-    loss = model.method(TrainBatch.from_sets(sets))
+    loss = model.method.loss(TrainBatch.from_sets(sets))
     # The network answers 0 at first, so that the loss is the velocity's mean square: that of noise and of the data.
     torch.testing.assert_close(loss.mean(), torch.tensor(4 / 3), rtol=0.35, atol=0)
 

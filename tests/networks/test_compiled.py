@@ -45,7 +45,7 @@ def gradients(model, step):
     values = noise_field.normal(seeds, torch.arange(blank.values.shape[1]), purpose="data", channels=blank.values.shape[2])
     condition = blank.condition or {"label": torch.tensor([0, 1, 2, 0])}
     model.method.zero_grad()
-    loss = model.method(TrainBatch.from_sets(replace(blank, values=values, seeds=seeds, condition=condition))).mean()
+    loss = model.method.loss(TrainBatch.from_sets(replace(blank, values=values, seeds=seeds, condition=condition))).mean()
     loss.backward()
     return float(loss), [weight.grad.clone() for weight in model.method.parameters() if weight.grad is not None]
 

@@ -52,7 +52,7 @@ def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", noted)
     with torch.autocast("cpu", torch.bfloat16):
-        model.method(
+        model.method.loss(
             TrainBatch.from_sets(replace(blank, values=values, seeds=seeds, condition=condition))
         ).mean().backward()
     assert found

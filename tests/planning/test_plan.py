@@ -43,7 +43,7 @@ def test_executed_operations_are_those_that_torch_counts_in_a_real_step(kind, ch
     predicted = predict(preset, ALONE, precision="fp32", micro=4)
     model = models.build(preset)
     with plan.counter() as counter:
-        model.method(TrainBatch.from_sets(plan.filled(model, 4))).mean().backward()
+        model.method.loss(TrainBatch.from_sets(plan.filled(model, 4))).mean().backward()
     assert sum(predicted.executed.values()) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 

@@ -41,7 +41,7 @@ def prepare(how: str, step: int) -> None:
         return save(run, engine, averages, preset, counters, **rest)
 
     def writing(path: Any, *rest: Any) -> Any:
-        if now["step"] == step and path.name == "adam.safetensors":
+        if now["step"] == step and path.name == "main.safetensors":
             if how == "full":
                 raise OSError(28, "No space left on device", str(path))
             if how == "kill-writing":

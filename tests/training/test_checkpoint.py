@@ -32,7 +32,7 @@ def run(trained, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["weights.safetensors", "ema_0.99.safetensors", "state/adam.safetensors", "state/counters.json"]
+    "name", ["weights.safetensors", "ema_0.99.safetensors", "state/main.safetensors", "state/counters.json"]
 )
 def test_one_flipped_byte_is_found_and_the_file_is_named(data, run, name):
     file = run / "checkpoints/00000004" / name
@@ -61,7 +61,7 @@ def test_a_save_that_fails_leaves_the_older_checkpoints_and_nothing_half(data, r
     write = safetensors_file.write
 
     def fail(path, *rest):
-        if path.name == "adam.safetensors":
+        if path.name == "main.safetensors":
             raise OSError(28, "No space left on device")
         return write(path, *rest)
 
@@ -73,7 +73,7 @@ def test_a_save_that_fails_leaves_the_older_checkpoints_and_nothing_half(data, r
     assert small.train(data, run, save_every=6, steps=6).counters.step == 6
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "ema_0.99.safetensors", "adam.safetensors"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "ema_0.99.safetensors", "main.safetensors"])
 def test_a_disk_that_gives_back_other_bytes_makes_no_checkpoint(data, run, monkeypatch, name):
     write = safetensors_file.write
 

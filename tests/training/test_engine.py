@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from inrflow_core import models
+from inrflow_core.methods._contract import StepState
 from inrflow_core.numerics import keyed_random, noise_field
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import CoordValueSet, TrainBatch
@@ -59,7 +62,9 @@ def trajectory(engine: Engine, steps: range = range(3)) -> list[tuple[float, flo
         whole = sets(step, engine.method)
         size = 4 // engine.num_micro
         parts = [whole[slice(i, i + size)] for i in range(0, 4, size)]
-        loss = sum(float(engine.backward(TrainBatch.from_sets(part))) for part in parts) / len(parts)
+        loss = sum(
+            float(engine.backward(TrainBatch.from_sets(part), StepState("train", step, 3))) for part in parts
+        ) / len(parts)
         found.append((loss, engine.step(RATE)))
     return found
 
@@ -75,12 +80,12 @@ def test_accumulated_gradients_and_zero_stages_give_the_same_losses_and_norms(st
 def plain() -> list[tuple[float, float]]:
     """The same steps in six lines of torch."""
     engine = built(zero_stage=0)
-    method = engine.method
+    method: Any = engine.method
     adam = torch.optim.AdamW(method.parameters(), lr=RATE, weight_decay=0.0)
     found = []
     for step in range(3):
         adam.zero_grad()
-        loss = method(TrainBatch.from_sets(sets(step, method))).mean()
+        loss = method.loss(TrainBatch.from_sets(sets(step, method))).mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(method.parameters(), 0.5)
         adam.step()
@@ -144,7 +149,8 @@ def test_a_step_whose_gradient_is_not_finite_moves_nothing(settings):
     good = sets(1, engine.method)
     values = good.values.clone()
     values[0, 0, 0] = float("nan")
-    engine.backward(TrainBatch.from_sets(CoordValueSet(good.queries, values, good.seeds, good.condition)))
+    bad = CoordValueSet(good.queries, values, good.seeds, good.condition)
+    engine.backward(TrainBatch.from_sets(bad), StepState("train", 0, 3))
     assert engine.step(1e-2) == float("inf")
     assert engine.updates == 1
     for now, then in zip([*engine.weights(), *engine.moments()], before, strict=True):

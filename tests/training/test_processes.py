@@ -17,8 +17,8 @@ from inrflow_core.config import toml
 from inrflow_core.errors import UsageError
 from inrflow_core.feature_networks import _contract
 from inrflow_core.runs import checkpoint_manifest
+from inrflow_core.runtime import process_group
 from inrflow_core.training import setup
-from inrflow_core.training.engine import Engine
 from tests import tiny
 from tests.training import conditioned_runs, small
 from tests.training.launched import CHECKOUT, launch
@@ -130,7 +130,6 @@ def test_processes_that_see_different_runs_in_one_folder_are_refused(data, tmp_p
     small.train(data, tmp_path / "run", until=2)
     ready = setup.check_job(small.job(data, tmp_path / "run"), {})
     ready = replace(ready, world=replace(ready.world, size=2))
-    driven = Engine.__new__(Engine)
-    monkeypatch.setattr(driven, "together", lambda step, square: [step - 1, square + 1], raising=False)
+    monkeypatch.setattr(process_group, "all_reduce_sum", lambda world, step, square: [step - 1, square + 1])
     with pytest.raises(UsageError, match="do not see the same run in"):
-        setup._resume(ready, driven, [])
+        setup._resume(ready, setup.build_trainer)  # pyright: ignore[reportArgumentType] - not reached

@@ -111,7 +111,9 @@ def test_the_held_out_loss_is_the_mean_over_the_split_by_the_average(data, tmp_p
     assert trainer.held_out is not None
     model = sample.load(tmp_path / "run", ema=0.9)
     sets = trainer.held_out.batch(0, range(10), augment=False)
-    assert trainer.held_out_loss() == pytest.approx(float(model.method(TrainBatch.from_sets(sets)).mean()), rel=1e-6)
+    assert trainer.held_out_loss() == pytest.approx(
+        float(model.method.loss(TrainBatch.from_sets(sets)).mean()), rel=1e-6
+    )
 
 
 def test_a_run_tells_what_it_learned_from_and_how_fast(unbroken):

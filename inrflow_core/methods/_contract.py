@@ -1,0 +1,64 @@
+"""What a method offers: how it learns sets and generates functions.
+
+A method's file has `STAGES`, `Config` (the settings of `[method]`) and `build(preset, spec)`, which returns a module that is
+a `Method`. docs/adding-a-method.md builds one from scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from inrflow_core.sets import CoordValueSet, TrainBatch
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a method's training: which networks each of its optimizers updates."""
+
+    name: str
+    optimizers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"main": ("network",)})
+    """Optimizer to names of `Method.networks()`. The first one also updates what is trainable outside every network."""
+
+
+@dataclass(frozen=True)
+class StepState:
+    """Where training is: `step` counts within the stage, from 0."""
+
+    stage: str
+    step: int
+    num_steps: int
+
+
+class Method(Protocol):
+    """A module that learns sets in stages. Inherit from it to get the optional members."""
+
+    STAGES: ClassVar[tuple[Stage, ...]]
+    """The stages in order, the same as its file's."""
+    CAN_SHARD_WEIGHTS: ClassVar[bool] = True
+    """False where the loss needs whole weights inside its gradient: ZeRO stage 3 is then refused."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that stages name."""
+        ...
+
+    def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Tensor:
+        """The loss that `optimizer` minimizes: of each set, (B,), or of all together, ().
+
+        Everything random comes from the seeds of the sets. Gradients reach only the weights that the optimizer updates.
+        """
+        ...
+
+    def after_step(self, state: StepState) -> None:
+        """Update what belongs to the method and not to an optimizer, such as a teacher's average; without gradients."""
+
+    def sample(self, context: Any, seeds: Any, condition: Any, options: Any) -> Any:
+        """New functions (a `Field`), one per seed."""
+        ...
+
+    def invert(self, sets: CoordValueSet, options: Any, progress: Any = None) -> Any:
+        """The functions (a `Field`) behind given sets."""
+        ...

@@ -1,0 +1,102 @@
+"""Optimizers by name, their gradient clipping, and how a step without a finite gradient leaves no trace.
+
+Nothing here waits for the device. `Clipping` is called just before an optimizer moves the weights, in ZeRO stages 0 to 2
+alike: at 0 each process holds the whole gradient, at 1 and 2 its part of it, whose squares are then summed over the
+processes. Fused kernels read `found_inf` and skip the step themselves; after any other step the state before it is
+put back where the gradient was not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from inrflow_core.config.training import Config
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What each of these optimizers remembers of each weight."""
+RUN = 1 << 22
+"""Numbers whose squares are added up in one go: the norm of a flat gradient of 10^9 numbers keeps its digits."""
+
+
+def build(weights: Iterable[Tensor], settings: Config, device: torch.device) -> torch.optim.Optimizer:
+    """torch's AdamW or Adam (fused), or RAdam, with the settings' rate, betas, epsilon and weight decay.
+
+    RAdam: Liu et al. 2020, arXiv:1908.03265. Its weight decay, as Adam's, is added to the gradient.
+    """
+    given: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": (settings.betas[0], settings.betas[1]),
+        "eps": settings.epsilon,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.optimizer == "radam":
+        is_on_gpu = device.type == "cuda" and settings.offload_optimizer is None
+        return torch.optim.RAdam(weights, **given, capturable=is_on_gpu)  # counts steps on the GPU, without a wait
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(weights, **given, fused=True)
+
+
+class Clipping:
+    """Before each step of an optimizer: shortens gradients to a norm, and makes a step that is not finite do nothing."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None, *, is_shared: bool) -> None:
+        self.clip, self.is_shared = clip, is_shared
+        self.norm: Float[Tensor, ""] = torch.zeros(())
+        """Of the last gradient before clipping; inf where it was not finite."""
+        self._before: list[tuple[Tensor, Tensor]] = []
+        optimizer.register_step_pre_hook(self._decide)
+        if not optimizer.defaults.get("fused"):
+            optimizer.register_step_post_hook(self._undo)
+
+    @torch.no_grad()
+    def _decide(self, optimizer: Any, *_: Any) -> None:
+        weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in weights]
+        norm = total_norm(gradients)
+        if self.is_shared:
+            square = norm.square()
+            torch.distributed.all_reduce(square)
+            norm = square.sqrt()
+        is_finite = norm.isfinite()
+        if self.clip is not None:
+            factor = torch.clamp(self.clip / (norm + 1e-6), max=1.0)
+            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+        optimizer.found_inf = (~is_finite).float()
+        self.norm = torch.where(is_finite, norm, torch.inf)
+        if not optimizer.defaults.get("fused"):
+            self._before = [(held, held.clone()) for p in weights for held in (p, *_state(optimizer, p))]
+
+    @torch.no_grad()
+    def _undo(self, optimizer: Any, *_: Any) -> None:
+        is_finite: Bool[Tensor, ""] = self.norm.isfinite()
+        for now, before in self._before:
+            now.copy_(torch.where(is_finite.to(now.device), now, before))
+        self._before = []
+
+
+def _state(optimizer: Any, weight: Tensor) -> list[Tensor]:
+    """The moments of a weight and its count of steps; made before the first step, so that they can be put back."""
+    state = optimizer.state[weight]
+    if not state:
+        state |= empty_state(weight, optimizer)
+    return [state["step"], *(state[moment] for moment in MOMENTS)]
+
+
+def empty_state(weight: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers of a weight before its first step; steps are counted where it wants to read them."""
+    is_on_device = optimizer.defaults.get("fused") or optimizer.defaults.get("capturable")
+    step = torch.zeros((), dtype=torch.float32, device=weight.device if is_on_device else "cpu")
+    return {"step": step} | {moment: torch.zeros_like(weight) for moment in MOMENTS}
+
+
+def total_norm(gradients: list[Tensor]) -> Float[Tensor, ""]:
+    """The norm of all numbers of the gradients together."""
+    if not gradients:
+        return torch.zeros(())
+    parts = [part for gradient in gradients for part in gradient.view(-1).split(RUN)]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)))  # pyright: ignore[reportPrivateImportUsage]

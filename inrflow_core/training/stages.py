@@ -1,0 +1,150 @@
+"""The stages of a method under training: their settings, optimizers, averages and data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from inrflow_core.config.preset import Preset, Table
+from inrflow_core.config.training import Config
+from inrflow_core.errors import UsageError
+from inrflow_core.methods._contract import Stage, StepState
+from inrflow_core.numerics import keyed_random
+from inrflow_core.planning.plan import Plan
+from inrflow_core.runtime.distributed import World
+from inrflow_core.training.ema import EMA
+from inrflow_core.training.engine import Engine, TrainedWeights
+from inrflow_core.training.loader import Loader
+
+SEED_WORD = 2
+"""Tells the seeds of a later stage's steps from those of the first and of the held-out loss."""
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage of a job, checked; nothing is built yet."""
+
+    number: int
+    """From 0, in the order of training."""
+    stage: Stage
+    settings: Config
+    places: list[range]
+    """This process's micro-batches, as places in the global batch."""
+    plan: Plan
+
+
+@dataclass
+class StageRun:
+    """A stage that is being trained."""
+
+    job: StageJob
+    engines: Mapping[str, Engine]
+    """By optimizer; the first one also gathers the whole weights."""
+    averages: Sequence[EMA]
+    """Of the weights that the stage trains; they begin as the weights are where the stage begins."""
+    loader: Loader
+    held_out: Loader | None
+    rates: Mapping[str, Config]
+    """The settings of each optimizer."""
+
+    @property
+    def engine(self) -> Engine:
+        """The first optimizer's."""
+        return next(iter(self.engines.values()))
+
+    def state(self, step: int) -> StepState:
+        """What the method is told at a step of this stage."""
+        return StepState(self.job.stage.name, step, self.job.settings.steps)
+
+    def close(self) -> None:
+        """Free optimizers and averages; the weights stay in the method."""
+        for engine in self.engines.values():
+            engine.close()
+        self.engines, self.averages = {}, []
+
+
+def preset_of(preset: Preset, stage: str) -> Preset:
+    """The preset as one stage trains it: `[training]` with that stage's settings."""
+    return replace(preset, training=Table(preset.training.config.for_stage(stage)))
+
+
+def start(
+    job: StageJob, preset: Preset, method: Any, world: World, *, precision: str, data: tuple[Loader, Loader | None]
+) -> StageRun:
+    """Build the optimizers and averages of a stage; only its weights get gradients.
+
+    Raises:
+        UsageError: ZeRO stage 3 with several optimizers or stages.
+    """
+    stage, settings = job.stage, job.settings
+    if settings.zero_stage == 3 and (len(method.STAGES) > 1 or len(stage.optimizers) > 1):
+        raise UsageError(
+            "ZeRO stage 3 trains methods of one stage and one optimizer alone",
+            hint="take stage 2: `--set training.zero_stage=2`",
+        )
+    own = weights_by_optimizer(method, stage)
+    of_stage = {name: weight for weights in own.values() for name, weight in weights.items()}
+    for name, weight in method.named_parameters():
+        weight.requires_grad_(name in of_stage)
+    rates = {name: preset.training.config.for_stage(stage.name, name) for name in own}
+    engines = {
+        name: Engine(
+            method,
+            rates[name],
+            world,
+            precision=precision,
+            num_micro=len(job.places),
+            trained=TrainedWeights(name, weights, of_stage),
+        )
+        for name, weights in own.items()
+    }
+    followed = next(iter(engines.values())).own()
+    averages = [EMA(decay, followed) for decay in settings.ema]
+    return StageRun(job, engines, averages, *data, rates)
+
+
+def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Parameter]]:
+    """The weights that each optimizer of a stage updates, by name, in the method's order.
+
+    What was frozen when the method was built stays frozen (see `mark_trainable`).
+    """
+    networks = method.networks()
+    inside = {id(p) for network in networks.values() for p in network.parameters()}
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for optimizer, names in stage.optimizers.items():
+        absent = set(names) - set(networks)
+        assert not absent, f"the stage `{stage.name}` trains {sorted(absent)}, which `networks()` lacks"
+        chosen = {id(p) for name in names for p in networks[name].parameters()}
+        is_first = not found
+        found[optimizer] = {
+            name: p
+            for name, p in method.named_parameters()
+            if getattr(p, "is_trainable", p.requires_grad) and (id(p) in chosen or (is_first and id(p) not in inside))
+        }
+        assert found[optimizer], f"the optimizer `{optimizer}` of the stage `{stage.name}` has nothing to update"
+    names = [name for weights in found.values() for name in weights]
+    assert len(names) == len(set(names)), f"two optimizers of the stage `{stage.name}` update the same weights"
+    return found
+
+
+def mark_trainable(method: nn.Module) -> None:
+    """Note on each weight whether any stage may train it, before stages freeze what others train."""
+    for weight in method.parameters():
+        setattr(weight, "is_trainable", weight.requires_grad)  # noqa: B010, pyright knows no such attribute
+
+
+def data_of(job: StageJob, loader: Loader, held_out: Loader | None) -> tuple[Loader, Loader | None]:
+    """The same sets in the batches and order of a stage: every stage begins at step 0, with seeds of its own."""
+    settings, made = job.settings, copy.copy(loader)
+    made.batch_size = settings.batch
+    if job.number:
+        made.seed = keyed_random.derive_seed(loader.seed, SEED_WORD, job.number)
+    if held_out is None or settings.held_out_every is None:
+        return made, None
+    looked = copy.copy(held_out)
+    looked.batch_size = min(settings.held_out_sets, len(looked))
+    return made, looked
