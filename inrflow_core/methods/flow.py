@@ -57,6 +57,10 @@ class FlowMatching(nn.Module):
         # Sets of unequal size pass the network at once, padded, where processes must pass equally often (ZeRO stage 3).
         self.use_single_bucket = False
 
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that training updates, by name."""
+        return {"network": self.network}
+
     def forward(self, batch: TrainBatch, stage: str = "train") -> Float[Tensor, " B"]:
         """The loss; engines that wrap a module call it this way."""
         return self.loss(batch, stage)
@@ -177,11 +181,6 @@ class FlowMatching(nn.Module):
         field = FlowField(self.velocity_model(), sets.queries, sets.seeds, sets.condition, options)
         field.start = field.to_noise(sets.values)
         return field.cache_context(progress)
-
-    def flops(self, num_queries: int | None = None) -> dict[str, float]:
-        """Floating-point operations of one evaluation for one set, by part; training needs three times as many."""
-        asked = num_queries or self.config.num_queries or self.shape.num_queries
-        return self.network.flops(min(asked, self.shape.num_queries) if num_queries is None else asked)
 
     def _dropped(self, seeds: Int64[Tensor, " B"]) -> Bool[Tensor, " B"] | None:
         if not (self.is_guidable and self.training):
