@@ -54,7 +54,7 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: b
         problem = error
         console.error(problem)
         answer |= {"error": problem.message, "hint": problem.hint}
-    is_known = asked.gpu is not None or asked.is_here
+    is_known = plan.problem is None and (asked.gpu is not None or asked.is_here)
     console.print_json(answer | {"fits": problem is None if is_known else None}, as_json=as_json)
     if problem is not None:
         raise typer.Exit(int(problem.code))
@@ -101,14 +101,18 @@ def _look_at_data(job: TrainJob) -> bool:
 
 def _tell(asked: PlanRequest, plan: Plan) -> None:
     """The tables, and the cost in words."""
-    from inrflow_core.planning.plan import TABLE_ROWS
+    from inrflow_core.planning.plan import row_title
 
     console.table(["parameters", "count"], [*plan.parameters.items(), ("all", plan.total_parameters)])
+    if plan.problem is not None:
+        console.info(f"memory, FLOPs and time are unknown: the loss cannot be traced ({plan.problem})")
+        console.info(_checkpoints(plan))
+        return
     parts = [(part, f"{count:.3g}", f"{plan.executed.get(part, 0):.3g}") for part, count in plan.flops.items()]
     total = ("all", f"{plan.total_flops:.3g}", f"{sum(plan.executed.values()):.3g}")
     console.table(["FLOPs of a step, all processes", "needed", "executed"], [*parts, total])
     rows = [
-        (TABLE_ROWS[row], units.format_bytes(count), units.format_bytes(plan.most[row]))
+        (row_title(row), units.format_bytes(count), units.format_bytes(plan.most[row]))
         for row, count in plan.memory.items()
     ]
     console.table(
@@ -129,7 +133,7 @@ def _words(asked: PlanRequest, plan: Plan) -> list[str]:
         least, unit = "at least ", f"{count} x {asked.planner.world.device}"
     else:
         how = (
-            f"assumed: {gpu.assumed(precision):.0%} of the {gpu.peak(precision) / 1e12:,.0f} TFLOP/s that the data sheet "
+            f"assumed: {gpu.assumed_mfu(precision):.0%} of the {gpu.peak(precision) / 1e12:,.0f} TFLOP/s that the data sheet "
             f"says of {precision}, and no waiting for data or for other GPUs"
         )
         if seconds < SMALL:
@@ -142,8 +146,12 @@ def _words(asked: PlanRequest, plan: Plan) -> list[str]:
         f"a step takes {least}{step} ({per_second:,.3g} sets/s), {settings.steps:,} steps of {settings.batch} sets "
         f"{units.format_duration(seconds * settings.steps)}: {how}",
         f"the run sees {cost['samples']:,} sets and costs {cost['gpu_hours']:,.0f} {'GPU' if _on_gpu(asked) else 'processor'}-hours",
-        f"a checkpoint takes {units.format_bytes(plan.checkpoint)}, all of them {units.format_bytes(plan.disk)}",
+        _checkpoints(plan),
     ]
+
+
+def _checkpoints(plan: Plan) -> str:
+    return f"a checkpoint takes {units.format_bytes(plan.checkpoint)}, all of them {units.format_bytes(plan.disk)}"
 
 
 def _on_gpu(asked: PlanRequest) -> bool:
@@ -151,7 +159,7 @@ def _on_gpu(asked: PlanRequest) -> bool:
 
 
 def _cost(asked: PlanRequest, plan: Plan) -> dict[str, Any]:
-    """Seconds and hours, and what they are computed from."""
+    """Seconds and hours, and what they are computed from; both are None where the plan's FLOPs are unknown."""
     settings, world = asked.job.preset.training.config, asked.planner.world
     precision, gpu = asked.planner.precision, asked.gpu
     if gpu is None:
@@ -164,12 +172,12 @@ def _cost(asked: PlanRequest, plan: Plan) -> dict[str, Any]:
         "processes": world.size,
         "micro_batch": asked.micro,
         "zero_stage": settings.zero_stage,
-        "gpu": None if gpu is None else vars(gpu) | {"share": gpu.assumed(precision)},
+        "gpu": None if gpu is None else vars(gpu) | {"share": gpu.assumed_mfu(precision)},
         "rate": rate,
-        "seconds_per_step": seconds,
+        "seconds_per_step": None if plan.problem else seconds,
         "steps": settings.steps,
         "samples": settings.steps * settings.batch,
-        "gpu_hours": seconds * settings.steps * world.size / 3600,
+        "gpu_hours": None if plan.problem else seconds * settings.steps * world.size / 3600,
     }
 
 
@@ -200,6 +208,8 @@ def _fit(asked: PlanRequest, plan: Plan) -> dict[str, Any]:
         elif asked.is_here:
             check_disk(plan, asked.job.out, 0)
             check_memory(plan, planner.world, lambda free: advice.find(planner, micro, free).hint())
+        return {}
+    if plan.problem is not None:
         return {}
     room, name = asked.gpu.memory, asked.gpu.name
     stages = advice.stages(planner, micro)

@@ -108,7 +108,8 @@ class Domain:
         )
         queries = self._queries(codes.numpy(), None)
         values = torch.zeros(count, self.shape.num_queries, 3)
-        return CoordValueSet(queries, values, torch.zeros(count, dtype=torch.int64), {"residues": codes})
+        is_known = torch.ones(values.shape[:2], dtype=torch.bool)
+        return CoordValueSet(queries, values, torch.zeros(count, dtype=torch.int64), {"residues": codes}, is_known)
 
     def from_values(self, values: Float[Tensor, "B M 3"], size: int | None = None) -> np.ndarray:
         """Places of the atoms in Angstrom, float32 (B M 3)."""

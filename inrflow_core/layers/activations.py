@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from inrflow_core.layers.recompute import Recomputable, keeps_everything
+from inrflow_core.runtime import cache_blocks
 
 NORM_EPSILON = 1e-6
 RUN_BYTES = 1 << 19
@@ -81,7 +82,7 @@ GELU = Recomputable(gelu, _gelu_again)
 
 
 def _is_native(x: Tensor) -> bool:
-    return x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling()
+    return cache_blocks.device_type(x.device) != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling()
 
 
 def _step(x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -91,7 +92,8 @@ def _step(x: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _runs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Runs of rows of tensors of one shape, short enough for several to stay in the cache nearest to a CPU."""
-    rows = max(1, RUN_BYTES // (4 * tensors[0].shape[-1]))
+    run_bytes = cache_blocks.block_bytes(RUN_BYTES, 4 * tensors[0].numel(), most=4)
+    rows = max(1, run_bytes // (4 * tensors[0].shape[-1]))
     return zip(*(x.reshape(-1, x.shape[-1]).split(rows) for x in tensors), strict=True)
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from inrflow_core.runtime import cache_blocks
+
 SPLIT_BYTES, PART_BYTES = 32 << 20, 4 << 20
 """A function's output of more bytes is worked on in parts of so many on a CPU, to stay in its cache."""
 WHOLE = (slice(None), slice(None))
@@ -129,11 +131,13 @@ def _parts(x: Float[Tensor, "B N _"], weight: Float[Tensor, "out in"]) -> Iterat
     """Runs of whole sets, or of one set's rows, whose intermediate results stay in a CPU's cache."""
     sets, rows = x.shape[:2]
     row_bytes = 4 * weight.shape[1]
-    if x.device.type != "cpu" or sets * rows * row_bytes <= SPLIT_BYTES:
+    total = sets * rows * row_bytes
+    part_bytes = cache_blocks.block_bytes(PART_BYTES, total, most=8)
+    if cache_blocks.device_type(x.device) != "cpu" or total <= max(SPLIT_BYTES, part_bytes):
         yield WHOLE
         return
-    num_rows = max(1, min(rows, PART_BYTES // row_bytes // 64 * 64))
-    num_sets = max(1, PART_BYTES // (rows * row_bytes))
+    num_rows = max(1, min(rows, part_bytes // row_bytes // 64 * 64))
+    num_sets = max(1, part_bytes // (rows * row_bytes))
     for first_set in range(0, sets, num_sets):
         for first_row in range(0, rows, num_rows):
             yield slice(first_set, first_set + num_sets), slice(first_row, first_row + num_rows)

@@ -190,11 +190,6 @@ class FlowMatching(nn.Module, Method):
         field.start = field.to_noise(sets.values)
         return field.cache_context(progress)
 
-    def flops(self, num_queries: int | None = None) -> dict[str, float]:
-        """Floating-point operations of one evaluation for one set, by part; training needs three times as many."""
-        asked = num_queries or self.config.num_queries or self.shape.num_queries
-        return self.network.flops(min(asked, self.shape.num_queries) if num_queries is None else asked)
-
     def _dropped(self, seeds: Int64[Tensor, " B"]) -> Bool[Tensor, " B"] | None:
         if not (self.is_guidable and self.training):
             return None

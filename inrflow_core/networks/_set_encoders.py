@@ -7,8 +7,6 @@ trunk (`Block` with a source); all that it leaves to the encoder is `Tokens`.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
@@ -21,6 +19,7 @@ from inrflow_core.layers.attention import GeluLinear
 from inrflow_core.layers.embeddings import Tokens
 from inrflow_core.networks import _set_grouping
 from inrflow_core.networks._set_grouping import MASKED_SCORE, Tiles
+from inrflow_core.runtime import cache_blocks
 from inrflow_core.sets import Queries, SetSpec
 
 CHUNK_BYTES = {"cpu": 4 << 20}
@@ -82,13 +81,6 @@ class SpatialEncoder(nn.Module):
         mixed = torch.bmm(by_head, value).transpose(0, 1).reshape(batch, latents, width)
         normed = functional.layer_norm(to_fp32(mixed + self.value_bias), (width,), eps=NORM_EPSILON)
         return self.outer(self.inner(normed))
-
-    @property
-    def num_slots(self) -> int:
-        """Places for pairs in all tiles, the empty ones included."""
-        if self.shape.grid is not None:
-            return self.tile_pairs.numel()
-        return math.prod(_set_grouping.tile_layout(self.shape.num_queries, self.latents))
 
     def folded_queries(self) -> Float[Tensor, "L H W"]:
         """W_k^T q of each latent and head, divided by the root of the head's size."""
@@ -172,8 +164,9 @@ class SpatialEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "K B H W"], Float[Tensor, "K B H"] | None]:
         """`_pool`, some tiles at a time; tokens are made again in the backward pass instead of being kept."""
         num_tiles, batch, length, _ = values.shape
-        budget = CHUNK_BYTES.get(values.device.type, LARGE_CHUNK_BYTES)
-        size = max(1, budget // (4 * batch * length * queries.shape[-1]))
+        tile_bytes = 4 * batch * length * queries.shape[-1]
+        budget = CHUNK_BYTES.get(cache_blocks.device_type(values.device), LARGE_CHUNK_BYTES)
+        size = max(1, cache_blocks.block_bytes(budget, num_tiles * tile_bytes, most=8) // tile_bytes)
         if torch.compiler.is_compiling():
             size = max(size, -(-num_tiles // MOST_COMPILED_CHUNKS))
         if torch.compiler.is_exporting():

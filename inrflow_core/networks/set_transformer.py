@@ -8,8 +8,9 @@ the settings. Rows come before columns everywhere: in the context, in the latent
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 from inrflow_core.errors import UsageError
 from inrflow_core.layers.attention import Block, KeyValue
 from inrflow_core.layers.embeddings import Fourier, TimeEmbedding, Tokens, geometric, rotary
-from inrflow_core.networks import _costs
 from inrflow_core.networks._set_config import Config as Config  # part of this file's face
 from inrflow_core.networks._set_decoder import Decoder, DecoderKV, Latents
 from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder
@@ -88,6 +88,13 @@ def build_decoder(config: Config, shape: SetSpec, told: ConditionSpec = NOTHING)
 class SetTransformer(nn.Module):
     """Encoder, trunk and decoder, each callable by itself."""
 
+    PARTS: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("encoder", "latent", "places"), "encoder"),
+        **dict.fromkeys(("time", "start", "trunk", "rereading"), "trunk"),
+        "decoder": "decoder",
+    }
+    """The part that each child counts to in a plan, in the order of the forward pass."""
+
     places: Tensor
     rope: Tensor | None
     start: Layer | None
@@ -95,7 +102,7 @@ class SetTransformer(nn.Module):
 
     def __init__(self, config: Config, shape: SetSpec, told: ConditionSpec) -> None:
         super().__init__()
-        self.config, self.shape, self.num_told = config, shape, told.tokens
+        self.config, self.shape = config, shape
         self.time = TimeEmbedding(config.width)
         self.encoder = _encoder(config, shape, told)
         self.latent = self.start = None
@@ -217,33 +224,6 @@ class SetTransformer(nn.Module):
         """The velocity of each query; queries never see each other. `embedded` is what `embed` made, if it was made."""
         return self.decoder(queries, values, decoder_kv, embedded)
 
-    def flops(self, num_queries: int) -> dict[str, float]:
-        """Operations of one evaluation for one set with so many queries, by part (see `_costs`)."""
-        pairs, latents = self.shape.num_queries, self.config.latents
-        if isinstance(self.encoder, ResidueEncoder):
-            encoder = _costs.groups(self.encoder, pairs, latents)
-        elif isinstance(self.encoder, SpatialEncoder):
-            encoder = _costs.spatial(self.encoder)
-        elif isinstance(self.encoder, PatchEncoder):
-            encoder = 2 * latents * self.encoder.linear.weight.numel()
-        else:
-            encoder = _costs.tokens(self.encoder, pairs)
-        trunk = _costs.time(self.time) + sum(layer.flops(latents, pairs, self.num_told) for layer in self.all_layers())
-        tokens = self.decoder.tokens
-        is_atoms = isinstance(tokens, AtomEmbedding)
-        decoder = _costs.atom_tokens(tokens, num_queries, latents) if is_atoms else _costs.tokens(tokens, num_queries)
-        decoder += sum(_costs.block(block, num_queries, latents) for block in self.decoder.levels())
-        decoder += 2 * (num_queries * self.decoder.final.weight.numel() + self.decoder.modulation.weight.numel())
-        return {"encoder": float(encoder), "trunk": float(trunk), "decoder": float(decoder)}
-
-    def parts(self) -> dict[str, int]:
-        """Parameters by part; the time embedding and the perceiver's first layer count to the trunk."""
-        part_of = {"trunk": "trunk", "time": "trunk", "start": "trunk", "rereading": "trunk", "decoder": "decoder"}
-        counts = {"encoder": 0, "trunk": 0, "decoder": 0}
-        for name, weight in self.named_parameters():
-            counts[part_of.get(name.partition(".")[0], "encoder")] += weight.numel()
-        return counts
-
     def all_layers(self) -> list[Layer]:
         """All layers that the latents pass: the trunk's, behind the one that the perceiver starts with."""
         layers: list[Layer] = [] if self.start is None else [self.start]
@@ -314,11 +294,6 @@ class Layer(nn.Module):
             reading = self.read.project_kv(source) if isinstance(source, Tensor) else source
             x = self.read(x, self.read.modulate(condition), reading, masks[0])
         return self.own(x, self.own.modulate(condition), rope, masks[1], told=told)
-
-    def flops(self, latents: int, pairs: int, told: int) -> int:
-        """Operations of this layer for one set, under a condition of so many tokens."""
-        reading = _costs.block(self.read, latents, pairs) if self.read else 0
-        return reading + _costs.block(self.own, latents, latents, told)
 
 
 def _encoder(

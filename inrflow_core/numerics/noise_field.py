@@ -21,6 +21,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from inrflow_core.numerics.keyed_random import MASK_32, channel_keys, keyed_normals, mix_bits
+from inrflow_core.runtime import cache_blocks
 
 SLICE_SIZE = {"cpu": 1 << 16}
 LARGE_SLICE = 1 << 22
@@ -60,7 +61,8 @@ def normal(
     """
     keys = channel_keys(seeds, purpose, step, channels)
     out = torch.empty(len(seeds), len(places), channels, device=places.device)
-    size = max(1, SLICE_SIZE.get(places.device.type, LARGE_SLICE) // max(1, len(seeds)))
+    size = max(1, SLICE_SIZE.get(cache_blocks.device_type(places.device), LARGE_SLICE) // max(1, len(seeds)))
+    size = cache_blocks.block_bytes(8 * size, 8 * len(places), most=2) // 8
     for start in range(0, len(places), size):
         part = places[start : start + size]
         out[:, start : start + size] = _normal_part(keys, part, channels, kernel, override)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from inrflow_core.errors import OutOfMemory
-from inrflow_core.planning.plan import Planner
+from inrflow_core.planning.plan import CHECKPOINTING, Planner
 from inrflow_core.runtime import memory
 from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.memory import is_out_of_memory
@@ -75,8 +75,8 @@ def find(planner: Planner, micro: int, room: float) -> Advice:
     def smaller(prefix: str, **settings: Any) -> MemoryOption | None:
         return _largest([lambda n=n: way(f"{prefix}--set training.micro_batch={n}", n, **settings) for n in fewer])
 
-    again = "--set network.checkpoint_activations=true"
-    can_checkpoint = hasattr(planner.preset.network.config, "checkpoint_activations") and not planner.is_checkpointed
+    again = f"--set network.{CHECKPOINTING}=true"
+    can_checkpoint = planner.can_checkpoint and not planner.is_checkpointed
     micro_batch = smaller("")
     checkpointing = way(again, micro, checkpointed=True) if can_checkpoint else None
     is_solved = any(one is not None and one.fits for one in (micro_batch, checkpointing))
@@ -135,11 +135,11 @@ def out_of_memory(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _told(error, planner, micro, saved(), in_step) from None
+        raise _explain(error, planner, micro, saved(), in_step) from None
 
 
-def _told(error: BaseException, planner: Planner, micro: int, saved: int | None, in_step: bool) -> OutOfMemory:
-    """The error in words: what was taken and is free, what is needed, and what takes less."""
+def _explain(error: BaseException, planner: Planner, micro: int, saved: int | None, in_step: bool) -> OutOfMemory:
+    """The error in words: memory taken, free and needed, and settings that take less."""
     device = planner.world.device
     taken = memory.used_memory(device)
     said = first_line(error)
@@ -149,14 +149,19 @@ def _told(error: BaseException, planner: Planner, micro: int, saved: int | None,
         torch.cuda.empty_cache()
     free = memory.free_memory(device)
     predicted = planner.plan(micro)
-    # What stays between steps is here already, whatever the program around it takes.
-    here = predicted.held if in_step else memory.used_memory(device)
-    most = predicted.held + SAFETY_FACTOR * predicted.passing
-    hint = find(planner, micro, min(most, here + (free or most))).hint()
-    goes_on = "there is no checkpoint yet" if saved is None else f"the same command goes on from step {saved:,}"
+    if predicted.problem is None:
+        # What stays between steps is here already, whatever the program around it takes.
+        here = predicted.persistent if in_step else memory.used_memory(device)
+        most = predicted.persistent + SAFETY_FACTOR * predicted.transient
+        hint = find(planner, micro, min(most, here + (free or most))).hint()
+        needed = f"about {format_gigabytes(predicted.total_memory)} are needed"
+    else:
+        hint = "take a smaller `--set training.micro_batch=...` or a smaller preset"
+        needed = "how much is needed is unknown"
+    resumes = "there is no checkpoint yet" if saved is None else f"the same command goes on from step {saved:,}"
     return OutOfMemory(
         f"out of memory {'in a training step' if in_step else 'before the first step'}: this process had taken {format_gigabytes(taken)}"
         + ("" if free is None else f" ({format_gigabytes(free)} are free without the step's tensors)")
-        + f", and about {format_gigabytes(predicted.total_memory)} are needed; {goes_on} ({said})",
+        + f", and {needed}; {resumes} ({said})",
         hint=hint,
     )

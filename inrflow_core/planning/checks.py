@@ -17,7 +17,9 @@ from inrflow_core.runtime.units import format_bytes, format_gigabytes
 
 
 def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None = None) -> None:
-    """Nothing, where the run fits into what is free; `advise` says what fits into so many bytes.
+    """Raise OutOfMemory unless the run fits into the free memory; a plan of unknown memory is not checked.
+
+    `advise` makes the hint from the free bytes of a process.
 
     Raises:
         OutOfMemory: it does not; says by how much.
@@ -25,7 +27,7 @@ def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None
     free = memory.free_memory(world.device)
     if free is not None and world.device.type == "cpu":
         free //= world.local_size  # the processes of a machine take from the same
-    if free is not None and plan.total_memory > free:
+    if free is not None and plan.problem is None and plan.total_memory > free:
         hint = "take a smaller `--set training.micro_batch=...`, or `--set network.checkpoint_activations=true`"
         raise OutOfMemory(
             f"training needs about {format_gigabytes(plan.total_memory)} of memory and {format_gigabytes(free)} are free: "
@@ -35,7 +37,7 @@ def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None
 
 
 def check_disk(plan: Plan, out: Path, present: int) -> None:
-    """Nothing, where the checkpoints fit on the disk; `present` bytes of them are there already.
+    """Raise OutOfMemory unless the checkpoints fit on the disk; `present` bytes of them are there already.
 
     Raises:
         OutOfMemory: they do not; says by how much.

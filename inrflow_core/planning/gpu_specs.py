@@ -31,7 +31,7 @@ class Gpu:
     bandwidth: float
     """Bytes a second between the GPU and its memory."""
     share: float | None = None
-    """The part of the peak that is assumed; None is that of `SHARES`."""
+    """The part of the peak that is assumed; None is that of `ASSUMED_MFU`."""
 
     def choose(self, precision: str) -> str:
         """`bf16` or `fp32`: what a preset's `precision` means here.
@@ -49,13 +49,13 @@ class Gpu:
 
     def rate(self, precision: str) -> float:
         """Operations a second that a training step is assumed to reach."""
-        return self.peak(precision) * self.assumed(precision)
+        return self.peak(precision) * self.assumed_mfu(precision)
 
     def peak(self, precision: str) -> float:
         """Operations a second by the data sheet."""
         return self.bf16 if precision == "bf16" else self.fp32
 
-    def assumed(self, precision: str) -> float:
+    def assumed_mfu(self, precision: str) -> float:
         """The part of the peak that is assumed."""
         return ASSUMED_MFU[precision] if self.share is None else self.share
 

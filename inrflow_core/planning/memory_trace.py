@@ -1,17 +1,17 @@
-"""A training pass without numbers: which tensors it makes, how long they live, and which products it computes.
+"""A training pass without numbers: which tensors it makes, how long they live, and how many FLOPs it executes.
 
-Forward and backward are run on torch's fake tensors, which have shapes and no memory, under a watch that every
-operation passes. So autograd itself says what is kept, and functions of our own that compute again say it too. A step
-of 866M parameters takes a second or two.
+The method's own loss and its backward pass are run on torch's fake tensors, which have shapes and no memory, under a
+watch that every operation passes. So autograd itself says what is kept, and functions that compute again say it too. A
+pass of 866M parameters takes some seconds.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import weakref
+from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,19 +19,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from inrflow_core import models
-from inrflow_core.layers import activations, recompute
-from inrflow_core.networks import _set_encoders
-from inrflow_core.sets import CoordValueSet, Queries
+from inrflow_core.planning import flops, parts
+from inrflow_core.runtime import cache_blocks
+from inrflow_core.sets import CoordValueSet, TrainBatch
 
 BATCH, LOSS, BACKWARD, GRADIENTS = "batch", "loss", "backward", "gradients"
-"""What tensors are for, beside the parts of a network."""
-FINE_BYTES, COARSEST = 32 << 20, 16
-"""Up to so many bytes of tokens a CPU's pieces are followed as they are, and at most so many are followed as one."""
-aten = torch.ops.aten
+"""What tensors are for, beside the parts of a method."""
+SMALLEST_BLOCK = 64
+"""A part of the weights: blocks of fewer bytes are not followed."""
+DEVICE = torch.ops.prim.device.default
+
+
+class UntraceableError(Exception):
+    """A loss that needs the numbers of a tensor; the message says what failed."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ class Trace:
     gradients: set[int] = field(default_factory=set)
     """The storages that end as gradients of weights."""
     executed: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Operations of matrix products and attention, by part, as they are computed: repeated ones count again."""
+    """FLOPs by part, as they are computed: repeated ones count again."""
+    forward: dict[str, float] = field(default_factory=dict)
+    """Those of the forward pass alone."""
 
     def peak(self, *, gradients_stay: bool) -> tuple[dict[str, int], dict[str, int]]:
         """Bytes by part at the moment when most are held, and the most of each part; gradients are a part, `GRADIENTS`.
@@ -87,33 +94,75 @@ class Trace:
 
 
 class Watch(TorchDispatchMode):
-    """Follows every storage that an operation makes until nobody holds it, and counts products."""
+    """Follows every storage that an operation makes until nothing refers to it, and counts FLOPs.
 
-    def __init__(self, own: Iterator[Tensor]) -> None:
+    A part begins where one of its modules is called and lasts until another part's is. An operation of the backward pass
+    belongs to the part in which autograd recorded its node.
+    """
+
+    def __init__(self, method: nn.Module) -> None:
         super().__init__()
-        self.trace, self.part, self.of_backward = Trace(), BATCH, ""
+        self.trace, self.part = Trace(), BATCH
+        self._parts = parts.of_modules(method)
+        self._networks = set(parts.networks(method))
+        self._starts, self._started = [-1], [BATCH]
         self._alive: dict[int, tuple[int, Any]] = {}
-        self._own = {tensor.untyped_storage()._cdata for tensor in own}
+        self._own = {tensor.untyped_storage()._cdata for tensor in (*method.parameters(), *method.buffers())}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The operation's result, taken note of."""
         result = func(*args, **(kwargs or {}))
-        operations = _products(func, args)
+        if func is DEVICE:  # half of all calls
+            return result
+        operations = flops.of_operation(func, args, kwargs or {}, result)
         if operations:
-            self.trace.executed[self.of_backward or self.part] += operations
-        for tensor in tree_iter(result):
+            self.trace.executed[self._recorded_part()] += operations
+        for tensor in (result,) if isinstance(result, Tensor) else tree_iter(result):
             if isinstance(tensor, Tensor):
                 self._note(tensor.untyped_storage())
         return result
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Inside the block, modules begin their parts; behind a network is the loss."""
+
+        def begin(module: nn.Module, _: Any) -> None:
+            self._begin(self._parts.get(module))
+
+        def end(module: nn.Module, _: Any, __: Any) -> None:
+            self._begin(LOSS if module in self._networks else None)
+
+        handles = register_module_forward_pre_hook(begin), register_module_forward_hook(end)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def number(self, tensor: Tensor) -> int | None:
         """What a storage is called in the events."""
         found = self._alive.get(tensor.untyped_storage()._cdata)
         return None if found is None else found[0]
 
+    def _begin(self, part: str | None) -> None:
+        if part is None or part == self.part:
+            return
+        self.part = part
+        self._starts.append(torch._C._autograd._get_sequence_nr())
+        self._started.append(part)
+
+    def _recorded_part(self) -> str:
+        if self.part != BACKWARD:
+            return self.part
+        node = torch._C._current_autograd_node()
+        return self._started[bisect(self._starts, node._sequence_nr()) - 1] if node is not None else LOSS
+
     def _note(self, storage: Any) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._own or key in self._alive or not size:
+        key = storage._cdata
+        if key in self._own or key in self._alive:
+            return
+        size = storage.nbytes()
+        if not size:
             return
         number, part = len(self.trace.events), self.part
         self.trace.events.append(Event(number, size, part))
@@ -125,32 +174,66 @@ class Watch(TorchDispatchMode):
         self._alive[key] = number, weakref.ref(storage, gone)
 
 
-def run(model: models.Model, mode: FakeTensorMode, count: int, *, precision: str, on_gpu: bool) -> Trace:
-    """A training pass of `count` sets through a model whose weights are fake.
+def passes(method: nn.Module) -> dict[str, Callable[[TrainBatch], Tensor]]:
+    """The losses of a method's training by what they are called: one for each kind of pass."""
+    return {"train": method}
 
-    No GPU is needed: it is simulated by the CPU's operations, in the pieces in which a GPU computes.
+
+def run(
+    model: models.Model,
+    mode: FakeTensorMode,
+    count: int,
+    *,
+    precision: str = "fp32",
+    device: torch.device = torch.device("cpu"),  # noqa: B008, it cannot change
+    has_backward: bool = True,
+) -> Trace:
+    """A training pass of `count` sets on `device` through a model whose weights are fake, or its forward pass alone.
+
+    No GPU is needed: it is simulated by the CPU's operations, in the blocks in which a GPU computes.
+
+    Raises:
+        UntraceableError: the loss needs the numbers of a tensor, or fails on sets without content.
     """
     method = model.method
     fake_buffers(method, mode)
     method.zero_grad(set_to_none=True)
-    own = [*method.parameters(), *method.buffers()]
-    watch = Watch(iter(own))
+    one = dummy_set(model)
+    watch = Watch(method)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
-    one = model.domain.blank(1)
-    condition = dict(one.condition)
-    if method.conditioner is not None:
-        condition |= dict(method.conditioner.dummy_batch(one))
-    width = getattr(model.preset.network.config, "width", 0)
-    with _pieces(on_gpu, 4 * count * len(one.queries) * width), mode, watch:
-        with autocast:
-            loss = _forward(method, _many_of(replace(one, condition=condition), count), watch)
-        watch.part = BACKWARD
-        loss.backward()
+    (loss_of,) = passes(method).values()
+    try:
+        with cache_blocks.simulate(device, _smallest_block(method)), mode, watch:
+            with watch.forward(), autocast:
+                batch = TrainBatch.from_sets(repeat(one.map(mode.from_tensor), count))
+                loss = loss_of(batch).float().mean()
+            watch.trace.forward = dict(watch.trace.executed)
+            if has_backward:
+                watch.part = BACKWARD
+                loss.backward()
+    except (RuntimeError, TypeError, ValueError) as error:  # of torch's fake tensors, and of NumPy's readers of them
+        first_line = str(error).strip().partition("\n")[0]
+        raise UntraceableError(f"{type(error).__name__}: {first_line}") from error
     for weight in method.parameters():
         if weight.grad is not None:
             watch.trace.gradients.add(watch.number(weight.grad) or 0)
     method.zero_grad(set_to_none=True)
     return watch.trace
+
+
+def dummy_set(model: models.Model) -> CoordValueSet:
+    """One training set of the model's domain and condition without content, of typical size."""
+    one = model.domain.blank(1)
+    part = model.preset.condition
+    if part is None:
+        return one
+    conditioner = part.module.build(part.config, 1)
+    return replace(one, condition=dict(one.condition) | dict(conditioner.dummy_batch(one)))
+
+
+def _smallest_block(method: nn.Module) -> int:
+    """Bytes below which the blocks of a tensor are followed as one: little beside the weights, gradients and moments."""
+    return sum(weight.nbytes for weight in method.parameters()) // SMALLEST_BLOCK
 
 
 def fake_buffers(module: nn.Module, mode: FakeTensorMode) -> None:
@@ -161,121 +244,8 @@ def fake_buffers(module: nn.Module, mode: FakeTensorMode) -> None:
                 part._buffers[name] = mode.from_tensor(buffer)
 
 
-def _forward(method: Any, sets: CoordValueSet, watch: Watch) -> Tensor:
-    """The mean loss of sets, part by part."""
-    network = method.network
-    sets, y, velocity = _noised(sets)
-    asking, asked, target, mask = _asked(method, sets, y, velocity)
-    t = torch.zeros(len(sets))
-    told = method.embed_condition(dict(sets.condition))
-    watch.part = "encoder"
-    encoded = network.encode(sets.queries, y, sets.mask, told)
-    _mark(watch, encoded.latents, "encoder")
-    watch.part = "trunk"
-    latents = network.latents(encoded, t, told)
-    _mark(watch, latents.levels[-1], "trunk")
-    watch.part = "decoder"
-    answer = network.decode(asking, asked, network.decoder_kv(latents))
-    _mark(watch, answer, "decoder")
-    del encoded, latents
-    watch.part = LOSS
-    return method._error(answer.float(), target.float(), asked, t, mask).float().mean()
-
-
-def _mark(watch: Watch, behind: Tensor, part: str) -> None:
-    """From here on the backward pass is in that part."""
-
-    def begin(gradient: Tensor) -> None:
-        watch.of_backward = part
-
-    if behind.requires_grad:
-        behind.register_hook(begin)
-
-
-def _many_of(one: CoordValueSet, count: int) -> CoordValueSet:
-    """So many sets of the shape of one."""
-    queries = one.queries
-    coordinates = queries.coordinates
-    if coordinates is not None and coordinates.ndim == 3:
-        coordinates = _many(coordinates, count)
-    groups = None if queries.group_ids is None else _many(queries.group_ids, count)
-    is_padded = queries.group_ids is not None
-    return CoordValueSet(
-        Queries(coordinates, queries.noise_keys, groups),
-        _many(one.values, count),
-        _many(one.seeds, count),
-        {name: _many(value, count) for name, value in one.condition.items()},
-        torch.ones(count, len(queries), dtype=torch.bool) if is_padded else None,
-    )
-
-
-def _many(tensor: Tensor, count: int) -> Tensor:
-    return tensor.new_empty((count, *tensor.shape[1:]))
-
-
-def _noised(sets: CoordValueSet) -> tuple[CoordValueSet, Tensor, Tensor]:
-    """The sets, a point between them and noise, and the velocity there."""
-    if sets.mask is not None:
-        sets = replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], 0))
-    noise = torch.empty_like(sets.values)
-    return sets, sets.values + noise, noise - sets.values
-
-
-def _asked(
-    method: Any, sets: CoordValueSet, y: Tensor, velocity: Tensor
-) -> tuple[Queries, Tensor, Tensor, Tensor | None]:
-    """The pairs that are decoded, their noisy values and velocities, and which are real."""
-    queries, count = sets.queries, method.config.num_queries or len(sets.queries)
-    if count >= len(queries):
-        return queries, y, velocity, sets.mask
-    coordinates, groups, mask = queries.coordinates, queries.group_ids, sets.mask
-    if coordinates is not None:
-        coordinates = coordinates.new_empty(len(sets), count, coordinates.shape[-1])
-    groups, mask = (None if kept is None else kept[:, :count].clone() for kept in (groups, mask))
-    asking = Queries(coordinates, queries.noise_keys[:count], groups)
-    return asking, y[:, :count].clone(), velocity[:, :count].clone(), mask
-
-
-@contextmanager
-def _pieces(on_gpu: bool, tokens: int) -> Iterator[None]:
-    """How large the pieces are that functions work in, inside the block.
-
-    A CPU works in pieces that fit into its cache, a GPU does not. Of large tensors (`tokens` is the bytes of all tokens of
-    a pass) there would be thousands: larger ones are quicker to follow, and small beside what is kept.
-    """
-    coarser = min(COARSEST, max(1, tokens // FINE_BYTES))
-    before = recompute.SPLIT_BYTES, recompute.PART_BYTES, activations.RUN_BYTES, _set_encoders.CHUNK_BYTES
-    if on_gpu:
-        recompute.SPLIT_BYTES, _set_encoders.CHUNK_BYTES = sys.maxsize, {}
-    else:
-        recompute.PART_BYTES *= coarser
-        _set_encoders.CHUNK_BYTES = {device: coarser * count for device, count in _set_encoders.CHUNK_BYTES.items()}
-    if on_gpu or coarser > 1:
-        activations.RUN_BYTES = sys.maxsize
-    try:
-        yield
-    finally:
-        recompute.SPLIT_BYTES, recompute.PART_BYTES, activations.RUN_BYTES, _set_encoders.CHUNK_BYTES = before
-
-
-def _products(func: Any, args: Any) -> float:
-    """Operations of a matrix product or of attention, two a multiply-add; 0 of anything else."""
-    packet = func._overloadpacket
-    if packet is aten.mm:
-        return 2 * args[0].numel() * args[1].shape[1]
-    if packet is aten.bmm:
-        return 2 * args[0].numel() * args[1].shape[2]
-    if packet is aten.addmm:
-        return 2 * args[1].numel() * args[2].shape[1]
-    if packet is aten.baddbmm:
-        return 2 * args[1].numel() * args[2].shape[2]
-    if packet is aten._scaled_dot_product_flash_attention_for_cpu:
-        return _attention(*args[:3], products=2)
-    if packet is aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        return _attention(*args[1:4], products=5)
-    return 0
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, *, products: int) -> float:
-    """Attention forward takes two products of scores' size; its backward four, and makes the scores again."""
-    return 2 * products * math.prod(q.shape[:-1]) * k.shape[-2] * q.shape[-1]
+def repeat(one: CoordValueSet, count: int) -> CoordValueSet:
+    """`count` sets of the shape of one."""
+    sets = one[torch.zeros(count, dtype=torch.int64)]
+    sizes = one.queries.valid_sizes
+    return sets if sizes is None else replace(sets, queries=replace(sets.queries, valid_sizes=sizes * count))

@@ -1,8 +1,8 @@
 """What a training run will take, found out without taking it: parameters, operations, memory, disk, time.
 
 The model is built with weights that have shapes and no numbers (torch's fake tensors), and a step of it is simulated
-(`_simulation`). So a model of 866M parameters is planned in a few seconds and a few megabytes. What AdamW, the averages
-and DeepSpeed's stages hold beside it is computed (`_state`).
+(`memory_trace`). So a model of 866M parameters is planned in a few seconds and a few megabytes. What AdamW, the averages
+and DeepSpeed's stages hold beside it is computed (`zero_memory`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from torch._subclasses import FakeTensorMode
 
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
-from inrflow_core.planning import memory_trace, zero_memory
+from inrflow_core.planning import memory_trace, parts, zero_memory
 from inrflow_core.planning.gpu_specs import Gpu
 from inrflow_core.planning.memory_trace import BACKWARD as BESIDE
-from inrflow_core.planning.memory_trace import BATCH, GRADIENTS, LOSS, Trace
+from inrflow_core.planning.memory_trace import BATCH, GRADIENTS, LOSS, Trace, UntraceableError
 from inrflow_core.runtime.distributed import World
 
 BACKWARD = 3
 """A step's operations as a multiple of the forward pass's: the backward pass takes twice as many."""
+CHECKPOINTING = "checkpoint_activations"
+"""The setting by which networks offer to compute activations again in the backward pass."""
 PROGRAM = {"cpu": 650_000_000, "cuda": 1_000_000_000}
 """Bytes that are taken before any model is there: by Python, torch and DeepSpeed on a CPU (measured); on a GPU by CUDA
 and its libraries (assumed)."""
@@ -41,19 +43,21 @@ class Plan:
     parameters: dict[str, int]
     """By part of the model."""
     flops: dict[str, float]
-    """Of one step over all processes, by part, forward and backward: what the network needs, three times a forward."""
+    """Of one step over all processes, by part: what the loss needs, three times the forward pass of each set."""
     memory: dict[str, int]
-    """Bytes at the moment of the step when most are taken, by what they hold (`ROWS`)."""
+    """Bytes at the moment of the step when most are taken, by what they hold (`TABLE_ROWS`)."""
     checkpoint: int
     """Bytes of one checkpoint."""
     disk: int
     """Bytes of all kept checkpoints and the one being written."""
     executed: dict[str, float]
-    """Of one step over all processes, by part: products as they are computed, repeated ones again."""
+    """Of one step over all processes, by part: FLOPs as they are computed, repeated ones again."""
     most: dict[str, int]
     """Bytes that each row of `memory` holds at its own most."""
     update_bytes: float
     """Bytes that clipping, AdamW and the averages read and write in a step, on one process."""
+    problem: str | None = None
+    """Why memory and FLOPs are unknown, which are then empty: the loss cannot be traced."""
 
     @property
     def total_parameters(self) -> int:
@@ -71,14 +75,14 @@ class Plan:
         return sum(self.memory.values())
 
     @property
-    def passing(self) -> int:
+    def transient(self) -> int:
         """Bytes that come and go in a step, at the moment when most are taken."""
-        return self.total_memory - self.held
+        return self.total_memory - self.persistent
 
     @property
-    def held(self) -> int:
+    def persistent(self) -> int:
         """Bytes that a process holds between two steps, the program's own included."""
-        return sum(self.memory.get(row, 0) for row in HELD)
+        return sum(self.memory.get(row, 0) for row in PERSISTENT_ROWS)
 
     def table(self) -> dict[str, Any]:
         """Everything, for `--json`."""
@@ -86,7 +90,7 @@ class Plan:
             "parameters": self.total_parameters,
             "flops": self.total_flops,
             "executed": sum(self.executed.values()),
-            "memory": self.total_memory,
+            "memory": None if self.problem else self.total_memory,
         }
         return asdict(self) | {"total": totals}
 
@@ -96,6 +100,7 @@ class Plan:
         return products + (self.update_bytes / gpu.bandwidth if gpu.bandwidth else 0.0)
 
 
+ACTIVATIONS = "activations_"
 TABLE_ROWS = {
     "program": "program",
     "weights": "weights",
@@ -107,14 +112,12 @@ TABLE_ROWS = {
     "averages": "averages (EMA)",
     "communication": "buffers of communication",
     "batch": "batches",
-    "activations_encoder": "activations: encoder",
-    "activations_trunk": "activations: trunk",
-    "activations_decoder": "activations: decoder and loss",
+    ACTIVATIONS: "activations: ",
     "backward": "backward pass beside them",
     "allowance": "gaps of the GPU's allocator",
 }
-"""What the rows of `Plan.memory` hold."""
-HELD = ("program", "weights", "zero_weights", "gathered_weights", "moments", "averages")
+"""What the rows of `Plan.memory` hold; `ACTIVATIONS` begins a row for each part."""
+PERSISTENT_ROWS = ("program", "weights", "zero_weights", "gathered_weights", "moments", "averages")
 """Those that stay between two steps."""
 
 
@@ -127,14 +130,22 @@ class Planner:
         self._traces: dict[tuple[bool, int], Trace] = {}
 
     @property
+    def can_checkpoint(self) -> bool:
+        """Whether the preset's network has the setting that its activations are computed again."""
+        return hasattr(self.preset.network.config, CHECKPOINTING)
+
+    @property
     def is_checkpointed(self) -> bool:
         """Whether the preset has its activations computed again."""
-        return getattr(self.preset.network.config, "checkpoint_activations", False)
+        return getattr(self.preset.network.config, CHECKPOINTING, False)
 
     def sizes(self) -> tuple[dict[str, int], dict[str, float]]:
-        """Parameters by part, and operations of a forward pass of one set; nothing is simulated for them."""
-        method = self._model(self.is_checkpointed).method
-        return parts(method), method.flops()
+        """Parameters by part, and FLOPs of a forward pass of one set by part.
+
+        Raises:
+            UntraceableError: the loss cannot be run without numbers.
+        """
+        return parts.count_parameters(self._model(self.is_checkpointed).method), dict(self._forward_flops)
 
     def plan(self, micro: int, *, stage: int | None = None, checkpointed: bool | None = None) -> Plan:
         """The plan with micro-batches of `micro` sets, and the preset's settings where none are given."""
@@ -142,30 +153,43 @@ class Planner:
         stage = int(settings.zero_stage) if stage is None else stage
         checkpointed = self.is_checkpointed if checkpointed is None else checkpointed
         method = self._model(checkpointed).method
-        copies = getattr(preset.method.config, "copies", 1)  # of each set, under other times and noises
         weights = sum(p.numel() for p in method.parameters())
-        trace = self._trace(checkpointed, micro * copies)
         num_micro = max(1, settings.batch // self.world.size // micro)
-        held = zero_memory.Layout(weights, settings, self.world, stage, num_micro)
-        memory, most = _memory(trace, held, self._read_ahead(micro))
+        layout = zero_memory.Layout(weights, settings, self.world, stage, num_micro)
         checkpoint = zero_memory.FLOAT * weights * (1 + len(settings.ema) + 2)
         num_kept = settings.keep + (preset.eval is not None) + 1  # the newest, the best, and one that is being written
-        return Plan(
-            parts(method),
-            {part: BACKWARD * settings.batch * copies * count for part, count in method.flops().items()},
-            memory,
-            checkpoint,
-            checkpoint * num_kept,
-            {part: settings.batch / micro * count for part, count in trace.executed.items()},
-            most,
-            held.update_bytes,
+        plan = Plan(
+            parts.count_parameters(method),
+            flops={},
+            memory={},
+            checkpoint=checkpoint,
+            disk=checkpoint * num_kept,
+            executed={},
+            most={},
+            update_bytes=layout.update_bytes,
         )
+        try:
+            trace = self._trace(checkpointed, micro)
+            flops = {part: BACKWARD * settings.batch * count for part, count in self._forward_flops.items()}
+        except UntraceableError as error:
+            return replace(plan, problem=str(error))
+        memory, most = _memory(trace, layout, self._read_ahead(micro))
+        executed = {part: settings.batch / micro * count for part, count in _by_part(method, trace.executed).items()}
+        return replace(plan, flops=flops, memory=memory, most=most, executed=executed)
 
     def _read_ahead(self, micro: int) -> int:
-        """Bytes of the batches that wait to be learned from, on the device."""
-        shape = self._model(self.is_checkpointed).domain.shape
-        waiting = self.preset.data.config.prefetch + 1
-        return waiting * micro * shape.num_queries * shape.value_size * zero_memory.FLOAT
+        """Bytes of the values of the batches that wait to be learned from, on the device."""
+        values = memory_trace.dummy_set(self._model(self.is_checkpointed)).values
+        return (self.preset.data.config.prefetch + 1) * micro * values.nbytes
+
+    @cached_property
+    def _forward_flops(self) -> dict[str, float]:
+        """FLOPs of a forward pass of one set, by part."""
+        model = self._model(self.is_checkpointed)
+        trace = self._traces.get((self.is_checkpointed, 1))
+        if trace is None:
+            trace = memory_trace.run(model, self._mode, 1, has_backward=False)
+        return _by_part(model.method, trace.forward)
 
     @cached_property
     def _mode(self) -> FakeTensorMode:
@@ -183,9 +207,8 @@ class Planner:
     def _trace(self, checkpointed: bool, count: int) -> Trace:
         key = checkpointed, count
         if key not in self._traces:
-            on_gpu = self.world.device.type == "cuda"
             self._traces[key] = memory_trace.run(
-                self._model(checkpointed), self._mode, count, precision=self.precision, on_gpu=on_gpu
+                self._model(checkpointed), self._mode, count, precision=self.precision, device=self.world.device
             )
         return self._traces[key]
 
@@ -195,30 +218,49 @@ def predict(preset: Preset, world: World, *, precision: str, micro: int) -> Plan
     return Planner(preset, world, precision).plan(micro)
 
 
-def _memory(trace: Trace, held: zero_memory.Layout, read_ahead: int) -> tuple[dict[str, int], dict[str, int]]:
+def row_title(row: str) -> str:
+    """What a row of `Plan.memory` holds, in words."""
+    part = row.removeprefix(ACTIVATIONS)
+    return TABLE_ROWS[row] if part == row else TABLE_ROWS[ACTIVATIONS] + part
+
+
+def _by_part(method: nn.Module, counts: dict[str, float]) -> dict[str, float]:
+    """FLOPs of the method's parts in their order, then of the loss around them; parts without any are left out."""
+    counts = {**counts, LOSS: counts.get(LOSS, 0.0) + counts.get(BATCH, 0.0)}
+    names = [*parts.count_parameters(method), *(name for name in counts if name != LOSS), LOSS]
+    return {name: counts[name] for name in dict.fromkeys(names) if name != BATCH and counts.get(name)}
+
+
+def _memory(trace: Trace, layout: zero_memory.Layout, read_ahead: int) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes by row when most are taken, in the backward pass or in the update behind it; and each row's most."""
-    on_gpu = held.world.device.type == "cuda"
-    now, most = (_rows(held_by, on_gpu) for held_by in trace.peak(gradients_stay=held.gradients_grow))
-    always = {"program": PROGRAM[held.world.device.type], **held.always, "batch": read_ahead}
-    moments = [_sum(always, held.backward, now), _sum(always, held.update)]
-    highest = _sum(always, held.backward, most)
+    on_gpu = layout.world.device.type == "cuda"
+    now, most = (_rows(by_part, on_gpu) for by_part in trace.peak(gradients_stay=layout.gradients_grow))
+    always = {"program": PROGRAM[layout.world.device.type], **layout.always, "batch": read_ahead}
+    moments = [_sum(always, layout.backward, now), _sum(always, layout.update)]
+    highest = _sum(always, layout.backward, most)
     for name, count in moments[1].items():
         highest[name] = max(highest.get(name, 0), count)
     taken = max(moments, key=lambda rows: sum(rows.values()))
-    names = [name for name in TABLE_ROWS if highest.get(name)]
+    names = [name for name in _ordered(highest) if highest[name]]
     return {name: taken.get(name, 0) for name in names}, {name: highest[name] for name in names}
 
 
+def _ordered(rows: dict[str, int]) -> list[str]:
+    """The rows in the order of `TABLE_ROWS`, those of parts as the forward pass comes to them."""
+    order = list(TABLE_ROWS)
+    return sorted(rows, key=lambda row: order.index(ACTIVATIONS if row.startswith(ACTIVATIONS) else row))
+
+
 def _rows(by_part: dict[str, int], on_gpu: bool) -> dict[str, int]:
-    """The simulation's parts as rows of the plan."""
+    """The traced parts as rows of the plan."""
     rows: dict[str, int] = {}
-    names = {BATCH: "batch", BESIDE: "backward", GRADIENTS: "gradients", LOSS: "activations_decoder"}
+    names = {BATCH: "batch", BESIDE: "backward", GRADIENTS: "gradients"}
     for part, count in by_part.items():
-        name = names.get(part, f"activations_{part}")
+        name = names.get(part, f"{ACTIVATIONS}{part}")
         rows[name] = rows.get(name, 0) + count
     if on_gpu:
-        passing = sum(count for name, count in rows.items() if name != "gradients")
-        rows["allowance"] = int(ALLOWANCE * passing)
+        transient = sum(count for name, count in rows.items() if name != "gradients")
+        rows["allowance"] = int(ALLOWANCE * transient)
     return rows
 
 
@@ -228,16 +270,6 @@ def _sum(*tables: dict[str, int]) -> dict[str, int]:
         for name, count in rows.items():
             total[name] = total.get(name, 0) + count
     return total
-
-
-def parts(method: nn.Module) -> dict[str, int]:
-    """Parameters by part: the network's own parts, and what stands beside it."""
-    counts: dict[str, int] = {}
-    for name, module in method.named_children():
-        split = getattr(module, "parts", None)
-        for part, count in (split() if split else {name: sum(p.numel() for p in module.parameters())}).items():
-            counts[part] = counts.get(part, 0) + count
-    return counts
 
 
 @contextmanager

@@ -137,11 +137,9 @@ def _check_stage(preset: Preset, number: int, stage: Stage, place: World, precis
 
 
 def check_resources(ready: CheckedTrainJob) -> None:
-    """Nothing, where memory and disk suffice.
-
-    Raises:
-        OutOfMemory: one of them does not; says by how much.
-    """
+    """Raise OutOfMemory unless memory and disk suffice; a run whose memory is unknown is not prevented."""
+    if ready.plan.problem is not None and ready.world.leads:
+        ready.job.say(f"the memory of this run is unknown: its loss cannot be traced ({ready.plan.problem})")
     present = run_folder.checkpoint_bytes(ready.job.out)
     checks.check_disk(ready.plan, ready.job.out, present)
     planner, micro = _planner(ready), len(ready.places[0])

@@ -147,7 +147,7 @@ def train(given: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str
             sys.exit(OUT_OF_MEMORY)
         finally:
             batches.close()
-    operations = 3 * given.batch * sum(trainer.model.method.flops().values())
+    operations = trainer.flops
     peak = next((peak for name, peak in PEAKS.items() if name in _name()), None)
     return {
         "batch": given.batch,

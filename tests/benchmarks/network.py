@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inrflow_core.networks import _set_config, _set_grouping, set_transformer
+from inrflow_core.planning import flops
 from inrflow_core.sets import ConditionEmbedding, Grid, Points, Queries, SetSpec
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -163,8 +164,9 @@ def measure_times(case: Case) -> dict[str, float]:
         for form, forward in FORMS.items():
             seconds[f"{form} euler"] = [cpu_seconds(lambda f=forward: generate(case, network, f, arguments))]
     least = {name: min(found) for name, found in seconds.items()}
-    flops = 3 * case.batch * sum(network.flops(case.num_queries).values())
-    return least | {"matmul": 2 * 1024**3 / least["product"], "flops": flops}
+    with torch.no_grad(), flops.counter() as counted:
+        network(*arguments)
+    return least | {"matmul": 2 * 1024**3 / least["product"], "flops": 3 * counted.get_total_flops()}
 
 
 def step(network: Any, forward: Callable[..., Tensor], arguments: tuple[Any, ...]) -> None:

@@ -8,8 +8,8 @@ Every case is a fresh process that builds the model, its engine and its averages
 made once is there, and measures the third: the most memory in use above what was in use when torch and DeepSpeed were
 loaded and had trained a tiny model (`total`), and above what was in use when the step began (`activations`, with gradients and all else that comes
 and goes). The C library gives memory back at once there (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), so that the
-peak is that of living tensors. Operations are counted by torch's FlopCounterMode over forward and backward; what that
-does not know, the CPU's own attention, is told to it.
+peak is that of living tensors. FLOPs are counted by torch's FlopCounterMode over forward and backward, with the
+attention of a CPU, which it lacks.
 
 Columns: predicted over measured. `flops` is what the network needs (three times a forward), `executed` what is computed.
 """
@@ -21,6 +21,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ import torch
 from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.methods._contract import StepState
-from inrflow_core.planning import plan
+from inrflow_core.planning import flops, memory_trace, plan
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import CoordValueSet, TrainBatch
 from inrflow_core.training.ema import EMA
@@ -164,7 +165,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         "measured": {"total": total, "activations": rise, "flops": operations(driven, sets)},
         "predicted": {
             "total": predicted.total_memory - predicted.memory["program"],
-            "activations": predicted.passing,
+            "activations": predicted.transient,
             "flops": predicted.total_flops,
             "executed": sum(predicted.executed.values()),
         },
@@ -192,38 +193,15 @@ def step(driven: Engine, averages: list[EMA], sets: CoordValueSet) -> None:
 
 def filled(model: models.Model, count: int) -> CoordValueSet:
     """Sets of random values, with seeds of their own."""
-    sets = model.domain.blank(count)
-    conditioner = model.method.conditioner
-    condition = dict(sets.condition) | (dict(conditioner.dummy_batch(sets)) if conditioner is not None else {})
-    mask = None if sets.queries.group_ids is None else torch.ones(count, len(sets.queries), dtype=torch.bool)
-    return CoordValueSet(sets.queries, torch.randn(sets.values.shape), torch.arange(count), condition, mask)
+    sets = memory_trace.repeat(memory_trace.dummy_set(model), count)
+    return replace(sets, values=torch.randn(sets.values.shape), seeds=torch.arange(count))
 
 
 def operations(driven: Engine, sets: CoordValueSet) -> float:
     """Operations of forward and backward by torch's own counter."""
-    with counter() as counted:
+    with flops.counter() as counted:
         driven.backward(TrainBatch.from_sets(sets), StepState("train", 0, 1))
     return counted.get_total_flops()
-
-
-def counter() -> Any:
-    """torch's counter, told of the attention of a CPU."""
-    from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
-
-    def forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-        return sdpa_flop_count(q, k, v)
-
-    def backward(gradient: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-        return sdpa_backward_flop_count(gradient, q, k, v)
-
-    aten = torch.ops.aten
-    told = {
-        aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-    }
-    return FlopCounterMode(
-        display=False, custom_mapping={name: count for name, count in told.items() if name not in flop_registry}
-    )
 
 
 def reset_peak() -> float:

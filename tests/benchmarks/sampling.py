@@ -31,9 +31,12 @@ from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.models import Model
 from inrflow_core.numerics import guidance, solver
-from inrflow_core.runtime import malloc
+from inrflow_core.planning.plan import Planner
+from inrflow_core.runtime import distributed, malloc
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sampling import optimize, options, sample
+
+ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -198,12 +201,17 @@ def preset_cost(name: str) -> dict[str, float]:
     queries, _ = timed(lambda: network.decode(chunk, state, memory, embedded))
     return {
         "parameters": sum(weight.numel() for weight in model.method.parameters()),
-        "training": 3 * sum(model.method.flops().values()),
-        "evaluation": sum(model.method.flops(model.method.shape.num_queries).values()),
+        "training": 3 * forward_flops(name, []),
+        "evaluation": forward_flops(name, ["method.num_queries=none"]),
         "trunk": trunk,
         "queries": queries,
         "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
+
+
+def forward_flops(name: str, changes: list[str]) -> float:
+    """FLOPs of a forward pass of one set."""
+    return sum(Planner(preset.load(name, changes), ALONE, "fp32").sizes()[1].values())
 
 
 def built(name: str, changes: list[str]) -> Model:

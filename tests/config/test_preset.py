@@ -16,7 +16,11 @@ from inrflow_core.config import toml
 from inrflow_core.config.preset import Preset, load, names, resolve
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.sets import TrainBatch
+from inrflow_core.planning import plan
+from inrflow_core.runtime import distributed
 from tools import preset_table
+
+ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)
 
 SMALL = [
     "network.width=64",
@@ -221,13 +225,11 @@ def test_the_command_that_a_preset_names_for_its_data_writes_where_it_reads(name
 @pytest.mark.parametrize(("name", "least"), zip(FAST, (7, 5, 3, 2.5), strict=True))
 def test_a_fast_preset_is_so_many_times_cheaper_to_draw(name: str, least: float):
     def cost(name: str) -> tuple[float, float]:
-        with torch.device("meta"):
-            method = models.build(load(name)).method
-        whole, query = (
-            method.flops(method.shape.num_queries),
-            method.flops(2000)["decoder"] - method.flops(1000)["decoder"],
+        whole, more, fewer = (
+            plan.Planner(load(name, [f"method.num_queries={count}"]), ALONE, "fp32").sizes()[1]
+            for count in ("none", 2000, 1000)
         )
-        return sum(whole.values()), query
+        return sum(whole.values()), more["decoder"] - fewer["decoder"]
 
     (slow, slow_query), (fast, fast_query) = cost(name), cost(f"{name}-fast")
     assert slow / fast > least and slow_query / fast_query > 6

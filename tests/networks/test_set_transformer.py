@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from inrflow_core.errors import UsageError
 from inrflow_core.networks import set_transformer
@@ -142,16 +140,6 @@ def test_bf16_stays_near_fp32_and_gives_finite_gradients(name: str) -> None:
 
 
 @every_case
-def test_the_operations_counted_are_those_done(name: str) -> None:
-    config, shape = CASES[name]
-    module = network(name).requires_grad_(False)
-    context, values = pairs(name, batch=1)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        answer(module, context, values)
-    assert sum(module.flops(shape.num_queries).values()) == pytest.approx(counter.get_total_flops(), rel=0.02)
-
-
-@every_case
 def test_the_decoder_answers_alone_from_its_own_weights(name: str) -> None:
     module = network(name).requires_grad_(False)
     context, values = pairs(name)
@@ -249,7 +237,6 @@ def test_the_papers_sizes_have_the_papers_numbers_of_parameters(name: str) -> No
     config, domain, classes, (least, most) = PAPER[name]
     with torch.device("meta"):
         module = set_transformer.build(config, SHAPES[domain])
-    counts = module.parts()
-    assert sum(counts.values()) == sum(weight.numel() for weight in module.parameters())
+    count = sum(weight.numel() for weight in module.parameters())
     labels = (classes + 1) * config.width if classes else 0
-    assert least <= (sum(counts.values()) + labels) / 1e6 < most
+    assert least <= (count + labels) / 1e6 < most

@@ -71,7 +71,7 @@ def spare(share: float, size: int = 1) -> int:
     preset, place = small.preset(network=NETWORK, training=TRAINING), torch.device("cpu")
     apart = distributed.World(0, size, 0, place, size > 1)
     predicted = plan.predict(preset, apart, precision="fp32", micro=128 // size)
-    return int(share * predicted.passing)
+    return int(share * predicted.transient)
 
 
 @pytest.mark.slow

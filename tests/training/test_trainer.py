@@ -14,6 +14,7 @@ import torch
 
 from inrflow_core import models
 from inrflow_core.errors import Diverged, IntegrityError, MissingError, UsageError
+from inrflow_core.planning import flops
 from inrflow_core.runs import checkpoint_manifest, run
 from inrflow_core.sampling import sample
 from inrflow_core.sets import TrainBatch
@@ -120,7 +121,10 @@ def test_a_run_tells_what_it_learned_from_and_how_fast(unbroken):
     trainer, out = unbroken
     last = run.open_run(out).last_record()
     assert last["step"] == 6 and last["samples_seen"] == 24 and last["learning_rate"] == 1e-2
-    assert last["flops"] == pytest.approx(6 * 4 * 3 * sum(trainer.model.method.flops().values()))
+    sets = trainer.loader.batch(0, range(1), augment=False)
+    with flops.counter() as counted:
+        trainer.model.method(TrainBatch.from_sets(sets))
+    assert last["flops"] == pytest.approx(6 * 4 * 3 * counted.get_total_flops())
     assert 0 <= last["data_wait"] <= 1 and last["samples_per_second"] > 0 and last["skipped"] == 0
     environment = json.loads((out / "environment.json").read_text())
     assert environment["precision"] == "fp32" and environment["threads"] == 1 and environment["processes"] == 1

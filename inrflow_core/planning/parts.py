@@ -1,0 +1,48 @@
+"""The parts of a method that a plan lists: each network's children, and what stands beside the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+
+def networks(method: nn.Module) -> list[nn.Module]:
+    """The networks that training updates."""
+    return list(method.networks().values())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+
+def of_modules(method: nn.Module) -> dict[nn.Module, str]:
+    """The part that each module inside a method counts to.
+
+    A network's children are parts by their names, or by the network's `PARTS` (child to part); other children of the
+    method, such as its conditioner, are parts as they are.
+    """
+    found: dict[nn.Module, str] = {}
+    for name, child in method.named_children():
+        found |= dict.fromkeys(child.modules(), name)
+    for network in networks(method):
+        for name, child in network.named_children():
+            found |= dict.fromkeys(child.modules(), _part(network, name))
+    return found
+
+
+def count_parameters(method: nn.Module) -> dict[str, int]:
+    """Parameters by part, those of the networks first, in the order of `PARTS`."""
+    split = set(networks(method))
+    counts: dict[str, int] = {}
+    for network in networks(method):
+        counts |= dict.fromkeys(_declared(network).values(), 0)
+    for name, child in method.named_children():
+        for key, weight in child.named_parameters():
+            part = _part(child, key.partition(".")[0]) if child in split else name
+            counts[part] = counts.get(part, 0) + weight.numel()
+    return counts
+
+
+def _part(network: nn.Module, child: str) -> str:
+    return _declared(network).get(child, child)
+
+
+def _declared(network: nn.Module) -> Mapping[str, str]:
+    return getattr(network, "PARTS", {})

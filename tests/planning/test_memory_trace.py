@@ -1,0 +1,103 @@
+"""Plans trace the method's own loss: any method that follows the contract is planned, and one that cannot be says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inrflow_core import models
+from inrflow_core.config import preset
+from inrflow_core.numerics import noise_field
+from inrflow_core.planning import checks
+from inrflow_core.planning.plan import Planner
+from inrflow_core.runtime import distributed
+from inrflow_core.sets import TrainBatch
+from tests import tiny
+from tests.training import small
+
+ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)
+FORWARD_FLOPS = {
+    "digits-demo": 1.9943e7,
+    "imagenet256-b": 3.4651e11,
+    "imagenet256-b-linear": 3.3795e11,
+    "shapenet-l": 4.1925e11,
+    "church256-b-perceiver": 7.2864e11,
+    "objaverse-xl": 2.7065e12,
+    "swissprot-xl": 4.9649e11,
+}
+"""Of a forward pass of one set through encoder, trunk and decoder, by torch's FlopCounterMode over these calls."""
+
+
+class Denoiser(nn.Module):
+    """A method with another network than ours: two linear layers on each value."""
+
+    def __init__(self, read: Callable[[Tensor], object] = lambda loss: None) -> None:
+        super().__init__()
+        self.network, self.read = nn.Sequential(nn.Linear(1, 8), nn.Linear(8, 1)), read
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
+    def forward(self, batch: TrainBatch) -> Tensor:
+        sets = batch.context
+        noise = noise_field.normal(sets.seeds, sets.queries.noise_keys.long(), purpose="noise", channels=1)
+        loss = (self.network(sets.values + noise) - noise).square().mean((1, 2))
+        self.read(loss)
+        return loss
+
+
+def planner(monkeypatch: pytest.MonkeyPatch, method: nn.Module) -> Planner:
+    """Of a preset of small images that trains `method`."""
+    build = models.build
+    monkeypatch.setattr(models, "build", lambda preset: replace(build(preset), method=method))
+    return Planner(small.preset(tiny.IMAGE, training={"batch": 4}), ALONE, "fp32")
+
+
+@pytest.mark.parametrize("name", FORWARD_FLOPS)
+def test_flops_of_the_traced_loss_are_those_that_torch_counts(name):
+    _, counts = Planner(preset.load(name), ALONE, "fp32").sizes()
+    assert sum(counts[part] for part in ("encoder", "trunk", "decoder")) == pytest.approx(FORWARD_FLOPS[name], rel=1e-4)
+
+
+def test_any_method_that_follows_the_contract_is_planned(monkeypatch):
+    predicted = planner(monkeypatch, Denoiser()).plan(2)
+    assert predicted.problem is None
+    assert predicted.parameters == {"0": 16, "1": 9}
+    assert predicted.flops == {"0": 3 * 4 * 36 * 2 * 8, "1": 3 * 4 * 36 * 2 * 8}
+    assert predicted.executed["1"] == 4 * 36 * 3 * 2 * 8  # the first layer makes no gradient of its input
+    assert predicted.executed["0"] == 4 * 36 * 2 * 2 * 8
+    assert predicted.most["activations_0"] == pytest.approx(4 * 2 * 36 * 8, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda loss: loss[0].item(), lambda loss: loss[loss > 0]], ids=["a number", "a mask as an index"]
+)
+def test_a_loss_that_reads_numbers_leaves_memory_unknown_and_training_free(monkeypatch, read):
+    predicted = planner(monkeypatch, Denoiser(read)).plan(2)
+    assert predicted.problem is not None and "Exception" in predicted.problem
+    assert predicted.memory == predicted.flops == predicted.executed == {}
+    assert predicted.total_parameters == 25 and predicted.checkpoint > 0
+    assert predicted.table()["total"]["memory"] is None
+    checks.check_memory(predicted, ALONE)
+
+
+def test_a_trace_of_more_sets_has_hardly_more_operations(monkeypatch):
+    from inrflow_core.planning import memory_trace
+
+    counts = []
+    note = memory_trace.Watch.__torch_dispatch__
+
+    def count(watch, *args):
+        counts[-1] += 1
+        return note(watch, *args)
+
+    monkeypatch.setattr(memory_trace.Watch, "__torch_dispatch__", count)
+    traced = Planner(preset.load("digits-demo", ["training.batch=4096"]), ALONE, "fp32")
+    for micro in (64, 4096):
+        counts.append(0)
+        traced.plan(micro)
+    assert counts[1] < 4 * counts[0]
