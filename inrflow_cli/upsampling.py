@@ -130,7 +130,7 @@ def upsample_files(
             field = invert.invert(model, example, label=chosen, steps=steps or invert.INVERSION_STEPS, noise=noise)
             values = sample.evaluate(model, field, size, window, chunk=generation.query_budget(chunk))
             origin = invert.provenance(model, source, file, field, size, window, label=chosen)
-            writer.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)
+            writer.write(out, example.to_source_units(values), model.domain.NAME, origin=origin, overwrite=overwrite)
             rows.append(
                 {"file": str(file), "out": str(out)} | invert.reconstruction_error(model, example, field, chunk)
             )

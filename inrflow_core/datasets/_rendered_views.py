@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
 from inrflow_core.datasets._mesh_reading import UNREADABLE
-from inrflow_core.errors import UnreadableItemError
+from inrflow_core.errors import InrflowError, UnreadableItemError
 from inrflow_core.geometry import cameras, mesh_rendering
+from inrflow_core.visualization.image_io import read_image
 
 World = Literal["mesh", "blender", "zero123"]
 FOLDERS = ("views", "views_release")
@@ -150,9 +151,8 @@ def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
 def _picture(path: Path, resolution: int) -> tuple[UInt8[np.ndarray, "R R 3"], UInt8[np.ndarray, "R R"]]:
     """A square picture on white, and its alpha, at the resolution."""
     try:
-        with Image.open(path) as image:
-            pixels = image.convert("RGBA")
-    except UNREADABLE as error:
+        pixels = read_image(path, "RGBA")
+    except InrflowError as error:
         raise UnreadableItemError("one of its views cannot be read") from error
     if pixels.width != pixels.height:
         raise UnreadableItemError(f"its views are not square: {pixels.width} x {pixels.height} pixels")

@@ -27,11 +27,9 @@ from inrflow_core.sample_files.collection import (
 )
 from inrflow_core.shards import manifest, shard_dataset
 from inrflow_core.storage import checksum, source_files
+from inrflow_core.visualization.image_io import is_image_name, read_image
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CLOUDS = {".ply", ".npy"}
-MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
-"""What a picture file is read as."""
 ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
 """Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
@@ -248,26 +246,8 @@ def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str
 
 
 def _picture(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            _check_picture(path, picture)
-            image: Any = picture.convert(MODES[picture.mode])
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise IntegrityError(f"`{path}` cannot be read as a picture: {error}", hint="copy it again") from error
+    image = read_image(path, None)
     return np.array(image).reshape(image.height, image.width, -1)
-
-
-def _check_picture(path: Path, picture: Any) -> None:
-    """Nothing, where a file holds one picture of 8 bits; of 16-bit colours Pillow would keep the upper 8 unsaid."""
-    is_deep = any(";16" in str(tile[3]) for tile in picture.tile)
-    if picture.mode not in MODES or is_deep:
-        got = "16 bits per channel, not 8" if is_deep else f"the mode {picture.mode}, not 8 bits per channel"
-        raise IntegrityError(f"`{path}` has {got}", hint="save it as an 8 bit picture")
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1:
-        raise IntegrityError(f"`{path}` holds {frames} pictures, not one", hint="save each as a file of its own")
 
 
 def _cloud(path: Path) -> np.ndarray:
@@ -285,7 +265,7 @@ def _kind(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if structure_reader.is_structure(path.name):
         return "protein"
-    return "image" if suffix in PICTURES else "points" if suffix in CLOUDS else None
+    return "image" if is_image_name(path.name) else "points" if suffix in CLOUDS else None
 
 
 def _spelled(values: np.ndarray) -> str:
