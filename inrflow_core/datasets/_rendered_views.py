@@ -6,7 +6,6 @@ files are a `transforms.json` among the pictures, with camera-to-world matrices.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from PIL import Image
 from inrflow_core.datasets._mesh_reading import UNREADABLE
 from inrflow_core.errors import InrflowError, UnreadableItemError
 from inrflow_core.geometry import cameras, mesh_rendering
+from inrflow_core.storage import typed_json
 from inrflow_core.visualization.image_io import read_image
 
 World = Literal["mesh", "blender", "zero123"]
@@ -117,12 +117,12 @@ def _listed(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, 
             for path, told in pairs
             if told.is_file()
         ]
-    except UNREADABLE as error:
+    except (*UNREADABLE, InrflowError) as error:
         raise UnreadableItemError("the cameras of its views cannot be read") from error
 
 
 def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, Float32[np.ndarray, "4 4"]]]:
-    told = json.loads((folder / TRANSFORMS).read_text(encoding="utf-8"))
+    told = typed_json.read_json(folder / TRANSFORMS)
     found = []
     for frame in told["frames"]:
         angle = frame.get("camera_angle_x", told.get("camera_angle_x"))

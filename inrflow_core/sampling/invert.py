@@ -11,6 +11,7 @@ import torch
 from inrflow_core import registry
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.fields import Field
+from inrflow_core.formats import ply
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
@@ -130,7 +131,7 @@ def _picture(model: Model, path: Path) -> InputExample:
 
 
 def _cloud(model: Model, path: Path) -> InputExample:
-    points = registry.find("formats", "ply").read(path)
+    points = ply.read(path)
     channels = model.domain.shape.value_size
     if points.shape[1] < channels:
         raise UsageError(

@@ -21,14 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 from torch import Tensor
 
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
-from inrflow_core.runs.checkpoint_manifest import MANIFEST, WEIGHTS, ema_filename, verify
+from inrflow_core.runs.checkpoint_manifest import MANIFEST, WEIGHTS, ema_filename, read_manifest, verify
 from inrflow_core.runs.checkpoint_manifest import checkpoint_folder as folder
-from inrflow_core.storage import atomic_write, safetensors_file
+from inrflow_core.storage import atomic_write, safetensors_file, typed_json
 from inrflow_core.training.ema import EMA
 from inrflow_core.training.engine import Engine
 
@@ -126,13 +125,13 @@ def load(source: Path, engine: Engine, averages: Sequence[EMA]) -> Counters:
     if engine.world.leads:
         verify(source)
     engine.wait()
-    counters = Counters(**json.loads((source / COUNTERS).read_text(encoding="utf-8")))
-    with safetensors.safe_open(source / WEIGHTS, framework="pt") as file:
+    counters = typed_json.read_record(source / COUNTERS, Counters)
+    with safetensors_file.open_tensors(source / WEIGHTS) as file:
         engine.load_weights(file.get_tensor)
     for average in averages:
-        with safetensors.safe_open(source / ema_filename(average.decay), framework="pt") as file:
+        with safetensors_file.open_tensors(source / ema_filename(average.decay)) as file:
             engine.load_own(average.values, file.get_tensor)
-    with safetensors.safe_open(source / ADAM, framework="pt") as file:
+    with safetensors_file.open_tensors(source / ADAM) as file:
         engine.load_moments(file.get_tensor, counters.updates)
     engine.wait()
     return counters
@@ -145,8 +144,8 @@ def division(engine: Engine) -> ParallelLayout:
 
 def layout_at_save(source: Path) -> ParallelLayout | None:
     """How it was shared when a checkpoint was saved; None where it does not say, as older ones do not."""
-    told = json.loads((source / MANIFEST).read_text(encoding="utf-8")).get("saved_by")
-    return None if told is None else ParallelLayout(**told)
+    told = read_manifest(source).saved_by
+    return None if told is None else typed_json.typed(told, ParallelLayout, f"`saved_by` of `{source / MANIFEST}`")
 
 
 def _seal(beside: Path, final: Path, digests: dict[str, str], told: dict[str, Any]) -> None:
