@@ -128,7 +128,9 @@ def test_three_published_layouts_of_inception_are_one_network(reference: Torchvi
         target = tmp_path / "out" / f"{file.stem}.safetensors"
         digest = convert_weights.convert("inception", file, target, trust=True, any_digest=True)
         extractor = inception.load(target)
-        assert extractor.loaded is not None and extractor.loaded.digest == digest == checksum.file_digest(target, from_disk=True)
+        assert extractor.loaded is not None and extractor.loaded.digest == digest == checksum.file_digest(
+            target, from_disk=True
+        )
         assert extractor.loaded.published == file.name and not extractor.loaded.is_verified
         found = extractor(images(), tuple(inception.OUTPUTS), "adm")
         torch.testing.assert_close(found["spatial"], spatial, rtol=1e-4, atol=1e-4)
