@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import safetensors
-import tomli
 import torch
 from torch import Tensor
 
 from inrflow_core.config import preset, toml
 from inrflow_core.config.preset import Preset
-from inrflow_core.errors import IntegrityError, MissingError
-from inrflow_core.storage import safetensors_file
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.storage import safetensors_file, typed_json
 
 FORMAT = "inrflow-weights-1"
 
@@ -113,26 +111,26 @@ def read_metadata(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any
     """
     if not path.is_file():
         raise MissingError(f"the weights file `{path}` does not exist", hint="name a .safetensors file or a run folder")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise IntegrityError(
-            f"`{path}` is not a whole safetensors file: {error}", hint="copy or export it again"
-        ) from error
+    metadata = safetensors_file.read_metadata(path)
     if metadata.get("format") != kind:
         raise IntegrityError(
             f"`{path}` is not what was asked for: its format is {metadata.get('format')!r}, not `{kind}`",
             hint="`inrflow export` writes weights, `inrflow sample --save-field` writes fields",
         )
+    for key in ("preset", "preset_name", "info"):
+        if key not in metadata:
+            raise IntegrityError(f"`{path}` does not say what it holds: it has no `{key}`", hint="export it again")
+    where = f"`info` of `{path}`"
+    info = typed_json.typed(
+        typed_json.parse_json(metadata["info"], where), dict[str, Any], where, hint="export it again"
+    )
     try:
-        tables, info = tomli.loads(metadata["preset"]), json.loads(metadata["info"])
-        if not isinstance(info, dict):
-            raise ValueError(f"its info is {info!r}")
-        name = metadata["preset_name"]
-    except (KeyError, ValueError) as error:
-        raise IntegrityError(f"`{path}` does not say what it holds: {error}", hint="export it again") from error
-    return preset.resolve(name, tables), info
+        tables = toml.parse_toml(metadata["preset"], f"`preset` of `{path}`")
+        return preset.resolve(metadata["preset_name"], tables), info
+    except UsageError as error:
+        raise IntegrityError(
+            f"`{path}` holds a preset that this inrflow does not read: {error.message}", hint=error.hint
+        ) from error
 
 
 def load_weights(method: torch.nn.Module, path: Path) -> None:
@@ -142,7 +140,7 @@ def load_weights(method: torch.nn.Module, path: Path) -> None:
         IntegrityError: the file's tensors have other names or shapes than the model's.
     """
     own = method.state_dict()
-    with safetensors.safe_open(path, framework="pt") as file:
+    with safetensors_file.open_tensors(path) as file:
         stored = set(file.keys())
         for name in sorted(stored ^ set(own)):
             side = "lacks" if name in own else "has"

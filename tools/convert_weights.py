@@ -109,7 +109,7 @@ def convert(
         raise UsageError(f"`{target}` must end in .safetensors", hint=f"as in `weights/{weights.file}`")
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write.check_writable(target, overwrite=overwrite)
-    digest = checksum.disk_digest(source)
+    digest = checksum.file_digest(source, from_disk=True)
     published = recognise(weights, source, digest, any_digest=any_digest)
     stored = read(source, trust=trust)
     with torch.device("meta"):

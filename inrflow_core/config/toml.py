@@ -8,18 +8,36 @@ from typing import Any
 import tomli
 
 from inrflow_core.errors import UsageError
+from inrflow_core.storage.plain_file import read_plain_file
+
+MAX_BYTES = 1 << 20
+"""Bytes of the largest preset."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Raises:
-        UsageError: it is no TOML; names the file and the place.
+        MissingError, IntegrityError: it is not there, not a plain file, or larger than MAX_BYTES.
+        UsageError: it is not TOML; names the file and the place.
     """
+    return parse_toml(read_plain_file(path, MAX_BYTES, hint="name a preset file"), f"`{path}`")
+
+
+def parse_toml(content: bytes | str, where: str) -> dict[str, Any]:
+    """The tables of TOML text; `where` names it in errors.
+
+    Raises:
+        UsageError: it is not UTF-8, not TOML, nested too deeply, or has a number of thousands of digits.
+    """
+    hint = "mend the file at the place named"
     try:
-        return tomli.loads(path.read_text(encoding="utf-8"))
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"`{path}` is not valid TOML: {error}", hint="mend the file at the place named") from error
+        return tomli.loads(content if isinstance(content, str) else content.decode())
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of these are TOMLDecodeError, UnicodeDecodeError and too many digits
+        raise UsageError(f"{where} is not valid TOML: {error}", hint=hint) from error
 
 
 def to_toml(tables: dict[str, dict[str, Any]]) -> str:
@@ -40,7 +58,7 @@ def _blocks(name: str, table: dict[str, Any]) -> list[str]:
 def parse_value(text: str) -> Any:
     try:
         return tomli.loads(f"value = {text}")["value"]
-    except tomli.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from inrflow_core.errors import IntegrityError, UnreadableItemError
 from inrflow_core.storage.source_files import is_hidden, list_files
+from inrflow_core.visualization.image_io import is_image_name
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 ARCHIVES = (".zip", ".tar")
 LARGEST = 1 << 30
 """Bytes of one member; what claims more is no image."""
@@ -98,20 +98,15 @@ def listing(source: Path) -> list[Entry]:
         return _archive(source)
     files = [Entry(name, size, Blob(os.path.join(source, name))) for name, size in list_files(source)]
     archives = [entry for entry in files if entry.name.lower().endswith(ARCHIVES)]
-    if not archives or any(is_image(entry.name) for entry in files):
+    if not archives or any(is_image_name(entry.name) for entry in files):
         return files
     inside = [member for entry in archives for member in _archive(source / entry.name)]
     return sorted(inside + [entry for entry in files if entry not in archives])
 
 
-def is_image(name: str) -> bool:
-    """Whether a file's name says that it is an image."""
-    return name.lower().endswith(SUFFIXES)
-
-
 def images(entries: Sequence[Entry]) -> list[Entry]:
     """The images among some files."""
-    return [entry for entry in entries if is_image(entry.name)]
+    return [entry for entry in entries if is_image_name(entry.name)]
 
 
 def below(entries: Sequence[Entry], root: str) -> list[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from inrflow_core.datasets import _archives, _image_decoding
 from inrflow_core.datasets._archives import Entry
 from inrflow_core.datasets._contract import DatasetIndex
 from inrflow_core.errors import IntegrityError
+from inrflow_core.storage import typed_json
 
 INDEX = "dataset.json"
 
@@ -38,9 +38,9 @@ def edm_plan(entries: Sequence[Entry], resolution: int) -> DatasetIndex | None:
 
 def _labels(index: Entry) -> dict[str, int]:
     try:
-        told: Any = json.loads(index.where.read())
+        told: Any = typed_json.parse_json(index.where.read(), f"`{INDEX}`", hint="make the archive again")
         labels = {str(name): int(number) for name, number in told["labels"] or []}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"`{INDEX}` is no list of names and labels: {error!r}", hint="make the archive again"
         ) from error

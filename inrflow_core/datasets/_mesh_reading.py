@@ -22,6 +22,7 @@ from inrflow_core.datasets import _point_clouds
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.storage.source_files import list_files
+from inrflow_core.visualization.image_io import FORMATS
 
 SUFFIXES = (".off", ".obj", ".ply", ".stl", ".glb")
 LARGEST = 1 << 30
@@ -194,6 +195,8 @@ def _material(visual: Any, faces: Int[np.ndarray, "F 3"], corners: int) -> Skin 
 
     image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
     if image is not None and visual.uv is not None:
+        if getattr(image, "format", None) not in (None, "MPO", *FORMATS):  # to decode an EPS would start Ghostscript
+            raise ValueError(f"a texture is {image.format}")
         places = _each(np.asarray(visual.uv, dtype=np.float64), range(corners))
         return Skin(faces, texture=np.asarray(image.convert("RGB")), places=places)
     one = np.asarray(visual.material.main_color)

@@ -6,7 +6,6 @@ files are a `transforms.json` among the pictures, with camera-to-world matrices.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +17,10 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
 from inrflow_core.datasets._mesh_reading import UNREADABLE
-from inrflow_core.errors import UnreadableItemError
+from inrflow_core.errors import InrflowError, UnreadableItemError
 from inrflow_core.geometry import cameras, mesh_rendering
+from inrflow_core.storage import typed_json
+from inrflow_core.visualization.image_io import read_image
 
 World = Literal["mesh", "blender", "zero123"]
 FOLDERS = ("views", "views_release")
@@ -116,12 +117,12 @@ def _listed(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, 
             for path, told in pairs
             if told.is_file()
         ]
-    except UNREADABLE as error:
+    except (*UNREADABLE, InrflowError) as error:
         raise UnreadableItemError("the cameras of its views cannot be read") from error
 
 
 def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, Float32[np.ndarray, "4 4"]]]:
-    told = json.loads((folder / TRANSFORMS).read_text(encoding="utf-8"))
+    told = typed_json.read_json(folder / TRANSFORMS)
     found = []
     for frame in told["frames"]:
         angle = frame.get("camera_angle_x", told.get("camera_angle_x"))
@@ -150,9 +151,8 @@ def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
 def _picture(path: Path, resolution: int) -> tuple[UInt8[np.ndarray, "R R 3"], UInt8[np.ndarray, "R R"]]:
     """A square picture on white, and its alpha, at the resolution."""
     try:
-        with Image.open(path) as image:
-            pixels = image.convert("RGBA")
-    except UNREADABLE as error:
+        pixels = read_image(path, "RGBA")
+    except InrflowError as error:
         raise UnreadableItemError("one of its views cannot be read") from error
     if pixels.width != pixels.height:
         raise UnreadableItemError(f"its views are not square: {pixels.width} x {pixels.height} pixels")

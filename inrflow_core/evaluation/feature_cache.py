@@ -17,11 +17,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.metrics._inputs import STATS_FORMAT, FeatureRows
 from inrflow_core.numerics.gaussian_stats import GaussianStats, RunningGaussian
 from inrflow_core.runtime.progress import Progress
@@ -87,7 +87,7 @@ class FeatureCache(FeatureRows):
             held, _ = read(path)
             if int(held["count"]) == self.items.count:
                 return GaussianStats(int(held["count"]), held["mean"], held["covariance"])
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError):
+        except (MissingError, IntegrityError, KeyError):
             pass  # it is made again
         pieces = (read(piece)[0][output] for _, piece in self._pieces())
         first = next(pieces)
@@ -132,7 +132,7 @@ class FeatureCache(FeatureRows):
         """What a whole piece holds by output; nothing where there is none, or it is damaged."""
         try:
             held, _ = read(path)
-        except (safetensors.SafetensorError, OSError, ValueError):
+        except (MissingError, IntegrityError):
             return {}
         return {output: rows for output, rows in held.items() if len(rows) == len(part)}
 
@@ -141,15 +141,15 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file, and what it says of itself.
 
     Raises:
-        ValueError: the arrays are not what its digest says.
-        OSError, SafetensorError: it is absent or no whole file.
+        MissingError: there is no such file.
+        IntegrityError: it is not a whole file, or its arrays are not what its digest says.
     """
-    with safetensors.safe_open(path, framework="np") as file:
+    metadata = safetensors_file.read_metadata(path)
+    with safetensors_file.open_tensors(path, framework="np") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-        told = file.metadata() or {}
-    if told.get("digest") != _digest(arrays):
-        raise ValueError("its numbers are not those of its digest")
-    return arrays, told
+    if metadata.get("digest") != _digest(arrays):
+        raise IntegrityError(f"`{path}` is damaged: its numbers are not those of its digest", hint="make it again")
+    return arrays, metadata
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:

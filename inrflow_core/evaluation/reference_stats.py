@@ -7,16 +7,14 @@ protocol they were made; a file with `mu` and `sigma` alone does not, and is ref
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
-import safetensors
 
 from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
 from inrflow_core.metrics._inputs import STATS_FORMAT, ReferenceStats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
-from inrflow_core.storage import checksum
+from inrflow_core.storage import checksum, typed_json
 
 ACCEPTED_FILES = "give the images themselves, statistics that `inrflow eval` kept, or a reference batch of ADM"
 
@@ -50,17 +48,28 @@ def read(path: Path) -> ReferenceStats:
 def _own(path: Path) -> ReferenceStats:
     from inrflow_core.evaluation import feature_cache
 
-    try:
-        arrays, told = feature_cache.read(path)
-        if told.get("format") != STATS_FORMAT:
-            raise ValueError(f"its format is {told.get('format')!r}")
-        moments = GaussianStats(int(arrays["count"]), arrays["mean"], arrays["covariance"])
-        shape = tuple(json.loads(told["shape"])) if "shape" in told else None
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise IntegrityError(f"`{path}` is no whole file of statistics: {error}", hint=ACCEPTED_FILES) from error
-    found = {told["output"]: moments}
+    arrays, metadata = feature_cache.read(path)
+    if metadata.get("format") != STATS_FORMAT:
+        raise IntegrityError(
+            f"`{path}` is not a file of statistics: its format is {metadata.get('format')!r}", hint=ACCEPTED_FILES
+        )
+    missing = {"count", "mean", "covariance"} - arrays.keys() | {"network", "form", "output"} - metadata.keys()
+    if missing:
+        raise IntegrityError(f"`{path}` is damaged: `{min(missing)}` is missing", hint=ACCEPTED_FILES)
+    shape = None
+    if "shape" in metadata:
+        where = f"`shape` of `{path}`"
+        shape = typed_json.typed(typed_json.parse_json(metadata["shape"], where), tuple[int, ...], where)
+    checked = _moments(path, arrays["mean"], arrays["covariance"])
+    moments = GaussianStats(int(arrays["count"]), checked.mean, checked.covariance)
     return ReferenceStats(
-        path, told["network"], told["form"], found, checksum.file_digest(path), told.get("weights"), shape
+        path,
+        metadata["network"],
+        metadata["form"],
+        {metadata["output"]: moments},
+        checksum.file_digest(path),
+        metadata.get("weights"),
+        shape,
     )
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.storage import checksum
+from inrflow_core.storage import checksum, safetensors_file, typed_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -75,7 +73,7 @@ def load(
 
 def digest(files: Sequence[Path]) -> str:
     """SHA-256 of a weights file; of several, that of their digests, a line each, in the order of their names."""
-    found = [checksum.disk_digest(path) for path in sorted(files)]
+    found = [checksum.file_digest(path, from_disk=True) for path in sorted(files)]
     return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
@@ -93,7 +91,9 @@ def _files(wanted: ExpectedNetwork, folder: Path) -> list[Path]:
         pickles = [path.name for ending in PICKLES for path in folder.glob(ending)]
         also = f"; `{pickles[0]}` is a pickle, which is not read" if pickles else ""
         raise MissingError(f"`{folder}` holds no `{WEIGHTS}`{also}", hint=_again(wanted))
-    names = sorted(set(_json(wanted, folder / INDEX).get("weight_map", {}).values()))
+    index = _json(wanted, folder / INDEX).get("weight_map", {})
+    listed = typed_json.typed(index, dict[str, str], f"`weight_map` of `{folder / INDEX}`", hint=_again(wanted))
+    names = sorted(set(listed.values()))
     if not names or any(Path(name).name != name for name in names):
         raise IntegrityError(f"`{folder / INDEX}` lists no files of this folder", hint=_again(wanted))
     for name in names:
@@ -113,11 +113,8 @@ def _check_config(wanted: ExpectedNetwork, folder: Path) -> None:
 
 def _check_headers(wanted: ExpectedNetwork, files: Iterable[Path]) -> None:
     for path in files:
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                file.keys()
-        except (safetensors.SafetensorError, OSError) as error:
-            raise IntegrityError(f"`{path}` is not a whole safetensors file: {error}", hint=_again(wanted)) from error
+        with safetensors_file.open_tensors(path, hint=_again(wanted)) as file:
+            file.keys()
 
 
 def _check_tensors(wanted: ExpectedNetwork, folder: Path, network: torch.nn.Module, told: Mapping[str, Any]) -> None:
@@ -142,11 +139,7 @@ def _check_tensors(wanted: ExpectedNetwork, folder: Path, network: torch.nn.Modu
 
 
 def _json(wanted: ExpectedNetwork, path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"`{path}` is not JSON: {error}", hint=_again(wanted)) from error
-    return told if isinstance(told, dict) else {}
+    return typed_json.read_table(path, hint=_again(wanted))
 
 
 def _again(wanted: ExpectedNetwork) -> str:

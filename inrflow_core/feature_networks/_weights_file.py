@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors
 import torch
 
 from inrflow_core import registry
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.storage import checksum
+from inrflow_core.storage import checksum, safetensors_file
 
 FORMAT = "inrflow-features-1"
 VARIABLE = "INRFLOW_WEIGHTS"
@@ -127,21 +126,18 @@ def load_state(network: torch.nn.Module, weights: Weights, path: Path) -> Weight
     """
     own = network.state_dict()
     again = f"make it again with `{weights.command(weights.published[0].file, path)}`"
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_header(path, weights, metadata, again)
-            names: list[str] = list(file.keys())
-            _check_layout(path, {name: tuple(file.get_slice(name).get_shape()) for name in names}, own, again)
-            for name, tensor in own.items():
-                value = file.get_tensor(name)
-                if not bool(torch.isfinite(value).all()):
-                    raise IntegrityError(f"`{path}` has numbers in `{name}` that are not finite", hint=again)
-                tensor.copy_(value)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise IntegrityError(f"`{path}` is not a whole safetensors file: {error}", hint=again) from error
+    metadata = safetensors_file.read_metadata(path, hint=again)
+    _check_header(path, weights, metadata, again)
+    with safetensors_file.open_tensors(path, hint=again) as file:
+        names: list[str] = list(file.keys())
+        _check_layout(path, {name: tuple(file.get_slice(name).get_shape()) for name in names}, own, again)
+        for name, tensor in own.items():
+            value = file.get_tensor(name)
+            if not bool(torch.isfinite(value).all()):
+                raise IntegrityError(f"`{path}` has numbers in `{name}` that are not finite", hint=again)
+            tensor.copy_(value)
     return WeightsProvenance(
-        checksum.disk_digest(path),
+        checksum.file_digest(path, from_disk=True),
         metadata["published"],
         metadata["published_sha256"],
         metadata["is_verified"] == "yes",

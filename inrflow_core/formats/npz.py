@@ -1,18 +1,37 @@
-"""NPZ: all samples in one NumPy archive: `images` or `points`, and `origin` as JSON text."""
+"""NPZ: all samples in one NumPy archive: `images` or `points`, and `origin` as JSON text.
+
+`read` also takes ADM's archives (`arr_0`) and .npy files of one array. Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from inrflow_core.storage import atomic_write
+from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
+from inrflow_core.storage import atomic_write, typed_json
 
 SUFFIXES = (".npz",)
 DOMAINS = ("image", "points")
 HOLDS_MANY = True
+ARRAYS = ("images", "arr_0", "points")
+"""Arrays that hold samples, the first that is there; `arr_0` is that of ADM's sample files."""
+HINT = "copy it again, or make it again"
+
+
+class Archive(NamedTuple):
+    """What a file of arrays holds."""
+
+    name: str
+    """The array's name; empty for an .npy file."""
+    values: np.ndarray
+    """As they are stored; an .npy file is mapped, not read."""
+    origin: dict[str, str]
+    """Where samples of `inrflow` come from; empty where the file does not say it."""
 
 
 def write(path: Path, samples: np.ndarray, *, origin: Mapping[str, str]) -> None:
@@ -22,3 +41,32 @@ def write(path: Path, samples: np.ndarray, *, origin: Mapping[str, str]) -> None
     with atomic_write.atomic_write(path) as beside, beside.open("wb") as file:
         # `savez` dates every entry 1980-01-01, so that equal samples are equal bytes.
         np.savez(file, allow_pickle=False, **{name: samples, "origin": told})
+
+
+def read(path: Path) -> Archive:
+    """The array of samples in an .npz or .npy file; the content decides which it is.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is damaged, or its origin is not a table.
+        UsageError: it has no array of samples.
+    """
+    if not path.exists():
+        raise MissingError(f"`{path}` does not exist", hint="name an .npz or .npy file")
+    if not path.is_file():
+        raise IntegrityError(f"`{path}` is not a file", hint="name an .npz or .npy file")
+    try:
+        found: Any = np.load(path, allow_pickle=False, mmap_mode="r")
+        if isinstance(found, np.ndarray):
+            return Archive("", found, {})
+        with found as archive:
+            name = next((name for name in ARRAYS if name in archive), None)
+            if name is None:
+                held = ", ".join(f"`{name}`" for name in archive) or "nothing"
+                raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
+            values, text = archive[name], str(archive["origin"]) if "origin" in archive else "{}"
+    except DAMAGED_ARRAYS as error:
+        raise IntegrityError(f"`{path}` cannot be read: {error}", hint=HINT) from error
+    where = f"`origin` of `{path}`"
+    origin = typed_json.typed(typed_json.parse_json(text, where, hint=HINT), dict[str, Any], where, hint=HINT)
+    return Archive(name, values, {key: str(value) for key, value in origin.items()})

@@ -6,17 +6,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import safetensors
-
 from inrflow_core import registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.typed import settings
-from inrflow_core.errors import IntegrityError
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.methods._flow_field import ContextEvaluation, FlowField
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._velocity_model import SavedDecoder, VelocityModel
 from inrflow_core.numerics import paths, solver
 from inrflow_core.sets import Queries, SetSpec
+from inrflow_core.storage import safetensors_file
 
 
 def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any], device: str) -> FlowField:
@@ -26,7 +25,7 @@ def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any],
         IntegrityError: a tensor is missing or has another shape.
     """
     try:
-        with safetensors.safe_open(path, framework="pt", device=device) as file:
+        with safetensors_file.open_tensors(path, device=device, hint="save it again with `--save-field`") as file:
             names = set(file.keys())
             network = preset.network.module
             configs = [preset.network.config]
@@ -52,7 +51,7 @@ def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any],
                 _step(file, names, head, network.Latents)
                 for head in sorted({n[:10] for n in names if n.startswith("step.")})
             ]
-    except (safetensors.SafetensorError, KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:  # of the info, or of the network
         raise IntegrityError(
             f"`{path}` is not a whole field: {' '.join(str(error).split())}", hint="save it again with `--save-field`"
         ) from error

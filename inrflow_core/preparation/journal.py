@@ -21,18 +21,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.preparation.job_array import LOCK, ArrayTask
 from inrflow_core.shards import manifest
 from inrflow_core.shards.manifest import Manifest, ShardEntry
-from inrflow_core.storage import atomic_write, checksum, file_lock
+from inrflow_core.storage import atomic_write, checksum, file_lock, typed_json
 from inrflow_core.storage.config_diff import first_difference
+from inrflow_core.storage.plain_file import read_plain_file
 
 NAME = ".journal.jsonl"
 JOURNALS, LOCKS = ".journal*.jsonl", ".lock*"
 """The files of all pieces too."""
 HALVES = ".*.partial"
 """Files that are being written."""
+LONGEST = 1 << 30
+"""Bytes of the largest journal."""
 PATIENCE = 2.0
 """Seconds to wait for the folder: a piece that ends has it for itself for a moment."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -40,6 +43,28 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 SHARD = re.compile(r"\w[\w-]*-\d{5}\.h5")
 
 Mode = Literal["resume", "overwrite", "repair"]
+
+
+@dataclass(frozen=True)
+class JournalHead:
+    """The first line: what is being made."""
+
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """The line of a finished shard; one without readable items has no file, so that the last three are missing."""
+
+    file: str
+    split: str
+    skipped: tuple[tuple[str, str], ...]
+    sums: tuple[float, ...]
+    squares: tuple[float, ...]
+    pairs: int
+    count: int = 0
+    bytes: int = 0
+    sha256: str = ""
 
 
 class LockedByAnotherRun(UsageError):
@@ -303,10 +328,15 @@ def _unfinished(
 def _lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
     """The whole lines of a journal, and whether there is another; nothing where there is no journal."""
     try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except FileNotFoundError:
+        lines = read_plain_file(path, LONGEST).splitlines()
+    except MissingError:
         return [], False
-    parsed = [line for line in map(_parsed, lines) if line is not None]
+    parsed = [line for line in map(typed_json.parse_line, lines) if line is not None]
+    for line in parsed:
+        kind = ShardRecord if "file" in line else JournalHead
+        typed_json.typed(
+            line, kind, f"a line of `{path}`", hint="remove it: its shards are then made again", extra=True
+        )
     return parsed, len(parsed) < len(lines)
 
 
@@ -315,14 +345,6 @@ def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
         return True
     path = folder / record["file"]
     return path.is_file() and path.stat().st_size == record["bytes"] and checksum.file_digest(path) == record["sha256"]
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _check_identity(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -6,8 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from inrflow_core.errors import IntegrityError
-from inrflow_core.storage import atomic_write
+from inrflow_core.storage import atomic_write, typed_json
 
 BEST = "best.json"
 """Of a run: which checkpoint scored best while it was trained."""
@@ -32,15 +31,9 @@ def read_best(folder: Path) -> Best | None:
         IntegrityError: the record of it cannot be read.
     """
     path = folder / BEST
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return Best(int(told["step"]), str(told["metric"]), float(told["value"]), str(told["by"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"`{path}` does not say which checkpoint is best: {error!r}", hint="choose one with `--checkpoint STEP`"
-        ) from error
+    return typed_json.read_record(path, Best, hint="choose one with `--checkpoint STEP`")
 
 
 def record_best(folder: Path, best: Best | None) -> None:

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from inrflow_core.errors import IntegrityError, UsageError
-from inrflow_core.storage import checksum
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.storage import checksum, typed_json
 
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 """Of a checkpoint: what is written last and makes it complete, and the weights that no EMA averaged."""
 FALL_BACK_HINT = "choose an older checkpoint with `--checkpoint STEP`"
 
 
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and digest of one file of a checkpoint."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CheckpointManifest:
+    """What a complete checkpoint says of itself."""
+
+    files: dict[str, FileEntry]
+    ema: tuple[float, ...]
+    """Decays of its EMAs."""
+    saved_by: dict[str, int] | None = None
+    """The ZeRO stage and the number of processes that saved it; older ones do not say it."""
+
+
 def complete_steps(run: Path) -> list[int]:
     """Steps of the complete checkpoints in a run's folder, ascending."""
-    return sorted(int(p.parent.name) for p in run.glob(f"checkpoints/*/{MANIFEST}") if p.parent.name.isdigit())
+    names = [path.parent.name for path in run.glob(f"checkpoints/*/{MANIFEST}")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == f"{int(name):08d}")
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -30,18 +50,20 @@ def ema_filename(decay: float) -> str:
     return f"ema_{decay}.safetensors"
 
 
-def read_manifest(folder: Path) -> tuple[dict[str, dict[str, Any]], list[float]]:
-    """Size and digest of a checkpoint's files, and the decays of its EMAs."""
+def read_manifest(folder: Path, *, hint: str = FALL_BACK_HINT) -> CheckpointManifest:
+    """The manifest of a checkpoint.
+
+    Raises:
+        IntegrityError: it is absent, or is not a manifest of a checkpoint; names the key.
+    """
     path = folder / MANIFEST
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: {"bytes": int(of["bytes"]), "sha256": str(of["sha256"])} for name, of in told["files"].items()}
-        return files, [float(decay) for decay in told["ema"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"`{path}` is no manifest of a checkpoint: {error!r}", hint=FALL_BACK_HINT) from error
+        return typed_json.read_record(path, CheckpointManifest, hint=hint, extra=True)
+    except MissingError as error:
+        raise IntegrityError(f"the checkpoint lacks `{path}`", hint=hint) from error
 
 
-def weights_name(folder: Path, decays: list[float], ema: float | None) -> str:
+def weights_name(folder: Path, decays: Sequence[float], ema: float | None) -> str:
     if ema == 0 or (ema is None and not decays):
         return WEIGHTS
     decay = decays[0] if ema is None else ema
@@ -51,44 +73,28 @@ def weights_name(folder: Path, decays: list[float], ema: float | None) -> str:
     return ema_filename(decay)
 
 
-def check_file(file: Path, entry: dict[str, Any] | None) -> None:
+def check_file(file: Path, entry: FileEntry | None, *, hint: str = FALL_BACK_HINT, from_disk: bool = False) -> None:
+    """Raise IntegrityError unless a file of a checkpoint has the size and the digest of its manifest's entry.
+
+    `from_disk` as in `checksum.file_digest`.
+    """
     if entry is None or not file.is_file():
-        raise IntegrityError(f"the checkpoint lacks `{file}`", hint=FALL_BACK_HINT)
-    if file.stat().st_size != entry["bytes"]:
+        raise IntegrityError(f"the checkpoint lacks `{file}`", hint=hint)
+    size = file.stat().st_size
+    if size != entry.bytes:
+        raise IntegrityError(f"`{file}` has {size} bytes, its manifest says {entry.bytes}", hint=hint)
+    found = checksum.file_digest(file, from_disk=from_disk)
+    if found != entry.sha256:
         raise IntegrityError(
-            f"`{file}` has {file.stat().st_size} bytes, its manifest says {entry['bytes']}", hint=FALL_BACK_HINT
-        )
-    got = checksum.file_digest(file)
-    if got != entry["sha256"]:
-        raise IntegrityError(
-            f"`{file}` is damaged: its digest is {got[:8]}..., the manifest says {entry['sha256'][:8]}...",
-            hint=FALL_BACK_HINT,
+            f"`{file}` is damaged: its digest is {found[:8]}..., the manifest says {entry.sha256[:8]}...", hint=hint
         )
 
 
 def verify(source: Path) -> None:
-    """Nothing, where every file of a checkpoint is what its manifest says.
-
-    Raises:
-        IntegrityError: names the first that is not.
-    """
-    hint = f"remove `{source}` to go on from the checkpoint before it"
-    try:
-        manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
-        entries = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise IntegrityError(f"`{source / MANIFEST}` is no manifest of a checkpoint: {error}", hint=hint) from error
-    for name, (size, digest) in entries.items():
-        file = source / name
-        if not file.is_file():
-            raise IntegrityError(f"the checkpoint lacks `{file}`", hint=hint)
-        if file.stat().st_size != size:
-            raise IntegrityError(f"`{file}` has {file.stat().st_size} bytes, its manifest says {size}", hint=hint)
-        found = checksum.disk_digest(file)
-        if found != digest:
-            raise IntegrityError(
-                f"`{file}` is damaged: its digest is {found[:8]}..., the manifest says {digest[:8]}...", hint=hint
-            )
+    """Raise IntegrityError unless every file of a checkpoint is on the disk as its manifest says; names the first."""
+    hint = f"remove `{source}` to resume from the checkpoint before it"
+    for name, entry in read_manifest(source, hint=hint).files.items():
+        check_file(source / name, entry, hint=hint, from_disk=True)
 
 
 def prune(run: Path, keep: int, spared: int | None = None) -> None:

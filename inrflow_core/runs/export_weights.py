@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 
 from inrflow_core import models
@@ -21,7 +20,7 @@ def copy_weights(source: Path, out: Path, *, ema: float | None = None, step: run
     """
     weights = run.resolve_weights(source, ema=ema, step=step)
     preset, info = models.read_metadata(weights)
-    with safetensors.safe_open(weights, framework="pt") as file:
+    with safetensors_file.open_tensors(weights) as file:
         names = list(file.keys())  # in alphabetical order
         layout = {name: _layout(file.get_slice(name)) for name in names}
         told = {name: text for name, text in sorted(file.metadata().items()) if name != safetensors_file.DIGEST_KEY}

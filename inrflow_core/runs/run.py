@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 from inrflow_core.config import preset, toml
 from inrflow_core.config.preset import Preset
-from inrflow_core.errors import InrflowError, MissingError
+from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.runs.best import Best, read_best
 from inrflow_core.runs.checkpoint_manifest import (
     MANIFEST,
@@ -21,7 +20,7 @@ from inrflow_core.runs.checkpoint_manifest import (
     read_manifest,
     weights_name,
 )
-from inrflow_core.storage import safetensors_file
+from inrflow_core.storage import safetensors_file, typed_json
 
 UnreadableRunError = Callable[[Path, InrflowError], None]
 """Called with a run's folder and what is wrong with it."""
@@ -81,15 +80,8 @@ class Run:
 
     def last_record(self) -> dict[str, Any]:
         """The last whole line of log.jsonl that tells a loss; empty where there is none."""
-        log = self.folder / "log.jsonl"
-        for line in reversed(log.read_text(encoding="utf-8").splitlines() if log.is_file() else []):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if "loss" in record:
-                return record
-        return {}
+        losses = [record for record in typed_json.json_lines(self.folder / "log.jsonl") if "loss" in record]
+        return losses[-1] if losses else {}
 
     def size(self) -> int:
         """Bytes of everything in the folder."""
@@ -106,12 +98,19 @@ def open_run(folder: Path) -> Run:
 
     Raises:
         MissingError: the folder is absent or holds no run.
+        IntegrityError: its preset is damaged, or of a version of inrflow with other settings.
     """
     if not (folder / "preset.toml").is_file():
         raise MissingError(f"`{folder}` holds no run: it has no `preset.toml`", hint=HOW_TO_TRAIN)
-    tables = toml.read_toml(folder / "preset.toml")
-    name = tables.pop("name", folder.name)
-    return Run(folder, preset.resolve(str(name), tables), tuple(complete_steps(folder)))
+    try:
+        tables = toml.read_toml(folder / "preset.toml")
+        name = tables.pop("name", folder.name)
+        resolved = preset.resolve(str(name), tables)
+    except UsageError as error:
+        raise IntegrityError(
+            f"the preset of the run `{folder}` cannot be read: {error.message}", hint=error.hint
+        ) from error
+    return Run(folder, resolved, tuple(complete_steps(folder)))
 
 
 def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None = None) -> list[Run]:
@@ -171,7 +170,7 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
     """
     if source.is_file():
         if source.absolute().parent.parent.name == "checkpoints" and (source.parent / MANIFEST).is_file():
-            check_file(source, read_manifest(source.parent)[0].get(source.name))
+            check_file(source, read_manifest(source.parent).files.get(source.name))
         else:
             safetensors_file.check_digest(source)
         return source
@@ -181,7 +180,7 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
         folder = source
     else:
         folder = open_run(source).checkpoint(step)
-    files, decays = read_manifest(folder)
-    file = folder / weights_name(folder, decays, ema)
-    check_file(file, files.get(file.name))
+    held = read_manifest(folder)
+    file = folder / weights_name(folder, held.ema, ema)
+    check_file(file, held.files.get(file.name))
     return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import __version__, registry
-from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
+from inrflow_core import __version__
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.formats import npz, ply
 from inrflow_core.shards import batch, manifest, shard_dataset
 
 FIRST = 16
@@ -61,7 +61,7 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
             raise UsageError(f"`{source}` is no folder of shards, so `{name}` says nothing", hint="leave it out")
     if source.suffix == ".npz":
         return _from_npz(source, items)
-    cloud = registry.find("formats", "ply").read(source)
+    cloud = ply.read(source)
     return Samples(cloud[None], "points", _origin({"file": source.name}), [{}], 1)
 
 
@@ -128,26 +128,18 @@ def _raw(batch: batch.Batch, normalisation: Mapping[str, Any]) -> np.ndarray:
 
 
 def _from_npz(source: Path, items: str | None) -> Samples:
-    try:
-        with np.load(source, allow_pickle=False) as archive:
-            name = "images" if "images" in archive else "points"
-            values, told = archive[name], json.loads(str(archive["origin"])) if "origin" in archive else {}
-        if not isinstance(told, dict):
-            raise ValueError(f"its origin is {told!r}")
-    except (*DAMAGED_ARRAYS, TypeError) as error:
-        raise IntegrityError(
-            f"`{source}` is no archive of samples: {error}", hint="`inrflow sample out.npz` writes such a file"
-        ) from error
-    wanted, kind, channels = (4, "u", {1, 3, 4}) if name == "images" else (3, "f", {3, 6})
+    found = npz.read(source)
+    values, domain = found.values, "points" if found.name == "points" else "image"
+    wanted, kind, channels = (4, "u", {1, 3, 4}) if domain == "image" else (3, "f", {3, 6})
     if values.ndim != wanted or values.dtype.kind != kind or not values.size or values.shape[-1] not in channels:
         raise IntegrityError(
-            f"`{name}` in `{source}` is {values.dtype} of shape {values.shape}, no samples", hint="draw them again"
+            f"`{found.name}` in `{source}` is {values.dtype} of shape {values.shape}, no samples",
+            hint="draw them again",
         )
     indices = chosen(items, len(values))
-    picked = values[indices].astype(np.uint8 if name == "images" else np.float32)
-    domain = "image" if name == "images" else "points"
+    picked = values[indices].astype(np.uint8 if domain == "image" else np.float32)
     facts = [{"item": str(index)} for index in indices]
-    return Samples(picked, domain, _origin({str(k): str(v) for k, v in told.items()}), facts, len(values))
+    return Samples(picked, domain, _origin(found.origin), facts, len(values))
 
 
 def _origin(told: Mapping[str, str]) -> dict[str, str]:

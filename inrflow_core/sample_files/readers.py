@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from inrflow_core import registry
-from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
+from inrflow_core.formats import npz, ply
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.collection import (
@@ -27,13 +23,11 @@ from inrflow_core.sample_files.collection import (
 )
 from inrflow_core.shards import manifest, shard_dataset
 from inrflow_core.storage import checksum, source_files
+from inrflow_core.visualization.image_io import is_image_name, read_image
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CLOUDS = {".ply", ".npy"}
-MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
-"""What a picture file is read as."""
 ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
-"""Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
+"""The domain of the arrays of `npz.ARRAYS`."""
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
 PROVENANCE_PREFIX = b"comment inrflow"
@@ -177,7 +171,7 @@ def _head(path: Path) -> bytes:
 
 
 def _from_array(path: Path) -> SampleCollection:
-    name, values = _array(path)
+    name, values, metadata = npz.read(path)
     domain = ARCHIVED.get(name) or ("image" if values.dtype == np.uint8 else "points")
     is_right = values.dtype == np.uint8 if domain == "image" else values.dtype.kind == "f"
     wanted, channels = (4, (1, 3, 4)) if domain == "image" else (3, (3, 6))
@@ -192,7 +186,6 @@ def _from_array(path: Path) -> SampleCollection:
         with np.errstate(over="ignore"):  # what is too large for float32 is infinite, which `read` refuses
             return values[indices].astype(dtype, copy=False)
 
-    metadata = _origin(path)
     return ArrayCollection(
         source=path,
         domain=domain,
@@ -202,33 +195,6 @@ def _from_array(path: Path) -> SampleCollection:
         names=[str(index) for index in range(len(values))],
         load_values=load_values,
     )
-
-
-def _origin(path: Path) -> dict[str, str]:
-    """What an .npz of `inrflow sample` says of itself, if it does; raises IntegrityError where it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            told = json.loads(str(archive["origin"]))
-        return {str(key): str(value) for key, value in told.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
-    except (TypeError, KeyError, ValueError, AttributeError):
-        return {}
-
-
-def _array(path: Path) -> tuple[str, np.ndarray]:
-    try:
-        found: Any = np.load(path, allow_pickle=False, mmap_mode="r")
-        if isinstance(found, np.ndarray):  # the content decides, whatever the name says
-            return "", found
-        with found as archive:
-            name = next((name for name in ARCHIVED if name in archive), None)
-            if name is None:
-                held = ", ".join(f"`{name}`" for name in archive) or "nothing"
-                raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
-            return name, archive[name]
-    except DAMAGED_ARRAYS as error:
-        raise IntegrityError(f"`{path}` cannot be read: {error}", hint="copy it again, or make it again") from error
 
 
 def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -248,32 +214,14 @@ def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str
 
 
 def _picture(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            _check_picture(path, picture)
-            image: Any = picture.convert(MODES[picture.mode])
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise IntegrityError(f"`{path}` cannot be read as a picture: {error}", hint="copy it again") from error
+    image = read_image(path, None)
     return np.array(image).reshape(image.height, image.width, -1)
-
-
-def _check_picture(path: Path, picture: Any) -> None:
-    """Nothing, where a file holds one picture of 8 bits; of 16-bit colours Pillow would keep the upper 8 unsaid."""
-    is_deep = any(";16" in str(tile[3]) for tile in picture.tile)
-    if picture.mode not in MODES or is_deep:
-        got = "16 bits per channel, not 8" if is_deep else f"the mode {picture.mode}, not 8 bits per channel"
-        raise IntegrityError(f"`{path}` has {got}", hint="save it as an 8 bit picture")
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1:
-        raise IntegrityError(f"`{path}` holds {frames} pictures, not one", hint="save each as a file of its own")
 
 
 def _cloud(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".ply":
-        return registry.find("formats", "ply").read(path)
-    _, values = _array(path)
+        return ply.read(path)
+    values = npz.read(path).values
     if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f" or not len(values):
         raise IntegrityError(
             f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
@@ -285,7 +233,7 @@ def _kind(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if structure_reader.is_structure(path.name):
         return "protein"
-    return "image" if suffix in PICTURES else "points" if suffix in CLOUDS else None
+    return "image" if is_image_name(path.name) else "points" if suffix in CLOUDS else None
 
 
 def _spelled(values: np.ndarray) -> str:

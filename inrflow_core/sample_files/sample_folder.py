@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import __version__
-from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.sample_files import sample_shard
 from inrflow_core.sample_files.sample_shard import SampleShard
 from inrflow_core.shards import manifest, shard_dataset, shard_file
 from inrflow_core.shards.manifest import ChannelStats, Manifest, ShardEntry, Split
 from inrflow_core.shards.schema import Header
 from inrflow_core.shards.shard_file import ShardFile
-from inrflow_core.storage import checksum, config_diff, file_lock
+from inrflow_core.storage import checksum, config_diff, file_lock, typed_json
 from inrflow_core.storage.atomic_write import atomic_write, check_writable
 
 JOB = ".job.json"
@@ -158,8 +158,8 @@ class SampleFolder:
 
     def _begun(self) -> dict[str, Any] | None:
         try:
-            return json.loads((self.folder / JOB).read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
+            return typed_json.read_table(self.folder / JOB)
+        except (MissingError, IntegrityError):
             return None
 
     def _manifest(self, files: Sequence[Path]) -> Manifest:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, UsageError
+from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
 from inrflow_core.shards import shard_dataset, writer
 from inrflow_core.shards.schema import Header, ShardColumns
-from inrflow_core.storage import checksum, config_diff, file_lock
+from inrflow_core.storage import checksum, config_diff, file_lock, typed_json
 from inrflow_core.storage.atomic_write import atomic_write, check_writable
 
 JOB = "job.json"
@@ -192,14 +192,14 @@ class SampleShard:
     def _begun(self, *, overwrite: bool) -> dict[str, Any] | None:
         path = self.folder / JOB
         try:
-            return dict(json.loads(path.read_text(encoding="ascii")))
-        except FileNotFoundError:
+            return typed_json.read_table(path)
+        except MissingError:
             return None
-        except (ValueError, TypeError) as error:
+        except IntegrityError as error:
             if overwrite:
                 return {}
             raise IntegrityError(
-                f"`{path}` is damaged, so that nobody knows of what the pieces beside it are: {error}",
+                f"`{path}` is damaged, so that nobody knows of what the pieces beside it are: {error.message}",
                 hint="add `--overwrite` to draw them all again, or name another file",
             ) from error
 

@@ -35,9 +35,10 @@ def condition_from_image(
     """The condition of a photo, seen by a camera (`cameras.orbit`).
 
     Raises:
-        UsageError: the model draws from no photo, or the file is no picture.
+        UsageError: the model has no image condition.
         MissingError: the photo, or the weights of the model's embedder, are not there.
-        IntegrityError: the embedder's weights are not those that the model was trained with.
+        IntegrityError: the file is not an image that is read, or the embedder's weights are not those that the model
+            was trained with.
     """
     part = model.preset.condition
     if part is None or part.name != "image":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from inrflow_core import registry
-from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.fields import Field
+from inrflow_core.formats import ply
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
@@ -19,6 +19,7 @@ from inrflow_core.sampling import options, request
 from inrflow_core.sampling import provenance as sampling_provenance
 from inrflow_core.sampling.request import Size, Window
 from inrflow_core.storage import checksum
+from inrflow_core.visualization.image_io import Mode, read_image
 
 INVERSION_STEPS = 50
 """Heun steps each way by default: 200 evaluations in all. Digits come back without an error; with 20 at 53 dB or more."""
@@ -35,7 +36,7 @@ class InputExample:
     offset: np.ndarray | float = 0.0
     scale: float = 1.0
 
-    def restore(self, values: np.ndarray) -> np.ndarray:
+    def to_source_units(self, values: np.ndarray) -> np.ndarray:
         """Values of the domain in the file's own units."""
         if values.dtype == np.uint8:
             return values
@@ -116,17 +117,11 @@ def reconstruction_error(model: Model, given: InputExample, field: Field, chunk:
 
 
 def _picture(model: Model, path: Path) -> InputExample:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     resolution, channels = model.domain.config.resolution, model.domain.config.channels
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
-    try:
-        with Image.open(path) as picture:
-            image: Any = picture.convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise IntegrityError(
-            f"`{path}` cannot be read as a picture: {error}", hint="give a whole PNG or JPEG file"
-        ) from error
+    modes: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
+    image = read_image(path, modes[channels])
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
@@ -136,7 +131,7 @@ def _picture(model: Model, path: Path) -> InputExample:
 
 
 def _cloud(model: Model, path: Path) -> InputExample:
-    points = registry.find("formats", "ply").read(path)
+    points = ply.read(path)
     channels = model.domain.shape.value_size
     if points.shape[1] < channels:
         raise UsageError(

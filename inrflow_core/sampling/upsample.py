@@ -105,7 +105,7 @@ def upsample_files(
             budget = QueryBudget(wanted.chunk, tell=reporter.warn)
             values = sample.evaluate(model, field, wanted.size, wanted.window, chunk=budget)
             origin = invert.provenance(model, weights, file, field, wanted.size, wanted.window, label=label)
-            writer.write(out, example.restore(values), model.domain.NAME, origin=origin, overwrite=overwrite)
+            writer.write(out, example.to_source_units(values), model.domain.NAME, origin=origin, overwrite=overwrite)
             error = invert.reconstruction_error(model, example, field, wanted.chunk)
             rows.append({"file": str(file), "out": str(out)} | error)
             progress(len(rows), len(files))

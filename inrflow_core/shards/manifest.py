@@ -18,6 +18,7 @@ from typing import Any
 
 from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.runtime.progress import Progress
+from inrflow_core.storage import typed_json
 from inrflow_core.storage.atomic_write import atomic_write
 from inrflow_core.storage.checksum import file_digest
 
@@ -106,10 +107,7 @@ def load(folder: Path) -> Manifest:
         raise MissingError(
             f"`{folder}` {state}", hint="make shards with `inrflow prepare NAME` (`inrflow prepare --list` names them)"
         )
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"`{path}` is no JSON: {error}", hint=REPAIR_COMMAND) from error
+    told = typed_json.read_json(path, hint=REPAIR_COMMAND)
     if not isinstance(told, dict) or told.pop("format", None) != FORMAT:
         raise IntegrityError(f"`{path}` is no manifest of shards", hint=REPAIR_COMMAND)
     schema, stated = told.pop("schema", None), told.pop("digest", None)
@@ -121,10 +119,12 @@ def load(folder: Path) -> Manifest:
         raise IntegrityError(
             f"`{path}` is damaged: its content does not have the digest that it states", hint=REPAIR_COMMAND
         )
-    try:
-        return _from_json(told)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"`{path}` is no manifest of shards: {error!r}", hint=REPAIR_COMMAND) from error
+    found = typed_json.typed(told, Manifest, f"`{path}`", hint=REPAIR_COMMAND)
+    for split in found.splits.values():
+        for entry in split.shards:
+            if not SHARD_NAME.fullmatch(entry.file):
+                raise IntegrityError(f"`{path}` is damaged: no shard is called {entry.file!r}", hint=REPAIR_COMMAND)
+    return found
 
 
 def repair_hint(folder: Path, told: Manifest) -> str:
@@ -191,26 +191,3 @@ def find_damaged(
 
 def _own_digest(told: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _from_json(told: dict[str, Any]) -> Manifest:
-    """Plain JSON whose digest is right, as typed parts."""
-    splits = {
-        name: Split(
-            split["count"],
-            tuple(ShardEntry(**entry) for entry in split["shards"]),
-            ChannelStats(tuple(split["statistics"]["mean"]), tuple(split["statistics"]["deviation"])),
-        )
-        for name, split in told["splits"].items()
-    }
-    for split in splits.values():
-        for entry in split.shards:
-            if not SHARD_NAME.fullmatch(entry.file):
-                raise TypeError(f"no shard is called {entry.file!r}")
-    parts = {
-        "shape": tuple(told["shape"]),
-        "classes": tuple(told["classes"]),
-        "splits": splits,
-        "skipped": tuple(Skipped(**entry) for entry in told["skipped"]),
-    }
-    return Manifest(**{**told, **parts})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from inrflow_core.errors import IntegrityError
 from inrflow_core.shards.hdf5 import array_at, group_names, open_hdf5_safely, to_text
 from inrflow_core.shards.schema import FORMAT, SCHEMA
 from inrflow_core.shards.schema import Header as Header
+from inrflow_core.storage import typed_json
 
 VALUE_TYPES = ("uint8", "float16", "float32")
 OPEN_FILES = 256
@@ -112,8 +112,16 @@ class ShardFile:
             raise IntegrityError(
                 f"`{self.path}` is a shard of schema {told.get('schema')}, this inrflow reads {SCHEMA}", hint=self._hint
             )
-        normalisation, classes, settings = (json.loads(told[name]) for name in ("normalisation", "classes", "settings"))
-        return Header(told["domain"], told["dataset"], told["split"], normalisation, tuple(classes), settings)
+        for name in ("domain", "dataset", "split", "normalisation", "classes", "settings"):
+            if not isinstance(told.get(name), str):
+                raise self._damaged(f"it has no attribute `{name}`")
+        kinds = {"normalisation": dict[str, Any], "classes": tuple[str, ...], "settings": dict[str, Any]}
+        found = {}
+        for name, kind in kinds.items():
+            where = f"`{self.path}` is damaged: its attribute `{name}`"
+            value = typed_json.parse_json(told[name], where, hint=self._hint)
+            found[name] = typed_json.typed(value, kind, where, hint=self._hint)
+        return Header(told["domain"], told["dataset"], told["split"], **found)
 
     def _rows(self, file: h5py.File, name: str, allowed: Sequence[str] | None = None) -> ContiguousArray:
         data = array_at(file, name)

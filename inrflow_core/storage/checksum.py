@@ -8,29 +8,26 @@ from pathlib import Path
 
 from inrflow_core.errors import MissingError
 
+BLOCK = 1 << 22
+"""Bytes that are read at once."""
 
-def file_digest(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal; read as a stream.
+
+def file_digest(path: Path, *, from_disk: bool = False) -> str:
+    """The SHA-256 of a file in hexadecimal, read in blocks.
+
+    `from_disk` first drops the file from the system's page cache, so that what is on the disk is read and not what was
+    written a moment ago.
 
     Raises:
         MissingError: there is no such file.
     """
+    found = hashlib.sha256()
     try:
         with path.open("rb", buffering=0) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            if from_disk and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while block := file.read(BLOCK):
+                found.update(block)
     except FileNotFoundError as error:
         raise MissingError(f"`{path}` does not exist", hint="look for its name, or make it again") from error
-
-
-BLOCK = 1 << 22
-
-
-def disk_digest(path: Path) -> str:
-    """SHA-256 of a file, read in blocks from the disk and not from the system's memory of what was written."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while block := file.read(BLOCK):
-            found.update(block)
     return found.hexdigest()

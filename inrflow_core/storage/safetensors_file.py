@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from torch import Tensor
 
 from inrflow_core.errors import IntegrityError
-from inrflow_core.storage import atomic_write
+from inrflow_core.storage import atomic_write, typed_json
 from inrflow_core.storage.checksum import BLOCK
+from inrflow_core.storage.plain_file import open_plain_file
 
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Type and shape of every tensor of a file, in the order in which they are written."""
@@ -38,6 +42,9 @@ NAMES = {
 }
 DIGEST_KEY = "seal"
 """What a sealed file's metadata call the SHA-256 of the whole file, taken with 64 zeros in the digest's own place."""
+MAX_HEADER = 64 << 20
+"""Bytes of the longest header: a million tensors have as many."""
+_AGAIN = "copy it again, or make it again with the command that wrote it"
 DIGEST_PATTERN = re.compile(rb'"seal":"([0-9a-f]{64})"')
 
 
@@ -74,18 +81,56 @@ def write_with_digest(
     return write(path, planned, values(), {**metadata, DIGEST_KEY: digest.hexdigest()})
 
 
-def check_digest(path: Path) -> None:
-    """Nothing, where a file is what its seal says, or has none.
+@contextmanager
+def open_tensors(path: Path, *, framework: str = "pt", device: str = "cpu", hint: str | None = None) -> Iterator[Any]:
+    """A safetensors file, mapped: `keys()`, `get_tensor(name)`, `get_slice(name)`.
 
     Raises:
-        IntegrityError: it is not.
+        MissingError: there is no such file.
+        IntegrityError: it is not a whole safetensors file; also where a tensor that is read inside is not there.
     """
+    read_metadata(path, hint=hint)
+    try:
+        with safetensors.safe_open(path, framework=framework, device=device) as file:
+            yield file
+    except (safetensors.SafetensorError, OSError) as error:
+        raise IntegrityError(f"`{path}` is not a whole safetensors file: {error}", hint=hint) from error
+
+
+def read_metadata(path: Path, *, hint: str | None = None) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors; empty where it has none.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is not a plain file, or its header is cut off, too large, not JSON, has a name twice, or has
+            metadata that are not texts.
+    """
+    hint = hint or "copy or export it again"
+    where = f"the header of `{path}`"
+    with open_plain_file(path, hint=hint) as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size
+        if not 0 < length <= min(MAX_HEADER, size - 8):
+            raise IntegrityError(
+                f"`{path}` is not a whole safetensors file: its header would have {length:,} bytes", hint=hint
+            )
+        header = typed_json.typed(typed_json.parse_json(file.read(length), where, hint=hint), dict[str, Any], where)
+    metadata = header.get("__metadata__")
+    return (
+        {} if metadata is None else typed_json.typed(metadata, dict[str, str], f"`__metadata__` of `{path}`", hint=hint)
+    )
+
+
+def check_digest(path: Path) -> None:
+    """Raise IntegrityError unless a file is what its own digest says, or has none."""
+    if DIGEST_KEY not in read_metadata(path):
+        return
     with path.open("rb") as file:
         length = file.read(8)
         header = file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
         found = DIGEST_PATTERN.search(header)
         if found is None:
-            return
+            raise IntegrityError(f"`{path}` is damaged: its `{DIGEST_KEY}` is not a digest", hint=_AGAIN)
         hashed = hashlib.sha256(length + header[: found.start(1)] + b"0" * 64 + header[found.end(1) :])
         while block := file.read(BLOCK):
             hashed.update(block)
@@ -93,7 +138,7 @@ def check_digest(path: Path) -> None:
     if hashed.hexdigest() != told:
         raise IntegrityError(
             f"`{path}` is damaged: its digest is {hashed.hexdigest()[:8]}..., it says {told[:8]}... itself",
-            hint="copy it again, or make it again with the command that wrote it",
+            hint=_AGAIN,
         )
 
 

@@ -21,16 +21,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 from torch import Tensor
 
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
-from inrflow_core.runs.checkpoint_manifest import MANIFEST, WEIGHTS, ema_filename, verify
+from inrflow_core.runs.checkpoint_manifest import MANIFEST, WEIGHTS, ema_filename, read_manifest, verify
 from inrflow_core.runs.checkpoint_manifest import checkpoint_folder as folder
 from inrflow_core.runtime import process_group
 from inrflow_core.runtime.distributed import World
-from inrflow_core.storage import atomic_write, safetensors_file
+from inrflow_core.storage import atomic_write, safetensors_file, typed_json
 from inrflow_core.training.ema import EMA
 from inrflow_core.training.engine import Engine
 
@@ -138,24 +137,24 @@ def read_counters(source: Path, world: World) -> Counters:
     if world.leads:
         verify(source)
     process_group.barrier(world)
-    told = json.loads((source / COUNTERS).read_text(encoding="utf-8"))
-    return Counters(**{"step_in_stage": told["step"]} | told)
+    stored = typed_json.read_table(source / COUNTERS)
+    return typed_json.typed({"step_in_stage": stored.get("step", 0)} | stored, Counters, f"`{source / COUNTERS}`")
 
 
 def load(source: Path, engines: Mapping[str, Engine], averages: Sequence[EMA], counters: Counters) -> None:
     """Bring the optimizers and averages of a stage to where a checkpoint of that stage, which was verified, left them."""
     engine = next(iter(engines.values()))
     for average in averages:
-        with safetensors.safe_open(source / ema_filename(average.decay), framework="pt") as file:
+        with safetensors_file.open_tensors(source / ema_filename(average.decay)) as file:
             engine.load_own(average.values, file.get_tensor)
     updates = {next(iter(engines)): counters.updates} | counters.other_updates
     for name, optimizer in engines.items():
-        with safetensors.safe_open(source / WEIGHTS, framework="pt") as file:
+        with safetensors_file.open_tensors(source / WEIGHTS) as file:
             optimizer.load_weights(file.get_tensor)
         state = source / f"state/{name}.safetensors"
         if not state.is_file():
             state = source / EARLIER_NAMES[name]
-        with safetensors.safe_open(state, framework="pt") as file:
+        with safetensors_file.open_tensors(state) as file:
             optimizer.load_moments(file.get_tensor, updates[name])
     engine.barrier()
 
@@ -167,8 +166,8 @@ def division(engine: Engine) -> ParallelLayout:
 
 def layout_at_save(source: Path) -> ParallelLayout | None:
     """How it was shared when a checkpoint was saved; None where it does not say, as older ones do not."""
-    told = json.loads((source / MANIFEST).read_text(encoding="utf-8")).get("saved_by")
-    return None if told is None else ParallelLayout(**told)
+    told = read_manifest(source).saved_by
+    return None if told is None else typed_json.typed(told, ParallelLayout, f"`saved_by` of `{source / MANIFEST}`")
 
 
 def _seal(beside: Path, final: Path, digests: dict[str, str], told: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inrflow_core.errors import UsageError
-from inrflow_core.storage import atomic_write
+from inrflow_core.storage import atomic_write, typed_json
 
 LogRecord = dict[str, Any]
 
@@ -147,10 +147,9 @@ def _cut(file: FileIO, path: Path, step: int) -> None:
 
 def _step_of(line: bytes) -> float:
     """The step of a whole line; infinite for a torn or strange one."""
-    try:
-        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+    record = typed_json.parse_line(line) if line.endswith(b"\n") else None
+    step = None if record is None else record.get("step")
+    return float(step) if type(step) in (int, float) else math.inf
 
 
 def _flat(record: LogRecord) -> LogRecord:

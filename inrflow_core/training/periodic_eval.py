@@ -7,7 +7,6 @@ it changes nothing of the training.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from inrflow_core.errors import InrflowError, IntegrityError, MissingError, Usag
 from inrflow_core.runs import best, checkpoint_manifest
 from inrflow_core.runs.best import Best
 from inrflow_core.shards.shard_dataset import ShardDataset
-from inrflow_core.storage import atomic_write
+from inrflow_core.storage import atomic_write, typed_json
 
 if TYPE_CHECKING:
     from inrflow_core.config.preset import Preset
@@ -343,11 +342,4 @@ def _message(error: InrflowError | torch.OutOfMemoryError) -> str:
 
 def _records(out: Path) -> Iterator[dict[str, Any]]:
     """The evaluations that a run's log tells of."""
-    log = out / "log.jsonl"
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # torn by a kill
-        if "eval" in record:
-            yield record
+    return (record for record in typed_json.json_lines(out / "log.jsonl") if "eval" in record)

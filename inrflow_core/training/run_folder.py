@@ -26,11 +26,11 @@ import torch
 from inrflow_core.config import toml
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.training import RESUMABLE_SETTINGS
-from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.errors import UsageError
 from inrflow_core.runs import best, checkpoint_manifest
 from inrflow_core.runs.run import open_run
 from inrflow_core.runtime.distributed import World
-from inrflow_core.storage import atomic_write, checksum
+from inrflow_core.storage import atomic_write, checksum, typed_json
 
 FOLDER = "references"
 """The folder of a run in which features and distances of what is judged by are kept."""
@@ -47,6 +47,15 @@ CONDITION_ASIDE = {"weights"}
 """Where an embedder's weights lie; that they are the same is checked by their digest (features.py)."""
 NETWORK_ASIDE = {"checkpoint_activations"}
 """Computes the same again instead of keeping it, to the bit."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What environment.json says and a resumed run must match."""
+
+    precision: str
+    data: str
+    init_from: str | None
 
 
 @dataclass(frozen=True)
@@ -78,14 +87,9 @@ def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
             f"the run `{out}` was begun with [{table}] `{key}` = {was!r}, and this command says {now!r}",
             hint="repeat the run's settings to go on with it, choose another `--out`, or start it again with `--overwrite`",
         )
-    try:
-        facts = json.loads((out / "environment.json").read_text(encoding="utf-8"))
-        begun = ExistingRun(run.steps[-1] if run.steps else None, facts["precision"], facts["data"], facts["init_from"])
-    except (OSError, ValueError, KeyError) as error:
-        raise IntegrityError(
-            f"`{out / 'environment.json'}` cannot be read: {error}", hint="start it again with `--overwrite`"
-        ) from error
-    return begun
+    hint = "start it again with `--overwrite`"
+    found = typed_json.read_record(out / "environment.json", Environment, hint=hint, extra=True)
+    return ExistingRun(run.steps[-1] if run.steps else None, found.precision, found.data, found.init_from)
 
 
 def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:

@@ -1,32 +1,126 @@
-"""Read image files."""
+"""Read image files: the one reader of every command.
+
+Rules, the same in `prepare`, `upsample`, `sample --image`, `eval` and for rendered views:
+
+- The content decides the format, not the name: PNG, JPEG, WebP, BMP, GIF, TIFF and PPM (PBM, PGM). All other formats
+  are refused; none of those that are read can start another program, as EPS would.
+- Of several frames or pages the first is read.
+- Photographs are rotated as their EXIF orientation says (the benchmarks of `prepare` leave that out).
+- Transparent pixels show white, whether by an alpha channel, a palette or a PNG's transparent color.
+- 16-bit gray becomes round(v * 255 / 65535), from PNG, PGM and TIFF alike, integer TIFF of 32 bits included, whose values
+  must be from 0 to 65,535. Of 16-bit color the upper 8 bits are read.
+- CMYK, YCbCr and 1-bit images are converted. Floating-point images do not state their range and are refused.
+
+A file that cannot be read is an IntegrityError (exit code 4: "not what its header says") in every command that got its
+name; `prepare` skips it as an item, and records the reason.
+"""
 
 from __future__ import annotations
 
+import io
+import struct
+import warnings
+import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
-from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
+from inrflow_core.storage.plain_file import read_plain_file
+
+Mode = Literal["L", "RGB", "RGBA"]
+"""Gray, color, or color with its alpha."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Pillow's names of the formats that are read."""
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Endings of the files that are read from folders."""
+FOREIGN_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl")
+"""Endings of photographs in formats that are not read: named as unreadable rather than left out of a folder."""
+MAX_BYTES = 1 << 30
+"""Bytes of the largest image file."""
+HINT = "give a whole PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file"
+
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+"""What Pillow raises on damaged content."""
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+_GRAY = ("1", "L", "LA", "La", "I", "F")
+_READ_MODES = (*_GRAY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
 
-def read_square_image(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
-    """A picture file as a square of `side` pixels: on white where it is transparent, with white beside a long one.
+def is_image_name(name: str) -> bool:
+    """Whether a file's name says that it is an image, of a format that is read or of one that is not."""
+    return name.lower().endswith((*SUFFIXES, *FOREIGN_SUFFIXES))
 
-    Photographs are turned as their EXIF says.
+
+def read_image(path: Path, mode: Mode | None = "RGB") -> Image.Image:
+    """The image of a file as 8-bit `L`, `RGB` on white, or `RGBA`; `None` keeps gray gray and makes all else RGB.
 
     Raises:
         MissingError: there is no such file.
-        UsageError: it is no picture.
+        IntegrityError: it is not an image that is read, or is damaged; names the file and the reason.
     """
-    if not path.is_file():
-        raise MissingError(f"the photo `{path}` does not exist", hint="name a picture, such as a .png or .jpg file")
+    content = read_plain_file(path, MAX_BYTES, hint=HINT)
     try:
-        with Image.open(path) as opened:
-            whole = converted(ImageOps.exif_transpose(opened), "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"`{path}` is no picture that can be read", hint="give a whole .png or .jpg file") from error
+        return decode_image(content, mode)
+    except UnreadableItemError as error:
+        raise IntegrityError(f"`{path}` cannot be read as an image: {error.reason}", hint=HINT) from error
+
+
+def decode_image(content: bytes, mode: Mode | None = "RGB", *, is_upright: bool = True) -> Image.Image:
+    """The image of an encoded file; see `read_image`. `is_upright` applies the EXIF orientation.
+
+    Raises:
+        UnreadableItemError: it is empty, damaged, of a format that is not read, or takes too much memory.
+    """
+    if not content:
+        raise UnreadableItemError("it is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels are what counts
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                transparent = _transparent_value(image)
+                image.load()
+                if transparent is not None:
+                    image.info["transparency"] = transparent
+                is_turned = is_upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+                return _to_mode(ImageOps.exif_transpose(image) if is_turned else image, mode)
+    except Image.UnidentifiedImageError as error:
+        found = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
+        allowed = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
+        reason = f"it cannot be decoded: it is a damaged {found} file" if found else f"its content is no {allowed}"
+        raise UnreadableItemError(reason) from error
+    except _DAMAGED as error:
+        raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
+    except MemoryError as error:
+        raise UnreadableItemError("it takes more memory to decode than there is") from error
+
+
+def read_square_image(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
+    """An image file as a square of `side` pixels, with white beside a long one.
+
+    Raises:
+        MissingError, IntegrityError: as `read_image`.
+    """
+    if not path.exists():
+        raise MissingError(f"the photo `{path}` does not exist", hint="name an image, such as a .png or .jpg file")
+    whole = read_image(path)
     width, height = (max(1, round(side * length / max(whole.size))) for length in whole.size)
     small = whole.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     square = Image.new("RGB", (side, side), "white")
@@ -34,14 +128,46 @@ def read_square_image(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
     return np.array(square)
 
 
-def converted(image: Image.Image, mode: str) -> Image.Image:
-    """A picture of any kind as grey or RGB; what is transparent shows white."""
-    if image.mode == mode:
-        return image
-    if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255
-        deep = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
-    if image.has_transparency_data:
+def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:
+    """The transparent value of a PNG in the 8-bit scale that Pillow gives its pixels; None leaves it as Pillow has it."""
+    key = image.info.get("transparency")
+    layout = str(image.tile[0][3]) if image.tile else ""
+    if isinstance(key, tuple) and ";16" in layout:
+        return tuple(value >> 8 for value in key)
+    factor = {"1": 255, "L;2": 85, "L;4": 17}.get(layout)
+    if not isinstance(key, int) or factor is None or image.mode == "P":
+        return None
+    return min(key * factor, 255)
+
+
+def _to_mode(image: Image.Image, mode: Mode | None) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("it holds floating-point values, whose range no file states; save it with 8 or 16 bits")
+    if image.mode not in _READ_MODES and not image.mode.startswith("I;16"):
+        raise ValueError(f"its mode {image.mode} is not read; save it as RGB")
+    if image.mode.startswith("I"):
+        image = _to_8_bit(image)
+    if image.mode == "1" and "transparency" in image.info:
+        image = _with_info(image.convert("L"), image)
+    wanted = mode or ("L" if image.mode in _GRAY else "RGB")
+    if image.has_transparency_data and wanted != "RGBA":
         clear = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-    return image.convert(mode)
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Gray of 16 bits, or of 32 bits whose values fit into 16, as 8 bits; with its transparent value in an alpha channel."""
+    values = np.asarray(image)
+    if values.dtype.kind == "i" and values.size and not 0 <= values.min() <= values.max() <= 65535:
+        raise ValueError(f"its values are from {values.min():,} to {values.max():,}, not from 0 to 65,535")
+    gray = Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        gray.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return gray
+
+
+def _with_info(image: Image.Image, source: Image.Image) -> Image.Image:
+    image.info["transparency"] = source.info["transparency"]
+    return image

@@ -15,9 +15,9 @@ from inrflow_core import models
 from inrflow_core.config import toml
 from inrflow_core.config.preset import Preset, load, names, resolve
 from inrflow_core.errors import MissingError, UsageError
-from inrflow_core.sets import TrainBatch
 from inrflow_core.planning import plan
 from inrflow_core.runtime import distributed
+from inrflow_core.sets import TrainBatch
 from tools import preset_table
 
 ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)

@@ -118,7 +118,7 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n0000"], ids=["empty", "text", "cut"])
 def test_what_is_no_picture_is_refused(content, tmp_path):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(UsageError, match="is no picture that can be read"):
+    with pytest.raises(IntegrityError, match=r"a\.png` cannot be read as an image: it"):
         image_io.read_square_image(tmp_path / "a.png", 8)
     with pytest.raises(MissingError, match=r"the photo `.*none\.png` does not exist"):
         image_io.read_square_image(tmp_path / "none.png", 8)

@@ -128,7 +128,9 @@ def test_three_published_layouts_of_inception_are_one_network(reference: Torchvi
         target = tmp_path / "out" / f"{file.stem}.safetensors"
         digest = convert_weights.convert("inception", file, target, trust=True, any_digest=True)
         extractor = inception.load(target)
-        assert extractor.loaded is not None and extractor.loaded.digest == digest == checksum.disk_digest(target)
+        assert extractor.loaded is not None and extractor.loaded.digest == digest == checksum.file_digest(
+            target, from_disk=True
+        )
         assert extractor.loaded.published == file.name and not extractor.loaded.is_verified
         found = extractor(images(), tuple(inception.OUTPUTS), "adm")
         torch.testing.assert_close(found["spatial"], spatial, rtol=1e-4, atol=1e-4)
@@ -357,12 +359,12 @@ def test_a_file_is_known_by_its_digest_whatever_it_is_called(
         convert(file, target, any_digest=False)
     assert "--any-digest" in (caught.value.hint or "")
     assert convert_weights.main(["vgg16", str(file), str(target)]) == Exit.INTEGRITY
-    first = vgg16.WEIGHTS.published[0]._replace(sha256=checksum.disk_digest(file))
+    first = vgg16.WEIGHTS.published[0]._replace(sha256=checksum.file_digest(file, from_disk=True))
     monkeypatch.setattr(vgg16, "WEIGHTS", dataclasses.replace(vgg16.WEIGHTS, published=(first,)))
     assert convert_weights.main(["vgg16", str(file), str(target)]) == Exit.DONE
     loaded = vgg16.load(target).loaded
     assert loaded is not None and loaded.is_verified and loaded.published == first.file
-    assert loaded.published_digest == checksum.disk_digest(file)
+    assert loaded.published_digest == checksum.file_digest(file, from_disk=True)
 
 
 def test_a_file_whose_digest_nobody_knows_is_known_by_name_and_size_and_stays_unverified(

@@ -41,7 +41,7 @@ def test_one_flipped_byte_is_found_and_the_file_is_named(data, run, name):
     file.write_bytes(content)
     with pytest.raises(IntegrityError, match=rf"00000004/{name}` is damaged") as caught:
         small.train(data, run, save_every=2, steps=6)
-    assert caught.value.hint == f"remove `{run}/checkpoints/00000004` to go on from the checkpoint before it"
+    assert caught.value.hint == f"remove `{run}/checkpoints/00000004` to resume from the checkpoint before it"
     shutil.rmtree(run / "checkpoints/00000004")
     assert small.train(data, run, save_every=2, steps=4).counters.step == 4
 

@@ -1,0 +1,52 @@
+"""Open plain files alone: never a folder, a pipe or a device, which would fail late or hang."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from inrflow_core.errors import IntegrityError, MissingError
+
+
+@contextmanager
+def open_plain_file(path: Path, *, hint: str | None = None) -> Iterator[BinaryIO]:
+    """A file for reading bytes. It is opened without waiting, so that a named pipe is refused instead of waited for.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is a folder, a pipe or a device, a loop of links, or cannot be opened or read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingError(f"`{path}` does not exist", hint=hint) from error
+    except OSError as error:
+        raise IntegrityError(f"`{path}` cannot be opened: {error.strerror}", hint=hint) from error
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise IntegrityError(f"`{path}` is {kind}, not a file", hint=hint)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            yield file
+    except OSError as error:
+        raise IntegrityError(f"`{path}` cannot be read: {error.strerror}", hint=hint) from error
+    finally:
+        os.close(handle)
+
+
+def read_plain_file(path: Path, max_bytes: int, *, hint: str | None = None) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        MissingError, IntegrityError: as `open_plain_file`, or it has more than `max_bytes` bytes.
+    """
+    with open_plain_file(path, hint=hint) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise IntegrityError(f"`{path}` has {size:,} bytes, more than {max_bytes:,}", hint=hint)
+        return file.read(size)

@@ -1,0 +1,209 @@
+"""Read our own JSON files: limited in size and depth, and typed, so that a damaged one is an error that names the place.
+
+`read_json` gives plain values, `read_record` a dataclass whose annotations say what each key must be. Both raise
+IntegrityError with the file, the key, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from inrflow_core.errors import IntegrityError, MissingError
+from inrflow_core.storage.plain_file import read_plain_file
+
+MAX_BYTES = 64 << 20
+"""Bytes of the largest file: a manifest of a million shards has as many."""
+MAX_DEPTH = 64
+"""Tables and lists inside each other; our own files have 6."""
+MAX_INTEGER = 1 << 64
+
+R = TypeVar("R")
+"""A dataclass, or any other type that `typed` knows."""
+
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "a table",
+    list: "a list",
+    type(None): "nothing",
+}
+
+
+def read_json(path: Path, *, hint: str | None = None, max_bytes: int = MAX_BYTES) -> Any:
+    """The plain value in a JSON file.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is not a plain file, too large, not UTF-8, not JSON, nested too deeply, or has a number out of
+            range.
+    """
+    return parse_json(read_plain_file(path, max_bytes, hint=hint), f"`{path}`", hint=hint)
+
+
+def read_record(path: Path, kind: type[R], *, hint: str | None = None, extra: bool = False) -> R:
+    """A JSON file as `kind`; see `typed`.
+
+    Raises:
+        MissingError, IntegrityError: as `read_json` and `typed`.
+    """
+    return typed(read_json(path, hint=hint), kind, f"`{path}`", hint=hint, extra=extra)
+
+
+def read_table(path: Path, *, hint: str | None = None) -> dict[str, Any]:
+    """The table in a JSON file.
+
+    Raises:
+        MissingError, IntegrityError: as `read_json`, or it holds something else.
+    """
+    return typed(read_json(path, hint=hint), dict[str, Any], f"`{path}`", hint=hint)
+
+
+def parse_json(content: bytes | str, where: str, *, hint: str | None = None) -> Any:
+    """The plain value in JSON text; `where` names it in errors, as "`manifest.json`".
+
+    Raises:
+        IntegrityError: as `read_json`.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode()
+        value = json.loads(text, parse_int=_integer)
+    except UnicodeDecodeError as error:
+        raise IntegrityError(f"{where} is not UTF-8 text: {error}", hint=hint) from error
+    except RecursionError as error:
+        raise IntegrityError(f"{where} is nested more than {MAX_DEPTH} deep", hint=hint) from error
+    except ValueError as error:
+        raise IntegrityError(f"{where} is not JSON: {error}", hint=hint) from error
+    if _depth(value) > MAX_DEPTH:
+        raise IntegrityError(f"{where} is nested more than {MAX_DEPTH} deep", hint=hint)
+    return value
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The tables on the lines of a log, in order; none where there is no log.
+
+    A line that is not a whole table (a kill can tear one) is passed over.
+
+    Raises:
+        IntegrityError: the log is not a plain file.
+    """
+    try:
+        content = read_plain_file(path, 1 << 40)
+    except MissingError:
+        return
+    for line in content.splitlines():
+        table = parse_line(line)
+        if table is not None:
+            yield table
+
+
+def parse_line(line: bytes | str) -> dict[str, Any] | None:
+    """The table on one line of a log or a journal; None where it is not a whole one."""
+    try:
+        value = parse_json(line, "the line")
+    except IntegrityError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def typed(value: Any, kind: Any, where: str, *, hint: str | None = None, extra: bool = False) -> Any:
+    """A plain value as `kind`: a dataclass, dict[str, X], list[X], tuple[X, ...], X | None, or a plain type.
+
+    Keys that a dataclass lacks are refused, or with `extra` left out.
+
+    Raises:
+        IntegrityError: a key is missing or unknown, or a value has another type.
+    """
+    try:
+        return _typed(value, kind, "", extra)
+    except _Mismatch as error:
+        raise IntegrityError(f"{where} is damaged: {error}", hint=hint) from error
+
+
+class _Mismatch(Exception):
+    """Key, what was expected and what was found."""
+
+
+def _typed(value: Any, kind: Any, key: str, extra: bool) -> Any:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        return _typed(value, next(choice for choice in inner if choice is not type(None)), key, extra)
+    if dataclasses.is_dataclass(kind):
+        return _record(value, kind, key, extra)
+    if kind is dict or origin in (dict, Mapping, types.MappingProxyType):
+        table = _is(value, dict, key)
+        return {name: _typed(held, inner[1] if inner else Any, f"{key}.{name}", extra) for name, held in table.items()}
+    if kind in (list, tuple) or origin in (list, tuple):
+        return _sequence(_is(value, list, key), origin or kind, inner, key, extra)
+    if kind is float and type(value) is int:
+        return float(value)
+    return _is(value, kind, key)
+
+
+def _sequence(value: list[Any], kind: Any, inner: tuple[Any, ...], key: str, extra: bool) -> Any:
+    if kind is tuple and inner and inner[-1] is not Ellipsis:
+        if len(value) != len(inner):
+            raise _Mismatch(f"{_spelled(key)} must have {len(inner)} entries, and has {len(value)}")
+        return tuple(
+            _typed(held, one, f"{key}[{place}]", extra)
+            for place, (held, one) in enumerate(zip(value, inner, strict=True))
+        )
+    return kind(_typed(held, inner[0] if inner else Any, f"{key}[{place}]", extra) for place, held in enumerate(value))
+
+
+def _record(value: Any, kind: Any, key: str, extra: bool) -> Any:
+    table = _is(value, dict, key)
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in () if extra else table.keys() - fields.keys():
+        raise _Mismatch(f"{_spelled(f'{key}.{name}')} is not a key that belongs there")
+    for name, field in fields.items():
+        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if name not in table and not has_default:
+            raise _Mismatch(f"{_spelled(f'{key}.{name}')} is missing")
+    found = {name: _typed(table[name], hints[name], f"{key}.{name}", extra) for name in fields if name in table}
+    try:
+        return kind(**found)
+    except ValueError as error:
+        raise _Mismatch(f"{_spelled(key)}: {error}") from error
+
+
+def _is(value: Any, kind: Any, key: str) -> Any:
+    if type(value) is kind:
+        return value
+    found = f"{value!r}"
+    found = found if len(found) <= 40 else f"{found[:37]}..."
+    raise _Mismatch(f"{_spelled(key)} must be {_NAMES.get(kind, str(kind))}, and is {found}")
+
+
+def _spelled(key: str) -> str:
+    return f"`{key.removeprefix('.')}`" if key else "its content"
+
+
+def _integer(digits: str) -> int:
+    number = int(digits) if len(digits) <= 20 else MAX_INTEGER
+    if abs(number) >= MAX_INTEGER:
+        raise ValueError(f"a whole number of {len(digits):,} digits, more than 64 bits hold")
+    return number
+
+
+def _depth(value: Any) -> int:
+    """How many tables and lists lie inside each other."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            break
+        level = [held for one in level for held in (one.values() if isinstance(one, dict) else one)]
+    return depth
