@@ -149,7 +149,7 @@ def _step_of(line: bytes) -> float:
     """The step of a whole line; infinite for a torn or strange one."""
     record = typed_json.parse_line(line) if line.endswith(b"\n") else None
     step = None if record is None else record.get("step")
-    return float(step) if type(step) in (int, float) else math.inf
+    return float(step) if isinstance(step, int | float) and not isinstance(step, bool) else math.inf
 
 
 def _flat(record: LogRecord) -> LogRecord:
