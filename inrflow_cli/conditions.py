@@ -165,7 +165,7 @@ def fold(
             mine = replace(
                 request, condition=condition_inputs.repeat_condition(read(sequences[place][1]), len(request.seeds))
             )
-            drawn = [sample.to_outputs(model, mine, *part) for part in sample.iter_samples(model, mine, how, room=room)]
+            drawn = [values for _, values in sample.iter_samples(model, mine, how, room=room)]
             writer.write(
                 files[place], sample.concatenate(drawn), model.domain.NAME, origin=origins[place], overwrite=overwrite
             )

@@ -79,7 +79,7 @@ class EvaluatedModel:
 
     @property
     def kind(self) -> str | None:
-        """What it draws from that an item of the reference gives (`reference_inputs.KINDS`)."""
+        """What it draws from that an item of the reference gives (`reference_inputs.condition_kind`)."""
         from inrflow_core.sampling import reference_inputs
 
         return reference_inputs.condition_kind(self.preset)
@@ -141,15 +141,14 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, is_enlar
         UsageError: a size of the wrong kind, or enlargements of what is not asked more finely.
     """
     domain = target.domain
-    if domain.shape.group_size is not None:
+    if domain.MAKES_STRUCTURES:
         if sampling.resolution is not None or is_enlarged:
             raise UsageError("a protein has the atoms of its sequence", hint="leave `--resolution` out")
         return ()
     size = generation.choose_size(domain, sampling.resolution, sampling.points)
     if is_enlarged and not isinstance(size, tuple):
         raise UsageError("`--enlarged` compares pictures asked more finely", hint="add `--resolution HxW`")
-    grid = size if isinstance(size, tuple) else domain.shape.grid or (size or domain.shape.num_pairs,)
-    return (*grid, domain.shape.value_size)
+    return domain.output_spec(size).shape
 
 
 def plan(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | None:
@@ -169,14 +168,16 @@ def plan(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | 
     ):
         if value is not None and kind not in kinds:
             draws = (
-                f"draws from {reference_inputs.KINDS[kind]}" if kind else "draws from nothing that the reference gives"
+                f"draws from {reference_inputs.noun_of(kind)}"
+                if kind
+                else "draws from nothing that the reference gives"
             )
             raise UsageError(f"`{option}` says nothing to `{target.name}`, which {draws}", hint="leave it out")
     if kind is None:
         return None
     if not isinstance(work.reference, SampleCollection):
         raise UsageError(
-            f"`{work.reference.source}` holds statistics, and `{target.name}` draws from {reference_inputs.KINDS[kind]}",
+            f"`{work.reference.source}` holds statistics, and `{target.name}` draws from {reference_inputs.noun_of(kind)}",
             hint="give shards that hold them with `--reference`",
         )
     view, each = _parse_view(wanted.view), wanted.samples_per_item or 1
@@ -199,7 +200,7 @@ def iter_sample_sets(target: EvaluatedModel, work: SamplingWork, *, is_enlarged:
 
     model = _load(target, work)
     size = _size(model, work)
-    if model.domain.shape.group_size is not None:
+    if model.domain.MAKES_STRUCTURES:
         found, facts = _folded(target, work, model)
         if found is not None:
             yield results.EvaluatedSamples(target.name, found, facts)
@@ -366,7 +367,7 @@ def _load(target: EvaluatedModel, work: SamplingWork) -> Model:
 
 
 def _size(model: Model, work: SamplingWork) -> Size:
-    if model.domain.shape.group_size is not None:
+    if model.domain.MAKES_STRUCTURES:
         return None
     return generation.choose_size(model.domain, work.sampling.resolution, work.sampling.points)
 

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
     from inrflow_core.evaluation.results import EvaluatedSamples, Results
     from inrflow_core.sample_files.collection import SampleCollection
 
-PREFERRED = {"image": ("train",), "points": ("test", "val", "train"), "protein": ("test", "val", "train")}
-"""Splits of a reference: FID compares with what was trained on, the metrics of clouds and proteins with what was not."""
 MOST = 50_000
 """Samples drawn where nobody says how many and the reference has more."""
-OF_SEVERAL = ("lddt:best", "tm-score:best", "rmsd:best")
-"""What several structures of each protein are judged by, beside the metrics of one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,7 @@ def check(job: EvaluationJob) -> CheckedEvaluationJob:
         MissingError: a run, samples or the reference are not there.
         UsageError: names that there are not, domains that differ, results that are there already.
     """
+    from inrflow_core.domains._contract import domain_class
     from inrflow_core.evaluation import evaluator, memorization, metric_specs, results
     from inrflow_core.sample_files import collection, readers
 
@@ -115,7 +112,8 @@ def check(job: EvaluationJob) -> CheckedEvaluationJob:
     if copied is not None:
         for _, _, shape in sizes:
             metric_specs.check_compatible("the samples", domain, shape, copied, role="the training set")
-    training = None if domain == "protein" else memorization.memorization_set(reference, copied)
+    searches = domain_class(domain).MEMORIZATION is not None
+    training = memorization.memorization_set(reference, copied) if searches else None
     return CheckedEvaluationJob(job, targets, given, reference, chosen, judge, work, missing, training)
 
 
@@ -217,11 +215,12 @@ def split_metric_names(texts: Sequence[str] | None) -> list[str]:
 
 def cache_reference_stats(shards: Path, metrics: Sequence[str]) -> None:
     """Make and keep what metrics need of the pictures of prepared shards, in the split that is their reference."""
+    from inrflow_core.domains._contract import domain_class
     from inrflow_core.evaluation import evaluator, gather, metric_specs
     from inrflow_core.sample_files import readers
 
     domain = readers.open_collection(shards).domain
-    reference = readers.open_collection(shards, prefer=PREFERRED[domain])
+    reference = readers.open_collection(shards, prefer=domain_class(domain).REFERENCE_SPLITS)
     setting = gather.EvaluationSettings(
         shards, device=generation.choose_device(None), watch=console.track, say=console.info
     )
@@ -235,7 +234,8 @@ def _domain(job: EvaluationJob, given: Sequence[EvaluatedSamples], targets: Sequ
     Raises:
         UsageError: there are several, or points are asked of what is no cloud.
     """
-    from inrflow_core.sample_files import collection
+
+    from inrflow_core.domains._contract import domain_class
 
     domains = {subject.items.domain for subject in given} | {target.domain.NAME for target in targets}
     if len(domains) > 1:
@@ -243,27 +243,29 @@ def _domain(job: EvaluationJob, given: Sequence[EvaluatedSamples], targets: Sequ
             f"{' and '.join(sorted(domains))} cannot be judged together", hint="evaluate them one after the other"
         )
     (domain,) = domains
-    if domain != "points" and job.sampling.points is not None:
-        raise UsageError(f"`--points` asks a cloud, and these are {collection.NOUNS[domain]}", hint="leave it out")
+    kind = domain_class(domain)
+    if kind.SIZE_OPTION != "--points" and job.sampling.points is not None:
+        raise UsageError(f"`--points` does not apply to {kind.NOUN}", hint="leave it out")
     return domain
 
 
 def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel]) -> Sequence[str]:
     """What is computed where no metric is named: nothing that needs weights."""
-    from inrflow_core import registry
+    from inrflow_core.domains._contract import domain_class
     from inrflow_core.sampling import reference_inputs
 
-    names = [*registry.find("domains", domain).Domain.METRICS]
-    kinds = {target.kind or "" for target in targets}
+    names = [*domain_class(domain).DEFAULT_METRICS]
+    kinds = {target.kind for target in targets}
     if len(kinds) == 1 and not job.samples:
-        names += reference_inputs.METRICS.get(kinds.pop(), ())
-    if domain == "protein" and (job.sampling.samples_per_item or 1) > 1:
-        names += OF_SEVERAL
+        names += reference_inputs.metrics_of(kinds.pop())
+    if (job.sampling.samples_per_item or 1) > 1:
+        names += domain_class(domain).METRICS_OF_SEVERAL
     return names
 
 
 def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | ReferenceStats:
     from inrflow_core import models
+    from inrflow_core.domains._contract import domain_class
     from inrflow_core.evaluation import reference_stats
     from inrflow_core.runs import run
     from inrflow_core.sample_files import collection, readers
@@ -284,7 +286,7 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
             if is_given:
                 raise UsageError(f"`{place}` holds statistics, so `{name}` says nothing", hint="leave it out")
         return reference_stats.read(place)
-    found = readers.open_collection(place, job.split, PREFERRED[domain])
+    found = readers.open_collection(place, job.split, domain_class(domain).REFERENCE_SPLITS)
     found = collection.filter_classes(found, classes) if classes else found
     return collection.evenly_spaced_items(found, job.reference_num) if job.reference_num else found
 

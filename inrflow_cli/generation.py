@@ -39,7 +39,7 @@ def open_model(
     """
     import torch
 
-    from inrflow_core import models
+    from inrflow_core import models, registry
     from inrflow_core.runs.run import latest_run, resolve_weights
     from inrflow_core.runtime import malloc
     from inrflow_core.sample_files import writer
@@ -56,7 +56,7 @@ def open_model(
     model = models.load(weights, choose_device(device))
     part = model.preset.condition
     if condition is not None and (part is None or part.name != condition):
-        does = "draws from no photo" if condition == "image" else "folds no sequences"
+        does = f"does not draw from {registry.find('conditioners', condition).NOUN}"
         raise UsageError(f"`{source}` {does}", hint="choose with `--run` one that does")
     if model.domain.NAME not in domains:
         raise UsageError(
@@ -100,16 +100,13 @@ def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size
     Raises:
         UsageError: a size of the wrong kind, or no points at all.
     """
-    from inrflow_cli import options
-
-    has_grid = domain.shape.grid is not None
-    if has_grid and points is not None:
-        raise UsageError("`--points` asks a cloud, and the model draws images", hint="use `--resolution HxW`")
-    if not has_grid and resolution is not None:
-        raise UsageError("`--resolution` asks an image, and the model draws clouds", hint="use `--points N`")
-    if points is not None and points < 1:
-        raise UsageError(f"`--points {points}`: a cloud has at least 1 point", hint="give a whole number above 0")
-    return options.parse_resolution(resolution) if has_grid else points
+    given = {"--resolution": resolution, "--points": None if points is None else str(points)}
+    for option, text in given.items():
+        if text is not None and option != domain.SIZE_OPTION:
+            other = f"use `{domain.SIZE_OPTION}`" if domain.SIZE_OPTION else "leave it out"
+            raise UsageError(f"`{option}` does not apply: the model draws {domain.NOUN}", hint=other)
+    text = given[domain.SIZE_OPTION] if domain.SIZE_OPTION else None
+    return None if text is None else domain.parse_size(text)
 
 
 def parse_settings(texts: list[str] | None) -> dict[str, Any]:
@@ -182,7 +179,7 @@ def write_samples(
                 model, field, request.size, request.window, chunk=own, progress=field_progress(shown)
             )
             found = [(slice(0, len(values)), values)]
-        drawn = [sample.to_outputs(model, request, part, values) for part, values in found]
+        drawn = [values for _, values in found]
     items: list[dict[str, str]] = []
     if len(writer.files(out, len(request.seeds))) > 1:  # each file tells of its own sample alone
         items = provenance.per_sample_metadata(model, request)

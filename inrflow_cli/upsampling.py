@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,16 +48,16 @@ def check(model: Model) -> None:
     Raises:
         UsageError: it draws from a photo or a sequence.
     """
-    from inrflow_core.runs import run
-
     part = model.preset.condition
-    if part is not None and part.name in run.GIVEN:
+    if part is not None and part.module.GIVEN_AS:
         hint = (
             "draw at any size with `inrflow sample`, or keep the function there with `--save-field FILE` and ask that"
         )
-        if model.domain.shape.group_size is not None:
+        if model.domain.SIZE_OPTION is None:
             hint = "a protein has the atoms of its sequence and no finer ones: draw it with `inrflow sample`"
-        raise UsageError(f"`{model.preset.name}` draws from a {part.name}, which `upsample` does not take", hint=hint)
+        raise UsageError(
+            f"`{model.preset.name}` draws from {part.module.NOUN}, which `upsample` does not take", hint=hint
+        )
 
 
 def choose_size(model: Model, scale: float | None, resolution: str | None, points: int | None) -> Size:
@@ -76,12 +75,7 @@ def choose_size(model: Model, scale: float | None, resolution: str | None, point
         raise UsageError(f"{' and '.join(f'`{name}`' for name in given)} both say a size", hint="give one of them")
     if scale is None:
         return generation.choose_size(model.domain, resolution, points)
-    shape = model.domain.shape
-    sides = (shape.num_pairs,) if shape.grid is None else shape.grid
-    if not all(0.5 < scale * side < math.inf for side in sides):
-        raise UsageError(f"`--scale {scale:g}` leaves no size", hint="give a number such as 4 or 1.5")
-    asked = [round(scale * side) for side in sides]
-    return asked[0] if shape.grid is None else (asked[0], asked[1])
+    return model.domain.scale_size(scale)
 
 
 def reject_options(what: str, options: Mapping[str, Any]) -> None:

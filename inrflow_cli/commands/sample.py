@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -195,7 +195,7 @@ def _check_field(save_field: Path | None, half_field: bool) -> None:
 
 def _check_places(model: Model, target: Path, save_field: Path | None) -> None:
     """Nothing, where the model's samples can be asked elsewhere, or nobody wants to."""
-    if model.domain.shape.group_size is not None and (save_field is not None or target.suffix.lower() == ".h5"):
+    if model.domain.MAKES_STRUCTURES and (save_field is not None or target.suffix.lower() == ".h5"):
         raise UsageError(
             "a protein has no other places to be asked at, and its atoms are as many as its sequence says",
             hint="write .pdb or .cif, or `--fasta FILE` into a folder",
@@ -207,9 +207,4 @@ def _spelled(paths: list[Path]) -> str:
 
 
 def _asked(model: Model, request: SampleRequest) -> str:
-    size: Any = request.size
-    if "residues" in request.condition:
-        return f"{request.condition['residues'].shape[1]:,} residues each"
-    if isinstance(size, tuple):
-        return f"{size[0]} x {size[1]} pixels each"
-    return f"{size or model.domain.shape.num_pairs:,} {'points' if model.domain.shape.grid is None else 'pixels'} each"
+    return f"{model.domain.describe_size(request.size, request.condition or None)} each"

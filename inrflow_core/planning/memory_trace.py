@@ -136,7 +136,7 @@ def run(model: models.Model, mode: FakeTensorMode, count: int, *, precision: str
     own = [*method.parameters(), *method.buffers()]
     watch = Watch(iter(own))
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
-    one = model.domain.blank(1)
+    one = model.domain.dummy_batch(1)
     condition = dict(one.condition)
     if method.conditioner is not None:
         condition |= dict(method.conditioner.blank(one))

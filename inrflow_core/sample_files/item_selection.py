@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import __version__, registry
+from inrflow_core.domains._contract import array_domains
 from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
 from inrflow_core.shards import batch, manifest, shard_dataset
 
@@ -128,9 +129,11 @@ def _raw(batch: batch.Batch, normalisation: Mapping[str, Any]) -> np.ndarray:
 
 
 def _from_npz(source: Path, items: str | None) -> Samples:
+    known = array_domains()
     try:
         with np.load(source, allow_pickle=False) as archive:
-            name = "images" if "images" in archive else "points"
+            domain, form = next(((one, form) for one, form in known if form.names[0] in archive), known[-1])
+            name = form.names[0]
             values, told = archive[name], json.loads(str(archive["origin"])) if "origin" in archive else {}
         if not isinstance(told, dict):
             raise ValueError(f"its origin is {told!r}")
@@ -138,16 +141,15 @@ def _from_npz(source: Path, items: str | None) -> Samples:
         raise IntegrityError(
             f"`{source}` is no archive of samples: {error}", hint="`inrflow sample out.npz` writes such a file"
         ) from error
-    wanted, kind, channels = (4, "u", {1, 3, 4}) if name == "images" else (3, "f", {3, 6})
-    if values.ndim != wanted or values.dtype.kind != kind or not values.size or values.shape[-1] not in channels:
+    if not form.holds(values):
         raise IntegrityError(
-            f"`{name}` in `{source}` is {values.dtype} of shape {values.shape}, no samples", hint="draw them again"
+            f"`{name}` in `{source}` is {values.dtype} of shape {values.shape}, not {form.description}",
+            hint="draw them again",
         )
     indices = chosen(items, len(values))
-    picked = values[indices].astype(np.uint8 if name == "images" else np.float32)
-    domain = "image" if name == "images" else "points"
+    picked = values[indices].astype(form.dtype)
     facts = [{"item": str(index)} for index in indices]
-    return Samples(picked, domain, _origin({str(k): str(v) for k, v in told.items()}), facts, len(values))
+    return Samples(picked, domain.NAME, _origin({str(k): str(v) for k, v in told.items()}), facts, len(values))
 
 
 def _origin(told: Mapping[str, str]) -> dict[str, str]:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import registry
+from inrflow_core.domains._contract import array_domains, domain_class, domain_classes
 from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.collection import (
-    NOUNS,
     ArrayCollection,
     SampleCollection,
     ShardCollection,
@@ -28,12 +28,8 @@ from inrflow_core.sample_files.collection import (
 from inrflow_core.shards import manifest, shard_dataset
 from inrflow_core.storage import checksum, source_files
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-CLOUDS = {".ply", ".npy"}
 MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
 """What a picture file is read as."""
-ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
-"""Arrays of an .npz file that hold items, and their domain; `arr_0` is that of ADM's sample files."""
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
 PROVENANCE_PREFIX = b"comment inrflow"
@@ -101,11 +97,11 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Sampl
 def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
     files = [(name, folder / name) for name, _ in source_files.list_files(folder)]
     kinds = Counter(_kind(path) for _, path in files)
-    held = [domain for domain in NOUNS if kinds[domain]]
+    held = [domain.NAME for domain in domain_classes() if kinds[domain.NAME]]
     if not held:
         raise MissingError(f"`{folder}` holds neither pictures nor clouds nor proteins", hint=f"give {KINDS}")
     if len(held) > 1:
-        told = " and ".join(f"{kinds[domain]} {NOUNS[domain]}" for domain in held)
+        told = " and ".join(f"{kinds[domain]} {domain_class(domain).NOUN}" for domain in held)
         raise UsageError(f"`{folder}` holds {told}", hint="keep them in folders of their own")
     (domain,) = held
     kept = [(name, path) for name, path in files if _kind(path) == domain]
@@ -178,15 +174,15 @@ def _head(path: Path) -> bytes:
 
 def _from_array(path: Path) -> SampleCollection:
     name, values = _array(path)
-    domain = ARCHIVED.get(name) or ("image" if values.dtype == np.uint8 else "points")
-    is_right = values.dtype == np.uint8 if domain == "image" else values.dtype.kind == "f"
-    wanted, channels = (4, (1, 3, 4)) if domain == "image" else (3, (3, 6))
-    if not is_right or values.ndim != wanted or not len(values) or values.shape[-1] not in channels:
+    known = array_domains()
+    fitting = [(one, form) for one, form in known if (not name or name in form.names) and form.holds(values)]
+    if not fitting:
         raise IntegrityError(
-            f"`{path}` holds {values.dtype} of shape {values.shape}, no pictures and no clouds",
-            hint="pictures are uint8 (N H W C), clouds float (N P 3)",
+            f"`{path}` holds {values.dtype} of shape {values.shape}, not {' or '.join(one.NOUN for one, _ in known)}",
+            hint=", ".join(f"{one.NOUN} are {form.description}" for one, form in known),
         )
-    dtype = np.uint8 if domain == "image" else np.float32
+    domain, form = fitting[0]
+    dtype = np.dtype(form.dtype)
 
     def load_values(indices: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # what is too large for float32 is infinite, which `read` refuses
@@ -195,9 +191,9 @@ def _from_array(path: Path) -> SampleCollection:
     metadata = _origin(path)
     return ArrayCollection(
         source=path,
-        domain=domain,
+        domain=domain.NAME,
         digest=checksum.file_digest(path),
-        normalisation=UNKNOWN_NORMALIZATION if metadata and domain == "points" else {},
+        normalisation=UNKNOWN_NORMALIZATION if metadata and form.dtype == "float32" else {},
         metadata=metadata,
         names=[str(index) for index in range(len(values))],
         load_values=load_values,
@@ -222,7 +218,8 @@ def _array(path: Path) -> tuple[str, np.ndarray]:
         if isinstance(found, np.ndarray):  # the content decides, whatever the name says
             return "", found
         with found as archive:
-            name = next((name for name in ARCHIVED if name in archive), None)
+            names = [name for _, form in array_domains() for name in form.names]
+            name = next((name for name in names if name in archive), None)
             if name is None:
                 held = ", ".join(f"`{name}`" for name in archive) or "nothing"
                 raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
@@ -285,7 +282,7 @@ def _kind(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if structure_reader.is_structure(path.name):
         return "protein"
-    return "image" if suffix in PICTURES else "points" if suffix in CLOUDS else None
+    return next((domain.NAME for domain, form in array_domains() if suffix in form.suffixes), None)
 
 
 def _spelled(values: np.ndarray) -> str:

@@ -49,7 +49,7 @@ def optimize_for_inference(model: Model, how: Any, *, compile: bool = False) -> 
     Raises:
         UsageError: parts of a protein model are to be compiled: each chain would cost its own compilation.
     """
-    if compile and model.domain.shape.group_size is not None:
+    if compile and model.domain.MAKES_STRUCTURES:
         raise UsageError("`--compile` is for sets of one size, and every protein has its own", hint="leave it out")
 
     def quick(method: Any) -> Any:

@@ -99,7 +99,7 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
         )
     shape = loader.domain.shape
     found = tuple(loader.batch(0, range(1)).values.shape[1:])
-    if shape.group_size is not None:  # as many atoms as the chain has
+    if loader.domain.MAKES_STRUCTURES:  # as many atoms as the chain has
         return
     if found != (shape.num_pairs, shape.value_size):
         raise UsageError(

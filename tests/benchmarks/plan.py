@@ -191,7 +191,7 @@ def step(driven: Engine, averages: list[EMA], sets: CoordValueSet) -> None:
 
 def filled(model: models.Model, count: int) -> CoordValueSet:
     """Sets of random values, with seeds of their own."""
-    sets = model.domain.blank(count)
+    sets = model.domain.dummy_batch(count)
     conditioner = model.method.conditioner
     condition = dict(sets.condition) | (dict(conditioner.blank(sets)) if conditioner is not None else {})
     mask = None if sets.queries.group_ids is None else torch.ones(count, len(sets.queries), dtype=torch.bool)

@@ -96,7 +96,7 @@ def test_a_sample_depends_on_its_seed_and_picture_and_not_on_its_batch() -> None
 
 def test_a_blank_condition_has_the_shapes_of_a_real_one() -> None:
     built = module()
-    blank = built.blank(tiny.model(tiny.PICTURE).domain.blank(3))
+    blank = built.blank(tiny.model(tiny.PICTURE).domain.dummy_batch(3))
     assert blank["tokens"].shape == stored()["tokens"].shape
     found = built(blank)
     assert isinstance(found, ConditionEmbedding) and found.tokens is not None and found.tokens.shape == (3, 64, 16)

@@ -123,7 +123,7 @@ def test_the_values_are_those_that_the_checkpoint_gets_afterwards(data, tmp_path
             gather.EvaluationSettings(tmp_path / f"kept-{step}"),
         )
         subject = results.EvaluatedSamples("samples", readers.open_collection(tmp_path / "samples.npz"))
-        chosen = metric_specs.parse_metrics(model.domain.METRICS, domain)
+        chosen = metric_specs.parse_metrics(model.domain.DEFAULT_METRICS, domain)
         found = {metric.full: judge.score(subject, metric, chosen).value for metric in chosen}
         (record,) = [record for record in told if record["step"] == step]
         assert record["eval"] == pytest.approx(found, rel=1e-9) and len(found) == 4

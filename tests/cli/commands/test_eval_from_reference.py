@@ -215,7 +215,7 @@ def test_every_protein_of_the_reference_is_folded_and_judged(place: Place):
     told = condition_inputs.condition_from_sequence(place.folding, reference.structures([1])[0].sequence)
     ((_, wanted),) = sample.iter_samples(place.folding, SampleRequest([5], condition=told))
     drawn_one = structure_reader.read(Path("out/samples/sequence") / names[1].replace(" ", "_") / "1.pdb")
-    np.testing.assert_allclose(drawn_one.positions, wanted[0], atol=2e-3)
+    np.testing.assert_allclose(drawn_one.positions, wanted[0].positions, atol=2e-3)
 
 
 def test_more_proteins_and_more_samples_keep_what_is_there(place: Place):
