@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ class Memorization:
     """How the nearest training items of samples are searched."""
 
     distance: Literal["rms", "chamfer"]
-    """Between arrays of one shape, or between point clouds, each in its own bounding box."""
+    """Between thumbnails, images of one shape, or between point clouds, each in its own bounding box."""
     num_compared: int
     """Samples, and held-out items, whose nearest training items are searched."""
     num_training: int
@@ -185,17 +185,23 @@ class Domain(Protocol):
         ...
 
 
-def domain_class(name: str) -> type[Domain]:
+if TYPE_CHECKING:
+    DomainClass = type[Domain]
+else:
+    DomainClass = type  # a class cannot be checked against a protocol with attributes when the program runs
+
+
+def domain_class(name: str) -> DomainClass:
     """The class of a domain by its name; raises UsageError where there is none."""
     return registry.find("domains", name).Domain
 
 
-def domain_classes() -> list[type[Domain]]:
+def domain_classes() -> list[DomainClass]:
     """The classes of all domains, by name."""
     return [domain_class(name) for name in registry.names("domains")]
 
 
-def array_domains() -> list[tuple[type[Domain], ArrayFiles]]:
+def array_domains() -> list[tuple[DomainClass, ArrayFiles]]:
     """The domains whose samples are arrays, by name, and how these lie in files."""
     return [(domain, domain.FILES) for domain in domain_classes() if domain.FILES is not None]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core.domains._contract import Memorization, domain_class
+from inrflow_core.domains._contract import DomainClass, Memorization, domain_class
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import nearest_neighbors
 from inrflow_core.evaluation.report_entries import read_evenly_spaced
@@ -49,23 +49,17 @@ def nearest_panel(
     held_out = np.empty((0, *samples.shape[1:]), samples.dtype)
     if training.held_out is not None:
         held_out, _ = read_evenly_spaced(training.held_out, rule.num_compared)
-    if rule.distance == "chamfer":
-        points = min(samples.shape[1], training.items.shape[0])
-        samples, held_out = (
-            point_clouds.boxed(values, points) if len(values) else values[:, :points] for values in (samples, held_out)
-        )
+    points = min(samples.shape[1], training.items.shape[0])
+    samples, held_out = (_comparable(domain, values, points) for values in (samples, held_out))
     together = np.concatenate([samples, held_out]) if len(held_out) else samples
     total = training.items.count
     places = evenly_spaced(total, _num_searched(together, rule))
-    found = _nearest(together, training.items, rule, places, progress)
+    found = _nearest(together, training.items, places, progress)
     most = domain.GALLERY.tiles
     order = np.argsort(found.distances[:count, 0], kind="stable")[:most]
-    near = training.items.read(found.indices[order].ravel().tolist()).values
-    if rule.distance == "chamfer":
-        near = point_clouds.boxed(near, samples.shape[1])
-    near = domain.thumbnails(near)
+    near = _comparable(domain, training.items.read(found.indices[order].ravel().tolist()).values, points)
     return content.NearestNeighborsPanel(
-        domain.thumbnails(samples[order]),
+        samples[order],
         near.reshape(len(order), -1, *near.shape[1:]),
         found.distances[order],
         rule.unit,
@@ -82,22 +76,30 @@ def _num_searched(together: np.ndarray, rule: Memorization) -> int:
 
 
 def _nearest(
-    samples: np.ndarray, items: SampleCollection, rule: Memorization, places: np.ndarray, progress: Progress | None
+    samples: np.ndarray, items: SampleCollection, places: np.ndarray, progress: Progress | None
 ) -> nearest_neighbors.NearestNeighbors:
-    is_rms = rule.distance == "rms"
+    domain = domain_class(items.domain)
+    rule = domain.MEMORIZATION
+    assert rule is not None
     each = int(np.prod(items.shape)) * samples.dtype.itemsize
     size = max(1, min(rule.block, MOST_BYTES // each))
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            values = items.read(part.tolist()).values
-            yield part, values if is_rms else point_clouds.boxed(values, samples.shape[1])
+            yield part, _comparable(domain, items.read(part.tolist()).values, samples.shape[1])
             if progress is not None:
                 progress(start + len(part), len(places))
 
-    find = nearest_neighbors.nearest_images if is_rms else nearest_neighbors.nearest_clouds
+    find = nearest_neighbors.nearest_images if rule.distance == "rms" else nearest_neighbors.nearest_clouds
     return find(samples, batches(), NEAREST)
+
+
+def _comparable(domain: DomainClass, values: np.ndarray, points: int) -> np.ndarray:
+    """Thumbnails, or clouds of `points` points, each in its own box."""
+    if domain.MEMORIZATION is not None and domain.MEMORIZATION.distance == "rms":
+        return domain.thumbnails(values)
+    return point_clouds.boxed(values, points) if len(values) else values[:, :points]
 
 
 def memorization_set(reference: Any, given: SampleCollection | None) -> MemorizationSet | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core.domains._contract import domain_class
+from inrflow_core.domains._contract import CLOUD_GALLERY, domain_class
 from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores, Score
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
@@ -97,7 +97,7 @@ def read_evenly_spaced(items: SampleCollection, most: int) -> tuple[np.ndarray, 
     """Values and names of at most `most` items, evenly spaced."""
     batch = items.read(evenly_spaced(items.count, most).tolist())
     values = batch.values
-    if values.ndim == 3 and values.shape[1] > POINTS:
+    if domain_class(items.domain).GALLERY == CLOUD_GALLERY and values.shape[1] > POINTS:
         values = np.stack(point_clouds.subsample(list(values), POINTS, range(len(values))))
     return values, [os.fsencode(name).decode(errors="replace") for name in batch.names]
 

@@ -141,3 +141,16 @@ def test_labels_become_the_condition():
 def test_impossible_settings_are_refused(settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
         Config(**settings)
+
+
+def test_a_size_is_rows_times_columns_or_one_side():
+    domain = Domain(Config(8))
+    assert domain.parse_size("64x96") == (64, 96) and domain.parse_size("96") == (96, 96)
+    assert domain.scale_size(1.5) == (12, 12)
+    assert domain.describe_size(None) == "8 x 8 pixels" and domain.describe_size((64, 96)) == "64 x 96 pixels"
+
+
+@pytest.mark.parametrize("text", ["0", "64x0", "64*64", "big"])
+def test_what_is_not_a_size_is_refused(text: str):
+    with pytest.raises(UsageError, match="is not a size"):
+        Domain(Config(8)).parse_size(text)

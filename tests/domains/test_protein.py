@@ -84,7 +84,7 @@ def test_training_turns_each_chain_by_a_proper_rotation_of_its_seed():
 
 def test_training_draws_a_sign_for_each_eigenvector_of_each_residue_by_the_seed():
     plain, drawn = sets().queries, sets(augment=True).queries
-    assert plain.coordinates is not None and drawn.coordinates is not None and plain.groups is not None
+    assert plain.coordinates is not None and drawn.coordinates is not None and plain.group_ids is not None
     features = FEATURES.shape[-1]
     torch.testing.assert_close(drawn.coordinates[..., :features], plain.coordinates[..., :features], rtol=0, atol=0)
     torch.testing.assert_close(drawn.coordinates.abs(), plain.coordinates.abs(), rtol=0, atol=0)
@@ -93,7 +93,7 @@ def test_training_draws_a_sign_for_each_eigenvector_of_each_residue_by_the_seed(
     seen = []
     for row, chain in enumerate(CHAINS):
         for group in range(len(chain)):
-            signs = ratio[row, plain.groups[row] == group]
+            signs = ratio[row, plain.group_ids[row] == group]
             assert ((signs == signs.nanmedian(0).values) | signs.isnan()).all()  # one sign in the whole residue
             seen += signs.nanmedian(0).values.tolist()
     share = np.nanmean(np.array(seen) > 0)

@@ -200,13 +200,13 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
     )
     assert "grey, and the reference `colour.npz` holds 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
     assert says("a.npz", "clouds.npy").startswith(
-        "2: the samples of `a.npz` are pictures, and the reference `clouds.npy` holds clouds"
+        "2: the samples of `a.npz` are images, and the reference `clouds.npy` holds point clouds"
     )
     assert says("bad.npy", "clouds.npy").startswith("4: a cloud of `bad.npy` holds numbers that are not finite: 5")
     assert says("few.npy", "clouds.npy", "--points", "30").startswith("2: ")
     assert says("a.npz", "plain.npz").startswith("2: `plain.npz` holds `mu` and `sigma` and does not say")
     assert says("a.npz", "absent").startswith("3: `absent` does not exist")
-    assert says("a.npz", "a.npz", "--metrics", "mmd").startswith("2: `mmd` judges clouds, and these are pictures")
+    assert says("a.npz", "a.npz", "--metrics", "mmd").startswith("2: `mmd` judges point clouds, and these are images")
     assert says("a.npz", "a.npz", "--metrics", "fdi").startswith("2: no metric is called `fdi`")
     assert says("a.npz", "a.npz", "--metrics", "fid:cleam").startswith("2: `fid` has no protocol `cleam`")
     assert not (tmp_path / "out" / "metrics.json").exists()
@@ -243,16 +243,16 @@ def test_an_option_that_cannot_act_is_refused(place, tmp_path, capsys):
             f"2: `--{option}` says how a run is sampled"
         )
     assert says("--reference", "a.npz", "--enlarged").startswith("2: `--enlarged` says how a run is sampled")
-    assert says("--reference", "a.npz", "--points", "5").startswith(
-        "2: `--points` asks a cloud, and these are pictures"
-    )
+    assert says("--reference", "a.npz", "--points", "5").startswith("2: `--points` does not apply to images")
     assert says("--reference", "a.npz", "--metrics", ",").startswith("2: `--metrics` names no metric")
     assert says("--reference", "a.npz", "--weights", "bogus=x").startswith("2: no network `bogus` takes weights")
     assert says("--reference", "adm.npz", "--split", "train").startswith(
         "2: `adm.npz` holds statistics, so it has no split"
     )
     assert says("--reference", "a.npz", "--training", "absent").startswith("3: `absent` does not exist")
-    assert "and the training set `clouds.npy` holds clouds" in says("--reference", "a.npz", "--training", "clouds.npy")
+    assert "and the training set `clouds.npy` holds point clouds" in says(
+        "--reference", "a.npz", "--training", "clouds.npy"
+    )
     assert "and the training set `large.npz` holds 16 x 16 pixels" in says(
         "--reference", "a.npz", "--training", "large.npz"
     )

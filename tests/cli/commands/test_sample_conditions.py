@@ -170,8 +170,8 @@ BAD = {
     "two things": (["--image", "photo.png", "--sequence", "GG", "a.ply"], 2, "`--image` and `--sequence` exclude each other"),
     "no such photo": (["--image", "none.png", "a.ply"], 3, "the photo `none.png` does not exist"),
     "no picture": (["--image", "two.fa", "a.ply"], 2, "`two.fa` is no picture"),
-    "a photo for a structure": (["--image", "photo.png", "a.pdb"], 2, "draws from no photo"),
-    "a photo for a plain run": (["--image", "photo.png", "--run", "{runs}/clouds", "a.ply"], 2, "draws from no photo"),
+    "a photo for a structure": (["--image", "photo.png", "a.pdb"], 2, "does not draw from images"),
+    "a photo for a plain run": (["--image", "photo.png", "--run", "{runs}/clouds", "a.ply"], 2, "does not draw from images"),
     "no photo": (["--run", "{runs}/objects", "a.ply"], 2, "add `--image photo.png`"),
     "no sequence": (["--run", "{runs}/proteins", "a.pdb"], 2, "add `--sequence MKT...` or `--fasta FILE`"),
     "a camera of nothing": (["--azimuth", "20", "a.ply"], 2, "add `--image FILE`"),
@@ -180,7 +180,7 @@ BAD = {
     "a stand-in of residues": (["--sequence", "GG", "--weights", "w", "a.pdb"], 2, "the embedder `one-hot` has no weights"),
     "unknown letters": (["--sequence", "MKX1", "a.pdb"], 2, "`X` at 3, `1` at 4"),
     "an empty sequence": (["--sequence", "", "a.pdb"], 2, "the sequence is empty"),
-    "a sequence for a cloud": (["--sequence", "GG", "a.ply"], 2, "folds no sequences"),
+    "a sequence for a cloud": (["--sequence", "GG", "a.ply"], 2, "does not draw from sequences"),
     "points of a protein": (["--sequence", "GG", "--points", "5", "a.pdb"], 2, "has the atoms of its sequence"),
     "a field of a protein": (["--sequence", "GG", "--save-field", "f.safetensors", "a.pdb"], 2, "no other places"),
     "a shard of proteins": (["--sequence", "GG", "--run", "{runs}/proteins", "a.h5"], 2, "no other places"),
@@ -223,4 +223,4 @@ def test_a_cloud_of_a_photo_is_asked_again_by_its_field_alone(folders: Path, cap
         capsys.readouterr()
         assert run(["upsample", *files, "b.ply", *run_of, "--points", "50"]) == 2
         told = capsys.readouterr().err
-        assert "`tiny` draws from a picture, which `upsample` does not take" in told and "--save-field" in told
+        assert "`tiny` draws from images, which `upsample` does not take" in told and "--save-field" in told
