@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inrflow_cli import console, options
+from inrflow_cli import console
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def open_model(
     """
     import torch
 
-    from inrflow_core import models
+    from inrflow_core import models, registry
     from inrflow_core.runs.run import latest_run, resolve_weights
     from inrflow_core.runtime import distributed, malloc
     from inrflow_core.sample_files import writer
@@ -58,7 +58,10 @@ def open_model(
     model = models.load(weights, distributed.process_device(device))
     part = model.preset.condition
     if condition is not None and (part is None or part.name != condition):
-        raise UsageError(f"`{source}` is not conditioned on {condition}s", hint="choose another run with `--run`")
+        raise UsageError(
+            f"`{source}` is not conditioned on {registry.find('conditioners', condition).NOUN}",
+            hint="choose another run with `--run`",
+        )
     if model.domain.NAME not in domains:
         raise UsageError(
             f"`{source}` samples {model.domain.NAME}, which a `{out.suffix}` file cannot hold",
@@ -81,4 +84,4 @@ def choose_size(domain: Any, resolution: str | None, points: int | None, scale: 
         raise UsageError(f"{' and '.join(names)} exclude each other", hint="give one of them")
     if scale is not None:
         return request.scale_size(domain, scale)
-    return request.choose_size(domain, options.parse_resolution(resolution), points)
+    return request.choose_size(domain, resolution, points)

@@ -151,23 +151,6 @@ def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:
     return range(first, last + 1)
 
 
-def parse_resolution(text: str | None) -> tuple[int, int] | None:
-    """Rows and columns from `96` or `64x96`; None stays None.
-
-    Raises:
-        UsageError: the text is neither, or a side is 0.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text.strip())
-    sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if min(sides) < 1:
-        raise UsageError(
-            f"`--resolution {text}` is no size", hint="write one side as in `96`, or rows x columns as in `64x96`"
-        )
-    return sides
-
-
 def parse_window(text: str | None) -> tuple[float, float, float, float] | None:
     """Top, left, bottom and right of a part of the picture, each from 0 to 1; None stays None.
 

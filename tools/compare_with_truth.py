@@ -29,7 +29,7 @@ from inrflow_core.sample_files import collection, readers
 from inrflow_core.sample_files.collection import IMAGE, SampleCollection, ShardCollection
 from inrflow_core.sampling import condition_inputs, options
 from inrflow_core.sampling.request import SampleRequest
-from inrflow_core.sampling.sample import iter_samples, load, to_outputs
+from inrflow_core.sampling.sample import iter_samples, load
 from inrflow_core.visualization import image_grid, point_rendering, protein_rendering
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -95,8 +95,7 @@ def folds(model: Model, true: SampleCollection, places: list[int], arguments: ar
     for truth, place in zip(true.structures(range(true.count)), places, strict=True):
         condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, [place])
         request = SampleRequest([place], condition=condition)
-        ((part, values),) = iter_samples(model, request, how(model, arguments))
-        sample = to_outputs(model, request, part, values)[0]
+        ((_, (sample,)),) = iter_samples(model, request, how(model, arguments))
         assert isinstance(sample, Structure)
         moved, score = laid(sample, truth)
         both = protein_rendering.render_proteins(

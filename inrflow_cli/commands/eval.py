@@ -16,7 +16,6 @@ from inrflow_cli.options import (
     parse_checkpoints,
     parse_interval,
     parse_metric_names,
-    parse_resolution,
     parse_settings,
     parse_view,
     reject_options,
@@ -188,7 +187,7 @@ def eval(
         reject_options({"--samples-split": samples_split}, "needs `--samples`")
     sampling = SamplingSettings(
         parse_checkpoints(checkpoints), num, seed, label, guidance, parse_interval(guidance_interval), sampler, steps,
-        parse_settings(override), parse_resolution(resolution), points, parse_view(view), samples_per_item, noise, ema,
+        parse_settings(override), resolution, points, parse_view(view), samples_per_item, noise, ema,
         batch, device, precision, compile,
     )  # fmt: skip
     job = evaluation.EvaluationJob(

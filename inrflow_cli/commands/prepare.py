@@ -171,7 +171,7 @@ def _engine(job: PrepareJob, name: str, address: str | None, workers: int | None
         return {"workers": workers}
     from inrflow_core.runtime import ray_pool
 
-    source = job.source if getattr(job.dataset, "NEEDS_SOURCE", True) else None
+    source = job.source if job.dataset.NEEDS_SOURCE else None
     return {"engine": ray_pool.ray_map(address, source=source, out=job.out, workers=workers)}
 
 
@@ -222,9 +222,7 @@ def _settings(overrides: list[str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _progress(job: PrepareJob) -> Iterator[Progress]:
     """A progress line that begins when the scan has counted the items."""
-    console.info(
-        f"looking through `{job.source}`" if getattr(job.dataset, "NEEDS_SOURCE", True) else f"making `{job.name}`"
-    )
+    console.info(f"looking through `{job.source}`" if job.dataset.NEEDS_SOURCE else f"making `{job.name}`")
     with contextlib.ExitStack() as stack:
         shown: console.Progress | None = None
 

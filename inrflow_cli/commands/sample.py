@@ -214,9 +214,7 @@ def _check_field(save_field: Path | None, *, is_fp16: bool) -> None:
 
 def _check_protein(model: Model, target: Path, save_field: Path | None) -> None:
     """Raise UsageError for outputs that a protein does not have."""
-    from inrflow_core.sets import Groups
-
-    if isinstance(model.domain.shape.layout, Groups) and (save_field is not None or target.suffix.lower() == ".h5"):
+    if model.domain.MAKES_STRUCTURES and (save_field is not None or target.suffix.lower() == ".h5"):
         raise UsageError(
             "protein samples have a fixed set of atoms: they cannot be saved as a field or as .h5",
             hint="write .pdb or .cif, or `--fasta FILE` into a folder",
@@ -228,11 +226,4 @@ def _file_names(paths: list[Path]) -> str:
 
 
 def _describe_size(model: Model, request: SampleRequest) -> str:
-    size: Any = request.size
-    if "residues" in request.condition:
-        return f"{request.condition['residues'].shape[1]:,} residues each"
-    if isinstance(size, tuple):
-        return f"{size[0]} x {size[1]} pixels each"
-    return (
-        f"{size or model.domain.shape.num_queries:,} {'points' if model.domain.shape.grid is None else 'pixels'} each"
-    )
+    return f"{model.domain.describe_size(request.size, request.condition or None)} each"

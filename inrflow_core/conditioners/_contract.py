@@ -39,6 +39,16 @@ class DroppableConditioner(Conditioner, Protocol):
 class ConditionerPart(Protocol):
     """A conditioner's module."""
 
+    NOUN: str
+    """What samples are conditioned on, for messages: `images`."""
+    GIVEN_AS: tuple[str, ...]
+    """Names in a condition, one of which a user must give; empty where a model samples without one."""
+    OPTION_HINT: str
+    """The options that give it."""
+    FROM_REFERENCE: bool
+    """Whether the items of a reference provide the conditions."""
+    REFERENCE_METRICS: tuple[str, ...]
+    """Metrics of samples conditioned on a reference's items, beside those of their domain."""
     HAS_VIEWS: bool
     """Whether each set has several conditions, of which training draws one for each step."""
     Config: Any

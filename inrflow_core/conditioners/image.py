@@ -21,6 +21,11 @@ from inrflow_core.feature_networks import _posed_images
 from inrflow_core.geometry.cameras import RAY
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
+NOUN = "images"
+GIVEN_AS = ("tokens", "image")
+OPTION_HINT = "`--image photo.png`"
+REFERENCE_METRICS = ("paired-cd",)
+FROM_REFERENCE = True
 HAS_VIEWS = True
 """Each set has several images; training draws one for each step."""
 

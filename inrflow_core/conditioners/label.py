@@ -32,6 +32,14 @@ class Config:
             raise ValueError(f"`dropout` is {self.dropout}: from 0 to below 1")
 
 
+NOUN = "classes"
+GIVEN_AS = ()
+OPTION_HINT = "`--label NAME`"
+REFERENCE_METRICS = ()
+FROM_REFERENCE = False
+HAS_VIEWS = False
+
+
 def required_conditions(config: Config) -> tuple[str, ...]:
     """Conditions of the shards that are read with the sets: none, labels always are."""
     return ()

@@ -19,6 +19,11 @@ from inrflow_core.errors import UsageError
 from inrflow_core.proteins import residues
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
+NOUN = "sequences"
+GIVEN_AS = ("residues",)
+OPTION_HINT = "`--sequence MKT...` or `--fasta FILE`"
+REFERENCE_METRICS = ()
+FROM_REFERENCE = True
 HAS_VIEWS = False
 ONE_HOT = "one-hot"
 

@@ -1,14 +1,6 @@
 """What a data set's file gives to `prepare`: the plan of its items, and each item as an example.
 
-A data set is a file in `datasets/` with
-
-    DOMAIN: str                         "image", "points", ...
-    DESCRIPTION: str                    what it reads and what it makes, for `inrflow prepare --list`
-    Config                              a frozen dataclass of settings
-    NEEDS_SOURCE: bool                  may be left out: True; False where nothing is read from the disk
-    IS_READ_BY_SCAN: bool               may be left out: False; True where `scan` reads everything already
-    scan(source, config) -> Plan        what there is, in a fixed order; MissingError where it is not what was looked for
-    read(item, config) -> Example       one item; BadItem where it cannot be read
+A data set is a file in `datasets/` with a frozen dataclass `Config` of settings and the members of `Dataset`.
 
 `scan` runs once, `read` in many processes: an item must be small and picklable, and `read` must depend on nothing
 else. The order of a plan's items is the order in the shards, so it must not depend on how a file system lists them.
@@ -20,12 +12,36 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from inrflow_core.errors import MissingError
 from inrflow_core.storage.source_files import Fingerprint, list_files
+
+
+class Dataset(Protocol):
+    """The module of a data set."""
+
+    DOMAIN: str
+    """Name of the domain of its examples."""
+    DESCRIPTION: str
+    """What it reads and what it makes, for `inrflow prepare --list`."""
+    NEEDS_SOURCE: bool
+    """Whether it reads from the disk; False where it computes its examples."""
+    IS_READ_BY_SCAN: bool
+    """Whether `scan` has read everything already, so that `read` takes no time."""
+    Config: type[Any]
+
+    @staticmethod
+    def scan(source: Path, config: Any) -> DatasetIndex:
+        """What there is, in a fixed order; raises MissingError where the source is of another layout."""
+        ...
+
+    @staticmethod
+    def read(item: Item, config: Any) -> Example:
+        """One item; raises UnreadableItemError where it cannot be read."""
+        ...
 
 
 class Item(NamedTuple):

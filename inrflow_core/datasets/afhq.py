@@ -12,6 +12,8 @@ from inrflow_core.datasets import _archives, _image_decoding
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 
 DOMAIN = "image"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = "`{train,test,val}/{cat,dog,wild}/*` in a folder or a zip, or `{cat,dog,wild}/*` -> RGB, 3 classes"
 ANIMALS = ("cat", "dog", "wild")
 

@@ -17,6 +17,8 @@ from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_
 from inrflow_core.errors import UsageError
 
 DOMAIN = "image"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "`{train,val}/{female,male}/*`, `CelebA-HQ-img/*`, `data128x128/*` or one flat folder -> RGB; with --classes "
     "female and male; without a split every tenth is val"

@@ -23,6 +23,7 @@ from inrflow_core.errors import IntegrityError
 from inrflow_core.storage.source_files import fingerprint, list_files
 
 DOMAIN = "image"
+NEEDS_SOURCE = True
 DESCRIPTION = "`cifar-10-batches-py`, `cifar-10-batches-bin`, or their tar.gz -> RGB 32 x 32, 10 classes"
 IS_READ_BY_SCAN = True
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

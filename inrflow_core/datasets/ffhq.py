@@ -13,6 +13,8 @@ from inrflow_core.datasets import _archives, _image_decoding
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 
 DOMAIN = "image"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "`images1024x1024/00000/00000.png` ..., resized copies in any folder, or an EDM zip -> RGB; the first 60,000 "
     "train, the others val"

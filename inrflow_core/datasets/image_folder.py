@@ -16,6 +16,8 @@ from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_
 from inrflow_core.errors import UsageError
 
 DOMAIN = "image"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "any folder, zip or tar of images, with or without `train` and `val` -> RGB or grey; with --classes the "
     "sub-folders' names"

@@ -23,6 +23,8 @@ from inrflow_core.datasets._edm_archive import edm_plan
 from inrflow_core.errors import IntegrityError, MissingError
 
 DOMAIN = "image"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "class folders `train/<class>`, `val/<class>`; the Kaggle tree; ILSVRC2012_img_{train,val}.tar with the "
     "development kit; an EDM zip -> RGB, ADM's centre crop, classes by the rank of their folder"

@@ -20,6 +20,8 @@ from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemErro
 from inrflow_core.storage.source_files import list_files
 
 DOMAIN = "image"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = "`church_outdoor_{train,val}_lmdb/data.mdb` (with the extra `lmdb`), or folders exported from it, at any depth -> RGB"
 DATABASE = "data.mdb"
 VAL = re.compile(r"(^|[^a-z])val", re.IGNORECASE)

@@ -14,6 +14,8 @@ from inrflow_core.geometry import mesh
 from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "points"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 15,000 points on their surface, with colours "
     "and classes (sub-folders) where asked, train and val by name"

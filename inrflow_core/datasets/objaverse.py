@@ -23,6 +23,8 @@ from inrflow_core.geometry.mesh import Mesh, sample_surface
 from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "points"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "Objaverse's glbs/ or any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 16,384 points, pictures of "
     "each object with their cameras, and DINOv2's tokens of them; train and val by name"

@@ -25,6 +25,8 @@ from inrflow_core.shards import hdf5
 from inrflow_core.storage.source_files import fingerprint, list_files
 
 DOMAIN = "points"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "ShapeNetCore.v2.PC15k/<synset>/{train,val,test}/*.npy (PointFlow), or shapenet.hdf5 (diffusion-point-cloud) -> "
     "clouds of all their points, one class per category, train, val and test"

@@ -19,6 +19,7 @@ from inrflow_core.geometry.open3d_import import load_open3d
 from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "points"
+IS_READ_BY_SCAN = False
 DESCRIPTION = "nothing: solids of eight classes, made by Open3D -> clouds of 2048 points, train and val"
 NEEDS_SOURCE = False
 

@@ -27,6 +27,8 @@ from inrflow_core.proteins.structure_reader import LONGEST_BOND
 from inrflow_core.storage.source_files import fingerprint, list_files
 
 DOMAIN = "protein"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "swissprot_{pdb,cif}_v4.tar (AlphaFold DB, not unpacked), or any folder of .pdb, .cif and .bcif, with or without "
     ".gz -> heavy atoms of one chain each with its residues, 10,000 train and 512 test by seed"

@@ -1,17 +1,232 @@
-"""What all domains do with the conditions that are read with their sets."""
+"""What a domain is to everyone else: its words, its sizes, its files, and how its samples are shown and compared.
+
+A domain is a file in `domains/` with a frozen dataclass `Config` of settings and a class `Domain(config)` that satisfies
+the Protocol below. Nothing else names a domain: a new one is a new file.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from inrflow_core import registry
+from inrflow_core.fields import Size, Window
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
 
+Outputs = np.ndarray | list[Structure]
+"""Samples as they are written: an array with one row each, or structures."""
 
-def conditions(labels: np.ndarray | None, read: Batch | None) -> dict[str, Tensor]:
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Shape and type of one sample as an array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ArrayFiles:
+    """How samples lie in .npz, .npy and single files."""
+
+    names: tuple[str, ...]
+    """Arrays of an .npz archive that hold them; the first is the one that is written."""
+    dtype: str
+    """`uint8` or `float32`; a file may hold any float where it is `float32`."""
+    ndim: int
+    """Axes of an array of several samples."""
+    channels: tuple[int, ...]
+    """Allowed lengths of the last axis."""
+    description: str
+    """For messages: `uint8 (N H W C)`."""
+    suffixes: tuple[str, ...] = ()
+    """Suffixes of files that hold one sample each, beside structures of proteins."""
+
+    def holds(self, values: np.ndarray) -> bool:
+        """Whether an array of several samples has the type and shape of this domain."""
+        kind = "u" if self.dtype == "uint8" else "f"
+        is_right = values.dtype == np.uint8 if kind == "u" else values.dtype.kind == kind
+        return is_right and values.ndim == self.ndim and len(values) > 0 and values.shape[-1] in self.channels
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """How many samples a report shows."""
+
+    tiles: int
+    """Samples of each side of a gallery."""
+    rows: int
+    """Samples that are shown with their nearest training items."""
+
+
+IMAGE_GALLERY, CLOUD_GALLERY = Gallery(tiles=48, rows=12), Gallery(tiles=8, rows=6)
+"""Of samples that are shown as images, uint8 (B H W C), or as clouds that a reader turns, float32 (B N C)."""
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """How the nearest training items of samples are searched."""
+
+    distance: Literal["rms", "chamfer"]
+    """Between thumbnails, images of one shape, or between point clouds, each in its own bounding box."""
+    num_compared: int
+    """Samples, and held-out items, whose nearest training items are searched."""
+    num_training: int
+    """Training items that are searched, evenly spaced where there are more: some minutes of one core."""
+    block: int
+    """Training items that are read together, at most."""
+    unit: str
+    """What the distance measures, for the report."""
+
+
+class Domain(Protocol):
+    """What a coordinate and a value are; the members that every domain has."""
+
+    NAME: ClassVar[str]
+    """Its file's name."""
+    NOUN: ClassVar[str]
+    """What samples are called in messages: `images`."""
+    FORMATS: ClassVar[tuple[str, ...]]
+    """Names of the formats that samples can be written in, beside shards."""
+    FILES: ClassVar[ArrayFiles | None]
+    """How samples are read from array files; None where they are structures."""
+    SIZE_OPTION: ClassVar[Literal["--resolution", "--points"] | None]
+    """The option that sets the size of samples; None where nothing does."""
+    REFERENCE_SPLITS: ClassVar[tuple[str, ...]]
+    """Splits to evaluate against, in order of preference."""
+    DEFAULT_METRICS: ClassVar[tuple[str, ...]]
+    """What `eval` computes where no metric is named: nothing that needs weights."""
+    METRICS_OF_SEVERAL: ClassVar[tuple[str, ...]]
+    """Added to these where several samples are drawn for each item of a reference."""
+    REQUIRED_CONDITIONS: ClassVar[tuple[str, ...]]
+    """Conditions of the shards that every set needs."""
+    MAKES_STRUCTURES: ClassVar[bool]
+    """Whether samples are structures of proteins, each of its own size, and not arrays of one size."""
+    GALLERY: ClassVar[Gallery | None]
+    """How many samples a report shows; None where it shows tables of structures."""
+    MEMORIZATION: ClassVar[Memorization | None]
+    """How copies of training items are searched; None where they are not."""
+
+    config: Any
+    shape: SetSpec
+
+    def __init__(self, config: Any) -> None: ...
+
+    def queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> Queries:
+        """Where a sample of a size, or a window of it, is evaluated; raises UsageError where the domain has no such size."""
+        ...
+
+    def to_set(
+        self,
+        batch: Batch,
+        seeds: Int64[Tensor, " B"],
+        labels: np.ndarray | None = None,
+        *,
+        augment: bool = False,
+    ) -> CoordValueSet:
+        """Sets of what was read, in the network's scale; augmentation is keyed by the seeds."""
+        ...
+
+    def dummy_batch(self, count: int) -> CoordValueSet:
+        """Sets of the training size without content, for planning."""
+        ...
+
+    def decode_values(
+        self, values: Float[Tensor, "B M C"], size: Any = None, condition: Condition | None = None
+    ) -> Outputs:
+        """Samples from values at `queries(size, condition=condition)`."""
+        ...
+
+    def parse_size(self, text: str) -> Size:
+        """The size that the text of `SIZE_OPTION` names; raises UsageError where it names none."""
+        ...
+
+    def scale_size(self, factor: float) -> Size:
+        """`factor` times the training size along each axis; raises UsageError where nothing is left."""
+        ...
+
+    def describe_size(self, size: Any, condition: Condition | None = None) -> str:
+        """One sample's size in words: `96 x 96 pixels`, `2,048 points`."""
+        ...
+
+    def output_spec(self, size: Any = None) -> OutputSpec:
+        """Shape and type of a sample of a size; the shape is () where every sample has its own."""
+        ...
+
+    def accepts(self, path: Path) -> bool:
+        """Whether a file can hold what `invert` encodes."""
+        ...
+
+    def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
+        """How near a sample comes to what it was encoded from, by a name that has the unit."""
+        ...
+
+    def render(self, outputs: Outputs) -> Any:
+        """One image (PIL) of all samples."""
+        ...
+
+    @staticmethod
+    def thumbnails(values: np.ndarray) -> np.ndarray:
+        """What a report shows of samples: images, uint8 (B H W C), or clouds, float32 (B N C)."""
+        ...
+
+    @staticmethod
+    def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
+        """Numbers of samples for histograms: title, unit and the numbers of all samples."""
+        ...
+
+
+if TYPE_CHECKING:
+    DomainClass = type[Domain]
+else:
+    DomainClass = type  # a class cannot be checked against a protocol with attributes when the program runs
+
+
+def domain_class(name: str) -> DomainClass:
+    """The class of a domain by its name; raises UsageError where there is none."""
+    return registry.find("domains", name).Domain
+
+
+def domain_classes() -> list[DomainClass]:
+    """The classes of all domains, by name."""
+    return [domain_class(name) for name in registry.names("domains")]
+
+
+def array_domains() -> list[tuple[DomainClass, ArrayFiles]]:
+    """The domains whose samples are arrays, by name, and how these lie in files."""
+    return [(domain, domain.FILES) for domain in domain_classes() if domain.FILES is not None]
+
+
+def conditions(labels: np.ndarray | None, batch: Batch) -> dict[str, Tensor]:
     """The classes, and what was read beside the sets, as tensors."""
     condition = {} if labels is None else {"label": torch.from_numpy(np.asarray(labels, dtype=np.int64))}
-    if read is not None:
-        condition |= {name: torch.from_numpy(array) for name, array in read.condition.items()}
-    return condition
+    return condition | {name: torch.from_numpy(array) for name, array in batch.condition.items()}
+
+
+def batch_of(values: np.ndarray, condition: Mapping[str, np.ndarray] | None = None) -> Batch:
+    """Values that no shard holds, as a batch without labels, names and seeds."""
+    none = np.empty(0, dtype=np.int64)
+    return Batch(values, np.full(len(values), -1, dtype=np.int64), [""] * len(values), none, condition=condition or {})
+
+
+def empty_sets(queries: Queries, spec: SetSpec, count: int, condition: Condition | None = None) -> CoordValueSet:
+    """Sets of zeros at some queries, for planning."""
+    values = torch.zeros(count, spec.num_pairs, spec.value_size)
+    return CoordValueSet(queries, values, torch.zeros(count, dtype=torch.int64), condition or {})
+
+
+def pixel_statistics(values: np.ndarray, noun: str, unit: str) -> list[tuple[str, str, np.ndarray]]:
+    """Mean and deviation of each sample; one after the other, since all of them in 64 bits would take gigabytes."""
+    return [
+        (f"Mean of {noun}", unit, np.array([one.mean() for one in values])),
+        (f"Deviation within {noun}", unit, np.array([one.std() for one in values])),
+    ]

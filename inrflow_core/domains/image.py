@@ -6,19 +6,33 @@ square; another aspect ratio is a wider window of the plane, with the training s
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from inrflow_core.domains._contract import conditions
+from inrflow_core.domains._contract import (
+    IMAGE_GALLERY,
+    ArrayFiles,
+    Memorization,
+    OutputSpec,
+    conditions,
+    empty_sets,
+    pixel_statistics,
+)
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Size, Window
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Grid, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
+from inrflow_core.visualization import image_grid
 
 
 @dataclass(frozen=True)
@@ -47,10 +61,24 @@ class Domain:
     """Queries of images, sets from uint8 pixels, and pixels from values."""
 
     NAME = "image"
-    EXPORTERS = ("png", "npz")
-    """Formats that its samples can be written in, beside shards."""
-    METRICS = ("fid:random", "kid:random", "precision:random", "recall:random")
-    """What `eval` computes where no metric is named: nothing that needs weights."""
+    NOUN = "images"
+    FORMATS = ("png", "npz")
+    FILES = ArrayFiles(
+        ("images", "arr_0"),  # `arr_0` is that of ADM's sample files
+        "uint8",
+        4,
+        (1, 3, 4),
+        "uint8 (N H W C)",
+        (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"),
+    )
+    SIZE_OPTION = "--resolution"
+    REFERENCE_SPLITS = ("train",)
+    DEFAULT_METRICS = ("fid:random", "kid:random", "precision:random", "recall:random")
+    METRICS_OF_SEVERAL = ()
+    REQUIRED_CONDITIONS = ()
+    MAKES_STRUCTURES = False
+    GALLERY = IMAGE_GALLERY
+    MEMORIZATION = Memorization("rms", 500, 200_000, 1024, "rms difference in gray levels")
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -81,31 +109,86 @@ class Domain:
 
     def to_set(
         self,
-        values: np.ndarray,
+        batch: Batch,
         seeds: Int64[Tensor, " B"],
         labels: np.ndarray | None = None,
         *,
         augment: bool = False,
-        read: Batch | None = None,
     ) -> CoordValueSet:
         """uint8 pixels (B H W C) as sets in [-1, 1] times `value_scale`; flips, with `augment`, are keyed by the seed."""
-        pixels = torch.from_numpy(np.ascontiguousarray(values)).float()
+        pixels = torch.from_numpy(np.ascontiguousarray(batch.values)).float()
         if augment and self.config.flip:
             flipped = keyed_random.uniform(seeds, purpose="flip")[:, 0] < 0.5
             pixels = torch.where(flipped.cpu().view(-1, 1, 1, 1), pixels.flip(2), pixels)
         scaled = (pixels / 127.5 - 1) * self.config.value_scale
-        condition = conditions(labels, read)
-        return CoordValueSet(self.queries(), scaled.flatten(1, 2), seeds, condition)
+        return CoordValueSet(self.queries(), scaled.flatten(1, 2), seeds, conditions(labels, batch))
 
-    def blank(self, count: int) -> CoordValueSet:
-        """Sets of the training's size without content, for planning."""
-        values = torch.zeros(count, self.shape.num_queries, self.shape.value_size)
-        return CoordValueSet(self.queries(), values, torch.zeros(count, dtype=torch.int64))
+    def dummy_batch(self, count: int) -> CoordValueSet:
+        """Images of the training resolution without content, for planning."""
+        return empty_sets(self.queries(), self.shape, count)
 
-    def from_values(self, values: Float[Tensor, "B M C"], size: Size = None) -> np.ndarray:
-        """Pixels, uint8 (B H W C), of answers to `queries(size)`."""
+    def decode_values(
+        self, values: Float[Tensor, "B M C"], size: Size = None, condition: Condition | None = None
+    ) -> np.ndarray:
+        """Pixels, uint8 (B H W C), from values at `queries(size)`."""
         pixels = values.div(self.config.value_scale).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.unflatten(1, self._sides(size)).cpu().numpy()
+
+    def parse_size(self, text: str) -> tuple[int, int]:
+        """Rows and columns from `96` or `64x96`.
+
+        Raises:
+            UsageError: the text is neither, or a side is 0.
+        """
+        match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text.strip())
+        rows, columns = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if min(rows, columns) < 1:
+            raise UsageError(
+                f"`--resolution {text}` is not a size",
+                hint="write one side as in `96`, or rows x columns as in `64x96`",
+            )
+        return rows, columns
+
+    def scale_size(self, factor: float) -> tuple[int, int]:
+        """Rows and columns of the training grid times `factor`, rounded; raises UsageError where no pixel is left."""
+        side = factor * self.config.resolution
+        if not 0.5 < side < math.inf:
+            raise UsageError(
+                f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5"
+            )
+        return round(side), round(side)
+
+    def describe_size(self, size: Size, condition: Condition | None = None) -> str:
+        """`96 x 96 pixels`."""
+        rows, columns = self._sides(size)
+        return f"{rows} x {columns} pixels"
+
+    def output_spec(self, size: Size = None) -> OutputSpec:
+        """uint8 (H W C)."""
+        return OutputSpec((*self._sides(size), self.config.channels), "uint8")
+
+    def accepts(self, path: Path) -> bool:
+        """Every file but point clouds: the content decides whether it is an image."""
+        return path.suffix.lower() != ".ply"
+
+    def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
+        """Peak signal-to-noise ratio in dB, peak 255."""
+        error = np.mean((output.astype(np.float64) - original) ** 2)
+        return {"psnr": float(10 * np.log10(255.0**2 / max(error, 1e-10)))}
+
+    def render(self, outputs: np.ndarray) -> Any:
+        """A grid of all images, each pixel a sharp square."""
+        return image_grid.image_grid(outputs)
+
+    @staticmethod
+    def thumbnails(values: np.ndarray) -> np.ndarray:
+        """The images themselves."""
+        return values
+
+    @staticmethod
+    def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
+        """Brightness and contrast."""
+        return pixel_statistics(values, "an image", "gray levels")
 
     def _sides(self, size: Size) -> tuple[int, int]:
         """Rows and columns of a size: one number is a square, None the training grid."""

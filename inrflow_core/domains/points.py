@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core.domains._contract import conditions
+from inrflow_core import registry
+from inrflow_core.domains._contract import (
+    CLOUD_GALLERY,
+    ArrayFiles,
+    Memorization,
+    OutputSpec,
+    conditions,
+    empty_sets,
+)
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Window
+from inrflow_core.geometry import point_clouds
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
+from inrflow_core.visualization import point_rendering
 
 
 @dataclass(frozen=True)
@@ -41,10 +55,17 @@ class Domain:
     """Queries of clouds, sets from stored points, and points from values."""
 
     NAME = "points"
-    EXPORTERS = ("ply", "npz", "png", "obj", "glb")
-    """Formats that its samples can be written in, beside shards."""
-    METRICS = ("mmd", "cov", "one-nna", "jsd")
-    """What `eval` computes where no metric is named: nothing that needs weights."""
+    NOUN = "point clouds"
+    FORMATS = ("ply", "npz", "png", "obj", "glb")
+    FILES = ArrayFiles(("points",), "float32", 3, (3, 6), "float (N P 3)", (".ply", ".npy"))
+    SIZE_OPTION = "--points"
+    REFERENCE_SPLITS = ("test", "val", "train")
+    DEFAULT_METRICS = ("mmd", "cov", "one-nna", "jsd")
+    METRICS_OF_SEVERAL = ()
+    REQUIRED_CONDITIONS = ()
+    MAKES_STRUCTURES = False
+    GALLERY = CLOUD_GALLERY
+    MEMORIZATION = Memorization("chamfer", 100, 2_000, 64, "Chamfer distance, each in its box")
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -65,12 +86,11 @@ class Domain:
 
     def to_set(
         self,
-        values: np.ndarray,
+        batch: Batch,
         seeds: Int64[Tensor, " B"],
         labels: np.ndarray | None = None,
         *,
         augment: bool = False,
-        read: Batch | None = None,
     ) -> CoordValueSet:
         """Stored clouds (B N C) as sets; more points than `num_points` are thinned by a draw keyed by the seed.
 
@@ -78,7 +98,7 @@ class Domain:
             UsageError: the clouds have no colours where the preset wants them, or, with `augment` (in training), fewer
                 points than it wants.
         """
-        wanted, channels = self.config.num_points, self.config.channels
+        values, wanted, channels = batch.values, self.config.num_points, self.config.channels
         if values.shape[2] < channels:
             raise UsageError(
                 f"the clouds have {values.shape[2]} channels, the preset wants {channels}",
@@ -93,16 +113,63 @@ class Domain:
         if clouds.shape[1] > wanted:
             chosen = keyed_random.subset(seeds.cpu(), clouds.shape[1], wanted, purpose="subset")
             clouds = clouds.gather(1, chosen[..., None].expand(-1, -1, channels))
-        condition = conditions(labels, read)
-        return CoordValueSet(
-            Queries(None, torch.arange(clouds.shape[1])), clouds * self.config.value_scale, seeds, condition
-        )
+        queries = Queries(None, torch.arange(clouds.shape[1]))
+        return CoordValueSet(queries, clouds * self.config.value_scale, seeds, conditions(labels, batch))
 
-    def blank(self, count: int) -> CoordValueSet:
-        """Sets of the training's size without content, for planning."""
-        values = torch.zeros(count, self.shape.num_queries, self.shape.value_size)
-        return CoordValueSet(self.queries(), values, torch.zeros(count, dtype=torch.int64))
+    def dummy_batch(self, count: int) -> CoordValueSet:
+        """Clouds of the training size without content, for planning."""
+        return empty_sets(self.queries(), self.shape, count)
 
-    def from_values(self, values: Float[Tensor, "B M C"], size: int | None = None) -> np.ndarray:
+    def decode_values(
+        self, values: Float[Tensor, "B M C"], size: int | None = None, condition: Condition | None = None
+    ) -> np.ndarray:
         """Points, float32 (B M C), in the shard's normalisation."""
         return values.div(self.config.value_scale).float().cpu().numpy()
+
+    def parse_size(self, text: str) -> int:
+        """A number of points; raises UsageError unless it is a whole number above 0."""
+        if not text.isdecimal() or int(text) < 1:
+            raise UsageError(f"`--points {text}`: a cloud has at least 1 point", hint="give a whole number above 0")
+        return int(text)
+
+    def scale_size(self, factor: float) -> int:
+        """The points of a training set times `factor`, rounded; raises UsageError where no point is left."""
+        count = factor * self.config.num_points
+        if not 0.5 < count < math.inf:
+            raise UsageError(
+                f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5"
+            )
+        return round(count)
+
+    def describe_size(self, size: int | None, condition: Condition | None = None) -> str:
+        """`2,048 points`."""
+        return f"{size or self.config.num_points:,} points"
+
+    def output_spec(self, size: int | None = None) -> OutputSpec:
+        """float32 (P C)."""
+        return OutputSpec((size or self.config.num_points, self.config.channels), "float32")
+
+    def accepts(self, path: Path) -> bool:
+        """A .ply file."""
+        return path.suffix.lower() == ".ply"
+
+    def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
+        """Chamfer distance: mean squared nearest distances both ways, summed, in the training normalisation."""
+        distance = registry.find("distances", "cd")
+        return {"chamfer": distance.distance(*(distance.prepare(cloud[:, :3]) for cloud in (output, original)))}
+
+    def render(self, outputs: np.ndarray) -> Any:
+        """Shaded renderings of all clouds."""
+        return point_rendering.render_clouds(outputs, size=512 if len(outputs) == 1 else 256)
+
+    @staticmethod
+    def thumbnails(values: np.ndarray) -> np.ndarray:
+        """The clouds themselves, which the page turns."""
+        return values
+
+    @staticmethod
+    def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
+        """Radii of all points, each cloud in its own box."""
+        boxed = point_clouds.boxed(values, values.shape[1])
+        radii = np.linalg.norm(boxed[..., :3], axis=2).ravel()
+        return [("Distance of points from the middle of their box", "longest side", radii)]

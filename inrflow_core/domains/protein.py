@@ -6,14 +6,17 @@ of `residues.atom_layout`. What is known of a whole residue, its embedding, come
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core.domains._contract import conditions
+from inrflow_core.domains._contract import OutputSpec, conditions, empty_sets
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Window
 from inrflow_core.geometry import rigid_motion
@@ -23,6 +26,7 @@ from inrflow_core.proteins.residues import EIGENVECTORS, FEATURES, MOST_ATOMS, N
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sets import Condition, CoordValueSet, Groups, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
+from inrflow_core.visualization import protein_rendering
 
 TYPICAL_LENGTH = "L"
 """The residue that a set without content is made of: leucine, which has about as many heavy atoms as the mean."""
@@ -52,12 +56,17 @@ class Domain:
     """Queries of chains, sets from stored atoms, and places from values."""
 
     NAME = "protein"
-    EXPORTERS = ("pdb", "cif", "png")
-    """Formats that its samples can be written in."""
-    METRICS = ("lddt", "tm-score", "rmsd", "bond-lengths", "clashes")
-    """What `eval` computes where no metric is named: nothing that needs weights."""
-    READS = ("residues", "is_known")
-    """Conditions of the shards that every set needs."""
+    NOUN = "proteins"
+    FORMATS = ("pdb", "cif", "png")
+    FILES = None
+    SIZE_OPTION = None
+    REFERENCE_SPLITS = ("test", "val", "train")
+    DEFAULT_METRICS = ("lddt", "tm-score", "rmsd", "bond-lengths", "clashes")
+    METRICS_OF_SEVERAL = ("lddt:best", "tm-score:best", "rmsd:best")
+    REQUIRED_CONDITIONS = ("residues", "is_known")
+    MAKES_STRUCTURES = True
+    GALLERY = None
+    MEMORIZATION = None
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -74,56 +83,92 @@ class Domain:
         if size is not None or window is not None:
             raise UsageError("a protein has the atoms of its sequence", hint="leave sizes and windows out")
         if condition is None:
-            return self.blank(1).queries
+            return self.dummy_batch(1).queries
         return self._queries(condition["residues"].cpu().numpy(), None)
 
     def to_set(
         self,
-        values: np.ndarray,
+        batch: Batch,
         seeds: Int64[Tensor, " B"],
         labels: np.ndarray | None = None,
         *,
         augment: bool = False,
-        read: Batch | None = None,
     ) -> CoordValueSet:
-        """Stored chains (B N 3, Angstrom, padded) as sets; `read` has their `residues` and `is_known`.
+        """Stored chains (B N 3, Angstrom, padded) as sets; the batch has their `residues` and `is_known`.
 
         With `augment` each is turned at random, and so are the signs of the eigenvectors; both are keyed by the seed.
         """
-        assert read is not None, "a protein comes with its residues"
-        condition = conditions(None, read)
-        known, counts = condition.pop("is_known").bool(), torch.from_numpy(read.counts["residues"])
+        condition = conditions(None, batch)
+        known, counts = condition.pop("is_known").bool(), torch.from_numpy(batch.counts["residues"])
         codes = condition["residues"].long()
         condition["residues"] = codes.masked_fill(torch.arange(codes.shape[1]) >= counts[:, None], -1)
-        places = torch.from_numpy(values).float()
+        places = torch.from_numpy(batch.values).float()
         if augment and self.config.rotate:
             places = places @ rigid_motion.random_rotations(seeds).mT
         queries = self._queries(condition["residues"].numpy(), seeds if augment and self.config.random_signs else None)
         return CoordValueSet(queries, places * self.config.value_scale, seeds, condition, known)
 
-    def blank(self, count: int) -> CoordValueSet:
+    def dummy_batch(self, count: int) -> CoordValueSet:
         """Sets of a typical chain without content, for planning."""
         codes = torch.from_numpy(residues.to_codes(TYPICAL_LENGTH * self.config.residues).astype(np.int64)).expand(
             count, -1
         )
-        queries = self._queries(codes.numpy(), None)
-        values = torch.zeros(count, self.shape.num_queries, 3)
-        is_known = torch.ones(values.shape[:2], dtype=torch.bool)
-        return CoordValueSet(queries, values, torch.zeros(count, dtype=torch.int64), {"residues": codes}, is_known)
+        return empty_sets(self._queries(codes.numpy(), None), self.shape, count, {"residues": codes})
 
-    def from_values(self, values: Float[Tensor, "B M 3"], size: int | None = None) -> np.ndarray:
-        """Places of the atoms in Angstrom, float32 (B M 3)."""
-        return values.div(self.config.value_scale).float().cpu().numpy()
-
-    def samples(self, values: np.ndarray, condition: Condition) -> list[Structure]:
-        """Places (B M 3, Angstrom) of atoms of chains whose `residues` the condition has, as structures; residues count from 1."""
+    def decode_values(
+        self, values: Float[Tensor, "B M 3"], size: int | None = None, condition: Condition | None = None
+    ) -> list[Structure]:
+        """Structures, in Angstrom, of the chains whose `residues` the condition has; residues count from 1."""
+        assert condition is not None, "a protein is sampled for its residues"
+        positions = values.div(self.config.value_scale).float().cpu().numpy()
         found: list[Structure] = []
-        for places, row in zip(values, condition["residues"].cpu().numpy(), strict=True):
+        for places, row in zip(positions, condition["residues"].cpu().numpy(), strict=True):
             codes = row[row >= 0].astype(np.uint8)
             count = int(residues.SIZES[codes].sum())
             numbers = np.arange(1, len(codes) + 1, dtype=np.int64)
             found.append(Structure("", codes, places[:count].astype(np.float32), np.ones(count, dtype=bool), numbers))
         return found
+
+    def parse_size(self, text: str) -> None:
+        """Raises UsageError: a protein has the atoms of its sequence."""
+        raise UsageError("a protein has the atoms of its sequence", hint="leave sizes and windows out")
+
+    def scale_size(self, factor: float) -> None:
+        """Raises UsageError: a protein has the atoms of its sequence."""
+        return self.parse_size(f"{factor:g}")
+
+    def describe_size(self, size: None = None, condition: Condition | None = None) -> str:
+        """`128 residues`."""
+        return f"{self.config.residues if condition is None else condition['residues'].shape[1]:,} residues"
+
+    def output_spec(self, size: None = None) -> OutputSpec:
+        """float32, each of its own size."""
+        return OutputSpec((), "float32")
+
+    def accepts(self, path: Path) -> bool:
+        """No file: sampling a protein starts from its sequence."""
+        return False
+
+    def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
+        """Raises UsageError: no file is encoded as a protein."""
+        raise UsageError("proteins are not encoded from files", hint="sample them with `--sequence` or `--fasta`")
+
+    def render(self, outputs: Sequence[Structure]) -> Any:
+        """C-alpha traces of all structures, in one view where all are of one sequence."""
+        traces = [one.ca[one.ca_is_known] for one in outputs]
+        are_alike = len({one.sequence for one in outputs}) == 1
+        size = 512 if len(outputs) == 1 else 256
+        return protein_rendering.render_proteins(traces, size=size, is_one_view=are_alike)
+
+    @staticmethod
+    def thumbnails(values: np.ndarray) -> np.ndarray:
+        """Raises UsageError: a report shows tables of structures."""
+        raise UsageError("proteins have no thumbnails", hint="give images or point clouds")
+
+    @staticmethod
+    def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
+        """None: the report's tables show what differs."""
+        return []
 
     def _queries(self, codes: Int64[np.ndarray, "B L"], seeds: Int64[Tensor, " B"] | None) -> Queries:
         """The atoms of chains, padded to the longest; eigenvectors have random signs where seeds are given."""

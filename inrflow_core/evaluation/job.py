@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inrflow_core import models, registry
+from inrflow_core import models
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.evaluation import (
     evaluator,
@@ -37,12 +38,8 @@ from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import reference_inputs
 from inrflow_core.storage import atomic_write
 
-PREFERRED = {"image": ("train",), "points": ("test", "val", "train"), "protein": ("test", "val", "train")}
-"""Splits of the reference, the first that exists: FID compares with the training split, other metrics with a held-out one."""
 MOST = 50_000
 """Samples of a run by default, if the reference has more."""
-OF_SEVERAL = ("lddt:best", "tm-score:best", "rmsd:best")
-"""Further default metrics for several structures of each protein."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,8 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
         copied = readers.open_collection(job.memorization_set, prefer=("train",))
         for _, _, shape in sizes:
             metric_specs.check_compatible("the samples", domain, shape, copied, role="the training set")
-    training = None if domain == "protein" else memorization.memorization_set(reference, copied)
+    searches = domain_class(domain).MEMORIZATION is not None
+    training = memorization.memorization_set(reference, copied) if searches else None
     return CheckedEvaluationJob(job, targets, given, reference, metrics, judge, work, missing, training)
 
 
@@ -211,7 +209,7 @@ def warn_of_missing(ready: CheckedEvaluationJob) -> None:
 def cache_reference_stats(shards: Path, metrics: Sequence[str], reporter: Reporter = SILENT) -> None:
     """Compute the reference features that metrics need from prepared shards, and cache them beside the shards."""
     domain = readers.open_collection(shards).domain
-    reference = readers.open_collection(shards, prefer=PREFERRED[domain])
+    reference = readers.open_collection(shards, prefer=domain_class(domain).REFERENCE_SPLITS)
     settings = gather.EvaluationSettings(
         shards, device=distributed.process_device(), progress=reporter.progress, log=reporter.log
     )
@@ -256,21 +254,20 @@ def _domain(job: EvaluationJob, given: Sequence[EvaluatedSamples], targets: Sequ
             f"{' and '.join(sorted(domains))} cannot be evaluated together", hint="evaluate them one after the other"
         )
     (domain,) = domains
-    if domain != "points" and job.sampling.points is not None:
-        raise UsageError(
-            f"`--points` applies to point clouds, and these are {collection.NOUNS[domain]}", hint="leave it out"
-        )
+    kind = domain_class(domain)
+    if kind.SIZE_OPTION != "--points" and job.sampling.points is not None:
+        raise UsageError(f"`--points` does not apply to {kind.NOUN}", hint="leave it out")
     return domain
 
 
 def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel]) -> Sequence[str]:
     """The metrics by default: those of the domain that need no weights."""
-    names = [*registry.find("domains", domain).Domain.METRICS]
-    kinds = {target.kind or "" for target in targets}
+    names = [*domain_class(domain).DEFAULT_METRICS]
+    kinds = {target.kind for target in targets}
     if len(kinds) == 1 and not job.samples:
-        names += reference_inputs.METRICS.get(kinds.pop(), ())
-    if domain == "protein" and (job.sampling.samples_per_item or 1) > 1:
-        names += OF_SEVERAL
+        names += reference_inputs.metrics_of(kinds.pop())
+    if (job.sampling.samples_per_item or 1) > 1:
+        names += domain_class(domain).METRICS_OF_SEVERAL
     return names
 
 
@@ -291,7 +288,7 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
             if is_given:
                 raise UsageError(f"`{place}` holds statistics, so `{name}` does not apply", hint="leave it out")
         return reference_stats.read(place)
-    found = readers.open_collection(place, job.split, PREFERRED[domain])
+    found = readers.open_collection(place, job.split, domain_class(domain).REFERENCE_SPLITS)
     found = collection.filter_classes(found, classes) if classes else found
     return collection.evenly_spaced_items(found, job.reference_num) if job.reference_num else found
 

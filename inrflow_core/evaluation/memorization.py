@@ -9,25 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from inrflow_core.domains._contract import DomainClass, Memorization, domain_class
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import nearest_neighbors
-from inrflow_core.evaluation.report_entries import SHOWN, read_evenly_spaced
+from inrflow_core.evaluation.report_entries import read_evenly_spaced
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
-COMPARED = {"image": 500, "points": 100}
-"""Samples, and held-out items, whose nearest training items are looked for."""
-TRAINING = {"image": 200_000, "points": 2_000}
-"""Training items that are looked at, evenly spread where there are more: some minutes of one core."""
 WORK = 1e13
 """Most differences of numbers that pictures are compared by: of 256 x 256 colour pictures, 50,000 with 1,000."""
 NEAREST = 4
-BLOCK = {"image": 1024, "points": 64}
 MOST_BYTES = 2**26
-"""Training items are read together up to `BLOCK`, and up to so many bytes."""
+"""Training items are read together up to the domain's `block`, and up to this number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -42,33 +38,31 @@ def nearest_panel(
     subject: EvaluatedSamples, training: MemorizationSet, progress: Progress | None
 ) -> content.NearestNeighborsPanel | None:
     """Samples beside their nearest training items; None where these are of another size."""
-    domain = subject.items.domain
-    if training.items.domain != domain or (domain == "image" and training.items.shape != subject.items.shape):
+    domain = domain_class(subject.items.domain)
+    rule = domain.MEMORIZATION
+    if rule is None or domain.GALLERY is None or training.items.domain != domain.NAME:
         return None
-    samples, _ = read_evenly_spaced(subject.items, COMPARED[domain])
+    if rule.distance == "rms" and training.items.shape != subject.items.shape:
+        return None
+    samples, _ = read_evenly_spaced(subject.items, rule.num_compared)
     count = len(samples)
     held_out = np.empty((0, *samples.shape[1:]), samples.dtype)
     if training.held_out is not None:
-        held_out, _ = read_evenly_spaced(training.held_out, COMPARED[domain])
-    if domain == "points":
-        points = min(samples.shape[1], training.items.shape[0])
-        samples, held_out = (
-            boxed_clouds(values, points) if len(values) else values[:, :points] for values in (samples, held_out)
-        )
+        held_out, _ = read_evenly_spaced(training.held_out, rule.num_compared)
+    points = min(samples.shape[1], training.items.shape[0])
+    samples, held_out = (_comparable(domain, values, points) for values in (samples, held_out))
     together = np.concatenate([samples, held_out]) if len(held_out) else samples
     total = training.items.count
-    places = evenly_spaced(total, _looked_at(together) if domain == "image" else TRAINING[domain])
+    places = evenly_spaced(total, _num_searched(together, rule))
     found = _nearest(together, training.items, places, progress)
-    most = SHOWN[domain]
+    most = domain.GALLERY.tiles
     order = np.argsort(found.distances[:count, 0], kind="stable")[:most]
-    near = training.items.read(found.indices[order].ravel().tolist()).values
-    if domain == "points":
-        near = boxed_clouds(near, samples.shape[1])
+    near = _comparable(domain, training.items.read(found.indices[order].ravel().tolist()).values, points)
     return content.NearestNeighborsPanel(
         samples[order],
         near.reshape(len(order), -1, *near.shape[1:]),
         found.distances[order],
-        "rms difference in grey levels" if domain == "image" else "Chamfer distance, each in its box",
+        rule.unit,
         found.distances[:count, 0],
         found.distances[count:, 0] if len(held_out) else None,
         subject.name,
@@ -76,33 +70,36 @@ def nearest_panel(
     )
 
 
-def _looked_at(pictures: np.ndarray) -> int:
-    """Training pictures that such pictures are compared with."""
-    return max(1, min(TRAINING["image"], int(WORK / pictures.size)))
+def _num_searched(together: np.ndarray, rule: Memorization) -> int:
+    """Training items that samples are compared with."""
+    return max(1, min(rule.num_training, int(WORK / together.size))) if rule.distance == "rms" else rule.num_training
 
 
 def _nearest(
     samples: np.ndarray, items: SampleCollection, places: np.ndarray, progress: Progress | None
 ) -> nearest_neighbors.NearestNeighbors:
-    each = int(np.prod(items.shape)) * (1 if items.domain == "image" else 4)
-    size = max(1, min(BLOCK[items.domain], MOST_BYTES // each))
+    domain = domain_class(items.domain)
+    rule = domain.MEMORIZATION
+    assert rule is not None
+    each = int(np.prod(items.shape)) * samples.dtype.itemsize
+    size = max(1, min(rule.block, MOST_BYTES // each))
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            values = items.read(part.tolist()).values
-            yield part, values if items.domain == "image" else boxed_clouds(values, samples.shape[1])
+            yield part, _comparable(domain, items.read(part.tolist()).values, samples.shape[1])
             if progress is not None:
                 progress(start + len(part), len(places))
 
-    find = nearest_neighbors.nearest_images if items.domain == "image" else nearest_neighbors.nearest_clouds
+    find = nearest_neighbors.nearest_images if rule.distance == "rms" else nearest_neighbors.nearest_clouds
     return find(samples, batches(), NEAREST)
 
 
-def boxed_clouds(values: np.ndarray, points: int) -> np.ndarray:
-    """Clouds thinned to so many points, each in its own box, as float32."""
-    thinned = np.stack(point_clouds.subsample(list(values[..., :3]), points, range(len(values))))
-    return point_clouds.normalise(thinned, point_clouds.BOX, None).astype(np.float32)
+def _comparable(domain: DomainClass, values: np.ndarray, points: int) -> np.ndarray:
+    """Thumbnails, or clouds of `points` points, each in its own box."""
+    if domain.MEMORIZATION is not None and domain.MEMORIZATION.distance == "rms":
+        return domain.thumbnails(values)
+    return point_clouds.boxed(values, points) if len(values) else values[:, :points]
 
 
 def memorization_set(reference: Any, given: SampleCollection | None) -> MemorizationSet | None:

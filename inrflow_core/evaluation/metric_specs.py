@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inrflow_core import registry
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.feature_networks import _contract as network_contract
 from inrflow_core.metrics import _contract
 from inrflow_core.metrics._contract import Metric
 from inrflow_core.metrics._inputs import InputSpec, MetricInputs, ReferenceStats
-from inrflow_core.sample_files.collection import NOUNS, SampleCollection
+from inrflow_core.sample_files.collection import SampleCollection
 
 ALIASES = {"1-nna": "one-nna", "is": "inception-score"}
 """Metrics as the papers write them."""
@@ -65,7 +66,7 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
         metric = _contract.find(name)
         if domain != metric.domain:
             raise UsageError(
-                f"`{name}` judges {NOUNS[metric.domain]}, and these are {NOUNS[domain]}",
+                f"`{name}` evaluates {domain_class(metric.domain).NOUN}, and these are {domain_class(domain).NOUN}",
                 hint="choose of " + ", ".join(f"`{other}`" for other in metrics_of_domain(domain)),
             )
         protocol = next((p for p in metric.protocols if set(words) <= set(p.split(":"))), None)
@@ -93,7 +94,8 @@ def check_compatible(
     if isinstance(reference, ReferenceStats):
         if domain != "image":
             raise UsageError(
-                f"`{reference.source}` describes pictures, and {what} are {NOUNS[domain]}", hint=f"give {NOUNS[domain]}"
+                f"`{reference.source}` describes pictures, and {what} are {domain_class(domain).NOUN}",
+                hint=f"give {domain_class(domain).NOUN}",
             )
         if reference.shape not in (None, shape):
             raise UsageError(
@@ -103,7 +105,7 @@ def check_compatible(
         return
     if domain != reference.domain:
         raise UsageError(
-            f"{what} are {NOUNS[domain]}, and {role} {reference.display_name} holds {NOUNS[reference.domain]}",
+            f"{what} are {domain_class(domain).NOUN}, and {role} {reference.display_name} holds {domain_class(reference.domain).NOUN}",
             hint="give one of the samples' kind",
         )
     if domain == "image" and shape != reference.shape:

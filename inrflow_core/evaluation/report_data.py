@@ -7,12 +7,12 @@ import os
 
 import numpy as np
 
+from inrflow_core.domains._contract import CLOUD_GALLERY, domain_class
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import sample_matching
-from inrflow_core.evaluation.memorization import COMPARED, MemorizationSet, boxed_clouds, nearest_panel
+from inrflow_core.evaluation.memorization import MemorizationSet, nearest_panel
 from inrflow_core.evaluation.report_entries import (
     POINTS,
-    SHOWN,
     gallery,
     read_evenly_spaced,
     reference_facts,
@@ -34,7 +34,7 @@ AZIMUTH = 35.0
 def build_report(results: Results, training: MemorizationSet | None, progress: Progress | None = None) -> content.Page:
     """Everything that report.html shows of some results; `progress` counts training items that were looked at."""
     reference = results.reference if isinstance(results.reference, SampleCollection) else None
-    if reference is not None and reference.domain == "protein":
+    if reference is not None and domain_class(reference.domain).MAKES_STRUCTURES:
         return protein_page(results)
     shown = [results.judged[place].subject for place in shown_indices(results.judged)]
     photos = {subject.name: found for subject in shown if (found := _photos(subject, reference)) is not None}
@@ -52,9 +52,9 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
 
 def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.ImageConditionedGallery | None:
     """Some samples beside the pictures that they record and the objects of these; None where they record none."""
-    if not isinstance(reference, ShardCollection) or not reference.has_views() or subject.items.domain != "points":
+    if not isinstance(reference, ShardCollection) or not reference.has_views():
         return None
-    chosen = evenly_spaced(subject.items.count, SHOWN["points"])
+    chosen = evenly_spaced(subject.items.count, CLOUD_GALLERY.tiles)
     batch = subject.items.read(chosen.tolist())
     if "view" not in batch.condition:
         return None
@@ -88,22 +88,14 @@ def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
 
 
 def _histograms(subject: EvaluatedSamples, reference: SampleCollection) -> list[content.Histogram]:
-    """How bright pictures are and how much they vary; how far points lie from a cloud's middle."""
+    """What the domain counts of single samples, beside the reference."""
+    domain = domain_class(subject.items.domain)
+    if domain.MEMORIZATION is None:
+        return []
+    most = domain.MEMORIZATION.num_compared
     sides = {f"samples of {subject.name}": subject.items, "reference": reference}
-    some = {name: read_evenly_spaced(items, COMPARED[items.domain])[0] for name, items in sides.items()}
-    if subject.items.domain == "image":
-        # One picture after the other: together their numbers in 64 bits would take gigabytes.
-        means = {name: np.array([one.mean() for one in values]) for name, values in some.items()}
-        deviations = {name: np.array([one.std() for one in values]) for name, values in some.items()}
-        return [
-            content.Histogram("Mean of a picture", "grey levels", means),
-            content.Histogram("Deviation within a picture", "grey levels", deviations),
-        ]
-    radii = {
-        name: np.linalg.norm(boxed_clouds(values, values.shape[1])[..., :3], axis=2) for name, values in some.items()
-    }
+    found = {name: domain.statistics(read_evenly_spaced(items, most)[0]) for name, items in sides.items()}
     return [
-        content.Histogram(
-            "Distance of points from the middle of their box", "longest side", {n: r.ravel() for n, r in radii.items()}
-        )
+        content.Histogram(title, unit, {name: of_side[place][2] for name, of_side in found.items()})
+        for place, (title, unit, _) in enumerate(found["reference"])
     ]

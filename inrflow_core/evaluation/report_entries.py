@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from inrflow_core.domains._contract import CLOUD_GALLERY, domain_class
 from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores, Score
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
-SHOWN = {"image": 48, "points": 8}
-"""Items of each side of a gallery."""
 GALLERIES = 8
 """Sets of samples that have one."""
 NAMED = 96
@@ -84,9 +83,12 @@ def _score(score: Score) -> content.Score:
 
 
 def gallery(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
-    samples, names = read_evenly_spaced(subject.items, SHOWN[subject.items.domain])
-    real, real_names = (None, []) if reference is None else read_evenly_spaced(reference, SHOWN[reference.domain])
-    if subject.items.domain == "image" and samples.shape[2] < NAMED:
+    domain = domain_class(subject.items.domain)
+    assert domain.GALLERY is not None
+    samples, names = read_evenly_spaced(subject.items, domain.GALLERY.tiles)
+    real, real_names = (None, []) if reference is None else read_evenly_spaced(reference, domain.GALLERY.tiles)
+    samples, real = domain.thumbnails(samples), None if real is None else domain.thumbnails(real)
+    if samples.ndim == 4 and samples.shape[2] < NAMED:
         names, real_names = [], []
     return content.Gallery(subject.name, samples, real, names, real_names)
 
@@ -95,7 +97,7 @@ def read_evenly_spaced(items: SampleCollection, most: int) -> tuple[np.ndarray, 
     """Values and names of at most `most` items, evenly spaced."""
     batch = items.read(evenly_spaced(items.count, most).tolist())
     values = batch.values
-    if items.domain == "points" and values.shape[1] > POINTS:
+    if domain_class(items.domain).GALLERY == CLOUD_GALLERY and values.shape[1] > POINTS:
         values = np.stack(point_clouds.subsample(list(values), POINTS, range(len(values))))
     return values, [os.fsencode(name).decode(errors="replace") for name in batch.names]
 

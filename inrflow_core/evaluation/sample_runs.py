@@ -30,7 +30,6 @@ from inrflow_core.sampling import optimize, provenance, reference_inputs, reques
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.request import Size
 from inrflow_core.sampling.write_samples import SampleSource
-from inrflow_core.sets import Groups
 
 INTERPOLATION_BASELINES = ("bilinear", "bicubic")
 PAUSE = 0.5
@@ -46,7 +45,7 @@ def iter_sample_sets(
     """
     model = load_model(target, work)
     size = work.sampling.size(model.domain)
-    if isinstance(model.domain.shape.layout, Groups):
+    if model.domain.MAKES_STRUCTURES:
         found, facts = sample_proteins.sample_proteins(target, work, model, await_files=_await)
         if found is not None:
             yield results.EvaluatedSamples(target.name, found, facts)

@@ -22,7 +22,6 @@ from inrflow_core.sampling import labels, reference_inputs, request
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 from inrflow_core.sampling.request import SampleRequest, Size
-from inrflow_core.sets import Groups
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class SamplingSettings:
     sampler: str | None = None
     steps: int | None = None
     sampler_settings: Mapping[str, Any] = field(default_factory=dict)
-    resolution: tuple[int, int] | None = None
+    resolution: str | None = None
     points: int | None = None
     view: int | str | None = None
     """The view of each reference object, from 0 on, or `reference_inputs.PAIRED_BY_SEED`. Default: 0."""
@@ -67,7 +66,7 @@ class SamplingSettings:
 
     def size(self, domain: Any) -> Size:
         """The size of samples of a domain; None for the training's."""
-        if isinstance(domain.shape.layout, Groups):
+        if domain.MAKES_STRUCTURES:
             return None
         return request.choose_size(domain, self.resolution, self.points)
 
@@ -94,7 +93,7 @@ class EvaluatedModel:
 
     @property
     def kind(self) -> str | None:
-        """What it is conditioned on that an item of the reference gives (`reference_inputs.KINDS`)."""
+        """What it is conditioned on that an item of the reference gives (`reference_inputs.condition_kind`)."""
         return reference_inputs.condition_kind(self.preset)
 
 
@@ -157,7 +156,7 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_base
         UsageError: a size of the wrong kind, or interpolation baselines at the training resolution.
     """
     domain = target.domain
-    if isinstance(domain.shape.layout, Groups):
+    if domain.MAKES_STRUCTURES:
         if sampling.resolution is not None or has_baselines:
             raise UsageError("a protein has the atoms of its sequence", hint="leave `--resolution` out")
         return ()
@@ -166,8 +165,7 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_base
         raise UsageError(
             "`--interpolation-baselines` compares images at a higher resolution", hint="add `--resolution HxW`"
         )
-    grid = size if isinstance(size, tuple) else domain.shape.grid or (size or domain.shape.num_queries,)
-    return (*grid, domain.shape.value_size)
+    return domain.output_spec(size).shape
 
 
 def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | None:
@@ -177,7 +175,7 @@ def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplin
         UsageError: an option that does not apply to it, or a reference without its conditions.
     """
     wanted, kind = work.sampling, target.kind
-    source = f"is conditioned on {reference_inputs.KINDS[kind]}" if kind else "takes no condition from the reference"
+    source = f"is conditioned on {reference_inputs.noun_of(kind)}" if kind else "takes no condition from the reference"
     for option, value, kinds in (
         ("--view", wanted.view, ("image",)),
         ("--samples-per-item", wanted.samples_per_item, ("image", "sequence")),

@@ -13,7 +13,6 @@ from inrflow_core.proteins.structure import Structure
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".cif",)
-DOMAINS = ("protein",)
 HOLDS_MANY = True
 
 

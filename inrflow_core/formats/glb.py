@@ -12,7 +12,6 @@ from inrflow_core.geometry.mesh import Method, reconstruct_surface
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".glb",)
-DOMAINS = ("points",)
 HOLDS_MANY = False
 
 

@@ -1,4 +1,4 @@
-"""NPZ: all samples in one NumPy archive: `images` or `points`, and `origin` as JSON text.
+"""NPZ: all samples in one NumPy archive, under the name that their domain gives the array, and `origin` as JSON text.
 
 `read` also takes ADM's archives (`arr_0`) and .npy files of one array. Nothing is ever unpickled.
 """
@@ -16,7 +16,6 @@ from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, Us
 from inrflow_core.storage import atomic_write, typed_json
 
 SUFFIXES = (".npz",)
-DOMAINS = ("image", "points")
 HOLDS_MANY = True
 ARRAYS = ("images", "arr_0", "points")
 """Arrays that hold samples, the first that is there; `arr_0` is that of ADM's sample files."""
@@ -34,13 +33,12 @@ class Archive(NamedTuple):
     """Where samples of `inrflow` come from; empty where the file does not say it."""
 
 
-def write(path: Path, samples: np.ndarray, *, origin: Mapping[str, str]) -> None:
-    """Images as uint8 (B H W C), clouds as float32 (B N C), to the bit; `numpy.load` reads them without pickles."""
-    name = "images" if samples.dtype == np.uint8 else "points"
+def write(path: Path, samples: np.ndarray, *, origin: Mapping[str, str], array: str) -> None:
+    """Samples to the bit, as the array of that name; `numpy.load` reads them without pickles."""
     told = np.array(json.dumps(dict(origin), sort_keys=True))
     with atomic_write.atomic_write(path) as beside, beside.open("wb") as file:
         # `savez` dates every entry 1980-01-01, so that equal samples are equal bytes.
-        np.savez(file, allow_pickle=False, **{name: samples, "origin": told})
+        np.savez(file, allow_pickle=False, **{array: samples, "origin": told})
 
 
 def read(path: Path) -> Archive:

@@ -14,7 +14,6 @@ from inrflow_core.proteins.structure import Structure
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".pdb",)
-DOMAINS = ("protein",)
 HOLDS_MANY = True
 
 

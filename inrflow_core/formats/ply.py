@@ -17,7 +17,6 @@ from inrflow_core.geometry import mesh
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".ply",)
-DOMAINS = ("points",)
 HOLDS_MANY = False
 
 TYPES = {

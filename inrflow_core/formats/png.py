@@ -17,7 +17,6 @@ from inrflow_core.visualization import image_grid, point_rendering, protein_rend
 Samples = np.ndarray | Sequence[Structure]
 """Images uint8 (B H W C), clouds float32 (B N C), or structures of proteins."""
 SUFFIXES = (".png",)
-DOMAINS = ("image", "points", "protein")
 HOLDS_MANY = True
 
 

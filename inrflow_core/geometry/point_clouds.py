@@ -38,6 +38,12 @@ SOURCE = SourceUnits(np.zeros(3), np.ones(()))
 """Of clouds that are in the units of their source already."""
 
 
+def boxed(values: Float[np.ndarray, "N Q C"], points: int) -> Float[np.ndarray, "N P 3"]:
+    """Positions of clouds thinned to `points` points, each in its own box, float32."""
+    thinned = np.stack(subsample(list(values[..., :3]), points, range(len(values))))
+    return normalise(thinned, BOX, None).astype(np.float32)
+
+
 def units(normalisation: Mapping[str, Any], condition: Mapping[str, np.ndarray]) -> SourceUnits | None:
     """The units that a shard's header (`normalisation`) and what it keeps beside each cloud (`condition`) tell.
 

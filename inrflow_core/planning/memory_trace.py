@@ -223,7 +223,7 @@ def run(
 
 def dummy_set(model: models.Model) -> CoordValueSet:
     """One training set of the model's domain and condition without content, of typical size."""
-    one = model.domain.blank(1)
+    one = model.domain.dummy_batch(1)
     part = model.preset.condition
     if part is None:
         return one

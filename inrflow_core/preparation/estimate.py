@@ -41,7 +41,7 @@ def estimate(job: PrepareJob, *, workers: int | None = None, piece: ArrayTask | 
 
 def default_workers(job: PrepareJob, workers: int | None, tasks: int) -> int:
     if process_pool is None:
-        is_quick = getattr(job.dataset, "IS_READ_BY_SCAN", False)
+        is_quick = job.dataset.IS_READ_BY_SCAN
         workers = (
             1 if is_quick else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         )

@@ -99,7 +99,7 @@ def scan(job: PrepareJob) -> DatasetIndex:
     Raises:
         MissingError: the source is not there, is empty, or is of another layout.
     """
-    if getattr(job.dataset, "NEEDS_SOURCE", True) and not job.source.exists():
+    if job.dataset.NEEDS_SOURCE and not job.source.exists():
         raise MissingError(
             f"no data for `{job.name}`: `{job.source}` does not exist",
             hint=f"put the data set there, or name its place with `--source DIR`; docs/data-sets.md says what "

@@ -45,3 +45,15 @@ class Structure:
     def _ca_places(self) -> Int64[np.ndarray, " L"]:
         sizes = residues.SIZES[self.codes]
         return np.cumsum(sizes) - sizes + 1  # every residue begins N, CA
+
+
+def principal_axes(trace: np.ndarray) -> np.ndarray:
+    """Rows right, up and to the viewer (3 3) that show a trace (L 3) where it is widest; never its mirror image.
+
+    Positions that are not finite count for nothing. The sign of an axis is that of the skewness along it.
+    """
+    known = trace[np.isfinite(trace).all(1)]
+    centered = known.astype(np.float64) - known.mean(0)
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    right, up = (axes[:, place] * (1.0 if ((centered @ axes[:, place]) ** 3).sum() >= 0 else -1.0) for place in (2, 1))
+    return np.stack([right, up, np.cross(right, up)])

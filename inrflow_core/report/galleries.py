@@ -1,6 +1,6 @@
 """Pictures and clouds in the page: galleries, and samples with their nearest training items.
 
-What is embedded is bounded: see MOST_TILES, PIXELS, POINTS and MOST_NEAREST; the page says what it left out.
+What is embedded is bounded: see GALLERIES, PIXELS, POINTS and MOST_NEAREST; the page says what it left out.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from inrflow_core.domains._contract import CLOUD_GALLERY, IMAGE_GALLERY
 from inrflow_core.report import number_format, plots
 from inrflow_core.report.content import Gallery, ImageConditionedGallery, NearestNeighborsPanel
 from inrflow_core.visualization import image_grid, point_rendering
 
-MOST_TILES = {"image": 48, "points": 8}
-"""Items of a side of a gallery; a page with 96 small pictures or 16 clouds stays quick."""
-MOST_ROWS = {"image": 12, "points": 6}
-"""Samples that are shown with their nearest training items."""
+GALLERIES = {"image": IMAGE_GALLERY, "points": CLOUD_GALLERY}
+"""Tiles and rows of images and of clouds: a page with 96 small images or 16 clouds stays quick."""
 MOST_NEAREST = 5
 PIXELS = 2**20
 """Pixels of a side of a gallery, and of all neighbours: at most 4 MB for RGB noise, half of that for photos."""
@@ -52,7 +51,7 @@ def gallery(content: Gallery) -> str:
 
 def photos(content: ImageConditionedGallery) -> str:
     """Rows of a picture, the cloud that was drawn from it, and the object's own."""
-    rows = min(len(content.samples), MOST_TILES["points"])
+    rows = min(len(content.samples), CLOUD_GALLERY.tiles)
     strips = ""
     for row in range(rows):
         name = content.names[row]
@@ -72,7 +71,7 @@ def neighbours(content: NearestNeighborsPanel) -> str:
     """The memorisation check: samples with their nearest training items, and how near held-out data lie."""
     kind = _kind(content.samples)
     count = min(content.nearest.shape[1], MOST_NEAREST)
-    rows = min(len(content.samples), MOST_ROWS[kind])
+    rows = min(len(content.samples), GALLERIES[kind].rows)
     if kind == "image":
         rows = max(1, min(rows, PIXELS // ((count + 1) * _pixels(content.samples, NEIGHBOUR_SIDE))))
     order = np.argsort(content.distances[:, 0], kind="stable")[:rows]
@@ -151,7 +150,8 @@ def _side(title: str, items: np.ndarray, names: Sequence[str], count: int, toget
 def _shown(items: np.ndarray) -> int:
     """How many items of a side are embedded."""
     kind = _kind(items)
-    most = MOST_TILES[kind] if kind == "points" else min(MOST_TILES[kind], PIXELS // _pixels(items, MOST_SIDE))
+    most = GALLERIES[kind].tiles
+    most = most if kind == "points" else min(most, PIXELS // _pixels(items, MOST_SIDE))
     return min(len(items), max(1, most))
 
 

@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 
+from inrflow_core.proteins import structure
 from inrflow_core.report import number_format
 from inrflow_core.report.content import ProteinRow, ProteinTable
 
@@ -73,7 +74,7 @@ def _pictures(content: ProteinTable) -> str:
 def overlay(row: ProteinRow) -> str:
     """Two traces in one picture, seen where the reference is widest; what lies nearer is thicker and covers the rest."""
     assert row.sample is not None and row.reference is not None
-    axes = _axes(row.reference)
+    axes = structure.principal_axes(row.reference)
     placed = [(trace - np.nanmean(row.reference, axis=0)) @ axes.T for trace in (row.reference, row.sample)]
     together = np.concatenate(placed)
     together = together[np.isfinite(together).all(1)]
@@ -112,17 +113,6 @@ def _paths(flat: np.ndarray, near: np.ndarray) -> list[str]:
         paths[depth] += f"{start}L{to_x:.1f} {to_y:.1f}"
         last[depth] = place
     return paths
-
-
-def _axes(trace: np.ndarray) -> np.ndarray:
-    """Rows right, up and to the viewer that show a trace where it is widest; never its mirror image."""
-    centred = trace[np.isfinite(trace).all(1)]
-    centred = centred - centred.mean(0)
-    _, found = np.linalg.eigh(centred.T @ centred)
-    right, up = (
-        found[:, place] * (1.0 if (np.sum((centred @ found[:, place]) ** 3)) >= 0 else -1.0) for place in (2, 1)
-    )
-    return np.stack([right, up, np.cross(right, up)])
 
 
 def spread(values: Sequence[float], most: int) -> list[int]:

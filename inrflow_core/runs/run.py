@@ -133,10 +133,6 @@ def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None 
     return [run for _, _, run in sorted(found, key=lambda item: item[:2])]
 
 
-GIVEN = ("image", "sequence")
-"""Conditions that a user must give: nothing can be drawn without."""
-
-
 def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = None) -> Run:
     """The newest run with a complete checkpoint, of one of those domains where some are named.
 
@@ -148,14 +144,21 @@ def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = N
     complete = [run for run in list_runs() if run.steps]
     fitting = [run for run in complete if domains is None or run.preset.domain.name in domains]
     if fitting:
-        named = [(run, run.preset.condition.name if run.preset.condition else None) for run in fitting]
-        apt = [run for run, name in named if (name == condition if condition else name not in GIVEN)]
+        apt = [run for run in fitting if _draws_under(run.preset, condition)]
         return (apt or fitting)[-1]
     wanted = "a run with a complete checkpoint" + ("" if domains is None else f" of the domain {' or '.join(domains)}")
     there = f"; there are {len(complete)} of other domains" if complete else ""
     raise MissingError(
         f"looked for {wanted} in `{runs_dir()}` and found none{there}", hint=f"{HOW_TO_TRAIN}, or name one with `--run`"
     )
+
+
+def _draws_under(preset: Preset, condition: str | None) -> bool:
+    """Whether a preset's models draw under a condition; without one, whether they need nothing given."""
+    part = preset.condition
+    if condition is not None:
+        return part is not None and part.name == condition
+    return part is None or not part.module.GIVEN_AS
 
 
 def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None) -> Path:

@@ -23,9 +23,6 @@ LIGHT_CONDITIONS = ("offset", "scale", "view", "item")
 IMAGE, CAMERA = "image", "camera"
 """Conditions of point clouds in several views: the rendered image, and where it was seen from."""
 
-NOUNS = {"image": "pictures", "points": "clouds", "protein": "proteins"}
-"""What items of each domain are called."""
-
 C = TypeVar("C", bound="_Collection")
 
 

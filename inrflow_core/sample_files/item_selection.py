@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import __version__
+from inrflow_core.domains._contract import array_domains
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.formats import npz, ply
 from inrflow_core.shards import batch, manifest, shard_dataset
@@ -129,17 +130,18 @@ def _raw(batch: batch.Batch, normalisation: Mapping[str, Any]) -> np.ndarray:
 
 def _from_npz(source: Path, items: str | None) -> Samples:
     found = npz.read(source)
-    values, domain = found.values, "points" if found.name == "points" else "image"
-    wanted, kind, channels = (4, "u", {1, 3, 4}) if domain == "image" else (3, "f", {3, 6})
-    if values.ndim != wanted or values.dtype.kind != kind or not values.size or values.shape[-1] not in channels:
+    known = array_domains()
+    domain, form = next(((one, form) for one, form in known if form.names[0] == found.name), known[-1])
+    values = found.values
+    if not form.holds(values):
         raise IntegrityError(
-            f"`{found.name}` in `{source}` is {values.dtype} of shape {values.shape}, no samples",
+            f"`{found.name}` in `{source}` is {values.dtype} of shape {values.shape}, not {form.description}",
             hint="draw them again",
         )
     indices = chosen(items, len(values))
-    picked = values[indices].astype(np.uint8 if domain == "image" else np.float32)
+    picked = values[indices].astype(form.dtype)
     facts = [{"item": str(index)} for index in indices]
-    return Samples(picked, domain, _origin(found.origin), facts, len(values))
+    return Samples(picked, domain.NAME, _origin(found.origin), facts, len(values))
 
 
 def _origin(told: Mapping[str, str]) -> dict[str, str]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from inrflow_core.domains._contract import array_domains, domain_class, domain_classes
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.formats import npz, ply
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.collection import (
-    NOUNS,
     ArrayCollection,
     SampleCollection,
     ShardCollection,
@@ -25,9 +25,6 @@ from inrflow_core.shards import manifest, shard_dataset
 from inrflow_core.storage import checksum, source_files
 from inrflow_core.visualization.image_io import is_image_name, read_image
 
-CLOUDS = {".ply", ".npy"}
-ARCHIVED = {"images": "image", "arr_0": "image", "points": "points"}
-"""The domain of the arrays of `npz.ARRAYS`."""
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
 PROVENANCE_PREFIX = b"comment inrflow"
@@ -95,11 +92,11 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Sampl
 def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
     files = [(name, folder / name) for name, _ in source_files.list_files(folder)]
     kinds = Counter(_kind(path) for _, path in files)
-    held = [domain for domain in NOUNS if kinds[domain]]
+    held = [domain.NAME for domain in domain_classes() if kinds[domain.NAME]]
     if not held:
         raise MissingError(f"`{folder}` holds neither pictures nor clouds nor proteins", hint=f"give {KINDS}")
     if len(held) > 1:
-        told = " and ".join(f"{kinds[domain]} {NOUNS[domain]}" for domain in held)
+        told = " and ".join(f"{kinds[domain]} {domain_class(domain).NOUN}" for domain in held)
         raise UsageError(f"`{folder}` holds {told}", hint="keep them in folders of their own")
     (domain,) = held
     kept = [(name, path) for name, path in files if _kind(path) == domain]
@@ -172,15 +169,15 @@ def _head(path: Path) -> bytes:
 
 def _from_array(path: Path) -> SampleCollection:
     name, values, metadata = npz.read(path)
-    domain = ARCHIVED.get(name) or ("image" if values.dtype == np.uint8 else "points")
-    is_right = values.dtype == np.uint8 if domain == "image" else values.dtype.kind == "f"
-    wanted, channels = (4, (1, 3, 4)) if domain == "image" else (3, (3, 6))
-    if not is_right or values.ndim != wanted or not len(values) or values.shape[-1] not in channels:
+    known = array_domains()
+    fitting = [(one, form) for one, form in known if (not name or name in form.names) and form.holds(values)]
+    if not fitting:
         raise IntegrityError(
-            f"`{path}` holds {values.dtype} of shape {values.shape}, no pictures and no clouds",
-            hint="pictures are uint8 (N H W C), clouds float (N P 3)",
+            f"`{path}` holds {values.dtype} of shape {values.shape}, not {' or '.join(one.NOUN for one, _ in known)}",
+            hint=", ".join(f"{one.NOUN} are {form.description}" for one, form in known),
         )
-    dtype = np.uint8 if domain == "image" else np.float32
+    domain, form = fitting[0]
+    dtype = np.dtype(form.dtype)
 
     def load_values(indices: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # what is too large for float32 is infinite, which `read` refuses
@@ -188,9 +185,9 @@ def _from_array(path: Path) -> SampleCollection:
 
     return ArrayCollection(
         source=path,
-        domain=domain,
+        domain=domain.NAME,
         digest=checksum.file_digest(path),
-        normalisation=UNKNOWN_NORMALIZATION if metadata and domain == "points" else {},
+        normalisation=UNKNOWN_NORMALIZATION if metadata and form.dtype == "float32" else {},
         metadata=metadata,
         names=[str(index) for index in range(len(values))],
         load_values=load_values,
@@ -233,7 +230,9 @@ def _kind(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if structure_reader.is_structure(path.name):
         return "protein"
-    return "image" if is_image_name(path.name) else "points" if suffix in CLOUDS else None
+    if is_image_name(path.name):
+        return "image"
+    return next((domain.NAME for domain, form in array_domains() if suffix in form.suffixes), None)
 
 
 def _spelled(values: np.ndarray) -> str:

@@ -1,7 +1,8 @@
 """Files of samples: which format writes what, and the one call that writes them.
 
-A format is a file beside this one with `SUFFIXES`, `DOMAINS`, `HOLDS_MANY` (whether one file holds several samples)
-and `write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options.
+A format is a file beside this one with `SUFFIXES`, `HOLDS_MANY` (whether one file holds several samples)
+and `write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options, but for `array`, the name
+of the array that the domain gives. Domains say which formats write their samples (`Domain.FORMATS`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import registry
+from inrflow_core.domains._contract import domain_class, domain_classes
 from inrflow_core.errors import OutOfMemory, UsageError, did_you_mean
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.storage import atomic_write
@@ -32,7 +34,7 @@ def exporter_for(path: Path, domain: str | None = None) -> ModuleType:
         UsageError: nobody writes such files, or not for that domain; the hint says which suffixes there are.
     """
     for module in _formats():
-        if path.suffix.lower() in module.SUFFIXES and (domain is None or domain in module.DOMAINS):
+        if path.suffix.lower() in module.SUFFIXES and (domain is None or _writes(module, domain)):
             return module
     raise _no_format(path, domain)
 
@@ -40,7 +42,10 @@ def exporter_for(path: Path, domain: str | None = None) -> ModuleType:
 def options(module: ModuleType) -> set[str]:
     """Names of what can be chosen about a format's files."""
     parameters = inspect.signature(module.write).parameters.values()
-    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY} - {"origin"}
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY} - {
+        "origin",
+        "array",
+    }
 
 
 def domains_for(path: Path) -> tuple[str, ...]:
@@ -51,12 +56,13 @@ def domains_for(path: Path) -> tuple[str, ...]:
     """
     if path.suffix.lower() == SHARD:
         return tuple(registry.names("domains"))
-    return exporter_for(path).DOMAINS
+    module = exporter_for(path)
+    return tuple(domain.NAME for domain in domain_classes() if _writes(module, domain.NAME))
 
 
 def suffixes(domain: str | None = None) -> list[str]:
     """The suffixes that samples of a domain (of any, without one) can be written to, shards included."""
-    found = {s for module in _formats() if domain is None or domain in module.DOMAINS for s in module.SUFFIXES}
+    found = {s for module in _formats() if domain is None or _writes(module, domain) for s in module.SUFFIXES}
     return [*sorted(found), SHARD]
 
 
@@ -105,6 +111,7 @@ def write(
     """
     module = exporter_for(path, domain)
     _check_options(module, path, chosen)
+    chosen |= _array_name(module, domain)
     check(path, len(samples), overwrite=overwrite)
     if module.HOLDS_MANY:
         named = items if len(items) <= MOST_NAMED else ()
@@ -120,6 +127,17 @@ def write(
             file.unlink(missing_ok=True)  # else the same command would be refused: some of its files are there already
         raise
     return written
+
+
+def _array_name(module: ModuleType, domain: str) -> dict[str, str]:
+    """The name of the array, for formats that name it."""
+    files = domain_class(domain).FILES
+    names_arrays = "array" in inspect.signature(module.write).parameters
+    return {"array": files.names[0]} if names_arrays and files is not None else {}
+
+
+def _writes(module: ModuleType, domain: str) -> bool:
+    return module.__name__.rpartition(".")[2] in domain_class(domain).FORMATS
 
 
 def _formats() -> list[ModuleType]:

@@ -136,12 +136,12 @@ def conditions_from_shards(
     if getattr(part.config, "features", None) == "online" and not model.method.conditioner.is_ready:
         model.method.conditioner.use(load_embedder(model, None, str(next(model.method.parameters()).device)))
     conditioner = part.module
-    names = (*getattr(model.domain, "READS", ()), *conditioner.required_conditions(part.config))
+    names = (*model.domain.REQUIRED_CONDITIONS, *conditioner.required_conditions(part.config))
     views = None
     if conditioner.HAS_VIEWS and names:
         views = np.full(len(indices), (view + 0.5) / shards.views(split, names[0]))
     read = shards.read(split, indices, conditions=ConditionSelection(names, views))
-    sets = model.domain.to_set(read.values, torch.arange(len(indices)), None, read=read)
+    sets = model.domain.to_set(read, torch.arange(len(indices)))
     return {
         name: value
         for name, value in sets.condition.items()

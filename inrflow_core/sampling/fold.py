@@ -51,7 +51,7 @@ def fold(
         for done, index in enumerate(missing, 1):
             condition = condition_inputs.repeat_condition(encode(records[index][1]), len(request.seeds))
             own = replace(request, condition=condition)
-            drawn = [sample.to_outputs(model, own, *part) for part in source.draw(own)]
+            drawn = [values for _, values in source.draw(own)]
             structures = sample.concatenate(drawn)
             writer.write(files[index], structures, model.domain.NAME, origin=origins[index], overwrite=overwrite)
             progress(done, len(missing))

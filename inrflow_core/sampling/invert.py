@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inrflow_core import registry
+from inrflow_core.domains._contract import batch_of, domain_classes
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.fields import Field
 from inrflow_core.formats import ply
@@ -58,14 +58,14 @@ def read_input(model: Model, path: Path) -> InputExample:
     """
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint="name a picture, a .ply cloud or a saved field")
-    is_cloud = path.suffix.lower() == ".ply"
-    if is_cloud != (model.domain.shape.grid is None):
-        kinds = ("pictures", "clouds") if is_cloud else ("clouds", "pictures")
+    domain = model.domain
+    if not domain.accepts(path):
+        others = [one.NOUN for one in domain_classes() if one.NAME != domain.NAME and one.FILES is not None]
         raise UsageError(
-            f"`{path}` is not what the model draws: it draws {kinds[0]}",
-            hint=f"choose with `--run` one that draws {kinds[1]}",
+            f"`{path}` is not what the model draws: it draws {domain.NOUN}",
+            hint=f"choose with `--run` one that draws {' or '.join(others)}",
         )
-    return _cloud(model, path) if is_cloud else _picture(model, path)
+    return _cloud(model, path) if domain.SIZE_OPTION == "--points" else _picture(model, path)
 
 
 def invert(
@@ -86,7 +86,7 @@ def invert(
     labels = None if label is None else np.array([label])
     if labels is None and model.preset.condition is not None:
         labels = np.array([-1])
-    sets = model.domain.to_set(given.values[None], torch.zeros(1, dtype=torch.int64), labels, augment=False)
+    sets = model.domain.to_set(batch_of(given.values[None]), torch.zeros(1, dtype=torch.int64), labels)
     return model.method.invert(sets.to(device), how, progress)
 
 
@@ -105,15 +105,9 @@ def reconstruction_error(model: Model, given: InputExample, field: Field, chunk:
     `psnr` in dB for pictures (peak 255), `chamfer` for clouds: mean squared nearest distances both ways, summed, in
     the training's normalisation.
     """
-    sets = model.domain.to_set(given.values[None], torch.zeros(1, dtype=torch.int64), None, augment=False)
+    sets = model.domain.to_set(batch_of(given.values[None]), torch.zeros(1, dtype=torch.int64))
     values = field.query(sets.queries.to(field.seeds.device), chunk=chunk)
-    if model.domain.shape.grid is not None:
-        back = model.domain.from_values(values, None)[0].astype(np.float64)
-        error = np.mean((back - given.values) ** 2)
-        return {"psnr": float(10 * np.log10(255.0**2 / max(error, 1e-10)))}
-    distance = registry.find("distances", "cd")
-    back = model.domain.from_values(values, None)[0]
-    return {"chamfer": distance.distance(*(distance.prepare(cloud[:, :3]) for cloud in (back, given.values)))}
+    return model.domain.compare(model.domain.decode_values(values)[0], given.values)
 
 
 def _picture(model: Model, path: Path) -> InputExample:

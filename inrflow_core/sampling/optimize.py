@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from inrflow_core.errors import UsageError
 from inrflow_core.models import Model, SamplingOptions
-from inrflow_core.sets import ConditionEmbedding, Groups, Queries
+from inrflow_core.sets import ConditionEmbedding, Queries
 
 PARTS = ("encode", "latents", "decoder_kv", "decode")
 """Methods of a network that are compiled one by one, where it has them all."""
@@ -71,7 +71,7 @@ def optimize_for_inference(
     Raises:
         UsageError: parts of a protein model are to be compiled: each chain would cost its own compilation.
     """
-    if compile and isinstance(model.domain.shape.layout, Groups):
+    if compile and model.domain.MAKES_STRUCTURES:
         raise UsageError("`--compile` is for sets of one size, and every protein has its own", hint="leave it out")
 
     def quick(method: Any) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from inrflow_core import registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.models import Model, SamplingOptions
@@ -27,10 +28,6 @@ from inrflow_core.sampling import condition_inputs, sample
 from inrflow_core.sampling.request import SampleRequest, default_batch_size
 from inrflow_core.sets import Condition
 
-KINDS = {"image": "pictures", "sequence": "sequences"}
-"""Conditions that an item of a reference gives, and what their models draw from."""
-METRICS = {"image": ("paired-cd",), "sequence": ()}
-"""What such samples are judged by, beside the metrics of their domain: nothing that needs weights."""
 PAIRED_BY_SEED = "by-seed"
 """The view of an object that its sample's seed chooses."""
 
@@ -40,7 +37,7 @@ class ReferenceSamplingPlan:
     """Of every sample: the item that it is drawn from, its view, its seed."""
 
     kind: str
-    """One of `KINDS`."""
+    """The condition that an item gives: `image` or `sequence`."""
     reference: SampleCollection
     """The items that are drawn from, `each` times."""
     seeds: Int64[np.ndarray, " N"]
@@ -75,9 +72,19 @@ class ReferenceSamplingPlan:
 
 
 def condition_kind(preset: Preset) -> str | None:
-    """What a preset's models draw from that an item of a reference gives: one of `KINDS`, or None."""
+    """What a preset's models draw from that an item of a reference gives: the name of a condition, or None."""
     name = None if preset.condition is None else preset.condition.name
-    return name if name in KINDS else None
+    return name if preset.condition is not None and preset.condition.module.FROM_REFERENCE else None
+
+
+def noun_of(kind: str) -> str:
+    """What models of a condition draw from, for messages."""
+    return registry.find("conditioners", kind).NOUN
+
+
+def metrics_of(kind: str | None) -> tuple[str, ...]:
+    """What samples of a reference's items are evaluated by, beside the metrics of their domain."""
+    return () if kind is None else registry.find("conditioners", kind).REFERENCE_METRICS
 
 
 def plan_from_reference(
@@ -129,7 +136,7 @@ def check(plan: ReferenceSamplingPlan, model: Model) -> None:
     )
     if mine and theirs and mine != theirs:
         raise IntegrityError(
-            f"the {KINDS[plan.kind]} of {plan.reference.display_name} were embedded by weights of the digest {theirs[:16]}, "
+            f"the {noun_of(plan.kind)} of {plan.reference.display_name} were embedded by weights of the digest {theirs[:16]}, "
             f"and `{model.preset.name}` learned from {mine[:16]}",
             hint="prepare the reference with the embedder that the model was trained with",
         )
@@ -191,8 +198,8 @@ def sample_structures(
 ) -> Iterator[tuple[int, Structure]]:
     """Some samples of one protein, under their numbers; each lies as it was drawn."""
     asking = replace(request, seeds=plan.seeds[list(rows)].tolist(), condition=condition(model, plan, rows))
-    for part, values in sample.iter_samples(model, asking, options):
-        yield from zip(rows[part], sample.to_outputs(model, asking, part, values), strict=True)
+    for part, structures in sample.iter_samples(model, asking, options):
+        yield from zip(rows[part], structures, strict=True)
 
 
 def _of_item(model: Model, plan: ReferenceSamplingPlan, place: int, view: int) -> Condition:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,24 +34,19 @@ class SampleRequest:
     condition: Condition = dataclasses.field(default_factory=dict)
 
 
-def choose_size(domain: Any, resolution: tuple[int, int] | None, points: int | None) -> Size:
+def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size:
     """Rows and columns, or a number of points, as a model's domain has it; None for the training's.
 
     Raises:
         UsageError: a size of the wrong kind, or fewer than one point.
     """
-    has_grid = domain.shape.grid is not None
-    if has_grid and points is not None:
-        raise UsageError(
-            "`--points` applies to point clouds, and the model samples images", hint="use `--resolution HxW`"
-        )
-    if not has_grid and resolution is not None:
-        raise UsageError(
-            "`--resolution` applies to images, and the model samples point clouds", hint="use `--points N`"
-        )
-    if points is not None and points < 1:
-        raise UsageError(f"`--points {points}`: a point cloud has at least 1 point", hint="give a whole number above 0")
-    return resolution if has_grid else points
+    given = {"--resolution": resolution, "--points": None if points is None else str(points)}
+    for option, text in given.items():
+        if text is not None and option != domain.SIZE_OPTION:
+            other = f"use `{domain.SIZE_OPTION}`" if domain.SIZE_OPTION else "leave it out"
+            raise UsageError(f"`{option}` does not apply: the model samples {domain.NOUN}", hint=other)
+    text = given[domain.SIZE_OPTION] if domain.SIZE_OPTION else None
+    return None if text is None else domain.parse_size(text)
 
 
 def scale_size(domain: Any, scale: float) -> Size:
@@ -61,12 +55,7 @@ def scale_size(domain: Any, scale: float) -> Size:
     Raises:
         UsageError: a side would be 0, or infinite.
     """
-    shape = domain.shape
-    sides = (shape.num_queries,) if shape.grid is None else shape.grid
-    if not all(0.5 < scale * side < math.inf for side in sides):
-        raise UsageError(f"`--scale {scale:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5")
-    scaled = [round(scale * side) for side in sides]
-    return scaled[0] if shape.grid is None else (scaled[0], scaled[1])
+    return domain.scale_size(scale)
 
 
 def select_part(request: SampleRequest, part: slice, least: int) -> SampleRequest:

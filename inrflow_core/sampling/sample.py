@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrflow_core import fields, models, registry
+from inrflow_core import fields, models
 from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Field
 from inrflow_core.models import Model, SamplingOptions
@@ -29,7 +29,7 @@ from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.optimize import is_compiled
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.request import SampleRequest, Size, Window, default_batch_size, select_part
-from inrflow_core.sets import Condition, Groups
+from inrflow_core.sets import Condition
 from inrflow_core.storage import safetensors_file
 
 
@@ -79,10 +79,10 @@ def evaluate(
     *,
     chunk: int | QueryBudget = CHUNK,
     progress: Progress | None = None,
-) -> np.ndarray:
+) -> Any:
     """What the functions are at a resolution (rows, columns) or a number of points, as the domain's own values.
 
-    Images come as uint8 (B H W C), clouds as float32 (B N C).
+    Images come as uint8 (B H W C), clouds as float32 (B N C), proteins as structures.
 
     `window` is top, left, bottom and right of a part of a picture, from 0 to 1. `progress` counts solver steps.
 
@@ -97,7 +97,7 @@ def evaluate(
             "the samples left the finite numbers on their way",
             hint="take more `--steps` or less `--guidance`, or an earlier `--checkpoint` if its weights did too",
         )
-    return model.domain.from_values(values, size)
+    return model.domain.decode_values(values, size, field.condition)
 
 
 def iter_samples(
@@ -107,7 +107,7 @@ def iter_samples(
     progress: Progress | None = None,
     *,
     room: QueryBudget | None = None,
-) -> Iterator[tuple[slice, np.ndarray]]:
+) -> Iterator[tuple[slice, Any]]:
     """The samples of a request, some at a time: which of its seeds they are, and their values.
 
     Where the memory does not suffice for a batch, half of it is drawn at a time from there on.
@@ -127,7 +127,7 @@ def iter_samples(
         part = slice(start, min(start + most, total))
         size = most if is_compiled(model.method) else 1  # compiled for one number of sets
         report = None if progress is None else _of_all(progress, part, total)
-        drawn: list[np.ndarray] = []
+        drawn: list[Any] = []
         asked = select_part(request, part, size)
         if run_unless_oom(
             lambda asked=asked, report=report, to=drawn: to.append(_drawn(model, asked, options, room, report))
@@ -176,7 +176,7 @@ def _drawn(
     options: SamplingOptions | None,
     room: QueryBudget,
     progress: Progress | None,
-) -> np.ndarray:
+) -> Any:
     field = sample_fields(model, request.seeds, request.labels, options, request.condition)
     return evaluate(model, field, request.size, request.window, chunk=room, progress=progress)
 
@@ -185,18 +185,10 @@ def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Conditio
     """A picture (PIL) of the samples of seeds 0 ... num - 1, for looking at a model while it trains."""
     seeds = range(num)
     request = SampleRequest(seeds, resolve_labels(model, seeds), chunk=chunk, condition=condition or {})
-    drawn = [to_outputs(model, request, part, values) for part, values in iter_samples(model, request)]
-    return registry.find("formats", "png").picture(concatenate(drawn))
+    return model.domain.render(concatenate([values for _, values in iter_samples(model, request)]))
 
 
-def to_outputs(model: Model, request: SampleRequest, part: slice, values: np.ndarray) -> np.ndarray | list[Structure]:
-    """What `samples` gave for a part of a request, as it is written to files: of proteins, structures."""
-    if not isinstance(model.domain.shape.layout, Groups):
-        return values
-    return model.domain.samples(values, {name: value[part] for name, value in request.condition.items()})
-
-
-def concatenate(drawn: Sequence[np.ndarray | list[Structure]]) -> np.ndarray | list[Structure]:
+def concatenate(drawn: Sequence[np.ndarray | list[Structure]]) -> Any:
     """Parts of a request as one; structures of one sequence lie on the first of them."""
     if isinstance(drawn[0], np.ndarray):
         return np.concatenate([part for part in drawn if isinstance(part, np.ndarray)])
@@ -206,11 +198,12 @@ def concatenate(drawn: Sequence[np.ndarray | list[Structure]]) -> np.ndarray | l
 def _check_condition(model: Model, given: Condition) -> None:
     """Nothing, where what the model was trained on is given."""
     part = model.preset.condition
-    needs = {"image": ("tokens", "image"), "sequence": ("residues",)}.get(part.name if part else "", ())
-    if needs and not any(name in given for name in needs):
-        kind = "a picture" if "tokens" in needs else "a sequence"
-        option = "`--image photo.png`" if "tokens" in needs else "`--sequence MKT...` or `--fasta FILE`"
-        raise UsageError(f"the model `{model.preset.name}` draws from {kind}, and none is given", hint=f"add {option}")
+    conditioner = None if part is None else part.module
+    if conditioner is not None and conditioner.GIVEN_AS and not any(name in given for name in conditioner.GIVEN_AS):
+        raise UsageError(
+            f"the model `{model.preset.name}` draws from {conditioner.NOUN}, and none is given",
+            hint=f"add {conditioner.OPTION_HINT}",
+        )
 
 
 def _of_all(progress: Progress, part: slice, total: int) -> Progress:

@@ -277,9 +277,7 @@ def open_sample_folder(
 
 def _told(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> dict[str, Any]:
     """What a shard of a request's samples says of itself, and their shape and type."""
-    asked = model.domain.queries(request.size, request.window, request.condition or None)
-    size = request.size if isinstance(request.size, tuple) else model.domain.shape.grid
-    shape = (len(asked),) if size is None else size
+    spec = model.domain.output_spec(request.size)
     header = Header(
         domain=model.domain.NAME,
         dataset=f"samples of {model.preset.name}",
@@ -288,9 +286,7 @@ def _told(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> di
         classes=tuple(model.info.get("classes") or ()),
         settings=shared_settings(origin),
     )
-    dtype = "float32" if size is None else "uint8"
-    full = (*shape, model.domain.shape.value_size)
-    return {"header": header, "shape": full, "dtype": dtype}
+    return {"header": header, "shape": spec.shape, "dtype": spec.dtype}
 
 
 def rank_pieces(missing: Sequence[int], total: int, batch: int, *, rank: int = 0, size: int = 1) -> list[list[int]]:

@@ -10,14 +10,12 @@ from typing import Any
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Field
 from inrflow_core.models import Model
-from inrflow_core.runs import run
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files import writer
 from inrflow_core.sampling import invert, provenance, sample
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.request import SampleRequest, Size, Window
-from inrflow_core.sets import Groups
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,14 @@ def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = Fa
 def check_model(model: Model) -> None:
     """Raise UsageError if a model needs a condition from the user, such as an image or a sequence."""
     part = model.preset.condition
-    if part is None or part.name not in run.GIVEN:
+    if part is None or not part.module.GIVEN_AS:
         return
     hint = "sample at any size with `inrflow sample`, or save the field with its `--save-field FILE` and upsample that"
-    if isinstance(model.domain.shape.layout, Groups):
+    if model.domain.SIZE_OPTION is None:
         hint = "a protein has the atoms of its sequence and cannot be refined: use `inrflow sample`"
-    raise UsageError(f"`{model.preset.name}` is conditioned on {part.name}s, which `upsample` does not take", hint=hint)
+    raise UsageError(
+        f"`{model.preset.name}` is conditioned on {part.module.NOUN}, which `upsample` does not take", hint=hint
+    )
 
 
 def upsample_files(

@@ -107,7 +107,7 @@ def write_samples(
         else:
             values = sample.evaluate(model, field, request.size, request.window, chunk=source.budget, progress=progress)
             found = [(slice(0, len(values)), values)]
-        drawn = [sample.to_outputs(model, request, part, values) for part, values in found]
+        drawn = [values for _, values in found]
     items: list[dict[str, str]] = []
     if len(writer.files(out, len(request.seeds))) > 1:  # each file names its own sample alone
         items = provenance.per_sample_metadata(model, request)

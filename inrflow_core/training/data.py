@@ -7,7 +7,6 @@ from pathlib import Path
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import Groups
 from inrflow_core.shards import manifest
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.training import condition_features
@@ -101,7 +100,7 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
         )
     shape = loader.domain.shape
     found = tuple(loader.batch(0, range(1)).values.shape[1:])
-    if isinstance(shape.layout, Groups):  # as many atoms as the chain has
+    if loader.domain.MAKES_STRUCTURES:  # as many atoms as the chain has
         return
     if found != (shape.num_queries, shape.value_size):
         raise UsageError(

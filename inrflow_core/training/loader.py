@@ -69,7 +69,7 @@ class Loader:
         seeds = keyed_random.derive_seeds(self.seed, step, torch.from_numpy(where))
         views = keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
         read = self.shards.read(self.split, indices, out=out, conditions=ConditionSelection(self._reads, views))
-        return self.domain.to_set(read.values, seeds, self._labels(read.labels), augment=augment, read=read)
+        return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)
 
     def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int, *, held: int = 1) -> Stream:
         """The batches of (step, places) in turn, read by a thread that keeps `ahead` of them ready.
@@ -102,7 +102,7 @@ class Loader:
 
 def required_conditions(domain: Any, told: Part | None) -> tuple[tuple[str, ...], bool]:
     """The conditions that a domain's sets and a conditioner need of the shards, and whether they have several views."""
-    names = tuple(getattr(domain, "READS", ()))
+    names = tuple(domain.REQUIRED_CONDITIONS)
     if told is None:
         return names, False
     return (*names, *told.module.required_conditions(told.config)), told.module.HAS_VIEWS

@@ -212,7 +212,7 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
     from inrflow_core.sampling import reference_inputs
 
     config, domain, kind = preset.eval.config, preset.domain.name, reference_inputs.condition_kind(preset)
-    usual = [*preset.domain.module.Domain.METRICS, *reference_inputs.METRICS.get(kind or "", ())]
+    usual = [*preset.domain.module.Domain.DEFAULT_METRICS, *reference_inputs.metrics_of(kind)]
     metrics = metric_specs.parse_metrics(config.metrics or usual, domain)
     if config.best is None:
         best = metrics[0]
@@ -272,7 +272,8 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
     assert preset.eval is not None
     config, data = preset.eval.config, preset.data.config
     held_out = [data.held_out] if data.held_out else [name for name in HELD_OUT if name in shards.splits]
-    split = config.split or (data.train if preset.domain.name == "image" else [*held_out, data.train][0])
+    learns_split = preset.domain.module.Domain.REFERENCE_SPLITS[0] == "train"
+    split = config.split or (data.train if learns_split else [*held_out, data.train][0])
     if split not in shards.splits:
         raise UsageError(
             f"the shards in `{shards.folder}` have no split `{split}` for [eval]",
@@ -293,10 +294,8 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
 
 def _points(preset: Preset, reference: SampleCollection) -> int | None:
     """Points of each cloud that are compared: known beforehand, so that what is foretold is of as many."""
-    if preset.domain.name != "points":
-        return None
-    drawn = preset.domain.module.Domain(preset.domain.config).shape.num_queries
-    return min(drawn, reference.shape[0])
+    domain = preset.domain.module.Domain(preset.domain.config)
+    return min(domain.output_spec().shape[0], reference.shape[0]) if domain.SIZE_OPTION == "--points" else None
 
 
 def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, kind: str | None) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from inrflow_core.proteins import structure
 from inrflow_core.visualization.image_grid import tile_images
 from inrflow_core.visualization.point_rendering import ambient_occlusion, project_points, splat_balls
 
@@ -26,7 +27,7 @@ def render_proteins(
     is_one_view: bool = False,
 ) -> Image.Image:
     """Proteins side by side, each drawn by `protein`, from its own best side or all as the first is seen."""
-    views = [_view(traces[0] if is_one_view else trace) for trace in traces]
+    views = [structure.principal_axes(traces[0] if is_one_view else trace) for trace in traces]
     tiles = [protein(trace, size=size, view=view) for trace, view in zip(traces, views, strict=True)]
     return (
         tiles[0] if len(tiles) == 1 and not captions else tile_images(tiles, columns=columns, captions=captions, gap=0)
@@ -43,7 +44,9 @@ def protein(
     """
     side = 2 * size
     fine = _smooth(trace.astype(np.float64))
-    placed = project_points((fine - fine.mean(0)) @ (_view(trace) if view is None else view).T, side, 0.0, 0.0)
+    placed = project_points(
+        (fine - fine.mean(0)) @ (structure.principal_axes(trace) if view is None else view).T, side, 0.0, 0.0
+    )
     step = float(np.median(np.linalg.norm(np.diff(placed, axis=0), axis=1))) if len(placed) > 1 else 1.0
     radius = float(np.clip(0.22 * STEPS * step, 2.0, side / 40))
     depth, owner, light = splat_balls(placed, side, radius)
@@ -69,12 +72,3 @@ def _smooth(trace: np.ndarray) -> np.ndarray:
     twist = 3 * first - before - 3 * second + after
     between = first + 0.5 * t * (second - before + t * (bend + t * twist))
     return np.concatenate([between.reshape(-1, 3), trace[-1:]])
-
-
-def _view(trace: np.ndarray) -> np.ndarray:
-    """Rows right, up and to the viewer that show a trace where it is widest; never its mirror image."""
-    centred = trace.astype(np.float64) - trace.mean(0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    right, up = axes[:, 2], axes[:, 1]
-    right, up = (axis * (1.0 if ((centred @ axis) ** 3).sum() >= 0 else -1.0) for axis in (right, up))
-    return np.stack([right, up, np.cross(right, up)])

@@ -204,7 +204,7 @@ def sample(given: argparse.Namespace) -> dict[str, Any]:
         model, how, compile=not (given.rehearse or given.eager)
     )  # as `sample --compile` does
     size: Any = given.points if given.trial == "points" else (given.side, given.side)
-    condition = model.method.conditioner.dummy_batch(model.domain.blank(1))
+    condition = model.method.conditioner.dummy_batch(model.domain.dummy_batch(1))
     labels = [0] if "label" in condition else None
     told = None if labels else condition
     steps = 4 if given.rehearse else preset.sampler.config.steps

@@ -238,7 +238,7 @@ def timed(function: Callable[[], Any], times: int = 2) -> tuple[float, Any]:
 
 def _inputs(model: Model, method: Any) -> tuple[Any, Any, torch.Tensor, Any]:
     """Network, context, a state and what the network is told, for one set."""
-    blank = model.domain.blank(1)
+    blank = model.domain.dummy_batch(1)
     told = {} if method.conditioner is None else method.conditioner.dummy_batch(blank)
     y = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(1))
     return (

@@ -33,18 +33,6 @@ def test_seeds_have_63_bits():
             options.parse_seeds(text, seed=seed, num=num)
 
 
-def test_a_resolution_is_rows_times_columns_or_one_side():
-    assert options.parse_resolution("64x96") == (64, 96)
-    assert options.parse_resolution("96") == (96, 96)
-    assert options.parse_resolution(None) is None
-
-
-@pytest.mark.parametrize("text", ["0", "64x0", "64*64", "big"])
-def test_what_is_no_size_is_refused(text: str):
-    with pytest.raises(UsageError, match="is no size"):
-        options.parse_resolution(text)
-
-
 def test_a_window_is_four_numbers_from_0_to_1_in_order():
     assert options.parse_window("0.25, 0, 0.5,1") == (0.25, 0.0, 0.5, 1.0)
 

@@ -26,7 +26,7 @@ def test_a_conditioner_has_what_the_contract_says(name: str):
     conditioner = model.method.conditioner
     can_drop = "dropout" in {field.name for field in dataclasses.fields(part.Config)}
     contracts.check(conditioner, _contract.DroppableConditioner if can_drop else _contract.Conditioner)
-    sets = model.domain.blank(2)
+    sets = model.domain.dummy_batch(2)
     embedding = conditioner({**sets.condition, **conditioner.dummy_batch(sets)})
     spec = part.spec(conditioner.config if hasattr(conditioner, "config") else part.Config(classes=3))
     assert (0 if embedding.tokens is None else embedding.tokens.shape[1]) == spec.tokens

@@ -32,7 +32,7 @@ def stored(count: int = 3) -> dict[str, torch.Tensor]:
     return {"tokens": _posed_images.tokens(patches.load(None), given["image"], given["camera"])}
 
 
-def module(**settings: float) -> image.Picture:
+def module(**settings: float) -> image.ImageConditioner:
     torch.manual_seed(0)
     return image.build(Config("patches", 64, 192, **settings), width=16)  # type: ignore[arg-type]
 
@@ -98,7 +98,7 @@ def test_a_sample_depends_on_its_seed_and_picture_and_not_on_its_batch() -> None
 
 def test_a_blank_condition_has_the_shapes_of_a_real_one() -> None:
     built = module()
-    blank = built.dummy_batch(tiny.model(tiny.PICTURE).domain.blank(3))
+    blank = built.dummy_batch(tiny.model(tiny.PICTURE).domain.dummy_batch(3))
     assert blank["tokens"].shape == stored()["tokens"].shape
     found = built(blank)
     assert isinstance(found, ConditionEmbedding) and found.tokens is not None and found.tokens.shape == (3, 64, 16)

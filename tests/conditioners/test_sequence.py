@@ -59,7 +59,7 @@ def test_a_sequence_is_never_dropped() -> None:
 
 
 def test_a_blank_condition_has_the_shapes_of_a_real_one() -> None:
-    sets = tiny.model(tiny.PROTEIN).domain.blank(2)
+    sets = tiny.model(tiny.PROTEIN).domain.dummy_batch(2)
     assert sequence.build(Config("one-hot", 20), 16).dummy_batch(sets) == {}
     assert sequence.build(Config(width=32), 16).dummy_batch(sets)["embedding"].shape == (2, 6, 32)
 

@@ -110,7 +110,7 @@ def small(name: str) -> Preset:
 def test_every_preset_builds_and_has_a_loss(name: str):
     torch.manual_seed(0)
     model = models.build(small(name))
-    blank = model.domain.blank(2)
+    blank = model.domain.dummy_batch(2)
     told = {} if model.preset.condition is None else model.method.conditioner.dummy_batch(blank)
     condition = {**blank.condition, **told}
     values = torch.rand(blank.values.shape) * 2 - 1

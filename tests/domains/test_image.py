@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from inrflow_core.domains._contract import batch_of
 from inrflow_core.domains.image import Config, Domain
 from inrflow_core.errors import UsageError
 
@@ -89,13 +90,13 @@ def test_a_picture_without_pixels_is_refused():
 @pytest.mark.parametrize("scale", [1.0, 2.0, 0.3])
 def test_pixels_there_and_back_are_the_same(scale: float):
     domain = Domain(Config(5, value_scale=scale))
-    sets = domain.to_set(PIXELS, SEEDS)
+    sets = domain.to_set(batch_of(PIXELS), SEEDS)
     assert sets.values.abs().max() == pytest.approx(scale)
-    np.testing.assert_array_equal(domain.from_values(sets.values, None), PIXELS)
+    np.testing.assert_array_equal(domain.decode_values(sets.values, None), PIXELS)
 
 
 def test_values_follow_their_queries_row_by_row():
-    sets = Domain(Config(5)).to_set(PIXELS, SEEDS)
+    sets = Domain(Config(5)).to_set(batch_of(PIXELS), SEEDS)
     for pixel, place in zip(sets.values[3], sets.queries.noise_keys.long().tolist(), strict=True):
         expected = torch.from_numpy(PIXELS[3, place[0], place[1]]).float() / 127.5 - 1
         torch.testing.assert_close(pixel, expected, rtol=0, atol=1e-6)
@@ -103,7 +104,7 @@ def test_values_follow_their_queries_row_by_row():
 
 def test_answers_beyond_the_range_are_cut_and_any_size_becomes_a_picture():
     values = torch.tensor([-3.0, -1.0, 0.0, 1.0, 9.0, 0.5]).view(1, 6, 1).repeat(2, 1, 3)
-    pictures = Domain(Config(5)).from_values(values, (2, 3))
+    pictures = Domain(Config(5)).decode_values(values, (2, 3))
     assert (pictures.shape, pictures.dtype) == ((2, 2, 3, 3), np.uint8)
     assert pictures[1, ..., 0].tolist() == [[0, 0, 128], [255, 255, 191]]
 
@@ -111,7 +112,7 @@ def test_answers_beyond_the_range_are_cut_and_any_size_becomes_a_picture():
 def test_half_the_pictures_are_mirrored_by_their_seed_and_not_by_the_batch():
     domain = Domain(Config(5, flip=True))
     plain, flipped = (
-        domain.to_set(PIXELS, SEEDS, augment=augment).values.view(64, 5, 5, 3) for augment in (False, True)
+        domain.to_set(batch_of(PIXELS), SEEDS, augment=augment).values.view(64, 5, 5, 3) for augment in (False, True)
     )
     is_same = (plain == flipped).flatten(1).all(1)
     is_mirror = (plain.flip(2) == flipped).flatten(1).all(1)
@@ -119,14 +120,14 @@ def test_half_the_pictures_are_mirrored_by_their_seed_and_not_by_the_batch():
     assert 16 < int(is_mirror.sum()) < 48
     for place in range(0, 64, 7):
         part = slice(place, place + 7)
-        alone = domain.to_set(PIXELS[part], SEEDS[part], augment=True).values
+        alone = domain.to_set(batch_of(PIXELS[part]), SEEDS[part], augment=True).values
         assert torch.equal(alone.view(-1, 5, 5, 3), flipped[part])
 
 
 def test_labels_become_the_condition():
-    sets = Domain(Config(5)).to_set(PIXELS[:2], SEEDS[:2], np.array([3, -1]))
+    sets = Domain(Config(5)).to_set(batch_of(PIXELS[:2]), SEEDS[:2], np.array([3, -1]))
     assert sets.condition["label"].tolist() == [3, -1]
-    assert dict(Domain(Config(5)).to_set(PIXELS[:2], SEEDS[:2]).condition) == {}
+    assert dict(Domain(Config(5)).to_set(batch_of(PIXELS[:2]), SEEDS[:2]).condition) == {}
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,16 @@ def test_labels_become_the_condition():
 def test_impossible_settings_are_refused(settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
         Config(**settings)
+
+
+def test_a_size_is_rows_times_columns_or_one_side():
+    domain = Domain(Config(8))
+    assert domain.parse_size("64x96") == (64, 96) and domain.parse_size("96") == (96, 96)
+    assert domain.scale_size(1.5) == (12, 12)
+    assert domain.describe_size(None) == "8 x 8 pixels" and domain.describe_size((64, 96)) == "64 x 96 pixels"
+
+
+@pytest.mark.parametrize("text", ["0", "64x0", "64*64", "big"])
+def test_what_is_not_a_size_is_refused(text: str):
+    with pytest.raises(UsageError, match="is not a size"):
+        Domain(Config(8)).parse_size(text)

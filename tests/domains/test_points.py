@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from inrflow_core.domains._contract import batch_of
 from inrflow_core.domains.points import Config, Domain
 from inrflow_core.errors import UsageError
 
@@ -14,7 +15,7 @@ SEEDS = torch.tensor([5, 6, 7])
 
 
 def test_a_set_holds_points_of_its_cloud_each_at_most_once() -> None:
-    sets = Domain(Config(num_points=200)).to_set(CLOUDS, SEEDS, None, augment=True)
+    sets = Domain(Config(num_points=200)).to_set(batch_of(CLOUDS), SEEDS, None, augment=True)
     assert sets.queries.coordinates is None
     for cloud, values in zip(CLOUDS, sets.values.numpy(), strict=True):
         stored = {row.tobytes() for row in cloud[:, :3]}
@@ -25,16 +26,16 @@ def test_a_set_holds_points_of_its_cloud_each_at_most_once() -> None:
 
 def test_the_subset_is_keyed_by_the_seed_and_not_by_the_batch() -> None:
     domain = Domain(Config(num_points=200))
-    together = domain.to_set(CLOUDS, SEEDS, None, augment=True).values
-    alone = domain.to_set(CLOUDS[1:2], SEEDS[1:2], None, augment=True).values
+    together = domain.to_set(batch_of(CLOUDS), SEEDS, None, augment=True).values
+    alone = domain.to_set(batch_of(CLOUDS[1:2]), SEEDS[1:2], None, augment=True).values
     torch.testing.assert_close(together[1:2], alone, rtol=0, atol=0)
-    other = domain.to_set(CLOUDS[1:2], SEEDS[1:2] + 10, None, augment=True).values
+    other = domain.to_set(batch_of(CLOUDS[1:2]), SEEDS[1:2] + 10, None, augment=True).values
     assert not torch.equal(alone, other)
 
 
 def test_every_point_is_drawn_equally_often() -> None:
     places = np.arange(20, dtype=np.float32)[None, :, None].repeat(2000, 0).repeat(3, 2)
-    drawn = Domain(Config(num_points=5)).to_set(places, torch.arange(2000), None, augment=True).values[..., 0]
+    drawn = Domain(Config(num_points=5)).to_set(batch_of(places), torch.arange(2000), None, augment=True).values[..., 0]
     counts = torch.bincount(drawn.flatten().long(), minlength=20)
     assert counts.sum() == 10_000
     assert (counts - 500).abs().max() < 5 * (2000 * 0.25 * 0.75) ** 0.5
@@ -43,8 +44,8 @@ def test_every_point_is_drawn_equally_often() -> None:
 @pytest.mark.parametrize("channels", [3, 6])
 def test_values_come_back_to_rounding_and_labels_travel(channels: int) -> None:
     domain = Domain(Config(num_points=500, value_scale=2.0, channels=channels))
-    sets = domain.to_set(CLOUDS, SEEDS, np.array([2, 0, 1]), augment=False)
-    np.testing.assert_array_equal(domain.from_values(sets.values), CLOUDS[..., :channels])
+    sets = domain.to_set(batch_of(CLOUDS), SEEDS, np.array([2, 0, 1]), augment=False)
+    np.testing.assert_array_equal(domain.decode_values(sets.values), CLOUDS[..., :channels])
     np.testing.assert_array_equal(sets.values.numpy(), 2 * CLOUDS[..., :channels])
     assert sets.condition["label"].tolist() == [2, 0, 1]
     assert domain.shape.coordinate_size == domain.shape.value_size == channels
@@ -65,11 +66,11 @@ def test_queries_are_ids_that_begin_with_those_of_fewer_points() -> None:
 )
 def test_clouds_that_do_not_fit_the_preset_are_refused_in_training(settings: Config, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Domain(settings).to_set(CLOUDS[..., :3], SEEDS, None, augment=True)
+        Domain(settings).to_set(batch_of(CLOUDS[..., :3]), SEEDS, None, augment=True)
 
 
 def test_fewer_points_may_be_encoded() -> None:
-    assert len(Domain(Config(num_points=501)).to_set(CLOUDS, SEEDS, None).queries) == 500
+    assert len(Domain(Config(num_points=501)).to_set(batch_of(CLOUDS), SEEDS, None).queries) == 500
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def read() -> Batch:
 
 def sets(seeds: torch.Tensor = SEEDS, *, augment: bool = False, **settings: bool) -> CoordValueSet:
     batch = read()
-    return Domain(Config(**settings)).to_set(batch.values, seeds, batch.labels, augment=augment, read=batch)  # type: ignore[arg-type]
+    return Domain(Config(**settings)).to_set(batch, seeds, batch.labels, augment=augment)  # type: ignore[arg-type]
 
 
 def test_an_atom_has_the_features_of_its_residue_and_place():
@@ -60,8 +60,9 @@ def test_an_atom_has_the_features_of_its_residue_and_place():
 def test_values_are_places_in_the_networks_scale():
     batch = read()
     np.testing.assert_allclose(sets().values.numpy(), 0.1 * batch.values, rtol=1e-6)
-    domain = Domain(Config())
-    np.testing.assert_allclose(domain.from_values(sets().values), batch.values, rtol=1e-5, atol=1e-6)
+    found = sets()
+    for row, one in enumerate(Domain(Config()).decode_values(found.values, condition=found.condition)):
+        np.testing.assert_allclose(one.positions, batch.values[row, : len(one.positions)], rtol=1e-5, atol=1e-6)
 
 
 def test_training_turns_each_chain_by_a_proper_rotation_of_its_seed():
@@ -114,7 +115,7 @@ def test_the_signs_and_the_rotation_of_a_chain_do_not_depend_on_what_is_read_wit
              "is_known": batch.condition["is_known"][row : row + 1, :size]},
             {"residues": np.array([len(chain)])},
         )  # fmt: skip
-        alone = domain.to_set(one.values, SEEDS[row : row + 1], None, augment=True, read=one)
+        alone = domain.to_set(one, SEEDS[row : row + 1], None, augment=True)
         torch.testing.assert_close(alone.values[0], whole.values[row, :size], rtol=0, atol=1e-6)
         assert alone.queries.coordinates is not None and whole.queries.coordinates is not None
         assert torch.equal(alone.queries.coordinates[0], whole.queries.coordinates[row, :size])
@@ -122,7 +123,7 @@ def test_the_signs_and_the_rotation_of_a_chain_do_not_depend_on_what_is_read_wit
 
 def test_samples_are_structures_of_their_own_sequence():
     domain, found = Domain(Config()), sets()
-    made = domain.samples(domain.from_values(found.values), found.condition)
+    made = domain.decode_values(found.values, condition=found.condition)
     assert [one.sequence for one in made] == list(CHAINS)
     for row, one in enumerate(made):
         assert one.is_known.all() and one.numbers.tolist() == list(range(1, len(CHAINS[row]) + 1))
@@ -156,7 +157,7 @@ def test_queries_of_a_condition_are_those_of_its_sets():
 
 def test_blank_sets_have_the_shape_that_the_network_is_built_for():
     domain = Domain(Config(residues=11))
-    blank = domain.blank(2)
+    blank = domain.dummy_batch(2)
     assert blank.values.shape == (2, domain.shape.num_queries, 3) == (2, 88, 3)
     assert blank.queries.coordinates is not None
     assert blank.queries.coordinates.shape == (2, 88, domain.shape.coordinate_size)

@@ -40,7 +40,7 @@ def built():
     return model
 
 def gradients(model, step):
-    blank = model.domain.blank(4)
+    blank = model.domain.dummy_batch(4)
     seeds = keyed_random.derive_seeds(0, step, torch.arange(4))
     values = noise_field.normal(seeds, torch.arange(blank.values.shape[1]), purpose="data", channels=blank.values.shape[2])
     condition = blank.condition or {"label": torch.tensor([0, 1, 2, 0])}

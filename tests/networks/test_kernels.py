@@ -34,7 +34,7 @@ def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2
     kind, network = KINDS[name]
     model = models.build(tiny.preset(kind, network=network))
     model.method.train()
-    blank = model.domain.blank(count)
+    blank = model.domain.dummy_batch(count)
     seeds = keyed_random.derive_seeds(0, 0, torch.arange(count))
     condition = {"label": torch.zeros(count, dtype=torch.int64)} if name in ("image", "points") else {}
     condition = {

@@ -100,7 +100,7 @@ def test_enlarging_keeps_constant_pictures_and_the_order(tmp_path: Path):
         (lambda p: None, MissingError, "does not exist"),
         (lambda p: p.mkdir(), MissingError, "neither pictures nor clouds"),
         (lambda p: p.write_bytes(b"x"), UsageError, "holds no samples"),
-        (lambda p: np.save(pictures(p) / "a.npy", CLOUDS[0]), UsageError, "5 pictures and 1 clouds"),
+        (lambda p: np.save(pictures(p) / "a.npy", CLOUDS[0]), UsageError, "5 images and 1 point clouds"),
     ],
     ids=["absent", "empty", "another file", "both"],
 )
@@ -113,10 +113,10 @@ def test_a_place_that_holds_no_items_is_refused(tmp_path: Path, make, kind, mess
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("a.npz", {"images": IMAGES[0]}, "no pictures and no clouds"),
-        ("a.npz", {"images": IMAGES.astype(np.float32)}, "no pictures and no clouds"),
-        ("a.npz", {"points": CLOUDS[..., :2]}, "no pictures and no clouds"),
-        ("a.npz", {"points": CLOUDS.astype(np.int64)}, "no pictures and no clouds"),
+        ("a.npz", {"images": IMAGES[0]}, "not images or point clouds"),
+        ("a.npz", {"images": IMAGES.astype(np.float32)}, "not images or point clouds"),
+        ("a.npz", {"points": CLOUDS[..., :2]}, "not images or point clouds"),
+        ("a.npz", {"points": CLOUDS.astype(np.int64)}, "not images or point clouds"),
         ("a.npz", {"other": CLOUDS}, "holds `other`"),
         ("a.npz", {"images": np.array([{}], dtype=object)}, "cannot be read"),
     ],

@@ -41,7 +41,7 @@ def test_an_epoch_shows_every_example_once_and_the_next_in_another_order(folder)
     first, second = seen[:22], seen[22:]
     stored = torch.cat(
         [
-            it.domain.to_set(it.shards.read("train", [i]).values, it.batch(0, range(1)).seeds).values.flatten(1)
+            it.domain.to_set(it.shards.read("train", [i]), it.batch(0, range(1)).seeds).values.flatten(1)
             for i in range(22)
         ]
     )

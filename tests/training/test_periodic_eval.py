@@ -123,7 +123,7 @@ def test_the_values_are_those_that_the_checkpoint_gets_afterwards(data, tmp_path
             gather.EvaluationSettings(tmp_path / f"kept-{step}"),
         )
         subject = results.EvaluatedSamples("samples", readers.open_collection(tmp_path / "samples.npz"))
-        chosen = metric_specs.parse_metrics(model.domain.METRICS, domain)
+        chosen = metric_specs.parse_metrics(model.domain.DEFAULT_METRICS, domain)
         found = {metric.full: judge.score(subject, metric, chosen).value for metric in chosen}
         (record,) = [record for record in told if record["step"] == step]
         assert record["eval"] == pytest.approx(found, rel=1e-9) and len(found) == 4
@@ -292,7 +292,7 @@ def test_only_the_presets_classes_and_as_many_as_asked_are_judged_by(data, tmp_p
     ("domain", "settings", "says", "code"),
     [
         ("image", {"metrics": ["fdi"]}, "no metric is called `fdi`", 2),
-        ("image", {"metrics": ["mmd"]}, "`mmd` judges clouds", 2),
+        ("image", {"metrics": ["mmd"]}, "`mmd` judges point clouds", 2),
         ("points", {"metrics": ["mmd"], "best": "cov"}, r"`best` is `cov`, and `metrics` does not name it", 2),
         ("points", {"split": "tset"}, r"no split `tset` for \[eval\]", 2),
         ("image", {"metrics": ["psnr"]}, "compares each sample with its own reference", 2),
@@ -502,4 +502,4 @@ def test_the_command_tells_what_it_found(data, tmp_path, capsys):
     (record,) = records(tmp_path / "run")
     assert f"fid:random {record['eval']['fid:random']:.4g}, the best so far" in capsys.readouterr().err
     assert run(*command, "--set", "eval.metrics=['mmd']") == 2
-    assert "`mmd` judges clouds" in capsys.readouterr().err
+    assert "`mmd` judges point clouds" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inrflow_core.proteins import structure
 from inrflow_core.visualization import curves, image_grid, point_rendering, protein_rendering
 
 
@@ -132,7 +133,7 @@ def test_a_protein_looks_the_same_wherever_it_lies() -> None:
         np.abs(one - np.asarray(protein_rendering.protein(mirrored, size=128)).astype(int)).max(-1) > 60
     ).mean() > 0.02
     for each in (trace, mirrored):  # a turn and no mirror: what is near hides what is far
-        assert np.linalg.det(protein_rendering._view(each)) == pytest.approx(1)
+        assert np.linalg.det(structure.principal_axes(each)) == pytest.approx(1)
 
 
 def test_proteins_of_any_length_stand_side_by_side() -> None:

@@ -200,13 +200,13 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
     )
     assert "grey, and the reference `colour.npz` holds 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
     assert says("a.npz", "clouds.npy").startswith(
-        "2: the samples of `a.npz` are pictures, and the reference `clouds.npy` holds clouds"
+        "2: the samples of `a.npz` are images, and the reference `clouds.npy` holds point clouds"
     )
     assert says("bad.npy", "clouds.npy").startswith("4: a cloud of `bad.npy` holds numbers that are not finite: 5")
     assert says("few.npy", "clouds.npy", "--points", "30").startswith("2: ")
     assert says("a.npz", "plain.npz").startswith("2: `plain.npz` holds `mu` and `sigma` and does not say")
     assert says("a.npz", "absent").startswith("3: `absent` does not exist")
-    assert says("a.npz", "a.npz", "--metrics", "mmd").startswith("2: `mmd` judges clouds, and these are pictures")
+    assert says("a.npz", "a.npz", "--metrics", "mmd").startswith("2: `mmd` judges point clouds, and these are images")
     assert says("a.npz", "a.npz", "--metrics", "fdi").startswith("2: no metric is called `fdi`")
     assert says("a.npz", "a.npz", "--metrics", "fid:cleam").startswith("2: `fid` has no protocol `cleam`")
     assert not (tmp_path / "out" / "metrics.json").exists()

@@ -215,7 +215,7 @@ def test_every_protein_of_the_reference_is_folded_and_judged(place: Place):
     told = condition_inputs.condition_from_sequence(place.folding, reference.structures([1])[0].sequence)
     ((_, wanted),) = sample.iter_samples(place.folding, SampleRequest([5], condition=told))
     drawn_one = structure_reader.read(Path("out/samples/sequence") / names[1].replace(" ", "_") / "1.pdb")
-    np.testing.assert_allclose(drawn_one.positions, wanted[0], atol=2e-3)
+    np.testing.assert_allclose(drawn_one.positions, wanted[0].positions, atol=2e-3)
 
 
 def test_more_proteins_and_more_samples_keep_what_is_there(place: Place):
@@ -266,7 +266,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(place: Place, capsys
     folding = ("--run", place.sequence, "--reference", place.proteins)
     assert "has views 0 to 2, and no 3" in refused(2, *drawing, "--view", 3)
     assert "`--view front` is no view" in refused(2, *drawing, "--view", "front")
-    assert "`--label` says nothing to `picture`, which draws from pictures" in refused(2, *drawing, "--label", 1)
+    assert "`--label` says nothing to `picture`, which draws from images" in refused(2, *drawing, "--label", 1)
     assert "`--view` says nothing to `clouds`, which draws from nothing" in refused(2, *plain, "--view", 0)
     assert "`--samples-per-item` says nothing to `clouds`" in refused(2, *plain, "--samples-per-item", 2)
     assert "`--view` says nothing to `sequence`, which draws from sequences" in refused(2, *folding, "--view", 0)

@@ -114,9 +114,11 @@ def test_what_cannot_be_judged_is_refused(
         assert evaluate(*words, "--out", "out") == 2
         return capsys.readouterr().err
 
-    assert "are clouds, and the reference" in refused("--samples", "clouds.npy", "--reference", experiments)
-    assert "and these are proteins" in refused("--samples", predictions, "--reference", experiments, "--points", 9)
-    assert "judges pictures, and these are proteins" in refused(
+    assert "are point clouds, and the reference" in refused("--samples", "clouds.npy", "--reference", experiments)
+    assert "`--points` does not apply to proteins" in refused(
+        "--samples", predictions, "--reference", experiments, "--points", 9
+    )
+    assert "judges images, and these are proteins" in refused(
         "--samples", predictions, "--reference", experiments, "--metrics", "fid"
     )
     (tmp_path / "others").mkdir()

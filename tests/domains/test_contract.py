@@ -1,0 +1,133 @@
+"""Every domain has what the contract names, and a domain that is one new file is trained, sampled and evaluated."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow_core import registry
+from inrflow_core.domains import _contract
+from inrflow_core.errors import UsageError
+from inrflow_core.evaluation import metric_specs, report_data
+from inrflow_core.evaluation.memorization import MemorizationSet
+from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores
+from inrflow_core.sample_files import item_selection, readers, writer
+from inrflow_core.sampling import sample
+from inrflow_core.sampling.request import SampleRequest
+from tests import tiny
+from tests.domains import signal
+from tests.training import small
+
+SMALL: dict[str, dict[str, Any]] = {
+    "image": {"resolution": 6},
+    "points": {"num_points": 24},
+    "protein": {"residues": 6},
+}
+MEMBERS = sorted(set(_contract.Domain.__annotations__) | {n for n in vars(_contract.Domain) if not n.startswith("_")})
+SIGNAL = {
+    "domain": {"name": "signal", "length": 24},
+    "network": {**tiny.POINTS["network"], "pseudo_coordinates": "random"},
+    "condition": None,
+}
+
+
+def domain(name: str) -> Any:
+    module = registry.find("domains", name)
+    return module.Domain(module.Config(**SMALL[name]))
+
+
+@pytest.fixture
+def one_file_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry as it would be with `signal.py` among the domains."""
+    find, names = registry.find, registry.names
+    monkeypatch.setattr(
+        registry, "find", lambda kind, name: signal if (kind, name) == ("domains", "signal") else find(kind, name)
+    )
+    monkeypatch.setattr(registry, "names", lambda kind: sorted([*names(kind), *["signal"] * (kind == "domains")]))
+
+
+@pytest.mark.parametrize("name", registry.names("domains"))
+def test_a_domain_has_every_member_of_the_contract(name: str):
+    found = domain(name)
+    assert [member for member in MEMBERS if not hasattr(found, member)] == []
+    assert name == found.NAME
+
+
+@pytest.mark.parametrize("name", registry.names("domains"))
+def test_its_methods_take_what_the_contract_says(name: str):
+    found = domain(name)
+    for member in MEMBERS:
+        wanted = inspect.getattr_static(_contract.Domain, member, None)
+        wanted = wanted.__func__ if isinstance(wanted, staticmethod) else wanted
+        if inspect.isfunction(wanted):
+            parameters = [p for p in inspect.signature(wanted).parameters if p != "self"]
+            assert list(inspect.signature(getattr(found, member)).parameters) == parameters, member
+
+
+@pytest.mark.parametrize("name", registry.names("domains"))
+def test_what_it_names_is_there(name: str):
+    found = domain(name)
+    assert set(found.FORMATS) <= set(registry.names("formats"))
+    metric_specs.parse_metrics([*found.DEFAULT_METRICS, *found.METRICS_OF_SEVERAL], name)
+    assert found.REFERENCE_SPLITS and (found.FILES is None) == found.MAKES_STRUCTURES == (found.GALLERY is None)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("domains") if name != "protein"])
+def test_samples_have_the_shape_and_the_type_that_it_promises(name: str):
+    found = domain(name)
+    sizes = {"--resolution": "4x5", "--points": "9"}
+    for size in (None, found.parse_size(sizes[found.SIZE_OPTION]), found.scale_size(2)):
+        count = len(found.queries(size))
+        values = found.decode_values(torch.zeros(2, count, found.shape.value_size), size)
+        spec = found.output_spec(size)
+        assert (values.shape[1:], str(values.dtype)) == (spec.shape, spec.dtype)
+        assert found.FILES.holds(values)
+        assert found.thumbnails(values).ndim in (3, 4) and found.describe_size(size)
+
+
+def test_a_domain_without_sizes_refuses_one():
+    for refused in (lambda: domain("protein").parse_size("9"), lambda: domain("protein").scale_size(2.0)):
+        with pytest.raises(UsageError, match="a protein has the atoms of its sequence"):
+            refused()
+
+
+def waves(folder: Path) -> Path:
+    t = np.linspace(0, 3, 24, dtype=np.float32)
+    values = np.stack([np.sin(t + phase) for phase in np.linspace(0, 6, 30)])[..., None].astype(np.float32)
+    return small._write(folder, "signal", values, np.full(30, -1), ())
+
+
+@pytest.mark.usefixtures("one_file_more")
+def test_a_domain_of_one_file_is_trained_sampled_written_and_read(tmp_path: Path):
+    trainer = small.train(waves(tmp_path / "shards"), tmp_path / "run", kind=SIGNAL, until=2)
+    assert trainer.counters.step == 2 and list((tmp_path / "run").glob("**/*.safetensors"))
+    model = sample.load(tmp_path / "run")
+    ((_, drawn),) = sample.iter_samples(model, SampleRequest(range(3), size=30))
+    assert drawn.shape == (3, 30, 1)
+    (file,) = writer.write(tmp_path / "out.npz", drawn, "signal", origin={"preset": "tiny"})
+    with np.load(file) as archive:
+        np.testing.assert_array_equal(archive["waves"], drawn)
+    assert item_selection.read(file).domain == "signal"
+    assert sample.preview(model, 2).size[0] > 0
+
+
+@pytest.mark.usefixtures("one_file_more")
+def test_a_domain_of_one_file_is_shown_and_refused_by_metrics_of_others(tmp_path: Path):
+    shards = readers.open_collection(waves(tmp_path / "shards"), "train")
+    np.savez(tmp_path / "a.npz", waves=shards.read(range(5)).values)
+    mine = readers.open_collection(tmp_path / "a.npz")
+    assert (mine.domain, mine.count, mine.shape) == ("signal", 5, (24, 1))
+    page = report_data.build_report(
+        Results(shards, [SampleScores(EvaluatedSamples("mine", mine), [])], {}), MemorizationSet(shards, None)
+    )
+    assert page.galleries[0].samples.shape == (5, 1, 24, 1) and len(page.histograms) == 2
+    assert page.neighbours is not None and page.neighbours.sample_distances.max() == 0
+    with pytest.raises(UsageError, match="`fid` judges images, and these are waves"):
+        metric_specs.parse_metrics(["fid"], "signal")
+    with pytest.raises(UsageError, match="no format of the domain `signal` writes `.ply` files"):
+        writer.exporter_for(tmp_path / "a.ply", "signal")
