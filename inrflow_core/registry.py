@@ -29,13 +29,23 @@ def canonical(kind: str, name: str) -> str:
     return ALIASES.get(kind, {}).get(stem, stem).replace("_", "-")
 
 
+def path(kind: str, name: str) -> Path:
+    """The file of the part `name` of `kind`; hyphens and underscores are the same.
+
+    Raises:
+        UsageError: there is no such part; the hint names the nearest.
+    """
+    stem = canonical(kind, name).replace("-", "_")
+    file = HERE / kind / f"{stem}.py"
+    if stem.startswith("_") or not stem.isidentifier() or not file.is_file():
+        raise UsageError(f"no part of `{kind}` is called `{name}`", hint=did_you_mean(name, names(kind)))
+    return file
+
+
 def find(kind: str, name: str) -> ModuleType:
     """Import the one file that holds the part `name` of `kind`; hyphens and underscores are the same.
 
     Raises:
         UsageError: there is no such part; the hint names the nearest.
     """
-    stem = canonical(kind, name).replace("-", "_")
-    if stem.startswith("_") or not stem.isidentifier() or not (HERE / kind / f"{stem}.py").is_file():
-        raise UsageError(f"no part of `{kind}` is called `{name}`", hint=did_you_mean(name, names(kind)))
-    return importlib.import_module(f"inrflow_core.{kind}.{stem}")
+    return importlib.import_module(f"inrflow_core.{kind}.{path(kind, name).stem}")

@@ -51,7 +51,7 @@ def _row(run) -> dict:
     record = run.last_record()
     return {
         "run": str(run.folder),
-        "preset": run.preset.name,
+        "preset": run.preset_name,
         "step": run.steps[-1] if run.steps else 0,
         "loss": record.get("loss"),
         "best": asdict(best) if (best := run.best()) else None,

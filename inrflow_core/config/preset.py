@@ -186,10 +186,7 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
     Raises:
         UsageError: an unknown table, part or key, a wrong type, an impossible value, a missing table.
     """
-    allowed = {*NAMED, *FIXED}
-    for table in tables:
-        if table not in allowed:
-            raise UsageError(f"a preset has no table [{table}]", hint=did_you_mean(table, allowed))
+    check_tables(tables)
     parts: dict[str, Any] = {}
     for table in NAMED:
         if table == "network":
@@ -202,6 +199,21 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
         is_left_out = table in OPTIONAL and table not in tables
         parts[table] = None if is_left_out else _settings_of(table, config, tables, parts["method"])
     return Preset(name, **parts)
+
+
+def check_tables(tables: dict[str, Any]) -> None:
+    """Check that a preset knows each table, and that the parts it names exist; imports no part.
+
+    Raises:
+        UsageError: an unknown table or part.
+    """
+    allowed = {*NAMED, *FIXED}
+    for table, values in tables.items():
+        if table not in allowed:
+            raise UsageError(f"a preset has no table [{table}]", hint=did_you_mean(table, allowed))
+        name = values.get("name") if table in NAMED and isinstance(values, dict) else None
+        if isinstance(name, str):
+            registry.path(NAMED[table], name)
 
 
 def _settings_of(table: str, config: type[Any], tables: dict[str, Any], method: Part) -> Table[Any]:

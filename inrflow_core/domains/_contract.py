@@ -220,7 +220,7 @@ def batch_of(values: np.ndarray, condition: Mapping[str, np.ndarray] | None = No
 
 def empty_sets(queries: Queries, spec: SetSpec, count: int, condition: Condition | None = None) -> CoordValueSet:
     """Sets of zeros at some queries, for planning."""
-    values = torch.zeros(count, spec.num_pairs, spec.value_size)
+    values = torch.zeros(count, spec.num_queries, spec.value_size)
     return CoordValueSet(queries, values, torch.zeros(count, dtype=torch.int64), condition or {})
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from inrflow_core.runs.checkpoint_manifest import (
     read_manifest,
     weights_name,
 )
-from inrflow_core.storage import safetensors_file, typed_json
+from inrflow_core.storage import typed_json
 
 UnreadableRunError = Callable[[Path, InrflowError], None]
 """Called with a run's folder and what is wrong with it."""
@@ -39,7 +41,9 @@ class Run:
     """A folder that training wrote."""
 
     folder: Path
-    preset: Preset
+    preset_name: str
+    tables: dict[str, Any]
+    """The tables of preset.toml, as they are written there."""
     steps: tuple[int, ...]
     """Steps of the complete checkpoints, ascending."""
 
@@ -47,6 +51,16 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @cached_property
+    def preset(self) -> Preset:
+        """The typed settings; reading them imports the run's parts, and thus torch.
+
+        Raises:
+            IntegrityError: the preset has a setting that this version of inrflow does not know.
+        """
+        with _preset_errors(self.folder):
+            return preset.resolve(self.preset_name, self.tables)
 
     def checkpoint(self, step: Step = None) -> Path:
         """The newest complete checkpoint, that of a step, or the best.
@@ -102,28 +116,42 @@ def open_run(folder: Path) -> Run:
     """
     if not (folder / "preset.toml").is_file():
         raise MissingError(f"`{folder}` holds no run: it has no `preset.toml`", hint=HOW_TO_TRAIN)
-    try:
+    run = _opened(folder)
+    _ = run.preset  # a wrong setting is found here
+    return run
+
+
+def _opened(folder: Path) -> Run:
+    """The run in a folder, its preset not yet resolved."""
+    with _preset_errors(folder):
         tables = toml.read_toml(folder / "preset.toml")
         name = tables.pop("name", folder.name)
-        resolved = preset.resolve(str(name), tables)
+        preset.check_tables(tables)
+    return Run(folder, str(name), tables, tuple(complete_steps(folder)))
+
+
+@contextmanager
+def _preset_errors(folder: Path) -> Iterator[None]:
+    """What is wrong with a run's preset is the run's damage, not the user's command."""
+    try:
+        yield
     except UsageError as error:
         raise IntegrityError(
             f"the preset of the run `{folder}` cannot be read: {error.message}", hint=error.hint
         ) from error
-    return Run(folder, resolved, tuple(complete_steps(folder)))
 
 
 def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None = None) -> list[Run]:
     """All runs below `parent`, oldest first by their newest checkpoint, those without one first of all.
 
-    A run whose preset cannot be read (broken, or of another version of inrflow) stands in nobody's way: it is left
-    out, and told to `unreadable`.
+    Imports no torch. A run whose preset is no TOML, or names tables or parts that do not exist, is left out and
+    reported to `unreadable`; the settings of its parts are checked when `Run.preset` is first read.
     """
     parent = runs_dir() if parent is None else parent
     found = []
     for path in sorted(parent.glob("*/preset.toml")):
         try:
-            run = open_run(path.parent)
+            run = _opened(path.parent)
         except InrflowError as error:
             if unreadable is not None:
                 unreadable(path.parent, error)
@@ -141,7 +169,7 @@ def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = N
     Raises:
         MissingError: there is none; says what was looked for and where.
     """
-    complete = [run for run in list_runs() if run.steps]
+    complete = [run for run in list_runs() if run.steps and _is_resolvable(run)]
     fitting = [run for run in complete if domains is None or run.preset.domain.name in domains]
     if fitting:
         apt = [run for run in fitting if _draws_under(run.preset, condition)]
@@ -161,6 +189,15 @@ def _draws_under(preset: Preset, condition: str | None) -> bool:
     return part is None or not part.module.GIVEN_AS
 
 
+def _is_resolvable(run: Run) -> bool:
+    """Whether this version of inrflow knows all settings of a run's preset."""
+    try:
+        _ = run.preset  # resolved when it is first read
+    except InrflowError:
+        return False
+    return True
+
+
 def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None) -> Path:
     """The weights that `source` (a run, a checkpoint or a .safetensors file) stands for, checked against its manifest.
 
@@ -171,6 +208,8 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
         MissingError: there is nothing at `source`, or no such decay or step.
         IntegrityError: the file differs from what the checkpoint's manifest, or its own seal, says of it.
     """
+    from inrflow_core.storage import safetensors_file
+
     if source.is_file():
         if source.absolute().parent.parent.name == "checkpoints" and (source.parent / MANIFEST).is_file():
             check_file(source, read_manifest(source.parent).files.get(source.name))

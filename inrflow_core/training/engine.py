@@ -138,6 +138,8 @@ class Engine:
     def close(self) -> None:
         """Let go of the method: nothing of this engine acts on its weights afterwards."""
         self._engine.destroy()
+        # When it is collected as garbage it would do so again, and unlink the moments of the engine that follows.
+        self._engine.destroy = lambda: None
         for weight in self._trained.values():
             weight.grad = None
 

@@ -86,16 +86,21 @@ def test_damaged_weights_are_named_and_never_used(parent, damage):
         resolve_weights(parent / "clouds")
 
 
-def test_a_run_that_cannot_be_read_stands_in_no_other_ones_way(parent):
+def test_a_run_that_cannot_be_read_is_reported_and_left_out(parent):
+    """Broken TOML and unknown parts are found in listing, settings of another version when the run is used."""
     preset = parent / "pictures" / "preset.toml"
     preset.write_text(preset.read_text().replace("[network]", "[network]\nof_a_later_version = 1"))
     (parent / "begun" / "preset.toml").write_text("x = [")
     told = {}
-    assert [run.name for run in list_runs(unreadable=lambda place, error: told.update({place.name: error}))] == [
-        "clouds"
-    ]
+    listed = list_runs(unreadable=lambda place, error: told.update({place.name: error}))
+    assert [run.name for run in listed] == ["pictures", "clouds"]
+    assert list(told) == ["begun"] and "TOML" in told["begun"].message
+    with pytest.raises(IntegrityError, match="of_a_later_version"):
+        print(listed[0].preset)
     assert latest_run().name == "clouds"
-    assert "`of_a_later_version`" in told["pictures"].message and "TOML" in told["begun"].message
+    (parent / "clouds" / "preset.toml").unlink()
+    with pytest.raises(MissingError, match="found none"):
+        latest_run()
     with pytest.raises(IntegrityError, match="preset of the run .* cannot be read: .*of_a_later_version"):
         resolve_weights(parent / "pictures")
 
