@@ -74,6 +74,10 @@ class FlowMatching(nn.Module, Method):
         """The one network."""
         return {"network": self.network}
 
+    def forward(self, batch: TrainBatch) -> Float[Tensor, " B"]:
+        """The loss."""
+        return self.loss(batch)
+
     def loss(self, batch: TrainBatch, state: StepState | None = None, optimizer: str = "main") -> Float[Tensor, " B"]:
         """Mean squared error of the velocity over the queries of each set (INRFlow, equation 4).
 

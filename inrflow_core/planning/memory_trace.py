@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from inrflow_core import models
+from inrflow_core.methods._contract import StepState
 from inrflow_core.planning import flops, parts
 from inrflow_core.runtime import cache_blocks
 from inrflow_core.sets import CoordValueSet, TrainBatch
@@ -174,9 +175,11 @@ class Watch(TorchDispatchMode):
         self._alive[key] = number, weakref.ref(storage, gone)
 
 
-def passes(method: nn.Module) -> dict[str, Callable[[TrainBatch], Tensor]]:
-    """The losses of a method's training by what they are called: one for each kind of pass."""
-    return {"train": method}
+def passes(method: Any) -> dict[str, Callable[[TrainBatch], Tensor]]:
+    """The loss that is traced: that of the first stage, by its first optimizer."""
+    stage = method.STAGES[0]
+    state, optimizer = StepState(stage.name, 0, 1), next(iter(stage.optimizers))
+    return {stage.name: lambda batch: method.loss(batch, state, optimizer)}
 
 
 def run(
