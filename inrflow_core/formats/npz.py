@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +41,8 @@ def write(path: Path, samples: np.ndarray, *, origin: Mapping[str, str], array: 
         np.savez(file, allow_pickle=False, **{array: samples, "origin": told})
 
 
-def read(path: Path) -> Archive:
-    """The array of samples in an .npz or .npy file; the content decides which it is.
+def read(path: Path, arrays: Sequence[str] = ARRAYS) -> Archive:
+    """The array of samples in an .npz or .npy file, the first of `arrays` that is there; the content decides the kind.
 
     Raises:
         MissingError: there is no such file.
@@ -58,7 +58,7 @@ def read(path: Path) -> Archive:
         if isinstance(found, np.ndarray):
             return Archive("", found, {})
         with found as archive:
-            name = next((name for name in ARRAYS if name in archive), None)
+            name = next((name for name in arrays if name in archive), None)
             if name is None:
                 held = ", ".join(f"`{name}`" for name in archive) or "nothing"
                 raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ def device_type(device: torch.device) -> str:
     return device.type if _simulated is None else _simulated
 
 
-def block_bytes(size: int, total: int, most: int) -> int:
+def block_bytes(size: int, total: int | torch.SymInt, most: int) -> Any:
     """`size`, the bytes of a block of a tensor of `total` bytes; in a plan at least its smallest, and at most `most` blocks."""
     return size if _simulated is None else max(size, _smallest, -(-total // most))
 

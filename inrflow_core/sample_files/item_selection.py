@@ -129,8 +129,8 @@ def _raw(batch: batch.Batch, normalisation: Mapping[str, Any]) -> np.ndarray:
 
 
 def _from_npz(source: Path, items: str | None) -> Samples:
-    found = npz.read(source)
     known = array_domains()
+    found = npz.read(source, [name for _, form in known for name in form.names])
     domain, form = next(((one, form) for one, form in known if form.names[0] == found.name), known[-1])
     values = found.values
     if not form.holds(values):

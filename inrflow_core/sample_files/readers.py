@@ -168,8 +168,8 @@ def _head(path: Path) -> bytes:
 
 
 def _from_array(path: Path) -> SampleCollection:
-    name, values, metadata = npz.read(path)
     known = array_domains()
+    name, values, metadata = npz.read(path, [name for _, form in known for name in form.names])
     fitting = [(one, form) for one, form in known if (not name or name in form.names) and form.holds(values)]
     if not fitting:
         raise IntegrityError(

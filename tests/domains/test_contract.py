@@ -48,6 +48,10 @@ def one_file_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         registry, "find", lambda kind, name: signal if (kind, name) == ("domains", "signal") else find(kind, name)
     )
+    path = registry.path
+    monkeypatch.setattr(
+        registry, "path", lambda kind, name: Path(str(signal.__file__)) if name == "signal" else path(kind, name)
+    )
     monkeypatch.setattr(registry, "names", lambda kind: sorted([*names(kind), *["signal"] * (kind == "domains")]))
 
 
@@ -127,7 +131,7 @@ def test_a_domain_of_one_file_is_shown_and_refused_by_metrics_of_others(tmp_path
     )
     assert page.galleries[0].samples.shape == (5, 1, 24, 1) and len(page.histograms) == 2
     assert page.neighbours is not None and page.neighbours.sample_distances.max() == 0
-    with pytest.raises(UsageError, match="`fid` judges images, and these are waves"):
+    with pytest.raises(UsageError, match="`fid` evaluates images, and these are waves"):
         metric_specs.parse_metrics(["fid"], "signal")
     with pytest.raises(UsageError, match="no format of the domain `signal` writes `.ply` files"):
         writer.exporter_for(tmp_path / "a.ply", "signal")
