@@ -408,7 +408,7 @@ def test_a_metric_that_cannot_be_taken_loses_no_other(tmp_path, capsys):
 
 def test_drawn_samples_are_nobodys_pair(place, tmp_path, capsys):
     words = ["--run", place / "pictures", "--reference", place / "digits", "--metrics", "psnr"]
-    assert "drawn samples" in refused(capsys, *words)
+    assert "holds samples of a model, which have no reference image" in refused(capsys, *words)
 
 
 def test_a_part_of_the_reference_is_evenly_spread(place, tmp_path):
