@@ -37,13 +37,6 @@ def _found_by_name(monkeypatch):
         return importlib.import_module(f"tests.training.{name}_method") if is_ours else find(kind, name)
 
     monkeypatch.setattr(registry, "find", found)
-    path = registry.path
-
-    def file_of(kind: str, name: str) -> Path:
-        is_ours = kind == "methods" and name in METHODS
-        return Path(__file__).with_name(f"{name}_method.py") if is_ours else path(kind, name)
-
-    monkeypatch.setattr(registry, "path", file_of)
 
 
 @pytest.fixture(scope="module")
