@@ -102,8 +102,8 @@ def read_metadata(path: Path, *, hint: str | None = None) -> dict[str, str]:
 
     Raises:
         MissingError: there is no such file.
-        IntegrityError: it is not a plain file, or its header is cut off, too large, not JSON, has a name twice, or has
-            metadata that are not texts.
+        IntegrityError: it is not a plain file, or its header is cut off, too large, not JSON, or has metadata that are not
+            texts.
     """
     hint = hint or "copy or export it again"
     where = f"the header of `{path}`"
@@ -123,14 +123,16 @@ def read_metadata(path: Path, *, hint: str | None = None) -> dict[str, str]:
 
 def check_digest(path: Path) -> None:
     """Raise IntegrityError unless a file is what its own digest says, or has none."""
-    if DIGEST_KEY not in read_metadata(path):
-        return
+    has_digest = DIGEST_KEY in read_metadata(path)
     with path.open("rb") as file:
         length = file.read(8)
         header = file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
+        # By its bytes: where the key `__metadata__` is damaged the metadata are gone, and the digest is still there.
         found = DIGEST_PATTERN.search(header)
         if found is None:
-            raise IntegrityError(f"`{path}` is damaged: its `{DIGEST_KEY}` is not a digest", hint=_AGAIN)
+            if has_digest:
+                raise IntegrityError(f"`{path}` is damaged: its `{DIGEST_KEY}` is not a digest", hint=_AGAIN)
+            return
         hashed = hashlib.sha256(length + header[: found.start(1)] + b"0" * 64 + header[found.end(1) :])
         while block := file.read(BLOCK):
             hashed.update(block)
