@@ -38,3 +38,15 @@ def test_names_are_known_without_importing_any_part():
         "sys.exit(any(name.startswith('inrflow_core.samplers') or name == 'torch' for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+RENAMED = [(kind, earlier, present) for kind, table in registry.ALIASES.items() for earlier, present in table.items()]
+
+
+@pytest.mark.parametrize(("kind", "earlier", "present"), RENAMED)
+def test_an_earlier_name_finds_the_part_and_is_not_listed(kind: str, earlier: str, present: str):
+    hyphened = earlier.replace("_", "-")
+    assert registry.find(kind, earlier) is registry.find(kind, hyphened) is registry.find(kind, present)
+    assert registry.canonical(kind, hyphened) == present.replace("_", "-")
+    assert registry.path(kind, earlier).stem == present
+    assert present.replace("_", "-") in registry.names(kind) and hyphened not in registry.names(kind)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from inrflow_core import registry
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.preparation.job_array import LOCK, ArrayTask
 from inrflow_core.shards import manifest
@@ -165,6 +166,26 @@ def open_shared_journal(
 def completed_shards(folder: Path) -> set[str]:
     """The names of all shards that some run has noted as finished."""
     return {line["file"] for path in folder.glob(JOURNALS) for line in _lines(path)[0] if "file" in line}
+
+
+def recorded_dataset(folder: Path, name: str) -> str:
+    """The name that a folder's manifest or journal gives to the data set `name`; `name` where it holds no shards of it.
+
+    A part may have an earlier name (`registry.ALIASES`): a resumed or repaired folder keeps the one in its shards.
+
+    Raises:
+        IntegrityError: the manifest is damaged.
+    """
+    if (folder / manifest.NAME).exists():
+        recorded = manifest.load(folder).dataset
+    else:
+        lines, _ = _lines(folder / NAME)
+        identity = lines[0].get("identity") if lines else None
+        recorded = identity.get("dataset") if isinstance(identity, dict) else None
+    if not isinstance(recorded, str):
+        return name
+    present = (registry.canonical("datasets", one) for one in (recorded, name))
+    return recorded if len(set(present)) == 1 else name
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:

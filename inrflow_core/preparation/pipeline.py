@@ -59,6 +59,8 @@ def prepare(
         Interrupted: Ctrl-C; finished shards are kept.
     """
     plan = scan(job)
+    if mode != "overwrite":
+        job = dataclasses.replace(job, name=journal.recorded_dataset(job.out, job.name))
     parts = plan_shards(job, plan)
     check_disk(job, plan)
     make = functools.partial(_make, job=job, engine=engine, workers=workers, progress=progress)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from inrflow_core import registry
 from inrflow_core.storage import atomic_write, typed_json
 
 BEST = "best.json"
@@ -33,7 +34,14 @@ def read_best(folder: Path) -> Best | None:
     path = folder / BEST
     if not path.exists():
         return None
-    return typed_json.read_record(path, Best, hint="choose one with `--checkpoint STEP`")
+    best = typed_json.read_record(path, Best, hint="choose one with `--checkpoint STEP`")
+    return replace(best, metric=present_metric(best.metric))
+
+
+def present_metric(full: str) -> str:
+    """The full name of a metric, `paired-cd:inrflow`, where `full` may hold the metric's earlier name."""
+    name, colon, protocol = full.partition(":")
+    return registry.canonical("metrics", name) + colon + protocol
 
 
 def record_best(folder: Path, best: Best | None) -> None:

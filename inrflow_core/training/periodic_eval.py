@@ -340,5 +340,7 @@ def _message(error: InrflowError | torch.OutOfMemoryError) -> str:
 
 
 def _records(out: Path) -> Iterator[dict[str, Any]]:
-    """The evaluations that a run's log tells of."""
-    return (record for record in typed_json.json_lines(out / "log.jsonl") if "eval" in record)
+    """The evaluations in a run's log, by the present names of their metrics."""
+    for record in typed_json.json_lines(out / "log.jsonl"):
+        if "eval" in record:
+            yield record | {"eval": {best.present_metric(name): value for name, value in record["eval"].items()}}

@@ -176,3 +176,15 @@ def test_quads_alone_and_numbers_that_are_none_are_told_apart(real_data: Callabl
                 read(tmp_path, name, points=100)
         else:
             assert read(tmp_path, name, points=100).values.shape == (100, 3)
+
+
+@pytest.mark.parametrize(("recorded", "typed"), [("meshes", "mesh-folder"), ("mesh-folder", "meshes")])
+def test_shards_of_the_earlier_name_are_recognised(tmp_path: Path, recorded: str, typed: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "roof.obj").write_text(QUADS)
+    config = mesh_folder.Config(points=20, val=0.0)
+    jobs = [
+        preparation_job.resolve_job(name, tmp_path / "data", tmp_path / "out", config) for name in (recorded, typed)
+    ]
+    assert [pipeline.prepare(job, workers=1).made for job in jobs] == [1, 0]
+    assert shard_dataset.ShardDataset(tmp_path / "out").manifest.dataset == recorded

@@ -350,3 +350,9 @@ def test_the_usual_places_follow_the_name_and_the_resolution(monkeypatch: pytest
     assert resolve_job("mnist").out == Path("shards/mnist")
     monkeypatch.setenv("INRFLOW_DATA", "/big")
     assert resolve_job("mnist").source == Path("/big/mnist")
+
+
+@pytest.mark.parametrize(("name", "folder"), [("images", "images-64"), ("image-folder", "image-folder-64")])
+def test_the_usual_places_follow_the_name_as_it_is_typed(name: str, folder: str):
+    job = resolve_job(name, config=Config(resolution=64))
+    assert (job.source, job.out) == (Path("data") / name, Path("shards") / folder)

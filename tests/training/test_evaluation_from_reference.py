@@ -12,7 +12,7 @@ from inrflow_cli import app, console
 from inrflow_core.config import preset
 from inrflow_core.errors import UsageError
 from inrflow_core.runs import best
-from inrflow_core.training import setup
+from inrflow_core.training import periodic_eval, setup
 from inrflow_core.training.setup import TrainJob
 from tests import conditioned
 from tests.training import small
@@ -80,3 +80,18 @@ def test_pictures_of_pixels_still_have_no_partner(data: dict[str, Path], tmp_pat
         setup.check_job(job("picture", data, tmp_path / "run", metrics=["ssim"]), {})
     chosen = setup.check_job(job("picture", data, tmp_path / "run", metrics=["paired-cd", "mmd"], best="paired-cd"), {})
     assert chosen.evaluation is not None and chosen.evaluation.best.name == "paired-cd"
+
+
+def test_a_run_of_the_metrics_earlier_name_keeps_its_best_checkpoint(data: dict[str, Path], tmp_path: Path):
+    """best.json, log.jsonl and preset.toml of earlier runs hold `right-cd`."""
+    out = tmp_path / "run"
+    trained = setup.train(job("picture", data, out, metrics=["mmd", "paired-cd"], best="paired-cd")).best
+    assert trained is not None and trained.metric == "paired-cd:cd:inrflow"
+    for name in ("best.json", "log.jsonl", "preset.toml"):
+        text = (out / name).read_text()
+        assert "paired-cd" in text
+        (out / name).write_text(text.replace("paired-cd", "right-cd"))
+    assert best.read_best(out) == trained
+    (out / "best.json").unlink()
+    ready = setup.check_job(job("picture", data, out, metrics=["mmd", "right-cd"], best="right-cd"), {})
+    assert periodic_eval.restore_best(ready.evaluation, out, 2) == trained == best.read_best(out)
