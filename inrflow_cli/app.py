@@ -165,7 +165,7 @@ def _usage_error(error: typer.TyperException) -> UsageError:
 
 
 def _file_error(error: OSError) -> InrflowError | None:
-    """A full disk and a folder that may not be written are the user's to mend."""
+    """A full disk and a folder that may not be written are the user's to fix."""
     name = f"`{error.filename}`" if error.filename else "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfMemory(f"the disk is full: {name} could not be written", hint="free some space, or write elsewhere")

@@ -142,7 +142,8 @@ def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if last < first:
             raise UsageError(
-                f"`--seeds {seeds}` is no range of seeds", hint="write the first and the last, as in `--seeds 0-49999`"
+                f"`--seeds {seeds}` is not a range of seeds",
+                hint="write the first and the last, as in `--seeds 0-49999`",
             )
         if (seed, num) != (0, 1):
             raise UsageError("`--seeds` says which samples, so do `--seed` and `--num`", hint="give one or the other")
@@ -168,7 +169,7 @@ def parse_window(text: str | None) -> tuple[float, float, float, float] | None:
         if 0 <= top < bottom <= 1 and 0 <= left < right <= 1:
             return top, left, bottom, right
     raise UsageError(
-        f"`--window {text}` is no part of a picture",
+        f"`--window {text}` is not a part of an image",
         hint="write top, left, bottom and right from 0 to 1, as in `0.25,0.25,0.5,0.5`",
     )
 
@@ -219,7 +220,7 @@ def parse_interval(text: str | None) -> tuple[float, float] | None:
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"`{text}` is no interval of times", hint="write two, as in `0.1,0.9`") from error
+        raise UsageError(f"`{text}` is not an interval of times", hint="write two, as in `0.1,0.9`") from error
     return low, high
 
 

@@ -116,7 +116,7 @@ def _box(name: str, place: tuple[float, float]) -> str:
         f'<rect x="{x:g}" y="{y:g}" width="{BOX}" height="{HEIGHT}" rx="6" fill="#eef4fa" stroke="#345"/>',
         f'<text x="{x + 8:g}" y="{y + 18:g}" font-size="14" font-weight="bold" fill="#123">{escape(name)}</text>',
     ]
-    for number, line in enumerate(textwrap.wrap(_sentence(name), 33)[:3]):
+    for number, line in enumerate(textwrap.wrap(_sentence(name), 30)[:3]):
         text.append(
             f'<text x="{x + 8:g}" y="{y + 35 + 14 * number:g}" font-size="11" fill="#345">{escape(line)}</text>'
         )

@@ -145,4 +145,4 @@ def _refuse(out: Path, options: dict[str, Any]) -> None:
 def _check_surface(surface: str | None) -> None:
     methods = ("poisson", "pivoting")
     if surface is not None and surface not in methods:
-        raise UsageError(f"`--surface {surface}` is no way to a surface", hint=did_you_mean(surface, methods))
+        raise UsageError(f"`--surface {surface}` is not a way to make a surface", hint=did_you_mean(surface, methods))

@@ -48,7 +48,7 @@ def prepare(
         str | None,
         typer.Option(
             metavar="stored|online",
-            help="Keep a frozen network's tokens in the shards, or leave them to training; of pictures and sequences.",
+            help="Keep a frozen network's tokens in the shards, or leave them to training; for images and sequences.",
         ),
     ] = None,
     weights: Annotated[
@@ -206,7 +206,7 @@ def _stand_in(job: PrepareJob) -> None:
 
     name = getattr(job.config, "embedder", None)
     if name is not None and job.config.features == "stored" and registry.find("feature_networks", name).IS_PLACEHOLDER:
-        console.warn(f"`{name}` stands in for a pretrained network: no weights, and less to learn from")
+        console.warn(f"`{name}` is a placeholder for a pretrained network: no weights, and less to learn from")
 
 
 def _settings(overrides: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Train a preset: begin a run, or go on with it."""
+"""Train a preset: start a run, or resume it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def parse_toml(content: bytes | str, where: str) -> dict[str, Any]:
     Raises:
         UsageError: it is not UTF-8, not TOML, nested too deeply, or has a number of thousands of digits.
     """
-    hint = "mend the file at the place named"
+    hint = "fix the file at that position"
     try:
         return tomli.loads(content if isinstance(content, str) else content.decode())
     except (

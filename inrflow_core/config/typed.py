@@ -62,7 +62,7 @@ def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
     try:
         return kind(**typed)
     except ValueError as error:
-        raise UsageError(f"[{table}] {error}", hint="mend the preset, or override with `--set`") from error
+        raise UsageError(f"[{table}] {error}", hint="fix the preset, or override with `--set`") from error
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:

@@ -143,7 +143,7 @@ def tar_members(path: Path, inside: str | None = None) -> Iterator[Entry]:
                 elif member.name.endswith(inside):
                     yield from _inner(path, outer, member)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise IntegrityError(f"`{path}` is no whole tar: {error}", hint="copy or download it again") from error
+        raise IntegrityError(f"`{path}` is not a complete tar: {error}", hint="copy or download it again") from error
 
 
 def _inner(path: Path, outer: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Entry]:
@@ -167,7 +167,7 @@ def _archive(path: Path) -> list[Entry]:
     try:
         members = _zip(str(path)).infolist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise IntegrityError(f"`{path}` is no whole zip: {error}", hint="copy or download it again") from error
+        raise IntegrityError(f"`{path}` is not a complete zip: {error}", hint="copy or download it again") from error
     return sorted(
         Entry(member.filename, member.file_size, Member(str(path), member.filename))
         for member in members

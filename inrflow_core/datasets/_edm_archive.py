@@ -42,7 +42,7 @@ def _labels(index: Entry) -> dict[str, int]:
         labels = {str(name): int(number) for name, number in told["labels"] or []}
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
-            f"`{INDEX}` is no list of names and labels: {error!r}", hint="make the archive again"
+            f"`{INDEX}` is not a list of names and labels: {error!r}", hint="make the archive again"
         ) from error
     if any(number < 0 for number in labels.values()):
         raise IntegrityError(f"`{INDEX}` holds a label below 0", hint="make the archive again")

@@ -100,4 +100,4 @@ def _check(path: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> 
 
 
 def _lies(path: Path, what: str) -> IntegrityError:
-    return IntegrityError(f"`{path}` is no whole idx file: {what}", hint="copy or download it again")
+    return IntegrityError(f"`{path}` is not a complete idx file: {what}", hint="copy or download it again")

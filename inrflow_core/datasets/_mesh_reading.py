@@ -161,7 +161,7 @@ def _parts(root: Path, path: Path, with_colours: bool) -> list[Any]:
             )
         return list(scene.dump(concatenate=False))  # type: ignore[union-attr]
     except UNREADABLE as error:
-        raise UnreadableItemError(f"it is no {path.suffix.lower()} file that can be read") from error
+        raise UnreadableItemError(f"it cannot be read as a {path.suffix.lower()} file") from error
 
 
 def _inside(root: Path, path: Path, with_colours: bool) -> Any:

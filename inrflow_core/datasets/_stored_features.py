@@ -42,7 +42,8 @@ def origin(config: Any, stand_in: str) -> dict[str, str]:
         found = embedder(config)
     except MissingError as error:
         raise MissingError(
-            error.message, hint=f"{error.hint}; `--set embedder={stand_in}` stands in for it, with less to learn from"
+            error.message,
+            hint=f"{error.hint}; `--set embedder={stand_in}` is a placeholder for it, with less to learn from",
         ) from error
     return {"embedder": found.name, "embedder_digest": found.digest}
 

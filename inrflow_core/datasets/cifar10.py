@@ -110,7 +110,7 @@ def _from_tar(path: Path, wanted: set[str]) -> dict[str, bytes]:
                 if name in wanted and file is not None:
                     found[name] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise IntegrityError(f"`{path}` is no whole tar: {error}", hint="copy or download it again") from error
+        raise IntegrityError(f"`{path}` is not a complete tar: {error}", hint="copy or download it again") from error
     return dict(sorted(found.items()))
 
 
@@ -180,4 +180,4 @@ def _checked(name: str, pixels: np.ndarray, labels: np.ndarray) -> Batch:
 
 
 def _damaged(name: str, what: str) -> IntegrityError:
-    return IntegrityError(f"`{name}` is no batch of CIFAR-10: {what}", hint="copy or download it again")
+    return IntegrityError(f"`{name}` is not a batch of CIFAR-10: {what}", hint="copy or download it again")

@@ -151,7 +151,7 @@ def _from_kit(name: str, content: bytes) -> dict[str, bytes]:
                 if file is not None and Path(member.name).name in (TRUTH, META):
                     found[Path(member.name).name] = file.read()
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise IntegrityError(f"`{name}` is no whole tar: {error}", hint="copy or download it again") from error
+        raise IntegrityError(f"`{name}` is not a complete tar: {error}", hint="copy or download it again") from error
     return found
 
 

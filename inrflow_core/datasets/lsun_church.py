@@ -122,7 +122,9 @@ def _keys(folder: str) -> Iterator[bytes]:
         with environment.begin() as transaction:
             yield from transaction.cursor().iternext(keys=True, values=False)
     except lmdb.Error as error:
-        raise IntegrityError(f"`{folder}` is no whole database: {error}", hint="copy or download it again") from error
+        raise IntegrityError(
+            f"`{folder}` is not a complete database: {error}", hint="copy or download it again"
+        ) from error
 
 
 @functools.cache
@@ -138,4 +140,6 @@ def _environment(folder: str) -> Any:
     try:
         return lmdb.open(folder, readonly=True, lock=False, readahead=False, max_readers=1)
     except lmdb.Error as error:
-        raise IntegrityError(f"`{folder}` is no whole database: {error}", hint="copy or download it again") from error
+        raise IntegrityError(
+            f"`{folder}` is not a complete database: {error}", hint="copy or download it again"
+        ) from error

@@ -1,4 +1,4 @@
-"""Objects with pictures of them: clouds on the surface of meshes, renders, cameras, and the pictures as tokens.
+"""Objects with images of them: clouds on the surface of meshes, renders, cameras, and the pictures as tokens.
 
 INRFlow, section 4.2 and appendix A.2: 16k points of each object of Objaverse (Deitke et al. 2023), renders of 448 x 448
 pixels and 40 degrees by cameras at 3.5 units on both sides of the x and z axes, features of DINOv2 joined with the
@@ -26,7 +26,7 @@ DOMAIN = "points"
 NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
-    "Objaverse's glbs/ or any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 16,384 points, pictures of "
+    "Objaverse's glbs/ or any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 16,384 points, images of "
     "each object with their cameras, and DINOv2's tokens of them; train and val by name"
 )
 
@@ -50,7 +50,7 @@ class Config:
     field_of_view: float = cameras.DEFAULT_FOV
     """Degrees that a picture spans; of pictures that are found, where their files do not say it (Zero123's: 49.1)."""
     world: _rendered_views.World = "mesh"
-    """Whose axes and units the cameras of found pictures have: the mesh's, or as Blender's or Zero123's script turns it."""
+    """Whose axes and units the cameras of found images have: the mesh's, or as Blender's or Zero123's script turns it."""
     embedder: str = "dinov2"
     """What makes tokens of the pictures; `patches` needs no weights and stands in for it."""
     features: Literal["stored", "online"] = "stored"
@@ -98,7 +98,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
 
 def read(item: Item, config: Config) -> Example:
-    """Points on one mesh in its box, pictures of it, their cameras, and the tokens where they are stored.
+    """Points on one mesh in its box, images of it, their cameras, and the tokens where they are stored.
 
     Raises:
         BadItem: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found pictures are too

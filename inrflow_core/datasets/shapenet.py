@@ -202,7 +202,7 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if "object" in text.lower() or "pickle" in text.lower():
         return "it is an array of objects (a pickle could run code), or no .npy file"
-    return "it is no whole .npy file"
+    return "it is not a complete .npy file"
 
 
 def _row(where: Where) -> np.ndarray:

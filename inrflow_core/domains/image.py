@@ -96,7 +96,7 @@ class Domain:
         side = self.config.resolution
         rows, columns = self._sides(size)
         if min(rows, columns) < 1:
-            raise UsageError(f"a picture of {rows} x {columns} has no pixels", hint="both sides are at least 1")
+            raise UsageError(f"an image of {rows} x {columns} has no pixels", hint="both sides are at least 1")
         if window is None:
             shorter = min(rows, columns)
             axes = [_axis(count, shorter, side) for count in (rows, columns)]

@@ -75,7 +75,7 @@ class Domain:
         """The ids of `size` points; None asks as many as in training.
 
         Raises:
-            UsageError: fewer than 1 point, or a window, which only pictures have.
+            UsageError: fewer than 1 point, or a window, which only images have.
         """
         if window is not None:
             raise UsageError("a cloud has no window", hint="leave `--window` out")

@@ -94,13 +94,13 @@ def check_compatible(
     if isinstance(reference, ReferenceStats):
         if domain != "image":
             raise UsageError(
-                f"`{reference.source}` describes pictures, and {what} are {domain_class(domain).NOUN}",
+                f"`{reference.source}` describes images, and {what} are {domain_class(domain).NOUN}",
                 hint=f"give {domain_class(domain).NOUN}",
             )
         if reference.shape not in (None, shape):
             raise UsageError(
-                f"{what} are {_pixels(shape)}, and `{reference.source}` describes pictures of {_pixels(reference.shape)}",
-                hint="compare pictures of one size and mode",
+                f"{what} are {_pixels(shape)}, and `{reference.source}` describes images of {_pixels(reference.shape)}",
+                hint="compare images of one size and mode",
             )
         return
     if domain != reference.domain:
@@ -111,7 +111,7 @@ def check_compatible(
     if domain == "image" and shape != reference.shape:
         raise UsageError(
             f"{what} are {_pixels(shape)}, and {role} {reference.display_name} holds {_pixels(reference.shape)}",
-            hint="compare pictures of one size and mode: prepare the reference at that resolution, or draw with `--resolution`",
+            hint="compare images of one size and mode: prepare the reference at that resolution, or draw with `--resolution`",
         )
 
 

@@ -46,15 +46,15 @@ def nearest_images(
     Matrix products in single precision find the candidates; their distances, and so the answer, are exact.
 
     Raises:
-        UsageError: training pictures have another size or mode than the samples.
+        UsageError: training images have another size or mode than the samples.
     """
     best = _Best(len(samples), count)
     flat = samples.reshape(len(samples), -1)
     for places, values in training:
         if values.shape[1:] != samples.shape[1:]:
             raise UsageError(
-                f"samples are {_size(samples)}, training pictures {_size(values)}",
-                hint="the nearest are found among pictures of one size and mode: draw samples at that of the training set",
+                f"samples are {_size(samples)}, training images {_size(values)}",
+                hint="the nearest are found among images of one size and mode: draw samples at that of the training set",
             )
         others = values.reshape(len(values), -1)
         batch = torch.tensor(others, device=device)

@@ -102,7 +102,7 @@ def compute_distances(
 
     Raises:
         UsageError: samples and reference have unequal numbers of points.
-        IntegrityError: a distance is no finite number.
+        IntegrityError: a distance is not finite.
     """
     work = work or PairwiseJob()
     if samples.shape[1] != reference.shape[1]:
@@ -149,7 +149,7 @@ def _check_finite(matrix: DistanceMatrix, distance: str) -> None:
     if len(broken):
         row, column = broken[0]
         raise IntegrityError(
-            f"`{distance}` of {len(broken):,} pairs of clouds is no finite number, the first is of clouds {row} and {column}",
+            f"`{distance}` of {len(broken):,} pairs of clouds is not finite, the first is of clouds {row} and {column}",
             hint="a cloud has points too far out; leave it out, or use the protocol `inrflow`",
         )
 

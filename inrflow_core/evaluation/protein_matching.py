@@ -95,12 +95,12 @@ def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> st
     notes = []
     if matches.unmatched:
         notes.append(
-            f"not judged, for want of a reference: {len(matches.unmatched):,} samples, "
+            f"left out for want of a reference: {len(matches.unmatched):,} samples, "
             + abbreviate_list(matches.unmatched)
         )
     if matches.unsampled:
         notes.append(
-            f"not judged, for want of a sample: {len(matches.unsampled):,} references, "
+            f"left out for want of a sample: {len(matches.unsampled):,} references, "
             + abbreviate_list(matches.unsampled)
         )
     each = [

@@ -17,6 +17,9 @@ from inrflow_core.shards.batch import Batch
 BLOCK = 64
 """Items that are read together."""
 
+OF_IMAGES = "pictures"
+"""Marks the digest of condition images; cached features are found by it."""
+
 
 @dataclass(frozen=True)
 class SampleMatch:
@@ -47,8 +50,8 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
         return SampleMatch(_recorded(samples, mine.condition["item"].astype(np.int64).reshape(-1), reference), views)
     if len(mine.seeds) and "view" not in mine.condition:
         raise UsageError(
-            f"{samples.display_name} holds drawn samples, and nobody recorded what each was drawn from",
-            hint="leave the metrics of pairs out, or draw from pictures",
+            f"{samples.display_name} holds drawn samples, and does not record what each was sampled from",
+            hint="leave the metrics of pairs out, or sample from images",
         )
     if samples.count != reference.count:
         raise UsageError(
@@ -75,8 +78,8 @@ def condition_images(
         return given.select(chosen), whose.reshape(-1)
     if not isinstance(reference, ShardCollection) or not reference.has_views():
         raise UsageError(
-            f"{reference.display_name} holds no pictures that its clouds could have been drawn from",
-            hint="give shards of `objaverse`, or a folder of pictures of the same names with `--condition-images`",
+            f"{reference.display_name} holds no images that its clouds could be sampled from",
+            hint="give shards of `objaverse`, or a folder of images of the same names with `--condition-images`",
         )
     rows, whose = np.unique(np.stack([match.reference_index, match.view_index], axis=1), axis=0, return_inverse=True)
 
@@ -84,7 +87,7 @@ def condition_images(
         places, views = rows[indices].T
         return reference.load_views(IMAGE, places.tolist(), views)
 
-    digest = hashlib.sha256(f"{reference.digest} {reference.split} pictures {rows.tolist()}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{reference.digest} {reference.split} {OF_IMAGES} {rows.tolist()}".encode()).hexdigest()
     found = ArrayCollection(
         source=reference.source,
         domain="image",

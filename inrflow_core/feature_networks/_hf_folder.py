@@ -84,7 +84,7 @@ def _files(wanted: ExpectedNetwork, folder: Path) -> list[Path]:
             f"the weights of `{wanted.name}` are absent: there is no folder `{folder}`", hint=_again(wanted)
         )
     if not (folder / CONFIG).is_file():
-        raise MissingError(f"`{folder}` holds no `{CONFIG}`, so it is no network's folder", hint=_again(wanted))
+        raise MissingError(f"`{folder}` holds no `{CONFIG}`, so it is not a network's folder", hint=_again(wanted))
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():

@@ -40,14 +40,14 @@ class Extractor:
         """Features on the CPU; grey pictures count as colour ones of three equal channels.
 
         Raises:
-            UsageError: there is no such output or form, or the pictures have neither 1 nor 3 channels.
+            UsageError: there is no such output or form, or the images have neither 1 nor 3 channels.
         """
         for kind, name, allowed in (("form", form, self.forms), *(("output", o, self.outputs) for o in outputs)):
             if name not in allowed:
                 raise UsageError(f"there is no {kind} `{name}`", hint=did_you_mean(name, allowed))
         if images.shape[-1] not in (1, 3):
             raise UsageError(
-                f"pictures have {images.shape[-1]} channels", hint="features are of grey (1) or colour (3) pictures"
+                f"images have {images.shape[-1]} channels", hint="features are of gray (1) or color (3) images"
             )
         found = {output: torch.empty(len(images), self.outputs[output]) for output in outputs}
         for start in range(0, len(images), CHUNK):

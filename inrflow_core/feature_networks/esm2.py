@@ -122,7 +122,7 @@ def _check_vocabulary(folder: Path, size: int) -> None:
     lines = told.read_text(encoding="utf-8").split() if told.is_file() else list(VOCABULARY)
     if size != len(VOCABULARY) or tuple(lines) != VOCABULARY:
         raise IntegrityError(
-            f"`{folder}` is no ESM-2: it knows {size} tokens, or its `vocab.txt` other ones than the "
+            f"`{folder}` is not an ESM-2: it knows {size} tokens, or its `vocab.txt` other ones than the "
             f"{len(VOCABULARY)} of ESM-2",
             hint=f"get the folder of `{WANTED.source}`",
         )

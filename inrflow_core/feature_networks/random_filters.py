@@ -63,7 +63,7 @@ class RandomFilters(nn.Module):
         """The one output; raises UsageError where a side has fewer than `LEAST` pixels."""
         if min(pixels.shape[2:]) < LEAST:
             raise UsageError(
-                f"pictures of {pixels.shape[2]} x {pixels.shape[3]} are too small for random features",
+                f"images of {pixels.shape[2]} x {pixels.shape[3]} are too small for random features",
                 hint=f"they need {LEAST} x {LEAST} at least",
             )
         x, found = pixels / 127.5 - 1, []

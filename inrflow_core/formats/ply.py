@@ -104,7 +104,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
             file.seek(before, 1)
             data = file.read(count * rows.itemsize)
     except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"`{path}` is no PLY file that can be read: {error}", hint=HINT) from error
+        raise IntegrityError(f"`{path}` cannot be read as a PLY file: {error}", hint=HINT) from error
     if len(data) < count * rows.itemsize:
         raise IntegrityError(f"`{path}` ends early: its header promises {count:,} vertices", hint="copy it again")
     found = np.frombuffer(data, dtype=rows, count=count)

@@ -139,7 +139,7 @@ def normalise(
 
 def _check(cloud: np.ndarray, name: str) -> None:
     if cloud.ndim != 2 or not len(cloud) or cloud.shape[1] < 3:
-        raise IntegrityError(f"{name} is no cloud: an array of shape {cloud.shape}", hint="points are rows x, y, z")
+        raise IntegrityError(f"{name} is not a cloud: an array of shape {cloud.shape}", hint="points are rows x, y, z")
     broken = int((~np.isfinite(cloud)).any(1).sum())
     if broken:
         raise IntegrityError(

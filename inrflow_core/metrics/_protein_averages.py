@@ -101,7 +101,7 @@ def values(inputs: MetricInputs, name: str, of_sample: Callable[[Protein, int], 
     """
     assert isinstance(inputs, Structures)
     if not inputs.proteins:
-        raise UsageError("there are no proteins to judge", hint="give predictions and references of the same names")
+        raise UsageError("there are no proteins to evaluate", hint="give predictions and references of the same names")
     found = inputs.each(
         name, lambda protein: np.array([of_sample(protein, place) for place in range(len(protein.samples))])
     )

@@ -55,7 +55,7 @@ def per_image(pairs: Pairs, protocol: str) -> Float64[np.ndarray, " N"]:
     height, width = pairs.samples.shape[1:3]
     if min(height, width) < 2 * RADIUS + 1:
         raise UsageError(
-            f"pictures of {height} x {width} are smaller than the window of SSIM",
+            f"images of {height} x {width} are smaller than the window of SSIM",
             hint=f"it needs {2 * RADIUS + 1} pixels each way; PSNR takes any size",
         )
     margin = RADIUS if protocol == "inside" else 0

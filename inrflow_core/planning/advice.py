@@ -158,7 +158,9 @@ def _explain(error: BaseException, planner: Planner, micro: int, saved: int | No
     else:
         hint = "take a smaller `--set training.micro_batch=...` or a smaller preset"
         needed = "how much is needed is unknown"
-    resumes = "there is no checkpoint yet" if saved is None else f"the same command goes on from step {saved:,}"
+    resumes = (
+        "there is no checkpoint yet" if saved is None else f"run the same command again to resume from step {saved:,}"
+    )
     return OutOfMemory(
         f"out of memory {'in a training step' if in_step else 'before the first step'}: this process had taken {format_gigabytes(taken)}"
         + ("" if free is None else f" ({format_gigabytes(free)} are free without the step's tensors)")

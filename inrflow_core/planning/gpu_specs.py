@@ -123,7 +123,7 @@ def _number(text: str, number: str) -> float:
         found = 0.0
     if not 0 < found < float("inf"):
         raise UsageError(
-            f"`--plan-for {text}`: `{number}` is no number above 0",
+            f"`--plan-for {text}`: `{number}` is not a number above 0",
             hint="memory in GB, bf16 and fp32 in TFLOP/s, bandwidth in GB/s, share as a part of 1",
         )
     return found

@@ -139,7 +139,7 @@ def _make(
     except KeyboardInterrupt as error:
         made = total - sum(book.needs(part.path.name) for part in parts)
         raise Interrupted(
-            f"interrupted with {made} of {total} shards made", hint="the same command goes on there"
+            f"interrupted with {made} of {total} shards made", hint="run the same command again to resume"
         ) from error
 
 

@@ -23,7 +23,7 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"`{path}` is no text", hint="give a FASTA file") from error
+        raise UsageError(f"`{path}` is not text", hint="give a FASTA file") from error
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith(">"):
             words = line[1:].split()

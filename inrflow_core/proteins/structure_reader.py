@@ -121,7 +121,7 @@ def _read(path: Path, chain: str | None, *, is_first_alone: bool) -> list[Struct
     if _kind(path.name) is None:
         allowed = ", ".join(f"`{suffix}`" for suffix in KINDS)
         raise UsageError(
-            f"`{path}` is no structure by its name", hint=f"allowed are {allowed}, each with or without `.gz`"
+            f"`{path}` is not a structure file by its name", hint=f"allowed are {allowed}, each with or without `.gz`"
         )
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint="name a file of a protein structure")
@@ -137,7 +137,7 @@ def _parsed(content: bytes, file: str, chain: str | None, *, is_first_alone: boo
             tables, is_experimental = _tables(_unpacked(content, file), _kind(file) or "pdb", is_first_alone)
     except _unreadable() as error:
         raise UnreadableItemError(
-            f"it is no {Path(structure_name(file)).name and file[len(structure_name(file)) :]} file that can be read"
+            f"it cannot be read as a {Path(structure_name(file)).name and file[len(structure_name(file)) :]} file"
         ) from error
     return [_structure(atoms, Path(structure_name(file)).name, chain, is_experimental) for atoms in tables]
 
@@ -266,9 +266,7 @@ def _are_bonded(one: Group | None, other: Group | None, positions: np.ndarray) -
 def _code(group: Group) -> int:
     name = group.name if group.name in residues.NAMES else _parent(group.name)
     if name is None:
-        raise UnreadableItemError(
-            f"residue {group.number} is `{group.name}`, which stands for none of the 20 amino acids"
-        )
+        raise UnreadableItemError(f"residue {group.number} is `{group.name}`, which is none of the 20 amino acids")
     return residues.NAMES.index(name)
 
 

@@ -56,13 +56,13 @@ def photos(content: ImageConditionedGallery) -> str:
     for row in range(rows):
         name = content.names[row]
         picture = _tile(content.pictures[row], "picture", name, 2 * rows, NEIGHBOUR_SIDE)
-        drawn = _tile(content.samples[row], f"drawn from the picture of {name}", "drawn", 2 * rows)
+        drawn = _tile(content.samples[row], f"sampled from the image of {name}", "drawn", 2 * rows)
         own = _tile(content.reference[row], f"the object {name}", "the object", 2 * rows)
         strips += f'<div class="strip">{picture}{drawn}{own}</div>'
     return (
-        f'<section class="photos points"><h2>{escape(content.title)}, drawn from pictures</h2>\n<p class="says">Each row: a'
-        " picture, the cloud that was drawn from it, and the object's own cloud, both turned about the upright axis to the"
-        f" picture's camera (shown: {_of(rows, content.count)}).</p>{_turning('points', 2 * rows)}"
+        f'<section class="photos points"><h2>{escape(content.title)}, sampled from images</h2>\n<p class="says">Each row: an'
+        " image, the cloud that was sampled from it, and the object's own cloud, both turned about the upright axis to the"
+        f" image's camera (shown: {_of(rows, content.count)}).</p>{_turning('points', 2 * rows)}"
         f'<div class="strips">{strips}</div></section>'
     )
 

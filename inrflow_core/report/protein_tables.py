@@ -32,7 +32,7 @@ def section(content: ProteinTable) -> str:
         if shown == content.count
         else f"{shown:,} of {content.count:,}: the worst and the best by {content.columns[0]}, the worst first."
     )
-    several = " Of several samples the mean stands here." if any(row.samples > 1 for row in content.rows) else ""
+    several = " Of several samples this is the mean." if any(row.samples > 1 for row in content.rows) else ""
     return (
         f'<section id="proteins"><h2>Proteins{escape(of)}</h2>\n<p class="says">{escape(told)}{several}</p>'
         f'<div class="wide" tabindex="0" role="region" aria-label="Proteins">{_table(content)}</div>\n{_pictures(content)}'

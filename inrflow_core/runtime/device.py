@@ -20,7 +20,7 @@ def choose_device(name: str | None, local_rank: int | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"`{name}` is no device", hint="`cpu`, `cuda` or `cuda:N`") from error
+        raise UsageError(f"`{name}` is not a device", hint="`cpu`, `cuda` or `cuda:N`") from error
     if device.type == "cpu":
         return torch.device("cpu")
     if device.type != "cuda" or not torch.cuda.is_available():

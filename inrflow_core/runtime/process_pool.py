@@ -83,9 +83,9 @@ def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
         if code < 0:
             raise OutOfMemory(
                 f"a worker was killed by signal {-code}, as the system does when memory runs out",
-                hint="the same command goes on where it stopped; take fewer `--workers`",
+                hint="run the same command again to resume; take fewer `--workers`",
             ) from error
-        raise RuntimeError(f"a worker ended with code {code}; its traceback stands above") from error
+        raise RuntimeError(f"a worker ended with code {code}; its traceback is above") from error
 
 
 def _work(function: Function, connection: Connection) -> None:

@@ -108,9 +108,7 @@ class QueryBudget:
                 hint="take `--precision bf16`, fewer points or pixels, a smaller preset, or another `--device`",
             )
         self.batch, self.chunk = batch // 2, self._asked
-        self.tell(
-            f"the memory does not suffice for {batch} samples together: going on with {self.batch}, the same ones"
-        )
+        self.tell(f"out of memory at batch size {batch}; continuing with {self.batch} (the samples do not change)")
 
     def bytes_kept(self) -> int:
         """Bytes of what is kept."""
@@ -127,7 +125,7 @@ class QueryBudget:
         if self._embedded:
             self._embedded.clear()
             self.kept = 0
-            self.tell("the memory does not suffice: positions are embedded anew in each step, which changes no sample")
+            self.tell("out of memory: positions are embedded again in each step (the samples do not change)")
             return
         if pairs <= max(LEAST, sets):
             raise OutOfMemory(
@@ -136,8 +134,8 @@ class QueryBudget:
             )
         self.chunk = max(LEAST, min(self.chunk, pairs) // 2)
         self.tell(
-            f"the memory does not suffice for {pairs:,} queries at once: going on with `--chunk {self.chunk}` or less, "
-            f"which changes no sample"
+            f"out of memory with {pairs:,} queries at once; continuing with `--chunk {self.chunk}` or less "
+            f"(the samples do not change)"
         )
 
 

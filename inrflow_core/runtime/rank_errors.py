@@ -36,7 +36,7 @@ def abandoned(error: BaseException) -> PeerLostError | None:
         return None
     return PeerLostError(
         "another process of this run ended or no longer answers, so that this one stops too",
-        hint="the same command goes on from the last checkpoint; where no message says why the other ended, somebody "
+        hint="run the same command again to resume from the last checkpoint; where no message says why the other ended, somebody "
         "killed it, the system for want of memory (`dmesg | grep -i kill`), or its machine was lost",
     )
 

@@ -183,7 +183,7 @@ def _received(ray: Any, one: Any) -> tuple[Any, int]:
     except ray.exceptions.RayError as error:
         raise OutOfMemory(
             f"a task lost its worker {MAX_ATTEMPTS} times, as where memory runs out: {str(error).partition(chr(10))[0]}",
-            hint="the same command goes on where it stopped; take fewer `--workers`",
+            hint="run the same command again to resume; take fewer `--workers`",
         ) from error
     if kind == "error":
         raise content

@@ -29,7 +29,7 @@ UNKNOWN_NORMALIZATION = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
 PROVENANCE_PREFIX = b"comment inrflow"
 KINDS = (
-    "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of pictures, of .ply or .npy clouds, "
+    "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of images, of .ply or .npy clouds, "
     "or of .pdb, .cif or .bcif structures"
 )
 
@@ -94,7 +94,7 @@ def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
     kinds = Counter(_kind(path) for _, path in files)
     held = [domain.NAME for domain in domain_classes() if kinds[domain.NAME]]
     if not held:
-        raise MissingError(f"`{folder}` holds neither pictures nor clouds nor proteins", hint=f"give {KINDS}")
+        raise MissingError(f"`{folder}` holds neither images nor clouds nor proteins", hint=f"give {KINDS}")
     if len(held) > 1:
         told = " and ".join(f"{kinds[domain]} {domain_class(domain).NOUN}" for domain in held)
         raise UsageError(f"`{folder}` holds {told}", hint="keep them in folders of their own")
@@ -205,7 +205,7 @@ def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str
         if values.shape != first.shape:
             raise UsageError(
                 f"`{folder / name}` is {_spelled(values)}, and `{folder / first_name}` is {_spelled(first)}",
-                hint="all pictures must have one size and mode, all clouds one number of points",
+                hint="all images must have one size and mode, all clouds one number of points",
             )
     return np.stack([values for _, values in read])
 

@@ -146,7 +146,7 @@ class SampleFolder:
         if differs is not None and not overwrite:
             raise UsageError(
                 f"`{self.folder}` holds samples that were drawn otherwise: they differ in {differs}",
-                hint="give the same options to go on with it, add `--overwrite`, or name another folder",
+                hint="give the same options to resume it, add `--overwrite`, or name another folder",
             )
         if differs is not None:
             for path in self.folder.glob(f"{shard_dataset.SAMPLES}-*"):

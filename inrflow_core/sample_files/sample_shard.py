@@ -69,7 +69,7 @@ class SampleShard:
         if differs is not None and not overwrite:
             raise UsageError(
                 f"`{self.folder}` is an unfinished shard that was begun otherwise: it differs in {differs}",
-                hint="give the same options to go on with it, add `--overwrite`, or name another file",
+                hint="give the same options to resume it, add `--overwrite`, or name another file",
             )
         if differs is not None:
             shutil.rmtree(self.folder)
@@ -199,7 +199,7 @@ class SampleShard:
             if overwrite:
                 return {}
             raise IntegrityError(
-                f"`{path}` is damaged, so that nobody knows of what the pieces beside it are: {error.message}",
+                f"`{path}` is damaged, so the origin of the pieces beside it is unknown: {error.message}",
                 hint="add `--overwrite` to draw them all again, or name another file",
             ) from error
 

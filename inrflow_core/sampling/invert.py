@@ -29,7 +29,7 @@ INVERSION_STEPS = 50
 class InputExample:
     """A file as the domain's raw values: uint8 (H W C), or float32 (N C) in the training's normalisation.
 
-    A cloud is `values * scale + offset` in the file's own units; pictures have scale 1 and offset 0.
+    A cloud is `values * scale + offset` in the file's own units; images have scale 1 and offset 0.
     """
 
     values: np.ndarray
@@ -57,7 +57,7 @@ def read_input(model: Model, path: Path) -> InputExample:
         UsageError: the file is of another domain than the model.
     """
     if not path.is_file():
-        raise MissingError(f"`{path}` does not exist", hint="name a picture, a .ply cloud or a saved field")
+        raise MissingError(f"`{path}` does not exist", hint="name an image, a .ply cloud or a saved field")
     domain = model.domain
     if not domain.accepts(path):
         others = [one.NOUN for one in domain_classes() if one.NAME != domain.NAME and one.FILES is not None]

@@ -108,7 +108,7 @@ def plan_from_reference(
         return ReferenceSamplingPlan(kind, chosen, seeds, np.zeros(count, np.int64), each)
     if not isinstance(reference, ShardCollection) or reference.split is None or not reference.has_views():
         raise UsageError(
-            f"{reference.display_name} holds no pictures to draw from",
+            f"{reference.display_name} holds no images to sample from",
             hint="give shards of `inrflow prepare objaverse` with `--reference`",
         )
     seeds = np.arange(seed, seed + count, dtype=np.int64)

@@ -87,7 +87,7 @@ def open_hdf5_safely(path: Path, *, hint: str = "name another file") -> Iterator
             yield file
     except HDF5_ERRORS as error:
         reason = str(error).partition("\n")[0].strip("'\"")
-        raise IntegrityError(f"`{path}` is no HDF5 file or is damaged: {reason}", hint=hint) from error
+        raise IntegrityError(f"`{path}` is not an HDF5 file or is damaged: {reason}", hint=hint) from error
 
 
 def _refused(root: h5py.Group) -> Iterator[str]:
@@ -132,13 +132,13 @@ def _refused_attributes(item: Any) -> Iterator[str]:
     for number in range(h5py.h5a.get_num_attrs(item.id)):
         attribute = h5py.h5a.open(item.id, index=number)
         if attribute.get_type().get_class() not in PLAIN_TYPES:
-            yield f"an attribute that is no number or text, `{attribute.name.decode(errors='replace')}`"
+            yield f"an attribute that is neither a number nor text, `{attribute.name.decode(errors='replace')}`"
 
 
 def array_at(file: h5py.File, name: str) -> h5py.Dataset:
     if isinstance(data := file[name], h5py.Dataset):
         return data
-    raise KeyError(f"`{name}` is no array")
+    raise KeyError(f"`{name}` is not an array")
 
 
 def group_names(file: h5py.File, group: str) -> list[str]:

@@ -109,7 +109,7 @@ def load(folder: Path) -> Manifest:
         )
     told = typed_json.read_json(path, hint=REPAIR_COMMAND)
     if not isinstance(told, dict) or told.pop("format", None) != FORMAT:
-        raise IntegrityError(f"`{path}` is no manifest of shards", hint=REPAIR_COMMAND)
+        raise IntegrityError(f"`{path}` is not a manifest of shards", hint=REPAIR_COMMAND)
     schema, stated = told.pop("schema", None), told.pop("digest", None)
     if schema != SCHEMA:
         raise IntegrityError(

@@ -107,7 +107,7 @@ class ShardFile:
     def _read_header(self, file: h5py.File) -> Header:
         told = {name: to_text(value) for name, value in file.attrs.items()}
         if told.get("format") != FORMAT:
-            raise IntegrityError(f"`{self.path}` is no shard of inrflow", hint="`inrflow prepare` writes shards")
+            raise IntegrityError(f"`{self.path}` is not a shard of inrflow", hint="`inrflow prepare` writes shards")
         if told.get("schema") != str(SCHEMA):
             raise IntegrityError(
                 f"`{self.path}` is a shard of schema {told.get('schema')}, this inrflow reads {SCHEMA}", hint=self._hint
@@ -129,13 +129,13 @@ class ShardFile:
             raise self._damaged(f"`{name}` is not one contiguous block of {' or '.join(allowed or ['numbers'])}")
         rows = ContiguousArray(data.id.get_offset() or 0, data.shape, data.dtype)
         if rows.offset + rows.stride * rows.shape[0] > self.path.stat().st_size:
-            raise self._damaged(f"`{name}` goes on past the end of the file")
+            raise self._damaged(f"`{name}` extends past the end of the file")
         return rows
 
     def _column(self, file: h5py.File, name: str, dtype: Any) -> np.ndarray:
         data = array_at(file, name)
         if data.ndim != 1 or data.dtype != dtype:
-            raise self._damaged(f"`{name}` is no row of whole numbers")
+            raise self._damaged(f"`{name}` is not a row of integers")
         return np.asarray(data[...])
 
     def _check_counts(self) -> None:

@@ -55,7 +55,7 @@ def check(preset: Preset, loader: Loader) -> None:
         raise UsageError(
             f"the `{name}` in `{shards.folder}` are of shape {list(got)}, and [condition] of `{preset.name}` says "
             f"{list(wanted)}",
-            hint="change `condition.width` and what stands beside it, or give other shards with `--data`",
+            hint="change `condition.width` and the settings beside it, or give other shards with `--data`",
         )
 
 

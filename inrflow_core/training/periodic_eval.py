@@ -286,7 +286,7 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
         found = collection.evenly_spaced_items(found, config.reference)
     if found.count < 2:
         raise UsageError(
-            f"the split `{split}` of the shards in `{shards.folder}` has {found.count} to judge by, and [eval] needs 2",
+            f"the split `{split}` of the shards in `{shards.folder}` has {found.count} to compare with, and [eval] needs 2",
             hint=f"they have {', '.join(shards.splits)}: `--set eval.split=NAME`",
         )
     return found

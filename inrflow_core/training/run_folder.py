@@ -85,7 +85,7 @@ def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
     for table, key, was, now in differences(run.preset, preset):
         raise UsageError(
             f"the run `{out}` was begun with [{table}] `{key}` = {was!r}, and this command says {now!r}",
-            hint="repeat the run's settings to go on with it, choose another `--out`, or start it again with `--overwrite`",
+            hint="repeat the run's settings to resume it, choose another `--out`, or start it again with `--overwrite`",
         )
     hint = "start it again with `--overwrite`"
     found = typed_json.read_record(out / "environment.json", Environment, hint=hint, extra=True)
@@ -149,9 +149,7 @@ def check_same_initial_weights(out: Path, begun: ExistingRun, init_from: Path | 
     Raises:
         UsageError: it was begun with others; a run without a step would silently begin with the wrong ones.
     """
-    hint = (
-        "repeat the run's `--init-from` to go on with it, choose another `--out`, or start it again with `--overwrite`"
-    )
+    hint = "repeat the run's `--init-from` to resume it, choose another `--out`, or start it again with `--overwrite`"
     if init_from is None:
         if begun.init_from is not None and begun.step is None:
             raise UsageError(

@@ -288,7 +288,7 @@ class Trainer:
             self.save()
         raise Interrupted(
             f"interrupted after step {self.counters.step}, which is saved in `{self.out}`",
-            hint="the same command goes on from there",
+            hint="run the same command again to resume from there",
         )
 
     def _record(self) -> LogRecord:

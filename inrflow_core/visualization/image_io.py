@@ -104,7 +104,7 @@ def decode_image(content: bytes, mode: Mode | None = "RGB", *, is_upright: bool 
     except Image.UnidentifiedImageError as error:
         found = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
         allowed = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
-        reason = f"it cannot be decoded: it is a damaged {found} file" if found else f"its content is no {allowed}"
+        reason = f"it cannot be decoded: it is a damaged {found} file" if found else f"its content is not {allowed}"
         raise UnreadableItemError(reason) from error
     except _DAMAGED as error:
         raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error

@@ -111,7 +111,7 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path:
     files["cifar-10-batches-py/data_batch_2"] = python_batch(
         "data_batch_2", **dict[str, Any]({where: Runs(tmp_path / "ran")})
     )
-    with pytest.raises(IntegrityError, match=r"`data_batch_2` is no batch of CIFAR-10: it asks for `posix\.mkdir`"):
+    with pytest.raises(IntegrityError, match=r"`data_batch_2` is not a batch of CIFAR-10: it asks for `posix\.mkdir`"):
         cifar10.scan(write(tmp_path / "raw", files), cifar10.Config())
     assert not (tmp_path / "ran").exists()
 
@@ -136,7 +136,7 @@ def test_data_of_another_kind_is_no_batch(tmp_path: Path, data: object, message:
 @pytest.mark.parametrize("content", [b"", b"junk", python_batch("test_batch")[:500], b"\x80\x02].", b"\x80\x02}(U\x05"])
 def test_broken_pickles_are_no_batch(tmp_path: Path, content: bytes):
     files = python_files() | {"cifar-10-batches-py/test_batch": content}
-    with pytest.raises(IntegrityError, match="`test_batch` is no batch of CIFAR-10"):
+    with pytest.raises(IntegrityError, match="`test_batch` is not a batch of CIFAR-10"):
         cifar10.scan(write(tmp_path, files), cifar10.Config())
 
 

@@ -85,7 +85,7 @@ LIES = {
 def test_a_header_that_lies_is_found_out(tmp_path: Path, replaced: dict[str, bytes], message: str, packed: bool):
     with pytest.raises(IntegrityError, match=message) as caught:
         mnist.scan(write(tmp_path, packed=packed, **replaced), mnist.Config())
-    assert "is no whole idx file" in caught.value.message
+    assert "is not a complete idx file" in caught.value.message
 
 
 def test_a_torn_gz_is_damaged(tmp_path: Path):

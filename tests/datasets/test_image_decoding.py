@@ -107,8 +107,8 @@ PNG = raw.encoded(5, "PNG", size=(64, 64))
     ("content", "reason"),
     [
         (b"", "it is empty"),
-        (b"<html>not found</html>", "its content is no JPEG, PNG, WEBP, BMP, GIF, TIFF or PPM"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content is no JPEG"),
+        (b"<html>not found</html>", "its content is not JPEG, PNG, WEBP, BMP, GIF, TIFF or PPM"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content is not JPEG"),
         (JPEG[:-100], "it cannot be decoded: image file is truncated"),
         (PNG[: len(PNG) // 2], "it cannot be decoded"),
         (PNG[:40], "it cannot be decoded|its content is no"),

@@ -143,7 +143,7 @@ def test_a_damaged_database_is_said(tmp_path: Path):
     pytest.importorskip("lmdb")
     (tmp_path / "church_outdoor_train_lmdb").mkdir()
     (tmp_path / "church_outdoor_train_lmdb" / "data.mdb").write_bytes(b"junk" * 5000)
-    with pytest.raises(IntegrityError, match="is no whole database"):
+    with pytest.raises(IntegrityError, match="is not a complete database"):
         lsun_church.scan(tmp_path, lsun_church.Config())
 
 
@@ -213,7 +213,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path):
 
 def test_a_zip_that_is_none_is_damaged(tmp_path: Path):
     (tmp_path / "a.zip").write_bytes(b"PK junk")
-    with pytest.raises(IntegrityError, match=r"a\.zip` is no whole zip"):
+    with pytest.raises(IntegrityError, match=r"a\.zip` is not a complete zip"):
         image_folder.scan(tmp_path, image_folder.Config())
 
 

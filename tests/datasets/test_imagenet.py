@@ -175,7 +175,7 @@ def test_a_table_that_lacks_an_image_is_damaged(tmp_path: Path):
 def test_a_tar_cut_in_the_middle_is_damaged(tmp_path: Path):
     path = tars(tmp_path / "raw") / "downloads" / imagenet.VAL_TAR
     path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(IntegrityError, match=r"is no whole tar"):
+    with pytest.raises(IntegrityError, match=r"is not a complete tar"):
         imagenet.scan(tmp_path / "raw", CONFIG)
 
 

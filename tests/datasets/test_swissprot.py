@@ -188,10 +188,10 @@ def test_faults_are_named_and_no_reason_to_stop(tmp_path: Path) -> None:
     report = pipeline.prepare(job, workers=1)
     assert {bad.name: bad.reason for bad in report.skipped} == {
         "absent": "1 of its 13 heavy atoms are absent",
-        "empty": "it is no .pdb file that can be read",
+        "empty": "it cannot be read as a .pdb file",
         "gap": "its chain has a gap between residues 2 and 4",
-        "strange": "residue 2 is `UNK`, which stands for none of the 20 amino acids",
-        "torn": "it is no .cif.gz file that can be read",
+        "strange": "residue 2 is `UNK`, which is none of the 20 amino acids",
+        "torn": "it cannot be read as a .cif.gz file",
     }
     assert sum(report.splits.values()) == 30
 

@@ -115,7 +115,7 @@ def test_fewer_training_items_than_asked_are_all_found() -> None:
 
 
 def test_pictures_of_another_size_or_mode_are_refused() -> None:
-    with pytest.raises(UsageError, match="samples are 12 x 12 x 3, training pictures 12 x 12 x 1"):
+    with pytest.raises(UsageError, match="samples are 12 x 12 x 3, training images 12 x 12 x 1"):
         nearest_neighbors.nearest_images(pictures(2), batches(pictures(3, channels=1), 2), 1)
 
 

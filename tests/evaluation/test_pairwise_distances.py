@@ -245,7 +245,7 @@ def test_every_distance_is_computed_by_one_thread(monkeypatch: pytest.MonkeyPatc
 def test_a_distance_that_is_no_number_is_an_error_and_no_value():
     far = SAMPLES.copy()
     far[3, 7] = 1e25  # its square is no number of 32 bits
-    with pytest.raises(IntegrityError, match="9 pairs of clouds is no finite number, the first is of clouds 3 and 0"):
+    with pytest.raises(IntegrityError, match="9 pairs of clouds is not finite, the first is of clouds 3 and 0"):
         pairwise_distances.compute_distances(far, REFERENCE, DistanceSpec("emd-lion", "lion-global"))
 
 

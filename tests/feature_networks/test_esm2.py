@@ -114,7 +114,7 @@ def test_other_vocabularies_networks_and_letters_are_refused(folder: Path, tmp_p
     assert "facebook/esm2_t33_650M_UR50D" in str(caught.value.hint)
     other = published(tmp_path / "other")
     (other / "vocab.txt").write_text("\n".join(sorted(esm2.VOCABULARY)), encoding="utf-8")
-    with pytest.raises(IntegrityError, match=r"is no ESM-2: it knows 33 tokens, or its `vocab.txt`"):
+    with pytest.raises(IntegrityError, match=r"is not an ESM-2: it knows 33 tokens, or its `vocab.txt`"):
         esm2.load(other)
     told = json.loads((folder / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(told | {"hidden_size": 64}))

@@ -209,7 +209,7 @@ def test_pictures_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[s
     assert found.value == pytest.approx(np.mean([math.cos(samples[n] - levels[n] / 100) for n in samples]), abs=1e-6)
     truth = np.mean([math.cos(objects[n] - levels[n] / 100) for n in samples])
     assert (found.note or "").startswith(f"ground truth {truth:.4f}")
-    with pytest.raises(UsageError, match="holds no pictures that its clouds could have been drawn from") as caught:
+    with pytest.raises(UsageError, match="holds no images that its clouds could be sampled from") as caught:
         scored(tmp_path / "other", mine, reference)
     assert "--condition-images" in (caught.value.hint or "")
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_paired_is_refused(tmp_path: Path, reference: SampleColle
         sample_matching.match_to_reference(open_collection(tmp_path / "many.npy"), reference)
     names = [f"seed-{n}" for n in range(3)]
     freely = shard(tmp_path / "freely.h5", of_angles([0.1] * 3), names, seeds=np.arange(3))
-    with pytest.raises(UsageError, match="holds drawn samples, and nobody recorded what each was drawn from"):
+    with pytest.raises(UsageError, match="holds drawn samples, and does not record what each was sampled from"):
         sample_matching.match_to_reference(freely, reference)
     record = {"item": np.array([0, 7, 1])}
     elsewhere = shard(tmp_path / "else.h5", of_angles([0.1] * 3), names, seeds=np.arange(3), condition=record)

@@ -145,7 +145,7 @@ if __name__ == '__main__':
 """
     done = child("\n" + code, source, tmp_path / "s", workers)
     assert done.returncode == 130, done.stderr
-    assert "error: interrupted with 1 of 4 shards made\n\nhint: the same command goes on there" in done.stderr
+    assert "error: interrupted with 1 of 4 shards made\n\nhint: run the same command again to resume" in done.stderr
     assert not list((tmp_path / "s").glob(".*.partial")) and "Traceback" not in done.stderr
     assert prepare(images(source, tmp_path / "s")).made == 3
     assert content(tmp_path / "s") == content(prepared)
@@ -256,7 +256,7 @@ def test_unreadable_items_are_left_out_named_and_change_nothing_else(source: Pat
     assert [(bad.split, bad.name) for bad in report.skipped] == [("train", f"train/a/{n}.png") for n in (100, 102, 104)]
     reasons = [bad.reason for bad in report.skipped]
     assert reasons[0].startswith("it cannot be decoded") and reasons[1] == "it is empty"
-    assert reasons[2].startswith("its content is no JPEG")
+    assert reasons[2].startswith("its content is not JPEG")
     assert manifest.load(tmp_path / "s").skipped == report.skipped
     kept = [n for n, name in enumerate(sorted(NAMES[:600])) if name[-7:-4] not in ("100", "102", "104")]
     whole = ShardDataset(prepared).read("train", kept)

@@ -151,7 +151,7 @@ def test_modified_residues_are_read_as_their_parents() -> None:
 @pytest.mark.parametrize("name", ["DAL", "3MY", "UNK", "CRO"])  # 3MY is a D-tyrosine, by its parent TYR
 def test_residues_without_a_parent_make_the_file_bad(name: str) -> None:
     lines = [line.replace("ALA", name) for line in pdb_lines(protein_files.structure("GAG"))]
-    with pytest.raises(UnreadableItemError, match=f"residue 2 is `{name}`, which stands for none of the 20"):
+    with pytest.raises(UnreadableItemError, match=f"residue 2 is `{name}`, which is none of the 20"):
         structure_reader.parse(pdb(lines), "a.pdb")
 
 
@@ -204,7 +204,7 @@ def test_confidence_is_read_where_no_experiment_is_named() -> None:
 )
 def test_broken_content_is_a_bad_item(file: str, content: bytes) -> None:
     with pytest.raises(
-        UnreadableItemError, match=r"it is no \.\w+(\.gz)? file that can be read|it has no chain of amino acids"
+        UnreadableItemError, match=r"it cannot be read as a \.\w+(\.gz)? file|it has no chain of amino acids"
     ):
         structure_reader.parse(content, file)
 
@@ -248,7 +248,7 @@ def damaged() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("fault", damaged())
 def test_a_whole_file_with_one_fault_is_a_bad_item(fault: str) -> None:
-    with pytest.raises(UnreadableItemError, match=r"it is no \.b?cif file that can be read"):
+    with pytest.raises(UnreadableItemError, match=r"it cannot be read as a \.b?cif file"):
         structure_reader.parse(damaged()[fault], fault.replace(" ", ""))
 
 
@@ -265,7 +265,7 @@ def test_errors_of_read_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no structure by its name"):
         structure_reader.read(tmp_path / "x.ply")
     (tmp_path / "x.cif").write_bytes(b"data_x\n")
-    with pytest.raises(IntegrityError, match=r"x\.cif` cannot be read: it is no \.cif file"):
+    with pytest.raises(IntegrityError, match=r"x\.cif` cannot be read: it cannot be read as a \.cif file"):
         structure_reader.read(tmp_path / "x.cif")
 
 

@@ -200,4 +200,4 @@ def test_a_real_limit_of_memory_is_met_by_smaller_chunks(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     *told, chunk = done.stdout.splitlines()
-    assert LEAST < int(chunk) < 1 << 18 and len(told) == 1 and "does not suffice" in told[0]
+    assert LEAST < int(chunk) < 1 << 18 and len(told) == 1 and "out of memory" in told[0]

@@ -136,7 +136,7 @@ def test_unequal_items_and_numbers_that_are_none_are_named(tmp_path: Path):
     with pytest.raises(UsageError, match="other.png` is 6 x 4 pixels, grey"):
         readers.open_collection(folder).read(range(6))
     (folder / "other.png").write_bytes(b"no picture")
-    with pytest.raises(IntegrityError, match=r"other.png` cannot be read as an image: its content is no JPEG"):
+    with pytest.raises(IntegrityError, match=r"other.png` cannot be read as an image: its content is not JPEG"):
         readers.open_collection(folder).read(range(6))
     bad = CLOUDS.copy()
     bad[2, 3, 1] = np.nan

@@ -240,7 +240,7 @@ def _hidden_deep(file: h5py.File) -> None:
         (_external_storage, "stored in another file, `/labels`"),
         (_virtual, "a virtual data set, `/labels`"),
         (_reference, "something else than numbers and text, `/pointer`"),
-        (_reference_attribute, "an attribute that is no number or text, `pointer`"),
+        (_reference_attribute, "an attribute that is neither a number nor text, `pointer`"),
         (_unknown_filter, "an unknown filter, number 6, on `/labels`"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",

@@ -76,7 +76,7 @@ def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_pa
 
 
 def test_pictures_of_pixels_still_have_no_partner(data: dict[str, Path], tmp_path: Path):
-    with pytest.raises(UsageError, match="`ssim` judges images, and these are point clouds"):
+    with pytest.raises(UsageError, match="`ssim` evaluates images, and these are point clouds"):
         setup.check_job(job("picture", data, tmp_path / "run", metrics=["ssim"]), {})
     chosen = setup.check_job(job("picture", data, tmp_path / "run", metrics=["paired-cd", "mmd"], best="paired-cd"), {})
     assert chosen.evaluation is not None and chosen.evaluation.best.name == "paired-cd"

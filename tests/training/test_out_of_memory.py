@@ -82,7 +82,7 @@ def test_a_step_without_memory_leaves_with_5_and_what_it_advises_trains_in_the_s
     failed = train(tmp_path, data, spare(0.75))
     assert failed.returncode == 5, failed.stderr
     assert re.search(r"out of memory in a training step: this process had taken [\d.]+ GB", failed.stderr)
-    assert "the same command goes on from step 2" in failed.stderr
+    assert "run the same command again to resume from step 2" in failed.stderr
     assert "Traceback" not in failed.stderr
     options = re.findall(r"`(--set [^`]+)` \(([\d.]+) GB\)", failed.stderr)
     assert options, failed.stderr

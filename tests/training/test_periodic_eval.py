@@ -21,8 +21,8 @@ from inrflow_core.config import toml
 from inrflow_core.config.preset import load, names, override, resolve
 from inrflow_core.errors import IntegrityError, Interrupted, MissingError, UsageError
 from inrflow_core.evaluation import evaluator, gather, metric_specs, pairwise_distances, results
-from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runs.best import Best, read_best, record_best
+from inrflow_core.runs.checkpoint_manifest import complete_steps
 from inrflow_core.runs.run import open_run
 from inrflow_core.sample_files import collection, readers
 from inrflow_core.sampling import labels, sample
@@ -48,8 +48,7 @@ from dataclasses import replace
 from pathlib import Path
 from inrflow_cli import app, console
 from inrflow_core.evaluation.evaluator import Evaluator
-from inrflow_core.runs import best
-from inrflow_core.training import setup
+from inrflow_core.training import setup, trainer
 from tests.training import test_periodic_eval
 
 data, out, place = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -165,7 +164,7 @@ def scored(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
 def test_a_checkpoint_that_stays_the_best_outlives_the_newer_ones(data, tmp_path, monkeypatch):
     scored(monkeypatch, 3.0, 1.0, 2.0, float("nan"), 1.0, 4.0)
     trainer = setup.train(job("image", data["image"], tmp_path / "run", every=1, training={"save_every": 1}))
-    assert checkpoint_manifest.complete_steps(tmp_path / "run") == [2, 6]
+    assert complete_steps(tmp_path / "run") == [2, 6]
     assert trainer.best is not None and trainer.best.step == 2
     assert [record["best_step"] for record in records(tmp_path / "run")] == [1, 2, 2, 2, 2, 2]
     assert [record["eval"]["fid:random"] for record in records(tmp_path / "run")] == [3.0, 1.0, 2.0, None, 1.0, 4.0]
@@ -182,7 +181,7 @@ def test_a_run_that_goes_on_from_an_earlier_step_forgets_the_later_best(data, tm
     out, training = tmp_path / "run", {"keep": 3, "save_every": 2}
     scored(monkeypatch, 3.0, 2.0, 1.0, 2.5)
     setup.train(job("image", data["image"], out, training=training))
-    assert checkpoint_manifest.complete_steps(out) == [2, 4, 6] and open_run(out).checkpoint("best").name == "00000006"
+    assert complete_steps(out) == [2, 4, 6] and open_run(out).checkpoint("best").name == "00000006"
     shutil.rmtree(out / "checkpoints/00000006")
     resumed = setup.train(job("image", data["image"], out, training=training))
     assert resumed.best is not None and (resumed.best.step, resumed.best.value) == (4, 2.0)
@@ -230,7 +229,7 @@ def test_a_run_that_is_no_longer_evaluated_keeps_its_best(data, tmp_path):
     plain = job("image", data["image"], out)
     setup.train(replace(plain, preset=replace(plain.preset, eval=None)))
     assert best is not None and read_best(out) == best
-    assert checkpoint_manifest.complete_steps(out) == sorted({best.step, 6})
+    assert complete_steps(out) == sorted({best.step, 6})
 
 
 def test_later_evaluations_add_nothing_to_what_the_first_kept_of_the_reference(data, tmp_path):
@@ -292,7 +291,7 @@ def test_only_the_presets_classes_and_as_many_as_asked_are_judged_by(data, tmp_p
     ("domain", "settings", "says", "code"),
     [
         ("image", {"metrics": ["fdi"]}, "no metric is called `fdi`", 2),
-        ("image", {"metrics": ["mmd"]}, "`mmd` judges point clouds", 2),
+        ("image", {"metrics": ["mmd"]}, "`mmd` evaluates point clouds", 2),
         ("points", {"metrics": ["mmd"], "best": "cov"}, r"`best` is `cov`, and `metrics` does not name it", 2),
         ("points", {"split": "tset"}, r"no split `tset` for \[eval\]", 2),
         ("image", {"metrics": ["psnr"]}, "compares each sample with its own reference", 2),
@@ -421,9 +420,7 @@ def test_a_run_killed_in_an_evaluation_or_before_its_record_goes_on_as_if_nothin
     small.assert_equal(small.state(resumed), small.state(unbroken["image"]))
     assert records(tmp_path / "run") == records(unbroken["image"].out)
     assert read_best(tmp_path / "run") == unbroken["image"].best
-    assert checkpoint_manifest.complete_steps(tmp_path / "run") == checkpoint_manifest.complete_steps(
-        unbroken["image"].out
-    )
+    assert complete_steps(tmp_path / "run") == complete_steps(unbroken["image"].out)
 
 
 TWO = """
@@ -461,9 +458,7 @@ def test_two_processes_find_what_one_does_in_every_stage(data, tmp_path, unbroke
             # Rounding of another order moves a few pixels of 8 bits by one.
             assert mine["eval"]["fid:random"] == pytest.approx(theirs["eval"]["fid:random"], rel=1e-2)
             assert mine["best_step"] == theirs["best_step"]
-        assert checkpoint_manifest.complete_steps(tmp_path / f"stage{stage}") == checkpoint_manifest.complete_steps(
-            unbroken["image"].out
-        )
+        assert complete_steps(tmp_path / f"stage{stage}") == complete_steps(unbroken["image"].out)
 
 
 def run(*arguments: object) -> int:
@@ -502,4 +497,4 @@ def test_the_command_tells_what_it_found(data, tmp_path, capsys):
     (record,) = records(tmp_path / "run")
     assert f"fid:random {record['eval']['fid:random']:.4g}, the best so far" in capsys.readouterr().err
     assert run(*command, "--set", "eval.metrics=['mmd']") == 2
-    assert "`mmd` judges point clouds" in capsys.readouterr().err
+    assert "`mmd` evaluates point clouds" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_sigterm_finishes_the_step_saves_and_leaves_with_130(data, tmp_path):
     assert len(small.losses(tmp_path / "run")) == step
     assert json.loads(out) == {
         "error": f"interrupted after step {step}, which is saved in `{tmp_path}/run`",
-        "hint": "the same command goes on from there",
+        "hint": "run the same command again to resume from there",
         "code": 130,
     }
     assert "Traceback" not in errors

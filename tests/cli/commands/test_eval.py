@@ -206,7 +206,9 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
     assert says("few.npy", "clouds.npy", "--points", "30").startswith("2: ")
     assert says("a.npz", "plain.npz").startswith("2: `plain.npz` holds `mu` and `sigma` and does not say")
     assert says("a.npz", "absent").startswith("3: `absent` does not exist")
-    assert says("a.npz", "a.npz", "--metrics", "mmd").startswith("2: `mmd` judges point clouds, and these are images")
+    assert says("a.npz", "a.npz", "--metrics", "mmd").startswith(
+        "2: `mmd` evaluates point clouds, and these are images"
+    )
     assert says("a.npz", "a.npz", "--metrics", "fdi").startswith("2: no metric is called `fdi`")
     assert says("a.npz", "a.npz", "--metrics", "fid:cleam").startswith("2: `fid` has no protocol `cleam`")
     assert not (tmp_path / "out" / "metrics.json").exists()

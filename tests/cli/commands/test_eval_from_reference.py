@@ -271,7 +271,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(place: Place, capsys
     assert "`--samples-per-item` says nothing to `clouds`" in refused(2, *plain, "--samples-per-item", 2)
     assert "`--view` says nothing to `sequence`, which draws from sequences" in refused(2, *folding, "--view", 0)
     assert "has the atoms of its sequence" in refused(2, *folding, "--resolution", 8)
-    assert "holds no pictures to draw from" in refused(2, "--run", place.picture, "--reference", "clouds.npy")
+    assert "holds no images to sample from" in refused(2, "--run", place.picture, "--reference", "clouds.npy")
     assert "says how a run is sampled" in refused(
         2, "--samples", "clouds.npy", "--reference", "clouds.npy", "--samples-per-item", 2
     )

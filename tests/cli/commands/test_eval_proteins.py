@@ -118,7 +118,7 @@ def test_what_cannot_be_judged_is_refused(
     assert "`--points` does not apply to proteins" in refused(
         "--samples", predictions, "--reference", experiments, "--points", 9
     )
-    assert "judges images, and these are proteins" in refused(
+    assert "evaluates images, and these are proteins" in refused(
         "--samples", predictions, "--reference", experiments, "--metrics", "fid"
     )
     (tmp_path / "others").mkdir()

@@ -137,7 +137,7 @@ def test_a_run_becomes_one_file_that_draws_the_same(place, tmp_path, capsys):
         (["solids", "out.ply", "--split", "tain"], "2: the shards in `.*solids` have no split `tain`"),
         (["solids", "out.npz", "--ascii"], "2: `--ascii` says nothing about a `.npz` file"),
         (["solids", "out.ply", "--colours"], "2: the cloud has no colours to write"),
-        (["solids", "out.obj", "--surface", "alpha"], "2: `--surface alpha` is no way to a surface"),
+        (["solids", "out.obj", "--surface", "alpha"], "2: `--surface alpha` is not a way to make a surface"),
         (["solids", "out.ply", "--ema", "0.9"], "2: `--ema` says nothing about a `.ply` file"),
         (["clouds", "out.safetensors", "--items", "3"], "2: `--items` says nothing about a `.safetensors` file"),
         (["digits", "out.ply"], "2: no format of the domain `image` writes `.ply` files"),

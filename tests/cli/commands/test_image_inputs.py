@@ -90,8 +90,8 @@ COMMANDS = {
 }
 CONTENTS = {
     "empty": (b"", "it is empty"),
-    "text": (b"no image", "its content is no JPEG"),
-    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content is no JPEG"),
+    "text": (b"no image", "its content is not JPEG"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content is not JPEG"),
     "half a file": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it cannot be decoded"),
 }
 

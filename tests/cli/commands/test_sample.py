@@ -317,7 +317,7 @@ def test_what_cannot_act_is_refused(tmp_path, capsys):
         (["sample", "--sampler", "eular", "out.png"], 2, "did you mean `euler`"),
         (["sample", "--sampler", "dopri5", "--steps", "3", "out.png"], 2, "chooses its own steps"),
         (["sample", "--guidance-interval", "0.9,0.1", "out.png"], 2, "two times"),
-        (["sample", "--device", "gpu7", "out.png"], 2, "is no device"),
+        (["sample", "--device", "gpu7", "out.png"], 2, "is not a device"),
         (["sample", "--device", "meta", "out.png"], 2, "is not there"),
         (["sample", "--guidance", "inf", "out.png"], 2, "`guidance` is inf"),
         (["sample", "--precision", "fp8", "out.png"], 2, "nothing is computed in `fp8`"),

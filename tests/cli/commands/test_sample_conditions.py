@@ -169,7 +169,7 @@ def test_no_name_leads_out_of_the_folder():
 BAD = {
     "two things": (["--image", "photo.png", "--sequence", "GG", "a.ply"], 2, "`--image` and `--sequence` exclude each other"),
     "no such photo": (["--image", "none.png", "a.ply"], 3, "the photo `none.png` does not exist"),
-    "no picture": (["--image", "two.fa", "a.ply"], 4, "`two.fa` cannot be read as an image: its content is no JPEG"),
+    "no picture": (["--image", "two.fa", "a.ply"], 4, "`two.fa` cannot be read as an image: its content is not JPEG"),
     "a photo for a structure": (["--image", "photo.png", "a.pdb"], 2, "is not conditioned on images"),
     "a photo for a plain run": (["--image", "photo.png", "--run", "{runs}/clouds", "a.ply"], 2, "is not conditioned on images"),
     "no photo": (["--run", "{runs}/objects", "a.ply"], 2, "add `--image photo.png`"),

@@ -76,7 +76,7 @@ def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
     [
         ("h20", "no GPU `h20` is known"),
         ("h200,memroy=3", "a GPU has no setting `memroy`"),
-        ("h200,share=much", "`much` is no number above 0"),
+        ("h200,share=much", "`much` is not a number above 0"),
         ("h200,share=45", "a share of 45 is more than the whole"),
         ("bf16=3", "leaves out the memory"),
     ],

@@ -1,0 +1,22 @@
+"""The picture of the architecture is drawn from the imports, and current."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools import architecture
+
+
+def test_the_picture_is_what_the_imports_say():
+    assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.draw(), "run `python -m tools.architecture`"
+
+
+def test_every_package_stands_above_what_it_imports():
+    graph = architecture.imports()
+    level = {name: number for number, row in enumerate(architecture.rows(graph)) for name in row}
+    assert level.keys() == graph.keys() and all(level[other] < level[name] for name in graph for other in graph[name])
+
+
+def test_a_circle_is_named():
+    with pytest.raises(ValueError, match="imports form a circle among a, b"):
+        architecture.rows({"a": {"b"}, "b": {"a"}})
