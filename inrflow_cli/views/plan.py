@@ -76,7 +76,7 @@ def _asked(job: TrainJob, name: str | None, processes: int | None) -> PlanReques
     has_data = _look_at_data(job)
     if gpu is None and processes is None and has_data:
         ready = setup.check_job(job, dict(os.environ))
-        planner = Planner(job.preset, ready.world, ready.precision)
+        planner = setup.planner_of_largest(ready)
         return PlanRequest(job, planner, len(ready.places[0]), None, ready)
     here = distributed.find({} if processes or gpu else dict(os.environ), "cpu" if gpu else job.device)
     count = processes or here.size

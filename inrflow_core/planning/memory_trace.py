@@ -11,7 +11,7 @@ import math
 import weakref
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from inrflow_core import models
-from inrflow_core.methods._contract import StepState
+from inrflow_core.methods._contract import Stage, StepState
 from inrflow_core.planning import flops, parts
 from inrflow_core.runtime import cache_blocks
 from inrflow_core.sets import CoordValueSet, TrainBatch
@@ -175,17 +175,38 @@ class Watch(TorchDispatchMode):
         self._alive[key] = number, weakref.ref(storage, gone)
 
 
-def passes(method: Any) -> dict[str, Callable[[TrainBatch], Tensor]]:
-    """The loss that is traced: that of the first stage, by its first optimizer."""
-    stage = method.STAGES[0]
-    state, optimizer = StepState(stage.name, 0, 1), next(iter(stage.optimizers))
-    return {stage.name: lambda batch: method.loss(batch, state, optimizer)}
+@dataclass(frozen=True)
+class Pass:
+    """The first step of one optimizer in a stage."""
+
+    stage: Stage
+    optimizer: str
+    num_steps: int
+
+    def loss(self, method: Any, batch: TrainBatch) -> Tensor:
+        """The loss that the optimizer minimizes, of each set or of all together."""
+        return method.loss(batch, StepState(self.stage.name, 0, self.num_steps), self.optimizer)
+
+    @contextmanager
+    def only_its_weights(self, method: Any) -> Iterator[None]:
+        """Inside the context, the weights of networks that the optimizer does not update get no gradient."""
+        names = self.stage.optimizers[self.optimizer]
+        others = [net for name, net in method.networks().items() if name not in names]
+        frozen = [weight for net in others for weight in net.parameters() if weight.requires_grad]
+        for weight in frozen:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in frozen:
+                weight.requires_grad_(True)
 
 
 def run(
     model: models.Model,
     mode: FakeTensorMode,
     count: int,
+    step: Pass,
     *,
     precision: str = "fp32",
     device: torch.device = torch.device("cpu"),  # noqa: B008, it cannot change
@@ -204,12 +225,11 @@ def run(
     one = dummy_set(model)
     watch = Watch(method)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
-    (loss_of,) = passes(method).values()
     try:
-        with cache_blocks.simulate(device, _smallest_block(method)), mode, watch:
+        with cache_blocks.simulate(device, _smallest_block(method)), step.only_its_weights(method), mode, watch:
             with watch.forward(), autocast:
                 batch = TrainBatch.from_sets(repeat(one.map(mode.from_tensor), count))
-                loss = loss_of(batch).float().mean()
+                loss = step.loss(method, batch).float().mean()
             watch.trace.forward = dict(watch.trace.executed)
             if has_backward:
                 watch.part = BACKWARD

@@ -35,7 +35,8 @@ def count_parameters(method: nn.Module) -> dict[str, int]:
         counts |= dict.fromkeys(_declared(network).values(), 0)
     for name, child in method.named_children():
         for key, weight in child.named_parameters():
-            part = _part(child, key.partition(".")[0]) if child in split else name
+            inner, _, is_inside = key.partition(".")
+            part = _part(child, inner) if child in split and (is_inside or inner in _declared(child)) else name
             counts[part] = counts.get(part, 0) + weight.numel()
     return counts
 

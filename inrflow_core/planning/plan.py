@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,12 +19,14 @@ from torch._subclasses import FakeTensorMode
 
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
+from inrflow_core.methods._contract import Stage
 from inrflow_core.planning import memory_trace, parts, zero_memory
 from inrflow_core.planning.gpu_specs import Gpu
 from inrflow_core.planning.memory_trace import BACKWARD as BESIDE
-from inrflow_core.planning.memory_trace import BATCH, GRADIENTS, LOSS, Trace, UntraceableError
+from inrflow_core.planning.memory_trace import BATCH, GRADIENTS, LOSS, Pass, Trace, UntraceableError
 from inrflow_core.runtime.distributed import World
 
+N = TypeVar("N", int, float)
 BACKWARD = 3
 """A step's operations as a multiple of the forward pass's: the backward pass takes twice as many."""
 CHECKPOINTING = "checkpoint_activations"
@@ -122,22 +124,27 @@ PERSISTENT_ROWS = ("program", "weights", "zero_weights", "gathered_weights", "mo
 
 
 class Planner:
-    """Plans of a preset in several settings, of which each kind of step is simulated once."""
+    """Plans of one stage of a preset in several settings; the steps of each kind are traced once.
 
-    def __init__(self, preset: Preset, world: World, precision: str) -> None:
+    The preset has the settings of `stage`, by default the first. Of several optimizers, the pass with the largest peak
+    decides the memory, and FLOPs are those of all together.
+    """
+
+    def __init__(self, preset: Preset, world: World, precision: str, stage: Stage | None = None) -> None:
         self.preset, self.world, self.precision = preset, world, precision
+        self._stage: Stage = preset.method.module.STAGES[0] if stage is None else stage
         self._models: dict[bool, models.Model] = {}
-        self._traces: dict[tuple[bool, int], Trace] = {}
+        self._traces: dict[tuple[bool, int], list[Trace]] = {}
 
     @property
     def can_checkpoint(self) -> bool:
-        """Whether the preset's network has the setting that its activations are computed again."""
-        return hasattr(self.preset.network.config, CHECKPOINTING)
+        """Whether a network of the preset has the setting that its activations are computed again."""
+        return any(hasattr(part.config, CHECKPOINTING) for part in self.preset.networks.values())
 
     @property
     def is_checkpointed(self) -> bool:
-        """Whether the preset has its activations computed again."""
-        return getattr(self.preset.network.config, CHECKPOINTING, False)
+        """Whether the preset has activations of a network computed again."""
+        return any(getattr(part.config, CHECKPOINTING, False) for part in self.preset.networks.values())
 
     def sizes(self) -> tuple[dict[str, int], dict[str, float]]:
         """Parameters by part, and FLOPs of a forward pass of one set by part.
@@ -169,12 +176,16 @@ class Planner:
             update_bytes=layout.update_bytes,
         )
         try:
-            trace = self._trace(checkpointed, micro)
+            traces = self._trace(checkpointed, micro)
             flops = {part: BACKWARD * settings.batch * count for part, count in self._forward_flops.items()}
         except UntraceableError as error:
             return replace(plan, problem=str(error))
-        memory, most = _memory(trace, layout, self._read_ahead(micro))
-        executed = {part: settings.batch / micro * count for part, count in _by_part(method, trace.executed).items()}
+        read_ahead = self._read_ahead(micro)
+        memory, most = max(
+            (_memory(trace, layout, read_ahead) for trace in traces), key=lambda rows: sum(rows[0].values())
+        )
+        total = _by_part(method, _sum(*(trace.executed for trace in traces)))
+        executed = {part: settings.batch / micro * count for part, count in total.items()}
         return replace(plan, flops=flops, memory=memory, most=most, executed=executed)
 
     def _read_ahead(self, micro: int) -> int:
@@ -186,10 +197,15 @@ class Planner:
     def _forward_flops(self) -> dict[str, float]:
         """FLOPs of a forward pass of one set, by part."""
         model = self._model(self.is_checkpointed)
-        trace = self._traces.get((self.is_checkpointed, 1))
-        if trace is None:
-            trace = memory_trace.run(model, self._mode, 1, has_backward=False)
-        return _by_part(model.method, trace.forward)
+        traces = self._traces.get((self.is_checkpointed, 1))
+        if traces is None:
+            traces = [memory_trace.run(model, self._mode, 1, step, has_backward=False) for step in self._passes]
+        return _by_part(model.method, _sum(*(trace.forward for trace in traces)))
+
+    @property
+    def _passes(self) -> list[Pass]:
+        """The step of each optimizer of the stage."""
+        return [Pass(self._stage, name, self.preset.training.config.steps) for name in self._stage.optimizers]
 
     @cached_property
     def _mode(self) -> FakeTensorMode:
@@ -204,18 +220,18 @@ class Planner:
                 self._models[checkpointed] = models.build(preset)
         return self._models[checkpointed]
 
-    def _trace(self, checkpointed: bool, count: int) -> Trace:
-        key = checkpointed, count
+    def _trace(self, checkpointed: bool, count: int) -> list[Trace]:
+        """The training pass of each optimizer."""
+        key, settings = (checkpointed, count), {"precision": self.precision, "device": self.world.device}
         if key not in self._traces:
-            self._traces[key] = memory_trace.run(
-                self._model(checkpointed), self._mode, count, precision=self.precision, device=self.world.device
-            )
+            model = self._model(checkpointed)
+            self._traces[key] = [memory_trace.run(model, self._mode, count, step, **settings) for step in self._passes]
         return self._traces[key]
 
 
-def predict(preset: Preset, world: World, *, precision: str, micro: int) -> Plan:
-    """The plan of a preset over the processes of `world`, with micro-batches of `micro` sets."""
-    return Planner(preset, world, precision).plan(micro)
+def predict(preset: Preset, world: World, *, precision: str, micro: int, stage: Stage | None = None) -> Plan:
+    """The plan of a stage of a preset over the processes of `world`, with micro-batches of `micro` sets."""
+    return Planner(preset, world, precision, stage).plan(micro)
 
 
 def row_title(row: str) -> str:
@@ -264,11 +280,11 @@ def _rows(by_part: dict[str, int], on_gpu: bool) -> dict[str, int]:
     return rows
 
 
-def _sum(*tables: dict[str, int]) -> dict[str, int]:
-    total: dict[str, int] = {}
+def _sum(*tables: dict[str, N]) -> dict[str, N]:
+    total: dict[str, N] = {}
     for rows in tables:
         for name, count in rows.items():
-            total[name] = total.get(name, 0) + count
+            total[name] = total[name] + count if name in total else count
     return total
 
 

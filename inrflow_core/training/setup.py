@@ -132,7 +132,7 @@ def _check_stage(preset: Preset, number: int, stage: Stage, place: World, precis
     own = stages.preset_of(preset, stage.name)
     settings = own.training.config
     places = split_batch(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
-    predicted = plan.predict(own, place, precision=precision, micro=len(places[0]))
+    predicted = plan.predict(own, place, precision=precision, micro=len(places[0]), stage=stage)
     return StageJob(number, stage, settings, places, predicted)
 
 
@@ -142,7 +142,7 @@ def check_resources(ready: CheckedTrainJob) -> None:
         ready.job.say(f"the memory of this run is unknown: its loss cannot be traced ({ready.plan.problem})")
     present = run_folder.checkpoint_bytes(ready.job.out)
     checks.check_disk(ready.plan, ready.job.out, present)
-    planner, micro = _planner(ready), len(ready.places[0])
+    planner, micro = planner_of_largest(ready), len(ready.places[0])
     checks.check_memory(ready.plan, ready.world, lambda free: advice.find(planner, micro, free).hint())
 
 
@@ -218,12 +218,14 @@ def train(job: TrainJob, environment: dict[str, str] | None = None) -> Trainer:
 def explain_out_of_memory(ready: CheckedTrainJob, saved: Trainer | int | None) -> AbstractContextManager[None]:
     """Inside the block, running out of memory says what helps; `saved` is the newest checkpoint's step, or who knows it."""
     if isinstance(saved, Trainer):
-        return advice.out_of_memory(_planner(ready), len(ready.places[0]), lambda: saved.saved)
-    return advice.out_of_memory(_planner(ready), len(ready.places[0]), lambda: saved, in_step=False)
+        return advice.out_of_memory(planner_of_largest(ready), len(ready.places[0]), lambda: saved.saved)
+    return advice.out_of_memory(planner_of_largest(ready), len(ready.places[0]), lambda: saved, in_step=False)
 
 
-def _planner(ready: CheckedTrainJob) -> Planner:
-    return Planner(stages.preset_of(ready.job.preset, ready.largest.stage.name), ready.world, ready.precision)
+def planner_of_largest(ready: CheckedTrainJob) -> Planner:
+    """Plans of the stage that takes the most memory."""
+    stage = ready.largest.stage
+    return Planner(stages.preset_of(ready.job.preset, stage.name), ready.world, ready.precision, stage)
 
 
 def _check_shards(ready: CheckedTrainJob) -> None:

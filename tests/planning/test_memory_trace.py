@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 
 from inrflow_core import models
 from inrflow_core.config import preset
+from inrflow_core.config.preset import Preset
+from inrflow_core.methods._contract import Stage, StepState
 from inrflow_core.numerics import noise_field
 from inrflow_core.planning import checks
 from inrflow_core.planning.plan import Planner
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import TrainBatch
 from tests import tiny
-from tests.training import small
+from tests.training import adversarial_method, small, taught_method
 
 ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)
 FORWARD_FLOPS = {
@@ -35,6 +38,8 @@ FORWARD_FLOPS = {
 class Denoiser(nn.Module):
     """A method with another network than ours: two linear layers on each value."""
 
+    STAGES = (Stage("train"),)
+
     def __init__(self, read: Callable[[Tensor], object] = lambda loss: None) -> None:
         super().__init__()
         self.network, self.read = nn.Sequential(nn.Linear(1, 8), nn.Linear(8, 1)), read
@@ -42,7 +47,7 @@ class Denoiser(nn.Module):
     def networks(self) -> dict[str, nn.Module]:
         return {"network": self.network}
 
-    def forward(self, batch: TrainBatch) -> Tensor:
+    def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Tensor:
         sets = batch.context
         noise = noise_field.normal(sets.seeds, sets.queries.noise_keys.long(), purpose="noise", channels=1)
         loss = (self.network(sets.values + noise) - noise).square().mean((1, 2))
@@ -55,6 +60,22 @@ def planner(monkeypatch: pytest.MonkeyPatch, method: nn.Module) -> Planner:
     build = models.build
     monkeypatch.setattr(models, "build", lambda preset: replace(build(preset), method=method))
     return Planner(small.preset(tiny.IMAGE, training={"batch": 4}), ALONE, "fp32")
+
+
+def staged(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> dict[str, Planner]:
+    """Planners of the stages of a method around Flow."""
+    wrapped = module.build
+    monkeypatch.setattr(models, "build", _building(wrapped))
+    preset = small.preset(tiny.IMAGE, training={"batch": 4})
+    return {stage.name: Planner(preset, ALONE, "fp32", stage) for stage in module.STAGES}
+
+
+def _building(build: Callable[..., nn.Module]) -> Callable[[Preset], models.Model]:
+    def model(preset: Preset) -> models.Model:
+        domain = preset.domain.module.Domain(preset.domain.config)
+        return models.Model(preset, domain, build(preset, domain.shape), {})
+
+    return model
 
 
 @pytest.mark.parametrize("name", FORWARD_FLOPS)
@@ -83,6 +104,20 @@ def test_a_loss_that_reads_numbers_leaves_memory_unknown_and_training_free(monke
     assert predicted.total_parameters == 25 and predicted.checkpoint > 0
     assert predicted.table()["total"]["memory"] is None
     checks.check_memory(predicted, ALONE)
+
+
+def test_the_optimizers_of_a_stage_add_up_in_flops_and_the_largest_pass_is_the_memory(monkeypatch):
+    against, alone = (each.plan(2) for each in staged(monkeypatch, adversarial_method).values())
+    assert against.problem is None and alone.problem is None
+    assert sum(against.flops.values()) > 1.9 * sum(alone.flops.values())
+    assert against.flops["critic"] > 0 and "critic" not in alone.flops
+    assert alone.total_memory <= against.total_memory < 1.1 * alone.total_memory
+
+
+def test_a_stage_with_a_teacher_is_planned(monkeypatch):
+    alone, taught = (each.plan(2) for each in staged(monkeypatch, taught_method).values())
+    assert alone.problem is None and taught.problem is None
+    assert taught.transient >= alone.transient and taught.flops == pytest.approx(alone.flops)
 
 
 def test_a_trace_of_more_sets_has_hardly_more_operations(monkeypatch):

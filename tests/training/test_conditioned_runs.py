@@ -232,7 +232,7 @@ def test_parameters_operations_and_memory_are_foretold(kind):
     method = models.build(preset).method
     assert predicted.total_parameters == sum(weight.numel() for weight in method.parameters())
     with flops.counter() as counted:
-        method(TrainBatch.from_sets(memory_trace.dummy_set(models.build(preset))))
+        method.loss(TrainBatch.from_sets(memory_trace.dummy_set(models.build(preset))))
     assert predicted.total_flops == pytest.approx(3 * 4 * counted.get_total_flops())
     thrice = plan.predict(conditioned_runs.preset(kind, method={"copies": 3}), ALONE, precision="fp32", micro=4)
     assert thrice.total_flops == pytest.approx(3 * predicted.total_flops, rel=0.01)  # they share folded weights

@@ -123,7 +123,7 @@ def test_a_run_tells_what_it_learned_from_and_how_fast(unbroken):
     assert last["step"] == 6 and last["samples_seen"] == 24 and last["learning_rate"] == 1e-2
     sets = trainer.loader.batch(0, range(1), augment=False)
     with flops.counter() as counted:
-        trainer.model.method(TrainBatch.from_sets(sets))
+        trainer.model.method.loss(TrainBatch.from_sets(sets))
     assert last["flops"] == pytest.approx(6 * 4 * 3 * counted.get_total_flops())
     assert 0 <= last["data_wait"] <= 1 and last["samples_per_second"] > 0 and last["skipped"] == 0
     environment = json.loads((out / "environment.json").read_text())
