@@ -352,6 +352,29 @@ def test_the_usual_places_follow_the_name_and_the_resolution(monkeypatch: pytest
     assert resolve_job("mnist").source == Path("/big/mnist")
 
 
+@pytest.mark.parametrize("typed", ["image-folder", "images", "image_folder"])
+@pytest.mark.parametrize("recorded", ["images", "image-folder"])
+def test_a_folder_is_recognised_under_the_earlier_and_the_present_name(
+    source: Path, tmp_path: Path, recorded: str, typed: str
+):
+    """Resumed, finished and repaired folders keep the name that they hold, to the byte."""
+    config = Config(resolution=8, classes=True)
+    whole, halved = (resolve_job(recorded, source, tmp_path / name, config, 3) for name in ("whole", "halved"))
+    prepare(whole)
+    before = content(whole.out)
+    again = resolve_job(typed, source, whole.out, config, 3)
+    assert prepare(again).made == 0 and content(whole.out) == before
+    flip(whole.out / "val-00000.h5", -1)
+    assert prepare(again, mode="repair").made == 1 and content(whole.out) == before
+    plan = scan(halved)
+    with journal.open_journal(halved.out, manifest_identity(halved, plan), "resume") as book:
+        book.note(shard_task.make_shard(plan_shards(halved, plan)[0], lambda _: None))
+    assert prepare(resolve_job(typed, source, halved.out, config, 3)).made == 1
+    assert content(halved.out) == before
+    prepare(again, mode="overwrite")
+    assert manifest.load(whole.out).dataset == typed.replace("_", "-")
+
+
 @pytest.mark.parametrize(("name", "folder"), [("images", "images-64"), ("image-folder", "image-folder-64")])
 def test_the_usual_places_follow_the_name_as_it_is_typed(name: str, folder: str):
     job = resolve_job(name, config=Config(resolution=64))
