@@ -40,9 +40,9 @@ def texts_of(path: Path) -> Iterator[tuple[int, str]]:
     statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     commands = "commands" in path.parts or path.name == "app.py"
     for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
-        if is_text and (commands or id(node) not in statements):
-            yield node.lineno, node.value
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and " " in text and (commands or id(node) not in statements):
+            yield getattr(node, "lineno", 0), text
 
 
 def found_in(text: str) -> list[str]:

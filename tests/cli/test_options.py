@@ -16,7 +16,7 @@ def test_seeds_are_a_range_with_both_ends_or_a_count_from_the_first():
 
 @pytest.mark.parametrize("text", ["9-3", "a-b", "", "1-2-3", "-4"])
 def test_what_is_no_range_of_seeds_is_refused(text: str):
-    with pytest.raises(UsageError, match="is no range of seeds"):
+    with pytest.raises(UsageError, match="is not a range of seeds"):
         options.parse_seeds(text, seed=0, num=1)
 
 
@@ -39,7 +39,7 @@ def test_a_window_is_four_numbers_from_0_to_1_in_order():
 
 @pytest.mark.parametrize("text", ["0,0,1", "0.5,0,0.5,1", "0,0,2,1", "a,b,c,d", "nan,0,1,1"])
 def test_an_empty_or_outside_window_is_refused(text: str):
-    with pytest.raises(UsageError, match="is no part of a picture"):
+    with pytest.raises(UsageError, match="is not a part of an image"):
         options.parse_window(text)
 
 

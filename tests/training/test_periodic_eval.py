@@ -367,7 +367,7 @@ def test_a_preset_without_the_table_is_written_without_it_and_one_may_be_taken_o
 def test_a_broken_record_of_the_best_is_named(tmp_path):
     tiny.run_folder(tmp_path / "run", tiny.IMAGE)
     (tmp_path / "run/best.json").write_text('{"step": 2}')
-    with pytest.raises(IntegrityError, match="does not say which checkpoint is best"):
+    with pytest.raises(IntegrityError, match="is damaged: `metric` is missing"):
         sample.load(tmp_path / "run", step="best")
     record_best(tmp_path / "run", Best(9, "fid:random", 1.0, "seeds"))
     with pytest.raises(MissingError, match="has no checkpoint of step 9"):

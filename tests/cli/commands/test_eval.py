@@ -245,9 +245,7 @@ def test_an_option_that_cannot_act_is_refused(place, tmp_path, capsys):
     assert says("--reference", "a.npz", "--interpolation-baselines").startswith(
         "2: `--interpolation-baselines` needs a run to sample"
     )
-    assert says("--reference", "a.npz", "--points", "5").startswith(
-        "2: `--points` applies to point clouds, and these are pictures"
-    )
+    assert says("--reference", "a.npz", "--points", "5").startswith("2: `--points` does not apply to images")
     assert says("--reference", "a.npz", "--metrics", ",").startswith("2: `--metrics` is empty")
     assert says("--reference", "a.npz", "--weights", "bogus=x").startswith("2: unknown feature network `bogus`")
     assert says("--reference", "adm.npz", "--split", "train").startswith(

@@ -265,7 +265,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(place: Place, capsys
     plain = ("--run", place.clouds, "--reference", place.objects)
     folding = ("--run", place.sequence, "--reference", place.proteins)
     assert "has views 0 to 2, and no 3" in refused(2, *drawing, "--view", 3)
-    assert "`--view front` is no view" in refused(2, *drawing, "--view", "front")
+    assert "`--view front` is not a view" in refused(2, *drawing, "--view", "front")
     assert "`--label` says nothing to `picture`, which draws from images" in refused(2, *drawing, "--label", 1)
     assert "`--view` says nothing to `clouds`, which draws from nothing" in refused(2, *plain, "--view", 0)
     assert "`--samples-per-item` says nothing to `clouds`" in refused(2, *plain, "--samples-per-item", 2)

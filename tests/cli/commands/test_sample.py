@@ -225,7 +225,13 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused(tmp_path, capsys):
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     (tmp_path / "bomb.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + struct.pack(">I", 0)
+        + b"IDAT"
+        + struct.pack(">I", zlib.crc32(b"IDAT"))
     )
     assert run(["upsample", "bomb.png", "out.png"]) == 4
     assert "`bomb.png` cannot be read as an image: it cannot be decoded: Image size" in capsys.readouterr().err
@@ -312,8 +318,8 @@ def test_what_cannot_act_is_refused(tmp_path, capsys):
         (["sample", "nowhere/out.ply"], 2, "does not exist"),
         (["sample", "--run", "nowhere", "out.ply"], 3, "does not exist"),
         (["sample", "--resolution", "9", "out.ply"], 2, "`--points"),
-        (["sample", "--resolution", "0x4", "out.png"], 2, "no size"),
-        (["sample", "--seeds", "9-3", "out.png"], 2, "no range"),
+        (["sample", "--resolution", "0x4", "out.png"], 2, "is not a size"),
+        (["sample", "--seeds", "9-3", "out.png"], 2, "is not a range"),
         (["sample", "--sampler", "eular", "out.png"], 2, "did you mean `euler`"),
         (["sample", "--sampler", "dopri5", "--steps", "3", "out.png"], 2, "chooses its own steps"),
         (["sample", "--guidance-interval", "0.9,0.1", "out.png"], 2, "two times"),

@@ -181,7 +181,7 @@ BAD = {
     "unknown letters": (["--sequence", "MKX1", "a.pdb"], 2, "`X` at 3, `1` at 4"),
     "an empty sequence": (["--sequence", "", "a.pdb"], 2, "the sequence is empty"),
     "a sequence for a cloud": (["--sequence", "GG", "a.ply"], 2, "is not conditioned on sequences"),
-    "points of a protein": (["--sequence", "GG", "--points", "5", "a.pdb"], 2, "has the atoms of its sequence"),
+    "points of a protein": (["--sequence", "GG", "--points", "5", "a.pdb"], 2, "does not apply: the model samples proteins"),
     "a field of a protein": (["--sequence", "GG", "--save-field", "f.safetensors", "a.pdb"], 2, "a fixed set of atoms"),
     "a shard of proteins": (["--sequence", "GG", "--run", "{runs}/proteins", "a.h5"], 2, "a fixed set of atoms"),
     "guidance of a sequence": (["--sequence", "GG", "--guidance", "2", "a.pdb"], 2, "never learned without a condition"),
