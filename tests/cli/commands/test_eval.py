@@ -252,7 +252,7 @@ def test_an_option_that_cannot_act_is_refused(place, tmp_path, capsys):
         "2: `adm.npz` holds statistics, so it has no split"
     )
     assert says("--reference", "a.npz", "--memorization-set", "absent").startswith("3: `absent` does not exist")
-    assert "and the training set `clouds.npy` holds clouds" in says(
+    assert "and the training set `clouds.npy` holds point clouds" in says(
         "--reference", "a.npz", "--memorization-set", "clouds.npy"
     )
     assert "and the training set `large.npz` holds 16 x 16 pixels" in says(
@@ -377,7 +377,7 @@ def test_statistics_that_were_kept_serve_as_reference_for_pictures_of_their_size
         assert evaluate("--samples", "a.npz", "--reference", reference, "--metrics", "fid:random", "--out", name) == 0
     assert values(tmp_path / "statistics")["fid:random"] == pytest.approx(values(tmp_path / "pictures")["fid:random"])
     said = refused(capsys, "--samples", "large.npz", "--reference", file, "--metrics", "fid:random")
-    assert "are 16 x 16 pixels, grey, and `" in said and "describes pictures of 8 x 8 pixels, grey" in said
+    assert "are 16 x 16 pixels, grey, and `" in said and "describes images of 8 x 8 pixels, grey" in said
 
 
 def test_a_run_of_some_classes_is_judged_by_those(place, tmp_path, capsys):

@@ -266,13 +266,15 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(place: Place, capsys
     folding = ("--run", place.sequence, "--reference", place.proteins)
     assert "has views 0 to 2, and no 3" in refused(2, *drawing, "--view", 3)
     assert "`--view front` is not a view" in refused(2, *drawing, "--view", "front")
-    assert "`--label` says nothing to `picture`, which draws from images" in refused(2, *drawing, "--label", 1)
-    assert "`--view` says nothing to `clouds`, which draws from nothing" in refused(2, *plain, "--view", 0)
-    assert "`--samples-per-item` says nothing to `clouds`" in refused(2, *plain, "--samples-per-item", 2)
-    assert "`--view` says nothing to `sequence`, which draws from sequences" in refused(2, *folding, "--view", 0)
+    assert "`--label` does not apply to `picture`, which is conditioned on images" in refused(2, *drawing, "--label", 1)
+    assert "`--view` does not apply to `clouds`, which takes no condition" in refused(2, *plain, "--view", 0)
+    assert "`--samples-per-item` does not apply to `clouds`" in refused(2, *plain, "--samples-per-item", 2)
+    assert "`--view` does not apply to `sequence`, which is conditioned on sequences" in refused(
+        2, *folding, "--view", 0
+    )
     assert "has the atoms of its sequence" in refused(2, *folding, "--resolution", 8)
     assert "holds no images to sample from" in refused(2, "--run", place.picture, "--reference", "clouds.npy")
-    assert "says how a run is sampled" in refused(
+    assert "needs a run to sample" in refused(
         2, "--samples", "clouds.npy", "--reference", "clouds.npy", "--samples-per-item", 2
     )
 

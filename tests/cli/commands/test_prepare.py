@@ -204,11 +204,11 @@ def test_pictures_of_meshes_need_weights_or_a_stand_in_that_is_said(
     code, out, err = run("objaverse --resolution 16", capsys)
     assert (code, out) == (3, "")
     assert "the weights of `dinov2` are absent: there is no folder `weights/dinov2`" in err
-    assert "`facebook/dinov2-base`" in err and "`--set embedder=patches` stands in for it" in err
+    assert "`facebook/dinov2-base`" in err and "`--set embedder=patches` is a placeholder for it" in err
     (source / "wedge.obj").touch()
     code, _, err = run("objaverse --resolution 16 --set embedder=patches --set points=100", capsys)
     assert code == 0
-    assert "`patches` stands in for a pretrained network" in err
+    assert "`patches` is a placeholder for a pretrained network" in err
     [split] = ShardDataset("shards/objaverse-16").splits
     assert ShardDataset("shards/objaverse-16").read(split, [0]).condition["tokens"].shape == (1, 4, 64, 198)
 
@@ -216,7 +216,7 @@ def test_pictures_of_meshes_need_weights_or_a_stand_in_that_is_said(
 def test_tokens_may_be_left_to_training(capsys: pytest.CaptureFixture[str]):
     wedge("data/objaverse")
     code, _, err = run("objaverse --resolution 16 --features online --set points=100", capsys)
-    assert code == 0 and "stands in" not in err
+    assert code == 0 and "placeholder" not in err
     told = ShardDataset("shards/objaverse-16")
     assert told.manifest.settings["features"] == "online"
     assert set(told.read(told.splits[0], [0]).condition) == {"image", "camera", "offset", "scale"}
