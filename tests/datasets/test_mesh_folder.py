@@ -94,7 +94,11 @@ def test_the_colour_of_a_material_without_texture_is_that_of_all_points(tmp_path
         ("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "a mesh without faces"),
         ("empty.off", b"", "cannot be read as a .off file"),
         ("junk.glb", b"glTF junk", "cannot be read as a .glb file"),
-        ("cut.ply", b"ply\nformat binary_little_endian 1.0\nelement vertex 900\nproperty float x\n", "no .ply file"),
+        (
+            "cut.ply",
+            b"ply\nformat binary_little_endian 1.0\nelement vertex 900\nproperty float x\n",
+            "cannot be read as a .ply file",
+        ),
         ("nan.obj", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "1 of its 3 points are not finite"),
         ("line.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "faces have no area"),
     ],

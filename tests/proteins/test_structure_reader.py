@@ -262,7 +262,7 @@ def test_positions_that_are_no_numbers_make_the_file_bad() -> None:
 def test_errors_of_read_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"x\.pdb` does not exist"):
         structure_reader.read(tmp_path / "x.pdb")
-    with pytest.raises(UsageError, match="no structure by its name"):
+    with pytest.raises(UsageError, match="not a structure file by its name"):
         structure_reader.read(tmp_path / "x.ply")
     (tmp_path / "x.cif").write_bytes(b"data_x\n")
     with pytest.raises(IntegrityError, match=r"x\.cif` cannot be read: it cannot be read as a \.cif file"):
