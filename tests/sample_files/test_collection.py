@@ -98,7 +98,7 @@ def test_enlarging_keeps_constant_pictures_and_the_order(tmp_path: Path):
     ("make", "kind", "message"),
     [
         (lambda p: None, MissingError, "does not exist"),
-        (lambda p: p.mkdir(), MissingError, "neither pictures nor clouds"),
+        (lambda p: p.mkdir(), MissingError, "neither images nor clouds"),
         (lambda p: p.write_bytes(b"x"), UsageError, "holds no samples"),
         (lambda p: np.save(pictures(p) / "a.npy", CLOUDS[0]), UsageError, "5 images and 1 point clouds"),
     ],
