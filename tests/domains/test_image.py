@@ -83,7 +83,7 @@ def test_a_window_is_a_part_of_the_finer_picture():
 
 
 def test_a_picture_without_pixels_is_refused():
-    with pytest.raises(UsageError, match="a picture of 0 x 5 has no pixels"):
+    with pytest.raises(UsageError, match="an image of 0 x 5 has no pixels"):
         Domain(Config(5)).queries((0, 5))
 
 

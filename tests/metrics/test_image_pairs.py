@@ -89,7 +89,7 @@ def test_leaving_out_a_part_equals_the_mean_of_the_others(metric):
 
 def test_small_pictures_have_psnr_and_no_ssim():
     small = images(4, 10, 30)
-    with pytest.raises(UsageError, match="pictures of 10 x 30 are smaller than the window of SSIM"):
+    with pytest.raises(UsageError, match="images of 10 x 30 are smaller than the window of SSIM"):
         ssim.compute(Pairs(disturbed(small), small), "inside")
     assert psnr.compute(Pairs(disturbed(small), small), "rgb") > 20
 

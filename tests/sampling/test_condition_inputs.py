@@ -138,7 +138,7 @@ FASTA = {
     "empty": (b">a\n>b\nMK\n", "the sequence `a` in `.*` is empty"),
     "empty at the end": (b">a\nMK\n>b\n*\n", "the sequence `b` in `.*` is empty"),
     "letters": (b">a\nMK\n>b\nMKX\n", "`b` in `.*`: the sequence has letters that are no amino acid: `X` at 3"),
-    "bytes": (b"\xff\xfe\x00>a", "is no text"),
+    "bytes": (b"\xff\xfe\x00>a", "is not text"),
 }
 
 

@@ -320,7 +320,7 @@ def test_the_metrics_of_every_preset_are_of_its_domain_and_need_no_weights(name)
 
 def test_a_reference_that_no_metric_can_be_taken_of_is_found_before_the_first_step(tmp_path):
     data = small.images(tmp_path / "images")
-    with pytest.raises(UsageError, match="pictures of 6 x 6 are too small for random features"):
+    with pytest.raises(UsageError, match="images of 6 x 6 are too small for random features"):
         setup.check_job(TrainJob(small.preset(eval={"every": 1}), tmp_path / "run", data=data, device="cpu"), {})
     data = small.clouds(tmp_path / "clouds", bad=slice(20, 21))
     with pytest.raises(IntegrityError, match="not finite"):
