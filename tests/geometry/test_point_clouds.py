@@ -108,9 +108,9 @@ def _spoiled(place: int, number: float) -> list[np.ndarray]:
         ),
         (_spoiled(2, np.nan), IntegrityError, "`c` of the samples is damaged: 1 of its 50 points are not finite"),
         (_spoiled(0, np.inf), IntegrityError, "`a` of the samples is damaged: 1 of its 50 points are not finite"),
-        ([np.zeros((0, 3)), np.ones((2, 3))], IntegrityError, r"`a` of the samples is no cloud: .*\(0, 3\)"),
+        ([np.zeros((0, 3)), np.ones((2, 3))], IntegrityError, r"`a` of the samples is not a cloud: .*\(0, 3\)"),
         ([np.ones((1, 3)), np.ones((1, 3))], IntegrityError, "`a` of the samples has one point"),
-        ([np.ones((5, 2)), np.ones((2, 3))], IntegrityError, r"`a` of the samples is no cloud: .*\(5, 2\)"),
+        ([np.ones((5, 2)), np.ones((2, 3))], IntegrityError, r"`a` of the samples is not a cloud: .*\(5, 2\)"),
     ],
 )
 def test_bad_clouds_are_named(given: list[np.ndarray], error: type, message: str):

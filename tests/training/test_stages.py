@@ -152,9 +152,9 @@ def test_tables_of_stages_survive_a_file_and_what_they_cannot_say_is_refused():
     assert settings.total_steps(["against", "alone"]) == 6
     assert presets.resolve("again", toml.tomli.loads(toml.to_toml(made.table()))).training == made.training
     for table, message in (
-        ({"nowhere": {"steps": 2}}, r"\[training.nowhere\] is no stage"),
+        ({"nowhere": {"steps": 2}}, r"\[training.nowhere\] is not a stage"),
         ({"alone": {"seed": 2}}, r"\[training.alone\] cannot override `seed`"),
-        ({"alone": {"adversary": {"clip": 2.0}}}, r"\[training.alone.adversary\] is no optimizer"),
+        ({"alone": {"adversary": {"clip": 2.0}}}, r"\[training.alone.adversary\] is not an optimizer"),
         ({"against": {"adversary": {"batch": 2}}}, r"\[training.against.adversary\] cannot override `batch`"),
     ):
         with pytest.raises(UsageError, match=message):
