@@ -250,7 +250,7 @@ SLIPS = {
     "misspelt choice": ("network.encoder=spacial", "`encoder` is 'spacial'", "did you mean `spatial`?"),
     "wrong type": ("training.batch=many", "`batch` is 'many'", "give a whole number"),
     "number for a truth": ("network.rope=1", "`rope` is 1", "give true or false"),
-    "impossible value": ("network.heads=7", "`heads` is 7", "mend the preset"),
+    "impossible value": ("network.heads=7", "`heads` is 7", "fix the preset"),
     "no override": ("batch", "`batch` is not an override", "--set table.key=value"),
     "missing": ("training.steps=none", "needs the setting `steps`", "add `steps`, a whole number"),
 }

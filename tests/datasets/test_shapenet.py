@@ -134,10 +134,10 @@ def spoil(path: Path, fault: str) -> None:
         ("none", r"shape \(0, 3\), no points"),
         ("one-place", "all its points lie in one place"),
         ("beyond-float32", "points are not finite"),
-        ("cut", "no whole .npy file"),
+        ("cut", "not a complete .npy file"),
         ("junk", "no .npy file"),
-        ("empty", "no whole .npy file"),
-        ("lying", "no whole .npy file"),
+        ("empty", "not a complete .npy file"),
+        ("lying", "not a complete .npy file"),
     ],
 )
 @pytest.mark.filterwarnings("error")

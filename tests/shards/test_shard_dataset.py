@@ -291,7 +291,7 @@ def test_a_file_of_other_parts_is_damaged_and_named(tmp_path: Path, spoil: Calla
     write(tmp_path / "s.h5")
     with h5py.File(tmp_path / "s.h5", "a") as file:
         spoil(file)
-    with pytest.raises(IntegrityError, match=r"s\.h5` is (no HDF5 file or is )?damaged"):
+    with pytest.raises(IntegrityError, match=r"s\.h5` is (not an HDF5 file or is )?damaged"):
         ShardFile(tmp_path / "s.h5")
 
 
@@ -300,7 +300,7 @@ def test_a_file_of_other_parts_is_damaged_and_named(tmp_path: Path, spoil: Calla
 )
 def test_junk_is_no_shard(tmp_path: Path, content: bytes):
     (tmp_path / "s.h5").write_bytes(content)
-    with pytest.raises(IntegrityError, match="no HDF5 file or is damaged"):
+    with pytest.raises(IntegrityError, match="not an HDF5 file or is damaged"):
         ShardFile(tmp_path / "s.h5")
 
 
@@ -316,7 +316,7 @@ def test_a_shard_cut_at_any_length_is_damaged(tmp_path: Path):
 def test_any_other_hdf5_file_is_no_shard(tmp_path: Path):
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file["x"] = np.arange(3)
-    with pytest.raises(IntegrityError, match="no shard of inrflow"):
+    with pytest.raises(IntegrityError, match="not a shard of inrflow"):
         ShardFile(tmp_path / "s.h5")
 
 
