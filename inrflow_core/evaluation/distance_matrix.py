@@ -25,10 +25,10 @@ STRIP, TILE = 64, 8
 
 @dataclass(frozen=True)
 class PairwiseJob:
-    """Where and by how many."""
+    """Where and with how many processes."""
 
     folder: Path | None = None
-    """Keeps what is done; None: nothing is kept."""
+    """Stores finished distances; None: they are not stored."""
     workers: int = 1
     """Processes; a GPU is used by one."""
     device: str = "cpu"
@@ -36,7 +36,7 @@ class PairwiseJob:
 
 @dataclass
 class DistanceMatrix:
-    """One matrix in the making; NaN stands for what is not known yet."""
+    """A matrix that is being computed; NaN marks unknown distances."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -76,7 +76,7 @@ class DistanceMatrix:
 
 
 def begin_matrices(samples: Clouds, reference: Others, spec: DistanceSpec, work: PairwiseJob) -> list[DistanceMatrix]:
-    """The matrices asked for, with what is on the disk already: across, among samples, among the reference."""
+    """The matrices of a spec, with the distances that are on the disk: across, among samples, among the reference."""
     is_symmetric = _contract.find(spec.distance).is_symmetric
     sides = [(samples, reference)] + ([(samples, samples), (reference, reference)] if spec.is_within else [])
     made = []

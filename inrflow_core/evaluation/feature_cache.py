@@ -1,4 +1,4 @@
-"""Features of many images, made once: kept in pieces on the disk, so that a kill loses a piece and nothing is made twice.
+"""Features of many images, computed once and cached on the disk in files of 1024, so that a kill loses one file at most.
 
 FOLDER/
     00000000.safetensors, ...        the features of `IMAGES_PER_FILE` images each, one tensor for each output
@@ -31,9 +31,9 @@ from inrflow_core.storage import safetensors_file
 FORMAT = "inrflow-feature-cache-1"
 """The tag of a file of features. Files of earlier versions have another one; the tag is not read, and they are used."""
 IMAGES_PER_FILE = 1024
-"""Pictures whose features are one file."""
+"""Images whose features are one file."""
 BATCH = 64
-"""Pictures that pass the network together."""
+"""Images that pass the network together."""
 MAX_STORED_ROWS = 50_000
 """Of more images than these so many rows, evenly spread, serve where rows are needed; moments are of all."""
 

@@ -1,15 +1,15 @@
-"""How far a metric may be off by chance: the delete-a-group jackknife, one way for all metrics.
+"""Confidence intervals of all metrics: the delete-a-group jackknife.
 
 Source: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3. The items are dealt into ten parts; the metric is
 taken ten times, each time without one part of the samples and of the reference; from how the ten values scatter
 follows the standard error, and with Student's t of nine degrees of freedom the interval.
 
-A bootstrap would not do: pictures that are drawn twice are each other's nearest neighbours and make covariances poorer,
+A bootstrap would not do: images that are drawn twice are each other's nearest neighbours and make covariances poorer,
 so that FID, precision and 1-NNA of a resampled set are those of another problem.
 
 What the interval covers: another draw of as many samples from the same model, and of as many references from the same
 data where the reference is features and not moments. What it does not: the bias of a metric at this many samples (FID
-of 10,000 pictures lies above that of 50,000, and its interval does not reach down to it), another training run, weights
+of 10,000 images lies above that of 50,000, and its interval does not reach down to it), another training run, weights
 or resizers. With nine degrees of freedom the error itself is known to about a quarter of its size.
 """
 
@@ -51,7 +51,7 @@ def jackknife_interval(
     level: float = LEVEL,
 ) -> Interval | None:
     """The interval around `compute(inputs)`; None where samples or reference are fewer than two for each part, or where
-    no part makes a difference, from which no error can be told.
+    no part makes a difference, in which case the error cannot be estimated.
 
     `value` is `compute(inputs)` where it is known already, and `values` are those of `inputs.leave_out(part, parts)`,
     which some metrics have cheaper (`jackknife_values` in a metric's file).

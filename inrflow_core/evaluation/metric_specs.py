@@ -1,4 +1,4 @@
-"""Which metrics: names and protocols from texts, and what can be known of them before any work."""
+"""Metrics from names such as `fid:adm`, and the checks that are possible before any work."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The nearest training items of samples: whether a model remembers what it was shown (docs/metrics.md).
 
-The training set comes in batches of places and values, so that a million pictures need the memory of one batch.
+The training set comes in batches of places and values, so that a million images need the memory of one batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inrflow_core.errors import UsageError
 ROWS = 4096
 """Samples that meet a batch at once; with batches of 1,024 their distances take 16 MiB."""
 COLUMNS = 1024
-"""Values of a picture that are multiplied in single precision before their sum goes on in double precision."""
+"""Values of an image that are multiplied in single precision before their sum goes on in double precision."""
 ROUNDING = 1e-4
 """What that may miss of a squared distance, as a part of both squared lengths: less than COLUMNS / 2^24."""
 POINTS = 512
@@ -41,7 +41,7 @@ class NearestNeighbors:
 def nearest_images(
     samples: UInt8[np.ndarray, "N H W C"], training: Batches, count: int, *, device: str | torch.device = "cpu"
 ) -> NearestNeighbors:
-    """The `count` nearest training pictures (all, where there are fewer) by rms difference in grey levels, 0 to 255.
+    """The `count` nearest training images (all, where there are fewer) by rms difference in grey levels, 0 to 255.
 
     Matrix products in single precision find the candidates; their distances, and so the answer, are exact.
 
@@ -117,7 +117,7 @@ class _Best:
 
 
 def _runs(rows: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
-    """The different numbers of an ascending row, and from where to where each stands."""
+    """The distinct numbers of an ascending row, and the range of each."""
     numbers, starts = np.unique(rows, return_index=True)
     return numbers.tolist(), list(zip(starts.tolist(), np.append(starts, len(rows))[1:].tolist(), strict=True))
 

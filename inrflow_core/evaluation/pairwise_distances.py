@@ -39,13 +39,13 @@ from inrflow_core.runtime.progress import Log, Progress
 from inrflow_core.runtime.units import format_duration
 
 SAVE_EVERY_SECONDS = 20.0
-"""At most so long are results kept in memory alone."""
+"""Results are saved at least this often."""
 MOST_NUMBERS = 1 << 28
 """Distances between points held at once on a GPU: 64 pairs of 2048 points, 1 GB for each array of them."""
 MIN_PARALLEL_SECONDS = 10.0
-"""Seconds of work that are no reason to start processes."""
+"""Less work than this is done in one process."""
 TRIALS, TRIAL_SECONDS = 2, 1.0
-"""Pairs that are timed to foretell the rest, again and again for so long."""
+"""Pairs that are timed to estimate the rest, repeatedly for that many seconds."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class CostEstimate:
 
 
 class DistanceTile(NamedTuple):
-    """What a process is given: a corner of a matrix, and the clouds of its rows and columns."""
+    """A task of one process: a tile of a matrix, and the clouds of its rows and columns."""
 
     distance: str
     device: str
@@ -155,7 +155,7 @@ def _check_finite(matrix: DistanceMatrix, distance: str) -> None:
 
 
 class _Counter:
-    """Pairs done, told on."""
+    """Counts pairs and reports them."""
 
     def __init__(self, done: int, total: int, progress: Progress | None) -> None:
         self.done, self.total, self.progress = done, total, progress

@@ -22,7 +22,7 @@ from inrflow_core.sample_files.collection import SampleCollection
 
 NUMBERED = re.compile(r"(.+)[-/]\d+")
 NAMED = 5
-"""So many names stand in a message; of more their number."""
+"""Names that a message lists; of more it gives the number."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ OF_IMAGES = "pictures"
 
 @dataclass(frozen=True)
 class SampleMatch:
-    """Of each sample its own reference, and the picture of it that it was drawn from."""
+    """The reference of each sample, and the image of it that it was conditioned on."""
 
     reference_index: Int64[np.ndarray, " N"]
     """Indices of the references."""
@@ -39,7 +39,7 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
     view.
 
     Raises:
-        UsageError: they cannot be paired, or the samples were drawn and nobody recorded from what.
+        UsageError: they cannot be paired, or samples of a model do not record their conditions.
     """
     mine, theirs = _told(samples), _told(reference)
     views = mine.condition.get("view", np.zeros(samples.count, np.int64)).astype(np.int64).reshape(-1)
@@ -50,7 +50,7 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
         return SampleMatch(_recorded(samples, mine.condition["item"].astype(np.int64).reshape(-1), reference), views)
     if len(mine.seeds) and "view" not in mine.condition:
         raise UsageError(
-            f"{samples.display_name} holds drawn samples, and does not record what each was sampled from",
+            f"{samples.display_name} holds drawn samples without a record of their conditions",
             hint="leave the metrics of pairs out, or sample from images",
         )
     if samples.count != reference.count:
@@ -64,10 +64,10 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
 def condition_images(
     match: SampleMatch, reference: SampleCollection, given: SampleCollection | None = None
 ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
-    """The pictures that samples were drawn from, each once, and which of them is each sample's.
+    """The images that samples were drawn from, each once, and which of them is each sample's.
 
     Args:
-        given: pictures of the reference's items, by name or place; None for those that the reference holds.
+        given: images of the reference's items, by name or place; None for those that the reference holds.
 
     Raises:
         UsageError: there are none.

@@ -21,12 +21,12 @@ from inrflow_core.feature_networks import _resize
 SIDE = 224
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of the channels in [0, 1], in CLIP's training pictures."""
+"""Of the channels in [0, 1], in CLIP's training images."""
 RESIZERS = {
     "openai": partial(_resize.pillow_bicubic_crop, size=SIDE),
     "inrflow": partial(_resize.torch_bicubic, size=SIDE),
 }
-"""What each form does to pictures."""
+"""Of each preprocessing."""
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,14 @@ Prepare = Callable[[Float32[Tensor, "B N C"]], Tensor]
 
 @dataclass(frozen=True)
 class CloudExtractor:
-    """A network of clouds with its weights, ready to be asked: what `_image_features.Extractor` is for pictures."""
+    """A network of point clouds with its weights; `_image_features.Extractor` is that of images."""
 
     network: nn.Module
     """Called with points (B N K) and names of outputs, gives them by name."""
     outputs: Mapping[str, int]
-    forms: Mapping[str, Prepare]
+    preprocessors: Mapping[str, Prepare]
     files: Mapping[str, str]
-    """The published file that each form is named after."""
+    """The published file that each preprocessing is named after."""
     points: int
     """Of each cloud, so many count."""
     device: torch.device
@@ -46,14 +46,17 @@ class CloudExtractor:
 
     @torch.inference_mode()
     def __call__(
-        self, clouds: Float[np.ndarray, "B N C"], outputs: Sequence[str], form: str
+        self, clouds: Float[np.ndarray, "B N C"], outputs: Sequence[str], preprocessing: str
     ) -> dict[str, Float32[Tensor, "B F"]]:
         """Features on the CPU.
 
         Raises:
-            UsageError: there is no such output or form, or the clouds have too few points or no colours.
+            UsageError: there is no such output or preprocessing, or the clouds have too few points or no colours.
         """
-        for kind, name, allowed in (("form", form, self.forms), *(("output", o, self.outputs) for o in outputs)):
+        for kind, name, allowed in (
+            ("preprocessing", preprocessing, self.preprocessors),
+            *(("output", o, self.outputs) for o in outputs),
+        ):
             if name not in allowed:
                 raise UsageError(f"there is no {kind} `{name}`", hint=did_you_mean(name, allowed))
         check_points(clouds.shape[1], self.points)
@@ -61,14 +64,14 @@ class CloudExtractor:
         found = {output: torch.empty(len(clouds), self.outputs[output]) for output in outputs}
         for start in range(0, len(clouds), CHUNK):
             chosen = torch.from_numpy(clouds[start : start + CHUNK, order].astype(np.float32))
-            answers = self.network(self.forms[form](chosen).to(self.device), tuple(outputs))
+            answers = self.network(self.preprocessors[preprocessing](chosen).to(self.device), tuple(outputs))
             for output in outputs:
                 found[output][start : start + CHUNK] = answers[output].float().cpu()
         return found
 
-    def note(self, form: str) -> str | None:
-        """What must be said beside a number of this form: that its weights are not those it is named after."""
-        return note(self.loaded, self.files[form], form)
+    def note(self, preprocessing: str) -> str | None:
+        """What must be said beside a number of this preprocessing: that its weights are not those it is named after."""
+        return note(self.loaded, self.files[preprocessing], preprocessing)
 
 
 def check_points(points: int, wanted: int, what: str = "the clouds") -> None:

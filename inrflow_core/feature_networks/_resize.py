@@ -1,6 +1,6 @@
-"""How pictures are resized and quantised for a network, which is half of what a protocol's name says.
+"""How images are resized and quantised for a network, which is half of what a protocol's name says.
 
-Every resizer takes uint8 pictures and gives float32 ones in [0, 255], channels first.
+Every resizer takes uint8 images and gives float32 ones in [0, 255], channels first.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def pillow_bicubic_crop(images: UInt8[np.ndarray, "B H W C"], size: int) -> Floa
     top, left = round((rows - size) / 2), round((columns - size) / 2)
     out = np.empty((count, size, size, channels), dtype=np.uint8)
     for place, image in enumerate(images):
-        picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-        resized = np.asarray(picture.resize((columns, rows), Image.Resampling.BICUBIC))
+        pillow = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+        resized = np.asarray(pillow.resize((columns, rows), Image.Resampling.BICUBIC))
         out[place] = resized.reshape(rows, columns, channels)[top : top + size, left : left + size]
     return no_resize(out)

@@ -147,7 +147,8 @@ def load_state(network: torch.nn.Module, weights: Weights, path: Path) -> Weight
 def _check_header(path: Path, weights: Weights, metadata: Mapping[str, str], again: str) -> None:
     if metadata.get("format") != FORMAT:
         raise IntegrityError(
-            f"`{path}` is not what was asked for: its format is {metadata.get('format')!r}, not `{FORMAT}`", hint=again
+            f"`{path}` is not a weights file of a feature network: its format is {metadata.get('format')!r}, not `{FORMAT}`",
+            hint=again,
         )
     if metadata.get("network") != weights.name:
         raise IntegrityError(

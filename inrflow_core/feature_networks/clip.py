@@ -2,7 +2,7 @@
 
     embedding  512  as the projection gives it, not normalised
 
-Forms:
+Preprocessing:
     openai   OpenAI's own preparation: the shorter side to 224 by Pillow's bicubic filter on uint8, the middle cut out
     inrflow  as the release of INRFlow's authors, 224 x 224 by torch's antialiased bicubic filter, then cast to uint8;
              but clamped before the cast, without which an overshoot of -16 wraps around to 240
@@ -49,7 +49,7 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"openai": OPENAI, "inrflow": OPENAI}
-"""The published file that each form is named after."""
+"""The published file that each preprocessing is named after."""
 
 PATCH = 32
 WIDTH = 768

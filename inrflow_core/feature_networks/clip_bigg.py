@@ -1,8 +1,8 @@
-"""CLIP's image encoder ViT-bigG/14 of OpenCLIP, trained on LAION-2B: ULIP-2's clouds are embedded among its pictures.
+"""CLIP's image encoder ViT-bigG/14 of OpenCLIP, trained on LAION-2B: ULIP-2's clouds are embedded among its images.
 
     embedding  1280  as the projection gives it, not normalised
 
-1.8 thousand million numbers: 7.4 GB of weights in float32. The form is OpenCLIP's own preparation, which is OpenAI's.
+1.8 thousand million numbers: 7.4 GB of weights in float32. The preprocessing is OpenCLIP's own, which is OpenAI's.
 
 Source: Cherti et al. 2023, arXiv:2212.07143; the model laion2b_s39b_b160k of OpenCLIP.
 """
@@ -42,7 +42,7 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"openai": OPEN_CLIP}
-"""The published file that each form is named after."""
+"""The published file that each preprocessing is named after."""
 RESIZERS = {"openai": _clip_vit.RESIZERS["openai"]}
 
 PATCH = 14

@@ -1,8 +1,8 @@
-"""DINOv2: tokens of the patches of 14 x 14 pixels of a picture; ViT-B/14 gives 32 x 32 of width 768 at 448 pixels.
+"""DINOv2: tokens of the patches of 14 x 14 pixels of an image; ViT-B/14 gives 32 x 32 of width 768 at 448 pixels.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, run by Transformers. The tokens are those after the last layer norm,
 without the class token. Any size of the network will do that config.json describes; position embeddings are
-interpolated where the picture is not of the size that they were learned at (518 pixels).
+interpolated where the image is not of the size that they were learned at (518 pixels).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WANTED = _hf_folder.ExpectedNetwork(
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's colours in [0, 1], which the network was trained on."""
 CHUNK = 8
-"""Pictures that pass the network together: bounds the memory, whatever is given."""
+"""Images that pass the network together: bounds the memory, whatever is given."""
 
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> Dinov2:
@@ -35,14 +35,14 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Dinov2:
     Raises:
         MissingError, IntegrityError, UsageError: see `_hf_folder.load`.
     """
-    assert folder is not None, "only stand-ins have no folder"
+    assert folder is not None, "only placeholders have no folder"
     network, digest = _hf_folder.load(WANTED, folder, device)
     return Dinov2(network, digest)
 
 
 @dataclass(frozen=True, eq=False)
 class Dinov2:
-    """The network with its weights, ready to be asked."""
+    """The network with its weights."""
 
     network: torch.nn.Module
     digest: str
@@ -58,12 +58,12 @@ class Dinov2:
         return int(self.network.config.patch_size)  # type: ignore[union-attr, arg-type]
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """A picture whose sides are no whole number of patches is resized to the nearest one."""
+        """An image whose sides are no whole number of patches is resized to the nearest one."""
         return max(1, round(rows / self.patch)), max(1, round(columns / self.patch))
 
     @torch.no_grad()
     def __call__(self, images: UInt8[Tensor, "B H W 3"]) -> Float32[Tensor, "B K S"]:
-        """Tokens row by row, on the pictures' device, which is the network's."""
+        """Tokens row by row, on the images' device, which is the network's."""
         return torch.cat([self._tokens(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)])
 
     def _tokens(self, images: UInt8[Tensor, "B H W 3"]) -> Float32[Tensor, "B K S"]:

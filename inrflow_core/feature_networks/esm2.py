@@ -46,7 +46,7 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Esm2:
     Raises:
         MissingError, IntegrityError, UsageError: see `_hf_folder.load`.
     """
-    assert folder is not None, "only stand-ins have no folder"
+    assert folder is not None, "only placeholders have no folder"
     network, digest = _hf_folder.load(WANTED, folder, device, add_pooling_layer=False)
     _check_vocabulary(folder, int(network.config.vocab_size))  # type: ignore[union-attr, arg-type]
     return Esm2(network, digest)
@@ -54,7 +54,7 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Esm2:
 
 @dataclass(frozen=True, eq=False)
 class Esm2:
-    """The network with its weights, ready to be asked."""
+    """The network with its weights."""
 
     network: torch.nn.Module
     digest: str

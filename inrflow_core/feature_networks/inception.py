@@ -63,7 +63,7 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"clean": NVIDIA, "torch-fidelity": FIDELITY, "adm": GRAPH}
-"""The published file that each form is named after."""
+"""The published file that each preprocessing is named after."""
 RESIZERS = {
     "clean": partial(_resize.clean_bicubic, size=SIZE),
     # Both resize inside the network, by the same rule.
@@ -229,7 +229,7 @@ class Inception(nn.Module):
         return channels
 
     def forward(self, pixels: Float[Tensor, "B 3 299 299"], outputs: Sequence[str]) -> dict[str, Tensor]:
-        """Outputs by name; nothing beyond the last one asked for is computed."""
+        """Outputs by name; layers beyond the last requested one are not computed."""
         found: dict[str, Tensor] = {}
         x = self._follow("", STEM, (pixels - 128) / 128)
         for name, branches in BLOCKS.items():

@@ -1,4 +1,4 @@
-"""One-hot residues as tokens: needs no weights, and stands in for a protein language model where those are absent."""
+"""One-hot residues as tokens: a placeholder for a protein language model that needs no weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IS_PLACEHOLDER = True
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> OneHot:
     """There is nothing to load."""
-    assert folder is None, "a stand-in has no folder"
+    assert folder is None, "a placeholder has no folder"
     return OneHot()
 
 

@@ -1,6 +1,6 @@
-"""Patches of colour as tokens: needs no weights, and stands in for a pretrained network where those are absent.
+"""Patches of colour as tokens: a placeholder for a pretrained network that needs no weights.
 
-The picture is resized to 64 x 64 pixels, and each of its 8 x 8 patches is its 8 x 8 colours, in [-1, 1].
+The image is resized to 64 x 64 pixels, and each of its 8 x 8 patches is its 8 x 8 colours, in [-1, 1].
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROWS = 8
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> Patches:
     """There is nothing to load."""
-    assert folder is None, "a stand-in has no folder"
+    assert folder is None, "a placeholder has no folder"
     return Patches()
 
 
@@ -36,7 +36,7 @@ class Patches:
     digest: str = "patches-1"
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """The same for every picture."""
+        """The same for every image."""
         return ROWS, ROWS
 
     @torch.no_grad()

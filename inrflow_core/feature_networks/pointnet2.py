@@ -37,7 +37,7 @@ POINTS = 4096
 POINT_E = "pointnet.pt"
 WEIGHTS = Weights("pointnet2", (PublishedWeights(POINT_E, None, None, "OpenAI's Point-E, the model `pointnet`"),))
 FILES = {"point-e": POINT_E}
-"""The published file that each form is named after."""
+"""The published file that each preprocessing is named after."""
 
 GROUPS = ((512, 0.2, 32), (128, 0.4, 64))
 """Centres, radius, and points of a ball that are looked at: of the first level and of the second."""
@@ -77,7 +77,7 @@ class PointNet2(nn.Module):
         self.classes = nn.Linear(OUTPUTS["features"], OUTPUTS["logits"])
 
     def forward(self, points: Float[Tensor, "B N 3"], outputs: Sequence[str]) -> dict[str, Float[Tensor, "B F"]]:
-        """Both outputs, whichever are asked for."""
+        """Both outputs, whichever are requested."""
         values = points[..., :0]
         for level, (count, radius, most) in zip(self.levels, GROUPS, strict=False):
             centres = _point_features.gather_points(points, _point_features.farthest_point_sampling(points, count))

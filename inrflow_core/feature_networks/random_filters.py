@@ -1,13 +1,13 @@
 """Features of fixed random filters, for machines without weights of a trained network.
 
-Two layers of convolutions with weights drawn once and for all, at four scales of the picture (each half the one
-before). Of the first layer the mean and the deviation over the picture are kept, of the second the mean over each
-quarter, since what is where counts. No picture is resized: a distance compares pictures of one size, and is comparable
+Two layers of convolutions with weights drawn once and for all, at four scales of the image (each half the one
+before). Of the first layer the mean and the deviation over the image are kept, of the second the mean over each
+quarter, since what is where counts. No image is resized: a distance compares images of one size, and is comparable
 to distances of these features alone, at the same size.
 
     all  512  64 + 64 of each scale
 
-The numbers depend on every detail here; a change is another form (`v2`). Filters keep their mean and the sign of their
+The numbers depend on every detail here; a change is another preprocessing (`v2`). Filters keep their mean and the sign of their
 answers: without, digits and their negatives were at distance 0.
 """
 
@@ -88,6 +88,6 @@ def drawn(purpose: str, shape: tuple[int, ...]) -> Float32[Tensor, ...]:
 
 
 def _same(x: Float[Tensor, "B I h w"], weight: Float[Tensor, "O I k k"]) -> Float[Tensor, "B O h w"]:
-    """Convolution whose edge pixels go on beyond the edge, so that a flat picture stays flat."""
+    """Convolution whose edge pixels go on beyond the edge, so that a flat image stays flat."""
     side = weight.shape[-1] // 2
     return F.conv2d(F.pad(x, (side,) * 4, mode="replicate"), weight)

@@ -1,4 +1,4 @@
-"""ULIP-2's encoder of clouds: PointBERT, whose embeddings lie in the space of CLIP's pictures (features/clip_bigg.py).
+"""ULIP-2's encoder of clouds: PointBERT, whose embeddings lie in the space of CLIP's images (features/clip_bigg.py).
 
     embedding  1280  projected, not normalised
 
@@ -6,7 +6,7 @@
 with their 32 nearest neighbours each, become tokens for 18 blocks of attention; the first token and the largest of the
 others are projected.
 
-Forms, by the colours that the network wants beside the positions:
+Preprocessing, by the colours that the network wants beside the positions:
     grey    0.4 for all, ULIP's own stand-in for clouds without colours
     colour  the cloud's own
 
@@ -53,7 +53,7 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"grey": ULIP2, "colour": ULIP2}
-"""The published file that each form is named after."""
+"""The published file that each preprocessing is named after."""
 
 CENTRES, NEIGHBOURS = 512, 32
 WIDTH = 384
@@ -74,8 +74,8 @@ def load(path: Path, device: str | torch.device = "cpu") -> CloudExtractor:
     network = PointEncoder()
     loaded = _weights_file.load_state(network, WEIGHTS, path)
     network.to(device).eval().requires_grad_(False)
-    forms = {"grey": in_grey, "colour": in_colour}
-    return CloudExtractor(network, OUTPUTS, forms, FILES, POINTS, torch.device(device), loaded)
+    preprocessors = {"grey": in_grey, "colour": in_colour}
+    return CloudExtractor(network, OUTPUTS, preprocessors, FILES, POINTS, torch.device(device), loaded)
 
 
 def in_grey(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:

@@ -51,7 +51,7 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"stylegan": NVIDIA}
-"""The published file that each form is named after."""
+"""The published file that each preprocessing is named after."""
 RESIZERS = {"stylegan": partial(_resize.tensorflow_bilinear, size=SIZE)}
 
 STAGES = (2, 2, 3, 3, 3)

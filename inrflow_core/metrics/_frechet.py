@@ -1,11 +1,11 @@
 """The Frechet distance of the Gaussians that have the mean and covariance of two sets of features.
 
-Source: Dowson and Landau, 1982; as a metric of pictures, Heusel et al. 2017, arXiv:1706.08500, equation 6:
+Source: Dowson and Landau, 1982; as a metric of images, Heusel et al. 2017, arXiv:1706.08500, equation 6:
 |m1 - m2|^2 + Tr S1 + Tr S2 - 2 Tr (S1 S2)^(1/2).
 
 The last trace is the sum of the singular values of F1^T F2, where S = F F^T: real and accurate to the rounding of the
 largest, where the square root of the product of two covariances turns complex and loses half its digits once one
-is singular. F is the Cholesky factor or, of fewer pictures than features, the centred features themselves.
+is singular. F is the Cholesky factor or, of fewer images than features, the centred features themselves.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64
 
 
 def remark(inputs: MetricInputs, protocol: str) -> str | None:
-    """A warning where a covariance is of no more pictures than it has rows: the distance is then much too large."""
+    """A warning where a covariance is of no more images than it has rows: the distance is then much too large."""
     assert isinstance(inputs, Features)
     width = width_of(inputs.samples)
     few = [

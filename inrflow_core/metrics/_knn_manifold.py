@@ -1,6 +1,6 @@
 """Who lies within whose neighbourhood: what precision and recall are made of.
 
-Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, equations 1 and 2. The neighbourhood of a picture is the ball around
+Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, equations 1 and 2. The neighbourhood of an image is the ball around
 its features that reaches to its k-th nearest neighbour among its own side, itself not counted (a copy of it is). The
 ball is closed: what lies at the k-th distance exactly is inside, on both sides alike, as in the authors' code.
 

@@ -2,7 +2,7 @@
 
 `backbone` looks at N-CA, CA-C and C-N, right within four standard deviations (0.06 to 0.08 Angstrom) of their ideal
 lengths; `ca-spacing` at the distance between the C-alphas of neighbours, right at 3.80 Angstrom within 0.10. Sources:
-`_steric`. The references' own value is said beside.
+`proteins/sterics.py`. The references' own value is said beside.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Two atoms clash that are more than four bonds apart and nearer than the sum of their van der Waals radii (C 1.70, N 1.55,
 O 1.52, S 1.80) less 0.4 Angstrom; less 0.8 where both are N or O, which may be bridged by a hydrogen. Sources, and what
-differs from MolProbity's clashscore: `_steric`. Experimental structures have some too; theirs is said beside.
+differs from MolProbity's clashscore: `proteins/sterics.py`. Experimental structures have some too; theirs is said beside.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Frechet inception distance (Heusel et al. 2017, arXiv:1706.08500) on the 2048 pooled features of Inception-v3.
 
-The protocol names how pictures are resized and quantised for the network, by which the value moves by whole units
+The protocol names how images are resized and quantised for the network, by which the value moves by whole units
 (Parmar et al. 2022, arXiv:2104.11222); `random` is the distance of fixed random features, for machines without
 weights: another scale, comparable to itself alone.
 """

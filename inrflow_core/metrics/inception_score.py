@@ -1,4 +1,4 @@
-"""Inception Score (Salimans et al. 2016, arXiv:1606.03498): sure of each picture, unsure of all: exp of the mean KL.
+"""Inception Score (Salimans et al. 2016, arXiv:1606.03498): sure of each image, unsure of all: exp of the mean KL.
 
 From the logits of Inception-v3 through a softmax, never from pooled features, whose softmax is no class. The mean over
 ten equal splits. `adm` takes the splits in order, as the samples lie: where these lie class by class, a split

@@ -1,7 +1,7 @@
 """Kernel inception distance (Binkowski et al. 2018, arXiv:1801.01401): the unbiased squared MMD of Inception features.
 
 The kernel is (x.y / F + 1)^3 with F features; the mean over 100 subsets of at most 1000 of each side. Unlike FID it is
-unbiased at any number of pictures, and may come out below 0. Reported x 10^3 (unit 10^-3), as many papers do; others
+unbiased at any number of images, and may come out below 0. Reported x 10^3 (unit 10^-3), as many papers do; others
 print it raw or x 10^2. Subsets are drawn by a fixed key: the same features give the same value.
 """
 

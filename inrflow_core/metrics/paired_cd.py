@@ -1,6 +1,6 @@
 """The distance of each sample to the one reference that it should be, beside that to all the others.
 
-For clouds that were drawn from pictures: the reference is the object of the picture. Its distance means little without
+For clouds that were drawn from images: the reference is the object of the image. Its distance means little without
 the other: a model that draws one average cloud whatever it is shown is as near to the right object as to the wrong ones,
 and finds it as often as chance does.
 """

@@ -1,8 +1,8 @@
 """Precision (Kynkaanniemi et al. 2019, arXiv:1904.06991): the share of samples that lie among the reference.
 
-k = 3. A sample counts where it is within the ball of some reference picture (`_neighbours`). `inception:adm` is what
+k = 3. A sample counts where it is within the ball of some reference image (`_knn_manifold`). `inception:adm` is what
 ADM and INRFlow print: 10,000 references against 50,000 samples on pooled Inception features; `vgg16` that of the
-original and of StyleGAN, on the second fully connected layer. Other numbers of pictures give other values.
+original and of StyleGAN, on the second fully connected layer. Other numbers of images give other values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Peak signal-to-noise ratio: 10 log10(255^2 / mean squared difference), all channels together, mean over pictures.
+"""Peak signal-to-noise ratio: 10 log10(255^2 / mean squared difference), all channels together, mean over images.
 
-Equal pictures would be infinite and make every mean so. They count as if one number of theirs were off by one level,
-the nearest to equal that 8-bit pictures come: 48.13 dB + 10 log10(H W C), which is 101 dB at 256 x 256 RGB.
+Equal images would be infinite and make every mean so. They count as if one number of theirs were off by one level,
+the nearest to equal that 8-bit images come: 48.13 dB + 10 log10(H W C), which is 101 dB at 256 x 256 RGB.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def unit(protocol: str) -> str:
 
 
 def inputs(protocol: str) -> ImagePairSpec:
-    """Pictures and what they should be."""
+    """Images and what they should be."""
     return ImagePairSpec()
 
 
 def compute(inputs: MetricInputs, protocol: str) -> float:
-    """The mean over pictures; raises UsageError as `_image_pairs.checked`."""
+    """The mean over images; raises UsageError as `_image_pairs.checked`."""
     return float(per_image(checked(inputs)).mean())
 
 
@@ -39,7 +39,7 @@ def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64
 
 
 def per_image(pairs: Pairs) -> Float64[np.ndarray, " N"]:
-    """The value of each picture."""
+    """The value of each image."""
     squares = np.array(
         [
             np.square(sample.astype(np.int64) - reference).sum()

@@ -1,7 +1,7 @@
 """Recall (Kynkaanniemi et al. 2019, arXiv:1904.06991): the share of the reference that lies among the samples.
 
-Precision with the sides exchanged: a reference picture counts where it is within the ball of some sample. What
-`precision.py` says of protocols and numbers of pictures holds here too.
+Precision with the sides exchanged: a reference image counts where it is within the ball of some sample. What
+`precision.py` says of protocols and numbers of images holds here too.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Structural similarity (Wang et al. 2004, IEEE TIP 13(4), equation 13), mean over places, channels and pictures.
+"""Structural similarity (Wang et al. 2004, IEEE TIP 13(4), equation 13), mean over places, channels and images.
 
 A Gaussian window of 11 x 11 pixels with deviation 1.5, K1 = 0.01, K2 = 0.03 and range 255, each channel by itself;
 variances are weighted means, not corrected for the window's size. Two protocols differ at the border: `inside` takes
-the places whose window lies wholly in the picture, as the original does and scikit-image with `gaussian_weights=True,
-sigma=1.5, use_sample_covariance=False`; `mirrored` takes all places of the picture mirrored at its edges, as torchmetrics
-does (1.9), which moves a value by some thousandths, the more the smaller the pictures.
+the places whose window lies wholly in the image, as the original does and scikit-image with `gaussian_weights=True,
+sigma=1.5, use_sample_covariance=False`; `mirrored` takes all places of the image mirrored at its edges, as torchmetrics
+does (1.9), which moves a value by some thousandths, the more the smaller the images.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def unit(protocol: str) -> str:
-    """None: 1 for equal pictures, -1 at the worst."""
+    """None: 1 for equal images, -1 at the worst."""
     return ""
 
 
 def inputs(protocol: str) -> ImagePairSpec:
-    """Pictures and what they should be."""
+    """Images and what they should be."""
     return ImagePairSpec()
 
 
 def compute(inputs: MetricInputs, protocol: str) -> float:
-    """The mean over pictures.
+    """The mean over images.
 
     Raises:
-        UsageError: pictures are smaller than the window, or as `_image_pairs.checked`.
+        UsageError: images are smaller than the window, or as `_image_pairs.checked`.
     """
     return float(per_image(checked(inputs), protocol).mean())
 
@@ -51,7 +51,7 @@ def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64
 
 
 def per_image(pairs: Pairs, protocol: str) -> Float64[np.ndarray, " N"]:
-    """The value of each picture."""
+    """The value of each image."""
     height, width = pairs.samples.shape[1:3]
     if min(height, width) < 2 * RADIUS + 1:
         raise UsageError(
@@ -74,7 +74,7 @@ def _similarities(x: UInt8[np.ndarray, "H W C"], y: UInt8[np.ndarray, "H W C"]) 
 
 
 def _local_mean(image: Float64[np.ndarray, "H W C"]) -> Float64[np.ndarray, "H W C"]:
-    """The mean in the window around each pixel of the picture, mirrored at its edges."""
+    """The mean in the window around each pixel of the image, mirrored at its edges."""
     window = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / DEVIATION) ** 2)
     window /= window.sum()
     return correlate1d(correlate1d(image, window, axis=0, mode="mirror"), window, axis=1, mode="mirror")

@@ -1,7 +1,7 @@
-"""ULIP-I: how well a cloud goes with the picture that it was drawn from, in the space where ULIP-2 puts both.
+"""ULIP-I: how well a cloud goes with the image that it was drawn from, in the space where ULIP-2 puts both.
 
-The cosine of ULIP-2's embedding of the cloud (10,000 points) and CLIP ViT-bigG/14's of the picture, mean over samples.
-What is best is not 1: of the objects' own clouds with the same pictures it is the note beside the value.
+The cosine of ULIP-2's embedding of the cloud (10,000 points) and CLIP ViT-bigG/14's of the image, mean over samples.
+What is best is not 1: of the objects' own clouds with the same images it is the note beside the value.
 
 The INRFlow paper (section 4.2) names CLIP and not its size; ULIP-2 shares its space with this one alone. It generates no
 colours, and says nothing of those that ULIP-2's network wants: `grey` leaves them out on both sides.
@@ -32,14 +32,14 @@ def unit(protocol: str) -> str:
 
 
 def inputs(protocol: str) -> MatchedFeatureSpec:
-    """Embeddings of clouds by ULIP-2 and of pictures by its CLIP."""
+    """Embeddings of clouds by ULIP-2 and of images by its CLIP."""
     return MatchedFeatureSpec(
         FeatureSpec("ulip2", "embedding", protocol), FeatureSpec("clip-bigg", "embedding", "openai")
     )
 
 
 def compute(inputs: MetricInputs, protocol: str) -> float:
-    """The mean cosine of samples and their pictures.
+    """The mean cosine of samples and their images.
 
     Raises:
         UsageError: there are no samples, or embeddings are not finite or 0.

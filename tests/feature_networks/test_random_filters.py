@@ -85,7 +85,7 @@ def test_pictures_too_small_or_of_other_channels_are_refused():
         features(some(1, 7))
     with pytest.raises(UsageError, match="4 channels"):
         features(some(1, 16, 4))
-    with pytest.raises(UsageError, match="no form `v2`"):
+    with pytest.raises(UsageError, match="no preprocessing `v2`"):
         random_filters.load()(some(1, 16), ("all",), "v2")
     with pytest.raises(UsageError, match="no output `pool`"):
         random_filters.load()(some(1, 16), ("pool",), "v1")

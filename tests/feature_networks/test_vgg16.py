@@ -46,7 +46,7 @@ def test_features_are_those_of_the_plain_chain_of_layers(extractor: Extractor):
         layers += [layer, nn.ReLU()] + [nn.MaxPool2d(2, 2)] * (place in (2, 4, 7, 10, 13))
     layers += [nn.AdaptiveAvgPool2d(7), nn.Flatten(), network.fc1, nn.ReLU(), network.fc2, nn.ReLU()]
     image = some(1)
-    pixels = extractor.forms["stylegan"](image) / 255
+    pixels = extractor.preprocessors["stylegan"](image) / 255
     normal = torch.stack([(pixels[:, c] - vgg16.MEAN[c]) / vgg16.DEVIATION[c] for c in range(3)], dim=1)
     with torch.inference_mode():
         wanted = nn.Sequential(*layers)(normal)

@@ -220,7 +220,7 @@ def test_what_cannot_be_paired_is_refused(tmp_path: Path, reference: SampleColle
         sample_matching.match_to_reference(open_collection(tmp_path / "many.npy"), reference)
     names = [f"seed-{n}" for n in range(3)]
     freely = shard(tmp_path / "freely.h5", of_angles([0.1] * 3), names, seeds=np.arange(3))
-    with pytest.raises(UsageError, match="holds drawn samples, and does not record what each was sampled from"):
+    with pytest.raises(UsageError, match="holds drawn samples without a record of their conditions"):
         sample_matching.match_to_reference(freely, reference)
     record = {"item": np.array([0, 7, 1])}
     elsewhere = shard(tmp_path / "else.h5", of_angles([0.1] * 3), names, seeds=np.arange(3), condition=record)
