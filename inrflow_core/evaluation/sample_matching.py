@@ -132,10 +132,10 @@ def _recorded(
 
 def _by_name(mine: Sequence[str], theirs: Sequence[str]) -> Int64[np.ndarray, " N"] | None:
     """The places of references with the names of samples; None where names do not tell."""
-    for form in (str, _without_ending):
-        places = {form(name): place for place, name in enumerate(theirs)}
-        if theirs and len(places) == len(theirs) and {form(name) for name in mine} <= places.keys():
-            return np.array([places[form(name)] for name in mine], dtype=np.int64)
+    for as_key in (str, _without_ending):
+        places = {as_key(name): place for place, name in enumerate(theirs)}
+        if theirs and len(places) == len(theirs) and {as_key(name) for name in mine} <= places.keys():
+            return np.array([places[as_key(name)] for name in mine], dtype=np.int64)
     return None
 
 
