@@ -55,13 +55,13 @@ class SamplingOptions(Protocol):
 class Model:
     """What training trains and generation draws from.
 
-    `info` is what the weights file says of itself beside the preset: step, decay, version, class names.
+    `metadata` is what the weights file holds beside weights and preset: step, decay, version, class names.
     """
 
     preset: Preset
     domain: Any
     method: Any
-    info: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 def build(preset: Preset) -> Model:

@@ -109,10 +109,10 @@ def _train(job: TrainJob, *, as_json: bool) -> None:
     except Interrupted as error:
         if not ready.world.is_launched:
             raise
-        if ready.world.leads:
+        if ready.world.is_main:
             console.error(error, as_json=as_json)
         process_group.exit_process(ready.world, Exit.INTERRUPTED)
-    if ready.world.leads:
+    if ready.world.is_main:
         counters = trainer.counters
         console.info(f"step {counters.step:,} of {trainer.total_steps:,} is saved in `{job.out}`")
         console.print_json({"out": str(job.out), **vars(counters)}, as_json=as_json)
@@ -122,7 +122,7 @@ def _train(job: TrainJob, *, as_json: bool) -> None:
 @contextmanager
 def _shown(trainer: Trainer, ready: CheckedTrainJob) -> Iterator[None]:
     """Progress on stderr while the leading process trains."""
-    if not ready.world.leads:
+    if not ready.world.is_main:
         yield
         return
     first = trainer.counters.step

@@ -50,10 +50,13 @@ def sample_proteins(
     files = _files(folder, names, plan)
     origins = [
         {**origin, "seeds": str(seed), "protein": names[owner]}
-        for seed, owner in zip(plan.seeds, plan.owners, strict=True)
+        for seed, owner in zip(plan.seeds, plan.reference_indices, strict=True)
     ]
     here = distributed.find(os.environ, "cpu")
-    rows = [range(i * plan.each, (i + 1) * plan.each) for i in range(here.rank, plan.reference.count, here.size)]
+    rows = [
+        range(i * plan.samples_per_item, (i + 1) * plan.samples_per_item)
+        for i in range(here.rank, plan.reference.count, here.size)
+    ]
     missing = [
         [row for row in own if not is_folded(files[row], origins[row], overwrite=work.overwrite)] for own in rows
     ]
@@ -65,13 +68,13 @@ def sample_proteins(
                 writer.write(files[row], [structure], "protein", origin=origins[row], overwrite=True)
                 done += 1
                 progress(done, total)
-    first, last = plan.seeds[0], plan.seeds[plan.each - 1]
+    first, last = plan.seeds[0], plan.seeds[plan.samples_per_item - 1]
     facts = provenance_facts(target, work, model, options, origin)
     facts["seeds"] = str(first) if first == last else f"{first}-{last}"
     if here.rank != 0:
         return None, facts
     await_files(lambda: all(file.is_file() for file in files), work.reporter.log)
-    spelled = [f"{names[owner]}/{file.name}" for owner, file in zip(plan.owners, files, strict=True)]
+    spelled = [f"{names[owner]}/{file.name}" for owner, file in zip(plan.reference_indices, files, strict=True)]
     return readers.structures_in(folder, list(zip(spelled, files, strict=True))), facts
 
 
@@ -84,8 +87,8 @@ def provenance_facts(
         "samples_per_item": work.sampling.samples_per_item,
         "nfe": options.num_evaluations,
         "parameters": sum(parameter.numel() for parameter in model.method.parameters()),
-        "samples_seen": model.info.get("samples_seen"),
-        "flops": model.info.get("flops"),
+        "samples_seen": model.metadata.get("samples_seen"),
+        "flops": model.metadata.get("flops"),
         "run": target.run,
     }
 
@@ -93,4 +96,6 @@ def provenance_facts(
 def _files(folder: Path, names: list[str], plan: ReferenceSamplingPlan) -> list[Path]:
     """The file of each sample: `PROTEIN/NUMBER.pdb`."""
     stems = unique_names([safe_filename(name) for name in names])
-    return [folder / stems[owner] / f"{row % plan.each}.pdb" for row, owner in enumerate(plan.owners)]
+    return [
+        folder / stems[owner] / f"{row % plan.samples_per_item}.pdb" for row, owner in enumerate(plan.reference_indices)
+    ]

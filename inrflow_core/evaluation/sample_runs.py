@@ -62,22 +62,24 @@ def iter_sample_sets(
 
 
 def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
-    """Seconds to draw a target's samples, from the time of two solver steps of one batch."""
+    """Seconds to sample a target, measured on one batch: two solver steps, or whole samples of a method without solver."""
     wanted, model, plan = work.sampling, load_model(target, work), plan_samples(target, work)
     options = wanted.options(model)
-    two_steps = sampling_options(model, sampler="euler", steps=2, guidance=wanted.guidance)
+    probe = options
+    if model.preset.sampler is not None:
+        probe = sampling_options(model, sampler="euler", steps=2, guidance=wanted.guidance)
     whole = sample_request(model, work, plan)
     batch = wanted.batch or request.default_batch_size(model, whole)
     rows = range(min(batch, len(whole.seeds)))
     if plan is not None and plan.kind == "sequence":
-        rows = range(min(batch, plan.each))
+        rows = range(min(batch, plan.samples_per_item))
     labels = None if whole.labels is None else [whole.labels[row] for row in rows]
     condition = {} if plan is None else reference_inputs.condition(model, plan, rows)
     part = replace(whole, seeds=[whole.seeds[row] for row in rows], labels=labels, batch=batch, condition=condition)
     start = time.perf_counter()
-    for _ in sample.iter_samples(model, part, two_steps):
+    for _ in sample.iter_samples(model, part, probe):
         pass
-    each = (time.perf_counter() - start) / len(rows) / 2
+    each = (time.perf_counter() - start) / len(rows) / probe.num_evaluations
     return each * options.num_evaluations * len(whole.seeds)
 
 
@@ -88,7 +90,7 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
     origin = provenance.provenance(model, target.weights, wanted, options)
     if plan is not None:
         reference_inputs.check(plan, model)
-        origin |= plan.told()
+        origin |= plan.to_json()
     suffix = "" if size is None else f"-{origin['size']}"
     place = work.folder / f"{target.name}{suffix}.h5"
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
         if _is_main():
             sample_shard.remove_digest(place)
         shard = sharded.open_sample_shard(model, wanted, place, origin, overwrite=work.overwrite)
-        shard.condition = {} if plan is None else plan.recorded
+        shard.condition = {} if plan is None else plan.sample_conditions
         model, options = optimize.optimize_for_inference(model, options, compile=work.sampling.compile)
         source = SampleSource(model, wanted, options, plan, work.reporter)
         sharded.write_shard(source, shard, title="sampling" if plan is None else f"sampling from {plan.kind}s")

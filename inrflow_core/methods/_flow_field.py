@@ -74,7 +74,7 @@ class FlowField:
 
         `chunk` counts the queries of all B sets that are evaluated at once; a `QueryBudget` is shared between calls.
         """
-        budget, sets = QueryBudget.of(chunk), len(self.seeds)
+        budget, sets = QueryBudget.from_chunk(chunk), len(self.seeds)
         if _are_equal(queries, self.context):
             return self._context_values(budget, progress)
         y = torch.empty(sets, len(queries), self.model.spec.value_size, device=self.seeds.device)
@@ -82,8 +82,8 @@ class FlowField:
         def begin(part: slice) -> None:
             y[:, part] = self._initial_noise(queries[part])
 
-        queries = budget.hold(queries)
-        budget.answer(len(queries), sets, begin)
+        queries = budget.intern_queries(queries)
+        budget.run_in_chunks(len(queries), sets, begin)
         for done, (step, evaluations) in enumerate(self._iter_steps(budget), start=1):
 
             def advance(
@@ -92,7 +92,7 @@ class FlowField:
                 queried = self._query_chunk(queries, part, budget)
                 y[:, part] = self._advance(queried, y[:, part], step, evaluations)  # written when all of it is there
 
-            budget.answer(len(queries), sets, advance)
+            budget.run_in_chunks(len(queries), sets, advance)
             if progress is not None:
                 progress(done, self._num_steps(done))
         return y
@@ -162,7 +162,7 @@ class FlowField:
             return solver.integrate(
                 sampler,
                 sampler.Config(steps=steps),
-                self._evaluator([], QueryBudget.of(chunk)),
+                self._evaluator([], QueryBudget.from_chunk(chunk)),
                 values,
                 path=self.model.path,
                 times=times,
@@ -204,7 +204,7 @@ class FlowField:
         self, evaluated: list[ContextEvaluation], budget: QueryBudget
     ) -> Callable[..., Float[Tensor, "B N C"]]:
         """The context's own velocity, which appends each evaluation to `evaluated`."""
-        context = budget.hold(self.context)
+        context = budget.intern_queries(self.context)
 
         def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
             evaluation = self._evaluate(y, t)
@@ -214,7 +214,7 @@ class FlowField:
             def answer(part: slice) -> None:
                 slope[:, part] = self._velocity(self._query_chunk(context, part, budget), y[:, part], evaluation)
 
-            budget.answer(len(context), len(self.seeds), answer)
+            budget.run_in_chunks(len(context), len(self.seeds), answer)
             return slope
 
         return velocity
@@ -261,9 +261,9 @@ class FlowField:
 
     def _query_chunk(self, queries: Queries, part: slice, budget: QueryBudget) -> QueryChunk:
         own, other = self._networks()
-        embedded = budget.embedded(own, queries, part)
+        embedded = budget.embed_queries(own, queries, part)
         return QueryChunk(
-            queries[part], [embedded, embedded if other is own else budget.embedded(other, queries, part)]
+            queries[part], [embedded, embedded if other is own else budget.embed_queries(other, queries, part)]
         )
 
     def _networks(self) -> list[Any]:

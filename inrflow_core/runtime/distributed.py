@@ -29,7 +29,7 @@ class World:
     """Processes on this machine, where the launcher tells."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """This is the process that writes and tells."""
         return self.rank == 0
 

@@ -41,7 +41,7 @@ class NodeEnvironment:
 
     folder: str
     """Where relative paths begin."""
-    sees: tuple[str, ...]
+    visible_paths: tuple[str, ...]
     """Paths that must be there; the first is drawn by this run, so that a folder of the same name is not enough."""
     settings: tuple[tuple[str, str], ...]
     """Variables of the environment that inrflow reads."""
@@ -59,7 +59,7 @@ class NodeEnvironment:
                 f"the Ray node `{node}` has inrflow {__version__}, and this machine {self.version}",
                 hint=SAME_VERSION_HINT,
             )
-        for path in self.sees:
+        for path in self.visible_paths:
             if not os.path.exists(path):
                 raise UsageError(
                     f"the Ray node `{node}` does not see `{path}`",
@@ -103,8 +103,8 @@ def ray_map(
             return
         # What Ray tells of lost nodes it prints to stdout, which belongs to `--json`.
         with contextlib.redirect_stdout(sys.stderr), _connected(address) as ray, _marked(out) as mark:
-            sees = (mark, *([] if source is None else [source]))
-            site = NodeEnvironment(os.getcwd(), tuple(str(path.absolute()) for path in sees), _settings())
+            visible_paths = (mark, *([] if source is None else [source]))
+            site = NodeEnvironment(os.getcwd(), tuple(str(path.absolute()) for path in visible_paths), _settings())
             yield from _spread(ray, function, tasks, site, advance, workers)
 
     return each

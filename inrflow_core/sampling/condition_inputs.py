@@ -112,7 +112,7 @@ def load_embedder(model: Model, weights: Path | None, device: str) -> Any:
     if weights is None and config.weights is not None and Path(config.weights).is_dir():
         weights = Path(config.weights)
     embedder = _contract.load(name, weights, device)
-    wanted = (model.info.get("normalisation") or {}).get("embedder_digest")
+    wanted = (model.metadata.get("normalisation") or {}).get("embedder_digest")
     if wanted is not None and wanted != embedder.digest:
         raise IntegrityError(
             f"the weights of `{name}` have the digest {embedder.digest[:16]}, and `{model.preset.name}` was trained with "

@@ -33,7 +33,7 @@ def resolve_labels(model: Model, seeds: Sequence[int], wanted: str | None = None
         return (u * count).long().tolist()
     if wanted == "none":
         return [-1] * len(seeds)
-    names = list(model.info.get("classes") or [])
+    names = list(model.metadata.get("classes") or [])
     chosen = (
         list(range(count)) if wanted == "all" else [_label(text.strip(), names, count) for text in wanted.split(",")]
     )

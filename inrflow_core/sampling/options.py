@@ -25,12 +25,12 @@ def sampling_options(
     precision: str = "fp32",
     **method_settings: Any,
 ) -> SamplingOptions:
-    """How a model samples: its preset's settings, with the arguments in their place.
+    """The sampling options of a model: its preset's settings, overridden by the arguments.
 
     Args:
-        sampler: another solver's name; its settings are then its defaults.
+        sampler: another solver's name; it then has its default settings.
         steps: solver steps, for solvers that take a number of steps.
-        sampler_settings: further settings of the sampler by name; the others stay the preset's, or that sampler's defaults.
+        sampler_settings: further settings of the sampler by name. Default: the preset's, or another sampler's defaults.
         guide: a second model to guide with (autoguidance).
         method_settings: settings of the method's `SamplingConfig`, such as `guidance`; None keeps the preset's.
 
@@ -40,7 +40,7 @@ def sampling_options(
     method = model.preset.method
     part = _sampler(model.preset, sampler, steps, sampler_settings or {})
     overrides = {key: value for key, value in method_settings.items() if value is not None}
-    known = [f.name for f in dataclasses.fields(method.module.SamplingConfig)]
+    known = option_names(model.preset)
     for name in overrides:
         if name not in known:
             raise UsageError(
@@ -48,8 +48,13 @@ def sampling_options(
                 hint="leave it out; " + (f"it has {', '.join(f'`{k}`' for k in known)}" if known else "it has none"),
             )
     if precision not in PRECISIONS:
-        raise UsageError(f"nothing is computed in `{precision}`", hint=did_you_mean(precision, PRECISIONS))
+        raise UsageError(f"unknown precision `{precision}`", hint=did_you_mean(precision, PRECISIONS))
     return method.module.sampling_options(model, overrides, sampler=part, guide=guide, precision=precision)
+
+
+def option_names(preset: Preset) -> list[str]:
+    """The sampling options that a preset's method has beside sampler and precision."""
+    return [f.name for f in dataclasses.fields(preset.method.module.SamplingConfig)]
 
 
 def _sampler(preset: Preset, name: str | None, steps: int | None, changes: Mapping[str, Any]) -> Part | None:
@@ -70,8 +75,8 @@ def _sampler(preset: Preset, name: str | None, steps: int | None, changes: Mappi
         raise UsageError(
             f"the sampler `{part.name}` chooses its own steps", hint="leave `--steps` out, or choose `--sampler euler`"
         )
-    given = {**changes} if steps is None else {"steps": steps, **changes}
-    if not given:
+    changed = {**changes} if steps is None else {"steps": steps, **changes}
+    if not changed:
         return part
-    kept = {key: value for key, value in vars(part.config).items() if value is not None}
-    return dataclasses.replace(part, config=settings(type(part.config), kept | given, "sampler"))
+    current = {key: value for key, value in vars(part.config).items() if value is not None}
+    return dataclasses.replace(part, config=settings(type(part.config), current | changed, "sampler"))

@@ -33,7 +33,7 @@ def provenance(
 
 def per_sample_metadata(model: Model, request: SampleRequest) -> list[dict[str, str]]:
     """What is to be told of each sample beside their common origin: its seed, its label and that class's name."""
-    names = list(model.info.get("classes") or [])
+    names = list(model.metadata.get("classes") or [])
     labels = [-1] * len(request.seeds) if request.labels is None else request.labels
     return [
         {
@@ -51,7 +51,7 @@ def provenance_of_file(source: Path, model: Model, size: Size) -> dict[str, str]
     return {
         "inrflow": __version__,
         "preset": model.preset.name,
-        "step": str(model.info.get("step", "unknown")),
+        "step": str(model.metadata.get("step", "unknown")),
         "weights": checksum.file_digest(source)[:16],
         "size": asked,
     }

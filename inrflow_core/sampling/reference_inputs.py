@@ -43,8 +43,8 @@ class ReferenceSamplingPlan:
     seeds: Int64[np.ndarray, " N"]
     views: Int64[np.ndarray, " N"]
     """0 of sequences."""
-    each: int
-    held: dict[str, Any] = field(default_factory=dict)
+    samples_per_item: int
+    loaded_conditions: dict[str, Any] = field(default_factory=dict)
     """What reads such sequences, once it was made: an embedder is loaded once for all."""
 
     def __len__(self) -> int:
@@ -52,19 +52,19 @@ class ReferenceSamplingPlan:
         return len(self.seeds)
 
     @property
-    def owners(self) -> Int64[np.ndarray, " N"]:
+    def reference_indices(self) -> Int64[np.ndarray, " N"]:
         """The item of each sample, by its place in `reference`."""
-        return np.arange(len(self.seeds)) // self.each
+        return np.arange(len(self.seeds)) // self.samples_per_item
 
     @property
-    def recorded(self) -> dict[str, np.ndarray]:
+    def sample_conditions(self) -> dict[str, np.ndarray]:
         """What a shard of samples keeps of each: its item's place in the whole split, and the view (`sample_matching.match_to_reference`)."""
         places = (
             np.arange(self.reference.count) if self.reference.source_indices is None else self.reference.source_indices
         )
-        return {"item": places[self.owners].astype(np.int64), "view": self.views}
+        return {"item": places[self.reference_indices].astype(np.int64), "view": self.views}
 
-    def told(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str]:
         """What samples say of it in their origin."""
         views = np.unique(self.views)
         seen = {"view": str(views[0]) if len(views) == 1 else PAIRED_BY_SEED} if self.kind == "image" else {}
@@ -132,7 +132,8 @@ def check(plan: ReferenceSamplingPlan, model: Model) -> None:
     if _shards(plan) is None:
         return
     mine, theirs = (
-        (told or {}).get("embedder_digest") for told in (model.info.get("normalisation"), plan.reference.normalisation)
+        (told or {}).get("embedder_digest")
+        for told in (model.metadata.get("normalisation"), plan.reference.normalisation)
     )
     if mine and theirs and mine != theirs:
         raise IntegrityError(
@@ -151,9 +152,9 @@ def condition(model: Model, plan: ReferenceSamplingPlan, rows: Sequence[int]) ->
     """
     chosen = np.asarray(rows, dtype=np.int64)
     if plan.kind == "sequence":
-        (owner,) = np.unique(plan.owners[chosen])
+        (owner,) = np.unique(plan.reference_indices[chosen])
         return condition_inputs.repeat_condition(_of_item(model, plan, int(owner), 0), len(chosen))
-    parts = [_of_item(model, plan, int(plan.owners[row]), int(plan.views[row])) for row in chosen]
+    parts = [_of_item(model, plan, int(plan.reference_indices[row]), int(plan.views[row])) for row in chosen]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -171,20 +172,20 @@ def sample_from_reference(model: Model, plan: ReferenceSamplingPlan, source: Pat
     requests = (
         replace(request, seeds=plan.seeds[rows].tolist(), condition=condition(model, plan, rows)) for rows in parts
     )
-    found = sample.sample_in_memory(model, requests, source, plan.reference.normalisation, str(plan.told()))
-    return replace(found, condition=plan.recorded)
+    found = sample.sample_in_memory(model, requests, source, plan.reference.normalisation, str(plan.to_json()))
+    return replace(found, condition=plan.sample_conditions)
 
 
 def _folded(model: Model, plan: ReferenceSamplingPlan, request: SampleRequest, source: Path) -> SampleCollection:
-    owners = [name for name in plan.reference.item_names() for _ in range(plan.each)]
+    owners = [name for name in plan.reference.item_names() for _ in range(plan.samples_per_item)]
     made: dict[int, Structure] = {}
     for place in range(plan.reference.count):
-        rows = range(place * plan.each, (place + 1) * plan.each)
+        rows = range(place * plan.samples_per_item, (place + 1) * plan.samples_per_item)
         made |= dict(sample_structures(model, plan, rows, request))
     return StructureCollection(
         source=source,
         digest=hashlib.sha256(b"".join(made[row].positions.tobytes() for row in range(len(plan)))).hexdigest(),
-        names=[f"{name}/{row % plan.each}" for row, name in enumerate(owners)],
+        names=[f"{name}/{row % plan.samples_per_item}" for row, name in enumerate(owners)],
         load_structure=made.__getitem__,
     )
 
@@ -207,10 +208,10 @@ def _of_item(model: Model, plan: ReferenceSamplingPlan, place: int, view: int) -
     shards = _shards(plan)
     if shards is None:
         (structure,) = whole.structures([place])
-        if "read" not in plan.held:
+        if "read" not in plan.loaded_conditions:
             device = str(next(model.method.parameters()).device)
-            plan.held["read"] = condition_inputs.make_sequence_encoder(model, device=device)
-        return plan.held["read"](structure.sequence)
+            plan.loaded_conditions["read"] = condition_inputs.make_sequence_encoder(model, device=device)
+        return plan.loaded_conditions["read"](structure.sequence)
     in_split = place if whole.source_indices is None else int(whole.source_indices[place])
     return condition_inputs.conditions_from_shards(model, shards.shards, shards.shard_split, [in_split], view)
 

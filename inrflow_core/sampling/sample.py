@@ -106,7 +106,7 @@ def iter_samples(
     options: SamplingOptions | None = None,
     progress: Progress | None = None,
     *,
-    room: QueryBudget | None = None,
+    budget: QueryBudget | None = None,
 ) -> Iterator[tuple[slice, Any]]:
     """The samples of a request, some at a time: which of its seeds they are, and their values.
 
@@ -114,28 +114,28 @@ def iter_samples(
 
     Args:
         progress: counts solver steps of every sample.
-        room: what several calls of one run share; without it chunks of the request's size.
+        budget: what several calls of one run share; without it chunks of the request's size.
 
     Raises:
         OutOfMemory: not even one sample fits, or `draw` and `query` raise.
     """
-    room = room or QueryBudget(request.chunk)
+    budget = budget or QueryBudget(request.chunk)
     total, start = len(request.seeds), 0
     batch = request.batch or default_batch_size(model, request)
     while start < total:
-        most = min(batch, room.batch or batch)
+        most = min(batch, budget.batch or batch)
         part = slice(start, min(start + most, total))
         size = most if is_compiled(model.method) else 1  # compiled for one number of sets
         report = None if progress is None else _of_all(progress, part, total)
         drawn: list[Any] = []
         asked = select_part(request, part, size)
         if run_unless_oom(
-            lambda asked=asked, report=report, to=drawn: to.append(_drawn(model, asked, options, room, report))
+            lambda asked=asked, report=report, to=drawn: to.append(_drawn(model, asked, options, budget, report))
         ):
             yield part, drawn[0][: part.stop - part.start]
             start = part.stop
         else:
-            room.halve_batch(len(asked.seeds))
+            budget.halve_batch(len(asked.seeds))
 
 
 def sample_in_memory(
@@ -174,11 +174,11 @@ def _drawn(
     model: Model,
     request: SampleRequest,
     options: SamplingOptions | None,
-    room: QueryBudget,
+    budget: QueryBudget,
     progress: Progress | None,
 ) -> Any:
     field = sample_fields(model, request.seeds, request.labels, options, request.condition)
-    return evaluate(model, field, request.size, request.window, chunk=room, progress=progress)
+    return evaluate(model, field, request.size, request.window, chunk=budget, progress=progress)
 
 
 def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Condition | None = None) -> Any:

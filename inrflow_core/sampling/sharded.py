@@ -282,8 +282,8 @@ def _told(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> di
         domain=model.domain.NAME,
         dataset=f"samples of {model.preset.name}",
         split="samples",
-        normalisation=model.info.get("normalisation") or {},
-        classes=tuple(model.info.get("classes") or ()),
+        normalisation=model.metadata.get("normalisation") or {},
+        classes=tuple(model.metadata.get("classes") or ()),
         settings=shared_settings(origin),
     )
     return {"header": header, "shape": spec.shape, "dtype": spec.dtype}

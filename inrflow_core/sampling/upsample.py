@@ -100,9 +100,8 @@ def upsample_files(
     with reporter.progress("upsampling", "files", len(files)) as progress:
         for file, out, label in zip(files, outs, labels, strict=True):
             example = invert.read_input(model, file)
-            steps = wanted.steps or invert.INVERSION_STEPS
-            field = invert.invert(model, example, label=label, steps=steps, noise=wanted.noise)
-            budget = QueryBudget(wanted.chunk, tell=reporter.warn)
+            field = invert.invert(model, example, label=label, steps=wanted.steps, noise=wanted.noise)
+            budget = QueryBudget(wanted.chunk, warn=reporter.warn)
             values = sample.evaluate(model, field, wanted.size, wanted.window, chunk=budget)
             origin = invert.provenance(model, weights, file, field, wanted.size, wanted.window, label=label)
             writer.write(out, example.to_source_units(values), model.domain.NAME, origin=origin, overwrite=overwrite)
@@ -132,7 +131,7 @@ def upsample_saved_field(
     """
     writer.exporter_for(out, model.domain.NAME)
     with reporter.progress("evaluating", "steps") as progress:
-        budget = QueryBudget(wanted.chunk, tell=reporter.warn)
+        budget = QueryBudget(wanted.chunk, warn=reporter.warn)
         values = sample.evaluate(model, field, wanted.size, wanted.window, chunk=budget, progress=progress)
     request = SampleRequest(field.seeds.tolist(), None, wanted.size, wanted.window)
     origin = provenance.provenance(model, source, request, field.options)

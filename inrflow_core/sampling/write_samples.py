@@ -37,7 +37,7 @@ class SampleSource:
     @cached_property
     def budget(self) -> QueryBudget:
         """The query budget that all parts share."""
-        return QueryBudget(self.request.chunk, tell=self.reporter.warn)
+        return QueryBudget(self.request.chunk, warn=self.reporter.warn)
 
     @property
     def batch(self) -> int:
@@ -62,7 +62,7 @@ class SampleSource:
 
     def draw(self, request: SampleRequest, progress: Progress | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """Draw the samples of another request by the same options, within the same query budget."""
-        return sample.iter_samples(self.model, request, self.options, progress, room=self.budget)
+        return sample.iter_samples(self.model, request, self.options, progress, budget=self.budget)
 
 
 def save_fields(source: SampleSource, path: Path, *, half: bool = False, overwrite: bool = False) -> Field:

@@ -96,15 +96,15 @@ def save(
     """
     final, engine = folder(run, counters.step), next(iter(engines.values()))
     beside = final.with_name(f".{final.name}.partial")
-    leads = engine.world.leads
-    if leads:
+    is_main = engine.world.is_main
+    if is_main:
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "state").mkdir(parents=True)
     told = dict(info) | {"step": counters.step, "samples_seen": counters.samples_seen, "flops": counters.flops}
     digests: dict[str, str] = {}
 
     def put(name: str, planned: safetensors_file.Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> None:
-        if leads:
+        if is_main:
             digests[name] = safetensors_file.write(beside / name, planned, values, metadata)
         else:
             for _ in values:
@@ -117,12 +117,12 @@ def save(
             put(ema_filename(average.decay), engine.layout(), engine.weights(average.values), metadata)
         for name, optimizer in engines.items():
             put(f"state/{name}.safetensors", optimizer.moments_layout(), optimizer.moments(), {})
-        if leads:
+        if is_main:
             digests[COUNTERS] = _write_json(beside / COUNTERS, asdict(counters))
             told = {"step": counters.step, "ema": [average.decay for average in averages]}
             _seal(beside, final, digests, told | {"saved_by": asdict(division(engine))})
     finally:
-        if leads:
+        if is_main:
             shutil.rmtree(beside, ignore_errors=True)
     engine.barrier()
     return final
@@ -134,7 +134,7 @@ def read_counters(source: Path, world: World) -> Counters:
     Raises:
         IntegrityError: the checkpoint is damaged; names the file.
     """
-    if world.leads:
+    if world.is_main:
         verify(source)
     process_group.barrier(world)
     stored = typed_json.read_table(source / COUNTERS)

@@ -163,7 +163,7 @@ class Engine:
         """
         if self.stage == 3:
             return [_part_of(parameter) for parameter in self._stage_weights.values()]
-        return list(self._stage_weights.values()) if self.world.leads else []
+        return list(self._stage_weights.values()) if self.world.is_main else []
 
     def layout(self) -> safetensors_file.Layout:
         """Names, types and shapes of the whole weights, as a file holds them."""

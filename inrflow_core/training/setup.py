@@ -119,7 +119,7 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     is_fresh = begun is None or begun.step is None
     initial = run.resolve_weights(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(place.device))
-    foretold = evaluated.foretell() if evaluated is not None and place.leads else 0.0
+    foretold = evaluated.foretell() if evaluated is not None and place.is_main else 0.0
     ready = CheckedTrainJob(job, place, loader, held_out, begun, precision, parts, initial, evaluated, foretold)
     if begun is not None:
         run_folder.check_same_data(job.out, begun, ready.data)
@@ -138,7 +138,7 @@ def _check_stage(preset: Preset, number: int, stage: Stage, place: World, precis
 
 def check_resources(ready: CheckedTrainJob) -> None:
     """Raise OutOfMemory unless memory and disk suffice; a run whose memory is unknown is not prevented."""
-    if ready.plan.problem is not None and ready.world.leads:
+    if ready.plan.problem is not None and ready.world.is_main:
         ready.job.say(f"the memory of this run is unknown: its loss cannot be traced ({ready.plan.problem})")
     present = run_folder.checkpoint_bytes(ready.job.out)
     checks.check_disk(ready.plan, ready.job.out, present)
@@ -159,12 +159,12 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
     told = condition_features.provenance(job.preset, ready.loader, embedder)
     if ready.begun is not None and ready.begun.step is not None:
         condition_features.check_unchanged(job.out, ready.begun.step, told)
-    if place.leads:
+    if place.is_main:
         metrics_log.check_not_training(job.out)
         if job.check_data:
             _check_shards(ready)
     process_group.init_process_group(place)
-    model = replace(_build(ready), info={"classes": ready.loader.classes, "normalisation": told})
+    model = replace(_build(ready), metadata={"classes": ready.loader.classes, "normalisation": told})
     if embedder is not None:
         model.method.conditioner.use(embedder)
     stages.mark_trainable(model.method)
@@ -175,7 +175,7 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
 
     counters, stage, change = _resume(ready, begin)
     best = None
-    if place.leads:
+    if place.is_main:
         _record(ready)
         best = periodic_eval.restore_best(ready.evaluation, job.out, counters.step)
         # A kill behind the last checkpoint may have left one too many.
@@ -190,7 +190,7 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
         begin,
         ready.held_out or ready.loader,
         precision=ready.precision,
-        say=job.say if place.leads else lambda text: None,
+        say=job.say if place.is_main else lambda text: None,
         report=job.report,
         counters=counters,
         saved=ready.begun.step if ready.begun else None,
@@ -293,7 +293,7 @@ def _record(ready: CheckedTrainJob) -> None:
 
 
 def _tell(ready: CheckedTrainJob, counters: Counters, change: str | None) -> None:
-    if not ready.world.leads:
+    if not ready.world.is_main:
         return
     job = ready.job
     on = f"{ready.world.size} x {ready.world.device}, {ready.precision}"

@@ -69,7 +69,7 @@ class Trainer:
         self.tally = SkippedStepCounter(
             self.world.device, total=counters.skipped, in_a_row=counters.skipped_in_a_row, step=counters.step
         )
-        self.log = Log(self.out, self.counters.step) if self.world.leads else None
+        self.log = Log(self.out, self.counters.step) if self.world.is_main else None
 
     @property
     def settings(self) -> Config:
@@ -191,14 +191,14 @@ class Trainer:
         self.counters.other_updates = {name: engine.updates for name, engine in others}
         info = {
             "version": __version__,
-            **self.model.info,
+            **self.model.metadata,
             "precision": self.precision,
         }
         if self.log is not None:
             self.log.flush()
         checkpoint.save(self.out, self.stage.engines, self.averages, self.model.preset, self.counters, info=info)
         self.saved = self.counters.step
-        if self.world.leads:
+        if self.world.is_main:
             if self.best is not None and self.best.step == self.counters.step:
                 record_best(self.out, self.best)
             checkpoint_manifest.prune(self.out, self.settings.keep, self.best.step if self.best else None)
@@ -338,10 +338,10 @@ class Trainer:
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[nn.Module | None]:
         """The method with the first average's weights, in evaluation mode, on the leading process; None elsewhere."""
-        leads, average = self.world.leads, self.averages[0] if self.averages else None
+        average = self.averages[0] if self.averages else None
         if self.engine.stage == 3:
             yield self._whole_copy(None if average is None else average.values)
-        elif leads:
+        elif self.world.is_main:
             self.model.method.eval()
             with contextlib.nullcontext() if average is None else average.in_place():
                 yield self.model.method
@@ -353,7 +353,7 @@ class Trainer:
     def _whole_copy(self, own: list[torch.Tensor] | None) -> nn.Module | None:
         """A second model on the leading process, for weights that are shared out."""
         values = zip(self.engine.layout(), self.engine.weights(own), strict=True)
-        if not self.world.leads:
+        if not self.world.is_main:
             for _ in values:
                 pass
             return None

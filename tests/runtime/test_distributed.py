@@ -13,14 +13,14 @@ CPU = torch.device("cpu")
 
 def test_a_process_without_a_launcher_is_alone():
     found = distributed.find({}, "cpu")
-    assert (found.rank, found.size, found.is_launched, found.leads) == (0, 1, False, True)
+    assert (found.rank, found.size, found.is_launched, found.is_main) == (0, 1, False, True)
 
 
 def test_torchrun_says_which_process_this_is():
     names = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "29500"}
     found = distributed.find(names, "cpu")
     assert (found.rank, found.size, found.local_rank, found.address) == (3, 4, 1, ("host", 29500))
-    assert found.is_launched and not found.leads
+    assert found.is_launched and not found.is_main
 
 
 def test_a_step_of_several_slurm_tasks_is_a_launch():

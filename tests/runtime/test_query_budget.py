@@ -1,4 +1,4 @@
-"""Memory that does not suffice, and what is kept from step to step: a sample is the same whatever happens."""
+"""Out-of-memory errors and cached embeddings: neither changes a sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from inrflow_core.errors import OutOfMemory
 from inrflow_core.runtime.memory import is_out_of_memory
-from inrflow_core.runtime.query_budget import LEAST, QueryBudget
+from inrflow_core.runtime.query_budget import MIN_CHUNK, QueryBudget
 from inrflow_core.sampling import options, sample
 from inrflow_core.sampling.request import SampleRequest
 from tests import tiny
@@ -27,9 +27,9 @@ def model():
     return tiny.model(tiny.IMAGE)
 
 
-def drawn(model, size=(24, 24), room=None, **how) -> np.ndarray:
+def drawn(model, size=(24, 24), budget=None, **how) -> np.ndarray:
     field = sample.sample_fields(model, [3, 4], [0, 1], options.sampling_options(model, guidance=2.0, **how))
-    return field.query(model.domain.queries(size), chunk=room or QueryBudget(4096)).numpy()
+    return field.query(model.domain.queries(size), chunk=budget or QueryBudget(4096)).numpy()
 
 
 def failing(function, calls: set[int], error: Exception):
@@ -57,13 +57,13 @@ SAMPLERS = [("euler", {"steps": 4}), ("heun", {"steps": 3}), ("euler-maruyama", 
 def test_a_chunk_that_does_not_fit_is_halved_and_no_pair_is_carried_twice(model, sampler, settings, error):
     settings = settings | {"sampler": sampler}
     wanted = drawn(model, **settings)
-    told: list[str] = []
-    room = QueryBudget(512, tell=told.append)
+    warnings: list[str] = []
+    budget = QueryBudget(512, warn=warnings.append)
     with mock.patch.object(model.method.network, "decode", failing(model.method.network.decode, {9, 23, 24}, error)):
-        found = drawn(model, room=room, **settings)
+        found = drawn(model, budget=budget, **settings)
     np.testing.assert_allclose(found, wanted, atol=2e-5)
-    assert room.chunk in (128, 256) and room.kept == 0  # what was kept went first
-    assert len(told) == 1 and "the samples do not change" in told[0]
+    assert budget.chunk in (128, 256) and budget.max_cached == 0  # the cache is dropped first
+    assert len(warnings) == 1 and "the samples do not change" in warnings[0]
 
 
 def test_an_error_of_another_kind_comes_through(model):
@@ -82,33 +82,33 @@ def test_where_the_least_chunk_does_not_fit_the_batch_is_halved_and_in_the_end_i
             raise MemoryError
         return decode(queries, values, *rest)
 
-    told: list[str] = []
-    room = QueryBudget(1024, tell=told.append)
+    warnings: list[str] = []
+    budget = QueryBudget(1024, warn=warnings.append)
     with mock.patch.object(model.method.network, "decode", narrow):
-        found = list(sample.iter_samples(model, request, room=room))
+        found = list(sample.iter_samples(model, request, budget=budget))
     assert [part for part, _ in found] == [slice(start, start + 2) for start in (0, 2, 4, 6)]
     difference = np.concatenate([values for _, values in found]).astype(int) - wanted
-    assert np.abs(difference).max() <= 1 and room.batch == 2 and len(told) == 1
+    assert np.abs(difference).max() <= 1 and budget.batch == 2 and len(warnings) == 1
     with (
         mock.patch.object(model.method.network, "decode", mock.Mock(side_effect=MemoryError)),
         pytest.raises(OutOfMemory, match="not enough memory to draw one sample"),
     ):
-        list(sample.iter_samples(model, request, room=QueryBudget(1024)))
+        list(sample.iter_samples(model, request, budget=QueryBudget(1024)))
 
 
 def test_chunks_are_not_halved_below_the_least():
-    room, sizes = QueryBudget(1000), []
+    budget, sizes = QueryBudget(1000), []
 
     def never(part: slice) -> None:
         sizes.append(part.stop - part.start)
         raise MemoryError
 
-    with pytest.raises(OutOfMemory, match=f"not enough memory for {LEAST} queries at once"):
-        room.answer(3000, 1, never)
+    with pytest.raises(OutOfMemory, match=f"not enough memory for {MIN_CHUNK} queries at once"):
+        budget.run_in_chunks(3000, 1, never)
     assert sizes == [1000, 500, 250, 125, 64]
     sizes.clear()
     with pytest.raises(OutOfMemory, match="not enough memory for 100 queries at once"):
-        QueryBudget(1000).answer(3000, 100, never)  # more sets than `LEAST`: one query of each is the end
+        QueryBudget(1000).run_in_chunks(3000, 100, never)  # more sets than `MIN_CHUNK`: one query of each is the end
     assert sizes == [10, 5, 2, 1]
 
 
@@ -130,20 +130,20 @@ def test_positions_are_embedded_once_for_all_steps_halves_and_samples(model):
     with mock.patch.object(network.decoder, "embed", wraps=network.decoder.embed) as embed:
         once = np.concatenate([values for _, values in sample.iter_samples(model, request, how)])
     assert sum(len(call.args[0]) for call in embed.call_args_list) == 576 + 36  # the queries, and the context
-    none = QueryBudget(288, kept=0)
+    none = QueryBudget(288, max_cached=0)
     with mock.patch.object(network.decoder, "embed", wraps=network.decoder.embed) as embed:
-        again = np.concatenate([values for _, values in sample.iter_samples(model, request, how, room=none)])
+        again = np.concatenate([values for _, values in sample.iter_samples(model, request, how, budget=none)])
     assert sum(len(call.args[0]) for call in embed.call_args_list) == 2 * 4 * (576 + 36)  # both halves share them
     np.testing.assert_array_equal(once, again)
-    assert none.bytes_kept() == 0
+    assert none.bytes_cached() == 0
 
 
-def test_what_is_kept_stays_within_its_bound_and_belongs_to_the_grid_asked(model):
+def test_cached_embeddings_stay_within_their_limit_and_belong_to_the_grid_evaluated(model):
     row = 32 * 4  # a decoder of width 32
-    room = QueryBudget(64, kept=96 * row)
+    budget = QueryBudget(64, max_cached=96 * row)
     for size in ((24, 24), (7, 9), (24, 24)):
-        np.testing.assert_allclose(drawn(model, size, room), drawn(model, size), atol=2e-5)
-        assert room.bytes_kept() == (36 + 32) * row  # the context, and one run of the queries
+        np.testing.assert_allclose(drawn(model, size, budget), drawn(model, size), atol=2e-5)
+        assert budget.bytes_cached() == (36 + 32) * row  # the context, and one run of the queries
 
 
 def test_guidance_encodes_once_and_makes_the_decoders_keys_once_for_each_evaluation(model):
@@ -153,14 +153,14 @@ def test_guidance_encodes_once_and_makes_the_decoders_keys_once_for_each_evaluat
         mock.patch.object(network, "latents", wraps=network.latents) as latents,
         mock.patch.object(network, "decoder_kv", wraps=network.decoder_kv) as decoder_kv,
     ):
-        drawn(model, room=QueryBudget(64), steps=5)
+        drawn(model, budget=QueryBudget(64), steps=5)
     assert (encode.call_count, latents.call_count, decoder_kv.call_count) == (5, 10, 10)
 
 
 def test_moving_points_keep_nothing():
-    clouds, room = tiny.model(tiny.POINTS), QueryBudget(64)
-    sample.sample_fields(clouds, [3], [0]).query(clouds.domain.queries(200), chunk=room)
-    assert room.bytes_kept() == 0
+    clouds, budget = tiny.model(tiny.POINTS), QueryBudget(64)
+    sample.sample_fields(clouds, [3], [0]).query(clouds.domain.queries(200), chunk=budget)
+    assert budget.bytes_cached() == 0
 
 
 LIMITED = """
@@ -174,15 +174,15 @@ torch.set_num_threads(1)
 model = models.load(Path(sys.argv[1]))
 how = options.sampling_options(model, guidance=2.0)
 def draw(chunk):
-    room = QueryBudget(chunk, tell=lambda text: print(text))
+    budget = QueryBudget(chunk, warn=lambda text: print(text))
     field = sample.sample_fields(model, [3], [1], how)
-    return field.query(model.domain.queries((512, 512)), chunk=room), room
+    return field.query(model.domain.queries((512, 512)), chunk=budget), budget
 wanted, _ = draw(1024)
 used = int(open("/proc/self/statm").read().split()[0]) * 4096
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), -1))
-found, room = draw(1 << 18)
+found, budget = draw(1 << 18)
 assert (found - wanted).abs().max() < 1e-4, (found - wanted).abs().max()
-print(room.chunk)
+print(budget.chunk)
 """
 
 
@@ -199,5 +199,5 @@ def test_a_real_limit_of_memory_is_met_by_smaller_chunks(tmp_path: Path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    *told, chunk = done.stdout.splitlines()
-    assert LEAST < int(chunk) < 1 << 18 and len(told) == 1 and "out of memory" in told[0]
+    *warnings, chunk = done.stdout.splitlines()
+    assert MIN_CHUNK < int(chunk) < 1 << 18 and len(warnings) == 1 and "out of memory" in warnings[0]

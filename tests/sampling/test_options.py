@@ -10,6 +10,7 @@ import pytest
 from inrflow_core.errors import UsageError
 from inrflow_core.methods import flow
 from inrflow_core.models import Model
+from inrflow_core.sampling import invert
 from inrflow_core.sampling.options import sampling_options
 from tests import tiny
 
@@ -101,3 +102,21 @@ def test_a_method_without_sampler_has_its_own_options_alone(without_sampler: Mod
     for option, value in {"sampler": "heun", "steps": 3}.items():
         with pytest.raises(UsageError, match=f"`--{option}`: the method `flow` of `tiny` samples without a sampler"):
             sampling_options(without_sampler, **{option: value})
+
+
+def test_inversion_takes_the_options_that_the_method_has(without_sampler: Model):
+    assert invert.inversion_options(without_sampler).provenance() == {"steps": "2"}
+    with pytest.raises(UsageError, match="`--steps`: the method `flow` of `tiny` samples without a sampler"):
+        invert.inversion_options(without_sampler, steps=5)
+    with pytest.raises(UsageError, match="has no sampling option `noise`"):
+        invert.inversion_options(without_sampler, noise="cubic")
+
+
+def test_inversion_with_a_sampler_is_heun_without_guidance():
+    model = tiny.model(tiny.IMAGE, method={"guidance": 2.5})
+    assert invert.inversion_options(model, noise="cubic").provenance() == {
+        "sampler": "heun spacing=equal steps=50",
+        "guidance": "1",
+        "noise": "cubic",
+        "precision": "fp32",
+    }

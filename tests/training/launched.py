@@ -59,7 +59,7 @@ def do(told: Told, names: Mapping[str, str] | None = None) -> Trainer:
         trainer.out = job.out
     follow = Followed(trainer) if told.get("follow") else None
     trainer.run(ready.last)
-    if follow is not None and trainer.world.leads:
+    if follow is not None and trainer.world.is_main:
         safetensors.torch.save_file(follow.averages, f"{job.out}.followed")
     with Path(f"{job.out}.said").open("a") as file:
         file.writelines(f"{line}\n" for line in said)

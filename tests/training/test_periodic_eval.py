@@ -149,7 +149,7 @@ def test_the_best_is_kept_beside_the_newest_and_every_other_is_pruned(unbroken, 
     run = open_run(trainer.out)
     assert run.steps == tuple(sorted({best, 6})) and run.best() == trainer.best
     assert run.checkpoint("best").name == f"{best:08d}"
-    assert sample.load(trainer.out, step="best").info["step"] == best
+    assert sample.load(trainer.out, step="best").metadata["step"] == best
     assert [record["best_step"] for record in records(trainer.out)][-1] == best
 
 

@@ -167,7 +167,9 @@ def test_a_checkpoint_is_enough_to_sample_from(unbroken):
     for decay, name in ((None, "weights"), (0.9, "ema_0.9"), (0.99, "ema_0.99")):
         model = models.load(out / "checkpoints/00000006" / f"{name}.safetensors")
         assert (
-            model.info["step"] == 6 and model.info["decay"] == decay and model.info["classes"] == ["up", "down", "flat"]
+            model.metadata["step"] == 6
+            and model.metadata["decay"] == decay
+            and model.metadata["classes"] == ["up", "down", "flat"]
         )
     whole = dict(trainer.model.method.state_dict())
     small.assert_equal(safetensors.torch.load_file(out / "checkpoints/00000006/weights.safetensors"), whole)

@@ -248,14 +248,14 @@ def _weights(place: Path) -> Any:
     """The model that a command draws from."""
     source = run.resolve_weights(place)
     model = models.load(source)
-    return [model.method.state_dict(), toml.to_toml(model.preset.table()), model.info]
+    return [model.method.state_dict(), toml.to_toml(model.preset.table()), model.metadata]
 
 
 def _field(place: Path) -> Any:
     """What a saved field answers."""
     model, field = sample.load_field(place)
     values = sample.evaluate(model, field, (10, 10))
-    return [field.seeds, values, toml.to_toml(model.preset.table()), model.info]
+    return [field.seeds, values, toml.to_toml(model.preset.table()), model.metadata]
 
 
 def _samples(place: Path) -> Any:

@@ -120,7 +120,7 @@ def test_a_run_becomes_one_file_that_draws_the_same(place, tmp_path, capsys):
     assert export(place / "clouds", "model.safetensors", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["preset"], told["step"]) == ("tiny", 2)
-    assert models.load(tmp_path / "model.safetensors").info["classes"] == tiny.NAMES
+    assert models.load(tmp_path / "model.safetensors").metadata["classes"] == tiny.NAMES
     for name, source in (("run", place / "clouds"), ("file", "model.safetensors")):
         assert run(["sample", "--run", str(source), f"{name}.npz"]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "run.npz")["points"], np.load(tmp_path / "file.npz")["points"])

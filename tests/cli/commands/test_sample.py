@@ -326,7 +326,7 @@ def test_what_cannot_act_is_refused(tmp_path, capsys):
         (["sample", "--device", "gpu7", "out.png"], 2, "is not a device"),
         (["sample", "--device", "meta", "out.png"], 2, "is not there"),
         (["sample", "--guidance", "inf", "out.png"], 2, "`guidance` is inf"),
-        (["sample", "--precision", "fp8", "out.png"], 2, "nothing is computed in `fp8`"),
+        (["sample", "--precision", "fp8", "out.png"], 2, "unknown precision `fp8`"),
         (["sample", "--field-fp16", "out.png"], 2, "add `--save-field"),
         (["sample", "--save-field", "field.png", "out.png"], 2, ".safetensors files"),
         (["sample", "--seed", str(2**63 - 1), "--num", "2", "out.png"], 2, "too large"),
