@@ -95,11 +95,11 @@ def inversion_options(model: Model, *, steps: int | None = None, noise: str | No
     Raises:
         UsageError: `steps` or `noise` is given, and the method has no such option.
     """
-    names = options.option_names(model.preset)
-    changes = {"noise": noise} | ({"guidance": 1.0} if "guidance" in names else {})
+    guidance = 1.0 if "guidance" in options.option_names(model.preset) else None
     if model.preset.sampler is None:
-        return options.sampling_options(model, steps=steps, **changes)
-    return options.sampling_options(model, sampler="heun", steps=steps or INVERSION_STEPS, **changes)
+        return options.sampling_options(model, steps=steps, guidance=guidance, noise=noise)
+    steps = steps or INVERSION_STEPS
+    return options.sampling_options(model, sampler="heun", steps=steps, guidance=guidance, noise=noise)
 
 
 def provenance(
