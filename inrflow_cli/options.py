@@ -94,12 +94,12 @@ Sampler = Annotated[
     typer.Option(metavar="NAME", help="The sampler, instead of the preset's.", autocompletion=complete_samplers),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the sampler, instead of the preset's.")]
-SamplerSettings = Annotated[
+SamplingSet = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="sampler.KEY=VALUE",
-        help="A setting of the sampler, as in sampler.temperature=0.1; may be repeated.",
+        metavar="sampler|method.KEY=VALUE",
+        help="A setting of the sampler or of the method's sampling, as in sampler.temperature=0.1; may be repeated.",
     ),
 ]
 Resolution = Annotated[
@@ -191,22 +191,30 @@ def parse_checkpoint(text: str | None, option: str = "--checkpoint") -> Step:
     return int(text)
 
 
-def parse_settings(texts: list[str] | None) -> dict[str, Any]:
-    """Settings of the sampler from `sampler.key=value` texts.
+def parse_settings(texts: list[str] | None, **flags: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the sampler and of the method's `SamplingConfig`, from `sampler.key=value` and `method.key=value` texts.
+
+    `flags` are settings of the method with options of their own, such as `guidance`; None for those not given.
 
     Raises:
-        UsageError: a text is no such setting, or of another table.
+        UsageError: a text is not such a setting, is of another table, or repeats a flag.
     """
     from inrflow_core.config import preset
 
     tables = preset.override({}, texts or [])
     for table in tables:
-        if table != "sampler":
+        if table not in ("sampler", "method"):
             raise UsageError(
-                f"`--set {table}...`: what a model is was settled when it was trained",
-                hint="samples are drawn with other settings of `sampler` alone, as in `--set sampler.temperature=0.1`",
+                f"`--set {table}...` cannot change a trained model",
+                hint="write `--set sampler.KEY=VALUE` or `--set method.KEY=VALUE`, as in `--set sampler.temperature=0.1`",
             )
-    return tables.get("sampler", {})
+    method = tables.get("method", {})
+    given = {key: value for key, value in flags.items() if value is not None}
+    for key in given:
+        if key in method:
+            option = f"`--{key.replace('_', '-')}`"
+            raise UsageError(f"{option} and `--set method.{key}` exclude each other", hint="give one of them")
+    return tables.get("sampler", {}), method | given
 
 
 def parse_interval(text: str | None) -> tuple[float, float] | None:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from inrflow_cli.options import parse_settings
 from inrflow_core import registry
-from inrflow_core.models import Model
+from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.proteins import residue_alignment, superposition
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files import collection, readers
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=4096)
     parser.add_argument("--sampler")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--set", action="append", metavar="sampler.KEY=VALUE")
+    parser.add_argument("--set", action="append", metavar="sampler|method.KEY=VALUE")
     parser.add_argument("--elevation", type=float, default=20.0, help="of the photos' cameras, in degrees")
     parser.add_argument("--ema", type=float, help="decay of the averaged weights; 0 for the weights themselves")
     arguments = parser.parse_args()
@@ -70,7 +70,7 @@ def objects(model: Model, true: SampleCollection, places: list[int], arguments: 
     assert isinstance(true, ShardCollection)
     condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, places)
     request = SampleRequest(places, size=arguments.points, condition=condition)
-    drawn = np.concatenate([clouds for _, clouds in iter_samples(model, request, how(model, arguments))])
+    drawn = np.concatenate([clouds for _, clouds in iter_samples(model, request, sampling_options_of(model, arguments))])
     clouds = true.read(range(true.count)).values[:, : arguments.points]
     photos = true.load_views(IMAGE, range(true.count), np.zeros(true.count, np.int64))
     distance = registry.find("distances", "cd")
@@ -95,7 +95,7 @@ def folds(model: Model, true: SampleCollection, places: list[int], arguments: ar
     for truth, place in zip(true.structures(range(true.count)), places, strict=True):
         condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, [place])
         request = SampleRequest([place], condition=condition)
-        ((_, (sample,)),) = iter_samples(model, request, how(model, arguments))
+        ((_, (sample,)),) = iter_samples(model, request, sampling_options_of(model, arguments))
         assert isinstance(sample, Structure)
         moved, score = laid(sample, truth)
         both = protein_rendering.render_proteins(
@@ -114,13 +114,15 @@ def laid(sample: Structure, truth: Structure) -> tuple[Float[np.ndarray, "L 3"],
     return superposition.superpose(*both)(sample.ca), superposition.lddt(*both)
 
 
-def how(model: Model, arguments: argparse.Namespace):
-    """The preset's way to draw, with another number of steps where one is given."""
+def sampling_options_of(model: Model, arguments: argparse.Namespace) -> SamplingOptions:
+    """The preset's sampling options, changed by `--sampler`, `--steps` and `--set`."""
+    of_sampler, of_method = parse_settings(arguments.set)
     return options.sampling_options(
         model,
         sampler=arguments.sampler,
         steps=arguments.steps,
-        sampler_settings=parse_settings(arguments.set),
+        sampler_settings=of_sampler,
+        method_settings=of_method,
     )
 
 

@@ -119,7 +119,7 @@ def eval(
     ] = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
-    override: options.SamplerSettings = None,
+    override: options.SamplingSet = None,
     resolution: options.Resolution = None,
     points: options.Points = None,
     view: Annotated[
@@ -185,10 +185,11 @@ def eval(
         reject_options({f"--{name}": value for name, value in of_runs.items()}, "needs a run to sample", hint)
     if not samples:
         reject_options({"--samples-split": samples_split}, "needs `--samples`")
+    interval = parse_interval(guidance_interval)
+    of_sampler, of_method = parse_settings(override, guidance=guidance, guidance_interval=interval, noise=noise)
     sampling = SamplingSettings(
-        parse_checkpoints(checkpoints), num, seed, label, guidance, parse_interval(guidance_interval), sampler, steps,
-        parse_settings(override), resolution, points, parse_view(view), samples_per_item, noise, ema,
-        batch, device, precision, compile,
+        parse_checkpoints(checkpoints), num, seed, label, sampler, steps, of_sampler, of_method, resolution, points,
+        parse_view(view), samples_per_item, ema, batch, device, precision, compile,
     )  # fmt: skip
     job = evaluation.EvaluationJob(
         out=out,

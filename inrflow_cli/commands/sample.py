@@ -26,7 +26,7 @@ from inrflow_cli.options import (
     Resolution,
     Run,
     Sampler,
-    SamplerSettings,
+    SamplingSet,
     Seed,
     Seeds,
     Steps,
@@ -76,7 +76,7 @@ def sample(
     weights: condition_options.Weights = None,
     sampler: Sampler = None,
     steps: Steps = None,
-    override: SamplerSettings = None,
+    override: SamplingSet = None,
     resolution: Resolution = None,
     window: Window = None,
     points: Points = None,
@@ -125,9 +125,11 @@ def sample(
         wanted=(domain, condition),
     )  # fmt: skip
     size = choose_size(model.domain, resolution, points)
+    interval = parse_interval(guidance_interval)
+    of_sampler, of_method = parse_settings(override, guidance=guidance, guidance_interval=interval, noise=noise)
     settings = {
-        "sampler": sampler, "steps": steps, "sampler_settings": parse_settings(override), "precision": precision,
-        "guidance": guidance, "guidance_interval": parse_interval(guidance_interval), "noise": noise,
+        "sampler": sampler, "steps": steps, "sampler_settings": of_sampler, "method_settings": of_method,
+        "precision": precision,
     }  # fmt: skip
     guide_weights, guide = _open_guide(guide_run, device)
     options = sampling_options(model, guide=guide, **settings)

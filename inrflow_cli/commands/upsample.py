@@ -26,7 +26,7 @@ from inrflow_cli.options import (
     Resolution,
     Run,
     Sampler,
-    SamplerSettings,
+    SamplingSet,
     Seed,
     Steps,
     Threads,
@@ -63,7 +63,7 @@ def upsample(
     guidance: Guidance = None,
     sampler: Sampler = None,
     steps: Steps = None,
-    override: SamplerSettings = None,
+    override: SamplingSet = None,
     noise: Noise = None,
     chunk: Chunk = 4096,
     ema: Ema = None,
@@ -114,9 +114,10 @@ def upsample(
             model, weights, files, targets, wanted, overwrite=overwrite, reporter=console.reporter()
         )
     else:
+        of_sampler, of_method = parse_settings(override, guidance=guidance, noise=noise)
         settings = {
-            "sampler": sampler, "steps": steps, "sampler_settings": parse_settings(override), "guidance": guidance,
-            "noise": noise, "precision": precision,
+            "sampler": sampler, "steps": steps, "sampler_settings": of_sampler, "method_settings": of_method,
+            "precision": precision,
         }  # fmt: skip
         answer = _sample(model, weights, out, wanted, range(seed, seed + num), settings, compile, overwrite)
     console.print_json(answer, as_json=json)

@@ -67,7 +67,7 @@ def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     options = wanted.options(model)
     probe = options
     if model.preset.sampler is not None:
-        probe = sampling_options(model, sampler="euler", steps=2, guidance=wanted.guidance)
+        probe = sampling_options(model, sampler="euler", steps=2, method_settings=wanted.method_settings)
     whole = sample_request(model, work, plan)
     batch = wanted.batch or request.default_batch_size(model, whole)
     rows = range(min(batch, len(whole.seeds)))

@@ -34,17 +34,16 @@ class SamplingSettings:
     """Samples of each run; of conditional ones, reference conditions. Default: as many as the reference has items."""
     seed: int = 0
     label: str | None = None
-    guidance: float | None = None
-    guidance_interval: tuple[float, float] | None = None
     sampler: str | None = None
     steps: int | None = None
     sampler_settings: Mapping[str, Any] = field(default_factory=dict)
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the method's `SamplingConfig`, such as `guidance`."""
     resolution: str | None = None
     points: int | None = None
     view: int | str | None = None
     """The view of each reference object, from 0 on, or `reference_inputs.PAIRED_BY_SEED`. Default: 0."""
     samples_per_item: int | None = None
-    noise: str | None = None
     ema: float | None = None
     batch: int | None = None
     device: str | None = None
@@ -58,9 +57,7 @@ class SamplingSettings:
             sampler=self.sampler,
             steps=self.steps,
             sampler_settings=self.sampler_settings,
-            guidance=self.guidance,
-            guidance_interval=self.guidance_interval,
-            noise=self.noise,
+            method_settings=self.method_settings,
             precision=self.precision,
         )
 

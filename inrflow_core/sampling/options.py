@@ -21,9 +21,10 @@ def sampling_options(
     sampler: str | None = None,
     steps: int | None = None,
     sampler_settings: Mapping[str, Any] | None = None,
+    method_settings: Mapping[str, Any] | None = None,
     guide: Model | None = None,
     precision: str = "fp32",
-    **method_settings: Any,
+    **own: Any,
 ) -> SamplingOptions:
     """The sampling options of a model: its preset's settings, overridden by the arguments.
 
@@ -31,21 +32,22 @@ def sampling_options(
         sampler: another solver's name; it then has its default settings.
         steps: solver steps, for solvers that take a number of steps.
         sampler_settings: further settings of the sampler by name. Default: the preset's, or another sampler's defaults.
+        method_settings: settings of the method's `SamplingConfig` by name, such as `guidance`. Default: the preset's.
         guide: a second model to guide with (autoguidance).
-        method_settings: settings of the method's `SamplingConfig`, such as `guidance`; None keeps the preset's.
+        own: further settings of the method's `SamplingConfig`, as keywords; None keeps the preset's.
 
     Raises:
         UsageError: an unknown sampler or precision, or a setting that the sampler or the method does not have.
     """
     method = model.preset.method
     part = _sampler(model.preset, sampler, steps, sampler_settings or {})
-    overrides = {key: value for key, value in method_settings.items() if value is not None}
+    overrides = {**(method_settings or {}), **{key: value for key, value in own.items() if value is not None}}
     known = option_names(model.preset)
     for name in overrides:
         if name not in known:
             raise UsageError(
-                f"the method `{method.name}` of `{model.preset.name}` has no sampling option `{name.replace('_', '-')}`",
-                hint="leave it out; " + (f"it has {', '.join(f'`{k}`' for k in known)}" if known else "it has none"),
+                f"the method `{method.name}` of `{model.preset.name}` has no sampling option `{name}`",
+                hint=did_you_mean(name, known) if known else "leave it out: the method has none",
             )
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision `{precision}`", hint=did_you_mean(precision, PRECISIONS))

@@ -389,7 +389,7 @@ def test_a_setting_of_the_sampler_is_taken_and_told_and_others_are_refused(tmp_p
     capsys.readouterr()
     for text, message in (
         ("sampler.heat=1", "[sampler] has no setting `heat`"),
-        ("network.width=8", "`--set network...`: what a model is was settled when it was trained"),
+        ("network.width=8", "`--set network...` cannot change a trained model"),
     ):
         assert run(["sample", "out.ply", *wanted, "--set", text]) == 2
         assert message in capsys.readouterr().err
