@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -165,14 +166,14 @@ class Watch(TorchDispatchMode):
         size = storage.nbytes()
         if not size:
             return
-        number, part = len(self.trace.events), self.part
-        self.trace.events.append(Event(number, size, part))
+        event = Event(len(self.trace.events), size, self.part)
+        self.trace.events.append(event)
+        self._alive[key] = event.storage, weakref.ref(storage, partial(self._forget, key, event))
 
-        def gone(_: Any) -> None:
-            del self._alive[key]
-            self.trace.events.append(Event(number, -size, part))
-
-        self._alive[key] = number, weakref.ref(storage, gone)
+    def _forget(self, key: int, event: Event, _: Any) -> None:
+        """A storage is freed."""
+        del self._alive[key]
+        self.trace.events.append(replace(event, bytes=-event.bytes))
 
 
 @dataclass(frozen=True)
