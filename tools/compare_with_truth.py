@@ -70,7 +70,9 @@ def objects(model: Model, true: SampleCollection, places: list[int], arguments: 
     assert isinstance(true, ShardCollection)
     condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, places)
     request = SampleRequest(places, size=arguments.points, condition=condition)
-    drawn = np.concatenate([clouds for _, clouds in iter_samples(model, request, sampling_options_of(model, arguments))])
+    drawn = np.concatenate(
+        [clouds for _, clouds in iter_samples(model, request, sampling_options_of(model, arguments))]
+    )
     clouds = true.read(range(true.count)).values[:, : arguments.points]
     photos = true.load_views(IMAGE, range(true.count), np.zeros(true.count, np.int64))
     distance = registry.find("distances", "cd")

@@ -112,7 +112,7 @@ def sampled(name: str, *words: str) -> tuple[np.ndarray, dict[str, Any]]:
     """The values of an image that a command writes, and its provenance."""
     assert run([*words, name]) == 0
     with Image.open(name) as image:
-        return np.asarray(image), image.info
+        return np.asarray(image), {str(key): value for key, value in image.info.items()}
 
 
 @pytest.mark.parametrize("command", ["sample", "upsample"])
@@ -148,7 +148,9 @@ def test_settings_reach_the_worker_processes_and_the_header_of_a_shard(tmp_path)
 
 
 @pytest.mark.parametrize(("run_name", "setting"), [("flow", "noise=cubic"), ("jumps", "jumps=3")])
-def test_an_evaluation_records_the_settings_and_reuses_no_samples_of_others(run_name: str, setting: str, tmp_path: Path):
+def test_an_evaluation_records_the_settings_and_reuses_no_samples_of_others(
+    run_name: str, setting: str, tmp_path: Path
+):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "reference.npy", rng.integers(0, 256, (4, 8, 8, 1), dtype=np.uint8))
     words = ["eval", "--run", run_name, "--reference", "reference.npy", "--metrics", "fid:random", "--num", "4"]
