@@ -6,7 +6,7 @@ the Protocol below. Nothing else names a domain: a new one is a new file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -34,6 +34,11 @@ class OutputSpec:
     dtype: str
 
 
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """The shape of one sample, `24 x 1`."""
+    return " x ".join(map(str, shape))
+
+
 @dataclass(frozen=True)
 class ArrayFiles:
     """How samples lie in .npz, .npy and single files."""
@@ -50,6 +55,12 @@ class ArrayFiles:
     """For messages: `uint8 (N H W C)`."""
     suffixes: tuple[str, ...] = ()
     """Suffixes of files that hold one sample each, beside structures of proteins."""
+    read: Callable[[Path], np.ndarray] | None = None
+    """Reads such a file; raises IntegrityError where it is damaged."""
+    describe: Callable[[tuple[int, ...]], str] = describe_shape
+    """The shape of one sample in words."""
+    has_one_shape: bool = False
+    """Whether only samples of equal shapes can be compared."""
 
     def holds(self, values: np.ndarray) -> bool:
         """Whether an array of several samples has the type and shape of this domain."""

@@ -32,7 +32,10 @@ from inrflow_core.fields import Size, Window
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Grid, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
-from inrflow_core.visualization import image_grid
+from inrflow_core.visualization import image_grid, image_io
+
+MODES = {1: "gray", 3: "RGB", 4: "RGBA"}
+"""Names of images by their number of channels."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ class Config:
             raise ValueError(f"`value_scale` is {self.value_scale}: above 0")
 
 
+def read_file(path: Path) -> np.ndarray:
+    """An image file as uint8 (H W C), gray or RGB."""
+    image = image_io.read_image(path, None)
+    return np.array(image).reshape(image.height, image.width, -1)
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """`96 x 128 pixels, RGB`."""
+    return f"{shape[0]} x {shape[1]} pixels, {MODES[shape[2]]}"
+
+
 class Domain:
     """Queries of images, sets from uint8 pixels, and pixels from values."""
 
@@ -69,7 +83,10 @@ class Domain:
         4,
         (1, 3, 4),
         "uint8 (N H W C)",
-        (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"),
+        image_io.SUFFIXES + image_io.FOREIGN_SUFFIXES,
+        read_file,
+        describe_shape,
+        has_one_shape=True,
     )
     SIZE_OPTION = "--resolution"
     REFERENCE_SPLITS = ("train",)

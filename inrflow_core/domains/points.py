@@ -22,8 +22,9 @@ from inrflow_core.domains._contract import (
     conditions,
     empty_sets,
 )
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.fields import Window
+from inrflow_core.formats import npz, ply
 from inrflow_core.geometry import point_clouds
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec
@@ -51,13 +52,34 @@ class Config:
             raise ValueError(f"`value_scale` is {self.value_scale}: above 0")
 
 
+def read_file(path: Path) -> np.ndarray:
+    """A cloud from a .ply or .npy file, float32 (P C).
+
+    Raises:
+        IntegrityError: the file is damaged, or holds another kind of array.
+    """
+    if path.suffix.lower() == ".ply":
+        return ply.read(path)
+    values = npz.read(path).values
+    if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f" or not len(values):
+        raise IntegrityError(
+            f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
+        )
+    return np.asarray(values, dtype=np.float32)
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """`2,048 points of 3 numbers`."""
+    return f"{shape[0]:,} points of {shape[1]} numbers"
+
+
 class Domain:
     """Queries of clouds, sets from stored points, and points from values."""
 
     NAME = "points"
     NOUN = "point clouds"
     FORMATS = ("ply", "npz", "png", "obj", "glb")
-    FILES = ArrayFiles(("points",), "float32", 3, (3, 6), "float (N P 3)", (".ply", ".npy"))
+    FILES = ArrayFiles(("points",), "float32", 3, (3, 6), "float (N P 3)", (".ply", ".npy"), read_file, describe_shape)
     SIZE_OPTION = "--points"
     REFERENCE_SPLITS = ("test", "val", "train")
     DEFAULT_METRICS = ("mmd", "cov", "one-nna", "jsd")

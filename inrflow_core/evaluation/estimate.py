@@ -8,8 +8,9 @@ from collections.abc import Collection, Hashable, Sequence
 import numpy as np
 
 from inrflow_core.distances import _contract as distance_contract
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.evaluation import distance_matrix, pairwise_distances
-from inrflow_core.evaluation.gather import Gatherer, item_noun, normalized_clouds
+from inrflow_core.evaluation.gather import Gatherer, normalized_clouds
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.feature_networks import _contract
 from inrflow_core.geometry import point_clouds
@@ -54,7 +55,7 @@ class Timer(CostTimer[SampleCollection]):
     def features(self, spec: FeatureSpec, num_samples: int, *, is_slow: bool = False) -> Cost:
         extractor = self.context.extractor(spec.network)
         part = _contract.find_extractor(spec.network)
-        few = FEW if is_slow or part.domain == "points" else TRIALS
+        few = FEW if is_slow or part.num_points else TRIALS
         count, items = num_samples, np.zeros((few, 64, 64, 3), dtype=np.uint8)
         if not isinstance(self.reference, ReferenceStats) and self.reference.domain == part.domain:
             items = self.reference.read(range(min(few, self.reference.count))).values
@@ -64,7 +65,7 @@ class Timer(CostTimer[SampleCollection]):
         start = time.perf_counter()
         extractor(items, part.outputs, spec.preprocessing)
         seconds = (time.perf_counter() - start) / len(items)
-        return f"{spec.protocol} features of {count:,} {item_noun(part.domain)}", seconds * count
+        return f"{spec.protocol} features of {count:,} {domain_class(part.domain).NOUN}", seconds * count
 
     def distances(self, spec: DistanceSpec, num_samples: int, num_points: int | None) -> Cost:
         reference, settings = items_of(self.reference), self.context.settings

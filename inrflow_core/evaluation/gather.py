@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.evaluation import (
     distance_matrix,
     feature_cache,
@@ -134,7 +135,7 @@ class Gatherer(GatherContext[SampleCollection]):
         if not cache.is_done():
             self.verify(items)
             title = f"{spec.network} features of {items.source.name}{f', {items.split}' if items.split else ''}"
-            with self.settings.progress(title, item_noun(items.domain)) as progress:
+            with self.settings.progress(title, domain_class(items.domain).NOUN) as progress:
                 cache.run(self.extractor(spec.network), progress)
         return cache
 
@@ -197,11 +198,6 @@ class Gatherer(GatherContext[SampleCollection]):
 
     def proteins(self, samples: SampleCollection, reference: SampleCollection, alignment: str) -> Structures:
         return protein_matching.load_matched(samples, reference, alignment)
-
-
-def item_noun(domain: str) -> str:
-    """What items of a domain are called in progress bars."""
-    return "images" if domain == "image" else "clouds"
 
 
 def _verified_with(reference: SampleCollection, items: SampleCollection) -> SampleCollection:

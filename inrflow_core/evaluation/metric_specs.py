@@ -86,32 +86,25 @@ def check_compatible(
     reference: SampleCollection | ReferenceStats,
     role: str = "the reference",
 ) -> None:
-    """Nothing, where samples (`what` they are, for messages) of a domain and shape can be compared with a reference.
+    """Raise UsageError unless samples of a domain and shape can be compared with a reference.
 
-    Raises:
-        UsageError: they are of different domains, sizes or modes.
+    `what` and `role` name both in messages.
     """
+    mine = domain_class(domain)
     if isinstance(reference, ReferenceStats):
-        if domain != "image":
-            raise UsageError(
-                f"`{reference.source}` describes images, and {what} are {domain_class(domain).NOUN}",
-                hint=f"give {domain_class(domain).NOUN}",
-            )
-        if reference.shape not in (None, shape):
-            raise UsageError(
-                f"{what} are {_pixels(shape)}, and `{reference.source}` describes images of {_pixels(reference.shape)}",
-                hint="compare images of one size and mode",
-            )
-        return
-    if domain != reference.domain:
+        theirs = domain_class(network_contract.find_extractor(reference.network).domain)
+        name, verb, remedy = f"`{reference.source}`", "describes", ""
+    else:
+        theirs = domain_class(reference.domain)
+        name, verb = f"{role} {reference.display_name}", "holds"
+        remedy = f": prepare the reference at that size, or draw with `{mine.SIZE_OPTION}`"
+    if domain != theirs.NAME:
+        raise UsageError(f"{what} are {mine.NOUN}, and {name} {verb} {theirs.NOUN}", hint=f"give {mine.NOUN}")
+    form = mine.FILES
+    if form is not None and form.has_one_shape and reference.shape not in (None, shape):
         raise UsageError(
-            f"{what} are {domain_class(domain).NOUN}, and {role} {reference.display_name} holds {domain_class(reference.domain).NOUN}",
-            hint="give one of the samples' kind",
-        )
-    if domain == "image" and shape != reference.shape:
-        raise UsageError(
-            f"{what} are {_pixels(shape)}, and {role} {reference.display_name} holds {_pixels(reference.shape)}",
-            hint="compare images of one size and mode: prepare the reference at that resolution, or draw with `--resolution`",
+            f"{what} are {form.describe(shape)}, and {name} {verb} {mine.NOUN} of {form.describe(reference.shape)}",
+            hint=f"compare {mine.NOUN} of one size and mode{remedy}",
         )
 
 
@@ -156,8 +149,3 @@ def check_points(
                     f"`{metric.full}` looks at {wanted:,}",
                     hint="prepare it with as many",
                 )
-
-
-def _pixels(shape: tuple[int, ...]) -> str:
-    mode = {1: "grey", 3: "RGB", 4: "RGBA"}[shape[2]]
-    return f"{shape[0]} x {shape[1]} pixels, {mode}"

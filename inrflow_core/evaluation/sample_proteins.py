@@ -65,7 +65,7 @@ def sample_proteins(
         for own in filter(None, missing):
             files[own[0]].parent.mkdir(parents=True, exist_ok=True)
             for row, structure in reference_inputs.sample_structures(model, plan, own, request, options):
-                writer.write(files[row], [structure], "protein", origin=origins[row], overwrite=True)
+                writer.write(files[row], [structure], model.domain.NAME, origin=origins[row], overwrite=True)
                 done += 1
                 progress(done, total)
     first, last = plan.seeds[0], plan.seeds[plan.samples_per_item - 1]
@@ -74,8 +74,8 @@ def sample_proteins(
     if here.rank != 0:
         return None, facts
     await_files(lambda: all(file.is_file() for file in files), work.reporter.log)
-    spelled = [f"{names[owner]}/{file.name}" for owner, file in zip(plan.reference_indices, files, strict=True)]
-    return readers.structures_in(folder, list(zip(spelled, files, strict=True))), facts
+    stored = [(f"{names[item]}/{file.name}", file) for item, file in zip(plan.reference_indices, files, strict=True)]
+    return readers.structures_in(folder, stored, model.domain.NAME), facts
 
 
 def provenance_facts(

@@ -71,7 +71,7 @@ def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     whole = sample_request(model, work, plan)
     batch = wanted.batch or request.default_batch_size(model, whole)
     rows = range(min(batch, len(whole.seeds)))
-    if plan is not None and plan.kind == "sequence":
+    if plan is not None and model.domain.MAKES_STRUCTURES:
         rows = range(min(batch, plan.samples_per_item))
     labels = None if whole.labels is None else [whole.labels[row] for row in rows]
     condition = {} if plan is None else reference_inputs.condition(model, plan, rows)
@@ -102,7 +102,9 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
         shard.condition = {} if plan is None else plan.sample_conditions
         model, options = optimize.optimize_for_inference(model, options, compile=work.sampling.compile)
         source = SampleSource(model, wanted, options, plan, work.reporter)
-        sharded.write_shard(source, shard, title="sampling" if plan is None else f"sampling from {plan.kind}s")
+        sharded.write_shard(
+            source, shard, title="sampling" if plan is None else f"sampling from {reference_inputs.noun_of(plan.kind)}"
+        )
         _await(shard.finish, work.reporter.log)
     if _is_main():
         sample_shard.write_digest(place)

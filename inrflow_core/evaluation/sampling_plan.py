@@ -173,12 +173,12 @@ def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplin
     """
     wanted, kind = work.sampling, target.kind
     source = f"is conditioned on {reference_inputs.noun_of(kind)}" if kind else "takes no condition from the reference"
-    for option, value, kinds in (
-        ("--view", wanted.view, ("image",)),
-        ("--samples-per-item", wanted.samples_per_item, ("image", "sequence")),
-        ("--label", wanted.label, (None,)),
+    for option, value, applies in (
+        ("--view", wanted.view, kind is not None and reference_inputs.has_views(kind)),
+        ("--samples-per-item", wanted.samples_per_item, kind is not None),
+        ("--label", wanted.label, kind is None),
     ):
-        if value is not None and kind not in kinds:
+        if value is not None and not applies:
             raise UsageError(f"`{option}` does not apply to `{target.name}`, which {source}", hint="leave it out")
     if kind is None:
         return None

@@ -1,6 +1,6 @@
 """Pictures and clouds in the page: galleries, and samples with their nearest training items.
 
-What is embedded is bounded: see GALLERIES, PIXELS, POINTS and MOST_NEAREST; the page says what it left out.
+What is embedded is bounded: see _limits, PIXELS, POINTS and MOST_NEAREST; the page says what it left out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import numpy as np
 from PIL import Image
 
 from inrflow_core.domains._contract import CLOUD_GALLERY, IMAGE_GALLERY
+from inrflow_core.domains._contract import Gallery as Limits
 from inrflow_core.report import number_format, plots
 from inrflow_core.report.content import Gallery, ImageConditionedGallery, NearestNeighborsPanel
 from inrflow_core.visualization import image_grid, point_rendering
 
-GALLERIES = {"image": IMAGE_GALLERY, "points": CLOUD_GALLERY}
-"""Tiles and rows of images and of clouds: a page with 96 small images or 16 clouds stays quick."""
 MOST_NEAREST = 5
 PIXELS = 2**20
 """Pixels of a side of a gallery, and of all neighbours: at most 4 MB for RGB noise, half of that for photos."""
@@ -36,7 +35,7 @@ REACH = 3.0
 
 def gallery(content: Gallery) -> str:
     """Samples beside as many of the reference."""
-    kind = _kind(content.samples)
+    are_images = _are_images(content.samples)
     counts = [_shown(content.samples)]
     if content.reference is not None:
         counts.append(min(counts[0], _shown(content.reference)))
@@ -44,7 +43,8 @@ def gallery(content: Gallery) -> str:
     if content.reference is not None:
         sides += _side("Reference", content.reference, content.reference_names, counts[1], sum(counts))
     return (
-        f'<section class="gallery {kind}"><h2>{escape(content.title)}</h2>\n{_turning(kind, sum(counts))}'
+        f'<section class="gallery {_css_class(content.samples)}"><h2>{escape(content.title)}</h2>'
+        f"\n{_turning(sum(counts), are_images=are_images)}"
         f'<div class="sides">{sides}</div></section>'
     )
 
@@ -62,17 +62,17 @@ def photos(content: ImageConditionedGallery) -> str:
     return (
         f'<section class="photos points"><h2>{escape(content.title)}, sampled from images</h2>\n<p class="says">Each row: an'
         " image, the cloud that was sampled from it, and the object's own cloud, both turned about the upright axis to the"
-        f" image's camera (shown: {_of(rows, content.count)}).</p>{_turning('points', 2 * rows)}"
+        f" image's camera (shown: {_of(rows, content.count)}).</p>{_turning(2 * rows, are_images=False)}"
         f'<div class="strips">{strips}</div></section>'
     )
 
 
 def neighbours(content: NearestNeighborsPanel) -> str:
     """The memorisation check: samples with their nearest training items, and how near held-out data lie."""
-    kind = _kind(content.samples)
+    are_images = _are_images(content.samples)
     count = min(content.nearest.shape[1], MOST_NEAREST)
-    rows = min(len(content.samples), GALLERIES[kind].rows)
-    if kind == "image":
+    rows = min(len(content.samples), _limits(content.samples).rows)
+    if are_images:
         rows = max(1, min(rows, PIXELS // ((count + 1) * _pixels(content.samples, NEIGHBOUR_SIDE))))
     order = np.argsort(content.distances[:, 0], kind="stable")[:rows]
     together = rows * (count + 1)
@@ -80,10 +80,10 @@ def neighbours(content: NearestNeighborsPanel) -> str:
     looked = f" They were looked for among {content.searched} training items." if content.searched else ""
     strips = "".join(_strip(content, row, count, together) for row in order.tolist())
     return (
-        f'<section id="neighbours" class="{kind}"><h2>Nearest in the training set{escape(of)}</h2>\n{_verdict(content)}'
+        f'<section id="neighbours" class="{_css_class(content.samples)}"><h2>Nearest in the training set{escape(of)}</h2>\n{_verdict(content)}'
         f'<p class="says">Each row: a sample, then the training items nearest to it with their distance'
         f" ({escape(content.measure)}); samples that lie nearest come first"
-        f" (shown: {_of(rows, len(content.sample_distances))}).{looked}</p>{_turning(kind, together)}"
+        f" (shown: {_of(rows, len(content.sample_distances))}).{looked}</p>{_turning(together, are_images=are_images)}"
         f'<div class="strips">{strips}</div></section>'
     )
 
@@ -107,7 +107,7 @@ def _verdict(content: NearestNeighborsPanel) -> str:
             "Samples at almost no distance from a training item are remembered, not made;"
             " how near is too near, held-out data would tell, and none were given."
         )
-        if _kind(content.samples) == "points":
+        if not _are_images(content.samples):
             said += " Clouds of one surface with its points drawn anew are not at distance 0 either."
     drawn = plots.histogram(values, content.measure, "distances to the nearest training item", limit=limit)
     return (
@@ -140,7 +140,7 @@ def _side(title: str, items: np.ndarray, names: Sequence[str], count: int, toget
         _tile(item, f"{title.lower()} {index + 1}", names[index] if index < len(names) else "", together)
         for index, item in enumerate(items[:count])
     )
-    size = "one" if count == 1 else "small" if _kind(items) == "image" and max(items.shape[1:3]) < 48 else "large"
+    size = "one" if count == 1 else "small" if _are_images(items) and max(items.shape[1:3]) < 48 else "large"
     return (
         f'<div class="side"><h3>{title}<span class="count">{_of(count, len(items))}</span></h3>'
         f'<div class="tiles {size}">{tiles}</div></div>'
@@ -149,9 +149,8 @@ def _side(title: str, items: np.ndarray, names: Sequence[str], count: int, toget
 
 def _shown(items: np.ndarray) -> int:
     """How many items of a side are embedded."""
-    kind = _kind(items)
-    most = GALLERIES[kind].tiles
-    most = most if kind == "points" else min(most, PIXELS // _pixels(items, MOST_SIDE))
+    most = _limits(items).tiles
+    most = min(most, PIXELS // _pixels(items, MOST_SIDE)) if _are_images(items) else most
     return min(len(items), max(1, most))
 
 
@@ -206,9 +205,9 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
 
 
-def _turning(kind: str, together: int) -> str:
+def _turning(together: int, *, are_images: bool) -> str:
     """How to turn clouds; shown by the script that turns them."""
-    if kind == "image":
+    if are_images:
         return ""
     return (
         '<div class="turning" hidden><p class="says">Drag a cloud to turn it; or choose one with Tab and use the arrow'
@@ -221,8 +220,18 @@ def _of(shown: int, count: int) -> str:
     return f"{count:,}" if shown == count else f"{shown:,} of {count:,}"
 
 
-def _kind(items: np.ndarray) -> str:
-    return "image" if items.ndim == 4 else "points"
+def _are_images(items: np.ndarray) -> bool:
+    """Whether a domain's thumbnails are images, uint8 (N H W C), and not clouds, float32 (N P C)."""
+    return items.ndim == 4
+
+
+def _css_class(items: np.ndarray) -> str:
+    return "image" if _are_images(items) else "points"
+
+
+def _limits(items: np.ndarray) -> Limits:
+    """Tiles and rows: a page with 96 small images or 16 clouds stays quick."""
+    return IMAGE_GALLERY if _are_images(items) else CLOUD_GALLERY
 
 
 def _pixels(images: np.ndarray, side: int) -> int:

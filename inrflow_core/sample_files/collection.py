@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,7 +125,7 @@ class SampleCollection(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Collection:
+class _Collection(ABC):
     """What the three classes share."""
 
     source: Path
@@ -201,8 +202,9 @@ class _Collection:
         selected = np.asarray(indices, dtype=np.int64)
         return selected if self.source_indices is None else self.source_indices[selected].astype(np.int64)
 
+    @abstractmethod
     def _verify(self) -> None:
-        """Files without recorded digests have nothing to compare."""
+        """Compare the source's bytes with its recorded digests, where it has any."""
 
     @functools.cached_property
     def _shape(self) -> tuple[int, ...]:
@@ -211,13 +213,13 @@ class _Collection:
     def _first_shape(self) -> tuple[int, ...]:
         return tuple(self.load([0]).values.shape[1:])
 
+    @abstractmethod
     def _total(self) -> int:
         """Number of items in the whole source."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
         """Items by their index in the whole source."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +261,6 @@ class ArrayCollection(_Collection):
 class StructureCollection(_Collection):
     """Proteins, from files or in memory."""
 
-    domain: str = "protein"
     names: Sequence[str]
     """Of every protein of the source."""
     load_structure: Callable[[int], Structure]
@@ -270,6 +271,9 @@ class StructureCollection(_Collection):
 
     def structures(self, indices: Sequence[int]) -> list[Structure]:
         return [replace(self.load_structure(int(i)), name=self.names[i]) for i in self._in_source(indices)]
+
+    def _verify(self) -> None:
+        """Files of structures have no recorded digests."""
 
     def _first_shape(self) -> tuple[int, ...]:
         return ()

@@ -14,6 +14,7 @@ from inrflow_core import __version__
 from inrflow_core.domains._contract import array_domains
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.formats import npz, ply
+from inrflow_core.sample_files.readers import domain_of_file
 from inrflow_core.shards import batch, manifest, shard_dataset
 
 FIRST = 16
@@ -62,8 +63,9 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
             raise UsageError(f"`{source}` is no folder of shards, so `{name}` says nothing", hint="leave it out")
     if source.suffix == ".npz":
         return _from_npz(source, items)
-    cloud = ply.read(source)
-    return Samples(cloud[None], "points", _origin({"file": source.name}), [{}], 1)
+    domain = domain_of_file(source)
+    assert domain is not None, "point clouds are .ply files"
+    return Samples(ply.read(source)[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
 
 
 def chosen(items: str | None, total: int) -> list[int]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow_core.domains._contract import array_domains, domain_class, domain_classes
+from inrflow_core.domains._contract import ArrayFiles, DomainClass, array_domains, domain_class, domain_classes
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
-from inrflow_core.formats import npz, ply
+from inrflow_core.formats import npz
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.collection import (
@@ -23,7 +23,6 @@ from inrflow_core.sample_files.collection import (
 )
 from inrflow_core.shards import manifest, shard_dataset
 from inrflow_core.storage import checksum, source_files
-from inrflow_core.visualization.image_io import is_image_name, read_image
 
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
 """How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
@@ -54,8 +53,8 @@ def open_collection(
         raise UsageError(f"`{place}` is no folder of shards, so it has no split `{split}`", hint="leave it out")
     if place.is_dir():
         return _from_files(place, all_models=all_models)
-    if structure_reader.is_structure(place.name):
-        return structures_in(place, [(place.name, place)], all_models=all_models)
+    if structure_reader.is_structure(place.name) and (domain := domain_of_file(place)) is not None:
+        return structures_in(place, [(place.name, place)], domain.NAME, all_models=all_models)
     if place.suffix.lower() in (".npz", ".npy"):
         return _from_array(place)
     raise UsageError(f"`{place}` holds no samples", hint=f"give {KINDS}")
@@ -91,38 +90,41 @@ def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> Sampl
 
 def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
     files = [(name, folder / name) for name, _ in source_files.list_files(folder)]
-    kinds = Counter(_kind(path) for _, path in files)
-    held = [domain.NAME for domain in domain_classes() if kinds[domain.NAME]]
+    domains = [domain_of_file(path) for _, path in files]
+    held = Counter(domain.NAME for domain in domains if domain is not None)
     if not held:
         raise MissingError(f"`{folder}` holds neither images nor clouds nor proteins", hint=f"give {KINDS}")
     if len(held) > 1:
-        told = " and ".join(f"{kinds[domain]} {domain_class(domain).NOUN}" for domain in held)
-        raise UsageError(f"`{folder}` holds {told}", hint="keep them in folders of their own")
-    (domain,) = held
-    kept = [(name, path) for name, path in files if _kind(path) == domain]
-    if domain == "protein":
-        return structures_in(folder, kept, all_models=all_models)
-    read_one = _picture if domain == "image" else _cloud
+        counts = " and ".join(f"{held[name]} {domain_class(name).NOUN}" for name in sorted(held))
+        raise UsageError(f"`{folder}` holds {counts}", hint="keep them in folders of their own")
+    (name,) = held
+    samples = [file for file, domain in zip(files, domains, strict=True) if domain is not None]
+    form = domain_class(name).FILES
+    if form is None or form.read is None:
+        return structures_in(folder, samples, name, all_models=all_models)
+    read_one = form.read
 
     @functools.cache
     def first() -> tuple[str, np.ndarray]:
-        return kept[0][0], read_one(kept[0][1])
+        return samples[0][0], read_one(samples[0][1])
 
     def load_values(indices: np.ndarray) -> np.ndarray:
-        return _stacked(folder, first(), [(kept[i][0], read_one(kept[i][1])) for i in indices])
+        return _stacked(folder, first(), [(samples[i][0], read_one(samples[i][1])) for i in indices], form)
 
-    is_ours = domain == "points" and any(PROVENANCE_PREFIX in _head(path) for _, path in kept[:1])
+    is_ours = form.dtype == "float32" and PROVENANCE_PREFIX in _head(samples[0][1])
     return ArrayCollection(
         source=folder,
-        domain=domain,
-        digest=_digest(kept),
+        domain=name,
+        digest=_digest(samples),
         normalisation=UNKNOWN_NORMALIZATION if is_ours else {},
-        names=[name for name, _ in kept],
+        names=[name for name, _ in samples],
         load_values=load_values,
     )
 
 
-def structures_in(place: Path, files: Sequence[tuple[str, Path]], *, all_models: bool = False) -> SampleCollection:
+def structures_in(
+    place: Path, files: Sequence[tuple[str, Path]], domain: str, *, all_models: bool = False
+) -> SampleCollection:
     """Proteins of files below `place`; the name of each is that of its file without the suffixes.
 
     Of a file of several models the first counts. With `all_models` each counts and has its number, from 0 on, behind the
@@ -152,7 +154,9 @@ def structures_in(place: Path, files: Sequence[tuple[str, Path]], *, all_models:
         file, number = places[index]
         return models(file)[number]
 
-    return StructureCollection(source=place, digest=_digest(files), names=names, load_structure=load_structure)
+    return StructureCollection(
+        source=place, domain=domain, digest=_digest(files), names=names, load_structure=load_structure
+    )
 
 
 def _digest(files: Sequence[tuple[str, Path]]) -> str:
@@ -194,7 +198,9 @@ def _from_array(path: Path) -> SampleCollection:
     )
 
 
-def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str, np.ndarray]]) -> np.ndarray:
+def _stacked(
+    folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str, np.ndarray]], form: ArrayFiles
+) -> np.ndarray:
     """Items of the shape of `pattern`, the folder's first, as one array.
 
     Raises:
@@ -204,39 +210,17 @@ def _stacked(folder: Path, pattern: tuple[str, np.ndarray], read: list[tuple[str
     for name, values in read:
         if values.shape != first.shape:
             raise UsageError(
-                f"`{folder / name}` is {_spelled(values)}, and `{folder / first_name}` is {_spelled(first)}",
+                f"`{folder / name}` is {form.describe(values.shape)}, and `{folder / first_name}` is {form.describe(first.shape)}",
                 hint="all images must have one size and mode, all clouds one number of points",
             )
     return np.stack([values for _, values in read])
 
 
-def _picture(path: Path) -> np.ndarray:
-    image = read_image(path, None)
-    return np.array(image).reshape(image.height, image.width, -1)
-
-
-def _cloud(path: Path) -> np.ndarray:
-    if path.suffix.lower() == ".ply":
-        return ply.read(path)
-    values = npz.read(path).values
-    if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f" or not len(values):
-        raise IntegrityError(
-            f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
-        )
-    return np.asarray(values, dtype=np.float32)
-
-
-def _kind(path: Path) -> str | None:
+def domain_of_file(path: Path) -> DomainClass | None:
+    """The domain that has one sample in each file of such a name; None where no domain has."""
+    is_structure = structure_reader.is_structure(path.name)
     suffix = path.suffix.lower()
-    if structure_reader.is_structure(path.name):
-        return "protein"
-    if is_image_name(path.name):
-        return "image"
-    return next((domain.NAME for domain, form in array_domains() if suffix in form.suffixes), None)
-
-
-def _spelled(values: np.ndarray) -> str:
-    if values.dtype == np.uint8:
-        mode = {1: "grey", 3: "RGB", 4: "RGBA"}[values.shape[2]]
-        return f"{values.shape[0]} x {values.shape[1]} pixels, {mode}"
-    return f"{len(values):,} points of {values.shape[1]} numbers"
+    for domain in domain_classes():
+        if domain.MAKES_STRUCTURES if is_structure else domain.FILES is not None and suffix in domain.FILES.suffixes:
+            return domain
+    return None

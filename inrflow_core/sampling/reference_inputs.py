@@ -82,6 +82,11 @@ def noun_of(kind: str) -> str:
     return registry.find("conditioners", kind).NOUN
 
 
+def has_views(kind: str) -> bool:
+    """Whether an item of a reference holds several such conditions, of which a sample takes one."""
+    return registry.find("conditioners", kind).HAS_VIEWS
+
+
 def metrics_of(kind: str | None) -> tuple[str, ...]:
     """What samples of a reference's items are evaluated by, beside the metrics of their domain."""
     return () if kind is None else registry.find("conditioners", kind).REFERENCE_METRICS
@@ -184,6 +189,7 @@ def _folded(model: Model, plan: ReferenceSamplingPlan, request: SampleRequest, s
         made |= dict(sample_structures(model, plan, rows, request))
     return StructureCollection(
         source=source,
+        domain=model.domain.NAME,
         digest=hashlib.sha256(b"".join(made[row].positions.tobytes() for row in range(len(plan)))).hexdigest(),
         names=[f"{name}/{row % plan.samples_per_item}" for row, name in enumerate(owners)],
         load_structure=made.__getitem__,

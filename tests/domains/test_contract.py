@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests import tiny
 from tests.domains import signal
 from tests.training import small
 
+ROOT = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, Any]] = {
     "image": {"resolution": 6},
     "points": {"num_points": 24},
@@ -135,3 +137,18 @@ def test_a_domain_of_one_file_is_shown_and_refused_by_metrics_of_others(tmp_path
         metric_specs.parse_metrics(["fid"], "signal")
     with pytest.raises(UsageError, match="no format of the domain `signal` writes `.ply` files"):
         writer.exporter_for(tmp_path / "a.ply", "signal")
+
+
+@pytest.mark.parametrize("package", ["evaluation", "metrics", "report", "sample_files"])
+def test_no_branch_names_a_domain_or_a_condition(package):
+    """A new domain, and a new conditioner, is a new file: the contracts say what these packages must know of it."""
+    names = {*registry.names("domains"), *registry.names("conditioners")}
+    found = [
+        f"{path.name}, line {node.lineno}: {text.value}"
+        for path in sorted((ROOT / "inrflow_core" / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare)
+        for text in ast.walk(node)
+        if isinstance(text, ast.Constant) and text.value in names
+    ]
+    assert not found

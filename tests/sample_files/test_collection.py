@@ -133,7 +133,7 @@ def test_unequal_items_and_numbers_that_are_none_are_named(tmp_path: Path):
     with pytest.raises(UsageError, match=r"other.png` is 3 x 4 pixels, RGB, and .*000.png` is 6 x 4"):
         readers.open_collection(folder).read(range(6))
     Image.fromarray(IMAGES[0][..., 0]).save(folder / "other.png")
-    with pytest.raises(UsageError, match="other.png` is 6 x 4 pixels, grey"):
+    with pytest.raises(UsageError, match="other.png` is 6 x 4 pixels, gray"):
         readers.open_collection(folder).read(range(6))
     (folder / "other.png").write_bytes(b"no picture")
     with pytest.raises(IntegrityError, match=r"other.png` cannot be read as an image: its content is not JPEG"):

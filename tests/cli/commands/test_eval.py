@@ -195,10 +195,10 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
 
     assert says("one.npz", "a.npz").startswith("2: the samples of `one.npz` are 1, and `fid:random` takes 2 at least")
     assert says("a.npz", "one.npz").startswith("2: the reference `one.npz` holds 1, and `fid:random` takes 2 at least")
-    assert "are 8 x 8 pixels, grey, and the reference `large.npz` holds 16 x 16 pixels, grey" in says(
+    assert "are 8 x 8 pixels, gray, and the reference `large.npz` holds 16 x 16 pixels, gray" in says(
         "a.npz", "large.npz"
     )
-    assert "grey, and the reference `colour.npz` holds 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
+    assert "gray, and the reference `colour.npz` holds 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
     assert says("a.npz", "clouds.npy").startswith(
         "2: the samples of `a.npz` are images, and the reference `clouds.npy` holds point clouds"
     )
@@ -377,7 +377,7 @@ def test_statistics_that_were_kept_serve_as_reference_for_pictures_of_their_size
         assert evaluate("--samples", "a.npz", "--reference", reference, "--metrics", "fid:random", "--out", name) == 0
     assert values(tmp_path / "statistics")["fid:random"] == pytest.approx(values(tmp_path / "pictures")["fid:random"])
     said = refused(capsys, "--samples", "large.npz", "--reference", file, "--metrics", "fid:random")
-    assert "are 16 x 16 pixels, grey, and `" in said and "describes images of 8 x 8 pixels, grey" in said
+    assert "are 16 x 16 pixels, gray, and `" in said and "describes images of 8 x 8 pixels, gray" in said
 
 
 def test_a_run_of_some_classes_is_judged_by_those(place, tmp_path, capsys):
