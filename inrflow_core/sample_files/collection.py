@@ -20,9 +20,9 @@ from inrflow_core.shards.batch import Batch, ConditionSelection
 from inrflow_core.shards.shard_dataset import ShardDataset
 
 LIGHT_CONDITIONS = ("offset", "scale", "view", "item")
-"""Conditions that are read with every item; others, such as images and their tokens, are many times larger than a cloud."""
+"""Conditions that are read with every item. Others, such as images and their tokens, are many times larger than a cloud."""
 IMAGE, CAMERA = "image", "camera"
-"""Conditions of point clouds in several views: the rendered image, and where it was seen from."""
+"""Conditions of point clouds in several views: the rendered image and its camera."""
 
 C = TypeVar("C", bound="_Collection")
 
@@ -43,7 +43,7 @@ class SampleCollection(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 of what determines them: a manifest, a file, or the names and bytes of a folder's files."""
+        """sha256 of a manifest, of a file, or of the names and bytes of a folder's files."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class SampleCollection(Protocol):
 
     @property
     def normalisation(self) -> Mapping[str, Any]:
-        """How the values relate to the raw ones, as a manifest has it."""
+        """How the values were normalized, as in a manifest."""
         ...
 
     @property
@@ -63,7 +63,7 @@ class SampleCollection(Protocol):
 
     @property
     def source_indices(self) -> Int64[np.ndarray, " N"] | None:
-        """Of a selection: the index of each item in the whole source, as samples record it; None for the whole."""
+        """Index of each selected item in the whole source, as samples record it; None without a selection."""
         ...
 
     @property
@@ -78,7 +78,7 @@ class SampleCollection(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the file or folder; a byte that no text can hold is replaced by a mark."""
+        """Name of the file or folder; bytes that are not text are replaced."""
         ...
 
     @property
@@ -126,7 +126,7 @@ class SampleCollection(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Collection(ABC):
-    """What the three classes share."""
+    """The members that the three classes share."""
 
     source: Path
     domain: str
@@ -224,16 +224,16 @@ class _Collection(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayCollection(_Collection):
-    """Images or point clouds of one size, in memory, in one array file or one a file."""
+    """Images or point clouds of one size: in memory, in one array file, or one in each file."""
 
     names: Sequence[str]
     """Of every item of the source."""
     load_values: Callable[[Int64[np.ndarray, " S"]], np.ndarray]
     """Values of the items at some indices of the source, uint8 (S H W C) or float32 (S P C)."""
     seeds: Int64[np.ndarray, " N"] | None = None
-    """Of samples that were drawn here; None of everything else."""
+    """Of samples of a model in this process; None of everything else."""
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """What is recorded of each item of the source, one row each."""
+    """Arrays with one row for each item of the source."""
     verify_source: Callable[[], None] | None = None
     """Verifies the shards that the values come from."""
 
@@ -282,7 +282,7 @@ class StructureCollection(_Collection):
         return len(self.names)
 
     def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
-        """Positions of the atoms in Angstrom, float32 (S N 3), padded with zeros; residues and what is known beside them."""
+        """Atom positions in Angstrom, float32 (S N 3), padded with zeros; as conditions the residues and `is_known`."""
         found = [self.load_structure(int(index)) for index in indices]
         sizes = np.array([len(one.positions) for one in found], dtype=np.int64)
         lengths = np.array([len(one.codes) for one in found], dtype=np.int64)
@@ -303,9 +303,9 @@ class ShardCollection(_Collection):
 
     shards: ShardDataset
     shard_split: str
-    """The split that is read; of a single shard, which has no splits for a user, its only one."""
+    """The split that is read; a single shard has only one."""
     conditions: Sequence[str]
-    """Names of the arrays that the shards keep beside the values."""
+    """Names of the arrays that the shards hold beside the values."""
 
     @property
     def _holds_structures(self) -> bool:
@@ -316,7 +316,7 @@ class ShardCollection(_Collection):
         return names if self.source_indices is None else [names[index] for index in self.source_indices]
 
     def structures(self, indices: Sequence[int]) -> list[Structure]:
-        """Residues are numbered from 1: shards do not keep the numbers of the files."""
+        """Residues are numbered from 1: shards do not store the numbers of the files."""
         if not self._holds_structures:
             return super().structures(indices)
         batch = self.shards.read(
@@ -352,8 +352,8 @@ class ShardCollection(_Collection):
         if len(views) and not 0 <= views.min() <= views.max() < count:
             raise UsageError(
                 f"`{self.shards.folder}` has {count} views of every object, "
-                f"and some sample was drawn from number {views.max()}",
-                hint="give the reference that the samples were drawn from",
+                f"and a sample is conditioned on view {views.max()}",
+                hint="give the reference that the samples were conditioned on",
             )
         wanted = ConditionSelection([condition], (views + 0.5) / count)
         rows = self._in_source(indices).tolist()
@@ -383,9 +383,9 @@ def in_memory(
     condition: Mapping[str, np.ndarray] | None = None,
     provenance: str = "",
 ) -> ArrayCollection:
-    """Samples that were drawn here, uint8 (N H W C) or float32 (N P C), each named by its seed.
+    """Samples of a model in this process, uint8 (N H W C) or float32 (N P C), each named by its seed.
 
-    `condition` records of each what it was drawn from; `provenance` enters the digest.
+    `condition` has a row for each: what it was conditioned on. `provenance` enters the digest.
     """
     head = f"{values.dtype} {values.shape} {provenance}".strip()
     return ArrayCollection(
@@ -427,12 +427,12 @@ def filter_classes(items: SampleCollection, names: Sequence[str]) -> SampleColle
     numbers = [shards.classes.index(name) for name in names]
     selected = np.flatnonzero(np.isin(shards.labels(items.shard_split), numbers))
     if not len(selected):
-        raise UsageError(f"{items.display_name} holds nothing of the classes {', '.join(names)}", hint="name others")
+        raise UsageError(f"{items.display_name} has no items of the classes {', '.join(names)}", hint="name others")
     return replace(items.select(selected), metadata={**items.metadata, "classes": ", ".join(names)})
 
 
 def resized(items: SampleCollection, size: tuple[int, int], filter: str) -> SampleCollection:
-    """Images enlarged to rows and columns by Pillow's `bilinear` or `bicubic` filter, when they are read."""
+    """Images, resized as they are read by Pillow's `bilinear` or `bicubic` filter; `size` is rows, columns."""
     from PIL import Image
 
     resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter]
@@ -450,7 +450,7 @@ def resized(items: SampleCollection, size: tuple[int, int], filter: str) -> Samp
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
     longest = max(map(len, rows))
-    found = np.zeros((len(rows), longest, *rows[0].shape[1:]), rows[0].dtype)
-    for place, row in enumerate(rows):
-        found[place, : len(row)] = row
-    return found
+    padded = np.zeros((len(rows), longest, *rows[0].shape[1:]), rows[0].dtype)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return padded

@@ -1,4 +1,4 @@
-"""Samples and weights into other files: what `inrflow export` does."""
+"""Select items of shards or sample files, for `inrflow export`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from inrflow_core.sample_files.readers import domain_of_file
 from inrflow_core.shards import batch, manifest, shard_dataset
 
 FIRST = 16
-"""Items taken where none are named."""
+"""Number of items by default."""
 HINT = "give a folder of shards, an .h5, .npz or .ply file of samples, or write `.safetensors` or `.onnx` from a run"
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What was chosen from shards or a file: images uint8 (B H W C) or clouds float32 (B N C)."""
+    """Selected items: images, uint8 (B H W C), or clouds, float32 (B N C)."""
 
     values: np.ndarray
     domain: str
     origin: Mapping[str, str]
     items: Sequence[Mapping[str, str]]
-    """What is known of each: its name, class, seed."""
+    """Metadata of each: its name, class, seed."""
     total: int
-    """How many there are to choose from."""
+    """Number of items in the source."""
 
 
 def read(source: Path, *, split: str | None = None, items: str | None = None, is_raw: bool = False) -> Samples:
-    """The items asked for (`0-9`, `3,5,8-10` or `all`; else the first 16) of a folder of shards or a file of samples.
+    """Items (`0-9`, `3,5,8-10` or `all`; by default the first 16) of a folder of shards or a file of samples.
 
-    `is_raw` gives clouds in the units that they had before `prepare` put them into a box or a common scale.
+    With `is_raw` clouds are returned in their source units, from before `prepare` normalized them.
 
     Raises:
-        MissingError: there is nothing at `source`.
+        MissingError: `source` does not exist.
         IntegrityError: it is damaged.
-        UsageError: it holds no samples, or not those items.
+        UsageError: it holds no samples, or lacks some of the items.
     """
     found = _read(source, split, items, is_raw=is_raw)
     if not np.isfinite(found.values).all():
@@ -60,7 +60,7 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
         raise UsageError(f"`{source}` holds no samples", hint=HINT)
     for name, is_given in (("--split", split is not None), ("--raw", is_raw)):
         if is_given:
-            raise UsageError(f"`{source}` is no folder of shards, so `{name}` says nothing", hint="leave it out")
+            raise UsageError(f"`{source}` is not a folder of shards, so `{name}` does not apply", hint="leave it out")
     if source.suffix == ".npz":
         return _from_npz(source, items)
     domain = domain_of_file(source)
@@ -69,10 +69,10 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
 
 
 def chosen(items: str | None, total: int) -> list[int]:
-    """Numbers from a text such as `0-9`, `3,5,8-10` or `all`; None stands for the first 16.
+    """Item numbers from a text such as `0-9`, `3,5,8-10` or `all`; None selects the first 16.
 
     Raises:
-        UsageError: it is no such text, or a number is not below `total`.
+        UsageError: the text has another form, or a number is not below `total`.
     """
     if items is None or items == "all":
         return list(range(total if items else min(FIRST, total)))
@@ -99,16 +99,16 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
     facts = [
         {
             "item": str(index),
-            **({"name": batch.names[place]} if batch.names[place] else {}),
-            **({"class": _class(opened, int(batch.labels[place]))} if batch.labels[place] >= 0 else {}),
-            **({"seed": str(batch.seeds[place])} if batch.seeds is not None and len(batch.seeds) else {}),
+            **({"name": batch.names[row]} if batch.names[row] else {}),
+            **({"class": _class(opened, int(batch.labels[row]))} if batch.labels[row] >= 0 else {}),
+            **({"seed": str(batch.seeds[row])} if batch.seeds is not None and len(batch.seeds) else {}),
         }
-        for place, index in enumerate(indices)
+        for row, index in enumerate(indices)
     ]
-    told = (
-        {key: str(value) for key, value in opened.manifest.settings.items()} if split == shard_dataset.SAMPLES else {}
+    settings = opened.manifest.settings if split == shard_dataset.SAMPLES else {}
+    origin = _origin(
+        {"data": opened.manifest.dataset, "split": split, **{key: str(value) for key, value in settings.items()}}
     )
-    origin = _origin({"data": opened.manifest.dataset, "split": split, **told})
     values = _raw(batch, opened.manifest.normalisation) if is_raw else batch.values
     return Samples(values, opened.domain, origin, facts, opened.count(split))
 
@@ -118,13 +118,13 @@ def _class(opened: shard_dataset.ShardDataset, label: int) -> str:
 
 
 def _raw(batch: batch.Batch, normalisation: Mapping[str, Any]) -> np.ndarray:
-    """Clouds in the units of their source."""
+    """Clouds in their source units."""
     if normalisation.get("kind") == "shape" and {"offset", "scale"} <= batch.condition.keys():
         offset, scale = batch.condition["offset"][:, None], batch.condition["scale"][:, None]
     elif normalisation.get("kind") == "global":
         offset, scale = np.array(normalisation["offset"]), normalisation["scale"]
     else:
-        raise UsageError("these items keep no other units", hint="leave `--raw` out")
+        raise UsageError("these items do not record their source units", hint="leave `--raw` out")
     values = batch.values.copy()
     values[..., :3] = values[..., :3] * scale + offset
     return values
@@ -146,5 +146,5 @@ def _from_npz(source: Path, items: str | None) -> Samples:
     return Samples(picked, domain.NAME, _origin(found.origin), facts, len(values))
 
 
-def _origin(told: Mapping[str, str]) -> dict[str, str]:
-    return {"inrflow": __version__, **told}
+def _origin(facts: Mapping[str, str]) -> dict[str, str]:
+    return {"inrflow": __version__, **facts}

@@ -25,7 +25,7 @@ from inrflow_core.shards import manifest, shard_dataset
 from inrflow_core.storage import checksum, source_files
 
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
-"""How clouds are normalised that `inrflow sample` wrote as .npz or .ply: these do not say it, shards do."""
+"""Normalization of clouds that `inrflow sample` wrote as .npz or .ply: unlike shards, these do not record it."""
 PROVENANCE_PREFIX = b"comment inrflow"
 KINDS = (
     "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of images, of .ply or .npy clouds, "
@@ -34,53 +34,52 @@ KINDS = (
 
 
 def open_collection(
-    place: Path, split: str | None = None, prefer: Sequence[str] = (), *, all_models: bool = False
+    source: Path, split: str | None = None, prefer: Sequence[str] = (), *, all_models: bool = False
 ) -> SampleCollection:
-    """The items at a place: `prefer` names the splits to take, the first that is there, where `split` names none.
+    """The items of a file or folder; of shards those of `split`, else of the first split of `prefer` that exists.
 
-    A file of several structures is the first of them, or with `all_models` an item for each (see `of_structures`).
+    With `all_models` every model of a structure file is an item, else the first one alone (see `structures_in`).
 
     Raises:
-        MissingError: there is nothing, or nothing to judge.
+        MissingError: the path does not exist, or the folder has no items.
         IntegrityError: it is damaged.
         UsageError: it holds no items, or has no such split.
     """
-    if place.suffix.lower() == ".h5" or (place / manifest.NAME).is_file():
-        return _from_shards(place, split, prefer)
-    if not place.exists():
-        raise MissingError(f"`{place}` does not exist", hint=f"give {KINDS}")
+    if source.suffix.lower() == ".h5" or (source / manifest.NAME).is_file():
+        return _from_shards(source, split, prefer)
+    if not source.exists():
+        raise MissingError(f"`{source}` does not exist", hint=f"give {KINDS}")
     if split is not None:
-        raise UsageError(f"`{place}` is no folder of shards, so it has no split `{split}`", hint="leave it out")
-    if place.is_dir():
-        return _from_files(place, all_models=all_models)
-    if structure_reader.is_structure(place.name) and (domain := domain_of_file(place)) is not None:
-        return structures_in(place, [(place.name, place)], domain.NAME, all_models=all_models)
-    if place.suffix.lower() in (".npz", ".npy"):
-        return _from_array(place)
-    raise UsageError(f"`{place}` holds no samples", hint=f"give {KINDS}")
+        raise UsageError(f"`{source}` is not a folder of shards, so it has no split `{split}`", hint="leave it out")
+    if source.is_dir():
+        return _from_files(source, all_models=all_models)
+    if structure_reader.is_structure(source.name) and (domain := domain_of_file(source)) is not None:
+        return structures_in(source, [(source.name, source)], domain.NAME, all_models=all_models)
+    if source.suffix.lower() in (".npz", ".npy"):
+        return _from_array(source)
+    raise UsageError(f"`{source}` holds no samples", hint=f"give {KINDS}")
 
 
-def split_names(place: Path) -> list[str]:
-    """Names of the splits of a folder of shards; none of anything else."""
-    return shard_dataset.ShardDataset(place).splits if (place / manifest.NAME).is_file() else []
+def split_names(source: Path) -> list[str]:
+    """Names of the splits of a folder of shards; empty for anything else."""
+    return shard_dataset.ShardDataset(source).splits if (source / manifest.NAME).is_file() else []
 
 
-def _from_shards(place: Path, split: str | None, prefer: Sequence[str]) -> SampleCollection:
-    opened = shard_dataset.ShardDataset(place)
+def _from_shards(source: Path, split: str | None, prefer: Sequence[str]) -> SampleCollection:
+    opened = shard_dataset.ShardDataset(source)
     if split is not None and split not in opened.splits:
-        raise UsageError(f"`{place}` has no split `{split}`", hint=did_you_mean(split, opened.splits))
+        raise UsageError(f"`{source}` has no split `{split}`", hint=did_you_mean(split, opened.splits))
     chosen = split or next((name for name in prefer if name in opened.splits), opened.splits[0])
-    is_file = place.suffix.lower() == ".h5" and not place.is_dir()
-    told = opened.manifest
-    metadata = {key: str(value) for key, value in told.settings.items()}
+    is_file = source.suffix.lower() == ".h5" and not source.is_dir()
+    metadata = {key: str(value) for key, value in opened.manifest.settings.items()}
     if not is_file:
-        metadata = {"data set": told.dataset, **metadata}
+        metadata = {"data set": opened.manifest.dataset, **metadata}
     return ShardCollection(
-        source=place,
+        source=source,
         domain=opened.domain,
-        digest=checksum.file_digest(place if is_file else place / manifest.NAME),
+        digest=checksum.file_digest(source if is_file else source / manifest.NAME),
         split=None if is_file else chosen,
-        normalisation=told.normalisation,
+        normalisation=opened.manifest.normalisation,
         metadata=metadata,
         shards=opened,
         shard_split=chosen,
@@ -123,12 +122,12 @@ def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
 
 
 def structures_in(
-    place: Path, files: Sequence[tuple[str, Path]], domain: str, *, all_models: bool = False
+    source: Path, files: Sequence[tuple[str, Path]], domain: str, *, all_models: bool = False
 ) -> SampleCollection:
-    """Proteins of files below `place`; the name of each is that of its file without the suffixes.
+    """Proteins of files below `source`, each named after its file without the suffixes.
 
-    Of a file of several models the first counts. With `all_models` each counts and has its number, from 0 on, behind the
-    name: `1abc-0`, `1abc-1`; the files are then read once to count them.
+    Of a file of several models the first is read. With `all_models` each is an item, numbered from 0: `1abc-0`,
+    `1abc-1`; the files are then read once to count them.
 
     Raises:
         UsageError: two have one name.
@@ -138,7 +137,7 @@ def structures_in(
     twice = next((name for name, count in Counter(stems).items() if count > 1), None)
     if twice is not None:
         raise UsageError(
-            f"`{place}` holds several files that are called `{twice}` without their suffixes", hint="keep one of each"
+            f"`{source}` holds several files that are called `{twice}` without their suffixes", hint="keep one of each"
         )
 
     @functools.lru_cache(maxsize=64)
@@ -147,15 +146,15 @@ def structures_in(
         return structure_reader.read_models(path) if all_models else [structure_reader.read(path)]
 
     counts = [len(models(file)) if all_models else 1 for file in range(len(files))]
-    places = [(file, number) for file, count in enumerate(counts) for number in range(count)]
-    names = [stems[file] if counts[file] == 1 else f"{stems[file]}-{number}" for file, number in places]
+    items = [(file, number) for file, count in enumerate(counts) for number in range(count)]
+    names = [stems[file] if counts[file] == 1 else f"{stems[file]}-{number}" for file, number in items]
 
     def load_structure(index: int) -> Structure:
-        file, number = places[index]
+        file, number = items[index]
         return models(file)[number]
 
     return StructureCollection(
-        source=place, domain=domain, digest=_digest(files), names=names, load_structure=load_structure
+        source=source, domain=domain, digest=_digest(files), names=names, load_structure=load_structure
     )
 
 
@@ -184,7 +183,7 @@ def _from_array(path: Path) -> SampleCollection:
     dtype = np.dtype(form.dtype)
 
     def load_values(indices: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, which `read` refuses
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite, which `read` rejects
             return values[indices].astype(dtype, copy=False)
 
     return ArrayCollection(
@@ -217,7 +216,7 @@ def _stacked(
 
 
 def domain_of_file(path: Path) -> DomainClass | None:
-    """The domain that has one sample in each file of such a name; None where no domain has."""
+    """The domain of the one sample in a file of that name; None for other files."""
     is_structure = structure_reader.is_structure(path.name)
     suffix = path.suffix.lower()
     for domain in domain_classes():

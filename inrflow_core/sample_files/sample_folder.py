@@ -1,8 +1,8 @@
 """A folder of sample shards: many thousands of samples in shards of bounded size, with a manifest as data sets have.
 
-Every shard is a `SampleShard` of its run of the seeds, finished by whoever brings its last piece; the manifest comes
-when all of them are there. Nothing in the folder depends on who drew what, or when: a job that was killed and gone on
-with leaves the bytes of an unbroken one, where its pieces are the same and the processors compute alike (another
+Every shard is a `SampleShard` of consecutive seeds. The process that writes its last piece finishes it; the manifest is
+written when all shards are finished. The content does not depend on which process drew what, or when: a job that was
+killed and resumed writes the same bytes as an uninterrupted one, if its pieces and the processors are the same (another
 `--batch`, less memory or another device may change the last bits of a value).
 """
 
@@ -40,12 +40,12 @@ BLOCK = 256
 
 
 def shard_size(shape: tuple[int, ...], dtype: str) -> int:
-    """Samples of one shard of a folder: `SHARD_SETS`, or as many as `SHARD_BYTES` hold."""
+    """Samples of one shard of a folder: `SAMPLES_PER_SHARD`, or as many as fit in `SHARD_BYTES`."""
     return max(1, min(SAMPLES_PER_SHARD, SHARD_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize)))
 
 
 class SampleFolder:
-    """Samples on their way to a folder of shards."""
+    """A job that writes samples to a folder of shards."""
 
     def __init__(
         self, folder: Path, seeds: Sequence[int], header: Header, shape: tuple[int, ...], dtype: str, size: int
@@ -65,11 +65,11 @@ class SampleFolder:
         labels: Sequence[int] | None = None,
         overwrite: bool = False,
     ) -> SampleFolder:
-        """Begin a folder of one sample of `shape` for each seed, or go on with that of the same job.
+        """Begin a folder of one sample of `shape` for each seed, or resume that of the same job.
 
         Raises:
-            UsageError: the folder holds something else, or was begun with other seeds, labels or settings; with
-                `overwrite` shards of samples that are there are replaced.
+            UsageError: the folder holds other files, or was begun with other seeds, labels or settings; with
+                `overwrite` existing shards of samples are replaced.
         """
         self = SampleFolder(folder, seeds, header, shape, dtype, shard_size(shape, dtype))
         self.labels = labels
@@ -79,17 +79,17 @@ class SampleFolder:
             self._begin(overwrite=overwrite)
         return self
 
-    def parts(self) -> Iterator[tuple[range, SampleShard | None]]:
-        """The places in the list of seeds that each shard has, and the shard; None where it is finished."""
+    def shards(self) -> Iterator[tuple[range, SampleShard | None]]:
+        """Each shard with the range of its seeds; None for a shard that is finished."""
         for number, start in enumerate(range(0, len(self.seeds), self.size)):
-            places = range(start, min(start + self.size, len(self.seeds)))
-            yield places, None if self._path(number).is_file() else self._shard(number, places)
+            rows = range(start, min(start + self.size, len(self.seeds)))
+            yield rows, None if self._path(number).is_file() else self._shard(number, rows)
 
     def finish(self) -> bool:
-        """Write the manifest; False, and nothing done, while shards are missing.
+        """Write the manifest; False, without an effect, while shards are missing.
 
         Raises:
-            IntegrityError: a shard is not what was written.
+            IntegrityError: a shard has changed since it was written.
         """
         files = self._files()
         if not all(file.is_file() for file in files):
@@ -105,7 +105,7 @@ class SampleFolder:
         return True
 
     def is_finished(self) -> bool:
-        """Whether the manifest is there, and every shard that it lists, none drawn again since."""
+        """Whether the manifest and every shard exist, and no shard was drawn again since."""
         has_new = any(self.folder.glob(f"{shard_dataset.SAMPLES}-*.sha256"))
         return (self.folder / manifest.NAME).is_file() and not has_new and all(file.is_file() for file in self._files())
 
@@ -115,9 +115,9 @@ class SampleFolder:
     def _path(self, number: int) -> Path:
         return self.folder / f"{shard_dataset.SAMPLES}-{number:05d}.h5"
 
-    def _shard(self, number: int, places: range) -> SampleShard | None:
-        seeds = self.seeds[places.start : places.stop]
-        labels = None if self.labels is None else self.labels[places.start : places.stop]
+    def _shard(self, number: int, rows: range) -> SampleShard | None:
+        seeds = self.seeds[rows.start : rows.stop]
+        labels = None if self.labels is None else self.labels[rows.start : rows.stop]
         try:
             return SampleShard.create_or_resume(
                 self._path(number), seeds, self.header, shape=self.shape, dtype=self.dtype, labels=labels
@@ -128,7 +128,7 @@ class SampleFolder:
             raise
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
-        """Nobody else begins or ends the job meanwhile."""
+        """A lock: no other process begins or ends the job meanwhile."""
         return file_lock.lock(self.folder / LOCK)
 
     def _begin(self, *, overwrite: bool) -> None:
@@ -139,13 +139,13 @@ class SampleFolder:
             strangers = sorted(path.name for path in self.folder.iterdir() if path.name != LOCK)
             if strangers:
                 raise UsageError(
-                    f"`{self.folder}` is not empty: it holds `{strangers[0]}`, and no samples of this program",
+                    f"`{self.folder}` is not empty: it holds `{strangers[0]}`, which is not a file of samples",
                     hint="name another folder, or empty it",
                 )
         differs = None if begun is None else config_diff.first_difference(begun, job)
         if differs is not None and not overwrite:
             raise UsageError(
-                f"`{self.folder}` holds samples that were drawn otherwise: they differ in {differs}",
+                f"`{self.folder}` holds samples of another job: they differ in {differs}",
                 hint="give the same options to resume it, add `--overwrite`, or name another folder",
             )
         if differs is not None:
@@ -171,14 +171,14 @@ class SampleFolder:
             entries.append(ShardEntry(file.name, len(shard), file.stat().st_size, checksum.file_digest(file)))
             if before.get(file.name, entries[-1]) != entries[-1]:
                 raise IntegrityError(
-                    f"`{file}` is not what it was: the manifest has another digest",
-                    hint="the same command with `--overwrite` into another folder draws everything anew",
+                    f"`{file}` has changed: the manifest has another digest",
+                    hint="draw all samples again with `--overwrite`, or into another folder",
                 )
             for block in _blocks(shard):
                 sums, squares, pairs = sums + block.sum(0), squares + np.square(block).sum(0), pairs + len(block)
         mean = sums / pairs
         deviation = np.sqrt(np.maximum(squares / pairs - mean**2, 0))
-        told = ChannelStats(*(tuple(float(f"{x:.9g}") for x in row) for row in (mean, deviation)))
+        stats = ChannelStats(*(tuple(float(f"{x:.9g}") for x in row) for row in (mean, deviation)))
         return Manifest(
             dataset=self.header.dataset,
             domain=self.header.domain,
@@ -189,18 +189,18 @@ class SampleFolder:
             normalisation=self.header.normalisation,
             settings=self.header.settings,
             source={},
-            splits={shard_dataset.SAMPLES: Split(len(self.seeds), tuple(entries), told)},
+            splits={shard_dataset.SAMPLES: Split(len(self.seeds), tuple(entries), stats)},
         )
 
     def _entries(self) -> dict[str, ShardEntry]:
-        """What the manifest says of the shards by name, where there is one: a shard that was lost is drawn again."""
+        """The manifest's entries of the shards by name; empty without a manifest. A lost shard is drawn again."""
         if not (self.folder / manifest.NAME).is_file():
             return {}
         return {entry.file: entry for entry in manifest.load(self.folder).splits[shard_dataset.SAMPLES].shards}
 
 
 def _remove(path: Path) -> None:
-    """A file or a whole folder, if another process has not removed it."""
+    """Delete a file or a whole folder, unless another process has done so."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

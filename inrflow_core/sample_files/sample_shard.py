@@ -1,8 +1,8 @@
 """A shard of samples that grows in pieces: resumable after a kill, and written by many processes at once.
 
-Until it is whole, `out.h5` is a folder `out.h5.partial/` with one small file for each piece, renamed into place when
-it is complete: a kill loses the piece at hand and nothing else, and no process waits for another. `finish` puts the
-pieces together as a shard like any other.
+Until it is complete, `out.h5` is a folder `out.h5.partial/` with one small file for each piece, renamed into place when
+written: a kill loses the current piece alone, and no process waits for another. `finish` combines the pieces into one
+shard.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from inrflow_core.storage.atomic_write import atomic_write, check_writable
 JOB = "job.json"
 CLAIMS_FOLDER = ".claims"
 FINISHING = ".finishing"
-"""In the folder of an unfinished shard from the moment on when what stands at the shard's own name is its own."""
+"""Marks the folder of an unfinished shard whose file is being written under the final name."""
 
 
 class SampleShard:
-    """Samples on their way to one shard, by their place in the list of seeds."""
+    """A job that writes samples to one shard, by their index in the list of seeds."""
 
     def __init__(self, path: Path, seeds: np.ndarray, header: Header, shape: tuple[int, ...], dtype: str) -> None:
         self.path, self.seeds, self.header, self.shape, self.dtype = path, seeds, header, shape, dtype
         self.folder = path.with_name(f"{path.name}.partial")
         self.condition: Mapping[str, np.ndarray] = {}
-        """What each sample was drawn from, a row for each seed: every process of a job sets the same."""
+        """What each sample is conditioned on, a row for each seed: every process of a job sets the same."""
 
     @staticmethod
     def create_or_resume(
@@ -52,14 +52,14 @@ class SampleShard:
         labels: Sequence[int] | None = None,
         overwrite: bool = False,
     ) -> SampleShard:
-        """Begin a shard of one sample of `shape` for each seed, or go on with the unfinished one of the same job.
+        """Begin a shard of one sample of `shape` for each seed, or resume the unfinished one of the same job.
 
-        `labels` are those that its samples will have: pieces of other labels must not meet in one shard.
+        `labels` are those of its samples: pieces of other labels must not be combined in one shard.
 
         Raises:
-            UsageError: `path` is there already, or an unfinished one was begun with other seeds, labels or settings;
+            UsageError: `path` exists, or an unfinished one was begun with other seeds, labels or settings;
                 with `overwrite` both are replaced.
-            IntegrityError: nobody can tell what an unfinished one was begun with.
+            IntegrityError: the record of what an unfinished one was begun with is damaged.
         """
         check_writable(path, overwrite=overwrite or is_finishing(path))
         self = SampleShard(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
@@ -68,7 +68,7 @@ class SampleShard:
         differs = None if begun is None else config_diff.first_difference(begun, job)
         if differs is not None and not overwrite:
             raise UsageError(
-                f"`{self.folder}` is an unfinished shard that was begun otherwise: it differs in {differs}",
+                f"`{self.folder}` is an unfinished shard of another job: it differs in {differs}",
                 hint="give the same options to resume it, add `--overwrite`, or name another file",
             )
         if differs is not None:
@@ -77,44 +77,44 @@ class SampleShard:
         if begun is None or differs is not None:
             self._begin(job)
         if not overwrite and path.exists() and not is_finishing(path):
-            self.leave()  # a new folder: another process has finished the shard meanwhile
+            self.release()  # a new folder: another process has finished the shard meanwhile
             check_writable(path)
         return self
 
     def missing(self) -> np.ndarray:
-        """Places of the samples that no piece holds yet, in order."""
+        """Indices of the samples that no piece holds yet, in order."""
         is_there = np.zeros(len(self.seeds), dtype=bool)
         for _, indices in self._pieces():
             is_there[indices] = True
         return np.flatnonzero(~is_there)
 
     def write(self, indices: Sequence[int], values: np.ndarray, labels: Sequence[int] | None = None) -> None:
-        """Keep the samples at some places of the list of seeds, on the disk when this returns."""
-        places = np.asarray(indices, dtype=np.int64)
-        assert values.shape == (len(places), *self.shape) and values.dtype == self.dtype
-        numbers = np.full(len(places), -1) if labels is None else np.asarray(labels)
+        """Write the samples at some indices of the list of seeds; they are on the disk when this returns."""
+        selected = np.asarray(indices, dtype=np.int64)
+        assert values.shape == (len(selected), *self.shape) and values.dtype == self.dtype
+        numbers = np.full(len(selected), -1) if labels is None else np.asarray(labels)
         try:
-            with atomic_write(self._piece(places)) as beside, beside.open("wb") as file:
-                np.savez(file, indices=places, labels=numbers.astype(np.int64), values=values)
+            with atomic_write(self._piece(selected)) as beside, beside.open("wb") as file:
+                np.savez(file, indices=selected, labels=numbers.astype(np.int64), values=values)
         except FileNotFoundError:
-            if not self.is_finished():  # else another process had these samples too, and all the others
+            if not self.is_finished():  # another process has written these samples and all others
                 raise
 
     @contextlib.contextmanager
-    def claimed(self, indices: Sequence[int]) -> Iterator[bool]:
-        """Whether the samples at some places are still to be drawn, and by this process: others then leave them alone.
+    def claim(self, indices: Sequence[int]) -> Iterator[bool]:
+        """Whether this process is to draw the samples at some indices; other processes then skip them.
 
-        The claim is a lock on as many bytes of one file, which a killed process gives back. Where a file system locks
-        nothing, everyone gets what they ask for, and what is drawn twice is kept once.
+        The claim is a lock on as many bytes of one file; a killed process loses it. On a file system without locks every
+        claim is granted, and of samples that are drawn twice one copy is kept.
         """
-        places = np.asarray(indices, dtype=np.int64)
+        selected = np.asarray(indices, dtype=np.int64)
         try:
             file = (self.folder / CLAIMS_FOLDER).open("w")
         except FileNotFoundError:  # others have finished the shard
             yield False
             return
         with file:
-            first, count = int(places.min()), int(places.max() - places.min()) + 1
+            first, count = int(selected.min()), int(selected.max() - selected.min()) + 1
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
             except (BlockingIOError, PermissionError):
@@ -123,21 +123,21 @@ class SampleShard:
             except OSError as error:
                 if error.errno not in file_lock.UNSUPPORTED:
                     raise
-            yield self.folder.exists() and not self._holds(places)
+            yield self.folder.exists() and not self._holds(selected)
 
     def is_finished(self) -> bool:
-        """Whether some process has made the shard."""
+        """Whether a process has finished the shard."""
         return self.path.exists() and not self.folder.exists()
 
-    def leave(self) -> None:
-        """Leave nothing behind where no piece was written."""
+    def release(self) -> None:
+        """Delete the folder of pieces if none was written."""
         if not any(self.folder.glob("*.npz")):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self) -> bool:
-        """Make the shard of the pieces; False, and nothing done, while other processes still owe some.
+        """Combine the pieces into the shard; False, without an effect, while some are missing.
 
-        Whichever process brings the last piece makes the shard; asking again afterwards is harmless.
+        The process that writes the last piece makes the shard; later calls return True.
         """
         if self.is_finished():
             return True
@@ -147,14 +147,14 @@ class SampleShard:
                     return True
                 if len(self.missing()):
                     return False
-                self._put_together()
+                self._combine()
         except FileNotFoundError:  # another process has just finished it
             if not self.is_finished():
                 raise
         return True
 
-    def _put_together(self) -> None:
-        """Make the shard of all pieces, and remove these."""
+    def _combine(self) -> None:
+        """Write the shard and delete the pieces."""
         order = {int(index): (piece, row) for piece, held in self._pieces() for row, index in enumerate(held)}
         labels = self._labels(order)
         shape = (len(self.seeds), *self.shape)
@@ -164,27 +164,27 @@ class SampleShard:
         remove_digest(self.path)
         entry = writer.write(self.path, self.header, self._values(order), columns, shape=shape, dtype=self.dtype)
         write_digest(self.path, entry.sha256)
-        # Renamed first: others may be writing into it, and must not meet a folder that is half gone.
+        # Renamed first: other processes may be writing into it, and must not find a folder that is partly deleted.
         aside = self.folder.with_name(f".{self.folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         self.folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
     def job(self, labels: Sequence[int] | None) -> dict[str, Any]:
-        """What makes two jobs the same: the seeds, the labels that their samples have, and what the header says."""
-        told = {
+        """What two equal jobs share: seeds, labels, shape, type and header."""
+        content = {
             "seeds": _digested(self.seeds),
             "labels": None if labels is None else _digested(np.asarray(labels, dtype=np.int64)),
             "shape": list(self.shape),
             "dtype": self.dtype,
             **asdict(self.header),
         }
-        return json.loads(json.dumps(told))
+        return json.loads(json.dumps(content))
 
     def _begin(self, job: dict[str, Any]) -> None:
-        """Note the job; several processes, also on several machines, may do so at once."""
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=self.folder) as own:
-            whole = Path(own) / JOB
+        """Record the job; several processes, also on several machines, may do so at once."""
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=self.folder) as scratch:
+            whole = Path(scratch) / JOB
             with atomic_write(whole) as beside:
                 beside.write_text(json.dumps(job), encoding="ascii")
             whole.replace(self.folder / JOB)
@@ -203,20 +203,20 @@ class SampleShard:
                 hint="add `--overwrite` to draw them all again, or name another file",
             ) from error
 
-    def _piece(self, places: np.ndarray) -> Path:
-        """The file for the samples at some places."""
-        return self.folder / f"{places[0]:09d}-{hashlib.sha256(places.tobytes()).hexdigest()[:12]}.npz"
+    def _piece(self, indices: np.ndarray) -> Path:
+        """The file of the samples at some indices."""
+        return self.folder / f"{indices[0]:09d}-{hashlib.sha256(indices.tobytes()).hexdigest()[:12]}.npz"
 
-    def _holds(self, places: np.ndarray) -> bool:
-        """Whether the samples at some places are there, in one piece or (where memory did not suffice) in several."""
-        if self._piece(places).exists():
+    def _holds(self, indices: np.ndarray) -> bool:
+        """Whether the samples at some indices exist, in one piece or (after an out-of-memory error) in several."""
+        if self._piece(indices).exists():
             return True
-        if not any(self.folder.glob(f"{places[0]:09d}-*.npz")):
+        if not any(self.folder.glob(f"{indices[0]:09d}-*.npz")):
             return False
-        return not np.isin(places, self.missing()).any()
+        return not np.isin(indices, self.missing()).any()
 
     def _pieces(self) -> Iterator[tuple[Path, np.ndarray]]:
-        """Every whole piece with the places that it holds; a broken one is removed, to be drawn again."""
+        """Every intact piece with the indices of its samples; a damaged one is deleted, to be drawn again."""
         for path in sorted(self.folder.glob("*.npz")):
             try:
                 with np.load(path, allow_pickle=False) as piece:
@@ -235,49 +235,49 @@ class SampleShard:
 
     def _values(self, order: dict[int, tuple[Path, int]]) -> Iterator[np.ndarray]:
         """Values in the order of the seeds, one at a time; one piece is in memory at once."""
-        at, values = None, np.empty(0)
+        current, values = None, np.empty(0)
         for index in range(len(self.seeds)):
             path, row = order[index]
-            if path != at:
-                at, values = path, _read(path, "values")
+            if path != current:
+                current, values = path, _read(path, "values")
             yield values[row : row + 1]
 
 
 def is_finishing(path: Path) -> bool:
-    """Whether a process was killed between a shard and the removal of its pieces: the same command then ends that."""
+    """Whether a process was killed after it wrote a shard and before it deleted the pieces; the same command resumes."""
     return (path.with_name(f"{path.name}.partial") / FINISHING).exists()
 
 
 def write_digest(path: Path, digest: str | None = None) -> None:
-    """Note the digest of a whole shard of samples beside it."""
-    with atomic_write(_seal(path)) as beside:
+    """Write the digest of a finished shard of samples beside it."""
+    with atomic_write(_digest_file(path)) as beside:
         beside.write_text(f"{digest or checksum.file_digest(path)}\n", encoding="ascii")
 
 
 def remove_digest(path: Path) -> None:
-    """Forget that digest: another shard comes in its place."""
-    _seal(path).unlink(missing_ok=True)
+    """Delete that digest, before another shard replaces this one."""
+    _digest_file(path).unlink(missing_ok=True)
 
 
 def matches_digest(path: Path, *, overwrite: bool = False) -> bool:
-    """Whether a shard of samples is what its seal says, if it has one; False only where it may be replaced.
+    """Whether a shard of samples has the digest that is recorded beside it, if any; False only with `overwrite`.
 
     Raises:
         IntegrityError: it is damaged, and `overwrite` is off.
     """
-    if not _seal(path).is_file() or _seal(path).read_text(
+    if not _digest_file(path).is_file() or _digest_file(path).read_text(
         encoding="ascii", errors="replace"
     ).strip() == checksum.file_digest(path):
         return True
     if overwrite:
         return False
     raise IntegrityError(
-        f"`{path}` is damaged: its digest is not that in `{_seal(path).name}`",
+        f"`{path}` is damaged: its digest is not that in `{_digest_file(path).name}`",
         hint="delete both, or add `--overwrite`: the same command draws the samples again",
     )
 
 
-def _seal(path: Path) -> Path:
+def _digest_file(path: Path) -> Path:
     return path.with_name(f"{path.name}{shard_dataset.SEAL}")
 
 
@@ -285,7 +285,7 @@ def _read(path: Path, name: str) -> np.ndarray:
     """An array of a piece.
 
     Raises:
-        IntegrityError: it is damaged, and is removed: then the same command draws its samples again.
+        IntegrityError: it is damaged, and was deleted: the same command draws its samples again.
     """
     try:
         with np.load(path, allow_pickle=False) as piece:
@@ -295,7 +295,7 @@ def _read(path: Path, name: str) -> np.ndarray:
     except DAMAGED_ARRAYS as error:
         path.unlink(missing_ok=True)
         raise IntegrityError(
-            f"`{path}` is damaged: {error}", hint="it is removed; the same command draws its samples again"
+            f"`{path}` is damaged: {error}", hint="it was deleted; the same command draws its samples again"
         ) from error
 
 

@@ -24,14 +24,14 @@ from inrflow_core.storage import atomic_write
 SHARD = ".h5"
 """The suffix of sample shards, which `shards` writes for every domain."""
 MOST_NAMED = 64
-"""Samples of one file that are told of one by one."""
+"""Samples of one file whose metadata is listed one by one."""
 
 
 def exporter_for(path: Path, domain: str | None = None) -> ModuleType:
     """The format that the suffix of `path` names, for samples of `domain`.
 
     Raises:
-        UsageError: nobody writes such files, or not for that domain; the hint says which suffixes there are.
+        UsageError: no format writes such files, or not for that domain; the hint lists the suffixes.
     """
     for module in _formats():
         if path.suffix.lower() in module.SUFFIXES and (domain is None or _writes(module, domain)):
@@ -40,7 +40,7 @@ def exporter_for(path: Path, domain: str | None = None) -> ModuleType:
 
 
 def options(module: ModuleType) -> set[str]:
-    """Names of what can be chosen about a format's files."""
+    """Names of a format's options."""
     parameters = inspect.signature(module.write).parameters.values()
     return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY} - {
         "origin",
@@ -52,7 +52,7 @@ def domains_for(path: Path) -> tuple[str, ...]:
     """The domains whose samples a file of that suffix can hold.
 
     Raises:
-        UsageError: nobody writes such files.
+        UsageError: no format writes such files.
     """
     if path.suffix.lower() == SHARD:
         return tuple(registry.names("domains"))
@@ -61,24 +61,24 @@ def domains_for(path: Path) -> tuple[str, ...]:
 
 
 def suffixes(domain: str | None = None) -> list[str]:
-    """The suffixes that samples of a domain (of any, without one) can be written to, shards included."""
+    """Suffixes of files of samples, of one domain or of all, shards included."""
     found = {s for module in _formats() if domain is None or _writes(module, domain) for s in module.SUFFIXES}
     return [*sorted(found), SHARD]
 
 
 def files(path: Path, count: int) -> list[Path]:
-    """The files that `count` samples become: `path` itself, or numbered ones where the format holds one each."""
+    """The files of `count` samples: `path` itself, or numbered ones if the format holds one sample in each."""
     if path.suffix.lower() == SHARD or exporter_for(path).HOLDS_MANY:
         return [path]
     return atomic_write.numbered_paths(path, count)
 
 
 def check(path: Path, count: int, *, overwrite: bool = False) -> None:
-    """Nothing, where `count` samples can be written to `path`; to be called before they are drawn.
+    """Check that `count` samples can be written to `path`, before they are drawn.
 
     Raises:
-        UsageError: nobody writes that suffix, the folder is absent or closed, or a file is there already, which is not
-            a shard of samples that a killed process had all but finished.
+        UsageError: no format writes that suffix, the folder is absent or not writable, or a file exists, other than a
+            shard of samples that a killed process had almost finished.
     """
     from inrflow_core.sample_files import sample_shard
 
@@ -100,13 +100,12 @@ def write(
 
     Args:
         samples: images uint8 (B H W C), clouds float32 (B N C), or structures of proteins.
-        origin: what the samples come from, embedded where the format has room.
-        items: what is to be told of each sample beside that: its seed, its label, its name.
+        origin: provenance of all samples, embedded if the format can hold it.
+        items: further metadata of each sample: its seed, its label, its name.
         chosen: the format's own options.
 
     Raises:
-        UsageError: nobody writes that suffix for the domain, an option that the format does not have, or a file that
-            exists already.
+        UsageError: no format writes that suffix for the domain, the format lacks an option, or a file exists.
         OutOfMemory: the disk is full.
     """
     module = exporter_for(path, domain)
@@ -115,8 +114,8 @@ def write(
     check(path, len(samples), overwrite=overwrite)
     if module.HOLDS_MANY:
         named = items if len(items) <= MOST_NAMED else ()
-        told = {key: " ".join(item[key] for item in named) for key in (named[0] if named else ())}
-        module.write(path, samples, origin={**origin, **told}, **chosen)
+        listed = {key: " ".join(item[key] for item in named) for key in (named[0] if named else ())}
+        module.write(path, samples, origin={**origin, **listed}, **chosen)
         return [path]
     written = atomic_write.numbered_paths(path, len(samples))
     try:
@@ -124,13 +123,13 @@ def write(
             module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **chosen)
     except OutOfMemory:
         for file in () if overwrite else written:
-            file.unlink(missing_ok=True)  # else the same command would be refused: some of its files are there already
+            file.unlink(missing_ok=True)  # else the same command would be rejected because some of its files exist
         raise
     return written
 
 
 def _array_name(module: ModuleType, domain: str) -> dict[str, str]:
-    """The name of the array, for formats that name it."""
+    """The domain's name of the array, for formats that take one."""
     files = domain_class(domain).FILES
     names_arrays = "array" in inspect.signature(module.write).parameters
     return {"array": files.names[0]} if names_arrays and files is not None else {}

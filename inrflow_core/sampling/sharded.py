@@ -114,7 +114,7 @@ def sample_shards(
 def write_shard(source: SampleSource, shard: SampleShard, *, title: str = "sampling") -> bool:
     """Draw this process's share of what a shard lacks; returns whether the shard is finished."""
     with ExitStack() as failed:
-        failed.callback(shard.leave)
+        failed.callback(shard.release)
         _draw(source, [(range(len(shard.seeds)), shard)], title)
         failed.pop_all()
     return shard.finish()
@@ -131,7 +131,7 @@ def write_folder(source: SampleSource, folder: SampleFolder, start: Callable[[],
         return True
     others = start()
     for title in ("sampling", "sampling the rest"):
-        parts = [(places, shard) for places, shard in folder.parts() if shard is not None]
+        parts = [(places, shard) for places, shard in folder.shards() if shard is not None]
         if parts:
             _draw(source, parts, title)
         for other in others:
@@ -212,7 +212,7 @@ def _draw(source: SampleSource, parts: Sequence[tuple[range, SampleShard]], titl
 def _draw_piece(source: SampleSource, places: range, shard: SampleShard, piece: Sequence[int]) -> None:
     """Draw and save one piece of a shard, unless another process is drawing it."""
     _stop_without_parent()
-    with shard.claimed(piece) as is_mine:
+    with shard.claim(piece) as is_mine:
         if not is_mine:
             return
         labels = source.request.labels

@@ -159,7 +159,7 @@ def test_what_is_large_is_read_only_where_it_is_asked_for(reference: SampleColle
     assert found[:, 0, 0, 0].tolist() == [65, 15] and found.shape == (2, 4, 4, 3)
     part = reference.select(np.array([2, 1]))
     assert part.load_views(IMAGE, [0], np.array([0]))[0, 0, 0, 0] == 50
-    with pytest.raises(UsageError, match="has 4 views of every object, and some sample was drawn from number 4"):
+    with pytest.raises(UsageError, match="has 4 views of every object, and a sample is conditioned on view 4"):
         reference.load_views(IMAGE, [0], np.array([4]))
 
 

@@ -41,7 +41,7 @@ def begin(folder: Path, seeds=range(100, 110), header: Header = HEADER, *, overw
 
 def fill(folder: SampleFolder, numbers=(0, 1, 2)) -> None:
     """Draw and finish the shards of those numbers."""
-    for number, (places, shard) in enumerate(folder.parts()):
+    for number, (places, shard) in enumerate(folder.shards()):
         if number in numbers and shard is not None:
             shard.write(range(len(places)), VALUES[places.start : places.stop])
             assert shard.finish()
@@ -78,8 +78,8 @@ def test_it_is_gone_on_with_by_the_same_job_alone_and_a_lost_shard_is_drawn_agai
     assert begin(tmp_path / "whole").finish()
     fill(begin(tmp_path / "out"), [1])
     again = begin(tmp_path / "out")
-    assert [shard is None for _, shard in again.parts()] == [False, True, False]
-    with pytest.raises(UsageError, match="drawn otherwise: they differ in `seeds`"):
+    assert [shard is None for _, shard in again.shards()] == [False, True, False]
+    with pytest.raises(UsageError, match="of another job: they differ in `seeds`"):
         begin(tmp_path / "out", range(101, 111))
     fill(again)
     assert again.finish() and contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -89,14 +89,14 @@ def test_it_is_gone_on_with_by_the_same_job_alone_and_a_lost_shard_is_drawn_agai
     fill(lost)
     assert lost.finish() and contents(tmp_path / "out") == contents(tmp_path / "whole")
     other = begin(tmp_path / "out", header=Header("points", "cars", SAMPLES), overwrite=True)
-    assert [shard is None for _, shard in other.parts()] == [False] * 3
+    assert [shard is None for _, shard in other.shards()] == [False] * 3
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("precious")
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match=r"holds `thesis\.tex`, and no samples of this program"):
+        with pytest.raises(UsageError, match=r"holds `thesis\.tex`, which is not a file of samples"):
             begin(tmp_path / "out", overwrite=overwrite)
 
 
@@ -110,25 +110,25 @@ def test_a_shard_that_was_damaged_before_the_end_is_found(tmp_path: Path):
 
 
 def test_a_piece_in_hand_is_nobody_elses_until_its_process_dies(tmp_path: Path):
-    (_, shard), *_ = begin(tmp_path / "out").parts()
+    (_, shard), *_ = begin(tmp_path / "out").shards()
     assert shard is not None
     code = (
         "import sys, time; from pathlib import Path; import numpy as np;"
         "from inrflow_core.sample_files import sample_folder; sample_folder.SAMPLES_PER_SHARD = 4; from tests.sample_files import test_sample_folder as t;"
-        f"(_, shard), *_ = t.begin(Path({str(tmp_path / 'out')!r})).parts();"
-        "claim = shard.claimed([1, 2]); print(claim.__enter__(), flush=True); time.sleep(60)"
+        f"(_, shard), *_ = t.begin(Path({str(tmp_path / 'out')!r})).shards();"
+        "claim = shard.claim([1, 2]); print(claim.__enter__(), flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "True\n"
     for piece, is_free in (([0], True), ([1, 2], False), ([2, 3], False), ([3], True)):
-        with shard.claimed(piece) as is_mine:
+        with shard.claim(piece) as is_mine:
             assert is_mine == is_free
     other.kill()
     other.wait()
-    with shard.claimed([1, 2]) as is_mine:
+    with shard.claim([1, 2]) as is_mine:
         assert is_mine
         shard.write([1, 2], VALUES[1:3])
-    with shard.claimed([1, 2]) as is_mine:
+    with shard.claim([1, 2]) as is_mine:
         assert not is_mine  # it is there
 
 
@@ -177,22 +177,22 @@ def test_where_a_file_system_has_no_locks_the_bytes_are_the_same(tmp_path: Path,
     monkeypatch.setattr(fcntl, "flock", refuse)
     monkeypatch.setattr(fcntl, "lockf", refuse)
     folder = begin(tmp_path / "out")
-    (_, shard), *_ = folder.parts()
+    (_, shard), *_ = folder.shards()
     assert shard is not None
-    with shard.claimed([0, 1]) as is_mine:
+    with shard.claim([0, 1]) as is_mine:
         assert is_mine
     fill(folder)
     assert folder.finish() and contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_a_piece_that_another_process_kept_in_halves_is_not_drawn_again(tmp_path: Path):
-    (_, shard), *_ = begin(tmp_path / "out").parts()
+    (_, shard), *_ = begin(tmp_path / "out").shards()
     assert shard is not None
     shard.write([0, 1], VALUES[:2])
-    with shard.claimed([0, 1, 2, 3]) as is_mine:
+    with shard.claim([0, 1, 2, 3]) as is_mine:
         assert is_mine
     shard.write([2, 3], VALUES[2:4])
-    with shard.claimed([0, 1, 2, 3]) as is_mine:
+    with shard.claim([0, 1, 2, 3]) as is_mine:
         assert not is_mine
 
 
@@ -205,7 +205,7 @@ def test_a_shard_that_another_process_finishes_while_this_one_opens_it_is_not_be
         return real(shard, **named)
 
     monkeypatch.setattr(SampleShard, "_begun", late)
-    assert [shard for _, shard in folder.parts()] == [None] * 3
+    assert [shard for _, shard in folder.shards()] == [None] * 3
     assert not list((tmp_path / "out").glob("*.partial"))
 
 

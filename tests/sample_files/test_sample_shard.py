@@ -111,7 +111,7 @@ def test_whoever_brings_the_last_piece_finishes_and_nobody_fails(tmp_path: Path)
 def test_other_settings_do_not_go_on_with_it(tmp_path: Path):
     write(begin(tmp_path / "a.h5"), 0)
     other = Header("points", "cars", SAMPLES, classes=("a", "b"), settings={"steps": 6})
-    with pytest.raises(UsageError, match="begun otherwise: it differs in `settings` `steps`, 5 there and 6 here"):
+    with pytest.raises(UsageError, match="of another job: it differs in `settings` `steps`, 5 there and 6 here"):
         begin(tmp_path / "a.h5", other)
     assert begin(tmp_path / "a.h5", other, overwrite=True).missing().tolist() == list(range(10))
 
@@ -124,7 +124,7 @@ def test_other_labels_do_not_go_on_with_it(tmp_path: Path):
         )
 
     write(begun(0), 0)
-    with pytest.raises(UsageError, match="begun otherwise: it differs in `labels`"):
+    with pytest.raises(UsageError, match="of another job: it differs in `labels`"):
         begun(1)
     assert begun(0).missing().tolist() == list(range(1, 10))
 
@@ -142,11 +142,11 @@ def test_a_process_that_draws_what_another_has_finished_does_no_harm(tmp_path: P
 
 
 def test_what_failed_before_its_first_piece_leaves_nothing(tmp_path: Path):
-    begin(tmp_path / "a.h5").leave()
+    begin(tmp_path / "a.h5").release()
     assert os.listdir(tmp_path) == []
     kept = begin(tmp_path / "a.h5")
     write(kept, 0, 1)
-    kept.leave()
+    kept.release()
     assert begin(tmp_path / "a.h5").missing().tolist() == list(range(2, 10))
 
 

@@ -195,10 +195,10 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
 
     assert says("one.npz", "a.npz").startswith("2: the samples of `one.npz` are 1, and `fid:random` takes 2 at least")
     assert says("a.npz", "one.npz").startswith("2: the reference `one.npz` holds 1, and `fid:random` takes 2 at least")
-    assert "are 8 x 8 pixels, gray, and the reference `large.npz` holds 16 x 16 pixels, gray" in says(
+    assert "are 8 x 8 pixels, gray, and the reference `large.npz` holds images of 16 x 16 pixels, gray" in says(
         "a.npz", "large.npz"
     )
-    assert "gray, and the reference `colour.npz` holds 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
+    assert "gray, and the reference `colour.npz` holds images of 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
     assert says("a.npz", "clouds.npy").startswith(
         "2: the samples of `a.npz` are images, and the reference `clouds.npy` holds point clouds"
     )
@@ -255,7 +255,7 @@ def test_an_option_that_cannot_act_is_refused(place, tmp_path, capsys):
     assert "and the training set `clouds.npy` holds point clouds" in says(
         "--reference", "a.npz", "--memorization-set", "clouds.npy"
     )
-    assert "and the training set `large.npz` holds 16 x 16 pixels" in says(
+    assert "and the training set `large.npz` holds images of 16 x 16 pixels" in says(
         "--reference", "a.npz", "--memorization-set", "large.npz"
     )
     assert refused(capsys, "--run", place / "pictures", "--reference", "a.npz", "--samples-split", "train").startswith(

@@ -141,7 +141,7 @@ def test_a_run_becomes_one_file_that_draws_the_same(place, tmp_path, capsys):
         (["solids", "out.ply", "--ema", "0.9"], "2: `--ema` says nothing about a `.ply` file"),
         (["clouds", "out.safetensors", "--items", "3"], "2: `--items` says nothing about a `.safetensors` file"),
         (["digits", "out.ply"], "2: no format of the domain `image` writes `.ply` files"),
-        (["digits", "out.png", "--raw"], "2: these items keep no other units"),
+        (["digits", "out.png", "--raw"], "2: these items do not record their source units"),
         (["clouds", "out.ply"], "2: `.*clouds` holds no samples"),
         (["absent", "out.ply"], "3: `.*absent` does not exist"),
         (["solids", "out.safetensors"], "3: `.*solids` holds no run"),

@@ -284,7 +284,7 @@ def test_an_unfinished_shard_is_gone_on_with_by_the_same_command_alone(other, tm
         assert run(command) == 0
     capsys.readouterr()
     assert run([*command, *other]) == 2
-    assert "is an unfinished shard that was begun otherwise" in capsys.readouterr().err
+    assert "is an unfinished shard of another job" in capsys.readouterr().err
     assert run(command) == 0 and (tmp_path / "a.h5").is_file()
 
 
