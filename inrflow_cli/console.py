@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from inrflow_core.runtime.progress import Progress as Callback
 from inrflow_core.runtime.progress import Reporter
 from inrflow_core.runtime.units import format_duration
+from inrflow_core.storage import typed_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,7 +187,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        return typed_json.to_plain(value)
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -31,7 +31,7 @@ def made(kind: str, source: Path, out: Path) -> PrepareJob:
     if kind == "pictures":
         return resolve_job("images", source, out, image_folder.Config(resolution=8, classes=True))
     if kind == "clouds":
-        return resolve_job("shapenet", source, out, shapenet.Config(normalisation="global"))
+        return resolve_job("shapenet", source, out, shapenet.Config(normalization="global"))
     return resolve_job("swissprot", source, out, swissprot.Config(train=40, test=6, shortest=9, embedder="one-hot"))
 
 

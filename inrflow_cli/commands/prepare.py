@@ -190,9 +190,9 @@ def _job(
     if registry.canonical("datasets", name) not in registry.names("datasets"):
         raise UsageError(f"no data set is called `{name}`", hint=did_you_mean(name, registry.names("datasets")))
     if repair and out is not None and (out / manifest.NAME).is_file():
-        before = dict(manifest.load(out).settings)
+        before = typed.present_names(dict(manifest.load(out).settings), name)
         limit = before.pop("limit", None) if limit is None else limit
-        given = before | given
+        given = before | typed.present_names(given, name)
     kind = registry.find("datasets", name).Config
     if given and not dataclasses.fields(kind):
         raise UsageError(f"`{name}` has no settings: it is what it is", hint="leave " + ", ".join(given) + " out")
@@ -240,18 +240,24 @@ def _closing(report: Report, piece: ArrayTask | None) -> None:
         _share(report, piece)
         return
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
-    verb = "wrote" if report.made else "nothing to do:"
-    there = "" if report.made in (0, report.shards) else f", {report.shards - report.made} of them there already"
+    verb = "wrote" if report.num_written else "nothing to do:"
+    there = (
+        ""
+        if report.num_written in (0, report.shards)
+        else f", {report.shards - report.num_written} of them there already"
+    )
     console.info(f"{verb} `{report.out}`: {counts} ({_shards(report)}{there}, {units.format_bytes(report.bytes)})")
     _skipped(report, f"`{report.out}/manifest.json` names them")
 
 
 def _share(report: Report, piece: ArrayTask) -> None:
     """What a piece has done, and who writes the manifest."""
-    own = f"{report.made} of its {_shards(report)}" if report.shards else "no shard: there are fewer than pieces"
-    rest = f"{report.left} of others are left; the last run writes the manifest"
+    own = f"{report.num_written} of its {_shards(report)}" if report.shards else "no shard: there are fewer than pieces"
+    rest = f"{report.num_pending} of others are left; the last run writes the manifest"
     done = "all are there; another run is writing the manifest"
-    console.info(f"piece {piece.index} of {piece.count} made {own} in `{report.out}`; {rest if report.left else done}")
+    console.info(
+        f"piece {piece.index} of {piece.count} made {own} in `{report.out}`; {rest if report.num_pending else done}"
+    )
     _skipped(report, "the manifest will name them")
 
 

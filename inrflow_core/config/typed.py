@@ -13,14 +13,16 @@ S = TypeVar("S")
 """A frozen dataclass of settings."""
 
 EARLIER_NAMES = {
+    "method": {"copies": "noise_draws_per_example", "time_deviation": "time_std"},
     "network": {
         "reread": "cross_attend_every",
         "reread_apart": "separate_cross_attention",
         "levels": "decoder_levels",
         "top_frequency": "max_frequency",
     },
+    "shapenet": {"normalisation": "normalization"},
 }
-"""Earlier names of settings, by table, as users' presets, weights files, fields and commands may hold them."""
+"""Earlier names of settings, by table of a preset or by data set, as users' presets, weights files, fields and commands may hold them."""
 
 
 def present_name(key: str, table: str) -> str:

@@ -83,7 +83,7 @@ class Entry(NamedTuple):
     name: str
     """Relative to the root, with forward slashes."""
     size: int
-    where: Blob | Member
+    location: Blob | Member
 
 
 def listing(source: Path) -> list[Entry]:

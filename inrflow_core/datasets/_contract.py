@@ -51,7 +51,7 @@ class Item(NamedTuple):
     """Its name relative to the root of the data set, with forward slashes; unique within a split."""
     label: int = -1
     """The number of its class, -1 for none."""
-    where: Any = None
+    location: Any = None
     """Whatever the data set's `read` needs to find it."""
 
 
@@ -65,7 +65,7 @@ class Example:
     name: str = ""
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further arrays by name, of the same shape and type in every example."""
-    ragged: Mapping[str, np.ndarray] = field(default_factory=dict)
+    variable_length: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further arrays by name whose first axis is free."""
 
 
@@ -82,7 +82,7 @@ class DatasetIndex:
     fingerprint: Fingerprint
     classes: tuple[str, ...] = ()
     """Names of the classes by number; empty where there are none."""
-    normalisation: Mapping[str, Any] = field(default_factory=dict)
+    normalization: Mapping[str, Any] = field(default_factory=dict)
     """How stored values relate to the raw ones: plain JSON, with its `kind`."""
     coordinates: np.ndarray | None = None
     """Coordinates that all examples share, float32; None where the value is its own coordinate."""

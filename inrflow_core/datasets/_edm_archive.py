@@ -38,7 +38,7 @@ def edm_plan(entries: Sequence[Entry], resolution: int) -> DatasetIndex | None:
 
 def _labels(index: Entry) -> dict[str, int]:
     try:
-        told: Any = typed_json.parse_json(index.where.read(), f"`{INDEX}`", hint="make the archive again")
+        told: Any = typed_json.parse_json(index.location.read(), f"`{INDEX}`", hint="make the archive again")
         labels = {str(name): int(number) for name, number in told["labels"] or []}
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(

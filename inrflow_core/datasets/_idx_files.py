@@ -57,7 +57,7 @@ def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[
         dtype="uint8",
         fingerprint=fingerprint(used),
         classes=tuple(classes),
-        normalisation=PIXELS,
+        normalization=PIXELS,
         coordinates=pixel_centres(SIDE),
     )
 

@@ -40,14 +40,14 @@ def plan(
         dtype="uint8",
         fingerprint=fingerprint(sources),
         classes=tuple(classes),
-        normalisation=PIXELS,
+        normalization=PIXELS,
         coordinates=pixel_centres(resolution),
     )
 
 
 def item(entry: Entry, label: int = -1) -> Item:
     """The item of an encoded image."""
-    return Item(entry.name, label, entry.where)
+    return Item(entry.name, label, entry.location)
 
 
 def example(item: Item, resolution: int, *, channels: int = 3, upright: bool = False) -> Example:
@@ -56,7 +56,7 @@ def example(item: Item, resolution: int, *, channels: int = 3, upright: bool = F
     Raises:
         UnreadableItemError: it cannot be decoded.
     """
-    content = item.where.read()
+    content = item.location.read()
     return Example(pixels(content, resolution, channels=channels, upright=upright), item.label, item.name)
 
 

@@ -70,14 +70,14 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         dtype="uint8",
         fingerprint=fingerprint((name, len(content)) for name, content in files.items()),
         classes=CLASSES,
-        normalisation=PIXELS,
+        normalization=PIXELS,
         coordinates=pixel_centres(SIDE),
     )
 
 
 def read(item: Item, config: Config) -> Example:
     """The image that the scan found."""
-    return Example(item.where, item.label, item.name)
+    return Example(item.location, item.label, item.name)
 
 
 def _files(source: Path) -> dict[str, bytes]:

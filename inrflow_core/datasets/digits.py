@@ -47,11 +47,11 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         dtype="uint8",
         fingerprint=fingerprint([("digits.csv.gz", pixels.nbytes)]),
         classes=tuple("0123456789"),
-        normalisation=PIXELS,
+        normalization=PIXELS,
         coordinates=pixel_centres(8),
     )
 
 
 def read(item: Item, config: Config) -> Example:
     """The digit that the scan found."""
-    return Example(item.where, item.label, item.name)
+    return Example(item.location, item.label, item.name)

@@ -127,12 +127,12 @@ def _val_classes(source: Path, around: Sequence[Entry]) -> dict[str, str]:
     """The class folder's name of each image of a flat `val`."""
     by_name = {Path(entry.name).name: entry for entry in around}
     if CSV in by_name:
-        rows = csv.reader(io.StringIO(by_name[CSV].where.read().decode(errors="replace")))
+        rows = csv.reader(io.StringIO(by_name[CSV].location.read().decode(errors="replace")))
         return {row[0]: row[1].split(" ")[0] for row in rows if len(row) == 2 and row[0] != "ImageId"}
-    kit = {name: by_name[name].where.read() for name in (TRUTH, META) if name in by_name}
+    kit = {name: by_name[name].location.read() for name in (TRUTH, META) if name in by_name}
     for name, entry in by_name.items():
         if name.startswith("ILSVRC2012_devkit") and len(kit) < 2:
-            kit = _from_kit(name, entry.where.read())
+            kit = _from_kit(name, entry.location.read())
     if len(kit) < 2:
         raise MissingError(
             f"`{source}` has a flat `val` without classes: looked for `{CSV}` and `ILSVRC2012_devkit_t12.tar.gz`",

@@ -61,7 +61,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         dtype="float32",
         fingerprint=fingerprint(files),
         classes=tuple(classes),
-        normalisation=_point_clouds.BOX,
+        normalization=_point_clouds.BOX,
     )
 
 
@@ -72,7 +72,7 @@ def read(item: Item, config: Config) -> Example:
         BadItem: the file cannot be read, has no faces, no area, no colours where they are asked, or numbers that are
             not finite.
     """
-    body = _mesh_reading.load(Path(item.where), item.name, with_colours=config.colours)
+    body = _mesh_reading.load(Path(item.location), item.name, with_colours=config.colours)
     points = mesh.sample_surface(body.mesh, config.points, seed=_point_clouds.seed(f"mesh {item.name}"))
     return _point_clouds.boxed(item, points, _colours(body, points) if config.colours else None)
 

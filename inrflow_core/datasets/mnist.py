@@ -28,4 +28,4 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
 def read(item: Item, config: Config) -> Example:
     """The image that the scan found."""
-    return Example(item.where, item.label, item.name)
+    return Example(item.location, item.label, item.name)

@@ -84,7 +84,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         UsageError: there is no such embedder of pictures, or what runs it is not installed.
     """
     folder, files = _mesh_reading.listed(source)
-    items = [Item(name, where=str(folder)) for name in _mesh_reading.files(source, files)]
+    items = [Item(name, location=str(folder)) for name in _mesh_reading.files(source, files)]
     held_out = [item for item in items if _point_clouds.is_held_out(item.name, config.val)]
     kept = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
     return DatasetIndex(
@@ -92,7 +92,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         shape=(config.points, 3),
         dtype="float32",
         fingerprint=fingerprint(files),
-        normalisation=_point_clouds.BOX | _stored_features.origin(config, "patches"),
+        normalization=_point_clouds.BOX | _stored_features.origin(config, "patches"),
         condition_bytes=_condition_bytes(config),
     )
 
@@ -104,7 +104,7 @@ def read(item: Item, config: Config) -> Example:
         BadItem: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found pictures are too
             few, cannot be read, are not square, or do not show the mesh.
     """
-    root = Path(item.where)
+    root = Path(item.location)
     body = _mesh_reading.load(root, item.name, with_colours=config.renders == "made")
     mesh, offset, scale = _boxed(body.mesh)
     points = sample_surface(mesh, config.points, seed=_point_clouds.seed(f"objaverse {item.name}")).astype(np.float32)

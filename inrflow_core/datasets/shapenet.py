@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -48,7 +48,7 @@ class Config:
 
     categories: tuple[str, ...] = ()
     """English names or synset ids, as in ["chair", "02691156"]; empty takes all that are there."""
-    normalisation: Literal["shape", "global"] = "shape"
+    normalization: Literal["shape", "global"] = field(default="shape", metadata={"key": "normalisation"})
     """`shape`: each cloud's box to [-1, 1] (INRFlow). `global`: the mean and deviation of the train split (PointFlow,
     LION), for which every cloud of that split is read twice."""
 
@@ -91,19 +91,21 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         for split in SPLITS
     }
     splits = {split: items for split, items in splits.items() if items}
-    normalisation: dict[str, Any] = _point_clouds.BOX
-    if config.normalisation == "global":
+    normalization: dict[str, Any] = _point_clouds.BOX
+    if config.normalization == "global":
         frame = _frame(splits.get("train", []))
-        splits = {s: [i._replace(where=i.where._replace(frame=frame)) for i in items] for s, items in splits.items()}
+        splits = {
+            s: [i._replace(location=i.location._replace(frame=frame)) for i in items] for s, items in splits.items()
+        }
         offset, scale = frame
-        normalisation = {"kind": "global", "offset": offset, "scale": scale, "undo": "points * scale + offset"}
+        normalization = {"kind": "global", "offset": offset, "scale": scale, "undo": "points * scale + offset"}
     return DatasetIndex(
         splits,
         shape=_shape([item for items in splits.values() for item in items]),
         dtype="float32",
         fingerprint=fingerprint(files),
         classes=tuple(NAMES.get(synset, synset) for synset in wanted),
-        normalisation=normalisation,
+        normalization=normalization,
     )
 
 
@@ -113,11 +115,11 @@ def read(item: Item, config: Config) -> Example:
     Raises:
         BadItem: no array of points, an array of objects, or numbers that are not finite.
     """
-    points = _points(item.where)
-    if item.where.frame is None:
+    points = _points(item.location)
+    if item.location.frame is None:
         return _point_clouds.boxed(item, points)
     _point_clouds.check_finite(points)
-    offset, scale = item.where.frame
+    offset, scale = item.location.frame
     return Example(((points - np.array(offset)) / scale).astype(np.float32), item.label, item.name)
 
 
@@ -172,7 +174,7 @@ def _shape(items: Sequence[Item]) -> tuple[int, int]:
     """Points and numbers of the first cloud that can be read; all others must have as many."""
     for item in items:
         try:
-            points = _points(item.where)
+            points = _points(item.location)
         except UnreadableItemError:
             continue
         return points.shape[0], 3
@@ -231,7 +233,7 @@ def _frame(items: Sequence[Item]) -> Frame:
         parts = [part for part in pool.map(_moments, items) if part is not None]
     count = sum(part[0] for part in parts)
     if not count:
-        raise MissingError("there is no readable cloud in the split `train`", hint="use the normalisation `shape`")
+        raise MissingError("there is no readable cloud in the split `train`", hint="use `--set normalization=shape`")
     mean = sum(part[1] for part in parts) / count
     square = sum(part[2] for part in parts) / (3 * count)
     deviation = np.sqrt(square - np.mean(mean) ** 2)
@@ -242,7 +244,7 @@ def _frame(items: Sequence[Item]) -> Frame:
 def _moments(item: Item) -> tuple[int, np.ndarray, float] | None:
     """Points, sum and sum of squares of a cloud; None where it cannot be used."""
     try:
-        points = _points(item.where).astype(np.float64)
+        points = _points(item.location).astype(np.float64)
         _point_clouds.check_finite(points)
     except UnreadableItemError:
         return None

@@ -60,7 +60,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         dtype="float32",
         fingerprint=fingerprint([]),
         classes=classes,
-        normalisation=_point_clouds.BOX,
+        normalization=_point_clouds.BOX,
     )
 
 

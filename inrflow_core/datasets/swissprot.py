@@ -110,7 +110,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         MissingError: there is none, or the embedder's weights are absent, which is found before any file is read.
         IntegrityError: a tar or the weights are damaged.
     """
-    normalisation = {"kind": "centred", "unit": "Angstrom", **_stored_features.origin(config, "one-hot")}
+    normalization = {"kind": "centred", "unit": "Angstrom", **_stored_features.origin(config, "one-hot")}
     entries = _entries(source)
     ranked: dict[str, tuple[Rank, _archives.Entry]] = {}
     for entry in entries:
@@ -139,7 +139,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         shape=(GUESS, 3),
         dtype="float32",
         fingerprint=fingerprint((entry.name, entry.size) for entry in entries),
-        normalisation=normalisation,
+        normalization=normalization,
         is_ragged=True,
         condition_bytes=_condition_bytes(config),
     )
@@ -163,7 +163,7 @@ def read(item: Item, config: Config) -> Example:
     if config.features == "stored" and not registry.find("feature_networks", config.embedder).IS_PLACEHOLDER:
         [tokens] = _stored_features.embedder(config)([structure.sequence])
         ragged["embedding"] = tokens.astype(np.float16)
-    return Example(values, name=item.name, ragged=ragged)
+    return Example(values, name=item.name, variable_length=ragged)
 
 
 def fault(structure: Structure, missing: float = 0.0) -> str | None:
@@ -263,8 +263,8 @@ def _refused(structure: Structure, config: Config) -> str | None:
 
 
 def _structure(item: Item, config: Config) -> Structure:
-    entry: _archives.Entry = item.where
-    return structure_reader.parse(entry.where.read(), entry.name, config.chain)
+    entry: _archives.Entry = item.location
+    return structure_reader.parse(entry.location.read(), entry.name, config.chain)
 
 
 def _condition_bytes(config: Config) -> int:

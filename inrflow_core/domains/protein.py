@@ -99,7 +99,7 @@ class Domain:
         With `augment` each is turned at random, and so are the signs of the eigenvectors; both are keyed by the seed.
         """
         condition = conditions(None, batch)
-        known, counts = condition.pop("is_known").bool(), torch.from_numpy(batch.counts["residues"])
+        known, counts = condition.pop("is_known").bool(), torch.from_numpy(batch.condition_lengths["residues"])
         codes = condition["residues"].long()
         condition["residues"] = codes.masked_fill(torch.arange(codes.shape[1]) >= counts[:, None], -1)
         places = torch.from_numpy(batch.values).float()

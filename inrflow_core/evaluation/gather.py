@@ -225,9 +225,9 @@ def normalized_clouds(
         for name, rows in batch.condition.items():
             conditions.setdefault(name, []).append(rows)
     units = point_clouds.SOURCE
-    if items.normalisation:
+    if items.normalization:
         units = point_clouds.units(
-            items.normalisation, {name: np.concatenate(rows) for name, rows in conditions.items()}
+            items.normalization, {name: np.concatenate(rows) for name, rows in conditions.items()}
         )
     stacked = point_clouds.stack_checked(clouds, what=what, names=names)
     return point_clouds.normalise(stacked, normalization, units, what=what)

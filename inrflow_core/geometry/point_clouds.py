@@ -44,15 +44,15 @@ def boxed(values: Float[np.ndarray, "N Q C"], points: int) -> Float[np.ndarray, 
     return normalise(thinned, BOX, None).astype(np.float32)
 
 
-def units(normalisation: Mapping[str, Any], condition: Mapping[str, np.ndarray]) -> SourceUnits | None:
+def units(normalization: Mapping[str, Any], condition: Mapping[str, np.ndarray]) -> SourceUnits | None:
     """The units that a shard's header (`normalisation`) and what it keeps beside each cloud (`condition`) tell.
 
     None where they are not known: clouds in their own boxes without what undoes it, as samples of a model that was
     trained on such clouds are.
     """
-    kind = normalisation.get("kind")
+    kind = normalization.get("kind")
     if kind == "global":
-        return SourceUnits(np.array(normalisation["offset"], np.float64), np.array(normalisation["scale"], np.float64))
+        return SourceUnits(np.array(normalization["offset"], np.float64), np.array(normalization["scale"], np.float64))
     if kind == "shape" and {"offset", "scale"} <= condition.keys():
         return SourceUnits(*(condition[name].astype(np.float64) for name in ("offset", "scale")))
     return None
@@ -132,7 +132,7 @@ def normalise(
         raise UsageError(
             f"the protocol `{protocol}` compares in the units of the source, and those of the {what} are not known: "
             "each cloud was put into its own box",
-            hint="use the protocol `inrflow`, or a model trained on data prepared with `--set normalisation=global`",
+            hint="use the protocol `inrflow`, or a model trained on data prepared with `--set normalization=global`",
         )
     return values * units.scale.reshape(-1, 1, 1) + units.offset.reshape(-1, 1, 3)
 

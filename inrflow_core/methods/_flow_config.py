@@ -19,7 +19,7 @@ class Config:
     """Density of t in training; the paper's is uniform, its authors' release draws logit-normal."""
     time_mean: float = 0.0
     """Mean of logit(t), for `logit-normal`."""
-    time_deviation: float = 1.0
+    time_std: float = 1.0
     """Standard deviation of logit(t), for `logit-normal`."""
     time_shift: float = 1.0
     """t becomes shift t / (1 + (shift - 1) t): above 1 moves times towards noise."""
@@ -40,19 +40,19 @@ class Config:
     """Weight of 1 - smooth lDDT of the predicted structure, at every t; 0 leaves it out (SimpleFold has 1)."""
     smooth_lddt_ramp: float = 0.0
     """That weight becomes larger by this times (0.5 - t) where t is below 0.5 (8 in SimpleFold's schedule)."""
-    copies: int = 1
-    """Times and noises that each set is learned under in a step; its loss is their mean."""
+    noise_draws_per_example: int = 1
+    """Times and noises drawn for each set in a step; its loss is their mean."""
 
     def __post_init__(self) -> None:
         if self.num_queries is not None and self.num_queries < 1:
             raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
-        if self.time_deviation <= 0 or self.time_shift <= 0:
-            raise ValueError("`time_deviation` and `time_shift` must be above 0")
+        if self.time_std <= 0 or self.time_shift <= 0:
+            raise ValueError("`time_std` and `time_shift` must be above 0")
         check_guidance(self.guidance, self.guidance_interval)
         for name in ("smooth_lddt", "smooth_lddt_ramp"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: 0 or more")
         if self.smooth_lddt_ramp > 0 and self.smooth_lddt == 0:
             raise ValueError(f"`smooth_lddt_ramp` is {self.smooth_lddt_ramp}, and `smooth_lddt`, which it raises, is 0")
-        if self.copies < 1:
-            raise ValueError(f"`copies` is {self.copies}: at least 1")
+        if self.noise_draws_per_example < 1:
+            raise ValueError(f"`noise_draws_per_example` is {self.noise_draws_per_example}: at least 1")

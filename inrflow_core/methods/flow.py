@@ -87,9 +87,11 @@ class FlowMatching(nn.Module, Method):
         Raises:
             UsageError: `align = "noise"`, and the queries are not the context's.
         """
-        if self.config.copies > 1:
-            batch = batch.apply(lambda sets: _structure_loss.repeat_with_new_noise(sets, self.config.copies))
-        return self._bucketed_loss(batch).unflatten(0, (-1, self.config.copies)).mean(1)
+        if self.config.noise_draws_per_example > 1:
+            batch = batch.apply(
+                lambda sets: _structure_loss.repeat_with_new_noise(sets, self.config.noise_draws_per_example)
+            )
+        return self._bucketed_loss(batch).unflatten(0, (-1, self.config.noise_draws_per_example)).mean(1)
 
     def _bucketed_loss(self, batch: TrainBatch) -> Float[Tensor, " B"]:
         sets = batch.context
@@ -164,7 +166,7 @@ class FlowMatching(nn.Module, Method):
         """One time in (0, 1) per set, by the density of the settings."""
         u = keyed_random.uniform(seeds, purpose="time")[:, 0]
         c = self.config
-        return time_grids.sample_times(c.time, u, mean=c.time_mean, deviation=c.time_deviation, shift=c.time_shift)
+        return time_grids.sample_times(c.time, u, mean=c.time_mean, deviation=c.time_std, shift=c.time_shift)
 
     def embed_condition(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
         """The embedding of a condition; an empty one of a model without conditions. `dropped` marks unconditional sets."""

@@ -23,8 +23,8 @@ PROTOCOLS = tuple(f"{distance}:{protocol}" for protocol, distances in DISTANCES.
 
 def inputs(protocol: str, *, is_within: bool) -> DistanceSpec:
     """The distances of a protocol such as `cd:inrflow`."""
-    distance, normalisation = protocol.split(":")
-    return DistanceSpec(distance, normalisation, is_within=is_within)
+    distance, normalization = protocol.split(":")
+    return DistanceSpec(distance, normalization, is_within=is_within)
 
 
 def distance_unit(protocol: str) -> str:

@@ -10,7 +10,7 @@ from inrflow_core.datasets._contract import DatasetIndex
 from inrflow_core.errors import OutOfMemory, UnreadableItemError
 from inrflow_core.preparation.job import PrepareJob, Report, evenly_spaced, items_bytes, plan_shards, scan
 from inrflow_core.preparation.job_array import ArrayTask
-from inrflow_core.runtime import process_pool, units
+from inrflow_core.runtime import units
 from inrflow_core.shards.manifest import Skipped
 
 
@@ -40,11 +40,9 @@ def estimate(job: PrepareJob, *, workers: int | None = None, piece: ArrayTask | 
 
 
 def default_workers(job: PrepareJob, workers: int | None, tasks: int) -> int:
-    if process_pool is None:
-        is_quick = job.dataset.IS_READ_BY_SCAN
-        workers = (
-            1 if is_quick else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
+    """Worker processes for `tasks` shards: `workers`, by default one per core; one where the scan has read everything."""
+    if workers is None and not job.dataset.IS_READ_BY_SCAN:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(workers or 1, tasks))
 
 

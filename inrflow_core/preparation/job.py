@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,8 @@ from inrflow_core import __version__, registry
 from inrflow_core.datasets._contract import DatasetIndex, Item
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.shards import schema
-from inrflow_core.shards.manifest import Skipped
+from inrflow_core.shards.manifest import Manifest, Skipped
+from inrflow_core.storage import typed_json
 
 MIN_ITEMS, MAX_ITEMS = 256, 4096
 """Examples of a shard, but for the last ones of a small split."""
@@ -35,7 +36,7 @@ class PrepareJob:
     out: Path
     config: Any
     limit: int | None = None
-    """At most so many items of each split, evenly spread over it."""
+    """At most this number of items of each split, evenly spaced."""
 
     @property
     def dataset(self) -> ModuleType:
@@ -45,22 +46,22 @@ class PrepareJob:
 
 @dataclass(frozen=True)
 class Report:
-    """What was prepared, or with a dry run would be."""
+    """What `prepare` did, or with a dry run would do."""
 
     dataset: str
     out: str
     splits: Mapping[str, int]
     shards: int
-    made: int
-    """Shards that this run made; the others were there already."""
+    num_written: int = field(metadata={"key": "made"})
+    """Shards that this run wrote; the others were there already."""
     bytes: int
     skipped: tuple[Skipped, ...] = ()
     seconds: float | None = None
     """Predicted by a dry run."""
-    left: int = 0
-    """Of a piece: shards of other pieces that nobody has noted as finished."""
+    num_pending: int = field(default=0, metadata={"key": "left"})
+    """In a job array: shards of other runs that are not finished."""
     is_whole: bool = True
-    """Whether the manifest is there; of a piece the rest then tells of the whole data set, else of its share."""
+    """Whether the manifest is written. If not, the numbers are those of this run of a job array."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def plan_shards(job: PrepareJob, plan: DatasetIndex) -> list[ShardTask]:
         largest = max(1, min(MAX_ITEMS, MAX_SHARD_BYTES // max(1, items_bytes(plan, 1))))
         wanted = min(largest, max(MIN_ITEMS, -(-len(items) // SHARDS_OF_A_SPLIT)))
         count = -(-len(items) // wanted)
-        header = schema.Header(job.dataset.DOMAIN, job.name, split, plan.normalisation, plan.classes, _settings(job))
+        header = schema.Header(job.dataset.DOMAIN, job.name, split, plan.normalization, plan.classes, _settings(job))
         for number in range(count):
             mine = items[number * len(items) // count : (number + 1) * len(items) // count]
             path = job.out / f"{split}-{number:05d}.h5"
@@ -147,27 +148,37 @@ def plan_shards(job: PrepareJob, plan: DatasetIndex) -> list[ShardTask]:
     return parts
 
 
+def manifest_without_shards(job: PrepareJob, plan: DatasetIndex) -> Manifest:
+    """The part of a manifest that is known before the first item is read."""
+    return Manifest(
+        dataset=job.name,
+        domain=job.dataset.DOMAIN,
+        version=__version__,
+        shape=(0, *plan.shape[1:]) if plan.is_ragged else plan.shape,
+        dtype=plan.dtype,
+        classes=plan.classes,
+        normalization=dict(plan.normalization),
+        settings=_settings(job),
+        source=dataclasses.asdict(plan.fingerprint),
+        splits={},
+    )
+
+
 def manifest_identity(job: PrepareJob, plan: DatasetIndex) -> dict[str, Any]:
-    """All of a manifest that is known before the first item is read: two jobs with the same give the same shards."""
-    shape = (0, *plan.shape[1:]) if plan.is_ragged else plan.shape
-    return {
-        "dataset": job.name,
-        "domain": job.dataset.DOMAIN,
-        "version": __version__,
-        "shape": shape,
-        "dtype": plan.dtype,
-        "classes": plan.classes,
-        "normalisation": dict(plan.normalisation),
-        "settings": _settings(job),
-        "source": dataclasses.asdict(plan.fingerprint),
-    }
+    """That part as it is written to files: two jobs with the same identity write the same shards."""
+    table = typed_json.to_plain(manifest_without_shards(job, plan))
+    return {name: value for name, value in table.items() if name not in ("splits", "skipped")}
 
 
 def _settings(job: PrepareJob) -> dict[str, Any]:
-    """What the shards depend on; a field with the metadata `is_place` says where something lies, and is left out."""
-    fields = [field.name for field in dataclasses.fields(job.config) if not field.metadata.get("is_place")]
-    told = {name: value for name in fields if (value := getattr(job.config, name)) is not None}
-    return told | ({} if job.limit is None else {"limit": job.limit})
+    """The settings that decide the content of the shards, by their keys in files.
+
+    A field with the metadata `is_place` is a path on this machine and is left out.
+    """
+    fields = [field for field in dataclasses.fields(job.config) if not field.metadata.get("is_place")]
+    values = {field.metadata.get("key", field.name): getattr(job.config, field.name) for field in fields}
+    settings = {name: value for name, value in values.items() if value is not None}
+    return settings | ({} if job.limit is None else {"limit": job.limit})
 
 
 def items_bytes(plan: DatasetIndex, items: int) -> int:

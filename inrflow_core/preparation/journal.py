@@ -8,7 +8,6 @@ manifest comes. Who writes alone holds `.lock` alone; pieces hold it together, a
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
@@ -80,26 +79,26 @@ class Journal:
     identity: Mapping[str, Any]
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Lines of the journal by the shard's file name."""
-    before: Manifest | None = None
+    previous: Manifest | None = None
     """The manifest of the same job that was there already."""
     damaged: set[str] = field(default_factory=set)
     """Its shards that must be made again."""
     file: str = NAME
     """Where new lines go."""
 
-    def needs(self, name: str) -> bool:
+    def is_pending(self, name: str) -> bool:
         """Whether a shard is still to be made."""
-        return name in self.damaged if self.before is not None else name not in self.records
+        return name in self.damaged if self.previous is not None else name not in self.records
 
-    def note(self, record: dict[str, Any]) -> None:
+    def record(self, record: dict[str, Any]) -> None:
         """Add a finished shard, durably.
 
         Raises:
             IntegrityError: it was to be repaired, and is not what the manifest says.
             OutOfMemory: the disk is full; the line is not there then.
         """
-        if self.before is not None:
-            _check_same(self.folder, self.before, record)
+        if self.previous is not None:
+            _check_same(self.folder, self.previous, record)
         else:
             path = self.folder / self.file
             with path.open("ab", buffering=0) as file:
@@ -109,7 +108,7 @@ class Journal:
 
     def close(self, told: Manifest) -> None:
         """Write the manifest; the journals are needed no more."""
-        if told is not self.before:
+        if told is not self.previous:
             manifest.save(told, self.folder)
         _remove(self.folder, JOURNALS)
 
@@ -300,14 +299,14 @@ def _write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 def _finished(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Journal:
     """The folder of a finished run of the same job, with what of it is damaged."""
     told = manifest.load(folder)
-    _check_identity(folder, json.loads(json.dumps(dataclasses.asdict(told))), identity)
+    _check_identity(folder, typed_json.to_plain(told), identity)
     entries = [entry for split in told.splits.values() for entry in split.shards]
     if mode == "repair":
         damaged = {entry.file for entry, _ in manifest.find_damaged(folder, told, entries)}
-        return Journal(folder, identity, before=told, damaged=damaged)
+        return Journal(folder, identity, previous=told, damaged=damaged)
     for entry in entries:
         manifest.check_size(folder, told, entry)
-    return Journal(folder, identity, before=told)
+    return Journal(folder, identity, previous=told)
 
 
 def _unfinished(

@@ -19,7 +19,15 @@ from inrflow_core.datasets._contract import DatasetIndex
 from inrflow_core.errors import Interrupted, MissingError, UsageError
 from inrflow_core.preparation import journal
 from inrflow_core.preparation.estimate import check_disk, default_workers
-from inrflow_core.preparation.job import PrepareJob, Report, ShardTask, manifest_identity, plan_shards, scan
+from inrflow_core.preparation.job import (
+    PrepareJob,
+    Report,
+    ShardTask,
+    manifest_identity,
+    manifest_without_shards,
+    plan_shards,
+    scan,
+)
 from inrflow_core.preparation.job_array import ArrayTask
 from inrflow_core.preparation.shard_task import make_shard
 from inrflow_core.runtime import process_pool
@@ -69,13 +77,13 @@ def prepare(
     if mode != "resume":
         raise UsageError(f"a piece of a job array cannot {mode}", hint="do that in one run, without pieces")
     told = _share(job, plan, parts, make, piece)
-    if told.left:
+    if told.num_pending:
         return told
     try:
         whole = _whole(job, plan, parts, make, mode)
     except journal.LockedByAnotherRun:  # another piece found the same
         return told
-    return dataclasses.replace(whole, made=told.made + whole.made)
+    return dataclasses.replace(whole, num_written=told.num_written + whole.num_written)
 
 
 def _whole(
@@ -83,12 +91,12 @@ def _whole(
 ) -> Report:
     """All shards that are left, and the manifest."""
     with journal.open_journal(job.out, manifest_identity(job, plan), mode) as book:
-        left = [part for part in parts if book.needs(part.path.name)]
+        left = [part for part in parts if book.is_pending(part.path.name)]
         make(left, book, len(parts))
-        told = book.before or _manifest(job, plan, [book.records[part.path.name] for part in parts])
+        told = book.previous or _manifest(job, plan, [book.records[part.path.name] for part in parts])
         book.close(told)
     whole = {entry.file for split in told.splits.values() for entry in split.shards}
-    return _report(job, told, made=sum(part.path.name in whole for part in left))
+    return _report(job, told, num_written=sum(part.path.name in whole for part in left))
 
 
 def _share(
@@ -98,10 +106,10 @@ def _share(
     mine = piece.of(parts)
     names = {part.path.name for part in mine}
     with journal.open_shared_journal(job.out, manifest_identity(job, plan), piece, names) as book:
-        left = [part for part in mine if book.needs(part.path.name)]
+        left = [part for part in mine if book.is_pending(part.path.name)]
         make(left, book, len(mine))
-        if book.before is not None:
-            return _report(job, book.before, made=0)
+        if book.previous is not None:
+            return _report(job, book.previous, num_written=0)
         records = [book.records[name] for name in sorted(names)]
         noted = journal.completed_shards(job.out)
         missing = sum(part.path.name not in noted for part in parts)
@@ -111,7 +119,7 @@ def _share(
     skipped = tuple(Skipped(record["split"], *bad) for record in records for bad in record["skipped"])
     size = sum(record.get("bytes", 0) for record in records)
     made = sum("sha256" in book.records[part.path.name] for part in left)
-    return Report(job.name, str(job.out), splits, len(mine), made, size, skipped, left=missing, is_whole=False)
+    return Report(job.name, str(job.out), splits, len(mine), made, size, skipped, num_pending=missing, is_whole=False)
 
 
 def _make(
@@ -135,9 +143,9 @@ def _make(
 
     try:
         for record in engine(make_shard, parts, workers=default_workers(job, workers, len(parts)), advance=advance):
-            book.note(record)
+            book.record(record)
     except KeyboardInterrupt as error:
-        made = total - sum(book.needs(part.path.name) for part in parts)
+        made = total - sum(book.is_pending(part.path.name) for part in parts)
         raise Interrupted(
             f"interrupted with {made} of {total} shards made", hint="run the same command again to resume"
         ) from error
@@ -153,7 +161,7 @@ def _manifest(job: PrepareJob, plan: DatasetIndex, records: Sequence[Mapping[str
             f"{skipped[0].reason}",
             hint="name another `--source`; docs/data-sets.md says what is read",
         )
-    return Manifest(**manifest_identity(job, plan), splits=splits, skipped=skipped)
+    return dataclasses.replace(manifest_without_shards(job, plan), splits=splits, skipped=skipped)
 
 
 def _split(records: Sequence[Mapping[str, Any]]) -> Split:
@@ -171,8 +179,8 @@ def _split(records: Sequence[Mapping[str, Any]]) -> Split:
     return Split(sum(entry.count for entry in entries), entries, ChannelStats(tuple(mean), tuple(deviation)))
 
 
-def _report(job: PrepareJob, told: Manifest, *, made: int) -> Report:
+def _report(job: PrepareJob, told: Manifest, *, num_written: int) -> Report:
     entries = [entry for split in told.splits.values() for entry in split.shards]
     counts = {name: split.count for name, split in told.splits.items()}
     size = sum(entry.bytes for entry in entries)
-    return Report(job.name, str(job.out), counts, len(entries), made, size, told.skipped)
+    return Report(job.name, str(job.out), counts, len(entries), num_written, size, told.skipped)

@@ -66,8 +66,8 @@ def _write(part: ShardTask, examples: Sequence[Example]) -> manifest.ShardEntry:
         coordinates=part.coordinates,
         condition={name: np.stack([example.condition[name] for example in examples]) for name in examples[0].condition},
         ragged={
-            name: schema.concatenate_ragged([example.ragged[name] for example in examples])
-            for name in examples[0].ragged
+            name: schema.concatenate_ragged([example.variable_length[name] for example in examples])
+            for name in examples[0].variable_length
         },
     )
     blocks = (example.values if part.is_ragged else example.values[None] for example in examples)

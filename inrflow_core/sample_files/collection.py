@@ -52,7 +52,7 @@ class SampleCollection(Protocol):
         ...
 
     @property
-    def normalisation(self) -> Mapping[str, Any]:
+    def normalization(self) -> Mapping[str, Any]:
         """How the values were normalized, as in a manifest."""
         ...
 
@@ -132,7 +132,7 @@ class _Collection(ABC):
     domain: str
     digest: str
     split: str | None = None
-    normalisation: Mapping[str, Any] = field(default_factory=dict)
+    normalization: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     source_indices: Int64[np.ndarray, " N"] | None = None
     changes: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
@@ -327,7 +327,7 @@ class ShardCollection(_Collection):
         )
         assert batch.sizes is not None
         found = []
-        for row, (atoms, count) in enumerate(zip(batch.sizes, batch.counts["residues"], strict=True)):
+        for row, (atoms, count) in enumerate(zip(batch.sizes, batch.condition_lengths["residues"], strict=True)):
             codes = batch.condition["residues"][row, :count]
             is_known = batch.condition["is_known"][row, :atoms] > 0
             numbers = np.arange(1, count + 1, dtype=np.int64)
@@ -379,7 +379,7 @@ def in_memory(
     *,
     source: Path,
     seeds: Int64[np.ndarray, " N"],
-    normalisation: Mapping[str, Any],
+    normalization: Mapping[str, Any],
     condition: Mapping[str, np.ndarray] | None = None,
     provenance: str = "",
 ) -> ArrayCollection:
@@ -392,7 +392,7 @@ def in_memory(
         source=source,
         domain=domain,
         digest=hashlib.sha256(head.encode() + values.tobytes()).hexdigest(),
-        normalisation=normalisation,
+        normalization=normalization,
         names=[f"seed-{seed}" for seed in seeds],
         load_values=lambda indices: values[indices],
         seeds=seeds,

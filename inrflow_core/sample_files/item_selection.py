@@ -109,7 +109,7 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
     origin = _origin(
         {"data": opened.manifest.dataset, "split": split, **{key: str(value) for key, value in settings.items()}}
     )
-    values = _raw(batch, opened.manifest.normalisation) if is_raw else batch.values
+    values = _raw(batch, opened.manifest.normalization) if is_raw else batch.values
     return Samples(values, opened.domain, origin, facts, opened.count(split))
 
 
@@ -117,12 +117,12 @@ def _class(opened: shard_dataset.ShardDataset, label: int) -> str:
     return opened.classes[label] if label < len(opened.classes) else str(label)
 
 
-def _raw(batch: batch.Batch, normalisation: Mapping[str, Any]) -> np.ndarray:
+def _raw(batch: batch.Batch, normalization: Mapping[str, Any]) -> np.ndarray:
     """Clouds in their source units."""
-    if normalisation.get("kind") == "shape" and {"offset", "scale"} <= batch.condition.keys():
+    if normalization.get("kind") == "shape" and {"offset", "scale"} <= batch.condition.keys():
         offset, scale = batch.condition["offset"][:, None], batch.condition["scale"][:, None]
-    elif normalisation.get("kind") == "global":
-        offset, scale = np.array(normalisation["offset"]), normalisation["scale"]
+    elif normalization.get("kind") == "global":
+        offset, scale = np.array(normalization["offset"]), normalization["scale"]
     else:
         raise UsageError("these items do not record their source units", hint="leave `--raw` out")
     values = batch.values.copy()

@@ -186,7 +186,7 @@ class SampleFolder:
             shape=self.shape,
             dtype=self.dtype,
             classes=self.header.classes,
-            normalisation=self.header.normalisation,
+            normalization=self.header.normalization,
             settings=self.header.settings,
             source={},
             splits={shard_dataset.SAMPLES: Split(len(self.seeds), tuple(entries), stats)},
@@ -211,6 +211,6 @@ def _blocks(shard: ShardFile) -> Iterator[np.ndarray]:
     """The pairs of a shard's samples in float64, some at a time."""
     for start in range(0, len(shard), BLOCK):
         count = min(BLOCK, len(shard) - start)
-        values = np.empty((count, *shard.inner), shard.values.dtype)
+        values = np.empty((count, *shard.item_shape), shard.values.dtype)
         shard.read(shard.values, start, values, count)
         yield values.reshape(-1, values.shape[-1]).astype(np.float64)

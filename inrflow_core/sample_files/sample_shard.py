@@ -14,7 +14,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +176,7 @@ class SampleShard:
             "labels": None if labels is None else _digested(np.asarray(labels, dtype=np.int64)),
             "shape": list(self.shape),
             "dtype": self.dtype,
-            **asdict(self.header),
+            **typed_json.to_plain(self.header),
         }
         return json.loads(json.dumps(content))
 

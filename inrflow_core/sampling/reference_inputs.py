@@ -138,7 +138,7 @@ def check(plan: ReferenceSamplingPlan, model: Model) -> None:
         return
     mine, theirs = (
         (told or {}).get("embedder_digest")
-        for told in (model.metadata.get("normalisation"), plan.reference.normalisation)
+        for told in (model.metadata.get("normalisation"), plan.reference.normalization)
     )
     if mine and theirs and mine != theirs:
         raise IntegrityError(
@@ -177,7 +177,7 @@ def sample_from_reference(model: Model, plan: ReferenceSamplingPlan, source: Pat
     requests = (
         replace(request, seeds=plan.seeds[rows].tolist(), condition=condition(model, plan, rows)) for rows in parts
     )
-    found = sample.sample_in_memory(model, requests, source, plan.reference.normalisation, str(plan.to_json()))
+    found = sample.sample_in_memory(model, requests, source, plan.reference.normalization, str(plan.to_json()))
     return replace(found, condition=plan.sample_conditions)
 
 

@@ -142,7 +142,7 @@ def sample_in_memory(
     model: Model,
     requests: Iterable[SampleRequest],
     source: Path,
-    normalisation: Mapping[str, Any],
+    normalization: Mapping[str, Any],
     provenance: str = "",
 ) -> ArrayCollection:
     """The samples of some requests, drawn now and kept in memory, as a collection; not for structures.
@@ -165,7 +165,7 @@ def sample_in_memory(
         model.domain.NAME,
         source=source,
         seeds=np.array(seeds, dtype=np.int64),
-        normalisation=normalisation,
+        normalization=normalization,
         provenance=provenance,
     )
 

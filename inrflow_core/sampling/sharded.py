@@ -282,7 +282,7 @@ def _told(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> di
         domain=model.domain.NAME,
         dataset=f"samples of {model.preset.name}",
         split="samples",
-        normalisation=model.metadata.get("normalisation") or {},
+        normalization=model.metadata.get("normalisation") or {},
         classes=tuple(model.metadata.get("classes") or ()),
         settings=shared_settings(origin),
     )

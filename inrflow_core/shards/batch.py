@@ -24,7 +24,7 @@ class Batch:
     """Of samples; empty for real data."""
     sizes: np.ndarray | None = None
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
-    counts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    condition_lengths: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ It is plain JSON, the same bytes wherever the same command was run: no path, no 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -44,7 +43,7 @@ class ChannelStats:
     """Mean and deviation of the stored values, one number per channel."""
 
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...] = field(metadata={"key": "deviation"})
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Manifest:
     """Shape of one example's values; the first number is 0 where examples differ in it."""
     dtype: str
     classes: tuple[str, ...]
-    normalisation: Mapping[str, Any]
+    normalization: Mapping[str, Any] = field(metadata={"key": "normalisation"})
     settings: Mapping[str, Any]
     """The data set's settings and `limit`."""
     source: Mapping[str, Any]
@@ -88,7 +87,7 @@ class Manifest:
 
 def save(manifest: Manifest, folder: Path) -> None:
     """Write `manifest.json`, whole or not at all; its last entry is the digest of the rest."""
-    told = {"format": FORMAT, "schema": SCHEMA, **dataclasses.asdict(manifest)}
+    told = {"format": FORMAT, "schema": SCHEMA, **typed_json.to_plain(manifest)}
     told["digest"] = _own_digest(told)
     with atomic_write(folder / NAME) as beside:
         beside.write_text(json.dumps(told, indent=1, ensure_ascii=True) + "\n", encoding="ascii")

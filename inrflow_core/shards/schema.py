@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from inrflow_core.errors import IntegrityError
+from inrflow_core.storage import typed_json
 
 FORMAT = "inrflow-shard"
 SCHEMA = 1
@@ -15,27 +18,46 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Header:
-    """What a shard says of itself in its attributes."""
+    """The attributes of a shard: what it holds, and how it was made."""
 
     domain: str
     dataset: str
     split: str
-    normalisation: Mapping[str, Any] = field(default_factory=dict)
+    normalization: Mapping[str, Any] = field(default_factory=dict, metadata={"key": "normalisation"})
     classes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def attributes(self) -> dict[str, Any]:
-        """It as attributes of an HDF5 file: texts of fixed length, which leave no room for chance in the bytes."""
-        told = {
-            "format": FORMAT,
-            "domain": self.domain,
-            "dataset": self.dataset,
-            "split": self.split,
-            "normalisation": json.dumps(dict(self.normalisation), sort_keys=True),
-            "classes": json.dumps(list(self.classes)),
-            "settings": json.dumps(dict(self.settings), sort_keys=True),
+    def to_attributes(self) -> dict[str, Any]:
+        """As attributes of an HDF5 file. Texts have a fixed length, so that equal headers are equal bytes."""
+        table = typed_json.to_plain(self)
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            for name, value in table.items()
         }
-        return {"schema": np.int64(SCHEMA)} | {name: np.bytes_(text.encode()) for name, text in told.items()}
+        attributes = {"format": FORMAT, **texts}
+        return {"schema": np.int64(SCHEMA)} | {name: np.bytes_(text.encode()) for name, text in attributes.items()}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, str], where: str, *, hint: str) -> Header:
+        """The header in the attributes of an HDF5 file; `where` names the file in errors.
+
+        Raises:
+            IntegrityError: an attribute is missing, not JSON or of a wrong type.
+        """
+        table: dict[str, Any] = {}
+        for field_ in fields(cls):
+            key = field_.metadata.get("key", field_.name)
+            name = next((name for name in (key, field_.name) if name in attributes), None)
+            if name is None:
+                raise IntegrityError(f"{where} is damaged: it has no attribute `{key}`", hint=hint)
+            text = attributes[name]
+            is_text = field_.name in ("domain", "dataset", "split")
+            table[field_.name] = (
+                text
+                if is_text
+                else typed_json.parse_json(text, f"{where} is damaged: its attribute `{name}`", hint=hint)
+            )
+        return typed_json.typed(table, cls, where, hint=hint)
 
 
 class RaggedArray(NamedTuple):

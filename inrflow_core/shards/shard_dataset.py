@@ -180,10 +180,10 @@ class ShardDataset:
             dataset=header.dataset,
             domain=header.domain,
             version=str(header.settings.get("inrflow", "")),
-            shape=shard.inner,
+            shape=shard.item_shape,
             dtype=shard.values.dtype.name,
             classes=header.classes,
-            normalisation=header.normalisation,
+            normalization=header.normalization,
             settings=header.settings,
             source={},
             splits={header.split: manifest.Split(len(shard), (entry,), manifest.ChannelStats((), ()))},
@@ -209,7 +209,7 @@ class ShardDataset:
 
     def _check_agrees(self, shard: ShardFile, entry: ShardEntry) -> None:
         told = self.manifest
-        got = (shard.header.domain, shard.values.dtype, shard.inner, len(shard))
+        got = (shard.header.domain, shard.values.dtype, shard.item_shape, len(shard))
         if got != (told.domain, told.dtype, told.shape, entry.count):
             raise IntegrityError(
                 f"`{shard.path}` is of another data set than the manifest beside it",
@@ -230,7 +230,7 @@ def read_uniform(found: Found, out: np.ndarray) -> np.ndarray:
 
 def read_ragged(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:
     """The values of sets that differ in size, and their sizes; `shape` is that of one pair."""
-    spans = [shard.span(index) for shard, index in found]
+    spans = [shard.byte_range(index) for shard, index in found]
     sizes = np.array([stop - start for start, stop in spans], dtype=np.int64)
     out = np.zeros((len(found), max(sizes, default=0), *shape), dtype)
     for place, ((shard, _), (start, stop)) in enumerate(zip(found, spans, strict=True)):
@@ -274,7 +274,7 @@ def _one_view(found: Found, name: str, views: Float64[np.ndarray, " B"]) -> np.n
     rows = found[0][0].condition[name]
     out = np.empty((len(found), *rows.shape[2:]), rows.dtype)
     for place, (shard, index) in enumerate(found):
-        by_view = shard.condition[name].split()
+        by_view = shard.condition[name].row_views()
         count = rows.shape[1]
         shard.read(by_view, index * count + int(views[place] * count), out[place : place + 1])
     return out

@@ -17,7 +17,6 @@ from inrflow_core.errors import IntegrityError
 from inrflow_core.shards.hdf5 import array_at, group_names, open_hdf5_safely, to_text
 from inrflow_core.shards.schema import FORMAT, SCHEMA
 from inrflow_core.shards.schema import Header as Header
-from inrflow_core.storage import typed_json
 
 VALUE_TYPES = ("uint8", "float16", "float32")
 OPEN_FILES = 256
@@ -37,7 +36,7 @@ class ContiguousArray:
         """Bytes of one row."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
-    def split(self) -> ContiguousArray:
+    def row_views(self) -> ContiguousArray:
         """The same block with what the second axis counts as rows."""
         return ContiguousArray(self.offset, (self.shape[0] * self.shape[1], *self.shape[2:]), self.dtype)
 
@@ -72,7 +71,7 @@ class ShardFile:
         return len(self.labels)
 
     @property
-    def inner(self) -> tuple[int, ...]:
+    def item_shape(self) -> tuple[int, ...]:
         """Shape of one set's values; the first number is 0 where sets differ in it."""
         shape = self.values.shape[1:]
         return shape if self.offsets is None else (0, *shape)
@@ -85,7 +84,7 @@ class ShardFile:
                 return [""] * len(self)
             return [bytes(name).decode(errors="replace") for name in array_at(file, "names")[...]]
 
-    def span(self, index: int) -> tuple[int, int]:
+    def byte_range(self, index: int) -> tuple[int, int]:
         """The rows of the values that a set has, where sets differ in size."""
         assert self.offsets is not None
         return int(self.offsets[index]), int(self.offsets[index + 1])
@@ -105,23 +104,15 @@ class ShardFile:
             raise self._damaged(f"it ends {wanted - got} bytes early")
 
     def _read_header(self, file: h5py.File) -> Header:
-        told = {name: to_text(value) for name, value in file.attrs.items()}
-        if told.get("format") != FORMAT:
+        attributes = {name: to_text(value) for name, value in file.attrs.items()}
+        if attributes.get("format") != FORMAT:
             raise IntegrityError(f"`{self.path}` is not a shard of inrflow", hint="`inrflow prepare` writes shards")
-        if told.get("schema") != str(SCHEMA):
+        if attributes.get("schema") != str(SCHEMA):
             raise IntegrityError(
-                f"`{self.path}` is a shard of schema {told.get('schema')}, this inrflow reads {SCHEMA}", hint=self._hint
+                f"`{self.path}` is a shard of schema {attributes.get('schema')}, this inrflow reads {SCHEMA}",
+                hint=self._hint,
             )
-        for name in ("domain", "dataset", "split", "normalisation", "classes", "settings"):
-            if not isinstance(told.get(name), str):
-                raise self._damaged(f"it has no attribute `{name}`")
-        kinds = {"normalisation": dict[str, Any], "classes": tuple[str, ...], "settings": dict[str, Any]}
-        found = {}
-        for name, kind in kinds.items():
-            where = f"`{self.path}` is damaged: its attribute `{name}`"
-            value = typed_json.parse_json(told[name], where, hint=self._hint)
-            found[name] = typed_json.typed(value, kind, where, hint=self._hint)
-        return Header(told["domain"], told["dataset"], told["split"], **found)
+        return Header.from_attributes(attributes, f"`{self.path}`", hint=self._hint)
 
     def _rows(self, file: h5py.File, name: str, allowed: Sequence[str] | None = None) -> ContiguousArray:
         data = array_at(file, name)

@@ -61,7 +61,7 @@ def _fill(frame: InMemoryHDF5, header: Header, columns: ShardColumns, shape: tup
     settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     settings.set_obj_track_times(False)
     with h5py.File(frame, "w", libver=("v110", "v110")) as file:
-        for name, value in header.attributes().items():
+        for name, value in header.to_attributes().items():
             file.attrs[name] = value
         kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape)
         values = h5py.h5d.create(file.id, b"values", kind, space, settings)

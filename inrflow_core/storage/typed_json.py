@@ -127,6 +127,19 @@ def typed(value: Any, kind: Any, where: str, *, hint: str | None = None, extra: 
         raise IntegrityError(f"{where} is damaged: {error}", hint=hint) from error
 
 
+def to_plain(value: Any) -> Any:
+    """A dataclass as the table that `typed` reads, and what is inside it likewise; the inverse of `typed`.
+
+    The metadata `key` of a field is its key in files, where that is an earlier name; `typed` reads both.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.metadata.get("key", field.name): to_plain(getattr(value, field.name)) for field in fields}
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 class _Mismatch(Exception):
     """Key, what was expected and what was found."""
 
@@ -166,17 +179,28 @@ def _record(value: Any, kind: Any, key: str, extra: bool) -> Any:
     table = _is(value, dict, key)
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    table = _by_field(table, fields, key)
     for name in () if extra else table.keys() - fields.keys():
         raise _Mismatch(f"{_spelled(f'{key}.{name}')} is not a key that belongs there")
     for name, field in fields.items():
         has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         if name not in table and not has_default:
+            name = field.metadata.get("key", name)
             raise _Mismatch(f"{_spelled(f'{key}.{name}')} is missing")
     found = {name: _typed(table[name], hints[name], f"{key}.{name}", extra) for name in fields if name in table}
     try:
         return kind(**found)
     except ValueError as error:
         raise _Mismatch(f"{_spelled(key)}: {error}") from error
+
+
+def _by_field(table: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]], key: str) -> dict[str, Any]:
+    """A table with the names of the fields as its keys; a field can have another key in files, see `to_plain`."""
+    names = {field.metadata["key"]: name for name, field in fields.items() if "key" in field.metadata}
+    for other, name in names.items():
+        if other in table and name in table:
+            raise _Mismatch(f"{_spelled(f'{key}.{other}')} and {_spelled(f'{key}.{name}')} are one key")
+    return {names.get(name, name): value for name, value in table.items()}
 
 
 def _is(value: Any, kind: Any, key: str) -> Any:

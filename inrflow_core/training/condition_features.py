@@ -36,7 +36,7 @@ def check(preset: Preset, loader: Loader) -> None:
         return
     assert preset.condition is not None
     config, shards = preset.condition.config, loader.shards
-    found = shards.manifest.normalisation.get("embedder")
+    found = shards.manifest.normalization.get("embedder")
     if name not in shards.conditions(loader.split):
         made = f"none: they were prepared for `{found}`" if found else "none"
         raise UsageError(
@@ -84,7 +84,7 @@ def prepare(preset: Preset, loader: Loader, device: torch.device) -> Any:
 
 def provenance(preset: Preset, loader: Loader, embedder: Any) -> dict[str, Any]:
     """How the sets were normalised, and what their features are made by, for the files of weights."""
-    stored = dict(loader.shards.manifest.normalisation)
+    stored = dict(loader.shards.manifest.normalization)
     if embedder is None:
         return stored
     return {name: value for name, value in stored.items() if name not in KEYS} | {

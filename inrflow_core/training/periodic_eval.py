@@ -172,7 +172,7 @@ class Evaluation:
             if self.plan is not None:
                 return reference_inputs.sample_from_reference(model, self.plan, self.out)
             request = SampleRequest(seeds, labels.resolve_labels(model, seeds))
-            return sample.sample_in_memory(model, [request], self.out, self.reference.normalisation)
+            return sample.sample_in_memory(model, [request], self.out, self.reference.normalization)
 
     @contextmanager
     def _tidied(self) -> Iterator[None]:

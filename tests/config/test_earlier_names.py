@@ -9,7 +9,9 @@ import pytest
 from inrflow_core import models
 from inrflow_core.config import preset, toml
 from inrflow_core.config.typed import EARLIER_NAMES, settings
+from inrflow_core.datasets import shapenet
 from inrflow_core.errors import UsageError
+from inrflow_core.preparation.job import _settings, resolve_job
 from tests import tiny
 
 VALUES = {
@@ -19,20 +21,24 @@ VALUES = {
         "decoder_levels": 2,
         "max_frequency": 8.0,
     },
+    "method": {"noise_draws_per_example": 3, "time_std": 1.5},
+    "shapenet": {"normalization": "global"},
 }
 """A value of each setting that has an earlier name, other than its default."""
+PRESET_NAMES = {table: names for table, names in EARLIER_NAMES.items() if table in preset.NAMED}
+"""Those in tables of a preset; the others are settings of data sets."""
 NETWORK = {"width": 32, "depth": 2, "heads": 2, "latents": 8, "encoder": "perceiver"}
 
 
 def present() -> dict:
     """The tables of a preset with those values."""
-    return tiny.tables({**tiny.POINTS, "network": NETWORK}, network=VALUES["network"])
+    return tiny.tables({**tiny.POINTS, "network": NETWORK}, network=VALUES["network"], method=VALUES["method"])
 
 
 def earlier() -> dict:
     """The same tables under the earlier names."""
     tables = present()
-    for table, names in EARLIER_NAMES.items():
+    for table, names in PRESET_NAMES.items():
         tables[table] = {**tables[table], **{old: tables[table][new] for old, new in names.items()}}
         for new in names.values():
             del tables[table][new]
@@ -51,7 +57,7 @@ def test_a_preset_of_earlier_names_is_the_same_preset(tmp_path: Path):
     file = tmp_path / "some.toml"
     file.write_text(toml.to_toml(earlier()), encoding="utf-8")
     assert preset.load(str(file)) == wanted
-    assert not any(old in wanted.table()[table] for table, names in EARLIER_NAMES.items() for old in names)
+    assert not any(old in wanted.table()[table] for table, names in PRESET_NAMES.items() for old in names)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +91,10 @@ def test_both_names_at_once_are_refused():
 def test_a_network_of_a_name_has_the_earlier_names_of_networks():
     kind = type(preset.resolve("some", present()).network.config)
     assert settings(kind, {**NETWORK, "levels": 2}, "network.decoder").decoder_levels == 2
+
+
+@pytest.mark.parametrize("given", ["normalisation", "normalization"])
+def test_a_data_set_takes_a_setting_under_either_name_and_keeps_the_key_of_its_files(given: str):
+    config = settings(shapenet.Config, {given: "global"}, "shapenet")
+    assert config == shapenet.Config(normalization="global")
+    assert _settings(resolve_job("shapenet", config=config)) == {"categories": (), "normalisation": "global"}

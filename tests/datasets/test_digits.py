@@ -16,7 +16,7 @@ def test_all_digits_are_there_once_scaled_to_bytes_with_every_class_held_out():
     items = sorted((item for part in plan.splits.values() for item in part), key=lambda item: item.name)
     images, labels = load_digits(return_X_y=True)
     assert [item.label for item in items] == labels.tolist()
-    pixels = np.array([item.where for item in items]).reshape(-1, 64)
+    pixels = np.array([item.location for item in items]).reshape(-1, 64)
     np.testing.assert_array_equal(np.round(pixels / (255 / 16)), images)
     assert (pixels.min(), pixels.max()) == (0, 255)
     counts = np.bincount([item.label for item in plan.splits["val"]])

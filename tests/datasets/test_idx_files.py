@@ -114,4 +114,4 @@ def test_the_real_mnist_comes_out_bit_for_bit(tmp_path: Path, real_data: Callabl
     # The mean and deviation that everybody uses for MNIST, on [0, 1].
     statistics = opened.manifest.splits["train"].statistics
     assert statistics.mean[0] / 255 == pytest.approx(0.1307, abs=5e-5)
-    assert statistics.deviation[0] / 255 == pytest.approx(0.3081, abs=5e-5)
+    assert statistics.std[0] / 255 == pytest.approx(0.3081, abs=5e-5)

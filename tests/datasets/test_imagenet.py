@@ -103,7 +103,7 @@ def zipped_tree(place: Path) -> Path:
 
 def labelled(plan: DatasetIndex) -> dict[str, list[tuple[str, int, bytes]]]:
     return {
-        split: sorted((item.name.rpartition("/")[2], item.label, item.where.read()) for item in items)
+        split: sorted((item.name.rpartition("/")[2], item.label, item.location.read()) for item in items)
         for split, items in plan.splits.items()
     }
 
@@ -198,7 +198,7 @@ def test_the_flower_photos_are_class_folders_of_imagenet(tmp_path: Path, real_da
     assert opened.classes == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
     assert np.bincount(opened.labels("train")).tolist() == [12] * 5
     spread = opened.manifest.splits["train"].statistics
-    assert all(60 < mean < 150 for mean in spread.mean) and all(40 < x < 90 for x in spread.deviation)
+    assert all(60 < mean < 150 for mean in spread.mean) and all(40 < x < 90 for x in spread.std)
 
 
 def test_hyphens_and_underscores_name_the_same_part():

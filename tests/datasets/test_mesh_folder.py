@@ -190,5 +190,5 @@ def test_shards_of_the_earlier_name_are_recognised(tmp_path: Path, recorded: str
     jobs = [
         preparation_job.resolve_job(name, tmp_path / "data", tmp_path / "out", config) for name in (recorded, typed)
     ]
-    assert [pipeline.prepare(job, workers=1).made for job in jobs] == [1, 0]
+    assert [pipeline.prepare(job, workers=1).num_written for job in jobs] == [1, 0]
     assert shard_dataset.ShardDataset(tmp_path / "out").manifest.dataset == recorded

@@ -296,7 +296,7 @@ def test_meshes_that_cannot_be_used_are_left_out_by_name(source: Path, tmp_path:
     assert [(bad.name, bad.reason) for bad in report.skipped] == [("points.obj", "it is a mesh without faces")]
     batch = shard_dataset.ShardDataset(tmp_path / "out").read("train", [0])
     assert batch.condition["tokens"].shape == (1, 4, 64, 198)
-    assert manifest.load(tmp_path / "out").normalisation["embedder_digest"] == "patches-1"
+    assert manifest.load(tmp_path / "out").normalization["embedder_digest"] == "patches-1"
 
 
 def test_without_weights_nothing_is_read_and_it_is_said_what_to_do(
@@ -306,7 +306,7 @@ def test_without_weights_nothing_is_read_and_it_is_said_what_to_do(
     with pytest.raises(MissingError, match="the weights of `dinov2` are absent") as caught:
         objaverse.scan(source, objaverse.Config())
     assert "facebook/dinov2-base" in str(caught.value.hint) and "embedder=patches" in str(caught.value.hint)
-    assert objaverse.scan(source, objaverse.Config(features="online")).normalisation.keys() == {"kind", "undo"}
+    assert objaverse.scan(source, objaverse.Config(features="online")).normalization.keys() == {"kind", "undo"}
 
 
 def test_an_embedder_of_something_else_is_refused(source: Path) -> None:
@@ -321,8 +321,8 @@ def test_dinov2s_tokens_are_stored_with_the_digest_of_its_weights(source: Path, 
     assert report.splits == {"train": 1}
     told = manifest.load(tmp_path / "out")
     embedder = dinov2.load(folder)
-    assert told.normalisation["embedder"] == "dinov2"
-    assert told.normalisation["embedder_digest"] == embedder.digest
+    assert told.normalization["embedder"] == "dinov2"
+    assert told.normalization["embedder_digest"] == embedder.digest
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text(), "a path is no setting to keep"
     batch = shard_dataset.ShardDataset(tmp_path / "out").read("train", [0])
     images, given = (torch.from_numpy(batch.condition[name][0]) for name in ("image", "camera"))

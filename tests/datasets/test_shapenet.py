@@ -91,13 +91,13 @@ def test_each_cloud_is_put_into_its_box_and_comes_back(tree: Path) -> None:
 
 
 def test_global_normalisation_is_pointflows_mean_and_one_deviation_of_the_train_split(tree: Path) -> None:
-    plan = shapenet.scan(tree, shapenet.Config(normalisation="global"))
+    plan = shapenet.scan(tree, shapenet.Config(normalization="global"))
     train = np.concatenate([clouds()[CAR, "train"], clouds()[CHAIR, "train"]]).astype(np.float64).reshape(-1, 3)
-    np.testing.assert_allclose(plan.normalisation["offset"], train.mean(0), rtol=1e-8)
-    np.testing.assert_allclose(plan.normalisation["scale"], train.reshape(-1).std(), rtol=1e-8)
-    np.testing.assert_allclose(values(tree, normalisation="global").mean((0, 1)), 0, atol=1e-6)
-    held_out = values(tree, "val", normalisation="global")
-    back = held_out * plan.normalisation["scale"] + plan.normalisation["offset"]
+    np.testing.assert_allclose(plan.normalization["offset"], train.mean(0), rtol=1e-8)
+    np.testing.assert_allclose(plan.normalization["scale"], train.reshape(-1).std(), rtol=1e-8)
+    np.testing.assert_allclose(values(tree, normalization="global").mean((0, 1)), 0, atol=1e-6)
+    held_out = values(tree, "val", normalization="global")
+    back = held_out * plan.normalization["scale"] + plan.normalization["offset"]
     np.testing.assert_allclose(back, np.concatenate([clouds()[CAR, "val"], clouds()[CHAIR, "val"]]), atol=1e-6)
 
 
@@ -141,12 +141,12 @@ def spoil(path: Path, fault: str) -> None:
     ],
 )
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("normalisation", ["shape", "global"])
-def test_a_broken_cloud_is_left_out_with_its_reason(tree: Path, fault: str, reason: str, normalisation: str) -> None:
-    if (fault, normalisation) == ("one-place", "global"):
+@pytest.mark.parametrize("normalization", ["shape", "global"])
+def test_a_broken_cloud_is_left_out_with_its_reason(tree: Path, fault: str, reason: str, normalization: str) -> None:
+    if (fault, normalization) == ("one-place", "global"):
         return  # the frame is the train split's: such a cloud has a place in it
     spoil(tree / "ShapeNetCore.v2.PC15k" / CAR / "train" / "0000.npy", fault)
-    config = shapenet.Config(normalisation=normalisation)  # type: ignore[arg-type]
+    config = shapenet.Config(normalization=normalization)  # type: ignore[arg-type]
     plan = shapenet.scan(tree, config)
     assert plan.shape == (40, 3)
     with pytest.raises(UnreadableItemError, match=reason) as caught:

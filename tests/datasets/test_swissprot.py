@@ -88,7 +88,7 @@ def test_a_tar_a_folder_of_tars_and_a_folder_of_files_give_the_same(tmp_path: Pa
         for one, other in zip(wanted, found, strict=True):
             assert one.name == other.name and re.fullmatch(r"AF-P\d+-F1-model_v4", one.name)
             np.testing.assert_array_equal(one.values, other.values)
-            np.testing.assert_array_equal(one.ragged["residues"], other.ragged["residues"])
+            np.testing.assert_array_equal(one.variable_length["residues"], other.variable_length["residues"])
 
 
 def test_members_of_archives_of_one_name_in_two_folders_are_all_read(tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_an_example_is_the_chain_centred(tmp_path: Path) -> None:
     for item in items(source):
         example = swissprot.read(item, config())
         own = made(NAMES.index(item.name.partition("-model")[0]))
-        assert set(example.ragged) == {"residues", "is_known"}
-        assert example.ragged["residues"].dtype == example.ragged["is_known"].dtype == np.uint8
-        assert residues.to_letters(example.ragged["residues"]) == own.sequence
+        assert set(example.variable_length) == {"residues", "is_known"}
+        assert example.variable_length["residues"].dtype == example.variable_length["is_known"].dtype == np.uint8
+        assert residues.to_letters(example.variable_length["residues"]) == own.sequence
         np.testing.assert_allclose(example.values, own.positions - own.positions.mean(0), atol=2e-3)
         assert np.abs(example.values.mean(0)).max() < 1e-4
 
@@ -116,7 +116,7 @@ def test_formats_of_one_entry_give_the_same_example(tmp_path: Path) -> None:
     for one, other in zip(items(pdb), items(cif), strict=True):
         first, second = swissprot.read(one, config()), swissprot.read(other, config())
         np.testing.assert_array_equal(first.values, second.values)
-        np.testing.assert_array_equal(first.ragged["residues"], second.ragged["residues"])
+        np.testing.assert_array_equal(first.variable_length["residues"], second.variable_length["residues"])
 
 
 def test_of_versions_and_formats_of_a_protein_one_is_read_and_the_newest(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_of_versions_and_formats_of_a_protein_one_is_read_and_the_newest(tmp_pat
     raw.tarred(source / "old.tar", files("cif", version=3))
     raw.tarred(source / "both.tar", files("pdb", version=4) | files("cif", version=4, numbers=range(10)))
     laid(source, {"more/x.pdb": b"", "more/x.cif.gz": b"", "more/x.cif": b"", "other/x.pdb": b""})
-    found = {item.name: item.where.name for item in items(source)}
+    found = {item.name: item.location.name for item in items(source)}
     assert len(found) == 32
     kinds = Counter(re.sub(r"^both/AF-P\d+-F1", "", place) for place in found.values())
     assert kinds == {"-model_v4.cif.gz": 10, "-model_v4.pdb.gz": 20, "more/x.cif": 1, "other/x.pdb": 1}
@@ -167,7 +167,7 @@ def test_dedup_keeps_one_structure_of_each_sequence(tmp_path: Path) -> None:
     source = raw.tarred(tmp_path / "a.tar", files() | again)
     assert len(items(source)) == 40
     found = [swissprot.read(item, config()) for item in items(source, dedup=True)]
-    sequences = [example.ragged["residues"].tobytes() for example in found]
+    sequences = [example.variable_length["residues"].tobytes() for example in found]
     assert len(found) == 30 == len(set(sequences))
 
 
@@ -203,7 +203,7 @@ def test_absent_atoms_may_be_let_pass_and_are_marked(tmp_path: Path) -> None:
     with pytest.raises(UnreadableItemError, match="1 of its 13 heavy atoms are absent"):
         swissprot.read(item, config(missing=0.05))
     example = swissprot.read(item, config(missing=0.1))
-    assert example.ragged["is_known"].tolist() == [1] * 8 + [0] + [1] * 4
+    assert example.variable_length["is_known"].tolist() == [1] * 8 + [0] + [1] * 4
     assert not example.values[8].any()
     assert np.abs(example.values.mean(0)).max() < 1e-4
 
@@ -227,7 +227,7 @@ def test_the_chain_is_chosen(tmp_path: Path) -> None:
     one, two = (protein_files.pdb_lines(protein_files.structure(text), chain=chain) for text, chain in (("GAG", "A"), ("WW", "B")))  # fmt: skip
     source = laid(tmp_path, {"a.pdb": protein_files.pdb([*one, *two])})
     [item] = items(source)
-    found = [swissprot.read(item, config(chain=chain)).ragged["residues"] for chain in (None, "A", "B")]
+    found = [swissprot.read(item, config(chain=chain)).variable_length["residues"] for chain in (None, "A", "B")]
     assert [residues.to_letters(codes) for codes in found] == ["GAG", "GAG", "WW"]
 
 
@@ -239,7 +239,7 @@ def test_absent_weights_are_told_before_anything_is_read(tmp_path: Path, monkeyp
         swissprot.scan(source, swissprot.Config())
     assert "--set embedder=one-hot" in str(caught.value.hint)
     monkeypatch.undo()
-    assert swissprot.scan(source, swissprot.Config(features="online")).normalisation == {
+    assert swissprot.scan(source, swissprot.Config(features="online")).normalization == {
         "kind": "centred", "unit": "Angstrom",
     }  # fmt: skip
 
@@ -271,19 +271,19 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
     told = swissprot.Config(weights=str(weights), test=0)
     pipeline.prepare(resolve_job("swissprot", source, tmp_path / "out", told), workers=1)
     opened = shard_dataset.ShardDataset(tmp_path / "out")
-    assert opened.manifest.normalisation["embedder"] == "esm2"
-    assert opened.manifest.normalisation["embedder_digest"] == _contract.load("esm2", weights).digest
+    assert opened.manifest.normalization["embedder"] == "esm2"
+    assert opened.manifest.normalization["embedder_digest"] == _contract.load("esm2", weights).digest
     assert "weights" not in opened.manifest.settings
     batch = opened.read("train", np.arange(12), with_names=True)
     assert batch.sizes is not None
     plan = swissprot.scan(source, told)
-    atoms, rows = int(batch.sizes.sum()), {name: int(counts.sum()) for name, counts in batch.counts.items()}
+    atoms, rows = int(batch.sizes.sum()), {name: int(counts.sum()) for name, counts in batch.condition_lengths.items()}
     real = sum(count * batch.condition[name][0, 0].nbytes for name, count in rows.items()) / atoms
     assert plan.condition_bytes / plan.shape[0] == pytest.approx(real, rel=0.1), "embeddings size the shards"
     for row, name in enumerate(batch.names):
         own = made(NAMES.index(name.partition("-model")[0]))
         count = len(own.codes)
-        assert batch.sizes[row] == len(own.positions) and batch.counts["residues"][row] == count
+        assert batch.sizes[row] == len(own.positions) and batch.condition_lengths["residues"][row] == count
         np.testing.assert_array_equal(batch.condition["residues"][row, :count], own.codes)
         [tokens] = _contract.load("esm2", weights)([own.sequence])
         assert batch.condition["embedding"].dtype == np.float16
@@ -309,8 +309,8 @@ def test_real_tars_of_both_formats_and_all_versions_are_read(real_data) -> None:
     assert sum(item.name.endswith("_v2") for item in found) == 6
     for item in found[::6]:
         example = swissprot.read(item, config(plddt=20))
-        assert example.ragged["is_known"].all()
-        assert len(example.values) == len(residues.atom_layout(example.ragged["residues"])[0])
+        assert example.variable_length["is_known"].all()
+        assert len(example.values) == len(residues.atom_layout(example.variable_length["residues"])[0])
 
 
 @pytest.mark.slow

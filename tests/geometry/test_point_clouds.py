@@ -51,7 +51,7 @@ def test_units_are_those_that_export_raw_writes(tmp_path: Path):
     prepare(resolve_job("solids", None, tmp_path / "s", _small_solids()))
     opened = shard_dataset.ShardDataset(tmp_path / "s")
     batch = opened.read("train", [0, 1, 2])
-    known = point_clouds.units(opened.manifest.normalisation, batch.condition)
+    known = point_clouds.units(opened.manifest.normalization, batch.condition)
     raw = item_selection.read(tmp_path / "s", items="0-2", is_raw=True).values
     np.testing.assert_allclose(point_clouds.normalise(batch.values, "pointflow", known), raw, atol=1e-6)
 

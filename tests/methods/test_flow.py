@@ -291,7 +291,7 @@ def test_training_anywhere_asks_between_the_pixels_and_agrees_on_them():
         ("num_queries", 0, "at least 1"),
         ("guidance", -1.0, "0 or more"),
         ("guidance_interval", [0.5, 0.2], "two times"),
-        ("time_deviation", 0.0, "above 0"),
+        ("time_std", 0.0, "above 0"),
         ("path", "lineal", "did you mean `linear`"),
     ],
 )

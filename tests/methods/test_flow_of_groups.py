@@ -50,7 +50,7 @@ def model(network: dict[str, Any], **method: Any) -> Model:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "method",
-    [{}, {"align": "noise"}, {"align": "prediction", "smooth_lddt": 1.0, "copies": 2}],
+    [{}, {"align": "noise"}, {"align": "prediction", "smooth_lddt": 1.0, "noise_draws_per_example": 2}],
     ids=["paper", "noise", "all"],
 )
 def test_the_loss_of_a_batch_is_that_of_its_sets_one_by_one(sets, kind, method):

@@ -91,7 +91,7 @@ def test_without_the_options_the_loss_is_the_papers():
     ]
     loss = model.method.loss(TrainBatch.from_sets(sets))
     torch.testing.assert_close(loss, torch.stack(expected))
-    explicit = a_model(align="none", smooth_lddt=0.0, copies=1)
+    explicit = a_model(align="none", smooth_lddt=0.0, noise_draws_per_example=1)
     assert torch.equal(explicit.method.loss(TrainBatch.from_sets(sets)), loss)
 
 
@@ -161,7 +161,7 @@ def test_a_gradient_comes_through_the_answer_alone():
 
 @pytest.mark.parametrize("options", [{}, {"align": "prediction", "smooth_lddt": 1.0}])
 def test_the_loss_of_copies_is_the_mean_of_single_losses_with_their_own_times_and_noises(options):
-    several, single = a_model(copies=3, **options), a_model(**options)
+    several, single = a_model(noise_draws_per_example=3, **options), a_model(**options)
     sets = structures(several)
     losses = [single.method.loss(TrainBatch.from_sets(sets))]
     for copy in (1, 2):
@@ -174,7 +174,7 @@ def test_the_loss_of_copies_is_the_mean_of_single_losses_with_their_own_times_an
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"align": "prediction", "smooth_lddt": 1.0, "copies": 2}], ids=["paper", "all"]
+    "options", [{}, {"align": "prediction", "smooth_lddt": 1.0, "noise_draws_per_example": 2}], ids=["paper", "all"]
 )
 def test_the_loss_never_asks_the_device_for_a_number(options, monkeypatch):
     model = a_model(**options)
@@ -200,7 +200,8 @@ def test_copies_are_of_pictures_too():
         {"label": torch.ones(2).long()},
     )
     single, several = (
-        tiny.model(tiny.IMAGE, method={"copies": n}).method.loss(TrainBatch.from_sets(sets)) for n in (1, 2)
+        tiny.model(tiny.IMAGE, method={"noise_draws_per_example": n}).method.loss(TrainBatch.from_sets(sets))
+        for n in (1, 2)
     )
     other = replace(sets, seeds=keyed_random.derive_seeds(0x636F7079, 1, sets.seeds))
     torch.testing.assert_close(several, (single + tiny.model(tiny.IMAGE).method.loss(TrainBatch.from_sets(other))) / 2)
@@ -218,7 +219,7 @@ def test_other_domains_refuse_what_only_structures_have(kind, key, value):
     [
         ("smooth_lddt", -1.0, "`smooth_lddt` is -1.0: 0 or more"),
         ("smooth_lddt_ramp", 8.0, "`smooth_lddt`, which it raises, is 0"),
-        ("copies", 0, "`copies` is 0: at least 1"),
+        ("noise_draws_per_example", 0, "`noise_draws_per_example` is 0: at least 1"),
         ("align", "input", "none"),
     ],
 )

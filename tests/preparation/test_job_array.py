@@ -45,12 +45,12 @@ def run(**options):
 HELD = (
     BEGIN
     + """
-note = journal.Journal.note
+note = journal.Journal.record
 def slow(self, record):
     note(self, record)
     print(record["file"], flush=True)
     sys.stdin.readline()
-journal.Journal.note = slow
+journal.Journal.record = slow
 run()
 """
 )
@@ -108,8 +108,8 @@ def test_pieces_one_after_the_other_backwards_give_the_bytes_of_one_run(kind: st
     told = [prepare(work, workers=1, piece=ArrayTask(index, 3)) for index in (2, 1, 0)]
     assert [report.is_whole for report in told] == [False, False, True]
     assert content(tmp_path / "s") == alone[kind]
-    assert sum(report.made for report in told) == len(alone[kind]) - 1
-    assert told[0].left == told[-1].shards - told[0].shards
+    assert sum(report.num_written for report in told) == len(alone[kind]) - 1
+    assert told[0].num_pending == told[-1].shards - told[0].shards
 
 
 @pytest.mark.parametrize("kind", SLOW_KINDS)
@@ -138,7 +138,7 @@ def test_a_killed_piece_is_waited_for_and_goes_on(raw_files, alone, tmp_path: Pa
     work = made("pictures", raw_files["pictures"], out)
     assert [prepare(work, workers=1, piece=ArrayTask(index, 3)).is_whole for index in (0, 2)] == [False, False]
     told = prepare(work, workers=1, piece=ArrayTask(1, 3))
-    assert (told.made, told.is_whole) == (2, True)
+    assert (told.num_written, told.is_whole) == (2, True)
     assert content(out) == alone["pictures"]
 
 
@@ -159,7 +159,7 @@ def test_a_piece_started_again_when_all_is_done_changes_nothing(raw_files, alone
     work = made("pictures", raw_files["pictures"], tmp_path / "s")
     prepare(work, workers=1)
     told = prepare(work, workers=1, piece=ArrayTask(1, 3))
-    assert (told.made, told.is_whole, told.left) == (0, True, 0)
+    assert (told.num_written, told.is_whole, told.num_pending) == (0, True, 0)
     assert content(tmp_path / "s") == alone["pictures"]
 
 
@@ -171,7 +171,7 @@ def test_a_run_without_a_piece_waits_for_pieces_and_makes_what_is_left(raw_files
     with pytest.raises(LockedByAnotherRun, match="another `inrflow prepare` is writing to"):
         prepare(work, workers=1)
     ended(at_work)
-    assert prepare(work, workers=1).made == 6
+    assert prepare(work, workers=1).num_written == 6
     assert content(out) == alone["pictures"]
 
 
@@ -190,7 +190,7 @@ def test_the_last_piece_looks_at_every_shard_and_makes_the_damaged_again(raw_fil
     path.write_bytes(held)
     (out / "train-00004.h5").unlink()
     told = prepare(work, workers=1, piece=ArrayTask(1, 2))
-    assert (told.made, told.is_whole) == (4 + 2, True)
+    assert (told.num_written, told.is_whole) == (4 + 2, True)
     assert content(out) == alone["pictures"]
 
 
@@ -198,7 +198,7 @@ def test_more_pieces_than_shards_and_other_numbers_of_pieces_are_no_matter(raw_f
     out = tmp_path / "s"
     work = made("pictures", raw_files["pictures"], out)
     idle = prepare(work, workers=1, piece=ArrayTask(19, 20))
-    assert (idle.shards, idle.made, idle.left, out.exists()) == (0, 0, 9, False)
+    assert (idle.shards, idle.num_written, idle.num_pending, out.exists()) == (0, 0, 9, False)
     for piece in (ArrayTask(1, 3), ArrayTask(0, 2), ArrayTask(4, 5), ArrayTask(1, 4)):
         prepare(work, workers=1, piece=piece)
     assert prepare(work, workers=1, piece=ArrayTask(3, 4)).is_whole
@@ -230,7 +230,7 @@ def test_nothing_readable_and_nothing_to_read_leave_nothing_behind(tmp_path: Pat
         (tmp_path / "raw" / name).parent.mkdir(parents=True)
         (tmp_path / "raw" / name).write_bytes(b"junk")
     work = resolve_job("images", tmp_path / "raw", tmp_path / "s", image_folder.Config(resolution=8))
-    assert prepare(work, workers=1, piece=ArrayTask(0, 2)).made == 0
+    assert prepare(work, workers=1, piece=ArrayTask(0, 2)).num_written == 0
     with pytest.raises(MissingError, match="none of the 2 items"):
         prepare(work, workers=1, piece=ArrayTask(1, 2))
     assert os.listdir(tmp_path) == ["raw"]

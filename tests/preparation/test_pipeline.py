@@ -79,12 +79,12 @@ def test_the_statistics_are_those_of_the_stored_values(prepared: Path):
     pixels = opened.read("train", range(600)).values.reshape(-1, 3).astype(np.float64)
     told = opened.manifest.splits["train"].statistics
     np.testing.assert_allclose(told.mean, pixels.mean(0), rtol=1e-8)
-    np.testing.assert_allclose(told.deviation, pixels.std(0), rtol=1e-8)
+    np.testing.assert_allclose(told.std, pixels.std(0), rtol=1e-8)
 
 
 def test_three_workers_write_the_bytes_of_one(source: Path, prepared: Path, tmp_path: Path):
     report = prepare(images(source, tmp_path / "s"), workers=3)
-    assert (report.made, report.splits) == (4, {"train": 600, "val": 5})
+    assert (report.num_written, report.splits) == (4, {"train": 600, "val": 5})
     assert content(tmp_path / "s") == content(prepared)
 
 
@@ -105,18 +105,18 @@ def test_every_item_is_counted_once_as_progress(source: Path, tmp_path: Path):
 def test_what_is_there_is_not_made_again(source: Path, prepared: Path):
     before = {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
     report = prepare(images(source, prepared))
-    assert (report.made, report.shards) == (0, 4)
+    assert (report.num_written, report.shards) == (0, 4)
     assert {path: path.stat().st_mtime_ns for path in prepared.iterdir()} == before
 
 
 def test_a_killed_run_goes_on_after_its_last_shard(source: Path, prepared: Path, tmp_path: Path):
     code = """
-note = journal.Journal.note
+note = journal.Journal.record
 def killed(self, record):
     note(self, record)
     if len(self.records) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-journal.Journal.note = killed
+journal.Journal.record = killed
 prepare(images(Path(sys.argv[1]), Path(sys.argv[2])), workers=1)
 """
     done = child("\n" + code, source, tmp_path / "s")
@@ -125,7 +125,7 @@ prepare(images(Path(sys.argv[1]), Path(sys.argv[2])), workers=1)
     (tmp_path / "s" / ".train-00002.h5.1.partial").write_bytes(b"half")
     with (tmp_path / "s" / journal.NAME).open("a") as file:
         file.write('{"file": "train-0000')
-    assert prepare(images(source, tmp_path / "s")).made == 2
+    assert prepare(images(source, tmp_path / "s")).num_written == 2
     assert content(tmp_path / "s") == content(prepared)
 
 
@@ -133,11 +133,11 @@ prepare(images(Path(sys.argv[1]), Path(sys.argv[2])), workers=1)
 def test_ctrl_c_keeps_the_finished_shards_and_says_so(source: Path, prepared: Path, tmp_path: Path, workers: int):
     code = """
 from inrflow_cli import app
-note = journal.Journal.note
+note = journal.Journal.record
 def interrupted(self, record):
     note(self, record)
     os.kill(os.getpid(), signal.SIGINT)
-journal.Journal.note = interrupted
+journal.Journal.record = interrupted
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
     options = ['--resolution', '8', '--classes', '--workers', sys.argv[3]]
@@ -147,7 +147,7 @@ if __name__ == '__main__':
     assert done.returncode == 130, done.stderr
     assert "error: interrupted with 1 of 4 shards made\n\nhint: run the same command again to resume" in done.stderr
     assert not list((tmp_path / "s").glob(".*.partial")) and "Traceback" not in done.stderr
-    assert prepare(images(source, tmp_path / "s")).made == 3
+    assert prepare(images(source, tmp_path / "s")).num_written == 3
     assert content(tmp_path / "s") == content(prepared)
 
 
@@ -156,9 +156,9 @@ def test_a_shard_damaged_since_the_kill_is_made_again(source: Path, prepared: Pa
         tmp_path / "s", manifest_identity(*_job_and_plan(source, tmp_path / "s")), "resume"
     ) as book:
         for part in plan_shards(*_job_and_plan(source, tmp_path / "s"))[:2]:
-            book.note(shard_task.make_shard(part, lambda count: None))
+            book.record(shard_task.make_shard(part, lambda count: None))
     flip(tmp_path / "s" / "train-00001.h5")
-    assert prepare(images(source, tmp_path / "s")).made == 3
+    assert prepare(images(source, tmp_path / "s")).num_written == 3
     assert content(tmp_path / "s") == content(prepared)
 
 
@@ -176,7 +176,7 @@ def told(function):
     print(process.pid, flush=True)
     return connection, process
 process_pool._start = told
-journal.Journal.note = lambda self, record: os.kill(os.getpid(), signal.SIGKILL)
+journal.Journal.record = lambda self, record: os.kill(os.getpid(), signal.SIGKILL)
 if __name__ == '__main__':
     prepare(images(Path(sys.argv[1]), Path(sys.argv[2])), workers=2)
 """
@@ -201,7 +201,7 @@ def test_repair_makes_the_damaged_and_the_missing_again(source: Path, prepared: 
     out = shutil.copytree(prepared, tmp_path / "s")
     flip(out / "train-00000.h5")
     (out / "val-00000.h5").unlink()
-    assert prepare(images(source, out), mode="repair").made == 2
+    assert prepare(images(source, out), mode="repair").num_written == 2
     assert content(out) == content(prepared)
 
 
@@ -271,7 +271,7 @@ def test_a_shard_whose_every_item_is_bad_is_no_file(tmp_path: Path):
     report = prepare(images(source, tmp_path / "s"))
     assert (report.splits, len(report.skipped)) == ({"train": 1}, 1)
     assert sorted(os.listdir(tmp_path / "s")) == ["manifest.json", "train-00000.h5"]
-    assert prepare(images(source, tmp_path / "s")).made == 0
+    assert prepare(images(source, tmp_path / "s")).num_written == 0
 
 
 def test_nothing_readable_leaves_nothing(tmp_path: Path):
@@ -336,7 +336,7 @@ except InrflowError as error:
 
 def test_a_prediction_writes_nothing_and_counts_right(source: Path, prepared: Path, tmp_path: Path):
     report = estimate.estimate(images(source, tmp_path / "s"))
-    assert (report.splits, report.shards, report.made) == ({"train": 600, "val": 5}, 4, 0)
+    assert (report.splits, report.shards, report.num_written) == ({"train": 600, "val": 5}, 4, 0)
     assert report.seconds is not None and report.seconds > 0
     assert report.bytes == 605 * 8 * 8 * 3
     assert not (tmp_path / "s").exists()
@@ -352,6 +352,13 @@ def test_the_usual_places_follow_the_name_and_the_resolution(monkeypatch: pytest
     assert resolve_job("mnist").source == Path("/big/mnist")
 
 
+def test_one_worker_for_each_core_by_default_and_one_where_the_scan_reads_everything(source: Path, tmp_path: Path):
+    cores = len(os.sched_getaffinity(0))
+    assert estimate.default_workers(images(source, tmp_path), None, 1000) == cores
+    assert estimate.default_workers(images(source, tmp_path), 3, 2) == 2
+    assert estimate.default_workers(resolve_job("digits"), None, 1000) == 1
+
+
 @pytest.mark.parametrize("typed", ["image-folder", "images", "image_folder"])
 @pytest.mark.parametrize("recorded", ["images", "image-folder"])
 def test_a_folder_is_recognised_under_the_earlier_and_the_present_name(
@@ -363,13 +370,13 @@ def test_a_folder_is_recognised_under_the_earlier_and_the_present_name(
     prepare(whole)
     before = content(whole.out)
     again = resolve_job(typed, source, whole.out, config, 3)
-    assert prepare(again).made == 0 and content(whole.out) == before
+    assert prepare(again).num_written == 0 and content(whole.out) == before
     flip(whole.out / "val-00000.h5", -1)
-    assert prepare(again, mode="repair").made == 1 and content(whole.out) == before
+    assert prepare(again, mode="repair").num_written == 1 and content(whole.out) == before
     plan = scan(halved)
     with journal.open_journal(halved.out, manifest_identity(halved, plan), "resume") as book:
-        book.note(shard_task.make_shard(plan_shards(halved, plan)[0], lambda _: None))
-    assert prepare(resolve_job(typed, source, halved.out, config, 3)).made == 1
+        book.record(shard_task.make_shard(plan_shards(halved, plan)[0], lambda _: None))
+    assert prepare(resolve_job(typed, source, halved.out, config, 3)).num_written == 1
     assert content(halved.out) == before
     prepare(again, mode="overwrite")
     assert manifest.load(whole.out).dataset == typed.replace("_", "-")

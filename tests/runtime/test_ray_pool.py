@@ -129,7 +129,7 @@ def test_two_nodes_give_the_bytes_of_one_process(kind: str, nodes: Any, raw_file
         made(kind, raw_files[kind], tmp_path / "s"), nodes.address, progress=lambda done, all: seen.append((done, all))
     )
     assert content(tmp_path / "s") == content(tmp_path / "one")
-    assert told.made == len(content(tmp_path / "s")) - 1
+    assert told.num_written == len(content(tmp_path / "s")) - 1
     assert seen == sorted(seen) and seen[-1][0] == seen[-1][1] > 0
 
 

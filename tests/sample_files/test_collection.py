@@ -57,9 +57,9 @@ def test_clouds_that_were_drawn_do_not_pass_for_clouds_in_the_units_of_a_source(
         (tmp_path / name).mkdir()
         ply.write(tmp_path / name / "0.ply", CLOUDS[0], origin=origin)
     for name in ("drawn.npz", "drawn"):
-        assert point_clouds.units(readers.open_collection(tmp_path / name).normalisation, {}) is None
+        assert point_clouds.units(readers.open_collection(tmp_path / name).normalization, {}) is None
     for name in ("other.npz", "other"):
-        assert not readers.open_collection(tmp_path / name).normalisation
+        assert not readers.open_collection(tmp_path / name).normalization
 
 
 def test_shards_give_the_preferred_split_and_know_their_classes_and_units(tmp_path: Path):

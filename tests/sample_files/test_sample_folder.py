@@ -64,7 +64,7 @@ def test_a_folder_of_shards_is_read_like_prepared_data(tmp_path: Path):
     assert read.seeds.tolist() == [109, 100, 105]
     told = opened.manifest.splits[SAMPLES].statistics
     np.testing.assert_allclose(told.mean, VALUES.mean((0, 1)), rtol=1e-5)
-    np.testing.assert_allclose(told.deviation, VALUES.std((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(told.std, VALUES.std((0, 1)), rtol=1e-5)
     found = readers.open_collection(tmp_path / "out")
     assert (found.count, found.domain, found.split) == (10, "points", SAMPLES)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

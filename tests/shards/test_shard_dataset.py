@@ -69,7 +69,7 @@ def test_conditions_of_different_sizes_come_padded_with_their_counts(tmp_path: P
     rows = [np.full((n % 5, 2), n, dtype=np.uint8) for n in range(20)]
     write(tmp_path / "s.h5", ragged={"residues": schema.concatenate_ragged(rows)})
     read = ShardDataset(tmp_path / "s.h5").read("train", [13, 0, 4])
-    assert read.counts["residues"].tolist() == [3, 0, 4]
+    assert read.condition_lengths["residues"].tolist() == [3, 0, 4]
     np.testing.assert_array_equal(read.condition["residues"][:, :, 0], [[13, 13, 13, 0], [0, 0, 0, 0], [4, 4, 4, 4]])
 
 
@@ -161,7 +161,7 @@ def test_a_shard_of_another_data_set_is_not_taken_for_ours(tmp_path: Path):
     write(
         place / "train-00000.h5",
         PIXELS[:12],
-        Header("protn", "tiny", "train", HEADER.normalisation, ("a", "b"), {"resolution": 4}),
+        Header("protn", "tiny", "train", HEADER.normalization, ("a", "b"), {"resolution": 4}),
     )
     with pytest.raises(IntegrityError, match="of another data set than the manifest"):
         ShardDataset(place).read("train", [0])
@@ -336,3 +336,23 @@ def test_more_shards_than_files_that_may_be_open_are_read(tmp_path: Path) -> Non
     batch = shard_dataset.ShardDataset(tmp_path).read("train", range(300))
     assert batch.values[:, 0, 0].tolist() == list(range(300))
     assert psutil.Process().num_fds() - before <= shard_file.OPEN_FILES
+
+
+@pytest.mark.parametrize(("old", "new"), [("normalisation", "normalization"), ("deviation", "std")])
+def test_a_manifest_is_read_by_the_names_of_its_fields_and_by_its_earlier_keys(tmp_path: Path, old: str, new: str):
+    wanted = manifest.load(folder(tmp_path / "s"))
+    path = tmp_path / "s" / manifest.NAME
+    written = path.read_text()
+    assert f'"{old}"' in written and f'"{new}"' not in written
+    renamed = json.loads(written.replace(f'"{old}"', f'"{new}"'))
+    renamed["digest"] = manifest._own_digest({key: value for key, value in renamed.items() if key != "digest"})
+    path.write_text(json.dumps(renamed))
+    assert manifest.load(tmp_path / "s") == wanted
+
+
+def test_the_header_of_a_shard_is_read_under_either_name_of_the_normalization(tmp_path: Path):
+    write(tmp_path / "s.h5")
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        file.attrs["normalization"] = file.attrs["normalisation"]
+        del file.attrs["normalisation"]
+    assert ShardFile(tmp_path / "s.h5").header == HEADER

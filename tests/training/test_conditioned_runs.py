@@ -234,7 +234,9 @@ def test_parameters_operations_and_memory_are_foretold(kind):
     with flops.counter() as counted:
         method.loss(TrainBatch.from_sets(memory_trace.dummy_set(models.build(preset))))
     assert predicted.total_flops == pytest.approx(3 * 4 * counted.get_total_flops())
-    thrice = plan.predict(conditioned_runs.preset(kind, method={"copies": 3}), ALONE, precision="fp32", micro=4)
+    thrice = plan.predict(
+        conditioned_runs.preset(kind, method={"noise_draws_per_example": 3}), ALONE, precision="fp32", micro=4
+    )
     assert thrice.total_flops == pytest.approx(3 * predicted.total_flops, rel=0.01)  # they share folded weights
     name = "activations_trunk"
     assert thrice.most[name] == pytest.approx(3 * predicted.most[name], rel=0.15)
