@@ -149,7 +149,7 @@ def sample_in_memory(
 
     Args:
         source: what messages name as the place of the samples.
-        normalisation: of the data that the model was trained on; point clouds are in these units.
+        normalization: of the data that the model was trained on; point clouds are in these units.
         provenance: what the samples were drawn from, for the collection's digest.
 
     Raises:
