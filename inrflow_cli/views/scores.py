@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 def show_scores(found: Results) -> None:
     """Print the table of all scores, and remarks on them."""
-    if len(found.judged) == 1:
+    if len(found.scored) == 1:
         rows = [
             (f"{score.title} {_arrow(score)}", score.protocol, *_value(score), score.unit, score.samples, _of(score))
-            for score in found.judged[0].scores
+            for score in found.scored[0].scores
         ]
         console.table(("metric", "protocol", "value", "95 %", "unit", "samples", "reference"), rows)
     else:
-        metrics = {score.metric: score for judged in found.judged for score in judged.scores}
+        metrics = {score.metric: score for one in found.scored for score in one.scores}
         heads = [f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()]
         rows = []
-        for judged in found.judged:
-            values = {score.metric: score for score in judged.scores}
+        for one in found.scored:
+            values = {score.metric: score for score in one.scores}
             cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
-            rows.append((judged.subject.name, *cells))
+            rows.append((one.subject.name, *cells))
         console.table(("samples", *heads), rows)
     for note in found.remarks():
         console.info(f"note: {note}")

@@ -1,4 +1,4 @@
-"""Distance matrices between clouds: their tiles, and the files that keep finished strips."""
+"""Distance matrices between clouds: their tiles, and the files of finished strips."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Others = Float[np.ndarray, "R Q 3"]
 
 FORMAT = b"inrflow-distances-1"
 STRIP, TILE = 64, 8
-"""Rows in a file, and rows and columns that a process is given at once: 64 pairs, half a minute of exact EMD."""
+"""Rows of a file; rows and columns of a task: 64 pairs, half a minute of exact EMD."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DistanceMatrix:
     wanted: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        """Nothing is known, and wanted are all pairs, those but the diagonal, or those above it."""
+        """No distance is known. Wanted are all pairs, those off the diagonal, or those above it."""
         shape = (len(self.rows), len(self.columns))
         self.values = np.full(shape, np.nan)
         self.wanted = np.ones(shape, bool)
@@ -76,7 +76,7 @@ class DistanceMatrix:
 
 
 def begin_matrices(samples: Clouds, reference: Others, spec: DistanceSpec, work: PairwiseJob) -> list[DistanceMatrix]:
-    """The matrices of a spec, with the distances that are on the disk: across, among samples, among the reference."""
+    """The matrices of a spec (across, among samples, among the reference), filled with the distances on the disk."""
     is_symmetric = _contract.find(spec.distance).is_symmetric
     sides = [(samples, reference)] + ([(samples, samples), (reference, reference)] if spec.is_within else [])
     made = []
@@ -91,10 +91,10 @@ def begin_matrices(samples: Clouds, reference: Others, spec: DistanceSpec, work:
 
 
 def _key(rows: Clouds, columns: Others, spec: DistanceSpec, work: PairwiseJob, *, is_across: bool) -> str:
-    """The folder of a matrix: pieces of other clouds, or computed otherwise, never meet in one."""
+    """The name of a matrix's folder: a digest of its clouds and of how distances are computed."""
     kind = torch.device(work.device).type if is_batched(spec.distance, work.device) else "cpu"
-    told = f"{spec.distance}|{spec.normalization}|{kind}|{is_across}|{rows.shape}|{columns.shape}|{rows.dtype}"
-    hashed = hashlib.sha256(FORMAT + told.encode())
+    content = f"{spec.distance}|{spec.normalization}|{kind}|{is_across}|{rows.shape}|{columns.shape}|{rows.dtype}"
+    hashed = hashlib.sha256(FORMAT + content.encode())
     for clouds in (rows, columns):
         hashed.update(np.ascontiguousarray(clouds).data)
     return f"{spec.distance}-{hashed.hexdigest()[:24]}"
@@ -106,6 +106,7 @@ def is_batched(distance: str, device: str) -> bool:
 
 
 def save_strips(made: list[DistanceMatrix], changed: set[tuple[int, int]]) -> None:
+    """Write the changed strips, by matrix and number, and empty the set."""
     for number, strip in sorted(changed):
         file, values = list(made[number].strips())[strip]
         if file is not None:
@@ -117,11 +118,11 @@ def save_strips(made: list[DistanceMatrix], changed: set[tuple[int, int]]) -> No
 
 
 def _read(file: Path, shape: tuple[int, ...]) -> Float64[np.ndarray, "_ _"] | None:
-    """A strip; None where there is none, or it is damaged and must be computed again."""
+    """A strip; None if it does not exist, or is damaged and must be computed again."""
     if not file.is_file():
         return None
-    told = file.read_bytes()
-    digest, content = told[:32], told[32:]
+    stored = file.read_bytes()
+    digest, content = stored[:32], stored[32:]
     if hashlib.sha256(content).digest() != digest or len(content) != 8 * shape[0] * shape[1]:
         return None
     return np.frombuffer(content, "<f8").reshape(shape).astype(np.float64)

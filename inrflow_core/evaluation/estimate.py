@@ -1,4 +1,4 @@
-"""The time that an evaluation will take, from a few items whose features and distances are timed."""
+"""Estimate the time of an evaluation: features and distances of a few items are timed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from inrflow_core.metrics._inputs import Cost, CostTimer, FeatureSpec, InputSpec
 from inrflow_core.sample_files.collection import SampleCollection
 
 TRIALS = 16
-"""Images that are timed."""
+"""Number of timed images."""
 FEW = 2
-"""Clouds, and images that clouds are conditioned on, that are timed: their networks take seconds for each."""
+"""Number of timed clouds, and of timed images that clouds are conditioned on: each takes seconds."""
 
 
 def estimate_cost(
@@ -31,9 +31,9 @@ def estimate_cost(
     num_samples: int,
     num_points: int | None = None,
 ) -> list[Cost]:
-    """What gathering takes for `num_samples` samples: each piece of work with its seconds.
+    """The pieces of work of gathering inputs for `num_samples` samples, each with its seconds.
 
-    `num_points` is the size of each sample where they are clouds; None for that of the reference's clouds.
+    `num_points` is the size of each cloud; None for that of the reference's clouds.
     """
     by_key: dict[Hashable, list[InputSpec]] = {}
     for metric in metrics:
@@ -45,7 +45,7 @@ def estimate_cost(
 
 
 class Timer(CostTimer[SampleCollection]):
-    """Times features and distances of a few reference items."""
+    """Times the features and distances of a few reference items."""
 
     def __init__(
         self, context: Gatherer, reference: SampleCollection | ReferenceStats, alike: Collection[InputSpec]

@@ -1,4 +1,4 @@
-"""Samples and a reference to metric values: inputs that several metrics share are gathered once.
+"""Compute metrics of samples against a reference; inputs that several metrics share are gathered once.
 
 metrics = parse_metrics(["fid:random", "kid:random"], "image")
 evaluator = Evaluator(open_collection(Path("shards/mnist"), "train"), EvaluationSettings(Path("results")))
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Evaluator:
-    """Compares samples with one reference; keeps what it gathered of samples until other samples are scored."""
+    """Compares samples with one reference; inputs of samples are cached until other samples are scored."""
 
     def __init__(self, reference: SampleCollection | ReferenceStats, settings: EvaluationSettings) -> None:
         self.reference, self.settings = reference, settings
@@ -34,11 +34,11 @@ class Evaluator:
         """The value of one metric.
 
         Args:
-            all_metrics: the metrics that these samples will be scored by; what several need is gathered once.
+            all_metrics: all metrics of these samples; inputs that several share are gathered once.
 
         Raises:
             MissingError: the weights of its network are absent.
-            UsageError: it cannot be taken of these items.
+            UsageError: it cannot be computed from these items.
             IntegrityError: an item or the weights are damaged.
         """
         if self._samples is not samples:
@@ -65,7 +65,7 @@ class Evaluator:
         )
 
     def cached(self, samples: EvaluatedSamples, kind: type[T]) -> T | None:
-        """The inputs of a class that were gathered of these samples last; None where there are none."""
+        """The inputs of a class that were gathered for these samples last, or None."""
         return self._context.cached(kind) if self._samples is samples else None
 
     def check(self, metrics: Sequence[MetricSpec]) -> None:
@@ -76,7 +76,7 @@ class Evaluator:
                 metric.inputs.check(self.reference, metric.full, self._context)
 
     def missing(self, metrics: Sequence[MetricSpec]) -> dict[str, MissingError]:
-        """The metrics whose weights are absent, by full name, with the error that tells what to do."""
+        """The metrics whose weights are absent, by full name, with the error that says what to do."""
         found = {}
         for metric in metrics:
             try:
@@ -102,7 +102,7 @@ class Evaluator:
             metric.inputs.cache(self.reference, self._context.sharing(_alike(metric.inputs, metrics)))
 
     def estimate_cost(self, metrics: Sequence[MetricSpec], samples: int, points: int | None = None) -> list[Cost]:
-        """What gathering takes for so many samples of so many points (`estimate.estimate_cost`)."""
+        """The cost of gathering inputs for a number of samples and of their points (`estimate.estimate_cost`)."""
         return estimate.estimate_cost(self._context, self.reference, metrics, samples, points)
 
     def weights_provenance(self, metrics: Sequence[MetricSpec]) -> str:

@@ -35,7 +35,7 @@ IMAGES_PER_FILE = 1024
 BATCH = 64
 """Images that pass the network together."""
 MAX_STORED_ROWS = 50_000
-"""Of more images than these so many rows, evenly spread, serve where rows are needed; moments are of all."""
+"""Of more images, this many evenly spaced rows are used where single rows are needed; statistics are of all."""
 
 Extractor = Callable[[np.ndarray, Sequence[str], str], Mapping[str, Tensor]]
 """See `feature_networks._contract`: images, outputs and preprocessing to a row for each image and output."""
@@ -57,25 +57,25 @@ class FeatureCache(FeatureRows):
         return self.items.count <= MAX_STORED_ROWS
 
     def is_done(self) -> bool:
-        """Whether every piece is there, with all outputs."""
-        return all(self._holds(part, path) for part, path in self._pieces())
+        """Whether every file exists, with all outputs."""
+        return all(self._holds(part, path) for part, path in self._files())
 
     def run(self, extractor: Extractor, progress: Progress | None = None) -> None:
-        """Make what is missing; `progress` counts images."""
+        """Compute missing features; `progress` counts images."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for part, path in self._pieces():
+        for part, path in self._files():
             if not self._holds(part, path):
                 self._make(part, path, extractor)
             if progress is not None:
                 progress(part.stop, self.items.count)
 
     def select_rows(self, output: str) -> Float32[np.ndarray, "N F"]:
-        """The features of all images, or of `MAX_STORED_ROWS` of them, evenly spread."""
+        """The features of all images, or of `MAX_STORED_ROWS` evenly spaced ones."""
         wanted = np.arange(self.items.count)
         if len(wanted) > MAX_STORED_ROWS:
             wanted = np.linspace(0, len(wanted) - 1, MAX_STORED_ROWS).round().astype(np.int64)
         found = []
-        for part, path in self._pieces():
+        for part, path in self._files():
             here = wanted[(wanted >= part.start) & (wanted < part.stop)] - part.start
             found.append(read(path)[0][output][here])
         return np.concatenate(found)
@@ -88,8 +88,8 @@ class FeatureCache(FeatureRows):
             if int(held["count"]) == self.items.count:
                 return GaussianStats(int(held["count"]), held["mean"], held["covariance"])
         except (MissingError, IntegrityError, KeyError):
-            pass  # it is made again
-        pieces = (read(piece)[0][output] for _, piece in self._pieces())
+            pass  # it is computed again
+        pieces = (read(piece)[0][output] for _, piece in self._files())
         first = next(pieces)
         sums = RunningGaussian(first.shape[1])
         for rows in chain([first], pieces):
@@ -106,8 +106,8 @@ class FeatureCache(FeatureRows):
         )
         return found
 
-    def _pieces(self) -> list[tuple[range, Path]]:
-        """Which images each file holds."""
+    def _files(self) -> list[tuple[range, Path]]:
+        """Each file with the range of its images."""
         count = self.items.count
         return [
             (range(start, min(start + IMAGES_PER_FILE, count)), self.folder / f"{start:08d}.safetensors")
@@ -129,7 +129,7 @@ class FeatureCache(FeatureRows):
         return set(self.outputs) <= set(self._held(part, path))
 
     def _held(self, part: range, path: Path) -> dict[str, np.ndarray]:
-        """What a whole piece holds by output; nothing where there is none, or it is damaged."""
+        """Features in a file, by output; empty if the file does not exist or is damaged."""
         try:
             held, _ = read(path)
         except (MissingError, IntegrityError):
@@ -138,23 +138,23 @@ class FeatureCache(FeatureRows):
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file, and what it says of itself.
+    """The arrays of a file and its metadata.
 
     Raises:
-        MissingError: there is no such file.
-        IntegrityError: it is not a whole file, or its arrays are not what its digest says.
+        MissingError: the file does not exist.
+        IntegrityError: it is damaged, or its arrays do not match its digest.
     """
     metadata = safetensors_file.read_metadata(path)
     with safetensors_file.open_tensors(path, framework="np") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is not a mapping
     if metadata.get("digest") != _digest(arrays):
-        raise IntegrityError(f"`{path}` is damaged: its numbers are not those of its digest", hint="make it again")
+        raise IntegrityError(f"`{path}` is damaged: its numbers do not match its digest", hint="compute it again")
     return arrays, metadata
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     digest = _digest({name: tensor.numpy() for name, tensor in tensors.items()})
-    safetensors_file.write(path, safetensors_file.layout(tensors), tensors.values(), {**told, "digest": digest})
+    safetensors_file.write(path, safetensors_file.layout(tensors), tensors.values(), {**metadata, "digest": digest})
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -1,7 +1,7 @@
-"""What input specs gather themselves with: features, distances and matches of items, each computed once.
+"""The context with which input specs gather features, distances and matches of items, each computed once.
 
-`Gatherer` is the context that `metrics._inputs.InputSpec.gather` receives. It keeps features and distances on the disk,
-and the rest in memory as long as the same samples are evaluated.
+`metrics._inputs.InputSpec.gather` receives a `Gatherer`. It caches features and distances on the disk, and the rest in
+memory as long as the same samples are evaluated.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class EvaluationSettings:
     weights_folder: Path | None = None
     """The folder of the other weights files; None: `INRFLOW_WEIGHTS`, else `weights`."""
     condition_images: SampleCollection | None = None
-    """Images of the reference's clouds, by name or index; None for those that the reference holds."""
+    """Images of the reference's clouds, matched by name or index; None for those in the reference."""
     points: int | None = None
-    """Points of each cloud that are compared; None: as many as the smaller of samples and reference has."""
+    """Points of each cloud that are compared; None: the smaller number of samples and reference."""
     device: str = "cpu"
     workers: int = 1
     progress: TrackProgress = no_progress
-    """Given a title and a unit, shows the progress of a piece of work."""
+    """Shows the progress of a piece of work, under a title and with a unit."""
     log: Log | None = None
     """Called with the estimated time of distances before they are computed."""
 
@@ -89,11 +89,11 @@ class Gatherer(GatherContext[SampleCollection]):
         return shared
 
     def forget_samples(self) -> None:
-        """Drop what was gathered of samples."""
+        """Drop the cached inputs of samples."""
         self._cached.clear()
 
     def cached(self, kind: type[T]) -> T | None:
-        """The first of the cached inputs that is of a class; None where there is none."""
+        """The first of the cached inputs of a class, or None."""
         return next((found for found in self._cached.values() if isinstance(found, kind)), None)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -140,7 +140,7 @@ class Gatherer(GatherContext[SampleCollection]):
         return cache
 
     def feature_cache(self, items: SampleCollection, spec: FeatureSpec, outputs: tuple[str, ...]) -> FeatureCache:
-        """Where features of items are cached: beside shards for every later evaluation, unless nothing can be added there."""
+        """The cache of items' features: beside shards, for every later evaluation, if their folder is writable."""
         weights = (self.weights_digest(spec.network) or "")[:12]
         name = "-".join(
             word for word in (spec.network, spec.preprocessing, weights, items.split, items.digest[:16]) if word
@@ -201,17 +201,17 @@ class Gatherer(GatherContext[SampleCollection]):
 
 
 def _verified_with(reference: SampleCollection, items: SampleCollection) -> SampleCollection:
-    """A part of a reference that is verified already needs no further check."""
+    """Items of a reference that is verified need no further check."""
     return items.as_verified() if items.source == reference.source else items
 
 
 def normalized_clouds(
     items: SampleCollection, points: int, normalization: str, what: str
 ) -> Float64[np.ndarray, "N P 3"]:
-    """All clouds of a collection, thinned to `points` points, normalized for a protocol (`point_clouds.normalise`).
+    """All clouds of a collection, subsampled to `points` points, normalized for a protocol (`point_clouds.normalise`).
 
     Raises:
-        UsageError: a cloud has fewer points, or the normalization needs units that are not known.
+        UsageError: a cloud has fewer points, or the normalization needs unknown units.
         IntegrityError: a cloud is damaged.
     """
     clouds: list[np.ndarray] = []

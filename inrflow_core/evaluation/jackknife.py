@@ -1,16 +1,16 @@
 """Confidence intervals of all metrics: the delete-a-group jackknife.
 
-Source: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3. The items are dealt into ten parts; the metric is
-taken ten times, each time without one part of the samples and of the reference; from how the ten values scatter
-follows the standard error, and with Student's t of nine degrees of freedom the interval.
+Source: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3. The items are split into ten groups. The metric is
+computed ten times, each time without one group of the samples and of the reference. The scatter of the ten values gives
+the standard error, and Student's t with nine degrees of freedom the interval.
 
-A bootstrap would not do: images that are drawn twice are each other's nearest neighbours and make covariances poorer,
-so that FID, precision and 1-NNA of a resampled set are those of another problem.
+A bootstrap does not work here: duplicated images are each other's nearest neighbors and reduce the rank of covariances,
+which biases FID, precision and 1-NNA of a resampled set.
 
-What the interval covers: another draw of as many samples from the same model, and of as many references from the same
-data where the reference is features and not moments. What it does not: the bias of a metric at this many samples (FID
-of 10,000 images lies above that of 50,000, and its interval does not reach down to it), another training run, weights
-or resizers. With nine degrees of freedom the error itself is known to about a quarter of its size.
+The interval covers another draw of as many samples from the same model, and of as many references from the same data if
+the reference is features and not statistics. It does not cover the bias of a metric at this number of samples (FID of
+10,000 images is above that of 50,000, outside its interval), another training run, weights or resizers. With nine degrees
+of freedom the relative error of the standard error is about a quarter.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the value lies, up to chance, in the metric's unit."""
+    """A confidence interval in the metric's unit."""
 
     low: float
     high: float
     error: float
     """The standard error."""
     level: float
-    """The share of such intervals that hold what they are about: 0.95."""
+    """The confidence level: 0.95."""
 
 
 def jackknife_interval(
@@ -50,11 +50,11 @@ def jackknife_interval(
     parts: int = NUM_GROUPS,
     level: float = LEVEL,
 ) -> Interval | None:
-    """The interval around `compute(inputs)`; None where samples or reference are fewer than two for each part, or where
-    no part makes a difference, in which case the error cannot be estimated.
+    """The interval around `compute(inputs)`; None for fewer than two samples or references in each group, and for equal
+    values of all groups, from which no error can be estimated.
 
-    `value` is `compute(inputs)` where it is known already, and `values` are those of `inputs.leave_out(part, parts)`,
-    which some metrics have cheaper (`jackknife_values` in a metric's file).
+    `value` is `compute(inputs)` if known; `values` are those of `inputs.leave_out(part, parts)`, which some metrics
+    compute faster (`jackknife_values` in a metric's file).
     """
     if inputs.num_independent() < 2 * parts:
         return None
@@ -66,15 +66,15 @@ def jackknife_interval(
 
 
 def interval_from_jackknife(value: float, values: Float64[np.ndarray, " P"], *, level: float = LEVEL) -> Interval:
-    """The interval around a value, from the values without one part each."""
+    """The interval around a value, from the values without one group each."""
     parts = len(values)
     error = float(np.sqrt((parts - 1) / parts * np.sum((values - values.mean()) ** 2)))
-    reach = float(stdtrit(parts - 1, (1 + level) / 2)) * error
-    return Interval(value - reach, value + reach, error, level)
+    half_width = float(stdtrit(parts - 1, (1 + level) / 2)) * error
+    return Interval(value - half_width, value + half_width, error, level)
 
 
 def metric_interval(metric: MetricSpec, inputs: MetricInputs, value: float) -> tuple[float, float] | None:
-    """The ends of the interval around a metric's value, by the metric's own shortcut where it has one."""
+    """The ends of the interval around a metric's value, by the metric's own `jackknife_values` if it has them."""
     values, shortcut = None, metric.metric.jackknife_values
     if shortcut is not None and inputs.num_independent() >= 2 * NUM_GROUPS:
         values = shortcut(inputs, metric.protocol, NUM_GROUPS)

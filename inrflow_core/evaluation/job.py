@@ -100,27 +100,25 @@ class CheckedEvaluationJob:
 
 
 def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
-    """Check everything that can be known before the first sample is drawn.
+    """Check all options and inputs before the first sample is drawn.
 
     Raises:
         MissingError: a run, samples or the reference do not exist.
-        UsageError: unknown names, domains that differ, results that exist already.
+        UsageError: unknown names, different domains, or existing results.
     """
     if not job.runs and not job.samples:
         raise UsageError("nothing to evaluate", hint="add `--run DIR` or `--samples PATH`")
     _check_out(job)
-    samples = [
-        readers.open_collection(place, job.samples_split, ("samples",), all_models=True) for place in job.samples
-    ]
-    places = sampling_plan.unique_names([some.name for some in samples])
-    given = [EvaluatedSamples(name, some) for name, some in zip(places, samples, strict=True)]
-    targets = _targets(job, places)
+    samples = [readers.open_collection(path, job.samples_split, ("samples",), all_models=True) for path in job.samples]
+    names = sampling_plan.unique_names([some.name for some in samples])
+    given = [EvaluatedSamples(name, some) for name, some in zip(names, samples, strict=True)]
+    targets = _targets(job, names)
     domain = _domain(job, given, targets)
     reference = _open_reference(job, domain)
     metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets), domain)
-    judge = evaluator.Evaluator(reference, _settings(job))
-    judge.check(metrics)
-    missing = judge.missing(metrics)
+    scorer = evaluator.Evaluator(reference, _settings(job))
+    scorer.check(metrics)
+    missing = scorer.missing(metrics)
     if len(missing) == len(metrics):
         raise next(iter(missing.values()))
     num = job.sampling.num or min(reference.count if isinstance(reference, SampleCollection) else MOST, MOST)
@@ -140,7 +138,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
             metric_specs.check_compatible("the samples", domain, shape, copied, role="the training set")
     searches = domain_class(domain).MEMORIZATION is not None
     training = memorization.memorization_set(reference, copied) if searches else None
-    return CheckedEvaluationJob(job, targets, given, reference, metrics, judge, work, missing, training)
+    return CheckedEvaluationJob(job, targets, given, reference, metrics, scorer, work, missing, training)
 
 
 def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
@@ -186,7 +184,7 @@ def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
 
 
 def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
-    """What would be done, and its seconds, measured on a few items; nothing is written."""
+    """The pieces of work with their seconds, measured on a few items; nothing is written."""
     sizes = [(subject.items.count, subject.items.shape) for subject in ready.given]
     rows = []
     for target in ready.targets:
@@ -201,7 +199,7 @@ def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
 
 
 def warn_of_missing(ready: CheckedEvaluationJob) -> None:
-    """Report each absent weights file once: what it is, where it comes from and where it belongs."""
+    """Report each absent weights file once: its name, its source and its folder."""
     for error in {error.message: error for error in ready.missing.values()}.values():
         ready.job.reporter.warn(f"{error.message}; the other metrics are computed. For all of them, {error.hint}")
 
@@ -230,7 +228,7 @@ def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
 
 
 def _write(ready: CheckedEvaluationJob, found: Results) -> None:
-    """Write both files when both are ready: the same command resumes only if neither exists."""
+    """Write both files once both are complete: the same command resumes only if neither exists."""
     out, reporter = ready.job.out, ready.job.reporter
     if ready.memorization_set is None:
         report = report_data.build_report(found, None)

@@ -1,4 +1,4 @@
-"""Nearest training items of samples: does a model copy what it was trained on?"""
+"""The nearest training items of samples, to detect memorized training data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
 WORK = 1e13
-"""Most differences of numbers that pictures are compared by: of 256 x 256 colour pictures, 50,000 with 1,000."""
+"""Limit of compared numbers: 50,000 training images of 256 x 256 x 3 against 1,000 samples."""
 NEAREST = 4
 MOST_BYTES = 2**26
-"""Training items are read together up to the domain's `block`, and up to this number of bytes."""
+"""Bytes of training items that are read together; the domain's `block` limits their number."""
 
 
 @dataclass(frozen=True)
 class MemorizationSet:
-    """Where copies are looked for, and what the model never saw."""
+    """Training items, among which copies are searched, and held-out items of the same data."""
 
     items: SampleCollection
     held_out: SampleCollection | None
@@ -37,7 +37,7 @@ class MemorizationSet:
 def nearest_panel(
     subject: EvaluatedSamples, training: MemorizationSet, progress: Progress | None
 ) -> content.NearestNeighborsPanel | None:
-    """Samples beside their nearest training items; None where these are of another size."""
+    """Samples with their nearest training items; None if these have another shape or domain."""
     domain = domain_class(subject.items.domain)
     rule = domain.MEMORIZATION
     if rule is None or domain.GALLERY is None or training.items.domain != domain.NAME:
@@ -51,12 +51,12 @@ def nearest_panel(
         held_out, _ = read_evenly_spaced(training.held_out, rule.num_compared)
     points = min(samples.shape[1], training.items.shape[0])
     samples, held_out = (_comparable(domain, values, points) for values in (samples, held_out))
-    together = np.concatenate([samples, held_out]) if len(held_out) else samples
+    compared = np.concatenate([samples, held_out]) if len(held_out) else samples
     total = training.items.count
-    places = evenly_spaced(total, _num_searched(together, rule))
-    found = _nearest(together, training.items, places, progress)
-    most = domain.GALLERY.tiles
-    order = np.argsort(found.distances[:count, 0], kind="stable")[:most]
+    indices = evenly_spaced(total, _num_searched(compared, rule))
+    found = _nearest(compared, training.items, indices, progress)
+    num_shown = domain.GALLERY.tiles
+    order = np.argsort(found.distances[:count, 0], kind="stable")[:num_shown]
     near = _comparable(domain, training.items.read(found.indices[order].ravel().tolist()).values, points)
     return content.NearestNeighborsPanel(
         samples[order],
@@ -66,17 +66,17 @@ def nearest_panel(
         found.distances[:count, 0],
         found.distances[count:, 0] if len(held_out) else None,
         subject.name,
-        f"{total:,}" if len(places) == total else f"{len(places):,} (evenly spread) of {total:,}",
+        f"{total:,}" if len(indices) == total else f"{len(indices):,} evenly spaced ones of {total:,}",
     )
 
 
-def _num_searched(together: np.ndarray, rule: Memorization) -> int:
-    """Training items that samples are compared with."""
-    return max(1, min(rule.num_training, int(WORK / together.size))) if rule.distance == "rms" else rule.num_training
+def _num_searched(compared: np.ndarray, rule: Memorization) -> int:
+    """The number of training items that samples are compared with."""
+    return max(1, min(rule.num_training, int(WORK / compared.size))) if rule.distance == "rms" else rule.num_training
 
 
 def _nearest(
-    samples: np.ndarray, items: SampleCollection, places: np.ndarray, progress: Progress | None
+    samples: np.ndarray, items: SampleCollection, indices: np.ndarray, progress: Progress | None
 ) -> nearest_neighbors.NearestNeighbors:
     domain = domain_class(items.domain)
     rule = domain.MEMORIZATION
@@ -85,11 +85,11 @@ def _nearest(
     size = max(1, min(rule.block, MOST_BYTES // each))
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, len(places), size):
-            part = places[start : start + size]
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
             yield part, _comparable(domain, items.read(part.tolist()).values, samples.shape[1])
             if progress is not None:
-                progress(start + len(part), len(places))
+                progress(start + len(part), len(indices))
 
     find = nearest_neighbors.nearest_images if rule.distance == "rms" else nearest_neighbors.nearest_clouds
     return find(samples, batches(), NEAREST)
@@ -103,7 +103,7 @@ def _comparable(domain: DomainClass, values: np.ndarray, points: int) -> np.ndar
 
 
 def memorization_set(reference: Any, given: SampleCollection | None) -> MemorizationSet | None:
-    """The training items to look for copies in: those given, else the split `train` of a reference that is shards."""
+    """The training items among which copies are searched: those given, else the `train` split of reference shards."""
     from inrflow_core.sample_files import readers
 
     if given is not None:
@@ -118,7 +118,7 @@ def memorization_set(reference: Any, given: SampleCollection | None) -> Memoriza
 
 
 def _held_out(shards: Path, train: str) -> SampleCollection | None:
-    """The last of the other splits of some shards that holds anything."""
+    """The last non-empty split of the shards other than `train`."""
     from inrflow_core.sample_files import readers
 
     others = [readers.open_collection(shards, name) for name in readers.split_names(shards) if name != train]

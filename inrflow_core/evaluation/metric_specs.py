@@ -20,7 +20,7 @@ ALIASES = {"1-nna": "one-nna", "is": "inception-score"}
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric, and the protocol to take it by."""
+    """A metric and one of its protocols."""
 
     name: str
     metric: Metric
@@ -42,7 +42,7 @@ class MetricSpec:
         return self.metric.file.unit(self.protocol)
 
     def compute(self, inputs: MetricInputs) -> float:
-        """Its value; raises UsageError where it cannot be taken of these inputs."""
+        """Its value; raises UsageError if it cannot be computed from these inputs."""
         return self.metric.file.compute(inputs, self.protocol)
 
 
@@ -52,10 +52,10 @@ def metrics_of_domain(domain: str) -> list[str]:
 
 
 def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
-    """Metrics from texts as `mmd` or `mmd:emd-exact:lion-global`: the first protocol that has all the words.
+    """Metrics from texts such as `mmd` or `mmd:emd-exact:lion-global`: the first protocol that has all the words.
 
     Raises:
-        UsageError: no such metric or protocol, or not of this domain.
+        UsageError: unknown metric or protocol, or a metric of another domain.
     """
     found: dict[str, MetricSpec] = {}
     for text in texts:
@@ -97,7 +97,7 @@ def check_compatible(
     else:
         theirs = domain_class(reference.domain)
         name, verb = f"{role} {reference.display_name}", "holds"
-        remedy = f": prepare the reference at that size, or draw with `{mine.SIZE_OPTION}`"
+        remedy = f": prepare the reference at that size, or sample with `{mine.SIZE_OPTION}`"
     if domain != theirs.NAME:
         raise UsageError(f"{what} are {mine.NOUN}, and {name} {verb} {theirs.NOUN}", hint=f"give {mine.NOUN}")
     form = mine.FILES
@@ -111,18 +111,14 @@ def check_compatible(
 def check_counts(
     metrics: Sequence[MetricSpec], what: str, samples: int, reference: SampleCollection | ReferenceStats
 ) -> None:
-    """Nothing, where every metric can be taken of so many samples and of the reference.
-
-    Raises:
-        UsageError: there are too few of either.
-    """
+    """Raise UsageError unless there are enough samples and reference items for every metric."""
     for metric in metrics:
         least = metric.metric.min_items
         if samples < least:
-            raise UsageError(f"{what} are {samples:,}, and `{metric.full}` takes {least} at least", hint="give more")
+            raise UsageError(f"{what} are {samples:,}, and `{metric.full}` needs at least {least}", hint="give more")
         if isinstance(reference, SampleCollection) and metric.inputs.needs_reference and reference.count < least:
             raise UsageError(
-                f"the reference {reference.display_name} holds {reference.count:,}, and `{metric.full}` takes {least} at least",
+                f"the reference {reference.display_name} holds {reference.count:,}, and `{metric.full}` needs at least {least}",
                 hint="give more",
             )
 
@@ -130,22 +126,18 @@ def check_counts(
 def check_points(
     metrics: Sequence[MetricSpec], what: str, shape: tuple[int, ...], reference: SampleCollection | ReferenceStats
 ) -> None:
-    """Nothing, where clouds of a shape (`what` they are) and those of the reference have as many points as metrics look at.
-
-    Raises:
-        UsageError: they have fewer; says what to draw.
-    """
+    """Raise UsageError unless clouds of a shape, and those of the reference, have the points that metrics need."""
     for metric in metrics:
         for spec in metric.inputs.features:
             wanted = network_contract.find_extractor(spec.network).num_points
             if shape[0] < wanted:
                 raise UsageError(
-                    f"{what} have {shape[0]:,} points each, and `{metric.full}` looks at {wanted:,}",
-                    hint=f"draw with `--points {wanted}`",
+                    f"{what} have {shape[0]:,} points each, and `{metric.full}` needs {wanted:,}",
+                    hint=f"sample with `--points {wanted}`",
                 )
             if isinstance(reference, SampleCollection) and reference.shape[0] < wanted:
                 raise UsageError(
                     f"the clouds of the reference {reference.display_name} have {reference.shape[0]:,} points each, and "
-                    f"`{metric.full}` looks at {wanted:,}",
+                    f"`{metric.full}` needs {wanted:,}",
                     hint="prepare it with as many",
                 )

@@ -1,6 +1,6 @@
-"""The nearest training items of samples: whether a model remembers what it was shown (docs/metrics.md).
+"""The nearest training items of samples, which show whether a model memorized its training set (docs/metrics.md).
 
-The training set comes in batches of places and values, so that a million images need the memory of one batch.
+The training set is read in batches of indices and values, so that a million images need the memory of one batch.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from inrflow_core.distances import cd
 from inrflow_core.errors import UsageError
 
 ROWS = 4096
-"""Samples that meet a batch at once; with batches of 1,024 their distances take 16 MiB."""
+"""Samples that are compared with a batch at once; with batches of 1,024 their distances take 16 MiB."""
 COLUMNS = 1024
-"""Values of an image that are multiplied in single precision before their sum goes on in double precision."""
+"""Values of an image whose products are summed in single precision; these sums are added in double precision."""
 ROUNDING = 1e-4
-"""What that may miss of a squared distance, as a part of both squared lengths: less than COLUMNS / 2^24."""
+"""Bound of the rounding error of a squared distance, relative to both squared norms: below COLUMNS / 2^24."""
 POINTS = 512
 """Points of a cloud that are compared; a pair of such clouds takes about 0.5 ms."""
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
-"""Places in the training set and the values there, some at a time."""
+"""Batches of indices in the training set and their values."""
 
 
 @dataclass(frozen=True)
 class NearestNeighbors:
-    """Of every sample the nearest training items, the nearest first; equally near ones by their places."""
+    """The nearest training items of every sample, the nearest first; ties in the order of the training set."""
 
     indices: Int64[np.ndarray, "N K"]
-    """Places in the training set."""
+    """Indices in the training set."""
     distances: Float64[np.ndarray, "N K"]
     """In the unit of the function that found them."""
 
@@ -41,20 +41,20 @@ class NearestNeighbors:
 def nearest_images(
     samples: UInt8[np.ndarray, "N H W C"], training: Batches, count: int, *, device: str | torch.device = "cpu"
 ) -> NearestNeighbors:
-    """The `count` nearest training images (all, where there are fewer) by rms difference in grey levels, 0 to 255.
+    """The `count` nearest training images (all, where there are fewer) by rms difference in gray levels, 0 to 255.
 
-    Matrix products in single precision find the candidates; their distances, and so the answer, are exact.
+    Matrix products in single precision select candidates, whose distances are then computed exactly.
 
     Raises:
         UsageError: training images have another size or mode than the samples.
     """
     best = _Best(len(samples), count)
     flat = samples.reshape(len(samples), -1)
-    for places, values in training:
+    for indices, values in training:
         if values.shape[1:] != samples.shape[1:]:
             raise UsageError(
                 f"samples are {_size(samples)}, training images {_size(values)}",
-                hint="the nearest are found among images of one size and mode: draw samples at that of the training set",
+                hint="only images of one size and mode are compared: draw samples at the size of the training set",
             )
         others = values.reshape(len(values), -1)
         batch = torch.tensor(others, device=device)
@@ -65,9 +65,9 @@ def nearest_images(
             kth = torch.topk(low + slack, min(count, len(values)), largest=False).values[:, -1]
             is_near = low - slack <= torch.minimum(limit, kth)[:, None]
             row, column = (found.cpu().numpy() for found in torch.nonzero(is_near, as_tuple=True))
-            best.add(start + row, places[column], _squared(flat, start + row, others, column))
-    indices, squared = best.result()
-    return NearestNeighbors(indices, np.sqrt(squared / flat.shape[1]))
+            best.add(start + row, indices[column], _squared(flat, start + row, others, column))
+    nearest, squared = best.result()
+    return NearestNeighbors(nearest, np.sqrt(squared / flat.shape[1]))
 
 
 def nearest_clouds(
@@ -75,22 +75,24 @@ def nearest_clouds(
 ) -> NearestNeighbors:
     """The `count` nearest training clouds by Chamfer distance: squared, the means of both directions added.
 
-    Clouds of more than `points` points are thinned at random to so many, all clouds of a size at the same places.
+    Clouds of more than `points` points are randomly subsampled to that number, with equal indices for clouds of one size.
     """
     best = _Best(len(samples), count)
-    trees = [cd.prepare(cloud) for cloud in _thinned(samples, points, seed)]
-    for places, values in training:
-        for place, tree in zip(places, [cd.prepare(cloud) for cloud in _thinned(values, points, seed)], strict=True):
+    trees = [cd.prepare(cloud) for cloud in _subsampled(samples, points, seed)]
+    for indices, values in training:
+        for index, tree in zip(
+            indices, [cd.prepare(cloud) for cloud in _subsampled(values, points, seed)], strict=True
+        ):
             for row, sample in enumerate(trees):
                 limit = float(best.upper_bound(slice(row, row + 1))[0])
-                there = cd.one_sided(sample, tree)
-                if there <= limit:
-                    best.add(np.array([row]), np.array([place]), np.array([there + cd.one_sided(tree, sample)]))
+                one_way = cd.one_sided(sample, tree)
+                if one_way <= limit:
+                    best.add(np.array([row]), np.array([index]), np.array([one_way + cd.one_sided(tree, sample)]))
     return NearestNeighbors(*best.result())
 
 
 class _Best:
-    """The nearest so far of every sample."""
+    """The nearest training items of every sample so far."""
 
     def __init__(self, rows: int, count: int) -> None:
         assert count > 0
@@ -98,7 +100,7 @@ class _Best:
         self._distances = np.full((rows, count), np.inf)
 
     def upper_bound(self, rows: slice) -> Float64[np.ndarray, " R"]:
-        """What is farther than this is not among the nearest of a sample."""
+        """Items farther than this are not among the nearest of a sample."""
         return self._distances[rows, -1]
 
     def add(self, rows: np.ndarray, indices: np.ndarray, distances: np.ndarray) -> None:
@@ -106,9 +108,9 @@ class _Best:
         count = self._indices.shape[1]
         for row, (start, stop) in zip(*_runs(rows), strict=True):
             joined = np.concatenate([self._distances[row], distances[start:stop]])
-            places = np.concatenate([self._indices[row], indices[start:stop]])
-            order = np.lexsort((places, joined))[:count]
-            self._distances[row], self._indices[row] = joined[order], places[order]
+            candidates = np.concatenate([self._indices[row], indices[start:stop]])
+            order = np.lexsort((candidates, joined))[:count]
+            self._distances[row], self._indices[row] = joined[order], candidates[order]
 
     def result(self) -> tuple[Int64[np.ndarray, "N K"], Float64[np.ndarray, "N K"]]:
         """Indices and distances, as many as there were items."""
@@ -127,8 +129,8 @@ def _products(samples: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor,
     shape = len(samples), len(batch)
     lengths, products = (torch.zeros(shape, dtype=torch.float64, device=samples.device) for _ in range(2))
     for some, others in zip(samples.split(COLUMNS, 1), batch.split(COLUMNS, 1), strict=True):
-        # Floats of some columns alone: of whole rows they would take gigabytes. About mid-grey, which halves what is
-        # lost where long rows nearly cancel.
+        # Floats of some columns alone: of whole rows they would take gigabytes. Centered on mid-gray, which halves
+        # the rounding error where long rows nearly cancel.
         a, b = some.float() - 127.5, others.float() - 127.5
         lengths += (a * a).sum(1, dtype=torch.float64)[:, None] + (b * b).sum(1, dtype=torch.float64)[None]
         products += a @ b.T
@@ -136,17 +138,17 @@ def _products(samples: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def _squared(a: np.ndarray, rows: np.ndarray, b: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, " P"]:
-    """Exact squared distances of chosen pairs, one by one: few are left, and their values need not stand in memory."""
+    """Exact squared distances of chosen pairs, one by one: there are few, and their values stay out of memory."""
     result = np.empty(len(rows))
-    for place, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+    for pair, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
         difference = a[row].astype(np.int32) - b[column]
         # The squares of one difference fit 16 bits and their sum may not fit 32.
-        result[place] = np.sum(difference * difference, dtype=np.int64)
+        result[pair] = np.sum(difference * difference, dtype=np.int64)
     return result
 
 
-def _thinned(clouds: np.ndarray, points: int, seed: int) -> np.ndarray:
-    """The coordinates of at most `points` points of each cloud."""
+def _subsampled(clouds: np.ndarray, points: int, seed: int) -> np.ndarray:
+    """The positions of at most `points` points of each cloud."""
     size = clouds.shape[1]
     if size <= points:
         return clouds[..., :3]

@@ -1,9 +1,9 @@
-"""Distances of all pairs of two lists of clouds: in several processes, resumable, and estimate.
+"""Distances of all pairs of two lists of clouds: in several processes, resumable, with an estimate of the time.
 
-A matrix is cut in strips of rows, a strip in tiles. Processes compute tiles; this one gathers them and saves a strip
-every so often, whole or not at all, so that a kill costs seconds and there are few files. A strip's name says what it
-is of: both sets, the distance, the protocol. Each tile is computed alone and by one thread, so that the number of
-processes cannot change a bit.
+A matrix is cut into strips of rows, a strip into tiles. Worker processes compute tiles; the main process collects them
+and saves whole strips every 20 seconds, so that a kill costs seconds and there are few files. The folder's name is a
+digest of both sets, the distance and the protocol. One thread computes each tile, so that the result does not depend
+on the number of processes.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from inrflow_core.runtime.progress import Log, Progress
 from inrflow_core.runtime.units import format_duration
 
 SAVE_EVERY_SECONDS = 20.0
-"""Results are saved at least this often."""
+"""Interval between two saves of results."""
 MOST_NUMBERS = 1 << 28
-"""Distances between points held at once on a GPU: 64 pairs of 2048 points, 1 GB for each array of them."""
+"""Distances between points in GPU memory at once: 64 pairs of 2048 points, 1 GB for each array of them."""
 MIN_PARALLEL_SECONDS = 10.0
-"""Less work than this is done in one process."""
+"""One process does less work than this alone."""
 TRIALS, TRIAL_SECONDS = 2, 1.0
-"""Pairs that are timed to estimate the rest, repeatedly for that many seconds."""
+"""Number of pairs that are timed for an estimate, and for how long."""
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """How long the pairs will take."""
+    """The time that pairs of clouds take."""
 
     pairs: int
     per_second: float
@@ -60,13 +60,13 @@ class CostEstimate:
 
     @property
     def seconds(self) -> float:
-        """In all."""
+        """Of all pairs."""
         return self.pairs / self.per_second / self.workers
 
     def __str__(self) -> str:
         """One line for people."""
-        whose = "" if self.workers == 1 else f" in each of {self.workers} processes"
-        rate = f"{self.per_second:,.{1 if self.per_second < 100 else 0}f} pairs/s{whose}"
+        per_process = "" if self.workers == 1 else f" in each of {self.workers} processes"
+        rate = f"{self.per_second:,.{1 if self.per_second < 100 else 0}f} pairs/s{per_process}"
         return f"{self.pairs:,} pairs by `{self.distance}`, {rate}: about {format_duration(self.seconds)}"
 
 
@@ -79,11 +79,11 @@ class DistanceTile(NamedTuple):
     row: int
     column: int
     first_clouds: np.ndarray
-    """The clouds that come first in the distance; of the columns where `is_across`, else of the rows."""
+    """First arguments of the distance: clouds of the columns if `is_across`, else of the rows."""
     second_clouds: np.ndarray
     is_across: bool
     mask: np.ndarray
-    """Which pairs, rows by columns."""
+    """The pairs to compute, rows by columns."""
 
 
 def compute_distances(
@@ -95,10 +95,10 @@ def compute_distances(
     progress: Progress | None = None,
     log: Log | None = None,
 ) -> Distances:
-    """All distances that `spec` asks for, of clouds that are normalised already.
+    """All distances of `spec` between normalized clouds.
 
-    Of a distance that is not symmetric, the reference's cloud comes first across the sets and the row's among one.
-    With `work.folder` the same call goes on where another stopped. `log` is called before the start with the estimated time.
+    If a distance is not symmetric, the first cloud is the reference's across the sets, and the row's within one set.
+    With `work.folder` an interrupted call resumes. `log` is called with the estimated time before the work starts.
 
     Raises:
         UsageError: samples and reference have unequal numbers of points.
@@ -107,7 +107,7 @@ def compute_distances(
     work = work or PairwiseJob()
     if samples.shape[1] != reference.shape[1]:
         counts = f"{samples.shape[1]:,} points in each of the samples, {reference.shape[1]:,} in the reference's"
-        raise UsageError(f"clouds of unequal sizes cannot be compared: {counts}", hint="ask for one number of points")
+        raise UsageError(f"clouds of unequal sizes cannot be compared: {counts}", hint="choose one number of points")
     made = begin_matrices(samples, reference, spec, work)
     total, known = (sum(int(of(m).sum()) for m in made) for of in (lambda m: m.wanted, lambda m: m.wanted & ~m.missing))
     if known < total:
@@ -128,7 +128,7 @@ def compute_distances(
 def estimate_cost(
     samples: Clouds, reference: Others, spec: DistanceSpec, work: PairwiseJob | None = None, *, pairs: int | None = None
 ) -> CostEstimate:
-    """How long `pairs` (all that `spec` asks for, where None) will take, from a few that are timed."""
+    """The time of `pairs` (None: all of `spec`), from a few pairs that are timed."""
     work = work or PairwiseJob()
     if pairs is None:
         pairs = sum(int(m.wanted.sum()) for m in begin_matrices(samples, reference, spec, PairwiseJob(None)))
@@ -136,10 +136,10 @@ def estimate_cost(
     count = min(len(samples), len(reference), TILE if on_gpu else TRIALS)
     wanted = np.ones((count, count), bool) if on_gpu else np.eye(count, dtype=bool)
     tile = DistanceTile(spec.distance, work.device, 0, 0, 0, reference[-count:], samples[-count:], True, wanted)
-    _computed(tile._replace(mask=np.eye(count, dtype=bool) & (np.arange(count) == 0)), lambda _: None)  # warms up
+    _compute_tile(tile._replace(mask=np.eye(count, dtype=bool) & (np.arange(count) == 0)), lambda _: None)  # warms up
     start, rounds, seconds = time.perf_counter(), 0, 0.0
     while seconds < TRIAL_SECONDS:
-        _computed(tile, lambda _: None)
+        _compute_tile(tile, lambda _: None)
         rounds, seconds = rounds + 1, time.perf_counter() - start
     return CostEstimate(pairs, rounds * int(wanted.sum()) / seconds, 1 if on_gpu else work.workers, spec.distance)
 
@@ -150,7 +150,7 @@ def _check_finite(matrix: DistanceMatrix, distance: str) -> None:
         row, column = broken[0]
         raise IntegrityError(
             f"`{distance}` of {len(broken):,} pairs of clouds is not finite, the first is of clouds {row} and {column}",
-            hint="a cloud has points too far out; leave it out, or use the protocol `inrflow`",
+            hint="a cloud has points too far away; leave it out, or use the protocol `inrflow`",
         )
 
 
@@ -168,13 +168,15 @@ class _Counter:
 
 
 def _fill(made: list[DistanceMatrix], spec: DistanceSpec, work: PairwiseJob, counter: _Counter) -> None:
-    """Compute what is missing; what was done is saved, however this ends."""
+    """Compute missing distances; save the finished ones, also after an error or interruption."""
     num_workers = 1 if is_batched(spec.distance, work.device) else work.workers
     changed: set[tuple[int, int]] = set()
     last = time.monotonic()
     try:
         tiles = _tiles(made, spec.distance, work.device)
-        for tile, values in process_pool.map_unordered(_computed, tiles, workers=num_workers, advance=counter.advance):
+        for tile, values in process_pool.map_unordered(
+            _compute_tile, tiles, workers=num_workers, advance=counter.advance
+        ):
             number, row, column = tile
             part = made[number].values[row : row + len(values), column : column + values.shape[1]]
             np.copyto(part, values, where=~np.isnan(values))
@@ -202,24 +204,24 @@ def _cuts(count: int) -> list[int]:
     return [*range(0, count, TILE), count]
 
 
-def _computed(
+def _compute_tile(
     tile: DistanceTile, advance: process_pool.ReportProgress
 ) -> tuple[tuple[int, int, int], Float64[np.ndarray, "_ _"]]:
-    """A tile's place and its distances; NaN where they were not wanted."""
+    """A tile's matrix, row and column, and its distances; NaN outside its mask."""
     distance = _contract.find(tile.distance)
     values = np.full(tile.mask.shape, np.nan)
-    places = np.argwhere(tile.mask)
-    chosen = places[:, ::-1] if tile.is_across else places
+    pairs = np.argwhere(tile.mask)
+    chosen = pairs[:, ::-1] if tile.is_across else pairs
     if is_batched(tile.distance, tile.device) and distance.batched_distance is not None:
         values[tile.mask] = _batched(distance.batched_distance, tile, chosen)
-        advance(len(places))
+        advance(len(pairs))
     else:
         with _one_thread():
             firsts, seconds = (
                 [distance.prepare(cloud) for cloud in side] for side in (tile.first_clouds, tile.second_clouds)
             )
-            for place, (first, second) in zip(places, chosen, strict=True):
-                values[tuple(place)] = distance.file.distance(firsts[first], seconds[second])
+            for pair, (first, second) in zip(pairs, chosen, strict=True):
+                values[tuple(pair)] = distance.file.distance(firsts[first], seconds[second])
                 advance(1)
     return (tile.matrix, tile.row, tile.column), values
 
@@ -240,7 +242,7 @@ def _batched(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """How many threads share a sum changes its last bit."""
+    """Sum on one thread: the number of threads changes the last bit of a sum."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

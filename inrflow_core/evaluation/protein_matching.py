@@ -1,9 +1,9 @@
-"""Which predicted structure is a sample of which reference, by their names.
+"""Match predicted structures with references by their names.
 
-One rule: a sample belongs to the reference of its own name; else to that of its name without an ending of `-NUMBER` or
-`/NUMBER`. The name of a file is its path inside the folder without the suffixes of format and packing, so that
-`1abc.cif`, `1abc-0.pdb` and `1abc/3.pdb.gz` are all samples of `1abc.pdb`. To one reference alone belong one sample, or several that
-are called alike but for that ending, whatever their name.
+A sample belongs to the reference of its own name; else to that of its name without an ending of `-NUMBER` or `/NUMBER`.
+The name of a file is its path inside the folder without the suffixes of format and packing, so that `1abc.cif`,
+`1abc-0.pdb` and `1abc/3.pdb.gz` are all samples of `1abc.pdb`. A single reference matches samples of any name, if their
+names differ in that ending alone.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from inrflow_core.sample_files.collection import SampleCollection
 
 NUMBERED = re.compile(r"(.+)[-/]\d+")
 NAMED = 5
-"""Names that a message lists; of more it gives the number."""
+"""Names that a message lists; the number of the others follows."""
 
 
 @dataclass(frozen=True)
 class ProteinMatches:
-    """Places of references and of their samples."""
+    """Indices of references and of their samples."""
 
     samples: dict[int, list[int]]
-    """Of each reference that has any: its samples, in order."""
+    """Samples of each reference that has any, in order."""
     unsampled: list[str]
     unmatched: list[str]
 
@@ -39,17 +39,17 @@ def match(samples: Sequence[str], references: Sequence[str]) -> ProteinMatches:
     """The samples of each reference, by their names."""
     if len(references) == 1 and len({_unnumbered(name) for name in samples}) == 1:
         return ProteinMatches({0: list(range(len(samples)))}, [], [])
-    places = {name: place for place, name in enumerate(references)}
+    indices = {name: index for index, name in enumerate(references)}
     found: dict[int, list[int]] = {}
-    alone = []
-    for place, name in enumerate(samples):
-        owner = places.get(name, places.get(_unnumbered(name)))
-        if owner is None:
-            alone.append(name)
+    unmatched = []
+    for number, name in enumerate(samples):
+        reference = indices.get(name, indices.get(_unnumbered(name)))
+        if reference is None:
+            unmatched.append(name)
         else:
-            found.setdefault(owner, []).append(place)
-    lacking = [name for place, name in enumerate(references) if place not in found]
-    return ProteinMatches(dict(sorted(found.items())), lacking, alone)
+            found.setdefault(reference, []).append(number)
+    unsampled = [name for index, name in enumerate(references) if index not in found]
+    return ProteinMatches(dict(sorted(found.items())), unsampled, unmatched)
 
 
 def _unnumbered(name: str) -> str:
@@ -58,10 +58,10 @@ def _unnumbered(name: str) -> str:
 
 
 def load_matched(samples: SampleCollection, references: SampleCollection, rule: str) -> Structures:
-    """The structures of both, samples with their references, residues paired by a rule of `residue_pairs`.
+    """Samples with their references, residues aligned by one of `residue_alignment.ALIGNMENT_MODES`.
 
     Raises:
-        UsageError: no sample has a reference, two references have one name, or residues cannot be paired.
+        UsageError: no sample has a reference, two references have one name, or residues cannot be aligned.
         IntegrityError: a file cannot be read.
     """
     names = references.item_names()
@@ -76,31 +76,31 @@ def load_matched(samples: SampleCollection, references: SampleCollection, rule: 
             hint="name the samples of `NAME.pdb` `NAME.pdb`, `NAME-0.pdb` or `NAME/0.pdb`",
         )
     proteins = []
-    for owner, places in matches.samples.items():
-        (reference,) = references.structures([owner])
-        mine = samples.structures(places)
-        pairs = [residue_alignment.align_residues(sample, reference, rule) for sample in mine]
-        proteins.append(Protein(reference.name, reference, mine, pairs))
+    for index, numbers in matches.samples.items():
+        (reference,) = references.structures([index])
+        predicted = samples.structures(numbers)
+        pairs = [residue_alignment.align_residues(sample, reference, rule) for sample in predicted]
+        proteins.append(Protein(reference.name, reference, predicted, pairs))
     return Structures(proteins, _note(matches, proteins, rule))
 
 
 def abbreviate_list(names: Sequence[str]) -> str:
-    """Some names for a message, and how many more there are."""
+    """The first names for a message, and the number of the others."""
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(f"`{name}`" for name in names[:NAMED]) + more
 
 
 def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> str:
-    """What is left out, and how residues were paired."""
+    """Which items have no partner, and how residues were aligned."""
     notes = []
     if matches.unmatched:
         notes.append(
-            f"left out for want of a reference: {len(matches.unmatched):,} samples, "
+            f"without a reference, and left out: {len(matches.unmatched):,} samples, "
             + abbreviate_list(matches.unmatched)
         )
     if matches.unsampled:
         notes.append(
-            f"left out for want of a sample: {len(matches.unsampled):,} references, "
+            f"without a sample, and left out: {len(matches.unsampled):,} references, "
             + abbreviate_list(matches.unsampled)
         )
     each = [
@@ -111,7 +111,7 @@ def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> st
     if rule == "auto":
         aligned = sum(not residue_alignment.uses_numbering(sample, reference, rule) for sample, reference, _ in each)
         if aligned:
-            notes.append(f"residues of {aligned:,} of {len(each):,} samples are paired by sequence, not by number")
+            notes.append(f"residues of {aligned:,} of {len(each):,} samples are aligned by sequence, not by number")
     shares = [_covered(sample, reference, pairs) for sample, reference, pairs in each]
     least = int(np.argmin(shares))
     if shares[least] < 1:
@@ -124,7 +124,7 @@ def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> st
 
 
 def _covered(sample: Structure, reference: Structure, pairs: np.ndarray) -> float:
-    """The share of the reference's known C-alphas that the sample has too."""
+    """The share of the reference's known C-alphas that the sample has as well."""
     known = reference.ca_is_known
     both = sample.ca_is_known[pairs[:, 0]] & known[pairs[:, 1]]
     return float(both.sum() / max(1, known.sum()))

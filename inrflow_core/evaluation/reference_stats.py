@@ -1,8 +1,8 @@
-"""Mean and covariance of a reference's features from a file, where the images themselves are not at hand.
+"""Read the mean and covariance of a reference's features from a file, in place of the items.
 
-Read are our own (`moments-OUTPUT.safetensors`, kept beside shards) and the reference batches that ADM's authors
-publish (.npz with `mu`, `sigma` of the pooled features and `mu_s`, `sigma_s` of the spatial ones). Both say by which
-protocol they were made; a file with `mu` and `sigma` alone does not, and is refused.
+Two kinds are read: our own (`moments-OUTPUT.safetensors`, cached beside shards) and the reference batches that ADM's
+authors publish (.npz with `mu`, `sigma` of the pooled features and `mu_s`, `sigma_s` of the spatial ones). The protocol
+of both is known; that of a file with `mu` and `sigma` alone is not, and it is rejected.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from inrflow_core.metrics._inputs import STATS_FORMAT, ReferenceStats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 from inrflow_core.storage import checksum, typed_json
 
-ACCEPTED_FILES = "give the images themselves, statistics that `inrflow eval` kept, or a reference batch of ADM"
+ACCEPTED_FILES = "give the images themselves, statistics that `inrflow eval` cached, or a reference batch of ADM"
 
 
 def is_stats_file(path: Path) -> bool:
-    """Whether a path looks like a file of statistics: a .safetensors, or an .npz with `mu`."""
+    """Whether a file holds statistics by its kind: a .safetensors file, or an .npz file with `mu`."""
     if path.suffix == ".safetensors":
         return path.is_file()
     if path.suffix != ".npz" or not path.is_file():
@@ -36,16 +36,16 @@ def read(path: Path) -> ReferenceStats:
     """The statistics in a file.
 
     Raises:
-        MissingError: there is no such file.
-        IntegrityError: it is damaged, or not what its digest says.
-        UsageError: it does not say by which protocol it was made.
+        MissingError: the file does not exist.
+        IntegrityError: it is damaged.
+        UsageError: it does not record its protocol.
     """
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint=ACCEPTED_FILES)
-    return _own(path) if path.suffix == ".safetensors" else _adm(path)
+    return _from_cache(path) if path.suffix == ".safetensors" else _from_adm(path)
 
 
-def _own(path: Path) -> ReferenceStats:
+def _from_cache(path: Path) -> ReferenceStats:
     from inrflow_core.evaluation import feature_cache
 
     arrays, metadata = feature_cache.read(path)
@@ -73,7 +73,7 @@ def _own(path: Path) -> ReferenceStats:
     )
 
 
-def _adm(path: Path) -> ReferenceStats:
+def _from_adm(path: Path) -> ReferenceStats:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("mu", "sigma", "mu_s", "sigma_s") if name in archive}
@@ -81,7 +81,7 @@ def _adm(path: Path) -> ReferenceStats:
         raise IntegrityError(f"`{path}` cannot be read: {error}", hint=ACCEPTED_FILES) from error
     if len(arrays) < 4:
         raise UsageError(
-            f"`{path}` holds {' and '.join(f'`{name}`' for name in arrays)} and does not say by which protocol",
+            f"`{path}` holds {' and '.join(f'`{name}`' for name in arrays)} and does not record its protocol",
             hint=ACCEPTED_FILES,
         )
     return ReferenceStats(

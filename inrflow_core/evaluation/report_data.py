@@ -1,4 +1,4 @@
-"""What the page of an evaluation shows beside the numbers: samples, their nearest training items, histograms."""
+"""Collect the content of report.html: scores, samples, their nearest training items, histograms."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import CAMERA, IMAGE, SampleCollection, ShardCollection, evenly_spaced
 
 AZIMUTH = 35.0
-"""Degrees about y from which the page looks at a cloud first (`point_rendering.cloud`)."""
+"""Initial azimuth of the view of a cloud, in degrees about y (`point_rendering.cloud`)."""
 
 
 def build_report(results: Results, training: MemorizationSet | None, progress: Progress | None = None) -> content.Page:
-    """Everything that report.html shows of some results; `progress` counts training items that were looked at."""
+    """The content of report.html; `progress` counts searched training items."""
     reference = results.reference if isinstance(results.reference, SampleCollection) else None
     if reference is not None and domain_class(reference.domain).MAKES_STRUCTURES:
         return protein_page(results)
-    shown = [results.judged[place].subject for place in shown_indices(results.judged)]
+    shown = [results.scored[index].subject for index in shown_indices(results.scored)]
     photos = {subject.name: found for subject in shown if (found := _photos(subject, reference)) is not None}
     return content.Page(
-        title=report_title(results.judged),
-        entries=[report_entry(one) for one in results.judged],
+        title=report_title(results.scored),
+        entries=[report_entry(one) for one in results.scored],
         reference=reference_facts(results),
-        interval=INTERVALS if any(score.interval for one in results.judged for score in one.scores) else "",
+        interval=INTERVALS if any(score.interval for one in results.scored for score in one.scores) else "",
         photos=list(photos.values()),
         galleries=[gallery(subject, reference) for subject in shown if subject.name not in photos],
-        neighbours=None if training is None else nearest_panel(results.judged[-1].subject, training, progress),
-        histograms=[] if reference is None else _histograms(results.judged[-1].subject, reference),
+        neighbours=None if training is None else nearest_panel(results.scored[-1].subject, training, progress),
+        histograms=[] if reference is None else _histograms(results.scored[-1].subject, reference),
     )
 
 
 def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.ImageConditionedGallery | None:
-    """Some samples beside the pictures that they record and the objects of these; None where they record none."""
+    """Some samples with their condition images and reference objects; None if the samples do not record them."""
     if not isinstance(reference, ShardCollection) or not reference.has_views():
         return None
     chosen = evenly_spaced(subject.items.count, CLOUD_GALLERY.tiles)
@@ -62,23 +62,25 @@ def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> co
         match = sample_matching.match_to_reference(subject.items, reference)
     except UsageError:
         return None
-    places, views = match.reference_index[chosen], match.view_index[chosen]
-    own = reference.read(places.tolist())
-    points = min(POINTS, batch.values.shape[1], own.values.shape[1])
-    sides = [np.stack(point_clouds.subsample(list(some.values), points, range(len(chosen)))) for some in (batch, own)]
+    indices, views = match.reference_index[chosen], match.view_index[chosen]
+    objects = reference.read(indices.tolist())
+    points = min(POINTS, batch.values.shape[1], objects.values.shape[1])
+    sides = [
+        np.stack(point_clouds.subsample(list(some.values), points, range(len(chosen)))) for some in (batch, objects)
+    ]
     if reference.has_views(CAMERA):
-        seen = reference.load_views(CAMERA, places.tolist(), views)
-        sides = [np.stack([_faced(*each) for each in zip(side, seen, strict=True)]) for side in sides]
+        cameras = reference.load_views(CAMERA, indices.tolist(), views)
+        sides = [np.stack([_faced(*each) for each in zip(side, cameras, strict=True)]) for side in sides]
     names = [
         f"{os.fsencode(name).decode(errors='replace')}, view {view}"
-        for name, view in zip(own.names, views, strict=True)
+        for name, view in zip(objects.names, views, strict=True)
     ]
-    pictures = reference.load_views(IMAGE, places.tolist(), views)
-    return content.ImageConditionedGallery(subject.name, pictures, sides[0], sides[1], names, subject.items.count)
+    images = reference.load_views(IMAGE, indices.tolist(), views)
+    return content.ImageConditionedGallery(subject.name, images, sides[0], sides[1], names, subject.items.count)
 
 
 def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
-    """A cloud turned about y so that the page's first look at it comes from the side of a camera."""
+    """A cloud, rotated about y so that the initial view of the page is that of a camera."""
     x, _, z = camera[:3, 3].astype(np.float64)
     turn = math.radians(AZIMUTH) - math.atan2(x, z)
     cosine, sine = math.cos(turn), math.sin(turn)
@@ -88,7 +90,7 @@ def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
 
 
 def _histograms(subject: EvaluatedSamples, reference: SampleCollection) -> list[content.Histogram]:
-    """What the domain counts of single samples, beside the reference."""
+    """The domain's statistics of single samples, beside those of the reference."""
     domain = domain_class(subject.items.domain)
     if domain.MEMORIZATION is None:
         return []
@@ -96,6 +98,6 @@ def _histograms(subject: EvaluatedSamples, reference: SampleCollection) -> list[
     sides = {f"samples of {subject.name}": subject.items, "reference": reference}
     found = {name: domain.statistics(read_evenly_spaced(items, most)[0]) for name, items in sides.items()}
     return [
-        content.Histogram(title, unit, {name: of_side[place][2] for name, of_side in found.items()})
-        for place, (title, unit, _) in enumerate(found["reference"])
+        content.Histogram(title, unit, {name: statistics[number][2] for name, statistics in found.items()})
+        for number, (title, unit, _) in enumerate(found["reference"])
     ]

@@ -16,49 +16,51 @@ from inrflow_core.report import content
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
 GALLERIES = 8
-"""Sets of samples that have one."""
+"""Number of sets of samples that are shown."""
 NAMED = 96
-"""Columns of a picture under which its name has room."""
+"""Width of an image, in pixels, from which on its name is shown."""
 POINTS = 2048
-"""Points of a cloud that is drawn."""
+"""Points of a cloud that is shown."""
 FACTS = {
     "run": "run", "preset": "preset", "step": "step", "samples_seen": "samples seen", "flops": "training FLOPs",
     "parameters": "parameters", "sampler": "sampler", "nfe": "NFE", "guidance": "guidance", "noise": "noise",
     "seeds": "seeds", "size": "size", "enlarged": "enlarged by", "weights": "weights", "precision": "precision",
     "inrflow": "inrflow", "data set": "data set",
 }  # fmt: skip
-"""Facts that are shown, in this order; the others follow."""
+"""Labels of metadata, in the order of the page; other metadata follow."""
 
 
-def report_title(judged: Sequence[SampleScores]) -> str:
-    """What was judged: runs with the number of their checkpoints, and samples by name."""
-    counts = Counter(str(one.subject.facts.get("run", one.subject.name)) for one in judged)
+def report_title(scored: Sequence[SampleScores]) -> str:
+    """The title of the page: runs with the number of their checkpoints, and samples by name."""
+    counts = Counter(str(one.subject.facts.get("run", one.subject.name)) for one in scored)
     names = [name if count == 1 else f"{name} ({count} checkpoints)" for name, count in counts.items()]
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return "Evaluation of " + ", ".join(names[:3]) + more
 
 
-def shown_indices(judged: Sequence[SampleScores]) -> list[int]:
-    """Places of the sets of samples that are shown: the last of each run, then the last of the others."""
-    lasts = {one.subject.facts.get("run", one.subject.name): place for place, one in enumerate(judged)}
-    order = [*list(lasts.values())[::-1], *reversed(range(len(judged)))]
+def shown_indices(scored: Sequence[SampleScores]) -> list[int]:
+    """Indices of the sets of samples that are shown: the last of each run, then the last of the others."""
+    lasts = {one.subject.facts.get("run", one.subject.name): index for index, one in enumerate(scored)}
+    order = [*list(lasts.values())[::-1], *reversed(range(len(scored)))]
     return sorted(list(dict.fromkeys(order))[:GALLERIES])
 
 
 def reference_facts(results: Results) -> dict[str, str]:
-    told = results.to_json()["reference"]
-    return {key: _spelled(value) for key, value in told.items() if value is not None} | {"digest": told["digest"][:16]}
+    """Metadata of the reference, as text."""
+    facts = results.to_json()["reference"]
+    return {key: _text(value) for key, value in facts.items() if value is not None} | {"digest": facts["digest"][:16]}
 
 
 def report_entry(one: SampleScores) -> content.Entry:
+    """The scores and metadata of one set of samples."""
     facts = {**one.subject.items.metadata, **one.subject.facts}
-    told = {FACTS[key]: _spelled(facts[key]) for key in FACTS if facts.get(key) is not None}
-    told |= {key: _spelled(value) for key, value in facts.items() if key not in FACTS and value is not None}
-    told |= {"samples": f"{one.subject.items.count:,}", "digest of the samples": one.subject.items.digest[:16]}
+    shown = {FACTS[key]: _text(facts[key]) for key in FACTS if facts.get(key) is not None}
+    shown |= {key: _text(value) for key, value in facts.items() if key not in FACTS and value is not None}
+    shown |= {"samples": f"{one.subject.items.count:,}", "digest of the samples": one.subject.items.digest[:16]}
     for score in one.scores:
         if score.weights:
-            told[f"weights of {score.title}, {score.protocol}"] = score.weights[:16]
-    return content.Entry(one.subject.name, told, [_score(score) for score in one.scores], _progress(facts))
+            shown[f"weights of {score.title}, {score.protocol}"] = score.weights[:16]
+    return content.Entry(one.subject.name, shown, [_score(score) for score in one.scores], _progress(facts))
 
 
 def _progress(facts: dict[str, Any]) -> content.Progress | None:
@@ -83,6 +85,7 @@ def _score(score: Score) -> content.Score:
 
 
 def gallery(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
+    """Evenly spaced samples, and reference items if there are any."""
     domain = domain_class(subject.items.domain)
     assert domain.GALLERY is not None
     samples, names = read_evenly_spaced(subject.items, domain.GALLERY.tiles)
@@ -102,7 +105,7 @@ def read_evenly_spaced(items: SampleCollection, most: int) -> tuple[np.ndarray, 
     return values, [os.fsencode(name).decode(errors="replace") for name in batch.names]
 
 
-def _spelled(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""The result of an evaluation: metrics.json, which is the same bytes wherever the same command was run."""
+"""The result of an evaluation: metrics.json, with the same bytes after the same command on any machine."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class SampleScores:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was compared with one reference."""
+    """Scores of all samples against one reference."""
 
     reference: SampleCollection | ReferenceStats
-    judged: Sequence[SampleScores]
+    scored: Sequence[SampleScores]
     skipped_metrics: Mapping[str, MissingError]
     """Metrics whose weights are absent, by their full names."""
     failed: Mapping[str, InrflowError] = field(default_factory=dict)
-    """Metrics that could not be taken of some of the samples, and why."""
+    """Metrics that could not be computed for some of the samples, with the error."""
 
     def remarks(self) -> list[str]:
-        """What a reader must know beside the numbers, each once."""
+        """Remarks on the values, each once."""
         found = [
-            f"{score.title} {score.protocol}: {score.note}" for one in self.judged for score in one.scores if score.note
+            f"{score.title} {score.protocol}: {score.note}" for one in self.scored for score in one.scores if score.note
         ]
         return list(dict.fromkeys(found))
 
@@ -63,7 +63,7 @@ class Results:
                     "facts": {**one.subject.items.metadata, **one.subject.facts},
                     "scores": [dataclasses.asdict(score) for score in one.scores],
                 }
-                for one in self.judged
+                for one in self.scored
             ],
             "missing": list(self.skipped_metrics),
             "failed": list(self.failed),
@@ -86,7 +86,7 @@ def _reference(reference: SampleCollection | ReferenceStats) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class EvaluatedSamples:
-    """Samples under evaluation, and what is known of them."""
+    """Samples under evaluation, and their metadata."""
 
     name: str
     items: SampleCollection
@@ -95,7 +95,7 @@ class EvaluatedSamples:
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value, and what it rests on."""
+    """A metric's value, with its protocol, interval and counts."""
 
     metric: str
     """Its full name: `mmd:emd-exact:inrflow`."""
@@ -106,14 +106,14 @@ class Score:
     unit: str
     higher_is_better: bool
     interval: tuple[float, float] | None
-    """95 % confidence; None where there are too few items for one."""
+    """95 % confidence; None for too few items."""
     samples: int
-    """Samples that the value rests on: of very many images not all (`feature_cache.MAX_STORED_ROWS`)."""
+    """Samples used for the value: of very many images not all (`feature_cache.MAX_STORED_ROWS`)."""
     reference: int | None
-    """Reference items that the value rests on; None where they are not looked at, or a file of statistics does not record it."""
+    """Reference items used for the value; None if none are, or if a file of statistics does not record their number."""
     features: str | None
     """Network and preprocessing of its features, as `random:v1`; of two networks both."""
     weights: str | None
     """sha256 of the feature network's weights; of two networks both."""
     note: str | None
-    """What a reader must know beside the protocol."""
+    """A remark on the value."""

@@ -1,4 +1,4 @@
-"""Which item of a reference each sample should be, and what it was drawn from: by name, by what is recorded, by place."""
+"""Match samples with their reference items and condition images: by name, by recorded index, or by order."""
 
 from __future__ import annotations
 
@@ -32,30 +32,31 @@ class SampleMatch:
 
 
 def match_to_reference(samples: SampleCollection, reference: SampleCollection) -> SampleMatch:
-    """Of each sample its own reference.
+    """The reference item of each sample.
 
-    By name where every sample has that of a reference, the ending aside; else by the place in the whole split that a
-    shard of samples records (`condition/item`); else by place, where both are equally many. `condition/view` tells the
-    view.
+    By name if every sample has the name of a reference, apart from the suffix; else by the index in the whole split that
+    a shard of samples records (`condition/item`); else in order, if both are equally many. The view is `condition/view`.
 
     Raises:
-        UsageError: they cannot be paired, or samples of a model do not record their conditions.
+        UsageError: they cannot be matched, or samples of a model do not record their conditions.
     """
-    mine, theirs = _told(samples), _told(reference)
+    mine, theirs = _metadata(samples), _metadata(reference)
     views = mine.condition.get("view", np.zeros(samples.count, np.int64)).astype(np.int64).reshape(-1)
-    places = _by_name(mine.names, theirs.names)
-    if places is not None:
-        return SampleMatch(places, views)
+    by_name = _match_names(mine.names, theirs.names)
+    if by_name is not None:
+        return SampleMatch(by_name, views)
     if "item" in mine.condition:
-        return SampleMatch(_recorded(samples, mine.condition["item"].astype(np.int64).reshape(-1), reference), views)
+        return SampleMatch(
+            _match_recorded(samples, mine.condition["item"].astype(np.int64).reshape(-1), reference), views
+        )
     if len(mine.seeds) and "view" not in mine.condition:
         raise UsageError(
-            f"{samples.display_name} holds drawn samples without a record of their conditions",
-            hint="leave the metrics of pairs out, or sample from images",
+            f"{samples.display_name} holds samples of a model without a record of their conditions",
+            hint="leave out the metrics that compare pairs, or sample from images",
         )
     if samples.count != reference.count:
         raise UsageError(
-            f"{samples.count:,} samples cannot be paired with {reference.count:,} references of other names",
+            f"{samples.count:,} samples cannot be matched with {reference.count:,} references of other names",
             hint="give as many references in the same order, or files of the same names",
         )
     return SampleMatch(np.arange(samples.count), views)
@@ -64,28 +65,28 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
 def condition_images(
     match: SampleMatch, reference: SampleCollection, given: SampleCollection | None = None
 ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
-    """The images that samples were drawn from, each once, and which of them is each sample's.
+    """The images that samples were conditioned on, each once, and each sample's index among them.
 
     Args:
-        given: images of the reference's items, by name or place; None for those that the reference holds.
+        given: images of the reference's items, matched by name or order; None for those in the reference.
 
     Raises:
-        UsageError: there are none.
+        UsageError: the reference has no images.
     """
     if given is not None:
-        places = match_to_reference(reference, given).reference_index[match.reference_index]
-        chosen, whose = np.unique(places, return_inverse=True)
-        return given.select(chosen), whose.reshape(-1)
+        indices = match_to_reference(reference, given).reference_index[match.reference_index]
+        chosen, own = np.unique(indices, return_inverse=True)
+        return given.select(chosen), own.reshape(-1)
     if not isinstance(reference, ShardCollection) or not reference.has_views():
         raise UsageError(
-            f"{reference.display_name} holds no images that its clouds could be sampled from",
+            f"{reference.display_name} has no images of its clouds",
             hint="give shards of `objaverse`, or a folder of images of the same names with `--condition-images`",
         )
-    rows, whose = np.unique(np.stack([match.reference_index, match.view_index], axis=1), axis=0, return_inverse=True)
+    rows, own = np.unique(np.stack([match.reference_index, match.view_index], axis=1), axis=0, return_inverse=True)
 
     def load_values(indices: Int64[np.ndarray, " S"]) -> np.ndarray:
-        places, views = rows[indices].T
-        return reference.load_views(IMAGE, places.tolist(), views)
+        items, views = rows[indices].T
+        return reference.load_views(IMAGE, items.tolist(), views)
 
     digest = hashlib.sha256(f"{reference.digest} {reference.split} {OF_IMAGES} {rows.tolist()}".encode()).hexdigest()
     found = ArrayCollection(
@@ -93,49 +94,49 @@ def condition_images(
         domain="image",
         digest=digest,
         split=reference.split,
-        names=[f"item {place}, view {view}" for place, view in rows],
+        names=[f"item {item}, view {view}" for item, view in rows],
         load_values=load_values,
         verify_source=reference.verify,
     )
-    return found, whose.reshape(-1)
+    return found, own.reshape(-1)
 
 
 def reference_clouds(
     match: SampleMatch, reference: SampleCollection
 ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
-    """The references that samples should be, each once, and which of them is each sample's."""
-    chosen, whose = np.unique(match.reference_index, return_inverse=True)
+    """The references of samples, each once, and each sample's index among them."""
+    chosen, own = np.unique(match.reference_index, return_inverse=True)
     is_whole = len(chosen) == reference.count
-    return reference if is_whole else reference.select(chosen), whose.reshape(-1)
+    return reference if is_whole else reference.select(chosen), own.reshape(-1)
 
 
-def _recorded(
-    samples: SampleCollection, places: Int64[np.ndarray, " N"], reference: SampleCollection
+def _match_recorded(
+    samples: SampleCollection, recorded: Int64[np.ndarray, " N"], reference: SampleCollection
 ) -> Int64[np.ndarray, " N"]:
-    """Places of the reference's items, from those in the whole split that samples record.
+    """Indices of the reference's items, from those in the whole split that samples record.
 
     Raises:
-        UsageError: the reference has no such item.
+        UsageError: the reference lacks one of the items.
     """
     known = np.arange(reference.count) if reference.source_indices is None else reference.source_indices
     order = np.argsort(known, kind="stable")
-    found = order[np.searchsorted(known, places, sorter=order).clip(max=len(known) - 1)]
-    if (known[found] != places).any():
-        lost = places[known[found] != places]
+    found = order[np.searchsorted(known, recorded, sorter=order).clip(max=len(known) - 1)]
+    if (known[found] != recorded).any():
+        lost = recorded[known[found] != recorded]
         raise UsageError(
-            f"{samples.display_name} was drawn from item {lost[0]:,}, and {reference.display_name} holds {reference.count:,}"
+            f"{samples.display_name} has samples of item {lost[0]:,}, and {reference.display_name} holds {reference.count:,}"
             + ("" if reference.source_indices is None else " others"),
-            hint="give the split that the samples were drawn from, whole",
+            hint="give the whole split that the samples were conditioned on",
         )
     return found
 
 
-def _by_name(mine: Sequence[str], theirs: Sequence[str]) -> Int64[np.ndarray, " N"] | None:
-    """The places of references with the names of samples; None where names do not tell."""
+def _match_names(mine: Sequence[str], theirs: Sequence[str]) -> Int64[np.ndarray, " N"] | None:
+    """Indices of the references with the names of samples; None unless every sample has exactly one."""
     for as_key in (str, _without_ending):
-        places = {as_key(name): place for place, name in enumerate(theirs)}
-        if theirs and len(places) == len(theirs) and {as_key(name) for name in mine} <= places.keys():
-            return np.array([places[as_key(name)] for name in mine], dtype=np.int64)
+        indices = {as_key(name): index for index, name in enumerate(theirs)}
+        if theirs and len(indices) == len(theirs) and {as_key(name) for name in mine} <= indices.keys():
+            return np.array([indices[as_key(name)] for name in mine], dtype=np.int64)
     return None
 
 
@@ -143,13 +144,13 @@ def _without_ending(name: str) -> str:
     return str(PurePosixPath(name).with_suffix("")) if name else ""
 
 
-def _told(some: SampleCollection) -> Batch:
-    """Names of items and what is recorded of each; not the items themselves."""
+def _metadata(items: SampleCollection) -> Batch:
+    """Names, seeds and conditions of items, without their values."""
     names: list[str] = []
     seeds: list[np.ndarray] = []
     conditions: dict[str, list[np.ndarray]] = {}
-    for start in range(0, some.count, BLOCK):
-        batch = some.load(range(start, min(start + BLOCK, some.count)))
+    for start in range(0, items.count, BLOCK):
+        batch = items.load(range(start, min(start + BLOCK, items.count)))
         names += batch.names
         seeds.append(batch.seeds)
         for name, rows in batch.condition.items():

@@ -109,7 +109,7 @@ def test_kept_moments_are_statistics_that_know_their_protocol(items: SampleColle
     with pytest.raises(UsageError, match="other weights of `random`"):
         read.stats_for(FeatureSpec("random", "rows", "v1", accepts_stats=True), "v" * 64)
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
-    with pytest.raises(IntegrityError, match="its numbers are not those of its digest"):
+    with pytest.raises(IntegrityError, match="its numbers do not match its digest"):
         reference_stats.read(file)
 
 

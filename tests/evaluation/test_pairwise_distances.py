@@ -84,7 +84,7 @@ def test_any_number_of_processes_gives_the_same_bytes(name: str, monkeypatch: py
 
 def test_what_is_kept_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path))
-    monkeypatch.setattr(pairwise_distances, "_computed", None)
+    monkeypatch.setattr(pairwise_distances, "_compute_tile", None)
     told: list[tuple[int, int]] = []
     said: list[str] = []
     again = pairwise_distances.compute_distances(

@@ -54,8 +54,8 @@ def test_folders_give_proteins_with_all_their_samples(tmp_path: Path):
 def test_what_finds_nobody_is_named(tmp_path: Path):
     samples, references = folders(tmp_path, "one", "other", "stray-0", references=("one", "two", "lonely"))
     note = protein_matching.load_matched(samples, references, "auto").note
-    assert "for want of a reference: 2 samples, `other`, `stray-0`" in note
-    assert "for want of a sample: 2 references, `lonely`, `two`" in note
+    assert "without a reference, and left out: 2 samples, `other`, `stray-0`" in note
+    assert "without a sample, and left out: 2 references, `lonely`, `two`" in note
     alone = samples.select(np.array([1, 2]))
     with pytest.raises(
         UsageError, match="no sample of .* has the name of a reference: `other`, `stray-0`; .* has `lonely`, `one`"
@@ -68,7 +68,7 @@ def test_numbers_that_differ_and_missing_residues_are_told(tmp_path: Path):
     short = part(helix(SEQUENCES["one"]), 0, 12)
     write(tmp_path / "samples" / "one.pdb", replace(short, numbers=short.numbers + 40))
     found = protein_matching.load_matched(readers.open_collection(tmp_path / "samples"), references, "auto")
-    assert "residues of 1 of 1 samples are paired by sequence" in found.note
+    assert "residues of 1 of 1 samples are aligned by sequence" in found.note
     assert "`one`, has 75 % of them" in found.note
     assert found.proteins[0].pairs[0].tolist() == [[place, place] for place in range(12)]
 

@@ -74,7 +74,7 @@ def test_the_page_says_among_how_many_training_items_it_looked(monkeypatch):
     train = pictures(60, 0)
     assert "among 60 training items" in verdict(pictures(20, 2), train, None)
     monkeypatch.setattr(memorization, "WORK", 20 * 64 * 15.0)
-    assert "among 15 (evenly spread) of 60 training items" in verdict(pictures(20, 2), train, None)
+    assert "among 15 evenly spaced ones of 60 training items" in verdict(pictures(20, 2), train, None)
     assert "shown: 12 of 20" in verdict(pictures(20, 2), train, None)
 
 

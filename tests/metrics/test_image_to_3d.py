@@ -209,22 +209,22 @@ def test_pictures_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[s
     assert found.value == pytest.approx(np.mean([math.cos(samples[n] - levels[n] / 100) for n in samples]), abs=1e-6)
     truth = np.mean([math.cos(objects[n] - levels[n] / 100) for n in samples])
     assert (found.note or "").startswith(f"ground truth {truth:.4f}")
-    with pytest.raises(UsageError, match="holds no images that its clouds could be sampled from") as caught:
+    with pytest.raises(UsageError, match="has no images of its clouds") as caught:
         scored(tmp_path / "other", mine, reference)
     assert "--condition-images" in (caught.value.hint or "")
 
 
 def test_what_cannot_be_paired_is_refused(tmp_path: Path, reference: SampleCollection, networks: dict[str, Angles]):
     np.save(tmp_path / "many.npy", of_angles([0.1] * 5))
-    with pytest.raises(UsageError, match="5 samples cannot be paired with 3 references of other names"):
+    with pytest.raises(UsageError, match="5 samples cannot be matched with 3 references of other names"):
         sample_matching.match_to_reference(open_collection(tmp_path / "many.npy"), reference)
     names = [f"seed-{n}" for n in range(3)]
     freely = shard(tmp_path / "freely.h5", of_angles([0.1] * 3), names, seeds=np.arange(3))
-    with pytest.raises(UsageError, match="holds drawn samples without a record of their conditions"):
+    with pytest.raises(UsageError, match="holds samples of a model without a record of their conditions"):
         sample_matching.match_to_reference(freely, reference)
     record = {"item": np.array([0, 7, 1])}
     elsewhere = shard(tmp_path / "else.h5", of_angles([0.1] * 3), names, seeds=np.arange(3), condition=record)
-    with pytest.raises(UsageError, match="was drawn from item 7, and .* holds 3"):
+    with pytest.raises(UsageError, match="has samples of item 7, and .* holds 3"):
         sample_matching.match_to_reference(elsewhere, reference)
 
 
@@ -253,9 +253,9 @@ def test_too_few_points_are_refused_before_anything_is_drawn(tmp_path: Path):
     small, large = (open_collection(tmp_path / f"{name}.npy") for name in ("small", "large"))
     both = metric_specs.parse_metrics(["p-fid", "ulip-i"], "points")
     metric_specs.check_points(both[:1], "the samples", (4096, 3), small)
-    with pytest.raises(UsageError, match="the samples have 4,096 points each, and `ulip-i:grey` looks at 10,000") as e:
+    with pytest.raises(UsageError, match="the samples have 4,096 points each, and `ulip-i:grey` needs 10,000") as e:
         metric_specs.check_points(both, "the samples", (4096, 3), large)
-    assert e.value.hint == "draw with `--points 10000`"
+    assert e.value.hint == "sample with `--points 10000`"
     with pytest.raises(UsageError, match="the clouds of the reference .*small.npy` have 5,000 points each"):
         metric_specs.check_points(both, "the samples", (10_000, 3), small)
 

@@ -193,8 +193,8 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
     def says(samples, reference, *words):
         return refused(capsys, "--samples", samples, "--reference", reference, *words)
 
-    assert says("one.npz", "a.npz").startswith("2: the samples of `one.npz` are 1, and `fid:random` takes 2 at least")
-    assert says("a.npz", "one.npz").startswith("2: the reference `one.npz` holds 1, and `fid:random` takes 2 at least")
+    assert says("one.npz", "a.npz").startswith("2: the samples of `one.npz` are 1, and `fid:random` needs at least 2")
+    assert says("a.npz", "one.npz").startswith("2: the reference `one.npz` holds 1, and `fid:random` needs at least 2")
     assert "are 8 x 8 pixels, gray, and the reference `large.npz` holds images of 16 x 16 pixels, gray" in says(
         "a.npz", "large.npz"
     )
@@ -204,7 +204,7 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
     )
     assert says("bad.npy", "clouds.npy").startswith("4: a cloud of `bad.npy` holds numbers that are not finite: 5")
     assert says("few.npy", "clouds.npy", "--points", "30").startswith("2: ")
-    assert says("a.npz", "plain.npz").startswith("2: `plain.npz` holds `mu` and `sigma` and does not say")
+    assert says("a.npz", "plain.npz").startswith("2: `plain.npz` holds `mu` and `sigma` and does not record")
     assert says("a.npz", "absent").startswith("3: `absent` does not exist")
     assert says("a.npz", "a.npz", "--metrics", "mmd").startswith(
         "2: `mmd` evaluates point clouds, and these are images"
@@ -440,11 +440,11 @@ def test_clouds_of_too_few_points_are_refused_with_what_to_draw(place, tmp_path,
     np.save("mine.npy", CLOUDS)
     np.save("large.npy", RNG.normal(size=(2, 4096, 3)).astype(np.float32))
     words = ["--reference", "large.npy", "--metrics", "p-fid,mmd"]
-    wanted = "points each, and `p-fid:point-e` looks at 4,096"
+    wanted = "points each, and `p-fid:point-e` needs 4,096"
     assert refused(capsys, "--samples", "mine.npy", *words) == f"2: the samples of `mine.npy` have 30 {wanted}"
     assert refused(capsys, "--run", place / "clouds", *words).endswith(wanted)
     code = evaluate("--samples", "mine.npy", *words, "--out", "out")
-    assert code == 2 and "draw with `--points 4096`" in capsys.readouterr().err
+    assert code == 2 and "sample with `--points 4096`" in capsys.readouterr().err
 
 
 def test_clouds_are_judged_by_the_object_of_their_name(tmp_path, capsys):
@@ -464,7 +464,7 @@ def test_clouds_are_judged_by_the_object_of_their_name(tmp_path, capsys):
         "--condition-images",
         "pictures",
     ]
-    assert refused(capsys, *words).endswith("`ulip-i:grey` looks at 10,000")
+    assert refused(capsys, *words).endswith("`ulip-i:grey` needs 10,000")
     assert evaluate("--samples", "mine", "--reference", "theirs", "--metrics", "paired-cd", "--out", "out") == 0
     (score,) = told(tmp_path / "out")["results"][0]["scores"]
     assert score["value"] < 1e-3 and "to the 2 others" in score["note"] and "of 100.0 % of 3 samples" in score["note"]

@@ -137,7 +137,7 @@ def test_what_was_drawn_from_a_part_finds_its_objects_in_the_whole_and_in_the_pa
         0,
         0,
     ]
-    with pytest.raises(Exception, match="was drawn from item 2, and .* holds 2 others"):
+    with pytest.raises(Exception, match="has samples of item 2, and .* holds 2 others"):
         sample_matching.match_to_reference(samples, collection.evenly_spaced_items(whole, 2))
 
 
