@@ -50,8 +50,8 @@ def queries_anywhere(
     channels = sets.values.shape[-1]
     eps = torch.cat(
         [
-            noise_field.normal(
-                sets.seeds[i : i + 1], positions[i], purpose="noise", channels=channels, kernel=config.noise
+            noise_field.normal_inside(
+                sets.seeds[i : i + 1], positions[i], grid, purpose="noise", channels=channels, kernel=config.noise
             )
             for i in range(len(sets))
         ]

@@ -69,6 +69,28 @@ def normal(
     return out
 
 
+def normal_inside(
+    seeds: Int64[Tensor, " B"],
+    places: Float64[Tensor, "N D"],
+    grid: tuple[int, ...],
+    *,
+    purpose: str,
+    channels: int,
+    kernel: str = DEFAULT_INTERPOLATION,
+) -> Float32[Tensor, "B N C"]:
+    """`normal` at positions inside a grid, from 0 to its sides minus 1: the same numbers, without a device synchronization.
+
+    The numbers of `places` are never read, so that a plan can trace it.
+    """
+    keys = channel_keys(seeds, purpose, 0, channels)
+    low = places.floor()
+    if kernel == "independent":
+        values, on_lattice = _hashed_by_bits(keys, places, channels), (places == low).all(1)
+        return torch.where(on_lattice[:, None], _at_lattice(keys, low.long(), channels, None), values)
+    bounds = [0] * len(grid), [side - 1 for side in grid]
+    return _between(keys, low.long(), places - low, channels, kernel, None, bounds)
+
+
 def _normal_part(
     keys: list[Tensor], places: Tensor, channels: int, kernel: str, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
@@ -80,21 +102,29 @@ def _normal_part(
         return _at_lattice(keys, low.long(), channels, override)
     if kernel == "independent":
         return _independent(keys, places, low, channels, override)
-    return _between(keys, low.long(), fraction, channels, kernel, override)
+    bounds = low.long().amin(0).tolist(), low.long().amax(0).tolist()
+    return _between(keys, low.long(), fraction, channels, kernel, override, bounds)
 
 
 def _between(
-    keys: list[Tensor], low: Int64[Tensor, "N D"], fraction: Tensor, channels: int, kernel: str, override: Tensor | None
+    keys: list[Tensor],
+    low: Int64[Tensor, "N D"],
+    fraction: Float64[Tensor, "N D"],
+    channels: int,
+    kernel: str,
+    override: Tensor | None,
+    bounds: tuple[list[int], list[int]],
 ) -> Float32[Tensor, "B N C"]:
     """The weighted neighbours; the lattice box around all places is hashed once where it is not much larger."""
     weights = _weights(fraction, kernel)
     reach = KERNELS[kernel] // 2 - 1
-    first, last = low.amin(0) - reach, low.amax(0) + reach + 1
-    sides = (last - first + 1).tolist()
+    first = [least - reach for least in bounds[0]]
+    sides = [most + reach + 2 - start for most, start in zip(bounds[1], first, strict=True)]
     box = None
     if math.prod(sides) <= BOX * len(low):
         axes = [torch.arange(side, device=low.device) for side in sides]
-        corners = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2) + first
+        corners = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
+        corners = corners + torch.tensor(first, device=low.device)
         box = _at_lattice(keys, corners, channels, override)
     total = torch.zeros(len(keys[0]), len(low), channels, dtype=torch.float64, device=low.device)
     for offsets in itertools.product(range(KERNELS[kernel]), repeat=low.shape[1]):
@@ -137,16 +167,20 @@ def _independent(
     keys: list[Tensor], places: Float64[Tensor, "N D"], low: Tensor, channels: int, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
     """Each position keyed by its own bits; on the lattice the lattice's noise."""
+    alone = _hashed_by_bits(keys, places, channels)
+    on_lattice = (places == low).all(1)
+    if on_lattice.any():
+        alone[:, on_lattice] = _at_lattice(keys, low[on_lattice].long(), channels, override)
+    return alone
+
+
+def _hashed_by_bits(keys: list[Tensor], places: Float64[Tensor, "N D"], channels: int) -> Float32[Tensor, "B N C"]:
     mixed = torch.zeros(len(places), dtype=torch.int64, device=places.device)
     for bits in (places + 0.0).view(torch.int64).unbind(1):
         mixed = mix_bits(mixed ^ bits)
     words = [mixed & MASK_32, (mixed >> 32) & MASK_32]
     apart = [mix_bits(key ^ 0x5DEECE66D) for key in keys]
-    alone = keyed_normals(apart, words, channels)
-    on_lattice = (places == low).all(1)
-    if on_lattice.any():
-        alone[:, on_lattice] = _at_lattice(keys, low[on_lattice].long(), channels, override)
-    return alone
+    return keyed_normals(apart, words, channels)
 
 
 def _at_lattice(

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from inrflow_core.numerics import keyed_random, noise_field
 
@@ -149,6 +150,19 @@ def test_a_shared_box_of_lattice_values_gives_the_bits_of_single_ones(kernel, di
     monkeypatch.setattr(noise_field, "BOX", 0)
     assert torch.equal(start([1, 2], places, kernel=kernel), shared)
     assert hashed[1:] == [400] * noise_field.KERNELS[kernel] ** dimensions
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("sides", [(9,), (6, 7), (3, 4, 5), (1, 2)], ids=str)
+def test_inside_a_grid_the_noise_has_the_same_bits_and_no_number_of_the_places_is_read(kernel, sides):
+    between = torch.rand(40, len(sides), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    places = torch.cat([between * (torch.tensor(sides) - 1), lattice(*sides)])
+    seeds, settings = torch.tensor([1, 2]), {"purpose": "start", "channels": 3, "kernel": kernel}
+    inside = noise_field.normal_inside(seeds, places, sides, **settings)
+    assert torch.equal(inside, noise_field.normal(seeds, places, **settings))
+    with FakeTensorMode() as mode:  # which has no numbers to read
+        traced = noise_field.normal_inside(mode.from_tensor(seeds), mode.from_tensor(places), sides, **settings)
+    assert traced.shape == inside.shape
 
 
 def test_places_far_apart_are_not_covered_by_a_box(monkeypatch):

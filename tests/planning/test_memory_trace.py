@@ -106,6 +106,19 @@ def test_a_loss_that_reads_numbers_leaves_memory_unknown_and_training_free(monke
     checks.check_memory(predicted, ALONE)
 
 
+@pytest.mark.parametrize("noise", ["linear", "independent"])
+def test_training_between_the_pixels_is_planned(noise):
+    between, at_pixels = (
+        Planner(small.preset(tiny.IMAGE, method=method, training={"batch": 4}), ALONE, "fp32").plan(4)
+        for method in (
+            {"num_queries": 20, "query_positions": "anywhere", "noise": noise},
+            {"num_queries": 20},
+        )
+    )
+    assert between.problem is None
+    assert between.flops == at_pixels.flops
+
+
 def test_the_optimizers_of_a_stage_add_up_in_flops_and_the_largest_pass_is_the_memory(monkeypatch):
     against, alone = (each.plan(2) for each in staged(monkeypatch, adversarial_method).values())
     assert against.problem is None and alone.problem is None
