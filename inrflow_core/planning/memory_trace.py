@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensorMode, fake_tensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from inrflow_core import models
 from inrflow_core.methods._contract import Stage, StepState
+from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.planning import flops, parts
 from inrflow_core.runtime import cache_blocks
 from inrflow_core.sets import CoordValueSet, TrainBatch
@@ -35,6 +36,16 @@ BATCH, LOSS, BACKWARD, GRADIENTS = "batch", "loss", "backward", "gradients"
 SMALLEST_BLOCK = 64
 """A part of the weights: blocks of fewer bytes are not followed."""
 DEVICE = torch.ops.prim.device.default
+UNTRACEABLE = (
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+    fake_tensor.UnsupportedFakeTensorException,
+    fake_tensor.UnsupportedOperatorException,
+    fake_tensor.UnsupportedMutationAliasingException,
+)
+"""What torch raises where an operation needs the numbers of a fake tensor, or has no form without them."""
+UNTRACEABLE_TEXTS = (".numpy() is not supported for tensor subclasses", "FakeTensor.__format__")
+"""Of the errors that torch and Python raise for the same reason without a class of their own."""
 
 
 class UntraceableError(Exception):
@@ -190,10 +201,9 @@ class Pass:
 
     @contextmanager
     def only_its_weights(self, method: Any) -> Iterator[None]:
-        """Inside the context, the weights of networks that the optimizer does not update get no gradient."""
-        names = self.stage.optimizers[self.optimizer]
-        others = [net for name, net in method.networks().items() if name not in names]
-        frozen = [weight for net in others for weight in net.parameters() if weight.requires_grad]
+        """Inside the context, weights that the optimizer does not update get no gradient."""
+        own = {id(weight) for weight in weights_by_optimizer(method, self.stage)[self.optimizer].values()}
+        frozen = [weight for weight in method.parameters() if weight.requires_grad and id(weight) not in own]
         for weight in frozen:
             weight.requires_grad_(False)
         try:
@@ -218,7 +228,8 @@ def run(
     No GPU is needed: it is simulated by the CPU's operations, in the blocks in which a GPU computes.
 
     Raises:
-        UntraceableError: the loss needs the numbers of a tensor, or fails on sets without content.
+        UntraceableError: the loss reads the numbers of a tensor, or uses an operation that fake tensors do not have. Any
+            other error of the loss is raised as it is.
     """
     method = model.method
     fake_buffers(method, mode)
@@ -235,7 +246,9 @@ def run(
             if has_backward:
                 watch.part = BACKWARD
                 loss.backward()
-    except (RuntimeError, TypeError, ValueError) as error:  # of torch's fake tensors, and of NumPy's readers of them
+    except (RuntimeError, TypeError) as error:
+        if not _reads_numbers(error):
+            raise
         first_line = str(error).strip().partition("\n")[0]
         raise UntraceableError(f"{type(error).__name__}: {first_line}") from error
     for weight in method.parameters():
@@ -243,6 +256,11 @@ def run(
             watch.trace.gradients.add(watch.number(weight.grad) or 0)
     method.zero_grad(set_to_none=True)
     return watch.trace
+
+
+def _reads_numbers(error: RuntimeError | TypeError) -> bool:
+    """Whether an error says that an operation needs numbers, which fake tensors do not have, or cannot run on them."""
+    return isinstance(error, UNTRACEABLE) or any(text in str(error) for text in UNTRACEABLE_TEXTS)
 
 
 def dummy_set(model: models.Model) -> CoordValueSet:

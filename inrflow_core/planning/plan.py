@@ -20,6 +20,7 @@ from torch._subclasses import FakeTensorMode
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.methods._contract import Stage
+from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.planning import memory_trace, parts, zero_memory
 from inrflow_core.planning.gpu_specs import Gpu
 from inrflow_core.planning.memory_trace import BACKWARD as BESIDE
@@ -161,9 +162,11 @@ class Planner:
         checkpointed = self.is_checkpointed if checkpointed is None else checkpointed
         method = self._model(checkpointed).method
         weights = sum(p.numel() for p in method.parameters())
+        by_optimizer = weights_by_optimizer(method, self._stage)
+        trained = sum(p.numel() for own in by_optimizer.values() for p in own.values())
         num_micro = max(1, settings.batch // self.world.size // micro)
-        layout = zero_memory.Layout(weights, settings, self.world, stage, num_micro)
-        checkpoint = zero_memory.FLOAT * weights * (1 + len(settings.ema) + 2)
+        layout = zero_memory.Layout(weights, trained, settings, self.world, stage, num_micro)
+        checkpoint = zero_memory.FLOAT * (weights * (1 + len(settings.ema)) + 2 * trained)
         num_kept = settings.keep + (preset.eval is not None) + 1  # the newest, the best, and one that is being written
         plan = Plan(
             parts.count_parameters(method),

@@ -20,9 +20,12 @@ GATHERED = 1_000_000_000 * FLOAT
 
 @dataclass(frozen=True)
 class Layout:
-    """How one process of `world` holds a model of so many weights, in a ZeRO stage (not always the settings')."""
+    """How one process of `world` holds a model in a ZeRO stage, which may be another than that of `settings`."""
 
     weights: int
+    """Weights of the model, frozen ones included."""
+    trained: int
+    """Those that the optimizers of the training stage update: only they have gradients, moments and averages."""
     settings: Config
     world: World
     stage: int
@@ -34,9 +37,14 @@ class Layout:
         return FLOAT * self.weights
 
     @property
+    def updated(self) -> int:
+        """Bytes of one copy of the trained weights."""
+        return FLOAT * self.trained
+
+    @property
     def share(self) -> int:
-        """Bytes of this process's part of one."""
-        return FLOAT * -(-self.weights // self.world.size)
+        """Bytes of this process's part of the trained weights."""
+        return self._part(self.trained)
 
     @property
     def overlaps(self) -> bool:
@@ -53,14 +61,13 @@ class Layout:
     @property
     def always(self) -> dict[str, int]:
         """Bytes held throughout a step; of several processes those of the leading one, which alone has averages."""
-        held = self.share if self.stage == 3 else self.whole
-        rows = {"weights": held}
+        rows = {"weights": self._part(self.weights) if self.stage == 3 else self.whole}
         if self.stage > 0:
             rows["zero_weights"] = self.share
         if self.stage == 3:  # at any time some are whole; of one process alone, all
             rows |= {"gathered_weights": min(self.whole, GATHERED), "gradients": self.share}
-        rows["moments"] = 2 * (self.whole if self.stage == 0 else self.share)
-        rows["averages"] = len(self.settings.ema) * held
+        rows["moments"] = 2 * (self.updated if self.stage == 0 else self.share)
+        rows["averages"] = len(self.settings.ema) * (self.share if self.stage == 3 else self.updated)
         for name in self._elsewhere:
             rows.pop(name, None)
         return rows
@@ -74,7 +81,7 @@ class Layout:
         if self.stage == 3:
             return {"communication": buffers}
         stay = not self.gradients_grow and not self.overlaps
-        rows = {"communication": buffers, "gradients": self.whole if stay else 0}
+        rows = {"communication": buffers, "gradients": self.updated if stay else 0}
         if self.overlaps or (self.stage == 2 and self.num_micro > 1):
             rows["zero_gradients"] = 0 if "zero_gradients" in self._elsewhere else self.share
         return rows
@@ -82,27 +89,31 @@ class Layout:
     @property
     def update(self) -> dict[str, int]:
         """Bytes held when the backward pass is over and the weights are moved."""
-        bucket = FLOAT * min(self.weights, self.settings.bucket)
+        bucket = FLOAT * min(self.trained, self.settings.bucket)
         if self.stage == 0:
-            return {"gradients": self.whole, "communication": 0 if self.world.size == 1 else bucket}
+            return {"gradients": self.updated, "communication": 0 if self.world.size == 1 else bucket}
         copies = 2 if self.stage == 2 and self.num_micro > 1 else 1
         summed = 0 if "zero_gradients" in self._elsewhere else copies * self.share
         if self.stage == 3:
             return {"communication": bucket, "zero_gradients": summed}
         if self.overlaps:
             return {"communication": 2 * self._bucket, "zero_gradients": summed}
-        return {"gradients": self.whole, "communication": self._bucket, "zero_gradients": summed}
+        return {"gradients": self.updated, "communication": self._bucket, "zero_gradients": summed}
 
     @property
     def update_bytes(self) -> float:
         """Bytes that are read and written: 3 by clipping, 7 by AdamW, 3 by each average, times those of a weight."""
-        moved = self.whole if self.stage == 0 else self.share
-        return 10 * moved + 3 * len(self.settings.ema) * (self.share if self.stage == 3 else self.whole)
+        moved = self.updated if self.stage == 0 else self.share
+        return 10 * moved + 3 * len(self.settings.ema) * (self.share if self.stage == 3 else self.updated)
+
+    def _part(self, count: int) -> int:
+        """Bytes of this process's part of `count` numbers."""
+        return FLOAT * -(-count // self.world.size)
 
     @property
     def _bucket(self) -> int:
         """Bytes of a bucket that gradients are summed in: on a CPU, its pages are the gradients' own."""
-        return FLOAT * min(self.weights, self.settings.bucket) if self.world.device.type == "cuda" else 0
+        return FLOAT * min(self.trained, self.settings.bucket) if self.world.device.type == "cuda" else 0
 
     @property
     def _elsewhere(self) -> set[str]:

@@ -14,6 +14,7 @@ from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import Stage
+from inrflow_core.methods._trained_weights import mark_trainable
 from inrflow_core.planning import advice, checks, plan
 from inrflow_core.planning.plan import Plan, Planner
 from inrflow_core.runs import checkpoint_manifest, run
@@ -167,7 +168,7 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
     model = replace(_build(ready), metadata={"classes": ready.loader.classes, "normalisation": told})
     if embedder is not None:
         model.method.conditioner.use(embedder)
-    stages.mark_trainable(model.method)
+    mark_trainable(model.method)
 
     def begin(stage: StageJob) -> StageRun:
         data = stages.data_of(stage, ready.loader, ready.held_out)

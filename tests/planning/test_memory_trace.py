@@ -94,12 +94,25 @@ def test_any_method_that_follows_the_contract_is_planned(monkeypatch):
     assert predicted.most["activations_0"] == pytest.approx(4 * 2 * 36 * 8, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    "read", [lambda loss: loss[0].item(), lambda loss: loss[loss > 0]], ids=["a number", "a mask as an index"]
-)
-def test_a_loss_that_reads_numbers_leaves_memory_unknown_and_training_free(monkeypatch, read):
+READING = {
+    "a number": (lambda loss: loss[0].item(), "DataDependentOutputException"),
+    "a list": (lambda loss: loss.tolist(), "DataDependentOutputException"),
+    "a condition": (lambda loss: 1 if loss.sum() > 0 else 2, "DataDependentOutputException"),
+    "a mask as an index": (lambda loss: loss[loss > 0], "DynamicOutputShapeException"),
+    "an array": (lambda loss: loss.detach().numpy(), "numpy"),
+    "text": (lambda loss: f"{loss.mean():.3f}", "__format__"),
+}
+BROKEN = {
+    "shapes that do not fit": (lambda loss: loss @ loss.new_ones(7), RuntimeError, "size"),
+    "a type": (lambda loss: loss + object(), TypeError, "unsupported operand"),
+    "a value": (lambda loss: int("x"), ValueError, "invalid literal"),
+}
+
+
+@pytest.mark.parametrize(("read", "problem"), READING.values(), ids=READING)
+def test_a_loss_that_reads_numbers_leaves_memory_unknown_and_training_free(monkeypatch, read, problem):
     predicted = planner(monkeypatch, Denoiser(read)).plan(2)
-    assert predicted.problem is not None and "Exception" in predicted.problem
+    assert predicted.problem is not None and problem in predicted.problem
     assert predicted.memory == predicted.flops == predicted.executed == {}
     assert predicted.total_parameters == 25 and predicted.checkpoint > 0
     assert predicted.table()["total"]["memory"] is None
@@ -119,6 +132,12 @@ def test_training_between_the_pixels_is_planned(noise):
     assert between.flops == at_pixels.flops
 
 
+@pytest.mark.parametrize(("read", "kind", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_bug_in_a_loss_is_raised_as_it_is(monkeypatch, read, kind, message):
+    with pytest.raises(kind, match=message):
+        planner(monkeypatch, Denoiser(read)).plan(2)
+
+
 def test_the_optimizers_of_a_stage_add_up_in_flops_and_the_largest_pass_is_the_memory(monkeypatch):
     against, alone = (each.plan(2) for each in staged(monkeypatch, adversarial_method).values())
     assert against.problem is None and alone.problem is None
@@ -131,6 +150,25 @@ def test_a_stage_with_a_teacher_is_planned(monkeypatch):
     alone, taught = (each.plan(2) for each in staged(monkeypatch, taught_method).values())
     assert alone.problem is None and taught.problem is None
     assert taught.transient >= alone.transient and taught.flops == pytest.approx(alone.flops)
+
+
+def test_frozen_weights_have_no_gradients_moments_and_averages(monkeypatch):
+    for planned in staged(monkeypatch, taught_method).values():
+        predicted = planned.plan(4)
+        weights, trained = predicted.total_parameters, predicted.total_parameters - predicted.parameters["teacher"]
+        assert trained < 0.6 * weights
+        assert predicted.most["weights"] == 4 * weights
+        assert predicted.most["moments"] == predicted.most["averages"] == 2 * 4 * trained
+        assert predicted.most["gradients"] == 4 * trained
+        assert predicted.checkpoint == 4 * (3 * weights + 2 * trained)
+        assert predicted.update_bytes == 4 * trained * (10 + 3 * 2)
+
+
+def test_weights_of_networks_that_a_stage_does_not_train_are_frozen(monkeypatch):
+    against, alone = (each.plan(4) for each in staged(monkeypatch, adversarial_method).values())
+    critic = alone.parameters["critic"]
+    assert against.most["moments"] - alone.most["moments"] == 2 * 4 * critic
+    assert against.most["averages"] - alone.most["averages"] == 2 * 4 * critic
 
 
 def test_a_trace_of_more_sets_has_hardly_more_operations(monkeypatch):

@@ -13,8 +13,10 @@ from inrflow_core import models, registry
 from inrflow_core.config import preset as presets
 from inrflow_core.config import toml
 from inrflow_core.errors import UsageError
+from inrflow_core.methods._contract import Stage
+from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.runs import checkpoint_manifest
-from inrflow_core.training import setup, stages
+from inrflow_core.training import setup
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
 from tests.training import small
@@ -164,4 +166,4 @@ def test_tables_of_stages_survive_a_file_and_what_they_cannot_say_is_refused():
 def test_a_stage_that_names_no_network_of_the_method_is_a_fault():
     method = models.build(preset("adversarial")).method
     with pytest.raises(AssertionError, match=r"trains \['critics'\], which `networks\(\)` lacks"):
-        stages.weights_by_optimizer(method, stages.Stage("wrong", {"main": ("critics",)}))
+        weights_by_optimizer(method, Stage("wrong", {"main": ("critics",)}))

@@ -1,0 +1,42 @@
+"""Which weights each optimizer of a stage updates; all others are frozen, such as a teacher's or another stage's.
+
+Training builds optimizers and averages of these weights, and planning counts their memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from inrflow_core.methods._contract import Stage
+
+
+def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Parameter]]:
+    """The weights that each optimizer of a stage updates, by name, in the method's order.
+
+    What was frozen when the method was built stays frozen (see `mark_trainable`).
+    """
+    networks = method.networks()
+    inside = {id(p) for network in networks.values() for p in network.parameters()}
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for optimizer, names in stage.optimizers.items():
+        absent = set(names) - set(networks)
+        assert not absent, f"the stage `{stage.name}` trains {sorted(absent)}, which `networks()` lacks"
+        chosen = {id(p) for name in names for p in networks[name].parameters()}
+        is_first = not found
+        found[optimizer] = {
+            name: p
+            for name, p in method.named_parameters()
+            if getattr(p, "is_trainable", p.requires_grad) and (id(p) in chosen or (is_first and id(p) not in inside))
+        }
+        assert found[optimizer], f"the optimizer `{optimizer}` of the stage `{stage.name}` has nothing to update"
+    names = [name for weights in found.values() for name in weights]
+    assert len(names) == len(set(names)), f"two optimizers of the stage `{stage.name}` update the same weights"
+    return found
+
+
+def mark_trainable(method: nn.Module) -> None:
+    """Note on each weight whether any stage may train it, before stages freeze what others train."""
+    for weight in method.parameters():
+        setattr(weight, "is_trainable", weight.requires_grad)  # noqa: B010, pyright knows no such attribute
