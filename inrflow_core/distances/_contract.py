@@ -21,7 +21,7 @@ BatchedDistance = Callable[[Float[Tensor, "K P 3"], Float[Tensor, "K P 3"]], Flo
 
 @runtime_checkable
 class DistanceFile(Protocol):
-    """What a distance's file must have; `Distance` lists what it may have besides, with the defaults."""
+    """The members of a distance's file; `Distance` lists the optional ones with their defaults."""
 
     IS_SYMMETRIC: bool
     """Whether `distance(a, b)` equals `distance(b, a)`."""
@@ -38,17 +38,17 @@ def unprepared(cloud: Float[np.ndarray, "P 3"]) -> Any:
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance's file, with a default for every member that it leaves out."""
+    """A distance's file, with defaults of its optional members."""
 
     file: DistanceFile
     prepare: Prepare = unprepared
-    """`prepare(cloud)`: what can be computed of one cloud before it meets others."""
+    """`prepare(cloud)`: the part of the work that depends on one cloud, done once for each."""
     batched_distance: BatchedDistance | None = None
-    """`batched_distance(a, b)`: that of K pairs as tensors, on any device; None: on the CPU alone, pair by pair."""
+    """`batched_distance(a, b)`: of K pairs as tensors, on any device; None: on the CPU alone, pair by pair."""
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether the order of the clouds makes no difference."""
+        """Whether the clouds can be exchanged."""
         return self.file.IS_SYMMETRIC
 
     def between(self, a: Float[np.ndarray, "P 3"], b: Float[np.ndarray, "P 3"]) -> float:
@@ -57,11 +57,11 @@ class Distance:
 
 
 OPTIONAL = ("prepare", "batched_distance")
-"""Members that a file may leave out."""
+"""Optional members of a file."""
 
 
 def resolve(file: Any) -> Distance:
-    """A distance's module (or any object with its members), with the defaults of what it leaves out."""
+    """A distance's module (or any object with its members), with defaults of its optional members."""
     return Distance(file, **{name: getattr(file, name) for name in OPTIONAL if hasattr(file, name)})
 
 
@@ -69,6 +69,6 @@ def find(name: str) -> Distance:
     """The distance of that name.
 
     Raises:
-        UsageError: there is no such distance; the hint names the nearest.
+        UsageError: no distance has that name; the hint suggests a similar one.
     """
     return resolve(registry.find("distances", name))

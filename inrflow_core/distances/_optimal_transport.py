@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-LARGEST = 60.0
-"""Exponents below minus this count as it: e^-60 is nothing beside `TINY`, and numbers that are denormal cost tenfold."""
+MAX_EXPONENT = 60.0
+"""Exponents are clipped at minus this: e^-60 is negligible beside `TINY`, and denormal numbers are ten times slower."""
 TINY = 1e-9
 """Keeps quotients of masses finite, as in the kernels."""
-MOST_PIVOTS = 100_000_000
-"""Of the network simplex; 2048 points take some 50,000."""
+MAX_PIVOTS = 100_000_000
+"""Iteration limit of the network simplex; 2048 points need about 50,000."""
 
 
 def as_float64(cloud: Float[np.ndarray, "P 3"]) -> Float64[np.ndarray, "P 3"]:
@@ -31,12 +31,12 @@ def as_tensor(cloud: Float[np.ndarray, "P 3"]) -> Float[Tensor, "P 3"]:
 def optimal_assignment(cost: Float64[np.ndarray, "P P"]) -> float:
     """The least mean cost of a one-to-one assignment of rows to columns; exact.
 
-    POT's network simplex; SciPy's assignment, which takes two to three times as long, where it says that it stopped
-    before the optimum.
+    POT's network simplex; if it reports that it stopped before the optimum, SciPy's assignment, which is two to three
+    times slower.
     """
     import ot
 
-    value, log = ot.emd2([], [], cost, numItermax=MOST_PIVOTS, log=True, center_dual=False, check_marginals=False)
+    value, log = ot.emd2([], [], cost, numItermax=MAX_PIVOTS, log=True, center_dual=False, check_marginals=False)
     if log["warning"] is None and math.isfinite(value):
         return float(value)
     from scipy.optimize import linear_sum_assignment
@@ -50,10 +50,10 @@ def approximate_matching(
 ) -> Float[Tensor, " K"]:
     """Mean over points of the distance (or its square) under a soft matching, for each of K pairs of clouds.
 
-    Each point has mass 1. At each level, from narrow to wide, what is left of every point of `a` is offered to the
-    points of `b` by weights exp(-4^j d^2) times what these still miss; a point of `b` takes no more than it misses, and
-    what was taken leaves `a`. `exponents` are the j, None standing for weights of one. The two sides play different
-    parts, so that the value changes when they are swapped.
+    Each point has mass 1. At each level, from narrow to wide, the remaining mass of every point of `a` is offered to the
+    points of `b` by weights exp(-4^j d^2) times their missing mass; a point of `b` takes at most what it misses, and
+    that mass is removed from `a`. `exponents` are the j; None gives weights of one. The sides are not symmetric: the
+    value changes if they are exchanged.
     """
     square = torch.zeros_like(a[:, :, :1] * b[:, None, :, 0])
     for axis in range(3):
@@ -63,7 +63,7 @@ def approximate_matching(
     total = torch.zeros_like(square[:, 0, 0])
     for exponent in exponents:
         level = 0.0 if exponent is None else 4.0**exponent
-        weight = (square * -level).clamp_(min=-LARGEST).exp_()
+        weight = (square * -level).clamp_(min=-MAX_EXPONENT).exp_()
         share = left / (weight @ missing + TINY)
         offered = missing * (weight.mT @ share)
         taken = missing * (missing / (offered + TINY)).clamp(max=1)

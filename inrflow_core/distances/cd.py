@@ -18,7 +18,7 @@ LEAF = 12
 
 
 def prepare(cloud: Float[np.ndarray, "P 3"]) -> Any:
-    """The KD-tree of a cloud, in float64; it holds the points too."""
+    """The KD-tree of a cloud, in float64; it also holds the points."""
     from scipy.spatial import cKDTree
 
     return cKDTree(cloud.astype(np.float64), leafsize=LEAF)
@@ -30,11 +30,11 @@ def distance(a: Any, b: Any) -> float:
 
 
 def one_sided(a: Any, b: Any) -> float:
-    """Of two prepared clouds: mean_i min_j |a_i - b_j|^2, which the whole distance cannot fall below."""
+    """Of two prepared clouds: mean_i min_j |a_i - b_j|^2, a lower bound of the distance."""
     return float(np.mean(np.square(b.query(a.data)[0])))
 
 
 def batched_distance(a: Float[Tensor, "K P 3"], b: Float[Tensor, "K P 3"]) -> Float[Tensor, " K"]:
-    """The same of K pairs, without the loss of digits that a product of matrices would bring."""
+    """The distance of K pairs; not by matrix products, which lose digits."""
     square = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square_()
     return square.amin(2).mean(1) + square.amin(1).mean(1)

@@ -1,6 +1,6 @@
 """Earth mover's distance, exact, by squared distance: the optimal assignment of points, mean over points.
 
-The square of the 2-Wasserstein distance: symmetric, but no metric. `emd-lion` has the same unit and another matching.
+The square of the 2-Wasserstein distance: symmetric, but not a metric. `emd-lion` has the same unit and another matching.
 """
 
 from __future__ import annotations

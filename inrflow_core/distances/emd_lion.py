@@ -1,8 +1,8 @@
-"""The EMD that LION and the papers after it report: a soft matching, no optimum, by squared distance.
+"""The EMD that LION and the papers after it report: a soft, not optimal matching by squared distance.
 
 Levels -4^j for j = 7, ..., -1, then 0, of squared distances; the cost divided by the number of points. Rule from the
 CUDA kernel `approxmatch` (Fan; PyTorchEMD) as LION calls it: the first cloud is the reference's, the second the
-sample's, and among one set the row's and the column's. Computed in float32, as there.
+sample's, and within one set the row's and the column's. Computed in float32, as there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The EMD of PointFlow's code: the soft matching as in `emd-lion`, but by plain distance and without the level 0.
 
-Rule from `approxmatch.cu` of PointFlow: its loop stops before the last level, so that some mass may stay unmatched, and
-its cost takes the root: several times `emd-lion` in value.
+Rule from `approxmatch.cu` of PointFlow: its loop stops before the last level, so that some mass may remain unmatched,
+and its cost is the root: values are several times those of `emd-lion`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
         interval=INTERVALS if any(score.interval for one in results.scored for score in one.scores) else "",
         photos=list(photos.values()),
         galleries=[gallery(subject, reference) for subject in shown if subject.name not in photos],
-        neighbours=None if training is None else nearest_panel(results.scored[-1].subject, training, progress),
+        neighbors=None if training is None else nearest_panel(results.scored[-1].subject, training, progress),
         histograms=[] if reference is None else _histograms(results.scored[-1].subject, reference),
     )
 

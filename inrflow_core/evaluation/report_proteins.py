@@ -34,7 +34,7 @@ def protein_page(results: Results) -> content.Page:
         histograms=[content.Histogram("lDDT of C-alphas, mean of a protein's samples", "", histogram)]
         if histogram
         else [],
-        folds=[_protein_table(name, proteins) for name, proteins in found.items()],
+        protein_tables=[_protein_table(name, proteins) for name, proteins in found.items()],
     )
 
 

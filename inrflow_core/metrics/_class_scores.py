@@ -1,4 +1,4 @@
-"""The Inception Score of any classifier: exp of the mean KL divergence of one image's classes from those of all images.
+"""The Inception Score of any classifier: exp of the mean KL divergence of each image's classes from their mean.
 
 Source: Salimans et al. 2016, arXiv:1606.03498.
 """
@@ -38,5 +38,5 @@ def score(logits: Float32[np.ndarray, "N K"], splits: int) -> float:
 def _split_score(logits: Float32[np.ndarray, "N K"]) -> float:
     logs = log_softmax(logits.astype(np.float64), axis=1)
     probabilities = np.exp(logs)
-    certainty = (probabilities * logs).sum(1).mean()
-    return float(np.exp(entr(probabilities.mean(0)).sum() + certainty))
+    negative_entropy = (probabilities * logs).sum(1).mean()
+    return float(np.exp(entr(probabilities.mean(0)).sum() + negative_entropy))

@@ -63,11 +63,11 @@ class DistanceSpec(InputSpec):
     distance: str
     """The file in `distances/`."""
     normalization: str
-    """How clouds are moved and scaled before: `inrflow`, `lion-global` or `pointflow` (`point_clouds.normalise`)."""
+    """How clouds are normalized: `inrflow`, `lion-global` or `pointflow` (`point_clouds.normalise`)."""
     is_within: bool = False
-    """Also among the samples and among the reference, not only across."""
+    """Also distances within the samples and within the reference."""
     is_paired: bool = False
-    """Also which reference is each sample's own (`sample_matching.match_to_reference`)."""
+    """Also each sample's own reference (`sample_matching.match_to_reference`)."""
 
     @property
     def matched_by(self) -> MatchedBy:
@@ -77,7 +77,7 @@ class DistanceSpec(InputSpec):
         return "distances", self.distance, self.normalization
 
     def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Distances:
-        """All distances that metrics of this key need; the match only for a spec that asks for it."""
+        """All distances that metrics of this key need; own references for a spec with `is_paired` alone."""
         items, spec = items_of(reference), self._covering(context.alike)
         found = context.once(spec, lambda: context.distances(samples, items, spec))
         return replace(found, own_reference=context.match(samples, items).reference_index) if self.is_paired else found
@@ -92,13 +92,13 @@ class DistanceSpec(InputSpec):
 
 @dataclass(frozen=True)
 class Distances(MetricInputs):
-    """Distances across samples and reference, and among each where a metric needs them; the diagonals are 0."""
+    """Distances between samples and reference, and within each if a metric needs them; the diagonals are 0."""
 
     across: Float64[np.ndarray, "N R"]
     among_samples: Float64[np.ndarray, "N N"] | None = None
     among_reference: Float64[np.ndarray, "R R"] | None = None
     own_reference: Int64[np.ndarray, " N"] | None = None
-    """The reference that each sample should match, where the spec asks for it."""
+    """Each sample's own reference, if the spec has `is_paired`."""
 
     def counts(self) -> tuple[int, int]:
         samples, references = self.across.shape
@@ -108,10 +108,10 @@ class Distances(MetricInputs):
         return min(self.across.shape)
 
     def leave_out(self, part: int, parts: int) -> Distances:
-        """Without one group of both sides; of the samples alone where each has its own reference."""
+        """Without one group of both sides; of the samples alone if each has its own reference."""
         if self.own_reference is not None:
-            kept = remaining(len(self.across), part, parts)
-            return Distances(self.across[kept], own_reference=self.own_reference[kept])
+            rows = remaining(len(self.across), part, parts)
+            return Distances(self.across[rows], own_reference=self.own_reference[rows])
         rows, columns = (remaining(count, part, parts) for count in self.across.shape)
         return Distances(
             self.across[np.ix_(rows, columns)],

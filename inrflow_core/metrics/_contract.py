@@ -15,14 +15,14 @@ from inrflow_core.metrics._inputs import InputSpec
 
 @runtime_checkable
 class MetricFile(Protocol):
-    """What a metric's file must have; `Metric` lists what it may have besides, with the defaults."""
+    """The members of a metric's file; `Metric` lists the optional ones with their defaults."""
 
     TITLE: str
     """Its name in the papers."""
     DOMAIN: str
     """What it compares: `image`, `points` or `protein`."""
     PROTOCOLS: tuple[str, ...]
-    """The ways to take it; the first one is the default."""
+    """The ways to compute it; the first one is the default."""
     HIGHER_IS_BETTER: bool
 
     def inputs(self, protocol: str, /) -> InputSpec:
@@ -34,10 +34,10 @@ class MetricFile(Protocol):
         ...
 
     def compute(self, inputs: Any, protocol: str, /) -> float:
-        """The value of the inputs that its spec gathered.
+        """The value from the inputs that its spec gathered.
 
         Raises:
-            UsageError: it cannot be taken of these inputs.
+            UsageError: it cannot be computed from these inputs.
         """
         ...
 
@@ -48,15 +48,15 @@ JackknifeValues = Callable[[Any, str, int], Float64[np.ndarray, " P"]]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's file, with a default for every member that it leaves out."""
+    """A metric's file, with defaults of its optional members."""
 
     file: MetricFile
     min_items: int = 2
-    """`MIN_ITEMS`: samples, and items of the reference, that it needs at least."""
+    """`MIN_ITEMS`: the smallest number of samples, and of reference items."""
     remark: Remark = lambda inputs, protocol: None
-    """`remark(inputs, protocol)`: what a reader must know beside the value, None for nothing."""
+    """`remark(inputs, protocol)`: a remark on the value, or None."""
     jackknife_values: JackknifeValues | None = None
-    """`jackknife_values(inputs, protocol, parts)`: the value without each group where that is cheaper than `compute`."""
+    """`jackknife_values(inputs, protocol, parts)`: the value without each group, if that is faster than `compute`."""
 
     @property
     def title(self) -> str:
@@ -70,7 +70,7 @@ class Metric:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The ways to take it; the first one is the default."""
+        """The ways to compute it; the first one is the default."""
         return self.file.PROTOCOLS
 
     @property
@@ -80,11 +80,11 @@ class Metric:
 
 
 OPTIONAL = {"MIN_ITEMS": "min_items", "remark": "remark", "jackknife_values": "jackknife_values"}
-"""Members that a file may leave out, and the fields of `Metric` that hold them."""
+"""Optional members of a file, and the fields of `Metric` that hold them."""
 
 
 def resolve(file: Any) -> Metric:
-    """A metric's module (or any object with its members), with the defaults of what it leaves out."""
+    """A metric's module (or any object with its members), with defaults of its optional members."""
     members = {field: getattr(file, member) for member, field in OPTIONAL.items() if hasattr(file, member)}
     return Metric(file, **members)
 
@@ -93,6 +93,6 @@ def find(name: str) -> Metric:
     """The metric of that name.
 
     Raises:
-        UsageError: there is no such metric; the hint names the nearest.
+        UsageError: no metric has that name; the hint suggests a similar one.
     """
     return resolve(registry.find("metrics", name))

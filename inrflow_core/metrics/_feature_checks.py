@@ -14,7 +14,7 @@ def checked(inputs: MetricInputs, least: int = 2) -> Features:
     """The features.
 
     Raises:
-        UsageError: fewer samples or references than `least`, numbers that are not finite, or features of two widths.
+        UsageError: fewer samples or references than `least`, NaN or infinity, or features of different widths.
     """
     assert isinstance(inputs, Features)
     check_side(inputs.samples, "samples", least)
@@ -23,7 +23,7 @@ def checked(inputs: MetricInputs, least: int = 2) -> Features:
     if widths[0] != widths[1]:
         raise UsageError(
             f"samples have {widths[0]} features and the reference {widths[1]}",
-            hint="take the reference's statistics by the same network and output",
+            hint="compute the reference's statistics with the same network and output",
         )
     return inputs
 
@@ -31,11 +31,11 @@ def checked(inputs: MetricInputs, least: int = 2) -> Features:
 def both_sides(
     inputs: MetricInputs, title: str, least: int = 2
 ) -> tuple[Float32[np.ndarray, "N F"], Float32[np.ndarray, "R F"]]:
-    """Samples and reference, one by one; raises as `checked`, and for a reference of which only moments are known."""
+    """Features of samples and reference; raises as `checked`, and for a reference that is statistics alone."""
     features = checked(inputs, least)
     if isinstance(features.reference, GaussianStats):
         raise UsageError(
-            f"{title} cannot be taken from the mean and covariance of the reference",
+            f"{title} cannot be computed from the mean and covariance of the reference",
             hint="give the reference as images or as features",
         )
     return features.samples, features.reference
@@ -47,12 +47,10 @@ def width_of(side: Float32[np.ndarray, "N F"] | GaussianStats) -> int:
 
 
 def check_side(side: Float32[np.ndarray, "N F"] | GaussianStats, name: str, least: int) -> None:
-    """Raise UsageError unless one side has `least` items (where their number is known) and finite numbers."""
+    """Raise UsageError unless one side has `least` items (if their number is known) and finite numbers."""
     count = count_of(side)
     if count < least and not (isinstance(side, GaussianStats) and count == 0):
         raise UsageError(f"{count} {name} are too few", hint=f"at least {least} are needed")
     arrays = (side.mean, side.covariance) if isinstance(side, GaussianStats) else (side,)
     if not all(np.isfinite(array).all() for array in arrays):
-        raise UsageError(
-            f"features of the {name} are not finite", hint="look for NaN or infinite values in what they were taken of"
-        )
+        raise UsageError(f"features of the {name} are not finite", hint="look for NaN or infinite values in the items")

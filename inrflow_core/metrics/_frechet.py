@@ -3,9 +3,9 @@
 Source: Dowson and Landau, 1982; as a metric of images, Heusel et al. 2017, arXiv:1706.08500, equation 6:
 |m1 - m2|^2 + Tr S1 + Tr S2 - 2 Tr (S1 S2)^(1/2).
 
-The last trace is the sum of the singular values of F1^T F2, where S = F F^T: real and accurate to the rounding of the
-largest, where the square root of the product of two covariances turns complex and loses half its digits once one
-is singular. F is the Cholesky factor or, of fewer images than features, the centred features themselves.
+The last trace is the sum of the singular values of F1^T F2, where S = F F^T: real, with an error of the rounding of the
+largest. The square root of the product of two covariances becomes complex and loses half its digits if one is singular.
+F is the Cholesky factor or, for fewer images than features, the centered features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inrflow_core.numerics import gaussian_stats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 
 ROUNDING = 10 * np.finfo(np.float64).eps
-"""How far eigenvalues are off, as a share of the largest, with room to spare."""
+"""A safe bound of the error of eigenvalues, relative to the largest."""
 
 Side = Float32[np.ndarray, "N F"] | GaussianStats
 
@@ -42,7 +42,7 @@ def unit(protocol: str) -> str:
 
 
 def compute(inputs: MetricInputs, protocol: str) -> float:
-    """The distance, as a square; 0 for equal Gaussians up to rounding, never negative.
+    """The squared distance; 0 for equal Gaussians up to rounding, never negative.
 
     Raises:
         UsageError: as `_feature_checks.checked`.
@@ -52,14 +52,14 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
 
 
 def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The distance without each part: covariances of the parts are subtracted, not taken anew."""
+    """The distance without each group; covariances of the groups are subtracted from the whole."""
     features = checked(inputs)
     samples, reference = (_leaving_out(side, parts) for side in (features.samples, features.reference))
     return np.array([distance(gaussian(samples(part)), gaussian(reference(part))) for part in range(parts)])
 
 
 def remark(inputs: MetricInputs, protocol: str) -> str | None:
-    """A warning where a covariance is of no more images than it has rows: the distance is then much too large."""
+    """A warning if there are no more images than features: the distance is then much too large."""
     assert isinstance(inputs, Features)
     width = width_of(inputs.samples)
     few = [
@@ -69,7 +69,7 @@ def remark(inputs: MetricInputs, protocol: str) -> str | None:
     ]
     if not few:
         return None
-    return f"{' and '.join(few)} for {width} features: far above the distance at many, and comparable at equal numbers only"
+    return f"{' and '.join(few)} for {width} features: much larger than with many, and comparable at equal numbers only"
 
 
 def gaussian(side: Side) -> Gaussian:
@@ -78,10 +78,10 @@ def gaussian(side: Side) -> Gaussian:
         return Gaussian(side.mean, _root(side.covariance))
     if len(side) > side.shape[1]:
         return gaussian(gaussian_stats.from_features(side))
-    centred = side.astype(np.float64)
-    mean = centred.mean(0)
-    centred -= mean
-    return Gaussian(mean, centred.T / np.sqrt(len(side) - 1))
+    centered = side.astype(np.float64)
+    mean = centered.mean(0)
+    centered -= mean
+    return Gaussian(mean, centered.T / np.sqrt(len(side) - 1))
 
 
 def distance(first: Gaussian, second: Gaussian) -> float:
@@ -93,16 +93,16 @@ def distance(first: Gaussian, second: Gaussian) -> float:
 
 
 def _sum_of_singular_values(matrix: Float64[np.ndarray, "N M"]) -> float:
-    """To 1e-8 of itself: roots of the eigenvalues of the Gram matrix where these are that good, in a quarter of the time.
+    """To a relative error of 1e-8: roots of the eigenvalues of the Gram matrix if accurate enough (4x faster), else an SVD.
 
-    An eigenvalue is off by the rounding of the largest, its root by that over twice the root: too much where some are
-    near 0.
+    The error of an eigenvalue is the rounding of the largest, that of its root this over twice the root: too large for
+    eigenvalues near 0.
     """
     squares = np.linalg.eigvalsh(matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix)
     if squares[0] > ROUNDING * squares[-1]:
         roots = np.sqrt(squares)
-        off = ROUNDING * squares[-1] * np.sum(0.5 / roots)
-        if off <= 1e-8 * roots.sum():
+        error = ROUNDING * squares[-1] * np.sum(0.5 / roots)
+        if error <= 1e-8 * roots.sum():
             return float(roots.sum())
     return float(np.linalg.svd(matrix, compute_uv=False).sum())
 
@@ -117,12 +117,12 @@ def _root(covariance: Float64[np.ndarray, "F F"]) -> Float64[np.ndarray, "F F"]:
 
 
 def _leaving_out(side: Side, parts: int) -> Callable[[int], Side]:
-    """What gives a side without one of its parts."""
+    """A function that returns a side without one of its groups."""
     if isinstance(side, GaussianStats):
         return lambda part: side
-    owners = jackknife_groups(len(side), parts)
+    groups = jackknife_groups(len(side), parts)
     smallest = len(side) // parts
     if len(side) - smallest - 1 <= side.shape[1] or smallest < 2:
-        return lambda part: side[owners != part]
+        return lambda part: side[groups != part]
     whole = gaussian_stats.from_features(side)
-    return lambda part: gaussian_stats.subtract(whole, gaussian_stats.from_features(side[owners == part]))
+    return lambda part: gaussian_stats.subtract(whole, gaussian_stats.from_features(side[groups == part]))

@@ -1,4 +1,4 @@
-"""Pairs of images: a sample and the reference image that it should equal, and what the metrics of pairs share."""
+"""Pairs of a sample and its reference image: their inputs, and helpers of PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from inrflow_core.metrics._inputs import (
 
 @dataclass(frozen=True)
 class ImagePairSpec(InputSpec):
-    """Images whose reference is the one of the same name or index."""
+    """Images, each with the reference image of the same name or index."""
 
     @property
     def matched_by(self) -> MatchedBy:
@@ -47,7 +47,7 @@ class ImagePairSpec(InputSpec):
 
 @dataclass(frozen=True)
 class Pairs(MetricInputs):
-    """Images and what they should be, one by one."""
+    """Images and their references, one by one."""
 
     samples: UInt8[np.ndarray, "N H W C"]
     reference: UInt8[np.ndarray, "N H W C"]
@@ -64,27 +64,27 @@ class Pairs(MetricInputs):
 
 
 def pair_by_name(samples: Items, reference: Items) -> Pairs:
-    """Images and the references of their names where all have one, else of their indices.
+    """Images with the references of their names if all have one, else in order.
 
     Raises:
-        UsageError: they cannot be paired, or the samples come from a model.
+        UsageError: they cannot be paired, or are samples of a model.
     """
-    mine = samples.read(range(samples.count))
-    if len(mine.seeds):
+    images = samples.read(range(samples.count))
+    if len(images.seeds):
         raise UsageError(
             f"{samples.display_name} holds samples of a model, which have no reference image",
-            hint="leave PSNR and SSIM out, or compare images that were made from the reference's",
+            hint="leave PSNR and SSIM out, or compare reconstructions of the reference images",
         )
-    theirs = reference.read(range(reference.count))
-    indices = {name: index for index, name in enumerate(theirs.names)}
-    if len(indices) == len(theirs.names) and set(mine.names) <= set(indices):
-        return Pairs(mine.values, theirs.values[[indices[name] for name in mine.names]])
-    if len(mine.values) != len(theirs.values):
+    references = reference.read(range(reference.count))
+    indices = {name: index for index, name in enumerate(references.names)}
+    if len(indices) == len(references.names) and set(images.names) <= set(indices):
+        return Pairs(images.values, references.values[[indices[name] for name in images.names]])
+    if len(images.values) != len(references.values):
         raise UsageError(
-            f"{len(mine.values):,} samples cannot be paired with {len(theirs.values):,} references of other names",
+            f"{len(images.values):,} samples cannot be paired with {len(references.values):,} references of other names",
             hint="give as many references in the same order, or files of the same names",
         )
-    return Pairs(mine.values, theirs.values)
+    return Pairs(images.values, references.values)
 
 
 def checked(inputs: MetricInputs) -> Pairs:
@@ -100,7 +100,7 @@ def checked(inputs: MetricInputs) -> Pairs:
             f"{count} of {height} x {width} x {channels}" for count, height, width, channels in (samples, reference)
         )
         raise UsageError(
-            "samples are {}, the reference {}".format(*shapes), hint="each sample needs its own, equally large"
+            "samples are {}, the reference {}".format(*shapes), hint="each sample needs a reference of its size"
         )
     if samples[0] < 2:
         raise UsageError(f"{samples[0]} pairs are too few", hint="at least 2 are needed")
@@ -109,5 +109,5 @@ def checked(inputs: MetricInputs) -> Pairs:
 
 def means_without_each(values: Float64[np.ndarray, " N"], parts: int) -> Float64[np.ndarray, " P"]:
     """The mean of the values without each jackknife group."""
-    owners = jackknife_groups(len(values), parts)
-    return np.array([values[owners != part].mean() for part in range(parts)])
+    groups = jackknife_groups(len(values), parts)
+    return np.array([values[groups != part].mean() for part in range(parts)])

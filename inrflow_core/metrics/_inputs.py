@@ -1,7 +1,7 @@
-"""What metrics compare, and the contract by which every kind of input gathers itself.
+"""What metrics compare: the contract of input specs and inputs.
 
-A metric names its inputs with an `InputSpec`; `evaluation.evaluator` calls `gather` of it and hands the `MetricInputs`
-that come back to the metric. A new kind of input is one file with one class of each; no other file changes. Here are
+A metric describes its inputs with an `InputSpec`; `evaluation.evaluator` calls its `gather` and passes the
+`MetricInputs` to the metric. A new kind of input is one file with one class of each; no other file changes. Here are
 the contract and the most common kind, features of a network; the other kinds are in the files `_*_inputs.py`.
 """
 
@@ -43,7 +43,7 @@ class Items(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 of what the items are."""
+        """sha256 that identifies the items."""
         ...
 
     @property
@@ -51,11 +51,11 @@ class Items(Protocol):
 
     @property
     def display_name(self) -> str:
-        """Where they lie, for messages."""
+        """The source and its split, for messages."""
         ...
 
     def read(self, indices: Sequence[int]) -> Batch:
-        """The items at `indices`, in that order; raises IntegrityError where one is damaged."""
+        """The items at `indices`, in that order; raises IntegrityError if one is damaged."""
         ...
 
 
@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 
 class FeatureRows(ABC):
-    """Features of some items, kept on the disk (`evaluation.feature_cache.FeatureCache`)."""
+    """Features of some items, cached on the disk (`evaluation.feature_cache.FeatureCache`)."""
 
     @property
     @abstractmethod
@@ -73,7 +73,7 @@ class FeatureRows(ABC):
 
     @abstractmethod
     def select_rows(self, output: str) -> Float32[np.ndarray, "N F"]:
-        """Features of all items, or of as many as are kept of very many."""
+        """Features of all items; of very many items, of an evenly spaced part."""
 
     @abstractmethod
     def moments(self, output: str) -> GaussianStats:
@@ -81,7 +81,7 @@ class FeatureRows(ABC):
 
 
 class GatherContext(ABC, Generic[ItemsT]):
-    """What an input spec may use to gather itself: features, distances and matches of items, each computed once."""
+    """Computes features, distances and matches of items for input specs, each once."""
 
     alike: Collection[Any]
     """The specs, with the present one, of all metrics under evaluation that have its `key()`."""
@@ -89,11 +89,11 @@ class GatherContext(ABC, Generic[ItemsT]):
     @property
     @abstractmethod
     def max_feature_rows(self) -> int:
-        """Items of which features are kept one by one."""
+        """The largest number of items of which every feature row is available."""
 
     @abstractmethod
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """`make()`, or what it returned for an equal key since these samples are evaluated."""
+        """`make()`, cached by the key as long as the same samples are evaluated."""
 
     @abstractmethod
     def verify(self, items: ItemsT) -> None:
@@ -101,7 +101,7 @@ class GatherContext(ABC, Generic[ItemsT]):
 
     @abstractmethod
     def weights_digest(self, network: str) -> str | None:
-        """sha256 of a feature network's weights, None where it has none; raises MissingError where they are absent."""
+        """sha256 of a feature network's weights, None if it has none; raises MissingError if they are absent."""
 
     @abstractmethod
     def features(self, items: ItemsT, spec: FeatureSpec, outputs: tuple[str, ...]) -> FeatureRows:
@@ -123,11 +123,11 @@ class GatherContext(ABC, Generic[ItemsT]):
 
     @abstractmethod
     def matched_clouds(self, samples: ItemsT, reference: ItemsT) -> tuple[ItemsT, Int64[np.ndarray, " N"]]:
-        """The reference clouds that have a sample, each once, and which of them is each sample's."""
+        """The reference clouds that have a sample, each once, and each sample's index among them."""
 
     @abstractmethod
     def matched_images(self, samples: ItemsT, reference: ItemsT) -> tuple[ItemsT, Int64[np.ndarray, " N"]]:
-        """The images that samples were conditioned on, each once, and which of them is each sample's."""
+        """The images that samples were conditioned on, each once, and each sample's index among them."""
 
     @abstractmethod
     def proteins(self, samples: ItemsT, reference: ItemsT, alignment: str) -> Any:
@@ -135,14 +135,14 @@ class GatherContext(ABC, Generic[ItemsT]):
 
 
 class CostTimer(ABC, Generic[ItemsT]):
-    """What an input spec may use to estimate its cost: it times the work on a few items."""
+    """Times the work on a few items, for the cost estimates of input specs."""
 
     alike: Collection[Any]
     """As in `GatherContext`."""
 
     @abstractmethod
     def features(self, spec: FeatureSpec, num_samples: int, *, is_slow: bool = False) -> Cost:
-        """Features of samples and of the reference where they are not cached; `is_slow`: time as few items as possible."""
+        """Features of the samples, and of the reference unless cached; with `is_slow` as few items as possible are timed."""
 
     @abstractmethod
     def distances(self, spec: Any, num_samples: int, num_points: int | None) -> Cost:
@@ -154,11 +154,11 @@ class MetricInputs(ABC):
 
     @abstractmethod
     def counts(self) -> tuple[int, int]:
-        """Samples and reference items that the value rests on; 0 for a reference of unknown count or without use."""
+        """Numbers of samples and reference items; 0 for an unused reference or one of unknown number."""
 
     @abstractmethod
     def num_independent(self) -> int:
-        """Items of the smaller side of those that `leave_out` takes items from."""
+        """Items of the smaller side among those that `leave_out` reduces."""
 
     @abstractmethod
     def leave_out(self, part: int, parts: int) -> MetricInputs:
@@ -166,12 +166,12 @@ class MetricInputs(ABC):
 
 
 class InputSpec(ABC):
-    """What a metric compares: immutable and hashable (a frozen dataclass), and able to gather it."""
+    """Describes what a metric compares, and gathers it; immutable and hashable (a frozen dataclass)."""
 
     needs_reference: bool = True
-    """Whether the reference is looked at."""
+    """Whether the reference is used."""
     is_cacheable: bool = False
-    """Whether `cache` can compute a part beforehand, without samples."""
+    """Whether `cache` can compute the reference's part without samples."""
 
     @property
     def features(self) -> tuple[FeatureSpec, ...]:
@@ -194,13 +194,13 @@ class InputSpec(ABC):
         """The inputs.
 
         Raises:
-            UsageError: these items do not have them.
+            UsageError: the items lack what is compared.
             MissingError: the weights of a network are absent.
             IntegrityError: an item or the weights are damaged.
         """
 
     def check(self, reference: Items | ReferenceStats, metric: str, context: GatherContext[Any]) -> None:
-        """Raise UsageError unless `reference` has what is compared; `metric` is a name for the message."""
+        """Raise UsageError unless `reference` has what is compared; `metric` is its name for the message."""
         if self.needs_reference and isinstance(reference, ReferenceStats):
             raise UsageError(
                 f"`{reference.source}` holds statistics, and `{metric}` compares single items",
@@ -208,16 +208,16 @@ class InputSpec(ABC):
             )
 
     def cache(self, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> None:
-        """Compute and keep what is compared of the reference, where `is_cacheable`."""
-        assert not self.is_cacheable, "a cacheable spec has its own"
+        """Compute and cache the reference's part, if `is_cacheable`."""
+        assert not self.is_cacheable, "a cacheable spec overrides this"
 
     def estimate(self, num_samples: int, num_points: int | None, timer: CostTimer[Any]) -> list[Cost]:
-        """The pieces of work of `gather`, with their seconds; `num_points` of each sample, None for the reference's."""
+        """The pieces of work of `gather`, with their seconds; each sample has `num_points`, None: as many as the reference."""
         return [timer.features(spec, num_samples) for spec in self.features]
 
 
 def items_of(reference: ItemsT | ReferenceStats) -> ItemsT:
-    """The items of a reference; raises UsageError where it is statistics alone."""
+    """The items of a reference; raises UsageError for statistics."""
     if isinstance(reference, ReferenceStats):
         raise UsageError(
             f"`{reference.source}` holds statistics, and this metric compares single items",
@@ -260,18 +260,18 @@ class FeatureSpec(InputSpec):
 
     def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Features:
         outputs = outputs_of(context.alike)
-        of_samples = context.once(
+        rows = context.once(
             ("samples", self.key(), outputs), lambda: context.features(samples, self, outputs)
         ).select_rows(self.output)
         if not self.needs_reference:
-            return Features(of_samples, of_samples[:0])
+            return Features(rows, rows[:0])
         if isinstance(reference, ReferenceStats):
-            return Features(of_samples, reference.stats_for(self, context.weights_digest(self.network)))
+            return Features(rows, reference.stats_for(self, context.weights_digest(self.network)))
         compared = outputs_of(spec for spec in context.alike if spec.needs_reference)
         cached = context.once(("reference", self.key(), compared), lambda: context.features(reference, self, compared))
         if self.accepts_stats and not cached.has_all_rows:
-            return Features(of_samples, cached.moments(self.output))
-        return Features(of_samples, cached.select_rows(self.output))
+            return Features(rows, cached.moments(self.output))
+        return Features(rows, cached.select_rows(self.output))
 
     def cache(self, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> None:
         cached = context.features(items_of(reference), self, outputs_of(context.alike))
@@ -286,7 +286,7 @@ def outputs_of(specs: Iterable[Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Features(MetricInputs):
-    """Features of the samples, and of the reference or mean and covariance of these."""
+    """Features of the samples, and the reference's features or their mean and covariance."""
 
     samples: Float32[np.ndarray, "N F"]
     reference: Float32[np.ndarray, "R F"] | GaussianStats
@@ -300,7 +300,7 @@ class Features(MetricInputs):
         return min(len(self.samples), len(self.reference))
 
     def leave_out(self, part: int, parts: int) -> Features:
-        """Without one group of both sides; statistics stay as they are."""
+        """Without one group of both sides; statistics do not change."""
         reference = self.reference
         if not isinstance(reference, GaussianStats):
             reference = reference[remaining(len(reference), part, parts)]
@@ -308,13 +308,13 @@ class Features(MetricInputs):
 
 
 def count_of(side: Float32[np.ndarray, "N F"] | GaussianStats) -> int:
-    """Items that features were taken of; 0 for statistics that do not record it."""
+    """Number of items; 0 for statistics that do not record it."""
     return side.count if isinstance(side, GaussianStats) else len(side)
 
 
 @dataclass(frozen=True)
 class ReferenceStats:
-    """Mean and covariance of a reference's features, where the items themselves are not at hand."""
+    """Mean and covariance of a reference's features, without the items."""
 
     source: Path
     network: str
@@ -323,15 +323,15 @@ class ReferenceStats:
     """By output."""
     digest: str
     weights: str | None = None
-    """sha256 of the network's weights, where the file records it."""
+    """sha256 of the network's weights, if recorded."""
     shape: tuple[int, ...] | None = None
-    """Height, width and channels of the images, where the file records it."""
+    """Shape of one item (of images height, width and channels), if recorded."""
 
     def stats_for(self, spec: FeatureSpec, weights: str | None) -> GaussianStats:
         """Mean and covariance of the features of `spec`, whose network has weights of that digest.
 
         Raises:
-            UsageError: these are of another network, preprocessing, output or weights, or `spec` needs single items.
+            UsageError: the network, preprocessing, output or weights differ, or `spec` needs single items.
         """
         protocol = f"{self.network}:{self.preprocessing}"
         if spec.protocol != protocol or spec.output not in self.moments:
@@ -349,15 +349,15 @@ class ReferenceStats:
             raise UsageError(
                 f"`{self.source}` was made with other weights of `{spec.network}`: their digest is "
                 f"{self.weights[:8]}..., that of the present ones {(weights or 'none')[:8]}...",
-                hint="give the weights that it was made with, or the images themselves",
+                hint="give those weights, or the images themselves",
             )
         return self.moments[spec.output]
 
 
 def jackknife_groups(count: int, parts: int) -> Int64[np.ndarray, " N"]:
-    """The group, from 0 on, of each of `count` items: equally many to within one, and the same at every call.
+    """The group, from 0 on, of each of `count` items: groups of equal size to within one, the same at every call.
 
-    Assigned at random and not in turn: in data sorted by class every tenth sample may be of one class.
+    Assigned at random and not cyclically: in data sorted by class every tenth sample may be of one class.
     """
     return np.random.default_rng((count, parts)).permutation(count) % parts
 

@@ -1,4 +1,4 @@
-"""Features of clouds, of their own references, and of the images that both belong to, one by one."""
+"""Features of clouds, of their own references, and of their condition images, row by row."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MatchedFeatureSpec(InputSpec):
         return "matched features", self.clouds, self.images
 
     def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Matches:
-        """Features of the samples, of their references, and of the images; each reference and image passes once."""
+        """Features of samples, references and images, those of each reference and image computed once."""
         items = items_of(reference)
 
         def read() -> Matches:
@@ -56,8 +56,8 @@ class MatchedFeatureSpec(InputSpec):
                 )
             rows = [context.features(samples, self.clouds, (self.clouds.output,)).select_rows(self.clouds.output)]
             for spec, matched in ((self.clouds, context.matched_clouds), (self.images, context.matched_images)):
-                some, index = matched(samples, items)
-                rows.append(context.features(some, spec, (spec.output,)).select_rows(spec.output)[index])
+                unique, index = matched(samples, items)
+                rows.append(context.features(unique, spec, (spec.output,)).select_rows(spec.output)[index])
             return Matches(*rows)
 
         return context.once(self.key(), read)
@@ -68,7 +68,7 @@ class MatchedFeatureSpec(InputSpec):
 
 @dataclass(frozen=True)
 class Matches(MetricInputs):
-    """Features of samples, of the clouds that they should be, and of the images that both belong to, one by one."""
+    """Features of samples, of their reference clouds, and of their condition images, row by row."""
 
     samples: Float32[np.ndarray, "N F"]
     reference: Float32[np.ndarray, "N F"]
@@ -82,5 +82,5 @@ class Matches(MetricInputs):
 
     def leave_out(self, part: int, parts: int) -> Matches:
         """Without one group of the samples."""
-        kept = remaining(len(self.samples), part, parts)
-        return Matches(*(rows[kept] for rows in (self.samples, self.reference, self.images)))
+        left = remaining(len(self.samples), part, parts)
+        return Matches(*(rows[left] for rows in (self.samples, self.reference, self.images)))

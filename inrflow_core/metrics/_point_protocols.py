@@ -1,4 +1,4 @@
-"""What the metrics of clouds share: their protocols, and what each compares by."""
+"""The protocols of the metrics of clouds, and their shared checks and units."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DISTANCES = {
     "lion-global": ("cd", *EXACT, "emd-lion"),
     "pointflow": ("cd", *EXACT, "emd-pointflow"),
 }
-"""The distances of each way to normalise: each paper's own EMD, and the exact ones for all."""
+"""The distances of each normalization: the EMD of its paper, and the exact ones."""
 FACTORS = {"cd": 3, "emd-exact": 2, "emd-exact-squared": 2, "emd-lion": 2, "emd-pointflow": 2}
-"""Tables of distances are in 10^-3 for Chamfer and in 10^-2 for every EMD."""
+"""Exponents of the units in tables: 10^-3 for Chamfer and 10^-2 for every EMD."""
 PROTOCOLS = tuple(f"{distance}:{protocol}" for protocol, distances in DISTANCES.items() for distance in distances)
 
 
@@ -43,14 +43,14 @@ def percent(protocol: str) -> str:
 
 
 def check_counts(samples: int, references: int) -> None:
-    """Raise UsageError where there are fewer than two samples or references."""
+    """Raise UsageError for fewer than two samples or references."""
     for count, what in ((samples, "samples"), (references, "references")):
         if count < MIN_ITEMS:
-            raise UsageError(f"there are too few {what}: {count}", hint=f"metrics of clouds take {MIN_ITEMS} at least")
+            raise UsageError(f"there are too few {what}: {count}", hint=f"metrics of clouds need at least {MIN_ITEMS}")
 
 
 def sample_to_reference(inputs: Distances) -> Float64[ndarray, "N R"]:
-    """Samples by references.
+    """The distances, samples by references.
 
     Raises:
         UsageError: there are fewer than two samples or references.
@@ -60,8 +60,8 @@ def sample_to_reference(inputs: Distances) -> Float64[ndarray, "N R"]:
 
 
 def count_note(inputs: Distances, protocol: str) -> str | None:
-    """A warning where samples and references are not equally many."""
+    """A warning if samples and references are not equally many."""
     samples, references = inputs.across.shape
     if samples == references:
         return None
-    return f"{samples:,} samples against {references:,} references: made for equally many, and to be compared with nothing else"
+    return f"{samples:,} samples against {references:,} references: the metric is defined for equal numbers; do not compare this value with others"

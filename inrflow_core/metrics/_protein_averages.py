@@ -1,6 +1,6 @@
 """Metrics of proteins: a value of each sample, averaged over the samples of a protein, then over proteins.
 
-`PairMetric` compares a sample with its reference, `StructureMetric` looks at the sample alone; a metric's file builds one
+`PairMetric` compares a sample with its reference, `StructureMetric` measures the sample alone; a metric's file builds one
 of them from its own function.
 """
 
@@ -18,22 +18,22 @@ from inrflow_core.metrics._inputs import MetricInputs
 from inrflow_core.metrics._protein_inputs import Protein, Structures, StructureSpec
 from inrflow_core.proteins.structure import Structure
 
-TOGETHER = ("mean", "best")
-"""What becomes of several samples of one protein."""
+SEVERAL = ("mean", "best")
+"""How several samples of one protein are combined."""
 MIN_ITEMS = 1
 DIGITS = 4
 
 Values = Sequence[Float64[np.ndarray, " _"]]
-"""Of every protein: those of its samples."""
+"""For every protein the values of its samples."""
 
 
 def protocols(*words: Sequence[str]) -> tuple[str, ...]:
-    """Every choice of one word of each, the first ones first; the last word is `mean` or `best`."""
-    return tuple(":".join(chosen) for chosen in product(*words, TOGETHER))
+    """All combinations of one word of each, in order; the last word is `mean` or `best`."""
+    return tuple(":".join(chosen) for chosen in product(*words, SEVERAL))
 
 
 def inputs(protocol: str) -> StructureSpec:
-    """Structures, their residues aligned as the last word but one says."""
+    """Structures, with residues aligned by the last word but one."""
     return StructureSpec(protocol.split(":")[-2])
 
 
@@ -43,7 +43,7 @@ class PairMetric:
 
     name: str
     of_pair: Callable[[Protein, int, str], float]
-    """Of a protein, the index of a sample and the protocol's first word; NaN where nothing can be compared."""
+    """Called with a protein, a sample's index and the protocol's first word; NaN if nothing can be compared."""
     higher_is_better: bool
 
     def values(self, inputs: MetricInputs, protocol: str) -> Values:
@@ -68,7 +68,7 @@ class StructureMetric:
 
     name: str
     of_structure: Callable[[Structure, str], float]
-    """Of a structure and the protocol; NaN where nothing can be measured."""
+    """Called with a structure and the protocol; NaN if nothing can be measured."""
     unit: str
 
     def inputs(self, protocol: str) -> StructureSpec:
@@ -94,22 +94,22 @@ class StructureMetric:
 
 
 def values(inputs: MetricInputs, name: str, of_sample: Callable[[Protein, int], float]) -> Values:
-    """What is measured of every sample of every protein, once; a sample is a protein's of that place.
+    """The measure of every sample of every protein, computed once; `of_sample` gets a protein and a sample's index.
 
     Raises:
-        UsageError: there is no protein, or a sample shares too little with its reference to be measured.
+        UsageError: there are no proteins, or a sample has too little in common with its reference.
     """
     assert isinstance(inputs, Structures)
     if not inputs.proteins:
         raise UsageError("there are no proteins to evaluate", hint="give predictions and references of the same names")
     found = inputs.each(
-        name, lambda protein: np.array([of_sample(protein, place) for place in range(len(protein.samples))])
+        name, lambda protein: np.array([of_sample(protein, index) for index in range(len(protein.samples))])
     )
     for protein, measured in zip(inputs.proteins, found, strict=True):
         if not np.isfinite(measured).all():
             worst = protein.samples[int(np.flatnonzero(~np.isfinite(measured))[0])]
             raise UsageError(
-                f"too few atoms of `{worst.name}`, or of its reference, are known for this",
+                f"too few atoms of `{worst.name}`, or of its reference, are known for this metric",
                 hint="leave it out, or compare structures of one protein",
             )
     return found
@@ -122,21 +122,21 @@ def average_over_proteins(found: Values, protocol: str, *, higher_is_better: boo
 
 
 def remark(inputs: MetricInputs, found: Values, protocol: str, *, higher_is_better: bool) -> str | None:
-    """The best of several samples beside their mean, and what the inputs has to say."""
+    """The best of several samples beside their mean, and the remark of the inputs."""
     assert isinstance(inputs, Structures)
     notes = [inputs.note]
     counts = sorted({len(each) for each in found})
     if counts[-1] > 1:
         other = protocol.rpartition(":")[0] + (":mean" if protocol.endswith(":best") else ":best")
-        told = f"{average_over_proteins(found, other, higher_is_better=higher_is_better):.{DIGITS}g}"
-        spelled = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+        value = f"{average_over_proteins(found, other, higher_is_better=higher_is_better):.{DIGITS}g}"
+        count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         what = "mean of" if other.endswith(":mean") else "best of"
-        notes.insert(0, f"{what} {spelled} samples of each protein: {told}")
+        notes.insert(0, f"{what} {count} samples of each protein: {value}")
     return "; ".join(part for part in notes if part) or None
 
 
 def reference_value(inputs: MetricInputs, measure: Callable[[Structure], float]) -> float:
-    """Mean over the references of what is measured of each: what experiment has, or the data."""
+    """Mean over the references of a measure: its value in experiments, or in the data."""
     assert isinstance(inputs, Structures)
     measured = np.array([measure(protein.reference) for protein in inputs.proteins])
     return float(np.nanmean(measured)) if np.isfinite(measured).any() else float("nan")

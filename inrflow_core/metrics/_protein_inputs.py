@@ -1,4 +1,4 @@
-"""Structures of proteins and the references that they should equal."""
+"""Structures of proteins and their references."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from inrflow_core.proteins.structure import Structure
 
 @dataclass(frozen=True)
 class StructureSpec(InputSpec):
-    """Structures of proteins and what they should be."""
+    """Structures of proteins and their references."""
 
     alignment: str = "auto"
     """How residues are aligned, one of `residue_alignment.ALIGNMENT_MODES`."""
@@ -44,7 +44,7 @@ class StructureSpec(InputSpec):
 
 @dataclass(frozen=True)
 class Protein:
-    """One reference and the samples of it."""
+    """One reference and its samples."""
 
     name: str
     reference: Structure
@@ -55,11 +55,11 @@ class Protein:
 
 @dataclass(frozen=True)
 class Structures(MetricInputs):
-    """Proteins, and the metrics' values of each, computed once."""
+    """Proteins, and values of metrics for each, computed once."""
 
     proteins: Sequence[Protein]
     note: str = ""
-    """What was left out, and how residues were aligned."""
+    """Which proteins were left out, and how residues were aligned."""
     cached_values: dict[str, Sequence[Float64[np.ndarray, " _"]]] = field(default_factory=dict)
 
     def each(
@@ -80,8 +80,8 @@ class Structures(MetricInputs):
 
     def leave_out(self, part: int, parts: int) -> Structures:
         """Without the proteins of one group."""
-        kept = remaining(len(self.proteins), part, parts)
+        left = remaining(len(self.proteins), part, parts)
         cached: dict[str, Sequence[Float64[np.ndarray, " _"]]] = {}
         for name, values in self.cached_values.items():
-            cached[name] = all_of(values, kept)
-        return Structures(all_of(self.proteins, kept), self.note, cached)
+            cached[name] = all_of(values, left)
+        return Structures(all_of(self.proteins, left), self.note, cached)

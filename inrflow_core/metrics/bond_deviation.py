@@ -1,7 +1,7 @@
-"""How far the lengths of a sample's backbone bonds are from ideal: mean absolute difference, in Angstrom.
+"""Mean absolute deviation of a sample's backbone bonds from their ideal lengths, in Angstrom.
 
-Of the bonds that `bond_lengths` counts: `backbone`, or the `ca-spacing` of neighbours. The references' own value is said
-beside; experimental structures are refined towards the same ideal lengths.
+The bonds are those of `bond_lengths`: `backbone`, or the `ca-spacing` of neighbors. A remark gives the value of the
+references; experimental structures are refined towards the same ideal lengths.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def unit(protocol: str) -> str:
 
 
 def deviation(structure: Structure, protocol: str) -> float:
-    """Of one structure; NaN where it has no bond."""
+    """The value of one structure; NaN without a bond."""
     errors, _ = sterics.errors(structure, protocol)
     return float(np.abs(errors).mean()) if len(errors) else float("nan")
 

@@ -1,8 +1,8 @@
-"""Whether a sample's backbone has the bonds of a protein, whatever its fold: the share of lengths that are right.
+"""The share of a sample's backbone bonds with the length of a protein's, whatever the fold.
 
-`backbone` looks at N-CA, CA-C and C-N, right within four standard deviations (0.06 to 0.08 Angstrom) of their ideal
-lengths; `ca-spacing` at the distance between the C-alphas of neighbours, right at 3.80 Angstrom within 0.10. Sources:
-`proteins/sterics.py`. The references' own value is said beside.
+`backbone` counts N-CA, CA-C and C-N, correct within four standard deviations (0.06 to 0.08 Angstrom) of their ideal
+lengths; `ca-spacing` the distance between the C-alphas of neighbors, correct within 0.10 of 3.80 Angstrom. Sources:
+`proteins/sterics.py`. A remark gives the value of the references.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def unit(protocol: str) -> str:
 
 
 def share(structure: Structure, protocol: str) -> float:
-    """Of one structure; NaN where it has no bond."""
+    """The value of one structure; NaN without a bond."""
     errors, limits = sterics.errors(structure, protocol)
     return float(100 * np.mean(np.abs(errors) <= limits)) if len(errors) else float("nan")
 

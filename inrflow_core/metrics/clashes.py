@@ -1,8 +1,8 @@
-"""Clashes: pairs of a sample's heavy atoms that stand in each other's way, per 1000 atoms.
+"""Clashes: pairs of a sample's heavy atoms that overlap, per 1000 atoms.
 
-Two atoms clash that are more than four bonds apart and nearer than the sum of their van der Waals radii (C 1.70, N 1.55,
-O 1.52, S 1.80) less 0.4 Angstrom; less 0.8 where both are N or O, which may be bridged by a hydrogen. Sources, and what
-differs from MolProbity's clashscore: `proteins/sterics.py`. Experimental structures have some too; theirs is said beside.
+Two atoms clash if they are more than four bonds apart and nearer than the sum of their van der Waals radii (C 1.70, N 1.55,
+O 1.52, S 1.80) less 0.4 Angstrom; less 0.8 if both are N or O, which may share a hydrogen bond. Sources, and differences
+from MolProbity's clashscore: `proteins/sterics.py`. Experimental structures have clashes as well; a remark gives theirs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unit(protocol: str) -> str:
 
 
 def per_thousand(structure: Structure, protocol: str = "heavy") -> float:
-    """Of one structure; NaN where no atom is known."""
+    """The value of one structure; NaN if no atom is known."""
     atoms = int(structure.is_known.sum())
     return 1000 * len(sterics.clashes(structure)) / atoms if atoms else float("nan")
 

@@ -1,6 +1,6 @@
-"""Coverage: the share of references that are the nearest of some sample.
+"""Coverage: the share of references that are the nearest reference of a sample.
 
-Achlioptas et al. 2018. Low where samples repeat themselves; bad samples cover too, so that it is read beside MMD.
+Achlioptas et al. 2018. Low if samples repeat themselves. Bad samples also cover references: read it beside MMD.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def inputs(protocol: str) -> DistanceSpec:
 
 
 def compute(inputs: Distances, protocol: str) -> float:
-    """100 |{argmin_r d(s, r) of all s}| / R; of references equally near the first counts.
+    """100 |{argmin_r d(s, r) of all s}| / R; of equally near references the first counts.
 
     Raises:
         UsageError: there are fewer than two samples or references.

@@ -1,8 +1,8 @@
 """Frechet inception distance (Heusel et al. 2017, arXiv:1706.08500) on the 2048 pooled features of Inception-v3.
 
-The protocol names how images are resized and quantised for the network, by which the value moves by whole units
-(Parmar et al. 2022, arXiv:2104.11222); `random` is the distance of fixed random features, for machines without
-weights: another scale, comparable to itself alone.
+The protocol says how images are resized and quantized for the network, which changes the value by whole units
+(Parmar et al. 2022, arXiv:2104.11222). `random` is the distance of fixed random features, for machines without
+weights; its scale differs, and values compare only with one another.
 """
 
 from __future__ import annotations
@@ -20,5 +20,7 @@ HIGHER_IS_BETTER = False
 
 def inputs(protocol: str) -> FeatureSpec:
     """Pooled features of Inception-v3, or the random ones."""
-    network, output, form = ("random", "all", "v1") if protocol == "random" else ("inception", "pool", protocol)
-    return FeatureSpec(network, output, form, accepts_stats=True)
+    network, output, preprocessing = (
+        ("random", "all", "v1") if protocol == "random" else ("inception", "pool", protocol)
+    )
+    return FeatureSpec(network, output, preprocessing, accepts_stats=True)

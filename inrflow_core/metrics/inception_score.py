@@ -1,8 +1,8 @@
-"""Inception Score (Salimans et al. 2016, arXiv:1606.03498): sure of each image, unsure of all: exp of the mean KL.
+"""Inception Score (Salimans et al. 2016, arXiv:1606.03498): exp of the mean KL divergence of classes from their mean.
 
-From the logits of Inception-v3 through a softmax, never from pooled features, whose softmax is no class. The mean over
-ten equal splits. `adm` takes the splits in order, as the samples lie: where these lie class by class, a split
-sees few classes and the score is far too low. `torch-fidelity` shuffles first, by that program's own permutation.
+From the softmax of the logits of Inception-v3, averaged over ten equal splits. `adm` splits the samples in their order:
+if they are sorted by class, a split has few classes and the score is far too low. `torch-fidelity` shuffles first, by
+that program's own permutation.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
 
 
 def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The score without each part: shuffled once, so that the splits stay what they were but for the part."""
+    """The score without each group; shuffled once, so that a split loses the group's items alone."""
     logits = _ordered(inputs, protocol)
-    owners = jackknife_groups(len(logits), parts)
-    return np.array([_class_scores.score(logits[owners != part], SPLITS) for part in range(parts)])
+    groups = jackknife_groups(len(logits), parts)
+    return np.array([_class_scores.score(logits[groups != part], SPLITS) for part in range(parts)])
 
 
 def _ordered(inputs: MetricInputs, protocol: str) -> Float32[np.ndarray, "N K"]:

@@ -1,8 +1,8 @@
-"""Jensen-Shannon divergence of where points lie: all points of all samples against all of the reference.
+"""Jensen-Shannon divergence of point positions: all points of all samples against all of the reference.
 
-Achlioptas et al. 2018, as in PointFlow's `evaluation_metrics.py`: the nodes of a grid of 28^3 over [-0.5, 0.5]^3 that
-lie in the ball of radius 0.5; every point counts for its nearest node, also one outside. It sees where points lie on
-the average, not whether single shapes are any good.
+Achlioptas et al. 2018, as in PointFlow's `evaluation_metrics.py`: the nodes of a grid of 28^3 over [-0.5, 0.5]^3 in
+the ball of radius 0.5; every point counts for its nearest node, also one outside. It measures where points are on
+average, not the quality of single shapes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def inputs(protocol: str) -> CloudSpec:
 
 
 def compute(inputs: Clouds, protocol: str) -> float:
-    """H((p + q) / 2) - (H(p) + H(q)) / 2 with logarithms to base 2, of the shares of points at each node.
+    """H((p + q) / 2) - (H(p) + H(q)) / 2 with logarithms to base 2, where p and q are shares of points at the nodes.
 
     Raises:
         UsageError: there are fewer than two samples or references.
@@ -47,19 +47,19 @@ def compute(inputs: Clouds, protocol: str) -> float:
 
 
 def _shares(clouds: Float[np.ndarray, "N P 3"]) -> Float64[np.ndarray, " G"]:
-    """The share of all points that is nearest to each node of the grid; 0 at nodes outside of the ball."""
+    """The share of all points nearest to each node of the grid; 0 at nodes outside the ball."""
     points = clouds.reshape(-1, 3).astype(np.float64)
     steps = np.rint((points + 0.5) * (SIDE - 1)).clip(0, SIDE - 1).astype(np.int64)
     is_outside = ~_is_in_ball(steps)
     nodes, tree = _nodes()
     steps[is_outside] = nodes[tree.query(points[is_outside])[1]]
-    places = np.ravel_multi_index(tuple(steps.T), (SIDE,) * 3)
-    return np.bincount(places, minlength=SIDE**3) / len(points)
+    flat = np.ravel_multi_index(tuple(steps.T), (SIDE,) * 3)
+    return np.bincount(flat, minlength=SIDE**3) / len(points)
 
 
 @lru_cache(maxsize=1)
 def _nodes():
-    """The nodes in the ball, and a KD-tree of where they lie."""
+    """The nodes in the ball, and a KD-tree of their positions."""
     from scipy.spatial import cKDTree
 
     steps = np.stack(np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij"), -1).reshape(-1, 3)

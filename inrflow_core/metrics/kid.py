@@ -1,8 +1,8 @@
 """Kernel inception distance (Binkowski et al. 2018, arXiv:1801.01401): the unbiased squared MMD of Inception features.
 
 The kernel is (x.y / F + 1)^3 with F features; the mean over 100 subsets of at most 1000 of each side. Unlike FID it is
-unbiased at any number of images, and may come out below 0. Reported x 10^3 (unit 10^-3), as many papers do; others
-print it raw or x 10^2. Subsets are drawn by a fixed key: the same features give the same value.
+unbiased at any number of images, and can be negative. Reported x 10^3 (unit 10^-3), as in many papers; others report it
+unscaled or x 10^2. Subsets are drawn with fixed seeds: the same features give the same value.
 """
 
 from __future__ import annotations
@@ -41,26 +41,24 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
 
 
 def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The value without each part, at the price of one: the same subsets, less what they hold of the part."""
+    """The value without each group, at the cost of one: the same subsets without the items of the group."""
     return estimates(inputs, parts=parts)[1:]
 
 
 def estimates(inputs: MetricInputs, *, parts: int) -> Float64[np.ndarray, " V"]:
-    """The value of all, then without each part (of one part: NaN)."""
+    """The value of all, then without each group (NaN for a single group)."""
     samples, reference = both_sides(inputs, TITLE)
     size = min(SUBSET_SIZE, len(samples), len(reference))
     subsets = 1 if size == len(samples) == len(reference) else SUBSETS
     total = np.zeros(parts + 1)
     for subset in range(subsets):
         draw = np.random.default_rng(subset)
-        of_samples, of_reference = (
-            draw.choice(len(side), size, replace=False, shuffle=False) for side in (samples, reference)
-        )
+        rows, columns = (draw.choice(len(side), size, replace=False, shuffle=False) for side in (samples, reference))
         total += _squared_mmd(
-            samples[of_samples].astype(np.float64),
-            reference[of_reference].astype(np.float64),
-            np.eye(parts)[jackknife_groups(len(samples), parts)[of_samples]],
-            np.eye(parts)[jackknife_groups(len(reference), parts)[of_reference]],
+            samples[rows].astype(np.float64),
+            reference[columns].astype(np.float64),
+            np.eye(parts)[jackknife_groups(len(samples), parts)[rows]],
+            np.eye(parts)[jackknife_groups(len(reference), parts)[columns]],
         )
     return 1e3 * total / subsets
 
@@ -71,7 +69,7 @@ def _squared_mmd(
     x_in: Float64[np.ndarray, "N P"],
     y_in: Float64[np.ndarray, "R P"],
 ) -> Float64[np.ndarray, " V"]:
-    """Equation 4 of the paper, over all, then without each part; `in` is 1 in an item's part."""
+    """Equation 4 of the paper, over all, then without each group; `x_in` and `y_in` are one-hot groups."""
     within = _mean_kernel(x, x, x_in, x_in) + _mean_kernel(y, y, y_in, y_in)
     return within - 2 * _mean_kernel(x, y, x_in, y_in)
 
@@ -82,7 +80,7 @@ def _mean_kernel(
     x_in: Float64[np.ndarray, "N P"],
     y_in: Float64[np.ndarray, "R P"],
 ) -> Float64[np.ndarray, " V"]:
-    """The mean kernel of all pairs, none of an item with itself, then without each part."""
+    """The mean kernel of all pairs of different items, then without each group."""
     kernel = (x @ y.T / x.shape[1] + 1) ** 3
     counts = np.outer(x_in.sum(0), y_in.sum(0))
     if x is y:
@@ -93,5 +91,5 @@ def _mean_kernel(
 
 
 def _without_each(blocks: Float64[np.ndarray, "P P"]) -> Float64[np.ndarray, " V"]:
-    """The sum of all blocks, then the sums without the row and the column of each part."""
+    """The sum of all blocks, then the sums without the row and the column of each group."""
     return np.append(blocks.sum(), blocks.sum() - blocks.sum(0) - blocks.sum(1) + np.diag(blocks))

@@ -1,9 +1,9 @@
 """lDDT: the share of a protein's inner distances up to 15 Angstrom that a sample keeps, from 0 to 1; no superposition.
 
 Mariani et al. 2013, "lDDT: a local superposition-free score for comparing protein structures and models using distance
-difference tests"; all distances between residues pooled, mean over 0.5, 1, 2 and 4 Angstrom, as Biotite takes it.
-`ca` looks at C-alphas, `heavy` at all heavy atoms but OXT. Atoms that look alike (of ASP, PHE, ...) go by their names.
-Residues and atoms that one side lacks are not counted.
+difference tests"; all distances between residues pooled, mean over 0.5, 1, 2 and 4 Angstrom, as in Biotite.
+`ca` compares C-alphas, `heavy` all heavy atoms but OXT. Equivalent atoms (of ASP, PHE, ...) are matched by name.
+Residues and atoms that are missing on one side are not counted.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def of_pair(protein: Protein, place: int, atoms: str) -> float:
-    """Of one sample; NaN where it shares no distance with its reference."""
-    sides = protein.samples[place], protein.reference, protein.pairs[place]
+def of_pair(protein: Protein, index: int, atoms: str) -> float:
+    """The value of one sample; NaN without a common distance with its reference."""
+    sides = protein.samples[index], protein.reference, protein.pairs[index]
     if atoms == "heavy":
         return superposition.lddt(*residue_alignment.heavy_atoms(*sides))
     return superposition.lddt(*residue_alignment.c_alphas(*sides))

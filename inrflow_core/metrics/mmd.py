@@ -1,7 +1,7 @@
-"""Minimum matching distance: how near the nearest sample comes to a reference, mean over the references.
+"""Minimum matching distance: from each reference to its nearest sample, mean over the references.
 
-Achlioptas et al. 2018, "Learning Representations and Generative Models for 3D Point Clouds". Low where samples are
-faithful; it says little of variety, and nothing of samples that are near no reference.
+Achlioptas et al. 2018, "Learning Representations and Generative Models for 3D Point Clouds". Low if
+samples are faithful; it depends little on diversity, and not on samples far from all references.
 """
 
 from __future__ import annotations

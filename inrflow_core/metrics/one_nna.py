@@ -1,7 +1,7 @@
-"""1-nearest-neighbour accuracy: how well a cloud's nearest other cloud tells whether it is a sample or a reference.
+"""1-nearest-neighbor accuracy of classifying a cloud as sample or reference by its nearest other cloud.
 
-Lopez-Paz and Oquab 2017, for clouds Yang et al. 2019 (PointFlow). 50 % where both sets come from one distribution, more
-where they can be told apart, less where samples copy references.
+Lopez-Paz and Oquab 2017, for clouds Yang et al. 2019 (PointFlow). 50 % if both sets have one distribution, more if
+they can be distinguished, less if samples copy references.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def inputs(protocol: str) -> DistanceSpec:
 
 
 def compute(inputs: Distances, protocol: str) -> float:
-    """100 times the share of clouds of the union whose nearest other cloud (leave one out) is of their own set.
+    """The percentage of clouds of the union whose nearest other cloud (leave one out) is of their own set.
 
-    A cloud that is equally near to one of each set counts by half. Of a distance that is not symmetric, the papers'
-    code takes the column's nearest row of [[reference, across], [its transpose, samples]]; so does this.
+    A tie between both sets counts by half. For a distance that is not symmetric, as in the papers' code, it is the
+    column's nearest row of [[reference, across], [its transpose, samples]].
 
     Raises:
         UsageError: there are fewer than two samples or references.
@@ -44,6 +44,6 @@ def compute(inputs: Distances, protocol: str) -> float:
 
 
 def remark(inputs: Distances, protocol: str) -> str | None:
-    """What is best, and a warning where samples and references are not equally many."""
+    """The best value, and a warning if samples and references are not equally many."""
     warning = _point_protocols.count_note(inputs, protocol)
     return "50 % is best, less is a sign of copies" + (f"; {warning}" if warning else "")

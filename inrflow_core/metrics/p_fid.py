@@ -1,6 +1,6 @@
 """P-FID (Nichol et al. 2022, Point-E, arXiv:2212.08751): the Frechet distance of PointNet++ features of clouds.
 
-512 numbers of a classifier of ModelNet40 for 4096 points of each cloud, positions alone (features/pointnet2.py). The
+512 numbers of a classifier of ModelNet40 for 4096 points of each cloud, positions alone (feature_networks/pointnet2.py). The
 INRFlow paper reports it on Objaverse for 10,000 samples.
 """
 

@@ -1,6 +1,6 @@
 """P-IS (Nichol et al. 2022, Point-E, arXiv:2212.08751): the Inception Score by PointNet++'s 40 classes of ModelNet40.
 
-As Point-E's program takes it: the mean of the scores of 5000 samples at a time, in their order, the last ones fewer.
+As in Point-E's program: the mean of the scores of 5000 samples at a time, in their order; the last part may be smaller.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
 
 
 def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The score without each part: every split stays what it was but for the part."""
+    """The score without each group; every split loses the group's items alone."""
     logits = _class_scores.logits_of(inputs)
-    owners, starts = jackknife_groups(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
+    groups, starts = jackknife_groups(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
 
     def without(part: int) -> float:
         splits = (slice(start, start + SPLIT_SIZE) for start in starts)
-        kept = [logits[split][owners[split] != part] for split in splits]
-        return float(np.mean([_class_scores.score(some, splits=1) for some in kept if len(some)]))
+        remaining = [logits[split][groups[split] != part] for split in splits]
+        return float(np.mean([_class_scores.score(some, splits=1) for some in remaining if len(some)]))
 
     return np.array([without(part) for part in range(parts)])

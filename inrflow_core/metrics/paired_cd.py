@@ -1,8 +1,8 @@
-"""The distance of each sample to the one reference that it should be, beside that to all the others.
+"""The distance of each sample to its own reference; a remark compares it with the distance to all others.
 
-For clouds that were drawn from images: the reference is the object of the image. Its distance means little without
-the other: a model that draws one average cloud whatever it is shown is as near to the right object as to the wrong ones,
-and finds it as often as chance does.
+For clouds sampled from images: the reference is the object in the image. Alone, the distance means little: a model that
+samples one average cloud for every image is as near to the right object as to the others, and the right one is the
+nearest as often as by chance.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ unit_factor = _point_protocols.unit_factor
 
 
 def inputs(protocol: str) -> DistanceSpec:
-    """Distances across samples and reference, and which of these is each sample's own."""
+    """Distances between samples and reference, and each sample's own reference."""
     return replace(_point_protocols.inputs(protocol, is_within=False), is_paired=True)
 
 
@@ -40,12 +40,12 @@ def compute(inputs: Distances, protocol: str) -> float:
 
 
 def jackknife_values(inputs: Distances, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The mean without each part of the samples, at the price of one."""
+    """The mean without each group of samples, at the cost of one."""
     return means_without_each(to_own_reference(inputs) * unit_factor(protocol), parts)
 
 
 def remark(inputs: Distances, protocol: str) -> str | None:
-    """The mean distance to the others, and of how many samples the right one is the nearest of all references."""
+    """The mean distance to the others, and the percentage of samples whose own reference is the nearest."""
     samples, references = inputs.across.shape
     found = 100 * retrieval_rank_1(inputs).mean()
     others = to_other_references(inputs).mean() * unit_factor(protocol)
@@ -56,18 +56,18 @@ def remark(inputs: Distances, protocol: str) -> str | None:
 
 
 def to_own_reference(inputs: Distances) -> Float64[np.ndarray, " N"]:
-    """Of each sample; raises as `compute`."""
+    """The distance of each sample to its own reference; raises as `compute`."""
     assert inputs.own_reference is not None
     return _point_protocols.sample_to_reference(inputs)[np.arange(len(inputs.own_reference)), inputs.own_reference]
 
 
 def to_other_references(inputs: Distances) -> Float64[np.ndarray, " N"]:
-    """The mean over all other references, which is what a random other one gives in the mean."""
+    """Each sample's mean distance to all other references."""
     return (inputs.across.sum(1) - to_own_reference(inputs)) / (inputs.across.shape[1] - 1)
 
 
 def retrieval_rank_1(inputs: Distances) -> Float64[np.ndarray, " N"]:
-    """1 where no other reference is as near as the right one, a share of it where several are equally near, else 0."""
+    """1 if a sample's own reference is the nearest, 1/n if it is one of n equally near ones, else 0."""
     nearest = inputs.across.min(1)
     ties = (inputs.across == nearest[:, None]).sum(1)
     return (to_own_reference(inputs) == nearest) / ties

@@ -1,7 +1,7 @@
-"""Precision (Kynkaanniemi et al. 2019, arXiv:1904.06991): the share of samples that lie among the reference.
+"""Precision (Kynkaanniemi et al. 2019, arXiv:1904.06991): the share of samples inside the reference's manifold.
 
-k = 3. A sample counts where it is within the ball of some reference image (`_knn_manifold`). `inception:adm` is what
-ADM and INRFlow print: 10,000 references against 50,000 samples on pooled Inception features; `vgg16` that of the
+k = 3. A sample counts if it is inside the ball of a reference image (`_knn_manifold`). `inception:adm` is that of
+ADM and INRFlow: 10,000 references against 50,000 samples on pooled Inception features; `vgg16` that of the
 original and of StyleGAN, on the second fully connected layer. Other numbers of images give other values.
 """
 

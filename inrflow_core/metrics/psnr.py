@@ -1,7 +1,7 @@
 """Peak signal-to-noise ratio: 10 log10(255^2 / mean squared difference), all channels together, mean over images.
 
-Equal images would be infinite and make every mean so. They count as if one number of theirs were off by one level,
-the nearest to equal that 8-bit images come: 48.13 dB + 10 log10(H W C), which is 101 dB at 256 x 256 RGB.
+The value of equal images is infinite, which makes every mean infinite. They count as if one number differed by one
+level, the smallest difference of 8-bit images: 48.13 dB + 10 log10(H W C), which is 101 dB at 256 x 256 RGB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unit(protocol: str) -> str:
 
 
 def inputs(protocol: str) -> ImagePairSpec:
-    """Images and what they should be."""
+    """Images and their references."""
     return ImagePairSpec()
 
 
@@ -34,7 +34,7 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
 
 
 def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The mean without each part, at the price of one."""
+    """The mean without each group, at the cost of one."""
     return means_without_each(per_image(checked(inputs)), parts)
 
 

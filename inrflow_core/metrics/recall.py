@@ -1,7 +1,7 @@
-"""Recall (Kynkaanniemi et al. 2019, arXiv:1904.06991): the share of the reference that lies among the samples.
+"""Recall (Kynkaanniemi et al. 2019, arXiv:1904.06991): the share of the reference inside the samples' manifold.
 
-Precision with the sides exchanged: a reference image counts where it is within the ball of some sample. What
-`precision.py` says of protocols and numbers of images holds here too.
+Precision with exchanged sides: a reference image counts if it is inside the ball of a sample. For protocols and numbers
+of images see `precision.py`.
 """
 
 from __future__ import annotations

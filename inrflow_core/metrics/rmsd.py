@@ -1,7 +1,7 @@
 """RMSD: root of the mean squared distance of paired atoms after superposition (Kabsch 1976), in Angstrom.
 
-Over every pair, so that one loose end decides it: TM-score and lDDT tell more of a fold. `ca` looks at C-alphas, `heavy`
-at all heavy atoms but OXT, superposed by those.
+Over every pair, so that one flexible end dominates it: TM-score and lDDT describe a fold better. `ca` compares C-alphas,
+`heavy` all heavy atoms but OXT, superposed by those.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def unit(protocol: str) -> str:
     return "Å"
 
 
-def of_pair(protein: Protein, place: int, atoms: str) -> float:
-    """Of one sample; NaN where no atom is known on both sides."""
-    sides = protein.samples[place], protein.reference, protein.pairs[place]
+def of_pair(protein: Protein, index: int, atoms: str) -> float:
+    """The value of one sample; NaN without an atom that is known on both sides."""
+    sides = protein.samples[index], protein.reference, protein.pairs[index]
     mobile, fixed = (
         residue_alignment.heavy_atoms(*sides)[:2] if atoms == "heavy" else residue_alignment.c_alphas(*sides)
     )

@@ -1,6 +1,6 @@
 """Spatial FID (Nash et al. 2021, arXiv:2103.03841): the Frechet distance of the first 7 channels of a middle layer.
 
-7 x 17 x 17 = 2023 numbers that know where in the image they were taken, where pooled ones do not.
+7 x 17 x 17 = 2023 numbers that depend on the position in the image, which pooling removes.
 """
 
 from __future__ import annotations

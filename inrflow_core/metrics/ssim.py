@@ -1,10 +1,10 @@
-"""Structural similarity (Wang et al. 2004, IEEE TIP 13(4), equation 13), mean over places, channels and images.
+"""Structural similarity (Wang et al. 2004, IEEE TIP 13(4), equation 13), mean over pixels, channels and images.
 
 A Gaussian window of 11 x 11 pixels with deviation 1.5, K1 = 0.01, K2 = 0.03 and range 255, each channel by itself;
-variances are weighted means, not corrected for the window's size. Two protocols differ at the border: `inside` takes
-the places whose window lies wholly in the image, as the original does and scikit-image with `gaussian_weights=True,
-sigma=1.5, use_sample_covariance=False`; `mirrored` takes all places of the image mirrored at its edges, as torchmetrics
-does (1.9), which moves a value by some thousandths, the more the smaller the images.
+variances are weighted means, not corrected for the window's size. Two protocols differ at the border: `inside` uses
+pixels whose window is wholly in the image, as the original and scikit-image with `gaussian_weights=True, sigma=1.5,
+use_sample_covariance=False`; `mirrored` uses all pixels of the image mirrored at its edges, as torchmetrics (1.9), which
+changes the value by some thousandths, more for smaller images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def unit(protocol: str) -> str:
 
 
 def inputs(protocol: str) -> ImagePairSpec:
-    """Images and what they should be."""
+    """Images and their references."""
     return ImagePairSpec()
 
 
@@ -46,7 +46,7 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
 
 
 def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The mean without each part, at the price of one."""
+    """The mean without each group, at the cost of one."""
     return means_without_each(per_image(checked(inputs), protocol), parts)
 
 
@@ -59,8 +59,8 @@ def per_image(pairs: Pairs, protocol: str) -> Float64[np.ndarray, " N"]:
             hint=f"it needs {2 * RADIUS + 1} pixels each way; PSNR takes any size",
         )
     margin = RADIUS if protocol == "inside" else 0
-    places = np.s_[margin : height - margin, margin : width - margin]
-    return np.array([_similarities(*pair)[places].mean() for pair in zip(pairs.samples, pairs.reference, strict=True)])
+    pixels = np.s_[margin : height - margin, margin : width - margin]
+    return np.array([_similarities(*pair)[pixels].mean() for pair in zip(pairs.samples, pairs.reference, strict=True)])
 
 
 def _similarities(x: UInt8[np.ndarray, "H W C"], y: UInt8[np.ndarray, "H W C"]) -> Float64[np.ndarray, "H W C"]:

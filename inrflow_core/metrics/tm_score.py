@@ -1,8 +1,8 @@
-"""TM-score: how well the C-alphas of a sample can be laid on those of its reference, from 0 to 1; above 0.5 the fold is right.
+"""TM-score: how well a sample's C-alphas superpose on its reference's, from 0 to 1; above 0.5 the fold is correct.
 
 Zhang and Skolnick 2004, "Scoring function for automated assessment of protein structure template quality"; the best
-superposition is searched for as US-align searches it, with residues paired beforehand (its modes 1 and 5; its default is
-a structural alignment, which is another quantity). `reference` divides by the reference's residues, `sample` by the
+superposition is searched for as in US-align, with residues aligned beforehand (its modes 1 and 5; its default is a
+structural alignment, another quantity). `reference` divides by the reference's residues, `sample` by the
 sample's. A pair's scale d0 grows with that length.
 """
 
@@ -25,12 +25,12 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def of_pair(protein: Protein, place: int, by: str) -> float:
-    """Of one sample; NaN where no C-alpha is known on both sides."""
-    mobile, fixed = residue_alignment.c_alphas(protein.samples[place], protein.reference, protein.pairs[place])
+def of_pair(protein: Protein, index: int, by: str) -> float:
+    """The value of one sample; NaN without a C-alpha that is known on both sides."""
+    mobile, fixed = residue_alignment.c_alphas(protein.samples[index], protein.reference, protein.pairs[index])
     if not len(mobile):
         return float("nan")
-    whole = protein.reference if by == "reference" else protein.samples[place]
+    whole = protein.reference if by == "reference" else protein.samples[index]
     return superposition.tm_score(mobile, fixed, int(whole.ca_is_known.sum()))[0]
 
 

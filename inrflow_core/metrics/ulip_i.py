@@ -1,10 +1,10 @@
-"""ULIP-I: how well a cloud goes with the image that it was drawn from, in the space where ULIP-2 puts both.
+"""ULIP-I: the similarity of a cloud and its condition image in the embedding space of ULIP-2.
 
 The cosine of ULIP-2's embedding of the cloud (10,000 points) and CLIP ViT-bigG/14's of the image, mean over samples.
-What is best is not 1: of the objects' own clouds with the same images it is the note beside the value.
+The best value is below 1: a remark gives that of the objects' own clouds with the same images.
 
 The INRFlow paper (section 4.2) names CLIP and not its size; ULIP-2 shares its space with this one alone. It generates no
-colours, and says nothing of those that ULIP-2's network wants: `grey` leaves them out on both sides.
+colors, and does not say which ones ULIP-2's network gets: `grey` uses gray on both sides.
 
 Source: Xue et al. 2024, arXiv:2305.08275; Zhang et al. 2024 (CLAY), arXiv:2406.13897.
 """
@@ -49,7 +49,7 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
 
 
 def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-    """The mean without each part, at the price of one."""
+    """The mean without each group, at the cost of one."""
     matches = checked(inputs)
     return means_without_each(cosines(matches.samples, matches.images), parts)
 
@@ -71,7 +71,9 @@ def checked(inputs: MetricInputs) -> Matches:
         (inputs.images, "images"),
     ):
         if not np.isfinite(rows).all() or not np.abs(rows).max(1).all():
-            raise UsageError(f"embeddings of the {what} are not finite, or 0", hint="look at what they were taken of")
+            raise UsageError(
+                f"embeddings of the {what} are not finite, or 0", hint="look for NaN or infinite values in the items"
+            )
     return inputs
 
 

@@ -1,4 +1,4 @@
-"""What a report tells: scores of entries, samples beside the reference, neighbours, histograms."""
+"""The content of a report: scores of entries, samples beside the reference, neighbors, histograms."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from jaxtyping import Float, UInt8
 
 @dataclass(frozen=True)
 class Score:
-    """What a metric says of an entry."""
+    """The value of a metric for an entry."""
 
     name: str
     """The metric's name in the papers: "FID"."""
     protocol: str
-    """How it was taken; only scores of one name, protocol and count are compared."""
+    """How it was computed; only scores of one name, protocol and count are compared."""
     value: float
-    """In `unit`; not finite where it could not be taken."""
+    """In `unit`; not finite if it could not be computed."""
     unit: str
     is_higher_better: bool
     interval: tuple[float, float] | None = None
-    """From where to where the value may well lie; `Page.interval` says by what."""
+    """The ends of the interval that `Page.interval` describes."""
     count: int = 0
-    """Samples that it was taken from."""
+    """Number of samples."""
     note: str | None = None
-    """What a reader must know of this one: a footnote."""
+    """A remark on the value: a footnote."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training had come."""
+    """The state of training at a checkpoint."""
 
     run: str
     """Entries of one run are one line of a plot."""
@@ -42,7 +42,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Entry:
-    """One evaluated thing: a checkpoint of a run, or a folder of samples."""
+    """One set of samples: of a checkpoint of a run, or of a file or folder."""
 
     name: str
     facts: Mapping[str, str]
@@ -53,7 +53,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Samples beside the reference: pictures (8 bits) or clouds."""
+    """Samples beside the reference: images (8 bits) or clouds."""
 
     title: str
     samples: UInt8[np.ndarray, "N _ _ _"] | Float[np.ndarray, "N _ _"]
@@ -64,10 +64,10 @@ class Gallery:
 
 @dataclass(frozen=True)
 class ImageConditionedGallery:
-    """Clouds that were drawn from pictures, beside these and the objects that the pictures show."""
+    """Clouds sampled from images, beside the images and the objects that these show."""
 
     title: str
-    pictures: UInt8[np.ndarray, "N _ _ 3"]
+    images: UInt8[np.ndarray, "N _ _ 3"]
     samples: Float[np.ndarray, "N _ _"]
     reference: Float[np.ndarray, "N _ _"]
     names: Sequence[str]
@@ -78,37 +78,37 @@ class ImageConditionedGallery:
 
 @dataclass(frozen=True)
 class NearestNeighborsPanel:
-    """The nearest training items of samples, and the distances from which memorisation is told."""
+    """The nearest training items of samples, and the distances that show memorization."""
 
     samples: UInt8[np.ndarray, "N _ _ _"] | Float[np.ndarray, "N _ _"]
     nearest: UInt8[np.ndarray, "N K _ _ _"] | Float[np.ndarray, "N K _ _"]
-    """Of each of `samples` its nearest training items, the nearest first."""
+    """The nearest training items of each sample, the nearest first."""
     distances: Float[np.ndarray, "N K"]
     measure: str
-    """What the distances are, with their unit: "rms difference in grey levels"."""
+    """The distance with its unit: "rms difference in gray levels"."""
     sample_distances: Float[np.ndarray, " S"]
     """From every sample, shown or not, to its nearest training item."""
     held_out_distances: Float[np.ndarray, " H"] | None = None
-    """The same of real items that the model never saw."""
+    """Those of held-out items."""
     name: str = ""
-    """Whose samples these are."""
+    """Name of the set of samples."""
     searched: str = ""
-    """How many training items were looked at: "60,000", "200,000 of 1,281,167"."""
+    """Number of training items that were searched: "60,000", "200,000 of 1,281,167"."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How numbers are distributed, of the samples and of the reference."""
+    """Distributions of a number, of the samples and of the reference."""
 
     title: str
     unit: str
     values: Mapping[str, Float[np.ndarray, " _"]]
-    """By name, in the order to be shown: "samples", "reference"."""
+    """By name, in the order of the page: "samples", "reference"."""
 
 
 @dataclass(frozen=True)
 class ProteinRow:
-    """One protein: what its samples score."""
+    """One protein: mean values of its samples."""
 
     name: str
     residues: int
@@ -116,7 +116,7 @@ class ProteinRow:
     values: Sequence[float]
     """Of each column."""
     sample: Float[np.ndarray, "N 3"] | None = None
-    """C-alphas of a sample, laid on the reference; NaN in gaps."""
+    """C-alphas of a sample, superposed on the reference; NaN in gaps."""
     reference: Float[np.ndarray, "R 3"] | None = None
     """Those of the reference."""
 
@@ -139,11 +139,11 @@ class Page:
     title: str
     entries: Sequence[Entry]
     reference: Mapping[str, str] = field(default_factory=dict)
-    """What the samples were compared with: data set, split, count, digest."""
+    """The reference: data set, split, count, digest."""
     interval: str = ""
-    """What intervals are: "95 %, from 20 repeated subsets"."""
+    """How intervals are computed: "95 %, from 20 repeated subsets"."""
     galleries: Sequence[Gallery] = ()
-    neighbours: NearestNeighborsPanel | None = None
+    neighbors: NearestNeighborsPanel | None = None
     histograms: Sequence[Histogram] = ()
-    folds: Sequence[ProteinTable] = ()
+    protein_tables: Sequence[ProteinTable] = ()
     photos: Sequence[ImageConditionedGallery] = ()

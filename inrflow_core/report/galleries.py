@@ -1,6 +1,6 @@
-"""Pictures and clouds in the page: galleries, and samples with their nearest training items.
+"""Images and clouds in the report: galleries, and samples with their nearest training items.
 
-What is embedded is bounded: see _limits, PIXELS, POINTS and MOST_NEAREST; the page says what it left out.
+The embedded data is limited by `_limits`, PIXELS, POINTS and MOST_NEAREST; the page says how many items it shows.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from inrflow_core.visualization import image_grid, point_rendering
 
 MOST_NEAREST = 5
 PIXELS = 2**20
-"""Pixels of a side of a gallery, and of all neighbours: at most 4 MB for RGB noise, half of that for photos."""
+"""Pixels of a side of a gallery, and of all neighbors: at most 4 MB for RGB noise, half of that for photos."""
 MOST_SIDE, NEIGHBOUR_SIDE = 256, 128
-"""Larger pictures are reduced to this, in a gallery and beside their neighbours."""
+"""Maximum side of an image, in a gallery and beside its neighbors; larger ones are reduced."""
 POINTS = 2**18
-"""Points of a gallery, and of all neighbours; each takes 8 bytes (12 with colours)."""
+"""Points of a gallery, and of all neighbors; each takes 8 bytes (12 with colors)."""
 STATIC, STATIC_ALONE = 168, 480
-"""Pixels of a cloud's picture for where no script runs: of one among several, and of one alone."""
+"""Side of a cloud's image for browsers without scripts: among several, and alone."""
 REACH = 3.0
-"""Places are kept in 16 bits over so many times a cloud's radius to either side; what is farther out lies at the edge."""
+"""Positions have 16 bits over this many radii of the cloud to either side; points farther away are moved to the edge."""
 
 
 def gallery(content: Gallery) -> str:
@@ -50,15 +50,15 @@ def gallery(content: Gallery) -> str:
 
 
 def photos(content: ImageConditionedGallery) -> str:
-    """Rows of a picture, the cloud that was drawn from it, and the object's own."""
+    """Rows of an image, the cloud sampled from it, and the object's cloud."""
     rows = min(len(content.samples), CLOUD_GALLERY.tiles)
     strips = ""
     for row in range(rows):
         name = content.names[row]
-        picture = _tile(content.pictures[row], "picture", name, 2 * rows, NEIGHBOUR_SIDE)
+        image = _tile(content.images[row], "image", name, 2 * rows, NEIGHBOUR_SIDE)
         drawn = _tile(content.samples[row], f"sampled from the image of {name}", "drawn", 2 * rows)
         own = _tile(content.reference[row], f"the object {name}", "the object", 2 * rows)
-        strips += f'<div class="strip">{picture}{drawn}{own}</div>'
+        strips += f'<div class="strip">{image}{drawn}{own}</div>'
     return (
         f'<section class="photos points"><h2>{escape(content.title)}, sampled from images</h2>\n<p class="says">Each row: an'
         " image, the cloud that was sampled from it, and the object's own cloud, both turned about the upright axis to the"
@@ -67,8 +67,8 @@ def photos(content: ImageConditionedGallery) -> str:
     )
 
 
-def neighbours(content: NearestNeighborsPanel) -> str:
-    """The memorisation check: samples with their nearest training items, and how near held-out data lie."""
+def neighbors(content: NearestNeighborsPanel) -> str:
+    """The memorization check: samples with their nearest training items, and the distances of held-out data."""
     are_images = _are_images(content.samples)
     count = min(content.nearest.shape[1], MOST_NEAREST)
     rows = min(len(content.samples), _limits(content.samples).rows)
@@ -77,42 +77,42 @@ def neighbours(content: NearestNeighborsPanel) -> str:
     order = np.argsort(content.distances[:, 0], kind="stable")[:rows]
     together = rows * (count + 1)
     of = f": {content.name}" if content.name else ""
-    looked = f" They were looked for among {content.searched} training items." if content.searched else ""
+    looked = f" The search covered {content.searched} training items." if content.searched else ""
     strips = "".join(_strip(content, row, count, together) for row in order.tolist())
     return (
         f'<section id="neighbours" class="{_css_class(content.samples)}"><h2>Nearest in the training set{escape(of)}</h2>\n{_verdict(content)}'
         f'<p class="says">Each row: a sample, then the training items nearest to it with their distance'
-        f" ({escape(content.measure)}); samples that lie nearest come first"
+        f" ({escape(content.measure)}); the nearest samples come first"
         f" (shown: {_of(rows, len(content.sample_distances))}).{looked}</p>{_turning(together, are_images=are_images)}"
         f'<div class="strips">{strips}</div></section>'
     )
 
 
 def _verdict(content: NearestNeighborsPanel) -> str:
-    """How the distances lie, and one sentence on how to read them."""
+    """The distribution of the distances, and how to read it."""
     values = {"samples": content.sample_distances}
-    limit, said = None, ""
+    limit, text = None, ""
     if content.held_out_distances is not None and len(content.held_out_distances):
         values["held-out data"] = content.held_out_distances
         limit = float(np.quantile(content.held_out_distances, 0.01))
-        # Counted with those at the limit: where data repeat themselves it is 0, and copies are not below it.
-        mine, theirs = (_share(each, limit) for each in (content.sample_distances, content.held_out_distances))
-        said = (
-            f"<strong>{mine} of the samples</strong> lie within {number_format.format_compact(limit)} of the training set (the upright"
-            f" line); of the {len(content.held_out_distances):,} held-out items, {theirs} do. Samples much nearer"
-            " to the training set than data that the model never saw are remembered rather than made."
+        # Items at the limit count: for repeated data it is 0, and copies are not below it.
+        sampled, held_out = (_share(each, limit) for each in (content.sample_distances, content.held_out_distances))
+        text = (
+            f"<strong>{sampled} of the samples</strong> lie within {number_format.format_compact(limit)} of the training set (the upright"
+            f" line); of the {len(content.held_out_distances):,} held-out items, {held_out} do. Samples much nearer"
+            " to the training set than held-out data are memorized, not generated."
         )
     else:
-        said = (
-            "Samples at almost no distance from a training item are remembered, not made;"
-            " how near is too near, held-out data would tell, and none were given."
+        text = (
+            "Samples at almost no distance from a training item are memorized, not generated."
+            " Held-out data, which are not given, would show how near is too near."
         )
         if not _are_images(content.samples):
-            said += " Clouds of one surface with its points drawn anew are not at distance 0 either."
+            text += " Two random point clouds of one surface are not at distance 0 either."
     drawn = plots.histogram(values, content.measure, "distances to the nearest training item", limit=limit)
     return (
         f'<div class="verdict"><figure class="plot"><figcaption>Distance to the nearest training item</figcaption>{drawn}'
-        f"{plots.legend(plots.legend_with_counts(values), mark='area')}</figure><p>{said}</p></div>"
+        f"{plots.legend(plots.legend_with_counts(values), mark='area')}</figure><p>{text}</p></div>"
     )
 
 
@@ -124,13 +124,13 @@ def _strip(content: NearestNeighborsPanel, row: int, count: int, together: int) 
     first = _tile(content.samples[row], "sample", "sample", together, NEIGHBOUR_SIDE)
     others = "".join(
         _tile(
-            content.nearest[row, place],
-            f"training item at {number_format.format_compact(float(content.distances[row, place]))}",
-            number_format.format_compact(float(content.distances[row, place])),
+            content.nearest[row, rank],
+            f"training item at {number_format.format_compact(float(content.distances[row, rank]))}",
+            number_format.format_compact(float(content.distances[row, rank])),
             together,
             NEIGHBOUR_SIDE,
         )
-        for place in range(count)
+        for rank in range(count)
     )
     return f'<div class="strip">{first}{others}</div>'
 
@@ -154,43 +154,43 @@ def _shown(items: np.ndarray) -> int:
     return min(len(items), max(1, most))
 
 
-def _tile(item: np.ndarray, told: str, name: str, together: int, side: int = MOST_SIDE) -> str:
-    """A picture or a cloud with its name; `together` clouds share the points that are embedded."""
-    told = f"{told}: {name}" if name and name not in told else told
+def _tile(item: np.ndarray, label: str, name: str, together: int, side: int = MOST_SIDE) -> str:
+    """An image or a cloud with its name; `together` clouds share the embedded points."""
+    label = f"{label}: {name}" if name and name not in label else label
     caption = f"<figcaption>{escape(name)}</figcaption>" if name else ""
-    inner = _image(item, told, side) if item.ndim == 3 else _cloud(item, told, together)
+    inner = _image(item, label, side) if item.ndim == 3 else _cloud(item, label, together)
     return f'<figure class="tile">{inner}{caption}</figure>'
 
 
-def _image(pixels: np.ndarray, told: str, side: int) -> str:
+def _image(pixels: np.ndarray, label: str, side: int) -> str:
     drawn = image_grid.picture(pixels)
     if max(drawn.size) > side:
         drawn.thumbnail((side, side), Image.Resampling.LANCZOS)
     sharp = ' class="sharp"' if max(drawn.size) < 100 else ""
-    return f'<img{sharp} width="{drawn.width}" height="{drawn.height}" alt="{escape(told)}" src="{_embedded(drawn)}">'
+    return f'<img{sharp} width="{drawn.width}" height="{drawn.height}" alt="{escape(label)}" src="{_embedded(drawn)}">'
 
 
-def _cloud(points: np.ndarray, told: str, together: int) -> str:
-    """A cloud's picture, and its points for the script that turns it."""
+def _cloud(points: np.ndarray, label: str, together: int) -> str:
+    """A cloud's image, and its points for the script that rotates it."""
     size, most = STATIC if together > 1 else STATIC_ALONE, POINTS // together
     points = points[np.isfinite(points).all(1)]
     if len(points) > most:
         points = points[np.sort(np.random.default_rng(0).permutation(len(points))[:most])]
     if not len(points):
-        return f'<div class="cloud"><p>{escape(told)}: no finite point</p></div>'
+        return f'<div class="cloud"><p>{escape(label)}: no finite point</p></div>'
     drawn = point_rendering.cloud(points, size=size).quantize(
         64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
     )
     low, high = np.quantile(points[:, :3], [0.005, 0.995], axis=0)
-    centred = points[:, :3].astype(np.float64) - (low + high) / 2
-    radius = max(float(np.quantile(np.linalg.norm(centred, axis=1), 0.995)), 1e-12)
-    places = np.clip(np.round((centred / radius / REACH + 1) / 2 * 65535), 0, 65535).astype("<u2")
-    data = f' data-points="{_base64(places.tobytes())}"'
+    centered = points[:, :3].astype(np.float64) - (low + high) / 2
+    radius = max(float(np.quantile(np.linalg.norm(centered, axis=1), 0.995)), 1e-12)
+    positions = np.clip(np.round((centered / radius / REACH + 1) / 2 * 65535), 0, 65535).astype("<u2")
+    data = f' data-points="{_base64(positions.tobytes())}"'
     if points.shape[1] >= 6:
-        colours = np.clip(np.round((points[:, 3:6] + 1) * 127.5), 0, 255).astype(np.uint8)
-        data += f' data-colours="{_base64(colours.tobytes())}"'
+        colors = np.clip(np.round((points[:, 3:6] + 1) * 127.5), 0, 255).astype(np.uint8)
+        data += f' data-colours="{_base64(colors.tobytes())}"'
     return (
-        f'<div class="cloud"{data}><img width="{size}" height="{size}" alt="{escape(told)}, {len(points):,} points"'
+        f'<div class="cloud"{data}><img width="{size}" height="{size}" alt="{escape(label)}, {len(points):,} points"'
         f' src="{_embedded(drawn)}"></div>'
     )
 
@@ -206,12 +206,12 @@ def _base64(content: bytes) -> str:
 
 
 def _turning(together: int, *, are_images: bool) -> str:
-    """How to turn clouds; shown by the script that turns them."""
+    """How to rotate clouds; the script that rotates them shows it."""
     if are_images:
         return ""
     return (
         '<div class="turning" hidden><p class="says">Drag a cloud to turn it; or choose one with Tab and use the arrow'
-        " keys, + and \N{MINUS SIGN} to come nearer or go, 0 to start again. On a touch screen, tap it first.</p>"
+        " keys, + and \N{MINUS SIGN} to zoom, 0 to reset. On a touch screen, tap it first.</p>"
         f'<label{"" if together > 1 else " hidden"}><input type="checkbox"> turn all together</label></div>'
     )
 
@@ -235,7 +235,7 @@ def _limits(items: np.ndarray) -> Limits:
 
 
 def _pixels(images: np.ndarray, side: int) -> int:
-    """Pixels of a picture that is reduced to at most `side`."""
+    """Pixels of an image that is reduced to at most `side`."""
     height, width = images.shape[1:3]
     scale = min(1.0, side / max(height, width))
     return math.ceil(height * scale) * math.ceil(width * scale)

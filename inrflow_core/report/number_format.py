@@ -1,4 +1,4 @@
-"""Numbers for people: values beside their intervals, ticks of axes, short forms."""
+"""Numbers as text: values with intervals, ticks of axes, compact formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def with_interval(value: float, interval: tuple[float, float] | None) -> tuple[str, str | None]:
-    """A value and its interval to two digits of the interval's half width; alone, to four digits."""
+    """A value and its interval, rounded to two digits of the interval's half width; without one, to four digits."""
     if not math.isfinite(value):
         return "\N{EM DASH}", None
     half = 0.0 if interval is None else (interval[1] - interval[0]) / 2
@@ -24,13 +24,13 @@ def with_interval(value: float, interval: tuple[float, float] | None) -> tuple[s
 
 
 def format_fixed(value: float, digits: int) -> str:
-    """With so many digits after the point, thousands apart, and a true minus."""
+    """`digits` decimals, with thousands separators and a true minus sign."""
     text = f"{value:,.{digits}f}"
     return text.replace("-", MINUS) if float(text.replace(",", "")) else text.lstrip("-")
 
 
 def format_compact(value: float) -> str:
-    """At most four digits: 0.25, 1,500, 20 k, 1.5 M, 3·10^15 with raised digits."""
+    """At most four digits: 0.25, 1,500, 20 k, 1.5 M, 3·10^15 with superscript digits."""
     size = abs(value)
     if value == 0:
         return "0"
@@ -43,7 +43,7 @@ def format_compact(value: float) -> str:
 
 
 def scientific(value: float) -> str:
-    """As 3·10^15, with raised digits."""
+    """As 3·10^15, with superscript digits."""
     exponent = _exponent(value)
     mantissa = f"{value / 10.0**exponent:.3g}".replace("-", MINUS)
     if mantissa == "10":
@@ -62,7 +62,7 @@ def ticks(low: float, high: float, *, is_logarithmic: bool, most: int = 5) -> li
     for step in (factor * 10.0**power for power in (exponent, exponent + 1) for factor in (1, 2, 5)):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first + 1 <= most:
-            # Divided, where steps are fractions, so that 3 steps of 0.1 are 0.3.
+            # Fractional steps are divided, so that 3 steps of 0.1 are 0.3.
             return [n / round(1 / step) if step < 1 else n * step for n in range(first, last + 1)]
     raise AssertionError("ten times the range holds one tick at most")
 

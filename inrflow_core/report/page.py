@@ -1,7 +1,7 @@
-"""The page of `inrflow eval`: one HTML file with everything in it, that opens without a network (docs/metrics.md).
+"""Write report.html: one self-contained HTML file that needs no network (docs/metrics.md).
 
-The same page gives the same bytes: no time, no path, no host stands in it. It may fetch nothing (its own
-Content-Security-Policy forbids it), and everything but turning the clouds and choosing an axis works without scripts.
+The same page gives the same bytes: it contains no time, path or host. Its Content-Security-Policy forbids requests, and
+everything but rotating clouds and choosing an axis works without scripts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from inrflow_core.report import galleries, plots, protein_tables, score_table
-from inrflow_core.report.content import Entry as Entry  # part of this file's face, as the next
+from inrflow_core.report.content import Entry as Entry  # re-exported, as the next
 from inrflow_core.report.content import Gallery as Gallery
 from inrflow_core.report.content import Histogram as Histogram
 from inrflow_core.report.content import Page as Page
@@ -29,7 +29,7 @@ def write(path: Path, page: Page) -> None:
 
     Raises:
         OutOfMemory: the disk is full.
-        UsageError: the place cannot be written to.
+        UsageError: the file cannot be written.
     """
     with atomic_write(path) as beside:
         beside.write_text(html(page), encoding="utf-8", newline="\n")
@@ -42,7 +42,7 @@ def html(page: Page) -> str:
         title=escape(page.title),
         style=style,
         script=script,
-        # A browser obeys this before all else in the page: these two and pictures in the page itself, nothing more.
+        # Allows this script, this style and embedded images, and nothing else.
         policy=f"default-src 'none'; img-src data:; style-src {_allowed(style)}; script-src {_allowed(script)};"
         " base-uri 'none'; form-action 'none'",
         against=score_table.reference_list(page),
@@ -54,10 +54,10 @@ def _sections(page: Page) -> list[str]:
     return [
         score_table.table(page),
         plots.curves(page.entries),
-        *(galleries.photos(some) for some in page.photos),
+        *(galleries.photos(content) for content in page.photos),
         *(galleries.gallery(gallery) for gallery in page.galleries),
-        *(protein_tables.section(some) for some in page.folds),
-        "" if page.neighbours is None else galleries.neighbours(page.neighbours),
+        *(protein_tables.section(content) for content in page.protein_tables),
+        "" if page.neighbors is None else galleries.neighbors(page.neighbors),
         plots.histograms(page.histograms),
         score_table.facts(page.entries),
     ]
@@ -68,5 +68,5 @@ def _beside(name: str) -> str:
 
 
 def _allowed(text: str) -> str:
-    """The name by which a policy allows one script or style: a digest of exactly what stands between the tags."""
+    """The policy's name of a script or style: a digest of the text between the tags."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""Plots as SVG in the page, coloured by its style sheet: metrics against training, histograms."""
+"""Plots as SVG, colored by the page's style sheet: metrics during training, histograms."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from inrflow_core.report.score_table import Metric, column_title, metric_of
 
 WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 10, 40
-COLOURS = 6
-"""Series of different colours in the style sheet; the seventh has the first again, dashed."""
+NUM_COLORS = 6
+"""Number of colors in the style sheet; the seventh series has the first color, dashed."""
 BINS = (8, 40)
-"""Fewest and most bins of a histogram; between, as many as the values warrant."""
+"""Smallest and largest number of bins of a histogram."""
 STEEP = 30.0
-"""A range this many times its beginning gets a logarithmic axis; FLOPs get it from a decade on."""
+"""Ratio of the ends of a range from which on its axis is logarithmic; for FLOPs it is 10."""
 
 AXES: tuple[tuple[str, Callable[[Progress], float]], ...] = (
     ("steps", lambda progress: progress.step),
@@ -35,7 +35,7 @@ Lines = dict[str, list[Point]]
 
 @dataclass(frozen=True)
 class Axis:
-    """From numbers to places between two ends, and the ticks there."""
+    """Maps numbers to positions between two ends."""
 
     low: float
     high: float
@@ -45,7 +45,7 @@ class Axis:
 
     @staticmethod
     def over(values: Sequence[float], start: float, stop: float, *, steep: float = STEEP, margin: float = 0.05) -> Axis:
-        """An axis that holds all values, with some room; logarithmic where they span more than `steep`."""
+        """An axis that holds all values, with a margin; logarithmic if their ratio is at least `steep`."""
         low, high = min(values), max(values)
         if low > 0 and high / low >= steep:
             room = (high / low) ** margin
@@ -54,7 +54,7 @@ class Axis:
         return Axis(low - room, high + room, start, stop)
 
     def __call__(self, value: float) -> float:
-        """The place of a value."""
+        """The position of a value."""
         low, high = self.low, self.high
         part = math.log(value / low) / math.log(high / low) if self.is_logarithmic else (value - low) / (high - low)
         return round(self.start + part * (self.stop - self.start), 1)
@@ -65,7 +65,7 @@ class Axis:
 
 
 def curves(entries: Sequence[Entry]) -> str:
-    """Every metric against training: three plots each, of which the reader chooses one."""
+    """Every metric during training: three plots each, of which the reader chooses one."""
     found = {metric: lines for metric, lines in _lines(entries).items() if sum(map(len, lines.values())) > 1}
     if not found:
         return ""
@@ -83,7 +83,7 @@ def curves(entries: Sequence[Entry]) -> str:
 
 
 def histograms(items: Sequence[Histogram]) -> str:
-    """Every histogram, with what its colours mean."""
+    """Every histogram with its legend."""
     drawn = "".join(
         f'<figure class="plot"><figcaption>{escape(item.title)}</figcaption>'
         f"{histogram({name: np.asarray(values) for name, values in item.values.items()}, item.unit, item.title)}"
@@ -96,9 +96,9 @@ def histograms(items: Sequence[Histogram]) -> str:
 
 
 def histogram(values: dict[str, np.ndarray], unit: str, title: str, *, limit: float | None = None) -> str:
-    """Shares of the values of each name, on common bins; `limit` is marked by an upright line.
+    """Shares of the values of each name, on common bins; `limit` is marked by a vertical line.
 
-    The bins hold all but the outermost thousandth at both ends, which counts to the first and last.
+    The bins span all but the outermost thousandth at both ends, which is counted in the first and last bin.
     """
     values = {name: each[np.isfinite(each)] for name, each in values.items()}
     together = np.concatenate([each for each in values.values() if len(each)] or [np.zeros(1)])
@@ -130,12 +130,12 @@ def histogram(values: dict[str, np.ndarray], unit: str, title: str, *, limit: fl
 
 
 def legend_with_counts(values: Mapping[str, np.ndarray]) -> list[str]:
-    """The names with how many values each has."""
+    """The names with their number of values."""
     return [f"{name} ({len(each):,})" for name, each in values.items()]
 
 
 def legend(names: Sequence[str], *, mark: str = "line") -> str:
-    """What the colours mean."""
+    """A legend of the colors."""
     items = "".join(
         f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">{_swatch(number, mark)}</svg>{escape(name)}</li>'
         for number, name in enumerate(names)
@@ -150,7 +150,7 @@ def _swatch(number: int, mark: str) -> str:
 
 
 def _lines(entries: Sequence[Entry]) -> dict[tuple[Metric, int], Lines]:
-    """What is drawn together: scores of one metric, protocol and count, by run."""
+    """The lines of each plot: scores of one metric, protocol and count, by run."""
     found: dict[tuple[Metric, int], Lines] = {}
     for entry in entries:
         for score in entry.scores:
@@ -174,15 +174,15 @@ def _metric(metric: Metric, count: int, lines: Lines, runs: Sequence[str]) -> st
 
 
 def _curve(metric: Metric, lines: Lines, runs: Sequence[str], axis: int) -> str:
-    name, place = AXES[axis]
+    name, position = AXES[axis]
     points = [point for line in lines.values() for point in line]
     ends = [end for _, score in points for end in (score.value, *(score.interval or ())) if math.isfinite(end)]
-    x = Axis.over([place(progress) for progress, _ in points], LEFT, WIDTH - RIGHT, steep=10 if axis == 2 else STEEP)
+    x = Axis.over([position(progress) for progress, _ in points], LEFT, WIDTH - RIGHT, steep=10 if axis == 2 else STEEP)
     y = Axis.over(ends, HEIGHT - BOTTOM, TOP)
     parts = [_frame(x, y, name, metric[2])]
     for run, line in lines.items():
         number = runs.index(run)
-        at = [(x(place(progress)), y(score.value)) for progress, score in line]
+        at = [(x(position(progress)), y(score.value)) for progress, score in line]
         bars = "".join(
             f"M{across} {y(score.interval[0])}V{y(score.interval[1])}"
             for (across, _), (_, score) in zip(at, line, strict=True)
@@ -191,24 +191,28 @@ def _curve(metric: Metric, lines: Lines, runs: Sequence[str], axis: int) -> str:
         parts.append(f'<path class="bar {_series(number)}" d="{bars}"/>' if bars else "")
         parts.append(f'<path class="line {_series(number)}" d="M{"L".join(f"{a} {b}" for a, b in at)}"/>')
         parts += [
-            _dot(number, *spot, title=f"{run}, {number_format.format_compact(place(progress))} {name}: {_told(score)}")
+            _dot(
+                number,
+                *spot,
+                title=f"{run}, {number_format.format_compact(position(progress))} {name}: {_value(score)}",
+            )
             for spot, (progress, score) in zip(at, line, strict=True)
         ]
-    told = "; ".join(
-        f"{run} from {_told(line[0][1])} at {number_format.format_compact(place(line[0][0]))}"
-        f" to {_told(line[-1][1])} at {number_format.format_compact(place(line[-1][0]))}"
+    summary = "; ".join(
+        f"{run} from {_value(line[0][1])} at {number_format.format_compact(position(line[0][0]))}"
+        f" to {_value(line[-1][1])} at {number_format.format_compact(position(line[-1][0]))}"
         for run, line in lines.items()
     )
-    return _svg(f"{metric[0]} ({metric[1]}) against {name}: {told}.", parts)
+    return _svg(f"{metric[0]} ({metric[1]}) against {name}: {summary}.", parts)
 
 
-def _told(score: Score) -> str:
+def _value(score: Score) -> str:
     value, interval = number_format.with_interval(score.value, score.interval)
     return f"{value} ({interval})" if interval else value
 
 
 def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
-    """The grid, the ticks and the names of both axes."""
+    """The grid, ticks and labels of both axes."""
     grid, words = "", ""
     for tick in y.ticks():
         grid += f"M{x.start} {y(tick)}H{x.stop}"
@@ -231,23 +235,23 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
     return f'<path class="grid" d="{grid}"/><path class="axis" d="M{x.start} {y.start}H{x.stop}"/>{words}'
 
 
-def _svg(told: str, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg>'
+def _svg(label: str, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
 
 def _series(number: int) -> str:
-    return f"s{number % COLOURS}" + (" again" if number >= COLOURS else "")
+    return f"s{number % NUM_COLORS}" + (" again" if number >= NUM_COLORS else "")
 
 
 def _dot(number: int, x: float, y: float, *, title: str = "") -> str:
-    """A point, of another form for each of four series."""
-    forms = (
+    """A point; four series have different shapes."""
+    shapes = (
         f'<circle cx="{x}" cy="{y}" r="3.2"{{}}',
         f'<rect x="{x - 2.9:.1f}" y="{y - 2.9:.1f}" width="5.8" height="5.8"{{}}',
         f'<path d="M{x} {y - 4.2:.1f}l4.2 4.2l-4.2 4.2l-4.2 -4.2z"{{}}',
         f'<path d="M{x} {y - 4:.1f}l3.8 6.8h-7.6z"{{}}',
     )
-    form = forms[number % len(forms)].format(f' class="dot {_series(number)}"')
+    shape = shapes[number % len(shapes)].format(f' class="dot {_series(number)}"')
     if not title:
-        return f"{form}/>"
-    return f"{form}><title>{escape(title)}</title></{form[1 : form.index(' ')]}>"
+        return f"{shape}/>"
+    return f"{shape}><title>{escape(title)}</title></{shape[1 : shape.index(' ')]}>"

@@ -1,4 +1,4 @@
-"""Proteins in the page: a table of the worst and the best, and their traces laid on those of the references."""
+"""Proteins in the report: a table of the worst and the best, and their traces superposed on the references."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from inrflow_core.report import number_format
 from inrflow_core.report.content import ProteinRow, ProteinTable
 
 SIDE, MARGIN = 220.0, 8.0
-"""Of a picture, in its own units."""
+"""Size and margin of an image of traces, in SVG units."""
 SLICES = 14
-"""Steps of depth: what is farther is drawn first, thinner and paler."""
+"""Steps of depth: farther parts are drawn first, thinner and paler."""
 SAMPLE, REFERENCE = "#d9731a", "#2f8f4e"
 """Orange and green, as in the paper's figure 3."""
 THIN, THICK = 1.2, 3.4
@@ -27,15 +27,15 @@ def section(content: ProteinTable) -> str:
         return ""
     of = f" of {content.title}" if content.title else ""
     shown = len(content.rows)
-    told = (
+    shown_rows = (
         f"All {content.count:,}, the worst first."
         if shown == content.count
         else f"{shown:,} of {content.count:,}: the worst and the best by {content.columns[0]}, the worst first."
     )
     several = " Of several samples this is the mean." if any(row.samples > 1 for row in content.rows) else ""
     return (
-        f'<section id="proteins"><h2>Proteins{escape(of)}</h2>\n<p class="says">{escape(told)}{several}</p>'
-        f'<div class="wide" tabindex="0" role="region" aria-label="Proteins">{_table(content)}</div>\n{_pictures(content)}'
+        f'<section id="proteins"><h2>Proteins{escape(of)}</h2>\n<p class="says">{escape(shown_rows)}{several}</p>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="Proteins">{_table(content)}</div>\n{_overlays(content)}'
         "</section>"
     )
 
@@ -51,7 +51,7 @@ def _table(content: ProteinTable) -> str:
     return f'<table><thead><tr><th scope="col">Protein</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _pictures(content: ProteinTable) -> str:
+def _overlays(content: ProteinTable) -> str:
     drawn = "".join(
         f'<figure class="tile">{overlay(row)}<figcaption>{escape(row.name)}<br>{escape(content.columns[0])}'
         f" {number_format.format_compact(row.values[0])}</figcaption></figure>"
@@ -66,13 +66,13 @@ def _pictures(content: ProteinTable) -> str:
         for name, colour in (("sample", SAMPLE), ("reference", REFERENCE))
     )
     return (
-        '<p class="says">C-alphas of the first sample, laid on the reference as its TM-score has it.</p>'
+        '<p class="says">C-alphas of the first sample, superposed on the reference by its TM-score.</p>'
         f'<div class="tiles folds">{drawn}</div><ul class="legend">{legend}</ul>'
     )
 
 
 def overlay(row: ProteinRow) -> str:
-    """Two traces in one picture, seen where the reference is widest; what lies nearer is thicker and covers the rest."""
+    """Two traces in one image, seen along the reference's shortest axis; nearer parts are thicker and cover the rest."""
     assert row.sample is not None and row.reference is not None
     axes = structure.principal_axes(row.reference)
     placed = [(trace - np.nanmean(row.reference, axis=0)) @ axes.T for trace in (row.reference, row.sample)]
@@ -93,29 +93,29 @@ def overlay(row: ProteinRow) -> str:
                 strokes[depth].append(
                     f'<path d="{path}" stroke="{colour}" stroke-width="{width:.1f}" stroke-opacity="{opacity:.2f}"/>'
                 )
-    told = f"{row.name}: C-alpha traces of a sample (orange) and of the reference (green)"
+    label = f"{row.name}: C-alpha traces of a sample (orange) and of the reference (green)"
     return (
-        f'<svg viewBox="0 0 {SIDE:.0f} {SIDE:.0f}" role="img" aria-label="{escape(told)}" fill="none"'
+        f'<svg viewBox="0 0 {SIDE:.0f} {SIDE:.0f}" role="img" aria-label="{escape(label)}" fill="none"'
         f' stroke-linecap="round">{"".join("".join(slice) for slice in strokes)}</svg>'
     )
 
 
 def _paths(flat: np.ndarray, near: np.ndarray) -> list[str]:
-    """Of each slice of depth the pieces of a trace that lie in it, from residue to residue; none across a gap."""
+    """The segments of a trace in each slice of depth, from residue to residue; none across a gap."""
     paths = [""] * SLICES
     last = [-2] * SLICES
-    for place in range(len(flat) - 1):
-        if not np.isfinite(flat[place : place + 2]).all():
+    for index in range(len(flat) - 1):
+        if not np.isfinite(flat[index : index + 2]).all():
             continue
-        depth = min(SLICES - 1, int(SLICES * (near[place] + near[place + 1]) / 2))
-        (x, y), (to_x, to_y) = flat[place], flat[place + 1]
-        start = "" if last[depth] == place - 1 else f"M{x:.1f} {y:.1f}"
+        depth = min(SLICES - 1, int(SLICES * (near[index] + near[index + 1]) / 2))
+        (x, y), (to_x, to_y) = flat[index], flat[index + 1]
+        start = "" if last[depth] == index - 1 else f"M{x:.1f} {y:.1f}"
         paths[depth] += f"{start}L{to_x:.1f} {to_y:.1f}"
-        last[depth] = place
+        last[depth] = index
     return paths
 
 
 def spread(values: Sequence[float], most: int) -> list[int]:
-    """Places of the lowest and the highest values, by value: all, where these are not more than `most`."""
+    """Indices of the lowest and highest values, in order: `most` in all."""
     order = np.argsort(np.asarray(values), kind="stable").tolist()
     return order if len(order) <= most else [*order[: most // 2], *order[len(order) - most // 2 :]]

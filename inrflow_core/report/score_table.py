@@ -1,4 +1,4 @@
-"""Scores as a table, and the facts of entries."""
+"""Scores as a table, and the metadata of entries."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from inrflow_core.report import number_format
 from inrflow_core.report.content import Entry, Page, Score
 
 Metric = tuple[str, str, str, bool]
-"""What a column holds: name, protocol, unit, direction."""
+"""A column: name, protocol, unit, direction."""
 
 
 def metric_of(score: Score) -> Metric:
-    """Scores that differ in this stand in different columns."""
+    """The column of a score."""
     return score.name, score.protocol, score.unit, score.is_higher_better
 
 
@@ -23,16 +23,16 @@ def column_title(metric: Metric) -> str:
     """Name, direction, protocol and unit."""
     name, protocol, unit, is_higher_better = metric
     arrow, words = ("\N{UPWARDS ARROW}", "higher") if is_higher_better else ("\N{DOWNWARDS ARROW}", "lower")
-    told = [f'<span class="protocol">{escape(protocol)}</span>'] if protocol else []
-    told += [f'<span class="unit">{escape(unit)}</span>'] if unit else []
+    details = [f'<span class="protocol">{escape(protocol)}</span>'] if protocol else []
+    details += [f'<span class="unit">{escape(unit)}</span>'] if unit else []
     return (
         f'{escape(name)}&nbsp;<span class="arrow" role="img" aria-label="{words} is better">{arrow}</span>'
-        + "".join(told)
+        + "".join(details)
     )
 
 
 def reference_list(page: Page) -> str:
-    """What the samples were compared with, as a list."""
+    """The reference's metadata as a list."""
     if not page.reference:
         return ""
     items = "".join(
@@ -42,19 +42,19 @@ def reference_list(page: Page) -> str:
 
 
 def table(page: Page) -> str:
-    """All scores: metrics below one another for one entry, else a column each."""
+    """All scores: a row for each metric of one entry, a column for each metric of several."""
     if not any(entry.scores for entry in page.entries):
         return ""
     notes = _Notes()
     best = set(_best(page.entries))
     build = _one_entry if len(page.entries) == 1 else _many_entries
     body = build(page.entries, best, notes)
-    says = []
+    remarks = []
     if page.interval:
-        says.append(f"Small figures: {escape(page.interval)}.")
+        remarks.append(f"Small figures: {escape(page.interval)}.")
     if best:
-        says.append("Bold: the best of its column, among entries with as many samples as its heading says.")
-    caption = f'<p class="says">{" ".join(says)}</p>' if says else ""
+        remarks.append("Bold: the best of its column, among entries with as many samples as its heading says.")
+    caption = f'<p class="says">{" ".join(remarks)}</p>' if remarks else ""
     return (
         '<section id="scores"><h2>Scores</h2>\n'
         f'<div class="wide" tabindex="0" role="region" aria-label="Scores">{body}</div>\n{caption}{notes.list()}</section>'
@@ -62,21 +62,21 @@ def table(page: Page) -> str:
 
 
 def facts(entries: Sequence[Entry]) -> str:
-    """What is known of the entries: once what they share, in a table what they differ in."""
+    """The metadata of the entries: shared values once, others in a table."""
     names = list(dict.fromkeys(name for entry in entries for name in entry.facts))
     if not names:
         return ""
     shared = [name for name in names if len({entry.facts.get(name) for entry in entries}) == 1]
-    own = [name for name in names if name not in shared]
+    varying = [name for name in names if name not in shared]
     parts = []
     if shared:
         items = "".join(
             f"<div><dt>{escape(name)}</dt><dd>{escape(entries[0].facts[name])}</dd></div>" for name in shared
         )
         parts.append(f'<dl class="facts">{items}</dl>')
-    if own:
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in own)
-        rows = "".join(_fact_row(entry, own) for entry in entries)
+    if varying:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in varying)
+        rows = "".join(_fact_row(entry, varying) for entry in entries)
         parts.append(
             '<div class="wide" tabindex="0" role="region" aria-label="Facts that differ">'
             f'<table class="own"><thead><tr><th scope="col">Entry</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
@@ -135,7 +135,7 @@ def _cell(score: Score, best: set[int], notes: _Notes, *, with_count: bool = Fal
 
 
 def _usual_counts(entries: Sequence[Entry]) -> dict[Metric, int]:
-    """The number of samples that most entries have, by metric; the larger of two that are equally frequent."""
+    """The most frequent number of samples by metric; of equally frequent ones the larger."""
     counts: dict[Metric, Counter[int]] = {}
     for entry in entries:
         for score in entry.scores:
@@ -159,13 +159,13 @@ def _best(entries: Sequence[Entry]) -> Iterator[int]:
 
 
 class _Notes:
-    """Footnotes, each told once."""
+    """Footnotes, each listed once."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def mark(self, note: str | None) -> str:
-        """What stands beside a value."""
+        """The reference mark beside a value."""
         if not note:
             return ""
         number = self._numbers.setdefault(note, len(self._numbers) + 1)

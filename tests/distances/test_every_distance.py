@@ -89,7 +89,7 @@ def test_the_exact_emd_is_scipys_assignment(distance: ModuleType, metric: Any):
 def test_an_assignment_that_stopped_early_is_done_again(monkeypatch: pytest.MonkeyPatch):
     cost = cdist(*shapes.clouds(2, 150).astype(np.float64))
     expected = _optimal_transport.optimal_assignment(cost)
-    monkeypatch.setattr(_optimal_transport, "MOST_PIVOTS", 10)
+    monkeypatch.setattr(_optimal_transport, "MAX_PIVOTS", 10)
     with pytest.warns(UserWarning, match="numItermax"):
         assert _optimal_transport.optimal_assignment(cost) == pytest.approx(expected, rel=1e-12)
 

@@ -132,7 +132,7 @@ def test_a_domain_of_one_file_is_shown_and_refused_by_metrics_of_others(tmp_path
         Results(shards, [SampleScores(EvaluatedSamples("mine", mine), [])], {}), MemorizationSet(shards, None)
     )
     assert page.galleries[0].samples.shape == (5, 1, 24, 1) and len(page.histograms) == 2
-    assert page.neighbours is not None and page.neighbours.sample_distances.max() == 0
+    assert page.neighbors is not None and page.neighbors.sample_distances.max() == 0
     with pytest.raises(UsageError, match="`fid` evaluates images, and these are waves"):
         metric_specs.parse_metrics(["fid"], "signal")
     with pytest.raises(UsageError, match="no format of the domain `signal` writes `.ply` files"):

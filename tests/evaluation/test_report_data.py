@@ -44,9 +44,9 @@ def page(samples: np.ndarray, training: MemorizationSet | None, reference: np.nd
 
 def verdict(samples: np.ndarray, train: np.ndarray, held_out: np.ndarray | None) -> str:
     training = MemorizationSet(held(train), None if held_out is None else held(held_out))
-    found = page(samples, training, train).neighbours
+    found = page(samples, training, train).neighbors
     assert found is not None
-    return re.sub(r"<[^>]+>", "", galleries.neighbours(found)).replace("\N{NO-BREAK SPACE}", " ")
+    return re.sub(r"<[^>]+>", "", galleries.neighbors(found)).replace("\N{NO-BREAK SPACE}", " ")
 
 
 @pytest.mark.parametrize("kind", [pictures, clouds])
@@ -66,15 +66,15 @@ def test_copies_are_found_out_where_the_held_out_data_repeat_the_training_set():
 def test_one_held_out_item_and_none_are_told_as_what_they_are():
     train = pictures(60, 0)
     assert "of the 1 held-out items, 100.0 % do" in verdict(pictures(20, 2), train, pictures(1, 1))
-    assert "none were given" in verdict(train[:5], train, None)
-    assert "drawn anew" in verdict(clouds(5, 0), clouds(9, 1), None)
+    assert "are not given" in verdict(train[:5], train, None)
+    assert "Two random point clouds of one surface" in verdict(clouds(5, 0), clouds(9, 1), None)
 
 
 def test_the_page_says_among_how_many_training_items_it_looked(monkeypatch):
     train = pictures(60, 0)
-    assert "among 60 training items" in verdict(pictures(20, 2), train, None)
+    assert "covered 60 training items" in verdict(pictures(20, 2), train, None)
     monkeypatch.setattr(memorization, "WORK", 20 * 64 * 15.0)
-    assert "among 15 evenly spaced ones of 60 training items" in verdict(pictures(20, 2), train, None)
+    assert "covered 15 evenly spaced ones of 60 training items" in verdict(pictures(20, 2), train, None)
     assert "shown: 12 of 20" in verdict(pictures(20, 2), train, None)
 
 
@@ -83,7 +83,7 @@ def test_large_items_are_read_few_at_a_time_and_found_all_the_same(monkeypatch):
     items = held(train)
     items = replace(items, load_values=lambda indices: (read.append(len(indices)), train[indices])[1])
     monkeypatch.setattr(memorization, "MOST_BYTES", 7 * 64)
-    found = page(train[20:40], MemorizationSet(items, None), train).neighbours
+    found = page(train[20:40], MemorizationSet(items, None), train).neighbors
     assert found is not None and (found.sample_distances == 0).all()
     assert max(read[:-1]) == 7  # the last reading is of what is shown
 
@@ -91,7 +91,7 @@ def test_large_items_are_read_few_at_a_time_and_found_all_the_same(monkeypatch):
 def test_a_training_cloud_without_extent_stands_in_nobodys_way():
     train = clouds(9, 0)
     train[4] = 1.0
-    found = page(clouds(5, 1), MemorizationSet(held(train), None), clouds(6, 2)).neighbours
+    found = page(clouds(5, 1), MemorizationSet(held(train), None), clouds(6, 2)).neighbors
     assert found is not None and np.isfinite(found.distances).all()
 
 

@@ -118,7 +118,7 @@ class Passed(torch.nn.Module):
 def test_few_pictures_are_told_of_and_many_are_not():
     assert _frechet.remark(Features(given(9, 4), given(9, 4)), "clean") is None
     assert _frechet.remark(Features(given(4, 4), given(9, 4)), "clean") == (
-        "4 samples for 4 features: far above the distance at many, and comparable at equal numbers only"
+        "4 samples for 4 features: much larger than with many, and comparable at equal numbers only"
     )
     note = _frechet.remark(Features(given(4, 4), given(3, 4)), "adm")
     assert note is not None and note.startswith("4 samples and 3 references for 4 features")

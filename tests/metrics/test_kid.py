@@ -75,7 +75,7 @@ def test_leaving_out_parts_of_subsets_scatters_as_the_statistic_of_all_does(monk
 
 def test_moments_one_picture_and_nan_are_refused():
     rows = given(20)
-    with pytest.raises(UsageError, match="KID cannot be taken from the mean and covariance of the reference"):
+    with pytest.raises(UsageError, match="KID cannot be computed from the mean and covariance of the reference"):
         kid.compute(Features(rows, gaussian_stats.from_features(rows)), "clean")
     with pytest.raises(UsageError, match="1 references are too few"):
         kid.compute(Features(rows, rows[:1]), "clean")

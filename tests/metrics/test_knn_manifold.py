@@ -88,7 +88,7 @@ def test_too_few_moments_and_nan_are_refused():
     rows = disc(20, 1)
     with pytest.raises(UsageError, match="3 references are too few"):
         precision.compute(Features(rows, rows[:3]), "random")
-    with pytest.raises(UsageError, match="Recall cannot be taken from the mean and covariance of the reference"):
+    with pytest.raises(UsageError, match="Recall cannot be computed from the mean and covariance of the reference"):
         recall.compute(Features(rows, gaussian_stats.from_features(rows)), "random")
     with pytest.raises(UsageError, match="features of the references are not finite"):
         recall.compute(Features(rows, rows * np.float32(np.nan)), "random")

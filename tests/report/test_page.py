@@ -71,7 +71,7 @@ def full_page() -> Page:
             Gallery(f"digits {EVIL}", pictures(3), pictures(5, channels=3), [EVIL] * 3, ["b"]),
             Gallery("clouds", clouds(2), clouds(3, channels=6), ["x"], [EVIL]),
         ],
-        neighbours=neighbours(clouds(4), distances, distances + 0.5),
+        neighbors=neighbours(clouds(4), distances, distances + 0.5),
         histograms=[Histogram(EVIL, EVIL, {EVIL: distances, "reference": distances * 2})],
     )
 
@@ -230,14 +230,14 @@ def test_a_line_falls_where_the_metric_does() -> None:
 @pytest.mark.parametrize(("shift", "share"), [(0.0, 1.0), (-2.0, 100.0), (2.0, 0.0)])
 def test_the_memorisation_check_tells_the_share_that_is_too_near(shift: float, share: float) -> None:
     held_out = np.linspace(3, 4, 1000)
-    page = Page("t", [], neighbours=neighbours(pictures(4), held_out + shift, held_out))
+    page = Page("t", [], neighbors=neighbours(pictures(4), held_out + shift, held_out))
     assert f"<strong>{share:.1f}\N{NO-BREAK SPACE}% of the samples</strong>" in html(page)
 
 
 def test_samples_that_lie_nearest_come_first_beside_their_neighbours() -> None:
     samples = pictures(3)
     content = neighbours(samples, np.array([5.0, 1.0, 3.0]), None)
-    shown = re.findall(r"data:image/png;base64,([^\"]+)", galleries.neighbours(content))
+    shown = re.findall(r"data:image/png;base64,([^\"]+)", galleries.neighbors(content))
     decoded = [np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))) for each in shown]
     assert len(decoded) == 3 * 4
     for place, row in enumerate([1, 2, 0]):
@@ -274,7 +274,7 @@ def test_the_page_is_bounded_however_much_it_is_given() -> None:
     assert len(galleries.gallery(Gallery("t", photos))) < 4.4e6
     assert len(galleries.gallery(Gallery("t", clouds(40, points=40_000)))) < 2.4e6
     near = neighbours(photos, np.linspace(1, 2, 100), None)
-    assert len(galleries.neighbours(near)) < 4.4e6
+    assert len(galleries.neighbors(near)) < 4.4e6
 
 
 def test_a_cloud_with_broken_points_or_none_does_not_break_the_page() -> None:
