@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,8 +15,12 @@ from inrflow_core.errors import MissingError, OutOfMemory
 from inrflow_core.runtime import units
 
 if TYPE_CHECKING:
+    import torch
+
+    from inrflow_core.config.training import Config
     from inrflow_core.planning.gpu_specs import Gpu
     from inrflow_core.planning.plan import Plan, Planner
+    from inrflow_core.runtime.distributed import World
     from inrflow_core.training.setup import CheckedTrainJob, TrainJob
 
 SAFE_FRACTION = 0.95
@@ -24,67 +30,110 @@ SMALL = 0.005
 
 
 @dataclass(frozen=True)
-class PlanRequest:
-    """What is planned, and for what."""
+class StagePlan:
+    """The plan of one training stage."""
 
-    job: TrainJob
+    name: str
+    settings: Config
     planner: Planner
     micro: int
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The plan of a run: all of its stages, and the machine that they are planned for."""
+
+    job: TrainJob
+    stages: list[StagePlan]
     gpu: Gpu | None
     """None is this machine."""
     ready: CheckedTrainJob | None
-    """The run on this machine, where its shards are here."""
-    is_here: bool = True
-    """It is planned as it would begin on this machine by this very command."""
+    """The checked run, if its shards are on this machine."""
+    is_here: bool
+    """Planned for this machine, with the processes that this command would train with."""
+
+    @property
+    def largest(self) -> StagePlan:
+        """The stage that takes the most memory."""
+        return max(self.stages, key=lambda stage: stage.plan.total_memory)
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether memory and time of every stage are known."""
+        return all(stage.plan.problem is None for stage in self.stages)
 
 
 def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: bool) -> None:
-    """Tell what the run would take; exit code 5 where that is not there.
+    """Print memory, time and disk of a run; exit code 5 if it does not fit.
 
-    `fits` of the answer is null where nothing says what there is: several processes are planned, and no GPU is named.
+    The JSON object describes the stage that takes the most memory, and in `training_stages` each of several stages. Its
+    `steps`, `samples` and `gpu_hours` are those of all stages. `fits` is null if the memory there is is unknown: several
+    processes are planned without `--plan-for`, or a loss cannot be traced.
     """
-    asked = _asked(job, gpu, processes)
-    plan = asked.planner.plan(asked.micro)
-    _tell(asked, plan)
-    answer = plan.table() | _cost(asked, plan)
+    run = _plan(job, gpu, processes)
+    costs = [_cost(run, stage) for stage in run.stages]
+    for stage, cost in zip(run.stages, costs, strict=True):
+        if len(run.stages) > 1:
+            console.info(f"stage `{stage.name}`: {stage.settings.steps:,} steps")
+        _show(run, stage, cost)
+    answer = run.largest.plan.table() | costs[run.stages.index(run.largest)] | _total(costs)
+    if len(run.stages) > 1:
+        _show_total(run, costs, answer)
+        each = zip(run.stages, costs, strict=True)
+        answer["training_stages"] = [{"name": stage.name} | stage.plan.table() | cost for stage, cost in each]
     problem = None
     try:
-        answer |= _fit(asked, plan)
+        answer |= _fit(run)
     except OutOfMemory as error:
         problem = error
         console.error(problem)
         answer |= {"error": problem.message, "hint": problem.hint}
-    is_known = plan.problem is None and (asked.gpu is not None or asked.is_here)
+    is_known = run.is_traced and (run.gpu is not None or run.is_here)
     console.print_json(answer | {"fits": problem is None if is_known else None}, as_json=as_json)
     if problem is not None:
         raise typer.Exit(int(problem.code))
 
 
-def _asked(job: TrainJob, name: str | None, processes: int | None) -> PlanRequest:
-    """The run and its place, with everything checked that is here to be checked."""
+def _plan(job: TrainJob, name: str | None, processes: int | None) -> RunPlan:
+    """Check everything that can be checked here, and plan each stage."""
     import torch
 
     from inrflow_core.planning import gpu_specs
-    from inrflow_core.planning.plan import Planner
     from inrflow_core.runtime import distributed
     from inrflow_core.runtime.device import choose_precision
     from inrflow_core.training import setup
-    from inrflow_core.training.loader import split_batch
 
     gpu = None if name is None else gpu_specs.find(name)
-    settings = job.preset.training.config
     has_data = _look_at_data(job)
     if gpu is None and processes is None and has_data:
         ready = setup.check_job(job, dict(os.environ))
-        planner = setup.planner_of_largest(ready)
-        return PlanRequest(job, planner, len(ready.places[0]), None, ready)
+        known = [stage.plan for stage in ready.stages]
+        return RunPlan(job, _stages(job, ready.world, ready.precision, known), None, ready, is_here=True)
     here = distributed.find({} if processes or gpu else dict(os.environ), "cpu" if gpu else job.device)
     count = processes or here.size
     device = torch.device("cuda") if gpu else here.device
-    place = distributed.World(0, count, 0, device, count > 1)
-    precision = choose_precision(settings.precision, device) if gpu is None else gpu.choose(settings.precision)
-    micro = len(split_batch(batch=settings.batch, rank=0, size=count, micro=settings.micro_batch)[0])
-    return PlanRequest(job, Planner(job.preset, place, precision), micro, gpu, None, gpu is None and processes is None)
+    world = distributed.World(0, count, 0, device, count > 1)
+    precision = job.preset.training.config.precision
+    precision = choose_precision(precision, device) if gpu is None else gpu.choose(precision)
+    return RunPlan(job, _stages(job, world, precision), gpu, None, is_here=gpu is None and processes is None)
+
+
+def _stages(job: TrainJob, world: World, precision: str, known: Sequence[Plan] = ()) -> list[StagePlan]:
+    """The plan of each stage for this process of `world`; `known` are the plans, if they are made already."""
+    from inrflow_core.planning.plan import Planner
+    from inrflow_core.training import stages
+    from inrflow_core.training.loader import split_batch
+
+    found = []
+    for number, stage in enumerate(job.preset.method.module.STAGES):
+        preset = stages.preset_of(job.preset, stage.name)
+        settings = preset.training.config
+        micro = len(split_batch(batch=settings.batch, rank=world.rank, size=world.size, micro=settings.micro_batch)[0])
+        planner = Planner(preset, world, precision, stage)
+        plan = known[number] if known else planner.plan(micro)
+        found.append(StagePlan(stage.name, settings, planner, micro, plan))
+    return found
 
 
 def _look_at_data(job: TrainJob) -> bool:
@@ -99,10 +148,11 @@ def _look_at_data(job: TrainJob) -> bool:
     return True
 
 
-def _tell(asked: PlanRequest, plan: Plan) -> None:
-    """The tables, and the cost in words."""
+def _show(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> None:
+    """The tables of a stage, and its time and cost in words."""
     from inrflow_core.planning.plan import row_title
 
+    plan = stage.plan
     console.table(["parameters", "count"], [*plan.parameters.items(), ("all", plan.total_parameters)])
     if plan.problem is not None:
         console.info(f"memory, FLOPs and time are unknown: the loss cannot be traced ({plan.problem})")
@@ -119,18 +169,33 @@ def _tell(asked: PlanRequest, plan: Plan) -> None:
         ["memory of a process", "at the peak", "at its own most"],
         [*rows, ("all", units.format_bytes(plan.total_memory), "")],
     )
-    for line in _words(asked, plan):
+    for line in _words(run, stage, cost):
         console.info(line)
 
 
-def _words(asked: PlanRequest, plan: Plan) -> list[str]:
-    """Time and cost, and what they assume."""
-    cost, settings = _cost(asked, plan), asked.job.preset.training.config
-    count, precision, gpu = cost["processes"], cost["precision"], asked.gpu
+def _show_total(run: RunPlan, costs: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
+    """One line for each of several stages, and all together: the largest memory decides, times add up."""
+    rows = []
+    for stage, cost in zip(run.stages, costs, strict=True):
+        known = stage.plan.problem is None
+        memory = units.format_bytes(stage.plan.total_memory) if known else "unknown"
+        time = units.format_duration(cost["seconds_per_step"] * cost["steps"]) if known else "unknown"
+        rows.append((stage.name, f"{cost['steps']:,}", memory, time))
+    memory = units.format_bytes(run.largest.plan.total_memory) if run.is_traced else "unknown"
+    time = units.format_duration(total["gpu_hours"] * 3600 / total["processes"]) if run.is_traced else "unknown"
+    console.table(
+        ["stage", "steps", "memory of a process", "time"], [*rows, ("all", f"{total['steps']:,}", memory, time)]
+    )
+
+
+def _words(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> list[str]:
+    """Time and cost of a stage, and what they assume."""
+    settings = stage.settings
+    count, precision, gpu = cost["processes"], cost["precision"], run.gpu
     seconds = cost["seconds_per_step"]
     if gpu is None:
         how = f"at the {cost['rate'] / 1e9:,.0f} GFLOP/s that a matrix product reaches here in {precision}"
-        least, unit = "at least ", f"{count} x {asked.planner.world.device}"
+        least, unit = "at least ", f"{count} x {stage.planner.world.device}"
     else:
         how = (
             f"assumed: {gpu.assumed_mfu(precision):.0%} of the {gpu.peak(precision) / 1e12:,.0f} TFLOP/s that the data sheet "
@@ -141,12 +206,14 @@ def _words(asked: PlanRequest, plan: Plan) -> list[str]:
         least, unit = "", f"{count} x {gpu.name}"
     per_second = settings.batch / seconds
     step = units.format_duration(seconds) if seconds >= 10 else f"{seconds:.3g} s"
+    what = "run" if len(run.stages) == 1 else "stage"
+    processor = "GPU" if stage.planner.world.device.type == "cuda" else "processor"
     return [
-        f"on {unit} in {precision}, micro-batches of {asked.micro}, ZeRO stage {settings.zero_stage}",
+        f"on {unit} in {precision}, micro-batches of {stage.micro}, ZeRO stage {settings.zero_stage}",
         f"a step takes {least}{step} ({per_second:,.3g} sets/s), {settings.steps:,} steps of {settings.batch} sets "
         f"{units.format_duration(seconds * settings.steps)}: {how}",
-        f"the run sees {cost['samples']:,} sets and costs {cost['gpu_hours']:,.0f} {'GPU' if _on_gpu(asked) else 'processor'}-hours",
-        _checkpoints(plan),
+        f"the {what} sees {cost['samples']:,} sets and costs {cost['gpu_hours']:,.0f} {processor}-hours",
+        _checkpoints(stage.plan),
     ]
 
 
@@ -154,23 +221,19 @@ def _checkpoints(plan: Plan) -> str:
     return f"a checkpoint takes {units.format_bytes(plan.checkpoint)}, all of them {units.format_bytes(plan.disk)}"
 
 
-def _on_gpu(asked: PlanRequest) -> bool:
-    return asked.planner.world.device.type == "cuda"
-
-
-def _cost(asked: PlanRequest, plan: Plan) -> dict[str, Any]:
-    """Seconds and hours, and what they are computed from; both are None where the plan's FLOPs are unknown."""
-    settings, world = asked.job.preset.training.config, asked.planner.world
-    precision, gpu = asked.planner.precision, asked.gpu
+def _cost(run: RunPlan, stage: StagePlan) -> dict[str, Any]:
+    """Seconds and hours of a stage, and what they are computed from; both are None if its FLOPs are unknown."""
+    settings, plan, gpu = stage.settings, stage.plan, run.gpu
+    world, precision = stage.planner.world, stage.planner.precision
     if gpu is None:
-        rate = _measured(asked)
+        rate = _measured_rate(world.device, precision)
         seconds = sum(plan.executed.values()) / (rate * world.size)
     else:
         rate, seconds = gpu.rate(precision), plan.seconds(gpu, precision, world.size)
     return {
         "precision": precision,
         "processes": world.size,
-        "micro_batch": asked.micro,
+        "micro_batch": stage.micro,
         "zero_stage": settings.zero_stage,
         "gpu": None if gpu is None else vars(gpu) | {"share": gpu.assumed_mfu(precision)},
         "rate": rate,
@@ -181,37 +244,45 @@ def _cost(asked: PlanRequest, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _measured(asked: PlanRequest, found: dict[str, float] = {}) -> float:  # noqa: B006, measured once
+def _total(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Steps, samples and hours of all stages; hours are None if those of a stage are."""
+    hours = [cost["gpu_hours"] for cost in costs]
+    return {
+        "steps": sum(cost["steps"] for cost in costs),
+        "samples": sum(cost["samples"] for cost in costs),
+        "gpu_hours": None if None in hours else sum(hours),
+    }
+
+
+@cache
+def _measured_rate(device: torch.device, precision: str) -> float:
     """The rate of a matrix product on this machine."""
     from inrflow_core.planning import checks
 
-    key = f"{asked.planner.world.device} {asked.planner.precision}"
-    if key not in found:
-        found[key] = checks.measure_rate(asked.planner.world.device, asked.planner.precision)
-    return found[key]
+    return checks.measure_rate(device, precision)
 
 
-def _fit(asked: PlanRequest, plan: Plan) -> dict[str, Any]:
-    """Memory in each ZeRO stage, where the run fits; on this machine nothing beside its fitting.
+def _fit(run: RunPlan) -> dict[str, Any]:
+    """Memory in each ZeRO stage of the largest training stage, for a GPU that it fits on; on this machine, nothing.
 
     Raises:
-        OutOfMemory: it does not fit; says by how much, and what would.
+        OutOfMemory: the run does not fit; says by how much, and what would.
     """
     from inrflow_core.planning import advice
     from inrflow_core.planning.checks import check_disk, check_memory
     from inrflow_core.training import setup
 
-    planner, micro = asked.planner, asked.micro
-    if asked.gpu is None:
-        if asked.ready is not None:
-            setup.check_resources(asked.ready)
-        elif asked.is_here:
-            check_disk(plan, asked.job.out, 0)
+    plan, planner, micro = run.largest.plan, run.largest.planner, run.largest.micro
+    if run.gpu is None:
+        if run.ready is not None:
+            setup.check_resources(run.ready)
+        elif run.is_here:
+            check_disk(max((stage.plan for stage in run.stages), key=lambda each: each.disk), run.job.out, 0)
             check_memory(plan, planner.world, lambda free: advice.find(planner, micro, free).hint())
         return {}
     if plan.problem is not None:
         return {}
-    room, name = asked.gpu.memory, asked.gpu.name
+    room, name = run.gpu.memory, run.gpu.name
     stages = advice.stages(planner, micro)
     rows = [(stage, units.format_bytes(memory), "yes" if memory <= room else "no") for stage, memory in stages.items()]
     console.table(["ZeRO stage", "memory of a process", "fits"], rows)

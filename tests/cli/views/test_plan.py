@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from inrflow_cli import app
+from inrflow_core import registry
+from inrflow_core.config import toml
 from inrflow_core.planning import gpu_specs
-from tests.training import small
+from tests.training import adversarial_method, small
 
 
 @pytest.fixture
 def run(tmp_path, capsys, monkeypatch):
     """Plan a small preset without data; the code, the object on stdout and the text on stderr come back."""
-    from inrflow_core.config import toml
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "preset.toml").write_text(
         toml.to_toml(small.preset(training={"batch": 16, "steps": 10, "precision": "auto"}).table())
@@ -63,6 +64,60 @@ def test_without_data_too_little_memory_here_is_found_too(run, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 1_000_000)
     code, told, _ = run("--device", "cpu")
     assert code == 5 and told["fits"] is False and "are free" in told["error"]
+
+
+@pytest.fixture
+def run_in_stages(tmp_path, capsys, monkeypatch):
+    """Plan a method of two stages, one with a critic and its optimizer, as `run` does."""
+    find, path = registry.find, registry.path
+    file = Path(adversarial_method.__file__)
+
+    def is_ours(kind: str, name: str) -> bool:
+        return (kind, name) == ("methods", "adversarial")
+
+    monkeypatch.setattr(
+        registry, "find", lambda kind, name: adversarial_method if is_ours(kind, name) else find(kind, name)
+    )
+    monkeypatch.setattr(registry, "path", lambda kind, name: file if is_ours(kind, name) else path(kind, name))
+    monkeypatch.chdir(tmp_path)
+    training = {"batch": 4, "steps": 6, "against": {"steps": 10}, "alone": {"batch": 8}}
+    preset = small.preset(method={"name": "adversarial"}, training=training)
+    (tmp_path / "preset.toml").write_text(toml.to_toml(preset.table()))
+
+    def plan(*options: str) -> tuple[int, dict, str]:
+        code = app.run(["train", "--preset", str(tmp_path / "preset.toml"), "--dry-run", "--json", *options])
+        out, text = capsys.readouterr()
+        return code, json.loads(out), text
+
+    return plan
+
+
+def test_every_stage_is_planned_the_largest_memory_decides_and_times_add_up(run_in_stages, tmp_path):
+    code, found, text = run_in_stages("--plan-for", "h100")
+    against, alone = found["training_stages"]
+    assert code == 0 and found["fits"]
+    assert (against["name"], against["steps"], against["micro_batch"]) == ("against", 10, 4)
+    assert (alone["name"], alone["steps"], alone["micro_batch"]) == ("alone", 6, 8)
+    assert "critic" in against["flops"] and "critic" not in alone["flops"]
+    assert found["total"]["memory"] == max(stage["total"]["memory"] for stage in (against, alone))
+    assert found["steps"] == 16 and found["samples"] == 10 * 4 + 6 * 8
+    seconds = [stage["seconds_per_step"] * stage["steps"] for stage in (against, alone)]
+    assert found["gpu_hours"] == pytest.approx(sum(seconds) / 3600)
+    order = [
+        text.index(title)
+        for title in ("stage `against`: 10 steps", "stage `alone`: 6 steps", "memory of a process  time")
+    ]
+    assert order == sorted(order)
+    assert text.count("FLOPs of a step, all processes") == 2
+
+
+def test_a_plan_of_several_stages_with_their_data_here_is_the_same(run_in_stages, tmp_path):
+    data = small.images(tmp_path / "shards")
+    code, found, text = run_in_stages("--data", str(data), "--device", "cpu")
+    assert code == 0 and found["fits"]
+    without = run_in_stages("--device", "cpu")[1]
+    for here, there in zip(found["training_stages"], without["training_stages"], strict=True):
+        assert here["memory"] == there["memory"] and here["executed"] == there["executed"]
 
 
 @pytest.mark.parametrize(("known", "lacks"), [("bf16", "fp32"), ("fp32", "bf16")])
