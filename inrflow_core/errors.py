@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable
 from enum import IntEnum
-
-DAMAGED_ARRAYS = (
-    *(ValueError, KeyError, OSError, EOFError, SyntaxError, RuntimeError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error, OverflowError, tokenize.TokenError),
-)
-"""What NumPy raises on an .npy or .npz file that is none, or damaged."""
 
 
 class Exit(IntEnum):

@@ -20,6 +20,7 @@ from inrflow_core.datasets._mesh_reading import UNREADABLE
 from inrflow_core.errors import InrflowError, UnreadableItemError
 from inrflow_core.geometry import cameras, mesh_rendering
 from inrflow_core.storage import typed_json
+from inrflow_core.storage.array_file import read_array
 from inrflow_core.visualization.image_io import read_image
 
 World = Literal["mesh", "blender", "zero123"]
@@ -113,7 +114,7 @@ def _listed(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, 
         focal = cameras.focal(field_of_view)
         pairs = [(path, path.with_suffix(".npy")) for path in sorted(folder.glob("*.png"))]
         return [
-            (path, cameras.from_world_to_opengl(_matrix(np.load(told, allow_pickle=False)), focal))
+            (path, cameras.from_world_to_opengl(_matrix(read_array(told)), focal))
             for path, told in pairs
             if told.is_file()
         ]

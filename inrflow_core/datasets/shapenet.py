@@ -22,6 +22,7 @@ from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.datasets._shapenet_synsets import NAMES, synset_of
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
 from inrflow_core.shards import hdf5
+from inrflow_core.storage.array_file import array_names, read_array
 from inrflow_core.storage.source_files import fingerprint, list_files
 
 DOMAIN = "points"
@@ -191,18 +192,16 @@ def _points(where: Where) -> np.ndarray:
 
 def _file(path: Path) -> np.ndarray:
     try:
-        # Mapped, so that a header that promises terabytes is met by the file's size and not by memory.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
+        if array_names(path) != ("",):
             raise UnreadableItemError("it is an archive of arrays, not one array")
-        return np.array(array)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        return np.array(read_array(path))
+    except (MissingError, IntegrityError, ValueError, OSError) as error:
         raise UnreadableItemError(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
-    text = str(error)
-    if "object" in text.lower() or "pickle" in text.lower():
+    text = str(error.__cause__).lower()
+    if "object" in text or "pickle" in text:
         return "it is an array of objects (a pickle could run code), or no .npy file"
     return "it is not a complete .npy file"
 

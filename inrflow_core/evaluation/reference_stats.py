@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.metrics._inputs import STATS_FORMAT, ReferenceStats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
-from inrflow_core.storage import checksum, typed_json
+from inrflow_core.storage import array_file, checksum, typed_json
 
 ACCEPTED_FILES = "give the images themselves, statistics that `inrflow eval` cached, or a reference batch of ADM"
 
@@ -23,12 +23,11 @@ def is_stats_file(path: Path) -> bool:
     """Whether a file holds statistics by its kind: a .safetensors file, or an .npz file with `mu`."""
     if path.suffix == ".safetensors":
         return path.is_file()
-    if path.suffix != ".npz" or not path.is_file():
+    if path.suffix != ".npz":
         return False
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return "mu" in archive
-    except DAMAGED_ARRAYS:
+        return "mu" in array_file.array_names(path)
+    except (MissingError, IntegrityError):
         return False
 
 
@@ -74,11 +73,9 @@ def _from_cache(path: Path) -> ReferenceStats:
 
 
 def _from_adm(path: Path) -> ReferenceStats:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("mu", "sigma", "mu_s", "sigma_s") if name in archive}
-    except DAMAGED_ARRAYS as error:
-        raise IntegrityError(f"`{path}` cannot be read: {error}", hint=ACCEPTED_FILES) from error
+    held = array_file.array_names(path, hint=ACCEPTED_FILES)
+    names = [name for name in ("mu", "sigma", "mu_s", "sigma_s") if name in held]
+    arrays = {name: array_file.read_array(path, name, hint=ACCEPTED_FILES) for name in names}
     if len(arrays) < 4:
         raise UsageError(
             f"`{path}` holds {' and '.join(f'`{name}`' for name in arrays)} and does not record its protocol",

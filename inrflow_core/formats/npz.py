@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
-from inrflow_core.storage import atomic_write, typed_json
+from inrflow_core.errors import UsageError
+from inrflow_core.storage import array_file, atomic_write, typed_json
 
 SUFFIXES = (".npz",)
 HOLDS_MANY = True
@@ -46,25 +46,16 @@ def read(path: Path, arrays: Sequence[str] = ARRAYS) -> Archive:
 
     Raises:
         MissingError: there is no such file.
-        IntegrityError: it is damaged, or its origin is not a table.
+        IntegrityError: it is damaged, or its `origin` is not a table.
         UsageError: it has no array of samples.
     """
-    if not path.exists():
-        raise MissingError(f"`{path}` does not exist", hint="name an .npz or .npy file")
-    if not path.is_file():
-        raise IntegrityError(f"`{path}` is not a file", hint="name an .npz or .npy file")
-    try:
-        found: Any = np.load(path, allow_pickle=False, mmap_mode="r")
-        if isinstance(found, np.ndarray):
-            return Archive("", found, {})
-        with found as archive:
-            name = next((name for name in arrays if name in archive), None)
-            if name is None:
-                held = ", ".join(f"`{name}`" for name in archive) or "nothing"
-                raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
-            values, text = archive[name], str(archive["origin"]) if "origin" in archive else "{}"
-    except DAMAGED_ARRAYS as error:
-        raise IntegrityError(f"`{path}` cannot be read: {error}", hint=HINT) from error
+    names = array_file.array_names(path, hint=HINT)
+    name = next((name for name in ("", *arrays) if name in names), None)
+    if name is None:
+        held = ", ".join(f"`{name}`" for name in names) or "nothing"
+        raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
+    values = array_file.read_array(path, name, hint=HINT)
+    text = str(array_file.read_array(path, "origin", hint=HINT)) if "origin" in names else "{}"
     where = f"`origin` of `{path}`"
     origin = typed_json.typed(typed_json.parse_json(text, where, hint=HINT), dict[str, Any], where, hint=HINT)
     return Archive(name, values, {key: str(value) for key, value in origin.items()})

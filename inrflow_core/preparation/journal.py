@@ -129,7 +129,7 @@ def open_journal(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Itera
             try:
                 if mode == "overwrite":
                     _empty(folder)
-                yield _read(folder, _plain(identity), mode=mode)
+                yield _read(folder, identity, mode=mode)
             finally:
                 _clean(folder)
     finally:
@@ -154,7 +154,7 @@ def open_shared_journal(
         with _held(folder / piece.lock, twice):
             try:
                 with _held(folder / LOCK, _writing(folder), "together", patience=PATIENCE):
-                    yield _read(folder, _plain(identity), piece=piece, share=share)
+                    yield _read(folder, identity, piece=piece, share=share)
             finally:
                 _tidy(folder)
                 (folder / piece.lock).unlink(missing_ok=True)
@@ -185,11 +185,6 @@ def recorded_dataset(folder: Path, name: str) -> str:
         return name
     present = (registry.canonical("datasets", one) for one in (recorded, name))
     return recorded if len(set(present)) == 1 else name
-
-
-def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """As it will be read from a journal or a manifest."""
-    return json.loads(json.dumps(identity))
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core.errors import DAMAGED_ARRAYS, IntegrityError, MissingError, UsageError
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.shards import shard_dataset, writer
 from inrflow_core.shards.schema import Header, ShardColumns
-from inrflow_core.storage import checksum, config_diff, file_lock, typed_json
+from inrflow_core.storage import array_file, checksum, config_diff, file_lock, typed_json
 from inrflow_core.storage.atomic_write import atomic_write, check_writable
 
 JOB = "job.json"
@@ -147,7 +147,7 @@ class SampleShard:
                 if len(self.missing()):
                     return False
                 self._combine()
-        except FileNotFoundError:  # another process has just finished it
+        except (FileNotFoundError, MissingError):  # another process has just finished it
             if not self.is_finished():
                 raise
         return True
@@ -178,7 +178,7 @@ class SampleShard:
             "dtype": self.dtype,
             **typed_json.to_plain(self.header),
         }
-        return json.loads(json.dumps(content))
+        return typed_json.to_plain(content)
 
     def _begin(self, job: dict[str, Any]) -> None:
         """Record the job; several processes, also on several machines, may do so at once."""
@@ -218,12 +218,13 @@ class SampleShard:
         """Every intact piece with the indices of its samples; a damaged one is deleted, to be drawn again."""
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with np.load(path, allow_pickle=False) as piece:
-                    indices = piece["indices"]
-            except DAMAGED_ARRAYS:
+                indices = array_file.read_array(path, "indices")
+            except (MissingError, IntegrityError):
                 path.unlink(missing_ok=True)
                 continue
-            if len(indices) and indices.max() < len(self.seeds):
+            if indices.dtype != np.int64 or indices.ndim != 1 or not len(indices):
+                path.unlink(missing_ok=True)
+            elif indices.min() >= 0 and indices.max() < len(self.seeds):
                 yield path, indices
 
     def _labels(self, order: dict[int, tuple[Path, int]]) -> np.ndarray:
@@ -284,17 +285,16 @@ def _read(path: Path, name: str) -> np.ndarray:
     """An array of a piece.
 
     Raises:
+        MissingError: another process has finished the shard.
         IntegrityError: it is damaged, and was deleted: the same command draws its samples again.
     """
     try:
-        with np.load(path, allow_pickle=False) as piece:
-            return piece[name]
-    except FileNotFoundError:  # another process has finished the shard
-        raise
-    except DAMAGED_ARRAYS as error:
+        return array_file.read_array(path, name)
+    except IntegrityError as error:
         path.unlink(missing_ok=True)
         raise IntegrityError(
-            f"`{path}` is damaged: {error}", hint="it was deleted; the same command draws its samples again"
+            f"`{path}` is damaged: {error.__cause__ or error.message}",
+            hint="it was deleted; the same command draws its samples again",
         ) from error
 
 

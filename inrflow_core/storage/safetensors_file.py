@@ -46,6 +46,8 @@ MAX_HEADER = 64 << 20
 """Bytes of the longest header: a million tensors have as many."""
 _AGAIN = "copy it again, or make it again with the command that wrote it"
 DIGEST_PATTERN = re.compile(rb'"seal":"([0-9a-f]{64})"')
+DAMAGED_KEY = re.compile(rb'"(.eal|s.al|se.l|sea.)":"[0-9a-f]{64}"', re.DOTALL)
+"""A digest whose key has one changed byte: the file had a digest, and must not pass for one without."""
 
 
 def layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -130,7 +132,7 @@ def check_digest(path: Path) -> None:
         # By its bytes: where the key `__metadata__` is damaged the metadata are gone, and the digest is still there.
         found = DIGEST_PATTERN.search(header)
         if found is None:
-            if has_digest:
+            if has_digest or DAMAGED_KEY.search(header):
                 raise IntegrityError(f"`{path}` is damaged: its `{DIGEST_KEY}` is not a digest", hint=_AGAIN)
             return
         hashed = hashlib.sha256(length + header[: found.start(1)] + b"0" * 64 + header[found.end(1) :])

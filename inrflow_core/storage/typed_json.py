@@ -74,7 +74,7 @@ def parse_json(content: bytes | str, where: str, *, hint: str | None = None) -> 
     """
     try:
         text = content if isinstance(content, str) else content.decode()
-        value = json.loads(text, parse_int=_integer)
+        value = json.loads(text, parse_int=_integer, parse_constant=_not_finite)
     except UnicodeDecodeError as error:
         raise IntegrityError(f"{where} is not UTF-8 text: {error}", hint=hint) from error
     except RecursionError as error:
@@ -213,6 +213,10 @@ def _is(value: Any, kind: Any, key: str) -> Any:
 
 def _spelled(key: str) -> str:
     return f"`{key.removeprefix('.')}`" if key else "its content"
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _integer(digits: str) -> int:

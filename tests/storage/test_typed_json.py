@@ -86,6 +86,8 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "nested a little too deep": (b"[" * 65 + b"]" * 65, "is nested more than 64 deep"),
     "nested very deep": (b"[" * 200_000, "is nested more than 64 deep|is not JSON"),
     "an integer of 5,000 digits": (b"1" * 5000, "whole number of 5,000 digits"),
+    "not a number": (b'{"rate": NaN}', "NaN is not a number of JSON"),
+    "infinity": (b'{"rate": -Infinity}', "-Infinity is not a number of JSON"),
     "an integer of 65 bits": (b'{"step": 18446744073709551616}', "more than 64 bits hold"),
 }
 

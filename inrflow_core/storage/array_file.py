@@ -1,0 +1,82 @@
+"""Read .npz and .npy files; nothing else does. Nothing is unpickled, and no array is larger than its file."""
+
+from __future__ import annotations
+
+import math
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow_core.errors import IntegrityError, MissingError
+from inrflow_core.storage.plain_file import open_plain_file
+
+ERRORS = (
+    *(ValueError, KeyError, OSError, EOFError, SyntaxError, RuntimeError, NotImplementedError, TypeError),
+    *(zipfile.BadZipFile, zlib.error, OverflowError, tokenize.TokenError),
+)
+"""What NumPy raises on a file that is not an .npy or .npz file, or a damaged one."""
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""Readers of an array's header, by version of the format; later versions are of records alone."""
+
+
+def array_names(path: Path, *, hint: str | None = None) -> tuple[str, ...]:
+    """Names of the arrays in an .npz file; one empty name for an .npy file. The content decides the kind.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is not a plain file, or not an .npz or .npy file.
+    """
+    with _opened(path, hint) as found:
+        return ("",) if isinstance(found, np.ndarray) else tuple(found)
+
+
+def read_array(path: Path, name: str = "", *, hint: str | None = None) -> np.ndarray:
+    """One array of an .npz file, or with an empty name the array of an .npy file, which is mapped and not read.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is damaged, has no such array, or would have to be unpickled.
+    """
+    with _opened(path, hint) as found:
+        if isinstance(found, np.ndarray) != (not name) or (name and name not in found):
+            wanted = f"the array `{name}`" if name else "one array, but an archive of arrays"
+            raise IntegrityError(f"`{path}` does not hold {wanted}", hint=hint)
+        if isinstance(found, np.ndarray):
+            return found
+        _check_size(found.zip, f"{name}.npy" if f"{name}.npy" in found.zip.namelist() else name)
+        return found[name]
+
+
+@contextmanager
+def _opened(path: Path, hint: str | None) -> Iterator[Any]:
+    """An archive, or a mapped array: a header that promises terabytes fails by the file's size."""
+    with open_plain_file(path, hint=hint):
+        pass
+    try:
+        found = np.load(path, allow_pickle=False, mmap_mode="r")
+        if isinstance(found, np.ndarray):
+            yield found
+        else:
+            with found:
+                yield found
+    except FileNotFoundError as error:  # another process has deleted it meanwhile
+        raise MissingError(f"`{path}` does not exist", hint=hint) from error
+    except ERRORS as error:
+        raise IntegrityError(f"`{path}` cannot be read: {error}", hint=hint) from error
+
+
+def _check_size(archive: zipfile.ZipFile, member: str) -> None:
+    """Raise ValueError where an array's header promises more bytes than its member of the archive has."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in HEADERS:
+            raise ValueError(f"its array `{member}` is of version {version}")
+        shape, _, dtype = HEADERS[version](file)
+    if math.prod(shape) * dtype.itemsize > archive.getinfo(member).file_size:
+        raise ValueError(f"its array `{member}` has fewer bytes than its header promises")

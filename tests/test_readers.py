@@ -1,0 +1,80 @@
+"""One reader for each kind of file: the calls that open or parse one are in one file. Read from the source with `ast`."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.test_imports import FILES, name_of, parsed
+
+READERS: dict[str, tuple[str, ...]] = {
+    "numpy.load": ("inrflow_core/storage/array_file.py",),
+    "numpy.memmap": (),
+    "numpy.fromfile": (),
+    "numpy.loadtxt": (),
+    "numpy.genfromtxt": (),
+    "h5py.File": ("inrflow_core/shards/hdf5.py", "inrflow_core/shards/writer.py"),  # the second writes, in memory
+    "json.load": (),
+    "json.loads": ("inrflow_core/storage/typed_json.py",),
+    "tomli.load": (),
+    "tomli.loads": ("inrflow_core/config/toml.py",),
+    "safetensors.safe_open": ("inrflow_core/storage/safetensors_file.py",),
+    "safetensors.numpy.load": (),
+    "safetensors.numpy.load_file": (),
+    "safetensors.torch.load": (),
+    "safetensors.torch.load_file": (),
+    "torch.load": (),
+    "PIL.Image.open": ("inrflow_core/visualization/image_io.py",),
+    "trimesh.load": ("inrflow_core/datasets/_mesh_reading.py",),
+    "pickle.load": (),
+    "pickle.loads": (),
+    "pickle.Unpickler": ("inrflow_core/datasets/cifar10.py",),  # one that refuses everything but arrays
+}
+"""Calls that read a file or its bytes, and the only files that may have them."""
+FORBIDDEN = ("plyfile", "gemmi", "Bio", "biotite", "meshio", "imageio", "cv2", "tomllib", "yaml", "pandas")
+"""Packages that read what `formats`, `proteins` and `visualization` read already."""
+
+
+def names_of_imports(tree: ast.Module) -> dict[str, str]:
+    """The full name of every imported name, wherever in the file it is imported."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.partition(".")[0]
+                names[alias.asname or first] = alias.name if alias.asname else first
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def references(tree: ast.Module) -> set[str]:
+    """The full name of everything from a package that a file uses: `np.load` is `numpy.load`."""
+    names, found = names_of_imports(tree), set()
+    for node in ast.walk(tree):
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts, node = [node.attr, *parts], node.value
+        if isinstance(node, ast.Name) and node.id in names:
+            found.add(".".join([names[node.id], *parts]))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_kind_of_file_is_read_in_one_place(path):
+    used = references(parsed(path))
+    for call, allowed in READERS.items():
+        assert call not in used or name_of(path) in allowed, (
+            f"`{call}`: read it with {' or '.join(allowed) or 'nothing'}"
+        )
+    assert not {name.partition(".")[0] for name in names_of_imports(parsed(path)).values()} & {*FORBIDDEN}
+
+
+def test_every_reader_is_there():
+    """The table above names no file that lost its call, and the search finds calls under every name of a package."""
+    used = {name_of(path): references(parsed(path)) for path in FILES}
+    for call, allowed in READERS.items():
+        assert all(call in used[name] for name in allowed), call
+    for line in ("import numpy as np\nnp.load(p)", "from numpy import load\nload(p)", "import numpy\nnumpy.load(p)"):
+        assert "numpy.load" in references(ast.parse(line))
