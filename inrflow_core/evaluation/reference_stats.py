@@ -55,12 +55,16 @@ def _from_cache(path: Path) -> ReferenceStats:
     missing = {"count", "mean", "covariance"} - arrays.keys() | {"network", "form", "output"} - metadata.keys()
     if missing:
         raise IntegrityError(f"`{path}` is damaged: `{min(missing)}` is missing", hint=ACCEPTED_FILES)
+    count = arrays["count"]
+    if count.shape or count.dtype.kind not in "iu" or count < 1:
+        raise IntegrityError(f"`{path}` is damaged: its `count` is not a positive whole number", hint=ACCEPTED_FILES)
     shape = None
     if "shape" in metadata:
         where = f"`shape` of `{path}`"
-        shape = typed_json.typed(typed_json.parse_json(metadata["shape"], where), tuple[int, ...], where)
+        value = typed_json.parse_json(metadata["shape"], where, hint=ACCEPTED_FILES)
+        shape = typed_json.typed(value, tuple[int, ...], where, hint=ACCEPTED_FILES)
     checked = _moments(path, arrays["mean"], arrays["covariance"])
-    moments = GaussianStats(int(arrays["count"]), checked.mean, checked.covariance)
+    moments = GaussianStats(int(count), checked.mean, checked.covariance)
     return ReferenceStats(
         path,
         metadata["network"],
@@ -94,8 +98,11 @@ def _from_adm(path: Path) -> ReferenceStats:
 
 
 def _moments(path: Path, mean: np.ndarray, covariance: np.ndarray) -> GaussianStats:
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not np.isfinite(covariance).all():
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise IntegrityError(
             f"`{path}` holds a mean of shape {mean.shape} and a covariance of {covariance.shape}", hint=ACCEPTED_FILES
         )
+    for name, array in {"mean": mean, "covariance": covariance}.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise IntegrityError(f"`{path}` is damaged: its {name} is not finite numbers", hint=ACCEPTED_FILES)
     return GaussianStats(0, mean.astype(np.float64), covariance.astype(np.float64))
