@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from inrflow_core import registry
 from inrflow_core.config.preset import Preset
@@ -15,7 +16,21 @@ from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._velocity_model import SavedDecoder, VelocityModel
 from inrflow_core.numerics import paths, solver
 from inrflow_core.sets import Queries, SetSpec
-from inrflow_core.storage import safetensors_file
+from inrflow_core.storage import safetensors_file, typed_json
+
+
+@dataclass(frozen=True)
+class SavedOptions:
+    """The options that a field was sampled with, in the metadata of its file."""
+
+    sampler: str
+    sampler_settings: dict[str, Any]
+    guidance: float
+    interval: tuple[float, float]
+    noise: Literal["linear", "cubic", "independent"]
+    precision: Literal["fp32", "bf16"]
+    guide: dict[str, Any] | None
+    """Settings of the guiding network; None without autoguidance."""
 
 
 def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any], device: str) -> FlowField:
@@ -24,25 +39,27 @@ def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any],
     Raises:
         IntegrityError: a tensor is missing or has another shape.
     """
+    hint = "save it again with `--save-field`"
+    saved = typed_json.typed(info, SavedOptions, f"`info` of `{path}`", hint=hint, extra=True)
     try:
-        with safetensors_file.open_tensors(path, device=device, hint="save it again with `--save-field`") as file:
+        with safetensors_file.open_tensors(path, device=device, hint=hint) as file:
             names = set(file.keys())
             network = preset.network.module
             configs = [preset.network.config]
-            if info["guide"] is not None:
-                configs.append(settings(network.Config, info["guide"], "network"))
+            if saved.guide is not None:
+                configs.append(settings(network.Config, saved.guide, "network"))
             networks = [_decoder(file, names, network, config, shape, n, device) for n, config in enumerate(configs)]
             path_of_noise = paths.PATHS[preset.method.config.path]
             model, *guides = (VelocityModel(decoder, path_of_noise, shape) for decoder in networks)
-            sampler = registry.find("samplers", info["sampler"])
+            sampler = registry.find("samplers", saved.sampler)
             options = SamplingOptions(
                 sampler,
-                settings(sampler.Config, info["sampler_settings"], "sampler"),
-                guidance=info["guidance"],
-                interval=tuple(info["interval"]),
-                noise=info["noise"],
+                settings(sampler.Config, saved.sampler_settings, "sampler"),
+                guidance=saved.guidance,
+                interval=saved.interval,
+                noise=saved.noise,
                 guide=guides[0] if guides else None,
-                precision=info["precision"],
+                precision=saved.precision,
             )
             field = FlowField(model, Queries(None, file.get_tensor("places")), file.get_tensor("seeds"), {}, options)
             field.values = file.get_tensor("values").float()
@@ -52,9 +69,7 @@ def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any],
                 for head in sorted({n[:10] for n in names if n.startswith("step.")})
             ]
     except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:  # of the info, or of the network
-        raise IntegrityError(
-            f"`{path}` is not a whole field: {' '.join(str(error).split())}", hint="save it again with `--save-field`"
-        ) from error
+        raise IntegrityError(f"`{path}` is not a whole field: {' '.join(str(error).split())}", hint=hint) from error
     return field
 
 

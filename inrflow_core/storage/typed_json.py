@@ -114,7 +114,7 @@ def parse_line(line: bytes | str) -> dict[str, Any] | None:
 
 
 def typed(value: Any, kind: Any, where: str, *, hint: str | None = None, extra: bool = False) -> Any:
-    """A plain value as `kind`: a dataclass, dict[str, X], list[X], tuple[X, ...], X | None, or a plain type.
+    """A plain value as `kind`: a dataclass, dict[str, X], list[X], tuple[X, ...], Literal[...], X | None, or a plain type.
 
     Keys that a dataclass lacks are refused, or with `extra` left out.
 
@@ -152,6 +152,10 @@ def _typed(value: Any, kind: Any, key: str, extra: bool) -> Any:
         if value is None and type(None) in inner:
             return None
         return _typed(value, next(choice for choice in inner if choice is not type(None)), key, extra)
+    if origin is typing.Literal:
+        if value in inner and type(value) in {type(choice) for choice in inner}:
+            return value
+        raise _Mismatch(f"{_spelled(key)} must be one of {', '.join(map(repr, inner))}, and is {_shortened(value)}")
     if dataclasses.is_dataclass(kind):
         return _record(value, kind, key, extra)
     if kind is dict or origin in (dict, Mapping, types.MappingProxyType):
@@ -206,9 +210,12 @@ def _by_field(table: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]
 def _is(value: Any, kind: Any, key: str) -> Any:
     if type(value) is kind:
         return value
+    raise _Mismatch(f"{_spelled(key)} must be {_NAMES.get(kind, str(kind))}, and is {_shortened(value)}")
+
+
+def _shortened(value: Any) -> str:
     found = f"{value!r}"
-    found = found if len(found) <= 40 else f"{found[:37]}..."
-    raise _Mismatch(f"{_spelled(key)} must be {_NAMES.get(kind, str(kind))}, and is {found}")
+    return found if len(found) <= 40 else f"{found[:37]}..."
 
 
 def _spelled(key: str) -> str:

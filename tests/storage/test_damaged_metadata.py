@@ -32,7 +32,7 @@ TEXT = "text"
 class Kind:
     """A kind of file: how one is made, its metadata changed, and the file read."""
 
-    make: Callable[[Path], None]
+    make: Callable[[Path], object]
     name: str
     change: Callable[[Path, dict[str, Any]], None]
     metadata: Callable[[Path], dict[str, Any]]
@@ -165,12 +165,10 @@ def test_every_key_of_a_fields_settings_is_checked(is_missing: bool, tmp_path: P
             continue
         for value in WRONG:
             one.change(path, good | {"info": json.dumps(info | {key: value})})
-            try:
+            if (key, value) in [("guide", None), ("guidance", -1.5), ("guidance", 0)]:  # right for their keys
+                continue
+            with pytest.raises(IntegrityError, match=r"field\.safetensors"):
                 one.read(path)
-            except IntegrityError as error:
-                assert path.name in error.message
-            else:
-                assert (key, value) in [("guide", None), ("guidance", -1.5), ("guidance", 0)], (key, value)
 
 
 @pytest.mark.parametrize("name", ["count", "mean", "covariance"])

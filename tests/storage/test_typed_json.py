@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -39,6 +39,7 @@ class Record:
     parts: dict[str, Part]
     pair: tuple[str, int]
     note: str | None = None
+    mode: Literal["fast", "slow"] = "fast"
 
 
 GOOD = {"step": 3, "rate": 2, "parts": {"a": {"name": "x", "sizes": [1, 2]}}, "pair": ["y", 4]}
@@ -51,6 +52,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "true for a number": (GOOD | {"step": True}, "`step` must be a whole number, and is True"),
     "nothing for a number": (GOOD | {"rate": None}, "`rate` must be a number, and is None"),
     "a number for a text": (GOOD | {"note": 1}, "`note` must be a text, and is 1"),
+    "another word": (GOOD | {"mode": "quick"}, "`mode` must be one of 'fast', 'slow', and is 'quick'"),
+    "a number for a word": (GOOD | {"mode": 1}, "`mode` must be one of 'fast', 'slow', and is 1"),
     "a list for a table": (GOOD | {"parts": [1]}, r"`parts` must be a table, and is \[1\]"),
     "a key inside": (GOOD | {"parts": {"a": {}}}, r"`parts\.a\.name` is missing"),
     "a list's entry": (
