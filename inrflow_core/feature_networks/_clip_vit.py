@@ -1,7 +1,7 @@
-"""CLIP's image encoder in its sizes: patches and one token for the whole through blocks of attention.
+"""CLIP's image encoder in several sizes: tokens of patches and a class token in blocks of attention.
 
 Source: Radford et al. 2021, arXiv:2103.00020; Dosovitskiy et al. 2021, arXiv:2010.11929. The two files that use it
-differ in their sizes and in the activation: OpenAI's networks have an approximation of GELU, OpenCLIP's GELU itself.
+differ in size and activation: OpenAI's networks have an approximation of GELU, OpenCLIP's GELU itself.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from inrflow_core.feature_networks import _resize
 SIDE = 224
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of the channels in [0, 1], in CLIP's training images."""
+"""Mean and standard deviation of the channels of CLIP's training images, in [0, 1]."""
 RESIZERS = {
     "openai": partial(_resize.pillow_bicubic_crop, size=SIDE),
     "inrflow": partial(_resize.torch_bicubic, size=SIDE),
 }
-"""Of each preprocessing."""
+"""The resizer of each preprocessing."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large an encoder is."""
+    """The size of an encoder."""
 
     patch: int
     """Pixels of a patch's side."""
@@ -39,7 +39,7 @@ class Size:
     layers: int
     heads: int
     hidden: int
-    """Of the linear layers of a block."""
+    """Width of the hidden layer of a block's MLP."""
     embedding: int
     activation: Callable[[Tensor], Tensor]
 
@@ -50,7 +50,7 @@ def quick_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 class Block(nn.Module):
-    """Attention and two linear layers, each behind its norm and added to what came in."""
+    """A pre-norm transformer block: attention and an MLP, each with a residual connection."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
         mixed = self.attention_in(self.norm_1(x))
         query, key, value = rearrange(mixed, "b l (three h c) -> three b h l c", three=3, h=self.size.heads)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.attention_out(rearrange(seen, "b h l c -> b l (h c)"))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.attention_out(rearrange(attended, "b h l c -> b l (h c)"))
         return x + self.mlp_out(self.size.activation(self.mlp_in(self.norm_2(x))))
 
 
 class SizedEncoder(nn.Module):
-    """Patches and one token for the whole through the blocks; the embedding is a projection of that token."""
+    """Patches and a class token in the blocks; the embedding is a projection of the class token."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()

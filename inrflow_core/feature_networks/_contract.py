@@ -39,7 +39,7 @@ class EmbedderFile(Protocol):
     DOMAIN: str
     """What it embeds: `image` or `sequence`."""
     IS_PLACEHOLDER: bool
-    """Whether it needs no weights, for use where those of a pretrained network are absent."""
+    """Whether it needs no weights: a replacement for a pretrained network whose weights are absent."""
 
     def load(self, folder: Path | None, device: torch.device | str = "cpu") -> Embedder:
         """The network with the weights of a folder (`_hf_folder`); a placeholder takes None."""
@@ -47,17 +47,17 @@ class EmbedderFile(Protocol):
 
 
 class ExtractorFile(Protocol):
-    """The members of an extractor's file; `ExtractorPart` lists what it may have besides."""
+    """The members of an extractor's file; `ExtractorPart` lists the optional ones."""
 
     KIND: Literal["extractor"]
     DOMAIN: str
-    """What it takes features of: `image` or `points`."""
+    """The domain of its inputs: `image` or `points`."""
     OUTPUTS: Mapping[str, int]
     """Names of its feature vectors, and their widths."""
     PREPROCESSING: Sequence[str]
-    """The ways to prepare an image or a cloud for it."""
+    """Names of its ways to prepare an image or a cloud."""
     WEIGHTS: Weights | None
-    """Its weights file; None where it needs none."""
+    """Its weights file; None if it needs none."""
 
     def load(self, path: Path | None, device: torch.device | str = "cpu") -> FeatureExtractor:
         """The network with the weights of a file."""
@@ -72,23 +72,23 @@ class FeatureExtractor(Protocol):
         ...
 
     def note(self, preprocessing: str, /) -> str | None:
-        """What a reader must know of the weights beside a value."""
+        """A remark on the weights, for the values computed with them."""
         ...
 
 
 @dataclass(frozen=True)
 class ExtractorPart:
-    """An extractor's file, with a default for what it leaves out."""
+    """An extractor's file, with defaults of its optional members."""
 
     name: str
     file: Any
     """An `ExtractorFile`."""
     num_points: int = 0
-    """`POINTS`: points of a cloud that it looks at; 0 for images."""
+    """`POINTS`: points of a cloud that it uses; 0 for images."""
 
     @property
     def domain(self) -> str:
-        """What it takes features of."""
+        """The domain of its inputs."""
         return self.file.DOMAIN
 
     @property
@@ -102,7 +102,7 @@ class ExtractorPart:
         return self.file.WEIGHTS is not None
 
     def load(self, path: Path | None, device: torch.device | str = "cpu") -> Any:
-        """The `FeatureExtractor` with the weights of a file, None where it needs none."""
+        """The `FeatureExtractor` with the weights of a file; None if it needs none."""
         return self.file.load(path, device)
 
 
@@ -110,7 +110,7 @@ def find_extractor(name: str) -> ExtractorPart:
     """The extractor of that name.
 
     Raises:
-        UsageError: there is no such network, or it is an embedder.
+        UsageError: no network has that name, or it is an embedder.
     """
     file: Any = registry.find("feature_networks", name)
     if file.KIND != "extractor":
@@ -122,7 +122,7 @@ def find_embedder(name: str) -> Any:
     """The file (an `EmbedderFile`) of the embedder of that name.
 
     Raises:
-        UsageError: there is no such network, or it is an extractor.
+        UsageError: no network has that name, or it is an extractor.
     """
     file: Any = registry.find("feature_networks", name)
     if file.KIND != "embedder":
@@ -139,11 +139,11 @@ class Embedder(Protocol):
     """A loaded embedder."""
 
     name: str
-    """The name by which the registry finds it."""
+    """Its name in the registry."""
     width: int
     """Numbers in a token."""
     digest: str
-    """SHA-256 of its weights; of a placeholder its name and version, as in `patches-1`."""
+    """SHA-256 of its weights; of a placeholder its name and version, as `patches-1`."""
 
 
 class ImageEmbedder(Embedder, Protocol):
@@ -165,10 +165,10 @@ class SequenceEmbedder(Embedder, Protocol):
 def weights_folder(name: str, folder: Path | None = None) -> Path | None:
     """The folder of an embedder's weights: the given one, else NAME below INRFLOW_WEIGHTS, else `weights/NAME`.
 
-    It need not exist (`load` raises where it does not); None for a placeholder.
+    It need not exist (then `load` raises); None for a placeholder.
 
     Raises:
-        UsageError: there is no such embedder, or a folder is given for one that has no weights.
+        UsageError: no embedder has that name, or a folder is given for one that has no weights.
     """
     if find_embedder(name).IS_PLACEHOLDER:
         if folder is not None:
@@ -184,7 +184,7 @@ def load(name: str, folder: Path | None = None, device: torch.device | str = "cp
 
     Raises:
         UsageError: as `weights_folder`, or the package that runs it is not installed.
-        MissingError: the weights are not there.
-        IntegrityError: the weights are not whole, or are those of another network.
+        MissingError: the weights are absent.
+        IntegrityError: the weights are damaged, or those of another network.
     """
     return find_embedder(name).load(weights_folder(name, folder), device)

@@ -1,7 +1,7 @@
 """Weights of a frozen network as a folder in the Hugging Face layout: config.json beside model.safetensors.
 
-Transformers knows what the tensors are called in which of its versions, so it loads them; that every tensor is there,
-has its shape and holds numbers is checked here, where Transformers would warn and go on with random ones. Pickles
+Transformers loads the tensors, because it knows their names in each of its versions. Here every tensor is checked to be
+present, of the right shape and finite; Transformers would warn and continue with random numbers. Pickles
 (pytorch_model.bin) are not read.
 """
 
@@ -22,24 +22,38 @@ from inrflow_core.storage import checksum, safetensors_file, typed_json
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-"""In place of WEIGHTS where the tensors lie in several files, which it lists."""
+"""In place of WEIGHTS for tensors in several files, which it lists."""
 PICKLES = ("pytorch_model.bin", "*.pth", "*.pt")
 
 
 @dataclass(frozen=True)
 class ExpectedNetwork:
-    """The network that a folder must hold."""
+    """The network that is expected in a folder."""
 
     name: str
     """The embedder's."""
     kind: str
     """The class of Transformers that runs it."""
     model_type: str
-    """What config.json calls that kind of network."""
+    """Its `model_type` in config.json."""
     source: str
-    """Under which name it is published."""
+    """Its published name on Hugging Face."""
     ignored: tuple[str, ...] = ()
-    """Beginnings of the names of tensors that may be absent or too many: they have no part in the tokens."""
+    """Prefixes of tensors that may be absent or superfluous, because tokens do not depend on them."""
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainedNetwork:
+    """A network with its weights; embedders extend it."""
+
+    network: torch.nn.Module
+    digest: str
+    """SHA-256 of the weights."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
+        return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
 
 def load(
@@ -51,23 +65,25 @@ def load(
         options: for the constructor of the network, as in `add_pooling_layer=False`.
 
     Raises:
-        MissingError: the folder is not there, or lacks the config or the weights.
+        MissingError: the folder does not exist, or lacks the config or the weights.
         UsageError: Transformers is not installed.
-        IntegrityError: a file is damaged, is of another kind of network, or a tensor is absent, too many, of another
-            shape or not finite.
+        IntegrityError: a file is damaged or of another network, or a tensor is missing, superfluous, of another shape
+            or not finite.
     """
     files = _files(wanted, folder)
     _check_config(wanted, folder)
     _check_headers(wanted, files)
     kind = getattr(_transformers(wanted), wanted.kind)
     try:
-        network, told = kind.from_pretrained(
+        network, report = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True, ignore_mismatched_sizes=True, **options,
         )  # fmt: skip
     except _broken() as error:
-        raise IntegrityError(f"`{folder}` cannot be loaded as `{wanted.name}`: {error}", hint=_again(wanted)) from error
-    _check_tensors(wanted, folder, network, told)
+        raise IntegrityError(
+            f"`{folder}` cannot be loaded as `{wanted.name}`: {error}", hint=_download_hint(wanted)
+        ) from error
+    _check_tensors(wanted, folder, network, report)
     return network.requires_grad_(False).eval().to(device), digest(files)
 
 
@@ -81,24 +97,26 @@ def _files(wanted: ExpectedNetwork, folder: Path) -> list[Path]:
     """The safetensors files of a folder."""
     if not folder.is_dir():
         raise MissingError(
-            f"the weights of `{wanted.name}` are absent: there is no folder `{folder}`", hint=_again(wanted)
+            f"the weights of `{wanted.name}` are absent: there is no folder `{folder}`", hint=_download_hint(wanted)
         )
     if not (folder / CONFIG).is_file():
-        raise MissingError(f"`{folder}` holds no `{CONFIG}`, so it is not a network's folder", hint=_again(wanted))
+        raise MissingError(
+            f"`{folder}` holds no `{CONFIG}`, so it is not a network's folder", hint=_download_hint(wanted)
+        )
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
         pickles = [path.name for ending in PICKLES for path in folder.glob(ending)]
         also = f"; `{pickles[0]}` is a pickle, which is not read" if pickles else ""
-        raise MissingError(f"`{folder}` holds no `{WEIGHTS}`{also}", hint=_again(wanted))
+        raise MissingError(f"`{folder}` holds no `{WEIGHTS}`{also}", hint=_download_hint(wanted))
     index = _json(wanted, folder / INDEX).get("weight_map", {})
-    listed = typed_json.typed(index, dict[str, str], f"`weight_map` of `{folder / INDEX}`", hint=_again(wanted))
+    listed = typed_json.typed(index, dict[str, str], f"`weight_map` of `{folder / INDEX}`", hint=_download_hint(wanted))
     names = sorted(set(listed.values()))
     if not names or any(Path(name).name != name for name in names):
-        raise IntegrityError(f"`{folder / INDEX}` lists no files of this folder", hint=_again(wanted))
+        raise IntegrityError(f"`{folder / INDEX}` lists no files of this folder", hint=_download_hint(wanted))
     for name in names:
         if not (folder / name).is_file():
-            raise MissingError(f"`{folder}` lacks `{name}`, which its `{INDEX}` lists", hint=_again(wanted))
+            raise MissingError(f"`{folder}` lacks `{name}`, which its `{INDEX}` lists", hint=_download_hint(wanted))
     return [folder / name for name in names]
 
 
@@ -106,43 +124,43 @@ def _check_config(wanted: ExpectedNetwork, folder: Path) -> None:
     got = _json(wanted, folder / CONFIG).get("model_type")
     if got != wanted.model_type:
         raise IntegrityError(
-            f"`{folder}` holds a network of the kind {got!r}; `{wanted.name}` is a `{wanted.model_type}`",
-            hint=_again(wanted),
+            f"`{folder}` holds a network of the type {got!r}; `{wanted.name}` is a `{wanted.model_type}`",
+            hint=_download_hint(wanted),
         )
 
 
 def _check_headers(wanted: ExpectedNetwork, files: Iterable[Path]) -> None:
     for path in files:
-        with safetensors_file.open_tensors(path, hint=_again(wanted)) as file:
+        with safetensors_file.open_tensors(path, hint=_download_hint(wanted)) as file:
             file.keys()
 
 
-def _check_tensors(wanted: ExpectedNetwork, folder: Path, network: torch.nn.Module, told: Mapping[str, Any]) -> None:
-    """What Transformers only warns of; its random numbers in the place of a tensor must never be used."""
-    for name, got, own in sorted(told["mismatched_keys"]):
+def _check_tensors(wanted: ExpectedNetwork, folder: Path, network: torch.nn.Module, report: Mapping[str, Any]) -> None:
+    """Raise IntegrityError where Transformers only warns and uses random numbers in place of a tensor."""
+    for name, got, expected in sorted(report["mismatched_keys"]):
         raise IntegrityError(
-            f"`{folder}` is no `{wanted.name}` as its `{CONFIG}` describes it: the tensor `{name}` is "
-            f"{list(got)}, not {list(own)}",
-            hint=_again(wanted),
+            f"`{folder}` is not a `{wanted.name}` as described by its `{CONFIG}`: the tensor `{name}` is "
+            f"{list(got)}, not {list(expected)}",
+            hint=_download_hint(wanted),
         )
-    for key, said in (("missing_keys", "lacks"), ("unexpected_keys", "has one too many:")):
-        names = sorted(name for name in told[key] if not name.startswith(wanted.ignored))
+    for key, verb in (("missing_keys", "lacks the"), ("unexpected_keys", "has the superfluous")):
+        names = sorted(name for name in report[key] if not name.startswith(wanted.ignored))
         if names:
             raise IntegrityError(
-                f"`{folder}` is no `{wanted.name}` as its `{CONFIG}` describes it: it {said} the tensor `{names[0]}`"
+                f"`{folder}` is not a `{wanted.name}` as described by its `{CONFIG}`: it {verb} tensor `{names[0]}`"
                 + (f" and {len(names) - 1} more" if len(names) > 1 else ""),
-                hint=_again(wanted),
+                hint=_download_hint(wanted),
             )
     for name, tensor in network.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
-            raise IntegrityError(f"`{folder}` has numbers in `{name}` that are not finite", hint=_again(wanted))
+            raise IntegrityError(f"`{folder}` has numbers in `{name}` that are not finite", hint=_download_hint(wanted))
 
 
 def _json(wanted: ExpectedNetwork, path: Path) -> dict[str, Any]:
-    return typed_json.read_table(path, hint=_again(wanted))
+    return typed_json.read_table(path, hint=_download_hint(wanted))
 
 
-def _again(wanted: ExpectedNetwork) -> str:
+def _download_hint(wanted: ExpectedNetwork) -> str:
     return (
         f"get `{CONFIG}` and `{WEIGHTS}` of `{wanted.source}` from Hugging Face, put both into `weights/{wanted.name}` "
         "(INRFLOW_WEIGHTS names another parent), or name their folder with `--weights DIR`"
@@ -157,14 +175,14 @@ def _transformers(wanted: ExpectedNetwork) -> Any:
             f"`{wanted.name}` is run by the package `transformers`, which is not installed",
             hint='`pip install "inrflow[pretrained]"`',
         ) from error
-    # Its report of what it loaded, and its bar; the checks here say the same as errors.
+    # Its log and progress bar; the checks here raise errors in place of its warnings.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """What Transformers raises on a folder that it cannot make a network of."""
+    """The errors of Transformers for a folder that it cannot load."""
     from huggingface_hub.errors import StrictDataclassError
 
     return (OSError, ValueError, TypeError, RuntimeError, LookupError, StrictDataclassError)

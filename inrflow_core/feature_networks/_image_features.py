@@ -1,4 +1,4 @@
-"""From images to features: preprocessing, network and the origin of its weights together."""
+"""Feature extractors of images: preprocessing, network and the provenance of its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inrflow_core.feature_networks._weights_file import WeightsProvenance
 Resize = Callable[[np.ndarray], Tensor]
 """uint8 (B H W C) to float32 (B C H W) in [0, 255]."""
 CHUNK = 32
-"""Images that are resized and pass the network together: bounds the memory, whatever is given."""
+"""Images in a batch of the network; limits the memory."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class Extractor:
     """A network with its weights."""
 
     network: torch.nn.Module
-    """Called with images (B 3 H W) in [0, 255] and names of outputs, gives them by name."""
+    """Called with images (B 3 H W) in [0, 255] and names of outputs; returns these by name."""
     outputs: Mapping[str, int]
     preprocessors: Mapping[str, Resize]
     files: Mapping[str, str]
-    """The published file that each preprocessing is named after."""
+    """The published weights of each preprocessing's original program."""
     device: torch.device
     loaded: WeightsProvenance | None = None
-    """None where the network needs no weights."""
+    """None if the network needs no weights."""
 
     @torch.inference_mode()
     def __call__(
         self, images: UInt8[np.ndarray, "B H W C"], outputs: Sequence[str], preprocessing: str
     ) -> dict[str, Float32[Tensor, "B F"]]:
-        """Features on the CPU; grey images count as colour ones of three equal channels.
+        """Features on the CPU; gray images are used as color images of three equal channels.
 
         Raises:
-            UsageError: there is no such output or preprocessing, or the images have neither 1 nor 3 channels.
+            UsageError: unknown output or preprocessing, or the images have neither 1 nor 3 channels.
         """
         for kind, name, allowed in (
             ("preprocessing", preprocessing, self.preprocessors),
@@ -55,25 +55,23 @@ class Extractor:
         found = {output: torch.empty(len(images), self.outputs[output]) for output in outputs}
         for start in range(0, len(images), CHUNK):
             pixels = self.preprocessors[preprocessing](images[start : start + CHUNK]).to(self.device)
-            # After resizing, which costs a third for one channel.
+            # Expanded after resizing, which is three times faster for one channel.
             answers = self.network(pixels.expand(-1, 3, -1, -1), tuple(outputs))
             for output in outputs:
                 found[output][start : start + CHUNK] = answers[output].float().cpu()
         return found
 
     def note(self, preprocessing: str) -> str | None:
-        """What must be said beside a number of this preprocessing: that its weights are not those it is named after."""
+        """A remark for values of this preprocessing if the weights are not those of its original program."""
         return note(self.loaded, self.files.get(preprocessing), preprocessing)
 
 
 def note(loaded: WeightsProvenance | None, wanted: str | None, preprocessing: str) -> str | None:
-    """What must be said of numbers by `loaded` weights, where the preprocessing is named after those of the file `wanted`."""
+    """A remark if `loaded` weights are not verified, or not made of the file `wanted`, which belongs to the preprocessing."""
     if loaded is None:
         return None
     if loaded.published != wanted:
-        return f"weights made of `{loaded.published}`, while `{preprocessing}` is named after those of `{wanted}`"
+        return f"weights made of `{loaded.published}`, while `{preprocessing}` belongs to those of `{wanted}`"
     if not loaded.is_verified:
-        return (
-            f"weights made of a `{loaded.published}` that no known digest vouches for: sha256 {loaded.published_digest}"
-        )
+        return f"weights made of a `{loaded.published}` with an unknown digest: sha256 {loaded.published_digest}"
     return None

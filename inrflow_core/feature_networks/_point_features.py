@@ -1,7 +1,7 @@
-"""Points of clouds for networks that look at them: the farthest ones, their neighbours, and the layer that both share.
+"""Feature extractors of clouds: point sampling, neighbor search, and the layer that the networks share.
 
-All in torch, without compiled extensions, and exact: distances are sums of squared differences, where the published
-programs multiply matrices out and lose digits. Ties go to the point that comes first.
+In torch without compiled extensions, and exact: distances are sums of squared differences, while the published programs
+use matrix products, which lose digits. Of equal distances the first point is chosen.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from inrflow_core.feature_networks._weights_file import WeightsProvenance
 from inrflow_core.numerics import keyed_random
 
 CHUNK = 4
-"""Clouds that pass a network together: bounds the memory, whatever is given."""
+"""Clouds in a batch of a network; limits the memory."""
 PURPOSE = "feature points"
 EPSILON = 1e-5
-"""Of batch normalisation."""
+"""Of batch normalization."""
 
 Prepare = Callable[[Float32[Tensor, "B N C"]], Tensor]
-"""Points as they come, 3 positions or 6 with colours in [-1, 1], to what a network takes (B N K)."""
+"""Points, 3 positions or 6 numbers with colors in [-1, 1], to the inputs of a network (B N K)."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class CloudExtractor:
     """A network of point clouds with its weights; `_image_features.Extractor` is that of images."""
 
     network: nn.Module
-    """Called with points (B N K) and names of outputs, gives them by name."""
+    """Called with points (B N K) and names of outputs; returns these by name."""
     outputs: Mapping[str, int]
     preprocessors: Mapping[str, Prepare]
     files: Mapping[str, str]
-    """The published file that each preprocessing is named after."""
+    """The published weights of each preprocessing's original program."""
     points: int
-    """Of each cloud, so many count."""
+    """Points of each cloud that are used."""
     device: torch.device
     loaded: WeightsProvenance
 
@@ -51,7 +51,7 @@ class CloudExtractor:
         """Features on the CPU.
 
         Raises:
-            UsageError: there is no such output or preprocessing, or the clouds have too few points or no colours.
+            UsageError: unknown output or preprocessing, or the clouds have too few points or no colors.
         """
         for kind, name, allowed in (
             ("preprocessing", preprocessing, self.preprocessors),
@@ -70,34 +70,30 @@ class CloudExtractor:
         return found
 
     def note(self, preprocessing: str) -> str | None:
-        """What must be said beside a number of this preprocessing: that its weights are not those it is named after."""
+        """A remark for values of this preprocessing if the weights are not those of its original program."""
         return note(self.loaded, self.files[preprocessing], preprocessing)
 
 
 def check_points(points: int, wanted: int, what: str = "the clouds") -> None:
-    """Nothing, where there are enough points.
-
-    Raises:
-        UsageError: there are fewer; says how many to draw.
-    """
+    """Raise UsageError unless there are `wanted` points."""
     if points < wanted:
         raise UsageError(
-            f"{what} have {points:,} points each, and the network looks at {wanted:,}",
-            hint=f"draw with `--points {wanted}`, or prepare clouds of that many points",
+            f"{what} have {points:,} points each, and the network needs {wanted:,}",
+            hint=f"sample with `--points {wanted}`, or prepare clouds of that many points",
         )
 
 
 def point_subset(points: int, wanted: int) -> Int64[Tensor, " wanted"]:
-    """Which points of a cloud a network sees, and in which order: the same for every cloud of that size.
+    """The points of a cloud that a network gets, in their order: the same for every cloud of that size.
 
-    Mixed even where all are wanted: points of a mesh often lie face by face, and the order tells which of a ball's
-    points are looked at, and where the farthest points begin.
+    Also shuffled if all points are used: points of a mesh are often sorted by face, and the order decides which of a
+    ball's points are used, and with which point farthest point sampling starts.
     """
     return keyed_random.subset(torch.zeros(1, dtype=torch.int64), points, wanted, purpose=PURPOSE)[0]
 
 
 def in_unit_ball(points: Float32[Tensor, "B N C"]) -> Float32[Tensor, "B N C"]:
-    """Positions less their mean, the farthest at distance 1; a cloud in one place stays there. Colours are left alone."""
+    """Positions less their mean, scaled to a largest norm of 1 (or 0 for equal points); colors do not change."""
     positions = points[..., :3] - points[..., :3].mean(1, keepdim=True)
     farthest = positions.norm(dim=2, keepdim=True).amax(1, keepdim=True)
     return torch.cat([positions / torch.where(farthest > 0, farthest, 1), points[..., 3:]], dim=2)
@@ -106,10 +102,10 @@ def in_unit_ball(points: Float32[Tensor, "B N C"]) -> Float32[Tensor, "B N C"]:
 def farthest_point_sampling(
     positions: Float[Tensor, "B N 3"], count: int, *, least_square: float | None = None
 ) -> Int64[Tensor, "B count"]:
-    """The first point, and then again and again the one that is farthest from all chosen so far.
+    """Starts with the first point and repeatedly adds the point farthest from all chosen ones.
 
     Args:
-        least_square: points whose squared distance to the origin is no more are passed over, but for the first.
+        least_square: points with a squared norm of at most this are skipped, except for the first.
     """
     batch = torch.arange(len(positions), device=positions.device)
     x, y, z = positions.unbind(2)
@@ -117,16 +113,16 @@ def farthest_point_sampling(
     if least_square is not None:
         nearest = torch.where(x * x + y * y + z * z > least_square, nearest, -1)
     chosen = torch.zeros(len(positions), count, dtype=torch.int64, device=positions.device)
-    for place in range(1, count):
-        last = chosen[:, place - 1]
+    for step in range(1, count):
+        last = chosen[:, step - 1]
         dx, dy, dz = (side - side[batch, last, None] for side in (x, y, z))
         nearest = torch.minimum(nearest, dx.mul_(dx).addcmul_(dy, dy).addcmul_(dz, dz))
-        chosen[:, place] = nearest.argmax(1)
+        chosen[:, step] = nearest.argmax(1)
     return chosen
 
 
 def squared_distances(a: Float[Tensor, "B S 3"], b: Float[Tensor, "B N 3"]) -> Float[Tensor, "B S N"]:
-    """Squared distances."""
+    """Squared distances of all pairs."""
     found = (a[:, :, None, 0] - b[:, None, :, 0]).square_()
     for axis in (1, 2):
         side = a[:, :, None, axis] - b[:, None, :, axis]
@@ -135,34 +131,34 @@ def squared_distances(a: Float[Tensor, "B S 3"], b: Float[Tensor, "B N 3"]) -> F
 
 
 def ball_query(
-    centres: Float[Tensor, "B S 3"], positions: Float[Tensor, "B N 3"], radius: float, count: int
+    centers: Float[Tensor, "B S 3"], positions: Float[Tensor, "B N 3"], radius: float, count: int
 ) -> Int64[Tensor, "B S count"]:
-    """Of each centre the first `count` points (by their order) no farther than `radius`; the first again where they end.
+    """The first `count` points (in their order) within `radius` of each center; fewer are padded with the first.
 
-    A centre is one of the points, so that there always is one.
+    A center is one of the points, so that there is at least one.
     """
     total = positions.shape[1]
     order = torch.arange(total, dtype=torch.int32, device=positions.device)
-    near = torch.where(squared_distances(centres, positions) <= radius**2, order, total)
+    near = torch.where(squared_distances(centers, positions) <= radius**2, order, total)
     first = near.topk(count, dim=2, largest=False, sorted=True).values.long()
     return torch.where(first < total, first, first[..., :1])
 
 
 def nearest(
-    centres: Float[Tensor, "B S 3"], positions: Float[Tensor, "B N 3"], count: int
+    centers: Float[Tensor, "B S 3"], positions: Float[Tensor, "B N 3"], count: int
 ) -> Int64[Tensor, "B S count"]:
-    """Of each centre the `count` nearest points, in no order."""
-    return squared_distances(centres, positions).topk(count, dim=2, largest=False, sorted=False).indices
+    """The `count` nearest points of each center, unordered."""
+    return squared_distances(centers, positions).topk(count, dim=2, largest=False, sorted=False).indices
 
 
-def gather_points(values: Float[Tensor, "B N C"], places: Int64[Tensor, "B ..."]) -> Float[Tensor, "B ... C"]:
-    """The rows at some places of each set."""
-    rows = places.flatten(1)[..., None].expand(-1, -1, values.shape[2])
-    return values.gather(1, rows).reshape(*places.shape, values.shape[2])
+def gather_points(values: Float[Tensor, "B N C"], indices: Int64[Tensor, "B ..."]) -> Float[Tensor, "B ... C"]:
+    """Rows of each set at some indices."""
+    rows = indices.flatten(1)[..., None].expand(-1, -1, values.shape[2])
+    return values.gather(1, rows).reshape(*indices.shape, values.shape[2])
 
 
 class Layer(nn.Module):
-    """A linear layer on every point, and batch normalisation by what it learnt of mean and variance."""
+    """A linear layer on every point, and batch normalization with fixed mean and variance."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

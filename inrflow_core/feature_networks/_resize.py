@@ -1,6 +1,6 @@
-"""How images are resized and quantised for a network, which is half of what a protocol's name says.
+"""Resizing and quantization of images for a network; part of a metric's protocol.
 
-Every resizer takes uint8 images and gives float32 ones in [0, 255], channels first.
+Every resizer takes uint8 images and returns float32 images in [0, 255], channels first.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ def no_resize(images: UInt8[np.ndarray, "B H W C"]) -> Float32[Tensor, "B C H W"
 
 
 def tensorflow_bilinear(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
-    """TensorFlow 1's ResizeBilinear: row i looks at i H / size (no half-pixel shift), no antialiasing, not quantised.
+    """TensorFlow 1's ResizeBilinear: row i reads position i H / size (no half-pixel shift), no antialiasing, not quantized.
 
-    What the 2015 Inception graph does inside, and what torch-fidelity and NVIDIA's TorchScript files repeat.
+    As in the 2015 Inception graph, torch-fidelity and NVIDIA's TorchScript files.
     """
     pixels = no_resize(images)
     for axis in (3, 2):
-        low, high, share = _neighbours(pixels.shape[axis], size)
+        low, high, fraction = _neighbours(pixels.shape[axis], size)
         if axis == 2:
-            share = share[:, None]
+            fraction = fraction[:, None]
         first, second = pixels.index_select(axis, low), pixels.index_select(axis, high)
-        pixels = first + (second - first) * share
+        pixels = first + (second - first) * fraction
     return pixels
 
 
 def _neighbours(length: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Places before and after each new pixel, and how far it is on the way; in float32, as TensorFlow has them."""
-    place = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
-    low = place.long().clamp(max=length - 1)
-    return low, (low + 1).clamp(max=length - 1), place - low
+    """Indices before and after each new pixel, and its fraction of the way; in float32, as in TensorFlow."""
+    position = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
+    low = position.long().clamp(max=length - 1)
+    return low, (low + 1).clamp(max=length - 1), position - low
 
 
 def clean_bicubic(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
-    """Pillow's bicubic filter, which antialiases, on every channel as float32; clipped to [0, 255], not quantised.
+    """Pillow's bicubic filter, which antialiases, on every channel as float32; clipped to [0, 255], not quantized.
 
     Parmar, Zhang and Zhu 2022, arXiv:2104.11222 (clean-fid).
     """
@@ -55,7 +55,7 @@ def clean_bicubic(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Te
 
 
 def torch_bicubic(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
-    """Torch's antialiased bicubic filter on floats, clamped to [0, 255], then cut down to whole numbers.
+    """Torch's antialiased bicubic filter on floats, clamped to [0, 255], then rounded down.
 
     The authors' release casts without clamping, so that an overshoot of -16 becomes 240.
     """
@@ -64,15 +64,15 @@ def torch_bicubic(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Te
 
 
 def pillow_bicubic_crop(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
-    """Pillow's bicubic filter on uint8, the shorter side to `size`, and the middle of the longer: OpenAI CLIP's own."""
+    """Pillow's bicubic filter on uint8, the shorter side to `size`, and a center crop of the longer: OpenAI CLIP's own."""
     count, height, width, channels = images.shape
     scale = size / min(height, width)
-    # Of the longer side torchvision, which OpenAI's code calls, takes the whole part.
+    # Torchvision, which OpenAI's code calls, rounds the longer side down.
     rows, columns = (size if side == min(height, width) else int(scale * side) for side in (height, width))
     top, left = round((rows - size) / 2), round((columns - size) / 2)
     out = np.empty((count, size, size, channels), dtype=np.uint8)
-    for place, image in enumerate(images):
+    for index, image in enumerate(images):
         pillow = Image.fromarray(image[:, :, 0] if channels == 1 else image)
         resized = np.asarray(pillow.resize((columns, rows), Image.Resampling.BICUBIC))
-        out[place] = resized.reshape(rows, columns, channels)[top : top + size, left : left + size]
+        out[index] = resized.reshape(rows, columns, channels)[top : top + size, left : left + size]
     return no_resize(out)

@@ -1,7 +1,7 @@
-"""Weights of feature networks: which published files there are, where ours lie, and reading them with care.
+"""Weights of feature networks: published files, the folder of ours, and a reader that checks them.
 
-`tools/convert_weights.py` turns a published file (TorchScript, pickle, GraphDef) into NAME.safetensors, whose metadata
-says what it was made of. Only such a file is read here: nothing is downloaded, nothing unpickled.
+`tools/convert_weights.py` converts a published file (TorchScript, pickle, GraphDef) to NAME.safetensors, whose metadata
+names the source. Only such files are read: nothing is downloaded or unpickled.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from inrflow_core.storage import checksum, safetensors_file
 
 FORMAT = "inrflow-features-1"
 VARIABLE = "INRFLOW_WEIGHTS"
-"""Of the environment: the folder of weights, where none is given."""
+"""The environment variable of the default folder of weights."""
 DEFAULT_FOLDER = Path("weights")
 SCRIPT = "tools/convert_weights.py"
 THIRD_PARTY = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pb", ".tgz"}
-"""Endings of published files, which the script converts."""
+"""Suffixes of published files, which the script converts."""
 
 
 class PublishedWeights(NamedTuple):
-    """A file that others publish, from which ours can be made."""
+    """A published file that can be converted to ours."""
 
     file: str
     bytes: int | None
-    """Its size; None where we could not learn it."""
+    """Its size; None if unknown."""
     sha256: str | None
-    """None where we could not learn it."""
+    """None if unknown."""
     source: str
-    """Who publishes it, and with what."""
+    """Its publisher and model."""
     runs_code: bool = False
     """Whether converting runs code that the file holds (TorchScript)."""
 
@@ -48,12 +48,12 @@ class PublishedWeights(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """What a network loads."""
+    """The weights of a network."""
 
     name: str
-    """The network's, and the stem of its file."""
+    """The network's name, and the stem of its file."""
     published: tuple[PublishedWeights, ...]
-    """Any one of these will do; the first is the one to get."""
+    """Files that can be converted; the first is recommended."""
 
     @property
     def file(self) -> str:
@@ -61,7 +61,7 @@ class Weights:
         return f"{self.name}.safetensors"
 
     def command(self, source: str, target: Path) -> str:
-        """The command that makes `target` of a published file."""
+        """The command that converts a published file to `target`."""
         known = {published.file: published for published in self.published}
         trust = " --trust" if source in known and known[source].runs_code else ""
         return f"python {SCRIPT} {self.name} {source} {target}{trust}"
@@ -69,27 +69,27 @@ class Weights:
 
 @dataclass(frozen=True)
 class WeightsProvenance:
-    """Where a network's numbers come from; belongs into every result."""
+    """The source of a network's weights; part of every result."""
 
     digest: str
     """sha256 of the safetensors file."""
     published: str
-    """The published file that it was made of."""
+    """The published file that was converted."""
     published_digest: str
     """Its sha256."""
     is_verified: bool
-    """Whether that is the digest under which the file is known."""
+    """Whether that is the known digest of the file."""
 
 
 def find(name: str, given: Mapping[str, Path], folder: Path | None = None) -> Path:
     """The weights file of a network: the one given for it, else the one in `folder`.
 
     Args:
-        folder: None for the one that the environment names (INRFLOW_WEIGHTS), else `weights`.
+        folder: None for that of the environment variable INRFLOW_WEIGHTS, else `weights`.
 
     Raises:
-        MissingError: there is none; says what to get, how large it is, its digest, and what makes ours of it.
-        UsageError: the given file is a published one, not yet converted; or the network takes no weights.
+        MissingError: it does not exist; the hint names the published file with size and digest, and how to convert it.
+        UsageError: the given file is a published one, not yet converted; or the network has no weights.
     """
     weights: Weights | None = registry.find("feature_networks", name).WEIGHTS
     if weights is None:
@@ -111,18 +111,20 @@ def find(name: str, given: Mapping[str, Path], folder: Path | None = None) -> Pa
 
 
 def download_hint(weights: Weights, target: Path) -> str:
-    """What a user must get, and what then makes our file of it."""
+    """The published files to download, and the command that converts them."""
     first = weights.published[0]
     others = "".join(f", or {other}" for other in weights.published[1:])
-    return f"get {first}{others}; then `{weights.command(first.file, target)}` puts it in its place"
+    return f"get {first}{others}; then convert it with `{weights.command(first.file, target)}`"
 
 
-def load_state(network: torch.nn.Module, weights: Weights, path: Path) -> WeightsProvenance:
-    """Copy a weights file into a network, one tensor at a time.
+def load_state(
+    network: torch.nn.Module, weights: Weights, path: Path, device: torch.device | str = "cpu"
+) -> WeightsProvenance:
+    """Copy a weights file into a network, one tensor at a time; freeze it and move it to a device.
 
     Raises:
-        IntegrityError: it is no whole file of this network: another format or network, or a tensor that is absent, too
-            many, of another shape, or holds what is no number.
+        IntegrityError: the file is damaged or of another format or network, or a tensor is missing, superfluous, of
+            another shape or not finite.
     """
     own = network.state_dict()
     again = f"make it again with `{weights.command(weights.published[0].file, path)}`"
@@ -136,6 +138,7 @@ def load_state(network: torch.nn.Module, weights: Weights, path: Path) -> Weight
             if not bool(torch.isfinite(value).all()):
                 raise IntegrityError(f"`{path}` has numbers in `{name}` that are not finite", hint=again)
             tensor.copy_(value)
+    network.to(device).eval().requires_grad_(False)
     return WeightsProvenance(
         checksum.file_digest(path, from_disk=True),
         metadata["published"],
@@ -156,7 +159,7 @@ def _check_header(path: Path, weights: Weights, metadata: Mapping[str, str], aga
         )
     for name in ("published", "published_sha256", "is_verified"):
         if name not in metadata:
-            raise IntegrityError(f"`{path}` does not say what it was made of: it lacks `{name}`", hint=again)
+            raise IntegrityError(f"`{path}` does not record its source: it lacks `{name}`", hint=again)
 
 
 def _check_layout(
@@ -171,4 +174,4 @@ def _check_layout(
             )
     for name in stored:
         if name not in own:
-            raise IntegrityError(f"`{path}` has the tensor `{name}`, which the network has not", hint=again)
+            raise IntegrityError(f"`{path}` has the tensor `{name}`, which the network lacks", hint=again)

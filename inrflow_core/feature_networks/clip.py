@@ -1,11 +1,11 @@
 """CLIP's image encoder ViT-B/32, whose embeddings FID-CLIP compares.
 
-    embedding  512  as the projection gives it, not normalised
+    embedding  512  the projection, not normalized
 
 Preprocessing:
-    openai   OpenAI's own preparation: the shorter side to 224 by Pillow's bicubic filter on uint8, the middle cut out
-    inrflow  as the release of INRFlow's authors, 224 x 224 by torch's antialiased bicubic filter, then cast to uint8;
-             but clamped before the cast, without which an overshoot of -16 wraps around to 240
+    openai   OpenAI's own: the shorter side to 224 by Pillow's bicubic filter on uint8, then a center crop
+    inrflow  as in the release of INRFlow's authors: 224 x 224 by torch's antialiased bicubic filter, cast to uint8, but
+             clamped before the cast, without which an overshoot of -16 wraps around to 240
 
 Source: Radford et al. 2021, arXiv:2103.00020; Kynkaanniemi et al. 2022, arXiv:2203.06026.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from inrflow_core.feature_networks import _clip_vit, _weights_file
-from inrflow_core.feature_networks._clip_vit import DEVIATION as DEVIATION  # part of this file's face, as the next
+from inrflow_core.feature_networks._clip_vit import DEVIATION as DEVIATION  # re-exported, as the next
 from inrflow_core.feature_networks._clip_vit import MEAN as MEAN
 from inrflow_core.feature_networks._clip_vit import RESIZERS as RESIZERS
 from inrflow_core.feature_networks._clip_vit import Block as Block
@@ -49,7 +49,7 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"openai": OPENAI, "inrflow": OPENAI}
-"""The published file that each preprocessing is named after."""
+"""The published weights of each preprocessing's original program."""
 
 PATCH = 32
 WIDTH = 768
@@ -64,8 +64,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
         IntegrityError: see `_weights_file.load_state`.
     """
     network = ImageEncoder()
-    loaded = _weights_file.load_state(network, WEIGHTS, path)
-    network.to(device).eval().requires_grad_(False)
+    loaded = _weights_file.load_state(network, WEIGHTS, path, device)
     return Extractor(network, OUTPUTS, RESIZERS, FILES, torch.device(device), loaded)
 
 

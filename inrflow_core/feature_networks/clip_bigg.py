@@ -1,8 +1,8 @@
-"""CLIP's image encoder ViT-bigG/14 of OpenCLIP, trained on LAION-2B: ULIP-2's clouds are embedded among its images.
+"""CLIP's image encoder ViT-bigG/14 of OpenCLIP, trained on LAION-2B; ULIP-2 embeds clouds in its space.
 
-    embedding  1280  as the projection gives it, not normalised
+    embedding  1280  the projection, not normalized
 
-1.8 thousand million numbers: 7.4 GB of weights in float32. The preprocessing is OpenCLIP's own, which is OpenAI's.
+1.8 billion parameters: 7.4 GB of weights in float32. The preprocessing is OpenCLIP's, which equals OpenAI's.
 
 Source: Cherti et al. 2023, arXiv:2212.07143; the model laion2b_s39b_b160k of OpenCLIP.
 """
@@ -42,7 +42,7 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"openai": OPEN_CLIP}
-"""The published file that each preprocessing is named after."""
+"""The published weights of each preprocessing's original program."""
 RESIZERS = {"openai": _clip_vit.RESIZERS["openai"]}
 
 PATCH = 14
@@ -59,8 +59,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
         IntegrityError: see `_weights_file.load_state`.
     """
     network = ImageEncoder()
-    loaded = _weights_file.load_state(network, WEIGHTS, path)
-    network.to(device).eval().requires_grad_(False)
+    loaded = _weights_file.load_state(network, WEIGHTS, path, device)
     return Extractor(network, OUTPUTS, RESIZERS, FILES, torch.device(device), loaded)
 
 

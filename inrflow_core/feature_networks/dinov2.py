@@ -1,8 +1,8 @@
 """DINOv2: tokens of the patches of 14 x 14 pixels of an image; ViT-B/14 gives 32 x 32 of width 768 at 448 pixels.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, run by Transformers. The tokens are those after the last layer norm,
-without the class token. Any size of the network will do that config.json describes; position embeddings are
-interpolated where the image is not of the size that they were learned at (518 pixels).
+without the class token. Any size of the network is supported, as described by config.json; position embeddings are
+interpolated for images that differ from the training size (518 pixels).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ WANTED = _hf_folder.ExpectedNetwork(
     "dinov2", "Dinov2Model", "dinov2", "facebook/dinov2-base", ignored=("embeddings.mask_token", "classifier.")
 )
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours in [0, 1], which the network was trained on."""
+"""Mean and standard deviation of ImageNet's colors in [0, 1], which the network was trained with."""
 CHUNK = 8
-"""Images that pass the network together: bounds the memory, whatever is given."""
+"""Images in a batch of the network; limits the memory."""
 
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> Dinov2:
@@ -41,16 +41,10 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Dinov2:
 
 
 @dataclass(frozen=True, eq=False)
-class Dinov2:
+class Dinov2(_hf_folder.PretrainedNetwork):
     """The network with its weights."""
 
-    network: torch.nn.Module
-    digest: str
     name: str = WANTED.name
-
-    @property
-    def width(self) -> int:
-        return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     @property
     def patch(self) -> int:
@@ -58,7 +52,7 @@ class Dinov2:
         return int(self.network.config.patch_size)  # type: ignore[union-attr, arg-type]
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """An image whose sides are no whole number of patches is resized to the nearest one."""
+        """Rows and columns of patches; other images are resized to the nearest whole number of patches."""
         return max(1, round(rows / self.patch)), max(1, round(columns / self.patch))
 
     @torch.no_grad()

@@ -1,10 +1,10 @@
 """ESM-2: one token for each residue of a sequence; the model of 650M parameters gives width 1280.
 
 Source: Lin et al. 2023, doi:10.1126/science.ade2574, run by Transformers. The tokens are those after the last layer
-norm, without the two that stand for the ends. Any size of the network will do that config.json describes.
+norm, without those of both ends. Any size of the network is supported, as described by config.json.
 
-It was trained on at most 1022 residues. A longer sequence is read in windows of 1022, each 511 further than the last,
-and a residue's token comes from the window in whose middle it lies nearest.
+It was trained on at most 1022 residues. A longer sequence is split into windows of 1022 at a stride of 511, and a
+residue's token is that of the window whose middle is nearest.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ VOCABULARY = (
 )  # fmt: skip
 """The network's 33 tokens by number: the lines of its vocab.txt."""
 BEGIN, PADDING, END = (VOCABULARY.index(token) for token in ("<cls>", "<pad>", "<eos>"))
-LONGEST = 1022
+MAX_RESIDUES = 1022
 """Residues of a window."""
 CHUNK = 4096
-"""Residues, with padding, that pass the network together: bounds the memory, whatever is given."""
+"""Residues, with padding, in a batch of the network; limits the memory."""
 
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> Esm2:
@@ -53,30 +53,24 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Esm2:
 
 
 @dataclass(frozen=True, eq=False)
-class Esm2:
+class Esm2(_hf_folder.PretrainedNetwork):
     """The network with its weights."""
 
-    network: torch.nn.Module
-    digest: str
     name: str = WANTED.name
 
-    @property
-    def width(self) -> int:
-        return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
-
     def __call__(self, sequences: Sequence[str]) -> list[Float32[np.ndarray, "_ S"]]:
-        """Tokens of each sequence, on the CPU; what a sequence gets does not depend on those beside it.
+        """Tokens of each sequence, on the CPU; they do not depend on the other sequences.
 
         Raises:
-            UsageError: a letter that is none of the 20.
+            UsageError: a letter is not one of the 20.
         """
         letters = [residues.to_letters(residues.to_codes(sequence)) for sequence in sequences]
         windows = [(which, start) for which, text in enumerate(letters) for start in window_starts(len(text))]
-        texts = [letters[which][start : start + LONGEST] for which, start in windows]
+        texts = [letters[which][start : start + MAX_RESIDUES] for which, start in windows]
         found = [np.empty((len(text), self.width), np.float32) for text in letters]
         for part in _batches([len(text) for text in texts]):
-            for place, tokens in zip(part, self._tokens([texts[place] for place in part]), strict=True):
-                which, start = windows[place]
+            for index, tokens in zip(part, self._tokens([texts[index] for index in part]), strict=True):
+                which, start = windows[index]
                 first, last = window_core(len(letters[which]), start)
                 found[which][first:last] = tokens[first - start : last - start]
         return found
@@ -94,32 +88,32 @@ class Esm2:
 
 
 def window_starts(length: int) -> list[int]:
-    """First residues of the windows that cover a sequence; the last one ends where it ends."""
-    last = max(0, length - LONGEST)
-    return sorted({*range(0, last, LONGEST // 2), last})
+    """First residues of the windows that cover a sequence; the last window ends at its end."""
+    last = max(0, length - MAX_RESIDUES)
+    return sorted({*range(0, last, MAX_RESIDUES // 2), last})
 
 
 def window_core(length: int, start: int) -> tuple[int, int]:
-    """The first and the end of the residues that take their tokens from the window at `start`."""
+    """The range of residues whose tokens are those of the window at `start`."""
     starts = window_starts(length)
-    place = starts.index(start)
-    edges = [0, *((one + other + LONGEST) // 2 for one, other in zip(starts, starts[1:], strict=False)), length]
-    return edges[place], edges[place + 1]
+    index = starts.index(start)
+    edges = [0, *((one + other + MAX_RESIDUES) // 2 for one, other in zip(starts, starts[1:], strict=False)), length]
+    return edges[index], edges[index + 1]
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Places of sequences that pass together: of like length, and few enough."""
+    """Batches of indices of sequences, of similar length and at most `CHUNK` residues."""
     parts: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if not parts or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > CHUNK:
             parts.append([])
-        parts[-1].append(place)
+        parts[-1].append(index)
     return parts
 
 
 def _check_vocabulary(folder: Path, size: int) -> None:
-    told = folder / "vocab.txt"
-    lines = told.read_text(encoding="utf-8").split() if told.is_file() else list(VOCABULARY)
+    vocabulary = folder / "vocab.txt"
+    lines = vocabulary.read_text(encoding="utf-8").split() if vocabulary.is_file() else list(VOCABULARY)
     if size != len(VOCABULARY) or tuple(lines) != VOCABULARY:
         raise IntegrityError(
             f"`{folder}` is not an ESM-2: it knows {size} tokens, or its `vocab.txt` other ones than the "

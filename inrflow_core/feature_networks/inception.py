@@ -1,13 +1,13 @@
 """Inception-v3 as the Frechet inception distance uses it: the TensorFlow graph of 2015-12-05, 1008 classes.
 
-It differs from later Inception-v3s: 3 x 3 average pooling leaves the padding out of its mean, the last block pools by
-the maximum, and pixels are (x - 128) / 128. Convolutions bear the graph's own names.
+It differs from later Inception-v3s: 3 x 3 average pooling excludes the padding, the last block uses max pooling, and
+pixels are (x - 128) / 128. Convolutions have the names of the graph.
 
-    pool     2048  `pool_3`, the mean over the last 8 x 8 places
+    pool     2048  `pool_3`, the mean over the last 8 x 8 positions
     spatial  2023  the first 7 channels of `mixed_6/conv` after its ReLU, 17 x 17 x 7 in the order row, column, channel
                    (OpenAI's evaluator; torch-fidelity's and torchvision's name for that convolution is
                    Mixed_6d.branch1x1)
-    logits   1008  without the bias, as every public evaluator takes the Inception Score
+    logits   1008  without the bias, as in every public evaluator of the Inception Score
 
 Source: Szegedy et al. 2015, arXiv:1512.00567; the graph; Heusel et al. 2017, arXiv:1706.08500.
 """
@@ -63,10 +63,10 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"clean": NVIDIA, "torch-fidelity": FIDELITY, "adm": GRAPH}
-"""The published file that each preprocessing is named after."""
+"""The published weights of each preprocessing's original program."""
 RESIZERS = {
     "clean": partial(_resize.clean_bicubic, size=SIZE),
-    # Both resize inside the network, by the same rule.
+    # Both originals resize inside the network, by the same rule.
     "torch-fidelity": partial(_resize.tensorflow_bilinear, size=SIZE),
     "adm": partial(_resize.tensorflow_bilinear, size=SIZE),
 }
@@ -82,18 +82,18 @@ class Conv:
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
     is_padded: bool = True
-    """So that at stride 1 rows and columns stay as many."""
+    """At stride 1, keeps the number of rows and columns."""
 
 
 @dataclass(frozen=True)
 class Fork:
-    """Convolutions of the same input, end to end."""
+    """Convolutions of the same input, concatenated."""
 
     ways: tuple[Conv, ...]
 
 
 AVERAGE, LARGEST, HALVE = "average", "largest", "halve"
-"""Pooling over 3 x 3: mean without the padding, and maximum, at stride 1; maximum at stride 2 without padding."""
+"""Pooling over 3 x 3: average without the padding and maximum, at stride 1; maximum at stride 2 without padding."""
 
 Step = Conv | Fork | str
 Branch = tuple[Step, ...]
@@ -102,8 +102,8 @@ Branch = tuple[Step, ...]
 def _chain(tower: str, *steps: tuple[int, tuple[int, int]] | tuple[int, tuple[int, int], int]) -> Branch:
     """Convolutions one after another, numbered as TensorFlow does: conv, conv_1, conv_2; stride 2 has no padding."""
     return tuple(
-        Conv(f"{tower}/conv" + (f"_{place}" if place else ""), step[0], step[1], *step[2:], is_padded=len(step) == 2)
-        for place, step in enumerate(steps)
+        Conv(f"{tower}/conv" + (f"_{number}" if number else ""), step[0], step[1], *step[2:], is_padded=len(step) == 2)
+        for number, step in enumerate(steps)
     )
 
 
@@ -180,13 +180,12 @@ def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
         IntegrityError: see `_weights_file.load_state`.
     """
     network = Inception()
-    loaded = _weights_file.load_state(network, WEIGHTS, path)
-    network.to(device).eval().requires_grad_(False)
+    loaded = _weights_file.load_state(network, WEIGHTS, path, device)
     return Extractor(network, OUTPUTS, RESIZERS, FILES, torch.device(device), loaded)
 
 
 class Convolution(nn.Module):
-    """Convolution, normalisation by moments that were learned, ReLU."""
+    """Convolution, batch normalization with fixed statistics, ReLU."""
 
     mean: Tensor
     variance: Tensor
@@ -208,7 +207,7 @@ class Convolution(nn.Module):
 
 
 class Inception(nn.Module):
-    """The graph; its convolutions are one dictionary by their names in it, such as `mixed_9/tower/mixed/conv_1`."""
+    """The graph; its convolutions are in one dictionary by name, such as `mixed_9/tower/mixed/conv_1`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +218,7 @@ class Inception(nn.Module):
         self.classes = nn.Linear(channels, OUTPUTS["logits"])
 
     def _add(self, scope: str, branch: Branch, channels: int) -> int:
-        """Make a branch's convolutions; how many channels come out."""
+        """Add a branch's convolutions; returns its number of output channels."""
         for step in branch:
             if isinstance(step, Conv):
                 self.convolutions[scope + step.name] = Convolution(channels, step)

@@ -18,23 +18,23 @@ IS_PLACEHOLDER = True
 
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> OneHot:
-    """There is nothing to load."""
+    """The embedder, which has no weights."""
     assert folder is None, "a placeholder has no folder"
     return OneHot()
 
 
 @dataclass(frozen=True)
 class OneHot:
-    """Which of the 20 amino acids a residue is, and nothing of its neighbours."""
+    """The amino acid of each residue, independent of its neighbors."""
 
     name: str = "one-hot"
     width: int = 20
     digest: str = "one-hot-1"
 
     def __call__(self, sequences: Sequence[str]) -> list[Float32[np.ndarray, "_ 20"]]:
-        """A 1 at the place of each residue's letter in `residues.LETTERS`.
+        """One-hot vectors of each residue's index in `residues.LETTERS`.
 
         Raises:
-            UsageError: a letter that is none of the 20.
+            UsageError: a letter is not one of the 20.
         """
         return [np.eye(20, dtype=np.float32)[residues.to_codes(sequence)] for sequence in sequences]

@@ -1,6 +1,6 @@
-"""Patches of colour as tokens: a placeholder for a pretrained network that needs no weights.
+"""Color patches as tokens: a placeholder for a pretrained network that needs no weights.
 
-The image is resized to 64 x 64 pixels, and each of its 8 x 8 patches is its 8 x 8 colours, in [-1, 1].
+The image is resized to 64 x 64 pixels; the token of each of its 8 x 8 patches holds its 8 x 8 colors, in [-1, 1].
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ROWS = 8
 
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> Patches:
-    """There is nothing to load."""
+    """The embedder, which has no weights."""
     assert folder is None, "a placeholder has no folder"
     return Patches()
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Colours, as they are."""
+    """Colors of patches."""
 
     name: str = "patches"
     width: int = 3 * ROWS**2

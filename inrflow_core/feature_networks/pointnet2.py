@@ -1,14 +1,14 @@
-"""PointNet++ as Point-E's evaluation has it, whose features P-FID compares and whose classes P-IS counts.
+"""PointNet++ of Point-E's evaluation: P-FID uses its features, P-IS its classes.
 
-A classifier of ModelNet40's 40 classes by positions alone (no normals), with one scale of grouping, twice as wide as
-the paper's (5.9 million numbers).
+A classifier of ModelNet40's 40 classes from positions alone (no normals), with one scale of grouping, twice as wide as
+the paper's (5.9 million parameters).
 
-    features  512  the last layer before the classes, normalised, before its ReLU
+    features  512  the last layer before the classes, after its normalization and before its ReLU
     logits     40  classes
 
-4096 points of a cloud, its mean at 0 and its farthest point at distance 1. The farthest points begin with the first
-point; Point-E begins with the point of the cloud's own place in its batch, so that features there depend on the
-company. Of more points in a ball than are looked at, both take the first.
+4096 points of a cloud, its mean at 0 and its farthest point at distance 1. Farthest point sampling starts
+with the first point; in Point-E it starts with the point whose index is that of the cloud in its batch, so that features
+depend on the batch. Of too many points in a ball, both use the first.
 
 Source: Qi et al. 2017, arXiv:1706.02413; Nichol et al. 2022 (Point-E), arXiv:2212.08751, section 5.1.
 """
@@ -37,12 +37,12 @@ POINTS = 4096
 POINT_E = "pointnet.pt"
 WEIGHTS = Weights("pointnet2", (PublishedWeights(POINT_E, None, None, "OpenAI's Point-E, the model `pointnet`"),))
 FILES = {"point-e": POINT_E}
-"""The published file that each preprocessing is named after."""
+"""The published weights of each preprocessing's original program."""
 
 GROUPS = ((512, 0.2, 32), (128, 0.4, 64))
-"""Centres, radius, and points of a ball that are looked at: of the first level and of the second."""
+"""Number of centers, radius, and number of points of a ball, of the first and second level."""
 WIDTHS = ((128, 128, 256), (256, 256, 512), (512, 1024, 2048))
-"""Of the three layers of each level; the third looks at everything that is left."""
+"""Widths of the three layers of each level; the third level is global."""
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> CloudExtractor:
@@ -52,13 +52,12 @@ def load(path: Path, device: str | torch.device = "cpu") -> CloudExtractor:
         IntegrityError: see `_weights_file.load_state`.
     """
     network = PointNet2()
-    loaded = _weights_file.load_state(network, WEIGHTS, path)
-    network.to(device).eval().requires_grad_(False)
+    loaded = _weights_file.load_state(network, WEIGHTS, path, device)
     return CloudExtractor(network, OUTPUTS, {"point-e": positions}, FILES, POINTS, torch.device(device), loaded)
 
 
 def positions(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 3"]:
-    """What the network takes of a cloud."""
+    """The inputs of the network."""
     return _point_features.in_unit_ball(points[..., :3])
 
 
@@ -91,7 +90,7 @@ class PointNet2(nn.Module):
 
 
 def _largest(layers: nn.Module, x: Float[Tensor, "*shape K I"]) -> Float[Tensor, "*shape O"]:
-    """Three layers on every point, and the largest of each number over the points of a group."""
+    """Three layers on every point, and the maximum over the points of a group."""
     assert isinstance(layers, nn.ModuleList)
     for layer in layers:
         x = F.relu_(layer(x))

@@ -1,14 +1,14 @@
 """Features of fixed random filters, for machines without weights of a trained network.
 
-Two layers of convolutions with weights drawn once and for all, at four scales of the image (each half the one
-before). Of the first layer the mean and the deviation over the image are kept, of the second the mean over each
-quarter, since what is where counts. No image is resized: a distance compares images of one size, and is comparable
-to distances of these features alone, at the same size.
+Two layers of convolutions with fixed random weights, at four scales of the image (each half the one before). The
+features are mean and deviation of the first layer over the image, and means of the second over each quarter, which
+depend on the layout. Images are not resized: distances are between images of one size, and compare only with distances
+of these features at that size.
 
     all  512  64 + 64 of each scale
 
-The numbers depend on every detail here; a change is another preprocessing (`v2`). Filters keep their mean and the sign of their
-answers: without, digits and their negatives were at distance 0.
+The numbers depend on every detail here; a change is another preprocessing (`v2`). Filters keep their mean and the sign
+of their outputs: otherwise digits and their negatives had a distance of 0.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ SCALES = 4
 FIRST, SECOND = 32, 16
 """Filters of the two layers at a scale."""
 KERNELS = (5, 3)
-LEAST = 8
-"""Pixels that a side must have: of fewer, the smallest scale has nothing left."""
+MIN_SIDE = 8
+"""Smallest side of an image, in pixels: the smallest scale of smaller images is empty."""
 SEED = 20151205
 
 
 def load(path: Path | None = None, device: str | torch.device = "cpu") -> Extractor:
-    """The network; there is no file to read."""
+    """The network, which has no weights file."""
     network = RandomFilters().to(device).eval().requires_grad_(False)
     return Extractor(network, OUTPUTS, {"v1": _resize.no_resize}, {}, torch.device(device))
 
@@ -54,17 +54,17 @@ class RandomFilters(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for scale in range(SCALES):
-            first = drawn(f"features first {scale}", (FIRST, 3, KERNELS[0], KERNELS[0]))
-            second = drawn(f"features second {scale}", (SECOND, FIRST, KERNELS[1], KERNELS[1]))
+            first = seeded_normal_weights(f"features first {scale}", (FIRST, 3, KERNELS[0], KERNELS[0]))
+            second = seeded_normal_weights(f"features second {scale}", (SECOND, FIRST, KERNELS[1], KERNELS[1]))
             self.register_buffer(f"first_{scale}", first)
             self.register_buffer(f"second_{scale}", second)
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"], outputs: Sequence[str]) -> dict[str, Float[Tensor, "B 512"]]:
-        """The one output; raises UsageError where a side has fewer than `LEAST` pixels."""
-        if min(pixels.shape[2:]) < LEAST:
+        """The one output; raises UsageError for a side of fewer than `MIN_SIDE` pixels."""
+        if min(pixels.shape[2:]) < MIN_SIDE:
             raise UsageError(
                 f"images of {pixels.shape[2]} x {pixels.shape[3]} are too small for random features",
-                hint=f"they need {LEAST} x {LEAST} at least",
+                hint=f"at least {MIN_SIDE} x {MIN_SIDE} pixels are needed",
             )
         x, found = pixels / 127.5 - 1, []
         for scale in range(SCALES):
@@ -80,14 +80,14 @@ class RandomFilters(nn.Module):
         return [y.mean(dim=(2, 3)), y.std(dim=(2, 3), correction=0), F.adaptive_avg_pool2d(z, 2).flatten(1)]
 
 
-def drawn(purpose: str, shape: tuple[int, ...]) -> Float32[Tensor, ...]:
-    """Normals of deviation 1 / sqrt(inputs), the same to the bit on every machine."""
+def seeded_normal_weights(purpose: str, shape: tuple[int, ...]) -> Float32[Tensor, ...]:
+    """Normal numbers of deviation 1 / sqrt(inputs), bit-equal on every machine."""
     count, inputs = shape[0], torch.Size(shape[1:]).numel()
     ids = torch.arange(count * inputs)
     return noise_field.normal(torch.tensor([SEED]), ids, purpose=purpose, channels=1).reshape(shape) * inputs**-0.5
 
 
 def _same(x: Float[Tensor, "B I h w"], weight: Float[Tensor, "O I k k"]) -> Float[Tensor, "B O h w"]:
-    """Convolution whose edge pixels go on beyond the edge, so that a flat image stays flat."""
+    """Convolution with replicated edge pixels, so that a constant image remains constant."""
     side = weight.shape[-1] // 2
     return F.conv2d(F.pad(x, (side,) * 4, mode="replicate"), weight)

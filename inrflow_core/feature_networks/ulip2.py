@@ -1,16 +1,16 @@
-"""ULIP-2's encoder of clouds: PointBERT, whose embeddings lie in the space of CLIP's images (features/clip_bigg.py).
+"""ULIP-2's encoder of clouds: PointBERT, whose embeddings are in the space of CLIP's images (clip_bigg.py).
 
-    embedding  1280  projected, not normalised
+    embedding  1280  the projection, not normalized
 
-10,000 points of a cloud, its mean at 0 and its farthest point at distance 1: 512 of them, the farthest from each other,
-with their 32 nearest neighbours each, become tokens for 18 blocks of attention; the first token and the largest of the
+10,000 points of a cloud, its mean at 0 and its farthest point at distance 1: 512 of them by farthest point sampling,
+with their 32 nearest neighbors each, are tokens of 18 blocks of attention; the class token and the maximum of the
 others are projected.
 
-Preprocessing, by the colours that the network wants beside the positions:
-    grey    0.4 for all, ULIP's own stand-in for clouds without colours
+Preprocessing, by the colors beside the positions:
+    grey    0.4 for all, as ULIP does for clouds without colors
     colour  the cloud's own
 
-The farthest points begin with the first one, as in the extension that ULIP uses, which also passes over points within
+Farthest point sampling starts with the first point, as in the extension that ULIP uses, which also skips points within
 0.0316 of the mean (squared 1e-3).
 
 Source: Xue et al. 2024, arXiv:2305.08275; Yu et al. 2022 (PointBERT), arXiv:2111.14819.
@@ -49,20 +49,20 @@ WEIGHTS = Weights(
             "a4b5ed9799d5841a1646e0fb7d24cb8dcdd3b3e6fab2e2575de2531f71274adb",
             "Salesforce's ULIP-2, the data set SFXX/ulip, folder ULIP-2/pretrained_models",
         ),
-        PublishedWeights(RENAMED, None, None, "the same model in ULIP-2's first place"),
+        PublishedWeights(RENAMED, None, None, "the same model under its first name"),
     ),
 )
 FILES = {"grey": ULIP2, "colour": ULIP2}
-"""The published file that each preprocessing is named after."""
+"""The published weights of each preprocessing's original program."""
 
-CENTRES, NEIGHBOURS = 512, 32
+NUM_CENTERS, NUM_NEIGHBORS = 512, 32
 WIDTH = 384
 LAYERS = 18
 HEADS = 6
 GROUP_WIDTHS = (128, 256, 512, 256)
 POSITION_WIDTH = 128
 GREY = 0.4
-BLIND = 1e-3
+MIN_SQUARED_NORM = 1e-3
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> CloudExtractor:
@@ -72,26 +72,25 @@ def load(path: Path, device: str | torch.device = "cpu") -> CloudExtractor:
         IntegrityError: see `_weights_file.load_state`.
     """
     network = PointEncoder()
-    loaded = _weights_file.load_state(network, WEIGHTS, path)
-    network.to(device).eval().requires_grad_(False)
-    preprocessors = {"grey": in_grey, "colour": in_colour}
+    loaded = _weights_file.load_state(network, WEIGHTS, path, device)
+    preprocessors = {"grey": in_gray, "colour": in_color}
     return CloudExtractor(network, OUTPUTS, preprocessors, FILES, POINTS, torch.device(device), loaded)
 
 
-def in_grey(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
-    """Positions, and grey for colours."""
+def in_gray(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
+    """Positions, and gray for colors."""
     positions = _point_features.in_unit_ball(points[..., :3])
     return torch.cat([positions, torch.full_like(positions, GREY)], dim=2)
 
 
-def in_colour(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
-    """Positions and colours in [0, 1].
+def in_color(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
+    """Positions and colors in [0, 1].
 
     Raises:
-        UsageError: the clouds have no colours.
+        UsageError: the clouds have no colors.
     """
     if points.shape[2] < 6:
-        raise UsageError("the clouds have no colours", hint="take `ulip-i:grey`, which needs none")
+        raise UsageError("the clouds have no colors", hint="choose `ulip-i:grey`, which needs none")
     return torch.cat([_point_features.in_unit_ball(points[..., :3]), (points[..., 3:6] + 1) / 2], dim=2)
 
 
@@ -111,7 +110,7 @@ class Groups(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and two linear layers, each behind its norm and added to what came in."""
+    """A pre-norm transformer block: attention and an MLP, each with a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,13 +124,13 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
         mixed = self.attention_in(self.norm_1(x))
         query, key, value = rearrange(mixed, "b l (three h c) -> three b h l c", three=3, h=HEADS)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.attention_out(rearrange(seen, "b h l c -> b l (h c)"))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.attention_out(rearrange(attended, "b h l c -> b l (h c)"))
         return x + self.mlp_out(F.gelu(self.mlp_in(self.norm_2(x))))
 
 
 class PointEncoder(nn.Module):
-    """Groups of neighbours and one token for the whole through the blocks, where they are added to every one's input."""
+    """Groups of neighbors and a class token in the blocks; position embeddings are added to the input of every block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,18 +147,18 @@ class PointEncoder(nn.Module):
     def forward(self, points: Float[Tensor, "B N 6"], outputs: Sequence[str]) -> dict[str, Float[Tensor, "B 1280"]]:
         """The one output."""
         positions = points[..., :3].contiguous()
-        centres = _point_features.gather_points(
-            positions, _point_features.farthest_point_sampling(positions, CENTRES, least_square=BLIND)
+        centers = _point_features.gather_points(
+            positions, _point_features.farthest_point_sampling(positions, NUM_CENTERS, least_square=MIN_SQUARED_NORM)
         )
-        near = _point_features.gather_points(points, _point_features.nearest(centres, positions, NEIGHBOURS))
-        near[..., :3] -= centres[:, :, None]
+        near = _point_features.gather_points(points, _point_features.nearest(centers, positions, NUM_NEIGHBORS))
+        near[..., :3] -= centers[:, :, None]
         tokens = self.widen(self.groups(near))
-        places = self.position_out(F.gelu(self.position_in(centres)))
-        x, where = (
+        position_tokens = self.position_out(F.gelu(self.position_in(centers)))
+        x, position = (
             torch.cat([one.expand(len(points), 1, -1), others], dim=1)
-            for one, others in ((self.whole, tokens), (self.whole_position, places))
+            for one, others in ((self.whole, tokens), (self.whole_position, position_tokens))
         )
         for block in self.blocks:
-            x = block(x + where)
+            x = block(x + position)
         x = self.norm(x)
         return {"embedding": self.projection(torch.cat([x[:, 0], x[:, 1:].amax(1)], dim=1))}

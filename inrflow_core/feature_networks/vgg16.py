@@ -1,10 +1,10 @@
-"""VGG16's second fully connected layer, on which precision and recall were first taken.
+"""VGG16's second fully connected layer, the features of the first precision and recall.
 
-    fc2  4096  after its ReLU: what NVIDIA's vgg16.pt gives with `return_features`
+    fc2  4096  after its ReLU: the output of NVIDIA's vgg16.pt with `return_features`
 
-Form `stylegan`: resized to 224 x 224 as TensorFlow 1 does, the channels' ImageNet means and deviations taken out.
-Torchvision's weights are the same network: torch-fidelity's tests hold its features against NVIDIA's to 1e-4. The last
-layer, of classes, is left out.
+Preprocessing `stylegan`: resized to 224 x 224 as in TensorFlow 1, normalized by ImageNet's channel means and deviations.
+Torchvision's weights are the same network: torch-fidelity's tests compare its features with NVIDIA's to 1e-4. The last
+layer, of classes, is omitted.
 
 Source: Simonyan and Zisserman 2014, arXiv:1409.1556; Kynkaanniemi et al. 2019, arXiv:1904.06991.
 """
@@ -51,7 +51,7 @@ WEIGHTS = Weights(
     ),
 )
 FILES = {"stylegan": NVIDIA}
-"""The published file that each preprocessing is named after."""
+"""The published weights of each preprocessing's original program."""
 RESIZERS = {"stylegan": partial(_resize.tensorflow_bilinear, size=SIZE)}
 
 STAGES = (2, 2, 3, 3, 3)
@@ -60,7 +60,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 HIDDEN = 4096
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
-"""Of ImageNet's channels in [0, 1]."""
+"""Mean and standard deviation of ImageNet's channels in [0, 1]."""
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
@@ -70,8 +70,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
         IntegrityError: see `_weights_file.load_state`.
     """
     network = VGG16()
-    loaded = _weights_file.load_state(network, WEIGHTS, path)
-    network.to(device).eval().requires_grad_(False)
+    loaded = _weights_file.load_state(network, WEIGHTS, path, device)
     return Extractor(network, OUTPUTS, RESIZERS, FILES, torch.device(device), loaded)
 
 

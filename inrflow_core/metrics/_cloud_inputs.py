@@ -48,9 +48,6 @@ class Clouds(MetricInputs):
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
 
-    def num_independent(self) -> int:
-        return min(self.counts())
-
     def leave_out(self, part: int, parts: int) -> Clouds:
         """Without one group of both sides."""
         return Clouds(*(clouds[remaining(len(clouds), part, parts)] for clouds in (self.samples, self.reference)))
@@ -103,9 +100,6 @@ class Distances(MetricInputs):
     def counts(self) -> tuple[int, int]:
         samples, references = self.across.shape
         return samples, references
-
-    def num_independent(self) -> int:
-        return min(self.across.shape)
 
     def leave_out(self, part: int, parts: int) -> Distances:
         """Without one group of both sides; of the samples alone if each has its own reference."""

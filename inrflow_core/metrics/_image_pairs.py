@@ -55,9 +55,6 @@ class Pairs(MetricInputs):
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
 
-    def num_independent(self) -> int:
-        return min(self.counts())
-
     def leave_out(self, part: int, parts: int) -> Pairs:
         """Without the pairs of one group."""
         return Pairs(*(images[remaining(len(images), part, parts)] for images in (self.samples, self.reference)))

@@ -156,9 +156,9 @@ class MetricInputs(ABC):
     def counts(self) -> tuple[int, int]:
         """Numbers of samples and reference items; 0 for an unused reference or one of unknown number."""
 
-    @abstractmethod
     def num_independent(self) -> int:
-        """Items of the smaller side among those that `leave_out` reduces."""
+        """Items of the smaller side among those that `leave_out` reduces; by default of samples and reference."""
+        return min(self.counts())
 
     @abstractmethod
     def leave_out(self, part: int, parts: int) -> MetricInputs:

@@ -77,9 +77,6 @@ class Matches(MetricInputs):
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
 
-    def num_independent(self) -> int:
-        return min(self.counts())
-
     def leave_out(self, part: int, parts: int) -> Matches:
         """Without one group of the samples."""
         left = remaining(len(self.samples), part, parts)

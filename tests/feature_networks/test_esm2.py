@@ -89,10 +89,10 @@ def test_long_sequences_are_read_in_windows_that_share_them_without_gap_or_overl
         shares = [esm2.window_core(length, start) for start in starts]
         assert [start for share in shares for start in range(*share)] == list(range(length))
         for start, (first, last) in zip(starts, shares, strict=True):
-            assert start <= first and last <= start + esm2.LONGEST
-            if length > esm2.LONGEST:  # inside a long sequence a residue sees at least a quarter window either way
+            assert start <= first and last <= start + esm2.MAX_RESIDUES
+            if length > esm2.MAX_RESIDUES:  # inside a long sequence a residue sees at least a quarter window either way
                 assert first == 0 or first - start >= 255
-                assert last == length or start + esm2.LONGEST - last >= 255
+                assert last == length or start + esm2.MAX_RESIDUES - last >= 255
     assert esm2.window_starts(1022) == [0] and esm2.window_starts(1023) == [0, 1]
 
 

@@ -82,7 +82,7 @@ def test_weights_of_another_width_than_the_config_are_refused(whole: Path, tmp_p
     ("change", "said"),
     [
         (lambda tensors: tensors.pop(KEY), r"lacks the tensor `encoder\.layer\.0\.attention"),
-        (lambda tensors: tensors.update(extra=torch.zeros(2)), "has one too many: the tensor `extra`"),
+        (lambda tensors: tensors.update(extra=torch.zeros(2)), "has the superfluous tensor `extra`"),
         (lambda tensors: tensors[KEY].fill_(float("nan")), r"numbers in `encoder\.layer\.0\..* that are not finite"),
     ],
     ids=["too few", "too many", "not a number"],
@@ -125,7 +125,7 @@ def test_damaged_files_and_other_networks_are_named(whole: Path, tmp_path: Path)
     with pytest.raises(IntegrityError, match="cannot be loaded as `dinov2`"):
         dinov2.load(folder)
     (folder / "config.json").write_text(json.dumps(told | {"model_type": "esm"}))
-    with pytest.raises(IntegrityError, match="of the kind 'esm'; `dinov2` is a `dinov2`"):
+    with pytest.raises(IntegrityError, match="of the type 'esm'; `dinov2` is a `dinov2`"):
         dinov2.load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(IntegrityError, match="is not JSON"):

@@ -76,9 +76,7 @@ def test_of_more_points_the_fixed_ones_are_seen_and_of_fewer_it_is_said_what_to_
     ]
     found, wanted = (extractor(each, (output,), form)[output] for each in (some, same))
     assert torch.equal(found, wanted)
-    with pytest.raises(
-        UsageError, match=f"the clouds have 2,048 points each, and the network looks at {points:,}"
-    ) as e:
+    with pytest.raises(UsageError, match=f"the clouds have 2,048 points each, and the network needs {points:,}") as e:
         extractor(some[:, :2048], (output,), form)
     assert f"--points {points}" in (e.value.hint or "")
 
@@ -107,7 +105,7 @@ def test_colours_are_seen_in_colour_alone(extractors: dict[str, CloudExtractor])
     some[..., 3:] = 2 * 0.4 - 1
     in_colour = extractor(some, ("embedding",), "colour")["embedding"]
     torch.testing.assert_close(in_colour, plain, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UsageError, match="the clouds have no colours"):
+    with pytest.raises(UsageError, match="the clouds have no colors"):
         extractor(some[..., :3], ("embedding",), "colour")
 
 

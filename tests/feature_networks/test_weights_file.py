@@ -42,7 +42,7 @@ def test_what_is_written_is_what_the_network_gets_and_it_knows_where_from(tmp_pa
     ("change", "message"),
     [
         (lambda t: t.pop("bias"), "lacks the tensor `bias`"),
-        (lambda t: t.update(more=torch.zeros(1)), "has the tensor `more`, which the network has not"),
+        (lambda t: t.update(more=torch.zeros(1)), "has the tensor `more`, which the network lacks"),
         (lambda t: t.update(weight=t["weight"].T), r"has `weight` as \(3, 2\), the network as \(2, 3\)"),
         (lambda t: t["bias"].fill_(torch.nan), "numbers in `bias` that are not finite"),
     ],
@@ -146,7 +146,7 @@ def test_a_form_says_when_its_weights_are_not_those_it_is_named_after():
 
     assert extractor(inception.NVIDIA, True).note("clean") is None
     assert "made of `classify_image_graph_def.pb`" in (extractor(inception.GRAPH, True).note("clean") or "")
-    assert "no known digest vouches for: sha256 e" in (extractor(inception.NVIDIA, False).note("clean") or "")
+    assert "with an unknown digest: sha256 e" in (extractor(inception.NVIDIA, False).note("clean") or "")
 
 
 @pytest.mark.parametrize("name", names("extractor"))

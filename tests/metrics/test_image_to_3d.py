@@ -263,7 +263,7 @@ def test_too_few_points_are_refused_before_anything_is_drawn(tmp_path: Path):
 def test_the_real_networks_take_shards_and_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """PointBERT of one block and a small CLIP with random weights: the objects themselves score what the note says."""
     for module, name, value in (
-        *((ulip2, "LAYERS", 1), (ulip2, "CENTRES", 64), (clip_bigg, "LAYERS", 1), (clip_bigg, "WIDTH", 48)),
+        *((ulip2, "LAYERS", 1), (ulip2, "NUM_CENTERS", 64), (clip_bigg, "LAYERS", 1), (clip_bigg, "WIDTH", 48)),
         *((clip_bigg, "HEADS", 4), (clip_bigg, "HIDDEN", 80)),
     ):
         monkeypatch.setattr(module, name, value)

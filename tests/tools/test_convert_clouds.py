@@ -107,7 +107,7 @@ def test_point_es_checkpoint_becomes_its_classifier(tmp_path: Path):
     convert_weights.convert("pointnet2", tmp_path / pointnet2.POINT_E, target)
     extractor = pointnet2.load(target)
     assert extractor.loaded.published == pointnet2.POINT_E and not extractor.loaded.is_verified
-    assert "no known digest vouches for" in (extractor.note("point-e") or "")
+    assert "with an unknown digest" in (extractor.note("point-e") or "")
     cloud = points(600, 3)
     with torch.inference_mode():
         found, wanted = extractor.network(cloud, ("features", "logits")), reference(cloud[0])
