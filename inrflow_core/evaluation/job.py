@@ -71,7 +71,7 @@ class EvaluationJob:
 
     @property
     def cache(self) -> Path:
-        """The folder of cached features and distances; `kept`, its old name, where it exists."""
+        """The folder of cached features and distances; `kept`, its old name, if it exists."""
         old = self.out / "kept"
         return old if os.path.isdir(old) else self.out / "cache"
 
@@ -270,23 +270,23 @@ def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel])
 
 
 def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | ReferenceStats:
-    place = job.reference
+    path = job.reference
     classes = job.classes
-    if place is None and job.runs:
+    if path is None and job.runs:
         data = models.read_metadata(run.resolve_weights(job.runs[0]))[0].data.config
-        place, classes = Path(data.path), classes or data.classes
+        path, classes = Path(data.path), classes or data.classes
         of = f", of the classes {', '.join(classes)}" if classes else ""
-        job.reporter.log(f"the reference is the shards that the run was trained on, `{place}`{of}")
-    if place is None:
+        job.reporter.log(f"the reference is the shards that the run was trained on, `{path}`{of}")
+    if path is None:
         raise UsageError("no reference data given", hint="add `--reference PATH`")
-    if reference_stats.is_stats_file(place):
+    if reference_stats.is_stats_file(path):
         if job.split is not None:
-            raise UsageError(f"`{place}` holds statistics, so it has no split `{job.split}`", hint="leave it out")
+            raise UsageError(f"`{path}` holds statistics, so it has no split `{job.split}`", hint="leave it out")
         for name, is_given in (("--classes", bool(classes)), ("--reference-num", job.reference_num is not None)):
             if is_given:
-                raise UsageError(f"`{place}` holds statistics, so `{name}` does not apply", hint="leave it out")
-        return reference_stats.read(place)
-    found = readers.open_collection(place, job.split, domain_class(domain).REFERENCE_SPLITS)
+                raise UsageError(f"`{path}` holds statistics, so `{name}` does not apply", hint="leave it out")
+        return reference_stats.read(path)
+    found = readers.open_collection(path, job.split, domain_class(domain).REFERENCE_SPLITS)
     found = collection.filter_classes(found, classes) if classes else found
     return collection.evenly_spaced_items(found, job.reference_num) if job.reference_num else found
 
@@ -294,12 +294,12 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
 def _settings(job: EvaluationJob) -> gather.EvaluationSettings:
     files, folder = {}, None
     for text in job.weights:
-        name, equals, place = text.partition("=")
+        name, equals, file = text.partition("=")
         if equals:
             networks = [n for n in _contract.names("extractor") if _contract.find_extractor(n).needs_weights]
             if name not in networks:
                 raise UsageError(f"unknown feature network `{name}`", hint=did_you_mean(name, networks))
-            files[name] = Path(place)
+            files[name] = Path(file)
         elif Path(text).is_dir():
             folder = Path(text)
         else:

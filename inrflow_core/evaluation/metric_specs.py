@@ -90,21 +90,21 @@ def check_compatible(
 
     `what` and `role` name both in messages.
     """
-    mine = domain_class(domain)
+    sampled = domain_class(domain)
     if isinstance(reference, ReferenceStats):
-        theirs = domain_class(network_contract.find_extractor(reference.network).domain)
+        compared = domain_class(network_contract.find_extractor(reference.network).domain)
         name, verb, remedy = f"`{reference.source}`", "describes", ""
     else:
-        theirs = domain_class(reference.domain)
+        compared = domain_class(reference.domain)
         name, verb = f"{role} {reference.display_name}", "holds"
-        remedy = f": prepare the reference at that size, or sample with `{mine.SIZE_OPTION}`"
-    if domain != theirs.NAME:
-        raise UsageError(f"{what} are {mine.NOUN}, and {name} {verb} {theirs.NOUN}", hint=f"give {mine.NOUN}")
-    form = mine.FILES
+        remedy = f": prepare the reference at that size, or sample with `{sampled.SIZE_OPTION}`"
+    if domain != compared.NAME:
+        raise UsageError(f"{what} are {sampled.NOUN}, and {name} {verb} {compared.NOUN}", hint=f"give {sampled.NOUN}")
+    form = sampled.FILES
     if form is not None and form.has_one_shape and reference.shape not in (None, shape):
         raise UsageError(
-            f"{what} are {form.describe(shape)}, and {name} {verb} {mine.NOUN} of {form.describe(reference.shape)}",
-            hint=f"compare {mine.NOUN} of one size and mode{remedy}",
+            f"{what} are {form.describe(shape)}, and {name} {verb} {sampled.NOUN} of {form.describe(reference.shape)}",
+            hint=f"compare {sampled.NOUN} of one size and mode{remedy}",
         )
 
 

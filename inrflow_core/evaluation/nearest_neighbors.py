@@ -41,7 +41,7 @@ class NearestNeighbors:
 def nearest_images(
     samples: UInt8[np.ndarray, "N H W C"], training: Batches, count: int, *, device: str | torch.device = "cpu"
 ) -> NearestNeighbors:
-    """The `count` nearest training images (all, where there are fewer) by rms difference in gray levels, 0 to 255.
+    """The `count` nearest training images (all of fewer ones) by rms difference in gray levels, 0 to 255.
 
     Matrix products in single precision select candidates, whose distances are then computed exactly.
 

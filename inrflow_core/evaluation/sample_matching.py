@@ -40,16 +40,16 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
     Raises:
         UsageError: they cannot be matched, or samples of a model do not record their conditions.
     """
-    mine, theirs = _metadata(samples), _metadata(reference)
-    views = mine.condition.get("view", np.zeros(samples.count, np.int64)).astype(np.int64).reshape(-1)
-    by_name = _match_names(mine.names, theirs.names)
+    sampled, references = _metadata(samples), _metadata(reference)
+    views = sampled.condition.get("view", np.zeros(samples.count, np.int64)).astype(np.int64).reshape(-1)
+    by_name = _match_names(sampled.names, references.names)
     if by_name is not None:
         return SampleMatch(by_name, views)
-    if "item" in mine.condition:
+    if "item" in sampled.condition:
         return SampleMatch(
-            _match_recorded(samples, mine.condition["item"].astype(np.int64).reshape(-1), reference), views
+            _match_recorded(samples, sampled.condition["item"].astype(np.int64).reshape(-1), reference), views
         )
-    if len(mine.seeds) and "view" not in mine.condition:
+    if len(sampled.seeds) and "view" not in sampled.condition:
         raise UsageError(
             f"{samples.display_name} holds samples of a model without a record of their conditions",
             hint="leave out the metrics that compare pairs, or sample from images",
@@ -75,14 +75,14 @@ def condition_images(
     """
     if given is not None:
         indices = match_to_reference(reference, given).reference_index[match.reference_index]
-        chosen, own = np.unique(indices, return_inverse=True)
-        return given.select(chosen), own.reshape(-1)
+        chosen, inverse = np.unique(indices, return_inverse=True)
+        return given.select(chosen), inverse.reshape(-1)
     if not isinstance(reference, ShardCollection) or not reference.has_views():
         raise UsageError(
             f"{reference.display_name} has no images of its clouds",
             hint="give shards of `objaverse`, or a folder of images of the same names with `--condition-images`",
         )
-    rows, own = np.unique(np.stack([match.reference_index, match.view_index], axis=1), axis=0, return_inverse=True)
+    rows, inverse = np.unique(np.stack([match.reference_index, match.view_index], axis=1), axis=0, return_inverse=True)
 
     def load_values(indices: Int64[np.ndarray, " S"]) -> np.ndarray:
         items, views = rows[indices].T
@@ -98,16 +98,16 @@ def condition_images(
         load_values=load_values,
         verify_source=reference.verify,
     )
-    return found, own.reshape(-1)
+    return found, inverse.reshape(-1)
 
 
 def reference_clouds(
     match: SampleMatch, reference: SampleCollection
 ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
     """The references of samples, each once, and each sample's index among them."""
-    chosen, own = np.unique(match.reference_index, return_inverse=True)
+    chosen, inverse = np.unique(match.reference_index, return_inverse=True)
     is_whole = len(chosen) == reference.count
-    return reference if is_whole else reference.select(chosen), own.reshape(-1)
+    return reference if is_whole else reference.select(chosen), inverse.reshape(-1)
 
 
 def _match_recorded(
@@ -131,12 +131,12 @@ def _match_recorded(
     return found
 
 
-def _match_names(mine: Sequence[str], theirs: Sequence[str]) -> Int64[np.ndarray, " N"] | None:
+def _match_names(sampled: Sequence[str], references: Sequence[str]) -> Int64[np.ndarray, " N"] | None:
     """Indices of the references with the names of samples; None unless every sample has exactly one."""
     for as_key in (str, _without_ending):
-        indices = {as_key(name): index for index, name in enumerate(theirs)}
-        if theirs and len(indices) == len(theirs) and {as_key(name) for name in mine} <= indices.keys():
-            return np.array([indices[as_key(name)] for name in mine], dtype=np.int64)
+        indices = {as_key(name): index for index, name in enumerate(references)}
+        if references and len(indices) == len(references) and {as_key(name) for name in sampled} <= indices.keys():
+            return np.array([indices[as_key(name)] for name in sampled], dtype=np.int64)
     return None
 
 

@@ -58,13 +58,13 @@ def sample_proteins(
         for i in range(here.rank, plan.reference.count, here.size)
     ]
     missing = [
-        [row for row in own if not is_folded(files[row], origins[row], overwrite=work.overwrite)] for own in rows
+        [row for row in item if not is_folded(files[row], origins[row], overwrite=work.overwrite)] for item in rows
     ]
     total, done = sum(map(len, missing)), 0
     with work.reporter.progress("folding", "structures", total) as progress:
-        for own in filter(None, missing):
-            files[own[0]].parent.mkdir(parents=True, exist_ok=True)
-            for row, structure in reference_inputs.sample_structures(model, plan, own, request, options):
+        for item in filter(None, missing):
+            files[item[0]].parent.mkdir(parents=True, exist_ok=True)
+            for row, structure in reference_inputs.sample_structures(model, plan, item, request, options):
                 writer.write(files[row], [structure], model.domain.NAME, origin=origins[row], overwrite=True)
                 done += 1
                 progress(done, total)

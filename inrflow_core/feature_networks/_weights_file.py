@@ -126,14 +126,14 @@ def load_state(
         IntegrityError: the file is damaged or of another format or network, or a tensor is missing, superfluous, of
             another shape or not finite.
     """
-    own = network.state_dict()
+    expected = network.state_dict()
     again = f"make it again with `{weights.command(weights.published[0].file, path)}`"
     metadata = safetensors_file.read_metadata(path, hint=again)
     _check_header(path, weights, metadata, again)
     with safetensors_file.open_tensors(path, hint=again) as file:
         names: list[str] = list(file.keys())
-        _check_layout(path, {name: tuple(file.get_slice(name).get_shape()) for name in names}, own, again)
-        for name, tensor in own.items():
+        _check_layout(path, {name: tuple(file.get_slice(name).get_shape()) for name in names}, expected, again)
+        for name, tensor in expected.items():
             value = file.get_tensor(name)
             if not bool(torch.isfinite(value).all()):
                 raise IntegrityError(f"`{path}` has numbers in `{name}` that are not finite", hint=again)
@@ -163,9 +163,9 @@ def _check_header(path: Path, weights: Weights, metadata: Mapping[str, str], aga
 
 
 def _check_layout(
-    path: Path, stored: Mapping[str, tuple[int, ...]], own: Mapping[str, torch.Tensor], again: str
+    path: Path, stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, torch.Tensor], again: str
 ) -> None:
-    for name, tensor in own.items():
+    for name, tensor in expected.items():
         if name not in stored:
             raise IntegrityError(f"`{path}` lacks the tensor `{name}`", hint=again)
         if stored[name] != tuple(tensor.shape):
@@ -173,5 +173,5 @@ def _check_layout(
                 f"`{path}` has `{name}` as {stored[name]}, the network as {tuple(tensor.shape)}", hint=again
             )
     for name in stored:
-        if name not in own:
+        if name not in expected:
             raise IntegrityError(f"`{path}` has the tensor `{name}`, which the network lacks", hint=again)

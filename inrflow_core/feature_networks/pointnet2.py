@@ -79,11 +79,11 @@ class PointNet2(nn.Module):
         """Both outputs, whichever are requested."""
         values = points[..., :0]
         for level, (count, radius, most) in zip(self.levels, GROUPS, strict=False):
-            centres = _point_features.gather_points(points, _point_features.farthest_point_sampling(points, count))
-            places = _point_features.ball_query(centres, points, radius, most)
-            offsets = _point_features.gather_points(points, places) - centres[:, :, None]
-            values = _largest(level, torch.cat([offsets, _point_features.gather_points(values, places)], dim=3))
-            points = centres
+            centers = _point_features.gather_points(points, _point_features.farthest_point_sampling(points, count))
+            indices = _point_features.ball_query(centers, points, radius, most)
+            offsets = _point_features.gather_points(points, indices) - centers[:, :, None]
+            values = _largest(level, torch.cat([offsets, _point_features.gather_points(values, indices)], dim=3))
+            points = centers
         x = _largest(self.levels[-1], torch.cat([points, values], dim=2))
         features = self.features(F.relu_(self.hidden(x)))
         return {"features": features, "logits": self.classes(F.relu(features))}

@@ -95,7 +95,7 @@ def in_color(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
 
 
 class Groups(nn.Module):
-    """A point and its neighbours as one token: two layers on each, their maximum beside each, two more, the maximum."""
+    """A point and its neighbors as one token: two layers on each, concatenated with their maximum, two more, the maximum."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """FID-CLIP (Kynkaanniemi et al. 2022, arXiv:2203.06026): the Frechet distance of CLIP's image embeddings.
 
-512 numbers of ViT-B/32, not normalised. The INRFlow paper reports it on FFHQ and LSUN Church.
+512 numbers of ViT-B/32, not normalized. The INRFlow paper reports it on FFHQ and LSUN Church.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""lDDT: the share of a protein's inner distances up to 15 Angstrom that a sample keeps, from 0 to 1; no superposition.
+"""lDDT: the share of a protein's inner distances up to 15 Angstrom that a sample preserves, from 0 to 1; no superposition.
 
 Mariani et al. 2013, "lDDT: a local superposition-free score for comparing protein structures and models using distance
 difference tests"; all distances between residues pooled, mean over 0.5, 1, 2 and 4 Angstrom, as in Biotite.

@@ -36,10 +36,10 @@ def compute(inputs: Distances, protocol: str) -> float:
     across = _point_protocols.sample_to_reference(inputs)
     assert inputs.among_samples is not None and inputs.among_reference is not None
     right = 0.0
-    for own, other in ((inputs.among_reference, across), (inputs.among_samples, across.T)):
-        own = own + np.diag(np.full(len(own), np.inf))
-        near_own, near_other = own.min(0), other.min(0)
-        right += float((near_own < near_other).sum() + 0.5 * (near_own == near_other).sum())
+    for within, between in ((inputs.among_reference, across), (inputs.among_samples, across.T)):
+        within = within + np.diag(np.full(len(within), np.inf))
+        nearest_within, nearest_between = within.min(0), between.min(0)
+        right += float((nearest_within < nearest_between).sum() + 0.5 * (nearest_within == nearest_between).sum())
     return 100 * right / sum(across.shape)
 
 

@@ -55,7 +55,7 @@ def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64
 
 
 def remark(inputs: MetricInputs, protocol: str) -> str | None:
-    """The same of the objects' own clouds."""
+    """The mean cosine of the objects' own clouds and their images."""
     matches = checked(inputs)
     return f"ground truth {cosines(matches.reference, matches.images).mean():.4f}: the objects' own clouds, same images"
 
