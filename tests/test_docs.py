@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,3 +73,43 @@ def test_the_metric_of_the_docs_is_one(checkout: Path):
     shifted = _inputs.Features(rows, rows + np.array([3, 0, 4], dtype=np.float32))
     assert names["compute"](shifted, "random") == pytest.approx(5.0, rel=1e-5)
     assert names["compute"](_inputs.Features(rows, rows), "random") == 0
+
+
+PAGES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glob("docs/*.md")]
+PLACEHOLDERS = {"tests/PACKAGE/test_FILE.py", "inrflow_core/metrics/_NAME_inputs.py", "datasets/my_faces.py"}
+PLACEHOLDERS |= {"tests/datasets/test_my_faces.py", "metrics/mean_distance.py"}
+"""Paths that stand for those of a reader's own files."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_every_file_that_a_page_names_or_links_exists(page: Path, checkout: Path):
+    text = page.read_text(encoding="utf-8")
+    named = set(
+        re.findall(r"`((?:[\w.-]+/)*\w[\w.-]*\.py|(?:inrflow_core|inrflow_cli|tests|tools|docs)/[\w/.-]+)`", text)
+    )
+    places = ("", "inrflow_core", "inrflow_cli", "tests", "tools")
+    for path in named - PLACEHOLDERS:
+        is_there = any((checkout / place / path).exists() for place in places)
+        assert is_there or ("/" not in path and any(checkout.glob(f"inrflow_c*/**/{path}"))), path
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_every_option_of_inrflow_in_a_page_exists(page: Path):
+    import click
+    import typer
+
+    from inrflow_cli import app
+
+    group: Any = typer.main.get_command(app.app)
+    context = click.Context(group)
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    fenced = "\n".join(re.findall(r"^```.*?$(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    inline = re.findall(r"`(inrflow [^`]*)`", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
+    for line in [*fenced.splitlines(), *(" ".join(words.split()) for words in inline)]:
+        for name, words in re.findall(r"\binrflow ([a-z]+)([^#]*)", line):
+            command = group.get_command(context, name)
+            assert command is not None, name
+            known = {"--help", *(option for part in command.params for option in (*part.opts, *part.secondary_opts))}
+            assert set(re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", words)) <= known, line

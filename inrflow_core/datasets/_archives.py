@@ -37,7 +37,7 @@ class Blob(NamedTuple):
         """The bytes.
 
         Raises:
-            BadItem: they cannot be read.
+            UnreadableItemError: they cannot be read.
         """
         try:
             with open(self.path, "rb", buffering=0) as file:
@@ -61,7 +61,7 @@ class Member(NamedTuple):
         """The bytes.
 
         Raises:
-            BadItem: they cannot be read, or do not have their checksum.
+            UnreadableItemError: they cannot be read, or do not have their checksum.
         """
         try:
             return _zip(self.path).read(self.name)

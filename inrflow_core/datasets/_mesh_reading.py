@@ -53,7 +53,7 @@ class Body:
         """The colours of each part; None for one without.
 
         Raises:
-            BadItem: a texture cannot be read.
+            UnreadableItemError: a texture cannot be read.
         """
         try:
             return [_skin(part) for part in self.parts]
@@ -126,7 +126,7 @@ def load(root: Path, name: str, *, with_colours: bool) -> Body:
     """A file's parts, placed as the file says, with faces as triangles.
 
     Raises:
-        BadItem: it cannot be read, has no faces, no area, or corners that are not finite.
+        UnreadableItemError: it cannot be read, has no faces, no area, or corners that are not finite.
     """
     parts = [part for part in _parts(root, root / name, with_colours) if len(getattr(part, "faces", ()))]
     if not parts:

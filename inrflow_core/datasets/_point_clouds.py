@@ -19,7 +19,7 @@ def boxed(item: Item, points: np.ndarray, colours: np.ndarray | None = None) -> 
     """A cloud in its box, float32, with the offset and scale that undo it; colours in [-1, 1] are put behind.
 
     Raises:
-        BadItem: a number that is not finite, or all points in one place.
+        UnreadableItemError: a number that is not finite, or all points in one place.
     """
     check_finite(points)
     low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
@@ -36,7 +36,7 @@ def undoing(offset: Float[np.ndarray, " C"], scale: float) -> dict[str, Float32[
     """The conditions that undo `BOX`.
 
     Raises:
-        BadItem: the cloud is too large, too small or too far away for float32.
+        UnreadableItemError: the cloud is too large, too small or too far away for float32.
     """
     with np.errstate(over="ignore", under="ignore"):
         told = {"offset": offset.astype(np.float32), "scale": np.array([scale]).astype(np.float32)}
@@ -49,7 +49,7 @@ def check_finite(points: Float[np.ndarray, "N _"]) -> None:
     """Nothing, where all numbers are finite.
 
     Raises:
-        BadItem: some are not.
+        UnreadableItemError: some are not.
     """
     broken = int((~np.isfinite(points)).any(1).sum())
     if broken:

@@ -52,7 +52,7 @@ def read(root: Path, mesh: str, count: int, resolution: int, field_of_view: floa
         field_of_view: in degrees, of pictures whose files do not say it.
 
     Raises:
-        BadItem: there are fewer, or one of them or its camera cannot be read.
+        UnreadableItemError: there are fewer, or one of them or its camera cannot be read.
     """
     folder = _folder(root, mesh)
     found = [] if folder is None else _listed(root, folder, field_of_view)
@@ -81,7 +81,7 @@ def check(views: Views, points: Float[np.ndarray, "N 3"]) -> None:
     """Nothing, where the pictures show the points: cameras of another world would teach nonsense without a word.
 
     Raises:
-        BadItem: too few of the points appear where a picture is not transparent.
+        UnreadableItemError: too few of the points appear where a picture is not transparent.
     """
     chosen = points[:: max(1, len(points) // CHECKED)].astype(np.float64)
     side = views.images.shape[1]

@@ -48,7 +48,7 @@ class Record(NamedTuple):
         """The bytes.
 
         Raises:
-            BadItem: the key is gone, or its page is damaged.
+            UnreadableItemError: the key is gone, or its page is damaged.
         """
         import lmdb
 

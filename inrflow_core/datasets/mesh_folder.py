@@ -69,7 +69,7 @@ def read(item: Item, config: Config) -> Example:
     """Points on one mesh, in its box; which points follows from its name.
 
     Raises:
-        BadItem: the file cannot be read, has no faces, no area, no colours where they are asked, or numbers that are
+        UnreadableItemError: the file cannot be read, has no faces, no area, no colours where they are asked, or numbers that are
             not finite.
     """
     body = _mesh_reading.load(Path(item.location), item.name, with_colours=config.colours)

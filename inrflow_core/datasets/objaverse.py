@@ -101,7 +101,7 @@ def read(item: Item, config: Config) -> Example:
     """Points on one mesh in its box, images of it, their cameras, and the tokens where they are stored.
 
     Raises:
-        BadItem: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found pictures are too
+        UnreadableItemError: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found pictures are too
             few, cannot be read, are not square, or do not show the mesh.
     """
     root = Path(item.location)

@@ -114,7 +114,7 @@ def read(item: Item, config: Config) -> Example:
     """One cloud with all its points, in the normalisation asked for.
 
     Raises:
-        BadItem: no array of points, an array of objects, or numbers that are not finite.
+        UnreadableItemError: no array of points, an array of objects, or numbers that are not finite.
     """
     points = _points(item.location)
     if item.location.frame is None:

@@ -149,7 +149,7 @@ def read(item: Item, config: Config) -> Example:
     """The atoms of one chain, centred on the mean of those that are known.
 
     Raises:
-        BadItem: the file cannot be read, a filter does not let it pass, its chain has a gap, or too many atoms are
+        UnreadableItemError: the file cannot be read, a filter does not let it pass, its chain has a gap, or too many atoms are
             absent.
     """
     structure = _structure(item, config)

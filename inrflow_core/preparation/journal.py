@@ -118,7 +118,7 @@ def open_journal(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Itera
     """The journal of a folder, which nobody else writes to meanwhile; leaves no folder without shards behind.
 
     Raises:
-        Busy: another process is at work there.
+        LockedByAnotherRun: another process is at work there.
         UsageError: a file is in the way, or other shards are there and `mode` is not `overwrite`.
         IntegrityError: a shard is damaged, and `mode` is `resume`.
     """
@@ -145,7 +145,7 @@ def open_shared_journal(
     Of the finished shards only those of the share are looked at.
 
     Raises:
-        Busy: another process has the same piece, or has the folder for itself.
+        LockedByAnotherRun: another process has the same piece, or has the folder for itself.
         UsageError: a file is in the way, or other shards are there or being made.
         IntegrityError: the manifest is there, and a shard is not.
     """

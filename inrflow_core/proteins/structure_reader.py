@@ -90,7 +90,7 @@ def parse(content: bytes, file: str, chain: str | None = None) -> Structure:
     """One chain of the first model of a file's content; its name says the format.
 
     Raises:
-        BadItem: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
+        UnreadableItemError: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
     """
     [first] = _parsed(content, file, chain, is_first_alone=True)
     return first
