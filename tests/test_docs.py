@@ -76,6 +76,8 @@ def test_the_metric_of_the_docs_is_one(checkout: Path):
 
 
 PAGES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glob("docs/*.md")]
+OTHERS = {"--signal", "--hostfile", "--dependency", "--gpus-per-node", "--gpus-per-task", "--no"}
+"""Options of Slurm, DeepSpeed and torchrun that the pages explain."""
 PLACEHOLDERS = {"tests/PACKAGE/test_FILE.py", "inrflow_core/metrics/_NAME_inputs.py", "datasets/my_faces.py"}
 PLACEHOLDERS |= {"tests/datasets/test_my_faces.py", "metrics/mean_distance.py"}
 """Paths that stand for those of a reader's own files."""
@@ -113,3 +115,25 @@ def test_every_option_of_inrflow_in_a_page_exists(page: Path):
             assert command is not None, name
             known = {"--help", *(option for part in command.params for option in (*part.opts, *part.secondary_opts))}
             assert set(re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", words)) <= known, line
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_every_option_that_a_page_names_alone_exists(page: Path, checkout: Path):
+    import click
+    import typer
+
+    from inrflow_cli import app
+
+    group: Any = typer.main.get_command(app.app)
+    context = click.Context(group)
+    commands = [group, *(group.get_command(context, name) for name in group.list_commands(context))]
+    known = {option for command in commands for part in command.params for option in (*part.opts, *part.secondary_opts)}
+    scripts = [*(checkout / "tools").rglob("*.py"), *(checkout / "tests" / "benchmarks").glob("*.py")]
+    own = {option for path in scripts for option in re.findall(r"\"(--[a-z-]+)\"", path.read_text(encoding="utf-8"))}
+    text = page.read_text(encoding="utf-8")
+    named = {
+        option
+        for words in re.findall(r"`(--[^`]+)`", text)
+        for option in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", words)
+    }
+    assert named <= known | own | {"--help"} | OTHERS, named - known - own
