@@ -50,13 +50,13 @@ def iter_sample_sets(
         if found is not None:
             yield results.EvaluatedSamples(target.name, found, facts)
         return
-    place, facts = _sample(target, work, model, size)
+    path, facts = _sample(target, work, model, size)
     if _is_main():
-        yield results.EvaluatedSamples(target.name, readers.open_collection(place), facts)
+        yield results.EvaluatedSamples(target.name, readers.open_collection(path), facts)
     if has_baselines and isinstance(size, tuple):
-        place, facts = _sample(target, work, model, None)
+        path, facts = _sample(target, work, model, None)
         for filter in INTERPOLATION_BASELINES if _is_main() else ():
-            resized = collection.resized(readers.open_collection(place), size, filter)
+            resized = collection.resized(readers.open_collection(path), size, filter)
             name = f"{target.name}, {filter}"
             yield results.EvaluatedSamples(name, resized, {**facts, "enlarged": filter, "run": name})
 
@@ -92,13 +92,13 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
         reference_inputs.check(plan, model)
         origin |= plan.to_json()
     suffix = "" if size is None else f"-{origin['size']}"
-    place = work.folder / f"{target.name}{suffix}.h5"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    is_drawn = sharded.is_already_sampled(place, wanted, origin, overwrite=work.overwrite)
-    if not is_drawn or not sample_shard.matches_digest(place, overwrite=work.overwrite):
+    path = work.folder / f"{target.name}{suffix}.h5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_drawn = sharded.is_already_sampled(path, wanted, origin, overwrite=work.overwrite)
+    if not is_drawn or not sample_shard.matches_digest(path, overwrite=work.overwrite):
         if _is_main():
-            sample_shard.remove_digest(place)
-        shard = sharded.open_sample_shard(model, wanted, place, origin, overwrite=work.overwrite)
+            sample_shard.remove_digest(path)
+        shard = sharded.open_sample_shard(model, wanted, path, origin, overwrite=work.overwrite)
         shard.condition = {} if plan is None else plan.sample_conditions
         model, options = optimize.optimize_for_inference(model, options, compile=work.sampling.compile)
         source = SampleSource(model, wanted, options, plan, work.reporter)
@@ -107,9 +107,9 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
         )
         _await(shard.finish, work.reporter.log)
     if _is_main():
-        sample_shard.write_digest(place)
+        sample_shard.write_digest(path)
     facts = provenance_facts(target, work, model, options, origin)
-    return place, facts | {"label": None if wanted.labels is None else work.sampling.label or "random"}
+    return path, facts | {"label": None if wanted.labels is None else work.sampling.label or "random"}
 
 
 def _is_main() -> bool:

@@ -1,4 +1,4 @@
-"""Every distance keeps the contract of `distances/_contract.py`, and what its file leaves out has a default."""
+"""Every distance keeps the contract of `distances/_contract.py`, and optional members have defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judging: what metrics judge by is gathered once, only where it is needed, and every number says what it rests on."""
+"""Evaluation: shared inputs are gathered once and only if needed, and every score records its counts and protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.feature_networks import inception
 from inrflow_core.metrics import _contract
-from inrflow_core.metrics._inputs import FeatureSpec
+from inrflow_core.metrics._inputs import FeatureSpec, ReferenceStats
 from inrflow_core.sample_files.collection import ArrayCollection
 from inrflow_core.sample_files.readers import open_collection
 
@@ -37,13 +37,13 @@ def place(tmp_path: Path) -> Path:
 
 
 class Network:
-    """In the place of Inception: a few means of pixels; counts the pictures and outputs that it was asked for."""
+    """Replaces Inception: a few means of pixels; records the number of images and the outputs of each call."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, tuple[str, ...]]] = []
+        self.requests: list[tuple[int, tuple[str, ...]]] = []
 
     def __call__(self, images, outputs, form):
-        self.asked.append((len(images), tuple(outputs)))
+        self.requests.append((len(images), tuple(outputs)))
         rows = torch.from_numpy(images[..., 0].astype(np.float32))
         return {name: rows.mean(1 if name == "pool" else 2) / 64 for name in outputs}
 
@@ -59,38 +59,38 @@ def network(monkeypatch) -> Network:
     return made
 
 
-def judge(place: Path, reference: str, **setting) -> Evaluator:
+def evaluator_of(place: Path, reference: str, **setting) -> Evaluator:
     return Evaluator(open_collection(place / reference), EvaluationSettings(place / "kept", **setting))
 
 
-def test_no_value_depends_on_the_order_or_the_company_in_which_metrics_are_asked(place: Path):
+def test_no_value_depends_on_the_order_or_the_company_in_which_metrics_are_requested(place: Path):
     for mine, theirs, names in (
         ("mine.npz", "theirs.npz", ["fid:random", "kid:random", "precision:random", "recall:random"]),
         ("mine.npy", "theirs.npy", ["mmd", "cov", "1-nna", "jsd", "mmd:emd-exact", "mmd:cd:lion-global"]),
     ):
         chosen = metric_specs.parse_metrics(names, open_collection(place / mine).domain)
-        asked = judge(place, theirs)
+        evaluator = evaluator_of(place, theirs)
         subject = EvaluatedSamples("mine", open_collection(place / mine))
-        together = [asked.score(subject, metric, chosen) for metric in chosen]
-        backwards = [judge(place, theirs).score(subject, metric, chosen[::-1]) for metric in chosen[::-1]]
-        alone = judge(place, theirs)
+        together = [evaluator.score(subject, metric, chosen) for metric in chosen]
+        backwards = [evaluator_of(place, theirs).score(subject, metric, chosen[::-1]) for metric in chosen[::-1]]
+        alone = evaluator_of(place, theirs)
         assert together == backwards[::-1] == [alone.score(subject, metric) for metric in chosen]
 
 
 def test_features_of_several_metrics_are_made_in_one_pass(place: Path, network: Network):
     chosen = metric_specs.parse_metrics(["fid:adm", "sfid:adm", "is:adm"], "image")
-    asked = judge(place, "theirs.npz")
+    evaluator = evaluator_of(place, "theirs.npz")
     subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
     for metric in chosen:
-        asked.score(subject, metric, chosen)
-    assert network.asked == [(36, ("logits", "pool", "spatial")), (24, ("pool", "spatial"))]
+        evaluator.score(subject, metric, chosen)
+    assert network.requests == [(36, ("logits", "pool", "spatial")), (24, ("pool", "spatial"))]
 
 
 def test_the_inception_score_looks_at_no_reference(place: Path, network: Network):
     (metric,) = metric_specs.parse_metrics(["is:adm"], "image")
     subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
-    score = judge(place, "theirs.npz").score(subject, metric)
-    assert network.asked == [(36, ("logits",))]
+    score = evaluator_of(place, "theirs.npz").score(subject, metric)
+    assert network.requests == [(36, ("logits",))]
     assert (score.samples, score.reference) == (36, None) and score.interval is not None
     np.savez(place / "adm.npz", mu=np.zeros(8), sigma=np.eye(8), mu_s=np.zeros(8), sigma_s=np.eye(8))
     by_statistics = Evaluator(reference_stats.read(place / "adm.npz"), EvaluationSettings(place / "other"))
@@ -98,12 +98,14 @@ def test_the_inception_score_looks_at_no_reference(place: Path, network: Network
     assert by_statistics.score(subject, metric) == score
 
 
-def test_a_score_says_of_how_many_pictures_it_was_taken(place: Path, monkeypatch):
+def test_a_score_says_of_how_many_images_it_was_taken(place: Path, monkeypatch):
     monkeypatch.setattr(feature_cache, "MAX_STORED_ROWS", 22)
     fid, kid = metric_specs.parse_metrics(["fid:random", "kid:random"], "image")
-    asked = judge(place, "theirs.npz")
+    evaluator = evaluator_of(place, "theirs.npz")
     subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
-    counts = [(score.samples, score.reference) for score in (asked.score(subject, fid), asked.score(subject, kid))]
+    counts = [
+        (score.samples, score.reference) for score in (evaluator.score(subject, fid), evaluator.score(subject, kid))
+    ]
     assert counts == [(22, 24), (22, 22)]  # of the reference, moments are of all
 
 
@@ -114,9 +116,9 @@ def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(plac
     (place / "manifest.json").write_text("{}")
     chosen = MetricSpec("fid", _contract.find("fid"), "random")
     assert isinstance(chosen.inputs, FeatureSpec)
-    asked = Evaluator(shards, EvaluationSettings(place / "kept"))
+    evaluator = Evaluator(shards, EvaluationSettings(place / "kept"))
     subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
-    value = asked.score(subject, chosen)
+    value = evaluator.score(subject, chosen)
     beside = sorted((place / "statistics").rglob("*.safetensors"))
     assert beside
     monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -129,16 +131,18 @@ def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(plac
 
 
 @pytest.mark.parametrize(("suffix", "names"), [("npz", ["fid:random", "psnr"]), ("npy", ["mmd", "jsd"])])
-def test_other_samples_are_judged_by_themselves(place: Path, suffix: str, names: list[str]):
+def test_other_samples_are_evaluated_by_themselves(place: Path, suffix: str, names: list[str]):
     mine, theirs = (EvaluatedSamples(name, open_collection(place / f"{name}.{suffix}")) for name in ("mine", "theirs"))
-    asked = judge(place, f"mine.{suffix}")
+    evaluator = evaluator_of(place, f"mine.{suffix}")
     for metric in metric_specs.parse_metrics(names, mine.items.domain):
-        scores = [asked.score(subject, metric).value for subject in (mine, theirs)]
-        assert scores == [judge(place, f"mine.{suffix}").score(subject, metric).value for subject in (mine, theirs)]
+        scores = [evaluator.score(subject, metric).value for subject in (mine, theirs)]
+        assert scores == [
+            evaluator_of(place, f"mine.{suffix}").score(subject, metric).value for subject in (mine, theirs)
+        ]
         assert scores[0] != scores[1]
 
 
-def test_pictures_are_paired_by_name_where_all_have_one_and_else_by_place(place: Path):
+def test_images_are_paired_by_name_if_all_have_one_and_else_in_order(place: Path):
     for folder, names in (("all", range(24)), ("some", (7, 3)), ("others", (90, 91)), ("as-many", range(50, 74))):
         (place / folder).mkdir()
         for at, name in enumerate(sorted(names)):
@@ -146,8 +150,19 @@ def test_pictures_are_paired_by_name_where_all_have_one_and_else_by_place(place:
             Image.fromarray(IMAGES[number, ..., 0]).save(place / folder / f"{name:02d}.png")
     (psnr,) = metric_specs.parse_metrics(["psnr"], "image")
     for folder, count in (("some", 2), ("as-many", 24)):
-        score = judge(place, "all").score(EvaluatedSamples("mine", open_collection(place / folder)), psnr)
+        score = evaluator_of(place, "all").score(EvaluatedSamples("mine", open_collection(place / folder)), psnr)
         assert score.value == pytest.approx(20 * np.log10(255) + 10 * np.log10(64))  # the value of equal pictures
         assert (score.samples, score.reference) == (count, count)
     with pytest.raises(UsageError, match="2 samples cannot be paired with 24 references of other names"):
-        judge(place, "all").score(EvaluatedSamples("mine", open_collection(place / "others")), psnr)
+        evaluator_of(place, "all").score(EvaluatedSamples("mine", open_collection(place / "others")), psnr)
+
+
+@pytest.mark.parametrize(
+    ("network", "domain", "noun"), [("pointnet2", "points", "point clouds"), ("inception", "image", "images")]
+)
+def test_statistics_serve_as_reference_of_the_domain_of_their_network(network: str, domain: str, noun: str):
+    statistics = ReferenceStats(Path("file.safetensors"), network, "any", {}, "digest", shape=(8, 8, 1))
+    metric_specs.check_compatible("the samples", domain, (8, 8, 1), statistics)
+    other = "image" if domain == "points" else "points"
+    with pytest.raises(UsageError, match=f"`file.safetensors` describes {noun}"):
+        metric_specs.check_compatible("the samples", other, (8, 8, 1), statistics)

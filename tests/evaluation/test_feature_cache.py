@@ -1,4 +1,4 @@
-"""Features are made once: whatever was stopped, damaged or asked again, the rows are those of one whole pass."""
+"""Features are computed once: after interruption, damage or repetition the rows are those of one uninterrupted pass."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Rows:
         return {name: values.mean(1 if name == "rows" else 2) for name in outputs}
 
 
-def test_rows_are_those_of_all_pictures_in_their_order(items: SampleCollection, tmp_path: Path):
+def test_rows_are_those_of_all_images_in_their_order(items: SampleCollection, tmp_path: Path):
     one = FeatureCache(items, ("columns", "rows"), "v1", tmp_path / "kept")
     one.run(Rows())
     np.testing.assert_array_equal(one.select_rows("rows"), IMAGES[..., 0].astype(np.float32).mean(1))
@@ -51,7 +51,7 @@ def test_rows_are_those_of_all_pictures_in_their_order(items: SampleCollection, 
     assert moments.count == 50
 
 
-def test_a_stopped_pass_goes_on_and_a_finished_one_is_not_repeated(items: SampleCollection, tmp_path: Path):
+def test_a_stopped_pass_resumes_and_a_finished_one_is_not_repeated(items: SampleCollection, tmp_path: Path):
     one = FeatureCache(items, ("rows",), "v1", tmp_path / "kept")
     with pytest.raises(KeyboardInterrupt):
         one.run(Rows(most=36))
@@ -81,7 +81,7 @@ def test_a_damaged_piece_is_made_again(items: SampleCollection, tmp_path: Path, 
     assert again.seen == 16 and piece.read_bytes() == whole
 
 
-def test_of_very_many_pictures_a_part_serves_as_rows_and_all_as_moments(
+def test_of_very_many_images_a_part_serves_as_rows_and_all_as_moments(
     items: SampleCollection, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setattr(feature_cache, "MAX_STORED_ROWS", 10)
@@ -128,7 +128,7 @@ def test_a_published_reference_batch_gives_pooled_and_spatial_moments(tmp_path: 
         reference_stats.read(path)
 
 
-def test_what_is_kept_of_fewer_pictures_is_made_again(items: SampleCollection, tmp_path: Path):
+def test_what_is_kept_of_fewer_images_is_made_again(items: SampleCollection, tmp_path: Path):
     np.savez(tmp_path / "few.npz", images=IMAGES[:40])
     fewer = FeatureCache(open_collection(tmp_path / "few.npz"), ("rows",), "v1", tmp_path / "kept")
     fewer.run(Rows())

@@ -1,4 +1,4 @@
-"""Confidence intervals: the jackknife's error is the true deviation, and the interval holds the truth as often as it says."""
+"""Confidence intervals: the jackknife's error is the true deviation, and the interval has its nominal coverage."""
 
 from __future__ import annotations
 

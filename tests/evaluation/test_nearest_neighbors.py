@@ -1,4 +1,4 @@
-"""The nearest training items: a thing finds itself, batches do not matter, brute force agrees."""
+"""The nearest training items: an item finds itself, batches do not matter, brute force agrees."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_distances_ascend_and_batches_do_not_change_the_answer(find) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_pictures_agree_with_brute_force(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_agree_with_brute_force(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest_neighbors, "ROWS", 4)
     samples, training = pictures(9, channels=channels, seed=1), pictures(60, channels=channels)
     found = nearest_neighbors.nearest_images(samples, batches(training, 16), 6)
@@ -73,7 +73,7 @@ def test_pictures_agree_with_brute_force(channels: int, monkeypatch: pytest.Monk
     np.testing.assert_allclose(found.distances, np.sort(every, axis=1)[:, :6], rtol=1e-12)
 
 
-def test_large_pictures_that_differ_in_one_grey_level_keep_their_order() -> None:
+def test_large_images_that_differ_in_one_gray_level_keep_their_order() -> None:
     """Single precision alone cannot tell these from one another: squared lengths are 3e9, the distances 0 to 7."""
     base = np.full((1, 256, 256, 3), 250, dtype=np.uint8)
     training = base.repeat(8, 0)
@@ -100,7 +100,7 @@ def test_clouds_agree_with_brute_force() -> None:
     np.testing.assert_allclose(found.distances, np.sort(every, axis=1)[:, :4], rtol=1e-6)
 
 
-def test_a_thinned_cloud_still_finds_itself_and_colours_are_no_coordinates() -> None:
+def test_a_thinned_cloud_still_finds_itself_and_colors_are_no_coordinates() -> None:
     training = balls(20, size=256)
     training = np.concatenate([training, np.random.default_rng(2).normal(size=training.shape)], axis=2).astype("f4")
     found = nearest_neighbors.nearest_clouds(training[[4, 9], ..., :3], batches(training, 6), 1, points=48)
@@ -108,13 +108,13 @@ def test_a_thinned_cloud_still_finds_itself_and_colours_are_no_coordinates() -> 
     np.testing.assert_array_equal(found.distances, 0.0)
 
 
-def test_fewer_training_items_than_asked_are_all_found() -> None:
+def test_fewer_training_items_than_requested_are_all_found() -> None:
     found = nearest_neighbors.nearest_images(pictures(2, seed=1), batches(pictures(3), 2), 5)
     assert found.indices.shape == found.distances.shape == (2, 3)
     np.testing.assert_array_equal(np.sort(found.indices, axis=1), [[0, 1, 2]] * 2)
 
 
-def test_pictures_of_another_size_or_mode_are_refused() -> None:
+def test_images_of_another_size_or_mode_are_refused() -> None:
     with pytest.raises(UsageError, match="samples are 12 x 12 x 3, training images 12 x 12 x 1"):
         nearest_neighbors.nearest_images(pictures(2), batches(pictures(3, channels=1), 2), 1)
 

@@ -1,4 +1,4 @@
-"""All pairs: the same bytes however many processes, resumed after any kill, never mixed, and foretold."""
+"""All pairs: the same bytes with any number of processes, resumed after any kill, never mixed, and estimated."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_an_error_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.Monkey
     assert told[0][0] >= 99
 
 
-def test_the_time_is_foretold_before_the_start(monkeypatch: pytest.MonkeyPatch):
+def test_the_time_is_estimated_before_the_start(monkeypatch: pytest.MonkeyPatch):
     cd = registry.find("distances", "cd")
     order: list[str] = []
     quick = cd.distance

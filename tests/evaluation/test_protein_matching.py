@@ -1,4 +1,4 @@
-"""Structures of two folders find each other by one rule, and what finds nobody is named."""
+"""Structures of two folders are matched by one rule, and items without a partner are named."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_folders_give_proteins_with_all_their_samples(tmp_path: Path):
     assert found.note == "" and [one.reference.sequence for one in found.proteins] == list(SEQUENCES.values())
 
 
-def test_what_finds_nobody_is_named(tmp_path: Path):
+def test_items_without_a_partner_are_named(tmp_path: Path):
     samples, references = folders(tmp_path, "one", "other", "stray-0", references=("one", "two", "lonely"))
     note = protein_matching.load_matched(samples, references, "auto").note
     assert "without a reference, and left out: 2 samples, `other`, `stray-0`" in note
@@ -63,7 +63,7 @@ def test_what_finds_nobody_is_named(tmp_path: Path):
         protein_matching.load_matched(alone, references, "auto")
 
 
-def test_numbers_that_differ_and_missing_residues_are_told(tmp_path: Path):
+def test_numbers_that_differ_and_missing_residues_are_reported(tmp_path: Path):
     _, references = folders(tmp_path, "one", references=("one", "two"))
     short = part(helix(SEQUENCES["one"]), 0, 12)
     write(tmp_path / "samples" / "one.pdb", replace(short, numbers=short.numbers + 40))
@@ -73,7 +73,7 @@ def test_numbers_that_differ_and_missing_residues_are_told(tmp_path: Path):
     assert found.proteins[0].pairs[0].tolist() == [[place, place] for place in range(12)]
 
 
-def test_one_file_is_judged_by_one_file(tmp_path: Path):
+def test_one_file_is_evaluated_by_one_file(tmp_path: Path):
     folders(tmp_path, "one", references=("one-measured",))
     sample, reference = tmp_path / "samples" / "one.pdb", tmp_path / "references" / "one-measured.pdb"
     found = protein_matching.load_matched(readers.open_collection(sample), readers.open_collection(reference), "auto")

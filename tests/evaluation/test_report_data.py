@@ -1,4 +1,4 @@
-"""What the page of an evaluation is filled with: whose samples, which training items, what can be told from few."""
+"""The content of the report: which samples and training items it shows, also for few items."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_copies_are_found_out_where_the_held_out_data_repeat_the_training_set():
     assert "0.0 % of the samples lie within 0 of" in verdict(pictures(20, 2), train, train[:30])
 
 
-def test_one_held_out_item_and_none_are_told_as_what_they_are():
+def test_one_held_out_item_and_none_are_reported_as_what_they_are():
     train = pictures(60, 0)
     assert "of the 1 held-out items, 100.0 % do" in verdict(pictures(20, 2), train, pictures(1, 1))
     assert "are not given" in verdict(train[:5], train, None)
@@ -88,7 +88,7 @@ def test_large_items_are_read_few_at_a_time_and_found_all_the_same(monkeypatch):
     assert max(read[:-1]) == 7  # the last reading is of what is shown
 
 
-def test_a_training_cloud_without_extent_stands_in_nobodys_way():
+def test_a_training_cloud_without_extent_harms_no_other():
     train = clouds(9, 0)
     train[4] = 1.0
     found = page(clouds(5, 1), MemorizationSet(held(train), None), clouds(6, 2)).neighbors
@@ -107,7 +107,7 @@ def test_every_run_has_a_gallery_and_the_heading_counts_them_all():
     assert names == ["a-9", "b-9", *(f"c-{step}" for step in range(4, 10))]
 
 
-def test_histograms_are_of_each_picture():
+def test_histograms_are_of_each_image():
     values = pictures(20, 0)
     flat = values.reshape(20, -1).astype(np.float64)
     mean, deviation = page(values, None, values).histograms

@@ -60,7 +60,7 @@ def test_a_block_is_torchs_attention_and_an_mlp(extractor: Extractor):
         torch.testing.assert_close(block(x), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_embedding_is_not_normalised_and_depends_on_where_things_are(extractor: Extractor):
+def test_the_embedding_is_not_normalized_and_depends_on_where_things_are(extractor: Extractor):
     image = some(1, shape=(224, 224))
     turned = np.ascontiguousarray(image[:, ::-1])
     found = extractor(np.concatenate([image, turned]), ("embedding",), "openai")["embedding"]
@@ -68,14 +68,14 @@ def test_the_embedding_is_not_normalised_and_depends_on_where_things_are(extract
     assert abs(float(found[0].norm()) - 1) > 0.1
 
 
-def test_forms_agree_on_a_picture_of_the_networks_size_and_not_on_a_long_one(extractor: Extractor):
+def test_preprocessings_agree_on_an_image_of_the_networks_size_and_not_on_a_long_one(extractor: Extractor):
     for shape, is_same in (((224, 224), True), ((224, 320), False)):
         images = some(1, shape=shape)
         openai, inrflow = (extractor(images, ("embedding",), form)["embedding"] for form in clip.PREPROCESSING)
         assert torch.allclose(openai, inrflow, rtol=1e-3, atol=1e-3) == is_same
 
 
-def test_company_and_grey_change_nothing(extractor: Extractor):
+def test_company_and_gray_change_nothing(extractor: Extractor):
     images = some(5)
     together = extractor(images, ("embedding",), "openai")["embedding"]
     alone = extractor(images[3:4], ("embedding",), "openai")["embedding"]

@@ -1,4 +1,4 @@
-"""DINOv2 with random weights in the published layout: what it is given, and the order of what it gives."""
+"""DINOv2 with random weights in the published layout: its inputs, and the order of its tokens."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_a_bright_patch_changes_most_the_token_at_its_place_row_by_row(embedder:
         assert change.max() > 3 * change.median()
 
 
-def test_a_picture_has_its_tokens_whatever_others_are_asked_with_it(embedder: Dinov2) -> None:
+def test_an_image_has_its_tokens_whatever_others_are_requested_with_it(embedder: Dinov2) -> None:
     images = noise(2 * dinov2.CHUNK + 3, 28, 28)
     together = embedder(images)
     alone = torch.cat([embedder(image[None]) for image in images])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_a_picture_of_broken_patches_is_resized_to_the_nearest_number_of_whole_ones(embedder: Dinov2) -> None:
+def test_an_image_of_broken_patches_is_resized_to_the_nearest_number_of_whole_ones(embedder: Dinov2) -> None:
     assert [embedder.grid(side, side)[0] for side in (448, 112, 64, 20, 3)] == [32, 8, 5, 1, 1]
     images = torch.full((1, 64, 64, 3), 77, dtype=torch.uint8)
     torch.testing.assert_close(embedder(images), embedder(images.new_full((1, 70, 70, 3), 77)))

@@ -77,7 +77,7 @@ def test_a_padded_batch_gives_what_each_gets_alone(folder: Path) -> None:
         np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_a_token_depends_on_its_neighbours(folder: Path) -> None:
+def test_a_token_depends_on_its_neighbors(folder: Path) -> None:
     embedder = esm2.load(folder)
     one, other = embedder(["GAGAG", "GAWAG"])
     assert np.abs(one[0] - other[0]).max() > 1e-3

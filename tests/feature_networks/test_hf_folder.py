@@ -1,4 +1,4 @@
-"""Folders of weights: whole ones are read, and whatever is wrong with one is named before a number comes out of it."""
+"""Folders of weights: intact ones are read, and every defect is named before a number is computed."""
 
 from __future__ import annotations
 

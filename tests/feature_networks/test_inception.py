@@ -42,7 +42,7 @@ def test_parameters_are_as_many_as_published():
     assert len(network.convolutions) == 94
 
 
-def test_outputs_have_their_sizes_whatever_is_asked_for(extractor: Extractor):
+def test_outputs_have_their_sizes_whatever_is_requested(extractor: Extractor):
     images = some(1)
     together = extractor(images, ALL, "clean")
     assert {name: tuple(rows.shape) for name, rows in together.items()} == {
@@ -60,14 +60,14 @@ def test_forms_differ_where_they_should_and_only_there(extractor: Extractor):
     assert (pools["clean"] - pools["adm"]).abs().max() > 1e-2 * pools["adm"].abs().max()
 
 
-def test_a_picture_has_the_same_features_alone_and_among_five(extractor: Extractor):
+def test_an_image_has_the_same_features_alone_and_among_five(extractor: Extractor):
     images = some(5)
     together, alone = extractor(images, ALL, "adm"), extractor(images[2:3], ALL, "adm")
     for name in ALL:
         torch.testing.assert_close(together[name][2:3], alone[name], rtol=1e-4, atol=1e-4)
 
 
-def test_grey_is_its_repetition(extractor: Extractor):
+def test_gray_is_its_repetition(extractor: Extractor):
     grey = some(1, channels=1)
     found, repeated = (extractor(images, ("pool",), "clean")["pool"] for images in (grey, np.repeat(grey, 3, axis=3)))
     torch.testing.assert_close(found, repeated, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Patches of colour: a patch is its token, at any size of the picture."""
+"""Color patches: the token of a patch holds its colors, at any size of the image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from inrflow_core.feature_networks import patches
 
 
-def test_a_token_is_the_colours_of_its_patch_row_by_row() -> None:
+def test_a_token_is_the_colors_of_its_patch_row_by_row() -> None:
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     tokens = patches.load(None)(images)
     assert tokens.shape == (2, 64, 192)
@@ -23,7 +23,7 @@ def waves(rows: int, columns: int) -> torch.Tensor:
     return (127.5 + 120 * colours).round().to(torch.uint8)[None]
 
 
-def test_the_size_of_the_picture_does_not_matter() -> None:
+def test_the_size_of_the_image_does_not_matter() -> None:
     embedder = patches.load(None)
     assert embedder.grid(320, 200) == embedder.grid(64, 64) == (8, 8)
     for rows, columns in ((320, 320), (112, 112), (448, 200)):

@@ -1,4 +1,4 @@
-"""What the networks of clouds look at, against plain loops in float64."""
+"""The points that networks of clouds use, against plain loops in float64."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_which_points_are_seen_is_fixed_and_mixed():
     assert counts.min() > 35 and counts.max() < 95
 
 
-def test_a_cloud_is_put_into_the_unit_ball_and_its_colours_stay():
+def test_a_cloud_is_put_into_the_unit_ball_and_its_colors_stay():
     points = torch.cat([7 * cloud(50) + 3, cloud(50, 1)], dim=1)[None]
     found = _point_features.in_unit_ball(points)[0]
     assert float(found[:, :3].norm(dim=1).max()) == pytest.approx(1, abs=1e-6)

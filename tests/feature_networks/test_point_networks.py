@@ -97,7 +97,7 @@ def test_the_order_of_points_changes_nothing_but_the_start(extractors: dict[str,
         assert not torch.allclose(other, found, rtol=1e-3, atol=1e-3), "the start counts"
 
 
-def test_colours_are_seen_in_colour_alone(extractors: dict[str, CloudExtractor]):
+def test_colors_are_seen_in_color_alone(extractors: dict[str, CloudExtractor]):
     extractor, some = extractors["ulip2"], clouds(1, 10_000, channels=6)
     plain = extractor(some[..., :3], ("embedding",), "grey")["embedding"]
     assert torch.equal(extractor(some, ("embedding",), "grey")["embedding"], plain)

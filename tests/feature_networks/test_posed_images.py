@@ -1,4 +1,4 @@
-"""Tokens of pictures: each patch at its place, with the ray through it."""
+"""Tokens of images: each patch in its position, with the ray through it."""
 
 from __future__ import annotations
 

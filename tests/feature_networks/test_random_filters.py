@@ -1,4 +1,4 @@
-"""Random features: the same everywhere, cheap, and telling good samples from bad."""
+"""Random features: equal on all machines, fast, and able to distinguish good samples from bad ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_weights_and_features_are_what_they_were_when_v2_was_named():
     np.testing.assert_allclose([found[0], found[100], found[511], np.abs(found).sum()], VALUES, rtol=1e-4, atol=1e-6)
 
 
-def test_a_picture_has_the_same_features_in_any_company():
+def test_an_image_has_the_same_features_in_any_company():
     images = some(70, 24)
     together = features(images)
     np.testing.assert_allclose(together[3:4], features(images[3:4]), atol=1e-6)
@@ -58,13 +58,13 @@ def test_a_picture_has_the_same_features_in_any_company():
     assert together.shape == (70, sum(random_filters.OUTPUTS.values()))
 
 
-def test_grey_is_its_repetition():
+def test_gray_is_its_repetition():
     grey = some(2, 28, 1)
     np.testing.assert_allclose(features(grey), features(np.repeat(grey, 3, axis=3)), atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [8, 9, 28, 100])
-def test_flat_pictures_vary_nowhere_and_are_told_apart_by_their_brightness(side: int):
+def test_flat_images_vary_nowhere_and_are_distinguished_by_their_brightness(side: int):
     dark, light = (features(np.full((1, side, side, 3), level, dtype=np.uint8)) for level in (40, 200))
     deviations = np.concatenate([np.arange(start + 32, start + 64) for start in range(0, 512, 128)])
     assert max(np.abs(found[:, deviations]).max() for found in (dark, light)) < 1e-5
@@ -80,7 +80,7 @@ def test_negatives_and_other_brightness_are_far():
     assert frechet(here, features(there + 60)) > 20 * near
 
 
-def test_pictures_too_small_or_of_other_channels_are_refused():
+def test_images_too_small_or_of_other_channels_are_refused():
     with pytest.raises(UsageError, match="7 x 7 are too small"):
         features(some(1, 7))
     with pytest.raises(UsageError, match="4 channels"):

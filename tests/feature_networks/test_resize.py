@@ -70,7 +70,7 @@ def test_overshoot_is_clamped_and_never_wraps(resize):
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (300, 300, 1)], ids=str)
-def test_pillow_and_torch_agree_on_square_pictures_to_two_levels(shape: tuple[int, int, int]):
+def test_pillow_and_torch_agree_on_square_images_to_two_levels(shape: tuple[int, int, int]):
     images = some(shape) // 2 + 64  # Pillow clips between its two passes, torch only at the end
     difference = _resize.torch_bicubic(images, 224) - _resize.pillow_bicubic_crop(images, 224)
     assert difference.abs().max() <= 2
@@ -92,7 +92,7 @@ def test_the_middle_of_the_longer_side_is_kept(shape: tuple[int, int, int]):
     "resize",
     [_resize.tensorflow_bilinear, _resize.clean_bicubic, _resize.torch_bicubic, _resize.pillow_bicubic_crop],
 )
-def test_a_grey_picture_is_resized_as_each_channel_of_its_repetition(resize):
+def test_a_gray_image_is_resized_as_each_channel_of_its_repetition(resize):
     grey = some((50, 70, 1))
     repeated = resize(np.repeat(grey, 3, axis=3), 224)
     torch.testing.assert_close(resize(grey, 224).expand(-1, 3, -1, -1), repeated, rtol=0, atol=1e-4)

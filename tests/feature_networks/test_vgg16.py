@@ -55,7 +55,7 @@ def test_features_are_those_of_the_plain_chain_of_layers(extractor: Extractor):
     assert (found >= 0).all() and (found > 0).any()
 
 
-def test_company_and_grey_change_nothing(extractor: Extractor):
+def test_company_and_gray_change_nothing(extractor: Extractor):
     images = some(3)
     together = extractor(images, ("fc2",), "stylegan")["fc2"]
     torch.testing.assert_close(together[1:2], extractor(images[1:2], ("fc2",), "stylegan")["fc2"], rtol=1e-4, atol=1e-5)

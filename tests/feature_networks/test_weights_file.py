@@ -1,4 +1,4 @@
-"""Finding and reading weights: every way in which a file can be wrong has its error and exit code."""
+"""Finding and reading weights: every defect of a file has its error and exit code."""
 
 from __future__ import annotations
 

@@ -55,13 +55,13 @@ def test_a_set_against_itself_is_perfect_and_gives_itself_away(protocol: str):
     assert scores(given, given, protocol) == pytest.approx({"MMD": 0, "COV": 100, "1-NNA": 0}, abs=1e-12)
 
 
-def test_two_halves_of_one_distribution_cannot_be_told_apart():
+def test_two_halves_of_one_distribution_cannot_be_distinguished():
     given = shapes.clouds(240, 48)
     found = scores(given[:120], given[120:])
     assert found["1-NNA"] == pytest.approx(50, abs=8) and found["COV"] > 45
 
 
-def test_sets_far_apart_are_told_apart_and_cover_little():
+def test_sets_far_apart_are_distinguished_and_cover_little():
     random = np.random.default_rng(0)
     spheres = np.stack([shapes.sphere(random, 64) for _ in range(20)])
     planes = np.stack([shapes.plane(random, 64) for _ in range(20)])

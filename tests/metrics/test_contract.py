@@ -87,7 +87,7 @@ def test_a_full_name_finds_its_protocol_and_a_bare_one_the_first(name: str, prot
 
 
 @pytest.mark.parametrize(("domain", "count"), [("image", 4), ("points", 4), ("protein", 5)])
-def test_what_is_computed_unasked_needs_no_weights_and_no_pairs_of_pictures(domain: str, count: int):
+def test_what_is_computed_unasked_needs_no_weights_and_no_pairs_of_images(domain: str, count: int):
     chosen = metric_specs.parse_metrics(registry.find("domains", domain).Domain.DEFAULT_METRICS, domain)
     assert len(chosen) == count
     for metric in chosen:

@@ -1,4 +1,4 @@
-"""The Frechet distance: closed forms, singular covariances, the notes and refusals, torchmetrics on the same features."""
+"""The Frechet distance: closed forms, singular covariances, the remarks and refusals, torchmetrics on the same features."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Passed(torch.nn.Module):
         return features
 
 
-def test_few_pictures_are_told_of_and_many_are_not():
+def test_few_images_are_reported_and_many_are_not():
     assert _frechet.remark(Features(given(9, 4), given(9, 4)), "clean") is None
     assert _frechet.remark(Features(given(4, 4), given(9, 4)), "clean") == (
         "4 samples for 4 features: much larger than with many, and comparable at equal numbers only"

@@ -1,4 +1,4 @@
-"""PSNR and SSIM: closed forms, torchmetrics on the same pictures, equal and small ones."""
+"""PSNR and SSIM: closed forms, torchmetrics on the same images, equal and small ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_psnr_agrees_with_torchmetrics():
     assert psnr.compute(Pairs(samples, reference), "rgb") == pytest.approx(expected, rel=1e-6)
 
 
-def test_equal_pictures_count_as_one_number_off_by_one():
+def test_equal_images_count_as_one_number_off_by_one():
     equal = images(3, 16, 16)
     expected = 20 * np.log10(255) + 10 * np.log10(16 * 16 * 3)
     assert psnr.compute(Pairs(equal, equal.copy()), "rgb") == pytest.approx(expected, rel=1e-13)
@@ -69,7 +69,7 @@ def test_ssim_agrees_with_torchmetrics_mirrored_and_with_its_inner_part_inside(c
     assert ssim.compute(pairs, "inside") != pytest.approx(float(value), rel=1e-3)
 
 
-def test_ssim_of_flat_pictures_has_its_closed_form_and_of_equal_ones_is_1():
+def test_ssim_of_flat_images_has_its_closed_form_and_of_equal_ones_is_1():
     dark, light = (np.full((2, 11, 11, 1), level, np.uint8) for level in (40, 100))
     expected = (2 * 40 * 100 + 2.55**2) / (40**2 + 100**2 + 2.55**2)
     assert ssim.compute(Pairs(dark, light), "inside") == pytest.approx(expected, rel=1e-10)
@@ -87,7 +87,7 @@ def test_leaving_out_a_part_equals_the_mean_of_the_others(metric):
     np.testing.assert_allclose(metric.jackknife_values(evidence, metric.PROTOCOLS[0], 10), expected, rtol=1e-12)
 
 
-def test_small_pictures_have_psnr_and_no_ssim():
+def test_small_images_have_psnr_and_no_ssim():
     small = images(4, 10, 30)
     with pytest.raises(UsageError, match="images of 10 x 30 are smaller than the window of SSIM"):
         ssim.compute(Pairs(disturbed(small), small), "inside")
@@ -95,7 +95,7 @@ def test_small_pictures_have_psnr_and_no_ssim():
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
-def test_one_pair_and_pictures_of_two_sizes_are_refused(metric):
+def test_one_pair_and_images_of_two_sizes_are_refused(metric):
     with pytest.raises(UsageError, match="1 pairs are too few"):
         metric.compute(Pairs(images(1), images(1)), metric.PROTOCOLS[0])
     assert metric.inputs(metric.PROTOCOLS[0]) == ImagePairSpec()

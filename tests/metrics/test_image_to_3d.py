@@ -1,4 +1,4 @@
-"""Metrics of clouds that were drawn from pictures: closed forms, and who is compared with whom."""
+"""Metrics of clouds sampled from images: closed forms, and which items are compared."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def scored(tmp_path: Path, samples: SampleCollection, reference: SampleCollectio
     )
 
 
-def test_what_is_large_is_read_only_where_it_is_asked_for(reference: SampleCollection):
+def test_what_is_large_is_read_only_where_it_is_requested(reference: SampleCollection):
     assert set(reference.read([0]).condition) == {"offset", "scale"}
     assert isinstance(reference, ShardCollection) and reference.has_views()
     found = reference.load_views(IMAGE, [2, 0], np.array([3, 1]))
@@ -194,7 +194,7 @@ def test_without_a_record_the_first_view_of_the_one_in_the_same_place_is_taken(
     assert scored(tmp_path, open_collection(tmp_path / "mine.npy"), reference).value == pytest.approx(wanted, abs=1e-6)
 
 
-def test_pictures_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[str, Angles]):
+def test_images_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[str, Angles]):
     levels = {"chair": 20, "lamp": 90, "table": 50}
     objects, samples = {"chair": 0.1, "lamp": 1.0, "table": 0.4}, {"table": 0.6, "chair": 0.3}
     for folder in ("pictures", "references", "samples"):
@@ -260,7 +260,7 @@ def test_too_few_points_are_refused_before_anything_is_drawn(tmp_path: Path):
         metric_specs.check_points(both, "the samples", (10_000, 3), small)
 
 
-def test_the_real_networks_take_shards_and_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_real_networks_take_shards_and_their_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """PointBERT of one block and a small CLIP with random weights: the objects themselves score what the note says."""
     for module, name, value in (
         *((ulip2, "LAYERS", 1), (ulip2, "NUM_CENTERS", 64), (clip_bigg, "LAYERS", 1), (clip_bigg, "WIDTH", 48)),

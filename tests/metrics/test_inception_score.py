@@ -77,7 +77,7 @@ def test_the_reference_is_not_looked_at():
     assert not inception_score.inputs("adm").needs_reference
 
 
-def test_too_few_and_nan_are_refused_and_logits_are_asked_for():
+def test_too_few_and_nan_are_refused_and_logits_are_requested():
     with pytest.raises(UsageError, match="19 samples are too few"):
         inception_score.compute(of(logits_of(19)), "adm")
     with pytest.raises(UsageError, match="features of the samples are not finite"):

@@ -1,4 +1,4 @@
-"""KID: unbiased at few pictures, a closed form, parts left out, torchmetrics on the same features."""
+"""KID: unbiased at few images, a closed form, parts left out, torchmetrics on the same features."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_two_draws_of_one_distribution_are_at_0_in_the_mean_however_few():
     assert np.min(values) < 0 < np.max(values)
 
 
-def test_the_mean_at_few_pictures_is_the_closed_form_of_constants_and_noise():
+def test_the_mean_at_few_images_is_the_closed_form_of_constants_and_noise():
     # x = a, y = b (one feature): the kernel is (a b + 1)^3, of every pair.
     samples, reference = np.full((20, 1), 2.0, np.float32), np.full((30, 1), 0.5, np.float32)
     expected = 1e3 * (5**3 + 1.25**3 - 2 * 2**3)
@@ -73,7 +73,7 @@ def test_leaving_out_parts_of_subsets_scatters_as_the_statistic_of_all_does(monk
     assert np.std(kid.jackknife_values(evidence, "clean", 10)) == pytest.approx(whole, rel=0.25)
 
 
-def test_moments_one_picture_and_nan_are_refused():
+def test_moments_one_image_and_nan_are_refused():
     rows = given(20)
     with pytest.raises(UsageError, match="KID cannot be computed from the mean and covariance of the reference"):
         kid.compute(Features(rows, gaussian_stats.from_features(rows)), "clean")
@@ -83,7 +83,7 @@ def test_moments_one_picture_and_nan_are_refused():
         kid.compute(Features(rows * np.float32(np.inf), rows), "clean")
 
 
-def test_its_unit_and_its_features_are_told():
+def test_its_unit_and_its_features_are_reported():
     assert kid.unit("clean") == "10^-3"
     assert kid.inputs("clean") == FeatureSpec("inception", "pool", "clean")
     assert kid.inputs("random") == FeatureSpec("random", "all", "v1")

@@ -66,7 +66,7 @@ def test_leaving_out_a_part_equals_the_share_of_the_others(metric, tile: int, mo
     assert len(set(expected)) > 3
 
 
-def test_a_ball_is_closed_and_a_copy_is_a_neighbour():
+def test_a_ball_is_closed_and_a_copy_is_a_neighbor():
     support = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
     # The third neighbour of 0 is at 3, of 3 at 3, of 1 and 2 at 2: from -3 to 6.
     queries = np.array([[-3.0], [-3.01], [6.0], [6.01]], np.float32)

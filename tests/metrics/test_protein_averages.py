@@ -101,7 +101,7 @@ def test_an_alignment_steps_over_what_one_side_lacks():
     assert tm_score.compute(evidence((whole, [lacking])), "sample:auto:mean") == pytest.approx(1, abs=1e-4)
 
 
-def test_what_is_not_known_is_not_judged():
+def test_what_is_not_known_is_not_evaluated():
     without = replace(PROTEIN, is_known=PROTEIN.is_known & (residues.atom_layout(PROTEIN.codes)[0] > 2))
     off = replace(without, positions=np.where(without.is_known[:, None], without.positions, 99).astype(np.float32))
     for metric in (lddt, rmsd):

@@ -1,4 +1,4 @@
-"""The report: one file that fetches nothing, tells what it was given, and whose clouds turn in a real browser."""
+"""The report: one file that fetches nothing, shows its content, and whose clouds rotate in a real browser."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_page_reaches_nothing_outside_itself() -> None:
     assert policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
 
 
-def test_elements_close_in_order_and_nothing_told_becomes_one() -> None:
+def test_elements_close_in_order_and_no_text_becomes_one() -> None:
     reader = Reader(full_text())
     assert reader.open == []
     assert len(reader.all("script")) == 1, "the page's own"
@@ -143,7 +143,7 @@ def test_the_same_page_gives_the_same_bytes_without_a_place(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "other"]
 
 
-def test_every_picture_has_a_text_and_every_table_headings() -> None:
+def test_every_image_has_a_text_and_every_table_headings() -> None:
     reader = Reader(full_text())
     assert all(image["alt"] for image in reader.all("img"))
     assert all(th["scope"] in {"col", "row"} for th in reader.all("th"))
@@ -234,7 +234,7 @@ def test_the_memorisation_check_tells_the_share_that_is_too_near(shift: float, s
     assert f"<strong>{share:.1f}\N{NO-BREAK SPACE}% of the samples</strong>" in html(page)
 
 
-def test_samples_that_lie_nearest_come_first_beside_their_neighbours() -> None:
+def test_samples_that_lie_nearest_come_first_beside_their_neighbors() -> None:
     samples = pictures(3)
     content = neighbours(samples, np.array([5.0, 1.0, 3.0]), None)
     shown = re.findall(r"data:image/png;base64,([^\"]+)", galleries.neighbors(content))
@@ -249,7 +249,7 @@ def test_no_more_of_the_reference_is_shown_than_samples() -> None:
     assert text.count("<img") == 6 and "3 of 9" in text
 
 
-def test_pictures_keep_their_pixels_and_what_is_left_out_is_said() -> None:
+def test_images_keep_their_pixels_and_what_is_left_out_is_said() -> None:
     images = pictures(60, channels=3)
     text = galleries.gallery(Gallery("t", images))
     shown = re.findall(r"data:image/png;base64,([^\"]+)", text)
@@ -284,7 +284,7 @@ def test_a_cloud_with_broken_points_or_none_does_not_break_the_page() -> None:
     assert "251 points" in text and "no finite point" in text
 
 
-def test_facts_that_all_share_are_told_once() -> None:
+def test_facts_that_all_share_are_reported_once() -> None:
     entries = [Entry(name, {"preset": "xl", "step": name}, []) for name in ("one", "two")]
     text = html(Page("t", entries))
     assert text.count("<dd>xl</dd>") == 1 and cells(text) == ["one", "two"]

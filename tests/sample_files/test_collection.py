@@ -1,4 +1,4 @@
-"""Items from shards, files and folders: the same pictures and clouds wherever they lie, and clear words where they are none."""
+"""Items from shards, files and folders: equal images and clouds from every source, and clear errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pictures(folder: Path, images: np.ndarray = IMAGES) -> Path:
     return folder
 
 
-def test_pictures_of_a_folder_and_of_an_archive_are_the_same(tmp_path: Path):
+def test_images_of_a_folder_and_of_an_archive_are_the_same(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=IMAGES)
     np.savez(tmp_path / "adm.npz", IMAGES)
     for place in (pictures(tmp_path / "folder"), tmp_path / "a.npz", tmp_path / "adm.npz"):
@@ -84,7 +84,7 @@ def test_the_digest_follows_every_byte_and_name(tmp_path: Path):
     assert len({same, renamed, readers.open_collection(folder).digest}) == 3
 
 
-def test_enlarging_keeps_constant_pictures_and_the_order(tmp_path: Path):
+def test_enlarging_keeps_constant_images_and_the_order(tmp_path: Path):
     flat = np.repeat(np.array([0, 100, 255], np.uint8), 16 * 3).reshape(3, 4, 4, 3)
     np.savez(tmp_path / "a.npz", images=flat)
     coarse = readers.open_collection(tmp_path / "a.npz")

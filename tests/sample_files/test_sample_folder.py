@@ -1,4 +1,4 @@
-"""Folders of sample shards: the same bytes whoever drew what, and read like prepared data."""
+"""Folders of sample shards: the same bytes with any division of the work, and read like prepared data."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_folder_of_shards_is_read_like_prepared_data(tmp_path: Path):
     }
 
 
-def test_it_is_gone_on_with_by_the_same_job_alone_and_a_lost_shard_is_drawn_again(tmp_path: Path):
+def test_it_is_resumed_by_the_same_job_alone_and_a_lost_shard_is_drawn_again(tmp_path: Path):
     fill(begin(tmp_path / "whole"))
     assert begin(tmp_path / "whole").finish()
     fill(begin(tmp_path / "out"), [1])
@@ -109,7 +109,7 @@ def test_a_shard_that_was_damaged_before_the_end_is_found(tmp_path: Path):
         folder.finish()
 
 
-def test_a_piece_in_hand_is_nobody_elses_until_its_process_dies(tmp_path: Path):
+def test_a_piece_in_hand_belongs_to_no_other_process_until_its_process_dies(tmp_path: Path):
     (_, shard), *_ = begin(tmp_path / "out").shards()
     assert shard is not None
     code = (

@@ -1,4 +1,4 @@
-"""Shards of samples: made in pieces by anyone in any order, resumed after a kill, and read like any other."""
+"""Shards of samples: written in pieces by any process in any order, resumed after a kill, and read like any other."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_finished_one_is_read_like_any_shard(tmp_path: Path):
     assert opened.manifest.settings == {"steps": 5}
 
 
-def test_it_goes_on_where_it_stopped_and_is_not_there_before_the_end(tmp_path: Path):
+def test_it_resumes_where_it_stopped_and_is_not_there_before_the_end(tmp_path: Path):
     write(begin(tmp_path / "a.h5"), 0, 1, 7)
     again = begin(tmp_path / "a.h5")
     assert again.missing().tolist() == [2, 3, 4, 5, 6, 8, 9]
@@ -94,7 +94,7 @@ def test_a_kill_loses_the_piece_at_hand_and_no_other(tmp_path: Path):
     np.testing.assert_array_equal(ShardDataset(tmp_path / "a.h5").read(SAMPLES, range(10)).values, VALUES)
 
 
-def test_whoever_brings_the_last_piece_finishes_and_nobody_fails(tmp_path: Path):
+def test_whoever_brings_the_last_piece_finishes_and_no_process_fails(tmp_path: Path):
     def work(first: int) -> bool:
         shard = begin(tmp_path / "a.h5")
         for index in range(first, 10, 4):
@@ -108,7 +108,7 @@ def test_whoever_brings_the_last_piece_finishes_and_nobody_fails(tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.sha256"]
 
 
-def test_other_settings_do_not_go_on_with_it(tmp_path: Path):
+def test_other_settings_do_not_resume_it(tmp_path: Path):
     write(begin(tmp_path / "a.h5"), 0)
     other = Header("points", "cars", SAMPLES, classes=("a", "b"), settings={"steps": 6})
     with pytest.raises(UsageError, match="of another job: it differs in `settings` `steps`, 5 there and 6 here"):
@@ -116,7 +116,7 @@ def test_other_settings_do_not_go_on_with_it(tmp_path: Path):
     assert begin(tmp_path / "a.h5", other, overwrite=True).missing().tolist() == list(range(10))
 
 
-def test_other_labels_do_not_go_on_with_it(tmp_path: Path):
+def test_other_labels_do_not_resume_it(tmp_path: Path):
     def begun(label: int) -> SampleShard:
         path = tmp_path / "a.h5"
         return SampleShard.create_or_resume(
@@ -161,7 +161,7 @@ def test_a_finished_one_is_not_overwritten_unasked(tmp_path: Path):
 
 
 @pytest.mark.parametrize("is_sealed", [False, True])
-def test_a_kill_after_the_shard_and_before_its_pieces_are_gone_is_gone_on_from(tmp_path, monkeypatch, is_sealed):
+def test_a_kill_after_the_shard_and_before_its_pieces_are_gone_is_resumed(tmp_path, monkeypatch, is_sealed):
     whole = begin(tmp_path / "a.h5")
     write(whole, *range(10))
     seal = sample_shard.write_digest
@@ -229,7 +229,7 @@ def test_a_piece_whose_samples_are_damaged_is_named_and_drawn_again(tmp_path: Pa
     np.testing.assert_array_equal(ShardDataset(tmp_path / "a.h5").read(SAMPLES, range(10)).values, VALUES)
 
 
-def test_pieces_of_nobody_knows_what_are_not_gone_on_with(tmp_path: Path):
+def test_pieces_of_an_unknown_job_are_not_resumed(tmp_path: Path):
     write(begin(tmp_path / "a.h5"), 0, 1)
     (tmp_path / "a.h5.partial/job.json").write_text('{"seeds": #')
     with pytest.raises(IntegrityError, match=r"job\.json` is damaged"):
