@@ -38,7 +38,7 @@ LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or p
 
 
 class Commands(TyperGroup):
-    """The commands, each imported when it is asked for."""
+    """The commands, each imported when it is first used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -66,8 +66,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         from inrflow_core import __version__
 
         sys.stdout.write(f"inrflow {__version__}\n")
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of a command line; what a user can act on is printed, anything else keeps its traceback."""
+    """Run a command line and return its exit code. Errors that a user can act on are printed; others keep their traceback."""
     arguments = with_present_names(arguments)
     try:
         code = app(arguments or ["--help"], prog_name="inrflow", standalone_mode=False)
@@ -135,7 +135,7 @@ def _is_shared(arguments: list[str]) -> bool:
 
 
 def known_error(error: BaseException) -> InrflowError | None:
-    """The error as one that a user can act on; None where it is our bug."""
+    """The error as one that a user can act on; None for a bug of ours."""
     if isinstance(error, InrflowError):
         return error
     if isinstance(error, typer.TyperException):
@@ -144,14 +144,14 @@ def known_error(error: BaseException) -> InrflowError | None:
         return Interrupted("interrupted")
     if isinstance(error, OSError):
         return _file_error(error)
-    # torch is not imported for this: its class is known by name, and the CPU allocator's error by its text.
+    # Without importing torch: its error is recognized by its name, that of the CPU allocator by its text.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return OutOfMemory(f"not enough memory: {first_line(error)}", hint=LESS_MEMORY)
     return None
 
 
 def _usage_error(error: typer.TyperException) -> UsageError:
-    """Typer's complaint about the command line in our words."""
+    """Typer's error about the command line, in our form."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "inrflow"
     hint = f"`{path} --help` shows how it is used"
@@ -165,7 +165,7 @@ def _usage_error(error: typer.TyperException) -> UsageError:
 
 
 def _file_error(error: OSError) -> InrflowError | None:
-    """A full disk and a folder that may not be written are the user's to fix."""
+    """A full disk or missing permission as an error that a user can act on; None for other errors."""
     name = f"`{error.filename}`" if error.filename else "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfMemory(f"the disk is full: {name} could not be written", hint="free some space, or write elsewhere")

@@ -40,7 +40,7 @@ Weights = Annotated[
 
 
 class ConditionOptions(NamedTuple):
-    """What samples are conditioned on, as the options give it."""
+    """Values of the options that condition samples."""
 
     image: Path | None
     sequence: str | None
@@ -51,7 +51,7 @@ class ConditionOptions(NamedTuple):
 
     @property
     def wanted(self) -> tuple[str | None, str | None]:
-        """The domain and the condition that the run must have; None where the options leave them open."""
+        """The domain and the condition that the run must have; None if the options do not determine them."""
         if self.image is not None:
             return "points", "image"
         is_sequence = self.sequence is not None or self.fasta is not None
@@ -59,7 +59,7 @@ class ConditionOptions(NamedTuple):
 
 
 def check(given: ConditionOptions, label: str | None, form: str) -> None:
-    """Raise UsageError for two conditions, or for an option without the one that it belongs to."""
+    """Raise UsageError for two conditions, or for an option that does not apply to the given one."""
     conditions = {"--image": given.image, "--sequence": given.sequence, "--fasta": given.fasta, "--label": label}
     named = [f"`{option}`" for option, value in conditions.items() if value is not None]
     if len(named) > 1:
@@ -78,7 +78,7 @@ def check(given: ConditionOptions, label: str | None, form: str) -> None:
 
 
 def condition_from_options(model: Model, given: ConditionOptions) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-    """The condition that the options give, one row, and its entries in the provenance; both empty without one."""
+    """The condition (one row) and its entries in the provenance; both are empty if no condition is given."""
     from inrflow_core.geometry import cameras
     from inrflow_core.sampling import condition_inputs
     from inrflow_core.storage import checksum

@@ -1,6 +1,6 @@
-"""What a person reads: progress, tables, notes and errors, all on stderr. stdout holds one JSON object, with `--json`.
+"""Progress, tables, notes and errors, all on stderr. With `--json`, stdout holds one JSON object.
 
-On a terminal Rich draws; elsewhere (a log file, CI) progress is a plain line every ten seconds. `NO_COLOR` is obeyed.
+A terminal shows them by Rich; elsewhere (a log file, CI) progress is a plain line every ten seconds. `NO_COLOR` is obeyed.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     from inrflow_core.errors import InrflowError
 
 PLAIN_SECONDS = 10.0
-"""Least time between two progress lines where stderr is no terminal."""
+"""Least time between two progress lines if stderr is not a terminal."""
 
 
 @cache
 def stderr() -> Console:
-    """The console on stderr; made when first used, so that importing this does nothing."""
+    """The console on stderr, created at the first use."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)  # `mmd:cd:inrflow` is a name
 
 
 def info(text: str) -> None:
-    """One line for the person, as it is: no markup, no wrapping."""
+    """Print one line without markup and wrapping."""
     stderr().print(text, markup=False)
 
 
 def warn(text: str) -> None:
-    """A line that should not be missed but stops nothing."""
+    """Print a line marked as a note."""
     _headed("note", "bold yellow", text)
 
 
 def error(problem: InrflowError, *, as_json: bool = False) -> None:
-    """`error: ...`, a blank line and `hint: ...` on stderr; with `--json` the same as one object on stdout too."""
+    """Print `error: ...`, a blank line and `hint: ...` on stderr; with `--json` also as one object on stdout."""
     _headed("error", "bold red", problem.message)
     if problem.hint:
         info("")
@@ -57,30 +57,30 @@ def error(problem: InrflowError, *, as_json: bool = False) -> None:
 
 
 def print_json(answer: Any, *, as_json: bool) -> None:
-    """The command's answer as one JSON object on stdout, where `--json` asks for it; else nothing."""
+    """Print the result of a command as one JSON object on stdout, if `as_json`."""
     if as_json:
         sys.stdout.write(json.dumps(answer, default=_plain) + "\n")
         sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table; numbers stand to the right, and cells are printed as they are."""
+    """Print a table; columns of numbers are aligned to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     rows = [list(row) for row in rows]
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate(columns):
-        numbers = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
-        drawn.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
-    stderr().print(drawn, soft_wrap=False)
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    stderr().print(table, soft_wrap=False)
 
 
 class Progress:
-    """How far a piece of work is; `advance` is all that the work calls."""
+    """Progress of some work, which calls `advance`."""
 
     def __init__(self, total: int | None, unit: str, title: str, draw: Callable[[Progress], None]) -> None:
         self.total, self.unit, self.title = total, unit, title
@@ -89,13 +89,13 @@ class Progress:
         self._draw = draw
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
-        """Count `count` more as done; `note` (a loss, a name) stands at the end of the line."""
+        """Add `count` to what is done; `note` (a loss, a name) is shown at the end of the line."""
         self.done += count
         self.note = note or self.note
         self._draw(self)
 
     def line(self) -> str:
-        """One plain line: how much of how much, the rate, the time left."""
+        """One plain line: count and total, the rate, the time left."""
         seconds = max(time.monotonic() - self.started, 1e-9)
         rate = self.done / seconds
         parts = [f"{self.done:,}{f' of {self.total:,}' if self.total else ''} {self.unit}", f"{_rate(rate)}/s"]
@@ -113,7 +113,7 @@ class Progress:
 def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[Progress]:
     """Show the progress of the work inside: a bar with rate and time left on a terminal, plain lines elsewhere.
 
-    `total` None means that nobody knows how much there is. `unit` is a plural word ("images").
+    `total` is None if it is not known. `unit` is a plural word ("images").
     """
     if stderr().is_terminal:
         with _bar(total, unit, title) as state:
@@ -134,7 +134,7 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
 
 @contextmanager
 def track(title: str, unit: str, total: int | None = None) -> Iterator[Callback]:
-    """The progress of a piece of work as `progress` shows it, as the callback that the core calls."""
+    """Progress as `progress` shows it, for the callback that the core calls."""
     with progress(total, unit, title=title) as state:
 
         def report(done: int, total: int) -> None:
@@ -145,7 +145,7 @@ def track(title: str, unit: str, total: int | None = None) -> Iterator[Callback]
 
 
 def reporter() -> Reporter:
-    """What the core reports to: this console."""
+    """This console, for the core to report to."""
     return Reporter(info, warn, track)
 
 
@@ -183,7 +183,7 @@ def _headed(head: str, style: str, text: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: paths, data classes, numbers of NumPy and torch."""
+    """JSON form of paths, data classes, and numbers of NumPy and torch."""
     if isinstance(value, Path):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -31,12 +31,12 @@ def open_model(
     threads: int | None,
     wanted: tuple[str | None, str | None] = (None, None),
 ) -> tuple[Model, Path]:
-    """The model to sample from and its weights file: of `run`, else of the latest run that can write `out`.
+    """Load the model of `run`, else of the latest run whose samples `out` can hold; returns it with its weights file.
 
     `wanted` is the domain and the condition that the command's other arguments imply; None leaves them open.
 
     Raises:
-        MissingError: there is no such run; the error says how to get one.
+        MissingError: the run does not exist; the error says how to get one.
         UsageError: no format has the suffix of `out`, or not for the domain of `run`; the device does not exist.
     """
     import torch

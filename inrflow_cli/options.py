@@ -1,4 +1,4 @@
-"""Options that several commands share, typed once, and what turns their text into values.
+"""Options that several commands share, and the parsers of their values.
 
 Use them as annotations: `def sample(out: Path, run: Run = None, json: Json = False)`.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LAST_SEED = 2**63 - 1
 BY_SEED = "by-seed"
-"""The view of a reference object that its sample's seed chooses (`reference_inputs.PAIRED_BY_SEED`)."""
+"""The value of `--view` for views chosen by the seeds of the samples (`reference_inputs.PAIRED_BY_SEED`)."""
 
 
 def complete_presets(incomplete: str) -> list[str]:
@@ -130,10 +130,10 @@ Compile = Annotated[
 
 
 def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:
-    """The seeds asked for: `--seeds FIRST-LAST`, else `num` of them from `seed` on.
+    """The seeds of `--seeds FIRST-LAST`, else `num` seeds from `seed` on.
 
     Raises:
-        UsageError: the text is no range, it runs backwards or beside `seed` or `num`, or a seed is too large.
+        UsageError: `seeds` is not a range, is given with `seed` or `num`, or has a seed that is too large.
     """
     if seeds is None:
         first, last = seed, seed + num - 1
@@ -153,7 +153,7 @@ def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:
 
 
 def parse_window(text: str | None) -> tuple[float, float, float, float] | None:
-    """Top, left, bottom and right of a part of the picture, each from 0 to 1; None stays None.
+    """Top, left, bottom and right of a part of the image, each from 0 to 1; None stays None.
 
     Raises:
         UsageError: not four numbers in [0, 1], or the part is empty.
@@ -175,10 +175,10 @@ def parse_window(text: str | None) -> tuple[float, float, float, float] | None:
 
 
 def parse_checkpoint(text: str | None, option: str = "--checkpoint") -> Step:
-    """A step, or `best`; None, and `newest`, stay the newest.
+    """A step or `best`; None for the latest checkpoint, from None or `newest`.
 
     Raises:
-        UsageError: the text is none of them.
+        UsageError: any other text.
     """
     if text is None or text == "newest":
         return None

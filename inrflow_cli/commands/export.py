@@ -121,9 +121,9 @@ def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrit
 
     atomic_write.check_writable(out, overwrite=overwrite)
     if out.suffix == ".safetensors":
-        told = export_weights.copy_weights(source, out, ema=ema, step=step)
-        console.info(f"wrote `{out}`: `{told['preset']}` at step {told.get('step', 'unknown')}")
-        return {"out": [str(out)], **told}
+        metadata = export_weights.copy_weights(source, out, ema=ema, step=step)
+        console.info(f"wrote `{out}`: `{metadata['preset']}` at step {metadata.get('step', 'unknown')}")
+        return {"out": [str(out)], **metadata}
     from inrflow_core.runs import export_onnx, run
     from inrflow_core.sampling import provenance, sample
 

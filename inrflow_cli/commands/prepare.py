@@ -117,7 +117,9 @@ def prepare(
         return
     if repair and overwrite:
         raise UsageError("`--repair` and `--overwrite` exclude each other", hint="repair keeps what is whole")
-    piece = _piece(array_size, array_index, {"--repair": repair, "--overwrite": overwrite, "--statistics": statistics})
+    task = _array_task(
+        array_size, array_index, {"--repair": repair, "--overwrite": overwrite, "--statistics": statistics}
+    )
     given: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
     given |= {"classes": True} if classes else {}
     given |= {"categories": category} if category else {}
@@ -126,15 +128,15 @@ def prepare(
     job = _job(name, source, out, given | _settings(override or []), limit=limit, repair=repair)
     from inrflow_core.preparation import estimate, pipeline
 
-    _stand_in(job)
-    how = {"piece": piece, **_engine(job, engine, ray_address, workers)}
+    _warn_of_placeholder(job)
+    how = {"piece": task, **_engine(job, engine, ray_address, workers)}
     if dry_run:
-        _predicted(estimate.estimate(job, workers=workers, piece=piece), json)
+        _show_estimate(estimate.estimate(job, workers=workers, piece=task), json)
         return
     with _progress(job) as progress:
         mode = "repair" if repair else "overwrite" if overwrite else "resume"
         report = pipeline.prepare(job, mode=mode, progress=progress, **how)
-    _closing(report, piece)
+    _show_report(report, task)
     if statistics:
         from inrflow_core.evaluation import job as evaluation
 
@@ -145,8 +147,8 @@ def prepare(
         raise typer.Exit(int(Exit.PARTLY))
 
 
-def _piece(count: int | None, index: int | None, excluded: dict[str, object]) -> ArrayTask | None:
-    """The run of a job array that the options name; None where they name none."""
+def _array_task(count: int | None, index: int | None, excluded: dict[str, object]) -> ArrayTask | None:
+    """The run of a job array; None without `--array-size`."""
     from inrflow_core.preparation.job_array import ArrayTask
 
     if count is None and index is None:
@@ -164,7 +166,7 @@ def _piece(count: int | None, index: int | None, excluded: dict[str, object]) ->
 
 
 def _engine(job: PrepareJob, name: str, address: str | None, workers: int | None) -> dict[str, Any]:
-    """What spreads the work, as arguments of `prepare`."""
+    """Arguments of `pipeline.prepare`: worker processes or a Ray pool."""
     if name == "processes":
         if address is not None:
             raise UsageError("`--ray-address` is given without `--engine ray`", hint="add it, or leave the address out")
@@ -178,7 +180,7 @@ def _engine(job: PrepareJob, name: str, address: str | None, workers: int | None
 def _job(
     name: str | None, source: Path | None, out: Path | None, given: dict[str, Any], *, limit: int | None, repair: bool
 ) -> PrepareJob:
-    """The job that the options name; a repair takes the settings of what it repairs."""
+    """The job of the options; a repair takes the settings of the shards that it repairs."""
     from inrflow_core import registry
     from inrflow_core.config import typed
     from inrflow_core.preparation import job
@@ -200,8 +202,8 @@ def _job(
     return job.resolve_job(name, source, out, config, limit)
 
 
-def _stand_in(job: PrepareJob) -> None:
-    """Say it where the tokens are not those of the network that a data set is meant for."""
+def _warn_of_placeholder(job: PrepareJob) -> None:
+    """Warn if the tokens come from a placeholder of the pretrained network."""
     from inrflow_core import registry
 
     name = getattr(job.config, "embedder", None)
@@ -221,7 +223,7 @@ def _settings(overrides: list[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _progress(job: PrepareJob) -> Iterator[Progress]:
-    """A progress line that begins when the scan has counted the items."""
+    """A progress line, shown as soon as the items are counted."""
     console.info(f"looking through `{job.source}`" if job.dataset.NEEDS_SOURCE else f"making `{job.name}`")
     with contextlib.ExitStack() as stack:
         shown: console.Progress | None = None
@@ -235,9 +237,9 @@ def _progress(job: PrepareJob) -> Iterator[Progress]:
         yield progress
 
 
-def _closing(report: Report, piece: ArrayTask | None) -> None:
-    if piece is not None and not report.is_whole:
-        _share(report, piece)
+def _show_report(report: Report, task: ArrayTask | None) -> None:
+    if task is not None and not report.is_whole:
+        _show_array_report(report, task)
         return
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     verb = "wrote" if report.num_written else "nothing to do:"
@@ -250,18 +252,18 @@ def _closing(report: Report, piece: ArrayTask | None) -> None:
     _skipped(report, f"`{report.out}/manifest.json` names them")
 
 
-def _share(report: Report, piece: ArrayTask) -> None:
-    """What a piece has done, and who writes the manifest."""
+def _show_array_report(report: Report, task: ArrayTask) -> None:
+    """Print what one run of a job array did, and whether the manifest is still to be written."""
     own = f"{report.num_written} of its {_shards(report)}" if report.shards else "no shard: there are fewer than pieces"
     rest = f"{report.num_pending} of others are left; the last run writes the manifest"
     done = "all are there; another run is writing the manifest"
     console.info(
-        f"piece {piece.index} of {piece.count} made {own} in `{report.out}`; {rest if report.num_pending else done}"
+        f"piece {task.index} of {task.count} made {own} in `{report.out}`; {rest if report.num_pending else done}"
     )
     _skipped(report, "the manifest will name them")
 
 
-def _predicted(report: Report, json: bool) -> None:
+def _show_estimate(report: Report, json: bool) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     console.info(
         f"would write `{report.out}`: {counts} ({_shards(report)}, {units.format_bytes(report.bytes)}), in about "
@@ -288,12 +290,12 @@ def _list(json: bool) -> None:
     from inrflow_core import registry
 
     parts = {name: registry.find("datasets", name) for name in registry.names("datasets")}
-    rows = [(name, part.DOMAIN, *_halves(part.DESCRIPTION)) for name, part in parts.items()]
+    rows = [(name, part.DOMAIN, *_split_description(part.DESCRIPTION)) for name, part in parts.items()]
     console.table(("name", "domain", "reads", "makes"), rows)
-    told = [dict(zip(("name", "domain", "reads", "makes"), row, strict=True)) for row in rows]
-    console.print_json(told, as_json=json)
+    listed = [dict(zip(("name", "domain", "reads", "makes"), row, strict=True)) for row in rows]
+    console.print_json(listed, as_json=json)
 
 
-def _halves(description: str) -> tuple[str, str]:
+def _split_description(description: str) -> tuple[str, str]:
     reads, _, makes = description.partition(" -> ")
     return reads, makes

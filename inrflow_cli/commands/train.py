@@ -137,7 +137,7 @@ def _shown(trainer: Trainer, ready: CheckedTrainJob) -> Iterator[None]:
 
 
 def _line(record: LogRecord) -> str:
-    """A record in words."""
+    """A log record as one line."""
     if "held_out_loss" in record:
         return f"held-out loss {record['held_out_loss']:.4f} ({record['held_out_of']})"
     if "eval" in record:
@@ -158,7 +158,7 @@ def _line(record: LogRecord) -> str:
 
 
 def _scores(record: LogRecord) -> str:
-    """What an evaluation found, in words."""
+    """Scores of an evaluation as one line."""
     words = [f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in record["eval"].items()]
     if record["best_step"] is not None:
         words.append("the best so far" if record["best_step"] == record["step"] else f"best at {record['best_step']:,}")

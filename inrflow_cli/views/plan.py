@@ -1,4 +1,4 @@
-"""`inrflow train --dry-run`: what the run would take, here or on GPUs that are elsewhere."""
+"""`inrflow train --dry-run`: memory, time and disk of a run, on this machine or on another GPU."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from inrflow_core.training.setup import CheckedTrainJob, TrainJob
 
 SAFE_FRACTION = 0.95
-"""Of a GPU's memory: a plan that takes more may not fit in truth."""
+"""Fraction of a GPU's memory above which a plan fits only barely."""
 SMALL = 0.005
-"""Seconds of a step below which starting its kernels takes longer than computing them."""
+"""Seconds of a step below which launching its kernels takes longer than running them."""
 
 
 @dataclass(frozen=True)

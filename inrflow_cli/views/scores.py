@@ -54,7 +54,7 @@ def show_metrics(*, as_json: bool) -> None:
 
 
 def _value(score: Score) -> tuple[str, str]:
-    """A value and half the width of its interval, in the digits that are significant."""
+    """A value and half the width of its interval, with its significant digits."""
     if score.interval is None:
         return f"{score.value:.4g}", "-"
     low, high = score.interval
@@ -66,7 +66,7 @@ def _value(score: Score) -> tuple[str, str]:
 
 
 def _arrow(score: Score) -> str:
-    """Up where higher is better."""
+    """An arrow up if higher is better, else down."""
     return "\N{UPWARDS ARROW}" if score.higher_is_better else "\N{DOWNWARDS ARROW}"
 
 

@@ -1,4 +1,4 @@
-"""Where a run does not fit: what would, in numbers; and running out of memory in the middle, as an error that says so."""
+"""Settings with which a run fits into memory; and out-of-memory errors that name them."""
 
 from __future__ import annotations
 
@@ -20,65 +20,69 @@ from inrflow_core.runtime.units import first_line, format_gigabytes
 
 STAGES = (0, 1, 2, 3)
 SAFETY_FACTOR = 0.9
-"""Of what comes and goes in a step that failed, at most so much may be advised: the prediction is good to so much."""
+"""Of the transient memory of a step that failed, the part that advised settings may take: predictions are this exact."""
 
 
 @dataclass(frozen=True)
 class MemoryOption:
-    """One change of the settings, and the memory that a process then takes."""
+    """A change of the settings, and the memory that a process then takes."""
 
     option: str
-    """What to give the command."""
+    """The option of the command."""
     memory: int
     fits: bool
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What helps a run that is too large, each change by itself."""
+    """Changes that reduce the memory of a run, each by itself."""
 
     micro_batch: MemoryOption | None
-    """The largest smaller micro-batch that fits, else the smallest of all; None where there is no smaller one."""
+    """The largest micro-batch that fits, else the smallest one; None if none is smaller than now."""
     checkpointing: MemoryOption | None
-    """Activations computed again, with the same micro-batch; None where they are already."""
+    """Activations recomputed, with the same micro-batch; None if they are already."""
     both: MemoryOption | None
-    """Both, where neither is enough."""
+    """Both, if neither alone is enough."""
     stage: MemoryOption | None
-    """The lowest ZeRO stage that takes less; None where none does, or one process is alone."""
+    """The lowest ZeRO stage that takes less; None if none does, or for a single process."""
 
     @property
-    def ways(self) -> list[MemoryOption]:
-        """All of them, those that fit before those that do not."""
-        found = [way for way in (self.micro_batch, self.checkpointing, self.both, self.stage) if way is not None]
-        return sorted(found, key=lambda way: not way.fits)
+    def options(self) -> list[MemoryOption]:
+        """All of them, those that fit first."""
+        found = [each for each in (self.micro_batch, self.checkpointing, self.both, self.stage) if each is not None]
+        return sorted(found, key=lambda each: not each.fits)
 
     def hint(self) -> str:
-        """For an error: what fits, else what comes nearest."""
-        ways = self.ways
-        good = [way for way in ways if way.fits]
+        """The hint of an error: the changes that fit, else the one that takes the least."""
+        options = self.options
+        good = [each for each in options if each.fits]
         if good:
-            return "what fits: " + ", or ".join(f"`{way.option}` ({format_gigabytes(way.memory)})" for way in good)
-        least = min(ways, key=lambda way: way.memory, default=None)
-        told = "" if least is None else f" (`{least.option}` still takes {format_gigabytes(least.memory)})"
-        return f"no micro-batch, checkpointing or ZeRO stage is enough{told}: take a smaller preset or more processes"
+            return "what fits: " + ", or ".join(f"`{each.option}` ({format_gigabytes(each.memory)})" for each in good)
+        least = min(options, key=lambda each: each.memory, default=None)
+        nearest = "" if least is None else f" (`{least.option}` still takes {format_gigabytes(least.memory)})"
+        return (
+            f"no micro-batch, checkpointing or ZeRO stage is enough{nearest}: take a smaller preset or more processes"
+        )
 
 
 def find(planner: Planner, micro: int, room: float) -> Advice:
-    """What would fit into `room` bytes a process, for a run with micro-batches of `micro` sets that does not."""
+    """Changes that reduce a run with micro-batches of `micro` sets to `room` bytes per process."""
     stage = planner.preset.training.config.zero_stage
     fewer = _fewer(planner, micro)
 
-    def way(option: str, count: int, **settings: Any) -> MemoryOption:
+    def option_of(option: str, count: int, **settings: Any) -> MemoryOption:
         memory = planner.plan(count, **settings).total_memory
         return MemoryOption(option, memory, memory <= room)
 
     def smaller(prefix: str, **settings: Any) -> MemoryOption | None:
-        return _largest([lambda n=n: way(f"{prefix}--set training.micro_batch={n}", n, **settings) for n in fewer])
+        return _largest(
+            [lambda n=n: option_of(f"{prefix}--set training.micro_batch={n}", n, **settings) for n in fewer]
+        )
 
     again = f"--set network.{CHECKPOINTING}=true"
     can_checkpoint = planner.can_checkpoint and not planner.is_checkpointed
     micro_batch = smaller("")
-    checkpointing = way(again, micro, checkpointed=True) if can_checkpoint else None
+    checkpointing = option_of(again, micro, checkpointed=True) if can_checkpoint else None
     is_solved = any(one is not None and one.fits for one in (micro_batch, checkpointing))
     both = smaller(f"{again} ", checkpointed=True) if can_checkpoint and not is_solved else None
     return Advice(micro_batch, checkpointing, both, _stage(stages(planner, micro), stage, planner.world, room))
@@ -90,25 +94,25 @@ def stages(planner: Planner, micro: int) -> dict[int, int]:
 
 
 def _fewer(planner: Planner, micro: int) -> list[int]:
-    """Smaller micro-batches that divide a process's share, the largest first."""
+    """Smaller micro-batches that divide the batch of a process, the largest first."""
     share = planner.preset.training.config.batch // planner.world.size
     return [n for n in range(micro - 1, 0, -1) if share % n == 0]
 
 
-def _largest(ways: list[Callable[[], MemoryOption]]) -> MemoryOption | None:
-    """The first that fits of ways that take less and less, found by halving; else the last."""
-    low, high = 0, len(ways) - 1
+def _largest(options: list[Callable[[], MemoryOption]]) -> MemoryOption | None:
+    """The first option that fits, by bisection, of options in the order of falling memory; else the last."""
+    low, high = 0, len(options) - 1
     if high < 0:
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if ways[middle]().fits else (middle + 1, high)
-    return ways[low]()
+        low, high = (low, middle) if options[middle]().fits else (middle + 1, high)
+    return options[low]()
 
 
 def _stage(stages: dict[int, int], now: int, world: World, room: float) -> MemoryOption | None:
-    """The lowest stage that fits, else the one that takes least, where it takes less than now."""
-    if world.size == 1:  # there is nobody to share with
+    """The lowest ZeRO stage that fits, else the one that takes least, if it takes less than now."""
+    if world.size == 1:  # there is no other process to share with
         others = {0: stages[0]}
     else:
         others = {number: memory for number, memory in stages.items() if number != now}
@@ -122,13 +126,12 @@ def _stage(stages: dict[int, int], now: int, world: World, room: float) -> Memor
 def out_of_memory(
     planner: Planner, micro: int, saved: Callable[[], int | None], *, in_step: bool = True
 ) -> Iterator[None]:
-    """Turns a failed allocation inside the block into an error that says what helps a run with such micro-batches.
+    """Inside the block, running out of memory raises an error that names settings with which the run fits.
 
-    `saved` tells the step of the newest checkpoint, None where there is none. Else than `in_step`, the model is not yet
-    built.
+    `saved` returns the step of the latest checkpoint, None without one. `in_step` is False while the model is built.
 
     Raises:
-        OutOfMemory: there was not enough memory for something.
+        OutOfMemory: an allocation failed.
     """
     try:
         yield
@@ -139,10 +142,10 @@ def out_of_memory(
 
 
 def _explain(error: BaseException, planner: Planner, micro: int, saved: int | None, in_step: bool) -> OutOfMemory:
-    """The error in words: memory taken, free and needed, and settings that take less."""
+    """The error with the memory taken, free and needed, and settings that take less."""
     device = planner.world.device
     taken = memory.used_memory(device)
-    said = first_line(error)
+    reason = first_line(error)
     traceback.clear_frames(error.__traceback__)  # they hold the step's tensors
     gc.collect()
     if device.type == "cuda":
@@ -150,7 +153,7 @@ def _explain(error: BaseException, planner: Planner, micro: int, saved: int | No
     free = memory.free_memory(device)
     predicted = planner.plan(micro)
     if predicted.problem is None:
-        # What stays between steps is here already, whatever the program around it takes.
+        # Persistent memory is allocated already, whatever else the program takes.
         here = predicted.persistent if in_step else memory.used_memory(device)
         most = predicted.persistent + SAFETY_FACTOR * predicted.transient
         hint = find(planner, micro, min(most, here + (free or most))).hint()
@@ -164,6 +167,6 @@ def _explain(error: BaseException, planner: Planner, micro: int, saved: int | No
     return OutOfMemory(
         f"out of memory {'in a training step' if in_step else 'before the first step'}: this process had taken {format_gigabytes(taken)}"
         + ("" if free is None else f" ({format_gigabytes(free)} are free without the step's tensors)")
-        + f", and {needed}; {resumes} ({said})",
+        + f", and {needed}; {resumes} ({reason})",
         hint=hint,
     )

@@ -17,16 +17,16 @@ from inrflow_core.runtime.units import format_bytes, format_gigabytes
 
 
 def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None = None) -> None:
-    """Raise OutOfMemory unless the run fits into the free memory; a plan of unknown memory is not checked.
+    """Raise OutOfMemory if the run does not fit into the free memory; a plan of unknown memory is not checked.
 
-    `advise` makes the hint from the free bytes of a process.
+    `advise` returns the hint for the free bytes of a process.
 
     Raises:
-        OutOfMemory: it does not; says by how much.
+        OutOfMemory: it does not fit; says by how much.
     """
     free = memory.free_memory(world.device)
     if free is not None and world.device.type == "cpu":
-        free //= world.local_size  # the processes of a machine take from the same
+        free //= world.local_size  # the processes of a machine share its memory
     if free is not None and plan.problem is None and plan.total_memory > free:
         hint = "take a smaller `--set training.micro_batch=...`, or `--set network.checkpoint_activations=true`"
         raise OutOfMemory(
@@ -37,27 +37,27 @@ def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None
 
 
 def check_disk(plan: Plan, out: Path, present: int) -> None:
-    """Raise OutOfMemory unless the checkpoints fit on the disk; `present` bytes of them are there already.
+    """Raise OutOfMemory if the checkpoints do not fit on the disk; `present` bytes of them exist already.
 
     Raises:
-        OutOfMemory: they do not; says by how much.
+        OutOfMemory: they do not fit; says by how much.
     """
-    place = out.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    # A resumed run holds its kept checkpoints already; room for the next one is needed in any case.
+    folder = out.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    # A resumed run has its kept checkpoints already, but needs space for the next one.
     needed = max(plan.checkpoint, plan.disk - present)
     if needed > free:
         raise OutOfMemory(
-            f"the checkpoints need {format_bytes(needed)} of disk below `{place}` and {format_bytes(free)} are free: "
+            f"the checkpoints need {format_bytes(needed)} of disk below `{folder}` and {format_bytes(free)} are free: "
             f"{format_bytes(needed - free)} too little",
             hint="free some disk, choose another `--out`, or keep fewer with `--set training.keep=1`",
         )
 
 
 def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds: float = 0.3) -> float:
-    """Operations per second of a square matrix product, as the device computes it now."""
+    """FLOPs per second of a square matrix product, measured on the device."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side = side if device.type == "cpu" else 8 * side
     a = torch.ones(side, side, dtype=dtype, device=device)

@@ -1,6 +1,6 @@
-"""GPUs to plan for that are not here: memory, speed and bandwidth by their makers' data sheets.
+"""Memory, speed and bandwidth of GPUs by their data sheets, to plan for a GPU that this machine does not have.
 
-Speeds are of dense products with sums in fp32, without sparsity and in the boards' own form (SXM where there are two).
+Speeds are those of dense products accumulated in fp32, without sparsity, and of the SXM board where there are two.
 A gigabyte is 10^9 bytes: a GPU shows a few per cent more.
 """
 
@@ -11,30 +11,30 @@ from dataclasses import dataclass, replace
 from inrflow_core.errors import UsageError, did_you_mean
 
 ASSUMED_MFU = {"bf16": 0.4, "fp32": 0.6}
-"""The part of the peak that a training step is assumed to reach. Good trainers of transformers reach 0.33 to 0.46 of an
-H100 in bf16; fp32 products are not fed so hard. Not measured with this program."""
+"""The part of the peak that a training step is assumed to reach (MFU). Good trainers of transformers reach 0.33 to 0.46 on an
+H100 in bf16; fp32 products need less bandwidth for their FLOPs. Not measured with this program."""
 SETTINGS = {"memory": 1e9, "bf16": 1e12, "fp32": 1e12, "bandwidth": 1e9, "share": 1.0}
-"""What `--plan-for` may say beside a name, and the unit of each: GB, TFLOP/s, TFLOP/s, GB/s, a part of 1."""
+"""Settings of `--plan-for` and the unit of each: GB, TFLOP/s, TFLOP/s, GB/s, a part of 1."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a plan needs to know of a GPU."""
+    """The specifications of a GPU that a plan needs."""
 
     name: str
     memory: float
     """Bytes."""
     bf16: float
-    """Operations a second."""
+    """FLOPs per second."""
     fp32: float
-    """Operations a second, without TF32."""
+    """FLOPs per second, without TF32."""
     bandwidth: float
-    """Bytes a second between the GPU and its memory."""
+    """Bytes per second between the GPU and its memory."""
     share: float | None = None
-    """The part of the peak that is assumed; None is that of `ASSUMED_MFU`."""
+    """The assumed part of the peak; None for `ASSUMED_MFU`."""
 
     def choose(self, precision: str) -> str:
-        """`bf16` or `fp32`: what a preset's `precision` means here.
+        """`bf16` or `fp32`, from a preset's `precision`.
 
         Raises:
             UsageError: the GPU's speed in it is not known.
@@ -48,15 +48,15 @@ class Gpu:
         return chosen
 
     def rate(self, precision: str) -> float:
-        """Operations a second that a training step is assumed to reach."""
+        """FLOPs per second that a training step is assumed to reach."""
         return self.peak(precision) * self.assumed_mfu(precision)
 
     def peak(self, precision: str) -> float:
-        """Operations a second by the data sheet."""
+        """FLOPs per second by the data sheet."""
         return self.bf16 if precision == "bf16" else self.fp32
 
     def assumed_mfu(self, precision: str) -> float:
-        """The part of the peak that is assumed."""
+        """The assumed part of the peak."""
         return ASSUMED_MFU[precision] if self.share is None else self.share
 
 
@@ -84,10 +84,10 @@ GPUS = {
 
 
 def find(text: str) -> Gpu:
-    """The GPU that `--plan-for` says: a name, settings after it or alone, as in `h200,share=0.45` or `memory=64,bf16=400`.
+    """The GPU of `--plan-for`: a name, settings after it or alone, as in `h200,share=0.45` or `memory=64,bf16=400`.
 
     Raises:
-        UsageError: no such name or setting, a number that is none, or a GPU without memory or speed.
+        UsageError: an unknown name or setting, an invalid number, or a GPU without memory or speed.
     """
     first, *rest = [word.strip() for word in text.lower().split(",")]
     if "=" in first:

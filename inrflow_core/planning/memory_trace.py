@@ -1,8 +1,8 @@
-"""A training pass without numbers: which tensors it makes, how long they live, and how many FLOPs it executes.
+"""Trace a training pass without memory: which tensors it makes, how long they live, and how many FLOPs it executes.
 
-The method's own loss and its backward pass are run on torch's fake tensors, which have shapes and no memory, under a
-watch that every operation passes. So autograd itself says what is kept, and functions that compute again say it too. A
-pass of 866M parameters takes some seconds.
+The method's own loss and its backward pass run on torch's fake tensors, which have shapes but no memory, under a dispatch
+mode that sees every operation. What autograd saves and what is recomputed is therefore exact. A pass of 866M parameters
+takes some seconds.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from inrflow_core.runtime import cache_blocks
 from inrflow_core.sets import CoordValueSet, TrainBatch
 
 BATCH, LOSS, BACKWARD, GRADIENTS = "batch", "loss", "backward", "gradients"
-"""What tensors are for, beside the parts of a method."""
+"""What tensors belong to, beside the parts of a method."""
 SMALLEST_BLOCK = 64
-"""A part of the weights: blocks of fewer bytes are not followed."""
+"""Blocks smaller than this fraction of the weights are not traced one by one."""
 DEVICE = torch.ops.prim.device.default
 UNTRACEABLE = (
     fake_tensor.DataDependentOutputException,
@@ -49,12 +49,12 @@ UNTRACEABLE_TEXTS = (".numpy() is not supported for tensor subclasses", "FakeTen
 
 
 class UntraceableError(Exception):
-    """A loss that needs the numbers of a tensor; the message says what failed."""
+    """A loss reads the numbers of a tensor; the message says which operation failed."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A tensor's memory comes (bytes above 0) or goes."""
+    """A tensor's memory is allocated (bytes above 0) or freed."""
 
     storage: int
     bytes: int
@@ -63,27 +63,27 @@ class Event:
 
 @dataclass
 class Trace:
-    """What a pass of some sets did."""
+    """Allocations and FLOPs of a pass."""
 
     events: list[Event] = field(default_factory=list)
     gradients: set[int] = field(default_factory=set)
-    """The storages that end as gradients of weights."""
+    """Storages of the gradients of weights."""
     executed: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """FLOPs by part, as they are computed: repeated ones count again."""
+    """FLOPs by part, recomputation included."""
     forward: dict[str, float] = field(default_factory=dict)
-    """Those of the forward pass alone."""
+    """FLOPs of the forward pass alone."""
 
     def peak(self, *, gradients_stay: bool) -> tuple[dict[str, int], dict[str, int]]:
-        """Bytes by part at the moment when most are held, and the most of each part; gradients are a part, `GRADIENTS`.
+        """Bytes by part at the peak, and the maximum of each part; gradients are the part `GRADIENTS`.
 
-        Where these do not stay, each is added to what holds it as soon as it is there.
+        If gradients do not stay, each is freed as soon as it is added to the buffer of all.
         """
         most: dict[str, int] = {}
         best = self._walk(gradients_stay, math.inf, most)[1]
         return self._walk(gradients_stay, best, {})[0], most
 
     def _walk(self, gradients_stay: bool, last: float, each: dict[str, int]) -> tuple[dict[str, int], int]:
-        """What is held after event `last`, and the event after which most was held up to there; the most into `each`."""
+        """Bytes by part after event `last`, and the event of the peak so far; maxima by part are written to `each`."""
         held: dict[str, int] = defaultdict(int)
         now = most = best = passing = 0
         for number, event in enumerate(self.events):
@@ -107,10 +107,10 @@ class Trace:
 
 
 class Watch(TorchDispatchMode):
-    """Follows every storage that an operation makes until nothing refers to it, and counts FLOPs.
+    """Records the lifetime of every storage that an operation makes, and counts FLOPs.
 
-    A part begins where one of its modules is called and lasts until another part's is. An operation of the backward pass
-    belongs to the part in which autograd recorded its node.
+    A part begins when one of its modules is called and lasts until a module of another part is. An operation of the
+    backward pass belongs to the part in which autograd recorded its node.
     """
 
     def __init__(self, method: nn.Module) -> None:
@@ -123,7 +123,7 @@ class Watch(TorchDispatchMode):
         self._own = {tensor.untyped_storage()._cdata for tensor in (*method.parameters(), *method.buffers())}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The operation's result, taken note of."""
+        """Run the operation, and record its result."""
         result = func(*args, **(kwargs or {}))
         if func is DEVICE:  # half of all calls
             return result
@@ -137,7 +137,7 @@ class Watch(TorchDispatchMode):
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Inside the block, modules begin their parts; behind a network is the loss."""
+        """Inside the block, modules begin their parts; after a network comes the loss."""
 
         def begin(module: nn.Module, _: Any) -> None:
             self._begin(self._parts.get(module))
@@ -153,7 +153,7 @@ class Watch(TorchDispatchMode):
                 handle.remove()
 
     def number(self, tensor: Tensor) -> int | None:
-        """What a storage is called in the events."""
+        """The number of a tensor's storage in the events."""
         found = self._alive.get(tensor.untyped_storage()._cdata)
         return None if found is None else found[0]
 
@@ -189,14 +189,14 @@ class Watch(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Pass:
-    """The first step of one optimizer in a stage."""
+    """The first step of one optimizer of a stage."""
 
     stage: Stage
     optimizer: str
     num_steps: int
 
     def loss(self, method: Any, batch: TrainBatch) -> Tensor:
-        """The loss that the optimizer minimizes, of each set or of all together."""
+        """The loss that the optimizer minimizes, one number per set or one for all."""
         return method.loss(batch, StepState(self.stage.name, 0, self.num_steps), self.optimizer)
 
     @contextmanager
@@ -223,9 +223,9 @@ def run(
     device: torch.device = torch.device("cpu"),  # noqa: B008, it cannot change
     has_backward: bool = True,
 ) -> Trace:
-    """A training pass of `count` sets on `device` through a model whose weights are fake, or its forward pass alone.
+    """Trace a training pass of `count` sets on `device`, or its forward pass alone; the model's weights are fake.
 
-    No GPU is needed: it is simulated by the CPU's operations, in the blocks in which a GPU computes.
+    A GPU is simulated by operations of the CPU, in blocks of the sizes that a GPU uses.
 
     Raises:
         UntraceableError: the loss reads the numbers of a tensor, or uses an operation that fake tensors do not have. Any
@@ -264,7 +264,7 @@ def _reads_numbers(error: RuntimeError | TypeError) -> bool:
 
 
 def dummy_set(model: models.Model) -> CoordValueSet:
-    """One training set of the model's domain and condition without content, of typical size."""
+    """One training set of typical size for the model's domain and condition, without content."""
     one = model.domain.dummy_batch(1)
     part = model.preset.condition
     if part is None:
@@ -274,12 +274,12 @@ def dummy_set(model: models.Model) -> CoordValueSet:
 
 
 def _smallest_block(method: nn.Module) -> int:
-    """Bytes below which the blocks of a tensor are followed as one: little beside the weights, gradients and moments."""
+    """Bytes below which blocks of a tensor are traced as one: small compared with weights, gradients and moments."""
     return sum(weight.nbytes for weight in method.parameters()) // SMALLEST_BLOCK
 
 
 def fake_buffers(module: nn.Module, mode: FakeTensorMode) -> None:
-    """A module's tables lose their numbers, which only building it needs."""
+    """Replace the buffers of a module by fake ones; only its construction needs their numbers."""
     for part in module.modules():
         for name, buffer in part._buffers.items():
             if buffer is not None:

@@ -1,4 +1,4 @@
-"""The parts of a method that a plan lists: each network's children, and what stands beside the networks."""
+"""The parts of a method that a plan lists: each network's children, and the modules outside the networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def networks(method: nn.Module) -> list[nn.Module]:
 
 
 def of_modules(method: nn.Module) -> dict[nn.Module, str]:
-    """The part that each module inside a method counts to.
+    """The part that each module of a method belongs to.
 
     A network's children are parts by their names, or by the network's `PARTS` (child to part); other children of the
     method, such as its conditioner, are parts as they are.

@@ -1,8 +1,8 @@
-"""What a training run will take, found out without taking it: parameters, operations, memory, disk, time.
+"""Estimate parameters, FLOPs, memory, disk and time of a training run before it starts.
 
-The model is built with weights that have shapes and no numbers (torch's fake tensors), and a step of it is simulated
-(`memory_trace`). So a model of 866M parameters is planned in a few seconds and a few megabytes. What AdamW, the averages
-and DeepSpeed's stages hold beside it is computed (`zero_memory`).
+The model is built from fake tensors, which have shapes but no numbers, and a training step of it is traced
+(`memory_trace`): a model of 866M parameters takes some seconds and megabytes. The memory of the optimizer, EMAs and
+DeepSpeed's ZeRO stages is computed (`zero_memory`).
 """
 
 from __future__ import annotations
@@ -29,66 +29,66 @@ from inrflow_core.runtime.distributed import World
 
 N = TypeVar("N", int, float)
 BACKWARD = 3
-"""A step's operations as a multiple of the forward pass's: the backward pass takes twice as many."""
+"""FLOPs of a step over those of its forward pass: the backward pass takes twice as many."""
 CHECKPOINTING = "checkpoint_activations"
-"""The setting by which networks offer to compute activations again in the backward pass."""
+"""The setting of networks that can recompute activations in the backward pass."""
 PROGRAM = {"cpu": 650_000_000, "cuda": 1_000_000_000}
-"""Bytes that are taken before any model is there: by Python, torch and DeepSpeed on a CPU (measured); on a GPU by CUDA
-and its libraries (assumed)."""
+"""Bytes in use before a model is built: by Python, torch and DeepSpeed on a CPU (measured); by CUDA and its libraries on a
+GPU (assumed)."""
 ALLOWANCE = 0.1
-"""Of activations on a GPU, where torch's allocator rounds up and leaves gaps; assumed, not seen on one."""
+"""Part of the activations on a GPU that is added for gaps of torch's allocator; assumed, not measured."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one process of a run will take."""
+    """Estimates for one process of a run."""
 
     parameters: dict[str, int]
     """By part of the model."""
     flops: dict[str, float]
-    """Of one step over all processes, by part: what the loss needs, three times the forward pass of each set."""
+    """FLOPs of one step over all processes, by part: what the loss needs, three times the forward pass of each set."""
     memory: dict[str, int]
-    """Bytes at the moment of the step when most are taken, by what they hold (`TABLE_ROWS`)."""
+    """Bytes at the peak of a step, by what they hold (`TABLE_ROWS`)."""
     checkpoint: int
     """Bytes of one checkpoint."""
     disk: int
     """Bytes of all kept checkpoints and the one being written."""
     executed: dict[str, float]
-    """Of one step over all processes, by part: FLOPs as they are computed, repeated ones again."""
+    """FLOPs of one step over all processes, by part, recomputation included."""
     most: dict[str, int]
-    """Bytes that each row of `memory` holds at its own most."""
+    """The maximum of each row of `memory` by itself, in bytes."""
     update_bytes: float
-    """Bytes that clipping, AdamW and the averages read and write in a step, on one process."""
+    """Bytes that clipping, the optimizer and the EMAs read and write in a step, on one process."""
     problem: str | None = None
-    """Why memory and FLOPs are unknown, which are then empty: the loss cannot be traced."""
+    """Why the loss cannot be traced; memory and FLOPs are then empty. None if it can."""
 
     @property
     def total_parameters(self) -> int:
-        """Of the whole model."""
+        """Parameters of the whole model."""
         return sum(self.parameters.values())
 
     @property
     def total_flops(self) -> float:
-        """Of one step."""
+        """FLOPs of one step."""
         return sum(self.flops.values())
 
     @property
     def total_memory(self) -> int:
-        """Bytes of one process."""
+        """Bytes of one process at the peak."""
         return sum(self.memory.values())
 
     @property
     def transient(self) -> int:
-        """Bytes that come and go in a step, at the moment when most are taken."""
+        """Bytes that are allocated and freed within a step, at the peak."""
         return self.total_memory - self.persistent
 
     @property
     def persistent(self) -> int:
-        """Bytes that a process holds between two steps, the program's own included."""
+        """Bytes that a process holds between two steps, those of `PROGRAM` included."""
         return sum(self.memory.get(row, 0) for row in PERSISTENT_ROWS)
 
     def table(self) -> dict[str, Any]:
-        """Everything, for `--json`."""
+        """All estimates, for `--json`."""
         totals = {
             "parameters": self.total_parameters,
             "flops": self.total_flops,
@@ -98,7 +98,7 @@ class Plan:
         return asdict(self) | {"total": totals}
 
     def seconds(self, gpu: Gpu, precision: str, processes: int) -> float:
-        """Of one step on so many such GPUs, without the time that they wait for each other or for data."""
+        """Seconds of one step on `processes` such GPUs, without the time that they wait for each other or for data."""
         products = sum(self.executed.values()) / processes / gpu.rate(precision)
         return products + (self.update_bytes / gpu.bandwidth if gpu.bandwidth else 0.0)
 
@@ -119,16 +119,16 @@ TABLE_ROWS = {
     "backward": "backward pass beside them",
     "allowance": "gaps of the GPU's allocator",
 }
-"""What the rows of `Plan.memory` hold; `ACTIVATIONS` begins a row for each part."""
+"""Titles of the rows of `Plan.memory`; a row of each part begins with `ACTIVATIONS`."""
 PERSISTENT_ROWS = ("program", "weights", "zero_weights", "gathered_weights", "moments", "averages")
-"""Those that stay between two steps."""
+"""Rows that are held between two steps."""
 
 
 class Planner:
-    """Plans of one stage of a preset in several settings; the steps of each kind are traced once.
+    """Plans one training stage of a preset under different settings; each kind of step is traced once.
 
-    The preset has the settings of `stage`, by default the first. Of several optimizers, the pass with the largest peak
-    decides the memory, and FLOPs are those of all together.
+    The preset has the settings of `stage`, by default the first stage. If the stage has several optimizers, its memory is
+    that of the pass with the highest peak, and its FLOPs are those of all passes.
     """
 
     def __init__(self, preset: Preset, world: World, precision: str, stage: Stage | None = None) -> None:
@@ -139,24 +139,24 @@ class Planner:
 
     @property
     def can_checkpoint(self) -> bool:
-        """Whether a network of the preset has the setting that its activations are computed again."""
+        """Whether a network of the preset can recompute its activations."""
         return any(hasattr(part.config, CHECKPOINTING) for part in self.preset.networks.values())
 
     @property
     def is_checkpointed(self) -> bool:
-        """Whether the preset has activations of a network computed again."""
+        """Whether a network of the preset recomputes its activations."""
         return any(getattr(part.config, CHECKPOINTING, False) for part in self.preset.networks.values())
 
     def sizes(self) -> tuple[dict[str, int], dict[str, float]]:
         """Parameters by part, and FLOPs of a forward pass of one set by part.
 
         Raises:
-            UntraceableError: the loss cannot be run without numbers.
+            UntraceableError: the loss reads the numbers of a tensor.
         """
         return parts.count_parameters(self._model(self.is_checkpointed).method), dict(self._forward_flops)
 
     def plan(self, micro: int, *, stage: int | None = None, checkpointed: bool | None = None) -> Plan:
-        """The plan with micro-batches of `micro` sets, and the preset's settings where none are given."""
+        """The plan with micro-batches of `micro` sets; a ZeRO stage or checkpointing that is not given is the preset's."""
         preset, settings = self.preset, self.preset.training.config
         stage = int(settings.zero_stage) if stage is None else stage
         checkpointed = self.is_checkpointed if checkpointed is None else checkpointed
@@ -167,7 +167,7 @@ class Planner:
         num_micro = max(1, settings.batch // self.world.size // micro)
         layout = zero_memory.Layout(weights, trained, settings, self.world, stage, num_micro)
         checkpoint = zero_memory.FLOAT * (weights * (1 + len(settings.ema)) + 2 * trained)
-        num_kept = settings.keep + (preset.eval is not None) + 1  # the newest, the best, and one that is being written
+        num_kept = settings.keep + (preset.eval is not None) + 1  # the latest, the best, and one that is being written
         plan = Plan(
             parts.count_parameters(method),
             flops={},
@@ -192,7 +192,7 @@ class Planner:
         return replace(plan, flops=flops, memory=memory, most=most, executed=executed)
 
     def _read_ahead(self, micro: int) -> int:
-        """Bytes of the values of the batches that wait to be learned from, on the device."""
+        """Bytes of the values of prefetched batches on the device."""
         values = memory_trace.dummy_set(self._model(self.is_checkpointed)).values
         return (self.preset.data.config.prefetch + 1) * micro * values.nbytes
 
@@ -238,7 +238,7 @@ def predict(preset: Preset, world: World, *, precision: str, micro: int, stage: 
 
 
 def row_title(row: str) -> str:
-    """What a row of `Plan.memory` holds, in words."""
+    """The title of a row of `Plan.memory`."""
     part = row.removeprefix(ACTIVATIONS)
     return TABLE_ROWS[row] if part == row else TABLE_ROWS[ACTIVATIONS] + part
 
@@ -251,7 +251,7 @@ def _by_part(method: nn.Module, counts: dict[str, float]) -> dict[str, float]:
 
 
 def _memory(trace: Trace, layout: zero_memory.Layout, read_ahead: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes by row when most are taken, in the backward pass or in the update behind it; and each row's most."""
+    """Bytes by row at the peak, which is in the backward pass or in the update after it; and each row's maximum."""
     on_gpu = layout.world.device.type == "cuda"
     now, most = (_rows(by_part, on_gpu) for by_part in trace.peak(gradients_stay=layout.gradients_grow))
     always = {"program": PROGRAM[layout.world.device.type], **layout.always, "batch": read_ahead}
@@ -293,7 +293,7 @@ def _sum(*tables: dict[str, N]) -> dict[str, N]:
 
 @contextmanager
 def _without_weights(mode: FakeTensorMode) -> Iterator[None]:
-    """Weights registered inside the block lose their numbers at once; buffers, which a network computes from, do not."""
+    """Inside the block, weights are replaced by fake ones when they are registered; buffers keep their numbers."""
     register = nn.Module.register_parameter
 
     def register_shape(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:

@@ -1,6 +1,6 @@
-"""What a process holds beside activations: weights, gradients, AdamW's moments, averages and DeepSpeed's buffers.
+"""Memory of a process beside activations: weights, gradients, moments, EMAs and DeepSpeed's buffers.
 
-As DeepSpeed 0.19 does it in fp32, measured on a CPU with one process; with several, and on GPUs, as its source says.
+That of DeepSpeed 0.19 in fp32: measured on a CPU with one process; for several processes and on GPUs, by its source.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from inrflow_core.runtime.distributed import World
 FLOAT = 4
 """Bytes of a float32: weights, gradients, moments and averages are fp32 in every precision."""
 PER_MACHINE = 8
-"""GPUs that a machine is taken to have where a plan is for another one."""
+"""GPUs per machine that a plan for other GPUs assumes."""
 GATHERED = 1_000_000_000 * FLOAT
-"""DeepSpeed's `stage3_max_live_parameters`: weights that stage 3 gathers and lets go of again."""
+"""DeepSpeed's `stage3_max_live_parameters`: weights that stage 3 gathers at most at a time."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,28 @@ class Layout:
 
     @property
     def share(self) -> int:
-        """Bytes of this process's part of the trained weights."""
+        """Bytes of this process's partition of the trained weights."""
         return self._part(self.trained)
 
     @property
     def overlaps(self) -> bool:
-        """Gradients are summed over the processes while the backward pass goes on, as the engine decides it."""
+        """Whether gradients are reduced during the backward pass (`overlap_comm`), as the engine decides it."""
         if self.world.device.type != "cuda" or self.world.size == 1:
             return False
         return self.stage == 3 or (self.stage > 0 and self.world.size > PER_MACHINE)
 
     @property
     def gradients_grow(self) -> bool:
-        """Gradients come one by one and stay to the end of the backward pass; else each is added to what holds it."""
+        """Whether gradients are allocated one by one in the backward pass; else each is added to a buffer of all."""
         return not self.overlaps and self.stage < 3 and self.num_micro == 1
 
     @property
     def always(self) -> dict[str, int]:
-        """Bytes held throughout a step; of several processes those of the leading one, which alone has averages."""
+        """Bytes held throughout a step; of several processes those of the main one, which alone has EMAs."""
         rows = {"weights": self._part(self.weights) if self.stage == 3 else self.whole}
         if self.stage > 0:
             rows["zero_weights"] = self.share
-        if self.stage == 3:  # at any time some are whole; of one process alone, all
+        if self.stage == 3:  # some weights are whole at any time; with one process, all
             rows |= {"gathered_weights": min(self.whole, GATHERED), "gradients": self.share}
         rows["moments"] = 2 * (self.updated if self.stage == 0 else self.share)
         rows["averages"] = len(self.settings.ema) * (self.share if self.stage == 3 else self.updated)
@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def backward(self) -> dict[str, int]:
-        """Bytes held throughout the backward pass, beside the gradients that come in it."""
+        """Bytes held throughout the backward pass, beside gradients that are allocated in it."""
         buffers = 0
         if self.stage > 0:
             buffers = self._bucket * (2 if self.overlaps else 1)
@@ -88,7 +88,7 @@ class Layout:
 
     @property
     def update(self) -> dict[str, int]:
-        """Bytes held when the backward pass is over and the weights are moved."""
+        """Bytes held during the update of the weights, after the backward pass."""
         bucket = FLOAT * min(self.trained, self.settings.bucket)
         if self.stage == 0:
             return {"gradients": self.updated, "communication": 0 if self.world.size == 1 else bucket}
@@ -102,22 +102,22 @@ class Layout:
 
     @property
     def update_bytes(self) -> float:
-        """Bytes that are read and written: 3 by clipping, 7 by AdamW, 3 by each average, times those of a weight."""
+        """Bytes read and written in an update: per byte of weights, 3 by clipping, 7 by AdamW and 3 by each EMA."""
         moved = self.updated if self.stage == 0 else self.share
         return 10 * moved + 3 * len(self.settings.ema) * (self.share if self.stage == 3 else self.updated)
 
     def _part(self, count: int) -> int:
-        """Bytes of this process's part of `count` numbers."""
+        """Bytes of this process's partition of `count` numbers."""
         return FLOAT * -(-count // self.world.size)
 
     @property
     def _bucket(self) -> int:
-        """Bytes of a bucket that gradients are summed in: on a CPU, its pages are the gradients' own."""
+        """Bytes of a bucket in which gradients are reduced; 0 on a CPU, where it shares the gradients' memory."""
         return FLOAT * min(self.trained, self.settings.bucket) if self.world.device.type == "cuda" else 0
 
     @property
     def _elsewhere(self) -> set[str]:
-        """Rows that lie in the CPU's memory, where a GPU trains."""
+        """Rows that are offloaded to the CPU's memory, if a GPU trains."""
         if self.world.device.type != "cuda":
             return set()
         found: set[str] = set()
