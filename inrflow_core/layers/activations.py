@@ -24,19 +24,19 @@ GELU_SLOPE, GELU_CUBIC = 2 * (2 / torch.pi) ** 0.5, 0.044715
 
 
 def to_fp32(x: Tensor) -> Tensor:
-    """x in fp32, or as it is where it has more digits."""
+    """x in fp32, or unchanged if its precision is higher."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def modulate(
     x: Float[Tensor, "B N W"], shift: Float[Tensor, "B 1 W"], scale: Float[Tensor, "B 1 W"]
 ) -> Float[Tensor, "B N W"]:
-    """Layer norm without own gain, then a condition's shift and scale: `normed * (1 + scale) + shift`."""
+    """Layer norm without affine parameters, then a condition's shift and scale: `normed * (1 + scale) + shift`."""
     normed = functional.layer_norm(to_fp32(x), x.shape[-1:], eps=NORM_EPSILON)
     return torch.addcmul(to_fp32(shift), normed, 1 + to_fp32(scale))
 
 
-def _modulate_again(
+def _modulate_backward(
     gradient: Tensor, x: Tensor, shift: Tensor, scale: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     whole, gradient, factor = to_fp32(x), to_fp32(gradient), 1 + to_fp32(scale)
@@ -52,64 +52,64 @@ def _modulate_again(
 def gelu(x: Float[Tensor, "B N W"]) -> Float[Tensor, "B N W"]:
     """The GELU in its tanh form.
 
-    In fp32 on a CPU it is computed by a sigmoid, a cache's worth at a time: that is half the price of the tanh.
+    In fp32 on a CPU it is computed by a sigmoid, in blocks that fit into the cache: half the cost of the tanh.
     """
     if _is_native(x):
         return functional.gelu(x, approximate="tanh")
     value = torch.empty_like(x)
-    for part, result in _runs(x, value):
-        _step(part, out=result).mul_(part)
+    for part, result in _row_blocks(x, value):
+        _gelu_sigmoid(part, out=result).mul_(part)
     return value
 
 
-def _gelu_again(gradient: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor]]:
-    """The value and the gradient of x from one sigmoid."""
+def _gelu_backward(gradient: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+    """The value and the gradient of x, from one sigmoid."""
     if _is_native(x):
         d_x = torch.ops.aten.gelu_backward(gradient.to(x.dtype), x, approximate="tanh")
         return functional.gelu(x, approximate="tanh"), (d_x,)
-    assert gradient.is_contiguous(), "it is written over in place"
+    assert gradient.is_contiguous(), "it is overwritten in place"
     value = torch.empty_like(x)
-    for part, incoming, result in _runs(x, gradient, value):
-        step = _step(part)
+    for part, incoming, result in _row_blocks(x, gradient, value):
+        step = _gelu_sigmoid(part)
         torch.mul(part, step, out=result)
         slope = torch.mul(part, part).mul_(3 * GELU_CUBIC * GELU_SLOPE).add_(GELU_SLOPE).mul_(result)
         incoming.mul_(torch.addcmul(slope, slope, step, value=-1).add_(step))
     return value, (gradient,)
 
 
-MODULATE = Recomputable(modulate, _modulate_again)
-GELU = Recomputable(gelu, _gelu_again)
+MODULATE = Recomputable(modulate, _modulate_backward)
+GELU = Recomputable(gelu, _gelu_backward)
 
 
 def _is_native(x: Tensor) -> bool:
     return cache_blocks.device_type(x.device) != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling()
 
 
-def _step(x: Tensor, out: Tensor | None = None) -> Tensor:
+def _gelu_sigmoid(x: Tensor, out: Tensor | None = None) -> Tensor:
     """sigmoid(slope (x + cubic x^3))"""
     return torch.mul(x, x, out=out).mul_(GELU_CUBIC * GELU_SLOPE).add_(GELU_SLOPE).mul_(x).sigmoid_()
 
 
-def _runs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Runs of rows of tensors of one shape, short enough for several to stay in the cache nearest to a CPU."""
+def _row_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Blocks of rows of tensors of one shape, small enough for several to stay in a CPU's first cache."""
     run_bytes = cache_blocks.block_bytes(RUN_BYTES, 4 * tensors[0].numel(), most=4)
     rows = max(1, run_bytes // (4 * tensors[0].shape[-1]))
     return zip(*(x.reshape(-1, x.shape[-1]).split(rows) for x in tensors), strict=True)
 
 
 def rms_norm(x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
-    """x at unit root mean square; only the result is kept, from which the derivative follows."""
+    """x at unit root mean square; only the result is saved for the backward pass."""
     return (
         functional.rms_norm(to_fp32(x), x.shape[-1:], None, NORM_EPSILON).to(x.dtype)
         if keeps_everything()
-        else _Unit.apply(x)
+        else _RmsNorm.apply(x)
     )
 
 
-class _Unit(torch.autograd.Function):
+class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        factor = _inverse_size(x)
+        factor = _inverse_rms(x)
         normed = (to_fp32(x) * factor).to(x.dtype)
         ctx.save_for_backward(normed, factor)
         return normed
@@ -118,18 +118,18 @@ class _Unit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         normed, factor = ctx.saved_tensors
-        return _unit_gradient(gradients[0], to_fp32(normed), factor).to(normed.dtype)
+        return _rms_norm_backward(gradients[0], to_fp32(normed), factor).to(normed.dtype)
 
 
 def normed_heads(
     qkv: Float[Tensor, "B N 3 H d"], gains: Float[Tensor, "2 d"], rope: Float[Tensor, "2 N d"] | None
 ) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
-    """Queries, keys and values: queries and keys at unit root mean square times their gain, then turned (RoPE).
+    """Queries, keys and values: queries and keys at unit root mean square times their gain, then rotated (RoPE).
 
-    What is kept is `qkv`, which holds the values anyway, and the results.
+    Saved for the backward pass are `qkv`, which holds the values anyway, and the results.
     """
     if keeps_everything():
-        return _normed_heads(qkv, _inverse_size(qkv[:, :, :2]), gains, rope)
+        return _normed_heads(qkv, _inverse_rms(qkv[:, :, :2]), gains, rope)
     return _NormedHeads.apply(qkv, gains, rope)
 
 
@@ -144,7 +144,7 @@ def _normed_heads(qkv: Tensor, factor: Tensor, gains: Tensor, rope: Tensor | Non
 class _NormedHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, gains: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        factor = _inverse_size(qkv[:, :, :2])
+        factor = _inverse_rms(qkv[:, :, :2])
         ctx.save_for_backward(qkv, factor, gains, rope)
         return _normed_heads(qkv, factor, gains, rope)
 
@@ -160,7 +160,7 @@ class _NormedHeads(torch.autograd.Function):
                 gradient = apply_rope(gradient, torch.stack([rope[0], -rope[1]])[:, :, None])
             normed = to_fp32(qkv[:, :, index]) * factor[:, :, index]
             d_gains[index] = (gradient * normed).sum((0, 1, 2))
-            d_qkv[:, :, index] = _unit_gradient(gradient * gains[index], normed, factor[:, :, index])
+            d_qkv[:, :, index] = _rms_norm_backward(gradient * gains[index], normed, factor[:, :, index])
         return d_qkv, d_gains, None
 
 
@@ -170,17 +170,17 @@ def apply_rope(x: Float[Tensor, "*B d"], rope: Float[Tensor, "2 *N d"]) -> Float
     return torch.addcmul(x * rope[0], torch.cat([-second, first], -1), rope[1])
 
 
-def _inverse_size(x: Tensor) -> Tensor:
+def _inverse_rms(x: Tensor) -> Tensor:
     return torch.rsqrt(to_fp32(x).square().mean(-1, keepdim=True) + NORM_EPSILON)
 
 
-def _unit_gradient(gradient: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
+def _rms_norm_backward(gradient: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
     along = (gradient * normed).mean(-1, keepdim=True)
     return torch.addcmul(gradient, normed, along, value=-1).mul_(factor)
 
 
 def normed_silu(x: Float[Tensor, "*B N W"], gain: Float[Tensor, " W"], shift: Float[Tensor, " W"]) -> Tensor:
-    """SiLU of a layer norm with gain and shift; only x is kept."""
+    """SiLU of a layer norm with gain and shift; only x is saved for the backward pass."""
     if keeps_everything():
         return functional.silu(functional.layer_norm(to_fp32(x), x.shape[-1:], gain, shift))
     return _NormedSilu.apply(x, gain, shift)

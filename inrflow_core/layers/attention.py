@@ -20,14 +20,14 @@ Modulation = tuple[Tensor, ...]
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of tokens that others attend to; made once, whoever reads."""
+    """Keys and values of tokens that others attend to, computed once for all of these."""
 
     keys: Float[Tensor, "B H N d"]
     values: Float[Tensor, "B H N d"]
 
 
 class ModulatedLinear(nn.Linear):
-    """A linear layer behind a modulated layer norm; the norm's output is not kept."""
+    """A linear layer after a modulated layer norm, whose output is not saved for the backward pass."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Tensor, shift: Tensor, scale: Tensor
@@ -37,7 +37,7 @@ class ModulatedLinear(nn.Linear):
 
 
 class GeluLinear(nn.Linear):
-    """A linear layer behind a GELU, whose output is not kept. Its input is another layer's output and nobody else's."""
+    """A linear layer after a GELU, whose output is not saved. No other layer may use its input, which it overwrites."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`linear(gelu(input))`."""
@@ -70,10 +70,10 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Tokens attend to tokens of another place.
+    """Tokens attend to the tokens of a source.
 
-    The gains of the normed queries and keys multiply one of the two, which gives the same scores: what is kept of the
-    other is then one tensor. That should be the larger of them: the queries where they `outnumber` their source.
+    The gains of the normed queries and keys multiply one of the two, which gives the same scores and saves one tensor
+    of the other for the backward pass. That other should be the larger: the queries if they `outnumber` their source.
     """
 
     def __init__(self, width: int, heads: int, source_width: int, *, outnumber: bool = False) -> None:
@@ -86,7 +86,7 @@ class CrossAttention(nn.Module):
     def project_kv(self, source: Float[Tensor, "B N S"]) -> KeyValue:
         """Keys and values of the source."""
         k, v = (layer(source).unflatten(-1, (self.heads, -1)) for layer in (self.key, self.value))
-        k = self._gained(rms_norm(k)) if self.outnumber else rms_norm(k)
+        k = self._apply_gains(rms_norm(k)) if self.outnumber else rms_norm(k)
         return KeyValue(k.transpose(1, 2), v.transpose(1, 2))
 
     def forward(
@@ -94,27 +94,28 @@ class CrossAttention(nn.Module):
         x: Float[Tensor, "B M W"],
         shift: Tensor,
         scale: Tensor,
-        reading: KeyValue,
+        source: KeyValue,
         mask: Bool[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B M W"]:
         """Each modulated token's mixture of the source; `mask` is False at padding."""
         q = rms_norm(self.query(x, shift, scale).unflatten(-1, (self.heads, -1)))
-        q = (q if self.outnumber else self._gained(q)).transpose(1, 2)
+        q = (q if self.outnumber else self._apply_gains(q)).transpose(1, 2)
         allowed = None if mask is None else mask[:, None, None, :]
-        mixed = functional.scaled_dot_product_attention(q, *reading, attn_mask=allowed)
+        mixed = functional.scaled_dot_product_attention(q, *source, attn_mask=allowed)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def _gained(self, x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
+    def _apply_gains(self, x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
         return x * self.gains.prod(0).to(x.dtype)
 
 
 class Block(nn.Module):
     """adaLN-Zero block: attention and MLP, each modulated by the condition and gated from 0.
 
-    With `source_width` the attention is to another place's tokens (`forward` then takes their reading and a mask), which
-    its own may `outnumber`; else among its own (`forward` then takes `rope` or None, and a mask). With `has_tokens` a second attention, to
-    the condition's tokens, stands before the MLP: neither modulated nor gated (INRFlow's image-to-3D model), but its last
-    layer begins at 0.
+    With `source_width` it is cross-attention to the tokens of a source, which its own tokens may `outnumber`; `forward`
+    then takes the source's keys and values and a mask. Without, it is self-attention; `forward` then takes `rope` or None,
+    and a mask. With `has_tokens` a second cross-attention, to the condition's tokens, precedes the MLP: neither modulated
+    nor gated (INRFlow's image-to-3D model), but its last layer is initialized to 0. (Submodules keep their names: these
+    are keys of weights files.)
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class Block(nn.Module):
         return self.attention.project_kv(source)
 
     def modulate(self, condition: Float[Tensor, "B S"]) -> Modulation:
-        """Shifts, scales and gates of a condition, which has passed its SiLU."""
+        """Shifts, scales and gates from a condition after its SiLU."""
         return self.modulation(condition)[:, None].chunk(6, -1)
 
     def forward(
@@ -153,13 +154,15 @@ class Block(nn.Module):
         x: Float[Tensor, "B N W"],
         modulation: Modulation,
         *attended: Tensor | KeyValue | None,
-        told: KeyValue | Float[Tensor, "B K W"] | None = None,
+        condition_tokens: KeyValue | Float[Tensor, "B K W"] | None = None,
     ) -> Float[Tensor, "B N W"]:
-        """The tokens after attention and MLP; `told` are the condition's tokens, or what `told.read` made of them."""
+        """The tokens after attention and MLP; `condition_tokens` may be projected to keys and values already."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation
         x = torch.addcmul(x, gate, self.attention(x, shift, scale, *attended))
         if self.told is not None:
-            assert told is not None, "a block that attends to a condition's tokens is given them"
-            none = x.new_zeros(x.shape[0], 1, x.shape[2])
-            x = x + self.told(x, none, none, self.told.project_kv(told) if isinstance(told, Tensor) else told)
+            assert condition_tokens is not None, "a block with `has_tokens` needs the condition's tokens"
+            zero = x.new_zeros(x.shape[0], 1, x.shape[2])
+            if isinstance(condition_tokens, Tensor):
+                condition_tokens = self.told.project_kv(condition_tokens)
+            x = x + self.told(x, zero, zero, condition_tokens)
         return torch.addcmul(x, gate_mlp, self.outer(self.inner(x, shift_mlp, scale_mlp)))

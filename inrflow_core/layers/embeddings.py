@@ -1,4 +1,4 @@
-"""How times, coordinates and values enter the set transformer.
+"""Embeddings of times, coordinates and values.
 
 Source: INRFlow (arXiv:2412.03791), appendix A: Fourier features of coordinates (Vaswani et al. 2017). Values pass a
 linear layer, a layer norm and a SiLU, as in the authors' release.
@@ -18,18 +18,18 @@ from inrflow_core.layers.activations import normed_silu, to_fp32
 from inrflow_core.layers.recompute import keeps_everything
 
 FOLDED_SIZE = 16
-"""Inputs up to which a projection's norm is computed from the inputs: more, and the norm itself is cheaper."""
+"""Largest number of inputs for which a projection's norm is folded: with more, the norm itself is cheaper."""
 
 
 def geometric(lowest: float, highest: float, count: int) -> Float[Tensor, " F"]:
-    """`count` frequencies from `lowest` to `highest`, each the same multiple of the one before."""
-    # Not `linspace`: transformers, while it loads, replaces that by one which ignores the device asked for.
+    """`count` frequencies from `lowest` to `highest`, in geometric progression."""
+    # Not `linspace`: the package transformers replaces it, while it loads, by one that ignores the device.
     steps = torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
     return (lowest * (highest / lowest) ** steps).float()
 
 
 class Fourier(nn.Module):
-    """Sines and cosines of each number of a coordinate, padded with zeros to `width` where one is given."""
+    """Sines and cosines of each number of a coordinate, padded with zeros to `width` if it is set."""
 
     frequencies: Tensor
 
@@ -50,7 +50,7 @@ class Fourier(nn.Module):
 class TimeEmbedding(nn.Module):
     """Time as a vector: 128 frequencies of 1000 t, then two linear layers (DiT, Peebles and Xie 2023).
 
-    The release of INRFlow embeds t itself, of which most frequencies see next to nothing on [0, 1].
+    The release of INRFlow embeds t itself: on [0, 1] most frequencies are then nearly constant.
     """
 
     def __init__(self, width: int) -> None:
@@ -65,11 +65,11 @@ class TimeEmbedding(nn.Module):
 
 
 class Projection(nn.Module):
-    """A linear layer, a layer norm with gain and shift, and a SiLU: how values and embedded points enter.
+    """A linear layer, a layer norm with gain and shift, and a SiLU, for values and embedded points.
 
     With few inputs the norm is folded: mean and variance of W x + b over its outputs are a linear and a quadratic form
-    of x, so that the whole but the SiLU is one small matrix product of (x, 1) / deviation. That saves two passes over
-    the tokens, which is what entering 65,536 pixels costs. All of it is fp32: noisy values keep their digits.
+    of x, so that all but the SiLU is one small matrix product of (x, 1) / deviation. That saves two passes over the
+    tokens, most of the cost for 65,536 pixels. It is computed in fp32, to keep the precision of noisy values.
     """
 
     def __init__(self, size: int, width: int) -> None:
@@ -80,13 +80,13 @@ class Projection(nn.Module):
         self.is_folded = size <= FOLDED_SIZE
 
     def forward(self, x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N W"]:
-        """Tokens of the inputs. Folded ones are made again in the backward pass: that costs less than to keep them."""
+        """Tokens of the inputs. Folded ones are recomputed in the backward pass, which costs less than saving them."""
         if self.is_folded and not keeps_everything():
             return checkpoint(self.plain, x, use_reentrant=False, preserve_rng_state=False)
         return self.plain(x)
 
     def plain(self, x: Float[Tensor, "*N F"]) -> Float[Tensor, "*N W"]:
-        """The same for who makes them again in any case."""
+        """The tokens without recomputation, for callers that recompute them anyway."""
         if self.is_folded:
             with torch.autocast(x.device.type, enabled=False):
                 return functional.silu(self._folded(to_fp32(x)))
@@ -121,16 +121,16 @@ class Tokens(nn.Module):
         values: Float[Tensor, "B N C"],
         embedded: Float[Tensor, "*B N W"] | None = None,
     ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B N W"]]:
-        """The tokens, and the embedded values without a position; `embedded` is what `embed` made, if it was made."""
+        """The tokens, and the embedded values without a position; `embedded` is the result of `embed`, if it was computed before."""
         value = self.value(values)
         if self.moving_size is not None:
             coordinate = self.coordinate(self.fourier(values[..., : self.moving_size]))
             return self.join(torch.cat([coordinate, value], -1)), value
-        assert coordinates is not None, "pairs that do not move have coordinates"
+        assert coordinates is not None, "pairs without coordinates are points"
         return value + (self.embed(coordinates) if embedded is None else embedded), value
 
     def embed(self, coordinates: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B N W"]:
-        """What of the tokens depends on fixed coordinates alone."""
+        """The part of the tokens that depends on fixed coordinates alone."""
         return self.fourier(coordinates)
 
 

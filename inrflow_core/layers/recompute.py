@@ -1,10 +1,10 @@
-"""Cheap functions that are computed again in the backward pass instead of being kept.
+"""Recompute cheap functions in the backward pass instead of saving their outputs.
 
-A transformer spends its time in matrix products and its memory on what lies between them: norms, modulations,
-activations. Those are quick to compute again. `linear_of` keeps the inputs of such a function and not what it hands
-to the linear layer behind it, so that no matrix product is repeated, and works on runs of rows that stay in a CPU's
-cache. Where no gradient is asked for, and under `torch.compile`, whose partitioner decides such things by itself, all
-of it is ordinary code. Second derivatives are not defined.
+A transformer spends its time in matrix products and its memory on the outputs between them: norms, modulations,
+activations. Those are quick to recompute. `linear_of` saves the inputs of such a function, not its output (the input of
+the linear layer after it), so that no matrix product is repeated, and works on blocks of rows that stay in a CPU's
+cache. Without gradients, and under `torch.compile`, whose partitioner decides what to recompute, it is ordinary code.
+Second derivatives are not defined.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torch.nn import functional
 from inrflow_core.runtime import cache_blocks
 
 SPLIT_BYTES, PART_BYTES = 32 << 20, 4 << 20
-"""A function's output of more bytes is worked on in parts of so many on a CPU, to stay in its cache."""
+"""On a CPU, an output of more than SPLIT_BYTES is computed in parts of PART_BYTES, which stay in its cache."""
 WHOLE = (slice(None), slice(None))
 
 
 @dataclass(frozen=True)
 class Recomputable:
-    """A function of tensors with sets first and rows second."""
+    """A function of tensors (sets, rows, ...), with its derivative."""
 
     value: Callable[..., Tensor]
     """The function of its inputs."""
     value_and_grad: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
-    """Of the value's gradient, which it may write over, and the inputs: the value once more, and the gradient of each
+    """From the gradient of the value, which it may overwrite, and the inputs: the value again, and the gradient of each
     input."""
 
 
 def keeps_everything() -> bool:
-    """Whether plain code serves: nothing is kept anyway, or the compiler decides what is."""
+    """Whether ordinary code is used: nothing is saved anyway, or the compiler decides what is."""
     return torch.compiler.is_compiling() or not torch.is_grad_enabled()
 
 
@@ -49,10 +49,10 @@ def linear_of(
     bias: Float[Tensor, " out"] | None,
     is_handed_over: bool = False,
 ) -> Float[Tensor, "B N out"]:
-    """`linear(function.value(*inputs), weight, bias)`, of which only the inputs and the weight are kept.
+    """`linear(function.value(*inputs), weight, bias)`, which saves only the inputs and the weight.
 
-    The first input has all rows; others may have one row for each set. One that `is_handed_over` is nobody else's: in the
-    backward pass its gradient may take its memory. (Should somebody else need it after all, autograd says so.)
+    The first input has all rows; others may have one row for each set. If it `is_handed_over`, no
+    other code uses it, and its gradient may overwrite it in the backward pass. (Autograd raises an error if it is used.)
     """
     if keeps_everything():
         return functional.linear(function.value(*inputs), weight, bias)
@@ -62,14 +62,14 @@ def linear_of(
 class _LinearOf(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, how: tuple[Recomputable, bool], weight: Tensor, bias: Tensor | None, *inputs: Tensor
+        ctx: Any, options: tuple[Recomputable, bool], weight: Tensor, bias: Tensor | None, *inputs: Tensor
     ) -> Tensor:
-        function, _ = ctx.how = how
+        function, _ = ctx.options = options
         ctx.save_for_backward(weight, *inputs)
         x = inputs[0]
         output = _Assembled(x.shape[:2], x.shape[1])
         for part in _parts(x, weight):
-            value = function.value(*(_of(part, x, each) for each in inputs))
+            value = function.value(*(_select_part(part, x, each) for each in inputs))
             output.put(part, functional.linear(value, weight, bias))
         return output.tensor
 
@@ -79,13 +79,15 @@ class _LinearOf(torch.autograd.Function):
         weight, *inputs = ctx.saved_tensors
         x, gradient = inputs[0], gradients[0]
         d_weight, cast_weight = torch.empty_like(weight), weight.to(gradient.dtype)
-        function, is_handed_over = ctx.how
+        function, is_handed_over = ctx.options
         d_inputs = [_Assembled(each.shape[:2], x.shape[1]) for each in inputs]
-        if is_handed_over and x.grad_fn is not None and not _is_asked_again():
+        if is_handed_over and x.grad_fn is not None and not _is_graph_retained():
             d_inputs[0].memory = x
         for part in _parts(x, weight):
             piece = gradient[part]
-            value, found = function.value_and_grad(piece @ cast_weight, *(_of(part, x, each) for each in inputs))
+            value, found = function.value_and_grad(
+                piece @ cast_weight, *(_select_part(part, x, each) for each in inputs)
+            )
             rows, value = piece.flatten(0, 1).t(), value.flatten(0, 1).to(piece.dtype)
             _add_product(d_weight, rows, value, is_first=d_inputs[0].is_empty)
             for d_input, new in zip(d_inputs, found, strict=True):
@@ -95,17 +97,17 @@ class _LinearOf(torch.autograd.Function):
 
 
 class _Assembled:
-    """A tensor that comes in parts; where there is but one part, that is the tensor."""
+    """A tensor assembled from parts; a single part is the tensor itself."""
 
     tensor: Tensor
     memory: Tensor | None = None
-    """What it may be written over, part by part."""
+    """A tensor that it may overwrite, part by part."""
 
     def __init__(self, leading: torch.Size, rows: int) -> None:
         self.leading, self.has_rows, self.is_empty = leading, leading[1] == rows, True
 
     def put(self, part: tuple[slice, slice], new: Tensor) -> None:
-        """Write a part; what has one row for each set is summed over the parts of its rows."""
+        """Write a part; a tensor with one row per set is summed over the parts of its rows."""
         if part is WHOLE:
             self.tensor = new
         elif self.is_empty and self.memory is not None:
@@ -121,14 +123,14 @@ class _Assembled:
             self.tensor[part[0]] += new
 
 
-def _is_asked_again() -> bool:
-    """Whether the backward pass that runs keeps its graph for another one (`retain_graph`)."""
+def _is_graph_retained() -> bool:
+    """Whether the running backward pass keeps its graph for another one (`retain_graph`)."""
     keeps: Any = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
     return keeps is None or keeps()
 
 
 def _parts(x: Float[Tensor, "B N _"], weight: Float[Tensor, "out in"]) -> Iterator[tuple[slice, slice]]:
-    """Runs of whole sets, or of one set's rows, whose intermediate results stay in a CPU's cache."""
+    """Blocks of whole sets, or of one set's rows, whose intermediate results stay in a CPU's cache."""
     sets, rows = x.shape[:2]
     row_bytes = 4 * weight.shape[1]
     total = sets * rows * row_bytes
@@ -144,11 +146,11 @@ def _parts(x: Float[Tensor, "B N _"], weight: Float[Tensor, "out in"]) -> Iterat
 
 
 def _has_rows(x: Tensor, each: Tensor) -> bool:
-    """Whether an input has a value for every row, and not one for each set."""
+    """Whether an input has a value for every row, not one per set."""
     return each.shape[1] == x.shape[1]
 
 
-def _of(part: tuple[slice, slice], x: Tensor, each: Tensor) -> Tensor:
+def _select_part(part: tuple[slice, slice], x: Tensor, each: Tensor) -> Tensor:
     return each[part] if _has_rows(x, each) else each[part[0]]
 
 

@@ -58,17 +58,17 @@ class SamplingOptions:
         config_text = " ".join(
             f"{key}={value}" for key, value in sorted(vars(self.config).items()) if value is not None
         )
-        told = {
+        texts = {
             "sampler": f"{self.sampler.__name__.rpartition('.')[2]} {config_text}".strip(),
             "guidance": f"{self.guidance:g}",
             "noise": self.noise,
             "precision": self.precision,
         }
         if guide_digest is not None:
-            told["guide"] = guide_digest
+            texts["guide"] = guide_digest
         if tuple(self.interval) != (0.0, 1.0):
-            told["guidance_interval"] = ",".join(f"{end:g}" for end in self.interval)
-        return told
+            texts["guidance_interval"] = ",".join(f"{end:g}" for end in self.interval)
+        return texts
 
 
 def sampling_options(

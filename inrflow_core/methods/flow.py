@@ -48,8 +48,8 @@ def build(preset: Preset, shape: SetSpec) -> FlowMatching:
     """A flow model with the network and the condition that the preset names."""
     _structure_loss.check(preset.method.config, shape)
     part = preset.condition
-    told = ConditionSpec() if part is None else part.module.spec(part.config)
-    network = preset.network.module.build(preset.network.config, shape, told)
+    condition = ConditionSpec() if part is None else part.module.spec(part.config)
+    network = preset.network.module.build(preset.network.config, shape, condition)
     conditioner = None if part is None else part.module.build(part.config, network.vector_width)
     return FlowMatching(preset.method.config, network, conditioner, shape)
 
@@ -120,10 +120,12 @@ class FlowMatching(nn.Module, Method):
         y_t, velocity = paths.interpolate(self.path, data, eps, t)
         noisy = (y_t, velocity, t) if batch.is_shared else self._noisy_queries(batch.queries, t)
         queries, y_query, target, mask = choose_queries(self.config, self.path, self.shape, batch, noisy)
-        told = self.embed_condition(sets.condition, dropped=self._dropped(sets.seeds))
+        embedding = self.embed_condition(sets.condition, dropped=self._dropped(sets.seeds))
         if sets.queries.valid_sizes and len({groups for _, groups in sets.queries.valid_sizes}) == 1:
-            told = told._replace(is_group=None)  # none is padding, and attention without a mask is the quicker
-        answer = self.network(sets.queries, y_t, t, told, queries, y_query, mask=sets.mask)
+            embedding = embedding._replace(
+                is_group=None
+            )  # none is padding, and attention without a mask is the quicker
+        answer = self.network(sets.queries, y_t, t, embedding, queries, y_query, mask=sets.mask)
         return self._error(answer.float(), target.float(), y_query, t, mask)
 
     def _noisy_queries(self, sets: CoordValueSet, t: Float[Tensor, " B"]) -> Noisy:

@@ -1,4 +1,4 @@
-"""What a network's file has: settings, a network that encodes a context and decodes queries, and its decoder alone."""
+"""The contract of a network's file: settings, a network that encodes a context and decodes queries, and its decoder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Queries, SetSpe
 
 @runtime_checkable
 class QueryDecoder(Protocol):
-    """A decoder by itself, as a saved field keeps it; it is called with (queries, values, decoder_kv, embedded)."""
+    """A decoder without its network, as in a saved field; called with (queries, values, decoder_kv, embedded)."""
 
     def decoder_kv(self, latents: Any) -> Any:
         """Keys, values and modulations of the latents, computed once for any number of queries."""
         ...
 
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"] | None:
-        """The embedding of the coordinates alone, which the decoder takes as `embedded`; None where they move."""
+        """The embedding of the coordinates, which the decoder takes as `embedded`; None for points without fixed coordinates."""
         ...
 
 
@@ -40,16 +40,16 @@ class Network(QueryDecoder, Protocol):
         context: Queries,
         values: Float[Tensor, "B N C"],
         t: Float[Tensor, " B"],
-        told: ConditionEmbedding,
+        embedding: ConditionEmbedding,
         queries: Queries,
         query_values: Float[Tensor, "B M C"],
         *,
         mask: Bool[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B M C"]:
-        """The answer at each query; `mask` is False at padding of the context."""
+        """The output at each query; `mask` is False at padding of the context."""
         ...
 
-    def project_kv(self, told: ConditionEmbedding) -> ConditionEmbedding:
+    def project_kv(self, embedding: ConditionEmbedding) -> ConditionEmbedding:
         """The embedding with its tokens as keys and values of every block, computed once for many evaluations."""
         ...
 
@@ -58,19 +58,19 @@ class Network(QueryDecoder, Protocol):
         context: Queries,
         values: Float[Tensor, "B N C"],
         mask: Bool[Tensor, "B N"] | None,
-        told: ConditionEmbedding,
+        embedding: ConditionEmbedding,
     ) -> Any:
-        """What the context says, without the time."""
+        """The encoding of the context, without the time."""
         ...
 
-    def latents(self, encoded: Any, t: Float[Tensor, " B"], told: ConditionEmbedding) -> Any:
-        """The latents at a time and under a condition: a `Latents` of the part."""
+    def latents(self, encoded: Any, t: Float[Tensor, " B"], embedding: ConditionEmbedding) -> Any:
+        """The latents at a time and under a condition: a `Latents` of the module."""
         ...
 
     def decode(
         self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Tensor | None = None
     ) -> Float[Tensor, "B M C"]:
-        """The answer at each query, from the latents' keys and values."""
+        """The output at each query, from the latents' keys and values."""
         ...
 
 
@@ -80,9 +80,9 @@ class NetworkPart(Protocol):
 
     Config: Any
     Latents: Any
-    """The latents of an evaluation, (levels, vector), which a saved field stores."""
+    """The class of the latents of an evaluation, (levels, vector), which a saved field stores."""
 
-    def build(self, config: Any, shape: SetSpec, told: ConditionSpec = ...) -> nn.Module:
+    def build(self, config: Any, shape: SetSpec, condition: ConditionSpec = ...) -> nn.Module:
         """The network for sets of a spec under a condition of a spec; a `Network`.
 
         Raises:
@@ -90,6 +90,6 @@ class NetworkPart(Protocol):
         """
         ...
 
-    def build_decoder(self, config: Any, shape: SetSpec, told: ConditionSpec = ...) -> nn.Module:
+    def build_decoder(self, config: Any, shape: SetSpec, condition: ConditionSpec = ...) -> nn.Module:
         """Its decoder alone, without weights; a `QueryDecoder`."""
         ...

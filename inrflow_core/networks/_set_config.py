@@ -20,36 +20,36 @@ class Config:
     latents: int = 1024
     """Latent tokens."""
     encoder: Literal["spatial", "linear", "perceiver"] = "spatial"
-    """How the context becomes latents: nearest pairs, a linear map of each patch, or every latent reads every pair."""
+    """How the context becomes latents: nearest pairs, a linear map of each patch, or every latent attends to every pair (`perceiver`)."""
     pseudo_coordinates: Literal["grid", "random", "kmeans", "hash", "residue"] = "grid"
     """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead. `residue` has
     one latent for each amino acid, `latents` being a typical number of them.
 
-    Moving points are grouped anew in every evaluation: there rounding can move a point across a border, and samples are
-    then not the same to rounding in any batch."""
+    Points without fixed coordinates are grouped again in every evaluation. Rounding can then move a point across a
+    border, so that samples can differ between batch sizes by more than rounding."""
     cross_attend_every: int = 1
-    """The perceiver reads the context again in every so-many-th block; 0 reads it at the start alone."""
+    """Distance in blocks between the perceiver's cross-attentions to the context; 0: only one, at the start."""
     separate_cross_attention: bool = False
-    """Reading again is a layer of its own before the block, with self-attention, as in the paper's image-to-3D model."""
+    """Each such cross-attention is in a layer of its own, with self-attention, as in the paper's image-to-3D model."""
     residue_skip: bool = False
-    """A query of a protein's atom also takes in the latent of its residue as it is (not in the paper)."""
+    """A query of a protein's atom also receives the latent of its residue directly (not in the paper)."""
     decoder_levels: int = 1
     """Decoder levels; each attends to the latents of another depth, the earliest first."""
     decoder_width: int | None = None
-    """Numbers in a query token; the width where left out."""
+    """Numbers in a query token. Default: `width`."""
     decoder_heads: int | None = None
-    """Heads of the decoder; as many as in the trunk where left out."""
+    """Heads of the decoder. Default: `heads`."""
     mlp_ratio: float = 4.0
     """Hidden size of the MLPs over their width."""
     rope: bool = False
     """Rotary positions of the latents in the trunk, beside the added ones."""
     max_frequency: float | None = None
-    """Highest frequency of coordinates in units of pi on [-1, 1]. Left out: a quarter of the training grid's side, half
-    of what its pixels can tell apart; for moving points the octaves 1, 2, 4, ... rad."""
+    """Highest frequency of coordinates in units of pi on [-1, 1]. Default: a quarter of the training grid's side, half
+    of its Nyquist frequency; for points without fixed coordinates the octaves 1, 2, 4, ... rad."""
     num_frequencies: int | None = None
-    """Frequencies of each number of a coordinate. Left out: as many as fill the width; for moving points 10."""
+    """Frequencies per coordinate axis. Default: as many as fill the width; 10 for points without fixed coordinates."""
     checkpoint_activations: bool = False
-    """Compute the trunk's activations again in the backward pass instead of keeping them."""
+    """Recompute the trunk's activations in the backward pass instead of saving them."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -74,9 +74,7 @@ class Config:
         if self.decoder_levels > self.depth:
             raise ValueError(f"`decoder_levels` is {self.decoder_levels}: at most `depth`, {self.depth}")
         if self.cross_attend_every < 0:
-            raise ValueError(
-                f"`cross_attend_every` is {self.cross_attend_every}: 1 or more, or 0 to read at the start alone"
-            )
+            raise ValueError(f"`cross_attend_every` is {self.cross_attend_every}: 1 or more, or 0 for one at the start")
         if not 0 < self.mlp_ratio < math.inf:
             raise ValueError(f"`mlp_ratio` is {self.mlp_ratio}: above 0")
         if self.max_frequency is not None and not 1 <= self.max_frequency < math.inf:
@@ -85,12 +83,12 @@ class Config:
             raise ValueError(
                 f"`pseudo_coordinates` is {self.pseudo_coordinates}: `encoder = linear` takes a grid's patches"
             )
-        if self.rope and not self.has_places:
+        if self.rope and not self.has_positions:
             raise ValueError(
-                "`rope` turns latents by their place: the perceiver's have none, and those of `hash` neither"
+                "`rope` rotates latents by their position, which those of `perceiver` and `hash` do not have"
             )
         if self.residue_skip and self.pseudo_coordinates != "residue":
-            raise ValueError("`residue_skip` is of proteins: it needs `pseudo_coordinates = residue`")
+            raise ValueError("`residue_skip` is for proteins: it needs `pseudo_coordinates = residue`")
 
     @property
     def query_width(self) -> int:
@@ -103,20 +101,20 @@ class Config:
         return self.decoder_heads or self.heads
 
     @property
-    def has_places(self) -> bool:
+    def has_positions(self) -> bool:
         """Whether every latent has a pseudo-coordinate."""
         return self.encoder == "linear" or (self.encoder == "spatial" and self.pseudo_coordinates != "hash")
 
     @property
-    def reading_blocks(self) -> list[int]:
-        """Blocks of the trunk that read the context again."""
+    def cross_attention_blocks(self) -> list[int]:
+        """Blocks of the trunk with another cross-attention to the context."""
         if self.encoder != "perceiver" or self.cross_attend_every == 0:
             return []
         return list(range(0, self.depth, self.cross_attend_every))
 
     @property
     def level_blocks(self) -> list[int]:
-        """Blocks whose latents the decoder attends to: the last, and others at equal distance before it."""
+        """Blocks whose latents the decoder attends to: the last one, and others before it at equal distances."""
         return sorted(
             self.depth - 1 - level * (self.depth // self.decoder_levels) for level in range(self.decoder_levels)
         )

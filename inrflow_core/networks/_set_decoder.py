@@ -1,7 +1,7 @@
-"""The decoder: each query attends to the latents of one level after the other, and to nothing else.
+"""The decoder: each query attends to the latents of one level after the other, never to other queries.
 
-Source: INRFlow (arXiv:2412.03791), section 3.4. It stands by itself: a saved field holds its weights and the latents,
-and needs neither encoder nor trunk to be asked.
+Source: INRFlow (arXiv:2412.03791), section 3.4. A saved field holds its weights and the latents, and
+needs neither encoder nor trunk to be evaluated.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from inrflow_core.sets import Queries
 
 @dataclass(frozen=True)
 class Latents:
-    """What the trunk leaves of one evaluation: the latents of each decoder level, earliest first, and the condition."""
+    """The output of the trunk: the latents of each decoder level, earliest first, and the condition."""
 
     levels: tuple[Float[Tensor, "B L W"], ...]
     vector: Float[Tensor, "B W"]
     features: Float[Tensor, "B L F"] | None = None
-    """What is known of each group of pairs; latents then stand for groups."""
+    """Features of each group of pairs, if each latent is a group."""
     is_group: Bool[Tensor, "B L"] | None = None
-    """Which latents are real."""
+    """Which latents are not padding."""
 
 
 @dataclass(frozen=True)
 class DecoderKV:
-    """What all queries of one evaluation share: each level's keys, values and modulation, and the final modulation."""
+    """Shared by all queries of one evaluation: each level's keys, values and modulation, and the final modulation."""
 
     levels: tuple[tuple[KeyValue, Modulation], ...]
     final: tuple[Tensor, Tensor]
     groups: Float[Tensor, "B L W"] | None = None
-    """What the tokens of a group's queries have in common."""
+    """What is added to the tokens of each group's queries."""
     is_group: Bool[Tensor, "B L"] | None = None
 
 
 class Decoder(nn.Module):
-    """Queries to velocities, by way of the latents alone."""
+    """Velocities of queries, computed from the latents."""
 
     def __init__(self, config: Config, tokens: Tokens | AtomEmbedding, value_size: int) -> None:
         super().__init__()
@@ -83,8 +83,8 @@ class Decoder(nn.Module):
         return DecoderKV(levels, (shift, scale), groups, latents.is_group)
 
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"]:
-        """What of the queries' tokens depends on fixed coordinates alone: made once, it serves every evaluation."""
-        assert queries.coordinates is not None, "queries that move have nothing of the kind"
+        """The part of the queries' tokens that depends on fixed coordinates alone, computed once for all evaluations."""
+        assert queries.coordinates is not None, "points without fixed coordinates have no such part"
         return self.tokens.embed(queries.coordinates)
 
     def forward(
@@ -94,17 +94,17 @@ class Decoder(nn.Module):
         decoder_kv: DecoderKV,
         embedded: Float[Tensor, "*B M W"] | None = None,
     ) -> Float[Tensor, "B M C"]:
-        """The velocity of each query, in fp32 at least; the final layer sees the decoded query beside its embedded value.
+        """The velocity of each query, in fp32 at least; the final layer takes the decoded query and its embedded value.
 
-        `embedded` is what `embed` made of the queries, if it was made.
+        `embedded` is the result of `embed`, if it was computed before.
         """
         if isinstance(self.tokens, AtomEmbedding):
             assert decoder_kv.groups is not None
             x, value = self.tokens(queries, values, decoder_kv.groups, embedded)
         else:
             x, value = self.tokens(queries.coordinates, values, embedded)
-        for block, (reading, modulation) in zip(self.levels(), decoder_kv.levels, strict=True):
-            x = block(x, modulation, reading, decoder_kv.is_group)
+        for block, (keys_values, modulation) in zip(self.levels(), decoder_kv.levels, strict=True):
+            x = block(x, modulation, keys_values, decoder_kv.is_group)
         shift, scale = decoder_kv.final
         with torch.autocast(x.device.type, enabled=False):
             return self.final(to_fp32(torch.cat([x, value.to(x.dtype)], -1)), to_fp32(shift), to_fp32(scale))

@@ -1,8 +1,8 @@
-"""Encoders: from the context's pairs to latents. They see neither time nor condition, so that guidance shares them.
+"""Encoders: from the context's pairs to latents. They take neither time nor condition, so that guidance shares them.
 
-`Spatial` is INRFlow's (arXiv:2412.03791, section 3.4): a latent attends to its own pairs alone. `Linear` maps each
-patch of a grid by one layer. The Perceiver's reading of the whole context is modulated by time and thus a part of the
-trunk (`Block` with a source); all that it leaves to the encoder is `Tokens`.
+`SpatialEncoder` is INRFlow's (arXiv:2412.03791, section 3.4): a latent attends to its own pairs alone. `PatchEncoder`
+maps each patch of a grid by one layer. The Perceiver's cross-attention to the whole context is modulated by time and
+therefore a part of the trunk (`Block` with a source); its encoder is `Tokens` alone.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from inrflow_core.runtime import cache_blocks
 from inrflow_core.sets import Queries, SetSpec
 
 CHUNK_BYTES = {"cpu": 4 << 20}
-"""Bytes of tokens pooled at once in training: on a CPU they then stay in its cache."""
+"""Bytes of tokens pooled at once in training: on a CPU they stay in its cache."""
 LARGE_CHUNK_BYTES = 1 << 29
 MOST_COMPILED_CHUNKS = 8
-"""Each is written out in a compiled graph: 64 of them would take minutes to compile."""
+"""Each chunk is unrolled in a compiled graph: 64 of them would take minutes to compile."""
 
 
 class SpatialEncoder(nn.Module):
     """Each latent has one learned query, which attends to the pairs of its own group alone.
 
     The projections of keys and values are folded: the score of a token x is (W_k^T q) . x and a head's value is
-    W_v (the weighted sum of x), so that no pair is ever projected. The keys' bias would add the same to all scores of
-    a query and does not exist; the values' bias is added once. A latent without pairs pools 0.
+    W_v (the weighted sum of x), so that no pair is ever projected. The keys have no bias, since it would add the
+    same to all scores of a query; the values' bias is added once. A latent without pairs pools 0.
 
-    Fixed pairs are seen relative to their pseudo-coordinate, in units of a cell; moving ones, and those in hashed
-    cells, where they are.
+    Coordinates of grids and of fixed pairs are relative to their pseudo-coordinate, in units of a cell; those of hashed
+    cells, and of points without fixed coordinates, are absolute.
     """
 
     positions: Tensor | None
@@ -65,7 +65,7 @@ class SpatialEncoder(nn.Module):
         if not shape.is_moving:
             middle = tokens.fourier(torch.full((1, shape.coordinate_size), 0.0 if positions is None else 0.5))
         self.register_buffer("middle", middle, persistent=False)
-        with torch.device("cpu"):  # also where the network is laid out without memory, on the device `meta`
+        with torch.device("cpu"):  # also when the network is built on the device `meta`
             self._group_the_grid(positions)
 
     def forward(
@@ -95,7 +95,7 @@ class SpatialEncoder(nn.Module):
         return _set_grouping.nearest_center(to_fp32(coordinates), self.positions.to(coordinates.dtype))
 
     def _group_the_grid(self, positions: Float64[Tensor, "L D"] | None) -> None:
-        """Groups and offsets of a grid's pairs, which never change. Equal patches of a grid share their offsets."""
+        """Compute the groups and offsets of a grid's pairs, which are constant. Equal patches share their offsets."""
         shape = self.shape
         if shape.grid is None:
             return
@@ -111,7 +111,7 @@ class SpatialEncoder(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
 
     def _pool_grid(self, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B L H W"]:
-        """Groups that all sets share: tiles lead and the batch follows, so that sets share a tile's query."""
+        """Pool groups that all sets share. Tiles come before the batch, so that sets share a tile's query."""
         assert values.shape[1] == self.shape.num_queries, "the context of a grid is the training grid"
         queries = self.folded_queries()
         in_tiles = values.transpose(0, 1)[self.tile_pairs].transpose(1, 2)  # [K B T C]
@@ -121,34 +121,34 @@ class SpatialEncoder(nn.Module):
             is_real = real if is_real is None else real & is_real
         if not self.is_dense:
             queries = queries[self.tile_latent]
-        pooled, evidence = self._pool_in_chunks(in_tiles, queries, self.offsets, is_real)
+        pooled, log_total = self._pool_in_chunks(in_tiles, queries, self.offsets, is_real)
         if not self.is_dense:
-            pooled = _merge(pooled, evidence, self.tile_latent, self.latents)
+            pooled = _merge(pooled, log_total, self.tile_latent, self.latents)
         return pooled.transpose(0, 1)
 
     def _pool_scattered(
         self, context: Queries, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "B L H W"]:
-        """Groups of each set by itself."""
+        """Pool the groups of each set separately."""
         batch = values.shape[0]
         coordinates = values[..., : self.shape.coordinate_size] if self.shape.is_moving else context.coordinates
-        assert coordinates is not None, "pairs that do not move have coordinates"
+        assert coordinates is not None, "pairs without coordinates are points"
         coordinates = coordinates.detach().expand(batch, -1, -1)
         cut: Tiles = _set_grouping.tile_groups(self.groups(coordinates), self.latents)
         sets = torch.arange(batch, device=values.device)[:, None, None]
         is_real = cut.is_real if mask is None else cut.is_real & mask[sets, cut.pairs]
         owner = (cut.latent + sets[..., 0] * self.latents).flatten()
         offsets = None if self.shape.is_moving else self._offsets(coordinates)[sets, cut.pairs].flatten(0, 1)
-        pooled, evidence = self._pool_in_chunks(
+        pooled, log_total = self._pool_in_chunks(
             values[sets, cut.pairs].flatten(0, 1)[:, None],
             self.folded_queries()[cut.latent.flatten()],
             offsets,
             is_real.flatten(0, 1)[:, None],
         )
-        return _merge(pooled, evidence, owner, batch * self.latents)[:, 0].unflatten(0, (batch, self.latents))
+        return _merge(pooled, log_total, owner, batch * self.latents)[:, 0].unflatten(0, (batch, self.latents))
 
     def _offsets(self, coordinates: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """What pairs with fixed coordinates are embedded by: their place in their cell, or for hashed ones in space."""
+        """Coordinates relative to the cell of each pair; absolute ones for hashed cells."""
         positions = self.positions
         if positions is None:
             return coordinates
@@ -162,7 +162,7 @@ class SpatialEncoder(nn.Module):
         offsets: Float[Tensor, "K T D"] | Float[Tensor, "1 T D"] | None,
         is_real: Bool[Tensor, "K B T"] | Bool[Tensor, "K 1 T"] | None,
     ) -> tuple[Float[Tensor, "K B H W"], Float[Tensor, "K B H"] | None]:
-        """`_pool`, some tiles at a time; tokens are made again in the backward pass instead of being kept."""
+        """`_pool`, some tiles at a time; tokens are recomputed in the backward pass instead of being saved."""
         num_tiles, batch, length, _ = values.shape
         tile_bytes = 4 * batch * length * queries.shape[-1]
         budget = CHUNK_BYTES.get(cache_blocks.device_type(values.device), LARGE_CHUNK_BYTES)
@@ -170,7 +170,7 @@ class SpatialEncoder(nn.Module):
         if torch.compiler.is_compiling():
             size = max(size, -(-num_tiles // MOST_COMPILED_CHUNKS))
         if torch.compiler.is_exporting():
-            size = num_tiles  # the number of parts must not follow from the traced batch
+            size = num_tiles  # the number of parts must not depend on the traced batch
         features = None
         if offsets is not None and offsets.shape[0] == 1:
             features, offsets = self.tokens.fourier(offsets), None
@@ -199,7 +199,7 @@ class SpatialEncoder(nn.Module):
         offsets: Float[Tensor, "K T D"] | None,
         is_real: Bool[Tensor, "K B T"] | Bool[Tensor, "K 1 T"] | None,
     ) -> tuple[Float[Tensor, "K B H W"], Float[Tensor, "K B H"] | None]:
-        """Each tile's mean token under softmax weights, and the log of the sum that divides them."""
+        """Each tile's softmax-weighted mean token, and the log of the sum of the weights before normalization."""
         num_tiles, batch, length, _ = values.shape
         tokens = _autocast(self._embed(values, features, offsets))  # [K B T W]
         flat = tokens.flatten(0, 1)
@@ -208,19 +208,19 @@ class SpatialEncoder(nn.Module):
         if is_real is not None:
             scores = scores.masked_fill(~is_real[..., None], MASKED_SCORE)
         weights = scores.softmax(2)
-        evidence = None
+        log_total = None
         if is_real is not None:
-            weights, evidence = weights * is_real[..., None], scores.logsumexp(2)
+            weights, log_total = weights * is_real[..., None], scores.logsumexp(2)
         pooled = torch.bmm(weights.flatten(0, 1).to(tokens.dtype).transpose(1, 2), flat)
-        return pooled.unflatten(0, (num_tiles, batch)), evidence
+        return pooled.unflatten(0, (num_tiles, batch)), log_total
 
     def _embed(
         self, values: Float[Tensor, "K B T C"], features: Tensor | None, offsets: Float[Tensor, "K T D"] | None
     ) -> Float[Tensor, "K B T W"]:
         if self.shape.is_moving:
             return self.tokens(None, values.flatten(1, 2))[0].view(*values.shape[:-1], -1)
-        placed: Tensor = self.tokens.fourier(offsets) if features is None else features
-        return self.tokens.value.plain(values) + placed[:, None]  # all of this is made again anyway
+        embedded: Tensor = self.tokens.fourier(offsets) if features is None else features
+        return self.tokens.value.plain(values) + embedded[:, None]  # all of this is recomputed anyway
 
 
 class PatchEncoder(nn.Module):
@@ -260,20 +260,23 @@ class PatchEncoder(nn.Module):
 
 
 def _autocast(x: Tensor) -> Tensor:
-    """x in the precision of autocast where that is on: once, and not for each product."""
+    """x in the precision of autocast if it is on: cast once, not for each product."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _merge(
-    pooled: Float[Tensor, "K B H W"], evidence: Float[Tensor, "K B H"] | None, latent: Int64[Tensor, " K"], latents: int
+    pooled: Float[Tensor, "K B H W"],
+    log_total: Float[Tensor, "K B H"] | None,
+    latent: Int64[Tensor, " K"],
+    latents: int,
 ) -> Float[Tensor, "L B H W"]:
-    """The tiles of each latent as one softmax over all its pairs: exact, however a group was cut."""
-    assert evidence is not None
-    index = latent[:, None, None].expand_as(evidence)
-    lowest = evidence.new_full((latents, *evidence.shape[1:]), 2 * MASKED_SCORE)
-    highest = lowest.scatter_reduce(0, index, evidence.detach(), "amax")
-    weights = (evidence - highest[latent]).exp()
+    """Combine the tiles of each latent into one softmax over all its pairs: exact for any division into tiles."""
+    assert log_total is not None
+    index = latent[:, None, None].expand_as(log_total)
+    lowest = log_total.new_full((latents, *log_total.shape[1:]), 2 * MASKED_SCORE)
+    highest = lowest.scatter_reduce(0, index, log_total.detach(), "amax")
+    weights = (log_total - highest[latent]).exp()
     total = torch.zeros_like(lowest).index_add(0, latent, weights)
     weights = weights / total[latent]
     merged = pooled.new_zeros((latents, *pooled.shape[1:]))

@@ -1,4 +1,4 @@
-"""Which latent each pair belongs to: pseudo-coordinates, groups, and the tiles that unequal groups are handled in.
+"""Which latent each pair belongs to: pseudo-coordinates, groups, and the tiles into which unequal groups are cut.
 
 Source: INRFlow (arXiv:2412.03791), section 3.4 (a pair belongs to the nearest pseudo-coordinate), table 9 (grid,
 random, k-means) and appendix A (hash codes in 3D).
@@ -21,17 +21,17 @@ from inrflow_core.sets import SetSpec
 HASH_PRIMES = (73_856_093, 19_349_663, 83_492_791)
 """Multipliers of a cell's indices (Teschner et al. 2003, spatial hashing)."""
 PAIRS_PER_CENTER = 16
-"""Where pairs have no fixed place, k-means clusters this many uniform ones for each latent."""
+"""For pairs without fixed coordinates, k-means clusters this many uniform ones per latent."""
 LLOYD_STEPS = 10
 MASKED_SCORE = -1e30
-"""The score of an empty slot: finite, so that a tile of nothing but empty slots divides by no zero."""
+"""The score of an empty slot: finite, so that a tile of empty slots does not divide by zero."""
 
 
 class Tiles(NamedTuple):
-    """Groups cut into tiles of one size, so that all work has one shape whatever the sizes of the groups.
+    """Groups cut into tiles of one size, so that tensors have one shape for any sizes of the groups.
 
-    A tile holds pairs of one latent, and is at most as long as the mean group: fewer slots stay empty than there are
-    pairs, however unequal the groups.
+    A tile holds pairs of one latent, and is at most as long as the mean group: there are fewer empty slots than
+    pairs, for any sizes of the groups.
     """
 
     pairs: Int64[Tensor, "*B K T"]
@@ -40,13 +40,13 @@ class Tiles(NamedTuple):
 
 
 def cell_centers(sides: tuple[int, ...]) -> Float[np.ndarray, "L D"]:
-    """Centres of the cells of a regular grid on [-1, 1], row by row, in float64."""
+    """Centers of the cells of a regular grid on [-1, 1], row by row, in float64."""
     axes = [(2 * np.arange(side) + 1) / side - 1 for side in sides]
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(sides))
 
 
 def grid_sides(latents: int, shape: SetSpec) -> tuple[int, ...]:
-    """Sides of the grid of that many latents whose cells are most nearly as wide as high.
+    """Sides of the grid of that many latents whose cells are nearest to squares.
 
     Raises:
         UsageError: the best grid's cells would be more than twice as long as wide, or smaller than a pixel.
@@ -57,7 +57,7 @@ def grid_sides(latents: int, shape: SetSpec) -> tuple[int, ...]:
         cells = [n / side for n, side in zip(extent, sides, strict=True)]
         return max(cells) / min(cells)
 
-    best = min(_factorisations(latents, len(extent)), key=stretch)
+    best = min(_factorizations(latents, len(extent)), key=stretch)
     too_fine = shape.grid is not None and any(side > n for n, side in zip(extent, best, strict=True))
     if stretch(best) > 2 or too_fine:
         size = " x ".join(map(str, best))
@@ -70,12 +70,12 @@ def grid_sides(latents: int, shape: SetSpec) -> tuple[int, ...]:
 
 
 def pseudo_coordinates(kind: str, latents: int, shape: SetSpec) -> Float64[Tensor, "L D"]:
-    """Where the latents are, on [-1, 1]: a grid's cells, uniformly random, or the centres of k-means.
+    """Where the latents are, on [-1, 1]: a grid's cells, uniformly random, or the centers of k-means.
 
-    The random ones come from a fixed seed, and k-means adds in a fixed order: every process has the same.
+    Random positions have a fixed seed, and k-means sums in a fixed order: they are the same in every process.
 
     Raises:
-        UsageError: no grid of that many latents fits (see `grid_sides`), or k-means would have more centres than pairs.
+        UsageError: no grid of that many latents fits (see `grid_sides`), or k-means would have more centers than pairs.
     """
     if kind == "grid":
         return torch.from_numpy(cell_centers(grid_sides(latents, shape)))
@@ -87,7 +87,7 @@ def pseudo_coordinates(kind: str, latents: int, shape: SetSpec) -> Float64[Tenso
         pairs = cell_centers(shape.grid)
     if latents > len(pairs):
         raise UsageError(
-            f"[network] `latents` is {latents}: k-means finds no more centres than the {len(pairs)} pairs",
+            f"[network] `latents` is {latents}: k-means finds at most as many centers as the {len(pairs)} pairs",
             hint="take fewer latents",
         )
     return torch.from_numpy(_kmeans(pairs, latents, random))
@@ -98,8 +98,8 @@ def grid_groups(
 ) -> tuple[Int64[Tensor, " N"], Float[Tensor, "N D"]]:
     """The latent of each pixel of the training grid, and where in its cell the pixel is.
 
-    A cell spans [0, 1], about its pseudo-coordinate at 0.5; where hash codes give latents no place, the pixel's own
-    coordinate comes back. A pixel on the border of two cells of a grid belongs to the upper.
+    A cell spans [0, 1], about its pseudo-coordinate at 0.5; hash codes have no positions, and the pixel's absolute
+    coordinate is returned. A pixel on the border of two cells of a grid belongs to the upper.
     """
     assert shape.grid is not None
     pairs = torch.from_numpy(cell_centers(shape.grid))
@@ -117,7 +117,7 @@ def grid_groups(
 
 
 def nearest_center(pairs: Float[Tensor, "*B N D"], positions: Float[Tensor, "L D"]) -> Int64[Tensor, "*B N"]:
-    """The index of the position nearest to each pair; for equals the first. Each pair is measured by itself."""
+    """The index of the position nearest to each pair; the first of equal ones. Each pair is computed by itself."""
     rows = max(1, (1 << 24) // positions.shape[0])
     parts = [
         torch.cdist(part, positions, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
@@ -127,9 +127,9 @@ def nearest_center(pairs: Float[Tensor, "*B N D"], positions: Float[Tensor, "L D
 
 
 def hash_codes(pairs: Float[Tensor, "*B N D"], latents: int, cells: int) -> Int64[Tensor, "*B N"]:
-    """The latent of each pair's cell: neighbours share one, and so may far cells.
+    """The latent of each pair's cell. Neighbors share a latent, and so may distant cells.
 
-    `cells` is how many a length of 2 is cut into along each axis; the cells go on outside of [-1, 1].
+    `cells` is the number of cells on [-1, 1] along each axis; cells continue outside.
     """
     index = torch.floor((pairs + 1) * (cells / 2)).long()
     code = torch.zeros_like(index[..., 0])
@@ -139,7 +139,7 @@ def hash_codes(pairs: Float[Tensor, "*B N D"], latents: int, cells: int) -> Int6
 
 
 def tile_groups(groups: Int64[Tensor, "B N"], latents: int) -> Tiles:
-    """The pairs of each group in tiles; the number of tiles depends on the shapes alone, so nothing waits for a GPU."""
+    """The pairs of each group in tiles; the number of tiles depends on the shapes alone, so that the device is not synchronized."""
     batch, num_pairs = groups.shape
     size, num_tiles = tile_layout(num_pairs, latents)
     members, order = groups.sort(dim=1, stable=True)
@@ -164,13 +164,13 @@ def tile_layout(num_pairs: int, latents: int) -> tuple[int, int]:
 
 
 def fixed_tiles(groups: Int64[Tensor, " N"], latents: int) -> Tiles:
-    """The tiles of groups that all sets share, without the empty ones; of equal groups, one full tile per latent."""
+    """The tiles of groups that all sets share, without empty ones; one full tile per latent for equal groups."""
     pairs, is_real, latent = (x[0] for x in tile_groups(groups[None], latents))
     used = is_real.any(1)
     return Tiles(pairs[used], is_real[used], latent[used])
 
 
-def _factorisations(number: int, parts: int) -> list[tuple[int, ...]]:
+def _factorizations(number: int, parts: int) -> list[tuple[int, ...]]:
     """All ways to write `number` as an ordered product of `parts` whole numbers."""
     divisors = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
     divisors += [number // d for d in divisors]
@@ -179,7 +179,7 @@ def _factorisations(number: int, parts: int) -> list[tuple[int, ...]]:
 
 
 def _kmeans(pairs: Float[np.ndarray, "N D"], count: int, random: np.random.Generator) -> Float[np.ndarray, "L D"]:
-    """Lloyd's algorithm from k-means++ centres (Arthur and Vassilvitskii 2007), for a fixed number of steps."""
+    """Lloyd's algorithm from k-means++ centers (Arthur and Vassilvitskii 2007), for a fixed number of steps."""
     from scipy.spatial import cKDTree
 
     axes = np.ascontiguousarray(pairs.T)
@@ -189,10 +189,10 @@ def _kmeans(pairs: Float[np.ndarray, "N D"], count: int, random: np.random.Gener
         distance = np.minimum(distance, sum((axis - x) ** 2 for axis, x in zip(axes, found[-1], strict=True)))
         total = distance.cumsum()
         found.append(pairs[np.searchsorted(total, random.uniform() * total[-1], side="right")])
-    middles = np.stack(found)
+    centers = np.stack(found)
     for _ in range(LLOYD_STEPS):
-        group = cKDTree(middles).query(pairs)[1]
+        group = cKDTree(centers).query(pairs)[1]
         sizes = np.bincount(group, minlength=count)
         sums = np.stack([np.bincount(group, axis, minlength=count) for axis in pairs.T], 1)
-        middles = np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], middles)
-    return middles
+        centers = np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], centers)
+    return centers

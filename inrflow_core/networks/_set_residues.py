@@ -1,7 +1,7 @@
-"""Pairs in groups, such as the atoms of amino acids: how they become tokens, and one latent for each group.
+"""Pairs in groups, such as the atoms of amino acids: their tokens, and one latent for each group.
 
 Source: INRFlow (arXiv:2412.03791), section 4.3 and appendix A.3: the coordinate of an atom is a list of its features with
-the embedding of its residue, its value is its place; all atoms of a residue are gathered by cross-attention into one
+the embedding of its residue, its value is its position; all atoms of a residue are gathered by cross-attention into one
 latent, or by a linear layer.
 """
 
@@ -22,13 +22,13 @@ from inrflow_core.networks._set_grouping import MASKED_SCORE
 from inrflow_core.sets import ConditionEmbedding, Groups, Queries, SetSpec
 
 LONGEST_WAVE = 10_000
-"""Of the sinusoids of a group's number, over 2 pi (Vaswani et al. 2017)."""
+"""Longest wavelength of the sinusoids of a group's number, over 2 pi (Vaswani et al. 2017)."""
 OCTAVES = 7
-"""Frequencies of places, from 1 rad on: the shortest wave is a tenth of the data's deviation."""
+"""Frequencies of positions, from 1 rad on: the shortest wavelength is a tenth of the data's standard deviation."""
 
 
 def position_waves(count: int, width: int, device: torch.device) -> Float[Tensor, "L W"]:
-    """Sines and cosines of the numbers 0 ... count - 1 of groups in their chain."""
+    """Sines and cosines of the indices 0 ... count - 1 of groups in their chain."""
     half = width // 2
     frequencies = LONGEST_WAVE ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
     phase = torch.arange(count, dtype=torch.float64, device=device)[:, None] * frequencies
@@ -36,13 +36,13 @@ def position_waves(count: int, width: int, device: torch.device) -> Float[Tensor
 
 
 def gather_groups(shared: Float[Tensor, "B L W"], groups: Int64[Tensor, "B N"]) -> Float[Tensor, "B N W"]:
-    """What each pair's group has; padding takes that of the first."""
+    """The row of each pair's group; padding gets the first row."""
     index = groups.clamp(min=0)[..., None].expand(-1, -1, shared.shape[-1])
     return shared.gather(1, index)
 
 
 class AtomEmbedding(nn.Module):
-    """A pair as the sum of its features, its value (as it is and as waves), and what its group has in common."""
+    """A pair as the sum of the embeddings of its features, of its value (raw and as waves) and of its group."""
 
     def __init__(self, shape: SetSpec, width: int, features: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class AtomEmbedding(nn.Module):
         self.group = nn.Linear(features, width)
 
     def groups(self, features: Float[Tensor, "B L F"]) -> Float[Tensor, "B L W"]:
-        """What the pairs of each group have in common: its features and its number."""
+        """The embedding of each group: its features and its index."""
         shared = self.group(features)
         return shared + position_waves(features.shape[1], shared.shape[-1], shared.device).to(shared.dtype)
 
@@ -63,14 +63,14 @@ class AtomEmbedding(nn.Module):
         shared: Float[Tensor, "B L W"],
         embedded: Float[Tensor, "*B N W"] | None = None,
     ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B N W"]]:
-        """The tokens, and the embedded values alone; `embedded` is what `embed` made, if it was made."""
+        """The tokens, and the embedded values alone; `embedded` is the result of `embed`, if it was computed before."""
         assert queries.coordinates is not None and queries.group_ids is not None, "pairs in groups have features"
         value = self.value(torch.cat([to_fp32(values), self.waves(values)], -1))
-        placed = self.embed(queries.coordinates) if embedded is None else embedded
-        return value + placed + gather_groups(shared, queries.group_ids).to(value.dtype), value
+        own = self.embed(queries.coordinates) if embedded is None else embedded
+        return value + own + gather_groups(shared, queries.group_ids).to(value.dtype), value
 
     def embed(self, coordinates: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B N W"]:
-        """What of the tokens depends on the features alone."""
+        """The part of the tokens that depends on the features alone."""
         return self.coordinate(coordinates)
 
 
@@ -102,14 +102,16 @@ class ResidueEncoder(nn.Module):
         context: Queries,
         values: Float[Tensor, "B N C"],
         mask: Bool[Tensor, "B N"] | None,
-        told: ConditionEmbedding,
+        embedding: ConditionEmbedding,
     ) -> Float[Tensor, "B L W"]:
         """Latents of the groups; `mask` is False where a pair is padding or unknown."""
-        assert context.group_ids is not None and told.features is not None, "pairs in groups come with their features"
+        assert context.group_ids is not None and embedding.features is not None, (
+            "pairs in groups need the features of the groups"
+        )
         known = context.group_ids >= 0 if mask is None else mask
         values = values.masked_fill(~known[..., None], 0)
-        slots, is_real = group_slots(context.group_ids, known, told.features.shape[1], self.size)
-        shared = self.tokens.groups(told.features)
+        slots, is_real = group_slots(context.group_ids, known, embedding.features.shape[1], self.size)
+        shared = self.tokens.groups(embedding.features)
         pooled = (self._map if self.kind == "linear" else self._pool)(context, values, shared, slots, is_real)
         return pooled + shared.to(pooled.dtype)
 
@@ -142,7 +144,7 @@ def group_slots(
 ) -> tuple[Int64[Tensor, "B L S"], Bool[Tensor, "B L S"]]:
     """The pairs of each of `count` groups, in `size` slots; which slots hold a known pair.
 
-    The pairs of a group stand together, and padding (group -1) behind all.
+    The pairs of a group must be consecutive, and padding (group -1) last.
     """
     counts = torch.zeros(groups.shape[0], count, dtype=torch.int64, device=groups.device)
     counts.scatter_add_(1, groups.clamp(min=0), (groups >= 0).long())

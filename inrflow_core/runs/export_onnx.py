@@ -59,12 +59,12 @@ class Evaluation(nn.Module):
     ) -> Float[Tensor, "B M C"]:
         """The velocities of the queries."""
         condition = {} if labels is None else {"label": labels}
-        told = self.method.embed_condition(condition)
+        embedding = self.method.embed_condition(condition)
         context = Queries(self.coordinates, self.places)
         # Places key noise, of which an evaluation has none: any will do that are as many.
         places = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates
         queries = Queries(query_coordinates, places)
-        return self.method.network(context, values, t, told, queries, query_values)
+        return self.method.network(context, values, t, embedding, queries, query_values)
 
 
 def export(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
@@ -113,8 +113,8 @@ def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
     shape = model.domain.shape
     seeds = torch.arange(batch)
     values = noise_field.normal(seeds, torch.arange(shape.num_queries), purpose="noise", channels=shape.value_size)
-    asked = noise_field.normal(seeds, torch.arange(count), purpose="query", channels=shape.value_size)
-    inputs = {"values": values, "t": torch.linspace(0.1, 0.9, batch), "query_values": asked}
+    query_values = noise_field.normal(seeds, torch.arange(count), purpose="query", channels=shape.value_size)
+    inputs = {"values": values, "t": torch.linspace(0.1, 0.9, batch), "query_values": query_values}
     if model.preset.condition is not None:
         inputs["labels"] = torch.arange(batch) % model.preset.condition.config.classes - 1
     if not shape.is_moving:
@@ -124,13 +124,13 @@ def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
 
 def _traced(evaluation: Evaluation, model: Model) -> Any:
     inputs = example(model, *EXAMPLE)
-    sets, asked = torch.export.Dim("B"), torch.export.Dim("M")
+    sets, queries = torch.export.Dim("B"), torch.export.Dim("M")
     shapes = {
         "values": {0: sets},
         "t": {0: sets},
-        "query_values": {0: sets, 1: asked},
+        "query_values": {0: sets, 1: queries},
         "labels": {0: sets},
-        "query_coordinates": {0: asked},
+        "query_coordinates": {0: queries},
     }
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

@@ -103,15 +103,15 @@ class CompiledNetwork(nn.Module):
             return getattr(super().__getattr__("network"), name)
 
     def encode(
-        self, context: Queries, values: Float[Tensor, "B N C"], mask: Tensor | None, told: ConditionEmbedding
+        self, context: Queries, values: Float[Tensor, "B N C"], mask: Tensor | None, embedding: ConditionEmbedding
     ) -> Any:
         """What the context says."""
-        return self._encode(context, _plain(values), mask, told)
+        return self._encode(context, _plain(values), mask, embedding)
 
-    def latents(self, encoded: Any, t: Float[Tensor, " B"], told: ConditionEmbedding) -> Any:
+    def latents(self, encoded: Any, t: Float[Tensor, " B"], embedding: ConditionEmbedding) -> Any:
         """The trunk."""
-        vector = None if told.vector is None else _plain(told.vector)
-        return self._latents(encoded, _plain(t), told._replace(vector=vector))
+        vector = None if embedding.vector is None else _plain(embedding.vector)
+        return self._latents(encoded, _plain(t), embedding._replace(vector=vector))
 
     def decode(
         self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Tensor | None = None

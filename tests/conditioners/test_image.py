@@ -62,7 +62,8 @@ def test_a_model_answers_as_much_under_a_dropped_picture_as_under_nothing() -> N
     t = torch.tensor([0.2, 0.5, 0.9])
     dropped = flow.embed_condition(stored(), dropped=torch.ones(3, dtype=torch.bool))
     found, wanted = (
-        flow.network(queries, y, t, told, queries, y) for told in (dropped, flow.conditioner.null_condition(3))
+        flow.network(queries, y, t, embedding, queries, y)
+        for embedding in (dropped, flow.conditioner.null_condition(3))
     )
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
     shown = flow.network(queries, y, t, flow.embed_condition(stored()), queries, y)
@@ -79,8 +80,8 @@ def test_a_field_is_the_plain_solution_of_the_guided_velocity(guidance: float) -
     times = drawing.sampler.time_grid(drawing.config)
     for t, t_next in zip(times[:-1], times[1:], strict=True):
         halves = [
-            flow.network(context, y, t.float().expand(3), told, context, y)
-            for told in (flow.embed_condition(stored()), flow.conditioner.null_condition(3))
+            flow.network(context, y, t.float().expand(3), embedding, context, y)
+            for embedding in (flow.embed_condition(stored()), flow.conditioner.null_condition(3))
         ]
         y = y + float(t_next - t) * (halves[1] + guidance * (halves[0] - halves[1]))
     torch.testing.assert_close(values, y, atol=1e-5, rtol=0)

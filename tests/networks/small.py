@@ -76,8 +76,8 @@ def pairs(name: str, batch: int = 2, seed: int = 1) -> tuple[Queries, Tensor]:
 
 
 def answer(module: SetTransformer, context: Queries, values: Tensor, **changes: Tensor | Queries) -> Tensor:
-    """The whole pass at t = 0.3, 0.6, ..., with a condition; asked at its own pairs unless told otherwise."""
+    """The whole pass at t = 0.3, 0.6, ..., with a condition; asked at its own pairs by default."""
     t = 0.3 * torch.arange(1, 1 + values.shape[0])
-    told = ConditionEmbedding(torch.linspace(-1, 1, module.vector_width).expand(values.shape[0], -1))
+    embedding = ConditionEmbedding(torch.linspace(-1, 1, module.vector_width).expand(values.shape[0], -1))
     asked = {"queries": context, "query_values": values} | changes
-    return module(context, values, t, told, **asked)
+    return module(context, values, t, embedding, **asked)

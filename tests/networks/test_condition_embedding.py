@@ -58,9 +58,9 @@ def pairs(name: str, batch: int = 2) -> tuple[Queries, Tensor, Tensor]:
     return *small.pairs(case, batch), torch.randn(batch, 5, 32, generator=generator)
 
 
-def answer(module: SetTransformer, context: Queries, values: Tensor, told: ConditionEmbedding) -> Tensor:
+def answer(module: SetTransformer, context: Queries, values: Tensor, embedding: ConditionEmbedding) -> Tensor:
     t = 0.3 * torch.arange(1, 1 + values.shape[0])
-    return module(context, values, t, told, context, values)
+    return module(context, values, t, embedding, context, values)
 
 
 def folding(name: str, scale: float = 0.3) -> SetTransformer:
@@ -77,8 +77,8 @@ def chains(*sequences: str, seed: int = 3) -> tuple[Queries, Tensor, ConditionEm
     whole = torch.randn(200, 3, generator=torch.Generator().manual_seed(seed))
     features = torch.randn(20, 4, generator=torch.Generator().manual_seed(seed + 1))[padded.clamp(min=0)]
     is_group = padded >= 0
-    told = ConditionEmbedding(features=features * is_group[..., None], is_group=is_group)
-    return queries, whole[: len(queries)].expand(len(sequences), -1, -1), told
+    embedding = ConditionEmbedding(features=features * is_group[..., None], is_group=is_group)
+    return queries, whole[: len(queries)].expand(len(sequences), -1, -1), embedding
 
 
 @every_picture
@@ -177,43 +177,43 @@ def test_every_weight_learns_from_groups(name: str) -> None:
 @every_fold
 def test_a_chain_padded_beside_larger_ones_gets_the_answers_that_it_gets_alone(name: str) -> None:
     module = folding(name).requires_grad_(False)
-    queries, values, told = chains(*CHAINS)
+    queries, values, embedding = chains(*CHAINS)
     assert queries.group_ids is not None
     real = queries.group_ids >= 0
     for garbage in (0.0, 100.0, torch.nan):
-        found = answer(module, queries, values.masked_fill(~real[..., None], garbage), told)
+        found = answer(module, queries, values.masked_fill(~real[..., None], garbage), embedding)
         for row, sequence in enumerate(CHAINS):
-            own, shown, alone_told = chains(sequence)
+            own, shown, alone_embedding = chains(sequence)
             t = torch.tensor([0.3 * (row + 1)])
-            alone = module(own, shown, t, alone_told, own, shown)
+            alone = module(own, shown, t, alone_embedding, own, shown)
             torch.testing.assert_close(found[row : row + 1, : len(own)], alone, atol=1e-5, rtol=1e-5)
 
 
 @every_fold
 def test_an_unknown_atom_influences_no_other(name: str) -> None:
     module = folding(name).requires_grad_(False)
-    queries, values, told = chains(*CHAINS)
+    queries, values, embedding = chains(*CHAINS)
     assert queries.group_ids is not None
     known = queries.group_ids >= 0
     known[0, [1, 5, 9]] = False
     t, found = torch.tensor([0.3, 0.6, 0.9]), []
     for garbage in (0.0, 50.0, torch.nan):
         shown = values.masked_fill(~known[..., None], garbage)
-        found.append(module(queries, shown, t, told, queries, values, mask=known))
+        found.append(module(queries, shown, t, embedding, queries, values, mask=known))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
     torch.testing.assert_close(found[2], found[0], rtol=0, atol=0)
-    whole = module(queries, values, t, told, queries, values)
+    whole = module(queries, values, t, embedding, queries, values)
     assert (whole[0] - found[0][0]).abs().max() > 1e-4
 
 
 @every_fold
 def test_an_atom_gets_the_same_answer_whatever_else_is_asked(name: str) -> None:
     module = folding(name).requires_grad_(False)
-    queries, values, told = chains(*CHAINS)
-    whole = answer(module, queries, values, told)
+    queries, values, embedding = chains(*CHAINS)
+    whole = answer(module, queries, values, embedding)
     t = torch.tensor([0.3, 0.6, 0.9])
     part = slice(3, 11)
-    some = module(queries, values, t, told, queries[part], values[:, part])
+    some = module(queries, values, t, embedding, queries[part], values[:, part])
     torch.testing.assert_close(some, whole[:, part], atol=1e-6, rtol=1e-6)
 
 
@@ -221,24 +221,24 @@ def test_an_atom_gets_the_same_answer_whatever_else_is_asked(name: str) -> None:
 def test_the_order_of_the_residues_is_seen(name: str) -> None:
     """In a chain of one kind of residue nothing but its number tells a residue from another."""
     module = folding(name).requires_grad_(False)
-    queries, _, told = chains("GGGG")
+    queries, _, embedding = chains("GGGG")
     values = torch.ones(1, 16, 3)
-    found = answer(module, queries, values, told).unflatten(1, (4, 4))
+    found = answer(module, queries, values, embedding).unflatten(1, (4, 4))
     assert (found[:, 1:] - found[:, :-1]).abs().amax((0, 2, 3)).min() > 1e-4
     moved = torch.ones(1, 4, 4, 3)
     moved[:, 0] = 2
-    first = answer(module, queries, moved.flatten(1, 2), told)
-    last = answer(module, queries, moved.flip(1).flatten(1, 2), told)
+    first = answer(module, queries, moved.flatten(1, 2), embedding)
+    last = answer(module, queries, moved.flip(1).flatten(1, 2), embedding)
     assert (first.unflatten(1, (4, 4)).flip(1) - last.unflatten(1, (4, 4))).abs().max() > 1e-3
 
 
 @every_fold
 def test_one_chain_never_influences_another(name: str) -> None:
     module = folding(name)
-    queries, values, told = chains(*CHAINS)
-    assert told.features is not None
-    shown, features = values.clone().requires_grad_(), told.features.clone().requires_grad_()
-    answer(module, queries, shown, told._replace(features=features))[0].square().sum().backward()
+    queries, values, embedding = chains(*CHAINS)
+    assert embedding.features is not None
+    shown, features = values.clone().requires_grad_(), embedding.features.clone().requires_grad_()
+    answer(module, queries, shown, embedding._replace(features=features))[0].square().sum().backward()
     for gradient in (shown.grad, features.grad):
         assert gradient is not None and gradient[0].abs().max() > 0 and gradient[1:].abs().max() == 0
 
@@ -273,12 +273,12 @@ MISFITS = {
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_settings_that_do_not_fit_are_refused(name: str) -> None:
-    changes, shape, told, message = MISFITS[name]
+    changes, shape, condition, message = MISFITS[name]
     with pytest.raises(UsageError) as caught:
-        set_transformer.build(dataclasses.replace(GROUPED, **changes), shape, told)
+        set_transformer.build(dataclasses.replace(GROUPED, **changes), shape, condition)
     assert message in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_a_skip_without_residues_is_refused() -> None:
-    with pytest.raises(ValueError, match="`residue_skip` is of proteins"):
+    with pytest.raises(ValueError, match="`residue_skip` is for proteins"):
         Config(32, 2, 2, residue_skip=True)
