@@ -265,7 +265,7 @@ def test_bf16_stays_near_fp32_for_groups(name: str) -> None:
 MISFITS = {
     "a grid of atoms": ({"pseudo_coordinates": "grid"}, PROTEINS.shape, ConditionSpec(features=4), "is `grid`"),
     "residues of pixels": ({}, IMAGE, ConditionSpec(), "the sets have no groups"),
-    "residues without features": ({}, PROTEINS.shape, ConditionSpec(), "take `residue`"),
+    "residues without features": ({}, PROTEINS.shape, ConditionSpec(), "need `residue`"),
     "a perceiver": ({"encoder": "perceiver"}, PROTEINS.shape, ConditionSpec(features=4), "the encoder `perceiver`"),
     "odd heads": ({"width": 6, "heads": 2, "rope": True}, PROTEINS.shape, ConditionSpec(features=4), "a head has 3"),
 }
