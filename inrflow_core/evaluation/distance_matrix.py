@@ -68,7 +68,7 @@ class DistanceMatrix:
         return self.wanted & np.isnan(self.values)
 
     def whole(self) -> Float64[np.ndarray, "N R"]:
-        """The matrix, mirrored where it is symmetric, with a diagonal of 0 among one set."""
+        """The matrix, mirrored if symmetric; within one set the diagonal is 0."""
         if self.is_across:
             return self.values
         filled = np.where(self.wanted, self.values, 0.0)

@@ -106,7 +106,7 @@ class Evaluator:
         return estimate.estimate_cost(self._context, self.reference, metrics, samples, points)
 
     def weights_provenance(self, metrics: Sequence[MetricSpec]) -> str:
-        """The weights that some metrics use, as a suffix for a sentence; empty where they need none."""
+        """The weights that some metrics use, as a suffix for a sentence; empty if they need none."""
         digests = {self._context.weights_digest(spec.network) for metric in metrics for spec in metric.inputs.features}
         return "".join(f", weights {digest[:16]}" for digest in sorted(filter(None, digests)))
 

@@ -28,7 +28,7 @@ class SampleMatch:
     reference_index: Int64[np.ndarray, " N"]
     """Indices of the references."""
     view_index: Int64[np.ndarray, " N"]
-    """Indices among each reference's images; 0 where it is not recorded."""
+    """Indices among each reference's images; 0 if not recorded."""
 
 
 def match_to_reference(samples: SampleCollection, reference: SampleCollection) -> SampleMatch:

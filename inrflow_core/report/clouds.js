@@ -1,7 +1,7 @@
 
 "use strict";
-// Turns the clouds of the page. Each is drawn as small lit balls, darker in hollows, as the pictures in its place are;
-// in plain JavaScript, since browsers grant few WebGL contexts and some none.
+// Rotates the clouds of the page. Each is drawn as small lit balls with ambient occlusion, as the images that it replaces;
+// in plain JavaScript, because browsers allow few WebGL contexts or none.
 (() => {
   const REACH = 3, START = {azimuth: 35, elevation: 24, zoom: 1}, LIGHT = [0.55, -0.3, 0.78];
   const AROUND = [[0, 1], [1, 0], [0, -1], [-1, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]];
@@ -9,24 +9,24 @@
 
   const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
 
-  // Places within about [-1, 1] and colours in [0, 1] from what stands in the page.
-  function read(place) {
-    const raw = new Uint16Array(bytes(place.dataset.points).buffer);
+  // Positions within about [-1, 1] and colors in [0, 1] from the data of an element.
+  function read(element) {
+    const raw = new Uint16Array(bytes(element.dataset.points).buffer);
     const at = Float32Array.from(raw, number => (number / 65535 * 2 - 1) * REACH);
-    const own = place.dataset.colours;
-    return {at, colours: own ? Float32Array.from(bytes(own), number => number / 255) : coloursOf(at)};
+    const given = element.dataset.colors;
+    return {at, colors: given ? Float32Array.from(bytes(given), number => number / 255) : colorsOf(at)};
   }
 
-  function coloursOf(at) {
-    const low = [9, 9, 9], high = [-9, -9, -9], colours = new Float32Array(at.length);
+  function colorsOf(at) {
+    const low = [9, 9, 9], high = [-9, -9, -9], colors = new Float32Array(at.length);
     at.forEach((value, i) => { low[i % 3] = Math.min(low[i % 3], value); high[i % 3] = Math.max(high[i % 3], value); });
     const span = Math.max(...high.map((value, axis) => value - low[axis]), 1e-9);
     const base = [0.36, 0.46, 0.92], slope = [0.60, 0.42, -0.44];
-    at.forEach((value, i) => { colours[i] = base[i % 3] + slope[i % 3] * (value - low[i % 3]) / span; });
-    return colours;
+    at.forEach((value, i) => { colors[i] = base[i % 3] + slope[i % 3] * (value - low[i % 3]) / span; });
+    return colors;
   }
 
-  // The pixels that a ball covers: shift, height above its middle, light.
+  // The pixels of a ball: shift, height above its center, light.
   function ball(radius, stride) {
     const reach = Math.ceil(radius), stamp = [];
     for (let y = -reach; y <= reach; y++) for (let x = -reach; x <= reach; x++) {
@@ -39,9 +39,9 @@
     return stamp;
   }
 
-  // One cloud's picture of side * side pixels; a rim of the buffers saves asking whether a neighbour is inside.
+  // One cloud's image of side * side pixels; the buffers have a rim, so that neighbors need no bounds check.
   function draw(canvas, cloud, view, side, isQuick) {
-    const {at, colours} = cloud, count = at.length / 3;
+    const {at, colors} = cloud, count = at.length / 3;
     const radius = Math.max(1, 0.7 * side * view.zoom / Math.sqrt(count));
     const reaches = [Math.floor(side / 256) + 1, Math.floor(side / 80) + 1];
     const rim = Math.max(Math.ceil(radius), reaches[1]) + 1, stride = side + 2 * rim;
@@ -64,7 +64,7 @@
         light[cell + shift] = lit;
       }
     }
-    const picture = new ImageData(side, side), pixels = picture.data, deep = 0.08 * side * view.zoom;
+    const image = new ImageData(side, side), pixels = image.data, deep = 0.08 * side * view.zoom;
     const shifts = (isQuick ? [reaches[1]] : reaches).flatMap(
       reach => AROUND.slice(0, isQuick ? 4 : 8).map(([row, column]) => reach * (row * stride + column)));
     const strength = -0.09 * 16 / shifts.length;
@@ -77,25 +77,25 @@
         if (above > 0) hidden += above < 1 ? above : 1;
       }
       const shade = 255 * light[cell] * Math.exp(strength * hidden), from = 3 * owner[cell];
-      pixels[to] = colours[from] * shade;
-      pixels[to + 1] = colours[from + 1] * shade;
-      pixels[to + 2] = colours[from + 2] * shade;
+      pixels[to] = colors[from] * shade;
+      pixels[to + 1] = colors[from + 1] * shade;
+      pixels[to + 2] = colors[from + 2] * shade;
       pixels[to + 3] = 255;
     }
     canvas.width = canvas.height = side;
-    canvas.getContext("2d").putImageData(picture, 0, 0);
+    canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
-  function start(place, together) {
-    const still = place.querySelector("img"), canvas = document.createElement("canvas");
-    const self = {view: {...START}, cloud: null, isSeen: false, isAsked: false, rest: 0};
+  function start(element, together) {
+    const still = element.querySelector("img"), canvas = document.createElement("canvas");
+    const self = {view: {...START}, cloud: null, isSeen: false, isPending: false, rest: 0};
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-roledescription", "cloud that can be turned");
-    canvas.setAttribute("aria-label", still.alt + "; arrow keys turn it");
+    canvas.setAttribute("aria-roledescription", "cloud that can be rotated");
+    canvas.setAttribute("aria-label", still.alt + "; arrow keys rotate it");
     still.replaceWith(canvas);
 
-    // What stood here stays until the first drawing: who takes a picture of the page may never bring the canvas to sight.
+    // The static image stays until the first drawing: a screenshot of the page may never scroll to the canvas.
     function keep() {
       if (self.cloud || !still.naturalWidth) return;
       canvas.width = canvas.height = still.naturalWidth;
@@ -104,19 +104,19 @@
     if (still.complete) keep(); else still.addEventListener("load", keep);
 
     function show(isQuick) {
-      self.cloud ??= read(place);
-      // At rest twice the screen's pixels: the browser makes edges smooth in bringing them down.
+      self.cloud ??= read(element);
+      // At rest twice the pixels of the screen: the browser antialiases by downscaling.
       const side = canvas.clientWidth * (isQuick ? 1 : 2 * devicePixelRatio);
       draw(canvas, self.cloud, self.view, Math.max(16, Math.min(isQuick ? 480 : 1024, Math.round(side))), isQuick);
     }
 
-    // At most one picture a frame while it moves, and a fine one when it rests; none where nobody sees it.
-    self.ask = () => {
+    // At most one image a frame while it moves, and a fine one at rest; none while it is out of view.
+    self.requestDraw = () => {
       clearTimeout(self.rest);
       self.rest = setTimeout(() => self.isSeen && show(false), 160);
-      if (self.isAsked || !self.isSeen) return;
-      self.isAsked = true;
-      requestAnimationFrame(() => { self.isAsked = false; show(true); });
+      if (self.isPending || !self.isSeen) return;
+      self.isPending = true;
+      requestAnimationFrame(() => { self.isPending = false; show(true); });
     };
     self.appear = isSeen => {
       if (isSeen && !self.isSeen) show(false);
@@ -129,7 +129,7 @@
       view.elevation = Math.max(-90, Math.min(90, view.elevation));
       view.zoom = Math.max(1, Math.min(6, view.zoom));
       for (const other of together()) Object.assign(other.view, view);
-      for (const other of new Set([self, ...together()])) other.ask();
+      for (const other of new Set([self, ...together()])) other.requestDraw();
     }
 
     let last = null;
@@ -169,14 +169,14 @@
   const seen = new Map();
   const watch = new IntersectionObserver(
     entries => entries.forEach(entry => seen.get(entry.target).appear(entry.isIntersecting)), {rootMargin: "200px"});
-  const resized = new ResizeObserver(entries => entries.forEach(entry => seen.get(entry.target).ask()));
+  const resized = new ResizeObserver(entries => entries.forEach(entry => seen.get(entry.target).requestDraw()));
   for (const section of document.querySelectorAll("section")) {
     const turning = section.querySelector(".turning"), all = [];
     if (!turning) continue;
     turning.hidden = false;
     const box = turning.querySelector("input");
-    for (const place of section.querySelectorAll(".cloud[data-points]")) {
-      const {canvas, self} = start(place, () => box.checked ? all : []);
+    for (const element of section.querySelectorAll(".cloud[data-points]")) {
+      const {canvas, self} = start(element, () => box.checked ? all : []);
       all.push(self);
       seen.set(canvas, self);
       watch.observe(canvas);

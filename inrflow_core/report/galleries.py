@@ -188,7 +188,7 @@ def _cloud(points: np.ndarray, label: str, together: int) -> str:
     data = f' data-points="{_base64(positions.tobytes())}"'
     if points.shape[1] >= 6:
         colors = np.clip(np.round((points[:, 3:6] + 1) * 127.5), 0, 255).astype(np.uint8)
-        data += f' data-colours="{_base64(colors.tobytes())}"'
+        data += f' data-colors="{_base64(colors.tobytes())}"'
     return (
         f'<div class="cloud"{data}><img width="{size}" height="{size}" alt="{escape(label)}, {len(points):,} points"'
         f' src="{_embedded(drawn)}"></div>'

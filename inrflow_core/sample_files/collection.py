@@ -204,7 +204,7 @@ class _Collection(ABC):
 
     @abstractmethod
     def _verify(self) -> None:
-        """Compare the source's bytes with its recorded digests, where it has any."""
+        """Compare the source's bytes with its recorded digests, if it has any."""
 
     @functools.cached_property
     def _shape(self) -> tuple[int, ...]:
