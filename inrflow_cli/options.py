@@ -89,6 +89,9 @@ Label = Annotated[
 Guidance = Annotated[
     float | None, typer.Option(min=0.0, help="Scale of classifier-free guidance; 1 is none. Default: the preset's.")
 ]
+GuidanceInterval = Annotated[
+    str | None, typer.Option(metavar="LOW,HIGH", help="Apply guidance only between these times, as in 0.1,0.9.")
+]
 Sampler = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="The sampler, instead of the preset's.", autocompletion=complete_samplers),
@@ -113,6 +116,7 @@ Points = Annotated[int | None, typer.Option(help="Number of points of each point
 Chunk = Annotated[
     int, typer.Option(min=1, help="Queries evaluated at once. Lower it to save memory; results do not change.")
 ]
+Batch = Annotated[int | None, typer.Option(min=1, help="Samples drawn together; results do not change.")]
 Noise = Annotated[
     str | None,
     typer.Option(
@@ -215,6 +219,24 @@ def parse_settings(texts: list[str] | None, **flags: Any) -> tuple[dict[str, Any
             option = f"`--{key.replace('_', '-')}`"
             raise UsageError(f"{option} and `--set method.{key}` exclude each other", hint="give one of them")
     return tables.get("sampler", {}), method | given
+
+
+def sampling_arguments(
+    sampler: str | None, steps: int | None, settings: list[str] | None, precision: str, **flags: Any
+) -> dict[str, Any]:
+    """Arguments of `sampling_options` from the options of a command; `settings` and `flags` as for `parse_settings`.
+
+    Raises:
+        UsageError: as `parse_settings`.
+    """
+    of_sampler, of_method = parse_settings(settings, **flags)
+    return {
+        "sampler": sampler,
+        "steps": steps,
+        "sampler_settings": of_sampler,
+        "method_settings": of_method,
+        "precision": precision,
+    }
 
 
 def parse_interval(text: str | None) -> tuple[float, float] | None:

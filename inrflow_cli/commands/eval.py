@@ -69,89 +69,101 @@ Checkpoints = Annotated[
     str, typer.Option(metavar="newest|best|all|STEP,STEP", help="Checkpoints of each run to evaluate.")
 ]
 
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results.", show_default=False)]
+Split = Annotated[str | None, typer.Option(help="Split of the reference.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", help="Classes of the reference. Default: those that the run was trained on."),
+]
+ReferenceNum = Annotated[
+    int | None, typer.Option(min=2, help="Number of reference items, evenly spaced. Default: all.")
+]
+SamplesSplit = Annotated[str | None, typer.Option(help="Split of `--samples` that are shards.")]
+MemorizationSet = Annotated[
+    Path | None,
+    typer.Option(
+        "--memorization-set",
+        metavar="PATH",
+        help="Training data in which to search copies of the samples. Default: the `train` split of the reference.",
+    ),
+]
+ConditionImages = Annotated[
+    Path | None,
+    typer.Option(
+        "--condition-images",
+        metavar="DIR",
+        help="Images of the reference's point clouds, matched by name. Default: those in its shards.",
+    ),
+]
+NumPerRun = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Samples per run. For conditional models: number of reference conditions, evenly spaced. "
+        "Default: as many as the reference has items, at most 50,000.",
+    ),
+]
+View = Annotated[
+    str | None,
+    typer.Option(metavar="N|by-seed", help="For models conditioned on images: the view of each object, from 0 on."),
+]
+SamplesPerItem = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="K", help="Samples for each reference condition. Default: 1."),
+]
+InterpolationBaselines = Annotated[
+    bool,
+    typer.Option(
+        "--interpolation-baselines",
+        help="Also evaluate bilinear and bicubic upsampling of the samples at the training resolution.",
+    ),
+]
+DistanceWorkers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Number of processes for distances; results do not depend on it. Default: number of CPU cores."
+    ),
+]
+ListMetrics = Annotated[bool, typer.Option("--list", help="List the metrics with their protocols.")]
+
 
 def eval(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results.", show_default=False)] = None,
+    out: Out = None,
     run: Runs = None,
     samples: Samples = None,
     reference: Reference = None,
     metrics: Metrics = None,
-    split: Annotated[str | None, typer.Option(help="Split of the reference.")] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", help="Classes of the reference. Default: those that the run was trained on."),
-    ] = None,
-    reference_num: Annotated[
-        int | None, typer.Option(min=2, help="Number of reference items, evenly spaced. Default: all.")
-    ] = None,
-    samples_split: Annotated[str | None, typer.Option(help="Split of `--samples` that are shards.")] = None,
-    memorization_set: Annotated[
-        Path | None,
-        typer.Option(
-            "--memorization-set",
-            metavar="PATH",
-            help="Training data in which to search copies of the samples. Default: the `train` split of the reference.",
-        ),
-    ] = None,
-    condition_images: Annotated[
-        Path | None,
-        typer.Option(
-            "--condition-images",
-            metavar="DIR",
-            help="Images of the reference's point clouds, matched by name. Default: those in its shards.",
-        ),
-    ] = None,
+    split: Split = None,
+    classes: Classes = None,
+    reference_num: ReferenceNum = None,
+    samples_split: SamplesSplit = None,
+    memorization_set: MemorizationSet = None,
+    condition_images: ConditionImages = None,
     weights: Weights = None,
     checkpoints: Checkpoints = "newest",
-    num: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Samples per run. For conditional models: number of reference conditions, evenly spaced. "
-            "Default: as many as the reference has items, at most 50,000.",
-        ),
-    ] = None,
+    num: NumPerRun = None,
     seed: options.Seed = 0,
     label: options.Label = None,
     guidance: options.Guidance = None,
-    guidance_interval: Annotated[
-        str | None, typer.Option(metavar="LOW,HIGH", help="Apply guidance only between these times, as in 0.1,0.9.")
-    ] = None,
+    guidance_interval: options.GuidanceInterval = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
     override: options.SamplingSet = None,
     resolution: options.Resolution = None,
     points: options.Points = None,
-    view: Annotated[
-        str | None,
-        typer.Option(metavar="N|by-seed", help="For models conditioned on images: the view of each object, from 0 on."),
-    ] = None,
-    samples_per_item: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="K", help="Samples for each reference condition. Default: 1."),
-    ] = None,
-    baselines: Annotated[
-        bool,
-        typer.Option(
-            "--interpolation-baselines",
-            help="Also evaluate bilinear and bicubic upsampling of the samples at the training resolution.",
-        ),
-    ] = False,
+    view: View = None,
+    samples_per_item: SamplesPerItem = None,
+    baselines: InterpolationBaselines = False,
     noise: options.Noise = None,
     ema: Ema = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; results do not change.")] = None,
+    batch: options.Batch = None,
     precision: options.Precision = "fp32",
     compile: options.Compile = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of processes for distances; results do not depend on it. Default: number of CPU cores."
-        ),
-    ] = None,
+    workers: DistanceWorkers = None,
     device: options.Device = None,
     threads: options.Threads = None,
     dry_run: DryRun = False,
-    show: Annotated[bool, typer.Option("--list", help="List the metrics with their protocols.")] = False,
+    show: ListMetrics = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:

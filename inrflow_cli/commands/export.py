@@ -22,45 +22,51 @@ FLAGS = {
     "columns": "--columns",
     "size": "--size",
 }
-"""What a format can choose, and the option that says it."""
+"""Settings of formats, and their options."""
+
+From = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FROM",
+        help="A folder of shards, an .h5, .npz or .ply of samples; or a run, a checkpoint, a .safetensors file.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Argument(help="Samples: .ply, .png, .npz, .obj or .glb. A run: .safetensors or .onnx.", show_default=False),
+]
+Items = Annotated[str | None, typer.Option(metavar="0-9|3,5|all", help="Which items. Default: the first 16.")]
+Split = Annotated[str | None, typer.Option(help="Of which split. Default: train, or the only one.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Clouds in their source's units, not in their box.")]
+Ascii = Annotated[bool, typer.Option("--ascii", help=".ply as text.")]
+Normals = Annotated[bool, typer.Option("--normals", help=".ply with estimated normals.")]
+Colours = Annotated[
+    bool | None, typer.Option("--colours/--no-colours", help=".ply with colours. Default: where there are some.")
+]
+Surface = Annotated[str | None, typer.Option(metavar="poisson|pivoting", help="How .obj and .glb get their surface.")]
+Columns = Annotated[int | None, typer.Option(min=1, help="Columns of a .png with several samples.")]
+Size = Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud drawn as .png.")]
+RunEma = Annotated[float | None, typer.Option(help="EMA decay of a run; 0 is the raw weights. Default: the first.")]
+RunCheckpoint = Annotated[
+    str | None, typer.Option(metavar="STEP|best", help="Which checkpoint of a run. Default: the newest.")
+]
 
 
 def export(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FROM",
-            help="A folder of shards, an .h5, .npz or .ply of samples; or a run, a checkpoint, a .safetensors file.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            help="Samples: .ply, .png, .npz, .obj or .glb. A run: .safetensors or .onnx.", show_default=False
-        ),
-    ],
-    items: Annotated[
-        str | None, typer.Option(metavar="0-9|3,5|all", help="Which items. Default: the first 16.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Of which split. Default: train, or the only one.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Clouds in their source's units, not in their box.")] = False,
-    ascii: Annotated[bool, typer.Option("--ascii", help=".ply as text.")] = False,
-    normals: Annotated[bool, typer.Option("--normals", help=".ply with estimated normals.")] = False,
-    colours: Annotated[
-        bool | None, typer.Option("--colours/--no-colours", help=".ply with colours. Default: where there are some.")
-    ] = None,
-    surface: Annotated[
-        str | None, typer.Option(metavar="poisson|pivoting", help="How .obj and .glb get their surface.")
-    ] = None,
-    columns: Annotated[int | None, typer.Option(min=1, help="Columns of a .png with several samples.")] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud drawn as .png.")] = None,
-    ema: Annotated[
-        float | None, typer.Option(help="EMA decay of a run; 0 is the raw weights. Default: the first.")
-    ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(metavar="STEP|best", help="Which checkpoint of a run. Default: the newest.")
-    ] = None,
+    source: From,
+    out: Out,
+    items: Items = None,
+    split: Split = None,
+    raw: Raw = False,
+    ascii: Ascii = False,
+    normals: Normals = False,
+    colours: Colours = None,
+    surface: Surface = None,
+    columns: Columns = None,
+    size: Size = None,
+    ema: RunEma = None,
+    checkpoint: RunCheckpoint = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:

@@ -23,89 +23,100 @@ if TYPE_CHECKING:
 SHOWN = 3
 """Unreadable items that are named on the screen; the manifest names all."""
 
+DatasetName = Annotated[
+    str | None,
+    typer.Argument(help="The data set; `--list` names them all.", autocompletion=options.complete_datasets),
+]
+Source = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The raw files. Default: `data/NAME`; INRFLOW_DATA is another parent."),
+]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Default: `shards/NAME`, or `shards/NAME-RESOLUTION`.")]
+Resolution = Annotated[int | None, typer.Option(help="Rows and columns, where images are made smaller.")]
+Classes = Annotated[bool, typer.Option("--classes", help="Take classes from sub-folders, where that is a choice.")]
+Category = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A category of ShapeNet; may be repeated. Default: all that are there."),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        metavar="stored|online",
+        help="Keep a frozen network's tokens in the shards, or leave them to training; for images and sequences.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The frozen network's config.json and model.safetensors. Default: `weights/NETWORK`."
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this number of items of each split, evenly spaced.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Number of worker processes; the output does not depend on it. Default: number of CPU cores."
+    ),
+]
+ArraySize = Annotated[
+    int | None,
+    typer.Option(
+        "--array-size",
+        metavar="N",
+        help="Size of a job array: N runs of this command share the work, in any order or at once, and write to "
+        "the same folder. N counts runs, not the HDF5 files, whose number depends on the data alone.",
+    ),
+]
+ArrayIndex = Annotated[
+    int | None,
+    typer.Option("--array-index", metavar="I", help="Index of this run in the job array, from 0 to N - 1."),
+]
+Engine = Annotated[
+    Literal["processes", "ray"],
+    typer.Option(help="`ray` spreads the work over the machines of a Ray cluster that share a file system."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT|auto|local",
+        help="With `--engine ray`. Default: RAY_ADDRESS, else the cluster of this machine, else one is started.",
+    ),
+]
+DatasetSet = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the data set; may be repeated.")
+]
+Statistics = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="METRIC,...",
+        help="Also cache the reference features of these metrics, e.g. `fid:adm` (see `eval`).",
+    ),
+]
+Repair = Annotated[bool, typer.Option("--repair", help="Make damaged shards again.")]
+ListDatasets = Annotated[bool, typer.Option("--list", help="List the data sets with their input and output formats.")]
+
 
 def prepare(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="The data set; `--list` names them all.", autocompletion=options.complete_datasets),
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The raw files. Default: `data/NAME`; INRFLOW_DATA is another parent."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Default: `shards/NAME`, or `shards/NAME-RESOLUTION`.")
-    ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Rows and columns, where images are made smaller.")] = None,
-    classes: Annotated[
-        bool, typer.Option("--classes", help="Take classes from sub-folders, where that is a choice.")
-    ] = False,
-    category: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A category of ShapeNet; may be repeated. Default: all that are there."),
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            metavar="stored|online",
-            help="Keep a frozen network's tokens in the shards, or leave them to training; for images and sequences.",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="The frozen network's config.json and model.safetensors. Default: `weights/NETWORK`."
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most this number of items of each split, evenly spaced.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of worker processes; the output does not depend on it. Default: number of CPU cores."
-        ),
-    ] = None,
-    array_size: Annotated[
-        int | None,
-        typer.Option(
-            "--array-size",
-            metavar="N",
-            help="Size of a job array: N runs of this command share the work, in any order or at once, and write to "
-            "the same folder. N counts runs, not the HDF5 files, whose number depends on the data alone.",
-        ),
-    ] = None,
-    array_index: Annotated[
-        int | None,
-        typer.Option("--array-index", metavar="I", help="Index of this run in the job array, from 0 to N - 1."),
-    ] = None,
-    engine: Annotated[
-        Literal["processes", "ray"],
-        typer.Option(help="`ray` spreads the work over the machines of a Ray cluster that share a file system."),
-    ] = "processes",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT|auto|local",
-            help="With `--engine ray`. Default: RAY_ADDRESS, else the cluster of this machine, else one is started.",
-        ),
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the data set; may be repeated.")
-    ] = None,
-    statistics: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METRIC,...",
-            help="Also cache the reference features of these metrics, e.g. `fid:adm` (see `eval`).",
-        ),
-    ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Make damaged shards again.")] = False,
+    name: DatasetName = None,
+    source: Source = None,
+    out: Out = None,
+    resolution: Resolution = None,
+    classes: Classes = False,
+    category: Category = None,
+    features: Features = None,
+    weights: Weights = None,
+    limit: Limit = None,
+    workers: Workers = None,
+    array_size: ArraySize = None,
+    array_index: ArrayIndex = None,
+    engine: Engine = "processes",
+    ray_address: RayAddress = None,
+    override: DatasetSet = None,
+    statistics: Statistics = None,
+    repair: Repair = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
-    show: Annotated[
-        bool, typer.Option("--list", help="List the data sets with their input and output formats.")
-    ] = False,
+    show: ListDatasets = False,
     json: Json = False,
 ) -> None:
     """Read the raw files of the data set NAME, and write shards and their manifest.

@@ -12,10 +12,12 @@ import typer
 from inrflow_cli import condition_options, console
 from inrflow_cli.model_options import Checkpoint, Ema, choose_size, open_model
 from inrflow_cli.options import (
+    Batch,
     Chunk,
     Compile,
     Device,
     Guidance,
+    GuidanceInterval,
     Json,
     Label,
     Noise,
@@ -35,8 +37,8 @@ from inrflow_cli.options import (
     parse_checkpoint,
     parse_interval,
     parse_seeds,
-    parse_settings,
     parse_window,
+    sampling_arguments,
 )
 from inrflow_core.errors import UsageError
 
@@ -45,26 +47,30 @@ if TYPE_CHECKING:
     from inrflow_core.sampling.request import SampleRequest
     from inrflow_core.sampling.sharded import SampleJob
 
+Out = Annotated[
+    Path,
+    typer.Argument(
+        help="Output: a .png, .ply, .npz, .pdb, .cif or .h5 file, or a folder of .h5 shards.", show_default=False
+    ),
+]
+GuideRun = Annotated[Path | None, typer.Option("--guide-run", help="A weaker run to guide with (autoguidance).")]
+SaveField = Annotated[Path | None, typer.Option(help="Also save the fields as .safetensors, for `inrflow upsample`.")]
+FieldFp16 = Annotated[bool, typer.Option("--field-fp16", help="Save the fields in fp16: half the size.")]
+ShardWorkers = Annotated[
+    int, typer.Option(min=1, help="Processes that fill a folder of shards together; they take GPUs in turn.")
+]
+
 
 def sample(
-    out: Annotated[
-        Path,
-        typer.Argument(
-            help="Output: a .png, .ply, .npz, .pdb, .cif or .h5 file, or a folder of .h5 shards.", show_default=False
-        ),
-    ],
+    out: Out,
     run: Run = None,
     num: Num = 1,
     seed: Seed = 0,
     seeds: Seeds = None,
     label: Label = None,
     guidance: Guidance = None,
-    guidance_interval: Annotated[
-        str | None, typer.Option(metavar="LOW,HIGH", help="Apply guidance only between these times, as in 0.1,0.9.")
-    ] = None,
-    guide_run: Annotated[
-        Path | None, typer.Option("--guide-run", help="A weaker run to guide with (autoguidance).")
-    ] = None,
+    guidance_interval: GuidanceInterval = None,
+    guide_run: GuideRun = None,
     image: condition_options.Image = None,
     azimuth: condition_options.Azimuth = condition_options.CAMERA[0],
     elevation: condition_options.Elevation = condition_options.CAMERA[1],
@@ -82,20 +88,16 @@ def sample(
     points: Points = None,
     noise: Noise = None,
     chunk: Chunk = 4096,
-    batch: Annotated[int | None, typer.Option(min=1, help="Samples drawn together; results do not change.")] = None,
+    batch: Batch = None,
     ema: Ema = None,
     checkpoint: Checkpoint = None,
-    save_field: Annotated[
-        Path | None, typer.Option(help="Also save the fields as .safetensors, for `inrflow upsample`.")
-    ] = None,
-    field_fp16: Annotated[bool, typer.Option("--field-fp16", help="Save the fields in fp16: half the size.")] = False,
+    save_field: SaveField = None,
+    field_fp16: FieldFp16 = False,
     precision: Precision = "fp32",
     compile: Compile = False,
     device: Device = None,
     threads: Threads = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that fill a folder of shards together; they take GPUs in turn.")
-    ] = 1,
+    workers: ShardWorkers = 1,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -126,11 +128,9 @@ def sample(
     )  # fmt: skip
     size = choose_size(model.domain, resolution, points)
     interval = parse_interval(guidance_interval)
-    of_sampler, of_method = parse_settings(override, guidance=guidance, guidance_interval=interval, noise=noise)
-    settings = {
-        "sampler": sampler, "steps": steps, "sampler_settings": of_sampler, "method_settings": of_method,
-        "precision": precision,
-    }  # fmt: skip
+    settings = sampling_arguments(
+        sampler, steps, override, precision, guidance=guidance, guidance_interval=interval, noise=noise
+    )
     guide_weights, guide = _open_guide(guide_run, device)
     options = sampling_options(model, guide=guide, **settings)
     _check_protein(model, target, save_field)

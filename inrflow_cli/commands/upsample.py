@@ -32,9 +32,9 @@ from inrflow_cli.options import (
     Threads,
     Window,
     parse_checkpoint,
-    parse_settings,
     parse_window,
     reject_options,
+    sampling_arguments,
 )
 
 if TYPE_CHECKING:
@@ -44,16 +44,17 @@ if TYPE_CHECKING:
 
 HINT = "leave it out, or leave the file out to draw new samples with `--seed`"
 
+Paths = Annotated[
+    list[Path],
+    typer.Argument(metavar="[FILE]... OUT", help="Input files, if any, and the output.", show_default=False),
+]
+Scale = Annotated[float | None, typer.Option(help="Scale factor for height and width, or for the number of points.")]
+
 
 def upsample(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="[FILE]... OUT", help="Input files, if any, and the output.", show_default=False),
-    ],
+    paths: Paths,
     run: Run = None,
-    scale: Annotated[
-        float | None, typer.Option(help="Scale factor for height and width, or for the number of points.")
-    ] = None,
+    scale: Scale = None,
     resolution: Resolution = None,
     window: Window = None,
     points: Points = None,
@@ -114,11 +115,7 @@ def upsample(
             model, weights, files, targets, wanted, overwrite=overwrite, reporter=console.reporter()
         )
     else:
-        of_sampler, of_method = parse_settings(override, guidance=guidance, noise=noise)
-        settings = {
-            "sampler": sampler, "steps": steps, "sampler_settings": of_sampler, "method_settings": of_method,
-            "precision": precision,
-        }  # fmt: skip
+        settings = sampling_arguments(sampler, steps, override, precision, guidance=guidance, noise=noise)
         answer = _sample(model, weights, out, wanted, range(seed, seed + num), settings, compile, overwrite)
     console.print_json(answer, as_json=json)
 
