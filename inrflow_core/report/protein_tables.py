@@ -61,9 +61,9 @@ def _overlays(content: ProteinTable) -> str:
     if not drawn:
         return ""
     legend = "".join(
-        f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true"><path d="M1 6H27" stroke="{colour}"'
+        f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true"><path d="M1 6H27" stroke="{color}"'
         f' stroke-width="3"/></svg>{name}</li>'
-        for name, colour in (("sample", SAMPLE), ("reference", REFERENCE))
+        for name, color in (("sample", SAMPLE), ("reference", REFERENCE))
     )
     return (
         '<p class="says">C-alphas of the first sample, superposed on the reference by its TM-score.</p>'
@@ -82,7 +82,7 @@ def overlay(row: ProteinRow) -> str:
     scale = (SIDE - 2 * MARGIN) / max(float((high - low)[:2].max()), 1e-6)
     middle = (low + high) / 2
     strokes: list[list[str]] = [[] for _ in range(SLICES)]
-    for trace, colour in zip(placed, (REFERENCE, SAMPLE), strict=True):
+    for trace, color in zip(placed, (REFERENCE, SAMPLE), strict=True):
         flat = (trace[:, :2] - middle[:2]) * scale * [1, -1] + SIDE / 2
         near = (trace[:, 2] - low[2]) / max(float(high[2] - low[2]), 1e-6)
         for depth, path in enumerate(_paths(flat, near)):
@@ -91,7 +91,7 @@ def overlay(row: ProteinRow) -> str:
                 width = THIN + (THICK - THIN) * share
                 opacity = PALEST + (1 - PALEST) * share
                 strokes[depth].append(
-                    f'<path d="{path}" stroke="{colour}" stroke-width="{width:.1f}" stroke-opacity="{opacity:.2f}"/>'
+                    f'<path d="{path}" stroke="{color}" stroke-width="{width:.1f}" stroke-opacity="{opacity:.2f}"/>'
                 )
     label = f"{row.name}: C-alpha traces of a sample (orange) and of the reference (green)"
     return (
