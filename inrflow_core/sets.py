@@ -228,6 +228,10 @@ class CoordValueSet:
             None if self.mask is None else self.mask[part],
         )
 
+    def with_values(self, values: Float[Tensor, "B K E"]) -> CoordValueSet:
+        """The same examples with K other values each, such as latents, at the indices 0 ... K - 1 instead of coordinates."""
+        return CoordValueSet(Queries(None, torch.arange(values.shape[1])), values, self.seeds, self.condition)
+
     def map(self, change: Callable[[Tensor], Tensor]) -> CoordValueSet:
         """These sets with every tensor changed."""
         return CoordValueSet(

@@ -10,9 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrflow_core.sets import CoordValueSet, TrainBatch
+from inrflow_core.shards.manifest import ChannelStats
+
+SHARDS = "shards"
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class Stage:
     name: str
     optimizers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"main": ("network",)})
     """Optimizer to names of `Method.networks()`. The first one also updates what is trainable outside every network."""
+    reads: str = SHARDS
+    """What the stage learns from: the sets of the shards, or the name of what `Method.precompute` makes of each of them,
+    with the weights as they are where the stage begins."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,17 @@ class Method(Protocol):
 
     def after_step(self, state: StepState) -> None:
         """Update what belongs to the method and not to an optimizer, such as a teacher's average; without gradients."""
+
+    def precompute(self, name: str, sets: CoordValueSet) -> Float[Tensor, "B N C"]:
+        """What stages with `reads = name` get as the values of these sets, such as latents; fp32, of one shape for all sets.
+
+        It is computed once for each set, without augmentation, and kept in the run folder. It depends on the set alone and
+        on weights of networks that these stages do not train.
+        """
+        raise AssertionError(f"a stage reads `{name}`, and the method does not override `precompute`")
+
+    def begin_precomputed(self, name: str, statistics: ChannelStats) -> None:
+        """Take over the mean and standard deviation of each channel of what a stage reads; called where the stage begins."""
 
     def sample(self, context: Any, seeds: Any, condition: Any, options: Any) -> Any:
         """New functions (a `Field`), one per seed."""

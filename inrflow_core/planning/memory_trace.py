@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from inrflow_core import models
-from inrflow_core.methods._contract import Stage, StepState
+from inrflow_core.methods._contract import SHARDS, Stage, StepState
 from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.planning import flops, parts
 from inrflow_core.runtime import cache_blocks
@@ -234,7 +234,7 @@ def run(
     method = model.method
     fake_buffers(method, mode)
     method.zero_grad(set_to_none=True)
-    one = dummy_set(model)
+    one = set_of_stage(model, step.stage, mode)
     watch = Watch(method)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
     try:
@@ -261,6 +261,19 @@ def run(
 def _reads_numbers(error: RuntimeError | TypeError) -> bool:
     """Whether an error says that an operation needs numbers, which fake tensors do not have, or cannot run on them."""
     return isinstance(error, UNTRACEABLE) or any(text in str(error) for text in UNTRACEABLE_TEXTS)
+
+
+def set_of_stage(model: models.Model, stage: Stage, mode: FakeTensorMode) -> CoordValueSet:
+    """One set without content, of typical size, that a stage of a model with fake weights learns from.
+
+    What the stage reads of an earlier one is computed on fake tensors, for its shape.
+    """
+    one = dummy_set(model)
+    if stage.reads == SHARDS:
+        return one
+    with mode, torch.no_grad():
+        shape = model.method.precompute(stage.reads, one.map(mode.from_tensor)).shape
+    return one.with_values(torch.zeros(shape))
 
 
 def dummy_set(model: models.Model) -> CoordValueSet:

@@ -192,8 +192,8 @@ class Planner:
         return replace(plan, flops=flops, memory=memory, most=most, executed=executed)
 
     def _read_ahead(self, micro: int) -> int:
-        """Bytes of the values of prefetched batches on the device."""
-        values = memory_trace.dummy_set(self._model(self.is_checkpointed)).values
+        """Bytes of the values of the batches that wait to be learned from, on the device."""
+        values = memory_trace.set_of_stage(self._model(self.is_checkpointed), self._stage, self._mode).values
         return (self.preset.data.config.prefetch + 1) * micro * values.nbytes
 
     @cached_property

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from inrflow_core.config.data import Config
 from inrflow_core.config.preset import Part
@@ -57,6 +59,11 @@ class Loader:
 
     def batch(self, step: int, places: range, *, augment: bool = True, out: np.ndarray | None = None) -> CoordValueSet:
         """The sets at `places` of the global batch of a step; the same whenever, and by whomever, it is asked."""
+        positions, seeds = self.order(step, places)
+        return self.sets(positions, seeds, augment=augment, out=out)
+
+    def order(self, step: int, places: range) -> tuple[Int64[np.ndarray, " B"], Int64[Tensor, " B"]]:
+        """Which examples are at `places` of the global batch of a step, from 0 to below the length, and their seeds."""
         where = np.arange(places.start, places.stop, dtype=np.int64)
         position = step * self.batch_size + where
         indices = np.empty_like(position)
@@ -64,12 +71,25 @@ class Loader:
         for epoch in np.unique(epochs):
             now = epochs == epoch
             indices[now] = keyed_random.permuted_indices(self.seed, int(epoch), position[now] % len(self), len(self))
-        if self._chosen is not None:
-            indices = self._chosen[indices]
-        seeds = keyed_random.derive_seeds(self.seed, step, torch.from_numpy(where))
+        return indices, keyed_random.derive_seeds(self.seed, step, torch.from_numpy(where))
+
+    def sets(
+        self,
+        positions: Int64[np.ndarray, " B"],
+        seeds: Int64[Tensor, " B"],
+        *,
+        augment: bool,
+        out: np.ndarray | None = None,
+    ) -> CoordValueSet:
+        """Some examples under given seeds."""
+        indices = positions if self._chosen is None else self._chosen[positions]
         views = keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
         read = self.shards.read(self.split, indices, out=out, conditions=ConditionSelection(self._reads, views))
         return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)
+
+    def buffer(self, count: int) -> np.ndarray | None:
+        """An array for `out` of `count` sets; None where sets differ in size."""
+        return self.shards.buffer(self.split, count)
 
     def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int, *, held: int = 1) -> Stream:
         """The batches of (step, places) in turn, read by a thread that keeps `ahead` of them ready.
@@ -157,7 +177,7 @@ class Stream(Iterator[TrainBatch]):
         place = turn % len(self._buffers)
         buffer = self._buffers[place]
         if buffer is None or len(buffer) != count:
-            buffer = self._buffers[place] = self._loader.shards.buffer(self._loader.split, count)
+            buffer = self._buffers[place] = self._loader.buffer(count)
         return buffer
 
 

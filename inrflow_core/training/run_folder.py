@@ -7,6 +7,7 @@ RUN/
     samples/           pictures
     checkpoints/       see checkpoint.py
     best.json          which of them scored best, and how well, where the preset has a table [eval]
+    precomputed/       see precompute.py; of methods whose later stages read what an earlier one left
     references/        features and distances of what the preset's metrics judge by
 """
 
@@ -37,7 +38,7 @@ FOLDER = "references"
 
 CONTENTS = (
     *("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard"),
-    *(best.BEST, FOLDER),
+    *(best.BEST, FOLDER, "precomputed"),
 )
 STARTED = re.compile(r"\.(preset\.toml|environment\.json)\.[0-9a-f]+\.partial")
 """Files that were half written when a run was killed at its start."""

@@ -13,7 +13,7 @@ import torch
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
-from inrflow_core.methods._contract import Stage
+from inrflow_core.methods._contract import SHARDS, Stage
 from inrflow_core.methods._trained_weights import mark_trainable
 from inrflow_core.planning import advice, checks, plan
 from inrflow_core.planning.plan import Plan, Planner
@@ -22,12 +22,21 @@ from inrflow_core.runtime import device, distributed, process_group
 from inrflow_core.runtime.distributed import World
 from inrflow_core.shards import manifest
 from inrflow_core.storage import checksum
-from inrflow_core.training import checkpoint, condition_features, metrics_log, periodic_eval, run_folder, stages
+from inrflow_core.training import (
+    checkpoint,
+    condition_features,
+    metrics_log,
+    periodic_eval,
+    precompute,
+    run_folder,
+    stages,
+)
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.data import open_data
 from inrflow_core.training.loader import Loader, split_batch
 from inrflow_core.training.metrics_log import LogRecord
 from inrflow_core.training.periodic_eval import Evaluation
+from inrflow_core.training.precompute import PrecomputeJob
 from inrflow_core.training.run_folder import ExistingRun
 from inrflow_core.training.stages import StageJob, StageRun
 from inrflow_core.training.trainer import Trainer
@@ -170,9 +179,13 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
         model.method.conditioner.use(embedder)
     mark_trainable(model.method)
 
-    def begin(stage: StageJob) -> StageRun:
+    def begin(stage: StageJob, restore: Callable[[StageRun], None] = lambda run: None) -> StageRun:
         data = stages.data_of(stage, ready.loader, ready.held_out)
-        return stages.start(stage, job.preset, model.method, place, precision=ready.precision, data=data)
+        run = stages.start(stage, job.preset, model.method, place, precision=ready.precision, data=data)
+        restore(run)
+        if stage.stage.reads != SHARDS:
+            _read_precomputed(ready, model.method, run)
+        return run
 
     counters, stage, change = _resume(ready, begin)
     best = None
@@ -254,7 +267,27 @@ def _build(ready: CheckedTrainJob) -> models.Model:
     return model
 
 
-def _resume(ready: CheckedTrainJob, begin: Callable[[StageJob], StageRun]) -> tuple[Counters, StageRun, str | None]:
+def _read_precomputed(ready: CheckedTrainJob, method: Any, run: StageRun) -> None:
+    """Give a stage what it reads in place of the shards' values; what is not in the run folder yet is computed."""
+    settings, world = run.job.settings, ready.world
+    loaders = {precompute.TRAIN: run.loader} | ({} if run.held_out is None else {precompute.HELD_OUT: run.held_out})
+    opened = precompute.open_precomputed(
+        PrecomputeJob(
+            method,
+            run.job.stage,
+            loaders,
+            ready.job.out,
+            ready.data,
+            world,
+            torch.autocast(world.device.type, torch.bfloat16, enabled=ready.precision == "bf16"),
+            min(precompute.SETS_AT_ONCE, settings.micro_batch or settings.batch),
+            ready.job.say if world.is_main else lambda text: None,
+        )
+    )
+    run.loader, run.held_out = opened[precompute.TRAIN], opened.get(precompute.HELD_OUT)
+
+
+def _resume(ready: CheckedTrainJob, begin: Callable[..., StageRun]) -> tuple[Counters, StageRun, str | None]:
     """Where the run stopped, the stage there with its state restored, and in words how the work is divided otherwise now.
 
     Raises:
@@ -273,8 +306,11 @@ def _resume(ready: CheckedTrainJob, begin: Callable[[StageJob], StageRun]) -> tu
         return Counters(), begin(ready.stages[0]), None
     source = checkpoint_manifest.checkpoint_folder(out, step)
     counters = checkpoint.read_counters(source, world)
-    stage = begin(ready.stages[counters.stage])
-    checkpoint.load(source, stage.engines, stage.averages, counters)
+
+    def restore(stage: StageRun) -> None:
+        checkpoint.load(source, stage.engines, stage.averages, counters)
+
+    stage = begin(ready.stages[counters.stage], restore)
     was = checkpoint.layout_at_save(source)
     return counters, stage, None if was is None else was.change(checkpoint.division(stage.engine))
 

@@ -45,10 +45,10 @@ class StageRun:
     """By optimizer; the first one also gathers the whole weights."""
     averages: Sequence[EMA]
     """Of the weights that the stage trains; they begin as the weights are where the stage begins."""
-    loader: Loader
-    held_out: Loader | None
     rates: Mapping[str, Config]
     """The settings of each optimizer."""
+    loader: Loader
+    held_out: Loader | None
 
     @property
     def engine(self) -> Engine:
@@ -75,6 +75,8 @@ def start(
     job: StageJob, preset: Preset, method: Any, world: World, *, precision: str, data: tuple[Loader, Loader | None]
 ) -> StageRun:
     """Build the optimizers and averages of a stage; only its weights get gradients.
+
+    `data` are the sets of the shards; a stage that reads what was precomputed gets it by `read_precomputed`.
 
     Raises:
         UsageError: ZeRO stage 3 with several optimizers or stages.
@@ -103,7 +105,7 @@ def start(
     }
     followed = next(iter(engines.values())).own()
     averages = [EMA(decay, followed) for decay in settings.ema]
-    return StageRun(job, engines, averages, *data, rates)
+    return StageRun(job, engines, averages, rates, *data)
 
 
 def data_of(job: StageJob, loader: Loader, held_out: Loader | None) -> tuple[Loader, Loader | None]:

@@ -1,0 +1,252 @@
+"""What a stage leaves for a later one, such as latents: computed once for every set and kept in the run folder as shards.
+
+RUN/precomputed/latents-0123456789abcdef/     the digits are of the weights and the data that they were made of
+    train-00000.h5, ...                       shards whose values are what `Method.precompute` returned
+    manifest.json                             their digests, and mean and deviation of each channel; written last
+
+A shard is written whole or not at all, so that a killed run continues with the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from inrflow_core import __version__
+from inrflow_core.errors import IntegrityError
+from inrflow_core.methods._contract import Stage
+from inrflow_core.numerics import keyed_random
+from inrflow_core.runtime import process_group
+from inrflow_core.runtime.distributed import World
+from inrflow_core.sets import CoordValueSet
+from inrflow_core.shards import manifest, writer
+from inrflow_core.shards.manifest import ChannelStats, Manifest, ShardEntry, Split
+from inrflow_core.shards.schema import Header, ShardColumns
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.shards.shard_file import ShardFile
+from inrflow_core.storage import checksum
+from inrflow_core.training.loader import Loader
+
+FOLDER = "precomputed"
+TRAIN, HELD_OUT = "train", "held-out"
+SETS_AT_ONCE = 16
+"""Sets that pass `Method.precompute` together, at most; the same for any number of processes."""
+SHARD_BYTES, SHARD_SETS = 1 << 26, 4096
+"""A shard holds at most so many bytes and sets."""
+SEED_WORD = 3
+"""Tells the seeds under which sets are precomputed from those of steps."""
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclass(frozen=True)
+class PrecomputeJob:
+    """What is to be precomputed for a stage, of which loaders, and where it is kept."""
+
+    method: Any
+    stage: Stage
+    loaders: dict[str, Loader]
+    """The sets of each split, `TRAIN` and perhaps `HELD_OUT`."""
+    run: Path
+    data: str
+    """Digest of the manifest of the data."""
+    world: World
+    autocast: torch.autocast
+    sets_at_once: int
+    say: Callable[[str], None]
+
+    @property
+    def folder(self) -> Path:
+        """Where the shards lie: another place for other weights or data."""
+        return self.run / FOLDER / f"{self.stage.reads}-{_key(self.method, self.stage, self.data)[:16]}"
+
+
+class PrecomputedLoader(Loader):
+    """The examples of a loader with what was precomputed as their values; conditions are read from the data."""
+
+    def __init__(self, source: Loader, precomputed: ShardDataset, split: str) -> None:
+        vars(self).update(vars(source))
+        self._precomputed, self._split = precomputed, split
+
+    def sets(
+        self,
+        positions: Int64[np.ndarray, " B"],
+        seeds: Int64[Tensor, " B"],
+        *,
+        augment: bool,
+        out: np.ndarray | None = None,
+    ) -> CoordValueSet:
+        """Some examples under given seeds, never augmented."""
+        values = torch.from_numpy(self._precomputed.read(self._split, positions, out=out).values)
+        return super().sets(positions, seeds, augment=False).with_values(values)
+
+    def buffer(self, count: int) -> np.ndarray | None:
+        """An array for `out` of `count` sets."""
+        return self._precomputed.buffer(self._split, count)
+
+
+def open_precomputed(job: PrecomputeJob) -> dict[str, Loader]:
+    """The loaders of a stage, with what is missing in the run folder computed; every process takes part.
+
+    A damaged shard is named and computed again. The method hears of the statistics.
+    """
+    folder, leads = job.folder, job.world.is_main
+    if leads:
+        _clean(job, folder)
+    process_group.barrier(job.world)
+    if not (folder / manifest.NAME).is_file():
+        for number, (split, loader) in enumerate(job.loaders.items()):
+            _write_shards(job, folder, split, loader, number)
+        process_group.barrier(job.world)
+        if leads:
+            _write_manifest(job, folder)
+        process_group.barrier(job.world)
+    opened = ShardDataset(folder)
+    job.method.begin_precomputed(job.stage.reads, opened.manifest.splits[TRAIN].statistics)
+    return {split: PrecomputedLoader(loader, opened, split) for split, loader in job.loaders.items()}
+
+
+def _key(method: Any, stage: Stage, data: str) -> str:
+    """The SHA-256 of the weights that a stage does not train, and of the data's digest."""
+    found = hashlib.sha256(data.encode())
+    trained = {name for names in stage.optimizers.values() for name in names}
+    for name, network in method.networks().items():
+        if name in trained:
+            continue
+        for key, tensor in network.state_dict().items():
+            found.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _clean(job: PrecomputeJob, folder: Path) -> None:
+    """Remove what other weights left under the same name, and damaged shards of these."""
+    for other in folder.parent.glob(f"{job.stage.reads}-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / manifest.NAME).is_file():
+        return
+    try:
+        found = manifest.load(folder)
+        entries = [entry for split in found.splits.values() for entry in split.shards]
+        damaged = [(entry, problem) for entry, problem in manifest.find_damaged(folder, found, entries)]
+        is_whole = set(found.splits) >= set(job.loaders)
+    except IntegrityError as error:
+        job.say(f"{error.message}: computing `{job.stage.reads}` again")
+        shutil.rmtree(folder)
+        folder.mkdir()
+        return
+    for entry, problem in damaged:
+        job.say(f"{problem.message}: computing it again")
+        (folder / entry.file).unlink(missing_ok=True)
+    if damaged or not is_whole:
+        (folder / manifest.NAME).unlink()
+
+
+def _write_shards(job: PrecomputeJob, folder: Path, split: str, loader: Loader, number: int) -> None:
+    """Compute this process's share of the shards of a split that are not there yet; `number` is the split's."""
+    header = Header(loader.shards.domain, job.stage.reads, split)
+    one = next(_pieces(job, loader, range(1), number))
+    count = max(1, min(SHARD_SETS, SHARD_BYTES // one.nbytes))
+    begun = told = time.monotonic()
+    for shard, start in enumerate(range(0, len(loader), count)):
+        path, positions = folder / _file(split, shard), range(start, min(start + count, len(loader)))
+        if shard % job.world.size != job.world.rank or path.is_file():
+            continue
+        columns = ShardColumns(np.full(len(positions), -1))
+        shape = (len(positions), *one.shape[1:])
+        writer.write(path, header, _pieces(job, loader, positions, number), columns, shape=shape, dtype="float32")
+        now = time.monotonic()
+        if job.world.is_main and now - told > SECONDS_BETWEEN_LINES:
+            told, rate = now, positions.stop / (now - begun)
+            left = (len(loader) - positions.stop) / rate
+            job.say(
+                f"`{job.stage.reads}`: {positions.stop:,} of {len(loader):,} sets, {rate:,.0f}/s, {left:,.0f} s left"
+            )
+
+
+def _pieces(job: PrecomputeJob, loader: Loader, positions: range, split: int) -> Iterator[np.ndarray]:
+    """What the method makes of the examples at `positions`, some at a time.
+
+    Raises:
+        AssertionError: it is not finite fp32 of shape (B, N, C): a fault of the method.
+    """
+    job.method.eval()
+    for start in range(positions.start, positions.stop, job.sets_at_once):
+        part = np.arange(start, min(start + job.sets_at_once, positions.stop), dtype=np.int64)
+        seed = keyed_random.derive_seed(loader.seed, SEED_WORD, split)
+        seeds = keyed_random.derive_seeds(seed, 0, torch.from_numpy(part))
+        sets = loader.sets(part, seeds, augment=False).to(job.world.device)
+        with torch.no_grad(), job.autocast:
+            values = job.method.precompute(job.stage.reads, sets).float().cpu()
+        assert values.ndim == 3 and len(values) == len(part), (
+            f"`precompute` returned {tuple(values.shape)}, not (B, N, C)"
+        )
+        yield values.numpy()
+
+
+def _write_manifest(job: PrecomputeJob, folder: Path) -> None:
+    """Read all shards once for their digests and statistics, and write the manifest."""
+    found = {split: [_read(path) for path in sorted(folder.glob(_file(split, None)))] for split in job.loaders}
+    some = found[TRAIN][0]
+    manifest.save(
+        Manifest(
+            dataset=job.stage.reads,
+            domain=job.loaders[TRAIN].shards.domain,
+            version=__version__,
+            shape=some.shape,
+            dtype="float32",
+            classes=(),
+            normalisation={},
+            settings={},
+            source={"weights": _key(job.method, job.stage, ""), "data": job.data},
+            splits={
+                split: Split(len(job.loaders[split]), tuple(shard.entry for shard in shards), _statistics(shards))
+                for split, shards in found.items()
+            },
+        ),
+        folder,
+    )
+
+
+@dataclass(frozen=True)
+class _WrittenShard:
+    """A shard on disk: its entry in the manifest, the shape of one set, and sums over its values by channel."""
+
+    entry: ShardEntry
+    shape: tuple[int, ...]
+    count: int
+    total: Float64[np.ndarray, " C"]
+    squares: Float64[np.ndarray, " C"]
+
+
+def _read(path: Path) -> _WrittenShard:
+    shard = ShardFile(path, hint="delete it: training computes it again")
+    values = np.empty((len(shard), *shard.inner), np.float32)
+    shard.read(shard.values, 0, values, len(shard))
+    rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
+    entry = ShardEntry(path.name, len(shard), path.stat().st_size, checksum.file_digest(path))
+    return _WrittenShard(entry, values.shape[1:], len(rows), rows.sum(0), (rows**2).sum(0))
+
+
+def _statistics(shards: Sequence[_WrittenShard]) -> ChannelStats:
+    """Mean and standard deviation of each channel over all shards."""
+    count = sum(shard.count for shard in shards)
+    mean = sum(shard.total for shard in shards) / count
+    variance = sum(shard.squares for shard in shards) / count - mean**2
+    return ChannelStats(tuple(mean.tolist()), tuple(np.sqrt(np.maximum(variance, 0)).tolist()))
+
+
+def _file(split: str, number: int | None) -> str:
+    """The name of a shard, or a pattern of all of a split."""
+    return f"{split}-{'*' if number is None else f'{number:05d}'}.h5"
