@@ -7,6 +7,7 @@ DeepSpeed's ZeRO stages is computed (`zero_memory`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -304,6 +305,8 @@ def _without_weights(mode: FakeTensorMode) -> Iterator[None]:
 
     nn.Module.register_parameter = register_shape  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        yield
+        with warnings.catch_warnings():  # of a network that is copied as a teacher
+            warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+            yield
     finally:
         nn.Module.register_parameter = register

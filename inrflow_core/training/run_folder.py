@@ -96,26 +96,41 @@ def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
 def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     """Settings that differ and matter to the weights: (table, key, before, now).
 
-    Where the data lie, how work is divided, kept and told is left aside. So is the number of steps under a constant
-    rate, of a method of one stage: a longer run is then the same run. [eval] looks on and decides nothing.
+    Where the data lie, how work is divided, kept and reported is left aside. So is the number of steps of the last stage
+    under a constant rate: a longer run is then the same run. [eval] only looks on.
     """
-    before, after = _flat(was.table()), _flat(now.table())
+    before, after = _flat(_resolved(was)), _flat(_resolved(now))
     asides = {
         "training": RESUMABLE_SETTINGS,
         "data": DATA_ASIDE,
         "condition": CONDITION_ASIDE,
         "network": NETWORK_ASIDE,
     }
+    names = [stage.name for stage in now.method.module.STAGES]
+    last = "training" if len(names) == 1 else f"training.{names[-1]}"
     found = []
     for table in sorted({*before, *after} - {"eval"}):
         aside = asides.get(table.partition(".")[0], frozenset())
-        if table == "training" and after[table].get("schedule") == "constant" and len(now.method.module.STAGES) == 1:
-            aside = aside | {"steps"}
         old, new = before.get(table, {}), after.get(table, {})
+        if (table == last or table.startswith(f"{last}.")) and new.get("schedule") == "constant":
+            aside = aside | {"steps"}
         for key in sorted({*old, *new}):
             if key not in aside and old.get(key) != new.get(key):
                 found.append((table, key, old.get(key), new.get(key)))
     return found
+
+
+def _resolved(preset: Preset) -> dict[str, dict[str, Any]]:
+    """The tables of a preset; of a method of several stages, [training] as the settings of each stage and optimizer."""
+    tables, stages = preset.table(), preset.method.module.STAGES
+    if len(stages) > 1:
+        config = preset.training.config
+        tables["training"] = {
+            stage.name: vars(config.for_stage(stage.name))
+            | {name: vars(config.for_stage(stage.name, name)) for name in stage.optimizers}
+            for stage in stages
+        }
+    return tables
 
 
 def _flat(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from inrflow_core import models, registry
+from inrflow_core import models
 from inrflow_core.config import preset as presets
 from inrflow_core.config import toml
 from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import Stage
 from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.runs import checkpoint_manifest
-from inrflow_core.training import setup
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.training import run_folder, setup
 from inrflow_core.training.trainer import Trainer
-from tests import tiny
-from tests.training import small
+from tests import own_methods
+from tests.training import small, staged_runs
 
-METHODS = {
-    "taught": {"alone": {"steps": 2}, "taught": {"optimizer": "radam", "learning_rate": 0.02, "ema": [0.5]}},
-    "adversarial": {"against": {"adversary": {"optimizer": "adam", "learning_rate": 0.1}}, "alone": {"batch": 2}},
-}
-"""Methods of these tests, and the tables of their stages."""
-TRAINING = {"steps": 3, "log_every": 1, "save_every": 100, "keep": 10, "clip": 1.0}
+METHODS = tuple(staged_runs.STAGES)
 
 
 @pytest.fixture(autouse=True)
 def _found_by_name(monkeypatch):
     """The methods of these tests are found as those of inrflow are."""
-    find, path = registry.find, registry.path
-
-    def found(kind: str, name: str):
-        is_ours = kind == "methods" and name in METHODS
-        return importlib.import_module(f"tests.training.{name}_method") if is_ours else find(kind, name)
-
-    def lies(kind: str, name: str) -> Path:
-        is_ours = kind == "methods" and name in METHODS
-        return Path(__file__).with_name(f"{name}_method.py") if is_ours else path(kind, name)
-
-    monkeypatch.setattr(registry, "find", found)
-    monkeypatch.setattr(registry, "path", lies)
+    own_methods.install(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +36,13 @@ def data(tmp_path_factory) -> Path:
     return small.images(tmp_path_factory.mktemp("stages") / "shards")
 
 
-def preset(method: str, **changes) -> presets.Preset:
-    """A small preset of a method of these tests."""
-    return small.preset(tiny.IMAGE, method={"name": method}, training={**TRAINING, **METHODS[method], **changes})
+preset = staged_runs.preset
 
 
-def train(method: str, data: Path, out: Path, until: int | None = None, **changes) -> Trainer:
+def train(method: str, data: Path, out: Path, until: int | None = None, say=lambda text: None, **changes) -> Trainer:
     """Train one up to a step."""
     chosen = preset(method, **changes)
-    return setup.train(setup.TrainJob(chosen, out, data=data, device="cpu", threads=1, until=until))
+    return setup.train(setup.TrainJob(chosen, out, data=data, device="cpu", threads=1, until=until, say=say))
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -79,12 +62,12 @@ def told(out: Path) -> list[dict]:
 
 
 BORDER = 3
-"""The step that ends the first stage of the adversarial method, and lies in the second stage of the taught one."""
+"""The step that ends the first stage of both methods."""
 
 
 @pytest.mark.parametrize(
     ("zero_stage", "stops"),
-    [(1, [BORDER]), *(pytest.param(stage, range(1, 6), marks=pytest.mark.slow) for stage in (0, 1, 2))],
+    [(1, [BORDER, BORDER + 1]), *(pytest.param(stage, range(1, 6), marks=pytest.mark.slow) for stage in (0, 1, 2))],
     ids=["1-border", "0-all", "1-all", "2-all"],
 )
 @pytest.mark.parametrize("method", METHODS)
@@ -92,9 +75,8 @@ def test_a_run_stopped_after_any_step_and_resumed_equals_an_unbroken_one_to_the_
     data, tmp_path, method, zero_stage, stops
 ):
     whole = train(method, data, tmp_path / "whole", zero_stage=zero_stage)
-    total = whole.counters.step
-    assert total == whole.total_steps == (5 if method == "taught" else 6)
-    for until in (stop for stop in stops if stop < total):
+    assert whole.counters.step == whole.total_steps == 6
+    for until in stops:
         train(method, data, tmp_path / f"{until}", until, zero_stage=zero_stage)
         resumed = train(method, data, tmp_path / f"{until}", zero_stage=zero_stage)
         small.assert_equal(state(resumed), state(whole))
@@ -103,9 +85,9 @@ def test_a_run_stopped_after_any_step_and_resumed_equals_an_unbroken_one_to_the_
 
 
 def test_every_line_names_its_stage_and_every_optimizer(data, tmp_path):
-    train("adversarial", data, tmp_path / "run")
-    records = told(tmp_path / "run")
-    assert [record["stage"] for record in records] == ["against"] * 3 + ["alone"] * 3
+    train("latent", data, tmp_path / "run")
+    records = [record for record in told(tmp_path / "run") if "loss" in record]
+    assert [record["stage"] for record in records] == ["autoencoder"] * 3 + ["denoiser"] * 3
     assert all("loss_adversary" in record and "gradient_norm_adversary" in record for record in records[:3])
     assert not any("loss_adversary" in record for record in records[3:])
     assert records[-1]["samples_seen"] == 3 * 4 + 3 * 2
@@ -113,17 +95,77 @@ def test_every_line_names_its_stage_and_every_optimizer(data, tmp_path):
 
 
 def test_an_optimizer_moves_its_own_networks_alone(data, tmp_path):
-    first = train("adversarial", data, tmp_path / "run", until=3)
+    first = train("latent", data, tmp_path / "run", until=3)
     names = {name: list(engine._trained) for name, engine in first.stage.engines.items()}
     assert names["adversary"] == ["critic.weight", "critic.bias"] and not set(names["adversary"]) & set(names["main"])
-    critic = {name: t.clone() for name, t in first.model.method.critic.state_dict().items()}
-    last = train("adversarial", data, tmp_path / "run")
-    assert all(torch.equal(t, critic[name]) for name, t in last.model.method.critic.state_dict().items())
+    assert not any(name.startswith("denoiser.") for name in names["main"])
+    before = {name: t.clone() for name, t in first.model.method.state_dict().items()}
+    last = train("latent", data, tmp_path / "run").model.method.state_dict()
+    moved = {name.partition(".")[0] for name, t in last.items() if not torch.equal(t, before[name])}
+    assert moved == {"denoiser", "mean", "std"}
 
 
-def test_the_teacher_follows_the_network_and_lies_in_every_file_of_weights(data, tmp_path):
-    trainer = train("taught", data, tmp_path / "run")
-    folder = checkpoint_manifest.checkpoint_folder(tmp_path / "run", 5)
+def test_a_stage_learns_from_what_the_weights_of_the_one_before_made_of_each_set(data, tmp_path):
+    trainer = train("latent", data, tmp_path / "run", until=4)
+    (folder,) = (tmp_path / "run" / "precomputed").iterdir()
+    shards, method = ShardDataset(folder), trainer.model.method
+    assert shards.splits == ["train", "held-out"] and shards.count("train") == 20 and shards.count("held-out") == 10
+    source = ShardDataset(data)
+    images = torch.from_numpy(source.read("train", range(20)).values).float() / 127.5 - 1
+    found = torch.from_numpy(shards.read("train", range(20)).values)
+    with torch.no_grad():
+        latents = method.encoder(images.movedim(-1, 1)).flatten(2).mT
+    torch.testing.assert_close(found, latents, rtol=0, atol=1e-5)
+    torch.testing.assert_close(method.mean, latents.mean((0, 1)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(method.std, latents.std((0, 1), correction=0), rtol=0, atol=1e-5)
+    batch = trainer.loader.batch(7, range(2))
+    positions, seeds = trainer.loader.order(7, range(2))
+    assert torch.equal(batch.values, found[positions]) and torch.equal(batch.seeds, seeds)
+
+
+def test_precomputed_shards_are_reused_and_a_damaged_one_is_named_and_computed_again(data, tmp_path):
+    whole = state(train("latent", data, tmp_path / "run"))
+    train("latent", data, tmp_path / "cut", until=4)
+    (folder,) = (tmp_path / "cut" / "precomputed").iterdir()
+    first, second = folder / "train-00000.h5", folder / "held-out-00000.h5"
+    content, kept = first.read_bytes(), second.stat().st_mtime_ns
+    first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    said: list[str] = []
+    resumed = train("latent", data, tmp_path / "cut", say=said.append)
+    assert any(f"`{first}` is damaged" in line and "computing it again" in line for line in said)
+    assert first.read_bytes() == content and second.stat().st_mtime_ns == kept
+    small.assert_equal(state(resumed), whole)
+
+
+@pytest.mark.parametrize("left", ["manifest.json", "train-00000.h5"])
+def test_a_kill_among_the_precomputed_shards_leaves_what_the_next_call_completes(data, tmp_path, left):
+    whole = state(train("latent", data, tmp_path / "run"))
+    train("latent", data, tmp_path / "cut", until=3)
+    train("latent", data, tmp_path / "cut", until=4)
+    (folder,) = (tmp_path / "cut" / "precomputed").iterdir()
+    shutil.rmtree(checkpoint_manifest.checkpoint_folder(tmp_path / "cut", 4))
+    for name in {"manifest.json", left}:
+        (folder / name).unlink()
+    (folder.parent / "latents-0000000000000000").mkdir()  # of other weights
+    resumed = train("latent", data, tmp_path / "cut")
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    small.assert_equal(state(resumed), whole)
+
+
+def test_a_finished_run_of_stages_is_lengthened_in_its_last_stage(data, tmp_path):
+    longer = {"denoiser": {**staged_runs.STAGES["latent"]["denoiser"], "steps": 5}}
+    whole = train("latent", data, tmp_path / "run", **longer)
+    train("latent", data, tmp_path / "cut")
+    resumed = train("latent", data, tmp_path / "cut", **longer)
+    assert resumed.counters.step == 8
+    small.assert_equal(state(resumed), state(whole))
+    with pytest.raises(UsageError, match=r"begun with \[training.autoencoder\] `steps` = 3, and this command says 4"):
+        run_folder.read_existing_run(tmp_path / "cut", preset("latent", autoencoder={"steps": 4}))
+
+
+def test_the_teacher_follows_the_network_and_is_in_every_file_of_weights(data, tmp_path):
+    trainer = train("denoise", data, tmp_path / "run")
+    folder = checkpoint_manifest.checkpoint_folder(tmp_path / "run", 6)
     for name in ("weights", "ema_0.5"):
         method = models.load(folder / f"{name}.safetensors").method
         small.assert_equal(dict(method.teacher.state_dict()), dict(trainer.model.method.teacher.state_dict()))
@@ -143,27 +185,27 @@ def test_a_step_of_radam_without_a_finite_gradient_moves_nothing(tmp_path):
 
 def test_stage_3_is_refused_for_several_stages(data, tmp_path):
     with pytest.raises(UsageError, match="methods of one stage and one optimizer alone"):
-        train("taught", data, tmp_path / "run", zero_stage=3)
+        train("denoise", data, tmp_path / "run", zero_stage=3)
 
 
 def test_tables_of_stages_survive_a_file_and_what_they_cannot_say_is_refused():
-    made = preset("adversarial")
+    made = preset("latent")
     settings = made.training.config
-    assert settings.for_stage("alone").batch == 2 and settings.for_stage("against").batch == 4
-    assert settings.for_stage("against", "adversary").optimizer == "adam"
-    assert settings.total_steps(["against", "alone"]) == 6
+    assert settings.for_stage("denoiser").batch == 2 and settings.for_stage("autoencoder").batch == 4
+    assert settings.for_stage("autoencoder", "adversary").optimizer == "adam"
+    assert settings.total_steps(["autoencoder", "denoiser"]) == 6
     assert presets.resolve("again", toml.tomli.loads(toml.to_toml(made.table()))).training == made.training
     for table, message in (
         ({"nowhere": {"steps": 2}}, r"\[training.nowhere\] is not a stage"),
-        ({"alone": {"seed": 2}}, r"\[training.alone\] cannot override `seed`"),
-        ({"alone": {"adversary": {"clip": 2.0}}}, r"\[training.alone.adversary\] is not an optimizer"),
-        ({"against": {"adversary": {"batch": 2}}}, r"\[training.against.adversary\] cannot override `batch`"),
+        ({"denoiser": {"seed": 2}}, r"\[training.denoiser\] cannot override `seed`"),
+        ({"denoiser": {"adversary": {"clip": 2.0}}}, r"\[training.denoiser.adversary\] is not an optimizer"),
+        ({"autoencoder": {"adversary": {"batch": 2}}}, r"\[training.autoencoder.adversary\] cannot override `batch`"),
     ):
         with pytest.raises(UsageError, match=message):
-            preset("adversarial", **table)
+            preset("latent", **table)
 
 
 def test_a_stage_that_names_no_network_of_the_method_is_a_fault():
-    method = models.build(preset("adversarial")).method
+    method = models.build(preset("latent")).method
     with pytest.raises(AssertionError, match=r"trains \['critics'\], which `networks\(\)` lacks"):
         weights_by_optimizer(method, Stage("wrong", {"main": ("critics",)}))
