@@ -19,13 +19,13 @@ from inrflow_core.training import setup
 from inrflow_core.training.loader import Stream
 from inrflow_core.training.setup import TrainJob
 from inrflow_core.training.trainer import Trainer
-from tests import tiny
-from tests.training import conditioned_runs, small
+from tests import own_methods, tiny
+from tests.training import conditioned_runs, small, staged_runs
 
 CHECKOUT = Path(__file__).parents[2]
 Told = dict[str, Any]
 """A job in words that JSON has: `data`, `out`, `until`, settings of `training` and `network`; `kind` other than images
-with labels; `again`, a folder to save to at once after beginning; `follow`, to leave in `OUT.followed` what the averages should be."""
+with labels, or `method` of `staged_runs`; `again`, a folder to save to at once after beginning; `follow`, to leave in `OUT.followed` what the averages should be."""
 
 
 def launch(num_processes: int, jobs: list[Told], folder: Path) -> None:
@@ -95,11 +95,14 @@ def read(told: Told) -> TrainJob:
     if told.get("kind") is not None:
         return conditioned_runs.job(data, out, getattr(tiny, told["kind"]), training=training, until=until)
     job = small.job(data, out, until=until)
+    if told.get("method") is not None:
+        return replace(job, preset=staged_runs.preset(told["method"], **training))
     return replace(job, preset=small.preset(training=training, network=told.get("network", {})))
 
 
 def main() -> None:
     """Do the jobs of the file that the command line names."""
+    own_methods.install()
     names = dict(os.environ)
     for told in json.loads(Path(sys.argv[1]).read_text()):
         do(told, names)

@@ -20,6 +20,7 @@ from inrflow_cli import app
 from inrflow_core.storage import safetensors_file
 from inrflow_core.training import checkpoint
 from inrflow_core.training.engine import Engine
+from tests import own_methods
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     del sys.argv[1:4]
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == rank:
         prepare(how, step)
+    own_methods.install()
     app.main()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inrflow_core.config.preset import Preset
+from inrflow_core.config.preset import Preset, resolve
 from tests import tiny
 from tests.training import small
 
@@ -19,13 +19,19 @@ STAGES: dict[str, dict[str, Any]] = {
 TRAINING = {"steps": 3, "log_every": 1, "save_every": 100, "keep": 10, "clip": 1.0, "held_out_sets": 4}
 
 
-def preset(method: str, **changes: Any) -> Preset:
-    """A small preset of one of them; `changes` are of [training]."""
-    return small.preset(
+def tables(method: str, **changes: Any) -> dict[str, dict[str, Any]]:
+    """The tables of a small preset of one of them; `changes` are of [training]."""
+    return tiny.tables(
         tiny.IMAGE,
         data={"held_out": "val"},
         method={"name": method},
+        network=small.NETWORK,
         condition=None,
-        training={**TRAINING, **STAGES[method], **changes},
+        training={**small.TRAINING, **TRAINING, **STAGES[method], **changes},
         **({"sampler": None} if method == "denoise" else {}),
     )
+
+
+def preset(method: str, **changes: Any) -> Preset:
+    """Such a preset; `own_methods.install` comes first."""
+    return resolve("tiny", tables(method, **changes))

@@ -1,0 +1,54 @@
+"""docs/adding-a-method.md, followed literally: its files in a copy of the code, and its commands in their order."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests import adding_a_method
+
+CHECKOUT = Path(__file__).parents[1]
+LESS = {r"steps = 600": "steps = 6", r"steps = 200": "steps = 3", r"batch = 64": "batch = 8"}
+"""What the test changes in the preset of the page, for its time."""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("inrflow_core", "inrflow_cli", "presets"):
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "pyproject.toml", folder)
+    for path, text in adding_a_method.files().items():
+        if path.startswith("presets/"):
+            for long, short in LESS.items():
+                assert len(re.findall(long, text)) == 1
+                text = re.sub(long, short, text)
+        assert not (folder / path).exists()
+        (folder / path).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_the_pages_files_and_commands_work(copy, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    said = {}
+    for command in adding_a_method.commands():
+        name, *arguments = command.split()
+        assert name == "inrflow"
+        line = [sys.executable, "-m", "inrflow_cli.app", *arguments]
+        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        said[command] = done.stdout + done.stderr
+    plan = said["inrflow train --preset denoise-digits --dry-run"]
+    assert "teacher" in plan and "unknown" not in plan and "denoise" in plan and "distill" in plan
+    assert "step 9 of 9 is saved" in said["inrflow train --preset denoise-digits"]
+    sizes = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
+    assert sizes["large.png"] > sizes["digits.png"] and sizes["larger.png"] > sizes["four.png"]
+    assert (tmp_path / "denoise.onnx").stat().st_size > 100_000
+    assert not any("denoise" in str(path) for path in (CHECKOUT / "inrflow_core" / "methods").iterdir())
