@@ -207,7 +207,7 @@ def _write_manifest(job: PrecomputeJob, folder: Path) -> None:
             shape=some.shape,
             dtype="float32",
             classes=(),
-            normalisation={},
+            normalization={},
             settings={},
             source={"weights": _key(job.method, job.stage, ""), "data": job.data},
             splits={
@@ -232,7 +232,7 @@ class _WrittenShard:
 
 def _read(path: Path) -> _WrittenShard:
     shard = ShardFile(path, hint="delete it: training computes it again")
-    values = np.empty((len(shard), *shard.inner), np.float32)
+    values = np.empty((len(shard), *shard.item_shape), np.float32)
     shard.read(shard.values, 0, values, len(shard))
     rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
     entry = ShardEntry(path.name, len(shard), path.stat().st_size, checksum.file_digest(path))

@@ -82,6 +82,8 @@ class Latent(nn.Module, Method):
     """The losses of both stages."""
 
     STAGES = STAGES
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: Config, denoiser: nn.Module, spec: SetSpec) -> None:
         super().__init__()

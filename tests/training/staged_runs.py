@@ -16,6 +16,8 @@ STAGES: dict[str, dict[str, Any]] = {
     },
 }
 """The tables of each method's stages."""
+SIDE = 12
+"""Pixels of a side of their images."""
 TRAINING = {"steps": 3, "log_every": 1, "save_every": 100, "keep": 10, "clip": 1.0, "held_out_sets": 4}
 
 
@@ -24,6 +26,7 @@ def tables(method: str, **changes: Any) -> dict[str, dict[str, Any]]:
     return tiny.tables(
         tiny.IMAGE,
         data={"held_out": "val"},
+        domain={"resolution": SIDE},
         method={"name": method},
         network=small.NETWORK,
         condition=None,

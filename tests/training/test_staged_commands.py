@@ -23,7 +23,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return small.images(tmp_path_factory.mktemp("staged") / "shards")
+    return small.images(tmp_path_factory.mktemp("staged") / "shards", side=staged_runs.SIDE)
 
 
 def training(method: str, data: Path, out: Path, zero_stage: int = 1) -> list[str]:
@@ -99,7 +99,7 @@ def test_such_a_run_is_planned_sampled_evaluated_and_exported(data, tmp_path, me
     a, b, c, large, again = (
         np.load(tmp_path / f"{name}.npz")["samples"].astype(int) for name in ("a", "b", "c", "large", "again")
     )
-    assert a.shape == (6, 6, 6, 1) and large.shape == (2, 24, 24, 1) and a.std() > 0
+    assert a.shape == (6, 12, 12, 1) and large.shape == (2, 24, 24, 1) and a.std() > 0
     for other in (b, c):
         assert abs(a - other).max() <= 1
     assert abs(large - again).max() <= 1

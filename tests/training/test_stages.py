@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.training import run_folder, setup
 from inrflow_core.training.trainer import Trainer
-from tests import own_methods
+from tests import own_methods, tiny
 from tests.training import small, staged_runs
 
 METHODS = tuple(staged_runs.STAGES)
@@ -33,13 +34,13 @@ def _found_by_name(monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return small.images(tmp_path_factory.mktemp("stages") / "shards")
+    return small.images(tmp_path_factory.mktemp("stages") / "shards", side=staged_runs.SIDE)
 
 
 preset = staged_runs.preset
 
 
-def train(method: str, data: Path, out: Path, until: int | None = None, say=lambda text: None, **changes) -> Trainer:
+def train(method: str, data: Path, out: Path, until: int | None = None, say=lambda text: None, **changes: Any) -> Trainer:
     """Train one up to a step."""
     chosen = preset(method, **changes)
     return setup.train(setup.TrainJob(chosen, out, data=data, device="cpu", threads=1, until=until, say=say))
@@ -153,7 +154,7 @@ def test_a_kill_among_the_precomputed_shards_leaves_what_the_next_call_completes
 
 
 def test_a_finished_run_of_stages_is_lengthened_in_its_last_stage(data, tmp_path):
-    longer = {"denoiser": {**staged_runs.STAGES["latent"]["denoiser"], "steps": 5}}
+    longer: dict[str, Any] = {"denoiser": {**staged_runs.STAGES["latent"]["denoiser"], "steps": 5}}
     whole = train("latent", data, tmp_path / "run", **longer)
     train("latent", data, tmp_path / "cut")
     resumed = train("latent", data, tmp_path / "cut", **longer)
