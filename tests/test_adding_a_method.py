@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests import adding_a_method
+from tests.training import forked_commands
 
 CHECKOUT = Path(__file__).parents[1]
 LESS = {r"steps = 600": "steps = 6", r"steps = 200": "steps = 3", r"batch = 64": "batch = 8"}
@@ -36,19 +34,16 @@ def copy(tmp_path_factory) -> Path:
 
 
 def test_the_pages_files_and_commands_work(copy, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    said = {}
-    for command in adding_a_method.commands():
-        name, *arguments = command.split()
-        assert name == "inrflow"
-        line = [sys.executable, "-m", "inrflow_cli.app", *arguments]
-        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        said[command] = done.stdout + done.stderr
+    commands = [command.split() for command in adding_a_method.commands()]
+    assert all(name == "inrflow" for name, *_ in commands)
+    done = forked_commands.run([{"arguments": arguments} for _, *arguments in commands], tmp_path, copy)
+    for command, (code, text) in zip(commands, done, strict=True):
+        assert code == 0, f"{' '.join(command)}\n{text}"
+    said = {" ".join(command): text for command, (_, text) in zip(commands, done, strict=True)}
     plan = said["inrflow train --preset denoise-digits --dry-run"]
-    assert "teacher" in plan and "unknown" not in plan and "denoise" in plan and "distill" in plan
+    assert "teacher" in plan and "is unknown" not in plan and "denoise" in plan and "distill" in plan
     assert "step 9 of 9 is saved" in said["inrflow train --preset denoise-digits"]
     sizes = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
     assert sizes["large.png"] > sizes["digits.png"] and sizes["larger.png"] > sizes["four.png"]
     assert (tmp_path / "denoise.onnx").stat().st_size > 100_000
-    assert not any("denoise" in str(path) for path in (CHECKOUT / "inrflow_core" / "methods").iterdir())
+    assert not any("denoise" in path.name for path in (CHECKOUT / "inrflow_core" / "methods").iterdir())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import safetensors.torch
 
 from inrflow_core.config import toml
 from inrflow_core.runs import checkpoint_manifest
-from tests.training import small, staged_runs
+from tests.training import forked_commands, small, staged_runs
 from tests.training.launched import CHECKOUT, environment, launch, torchrun
 
 METHODS = tuple(staged_runs.STAGES)
@@ -35,12 +34,7 @@ def training(method: str, data: Path, out: Path, zero_stage: int = 1) -> list[st
 
 def run(jobs: list[dict[str, Any]], folder: Path) -> list[int]:
     """The exit codes of some commands."""
-    file = folder / "jobs.json"
-    file.write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", "tests.training.forked_commands", str(file)]
-    done = subprocess.run(command, cwd=folder, env=environment(COLUMNS=200), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return [code for code, _ in forked_commands.run([job | {"own": True} for job in jobs], folder, CHECKOUT)]
 
 
 def saved(out: Path, step: int = STEPS) -> dict[str, Any]:
@@ -97,7 +91,7 @@ def test_such_a_run_is_planned_sampled_evaluated_and_exported(data, tmp_path, me
     ]
     assert run([{"arguments": command} for command in commands], tmp_path) == [0] * len(commands)
     a, b, c, large, again = (
-        np.load(tmp_path / f"{name}.npz")["samples"].astype(int) for name in ("a", "b", "c", "large", "again")
+        np.load(tmp_path / f"{name}.npz")["images"].astype(int) for name in ("a", "b", "c", "large", "again")
     )
     assert a.shape == (6, 12, 12, 1) and large.shape == (2, 24, 24, 1) and a.std() > 0
     for other in (b, c):

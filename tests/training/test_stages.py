@@ -40,7 +40,9 @@ def data(tmp_path_factory) -> Path:
 preset = staged_runs.preset
 
 
-def train(method: str, data: Path, out: Path, until: int | None = None, say=lambda text: None, **changes: Any) -> Trainer:
+def train(
+    method: str, data: Path, out: Path, until: int | None = None, say=lambda text: None, **changes: Any
+) -> Trainer:
     """Train one up to a step."""
     chosen = preset(method, **changes)
     return setup.train(setup.TrainJob(chosen, out, data=data, device="cpu", threads=1, until=until, say=say))
