@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Config:
-    """Which shards a model learns from."""
+    """Which shards training reads."""
 
     path: str
-    """Folder of shards, from the working folder; `--data` names another place."""
+    """Folder of shards, relative to the working folder; `--data` overrides it."""
     prepare: str | None = None
-    """The command that makes these shards, for the error that says they are absent."""
+    """The command that makes these shards, for the hint where they are missing."""
     train: str = "train"
-    """The split to learn from."""
+    """The training split."""
     held_out: str | None = None
-    """The split of the held-out loss; None where there is none."""
+    """The split of the held-out loss; None computes no held-out loss."""
     classes: tuple[str, ...] = ()
-    """Only these classes, numbered in this order; empty takes all as they are."""
+    """Only these classes, numbered in this order; empty takes all in their own order."""
     prefetch: int = 2
     """Micro-batches read ahead."""
 
@@ -26,4 +26,4 @@ class Config:
         if self.prefetch < 1:
             raise ValueError(f"`prefetch` is {self.prefetch}: at least 1")
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"`classes` names one twice: {list(self.classes)}")
+            raise ValueError(f"`classes` has a duplicate: {list(self.classes)}")

@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Config:
-    """How a model is judged while it is trained."""
+    """How a model is evaluated while it trains."""
 
     every: int
     """Steps between two evaluations; the last step is always evaluated."""
     metrics: tuple[str, ...] = ()
-    """As `inrflow eval --metrics` takes them; empty takes those of the domain that need no weights."""
+    """As for `inrflow eval --metrics`; empty takes the domain's metrics that need no weights."""
     num: int = 256
-    """Samples, drawn by the first average with the preset's sampler and guidance; from so many pictures or sequences of
-    `split`, evenly spread, where the model draws from them."""
+    """Number of samples, by the first EMA with the preset's sampler and guidance. For conditional models: the number of
+    images or sequences of `split`, evenly spaced."""
     seed: int = 0
-    """Of the first sample; the others count up. Of every structure, where the model folds sequences."""
+    """Seed of the first sample; the others count up. For models of sequences: the seed of every structure."""
     split: str | None = None
-    """Of the data, to judge by; None is the training split for images, the held-out one for clouds."""
+    """Reference split; None is the training split for images, the held-out split for point clouds."""
     reference: int | None = None
-    """Items of that split, evenly spread; None takes all."""
+    """Number of items of that split, evenly spaced; None takes all."""
     best: str | None = None
-    """The metric by which the best checkpoint is kept; None is the first."""
+    """The metric that decides the best checkpoint; None is the first."""
     weights: str | None = None
     """Folder with the weights of feature networks."""
 

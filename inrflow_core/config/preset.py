@@ -2,9 +2,9 @@
 
 A preset is a TOML file with one table per part. `[domain]`, `[method]`, `[network]` and `[sampler]` name their part and
 hold the settings of that part's `Config`; a method of several networks has a table `[network.NAME]` for each. `[data]`,
-`[training]` and `[eval]` have one `Config` each. A setting is what the dataclass field says it is: an unknown key, a
-wrong type and an impossible value are errors that name the table, the key and what is allowed. Nothing is inherited
-between presets.
+`[training]` and `[eval]` have one `Config` each. The dataclass fields define the settings: an unknown key, a wrong type
+and an impossible value are errors that name the table, the key and what is allowed. Presets inherit nothing from each
+other.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NAMED = {
 OPTIONAL = {"condition", "sampler", "eval"}
 """Tables that a preset can lack; `[sampler]` only where the method samples without one."""
 FIXED = {"data": data.Config, "training": training.Config, "eval": evaluation.Config}
-"""Tables that name no part, and their settings."""
+"""Tables that name no part, and their `Config`."""
 S = TypeVar("S")
 """A frozen dataclass of settings."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part that a preset names: its kind (a package of inrflow_core), its present name and its typed settings."""
+    """A part that a preset names: its kind (a package of inrflow_core), its name and its typed settings."""
 
     kind: str
     name: str
@@ -47,7 +47,7 @@ class Part:
 
     @property
     def module(self) -> ModuleType:
-        """The file that holds the part, imported when it is first needed; it is not pickled."""
+        """The module of the part, imported at first use; it is not pickled."""
         return registry.find(self.kind, self.name)
 
     def table(self) -> dict[str, Any]:
@@ -64,14 +64,14 @@ class Table(Generic[S]):
 
 @dataclass(frozen=True)
 class Preset:
-    """A resolved preset: everything that a run needs to know, typed."""
+    """A resolved preset: all settings of a run, typed."""
 
     name: str
     data: Table[data.Config]
     domain: Part
     method: Part
     networks: dict[str, Part]
-    """By the names that the method declares (`NETWORKS`); for most methods the one name `network`."""
+    """By the names in the method's `NETWORKS`; for most methods the one name `network`."""
     condition: Part | None
     sampler: Part | None
     """None where the method samples without one (`USES_SAMPLER = False`)."""
@@ -80,12 +80,12 @@ class Preset:
 
     @property
     def network(self) -> Part:
-        """The network of a method that has one."""
+        """The network of a method with one network."""
         (part,) = self.networks.values()
         return part
 
     def with_network_settings(self, **changes: Any) -> Preset:
-        """The preset with settings of its networks changed, in each network that has them all."""
+        """The preset with changed settings, in each network that has all of these settings."""
         networks = {
             name: dataclasses.replace(part, config=dataclasses.replace(part.config, **changes))
             if all(hasattr(part.config, key) for key in changes)
@@ -95,7 +95,7 @@ class Preset:
         return dataclasses.replace(self, networks=networks)
 
     def table(self) -> dict[str, dict[str, Any]]:
-        """Every setting, defaults included, as plain tables; `resolve` of it gives this preset back."""
+        """Every setting, defaults included, as plain tables; `resolve` is the inverse."""
         networks = {name: part.table() for name, part in self.networks.items()}
         tables: dict[str, dict[str, Any]] = {
             "domain": self.domain.table(),
@@ -115,7 +115,7 @@ class Preset:
 
 
 def folder() -> Path:
-    """Where the presets of this installation lie: in the checkout, or inside the wheel."""
+    """The folder of the presets: in the checkout, or inside the wheel."""
     core = Path(__file__).parent.parent
     inside = core / "presets"
     return inside if inside.is_dir() else core.parent / "presets"
@@ -127,7 +127,7 @@ def names() -> list[str]:
 
 
 def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Preset:
-    """The preset of that name, or of a .toml file, with `table.key=value` overrides applied.
+    """The preset with a name, or in a .toml file, with `table.key=value` overrides applied.
 
     Raises:
         UsageError: no such preset, or a setting that is unknown or wrong.
@@ -202,7 +202,7 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
 
 
 def check_tables(tables: dict[str, Any]) -> None:
-    """Check that a preset knows each table, and that the parts it names exist; imports no part.
+    """Raise UsageError unless every table is one of a preset and every named part exists; imports no part.
 
     Raises:
         UsageError: an unknown table or part.
@@ -217,7 +217,7 @@ def check_tables(tables: dict[str, Any]) -> None:
 
 
 def _settings_of(table: str, config: type[Any], tables: dict[str, Any], method: Part) -> Table[Any]:
-    """The settings of a table that names no part; `[training]` has tables inside it for the stages of the method."""
+    """The settings of a table that names no part; `[training]` contains a table for each stage of the method."""
     values = _table(tables, table)
     if table == "training":
         return Table(training.parse(values, {stage.name: list(stage.optimizers) for stage in method.module.STAGES}))
@@ -260,7 +260,7 @@ def _networks(tables: dict[str, Any], method: Part) -> dict[str, Part]:
 
 
 def _is_left_out(table: str, tables: dict[str, Any], method: Part | None) -> bool:
-    """Whether a preset rightly lacks a table that names a part.
+    """Whether a preset may lack a table that names a part, and lacks it.
 
     Raises:
         UsageError: it has a sampler, and its method samples without one.
@@ -274,7 +274,7 @@ def _is_left_out(table: str, tables: dict[str, Any], method: Part | None) -> boo
 
 
 def _copied(values: dict[str, Any], address: str = "") -> dict[str, Any]:
-    """Nested tables under the present names of their settings, each a dictionary of its own."""
+    """A copy of nested tables, with the present names of settings."""
     return {
         name: _copied(value, f"{address}.{name}".strip(".")) if isinstance(value, dict) else value
         for name, value in present_names(values, address).items()

@@ -18,8 +18,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Raises:
-        MissingError, IntegrityError: it is not there, not a plain file, or larger than MAX_BYTES.
-        UsageError: it is not TOML; names the file and the place.
+        MissingError, IntegrityError: the file does not exist, is not a plain file, or is larger than MAX_BYTES.
+        UsageError: it is not TOML; the message has file and position.
     """
     return parse_toml(read_plain_file(path, MAX_BYTES, hint="name a preset file"), f"`{path}`")
 
@@ -46,7 +46,7 @@ def to_toml(tables: dict[str, dict[str, Any]]) -> str:
 
 
 def _blocks(name: str, table: dict[str, Any]) -> list[str]:
-    """A table as text, and those inside it after it, as `[name.inner]`."""
+    """A table as text, followed by the tables inside it as `[name.inner]`."""
     inner = {key: value for key, value in table.items() if isinstance(value, dict)}
     lines = [f"{key} = {_spell(value)}" for key, value in table.items() if value is not None and key not in inner]
     blocks = ["\n".join([f"[{name}]", *lines])]
@@ -56,6 +56,7 @@ def _blocks(name: str, table: dict[str, Any]) -> list[str]:
 
 
 def parse_value(text: str) -> Any:
+    """A TOML value; text that is not TOML is a string."""
     try:
         return tomli.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):

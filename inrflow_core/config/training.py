@@ -17,7 +17,7 @@ RESUMABLE_SETTINGS = frozenset(
     {"micro_batch", "zero_stage", "offload_optimizer", "offload_weights", "bucket", "compile"}
     | {"log_every", "save_every", "keep", "held_out_every", "held_out_sets", "samples_every", "samples"}
 )
-"""Settings that a resumed run may change: they divide the work, keep it or tell of it, and decide no weight."""
+"""Settings that a resumed run may change: they divide, save or report the work and change no weight."""
 OPTIMIZER_SETTINGS = frozenset(
     {"optimizer", "learning_rate", "warmup", "schedule", "final_rate", "betas", "epsilon", "weight_decay", "clip"}
 )
@@ -38,43 +38,43 @@ class Config:
     batch: int
     """Sets per step, over all processes."""
     micro_batch: int | None = None
-    """Sets that one process passes through the network at once; None is its whole share of the batch."""
+    """Sets in one forward pass of a process; None is the whole share of the process in the batch."""
     optimizer: Literal["adamw", "adam", "radam"] = "adamw"
-    """How gradients move the weights: AdamW (the papers' of INRFlow), Adam, or RAdam."""
+    """The papers of INRFlow use AdamW."""
     learning_rate: float = 1e-4
-    """Of the optimizer, after the warm-up."""
+    """Learning rate after the warm-up."""
     warmup: int = 0
-    """Steps over which the rate rises in a straight line."""
+    """Steps over which the rate rises linearly."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """What the rate does after the warm-up."""
+    """Schedule of the rate after the warm-up."""
     final_rate: float = 0.0
-    """The share of `learning_rate` at which a cosine ends."""
+    """A cosine ends at this fraction of `learning_rate`."""
     betas: tuple[float, ...] = (0.9, 0.999)
-    """Decays of the optimizer's two moments."""
+    """Decay of the first and of the second moment."""
     epsilon: float = 1e-8
-    """Of the optimizer."""
+    """Epsilon of the optimizer."""
     weight_decay: float = 0.0
-    """Of the optimizer; the papers' is 0."""
+    """Weight decay; 0 in the papers."""
     clip: float | None = 2.0
-    """Largest gradient norm; a longer gradient is shortened to it. None never clips."""
+    """Gradients are clipped to this norm; None never clips."""
     ema: tuple[float, ...] = (0.999,)
-    """Decays of the moving averages of the weights, all kept; the first is the one that is sampled from."""
+    """Decays of the EMAs of the weights; all are saved, and samples use the first."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto` is bf16 where the hardware computes it; the run keeps what was chosen. Weights are fp32 in any case."""
+    """`auto` is bf16 where the hardware supports it; the run records the choice. Weights are always fp32."""
     zero_stage: int = 1
-    """What DeepSpeed's processes share out: 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too."""
+    """What DeepSpeed shards over processes: 0 nothing, 1 optimizer state, 2 also gradients, 3 also weights."""
     offload_optimizer: Literal["cpu"] | None = None
-    """Keep and compute AdamW's state on the CPU: less GPU memory, slower steps; ZeRO stages 1 to 3."""
+    """Optimizer state and update on the CPU: less GPU memory, slower steps; ZeRO stages 1 to 3."""
     offload_weights: Literal["cpu"] | None = None
-    """Keep the weights on the CPU while no layer needs them; ZeRO stage 3."""
+    """Keep the weights on the CPU until a layer needs them; ZeRO stage 3."""
     bucket: int = 100_000_000
-    """Numbers that processes sum or gather at once: less takes less memory and more messages."""
+    """Numbers that processes sum or gather in one message: fewer need less memory and more messages."""
     compile: bool = False
-    """Compile the network with `torch.compile`: quicker on a GPU, no gain on a CPU."""
+    """Use `torch.compile` on the network: faster on a GPU, no gain on a CPU."""
     seed: int = 0
-    """Of the initial weights, the order of the data and everything random in a step."""
+    """Seed of the initial weights, the order of the data and all random numbers of a step."""
     max_skipped: int = 20
-    """Steps in a row without a finite gradient that are skipped; one more stops the run."""
+    """Consecutive steps without a finite gradient that are skipped; one more stops the run."""
     log_every: int = 10
     """Steps between two lines of log.jsonl."""
     save_every: int = 1000
@@ -82,15 +82,15 @@ class Config:
     keep: int = 2
     """Checkpoints kept, newest first."""
     held_out_every: int | None = None
-    """Steps between two losses on the held-out split; None never looks."""
+    """Steps between two held-out losses; None computes none."""
     held_out_sets: int = 256
-    """Sets of the held-out split that are looked at."""
+    """Number of held-out sets in that loss."""
     samples_every: int | None = None
-    """Steps between two pictures of samples; None draws none."""
+    """Steps between two preview images of samples; None draws none."""
     samples: int = 16
-    """Samples in a picture."""
+    """Samples in a preview image."""
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What `[training.STAGE]` overrides, by stage; in there, what `[training.STAGE.OPTIMIZER]` does, by optimizer."""
+    """Overrides in `[training.STAGE]`, by stage; inside each, those in `[training.STAGE.OPTIMIZER]`, by optimizer."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "micro_batch", "keep", "log_every", "save_every", "held_out_every"):

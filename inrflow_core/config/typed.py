@@ -22,7 +22,7 @@ EARLIER_NAMES = {
     },
     "shapenet": {"normalisation": "normalization"},
 }
-"""Earlier names of settings, by table of a preset or by data set, as users' presets, weights files, fields and commands may hold them."""
+"""Earlier names of settings, by table of a preset or by data set, as presets, weights files, fields and commands of users may have them."""
 
 
 def present_name(key: str, table: str) -> str:
@@ -31,7 +31,7 @@ def present_name(key: str, table: str) -> str:
 
 
 def present_names(values: dict[str, Any], table: str) -> dict[str, Any]:
-    """Plain values of a table under the present names of their settings.
+    """The values of a table, with the present names of settings as keys.
 
     Raises:
         UsageError: a setting is there under both names.
@@ -68,7 +68,7 @@ def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the annotated type, or an error that says what is allowed."""
+    """`value` as the annotated type; UsageError names what is allowed."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         for choice in arguments:

@@ -1,6 +1,6 @@
-"""mmCIF: structures of one sequence of any length, several as the models of one file; the origin stands in comments.
+"""mmCIF: structures of one sequence of any length, several as the models of one file; the origin is in comments.
 
-The sequence is written as that of the one entity. The models lie as they are given.
+The file has one entity with the sequence. Positions are written as given, not superposed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GLB (binary glTF): a mesh through one cloud, by trimesh; the origin stands in the asset's `extras`."""
+"""GLB (binary glTF): a surface mesh of one cloud, by trimesh; the origin is in the asset's `extras`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HOLDS_MANY = False
 def write(
     path: Path, points: Float[np.ndarray, "N C"], *, origin: Mapping[str, str], surface: Method = "poisson"
 ) -> None:
-    """The triangles of `mesh.reconstruct_surface` by the method `surface`, y up as glTF has it.
+    """The triangles of `mesh.reconstruct_surface` by the method `surface`, with y up as in glTF.
 
-    Open3D writes GLB files that it reads back empty; trimesh's are sound.
+    Open3D writes GLB files that it reads back empty; trimesh does not.
 
     Raises:
-        UsageError: no surface goes through the points.
+        UsageError: the points have no surface.
     """
     import trimesh
 

@@ -1,6 +1,6 @@
-"""NPZ: all samples in one NumPy archive, under the name that their domain gives the array, and `origin` as JSON text.
+"""NPZ: all samples in one NumPy archive, under the array name of their domain, and `origin` as JSON text.
 
-`read` also takes ADM's archives (`arr_0`) and .npy files of one array. Nothing is ever unpickled.
+`read` also takes ADM's archives (`arr_0`) and .npy files of one array. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from inrflow_core.storage import array_file, atomic_write, typed_json
 SUFFIXES = (".npz",)
 HOLDS_MANY = True
 ARRAYS = ("images", "arr_0", "points")
-"""Arrays that hold samples, the first that is there; `arr_0` is that of ADM's sample files."""
+"""Names of arrays of samples, in order of preference; `arr_0` is that of ADM's sample files."""
 HINT = "copy it again, or make it again"
 
 
 class Archive(NamedTuple):
-    """What a file of arrays holds."""
+    """The samples of an .npz or .npy file."""
 
     name: str
     """The array's name; empty for an .npy file."""
     values: np.ndarray
-    """As they are stored; an .npy file is mapped, not read."""
+    """As stored; an .npy file is memory-mapped."""
     origin: dict[str, str]
-    """Where samples of `inrflow` come from; empty where the file does not say it."""
+    """The origin of samples of `inrflow`; empty for other files."""
 
 
 def write(path: Path, samples: np.ndarray, *, origin: Mapping[str, str], array: str) -> None:
-    """Samples to the bit, as the array of that name; `numpy.load` reads them without pickles."""
-    told = np.array(json.dumps(dict(origin), sort_keys=True))
+    """Write samples exactly, as the array `array`; `numpy.load` reads them without pickles."""
+    text = np.array(json.dumps(dict(origin), sort_keys=True))
     with atomic_write.atomic_write(path) as beside, beside.open("wb") as file:
         # `savez` dates every entry 1980-01-01, so that equal samples are equal bytes.
-        np.savez(file, allow_pickle=False, **{array: samples, "origin": told})
+        np.savez(file, allow_pickle=False, **{array: samples, "origin": text})
 
 
 def read(path: Path, arrays: Sequence[str] = ARRAYS) -> Archive:
-    """The array of samples in an .npz or .npy file, the first of `arrays` that is there; the content decides the kind.
+    """The samples in an .npz or .npy file: the first of `arrays` that exists. The content decides the kind.
 
     Raises:
         MissingError: there is no such file.

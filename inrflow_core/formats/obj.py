@@ -1,4 +1,4 @@
-"""OBJ: a mesh through one cloud, with the vertices' colours where it has some; the origin stands in comments."""
+"""OBJ: a surface mesh of one cloud, with vertex colors if it has some; the origin is in comments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write(
     """The triangles of `mesh.reconstruct_surface` by the method `surface`, six significant digits.
 
     Raises:
-        UsageError: no surface goes through the points.
+        UsageError: the points have no surface.
     """
     mesh = reconstruct_surface(points, method=surface)
     rows = mesh.vertices if mesh.colours is None else np.concatenate([mesh.vertices, mesh.colours / 255], axis=1)

@@ -1,7 +1,7 @@
-"""PDB: structures of one sequence, several as the models of one file; the origin stands in REMARK lines.
+"""PDB: structures of one sequence, several as the models of one file; the origin is in REMARK lines.
 
-Atoms, residues and their names follow from the sequence; positions have three decimals. The models lie as they are
-given: whoever wants them on top of each other superposes them first.
+Atoms, residues and their names follow from the sequence; positions have three decimals and are written as given, not
+superposed.
 """
 
 from __future__ import annotations

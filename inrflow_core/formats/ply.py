@@ -1,4 +1,4 @@
-"""PLY: one cloud in a file, binary (little endian) or text, with normals and colours; the origin stands in comments.
+"""PLY: one cloud in a file, binary (little endian) or text, with normals and colors; the origin is in comments.
 
 1,000,000 points are written and read in well under a second: header and rows are one NumPy structure each way.
 """
@@ -39,12 +39,12 @@ def write(
     has_normals: bool = False,
     has_colours: bool | None = None,
 ) -> None:
-    """Positions as float32, and where asked estimated unit normals and colours as bytes.
+    """Write positions as float32, and on request estimated unit normals, and colors as bytes.
 
     `has_colours` None keeps the colours (channels 3 to 5, in [-1, 1]) of clouds that have them.
 
     Raises:
-        UsageError: colours are asked of a cloud without.
+        UsageError: `has_colours`, and the cloud has none.
     """
     if has_colours and points.shape[1] < 6:
         raise UsageError("the cloud has no colours to write", hint="leave the colours out")
@@ -68,10 +68,10 @@ def write(
 
 
 def read(path: Path) -> Float32[np.ndarray, "N C"]:
-    """The positions of a PLY's vertices, with colours in [-1, 1] behind them where it has some; faces are not read.
+    """The positions of the vertices, followed by colors in [-1, 1] if the file has some; faces are not read.
 
     Raises:
-        IntegrityError: it is no whole PLY file, or a position is not finite.
+        IntegrityError: it is not a whole PLY file, or a position is not finite.
     """
     columns = read_columns(path)
     if not {"x", "y", "z"} <= columns.keys():
@@ -89,10 +89,10 @@ def read(path: Path) -> Float32[np.ndarray, "N C"]:
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """Every property of a PLY's vertices by name, in the file's own types.
+    """Every property of the vertices by name, in the types of the file.
 
     Raises:
-        IntegrityError: it is no whole PLY file.
+        IntegrityError: it is not a whole PLY file.
     """
     try:
         with path.open("rb") as file:
@@ -126,7 +126,7 @@ def _header(rows: np.ndarray, origin: Mapping[str, str], is_text: bool) -> bytes
 
 
 def _write_text(file: BinaryIO, rows: np.ndarray) -> None:
-    """Nine significant digits give every float32 back to the bit."""
+    """Nine significant digits restore every float32 exactly."""
     names = rows.dtype.names or ()
     form = " ".join("%.9g" if rows.dtype[name].kind == "f" else "%d" for name in names) + "\n"
     for start in range(0, len(rows), 1 << 16):
@@ -155,7 +155,7 @@ def _read_header(file: BinaryIO) -> tuple[str, list[tuple[str, int, list[tuple[s
 
 
 def _until_vertices(elements: list[tuple[str, int, list[tuple[str, str]]]]) -> tuple[int, int, list[tuple[str, str]]]:
-    """What lies before the vertices (bytes; rows in a text), how many they are, and their properties."""
+    """Bytes before the vertices, the number of vertices, and their properties."""
     before = 0
     for name, count, fields in elements:
         if any(kind == "list" for _, kind in fields):
@@ -177,4 +177,4 @@ def _read_text(file: BinaryIO, before: int, count: int, rows: np.dtype) -> dict[
     if table.size != count * len(names):
         raise ValueError(f"it promises {count:,} vertices of {len(names)} numbers and has {table.size:,} numbers")
     table = table.reshape(count, len(names))
-    return {name: table[:, place].astype(rows[name]) for place, name in enumerate(names)}
+    return {name: table[:, column].astype(rows[name]) for column, name in enumerate(names)}

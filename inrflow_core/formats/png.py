@@ -1,4 +1,4 @@
-"""PNG: one image pixel for pixel, several as a sheet, clouds drawn. The origin stands in text chunks."""
+"""PNG: one image pixel for pixel, several as a grid, point clouds and proteins rendered. The origin is in text chunks."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def write(
     columns: int | None = None,
     size: int | None = None,
 ) -> None:
-    """One picture of all samples; `columns` of a sheet, `size` in pixels of each cloud or protein drawn.
+    """Write one image of all samples: `columns` of the grid, `size` in pixels of each rendered cloud or protein.
 
-    A single image is written as it is, so that reading it gives the very same pixels.
+    A single image is written pixel for pixel.
     """
     save(path, picture(samples, columns=columns, size=size), origin=origin)
 
 
 def picture(samples: Samples, *, columns: int | None = None, size: int | None = None) -> Image.Image:
-    """The picture that `write` would save."""
+    """The image that `write` saves."""
     if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
         return image_grid.image_grid(samples, columns=columns)
     size = size or (512 if len(samples) == 1 else 256)
@@ -48,7 +48,7 @@ def picture(samples: Samples, *, columns: int | None = None, size: int | None = 
 
 
 def save(path: Path, drawn: Image.Image, *, origin: Mapping[str, str]) -> None:
-    """Write any picture as PNG with its origin inside."""
+    """Write an image as PNG with its origin inside."""
     texts = PngInfo()
     for key, value in origin.items():
         texts.add_text(key, value)

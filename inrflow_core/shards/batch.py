@@ -1,4 +1,4 @@
-"""Sets read together: values and conditions of any shards, put into one batch."""
+"""A batch of sets from any shards: values, labels and conditions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from jaxtyping import Float64
 
 @dataclass(frozen=True)
 class Batch:
-    """Sets that were read together.
+    """A batch of sets.
 
-    Where sets differ in size, `values` is padded with zeros to the largest, and `sizes` says how many pairs are real.
-    Conditions that differ in size are padded likewise; `counts` has their real rows.
+    Where sets differ in size, `values` is padded with zeros to the largest, and `sizes` has the number of real pairs.
+    Conditions that differ in size are padded likewise; `condition_lengths` has their numbers of real rows.
     """
 
     values: np.ndarray
     labels: np.ndarray
     names: list[str]
     seeds: np.ndarray
-    """Of samples; empty for real data."""
+    """Seeds of samples; empty for real data."""
     sizes: np.ndarray | None = None
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
     condition_lengths: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -32,9 +32,9 @@ class ConditionSelection:
     """Which conditions are read with the sets."""
 
     names: Sequence[str] | None = None
-    """None reads all."""
+    """None selects all."""
     views: Float64[np.ndarray, " B"] | None = None
-    """Of conditions that hold several views of a set, which one: from 0 to below 1; None reads all views."""
+    """For conditions with several views of a set, the view, as a number in [0, 1); None reads all views."""
 
 
 ALL = ConditionSelection()

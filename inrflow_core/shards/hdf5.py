@@ -14,10 +14,10 @@ from inrflow_core.errors import IntegrityError, MissingError
 
 
 class InMemoryHDF5:
-    """What HDF5 writes of a new file, kept in memory: everything but the values, whose room it leaves open.
+    """A new HDF5 file in memory, without the values, for which it leaves a gap.
 
-    HDF5 itself never writes to the disk: where that is full it prints pages, raises what cannot be told from a bug,
-    and may crash the process (2.0 did). The methods are those of a file, as h5py calls them.
+    HDF5 itself never writes to the disk: on a full disk it prints pages, raises errors that look like bugs, and may
+    crash the process (2.0 did). The methods are those of a file, as h5py calls them.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class InMemoryHDF5:
         pass
 
     def part(self, start: int, stop: int) -> bytes:
-        """The bytes of a part of the file; what was never written is 0."""
+        """The bytes of a part of the file; unwritten bytes are 0."""
         out = bytearray(stop - start)
         for at, content in self.pieces:
             low, high = max(at, start), min(at + len(content), stop)
@@ -66,16 +66,16 @@ class InMemoryHDF5:
 KNOWN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 PLAIN_TYPES = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
-"""What h5py raises on a file that is not what it claims."""
+"""Errors of h5py on a damaged file."""
 
 
 @contextmanager
 def open_hdf5_safely(path: Path, *, hint: str = "name another file") -> Iterator[h5py.File]:
-    """An HDF5 file for reading, after everything in it that could reach outside was refused; also for raw data sets.
+    """An HDF5 file for reading, of ours or of a raw data set, after a check that nothing in it reaches outside.
 
     Raises:
         MissingError: there is no such file.
-        IntegrityError: it is no HDF5 file, is damaged (also when found inside the block), or holds what is refused.
+        IntegrityError: it is not an HDF5 file, is damaged (also where the block finds it), or contains a refused object.
     """
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint=hint)
@@ -91,7 +91,7 @@ def open_hdf5_safely(path: Path, *, hint: str = "name another file") -> Iterator
 
 
 def _refused(root: h5py.Group) -> Iterator[str]:
-    """Everything in a file that could reach outside it or run code, in words."""
+    """Describe every object in a file that could reach outside it or run code."""
     groups, seen = [root], {root.id}  # the same object under two names has equal ids
     yield from _refused_attributes(root)
     while groups:
@@ -136,13 +136,14 @@ def _refused_attributes(item: Any) -> Iterator[str]:
 
 
 def array_at(file: h5py.File, name: str) -> h5py.Dataset:
+    """The array of a name; KeyError where it does not exist or is a group."""
     if isinstance(data := file[name], h5py.Dataset):
         return data
     raise KeyError(f"`{name}` is not an array")
 
 
 def group_names(file: h5py.File, group: str) -> list[str]:
-    """What a group holds; nothing where it is not there."""
+    """The names in a group; empty where the group does not exist."""
     found = file.get(group)
     return sorted(found) if isinstance(found, h5py.Group) else []
 

@@ -1,6 +1,6 @@
-"""The manifest beside shards: what a prepared data set holds, and the digests that show a flipped byte.
+"""The manifest of a folder of shards: its content and the digest of each shard.
 
-It is plain JSON, the same bytes wherever the same command was run: no path, no host, no time of day.
+It is plain JSON, and the same command writes the same bytes on every machine: it contains no path, host or time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class ChannelStats:
-    """Mean and deviation of the stored values, one number per channel."""
+    """Mean and standard deviation of the stored values per channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...] = field(metadata={"key": "deviation"})
@@ -48,7 +48,7 @@ class ChannelStats:
 
 @dataclass(frozen=True)
 class Split:
-    """One split: its shards in order, how many examples they hold, the statistics of their values."""
+    """One split: its shards in order, the number of examples, and the statistics of their values."""
 
     count: int
     shards: tuple[ShardEntry, ...]
@@ -57,7 +57,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An item that could not be read, and why."""
+    """An unreadable item and the reason."""
 
     split: str
     name: str
@@ -66,7 +66,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of shards says of itself."""
+    """The content of `manifest.json`."""
 
     dataset: str
     domain: str
@@ -87,10 +87,10 @@ class Manifest:
 
 def save(manifest: Manifest, folder: Path) -> None:
     """Write `manifest.json`, whole or not at all; its last entry is the digest of the rest."""
-    told = {"format": FORMAT, "schema": SCHEMA, **typed_json.to_plain(manifest)}
-    told["digest"] = _own_digest(told)
+    table = {"format": FORMAT, "schema": SCHEMA, **typed_json.to_plain(manifest)}
+    table["digest"] = _own_digest(table)
     with atomic_write(folder / NAME) as beside:
-        beside.write_text(json.dumps(told, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
+        beside.write_text(json.dumps(table, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
 
 
 def load(folder: Path) -> Manifest:
@@ -98,7 +98,7 @@ def load(folder: Path) -> Manifest:
 
     Raises:
         MissingError: there is no such folder, or it holds no manifest.
-        IntegrityError: the manifest is not one, is of another schema, or was changed.
+        IntegrityError: it is not a manifest, has another schema, or does not match its digest.
     """
     path = folder / NAME
     if not path.is_file():
@@ -106,74 +106,75 @@ def load(folder: Path) -> Manifest:
         raise MissingError(
             f"`{folder}` {state}", hint="make shards with `inrflow prepare NAME` (`inrflow prepare --list` names them)"
         )
-    told = typed_json.read_json(path, hint=REPAIR_COMMAND)
-    if not isinstance(told, dict) or told.pop("format", None) != FORMAT:
+    table = typed_json.read_json(path, hint=REPAIR_COMMAND)
+    if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
         raise IntegrityError(f"`{path}` is not a manifest of shards", hint=REPAIR_COMMAND)
-    schema, stated = told.pop("schema", None), told.pop("digest", None)
+    schema, stated = table.pop("schema", None), table.pop("digest", None)
     if schema != SCHEMA:
         raise IntegrityError(
             f"`{path}` has schema {schema!r}, this inrflow reads {SCHEMA}", hint="prepare the data set again"
         )
-    if stated != _own_digest({"format": FORMAT, "schema": schema, **told}):
-        raise IntegrityError(
-            f"`{path}` is damaged: its content does not have the digest that it states", hint=REPAIR_COMMAND
-        )
-    found = typed_json.typed(told, Manifest, f"`{path}`", hint=REPAIR_COMMAND)
+    if stated != _own_digest({"format": FORMAT, "schema": schema, **table}):
+        raise IntegrityError(f"`{path}` is damaged: its content does not match its digest", hint=REPAIR_COMMAND)
+    found = typed_json.typed(table, Manifest, f"`{path}`", hint=REPAIR_COMMAND)
     for split in found.splits.values():
         for entry in split.shards:
             if not SHARD_NAME.fullmatch(entry.file):
-                raise IntegrityError(f"`{path}` is damaged: no shard is called {entry.file!r}", hint=REPAIR_COMMAND)
+                raise IntegrityError(
+                    f"`{path}` is damaged: {entry.file!r} is not a name of a shard", hint=REPAIR_COMMAND
+                )
     return found
 
 
-def repair_hint(folder: Path, told: Manifest) -> str:
+def repair_hint(folder: Path, content: Manifest) -> str:
     """The hint for a damaged shard: the command that makes it again."""
-    if set(told.splits) == {"samples"}:
+    if set(content.splits) == {"samples"}:
         if (folder / NAME).is_file():
             return f"delete that shard, and draw it again with the `inrflow sample ... {folder}` that drew the others"
         return "draw the samples again with `inrflow sample --overwrite`, or remove its .sha256 to use it as it is"
-    return f"prepare that shard again with `inrflow prepare {told.dataset} --source DIR --out {folder} --repair`"
+    return f"prepare that shard again with `inrflow prepare {content.dataset} --source DIR --out {folder} --repair`"
 
 
-def check_size(folder: Path, told: Manifest, entry: ShardEntry) -> None:
-    """Nothing, where a shard is there and has its size.
+def check_size(folder: Path, content: Manifest, entry: ShardEntry) -> None:
+    """Raise IntegrityError unless a shard exists with its size.
 
     Raises:
-        IntegrityError: it is gone, or has another size.
+        IntegrityError: it is missing, or has another size.
     """
     path = folder / entry.file
     if not path.is_file():
-        raise IntegrityError(f"`{path}` is gone: the manifest lists it", hint=repair_hint(folder, told))
+        raise IntegrityError(f"`{path}` is gone: the manifest lists it", hint=repair_hint(folder, content))
     size = path.stat().st_size
     if size != entry.bytes:
         raise IntegrityError(
-            f"`{path}` is damaged: it has {size} bytes, the manifest says {entry.bytes}", hint=repair_hint(folder, told)
+            f"`{path}` is damaged: it has {size} bytes, the manifest says {entry.bytes}",
+            hint=repair_hint(folder, content),
         )
 
 
-def check(folder: Path, told: Manifest, entry: ShardEntry) -> None:
-    """Nothing, where a shard is what the manifest says, to the bit; reads all of it.
+def check(folder: Path, content: Manifest, entry: ShardEntry) -> None:
+    """Raise IntegrityError unless a shard has its digest in the manifest; reads all of it.
 
     Raises:
-        IntegrityError: it is gone or damaged.
+        IntegrityError: it is missing or damaged.
     """
-    check_size(folder, told, entry)
+    check_size(folder, content, entry)
     got = file_digest(folder / entry.file)
     if got != entry.sha256:
         raise IntegrityError(
             f"`{folder / entry.file}` is damaged: its digest is {got[:8]}..., the manifest says {entry.sha256[:8]}...",
-            hint=repair_hint(folder, told),
+            hint=repair_hint(folder, content),
         )
 
 
 def find_damaged(
-    folder: Path, told: Manifest, entries: Sequence[ShardEntry], progress: Progress | None = None
+    folder: Path, content: Manifest, entries: Sequence[ShardEntry], progress: Progress | None = None
 ) -> Iterator[tuple[ShardEntry, IntegrityError]]:
-    """Which of some shards are damaged, and how; reads all of them, several at once. `progress` counts bytes."""
+    """The damaged shards among some, with the error; reads all of them, several at once. `progress` counts bytes."""
 
     def problem(entry: ShardEntry) -> IntegrityError | None:
         try:
-            check(folder, told, entry)
+            check(folder, content, entry)
         except IntegrityError as error:
             return error
         return None
@@ -188,5 +189,5 @@ def find_damaged(
                 yield entry, found
 
 
-def _own_digest(told: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _own_digest(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a shard holds beside its values: the header in its attributes, a row for each set, and how it gets there."""
+"""The layout of a shard beside its values: the header in its attributes and the columns with a row for each set."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ class Header:
 
 
 class RaggedArray(NamedTuple):
-    """Arrays whose first axis differs, one after the other; `offsets` says where each begins, and where the last ends."""
+    """Arrays that differ in their first axis, concatenated; `offsets` has the first row of each and the total."""
 
     rows: np.ndarray
     offsets: np.ndarray
 
 
 def concatenate_ragged(arrays: Sequence[np.ndarray]) -> RaggedArray:
-    """Arrays that differ in their first axis alone, as one."""
+    """Concatenate arrays that differ only in their first axis."""
     return RaggedArray(np.concatenate(arrays), np.cumsum([0, *(len(array) for array in arrays)]))
 
 
 @dataclass(frozen=True)
 class ShardColumns:
-    """What lies beside the values: one row per set, but for offsets (one more) and `coordinates` (shared)."""
+    """The arrays beside the values: one row for each set, but `offsets` has one more and `coordinates` are shared."""
 
     labels: np.ndarray
     names: Sequence[str] | None = None
@@ -83,14 +83,14 @@ class ShardColumns:
     coordinates: np.ndarray | None = None
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
     ragged: Mapping[str, RaggedArray] = field(default_factory=dict)
-    """Conditions whose number of rows differs from set to set."""
+    """Conditions whose number of rows differs between sets."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The columns as arrays of fixed types, by their place in the file."""
+        """The columns as arrays of fixed types, by their path in the file."""
         arrays = {"labels": np.asarray(self.labels, dtype="<i8")}
         if self.names is not None:
-            spelt = [name.encode(errors="backslashreplace") for name in self.names]
-            arrays["names"] = np.array(spelt, dtype=f"S{max(map(len, spelt), default=0) or 1}")
+            encoded = [name.encode(errors="backslashreplace") for name in self.names]
+            arrays["names"] = np.array(encoded, dtype=f"S{max(map(len, encoded), default=0) or 1}")
         for name, dtype in (("seeds", "<i8"), ("offsets", "<i8"), ("coordinates", "<f4")):
             array = getattr(self, name)
             if array is not None:

@@ -1,12 +1,9 @@
-"""Shards: HDF5 files of sets, and the only file that opens HDF5 (docs/shard-format.md).
+"""A folder of shards with its manifest: HDF5 files of sets, read at random (docs/shard-format.md).
 
-A shard holds `values` as one contiguous block, so that set i lies at a computed place of the file and is read with
-one `pread` straight into the batch: no chunk look-up, no copy, no lock, and any number of threads at once. `labels`,
-`names`, `seeds`, `offsets` (where sets differ in size), `coordinates` (where all sets share them) and `condition/*`
-lie beside it.
-
-A file from outside is data: whatever would make HDF5 read another file or run other code (external and soft links,
-external storage, virtual data sets, references, filters beyond gzip, shuffle, lzf and fletcher32) is refused.
+A shard has `values` as one contiguous block, so that set i is at a computed offset of the file and is read with one
+`pread` straight into the batch: no chunk look-up, no copy, no lock, any number of threads. The other arrays are
+`labels`, `names`, `seeds`, `offsets` (where sets differ in size), `coordinates` (where all sets share them) and
+`condition/*`. `hdf5.py` refuses whatever would make HDF5 read another file or run code.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from jaxtyping import Float64, Int64
 from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.shards import batch, manifest
-from inrflow_core.shards.batch import Batch as Batch  # part of this file's face, as some of the next
+from inrflow_core.shards.batch import Batch as Batch  # callers import it from here
 from inrflow_core.shards.batch import ConditionSelection
 from inrflow_core.shards.manifest import Manifest, ShardEntry
 from inrflow_core.shards.shard_file import ShardFile
@@ -30,28 +27,28 @@ from inrflow_core.shards.shard_file import ShardFile
 if TYPE_CHECKING:
     from inrflow_core.shards.shard_file import ShardFile
 SAMPLES = "samples"
-"""The one split of a shard that generation wrote."""
+"""The one split of a shard of samples."""
 
 SEAL = ".sha256"
-"""Of a shard of samples: the suffix of the file beside it that holds its digest."""
+"""Suffix of the file with the digest, beside a shard of samples."""
 
 
 class ShardDataset:
     """A folder of shards with its manifest, or one shard of samples (`out.h5`, split `samples`), open for reading."""
 
     def __init__(self, place: str | Path) -> None:
-        """Read the manifest and check that every shard is there and has its size; nothing else is opened.
+        """Read the manifest and check that every shard exists with its size; opens no shard.
 
         Raises:
             MissingError: there are no shards.
-            IntegrityError: the manifest was changed, or a shard is absent or has another size.
+            IntegrityError: the manifest is damaged, or a shard is missing or has another size.
         """
         place = Path(place)
         self._lock = threading.Lock()
         self._open: dict[str, ShardFile] = {}
         if place.suffix.lower() == ".h5" and not place.is_dir():
             self.folder = place.parent
-            self.manifest = self._of_samples(place)
+            self.manifest = self._manifest_of_samples(place)
         else:
             self.folder, self.manifest = place, manifest.load(place)
             for split in self.manifest.splits.values():
@@ -78,19 +75,19 @@ class ShardDataset:
         return self.manifest.domain
 
     def count(self, split: str) -> int:
-        """Sets of a split."""
+        """Number of sets of a split."""
         return self._split(split).count
 
     def conditions(self, split: str) -> list[str]:
-        """What is known of every set of a split beside its values: names of conditions."""
+        """Names of the conditions of a split."""
         return list(self._shard(self._split(split).shards[0]).condition)
 
     def condition_shape(self, split: str, name: str) -> tuple[int, ...]:
-        """Shape of a condition of one set, in all its views; of one that differs in size, that of a row."""
+        """Shape of a condition of one set with all its views, or of one row where sets differ in its length."""
         return self._shard(self._split(split).shards[0]).condition[name].shape[1:]
 
     def views(self, split: str, name: str) -> int:
-        """How many views of each set a condition holds."""
+        """Number of views of each set in a condition."""
         return self.condition_shape(split, name)[0]
 
     def labels(self, split: str) -> np.ndarray:
@@ -103,7 +100,7 @@ class ShardDataset:
         return [name for entry in self._split(split).shards for name in self._shard(entry).names]
 
     def buffer(self, split: str, count: int) -> np.ndarray | None:
-        """An array that `read` can fill with `count` sets; None where sets differ in size."""
+        """An array for the `out` of `read`, for `count` sets; None where sets differ in size."""
         shape = self.manifest.shape
         return np.empty((count, *shape), self.manifest.dtype) if shape[0] else None
 
@@ -116,10 +113,10 @@ class ShardDataset:
         with_names: bool = False,
         conditions: ConditionSelection = batch.ALL,
     ) -> Batch:
-        """The sets at `indices`, in that order; values go into `out` (see `buffer`) where it is given.
+        """The sets at `indices`, in that order; values are read into `out` (see `buffer`) if given.
 
         Raises:
-            UsageError: no such split, or the shards lack a condition that is wanted.
+            UsageError: no such split, or the shards lack a requested condition.
             IntegrityError: a shard is damaged.
         """
         wanted = np.asarray(indices, dtype=np.int64)
@@ -140,7 +137,7 @@ class ShardDataset:
             condition, counts = read_conditions(found, conditions)
         except KeyError as error:
             raise UsageError(
-                f"the shards in `{self.folder}` hold no {error} with their sets",
+                f"the shards in `{self.folder}` have no condition {error}",
                 hint="prepare them again with what the preset learns from; docs/data-sets.md says how",
             ) from error
         return Batch(
@@ -154,23 +151,23 @@ class ShardDataset:
         )
 
     def verify(self, splits: Sequence[str] | None = None, progress: Progress | None = None) -> None:
-        """Read every byte of the shards of some splits (all, without them) and compare with the manifest's digests.
+        """Read every byte of the shards of some splits (default: all) and compare with the digests in the manifest.
 
         Raises:
-            IntegrityError: a shard is damaged; the hint says how to mend it.
+            IntegrityError: a shard is damaged; the hint has the command that repairs it.
         """
         wanted = [entry for name in splits or self.splits for entry in self._split(name).shards if entry.sha256]
         for _, problem in manifest.find_damaged(self.folder, self.manifest, wanted, progress):
             raise problem
 
     def verify_items(self, split: str, indices: Sequence[int]) -> None:
-        """The same of those shards alone that hold some sets of a split."""
-        places = np.unique(np.searchsorted(self._edges[split], np.asarray(indices), side="right") - 1)
-        for entry in [self._split(split).shards[place] for place in places]:
+        """Verify only the shards that contain some sets of a split."""
+        numbers = np.unique(np.searchsorted(self._edges[split], np.asarray(indices), side="right") - 1)
+        for entry in [self._split(split).shards[number] for number in numbers]:
             if entry.sha256:
                 manifest.check(self.folder, self.manifest, entry)
 
-    def _of_samples(self, path: Path) -> Manifest:
+    def _manifest_of_samples(self, path: Path) -> Manifest:
         shard = self._open[path.name] = ShardFile(path, hint=f"draw the samples again with `inrflow sample {path}`")
         beside = path.with_name(f"{path.name}{SEAL}")
         digest = beside.read_text(encoding="ascii", errors="replace").strip() if beside.is_file() else ""
@@ -208,41 +205,41 @@ class ShardDataset:
         return shard
 
     def _check_agrees(self, shard: ShardFile, entry: ShardEntry) -> None:
-        told = self.manifest
+        stated = self.manifest
         got = (shard.header.domain, shard.values.dtype, shard.item_shape, len(shard))
-        if got != (told.domain, told.dtype, told.shape, entry.count):
+        if got != (stated.domain, stated.dtype, stated.shape, entry.count):
             raise IntegrityError(
                 f"`{shard.path}` is of another data set than the manifest beside it",
-                hint=manifest.repair_hint(self.folder, told),
+                hint=manifest.repair_hint(self.folder, stated),
             )
 
 
 Found = Sequence[tuple["ShardFile", int]]
-"""Where each set of a batch lies: its shard, and its number in it."""
+"""The shard of each set of a batch, and its index there."""
 
 
 def read_uniform(found: Found, out: np.ndarray) -> np.ndarray:
     """The values of sets of one size, into `out`."""
-    for place, (shard, index) in enumerate(found):
-        shard.read(shard.values, index, out[place])
+    for row, (shard, index) in enumerate(found):
+        shard.read(shard.values, index, out[row])
     return out
 
 
 def read_ragged(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:
-    """The values of sets that differ in size, and their sizes; `shape` is that of one pair."""
+    """The padded values of sets that differ in size, and their sizes; `shape` is that of one pair's value."""
     spans = [shard.byte_range(index) for shard, index in found]
     sizes = np.array([stop - start for start, stop in spans], dtype=np.int64)
     out = np.zeros((len(found), max(sizes, default=0), *shape), dtype)
-    for place, ((shard, _), (start, stop)) in enumerate(zip(found, spans, strict=True)):
-        shard.read(shard.values, start, out[place, : stop - start], stop - start)
+    for row, ((shard, _), (start, stop)) in enumerate(zip(found, spans, strict=True)):
+        shard.read(shard.values, start, out[row, : stop - start], stop - start)
     return out, sizes
 
 
 def read_conditions(found: Found, wanted: ConditionSelection) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The conditions of sets, and of those that differ in size how many rows are real.
+    """The conditions of sets, and the numbers of real rows of those that differ in length.
 
     Raises:
-        KeyError: a shard has no condition of a name that is wanted.
+        KeyError: a shard lacks a requested condition.
     """
     result, counts = {}, {}
     names = list(found[0][0].condition) if found and wanted.names is None else list(wanted.names or [])
@@ -252,8 +249,8 @@ def read_conditions(found: Found, wanted: ConditionSelection) -> tuple[dict[str,
         elif wanted.views is None:
             rows = found[0][0].condition[name]
             out = result[name] = np.empty((len(found), *rows.shape[1:]), rows.dtype)
-            for place, (shard, index) in enumerate(found):
-                shard.read(shard.condition[name], index, out[place : place + 1])
+            for row, (shard, index) in enumerate(found):
+                shard.read(shard.condition[name], index, out[row : row + 1])
         else:
             result[name] = _one_view(found, name, wanted.views)
     return result, counts
@@ -264,17 +261,17 @@ def _ragged_condition(found: Found, name: str) -> tuple[np.ndarray, Int64[np.nda
     counts = np.array([stop - start for start, stop in edges], dtype=np.int64)
     rows = found[0][0].condition[name]
     out = np.zeros((len(found), max(counts), *rows.shape[1:]), rows.dtype)
-    for place, ((shard, _), (start, stop)) in enumerate(zip(found, edges, strict=True)):
-        shard.read(shard.condition[name], int(start), out[place, : stop - start], int(stop - start))
+    for row, ((shard, _), (start, stop)) in enumerate(zip(found, edges, strict=True)):
+        shard.read(shard.condition[name], int(start), out[row, : stop - start], int(stop - start))
     return out, counts
 
 
 def _one_view(found: Found, name: str, views: Float64[np.ndarray, " B"]) -> np.ndarray:
-    """Each set's view alone: the others are never read."""
+    """One view of each set; the others are not read."""
     rows = found[0][0].condition[name]
     out = np.empty((len(found), *rows.shape[2:]), rows.dtype)
-    for place, (shard, index) in enumerate(found):
+    for row, (shard, index) in enumerate(found):
         by_view = shard.condition[name].row_views()
         count = rows.shape[1]
-        shard.read(by_view, index * count + int(views[place] * count), out[place : place + 1])
+        shard.read(by_view, index * count + int(views[row] * count), out[row : row + 1])
     return out

@@ -20,12 +20,12 @@ from inrflow_core.shards.schema import Header as Header
 
 VALUE_TYPES = ("uint8", "float16", "float32")
 OPEN_FILES = 256
-"""Systems allow a process 1,024 as a rule."""
+"""Shards kept open; most systems allow a process 1,024 files."""
 
 
 @dataclass(frozen=True)
 class ContiguousArray:
-    """A contiguous array inside a file: where it begins, and what one row is."""
+    """A contiguous array inside a file: its offset, shape and type."""
 
     offset: int
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class ContiguousArray:
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     def row_views(self) -> ContiguousArray:
-        """The same block with what the second axis counts as rows."""
+        """The array with the first two axes merged, so that each view is a row."""
         return ContiguousArray(self.offset, (self.shape[0] * self.shape[1], *self.shape[2:]), self.dtype)
 
 
@@ -49,7 +49,7 @@ class ShardFile:
 
         Raises:
             MissingError: there is no such file.
-            IntegrityError: it is no shard, of another schema, damaged, or holds what is refused.
+            IntegrityError: it is not a shard, has another schema, is damaged, or contains a refused object.
         """
         self.path, self._hint = path, hint or "make it again"
         with open_hdf5_safely(path, hint=self._hint) as file:
@@ -90,7 +90,7 @@ class ShardFile:
         return int(self.offsets[index]), int(self.offsets[index + 1])
 
     def read(self, rows: ContiguousArray, index: int, out: np.ndarray, count: int = 1) -> None:
-        """Put `count` rows from `index` on into `out`, which is contiguous and has their size.
+        """Read `count` rows, starting at `index`, into `out`, which is contiguous and has their size.
 
         Raises:
             IntegrityError: the file ends before them.
@@ -98,7 +98,7 @@ class ShardFile:
         wanted = rows.stride * count
         if not wanted:
             return
-        file = _file(self)  # named, so that it stays open while it is read
+        file = _file(self)  # the name keeps it open while it is read
         got = os.preadv(file.fileno(), [memoryview(out.data).cast("B")], rows.offset + rows.stride * index)
         if got != wanted:
             raise self._damaged(f"it ends {wanted - got} bytes early")
@@ -147,10 +147,10 @@ class ShardFile:
 
 @lru_cache(maxsize=OPEN_FILES)
 def _file(shard: ShardFile) -> FileIO:
-    """A shard's file; of those that were read last `OPEN_FILES` stay open, however many shards a data set has."""
+    """The open file of a shard; the last `OPEN_FILES` stay open."""
     return shard.path.open("rb", buffering=0)
 
 
 def _are_offsets(edges: np.ndarray, count: int, rows: int) -> bool:
-    """Whether `count` runs that begin at 0 and never go back cover so many rows."""
+    """Whether offsets divide `rows` rows into `count` ranges in order."""
     return bool(len(edges) == count + 1 and edges[0] == 0 and edges[-1] == rows and (np.diff(edges) >= 0).all())

@@ -1,4 +1,4 @@
-"""Files that a command writes: checked before the work starts, whole or absent when it ends."""
+"""Write files atomically: output paths are checked before the work starts, and a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 from inrflow_core.errors import OutOfMemory, UsageError
 from inrflow_core.runtime.units import format_bytes
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LONGEST = 200
 """Bytes of a file's name: systems allow 255, and while it is written the name is longer."""
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def check_writable(path: Path, *, overwrite: bool = False, count: int = 1) -> None:
-    """Nothing, where `path` (and with `count` above 1 its numbered files) can be written.
+    """Raise UsageError unless `path` (or with `count` above 1 each of its numbered files) can be written.
 
-    Called before anything is drawn, so that a wrong name costs a second and not an hour.
+    Commands call it before the work, so that a wrong name fails at once.
 
     Raises:
         UsageError: the folder does not exist or cannot be written to, `path` is a folder or too long a name, or a
@@ -61,15 +61,15 @@ def numbered_paths(path: Path, count: int) -> list[Path]:
 
 @contextmanager
 def atomic_write(path: Path, size: int | None = None) -> Iterator[Path]:
-    """A name beside `path` to write to: becomes `path` when the block ends well, is removed when it does not.
+    """A temporary path beside `path` to write to; it is renamed to `path` when the block succeeds and deleted when it fails.
 
-    `size` is the number of its bytes, where that is known: then too little room is found before the first is written.
+    With `size`, the number of bytes, a full disk is an error before the first byte is written.
 
     Raises:
         OutOfMemory: the disk is full (exit code 5).
-        UsageError: the place cannot be written to.
+        UsageError: the folder cannot be written to.
     """
-    # Drawn, not the process's number: two machines that share a file system may have the same.
+    # Random, not the process id: two machines on one file system can have the same.
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         if size is not None and size > shutil.disk_usage(path.parent).free:
@@ -79,7 +79,7 @@ def atomic_write(path: Path, size: int | None = None) -> Iterator[Path]:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL:
             done = beside.stat().st_size if beside.exists() else 0
             beside.unlink(missing_ok=True)
             raise disk_full_error(path, size, done) from error
@@ -91,7 +91,7 @@ def atomic_write(path: Path, size: int | None = None) -> Iterator[Path]:
 
 
 def append_all_or_nothing(file: FileIO, path: Path, data: bytes) -> None:
-    """Put `data` behind a file that grows; all of it or nothing. The file is open without a buffer.
+    """Append all of `data` to a file, or nothing. The file is open without a buffer.
 
     Raises:
         OutOfMemory: the disk is full.
@@ -103,13 +103,13 @@ def append_all_or_nothing(file: FileIO, path: Path, data: bytes) -> None:
             rest = rest[file.write(rest) :]
     except OSError as error:
         file.truncate(start)
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL:
             raise disk_full_error(path, start + len(data), start) from error
         raise
 
 
 def disk_full_error(path: Path, size: int | None = None, done: int = 0) -> OutOfMemory:
-    """What to say of a full disk: the file, how much of it there was room for, and how much it takes where that is known."""
+    """The error for a full disk: the file, the free bytes, and the bytes of the file where known."""
     free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
     if size is None:
         message = (

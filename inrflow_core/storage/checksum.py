@@ -9,14 +9,13 @@ from pathlib import Path
 from inrflow_core.errors import MissingError
 
 BLOCK = 1 << 22
-"""Bytes that are read at once."""
+"""Bytes read at once."""
 
 
 def file_digest(path: Path, *, from_disk: bool = False) -> str:
     """The SHA-256 of a file in hexadecimal, read in blocks.
 
-    `from_disk` first drops the file from the system's page cache, so that what is on the disk is read and not what was
-    written a moment ago.
+    `from_disk` first drops the file from the page cache, to read the disk and not what was just written.
 
     Raises:
         MissingError: there is no such file.

@@ -7,10 +7,7 @@ from typing import Any
 
 
 def first_difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first thing in which two jobs differ, in words; None where they are the same.
-
-    Only the version of inrflow may differ.
-    """
+    """The first difference of two jobs, in words; None where they are equal. The version of inrflow may differ."""
     for name in [name for name in now if name != "version" and there.get(name) != now[name]]:
         one, other = there.get(name), now[name]
         if not (isinstance(one, dict) and isinstance(other, dict)):

@@ -1,7 +1,7 @@
-"""Locks as files, which a kill releases: who may write to a folder.
+"""Lock files, which a kill releases: they decide who may write to a folder.
 
-They are `flock`s, which Linux carries over NFS too. Where a file system has none (some Lustre mounts), nobody is kept
-out; writers then rely on files that are renamed into place when they are whole.
+The locks are `flock`s, which work over NFS too. A file system without them (some Lustre mounts) excludes no process;
+writers then rely on files that are renamed when they are complete.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import IO, Literal
 
 UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-"""What a file system without locks answers."""
+"""Errors of file systems without locks."""
 
 
 @contextmanager
 def try_lock(path: Path, kind: Literal["alone", "together"] = "alone", *, patience: float = 0.0) -> Iterator[bool]:
-    """Hold the lock of that file, which is made with its folder; it is the holder's to remove before it lets go.
+    """Hold the lock of a file, which is created with its folder; the holder may delete it before the release.
 
-    Any number of processes may hold it `together`, but not while one holds it `alone`. False inside where the file
+    Any number of processes may hold it `together`, but not while one holds it `alone`. Yields False where the file
     system has no locks.
 
     Raises:
@@ -46,7 +46,7 @@ def try_lock(path: Path, kind: Literal["alone", "together"] = "alone", *, patien
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the lock of that file alone, however long others have it; where the file system has none, nobody waits.
+    """Wait for the lock of a file and hold it alone; does not wait where the file system has no locks.
 
     Raises:
         FileNotFoundError: its folder is not there.

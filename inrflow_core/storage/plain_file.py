@@ -1,4 +1,4 @@
-"""Open plain files alone: never a folder, a pipe or a device, which would fail late or hang."""
+"""Open only plain files: a folder, a pipe or a device would fail late or hang."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inrflow_core.errors import IntegrityError, MissingError
 
 @contextmanager
 def open_plain_file(path: Path, *, hint: str | None = None) -> Iterator[BinaryIO]:
-    """A file for reading bytes. It is opened without waiting, so that a named pipe is refused instead of waited for.
+    """A file, open for reading bytes; a named pipe is an error and does not block.
 
     Raises:
         MissingError: there is no such file.

@@ -41,9 +41,9 @@ NAMES = {
     torch.bool: "BOOL",
 }
 DIGEST_KEY = "seal"
-"""What a sealed file's metadata call the SHA-256 of the whole file, taken with 64 zeros in the digest's own place."""
+"""Metadata key of the SHA-256 of the whole file, computed with 64 zeros in place of the digest."""
 MAX_HEADER = 64 << 20
-"""Bytes of the longest header: a million tensors have as many."""
+"""Bytes of the longest header: enough for a million tensors."""
 _AGAIN = "copy it again, or make it again with the command that wrote it"
 DIGEST_PATTERN = re.compile(rb'"seal":"([0-9a-f]{64})"')
 DAMAGED_KEY = re.compile(rb'"(.eal|s.al|se.l|sea.)":"[0-9a-f]{64}"', re.DOTALL)
@@ -51,12 +51,12 @@ DAMAGED_KEY = re.compile(rb'"(.eal|s.al|se.l|sea.)":"[0-9a-f]{64}"', re.DOTALL)
 
 
 def layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """The layout of tensors that are at hand."""
+    """The layout of tensors."""
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def write(path: Path, planned: Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> str:
-    """Write tensors as they come, in the layout's order, beside `path` and rename; the file's SHA-256 comes back.
+    """Write tensors one at a time, in the layout's order, atomically; returns the SHA-256 of the file.
 
     Raises:
         OutOfMemory, UsageError: see `atomic_write.atomic_write`.
@@ -72,7 +72,7 @@ def write(path: Path, planned: Layout, values: Iterable[Tensor], metadata: Mappi
 def write_with_digest(
     path: Path, planned: Layout, values: Callable[[], Iterable[Tensor]], metadata: Mapping[str, str]
 ) -> str:
-    """The same with the file's own digest inside: for a file that has no manifest beside it. Asks for the values twice.
+    """Write tensors as `write`, with the file's own digest inside, for a file without a manifest. Calls `values` twice.
 
     Raises:
         OutOfMemory, UsageError: see `atomic_write.atomic_write`.
@@ -85,11 +85,11 @@ def write_with_digest(
 
 @contextmanager
 def open_tensors(path: Path, *, framework: str = "pt", device: str = "cpu", hint: str | None = None) -> Iterator[Any]:
-    """A safetensors file, mapped: `keys()`, `get_tensor(name)`, `get_slice(name)`.
+    """A memory-mapped safetensors file: `keys()`, `get_tensor(name)`, `get_slice(name)`.
 
     Raises:
         MissingError: there is no such file.
-        IntegrityError: it is not a whole safetensors file; also where a tensor that is read inside is not there.
+        IntegrityError: it is not a whole safetensors file, or lacks a tensor that the block reads.
     """
     read_metadata(path, hint=hint)
     try:
@@ -124,12 +124,12 @@ def read_metadata(path: Path, *, hint: str | None = None) -> dict[str, str]:
 
 
 def check_digest(path: Path) -> None:
-    """Raise IntegrityError unless a file is what its own digest says, or has none."""
+    """Raise IntegrityError unless a file matches its own digest, or has none."""
     has_digest = DIGEST_KEY in read_metadata(path)
     with path.open("rb") as file:
         length = file.read(8)
         header = file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
-        # By its bytes: where the key `__metadata__` is damaged the metadata are gone, and the digest is still there.
+        # Search the bytes: with a damaged key `__metadata__` the metadata are lost, and the digest is still there.
         found = DIGEST_PATTERN.search(header)
         if found is None:
             if has_digest or DAMAGED_KEY.search(header):
@@ -138,10 +138,10 @@ def check_digest(path: Path) -> None:
         hashed = hashlib.sha256(length + header[: found.start(1)] + b"0" * 64 + header[found.end(1) :])
         while block := file.read(BLOCK):
             hashed.update(block)
-    told = found[1].decode()
-    if hashed.hexdigest() != told:
+    stated = found[1].decode()
+    if hashed.hexdigest() != stated:
         raise IntegrityError(
-            f"`{path}` is damaged: its digest is {hashed.hexdigest()[:8]}..., it says {told[:8]}... itself",
+            f"`{path}` is damaged: its digest is {hashed.hexdigest()[:8]}..., it states {stated[:8]}...",
             hint=_AGAIN,
         )
 
@@ -162,13 +162,13 @@ def _pieces(planned: Layout, values: Iterable[Tensor], metadata: Mapping[str, st
 
 
 def _header(planned: Layout, metadata: Mapping[str, str]) -> bytes:
-    told: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for name, (dtype, shape) in planned.items():
         end = start + _bytes(dtype, shape)
-        told[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        table[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
         start = end
-    header = json.dumps(told, separators=(",", ":")).encode()
+    header = json.dumps(table, separators=(",", ":")).encode()
     return header + b" " * (-len(header) % 8)
 
 

@@ -13,7 +13,7 @@ IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What the source looked like: a digest of every file's name and size, and their number and bytes."""
+    """A digest of the names and sizes of all files, their number and their bytes."""
 
     digest: str
     files: int
@@ -21,7 +21,7 @@ class Fingerprint:
 
 
 def list_files(root: Path) -> list[tuple[str, int]]:
-    """Every file below `root` as (name relative to it, bytes), sorted by name; hidden files and folders are left out.
+    """Every file below `root` as (name relative to it, bytes), sorted by name; without hidden files and folders.
 
     Links to folders are followed, each folder once.
     """
@@ -46,7 +46,7 @@ def list_files(root: Path) -> list[tuple[str, int]]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is left out: dot files, and what operating systems strew about."""
+    """Whether a name is that of a dot file or of a file that operating systems add."""
     return name.startswith(".") or name in IGNORED
 
 

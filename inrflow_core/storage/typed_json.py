@@ -1,6 +1,6 @@
-"""Read our own JSON files: limited in size and depth, and typed, so that a damaged one is an error that names the place.
+"""Read our own JSON files: limited in size and depth, and typed, so that a damaged file is an error that names the key.
 
-`read_json` gives plain values, `read_record` a dataclass whose annotations say what each key must be. Both raise
+`read_json` returns plain values, `read_record` a dataclass whose annotations are the types of the keys. Both raise
 IntegrityError with the file, the key, what was expected and what was found.
 """
 
@@ -18,7 +18,7 @@ from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.storage.plain_file import read_plain_file
 
 MAX_BYTES = 64 << 20
-"""Bytes of the largest file: a manifest of a million shards has as many."""
+"""Bytes of the largest file: enough for a manifest of a million shards."""
 MAX_DEPTH = 64
 """Tables and lists inside each other; our own files have 6."""
 MAX_INTEGER = 1 << 64
@@ -61,7 +61,7 @@ def read_table(path: Path, *, hint: str | None = None) -> dict[str, Any]:
     """The table in a JSON file.
 
     Raises:
-        MissingError, IntegrityError: as `read_json`, or it holds something else.
+        MissingError, IntegrityError: as `read_json`, or it is not a table.
     """
     return typed(read_json(path, hint=hint), dict[str, Any], f"`{path}`", hint=hint)
 
@@ -89,7 +89,7 @@ def parse_json(content: bytes | str, where: str, *, hint: str | None = None) -> 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The tables on the lines of a log, in order; none where there is no log.
 
-    A line that is not a whole table (a kill can tear one) is passed over.
+    A line that is not a whole table (a kill can cut one off) is skipped.
 
     Raises:
         IntegrityError: the log is not a plain file.
@@ -116,7 +116,7 @@ def parse_line(line: bytes | str) -> dict[str, Any] | None:
 def typed(value: Any, kind: Any, where: str, *, hint: str | None = None, extra: bool = False) -> Any:
     """A plain value as `kind`: a dataclass, dict[str, X], list[X], tuple[X, ...], Literal[...], X | None, or a plain type.
 
-    Keys that a dataclass lacks are refused, or with `extra` left out.
+    Keys that a dataclass lacks are an error, or ignored with `extra`.
 
     Raises:
         IntegrityError: a key is missing or unknown, or a value has another type.
@@ -234,7 +234,7 @@ def _integer(digits: str) -> int:
 
 
 def _depth(value: Any) -> int:
-    """How many tables and lists lie inside each other."""
+    """The depth of nested tables and lists."""
     depth, level = 0, [value]
     while level := [one for one in level if isinstance(one, dict | list)]:
         depth += 1
