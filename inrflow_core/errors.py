@@ -8,7 +8,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What a command's exit status says."""
+    """Exit codes of the commands."""
 
     DONE = 0
     BUG = 1
@@ -22,9 +22,9 @@ class Exit(IntEnum):
 
 
 class InrflowError(Exception):
-    """Something that the user can mend; printed as one sentence and a hint, without a traceback.
+    """An error that the user can fix; printed as one sentence and a hint, without a traceback.
 
-    The message says what is wrong and what was got, the hint what is allowed or what to do. Neither ends with a
+    The message says what is wrong and which value was found, the hint what is allowed or what to do. Neither ends with a
     full stop where it is a single sentence.
     """
 
@@ -36,36 +36,36 @@ class InrflowError(Exception):
         self.hint = hint
 
     def __reduce__(self):
-        """Errors cross process borders with their hint."""
+        """Pickle with the hint."""
         return _rebuild, (type(self), self.message, self.hint)
 
 
 class UsageError(InrflowError):
-    """A setting, a name or an argument that cannot be honoured (exit code 2)."""
+    """A setting, a name or an argument that cannot be used (exit code 2)."""
 
     code = Exit.USAGE
 
 
 class MissingError(InrflowError):
-    """Data, weights or a run that is not there (exit code 3)."""
+    """Data, weights or a run that does not exist (exit code 3)."""
 
     code = Exit.MISSING
 
 
 class IntegrityError(InrflowError):
-    """A file that is not what its digest, schema or header says (exit code 4)."""
+    """A file that does not match its digest, schema or header (exit code 4)."""
 
     code = Exit.INTEGRITY
 
 
 class OutOfMemory(InrflowError):
-    """Not enough memory or disk for what was asked (exit code 5)."""
+    """Not enough memory or disk space (exit code 5)."""
 
     code = Exit.MEMORY
 
 
 class Diverged(InrflowError):
-    """Training left the finite numbers too often (exit code 7)."""
+    """Training or sampling gave values that are not finite (exit code 7)."""
 
     code = Exit.DIVERGED
 
@@ -77,7 +77,7 @@ class Interrupted(InrflowError):
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """A hint for a name that does not exist: the nearest allowed one, else all of them."""
+    """A hint for a name that does not exist: the nearest allowed one, or else all of them."""
     choices = sorted(allowed)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     if near:

@@ -1,8 +1,8 @@
-"""Fields: what `sample` and `invert` return, a batch of functions that can be evaluated anywhere.
+"""Fields: what `sample` and `invert` return, a batch of functions that can be evaluated at any coordinates.
 
-A field is lazy: nothing is computed before the first query. A `query` call draws the context once for all the
-queries of that call. `cache_context` draws it now and keeps what later queries need, which then replay it: a field asked
-while it is drawn and a recorded one give the same answers.
+A field is lazy: nothing is computed before the first query. A `query` call integrates the context once for all its
+queries. `cache_context` integrates it at once and keeps what later queries need to replay its steps; both give the same
+values.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Field(Protocol):
     """B functions, evaluated together."""
 
     model: Any
-    """What it is evaluated with; of a loaded field the part that evaluates queries, which alone has weights."""
+    """The method; of a loaded field, only the part that evaluates queries."""
     seeds: Int64[Tensor, " B"]
     condition: Condition
     options: Any
@@ -44,12 +44,12 @@ class Field(Protocol):
     ) -> Float[Tensor, "B M C"]:
         """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
 
-        A `Room` in its place carries what the queries of one run share, and how small its chunks have become.
+        A `QueryBudget` as `chunk` is shared by the queries of one run.
         """
         ...
 
     def cache_context(self, progress: Progress | None = None) -> Field:
-        """The same functions with everything kept that later queries need."""
+        """Compute and keep what later queries need; returns the field."""
         ...
 
     def size(self) -> int:
@@ -57,5 +57,5 @@ class Field(Protocol):
         ...
 
     def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
-        """Write a recorded field as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk."""
+        """Write a field with a cached context as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk."""
         ...

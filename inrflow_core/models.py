@@ -53,7 +53,7 @@ class SamplingOptions(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """What training trains and generation draws from.
+    """A domain and a method with weights.
 
     `metadata` is what the weights file holds beside weights and preset: step, decay, version, class names.
     """
@@ -72,14 +72,14 @@ def build(preset: Preset) -> Model:
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> str:
-    """Write tensors with their preset beside `path` and rename, sealed: whole or absent. The file's SHA-256 comes back."""
+    """Write tensors with their preset atomically, with a digest in the file; returns the file's SHA-256."""
     return safetensors_file.write_with_digest(
         path, safetensors_file.layout(tensors), tensors.values, metadata(preset, info, kind)
     )
 
 
 def metadata(preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> dict[str, str]:
-    """What a file of ours says of itself: its format, the whole preset, and more."""
+    """The metadata of a weights or field file: its format, the preset, and `info`."""
     return {
         "format": kind,
         "preset_name": preset.name,
@@ -89,11 +89,11 @@ def metadata(preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> dic
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> Model:
-    """The model whose weights `path` holds, ready to draw.
+    """The model whose weights `path` holds, ready to sample.
 
     Raises:
-        MissingError: there is no such file.
-        IntegrityError: it is no weights file of inrflow, is truncated, or holds another network than its preset.
+        MissingError: the file does not exist.
+        IntegrityError: it is not a weights file of inrflow, is truncated, or has the weights of another network.
     """
     preset, info = read_metadata(path)
     model = build(preset)
@@ -106,15 +106,15 @@ def read_metadata(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any
     """The preset and the info inside a file of weights (or of another kind), without its tensors.
 
     Raises:
-        MissingError: there is no such file.
-        IntegrityError: it is no safetensors file, or not of that kind.
+        MissingError: the file does not exist.
+        IntegrityError: it is not a safetensors file, or not of that kind.
     """
     if not path.is_file():
         raise MissingError(f"the weights file `{path}` does not exist", hint="name a .safetensors file or a run folder")
     metadata = safetensors_file.read_metadata(path)
     if metadata.get("format") != kind:
         raise IntegrityError(
-            f"`{path}` is not what was asked for: its format is {metadata.get('format')!r}, not `{kind}`",
+            f"`{path}` has the format {metadata.get('format')!r}, expected `{kind}`",
             hint="`inrflow export` writes weights, `inrflow sample --save-field` writes fields",
         )
     for key in ("preset", "preset_name", "info"):

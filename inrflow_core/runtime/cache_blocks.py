@@ -1,8 +1,8 @@
-"""How large the blocks are in which large tensors are worked through.
+"""Block sizes for the processing of large tensors.
 
-A CPU works in blocks that stay in its cache, a GPU in few large ones. A plan follows every block of a training step
-without computing it: it may simulate a GPU by a CPU's operations, and takes fewer, larger blocks of large tensors, so
-that its own time does not grow with the batch.
+A CPU works in blocks that stay in its cache, a GPU in few large ones. A plan traces every block of a training step
+without computing it: it may simulate a GPU by a CPU's operations, and takes fewer, larger blocks, so that the time of
+planning does not grow with the batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Choose the device, and the precision that it computes fast."""
+"""Choose the device and its precision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from inrflow_core.errors import UsageError
 
 
 def choose_device(name: str | None, local_rank: int | None) -> torch.device:
-    """The device asked for, else a GPU where there is one; launched processes take one GPU each.
+    """The device `name`. Default: a GPU if there is one, else the CPU. Launched processes take one GPU each.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: the device does not exist.
     """
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -36,13 +36,13 @@ def choose_device(name: str | None, local_rank: int | None) -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device, recorded: str | None = None) -> str:
-    """`bf16` or `fp32`: what the preset asks for, else what the run began with, else bf16 where it is quick.
+    """`bf16` or `fp32`: the precision with which the run started, else the preset's, else bf16 if the device has it.
 
-    bf16 on a CPU is a matter of the CPU: with AVX-512 bf16 or AMX it doubles the speed, without them the same program
-    runs 80 times slower. So the capability decides, never a timing.
+    On a CPU with AVX-512 bf16 or AMX, bf16 doubles the speed; without, it is 80 times slower. The capability decides,
+    never a timing.
 
     Raises:
-        UsageError: bf16 is asked for, or the run was begun in it, and this device does not compute it.
+        UsageError: bf16 is required, and this device does not have it.
     """
     able = has_bf16(device)
     chosen = recorded or (wanted if wanted != "auto" else ("bf16" if able else "fp32"))

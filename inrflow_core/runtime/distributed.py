@@ -1,4 +1,4 @@
-"""Which processes train together, on which device, with which arithmetic: found out before anything heavy starts."""
+"""Find the rank, world size and device of this process."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class World:
     local_rank: int
     device: torch.device
     is_launched: bool
-    """Started by a launcher (torchrun, deepspeed, srun); else this process is alone."""
+    """Whether a launcher (torchrun, deepspeed, srun) started this process."""
     address: tuple[str, int] | None = None
     """Host and port at which launched processes meet."""
     local_size: int = 1
-    """Processes on this machine, where the launcher tells."""
+    """Processes on this machine, if the launcher sets it."""
 
     @property
     def is_main(self) -> bool:
-        """This is the process that writes and tells."""
+        """Whether this is the process of rank 0, which writes files and prints."""
         return self.rank == 0
 
 
 def find(environment: Mapping[str, str], device: str | None = None) -> World:
-    """This process's place, from what torchrun, the deepspeed launcher or srun put into the environment.
+    """This process's rank and device, from the environment variables of torchrun, the deepspeed launcher or srun.
 
     Raises:
-        UsageError: the device is not there, or a launcher left out where to meet.
+        UsageError: the device does not exist, or the launcher did not set the address.
     """
     names = torchrun_variables(environment)
     meeting = address(names)
@@ -50,9 +50,9 @@ def find(environment: Mapping[str, str], device: str | None = None) -> World:
             "the launcher set RANK but neither MASTER_ADDR nor MASTER_PORT",
             hint="start with `torchrun --standalone --nproc-per-node N --no-python inrflow train ...`",
         )
-    place = choose_device(device, local_rank)
-    together = int(names.get("LOCAL_WORLD_SIZE", "1"))
-    return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, place, True, meeting, together)
+    own_device = choose_device(device, local_rank)
+    local_size = int(names.get("LOCAL_WORLD_SIZE", "1"))
+    return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, own_device, True, meeting, local_size)
 
 
 def process_device(name: str | None = None) -> str:
@@ -65,19 +65,19 @@ def process_device(name: str | None = None) -> str:
 
 
 def torchrun_variables(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """A launcher's variables in torchrun's words: RANK, WORLD_SIZE and so on; none of them in a process alone."""
+    """A launcher's variables under torchrun's names: RANK, WORLD_SIZE and so on; absent without a launcher."""
     return environment if "RANK" in environment else _from_slurm(environment)
 
 
 def address(names: Mapping[str, str]) -> tuple[str, int] | None:
-    """Host and port at which the processes meet; None where the launcher names neither."""
+    """Host and port at which the processes meet; None if they are not set."""
     if "MASTER_ADDR" not in names or "MASTER_PORT" not in names:
         return None
     return names["MASTER_ADDR"], int(names["MASTER_PORT"])
 
 
 def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
-    """srun's names in torchrun's words; empty outside a step of several tasks."""
+    """srun's variables under torchrun's names; empty outside a step of several tasks."""
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in environment:
         return {}
     job = int(environment.get("SLURM_JOB_ID", "0"))

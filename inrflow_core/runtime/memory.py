@@ -1,4 +1,4 @@
-"""Free memory of this process (RAM, cgroup and GPU), and what running out of it looks like."""
+"""Free memory of this process (RAM, cgroup and GPU), and the recognition of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OOM_MESSAGES = (
     "bad_alloc",
     "bad alloc",
 )
-"""What libraries say in errors that have no class of their own."""
+"""Parts of the messages of libraries that raise no class of their own."""
 
 
 def run_unless_oom(function: Callable[[], None]) -> bool:
-    """Call it; False where it ran out of memory, when all that it had made is free again.
+    """Call `function`; return False if it ran out of memory, after its allocations are freed.
 
     Raises:
-        Exception: whatever else went wrong in it.
+        Exception: any other error of the function.
     """
     try:
         function()
@@ -35,7 +35,7 @@ def run_unless_oom(function: Callable[[], None]) -> bool:
             raise
     else:
         return True
-    # Here the error is gone, and with it its frames and all tensors in them.
+    # Here the error is freed, and with it its frames and all tensors in them.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return False
@@ -49,7 +49,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a process may still take; None where the system does not say."""
+    """Bytes that a process can still allocate; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     found = []
@@ -62,14 +62,14 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def used_memory(device: torch.device) -> int:
-    """Bytes that this process has now, on the GPU where it computes there."""
+    """Bytes that this process uses now, on the GPU if that is its device."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return _status().get("VmRSS", 0)
 
 
 def _cgroup_limits() -> Iterator[tuple[int, int]]:
-    """Limit and use of this process's container, where it has one."""
+    """Limit and use of this process's container, if it has one."""
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -92,7 +92,7 @@ def _own_limits() -> Iterator[tuple[int, int]]:
 
 
 def _status() -> dict[str, int]:
-    """Sizes in bytes that Linux tells of this process; nothing elsewhere."""
+    """Memory sizes of this process in bytes on Linux; empty elsewhere."""
     path = Path("/proc/self/status")
     lines = path.read_text().splitlines() if path.is_file() else []
     rows = (line.split(":", 1) for line in lines if line.endswith(" kB"))

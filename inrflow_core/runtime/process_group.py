@@ -14,14 +14,14 @@ import torch
 from inrflow_core.runtime.distributed import World
 
 PATIENCE = timedelta(hours=2)
-"""How long processes wait for one that draws samples or saves."""
+"""Timeout for a process that is sampling or saving."""
 
 
 def exit_process(world: World, code: int) -> None:
-    """End a launched process at once; return where this process was started alone.
+    """End a launched process at once; return if no launcher started it.
 
     Tearing down process groups aborts a run in about 2 of 100 cases after everything was done (seen with gloo, torch
-    2.13), so that launched processes meet once more and go.
+    2.13), so launched processes synchronize once more and exit without it.
     """
     if not world.is_launched:
         return
@@ -33,7 +33,7 @@ def exit_process(world: World, code: int) -> None:
 
 
 def init_process_group(world: World) -> None:
-    """Meet the other processes; alone, a group of one without port or child."""
+    """Join the other processes; without others, a group of one that needs no port."""
     if torch.distributed.is_initialized():
         return
     from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
@@ -58,13 +58,13 @@ def all_reduce_sum(world: World, *numbers: float) -> list[float]:
 
 
 def barrier(world: World) -> None:
-    """Wait until every process is here."""
+    """Wait for all processes."""
     if world.size > 1:
         torch.distributed.barrier()
 
 
 def rank_variables(world: World) -> dict[str, Any]:
-    """This process's place in the variables that torch and DeepSpeed ask for; srun sets others."""
+    """This process's rank and address as the variables that torch and DeepSpeed read; srun sets others."""
     names: dict[str, Any] = {"RANK": world.rank, "WORLD_SIZE": world.size}
     if world.address is not None:
         names |= {"MASTER_ADDR": world.address[0], "MASTER_PORT": world.address[1]}
@@ -73,7 +73,7 @@ def rank_variables(world: World) -> dict[str, Any]:
 
 @contextmanager
 def temporary_environment(values: dict[str, Any]) -> Iterator[None]:
-    """Variables that DeepSpeed asks for, taken back afterwards so that a later run is not taken for a launched one."""
+    """Set environment variables inside the context; restored after it, so that a later run does not look launched."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update({name: str(value) for name, value in values.items()})
     try:

@@ -1,8 +1,8 @@
-"""Tasks spread over processes, so that a kill at any moment leaves nobody behind.
+"""Map a function over tasks in several processes; a kill at any moment leaves no process behind.
 
-Processes are spawned, not forked: they inherit no lock, no open HDF5 file and no thread of their parent. Each hangs
-on its own pipe, and ends when the parent does, however the parent ended (the standard pool's workers would wait for
-ever after a kill -9).
+Processes are spawned, not forked: they inherit no lock, no open HDF5 file and no thread of their parent. Each reads
+from its own pipe and ends when the parent does, in any way (the standard pool's workers would wait forever after a
+kill -9).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from inrflow_core.errors import InrflowError, OutOfMemory
 ReportProgress = Callable[[int], None]
 """Called with a number of items that are done."""
 Function = Callable[[Any, ReportProgress], Any]
-"""What is done with a task; it and its tasks and results must be picklable."""
+"""The function of a task and a progress callback; it, its tasks and its results must be picklable."""
 
 
 def map_unordered(function: Function, tasks: Iterable[Any], *, workers: int, advance: ReportProgress) -> Iterator[Any]:
@@ -34,29 +34,29 @@ def map_unordered(function: Function, tasks: Iterable[Any], *, workers: int, adv
             yield function(task, advance)
         return
     pending = iter(tasks)
-    crew: dict[Connection, BaseProcess] = {}
+    processes: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(workers):
             connection, process = _start(function)
-            crew[connection] = process
-            _give(connection, pending)
-        while crew:
-            for connection in wait(list(crew)):
+            processes[connection] = process
+            _send_next(connection, pending)
+        while processes:
+            for connection in wait(list(processes)):
                 assert isinstance(connection, Connection)
-                kind, content = _receive(connection, crew[connection])
+                kind, content = _receive(connection, processes[connection])
                 if kind == "advance":
                     advance(content)
                 elif kind == "error":
                     raise content
                 elif kind == "ended":
-                    crew.pop(connection).join()
+                    processes.pop(connection).join()
                 else:
-                    _give(connection, pending)
+                    _send_next(connection, pending)
                     yield content
     finally:
-        for process in crew.values():
+        for process in processes.values():
             process.terminate()
-        for process in crew.values():
+        for process in processes.values():
             process.join()
 
 
@@ -69,8 +69,8 @@ def _start(function: Function) -> tuple[Connection, BaseProcess]:
     return ours, process
 
 
-def _give(connection: Connection, pending: Iterator[Any]) -> None:
-    """The next task, or None to say that there are no more."""
+def _send_next(connection: Connection, pending: Iterator[Any]) -> None:
+    """Send the next task, or None at the end."""
     connection.send(next(pending, None))
 
 
@@ -89,7 +89,7 @@ def _receive(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
 
 
 def _work(function: Function, connection: Connection) -> None:
-    """The life of a worker: tasks from the pipe until there are no more, or nobody is at its other end."""
+    """A worker process: run tasks from the pipe until the end, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     try:
         while (task := connection.recv()) is not None:

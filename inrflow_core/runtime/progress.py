@@ -1,4 +1,4 @@
-"""Progress and messages of long work: the callbacks by which a caller, such as a console, hears of it."""
+"""Progress and messages of long work: callbacks of a caller, such as a console."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def no_log(text: str) -> None:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Where long work reports to; by default nowhere."""
+    """The callbacks of long work; by default none."""
 
     log: Log = no_log
-    """Gets what was done."""
+    """Called with results."""
     warn: Log = no_log
-    """Gets what a person should not miss, although the work continues."""
+    """Called with problems after which the work continues."""
     progress: TrackProgress = no_progress
 
 

@@ -1,8 +1,8 @@
-"""Tasks spread over the machines of a Ray cluster, as `process_pool.map_unordered` spreads them over the processes of one.
+"""Map a function over tasks on a Ray cluster, as `process_pool.map_unordered` does on one machine.
 
-Ray starts a task again elsewhere where its node is lost, so a task must do the same thing each time, and write beside
-and rename. All machines see the same files under the same paths, and have the same inrflow: a node looks before each
-task and names itself where it does not.
+Ray restarts a task elsewhere if its node is lost, so a task must be repeatable and write atomically. All machines must
+have the same files under the same paths, and the same inrflow: each node checks this before each task, and an error
+names the node.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from inrflow_core.errors import InrflowError, MissingError, OutOfMemory, UsageEr
 from inrflow_core.runtime.process_pool import Function, ReportProgress
 
 MAX_ATTEMPTS = 6
-"""Of a task whose node or process is lost; what kills its worker six times is no accident."""
+"""Attempts of a task whose node or process is lost."""
 SECONDS = 0.5
-"""Between two looks at how far the tasks are."""
+"""Interval between two updates of the progress."""
 STARTED = (
     "start `inrflow` on a machine of the cluster (`ray start --head` and `ray start --address` make one), with "
     "RAY_AUTH_MODE and the token that it was started with"
@@ -37,14 +37,14 @@ SAME_VERSION_HINT = "install the same inrflow and its extras on every machine of
 
 @dataclass(frozen=True)
 class NodeEnvironment:
-    """What every node must have as this machine has it."""
+    """What every node must share with this machine."""
 
     folder: str
-    """Where relative paths begin."""
+    """The working folder."""
     visible_paths: tuple[str, ...]
-    """Paths that must be there; the first is drawn by this run, so that a folder of the same name is not enough."""
+    """Paths that must exist; the first is a mark of this run, so that another folder of the same name is detected."""
     settings: tuple[tuple[str, str], ...]
-    """Variables of the environment that inrflow reads."""
+    """Environment variables of inrflow."""
     version: str = __version__
 
     def enter(self) -> None:
@@ -65,19 +65,19 @@ class NodeEnvironment:
                     f"the Ray node `{node}` does not see `{path}`",
                     hint="what is read and what is written must lie where all machines see it under the same path",
                 )
-        with contextlib.suppress(OSError):  # absolute paths need it not
+        with contextlib.suppress(OSError):  # not needed for absolute paths
             os.chdir(self.folder)
         os.environ.update(self.settings)
 
 
 class ProgressCounter:
-    """How far each task is, told by the nodes and read by this machine."""
+    """Progress of each task, reported by the nodes and read by this machine."""
 
     def __init__(self) -> None:
         self._done: dict[int, int] = {}
 
-    def tell(self, number: int, count: int) -> None:
-        """A task has done `count` items; one that begins again elsewhere counts on when it has caught up."""
+    def report(self, number: int, count: int) -> None:
+        """Record that a task has done `count` items; a restarted task counts once it has caught up."""
         self._done[number] = max(count, self._done.get(number, 0))
 
     def read(self) -> dict[int, int]:
@@ -101,7 +101,7 @@ def ray_map(
     def each(function: Function, tasks: Sequence[Any], *, advance: ReportProgress, **_: Any) -> Iterator[Any]:
         if not tasks:
             return
-        # What Ray tells of lost nodes it prints to stdout, which belongs to `--json`.
+        # Ray prints messages about lost nodes to stdout, which is reserved for `--json`.
         with contextlib.redirect_stdout(sys.stderr), _connected(address) as ray, _marked(out) as mark:
             visible_paths = (mark, *([] if source is None else [source]))
             site = NodeEnvironment(os.getcwd(), tuple(str(path.absolute()) for path in visible_paths), _settings())
@@ -158,7 +158,7 @@ def _work(function: Function, task: Any, number: int, site: NodeEnvironment, tal
         done += count
         if time.monotonic() - last > SECONDS:
             last = time.monotonic()
-            tally.tell.remote(number, done)
+            tally.report.remote(number, done)
 
     try:
         site.enter()
@@ -209,21 +209,21 @@ def _connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    asked = address or os.environ.get("RAY_ADDRESS")
-    if asked and asked.startswith("ray://"):
-        raise UsageError(f"`{asked}` is the address of a Ray client", hint=STARTED)
+    cluster = address or os.environ.get("RAY_ADDRESS")
+    if cluster and cluster.startswith("ray://"):
+        raise UsageError(f"`{cluster}` is the address of a Ray client", hint=STARTED)
     try:
-        _knock(asked)
+        _check_reachable(cluster)
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except OSError as error:
-        raise MissingError(f"no Ray cluster answers at `{asked or 'this machine'}`", hint=STARTED) from error
+        raise MissingError(f"no Ray cluster answers at `{cluster or 'this machine'}`", hint=STARTED) from error
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _knock(address: str | None) -> None:
+def _check_reachable(address: str | None) -> None:
     """Raise what a socket raises where nothing answers: Ray would try for minutes."""
     host, colon, port = (address or "").rpartition(":")
     if colon and port.isdecimal():

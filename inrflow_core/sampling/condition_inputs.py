@@ -1,7 +1,7 @@
-"""What samples are drawn under, as a user gives it: a photo with its camera, a sequence, a FASTA file, sets of shards.
+"""Build conditions from user input: a photo with its camera, a sequence, or items of shards.
 
-Each becomes a `Condition` with one row, by the embedder that the model was trained with; `repeated` makes it one row for
-each seed.
+Each becomes a `Condition` with one row, by the embedder that the model was trained with; `repeat_condition` repeats it
+for every seed.
 """
 
 from __future__ import annotations
@@ -26,24 +26,23 @@ from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.visualization.image_io import read_square_image
 
 PATCH = 14
-"""Pixels of a patch's side, to which a photo is resized: DINOv2's, and 448 of 32 patches in the paper."""
+"""Pixels of a patch's side, DINOv2's; the paper has photos of 32 x 32 patches, 448 pixels wide."""
 
 
 def condition_from_image(
     model: Model, path: Path, camera: Float32[np.ndarray, "4 4"], weights: Path | None = None, device: str = "cpu"
 ) -> Condition:
-    """The condition of a photo, seen by a camera (`cameras.orbit`).
+    """The condition of a photo taken by a camera (`cameras.orbit`).
 
     Raises:
         UsageError: the model has no image condition.
-        MissingError: the photo, or the weights of the model's embedder, are not there.
-        IntegrityError: the file is not an image that is read, or the embedder's weights are not those that the model
-            was trained with.
+        MissingError: the photo or the weights of the model's embedder do not exist.
+        IntegrityError: the file is not a readable image, or the embedder's weights are not those of the training.
     """
     part = model.preset.condition
     if part is None or part.name != "image":
         raise UsageError(
-            f"the model `{model.preset.name}` draws from no photo",
+            f"the model `{model.preset.name}` is not conditioned on images",
             hint="leave `--image` out, or choose another `--run`",
         )
     pixels = read_square_image(path, PATCH * math.isqrt(part.config.tokens))
@@ -53,42 +52,42 @@ def condition_from_image(
     if found.shape[1:] != (part.config.tokens, part.config.width + cameras.RAY):
         raise UsageError(
             f"`{part.config.embedder}` makes {found.shape[1]} tokens of {embedder.width} numbers, and the model "
-            f"`{model.preset.name}` learned from {part.config.tokens} of {part.config.width}",
+            f"`{model.preset.name}` was trained on {part.config.tokens} of {part.config.width}",
             hint="give the weights that it was trained with",
         )
     return {"tokens": found}
 
 
 def condition_from_sequence(model: Model, sequence: str, weights: Path | None = None, device: str = "cpu") -> Condition:
-    """The condition of a sequence of amino acids, in one-letter codes; see `sequence_reader`."""
+    """The condition of a sequence of amino acids, in one-letter codes; see `make_sequence_encoder`."""
     return make_sequence_encoder(model, weights, device)(sequence)
 
 
 def make_sequence_encoder(model: Model, weights: Path | None = None, device: str = "cpu") -> Callable[[str], Condition]:
-    """What makes the conditions of sequences of amino acids, in one-letter codes, with an embedder that is loaded once.
+    """A function from sequences of amino acids, in one-letter codes, to conditions; the embedder is loaded once.
 
-    It raises UsageError where a letter is none of the 20.
+    It raises UsageError for a letter that is not one of the 20.
 
     Raises:
-        UsageError: the model folds no sequences.
-        MissingError, IntegrityError: as `of_photo`.
+        UsageError: the model is not conditioned on sequences.
+        MissingError, IntegrityError: as `condition_from_image`.
     """
     part = model.preset.condition
     if part is None or part.name != "sequence":
         raise UsageError(
-            f"the model `{model.preset.name}` folds no sequences",
+            f"the model `{model.preset.name}` is not conditioned on sequences",
             hint="leave `--sequence` and `--fasta` out, or choose another `--run`",
         )
     name, width = part.config.embedder, part.config.width
-    is_stand_in = _contract.weights_folder(name, weights) is None
-    embedder = None if is_stand_in else load_embedder(model, weights, device)
+    is_placeholder = _contract.weights_folder(name, weights) is None
+    embedder = None if is_placeholder else load_embedder(model, weights, device)
     if embedder is not None and embedder.width != width:
         raise UsageError(
-            f"`{name}` tells {embedder.width} numbers of a residue, and the model `{model.preset.name}` learned from {width}",
+            f"`{name}` gives {embedder.width} numbers per residue, and the model `{model.preset.name}` was trained on {width}",
             hint="give the weights that it was trained with",
         )
 
-    def read(sequence: str) -> Condition:
+    def encode(sequence: str) -> Condition:
         codes = residues.to_codes("".join(sequence.split()))
         condition = {"residues": torch.from_numpy(codes.astype(np.int64))[None]}
         if embedder is None:
@@ -96,14 +95,14 @@ def make_sequence_encoder(model: Model, weights: Path | None = None, device: str
         (features,) = embedder([residues.to_letters(codes)])
         return condition | {"embedding": torch.from_numpy(features)[None]}
 
-    return read
+    return encode
 
 
 def load_embedder(model: Model, weights: Path | None, device: str) -> Any:
-    """The embedder that a model was trained with, by the weights in a folder, else where its preset or `find` says.
+    """The embedder that a model was trained with, with the weights in a folder. Default: the preset's folder, or `weights_folder`'s.
 
     Raises:
-        MissingError: its weights are not there.
+        MissingError: its weights do not exist.
         IntegrityError: they are not those that the model was trained with.
     """
     assert model.preset.condition is not None
@@ -112,11 +111,11 @@ def load_embedder(model: Model, weights: Path | None, device: str) -> Any:
     if weights is None and config.weights is not None and Path(config.weights).is_dir():
         weights = Path(config.weights)
     embedder = _contract.load(name, weights, device)
-    wanted = (model.metadata.get("normalisation") or {}).get("embedder_digest")
-    if wanted is not None and wanted != embedder.digest:
+    digest = (model.metadata.get("normalisation") or {}).get("embedder_digest")
+    if digest is not None and digest != embedder.digest:
         raise IntegrityError(
             f"the weights of `{name}` have the digest {embedder.digest[:16]}, and `{model.preset.name}` was trained with "
-            f"{wanted[:16]}",
+            f"{digest[:16]}",
             hint="name the folder of those weights with `--weights`",
         )
     return embedder
@@ -125,11 +124,11 @@ def load_embedder(model: Model, weights: Path | None, device: str) -> Any:
 def conditions_from_shards(
     model: Model, shards: ShardDataset, split: str, indices: Sequence[int], view: int = 0
 ) -> Condition:
-    """The conditions of sets of shards, one row for each; of those with several views, that view.
+    """The conditions of items of shards, one row each; for items with several views, that `view`.
 
     Raises:
-        UsageError: the shards lack what the model draws from.
-        MissingError, IntegrityError: as `embedder_of`, where the model makes its features itself.
+        UsageError: the shards do not have the model's conditions.
+        MissingError, IntegrityError: as `load_embedder`, if the model computes its features itself.
     """
     part = model.preset.condition
     assert part is not None
@@ -150,5 +149,5 @@ def conditions_from_shards(
 
 
 def repeat_condition(condition: Condition, count: int) -> dict[str, torch.Tensor]:
-    """A condition of one row as one of `count` equal rows."""
+    """A condition of one row, repeated to `count` rows."""
     return {name: value.expand(count, *value.shape[1:]) for name, value in condition.items()}

@@ -35,7 +35,7 @@ def fold(
 
     Raises:
         UsageError: two names give one file, or a file has another provenance, without `overwrite`; both are raised
-            before anything is drawn. A letter is none of the 20 amino acids.
+            before sampling starts. A letter is not one of the 20 amino acids.
     """
     model, request = source.model, source.request
     records = fasta.read_fasta(sequences)

@@ -14,25 +14,25 @@ from inrflow_core.storage import checksum
 def provenance(
     model: Model, source: Path, request: SampleRequest, options: SamplingOptions, guide: Path | None = None
 ) -> dict[str, str]:
-    """Where samples come from, for the files that hold them: nothing in it depends on the time or the machine.
+    """The origin of samples, for their files; independent of time and machine.
 
     `source` and `guide` are the weights files of the model and of the one that guides it.
     """
     seeds = list(request.seeds)
-    told = {
+    origin = {
         **provenance_of_file(source, model, request.size),
         "seeds": str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}",
         **options.provenance(None if guide is None else checksum.file_digest(guide)[:16]),
     }
     if request.labels is not None:
-        told["labels"] = " ".join(str(label) for label in list(request.labels)[:64])
+        origin["labels"] = " ".join(str(label) for label in list(request.labels)[:64])
     if request.window is not None:
-        told["window"] = ",".join(f"{edge:g}" for edge in request.window)
-    return told
+        origin["window"] = ",".join(f"{edge:g}" for edge in request.window)
+    return origin
 
 
 def per_sample_metadata(model: Model, request: SampleRequest) -> list[dict[str, str]]:
-    """What is to be told of each sample beside their common origin: its seed, its label and that class's name."""
+    """Metadata of each sample in addition to the common origin: its seed, its label and the class's name."""
     names = list(model.metadata.get("classes") or [])
     labels = [-1] * len(request.seeds) if request.labels is None else request.labels
     return [
@@ -46,14 +46,14 @@ def per_sample_metadata(model: Model, request: SampleRequest) -> list[dict[str, 
 
 
 def provenance_of_file(source: Path, model: Model, size: Size) -> dict[str, str]:
-    """The part of an origin that a weights file or a saved field gives."""
-    asked = "x".join(str(side) for side in size) if isinstance(size, tuple) else str(size or "training")
+    """The part of an origin that depends on the weights file or saved field, and the size."""
+    text = "x".join(str(side) for side in size) if isinstance(size, tuple) else str(size or "training")
     return {
         "inrflow": __version__,
         "preset": model.preset.name,
         "step": str(model.metadata.get("step", "unknown")),
         "weights": checksum.file_digest(source)[:16],
-        "size": asked,
+        "size": text,
     }
 
 

@@ -1,7 +1,7 @@
-"""Samples that are drawn from the items of a reference: clouds from their pictures, structures from their sequences.
+"""Sample models conditioned on the items of a reference: clouds from its images, structures from its sequences.
 
-Which items, how often each, from which view and with which seeds is known before anything is drawn (`Plan`), so that any
-part can be drawn by any process at any time, and a sample's own reference is never a guess.
+A `ReferenceSamplingPlan` fixes item, view and seed of every sample before sampling starts: any process can then draw any
+part at any time, and each sample's own reference is known.
 """
 
 from __future__ import annotations
@@ -29,56 +29,61 @@ from inrflow_core.sampling.request import SampleRequest, default_batch_size
 from inrflow_core.sets import Condition
 
 PAIRED_BY_SEED = "by-seed"
-"""The view of an object that its sample's seed chooses."""
+"""Option value: each sample's seed chooses the view."""
 
 
 @dataclass(frozen=True)
 class ReferenceSamplingPlan:
-    """Of every sample: the item that it is drawn from, its view, its seed."""
+    """Item, view and seed of every sample."""
 
     kind: str
-    """The condition that an item gives: `image` or `sequence`."""
+    """The conditioner of the models: `image` or `sequence`."""
     reference: SampleCollection
-    """The items that are drawn from, `each` times."""
+    """The items, each the condition of `samples_per_item` samples."""
     seeds: Int64[np.ndarray, " N"]
     views: Int64[np.ndarray, " N"]
-    """0 of sequences."""
+    """0 for conditioners without views."""
     samples_per_item: int
-    loaded_conditions: dict[str, Any] = field(default_factory=dict)
-    """What reads such sequences, once it was made: an embedder is loaded once for all."""
+    loaded_encoders: dict[str, Any] = field(default_factory=dict)
+    """The sequence encoder, loaded once for all samples."""
 
     def __len__(self) -> int:
-        """Samples in all."""
+        """Number of samples."""
         return len(self.seeds)
 
     @property
+    def has_views(self) -> bool:
+        """Whether an item has several views, with conditions of one size; without, conditions differ in length."""
+        return registry.find("conditioners", self.kind).HAS_VIEWS
+
+    @property
     def reference_indices(self) -> Int64[np.ndarray, " N"]:
-        """The item of each sample, by its place in `reference`."""
+        """The item of each sample, as an index into `reference`."""
         return np.arange(len(self.seeds)) // self.samples_per_item
 
     @property
     def sample_conditions(self) -> dict[str, np.ndarray]:
-        """What a shard of samples keeps of each: its item's place in the whole split, and the view (`sample_matching.match_to_reference`)."""
-        places = (
+        """Index in the whole split, and view, of each sample's item, as shards store them (`sample_matching.match_to_reference`)."""
+        indices = (
             np.arange(self.reference.count) if self.reference.source_indices is None else self.reference.source_indices
         )
-        return {"item": places[self.reference_indices].astype(np.int64), "view": self.views}
+        return {"item": indices[self.reference_indices].astype(np.int64), "view": self.views}
 
     def to_json(self) -> dict[str, str]:
-        """What samples say of it in their origin."""
+        """The plan's part of the provenance of its samples."""
         views = np.unique(self.views)
-        seen = {"view": str(views[0]) if len(views) == 1 else PAIRED_BY_SEED} if self.kind == "image" else {}
-        return {"drawn_from": f"{self.reference.digest[:16]} {self.reference.split or ''}".strip(), **seen}
+        view = {"view": str(views[0]) if len(views) == 1 else PAIRED_BY_SEED} if self.has_views else {}
+        return {"drawn_from": f"{self.reference.digest[:16]} {self.reference.split or ''}".strip(), **view}
 
 
 def condition_kind(preset: Preset) -> str | None:
-    """What a preset's models draw from that an item of a reference gives: the name of a condition, or None."""
+    """The conditioner of a preset if the items of a reference provide its conditions, else None."""
     name = None if preset.condition is None else preset.condition.name
     return name if preset.condition is not None and preset.condition.module.FROM_REFERENCE else None
 
 
 def noun_of(kind: str) -> str:
-    """What models of a condition draw from, for messages."""
+    """The conditions of a conditioner in messages: `images`."""
     return registry.find("conditioners", kind).NOUN
 
 
@@ -88,27 +93,26 @@ def has_views(kind: str) -> bool:
 
 
 def metrics_of(kind: str | None) -> tuple[str, ...]:
-    """What samples of a reference's items are evaluated by, beside the metrics of their domain."""
+    """Metrics of samples conditioned on a reference's items, in addition to those of their domain."""
     return () if kind is None else registry.find("conditioners", kind).REFERENCE_METRICS
 
 
 def plan_from_reference(
     kind: str, reference: SampleCollection, num: int, *, each: int = 1, seed: int = 0, view: int | None = 0
 ) -> ReferenceSamplingPlan:
-    """`each` samples from `num` items of a reference (all, where it has no more), evenly spread.
+    """A plan of `each` samples for `num` evenly spaced items of a reference, or for all if it has fewer.
 
-    Of pictures every sample has a seed of its own. Of sequences the samples of each have the same, as
-    `inrflow sample --fasta` gives them.
+    With views every sample has its own seed. Without, all items have the same seeds, as with `inrflow sample --fasta`.
 
     Args:
-        view: of every object, from 0 on; None: the one that the sample's seed chooses.
+        view: index of the view of every item. None: the sample's seed chooses it.
 
     Raises:
-        UsageError: the reference is no shards with such conditions, or has no such view.
+        UsageError: the reference is not a folder of shards with such conditions, or has no such view.
     """
     chosen = collection.evenly_spaced_items(reference, num)
     count = chosen.count * each
-    if kind == "sequence":
+    if not registry.find("conditioners", kind).HAS_VIEWS:
         seeds = np.tile(np.arange(seed, seed + each, dtype=np.int64), chosen.count)
         return ReferenceSamplingPlan(kind, chosen, seeds, np.zeros(count, np.int64), each)
     if not isinstance(reference, ShardCollection) or reference.split is None or not reference.has_views():
@@ -119,26 +123,20 @@ def plan_from_reference(
     seeds = np.arange(seed, seed + count, dtype=np.int64)
     views = reference.num_views()
     if view is not None and view >= views:
-        raise UsageError(
-            f"{reference.display_name} has views 0 to {views - 1}, and no {view}", hint="choose one of them"
-        )
+        raise UsageError(f"{reference.display_name} has views 0 to {views - 1}, not {view}", hint="choose one of them")
     if view is not None:
         return ReferenceSamplingPlan(kind, chosen, seeds, np.full(count, view, np.int64), each)
-    drawn = keyed_random.uniform(torch.from_numpy(seeds), purpose="view")[:, 0].numpy()
-    return ReferenceSamplingPlan(kind, chosen, seeds, (drawn * views).astype(np.int64), each)
+    u = keyed_random.uniform(torch.from_numpy(seeds), purpose="view")[:, 0].numpy()
+    return ReferenceSamplingPlan(kind, chosen, seeds, (u * views).astype(np.int64), each)
 
 
 def check(plan: ReferenceSamplingPlan, model: Model) -> None:
-    """Nothing, where a model can be told what the reference's items hold.
-
-    Raises:
-        IntegrityError: their pictures or sequences went through another network than those that it learned from.
-    """
+    """Raise IntegrityError unless the reference and the model's training data were embedded by the same weights."""
     if _shards(plan) is None:
         return
     mine, theirs = (
-        (told or {}).get("embedder_digest")
-        for told in (model.metadata.get("normalisation"), plan.reference.normalization)
+        (normalization or {}).get("embedder_digest")
+        for normalization in (model.metadata.get("normalisation"), plan.reference.normalization)
     )
     if mine and theirs and mine != theirs:
         raise IntegrityError(
@@ -149,29 +147,29 @@ def check(plan: ReferenceSamplingPlan, model: Model) -> None:
 
 
 def condition(model: Model, plan: ReferenceSamplingPlan, rows: Sequence[int]) -> Condition:
-    """What some samples are drawn under, a row for each; of sequences, samples of one item alone.
+    """The conditions of some samples, one row each. Without views, all samples must be of one item.
 
     Raises:
-        UsageError: the shards lack what the model draws from.
-        MissingError: the weights of the model's embedder are absent, where the reference holds no embeddings.
+        UsageError: the shards do not have the model's conditions.
+        MissingError: the reference stores no embeddings, and the weights of the model's embedder do not exist.
     """
     chosen = np.asarray(rows, dtype=np.int64)
-    if plan.kind == "sequence":
-        (owner,) = np.unique(plan.reference_indices[chosen])
-        return condition_inputs.repeat_condition(_of_item(model, plan, int(owner), 0), len(chosen))
-    parts = [_of_item(model, plan, int(plan.reference_indices[row]), int(plan.views[row])) for row in chosen]
+    if not plan.has_views:
+        (index,) = np.unique(plan.reference_indices[chosen])
+        return condition_inputs.repeat_condition(_item_condition(model, plan, int(index), 0), len(chosen))
+    parts = [_item_condition(model, plan, int(plan.reference_indices[row]), int(plan.views[row])) for row in chosen]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def sample_from_reference(model: Model, plan: ReferenceSamplingPlan, source: Path) -> SampleCollection:
-    """All samples of a plan, drawn now and kept in memory, with what each was drawn from.
+    """Draw all samples of a plan in memory, as a collection with the item of each.
 
     Raises:
-        Diverged: they left the finite numbers.
+        Diverged: some samples have values that are not finite.
     """
     request = SampleRequest(plan.seeds.tolist())
-    if plan.kind == "sequence":
-        return _folded(model, plan, request, source)
+    if model.domain.MAKES_STRUCTURES:
+        return _fold(model, plan, request, source)
     batch = default_batch_size(model, request)
     parts = (range(start, min(start + batch, len(plan))) for start in range(0, len(plan), batch))
     requests = (
@@ -181,18 +179,18 @@ def sample_from_reference(model: Model, plan: ReferenceSamplingPlan, source: Pat
     return replace(found, condition=plan.sample_conditions)
 
 
-def _folded(model: Model, plan: ReferenceSamplingPlan, request: SampleRequest, source: Path) -> SampleCollection:
-    owners = [name for name in plan.reference.item_names() for _ in range(plan.samples_per_item)]
-    made: dict[int, Structure] = {}
-    for place in range(plan.reference.count):
-        rows = range(place * plan.samples_per_item, (place + 1) * plan.samples_per_item)
-        made |= dict(sample_structures(model, plan, rows, request))
+def _fold(model: Model, plan: ReferenceSamplingPlan, request: SampleRequest, source: Path) -> SampleCollection:
+    names = [name for name in plan.reference.item_names() for _ in range(plan.samples_per_item)]
+    structures: dict[int, Structure] = {}
+    for index in range(plan.reference.count):
+        rows = range(index * plan.samples_per_item, (index + 1) * plan.samples_per_item)
+        structures |= dict(sample_structures(model, plan, rows, request))
     return StructureCollection(
         source=source,
         domain=model.domain.NAME,
-        digest=hashlib.sha256(b"".join(made[row].positions.tobytes() for row in range(len(plan)))).hexdigest(),
-        names=[f"{name}/{row % plan.samples_per_item}" for row, name in enumerate(owners)],
-        load_structure=made.__getitem__,
+        digest=hashlib.sha256(b"".join(structures[row].positions.tobytes() for row in range(len(plan)))).hexdigest(),
+        names=[f"{name}/{row % plan.samples_per_item}" for row, name in enumerate(names)],
+        load_structure=structures.__getitem__,
     )
 
 
@@ -203,26 +201,26 @@ def sample_structures(
     request: SampleRequest,
     options: SamplingOptions | None = None,
 ) -> Iterator[tuple[int, Structure]]:
-    """Some samples of one protein, under their numbers; each lies as it was drawn."""
-    asking = replace(request, seeds=plan.seeds[list(rows)].tolist(), condition=condition(model, plan, rows))
-    for part, structures in sample.iter_samples(model, asking, options):
+    """Draw some samples of one protein: pairs of row and structure, not superposed."""
+    part_request = replace(request, seeds=plan.seeds[list(rows)].tolist(), condition=condition(model, plan, rows))
+    for part, structures in sample.iter_samples(model, part_request, options):
         yield from zip(rows[part], structures, strict=True)
 
 
-def _of_item(model: Model, plan: ReferenceSamplingPlan, place: int, view: int) -> Condition:
+def _item_condition(model: Model, plan: ReferenceSamplingPlan, index: int, view: int) -> Condition:
     whole = plan.reference
     shards = _shards(plan)
     if shards is None:
-        (structure,) = whole.structures([place])
-        if "read" not in plan.loaded_conditions:
+        (structure,) = whole.structures([index])
+        if "sequence" not in plan.loaded_encoders:
             device = str(next(model.method.parameters()).device)
-            plan.loaded_conditions["read"] = condition_inputs.make_sequence_encoder(model, device=device)
-        return plan.loaded_conditions["read"](structure.sequence)
-    in_split = place if whole.source_indices is None else int(whole.source_indices[place])
+            plan.loaded_encoders["sequence"] = condition_inputs.make_sequence_encoder(model, device=device)
+        return plan.loaded_encoders["sequence"](structure.sequence)
+    in_split = index if whole.source_indices is None else int(whole.source_indices[index])
     return condition_inputs.conditions_from_shards(model, shards.shards, shards.shard_split, [in_split], view)
 
 
 def _shards(plan: ReferenceSamplingPlan) -> ShardCollection | None:
-    """The reference, where it is a folder of shards; None for files of structures, of which the sequences alone are known."""
+    """The reference if it is a folder of shards; None for structure files, which provide their sequences alone."""
     whole = plan.reference
     return whole if isinstance(whole, ShardCollection) and whole.split is not None else None

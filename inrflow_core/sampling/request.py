@@ -1,4 +1,4 @@
-"""Which samples to draw and where to evaluate them."""
+"""Describe which samples to draw and where to evaluate them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from inrflow_core.sets import Condition
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Which samples are wanted, and where they are asked.
+    """Which samples to draw, and where to evaluate them.
 
-    `labels` holds one class per seed, -1 for none, and is None for a model without classes. `size` is rows and
-    columns or a number of points, None for the training's. `chunk` bounds the pairs answered at once, `batch` is the
-    number of samples drawn together; neither changes a sample. `condition` is what else each sample is drawn under, one
-    row for each seed: `tokens` of a picture, or `residues` of a chain.
+    `labels` has one class per seed, -1 for none, and is None for a model without classes. `size` is rows and
+    columns or a number of points, None for the training's. `chunk` is the number of queries evaluated at once, `batch` the
+    number of samples drawn together; neither changes a sample. `condition` has one row per seed: `tokens` of an image, or
+    `residues` of a chain.
     """
 
     seeds: Sequence[int]
@@ -35,7 +35,7 @@ class SampleRequest:
 
 
 def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size:
-    """Rows and columns, or a number of points, as a model's domain has it; None for the training's.
+    """Rows and columns, or a number of points, for a model's domain; None for the training size.
 
     Raises:
         UsageError: a size of the wrong kind, or fewer than one point.
@@ -59,7 +59,7 @@ def scale_size(domain: Any, scale: float) -> Size:
 
 
 def select_part(request: SampleRequest, part: slice, least: int) -> SampleRequest:
-    """A part of a request, its last sample again and again up to `least` of them."""
+    """A part of a request, padded to `least` samples by repeating the last one."""
     rows = list(range(part.start, part.stop))
     rows += rows[-1:] * (least - len(rows))
     return replace(
@@ -71,11 +71,11 @@ def select_part(request: SampleRequest, part: slice, least: int) -> SampleReques
 
 
 def default_batch_size(model: Model, request: SampleRequest) -> int:
-    """Samples drawn together: as many as keep a batch's pairs near four chunks."""
+    """The number of samples drawn together by default: a batch of about four chunks of queries."""
     condition = dict(request.condition)
-    if "residues" in condition:  # the atoms of the longest chain will do
+    if "residues" in condition:  # the longest chain is enough
         longest = int((condition["residues"] >= 0).sum(1).argmax())
         condition = {"residues": condition["residues"][longest : longest + 1]}
-    asked = model.domain.queries(request.size, request.window, condition or None)
-    pairs = max(model.domain.shape.num_queries, len(asked))
+    queries = model.domain.queries(request.size, request.window, condition or None)
+    pairs = max(model.domain.shape.num_queries, len(queries))
     return max(1, min(len(request.seeds), 4 * request.chunk // pairs))

@@ -1,8 +1,8 @@
-"""From a run to samples: the model, its fields, and what they answer at the places asked for.
+"""Sample from a run: load the model, sample its fields, evaluate them.
 
 model = load("runs/digits-demo")
-field = draw(model, seeds=[0, 1, 2], labels=[3, 4, 5], options=sampling_options(model, guidance=2.0))
-images = query(model, field, size=(96, 96))
+field = sample_fields(model, seeds=[0, 1, 2], labels=[3, 4, 5], options=sampling_options(model, guidance=2.0))
+images = evaluate(model, field, size=(96, 96))
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from inrflow_core.storage import safetensors_file
 
 
 def load(source: str | Path, *, ema: float | None = None, step: run.Step = None, device: str = "cpu") -> Model:
-    """The model of a run folder, a checkpoint folder or a .safetensors file, ready to draw.
+    """The model of a run folder, a checkpoint folder or a .safetensors file, ready to sample.
 
     Raises:
         MissingError, IntegrityError: see `run.resolve_weights` and `models.load`.
@@ -53,12 +53,12 @@ def sample_fields(
 
     Args:
         labels: one class number per seed, -1 for none; None for a model without classes, and for no other.
-            `choose_labels` makes them of names, or at random.
-        options: see `sampling_options`; None samples as the preset says.
-        condition: what else each is drawn under, one row for each seed; see `Request`.
+            `resolve_labels` makes them from names, or at random.
+        options: see `sampling_options`; None: the preset's.
+        condition: one row per seed; see `SampleRequest`.
 
     Raises:
-        UsageError: the model needs a picture or a sequence, and none is given.
+        UsageError: the model needs an image or a sequence, and none is given.
     """
     device = next(model.method.parameters()).device
     given = {name: value.to(device) for name, value in (condition or {}).items()}
@@ -80,15 +80,15 @@ def evaluate(
     chunk: int | QueryBudget = CHUNK,
     progress: Progress | None = None,
 ) -> Any:
-    """What the functions are at a resolution (rows, columns) or a number of points, as the domain's own values.
+    """The values of functions at a resolution (rows, columns) or a number of points, in the form of the domain.
 
     Images come as uint8 (B H W C), clouds as float32 (B N C), proteins as structures.
 
-    `window` is top, left, bottom and right of a part of a picture, from 0 to 1. `progress` counts solver steps.
+    `window` is top, left, bottom and right of a part of an image, from 0 to 1. `progress` counts solver steps.
 
     Raises:
-        UsageError: a size that is none, or a window of a cloud.
-        Diverged: some values are no finite numbers.
+        UsageError: an invalid size, or a window of a cloud.
+        Diverged: some values are not finite.
     """
     queries = model.domain.queries(size, window, field.condition).to(field.seeds.device)
     values = field.query(queries, chunk=chunk, progress=progress)
@@ -108,16 +108,17 @@ def iter_samples(
     *,
     budget: QueryBudget | None = None,
 ) -> Iterator[tuple[slice, Any]]:
-    """The samples of a request, some at a time: which of its seeds they are, and their values.
+    """The samples of a request in batches: slices of its seeds, with their values.
 
-    Where the memory does not suffice for a batch, half of it is drawn at a time from there on.
+    After an out-of-memory error the batch is halved.
 
     Args:
         progress: counts solver steps of every sample.
-        budget: what several calls of one run share; without it chunks of the request's size.
+        budget: shared by several calls of one run. Default: a new one with the request's chunk.
 
     Raises:
-        OutOfMemory: not even one sample fits, or `draw` and `query` raise.
+        OutOfMemory: not even one sample fits.
+        UsageError, Diverged: as `sample_fields` and `evaluate`.
     """
     budget = budget or QueryBudget(request.chunk)
     total, start = len(request.seeds), 0
@@ -126,16 +127,18 @@ def iter_samples(
         most = min(batch, budget.batch or batch)
         part = slice(start, min(start + most, total))
         size = most if is_compiled(model.method) else 1  # compiled for one number of sets
-        report = None if progress is None else _of_all(progress, part, total)
-        drawn: list[Any] = []
-        asked = select_part(request, part, size)
+        report = None if progress is None else _total_progress(progress, part, total)
+        results: list[Any] = []
+        batch_request = select_part(request, part, size)
         if run_unless_oom(
-            lambda asked=asked, report=report, to=drawn: to.append(_drawn(model, asked, options, budget, report))
+            lambda own=batch_request, report=report, to=results: to.append(
+                _sample_batch(model, own, options, budget, report)
+            )
         ):
-            yield part, drawn[0][: part.stop - part.start]
+            yield part, results[0][: part.stop - part.start]
             start = part.stop
         else:
-            budget.halve_batch(len(asked.seeds))
+            budget.halve_batch(len(batch_request.seeds))
 
 
 def sample_in_memory(
@@ -145,15 +148,15 @@ def sample_in_memory(
     normalization: Mapping[str, Any],
     provenance: str = "",
 ) -> ArrayCollection:
-    """The samples of some requests, drawn now and kept in memory, as a collection; not for structures.
+    """Draw the samples of some requests in memory, as a collection; not for structures.
 
     Args:
-        source: what messages name as the place of the samples.
+        source: the path of the samples in messages.
         normalization: of the data that the model was trained on; point clouds are in these units.
         provenance: what the samples were drawn from, for the collection's digest.
 
     Raises:
-        Diverged: they left the finite numbers.
+        Diverged: some values are not finite.
     """
     values: list[np.ndarray] = []
     seeds: list[int] = []
@@ -170,7 +173,7 @@ def sample_in_memory(
     )
 
 
-def _drawn(
+def _sample_batch(
     model: Model,
     request: SampleRequest,
     options: SamplingOptions | None,
@@ -182,45 +185,45 @@ def _drawn(
 
 
 def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Condition | None = None) -> Any:
-    """A picture (PIL) of the samples of seeds 0 ... num - 1, for looking at a model while it trains."""
+    """An image (PIL) of the samples of seeds 0 ... num - 1, for looking at a model while it trains."""
     seeds = range(num)
     request = SampleRequest(seeds, resolve_labels(model, seeds), chunk=chunk, condition=condition or {})
     return model.domain.render(concatenate([values for _, values in iter_samples(model, request)]))
 
 
 def concatenate(drawn: Sequence[np.ndarray | list[Structure]]) -> Any:
-    """Parts of a request as one; structures of one sequence lie on the first of them."""
+    """Join the parts of a request; structures of one sequence are superposed on the first of them."""
     if isinstance(drawn[0], np.ndarray):
         return np.concatenate([part for part in drawn if isinstance(part, np.ndarray)])
     return superposition.superpose_on_first([structure for part in drawn for structure in part])
 
 
 def _check_condition(model: Model, given: Condition) -> None:
-    """Nothing, where what the model was trained on is given."""
+    """Raise UsageError unless the condition that the model needs is given."""
     part = model.preset.condition
     conditioner = None if part is None else part.module
     if conditioner is not None and conditioner.GIVEN_AS and not any(name in given for name in conditioner.GIVEN_AS):
         raise UsageError(
-            f"the model `{model.preset.name}` draws from {conditioner.NOUN}, and none is given",
+            f"the model `{model.preset.name}` is conditioned on {conditioner.NOUN}, and none is given",
             hint=f"add {conditioner.OPTION_HINT}",
         )
 
 
-def _of_all(progress: Progress, part: slice, total: int) -> Progress:
-    """Steps of a batch as steps of every sample."""
+def _total_progress(progress: Progress, part: slice, total: int) -> Progress:
+    """Count the steps of a batch as steps of all samples."""
     return lambda done, steps: progress(part.start * steps + (part.stop - part.start) * done, total * steps)
 
 
 def save_field(model: Model, field: Field, path: Path, *, half: bool = False) -> None:
-    """Keep a recorded field as one safetensors file that needs no run: the preset and the decoder are inside."""
+    """Save a field as one safetensors file that needs no run: it has the preset and the decoder."""
     field.save(path, model.preset, half=half)
 
 
 def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:
-    """A saved field and the model that it came from, of which only the decoder has its weights.
+    """A saved field and its model, of which only the decoder has weights.
 
     Raises:
-        MissingError, IntegrityError: there is no such file, or it is not a whole field.
+        MissingError, IntegrityError: the file does not exist, or is not a complete field.
     """
     preset, metadata = models.read_metadata(path, fields.FORMAT)
     safetensors_file.check_digest(path)

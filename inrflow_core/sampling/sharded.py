@@ -230,7 +230,7 @@ def _stop_without_parent() -> None:
 def is_already_sampled(
     out: Path, request: SampleRequest, origin: Mapping[str, str], *, overwrite: bool = False
 ) -> bool:
-    """Whether `out` holds the very samples of a request already.
+    """Whether `out` already has the samples of a request.
 
     Raises:
         UsageError: it holds others, and `overwrite` is off.
@@ -254,29 +254,31 @@ def is_already_sampled(
 def open_sample_shard(
     model: Model, request: SampleRequest, out: Path, origin: Mapping[str, str], *, overwrite: bool = False
 ) -> SampleShard:
-    """The shard `out` for the samples of a request, begun or gone on with.
+    """The shard `out` for the samples of a request, created or resumed.
 
     Raises:
-        UsageError: it is there already, or was begun with other settings.
+        UsageError: it is there already, or was started with other settings.
     """
-    told = _told(model, request, origin)
-    return SampleShard.create_or_resume(out, list(request.seeds), **told, labels=request.labels, overwrite=overwrite)
+    settings = _shard_settings(model, request, origin)
+    return SampleShard.create_or_resume(
+        out, list(request.seeds), **settings, labels=request.labels, overwrite=overwrite
+    )
 
 
 def open_sample_folder(
     model: Model, request: SampleRequest, out: Path, origin: Mapping[str, str], *, overwrite: bool = False
 ) -> SampleFolder:
-    """The folder `out` of shards for the samples of a request, begun or gone on with.
+    """The folder `out` of shards for the samples of a request, created or resumed.
 
     Raises:
-        UsageError: it holds something else, or was begun with other settings.
+        UsageError: it holds something else, or was started with other settings.
     """
-    told = _told(model, request, origin)
-    return SampleFolder.create_or_resume(out, request.seeds, **told, labels=request.labels, overwrite=overwrite)
+    settings = _shard_settings(model, request, origin)
+    return SampleFolder.create_or_resume(out, request.seeds, **settings, labels=request.labels, overwrite=overwrite)
 
 
-def _told(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> dict[str, Any]:
-    """What a shard of a request's samples says of itself, and their shape and type."""
+def _shard_settings(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> dict[str, Any]:
+    """Header, shape and type of a shard of a request's samples."""
     spec = model.domain.output_spec(request.size)
     header = Header(
         domain=model.domain.NAME,
@@ -290,11 +292,11 @@ def _told(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> di
 
 
 def rank_pieces(missing: Sequence[int], total: int, batch: int, *, rank: int = 0, size: int = 1) -> list[list[int]]:
-    """The pieces of `total` samples that one of `size` processes draws, without what is there already.
+    """The pieces of `total` samples that one of `size` processes draws, without existing samples.
 
-    Pieces are cut from the whole list and not from what is missing, so that processes which start at different
-    moments never take the same one.
+    Pieces are cut from the whole list, not from the missing samples, so that processes that start at different times
+    never draw the same piece.
     """
     wanted = set(missing)
     pieces = (range(start, min(start + batch, total)) for start in range(rank * batch, total, size * batch))
-    return [left for piece in pieces if (left := [place for place in piece if place in wanted])]
+    return [left for piece in pieces if (left := [index for index in piece if index in wanted])]

@@ -24,7 +24,7 @@ from inrflow_core.storage import atomic_write
 
 @dataclass(frozen=True)
 class SampleSource:
-    """A model and the samples that it is to draw, of which any part can be drawn at a time."""
+    """A model and a request, of which any part of the samples can be drawn separately."""
 
     model: Model
     request: SampleRequest

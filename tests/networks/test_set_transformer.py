@@ -209,7 +209,11 @@ MISFITS = {
     "cells below a pixel": ({"latents": 256}, IMAGE, "finer than the training grid"),
     "too many frequencies": ({"num_frequencies": 9}, IMAGE, "has room for 8 frequencies"),
     "rope on small heads": ({"heads": 16, "latents": 16, "rope": True}, IMAGE, "a head has 2 numbers"),
-    "more means than pixels": ({"latents": 65, "pseudo_coordinates": "kmeans"}, IMAGE, "at most as many centers as the 64"),
+    "more means than pixels": (
+        {"latents": 65, "pseudo_coordinates": "kmeans"},
+        IMAGE,
+        "at most as many centers as the 64",
+    ),
 }
 
 

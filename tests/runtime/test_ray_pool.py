@@ -98,7 +98,7 @@ def test_a_node_of_another_version_or_another_file_system_names_itself(tmp_path:
 def test_a_task_that_begins_again_is_not_counted_twice():
     tally = ray_pool.ProgressCounter()
     for number, count in ((0, 5), (1, 3), (0, 9), (0, 2), (0, 8)):
-        tally.tell(number, count)
+        tally.report(number, count)
     assert tally.read() == {0: 9, 1: 3}
 
 

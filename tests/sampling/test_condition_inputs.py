@@ -111,7 +111,7 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
     with pytest.raises(MissingError, match="there is no folder"):
         condition_inputs.condition_from_image(model, path, cameras.orbit(), tmp_path / "none")
     wide = tiny.model(tiny.PICTURE, condition={**condition, "width": 64})
-    with pytest.raises(UsageError, match="makes 4 tokens of 32 numbers, and the model `tiny` learned from 4 of 64"):
+    with pytest.raises(UsageError, match="makes 4 tokens of 32 numbers, and the model `tiny` was trained on 4 of 64"):
         condition_inputs.condition_from_image(wide, path, cameras.orbit(), folder)
 
 

@@ -264,7 +264,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(place: Place, capsys
     drawing = ("--run", place.picture, "--reference", place.objects)
     plain = ("--run", place.clouds, "--reference", place.objects)
     folding = ("--run", place.sequence, "--reference", place.proteins)
-    assert "has views 0 to 2, and no 3" in refused(2, *drawing, "--view", 3)
+    assert "has views 0 to 2, not 3" in refused(2, *drawing, "--view", 3)
     assert "`--view front` is not a view" in refused(2, *drawing, "--view", "front")
     assert "`--label` does not apply to `picture`, which is conditioned on images" in refused(2, *drawing, "--label", 1)
     assert "`--view` does not apply to `clouds`, which takes no condition" in refused(2, *plain, "--view", 0)
