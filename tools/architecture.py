@@ -1,9 +1,9 @@
 """Draw the architecture from the real imports: docs/images/architecture.svg.
 
-    python -m tools.architecture            write the picture
-    python -m tools.architecture --check    exit 1 where the picture is not what the imports say
+    python -m tools.architecture            write the image
+    python -m tools.architecture --check    exit 1 if the image does not match the imports
 
-One box for each package and loose module, with the sentence of its docstring. A box stands one row above the highest
+One box for each package and loose module, with the sentence of its docstring. A box is one row above the highest
 box that it imports; a line is drawn to each import that does not follow from another line.
 """
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 ROOTS = ("inrflow_core", "inrflow_cli")
 WIDTH, BOX, HEIGHT, GAP, ROW = 1240, 196, 74, 12, 118
-"""Of the picture, of a box, and between boxes and rows, in pixels."""
+"""Of the image, of a box, and between boxes and rows, in pixels."""
 COLUMNS = (WIDTH - GAP) // (BOX + GAP)
 
 
@@ -70,7 +70,7 @@ def direct(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 
 def draw() -> str:
-    """The picture as SVG, the same bytes for the same imports."""
+    """The image as SVG, the same bytes for the same imports."""
     graph = imports()
     places: dict[str, tuple[float, float]] = {}
     top = 0
@@ -133,7 +133,7 @@ def _sentence(name: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 where the picture is out of date.")
+    parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 if the image is out of date.")
     text = draw()
     if parser.parse_args().check:
         is_current = PICTURE.is_file() and PICTURE.read_text(encoding="utf-8") == text

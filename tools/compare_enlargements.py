@@ -1,12 +1,12 @@
-"""A model's answers on a finer grid beside bicubic enlargement, as a sheet of pictures and a table.
+"""Samples or inverted images on a finer grid next to bicubic upsampling, as a sheet of images and a table.
 
     python tools/compare_enlargements.py runs/digits-demo sheet.png                        # drawn samples
     python tools/compare_enlargements.py runs/flowers sheet.png --data shards/flowers-64 --finer shards/flowers-128
 
-With `--data`, held-out pictures are encoded and their functions asked; `--finer` holds the same pictures at a higher
+With `--data`, held-out images are inverted and their functions evaluated; `--finer` holds the same images at a higher
 resolution, the truth. The rows of both the sheet and the table: the noise field (`linear`), the papers' noise at every
-position for itself (`independent`), and bicubic enlargement of the coarse picture. The columns of the table:
-    back       PSNR in dB of the coarse picture against the finer one averaged over its pixels
+position for itself (`independent`), and bicubic enlargement of the coarse image. The columns of the table:
+    back       PSNR in dB of the coarse image against the finer one averaged over its pixels
     roughness  root mean square difference of a pixel from the mean of its four neighbours, in grey levels
     truth      PSNR in dB against the finer truth
 """
@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 KINDS = ("linear", "independent")
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
 def main() -> None:
@@ -41,8 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("sheet", type=Path)
-    parser.add_argument("--data", type=Path, help="shards of the model's resolution, whose held-out pictures to encode")
-    parser.add_argument("--finer", type=Path, help="shards of the same pictures, larger by a whole number")
+    parser.add_argument("--data", type=Path, help="shards of the model's resolution, whose held-out images to encode")
+    parser.add_argument("--finer", type=Path, help="shards of the same images, larger by a whole number")
     parser.add_argument("--num", type=int, default=8)
     parser.add_argument("--scale", type=int, default=3, help="without --finer")
     parser.add_argument("--steps", type=int, default=invert.INVERSION_STEPS, help="Heun steps of the encoding")
@@ -62,21 +62,21 @@ def main() -> None:
     image_grid.labeled_rows(rows, tile=max(96, finer["linear"].shape[1])).save(arguments.sheet)
     print(f"{'':12}  {'back':>6}  {'roughness':>9}" + ("" if truth is None else f"  {'truth':>6}"))
     for name, row in finer.items():
-        told = f"{name:12}  {psnr(shrunk(row, coarse.shape[1]), coarse):6.1f}  {roughness(row):9.2f}"
-        print(told + ("" if truth is None else f"  {psnr(row, truth):6.1f}"))
+        line = f"{name:12}  {psnr(shrunk(row, coarse.shape[1]), coarse):6.1f}  {roughness(row):9.2f}"
+        print(line + ("" if truth is None else f"  {psnr(row, truth):6.1f}"))
     if truth is not None:
         print(f"{'truth':12}  {psnr(shrunk(truth, coarse.shape[1]), coarse):6.1f}  {roughness(truth):9.2f}")
 
 
-def held_out(folder: Path, num: int) -> tuple[Pictures, NDArray[np.int64]]:
-    """Pictures and labels, evenly taken from the split `val`."""
+def held_out(folder: Path, num: int) -> tuple[Images, NDArray[np.int64]]:
+    """Images and labels, evenly taken from the split `val`."""
     shards = ShardDataset(folder)
     batch = shards.read("val", np.linspace(0, shards.count("val") - 1, num).astype(np.int64))
     labels = np.full(num, -1) if batch.labels is None else batch.labels.copy()
     return batch.values.copy(), labels
 
 
-def drawn(model: Model, num: int, scale: int) -> tuple[Pictures, dict[str, Pictures]]:
+def drawn(model: Model, num: int, scale: int) -> tuple[Images, dict[str, Images]]:
     """New samples at the training resolution, and the same on the finer grid with either noise."""
     seeds = range(num)
     classes = 0 if model.preset.condition is None else model.preset.condition.config.classes
@@ -88,9 +88,9 @@ def drawn(model: Model, num: int, scale: int) -> tuple[Pictures, dict[str, Pictu
 
 
 def encoded(
-    model: Model, images: Pictures, labels: NDArray[np.int64], scale: int, steps: int
-) -> tuple[Pictures, dict[str, Pictures]]:
-    """The pictures, and the functions behind them on the finer grid with either noise."""
+    model: Model, images: Images, labels: NDArray[np.int64], scale: int, steps: int
+) -> tuple[Images, dict[str, Images]]:
+    """The images, and the functions behind them on the finer grid with either noise."""
     size, finer = finer_size(model, scale), {}
     scores = []
     for kind in KINDS:
@@ -102,7 +102,9 @@ def encoded(
             if kind == KINDS[0]:
                 scores.append(invert.reconstruction_error(model, example, field)["psnr"])
         finer[kind] = np.stack(answers)
-    print(f"encoded, then asked at the training's positions: {np.mean(scores):.1f} dB, least {np.min(scores):.1f} dB")
+    print(
+        f"inverted, then evaluated at the training's positions: {np.mean(scores):.1f} dB, least {np.min(scores):.1f} dB"
+    )
     return images, finer
 
 
@@ -111,25 +113,25 @@ def finer_size(model: Model, scale: int) -> tuple[int, int]:
     return scale * grid[0], scale * grid[1]
 
 
-def bicubic(coarse: Pictures, side: int) -> Pictures:
+def bicubic(coarse: Images, side: int) -> Images:
     """The usual enlargement."""
     sized = [image_grid.picture(image).resize((side, side), Image.Resampling.BICUBIC) for image in coarse]
     return np.stack([np.asarray(image).reshape(side, side, -1) for image in sized])
 
 
-def shrunk(finer: Pictures, side: int) -> NDArray[np.float64]:
+def shrunk(finer: Images, side: int) -> NDArray[np.float64]:
     """Means over squares of pixels."""
     scale = finer.shape[1] // side
     return finer.reshape(len(finer), side, scale, side, scale, -1).mean((2, 4))
 
 
 def psnr(a: NDArray, b: NDArray) -> float:
-    """Mean over pictures, peak 255."""
+    """Mean over images, peak 255."""
     error = ((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean((1, 2, 3))
     return float((10 * np.log10(255.0**2 / np.maximum(error, 1e-10))).mean())
 
 
-def roughness(finer: Pictures) -> float:
+def roughness(finer: Images) -> float:
     """See the module."""
     x = finer.astype(np.float64)
     around = (x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]) / 4

@@ -1,10 +1,10 @@
-"""What a model draws from held-out photos or sequences beside the truth, as a sheet of pictures.
+"""What a model draws from held-out photos or sequences beside the truth, as a sheet of images.
 
     python tools/compare_with_truth.py runs/objects-demo sheet.png --data shards/objects     # photo, sample, truth
     python tools/compare_with_truth.py runs/proteins-demo sheet.png --data shards/proteins   # sample, truth
 
 The objects or proteins are spread evenly over the held-out split. Clouds are seen from the photo's side, and the Chamfer
-distance to the right object stands above each sample beside its mean to the others; proteins lie on their truth, with
+distance to the right object is above each sample, next to its mean to the others; proteins lie on their truth, with
 their lDDT.
 """
 

@@ -198,7 +198,7 @@ def is_torchscript(source: Path) -> bool:
 
 
 def _made(name: str, source: Path, stored: Mapping[str, Tensor], planned: safetensors_file.Layout) -> Iterator[Tensor]:
-    """Our tensors in the planned order, each made when it is asked for, all checked before the first."""
+    """Our tensors in the planned order, each made when it is read, all checked before the first."""
     layout = published_layouts.nearest(name, planned, stored)
     for tensor in planned:
         for part in layout(tensor).names:

@@ -1,8 +1,8 @@
 """The main job on data that needs no download: `make demo`.
 
 Runs the commands as a user would, in the checkout: prepares handwritten digits and procedural solids, trains a model of
-each at the same time with one thread each, samples and enlarges both, draws pictures into `demo/`, and counts how many
-samples are what they were asked to be. Started again it resumes: what is prepared and trained stays.
+each at the same time with one thread each, samples and enlarges both, writes images into `demo/`, and counts how many
+samples have the requested class. Started again it resumes: what is prepared and trained stays.
 """
 
 from __future__ import annotations
@@ -101,29 +101,29 @@ def training(preset: str, extra: list[str]) -> Iterator[subprocess.Popen]:
 
 
 def records(preset: str) -> list[dict]:
-    """The whole lines of a run's log that tell a loss."""
+    """The complete records of a run's log that have a loss."""
     log = Path("runs") / preset / "log.jsonl"
     lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
-    told = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [record for record in told if record.get("loss") is not None]
+    parsed = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [record for record in parsed if record.get("loss") is not None]
 
 
 def progress(preset: str) -> str:
-    told = records(preset)
-    if not told:
+    lines = records(preset)
+    if not lines:
         return f"{preset}: starting"
-    return f"{preset}: step {told[-1]['step']:,}, loss {np.mean([r['loss'] for r in told[-20:]]):.3f}"
+    return f"{preset}: step {lines[-1]['step']:,}, loss {np.mean([r['loss'] for r in lines[-20:]]):.3f}"
 
 
 def curve(preset: str, window: int = 20) -> tuple[list[float], list[float]]:
     """Steps and losses, each the mean of `window` lines of the log."""
-    told = records(preset)
-    groups = [told[start : start + window] for start in range(0, len(told), window)]
+    lines = records(preset)
+    groups = [lines[start : start + window] for start in range(0, len(lines), window)]
     return [float(g[-1]["step"]) for g in groups], [float(np.mean([r["loss"] for r in g])) for g in groups]
 
 
 def show_digits() -> float:
-    """Pictures of digits; the share of samples that a classifier of real digits names rightly."""
+    """Images of digits; the share of samples that a classifier of real digits names rightly."""
     run_folder = f"runs/{DIGITS}"
     drawing = ("--run", run_folder, "--label", "all", "--overwrite")
     run("sample", *drawing, "--num", str(NUM_DIGITS), OUT / "digits.npz")
@@ -138,8 +138,8 @@ def show_digits() -> float:
     finer = {"8 x 8": drawn[:10], "24 x 24": at_24, "96 x 96": at_96}
     finer |= {"bicubic 24": bicubic(drawn[:10], 24), "bicubic 96": bicubic(drawn[:10], 96)}
     image_grid.labeled_rows(finer, tile=96).save(OUT / "digits-finer.png")
-    asked = np.arange(NUM_DIGITS) % 10
-    return float((digit_names(drawn) == asked).mean())
+    wanted = np.arange(NUM_DIGITS) % 10
+    return float((digit_names(drawn) == wanted).mean())
 
 
 def digit_names(drawn: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -153,7 +153,7 @@ def digit_names(drawn: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def show_solids() -> float:
-    """Pictures of clouds and `out.ply`; the share of samples whose nearest real solid has the class asked for."""
+    """Images of clouds and `out.ply`; the share of samples whose nearest real solid has the requested class."""
     drawing = ("--run", f"runs/{SOLIDS}", "--label", "all", "--overwrite")
     run("sample", *drawing, "--num", str(NUM_SOLIDS), OUT / "solids.npz")
     run("upsample", *drawing, "--num", "8", "--points", "4096", OUT / "solids-4096.npz")
@@ -228,14 +228,16 @@ def tell(digits_share: float, solids_share: float, seconds: float) -> None:
     minutes = sum(usage.ru_utime + usage.ru_stime for usage in used) / 60
     heading(f"Done in {seconds / 60:.1f} minutes ({minutes:.1f} CPU-minutes).")
     print(
-        f"  {digits_share:.1%} of {NUM_DIGITS} sampled digits are what was asked, by a logistic regression on real ones"
+        f"  {digits_share:.1%} of {NUM_DIGITS} sampled digits have the requested class, by a logistic regression on real ones"
     )
-    print(f"  {solids_share:.1%} of {NUM_SOLIDS} sampled solids are nearest (Chamfer) to a real one of the class asked")
+    print(
+        f"  {solids_share:.1%} of {NUM_SOLIDS} sampled solids are nearest (Chamfer) to a real one of the requested class"
+    )
     looks = {
         "digits.png": "real digits above sampled ones, a column for each class",
-        "digits-finer.png": "the same samples asked at 8, 24 and 96 pixels, and bicubic enlargement of the 8",
+        "digits-finer.png": "the same samples evaluated at 8, 24 and 96 pixels, and bicubic enlargement of the 8",
         "solids.png": "real solids above sampled ones, at 256 and 4096 points",
-        "out.ply, out.png": "one sampled solid with 128,000 points, and a picture of it",
+        "out.ply, out.png": "one sampled solid with 128,000 points, and an image of it",
         "training.png": "the losses of both trainings",
     }
     for name, what in looks.items():

@@ -9,8 +9,8 @@ The mean structure of a test protein is made without its own structure: every tr
 (`residue_pairs`: BLOSUM62, gaps 11 and 1), laid on the mean by the C-alphas of the residues that align, and averaged
 residue by residue over those; the first mean is the chain with the most identical residues, and laying and averaging are
 done `ROUNDS` times. Of every residue the backbone (N, CA, C, O) is averaged. A residue that fewer than `LEAST` chains
-align with lies on the straight line between its neighbours, or goes on with the step of the last two at an end. A mean of
-all chains is smooth: its bonds are short, and nothing is asked of them. With `--by place` nothing is aligned: residue n of
+align with lies on the straight line between its neighbours, or continues with the step of the last two at an end. A mean of
+all chains is smooth: its bonds are short, and are not evaluated. With `--by place` nothing is aligned: residue n of
 every chain counts as residue n of the protein, and the first mean is the chain of the nearest length. That is the mean of
 structures alone, as something that cannot read sequences knows it; the other is modelling by homology.
 
@@ -70,8 +70,8 @@ def predict(chains: list[Structure], wanted: list[Structure], out: Path, by: str
         aligned.append(share)
         place = out / f"{chain.name}.pdb"
         place.parent.mkdir(parents=True, exist_ok=True)
-        told = {"baseline": f"mean of {len(chains)} training structures by {by}"}
-        writer.write(place, [made], "protein", origin=told, overwrite=True)
+        origin = {"baseline": f"mean of {len(chains)} training structures by {by}"}
+        writer.write(place, [made], "protein", origin=origin, overwrite=True)
         print(f"{number + 1} of {len(wanted)}: {chain.name}, {100 * share:.0f} % of its residues averaged", flush=True)
     print(f"wrote {len(wanted)} structures into {out}; averaged {100 * np.mean(aligned):.1f} % of the residues")
 

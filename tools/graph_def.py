@@ -68,7 +68,7 @@ def _constant(node: memoryview) -> tuple[str, np.ndarray | None]:
 
 
 def _tensor(message: memoryview) -> np.ndarray | None:
-    """Its numbers in C order; None of another type. Fewer numbers than places: the last goes on to the end."""
+    """Its numbers in C order; None of another type. Of fewer numbers than elements, the last is repeated."""
     kind, shape, content, floats = 0, (), b"", []
     for number, wire, value in _fields(message):
         if number == TENSOR_TYPE:
