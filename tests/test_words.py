@@ -50,24 +50,17 @@ IN_SOURCES = {
 }
 """What comments, docstrings and names of the code do not say, and what they say for it."""
 NOT_YET: set[str] = {
-    "inrflow_core",
     "inrflow_core/conditioners",
-    "inrflow_core/config",
     "inrflow_core/datasets",
     "inrflow_core/domains",
     "inrflow_core/formats",
     "inrflow_core/geometry",
     "inrflow_core/layers",
     "inrflow_core/methods",
-    "inrflow_core/networks",
     "inrflow_core/numerics",
     "inrflow_core/preparation",
     "inrflow_core/proteins",
     "inrflow_core/runs",
-    "inrflow_core/runtime",
-    "inrflow_core/sampling",
-    "inrflow_core/shards",
-    "inrflow_core/storage",
     "inrflow_core/training",
     "inrflow_core/visualization",
 }
