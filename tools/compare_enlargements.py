@@ -115,7 +115,7 @@ def finer_size(model: Model, scale: int) -> tuple[int, int]:
 
 def bicubic(coarse: Images, side: int) -> Images:
     """The usual enlargement."""
-    sized = [image_grid.picture(image).resize((side, side), Image.Resampling.BICUBIC) for image in coarse]
+    sized = [image_grid.to_image(image).resize((side, side), Image.Resampling.BICUBIC) for image in coarse]
     return np.stack([np.asarray(image).reshape(side, side, -1) for image in sized])
 
 

@@ -1,4 +1,4 @@
-"""What a conditioner's file has: settings, what it reads of the shards, and the module that embeds a condition."""
+"""The contract of a conditioner's file: settings, the conditions of the shards, and the module that embeds them."""
 
 from __future__ import annotations
 

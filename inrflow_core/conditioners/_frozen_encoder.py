@@ -18,7 +18,7 @@ class FrozenConditioner(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._embedder: list[Any] = []  # in a list: a frozen network is no part of this module, nor of its weights
+        self._embedder: list[Any] = []  # in a list: it is not a submodule, and not among the weights
 
     @property
     def is_ready(self) -> bool:

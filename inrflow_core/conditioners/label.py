@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
-HAS_VIEWS = False
-
 
 @dataclass(frozen=True)
 class Config:

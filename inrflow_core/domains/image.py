@@ -1,6 +1,6 @@
-"""Images: the coordinate is a position in the plane, the value a colour.
+"""Images: the coordinate is a position in the plane, the value a color.
 
-Pixel i of R sits at the centre of its square, (2i + 1) / R - 1, rows before columns. A finer grid covers the same
+Pixel i of R is at the center of its square, (2i + 1) / R - 1, rows before columns. A finer grid covers the same
 square; another aspect ratio is a wider window of the plane, with the training square in its middle.
 """
 
@@ -45,7 +45,7 @@ class Config:
     resolution: int
     """Rows and columns of the training grid."""
     channels: int = 3
-    """1 grey, 3 colour, 4 colour and opacity."""
+    """1 gray, 3 color, 4 color and opacity."""
     value_scale: float = 1.0
     """Values in [-1, 1] are multiplied by this for the network."""
     flip: bool = False
@@ -103,7 +103,7 @@ class Domain:
         self.shape = SetSpec(2, config.channels, Grid((side, side)))
 
     def queries(self, size: Size = None, window: Window = None, condition: Condition | None = None) -> Queries:
-        """The pixel centres of a picture of `size` (rows, columns), row by row; None asks the training grid.
+        """The pixel centers of an image of `size` (rows, columns), row by row. Default: the training grid.
 
         `window` is top, left, bottom and right of a part of the training square, from 0 to 1.
 
@@ -121,8 +121,8 @@ class Domain:
             top, left, bottom, right = window
             axes = [_part(rows, top, bottom, side), _part(columns, left, right, side)]
         coordinates = torch.stack(torch.meshgrid(axes[0][0], axes[1][0], indexing="ij"), -1).flatten(0, 1)
-        places = torch.stack(torch.meshgrid(axes[0][1], axes[1][1], indexing="ij"), -1).flatten(0, 1)
-        return Queries(coordinates.float(), places)
+        noise_keys = torch.stack(torch.meshgrid(axes[0][1], axes[1][1], indexing="ij"), -1).flatten(0, 1)
+        return Queries(coordinates.float(), noise_keys)
 
     def to_set(
         self,
@@ -214,14 +214,14 @@ class Domain:
 
 
 def _axis(count: int, shorter: int, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
-    """Coordinates and lattice positions of `count` pixels of pitch 2 / `shorter`, centred on the training square.
+    """Coordinates and lattice positions of `count` pixels of pitch 2 / `shorter`, centered on the training square.
 
-    From whole numbers and one division each, so that a pixel that falls on a training pixel has its very numbers.
+    Computed from integers with one division each, so that a pixel at a training pixel has exactly its coordinates.
     """
     odd = 2 * torch.arange(count, dtype=torch.float64) + 1 - (count - shorter)
     return (odd - shorter) / shorter + 0.0, (odd * side - shorter) / (2 * shorter)
 
 
 def _part(count: int, low: float, high: float, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
-    place = low + (high - low) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    return 2 * place - 1, place * side - 0.5
+    position = low + (high - low) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return 2 * position - 1, position * side - 0.5

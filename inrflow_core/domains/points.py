@@ -1,4 +1,4 @@
-"""Point clouds: a point's value is its own place (and colour); a query is a point's id."""
+"""Point clouds: a point's value is its own position (and color); a query is a point's id."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Config:
     """What the clouds of a preset are."""
 
     num_points: int
-    """Points of a training set, drawn from the stored cloud anew for each step."""
+    """Points of a training set, drawn again from the stored cloud in each step."""
     value_scale: float = 1.0
     """Positions in the shard's normalisation are multiplied by this for the network."""
     channels: int = 3
@@ -94,7 +94,7 @@ class Domain:
         self.shape = SetSpec(config.channels, config.channels, Points(config.num_points))
 
     def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
-        """The ids of `size` points; None asks as many as in training.
+        """The ids of `size` points. Default: as many as in training.
 
         Raises:
             UsageError: fewer than 1 point, or a window, which only images have.
@@ -114,7 +114,7 @@ class Domain:
         *,
         augment: bool = False,
     ) -> CoordValueSet:
-        """Stored clouds (B N C) as sets; more points than `num_points` are thinned by a draw keyed by the seed.
+        """Stored clouds (B N C) as sets; more points than `num_points` are subsampled, keyed by the seed.
 
         Raises:
             UsageError: the clouds have no colours where the preset wants them, or, with `augment` (in training), fewer
@@ -186,7 +186,7 @@ class Domain:
 
     @staticmethod
     def thumbnails(values: np.ndarray) -> np.ndarray:
-        """The clouds themselves, which the page turns."""
+        """The clouds themselves, which the report can rotate."""
         return values
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Proteins: the coordinate is an atom's features, the value its place; atoms come in groups, the amino acids.
+"""Proteins: the coordinate is an atom's features, the value its position; atoms come in groups, the amino acids.
 
 Source: INRFlow (arXiv:2412.03791), section 4.3, appendix A.3 and table 8. A set is all heavy atoms of a chain, in the order
 of `residues.atom_layout`. What is known of a whole residue, its embedding, comes by the condition (`conditioners/sequence.py`).
@@ -39,9 +39,9 @@ class Config:
     residues: int = 256
     """Residues of a typical chain, for planning; chains of any length are learned."""
     value_scale: float = 0.1
-    """Places in Angstrom are multiplied by this for the network: about one over their deviation."""
+    """Positions in Angstrom are multiplied by this for the network: about one over their standard deviation."""
     rotate: bool = True
-    """Turn every structure at random in training."""
+    """Rotate every structure at random in training."""
     random_signs: bool = True
     """Give each eigenvector of a residue's Laplacian a random sign in training; sampling keeps the table's."""
 
@@ -53,7 +53,7 @@ class Config:
 
 
 class Domain:
-    """Queries of chains, sets from stored atoms, and places from values."""
+    """Queries of chains, sets from stored atoms, and positions from values."""
 
     NAME = "protein"
     NOUN = "proteins"
@@ -78,7 +78,7 @@ class Domain:
         """Every heavy atom of the chains whose `residues` (B L, codes, -1 at padding) the condition has.
 
         Raises:
-            UsageError: a number of atoms or a window is asked for: a chain has the atoms it has.
+            UsageError: a size or a window is given: a protein has the atoms of its sequence.
         """
         if size is not None or window is not None:
             raise UsageError("a protein has the atoms of its sequence", hint="leave sizes and windows out")
@@ -96,17 +96,17 @@ class Domain:
     ) -> CoordValueSet:
         """Stored chains (B N 3, Angstrom, padded) as sets; the batch has their `residues` and `is_known`.
 
-        With `augment` each is turned at random, and so are the signs of the eigenvectors; both are keyed by the seed.
+        With `augment` each is rotated at random, with random signs of the eigenvectors; both are keyed by the seed.
         """
         condition = conditions(None, batch)
         known, counts = condition.pop("is_known").bool(), torch.from_numpy(batch.condition_lengths["residues"])
         codes = condition["residues"].long()
         condition["residues"] = codes.masked_fill(torch.arange(codes.shape[1]) >= counts[:, None], -1)
-        places = torch.from_numpy(batch.values).float()
+        positions = torch.from_numpy(batch.values).float()
         if augment and self.config.rotate:
-            places = places @ rigid_motion.random_rotations(seeds).mT
+            positions = positions @ rigid_motion.random_rotations(seeds).mT
         queries = self._queries(condition["residues"].numpy(), seeds if augment and self.config.random_signs else None)
-        return CoordValueSet(queries, places * self.config.value_scale, seeds, condition, known)
+        return CoordValueSet(queries, positions * self.config.value_scale, seeds, condition, known)
 
     def dummy_batch(self, count: int) -> CoordValueSet:
         """Sets of a typical chain without content, for planning."""

@@ -208,7 +208,7 @@ def _verified_with(reference: SampleCollection, items: SampleCollection) -> Samp
 def normalized_clouds(
     items: SampleCollection, points: int, normalization: str, what: str
 ) -> Float64[np.ndarray, "N P 3"]:
-    """All clouds of a collection, subsampled to `points` points, normalized for a protocol (`point_clouds.normalise`).
+    """All clouds of a collection, subsampled to `points` points, normalized for a protocol (`point_clouds.normalize`).
 
     Raises:
         UsageError: a cloud has fewer points, or the normalization needs unknown units.
@@ -230,4 +230,4 @@ def normalized_clouds(
             items.normalization, {name: np.concatenate(rows) for name, rows in conditions.items()}
         )
     stacked = point_clouds.stack_checked(clouds, what=what, names=names)
-    return point_clouds.normalise(stacked, normalization, units, what=what)
+    return point_clouds.normalize(stacked, normalization, units, what=what)

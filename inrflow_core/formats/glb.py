@@ -28,7 +28,7 @@ def write(
     import trimesh
 
     mesh = reconstruct_surface(points, method=surface)
-    body = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colours, process=False)
+    body = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colors, process=False)
 
     def tell(tree: dict) -> None:
         tree["asset"]["extras"] = dict(origin)

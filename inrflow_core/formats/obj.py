@@ -24,7 +24,7 @@ def write(
         UsageError: the points have no surface.
     """
     mesh = reconstruct_surface(points, method=surface)
-    rows = mesh.vertices if mesh.colours is None else np.concatenate([mesh.vertices, mesh.colours / 255], axis=1)
+    rows = mesh.vertices if mesh.colors is None else np.concatenate([mesh.vertices, mesh.colors / 255], axis=1)
     form = "v" + " %.6g" * rows.shape[1]
     lines = [f"# {key}: {' '.join(value.split())}" for key, value in origin.items()]
     lines += [form % tuple(row) for row in rows.tolist()]

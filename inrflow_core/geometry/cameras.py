@@ -1,8 +1,8 @@
-"""Cameras as arrays of 4 x 4: where they stand, what they see, and the rays through the patches of their pictures.
+"""Cameras as arrays of 4 x 4: pose and focal lengths, and the rays through the patches of their images.
 
-Rows 0 to 2 are camera-to-world, [rotation | position], in OpenCV's axes: x to the right, y down, z into the picture.
-Row 3 holds the focal lengths and the centre, x and y, in units of the picture's width and height, so that a camera
-holds for any resolution. The world is right-handed with y up.
+Rows 0 to 2 are camera-to-world, [rotation | position], in OpenCV's axes: x to the right, y down, z into the image.
+Row 3 holds the focal lengths and the center, x and y, in units of the image's width and height, so that a camera
+fits any resolution. The world is right-handed with y up.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 DEFAULT_FOV = 40.0
-"""Degrees that a picture spans; INRFlow, appendix A.2."""
+"""Field of view in degrees; INRFlow, appendix A.2."""
 DISTANCE = 3.5
 """From the origin to each camera, in units in which the object's box spans [-1, 1]; INRFlow, appendix A.2."""
 OPENGL = np.diag([1.0, -1.0, -1.0])
-"""From OpenCV's axes to those of OpenGL and Blender (y up, z out of the picture), and back."""
+"""From OpenCV's axes to those of OpenGL and Blender (y up, z out of the image), and back."""
 
 
 def look_at(
@@ -30,9 +30,9 @@ def look_at(
     *,
     field_of_view: float = DEFAULT_FOV,
 ) -> Float32[np.ndarray, "4 4"]:
-    """The camera at a position that has `target` in the middle of its square picture.
+    """The camera at a position that has `target` in the middle of its square image.
 
-    Where it looks along `up`, z points out of the picture's top.
+    Where it looks along `up`, z points to the top of the image.
     """
     place = np.asarray(position, dtype=np.float64)
     forward = np.asarray(target, dtype=np.float64) - place
@@ -65,14 +65,14 @@ def orbit_ring(count: int = 4, *, field_of_view: float = DEFAULT_FOV) -> Float32
 
 
 def focal(field_of_view: float) -> float:
-    """The focal length, in units of the picture's side, of a field of view in degrees."""
+    """The focal length, in units of the image's side, of a field of view in degrees."""
     return 0.5 / math.tan(math.radians(field_of_view) / 2)
 
 
 def camera_matrix(
     rotation: Float[np.ndarray, "3 3"], position: Float[np.ndarray, 3], focal_length: float
 ) -> Float32[np.ndarray, "4 4"]:
-    """A camera of its parts, with the centre in the middle of a square picture."""
+    """A camera from its parts, with the center in the middle of a square image."""
     camera = np.zeros((4, 4), dtype=np.float32)
     camera[:3, :3], camera[:3, 3] = rotation, position
     camera[3] = focal_length, focal_length, 0.5, 0.5
@@ -96,7 +96,7 @@ def transformed(
     scale: float,
     turn: Float[np.ndarray, "3 3"] | None = None,
 ) -> Float32[np.ndarray, "4 4"]:
-    """The same camera in a world whose points are `(turn @ point - offset) / scale`; its picture does not change."""
+    """The same camera in a world whose points are `(turn @ point - offset) / scale`; its image does not change."""
     turned = camera[:3].astype(np.float64) if turn is None else turn @ camera[:3].astype(np.float64)
     result = camera.copy()
     result[:3, :3], result[:3, 3] = turned[:, :3], (turned[:, 3] - offset) / scale
@@ -106,7 +106,7 @@ def transformed(
 def project(
     camera: Float32[np.ndarray, "4 4"], points: Float[np.ndarray, "N 3"]
 ) -> tuple[Float64[np.ndarray, "N 2"], Float64[np.ndarray, " N"]]:
-    """Where points appear, x and y in units of the picture from its top left corner, and their depth along z."""
+    """Where points appear, x and y in units of the image from its top left corner, and their depth along z."""
     matrix = camera.astype(np.float64)
     seen = (points - matrix[:3, 3]) @ matrix[:3, :3]
     return seen[:, :2] / seen[:, 2:] * matrix[3, :2] + matrix[3, 2:], seen[:, 2]
@@ -115,7 +115,7 @@ def project(
 def rays(
     camera: Float32[np.ndarray, "4 4"], rows: int, columns: int
 ) -> tuple[Float64[np.ndarray, 3], Float64[np.ndarray, "{rows}*{columns} 3"]]:
-    """The camera's place, and unit directions from it through the middles of a grid over its picture, row by row."""
+    """The camera's position, and unit directions from it through the cell centers of a grid over its image, row by row."""
     matrix = camera.astype(np.float64)
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
     seen = np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=1)
@@ -125,7 +125,7 @@ def rays(
 
 
 def pluecker(camera: Float32[np.ndarray, "4 4"], rows: int, columns: int) -> Float64[np.ndarray, "{rows}*{columns} 6"]:
-    """The six Pluecker numbers of the ray through the middle of each patch: its unit direction, and place x direction.
+    """The six Pluecker numbers of the ray through the middle of each patch: its unit direction, and position x direction.
 
     The moment is the same for every point of the ray, and at right angles to the direction (Pluecker 1828).
     """
@@ -134,7 +134,7 @@ def pluecker(camera: Float32[np.ndarray, "4 4"], rows: int, columns: int) -> Flo
 
 
 RAY = 6
-"""Numbers of a ray that stand behind the embedder's in a token."""
+"""Numbers of a ray, which follow the embedder's in a token."""
 
 
 def pluecker_batch(

@@ -17,21 +17,21 @@ from inrflow_core.errors import UsageError
 from inrflow_core.geometry.open3d_import import load_open3d
 
 Method = Literal["poisson", "pivoting"]
-NEIGHBOURS = 24
+NEIGHBORS = 24
 """Points that a normal is estimated from."""
 VIEWS = 64
-"""Directions from which a cloud is looked at to tell its outside."""
+"""Directions of the parallel projections that find the outside of a cloud."""
 SMOOTHINGS = 4
-"""Times that neighbours settle together which side is out: points that no view shows follow those it does."""
+"""Smoothing steps of the orientation over neighbors: points hidden in all views follow visible ones."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles, and colours of the vertices (RGB bytes) where there are some."""
+    """Triangles, and colors of the vertices (RGB bytes) where there are some."""
 
     vertices: Float64[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
-    colours: UInt8[np.ndarray, "V 3"] | None = None
+    colors: UInt8[np.ndarray, "V 3"] | None = None
 
 
 def sample_surface(mesh: Mesh, count: int, *, seed: int) -> Float64[np.ndarray, "N 3"]:
@@ -70,7 +70,7 @@ def normals(points: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N 3"]:
         raise UsageError(f"a cloud of {len(points)} points has no normals", hint="give at least 4 points")
     open3d = load_open3d()
     cloud = _cloud(points)
-    cloud.estimate_normals(open3d.geometry.KDTreeSearchParamKNN(NEIGHBOURS))
+    cloud.estimate_normals(open3d.geometry.KDTreeSearchParamKNN(NEIGHBORS))
     found = np.asarray(cloud.normals).copy()
     distances, others = cKDTree(points).query(points, k=min(9, len(points)))
     spacing = float(np.median(distances[:, 1]))
@@ -87,7 +87,7 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
     """A mesh through a cloud: Poisson (Kazhdan and Hoppe 2013; smooth, closed where the cloud is), or ball pivoting
     (Bernardini et al. 1999; through the points themselves). Alpha shapes lose the flat sides of real furniture.
 
-    Vertices take the colour of the nearest point where the cloud has colours.
+    Vertices take the color of the nearest point where the cloud has colors.
 
     Raises:
         UsageError: too few points, or no surface goes through them.
@@ -95,7 +95,7 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
     from scipy.spatial import cKDTree
 
     if len(points) < 16:
-        raise UsageError(f"{len(points)} points are too few for a surface", hint="ask some thousands of points")
+        raise UsageError(f"{len(points)} points are too few for a surface", hint="sample some thousands of points")
     open3d = load_open3d()
     places = points[:, :3].astype(np.float64)
     tree = cKDTree(places)
@@ -117,14 +117,14 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
     if not len(faces):
         raise UsageError(
             f"no surface goes through the points by the method `{method}`",
-            hint="ask more points, or try another method",
+            hint="sample more points, or try another method",
         )
-    colours = colors_to_bytes(points)[tree.query(vertices)[1]] if points.shape[1] >= 6 else None
-    return Mesh(vertices, faces, colours)
+    colors = colors_to_bytes(points)[tree.query(vertices)[1]] if points.shape[1] >= 6 else None
+    return Mesh(vertices, faces, colors)
 
 
 def colors_to_bytes(points: Float[np.ndarray, "N C"]) -> UInt8[np.ndarray, "N 3"]:
-    """Colours in [-1, 1] (channels 3 to 5) as bytes."""
+    """Colors in [-1, 1] (channels 3 to 5) as bytes."""
     return np.clip((points[:, 3:6] + 1) * 127.5, 0, 255).round().astype(np.uint8)
 
 
@@ -133,7 +133,7 @@ def _seen_from_outside(
 ) -> Float64[np.ndarray, " N"]:
     """How much more each normal looks towards the views in which its point is seen than away from them.
 
-    A point is seen where no other stands before it in its cell of a parallel projection. Following neighbours along a
+    A point is visible if no other is in front of it in its cell of a parallel projection. Following neighbors along a
     spanning tree (Hoppe et al. 1992) instead turns whole legs of chairs inside out, takes 10 s for 128,000 points, and
     Open3D's form of it fails on exact spheres and planes.
     """
@@ -161,7 +161,7 @@ def _directions(count: int) -> Float64[np.ndarray, "count 3"]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the lines that Open3D's Poisson code prints past Python: places in its source, of no use to anyone."""
+    """Suppress the lines that Open3D's Poisson code prints to stderr from C++."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

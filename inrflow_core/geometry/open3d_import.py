@@ -1,4 +1,4 @@
-"""The one door to Open3D: slow to import, wants a system library, and prints more than a user needs.
+"""Import Open3D, which is slow to import, needs a system library, and prints too much.
 
 Its wheels load libusb-1.0, which a bare machine lacks. Where the system has none, the copy inside the package
 `libusb-package` (the extra `libusb`) is loaded first under the same name.
@@ -19,10 +19,10 @@ LIBRARY = "libusb-1.0.so.0"
 
 @cache
 def load_open3d() -> ModuleType:
-    """Open3D, imported when first asked for (0.7 s) and told to print errors only.
+    """Open3D, imported on first use (0.7 s) and set to print errors only.
 
     Raises:
-        MissingError: a system library that it needs is not there.
+        MissingError: a system library that it needs does not exist.
     """
     _preload_libusb()
     try:

@@ -1,6 +1,6 @@
-"""Clouds before they are compared: checked, thinned to one number of points, and put into the units of a protocol.
+"""Prepare clouds for comparison: check them, subsample them to one number of points, normalize them for a protocol.
 
-Thinning comes first, so that a box is the box of the points that are compared. The protocols are defined in
+Subsampling comes first, so that a box is the box of the points that are compared. The protocols are defined in
 docs/metrics-clouds.md.
 """
 
@@ -41,11 +41,11 @@ SOURCE = SourceUnits(np.zeros(3), np.ones(()))
 def boxed(values: Float[np.ndarray, "N Q C"], points: int) -> Float[np.ndarray, "N P 3"]:
     """Positions of clouds thinned to `points` points, each in its own box, float32."""
     thinned = np.stack(subsample(list(values[..., :3]), points, range(len(values))))
-    return normalise(thinned, BOX, None).astype(np.float32)
+    return normalize(thinned, BOX, None).astype(np.float32)
 
 
 def units(normalization: Mapping[str, Any], condition: Mapping[str, np.ndarray]) -> SourceUnits | None:
-    """The units that a shard's header (`normalisation`) and what it keeps beside each cloud (`condition`) tell.
+    """The units that a shard's header (`normalisation`) and the arrays stored with each cloud (`condition`) give.
 
     None where they are not known: clouds in their own boxes without what undoes it, as samples of a model that was
     trained on such clouds are.
@@ -110,12 +110,12 @@ def subsample(
     return kept
 
 
-def normalise(
+def normalize(
     clouds: Float[np.ndarray, "N P 3"], protocol: str, units: SourceUnits | None, *, what: str = "clouds"
 ) -> Float64[np.ndarray, "N P 3"]:
     """Clouds as a protocol compares them, in float64.
 
-    `inrflow`: each cloud's bounding box is centred at 0 and its longest side is 1, whatever its units; a cloud without
+    `inrflow`: each cloud's bounding box is centered at 0 and its longest side is 1, whatever its units; a cloud without
     extent is put at 0. `lion-global` and `pointflow`: in the units of the source.
 
     Raises:

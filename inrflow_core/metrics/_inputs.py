@@ -111,7 +111,7 @@ class GatherContext(ABC, Generic[ItemsT]):
     def clouds(
         self, samples: ItemsT, reference: ItemsT, normalization: str
     ) -> tuple[Float64[np.ndarray, "N P 3"], Float64[np.ndarray, "R P 3"]]:
-        """Point clouds of both sides with equally many points, normalized (`point_clouds.normalise`)."""
+        """Point clouds of both sides with equally many points, normalized (`point_clouds.normalize`)."""
 
     @abstractmethod
     def distances(self, samples: ItemsT, reference: ItemsT, spec: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Mean and covariance of features that come in blocks: of millions of pictures, in the memory of one covariance.
+"""Mean and covariance of features in blocks: of millions of images, in the memory of one covariance.
 
 All sums are in float64 and of features less the mean of the first block, so that a large mean costs no digits.
 """
@@ -16,7 +16,7 @@ ROWS = 4096
 
 
 class RunningGaussian:
-    """Sums over all features so far: `add` blocks of any size, then ask for `moments`."""
+    """Sums over all features so far: `add` blocks of any size, then call `moments`."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -63,7 +63,7 @@ def merge(first: GaussianStats, second: GaussianStats) -> GaussianStats:
 
 
 def subtract(whole: GaussianStats, part: GaussianStats) -> GaussianStats:
-    """Moments of what is left of a set without a part of it: `merged(less(whole, part), part)` is `whole`."""
+    """Moments of what is left of a set without a part of it: `merge(subtract(whole, part), part)` is `whole`."""
     count = whole.count - part.count
     assert count >= 2, "a covariance takes two"
     mean = whole.mean + (whole.mean - part.mean) * (part.count / count)

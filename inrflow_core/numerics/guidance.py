@@ -20,7 +20,7 @@ def combine(
 
     With the unconditional velocity this is classifier-free guidance (Ho and Salimans 2022,
     arXiv:2207.12598; in an interval: Kynkaanniemi et al. 2024, arXiv:2404.07724), with a weaker model's in its place it is
-    autoguidance (Karras et al. 2024, arXiv:2406.02507). Scale 1 is no guidance.
+    autoguidance (Karras et al. 2024, arXiv:2406.02507). With scale 1 there is no guidance.
     """
     if scale == 1:
         return conditional

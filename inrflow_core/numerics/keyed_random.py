@@ -19,7 +19,7 @@ ROUNDS = 8
 
 
 def derive_seed(seed: int, *words: int) -> int:
-    """A new seed in [0, 2^63) mixed from a seed and whole numbers, such as a step and a place in the batch."""
+    """A new seed in [0, 2^63) mixed from a seed and whole numbers, such as a step and an index in the batch."""
     state = torch.tensor([seed], dtype=torch.int64)
     for word in words:
         state = mix_bits(state ^ mix_bits(torch.tensor([word], dtype=torch.int64)))
@@ -27,7 +27,7 @@ def derive_seed(seed: int, *words: int) -> int:
 
 
 def derive_seeds(seed: int, step: int, places: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
-    """`derive(seed, step, place)` for each place."""
+    """`derive_seed(seed, step, index)` for each index in `places`."""
     state = mix_bits(
         torch.tensor([seed], dtype=torch.int64, device=places.device) ^ mix_bits(torch.full_like(places, step))
     )
@@ -56,7 +56,7 @@ def subset(seeds: Int64[Tensor, " B"], total: int, count: int, *, purpose: str) 
 
 
 def permuted_indices(seed: int, epoch: int, positions: np.ndarray, total: int) -> np.ndarray:
-    """Which example (int64) stands at each position of an epoch: a permutation of `total`, computed and not stored."""
+    """The example (int64) at each position of an epoch: a permutation of `total`, computed and not stored."""
     key = torch.tensor([derive_seed(seed, epoch)])
     return _permuted(key, torch.from_numpy(np.array(positions, dtype=np.int64))[None], total)[0].numpy()
 
@@ -103,7 +103,7 @@ def channel_keys(seeds: Int64[Tensor, " B"], purpose: str, step: int, channels: 
 
 
 def mix_bits(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele et al. 2014): a bijection of 64 bits, every input bit to every output bit."""
+    """The finalizer of SplitMix64 (Steele et al. 2014): a bijection of 64 bits, every input bit to every output bit."""
     x = x + -0x61C8864680B583EB
     x = (x ^ _shift(x, 30)) * -0x40A7B892E31B1A47
     x = (x ^ _shift(x, 27)) * -0x6B2FB644ECCEEE15
@@ -134,7 +134,7 @@ def _permuted(keys: Int64[Tensor, " B"], positions: Int64[Tensor, "B n"], total:
 
 def _walks(outside: int, whole: int) -> int:
     """How often a number is moved on until it has surely left those outside: as often as there are such numbers, or
-    until the chance that it has not is below 2^-64. So no device has to be asked whether all have."""
+    until the chance that it has not is below 2^-64. So the device need not be synchronized."""
     return min(outside, math.ceil(64 * math.log(2) / math.log(whole / outside))) if outside else 0
 
 

@@ -1,10 +1,10 @@
-"""Noise as a function: normals and uniforms keyed by (seed, purpose, step, place), the same however they are asked.
+"""Noise as a function: normals and uniforms keyed by (seed, purpose, step, position), the same in any order and batch.
 
 The generator is Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in int64 arithmetic;
 Box-Muller turns its words into normals in float64, which are then rounded. The logarithm and the turn in it are made of
 sums, products, quotients and square roots alone, which IEEE 754 rounds alike everywhere, so that every device gives the
 same bits; the library's own functions are twice as fast and differ between devices in the last bit. Batch, chunk,
-process and order of asking cannot matter, because nothing is remembered between two calls.
+process and order of queries cannot matter, because no state is kept between calls.
 
 On grids the noise is a field: independent normals on the lattice of signed whole positions, and between them the
 weighted sum of the neighbours divided by the norm of its weights, so that every single query sees N(0, 1) while
@@ -28,10 +28,10 @@ LARGE_SLICE = 1 << 22
 """Places hashed at once, over all sets: bounds the working memory of large queries. A GPU needs large ones: each slice is
 hundreds of kernels, and 64 images of 256 x 256 in slices of 2^16 would be 10,000 of them."""
 BOX = 8
-"""A box of the lattice is hashed whole, once, where it has at most so many positions for each place."""
+"""A box of the lattice is hashed as a whole if it has at most this number of lattice points per position."""
 DEFAULT_INTERPOLATION = "linear"
 """The default: of the field's kernels the one with the lower Frechet distance (194 against 213 for `cubic`, and 315 for
-`independent`: a small MNIST model of 14 x 14, asked at 28 x 28), at 4 lattice values a query instead of 16."""
+`independent`: a small MNIST model of 14 x 14, evaluated at 28 x 28), at 4 lattice values a query instead of 16."""
 KERNELS = {"linear": 2, "cubic": 4}
 """Interpolation kernels and how many lattice points each spans along an axis."""
 
@@ -48,14 +48,14 @@ def normal(
 ) -> Float32[Tensor, "B N C"]:
     """Normals N(0, 1) at `places`: keyed by the id where these are whole numbers, else the noise field.
 
-    Positions of whole numbers (N D) are the lattice's own: nobody has to wait for the device to learn that they are.
+    Integer positions (N D) are lattice points: no device synchronization is needed to find out.
 
-    None is beyond 6.8 deviations: a uniform number of 32 bits has no smaller logarithm.
+    No value is beyond 6.8 deviations, the limit of 32-bit uniform numbers.
 
     Args:
-        purpose: what the noise is for; another word is other noise.
-        step: the solver step, for noise that is drawn anew in each.
-        kernel: how the field goes on between lattice positions: `linear`, `cubic`, or `independent` (each position
+        purpose: the use of the noise; another word gives other noise.
+        step: the solver step, for noise that differs between steps.
+        kernel: interpolation between lattice points: `linear`, `cubic`, or `independent` (each position
             keyed by itself; what the papers do).
         override: values that replace the noise of the first ids, or of the lattice box that begins at the origin.
     """

@@ -1,4 +1,4 @@
-"""Paths from data (t = 0) to noise (t = 1), what a velocity on them tells, and the densities of time in training.
+"""Paths from data (t = 0) to noise (t = 1), and what follows from a velocity on them.
 
 y_t = alpha(t) data + sigma(t) noise, and the velocity is dy/dt. INRFlow, section 3.2; the trigonometric path is that
 of SiT (Ma et al. 2024, arXiv:2401.08740).
@@ -19,7 +19,7 @@ Rate = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Path:
-    """How much data and how much noise there is at t, and how fast each changes."""
+    """Weights of data and noise at t, and their derivatives."""
 
     alpha: Rate
     sigma: Rate
@@ -52,7 +52,7 @@ def interpolate(
 def recover_data_and_noise(
     path: Path, velocity: Float[Tensor, "B N C"], y: Float[Tensor, "B N C"], t: Float[Tensor, " B"]
 ) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"]]:
-    """The data and the noise that a point and its velocity stand for: the inverse of `interpolate`."""
+    """The data and the noise that a point and its velocity determine: the inverse of `interpolate`."""
     alpha, sigma, alpha_dot, sigma_dot = _at(path, t, y)
     determinant = alpha * sigma_dot - sigma * alpha_dot
     data = (sigma_dot * y - sigma * velocity) / determinant

@@ -1,4 +1,4 @@
-"""Which residue of a sample is which of its reference: by their numbers, or by an alignment of the sequences."""
+"""Pair the residues of a sample with those of its reference: by their numbers, or by sequence alignment."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from inrflow_core.proteins.structure import Structure
 
 ALIGNMENT_MODES = ("auto", "number", "sequence")
 MIN_IDENTITY = 0.9
-"""`auto` goes by number where so many residues of the shorter chain meet one of the same letter."""
+"""`auto` pairs by number if at least this share of the shorter chain's residues then has equal letters."""
 GAP = (-11, -1)
 """What opening and lengthening a gap costs, in BLOSUM62's units; none at the ends."""
 BACKBONE = 4
 """The first atoms of every residue: N, CA, C, O."""
 
 Pairs = Int64[np.ndarray, "P 2"]
-"""Places of paired residues, in the sample and in the reference."""
+"""Indices of paired residues, in the sample and in the reference."""
 
 
 def align_residues(sample: Structure, reference: Structure, rule: str) -> Pairs:
-    """The residues that stand for each other, in order.
+    """Pairs of corresponding residues, in order.
 
     Raises:
-        UsageError: by `number`, and a number stands twice; or nothing is paired.
+        UsageError: `rule` is `number`, and a number is not unique; or no residue is paired.
     """
     if rule == "number" or (rule == "auto" and _numbers_agree(sample, reference)):
         for structure in (sample, reference):
@@ -45,7 +45,7 @@ def align_residues(sample: Structure, reference: Structure, rule: str) -> Pairs:
 
 
 def uses_numbering(sample: Structure, reference: Structure, rule: str) -> bool:
-    """Whether `paired` goes by numbers."""
+    """Whether `align_residues` pairs by number."""
     return rule == "number" or (rule == "auto" and _numbers_agree(sample, reference))
 
 

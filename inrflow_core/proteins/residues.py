@@ -1,4 +1,4 @@
-"""The 20 amino acids as they stand inside a chain: heavy atoms, bonds, and the features of INRFlow's table 8.
+"""The 20 amino acids inside a chain: heavy atoms, bonds, and the features of INRFlow's table 8.
 
 The graph that is read: the heavy atoms of one residue, a peptide bond on either side of it (they count for the degree
 and the valence of N and C), no OXT, no hydrogens. An implicit valence is the number of hydrogens that the graph leaves
@@ -52,7 +52,7 @@ GEOM_ELEMENTS = (
     "H", "Li", "B", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "K", "Ca", "V", "Cr", "Mn", "Cu", "Zn",
     "Ga", "Ge", "As", "Se", "Br", "Ag", "In", "Sb", "I", "Gd", "Pt", "Au", "Hg", "Bi",
 )  # fmt: skip
-HYBRIDISATIONS = ("sp", "sp2", "sp3", "sp3d", "sp3d2", "other")
+HYBRIDIZATIONS = ("sp", "sp2", "sp3", "sp3d", "sp3d2", "other")
 HYDROGEN_VALENCE = {"C": 4, "N": 3, "O": 2, "S": 2}
 """Bonds of a neutral atom; a positive nitrogen has one more."""
 
@@ -64,7 +64,7 @@ class Residue(NamedTuple):
     name: str
     atoms: tuple[str, ...]
     bonds: tuple[tuple[int, int], ...]
-    """Places of the two atoms."""
+    """Indices of the two atoms."""
     orders: tuple[int, ...]
     charges: tuple[int, ...]
 
@@ -75,13 +75,13 @@ class Residue(NamedTuple):
 
 
 class Atom(NamedTuple):
-    """What table 8 tells of an atom, but for the embedding of its residue."""
+    """The features of an atom in table 8, without the embedding of its residue."""
 
     element: str
     degree: int
     charge: int
     valence: int
-    hybridisation: str
+    hybridization: str
     is_aromatic: bool
     rings: int
 
@@ -92,7 +92,7 @@ class Atom(NamedTuple):
             (self.degree, range(7)),
             (self.charge, (-1, 0, 1)),
             (self.valence, range(7)),
-            (self.hybridisation, HYBRIDISATIONS),
+            (self.hybridization, HYBRIDIZATIONS),
             (self.is_aromatic, (True,)),
             (self.rings, range(4)),
         ]
@@ -101,7 +101,7 @@ class Atom(NamedTuple):
 
 
 def to_codes(sequence: str) -> UInt8[np.ndarray, " L"]:
-    """The place in `LETTERS` of each letter of a sequence; small letters count as large ones.
+    """The index in `LETTERS` of each letter of a sequence; small letters count as large ones.
 
     Raises:
         UsageError: a letter that is none of the 20, or no letter at all.
@@ -155,7 +155,7 @@ def atom_features(residue: Residue) -> list[Atom]:
                 degree=len(neighbours[place]) + is_linked,
                 charge=charge,
                 valence=HYDROGEN_VALENCE[element] + charge - bonds,
-                hybridisation="sp2" if is_flat[place] else "sp3",
+                hybridization="sp2" if is_flat[place] else "sp3",
                 is_aromatic=any(all(is_flat[other] for other in ring) for ring in mine),
                 rings=len(mine),
             )
@@ -167,7 +167,7 @@ def eigenvectors(residue: Residue) -> Float32[np.ndarray, "N 8"]:
     """The first eigenvectors of the Laplacian (degrees less adjacency) of the bonds inside a residue, as columns.
 
     By growing eigenvalue, of unit length; padded with 0 where the residue has fewer. The constant one is left out: it
-    is the same for every atom and tells only how many they are. The first atom at which a vector is not 0 has a
+    is the same for every atom and depends only on their number. The first atom at which a vector is not 0 has a
     positive number. GLN, GLU and PHE have one eigenvalue twice: there the first vector is the one nearest to the
     first atom, the second the rest, so that no linear algebra library has a choice.
     """
@@ -242,7 +242,7 @@ ATOMS = tuple(residue.atoms for residue in RESIDUES)
 """Heavy atoms of each residue: N, CA, C, O and then the side chain outwards, as the component dictionary has them."""
 ELEMENTS = tuple(residue.elements for residue in RESIDUES)
 BONDS = tuple(residue.bonds for residue in RESIDUES)
-"""Places of bonded atoms within each residue."""
+"""Indices of bonded atoms within each residue."""
 SIZES = np.array([len(atoms) for atoms in ATOMS], dtype=np.int64)
 _CODES = {letter: code for code, letter in enumerate(LETTERS)}
 

@@ -16,7 +16,7 @@ from inrflow_core.proteins import residues
 from inrflow_core.proteins.structure import Structure
 
 N, CA, C = 0, 1, 2
-"""Places of the backbone's atoms in every residue."""
+"""Indices of the backbone's atoms in every residue."""
 LENGTHS = {
     "N-CA": {"": (1.458, 0.019), "G": (1.451, 0.016), "P": (1.466, 0.015)},
     "CA-C": {"": (1.525, 0.021), "G": (1.516, 0.018)},
@@ -24,7 +24,7 @@ LENGTHS = {
 }
 """Ideal length and deviation in Angstrom, of all residues and of those that differ; C-N goes by the second residue."""
 OUTLIER = 4.0
-"""A bond is right within so many deviations: 0.06 to 0.08 Angstrom."""
+"""Largest error of a bond in deviations: 0.06 to 0.08 Angstrom."""
 SPACING, SPACING_TOLERANCE = 3.80, 0.10
 """Between C-alphas of neighbours; 2.95 in the rare cis bonds (0.3 %, before PRO 5 %), which count as wrong."""
 RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "S": 1.80}
@@ -35,7 +35,7 @@ DISULFIDE = 2.5
 BRIDGED = 0.4
 """Angstrom more that N and O may overlap with each other, which hydrogen bonds and salt bridges bring together."""
 SEPARATION = 4
-"""Atoms so many bonds apart or fewer do not clash: in every helix O of a residue is 2.9 Angstrom from C of the next."""
+"""Atoms at most this number of bonds apart do not clash: in every helix O of a residue is 2.9 Angstrom from C of the next."""
 
 
 def errors(structure: Structure, protocol: str) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]:

@@ -12,7 +12,7 @@ from inrflow_core.proteins import residues
 
 @dataclass(frozen=True)
 class Structure:
-    """One chain; its atoms are those of `residues.atom_layout(codes)`, in order, whether their places are known or not."""
+    """One chain; its atoms are those of `residues.atom_layout(codes)`, in order, with known or unknown positions."""
 
     name: str
     codes: UInt8[np.ndarray, " L"]

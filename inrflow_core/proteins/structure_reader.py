@@ -1,8 +1,7 @@
 """Files of protein structures: PDB, mmCIF and BinaryCIF to read, by Biotite; PDB and mmCIF to write.
 
-Of a file its first model is read, or each, and of that one chain: the only one of amino acids, the first or the one
-named.
-Where an atom has alternate places, those of the letter with the highest occupancy in its residue count. A modified
+Of a file its first model is read, or each, and of that one chain: the first of amino acids, or the one named.
+If an atom has alternate locations, those of the letter with the highest occupancy in its residue count. A modified
 residue is read as the one of the 20 that the component dictionary names as its parent, by the atoms that both have;
 one that has no such parent makes the file bad. Hydrogens, OXT, caps, ligands and water are left out. Residues that
 the file lists and does not place (SEQRES) are not there either: such a chain has a gap.
@@ -31,12 +30,12 @@ from inrflow_core.proteins.structure import Structure
 KINDS = {".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".mmcif": "cif", ".bcif": "bcif"}
 """Suffixes that are read, before a `.gz`."""
 LARGEST = 1 << 28
-"""Bytes of an unpacked file, some 3 million atoms; what is larger is no chain, and reading it takes some times as much."""
+"""Bytes of an unpacked file, some 3 million atoms; larger files are rejected; reading takes a multiple of it."""
 LONGEST_BOND = 2.0
 """Angstrom between C and the next N, above which they are not bonded: it is 1.33 in a peptide."""
 MISSING_VALUES = ("", ".", "?", " ")
 SELENIUM_SUBSTITUTES = {"MET": "SD", "CYS": "SG"}
-"""The sulphur that the atom SE of a modified residue stands for."""
+"""The sulfur atom that SE of a modified residue replaces."""
 UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
     TypeError, ValueError, struct.error, zlib.error,
@@ -75,7 +74,7 @@ def read(path: Path, chain: str | None = None) -> Structure:
     Raises:
         MissingError: there is no such file.
         UsageError: its name has none of the suffixes of `KINDS`.
-        IntegrityError: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
+        IntegrityError: it is damaged or not of that format, or has no such chain, or a residue that is not one of the 20.
     """
     [first] = _read(path, chain, is_first_alone=True)
     return first
@@ -90,7 +89,7 @@ def parse(content: bytes, file: str, chain: str | None = None) -> Structure:
     """One chain of the first model of a file's content; its name says the format.
 
     Raises:
-        UnreadableItemError: it is no whole file of that kind, has no such chain, or a residue that is none of the 20.
+        UnreadableItemError: it is damaged or not of that format, or has no such chain, or a residue that is not one of the 20.
     """
     [first] = _parsed(content, file, chain, is_first_alone=True)
     return first
@@ -174,7 +173,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 def _tables(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Any], bool]:
-    """Biotite's atoms of the first or of every model, with all alternate places; whether the file tells of an experiment."""
+    """Biotite's atoms of the first or of every model, with all alternate locations; and whether the file is of an experiment."""
     from biotite.structure.io import pdb, pdbx
 
     wanted: Any = {"altloc": "all", "extra_fields": ["occupancy", "b_factor"]}
@@ -232,9 +231,9 @@ def _is_amino_acid(group: Group) -> bool:
 
 
 def _chosen(found: list[Group], groups: list[Group], positions: np.ndarray, chain: str | None) -> list[Group]:
-    """The residues of the chain asked for.
+    """The residues of the requested chain.
 
-    What stands in a HETATM line is part of a chain where it is bonded to a neighbour in the file; else it is a ligand.
+    A residue in HETATM lines is part of a chain if it is bonded to a neighbor in the file; else it is a ligand.
     """
     after = {group.rows[0]: following for group, following in zip(groups, groups[1:], strict=False)}
     before = {group.rows[0]: preceding for preceding, group in zip(groups, groups[1:], strict=False)}
@@ -278,8 +277,8 @@ def _parent(name: str) -> str | None:
     """
     from biotite.structure import info
 
-    told = [info.get_from_ccd("chem_comp", name, item) for item in ("type", "mon_nstd_parent_comp_id")]
-    kind, parent = ("" if column is None else str(column.as_array(str)[0]) for column in told)
+    columns = [info.get_from_ccd("chem_comp", name, item) for item in ("type", "mon_nstd_parent_comp_id")]
+    kind, parent = ("" if column is None else str(column.as_array(str)[0]) for column in columns)
     return parent if parent in residues.NAMES and not kind.upper().startswith("D-") else None
 
 

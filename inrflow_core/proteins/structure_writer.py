@@ -19,7 +19,7 @@ WIDEST, MOST_RESIDUES, MOST_ATOMS = 999.0, 9_999, 99_999
 
 
 def pdb_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
-    """A PDB file of structures with one sequence: several become its models; the origin stands in REMARK 3.
+    """A PDB file of structures with one sequence: several become its models; the origin is in REMARK 3.
 
     Raises:
         UsageError: they differ in their sequence, or are larger than the format's columns.
@@ -33,7 +33,7 @@ def pdb_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
             "origin are more than a `.pdb` file can hold",
             hint="write a `.cif` file",
         )
-    lines = [f"REMARK   3 {line}" for line in _told(origin, PDB_WIDTH)]
+    lines = [f"REMARK   3 {line}" for line in _origin_lines(origin, PDB_WIDTH)]
     names = [residues.NAMES[code] for code in codes]
     for number, start in enumerate(range(0, len(names), 13), 1):
         lines.append(f"SEQRES {number:3d} A {len(names):4d}  {' '.join(names[start : start + 13])}")
@@ -50,7 +50,7 @@ def pdb_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
 
 
 def cif_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
-    """An mmCIF file of structures with one sequence: several become its models; the origin stands in comments.
+    """An mmCIF file of structures with one sequence: several become its models; the origin is in comments.
 
     Raises:
         UsageError: they differ in their sequence.
@@ -68,7 +68,7 @@ def cif_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
     wrapped = "\n".join(letters[start : start + 80] for start in range(0, len(letters), 80))
     blocks = [
         "data_sample",
-        *(f"# {line}" for line in _told(origin, CIF_WIDTH)),
+        *(f"# {line}" for line in _origin_lines(origin, CIF_WIDTH)),
         "#\n_entry.id sample",
         "#\n_entity.id 1\n_entity.type polymer\n_entity.pdbx_description 'generated structure'",
         "#\n_struct_asym.id A\n_struct_asym.entity_id 1",
@@ -89,10 +89,10 @@ ATOM_SITE = (
 
 
 def has_provenance(path: Path, origin: Mapping[str, str]) -> bool:
-    """Whether a file that this module wrote tells that origin, and no more."""
+    """Whether a file that this module wrote has exactly this origin."""
     lines = [line.rstrip() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
-    pdb = [f"REMARK   3 {line}".rstrip() for line in _told(origin, PDB_WIDTH)]
-    cif = ["data_sample", *(f"# {line}".rstrip() for line in _told(origin, CIF_WIDTH)), "#"]
+    pdb = [f"REMARK   3 {line}".rstrip() for line in _origin_lines(origin, PDB_WIDTH)]
+    cif = ["data_sample", *(f"# {line}".rstrip() for line in _origin_lines(origin, CIF_WIDTH)), "#"]
     remarks = [line for line in lines if line.startswith("REMARK   3")]
     return remarks == pdb or lines[: len(cif)] == cif
 
@@ -112,8 +112,8 @@ def _atoms(structure: Structure) -> Iterator[tuple[str, str, str, int, list[floa
         yield residues.ATOMS[code][at], residues.ELEMENTS[code][at], residues.NAMES[code], number, positions[row]
 
 
-def _told(origin: Mapping[str, str], width: int) -> list[str]:
-    """The origin as lines of printable ASCII, broken where they are too long."""
+def _origin_lines(origin: Mapping[str, str], width: int) -> list[str]:
+    """The origin as lines of printable ASCII, wrapped at `width`."""
     lines = []
     for key, value in origin.items():
         text = f"{key}: {' '.join(value.split())}".encode("ascii", "replace").decode()

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from inrflow_core.proteins.structure import Structure
 
 RADIUS = 15.0
-"""Atoms that are at most so far apart in the reference are neighbours for the lDDT."""
+"""Largest distance in the reference, in Angstrom, of atoms that the lDDT compares."""
 TOLERANCES = (0.5, 1.0, 2.0, 4.0)
 """Differences of a distance that the lDDT counts as kept."""
 FRAGMENTS, SHORTEST = 6, 4
@@ -46,7 +46,7 @@ def superpose(mobile: Positions, fixed: Positions) -> Motion:
 
 
 def superpose_on_first(samples: Sequence[Structure]) -> list[Structure]:
-    """Structures of which those of one sequence in a row lie on the first of them, by their C-alphas."""
+    """Superpose consecutive structures of one sequence on the first of them, by their C-alphas."""
     found: list[Structure] = []
     for _, same in groupby(samples, key=lambda sample: sample.sequence):
         first, *others = same
@@ -92,7 +92,7 @@ def tm_score(mobile: Positions, fixed: Positions, length: int | None = None) -> 
 
     Source: Zhang and Skolnick 2004; the search is that of US-align for a given alignment. Fragments of L, L/2, L/4, ...
     pairs at every place are superposed; each superposition is refined by the pairs that it brings near, up to 20 times.
-    All fragments go at once, and those that come to the same pairs go on as one. Of fewer than some 25 residues d0 is
+    All fragments are refined at once; those that reach the same pairs are merged. Of fewer than some 25 residues d0 is
     far below the reach of the refinement, which may then miss the best superposition by some hundredths.
 
     Args:
@@ -135,8 +135,8 @@ class _Paired:
 
     def __init__(self, mobile: Positions, fixed: Positions) -> None:
         x, y = (positions.astype(np.float64) for positions in (mobile, fixed))
-        self.centres = x.mean(0), y.mean(0)
-        x, y = (positions - centre for positions, centre in zip((x, y), self.centres, strict=True))
+        self.centers = x.mean(0), y.mean(0)
+        x, y = (positions - center for positions, center in zip((x, y), self.centers, strict=True))
         products = (x[:, :, None] * y[:, None, :]).reshape(len(x), 9)
         self.terms = np.concatenate([np.ones((len(x), 1)), x, y, products], axis=1)
         self.lengths = np.square(x).sum(1) + np.square(y).sum(1)
@@ -164,7 +164,7 @@ class _Paired:
 
     def motion(self, rotation: np.ndarray, shift: np.ndarray) -> Motion:
         """One motion, among the positions as they were given."""
-        here, there = self.centres
+        here, there = self.centers
         return Motion(rotation, shift + there - rotation @ here)
 
 

@@ -163,7 +163,7 @@ def _tile(item: np.ndarray, label: str, name: str, together: int, side: int = MO
 
 
 def _image(pixels: np.ndarray, label: str, side: int) -> str:
-    drawn = image_grid.picture(pixels)
+    drawn = image_grid.to_image(pixels)
     if max(drawn.size) > side:
         drawn.thumbnail((side, side), Image.Resampling.LANCZOS)
     sharp = ' class="sharp"' if max(drawn.size) < 100 else ""

@@ -23,9 +23,9 @@ def copy_weights(source: Path, out: Path, *, ema: float | None = None, step: run
     with safetensors_file.open_tensors(weights) as file:
         names = list(file.keys())  # in alphabetical order
         layout = {name: _layout(file.get_slice(name)) for name in names}
-        told = {name: text for name, text in sorted(file.metadata().items()) if name != safetensors_file.DIGEST_KEY}
-        with atomic_write.atomic_write(out, safetensors_file.size(layout, told)) as beside:
-            safetensors_file.write_with_digest(beside, layout, lambda: map(file.get_tensor, names), told)
+        metadata = {name: text for name, text in sorted(file.metadata().items()) if name != safetensors_file.DIGEST_KEY}
+        with atomic_write.atomic_write(out, safetensors_file.size(layout, metadata)) as beside:
+            safetensors_file.write_with_digest(beside, layout, lambda: map(file.get_tensor, names), metadata)
             safetensors_file.check_digest(beside)
     return {"preset": preset.name, **info}
 

@@ -1,4 +1,4 @@
-"""Runs on disk: find them, list them, and choose the weights that a command draws from."""
+"""Runs on disk: find them, list them, and choose the weights of a command."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Run:
         return read_best(self.folder)
 
     def last_record(self) -> dict[str, Any]:
-        """The last whole line of log.jsonl that tells a loss; empty where there is none."""
+        """The last whole line of log.jsonl with a loss; empty if there is none."""
         losses = [record for record in typed_json.json_lines(self.folder / "log.jsonl") if "loss" in record]
         return losses[-1] if losses else {}
 
@@ -103,7 +103,7 @@ class Run:
 
 
 def runs_dir() -> Path:
-    """Where runs are looked for and written: `INRFLOW_RUNS`, else `runs` in the working folder."""
+    """The folder of runs: `INRFLOW_RUNS`, else `runs` in the working folder."""
     return Path(os.environ.get("INRFLOW_RUNS") or "runs")
 
 
@@ -144,7 +144,7 @@ def _preset_errors(folder: Path) -> Iterator[None]:
 def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None = None) -> list[Run]:
     """All runs below `parent`, oldest first by their newest checkpoint, those without one first of all.
 
-    Imports no torch. A run whose preset is no TOML, or names tables or parts that do not exist, is left out and
+    Imports no torch. A run whose preset is not TOML, or names tables or parts that do not exist, is left out and
     reported to `unreadable`; the settings of its parts are checked when `Run.preset` is first read.
     """
     parent = runs_dir() if parent is None else parent
@@ -199,7 +199,7 @@ def _is_resolvable(run: Run) -> bool:
 
 
 def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None) -> Path:
-    """The weights that `source` (a run, a checkpoint or a .safetensors file) stands for, checked against its manifest.
+    """The weights that `source` (a run, a checkpoint or a .safetensors file) means, checked against its manifest.
 
     From a run these are an EMA's: of decay `ema`, else of the first decay that its preset names; `ema=0` asks for the
     raw weights.

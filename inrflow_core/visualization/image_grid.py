@@ -1,4 +1,4 @@
-"""Pictures for people: sheets of images, shaded clouds, curves. No display and no GPU are needed."""
+"""Arrange images in grids with captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 BACKGROUND = (255, 255, 255)
 FOREGROUND = (70, 74, 82)
 TILE = 64
-"""Images of a sheet are magnified by a whole number until they are at least this many pixels high."""
+"""Images of a grid are magnified by a whole number until they are at least this many pixels high."""
 
 
 def image_grid(
@@ -20,9 +20,9 @@ def image_grid(
 ) -> Image.Image:
     """The images side by side on white, each pixel a sharp square; one image alone is itself, pixel for pixel."""
     if len(images) == 1 and not captions:
-        return picture(images[0])
+        return to_image(images[0])
     scale = max(1, math.ceil(TILE / images.shape[1]))
-    tiles = [_magnified(picture(image), scale) for image in images]
+    tiles = [_magnified(to_image(image), scale) for image in images]
     return tile_images(tiles, columns=columns, captions=captions)
 
 
@@ -32,7 +32,7 @@ def labeled_rows(rows: Mapping[str, UInt8[np.ndarray, "B _ _ _"]], *, tile: int 
     Rows are equally long and may differ in resolution: coarser ones are magnified without smoothing, so that their pixels are seen.
     """
     tiles = [
-        picture(image).resize((round(tile * image.shape[1] / image.shape[0]), tile), Image.Resampling.NEAREST)
+        to_image(image).resize((round(tile * image.shape[1] / image.shape[0]), tile), Image.Resampling.NEAREST)
         for row in rows.values()
         for image in row
     ]
@@ -41,8 +41,8 @@ def labeled_rows(rows: Mapping[str, UInt8[np.ndarray, "B _ _ _"]], *, tile: int 
     return tile_images(tiles, columns=columns, names=list(rows))
 
 
-def picture(pixels: UInt8[np.ndarray, "H W C"]) -> Image.Image:
-    """One image, pixel for pixel: grey, RGB or RGBA by its channels."""
+def to_image(pixels: UInt8[np.ndarray, "H W C"]) -> Image.Image:
+    """One image, pixel for pixel: gray, RGB or RGBA by its channels."""
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 

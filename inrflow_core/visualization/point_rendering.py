@@ -36,24 +36,24 @@ def cloud(
 ) -> Image.Image:
     """A cloud as small lit balls, darker in its hollows, seen from the front, right and above; y is up.
 
-    The view fits the cloud. Colours are its own (channels 3 to 5, in [-1, 1]) where it has them, else they follow the
+    The view fits the cloud. Colors are its own (channels 3 to 5, in [-1, 1]) where it has them, else they follow the
     place, which tells front from back. Angles are in degrees.
     """
     side = 2 * size
-    colours = _colours(points)
+    colors = _colors(points)
     placed = project_points(points[:, :3].astype(np.float64), side, azimuth, elevation)
     radius = max(1.0, 0.52 * side / math.sqrt(len(points)))
     depth, owner, light = splat_balls(placed, side, radius)
     seen = np.isfinite(depth)
     canvas = np.ones((side, side, 3))
     shade = light * ambient_occlusion(depth, side)
-    canvas[seen] = colours[owner[seen]] * shade[seen][:, None]
+    canvas[seen] = colors[owner[seen]] * shade[seen][:, None]
     pixels = np.clip(canvas.reshape(size, 2, size, 2, 3).mean((1, 3)) * 255, 0, 255).round().astype(np.uint8)
     return Image.fromarray(pixels)
 
 
-def _colours(points: np.ndarray) -> np.ndarray:
-    """The cloud's own colours, else muted ones that change along its three axes; RGB in [0, 1]."""
+def _colors(points: np.ndarray) -> np.ndarray:
+    """The cloud's own colors, else muted ones that change along its three axes; RGB in [0, 1]."""
     if points.shape[1] >= 6:
         return np.clip((points[:, 3:6].astype(np.float64) + 1) / 2, 0, 1)
     low, high = points.min(0), points.max(0)

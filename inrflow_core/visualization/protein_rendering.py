@@ -13,9 +13,9 @@ from inrflow_core.visualization.image_grid import tile_images
 from inrflow_core.visualization.point_rendering import ambient_occlusion, project_points, splat_balls
 
 RAINBOW = np.array([(0.20, 0.33, 0.80), (0.16, 0.66, 0.78), (0.36, 0.70, 0.34), (0.95, 0.74, 0.22), (0.84, 0.25, 0.20)])
-"""Colours along a protein, from its N to its C end."""
+"""Colors along a protein, from its N to its C end."""
 STEPS = 24
-"""Places drawn between two residues of a protein."""
+"""Points drawn between two residues of a protein."""
 
 
 def render_proteins(
@@ -52,9 +52,9 @@ def protein(
     depth, owner, light = splat_balls(placed, side, radius)
     seen = np.isfinite(depth)
     along = np.linspace(0, len(RAINBOW) - 1, len(fine))
-    colours = np.stack([np.interp(along, range(len(RAINBOW)), channel) for channel in RAINBOW.T], axis=1)
+    colors = np.stack([np.interp(along, range(len(RAINBOW)), channel) for channel in RAINBOW.T], axis=1)
     near = (placed[:, 2] - placed[:, 2].min()) / max(float(np.ptp(placed[:, 2])), 1e-12)
-    faded = colours + (1 - colours) * 0.5 * (1 - near[:, None])
+    faded = colors + (1 - colors) * 0.5 * (1 - near[:, None])
     canvas = np.ones((side, side, 3))
     canvas[seen] = faded[owner[seen]] * (light * ambient_occlusion(depth, side))[seen][:, None]
     pixels = np.clip(canvas.reshape(size, 2, size, 2, 3).mean((1, 3)) * 255, 0, 255).round().astype(np.uint8)

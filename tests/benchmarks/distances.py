@@ -127,7 +127,7 @@ def on_gpu(name: str, given: np.ndarray, device: str, batch: int = 64) -> float:
 
 
 def measure(count: int, points: int, device: str | None) -> list[dict[str, Any]]:
-    given = point_clouds.normalise(shapes.clouds(count, points), "inrflow", None)
+    given = point_clouds.normalize(shapes.clouds(count, points), "inrflow", None)
     pairs = list(combinations(range(count), 2))
     rows = []
     for name, forms in FORMS.items():

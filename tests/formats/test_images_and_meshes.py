@@ -49,7 +49,7 @@ def test_trimesh_reads_the_reconstructed_mesh_with_its_colours(tmp_path: Path, s
     np.testing.assert_array_equal(read.faces, wanted.faces)
     if channels == 6:
         colours = np.asarray(getattr(read.visual, "vertex_colors"))  # noqa: B009 (trimesh's classes hide it)
-        np.testing.assert_array_equal(colours[:, :3], wanted.colours)
+        np.testing.assert_array_equal(colours[:, :3], wanted.colors)
 
 
 def test_columns_of_a_sheet_and_size_of_a_cloud_are_options(tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ def test_vertices_take_the_colour_of_the_nearest_point() -> None:
     points = ball(3000)
     coloured = np.concatenate([points, np.where(points[:, :1] > 0, 1.0, -1.0).repeat(3, 1)], axis=1)
     mesh = reconstruct_surface(coloured.astype(np.float32))
-    assert mesh.colours is not None
+    assert mesh.colors is not None
     far = np.abs(mesh.vertices[:, 0]) > 0.2
-    np.testing.assert_array_equal(mesh.colours[far, 0] == 255, mesh.vertices[far, 0] > 0)
+    np.testing.assert_array_equal(mesh.colors[far, 0] == 255, mesh.vertices[far, 0] > 0)
 
 
 def test_too_few_points_are_refused_with_a_remedy() -> None:

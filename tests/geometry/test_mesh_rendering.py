@@ -19,8 +19,8 @@ def flat(faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return RED_OR_BLUE[faces]
 
 
-def render(mesh: Mesh, camera: np.ndarray, resolution: int = 64, colours=flat) -> np.ndarray:
-    return mesh_rendering.render(mesh, camera[None], resolution, colours)[0]
+def render(mesh: Mesh, camera: np.ndarray, resolution: int = 64, colors=flat) -> np.ndarray:
+    return mesh_rendering.render(mesh, camera[None], resolution, colors)[0]
 
 
 def test_the_outline_is_where_the_camera_projects_the_corners() -> None:
@@ -43,13 +43,13 @@ def test_each_face_has_its_colour_at_its_place() -> None:
 
 
 def test_a_face_is_seen_from_behind_as_from_the_front() -> None:
-    front = render(SQUARE, cameras.orbit(0), colours=None)
-    np.testing.assert_array_equal(render(SQUARE, cameras.orbit(180), colours=None), front)
+    front = render(SQUARE, cameras.orbit(0), colors=None)
+    np.testing.assert_array_equal(render(SQUARE, cameras.orbit(180), colors=None), front)
 
 
 @pytest.mark.parametrize("azimuth", [0, 30, 60])
 def test_brightness_falls_with_the_cosine_to_the_camera_down_to_the_ambient_light(azimuth: float) -> None:
-    picture = render(SQUARE, cameras.orbit(azimuth), 63, colours=None)
+    picture = render(SQUARE, cameras.orbit(azimuth), 63, colors=None)
     light = mesh_rendering.AMBIENT + (1 - mesh_rendering.AMBIENT) * math.cos(math.radians(azimuth))
     np.testing.assert_allclose(picture[31, 31, :3], mesh_rendering.PLAIN * light, atol=1)
 
@@ -59,9 +59,9 @@ def test_the_nearer_face_hides_the_farther() -> None:
         np.concatenate([SQUARE.vertices + [0, 0, 0.5], 0.5 * SQUARE.vertices]),
         np.concatenate([SQUARE.faces, SQUARE.faces + 4]),
     )
-    colours = np.array([[255.0, 0, 0]] * 2 + [[0, 255.0, 0]] * 2)
-    front = render(behind, cameras.orbit(0), 63, lambda faces, _: colours[faces])
-    back = render(behind, cameras.orbit(180), 63, lambda faces, _: colours[faces])
+    colors = np.array([[255.0, 0, 0]] * 2 + [[0, 255.0, 0]] * 2)
+    front = render(behind, cameras.orbit(0), 63, lambda faces, _: colors[faces])
+    back = render(behind, cameras.orbit(180), 63, lambda faces, _: colors[faces])
     assert front[31, 31, 0] > 200 and front[31, 31, 1] == 0
     assert back[31, 31, 1] > 200 and back[31, 31, 0] == 0
 
@@ -75,7 +75,7 @@ def test_edges_are_partly_transparent_and_keep_their_colour() -> None:
     assert not picture[picture[..., 3] == 0].any()
 
 
-def test_colours_are_asked_at_the_places_that_are_seen() -> None:
+def test_colors_are_asked_at_the_places_that_are_seen() -> None:
     """A colour that is the place itself comes back as the place that the pixel's ray meets."""
 
     def places(faces: np.ndarray, weights: np.ndarray) -> np.ndarray:

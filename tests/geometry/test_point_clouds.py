@@ -17,7 +17,7 @@ from tests.distances import shapes
 
 
 def test_the_box_protocol_centres_each_box_and_makes_its_longest_side_one():
-    made = point_clouds.normalise(shapes.clouds(6, 100).astype(np.float64), "inrflow", None)
+    made = point_clouds.normalize(shapes.clouds(6, 100).astype(np.float64), "inrflow", None)
     low, high = made.min(1), made.max(1)
     np.testing.assert_allclose(low + high, 0, atol=1e-15)
     np.testing.assert_allclose((high - low).max(1), 1, rtol=1e-15)
@@ -27,7 +27,7 @@ def test_the_box_protocol_forgets_place_and_size():
     given = shapes.clouds(4, 100).astype(np.float64)
     moved = given * np.array([0.1, 1, 7, 300])[:, None, None] + np.arange(12).reshape(4, 1, 3)
     np.testing.assert_allclose(
-        point_clouds.normalise(moved, "inrflow", None), point_clouds.normalise(given, "inrflow", None), atol=1e-13
+        point_clouds.normalize(moved, "inrflow", None), point_clouds.normalize(given, "inrflow", None), atol=1e-13
     )
 
 
@@ -38,11 +38,11 @@ def test_the_global_protocols_bring_back_the_units_of_the_source(protocol: str):
     condition = {"offset": (low + high) / 2, "scale": (high - low).max(1, keepdims=True) / 2}
     boxed = (source - condition["offset"][:, None]) / condition["scale"][:, None]
     by_shape = point_clouds.units({"kind": "shape"}, condition)
-    np.testing.assert_allclose(point_clouds.normalise(boxed, protocol, by_shape), source, atol=1e-14)
+    np.testing.assert_allclose(point_clouds.normalize(boxed, protocol, by_shape), source, atol=1e-14)
     by_set = point_clouds.units({"kind": "global", "offset": [1.0, 2.0, 3.0], "scale": 0.5}, {})
     shared = (source - [1.0, 2.0, 3.0]) / 0.5
-    np.testing.assert_allclose(point_clouds.normalise(shared, protocol, by_set), source, atol=1e-14)
-    np.testing.assert_array_equal(point_clouds.normalise(source, protocol, point_clouds.SOURCE), source)
+    np.testing.assert_allclose(point_clouds.normalize(shared, protocol, by_set), source, atol=1e-14)
+    np.testing.assert_array_equal(point_clouds.normalize(source, protocol, point_clouds.SOURCE), source)
 
 
 def test_units_are_those_that_export_raw_writes(tmp_path: Path):
@@ -53,7 +53,7 @@ def test_units_are_those_that_export_raw_writes(tmp_path: Path):
     batch = opened.read("train", [0, 1, 2])
     known = point_clouds.units(opened.manifest.normalization, batch.condition)
     raw = item_selection.read(tmp_path / "s", items="0-2", is_raw=True).values
-    np.testing.assert_allclose(point_clouds.normalise(batch.values, "pointflow", known), raw, atol=1e-6)
+    np.testing.assert_allclose(point_clouds.normalize(batch.values, "pointflow", known), raw, atol=1e-6)
 
 
 def _small_solids():
@@ -65,9 +65,9 @@ def _small_solids():
 def test_the_global_protocols_refuse_clouds_whose_units_are_not_known():
     given = shapes.clouds(2, 50)
     with pytest.raises(UsageError, match="the units of the source, and those of the samples are not known"):
-        point_clouds.normalise(given, "lion-global", point_clouds.units({"kind": "shape"}, {}), what="samples")
+        point_clouds.normalize(given, "lion-global", point_clouds.units({"kind": "shape"}, {}), what="samples")
     with pytest.raises(UsageError, match="no protocol for clouds is called `lion`"):
-        point_clouds.normalise(given, "lion", None)
+        point_clouds.normalize(given, "lion", None)
 
 
 def test_thinning_keeps_points_of_the_cloud_by_its_key_alone():
@@ -124,7 +124,7 @@ def test_a_cloud_without_a_name_is_known_by_its_place():
 
 
 def test_a_cloud_without_extent_is_put_at_0():
-    np.testing.assert_array_equal(point_clouds.normalise(np.full((2, 5, 3), 7.0), "inrflow", None), 0)
+    np.testing.assert_array_equal(point_clouds.normalize(np.full((2, 5, 3), 7.0), "inrflow", None), 0)
 
 
 def test_colours_are_left_out():

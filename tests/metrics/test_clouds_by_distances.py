@@ -22,7 +22,7 @@ EVERY = (mmd, cov, one_nna)
 
 
 def gathered(samples: np.ndarray, reference: np.ndarray, protocol: str = "cd:inrflow") -> Distances:
-    samples, reference = (point_clouds.normalise(side, "inrflow", None) for side in (samples, reference))
+    samples, reference = (point_clouds.normalize(side, "inrflow", None) for side in (samples, reference))
     return pairwise_distances.compute_distances(samples, reference, one_nna.inputs(protocol))
 
 
@@ -120,7 +120,7 @@ def test_the_reference_sets_have_the_values_that_were_computed_elsewhere(
     with np.load(folder / "sets.npz") as sets:
         samples, reference, matrix = sets["sample"], sets["ref"], sets[name]
     samples, reference = (
-        point_clouds.normalise(side, "pointflow", point_clouds.SOURCE) for side in (samples, reference)
+        point_clouds.normalize(side, "pointflow", point_clouds.SOURCE) for side in (samples, reference)
     )
     protocol = f"{distance}:pointflow"
     evidence = pairwise_distances.compute_distances(

@@ -13,7 +13,7 @@ from tests.distances import shapes
 
 
 def boxed(count: int, points: int, seed: int = 0) -> np.ndarray:
-    return point_clouds.normalise(shapes.clouds(count, points, seed=seed), "inrflow", None)
+    return point_clouds.normalize(shapes.clouds(count, points, seed=seed), "inrflow", None)
 
 
 def by_all_distances(p: np.ndarray, q: np.ndarray) -> float:

@@ -70,7 +70,7 @@ def test_features_are_those_of_rdkit_inside_a_chain(residue: residues.Residue):
             # What the graph leaves out. RDKit writes the hydrogens of aromatic N-H down when it finds the ring, and
             # then calls their implicit valence 0: NE2 of HIS, NE1 of TRP.
             valence=atom.GetTotalNumHs(),
-            hybridisation=str(atom.GetHybridization()).lower(),
+            hybridization=str(atom.GetHybridization()).lower(),
             is_aromatic=atom.GetIsAromatic(),
             rings=rings.NumAtomRings(atom.GetIdx()),
         )
