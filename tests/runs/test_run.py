@@ -125,7 +125,7 @@ def test_a_checkpoint_whose_manifest_is_broken_is_named(parent, text):
         ({"preset": None}, "does not say what it holds: it has no `preset`"),
         ({"preset_name": None}, "does not say what it holds: it has no `preset_name`"),
         ({"info": None}, "does not say what it holds: it has no `info`"),
-        ({"format": "other"}, "its format is 'other'"),
+        ({"format": "other"}, "has the format 'other'"),
     ],
 )
 def test_weights_that_do_not_say_what_they_hold_are_named(parent, change, words):
