@@ -1,8 +1,7 @@
-"""The files of an image data set, whether they lie in a folder, in zips or in tars.
+"""The files of an image data set in a folder, in zips or in tars.
 
-Members of archives are read where they lie: nothing is unpacked, so no name in an archive can lead out of a folder,
-and links in archives are never followed. Of a tar, only the place of each member is kept; a worker reads that part
-of the file.
+Members of archives are read in place: nothing is unpacked, so no name in an archive can lead out of a folder, and links
+in archives are never followed. For a tar, only the offset of each member is kept; a worker reads that part of the file.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from inrflow_core.visualization.image_io import is_image_name
 
 ARCHIVES = (".zip", ".tar")
 LARGEST = 1 << 30
-"""Bytes of one member; what claims more is no image."""
+"""Bytes of the largest member; a larger one is not an image."""
 
 
 class Blob(NamedTuple):
-    """Bytes that lie in a file, or in a part of one."""
+    """A file, or a part of one."""
 
     path: str
     offset: int = 0
@@ -87,7 +86,7 @@ class Entry(NamedTuple):
 
 
 def listing(source: Path) -> list[Entry]:
-    """Every file of a source, by name: of a folder, or of the zips and tars that lie in it where it has no images.
+    """Every file of a source, by name: of a folder, or of the zips and tars in it where it has no images.
 
     `source` may be one archive. Hidden files are left out.
 
@@ -115,13 +114,13 @@ def below(entries: Sequence[Entry], root: str) -> list[Entry]:
 
 
 def root_of(entries: Sequence[Entry], child: str) -> str | None:
-    """The folder nearest to the top that holds a folder `child`, as a prefix of names; None where there is none."""
+    """The topmost folder that contains a folder `child`, as a prefix of names; None if there is none."""
     roots = {entry.name[: match.start(1)] for entry in entries if (match := _component(child)(entry.name))}
     return min(roots, key=lambda root: (root.count("/"), root), default=None)
 
 
 def common_root(entries: Sequence[Entry]) -> str:
-    """The folder that holds all of some files, as a prefix of their names."""
+    """The common parent folder of files, as a prefix of their names."""
     folders = [entry.name.rpartition("/")[0].split("/") for entry in entries]
     parts = os.path.commonprefix(folders) if folders else []
     return "".join(f"{part}/" for part in parts if part)
@@ -147,7 +146,7 @@ def tar_members(path: Path, inside: str | None = None) -> Iterator[Entry]:
 
 
 def _inner(path: Path, outer: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Entry]:
-    """The files of a tar inside a tar, as places in the outer one."""
+    """The files of a tar inside a tar, as parts of the outer one."""
     stem = Path(member.name).stem
     with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
         for item in inner:

@@ -1,9 +1,9 @@
-"""What a data set's file gives to `prepare`: the plan of its items, and each item as an example.
+"""The contract of data sets: an index of the items, and each item as an example.
 
 A data set is a file in `datasets/` with a frozen dataclass `Config` of settings and the members of `Dataset`.
 
-`scan` runs once, `read` in many processes: an item must be small and picklable, and `read` must depend on nothing
-else. The order of a plan's items is the order in the shards, so it must not depend on how a file system lists them.
+`scan` runs once, `read` in many processes: an item must be small and picklable, and `read` must depend only on it and
+the settings. The order of the items is the order in the shards, so it must not depend on how a file system lists them.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Dataset(Protocol):
     DOMAIN: str
     """Name of the domain of its examples."""
     DESCRIPTION: str
-    """What it reads and what it makes, for `inrflow prepare --list`."""
+    """Input and output, for `inrflow prepare --list`."""
     NEEDS_SOURCE: bool
-    """Whether it reads from the disk; False where it computes its examples."""
+    """Whether it reads files; False where it computes its examples."""
     IS_READ_BY_SCAN: bool
-    """Whether `scan` has read everything already, so that `read` takes no time."""
+    """Whether `scan` reads everything, so that `read` takes no time."""
     Config: type[Any]
 
     @staticmethod
     def scan(source: Path, config: Any) -> DatasetIndex:
-        """What there is, in a fixed order; raises MissingError where the source is of another layout."""
+        """The items in a fixed order; raises MissingError where the source has another layout."""
         ...
 
     @staticmethod
     def read(item: Item, config: Any) -> Example:
-        """One item; raises UnreadableItemError where it cannot be read."""
+        """Read one item; raises UnreadableItemError where it is damaged."""
         ...
 
 
@@ -48,19 +48,19 @@ class Item(NamedTuple):
     """One item of a data set, before it is read."""
 
     name: str
-    """Its name relative to the root of the data set, with forward slashes; unique within a split."""
+    """Name relative to the root of the data set, with forward slashes; unique within a split."""
     label: int = -1
-    """The number of its class, -1 for none."""
+    """Number of the class, -1 for none."""
     location: Any = None
-    """Whatever the data set's `read` needs to find it."""
+    """Whatever `read` needs to find the item: a path, a part of an archive, or the values themselves."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One item as arrays, in the data set's normalisation."""
+    """One item as arrays, in the normalization of the data set."""
 
     values: np.ndarray
-    """As the plan's `shape` and `dtype` say; the first axis is free where the plan is ragged."""
+    """Of the index's `shape` and `dtype`; the first axis is free where `is_ragged`."""
     label: int = -1
     name: str = ""
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -71,31 +71,31 @@ class Example:
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """Everything that `prepare` must know before it reads the first item."""
+    """The items of a data set, and the shape, type and meaning of their values."""
 
     splits: Mapping[str, Sequence[Item]]
     """The items of each split, in their final order."""
     shape: tuple[int, ...]
-    """Shape of an example's values; where ragged, the first number is a guess that sizes the shards."""
+    """Shape of an example's values; where `is_ragged`, the first number is an estimate that sizes the shards."""
     dtype: str
     """`uint8`, `float16` or `float32`."""
     fingerprint: Fingerprint
     classes: tuple[str, ...] = ()
     """Names of the classes by number; empty where there are none."""
     normalization: Mapping[str, Any] = field(default_factory=dict)
-    """How stored values relate to the raw ones: plain JSON, with its `kind`."""
+    """How stored values follow from the raw ones: plain JSON with a `kind`."""
     coordinates: np.ndarray | None = None
     """Coordinates that all examples share, float32; None where the value is its own coordinate."""
     is_ragged: bool = False
     """Whether examples differ in their number of pairs."""
     condition_bytes: int = 0
-    """Bytes of an example's conditions, which size the shards with its values; a guess where they differ."""
+    """Bytes of an example's conditions, to size the shards; an estimate where examples differ."""
 
 
 def source_not_found(
     name: str, source: Path, looked_for: str, found: Sequence[tuple[str, int]] | None = None
 ) -> MissingError:
-    """The error for a source that is empty or of another layout: what was looked for, and what is there instead."""
+    """The error for a source that is empty or has another layout: the expected files and the files that exist."""
     files = list_files(source) if found is None and source.is_dir() else list(found or [])
     return MissingError(
         f"`{source}` holds no `{name}` data: looked for {looked_for}; found {_summary(files)}",
@@ -104,7 +104,7 @@ def source_not_found(
 
 
 def _summary(files: Sequence[tuple[str, int]]) -> str:
-    """A few words on some files: their kinds, and what stands at the top."""
+    """Summarize files: the number, the suffixes and the names at the top."""
     if not files:
         return "no files"
     kinds = Counter(Path(name).suffix.lower() or "no suffix" for name, _ in files)

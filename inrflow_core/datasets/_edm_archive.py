@@ -18,7 +18,7 @@ def edm_plan(entries: Sequence[Entry], resolution: int) -> DatasetIndex | None:
     """The plan of such an archive, all of it `train`; None where the files have no `dataset.json`.
 
     Raises:
-        IntegrityError: `dataset.json` is not what it should be.
+        IntegrityError: `dataset.json` is malformed.
     """
     index = next((entry for entry in entries if entry.name.rpartition("/")[2] == INDEX), None)
     if index is None:
@@ -38,8 +38,8 @@ def edm_plan(entries: Sequence[Entry], resolution: int) -> DatasetIndex | None:
 
 def _labels(index: Entry) -> dict[str, int]:
     try:
-        told: Any = typed_json.parse_json(index.location.read(), f"`{INDEX}`", hint="make the archive again")
-        labels = {str(name): int(number) for name, number in told["labels"] or []}
+        table: Any = typed_json.parse_json(index.location.read(), f"`{INDEX}`", hint="make the archive again")
+        labels = {str(name): int(number) for name, number in table["labels"] or []}
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"`{INDEX}` is not a list of names and labels: {error!r}", hint="make the archive again"

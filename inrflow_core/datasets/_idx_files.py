@@ -1,7 +1,7 @@
 """The idx files of MNIST and its kin: a big-endian header, then bytes; packed with gzip or not.
 
-Source: http://yann.lecun.com/exdb/mnist, "File formats". Nothing in a header is believed before the length of the
-file agrees with it.
+Source: http://yann.lecun.com/exdb/mnist, "File formats". The header must agree with the
+length of the file.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from inrflow_core.storage.source_files import fingerprint, list_files
 
 SIDE = 28
 MOST = 10_000_000
-"""Images in one file; a header that says more lies."""
+"""Images in one file; a header with more is an error."""
 IMAGES, LABELS = 0x803, 0x801
 """The first four bytes: unsigned bytes in three axes, and in one."""
 SPLITS = {"train": "train", "val": "t10k"}
 
 
 def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[[str], bool]) -> DatasetIndex:
-    """The plan of the four files below `source` (of those whose path `is_ours`), whose examples it holds already.
+    """The plan of the four files below `source` (of those whose path `is_ours`), with the examples inside.
 
     Raises:
-        MissingError: the two files of `train` are not there.
-        IntegrityError: a header lies, or images and labels do not match.
+        MissingError: the two files of `train` do not exist.
+        IntegrityError: a header is wrong, or images and labels do not match.
     """
     found = {file: size for file, size in list_files(source) if is_ours(file)} if source.is_dir() else {}
     splits: dict[str, list[Item]] = {}
@@ -63,7 +63,7 @@ def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[
 
 
 def _find(files: Sequence[str], start: str) -> str | None:
-    """The file nearest to the top that is called so; unpacked before packed."""
+    """The topmost file whose name starts with `start`; unpacked before packed."""
     mine = [file for file in files if file.rpartition("/")[2].startswith(start)]
     return min(mine, key=lambda file: (file.count("/"), file.endswith(".gz"), file), default=None)
 
@@ -75,29 +75,29 @@ def _read(path: Path, magic: int) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             found = file.read(4)
             if len(found) == 4 and found != magic.to_bytes(4, "big"):
-                raise _lies(path, f"it begins with {int.from_bytes(found, 'big'):#x}, not {magic:#x}")
+                raise _wrong(path, f"it begins with {int.from_bytes(found, 'big'):#x}, not {magic:#x}")
             header = file.read(4 * axes)
             if len(header) < 4 * axes:
-                raise _lies(path, "it ends inside its header")
+                raise _wrong(path, "it ends inside its header")
             shape = struct.unpack(f">{axes}I", header)
             if shape[0] > MOST or any(side != SIDE for side in shape[1:]):
-                raise _lies(path, f"it says {' x '.join(map(str, shape))}")
+                raise _wrong(path, f"it says {' x '.join(map(str, shape))}")
             count = int(np.prod(shape, dtype=np.int64))
             content = file.read(count + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise _lies(path, f"it cannot be unpacked: {error}") from error
+        raise _wrong(path, f"it cannot be unpacked: {error}") from error
     if len(content) != count:
         more = "more" if len(content) > count else f"{len(content):,}"
-        raise _lies(path, f"its header says {count:,} bytes, it has {more}")
+        raise _wrong(path, f"its header says {count:,} bytes, it has {more}")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _check(path: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
     if len(images) != len(labels):
-        raise _lies(path, f"it has {len(labels):,} labels for {len(images):,} images")
+        raise _wrong(path, f"it has {len(labels):,} labels for {len(images):,} images")
     if len(labels) and labels.max() >= classes:
-        raise _lies(path, f"it holds the label {labels.max()}, and there are {classes} classes")
+        raise _wrong(path, f"it holds the label {labels.max()}, and there are {classes} classes")
 
 
-def _lies(path: Path, what: str) -> IntegrityError:
+def _wrong(path: Path, what: str) -> IntegrityError:
     return IntegrityError(f"`{path}` is not a complete idx file: {what}", hint="copy or download it again")

@@ -1,4 +1,4 @@
-"""What the image data sets share: the plan of encoded images, decoding by content, ADM's centre crop."""
+"""Shared by the image data sets: the index of encoded images, decoding by content, ADM's center crop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plan(
     classes: Sequence[str] = (),
     sources: Sequence[tuple[str, int]],
 ) -> DatasetIndex:
-    """The plan of images that become R x R; `sources` are the names and sizes of the raw files."""
+    """The index of images that become R x R; `sources` are the names and sizes of the raw files."""
     return DatasetIndex(
         {name: items for name, items in splits.items() if len(items)},
         shape=(resolution, resolution, channels),
@@ -61,10 +61,10 @@ def example(item: Item, resolution: int, *, channels: int = 3, upright: bool = F
 
 
 def check_resolution(resolution: int) -> None:
-    """For the settings of a data set.
+    """Check the resolution in the settings of a data set.
 
     Raises:
-        ValueError: no image has this many rows.
+        ValueError: the resolution is out of range.
     """
     if not 1 <= resolution <= LARGEST:
         raise ValueError(f"`resolution` is {resolution}: from 1 to {LARGEST}")

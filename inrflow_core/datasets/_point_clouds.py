@@ -39,10 +39,10 @@ def undoing(offset: Float[np.ndarray, " C"], scale: float) -> dict[str, Float32[
         UnreadableItemError: the cloud is too large, too small or too far away for float32.
     """
     with np.errstate(over="ignore", under="ignore"):
-        told = {"offset": offset.astype(np.float32), "scale": np.array([scale]).astype(np.float32)}
-    if not all(np.isfinite(numbers).all() for numbers in told.values()) or not told["scale"].all():
+        units = {"offset": offset.astype(np.float32), "scale": np.array([scale]).astype(np.float32)}
+    if not all(np.isfinite(numbers).all() for numbers in units.values()) or not units["scale"].all():
         raise UnreadableItemError("its size or place is beyond single precision")
-    return told
+    return units
 
 
 def check_finite(points: Float[np.ndarray, "N _"]) -> None:

@@ -1,7 +1,7 @@
-"""Renders that others have made of a mesh, with their cameras, as they lie beside it.
+"""Existing renders of a mesh with their cameras, in files beside it.
 
 Zero123's script writes `views/<uid>/000.png` with `000.npy`, world-to-camera of 3 x 4 in OpenGL's axes; Blender-style
-files are a `transforms.json` among the pictures, with camera-to-world matrices.
+files are a `transforms.json` among the images, with camera-to-world matrices.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ TRANSFORMS = "transforms.json"
 FROM_BLENDER = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 """Blender's importers turn a mesh of y up so that z is up; this turns it back."""
 SEEN = 0.8
-"""Share of the points that must appear on the object, where a picture is transparent beside it."""
+"""Fraction of the points that must appear on the object, where an image is transparent beside it."""
 CHECKED = 2048
-"""Points that are looked for."""
+"""Number of points checked."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """Square pictures of one object and the cameras that took them."""
+    """Square images of one object and their cameras."""
 
     images: UInt8[np.ndarray, "V R R 3"]
     """On white."""
     is_shown: Bool[np.ndarray, "V R R"]
-    """Where the object is, or may be: where the picture is not wholly transparent."""
+    """Where the object can be: where the image is not fully transparent."""
     cameras: Float32[np.ndarray, "V 4 4"]
 
 
 def read(root: Path, mesh: str, count: int, resolution: int, field_of_view: float) -> Views:
-    """The first `count` pictures of a mesh below `root`, by name; their cameras are in the world that their files tell of.
+    """The first `count` images of a mesh below `root`, by name; cameras are in the world of their files.
 
     Args:
-        field_of_view: in degrees, of pictures whose files do not say it.
+        field_of_view: in degrees, for images whose files do not have it.
 
     Raises:
-        UnreadableItemError: there are fewer, or one of them or its camera cannot be read.
+        UnreadableItemError: there are fewer, or an image or camera cannot be read.
     """
     folder = _folder(root, mesh)
     found = [] if folder is None else _listed(root, folder, field_of_view)
@@ -78,10 +78,10 @@ def placed(views: Views, world: World, offset: Float[np.ndarray, 3], scale: floa
 
 
 def check(views: Views, points: Float[np.ndarray, "N 3"]) -> None:
-    """Nothing, where the pictures show the points: cameras of another world would teach nonsense without a word.
+    """Raise UnreadableItemError unless the images show the points, as a check of the world of the cameras.
 
     Raises:
-        UnreadableItemError: too few of the points appear where a picture is not transparent.
+        UnreadableItemError: too few points appear where an image is not transparent.
     """
     chosen = points[:: max(1, len(points) // CHECKED)].astype(np.float64)
     side = views.images.shape[1]
@@ -98,7 +98,7 @@ def check(views: Views, points: Float[np.ndarray, "N 3"]) -> None:
 
 
 def _folder(root: Path, mesh: str) -> Path | None:
-    """Where the views of a mesh lie: by its whole name or its last part, below the source or beside the mesh."""
+    """The folder of the views of a mesh: by its whole name or its last part, below the source or beside the mesh."""
     path = Path(mesh).with_suffix("")
     for name in FOLDERS:
         for place in (root / name / path, root / name / path.name, root / path.parent / name / path.name):
@@ -114,19 +114,19 @@ def _listed(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, 
         focal = cameras.focal(field_of_view)
         pairs = [(path, path.with_suffix(".npy")) for path in sorted(folder.glob("*.png"))]
         return [
-            (path, cameras.from_world_to_opengl(_matrix(read_array(told)), focal))
-            for path, told in pairs
-            if told.is_file()
+            (path, cameras.from_world_to_opengl(_matrix(read_array(camera)), focal))
+            for path, camera in pairs
+            if camera.is_file()
         ]
     except (*UNREADABLE, InrflowError) as error:
         raise UnreadableItemError("the cameras of its views cannot be read") from error
 
 
 def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, Float32[np.ndarray, "4 4"]]]:
-    told = typed_json.read_json(folder / TRANSFORMS)
+    table = typed_json.read_json(folder / TRANSFORMS)
     found = []
-    for frame in told["frames"]:
-        angle = frame.get("camera_angle_x", told.get("camera_angle_x"))
+    for frame in table["frames"]:
+        angle = frame.get("camera_angle_x", table.get("camera_angle_x"))
         if angle is not None and not 0 < angle < math.pi:
             raise ValueError(f"no angle: {angle}")
         focal = cameras.focal(field_of_view if angle is None else math.degrees(angle))
@@ -139,7 +139,7 @@ def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Pa
 
 
 def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
-    """3 x 4 or 4 x 4 finite numbers whose rotation is one."""
+    """A camera matrix, 3 x 4 or 4 x 4; ValueError unless it is finite and a rotation."""
     matrix = np.asarray(numbers, dtype=np.float64)
     if matrix.shape not in ((3, 4), (4, 4)) or not np.isfinite(matrix).all():
         raise ValueError("no camera matrix")
@@ -150,7 +150,7 @@ def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
 
 
 def _picture(path: Path, resolution: int) -> tuple[UInt8[np.ndarray, "R R 3"], UInt8[np.ndarray, "R R"]]:
-    """A square picture on white, and its alpha, at the resolution."""
+    """A square image on white, and its alpha, at the resolution."""
     try:
         pixels = read_image(path, "RGBA")
     except InrflowError as error:

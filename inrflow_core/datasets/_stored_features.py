@@ -1,4 +1,4 @@
-"""What the data sets of pictures and of sequences share: the embedder of their settings, and what is told of it."""
+"""Shared by the data sets of images and of sequences: the embedder of their settings, and its provenance."""
 
 from __future__ import annotations
 

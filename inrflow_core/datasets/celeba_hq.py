@@ -24,7 +24,7 @@ DESCRIPTION = (
     "female and male; without a split every tenth is val"
 )
 PREFERRED = ("CelebA-HQ-img/", "data1024x1024/", "data512x512/", "data256x256/", "data128x128/")
-"""Folders of images that lie beside other forms of the same (masks, other sizes), best first."""
+"""Folders of images, preferred to other forms beside them (masks, other sizes), best first."""
 CLASSES = ("female", "male")
 HELD_OUT_EVERY = 10
 
@@ -47,7 +47,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
     Raises:
         MissingError: there are no images.
-        UsageError: classes are asked for, and an image is in neither folder.
+        UsageError: `classes`, and an image is in neither folder.
     """
     entries = _archives.listing(source)
     chosen = _chosen(_archives.images(entries))

@@ -1,7 +1,7 @@
 """CIFAR-10: 60,000 small photographs, from the python or the binary version, unpacked or as the tar.gz.
 
-Source: Krizhevsky 2009. The python version is a pickle, which could run anything: only arrays of numbers and plain
-lists are made from it, everything else is refused.
+Source: Krizhevsky 2009. The python version is a pickle, which could run code: only arrays of numbers and plain
+lists are read from it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARRAY_PARTS = {
     ("numpy", "dtype"): np.dtype,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): np._core.multiarray._reconstruct for core in ("core", "_core")},  # type: ignore[attr-defined]
 }
-"""All that an array of numbers needs; what newer pickles call beside it, `_Arrays` has forms of its own for."""
+"""What an array of numbers needs; `_Arrays` replaces what newer pickles call besides."""
 
 Batch = tuple[np.ndarray, np.ndarray]
 """Images (n 32 32 3) and labels (n)."""
@@ -45,7 +45,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Config:
-    """There is nothing to choose."""
+    """CIFAR-10 has no settings."""
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
@@ -123,9 +123,9 @@ def _from_binary(name: str, content: bytes) -> Batch:
 
 def _from_pickle(name: str, content: bytes) -> Batch:
     try:
-        told: Any = _Arrays(io.BytesIO(content), encoding="bytes").load()
-        told = {key.decode() if isinstance(key, bytes) else key: value for key, value in told.items()}
-        return _checked(name, np.asarray(told["data"]), np.asarray(told["labels"]))
+        batch: Any = _Arrays(io.BytesIO(content), encoding="bytes").load()
+        batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+        return _checked(name, np.asarray(batch["data"]), np.asarray(batch["labels"]))
     except (pickle.UnpicklingError, *BROKEN) as error:
         raise _damaged(name, str(error) or type(error).__name__) from error
 
@@ -142,7 +142,7 @@ BROKEN = (
     ArithmeticError,
     RecursionError,
 )
-"""What a broken pickle raises beside `UnpicklingError`."""
+"""Errors of a broken pickle beside `UnpicklingError`."""
 
 
 class _Arrays(pickle.Unpickler):

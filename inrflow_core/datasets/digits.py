@@ -26,11 +26,11 @@ WHITE = 16
 
 @dataclass(frozen=True)
 class Config:
-    """There is nothing to choose."""
+    """The digits have no settings."""
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """The digits of the installed scikit-learn; `source` is not looked at."""
+    """The digits of the installed scikit-learn; `source` is ignored."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

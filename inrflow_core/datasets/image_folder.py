@@ -1,4 +1,4 @@
-"""Any folder of images: your own pictures, at one resolution.
+"""Any folder of images, at one resolution.
 
 `train`, `val` and `test` (also `valid`, `validation`) side by side are splits; with `classes`, the folder below them
 (or at the top) is the class.
@@ -36,7 +36,7 @@ class Config:
     channels: int = 3
     """3 for RGB, 1 for grey."""
     upright: bool = True
-    """Turn photographs as their EXIF says."""
+    """Rotate photographs as their EXIF says."""
 
     def __post_init__(self) -> None:
         _image_decoding.check_resolution(self.resolution)
@@ -45,11 +45,11 @@ class Config:
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """The images by split and, if asked, by sub-folder.
+    """The images by split and, with `classes`, by sub-folder.
 
     Raises:
         MissingError: there are no images.
-        UsageError: classes are asked for, and an image lies in no sub-folder.
+        UsageError: `classes`, and an image is in no sub-folder.
     """
     entries = _archives.listing(source)
     pictures = _archives.images(entries)

@@ -1,9 +1,9 @@
-"""ImageNet (ILSVRC 2012), in any of the forms that it lies about in.
+"""ImageNet (ILSVRC 2012), in any of its common layouts.
 
 Read are: class folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), the Kaggle tree (`ILSVRC/Data/CLS-LOC/`, a flat
-`val` whose classes stand in `LOC_val_solution.csv`), the two original tars with the development kit, and the zip of
-StyleGAN and EDM (`dataset.json`). The label is the rank of the class folder's name, as everyone has it; the
-development kit's own numbers are turned into names first. Images are cut as ADM does (see `_image_decoding.centre_crop`).
+`val` whose classes are in `LOC_val_solution.csv`), the two original tars with the development kit, and the zip of
+StyleGAN and EDM (`dataset.json`). The label is the rank of the class folder's name, as is usual; the
+numbers of the development kit are mapped to names first. Images are cropped as ADM does (see `_image_decoding.centre_crop`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     """The images of `train` and `val` with their classes.
 
     Raises:
-        MissingError: none of the layouts is there, or the classes of `val` are not.
+        MissingError: the source has none of these layouts, or `val` has no classes.
         IntegrityError: an archive or a table of classes is damaged.
     """
     tars = {path.name: path for path in sorted(source.rglob("ILSVRC2012_img_*.tar"))} if source.is_dir() else {}
@@ -78,7 +78,7 @@ def read(item: Item, config: Config) -> Example:
 
 
 def _only_classes(pictures: Sequence[Entry]) -> list[Entry]:
-    """The images of a folder that holds class folders and nothing else: someone pointed at `train` itself."""
+    """The images of a folder of class folders only, where `--source` is `train` itself."""
     inside = _archives.below(pictures, _archives.common_root(pictures))
     return inside if all(WORDNET.fullmatch(entry.name.partition("/")[0]) for entry in inside) else []
 
@@ -98,16 +98,16 @@ def _plan_tars(source: Path, tars: Mapping[str, Path], config: Config) -> Datase
 
 
 def _plan(source: Path, train: list[Entry], val: list[Entry], around: Sequence[Entry], config: Config) -> DatasetIndex:
-    """Train by its folders, val by its folders or by the tables that lie around it."""
+    """Classes of `train` by its folders, of `val` by its folders or by a table beside it."""
     folders = {entry: entry.name.partition("/")[0] for entry in train}
     if all("/" in entry.name for entry in val):
-        told = {entry: entry.name.partition("/")[0] for entry in val}
+        val_classes = {entry: entry.name.partition("/")[0] for entry in val}
     else:
         table = _val_classes(source, around)
-        told = {entry: table.get(Path(entry.name).stem, "") for entry in val}
-    classes = sorted({*folders.values(), *told.values()})
+        val_classes = {entry: table.get(Path(entry.name).stem, "") for entry in val}
+    classes = sorted({*folders.values(), *val_classes.values()})
     if "" in classes:
-        nameless = next(entry.name for entry in val if not told[entry])
+        nameless = next(entry.name for entry in val if not val_classes[entry])
         raise IntegrityError(f"the table of classes says nothing of `{nameless}`", hint="put the whole table there")
     rank = {name: number for number, name in enumerate(classes)}
     splits = {
@@ -115,7 +115,7 @@ def _plan(source: Path, train: list[Entry], val: list[Entry], around: Sequence[E
             _image_decoding.item(entry._replace(name=f"{split}/{entry.name}"), rank[name])
             for entry, name in known.items()
         ]
-        for split, known in (("train", folders), ("val", told))
+        for split, known in (("train", folders), ("val", val_classes))
     }
     sources = [
         (f"{split}/{entry.name}", entry.size) for split, known in (("train", train), ("val", val)) for entry in known
@@ -142,7 +142,7 @@ def _val_classes(source: Path, around: Sequence[Entry]) -> dict[str, str]:
 
 
 def _from_kit(name: str, content: bytes) -> dict[str, bytes]:
-    """The two files of the development kit that matter, by name."""
+    """The two required files of the development kit, by name."""
     found = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as kit:

@@ -1,4 +1,4 @@
-"""Objects with images of them: clouds on the surface of meshes, renders, cameras, and the pictures as tokens.
+"""Objects with images of them: clouds on the surface of meshes, renders, cameras, and the images as tokens.
 
 INRFlow, section 4.2 and appendix A.2: 16k points of each object of Objaverse (Deitke et al. 2023), renders of 448 x 448
 pixels and 40 degrees by cameras at 3.5 units on both sides of the x and z axes, features of DINOv2 joined with the
@@ -33,28 +33,28 @@ DESCRIPTION = (
 
 @dataclass(frozen=True)
 class Config:
-    """What is taken of each object, how it is looked at, and how they are divided."""
+    """Points, views and features of each object, and the split."""
 
     points: int = 16_384
     """Points on the surface of each mesh; training draws its subsets from them."""
     resolution: int = 448
-    """Rows and columns of the pictures."""
+    """Rows and columns of the images."""
     views: int = 4
-    """Pictures of each object. Rendered ones are taken at equal steps around y: four are the paper's."""
+    """Images of each object. Rendered views are at equal steps around y; the paper has four."""
     renders: Literal["made", "found"] = "made"
-    """Render the meshes, or read pictures with cameras that lie beside them."""
+    """`made` renders the meshes, `found` reads images with cameras beside them."""
     elevation: float = 0.0
-    """Degrees by which the cameras of rendered pictures stand above the object's middle."""
+    """Elevation of the cameras of rendered images, in degrees."""
     distance: float = cameras.DISTANCE
-    """From the object's middle to the cameras of rendered pictures, in halves of its longest side."""
+    """Distance of the cameras of rendered images from the center, in halves of the longest side."""
     field_of_view: float = cameras.DEFAULT_FOV
-    """Degrees that a picture spans; of pictures that are found, where their files do not say it (Zero123's: 49.1)."""
+    """Field of view in degrees; for found images, where their files do not have it (Zero123: 49.1)."""
     world: _rendered_views.World = "mesh"
     """Whose axes and units the cameras of found images have: the mesh's, or as Blender's or Zero123's script turns it."""
     embedder: str = "dinov2"
-    """What makes tokens of the pictures; `patches` needs no weights and stands in for it."""
+    """The network that encodes the images; `patches` is a placeholder without weights."""
     features: Literal["stored", "online"] = "stored"
-    """Keep the tokens in the shards, or the pictures alone: training then makes the tokens."""
+    """`stored` keeps the tokens in the shards; `online` keeps the images, and training computes the tokens."""
     weights: str | None = field(default=None, metadata={"is_place": True})
     """The folder of the embedder's weights; else `$INRFLOW_WEIGHTS/EMBEDDER`, else `weights/EMBEDDER`."""
     val: float = 0.1
@@ -76,7 +76,7 @@ class Config:
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """Every mesh below the source, sorted by name, and the weights of the embedder looked at.
+    """Every mesh below the source, sorted by name; the weights of the embedder are checked.
 
     Raises:
         MissingError: there is no mesh, or the weights are not there.
@@ -101,7 +101,7 @@ def read(item: Item, config: Config) -> Example:
     """Points on one mesh in its box, images of it, their cameras, and the tokens where they are stored.
 
     Raises:
-        UnreadableItemError: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found pictures are too
+        UnreadableItemError: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found images are too
             few, cannot be read, are not square, or do not show the mesh.
     """
     root = Path(item.location)
@@ -160,7 +160,7 @@ def _tokens(views: _rendered_views.Views, config: Config) -> dict[str, np.ndarra
 
 
 def _condition_bytes(config: Config) -> int:
-    """Bytes of the pictures, cameras and tokens of an object, and of its offset and scale."""
+    """Bytes of the images, cameras and tokens of an object, and of its offset and scale."""
     picture, camera, tokens = 3 * config.resolution**2, 16 * 4, 0
     if config.features == "stored":
         from inrflow_core.geometry.cameras import RAY

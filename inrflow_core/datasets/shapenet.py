@@ -37,18 +37,18 @@ SYNSET = re.compile(r"\d{8}")
 HDF5 = (".hdf5", ".h5")
 PAGE = "https://github.com/stevenygd/PointFlow (section Dataset)"
 BLOCK = 64
-"""Clouds of an HDF5 file that are read at once."""
+"""Clouds of an HDF5 file read at once."""
 
 Frame = tuple[tuple[float, float, float], float]
-"""An offset and a scale that all clouds share."""
+"""The offset and scale of all clouds."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Which categories, and what the clouds are measured in."""
+    """Categories and normalization."""
 
     categories: tuple[str, ...] = ()
-    """English names or synset ids, as in ["chair", "02691156"]; empty takes all that are there."""
+    """English names or synset ids, as in ["chair", "02691156"]; empty takes all."""
     normalization: Literal["shape", "global"] = field(default="shape", metadata={"key": "normalisation"})
     """`shape`: each cloud's box to [-1, 1] (INRFlow). `global`: the mean and deviation of the train split (PointFlow,
     LION), for which every cloud of that split is read twice."""
@@ -58,8 +58,8 @@ class Config:
             synset_of(name)
 
 
-class Where(NamedTuple):
-    """Where one cloud lies: a .npy file, or a row of an array inside an HDF5 file."""
+class CloudLocation(NamedTuple):
+    """The place of one cloud: a .npy file, or a row of an array inside an HDF5 file."""
 
     file: str
     array: str = ""
@@ -68,7 +68,7 @@ class Where(NamedTuple):
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """Every cloud of the categories asked for, sorted by synset and name.
+    """Every cloud of the requested categories, sorted by synset and name.
 
     Raises:
         MissingError: neither layout is there, or not with these categories.
@@ -87,7 +87,9 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     labels = {synset: label for label, synset in enumerate(wanted)}
     splits = {
         split: [
-            Item(name, labels[synset], where) for synset, of, name, where in found if of == split and synset in labels
+            Item(name, labels[synset], location)
+            for synset, of, name, location in found
+            if of == split and synset in labels
         ]
         for split in SPLITS
     }
@@ -111,7 +113,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
 
 def read(item: Item, config: Config) -> Example:
-    """One cloud with all its points, in the normalisation asked for.
+    """One cloud with all its points, normalized.
 
     Raises:
         UnreadableItemError: no array of points, an array of objects, or numbers that are not finite.
@@ -124,7 +126,7 @@ def read(item: Item, config: Config) -> Example:
     return Example(((points - np.array(offset)) / scale).astype(np.float32), item.label, item.name)
 
 
-def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, Where]]:
+def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, CloudLocation]]:
     """Synset, split, name and place of every .npy in PointFlow's layout; `folder` may be any part of the tree."""
     above = folder.resolve().parts[-2:]
     roots = set()
@@ -138,11 +140,11 @@ def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str,
                 raise UsageError(
                     f"`{folder}` holds two trees of ShapeNet, in {places}", hint="name one of them with `--source`"
                 )
-            yield synset, split, f"{synset}/{file.removesuffix('.npy')}", Where(str(folder / name))
+            yield synset, split, f"{synset}/{file.removesuffix('.npy')}", CloudLocation(str(folder / name))
 
 
-def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, Where]]:
-    """The same of the first HDF5 file whose groups are synsets."""
+def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, CloudLocation]]:
+    """The same for the first HDF5 file whose groups are synsets."""
     for name, _ in files:
         if not name.endswith(HDF5):
             continue
@@ -152,14 +154,14 @@ def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tup
                 for split in SPLITS:
                     array: Any = file.get(f"{synset}/{split}")
                     for row in range(len(array) if getattr(array, "ndim", 0) == 3 else 0):
-                        where = Where(str(folder / name), f"{synset}/{split}", row)
-                        yield synset, split, f"{synset}/{row:05d}", where
+                        location = CloudLocation(str(folder / name), f"{synset}/{split}", row)
+                        yield synset, split, f"{synset}/{row:05d}", location
         if synsets:
             return
 
 
 def _wanted(source: Path, config: Config, there: list[str]) -> list[str]:
-    """Synsets asked for, sorted; all that are there where none is named."""
+    """The requested synsets, sorted; all synsets of the source where none is requested."""
     wanted = sorted({synset_of(name) for name in config.categories}) or there
     for synset in wanted:
         if synset not in there:
@@ -172,7 +174,7 @@ def _wanted(source: Path, config: Config, there: list[str]) -> list[str]:
 
 
 def _shape(items: Sequence[Item]) -> tuple[int, int]:
-    """Points and numbers of the first cloud that can be read; all others must have as many."""
+    """Shape of the first readable cloud; all others must have the same."""
     for item in items:
         try:
             points = _points(item.location)
@@ -182,11 +184,11 @@ def _shape(items: Sequence[Item]) -> tuple[int, int]:
     return 15_000, 3
 
 
-def _points(where: Where) -> np.ndarray:
-    points = _row(where) if where.array else _file(Path(where.file))
+def _points(location: CloudLocation) -> np.ndarray:
+    points = _row(location) if location.array else _file(Path(location.file))
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f" or not len(points):
         raise UnreadableItemError(f"it is {points.dtype} of shape {points.shape}, no points (N, 3) of floating numbers")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is found to be
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which is checked
         return points.astype(np.float32)
 
 
@@ -206,14 +208,14 @@ def _reason(error: Exception) -> str:
     return "it is not a complete .npy file"
 
 
-def _row(where: Where) -> np.ndarray:
-    block = _rows(where.file, where.array, where.row // BLOCK * BLOCK)
-    return block[where.row % BLOCK]
+def _row(location: CloudLocation) -> np.ndarray:
+    block = _rows(location.file, location.array, location.row // BLOCK * BLOCK)
+    return block[location.row % BLOCK]
 
 
 @lru_cache(maxsize=2)
 def _rows(file: str, array: str, first: int) -> np.ndarray:
-    """Some clouds of an array; a worker asks for neighbours one after the other."""
+    """Consecutive clouds of an array; a worker reads neighbors one after the other."""
     try:
         with hdf5.open_hdf5_safely(Path(file)) as opened:
             data: Any = opened[array]
@@ -223,7 +225,7 @@ def _rows(file: str, array: str, first: int) -> np.ndarray:
 
 
 def _frame(items: Sequence[Item]) -> Frame:
-    """The mean of all points, and the one deviation of all their numbers, as PointFlow's `datasets.py` has them.
+    """The mean of all points, and the standard deviation of all their numbers, as in PointFlow's `datasets.py`.
 
     Raises:
         MissingError: the train split is empty.
@@ -241,7 +243,7 @@ def _frame(items: Sequence[Item]) -> Frame:
 
 
 def _moments(item: Item) -> tuple[int, np.ndarray, float] | None:
-    """Points, sum and sum of squares of a cloud; None where it cannot be used."""
+    """Number of points, sum and sum of squares of a cloud; None where it is unreadable."""
     try:
         points = _points(item.location).astype(np.float64)
         _point_clouds.check_finite(points)

@@ -26,7 +26,7 @@ NEEDS_SOURCE = False
 
 @dataclass(frozen=True)
 class Config:
-    """How many, of how many points."""
+    """Number of solids, and of points on each."""
 
     train: int = 4000
     """Solids of the split `train`; classes take turns."""
@@ -44,7 +44,7 @@ class Config:
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """The solids that will be made; `source` is not looked at."""
+    """The solids that will be made; `source` is ignored."""
     classes = tuple(BODIES)
     splits = {
         split: [

@@ -1,9 +1,8 @@
 """Proteins: AlphaFold-DB's Swiss-Prot as its tars, and any folder of PDB, mmCIF and BinaryCIF files.
 
-Of a tar only the headers of its members are read, once; a worker then reads a member where it lies, and nothing is
-unpacked to the disk. The split is the paper's: of all proteins some at random for training, some for the test (10,000
-and 512, INRFlow A.3 and G). Each protein has a number that follows from its name and the seed alone, so neither the
-order of files nor what else lies there moves it; the smallest numbers are the test.
+Only the headers of a tar's members are read, once; a worker then reads a member in place, and nothing is unpacked. The
+split is the paper's: random proteins for training and for the test (10,000 and 512, INRFlow A.3 and G). Each protein has
+a number that depends only on its name and the seed, so other files do not move it; the smallest numbers are the test.
 """
 
 from __future__ import annotations
@@ -39,39 +38,39 @@ FORMATS = (".bcif", ".cif", ".mmcif", ".pdb", ".ent")
 """Which of several formats of one structure is read: the first, and rather without `.gz`."""
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 GUESS = 2048
-"""Atoms of a chain, where shards are sized; it has some 8 for each residue."""
+"""Estimated atoms of a chain, to size shards: about 8 for each residue."""
 LONGEST_STEP = 4.5
-"""Angstrom between two C-alpha atoms, above which they are no neighbours: it is 3.8 in a chain."""
+"""Largest distance in Angstrom of neighboring C-alpha atoms; it is 3.8 in a chain."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Which proteins, how many, and what their sequences become."""
+    """Which proteins, how many, and the features of their sequences."""
 
     train: int = 10_000
-    """Proteins for training, at random; all that are left, where there are fewer."""
+    """Number of training proteins, at random; all others where there are fewer."""
     test: int = 512
     """Proteins for the test; at most a tenth of all."""
     seed: int = 0
-    """Of the split."""
+    """Seed of the split."""
     chain: str | None = None
-    """The chain that is read of each file; off, its only or first one of amino acids."""
+    """The chain read from each file; None takes the first one of amino acids."""
     shortest: int | None = None
     """Least number of residues."""
     longest: int | None = None
     """Largest number of residues."""
     plddt: float | None = None
-    """Least mean pLDDT, 0 to 100. Off, for in experimental files there are temperatures where it would stand."""
+    """Least mean pLDDT, 0 to 100. None by default: experimental files have temperature factors in its place."""
     missing: float = 0.0
     """Largest share of a chain's heavy atoms that may be absent; they are stored as unknown."""
     dedup: bool = False
     """One structure of each sequence."""
     embedder: str = "esm2"
-    """What makes tokens of the residues; `one-hot` stands in where its weights are absent."""
+    """The network that encodes the residues; `one-hot` is a placeholder without weights."""
     features: Literal["stored", "online"] = "stored"
-    """Whether the tokens lie in the shards, or are made while training."""
+    """`stored` keeps the tokens in the shards; `online` computes them in training."""
     weights: str | None = field(default=None, metadata={"is_place": True})
-    """Folder of the embedder's weights; off, `weights/NAME`."""
+    """Folder of the embedder's weights. Default: `weights/NAME`."""
 
     def __post_init__(self) -> None:
         for name, least in (("train", 1), ("test", 0)):
@@ -87,12 +86,12 @@ class Config:
 
     @property
     def filters(self) -> bool:
-        """Whether files must be read to know which proteins there are."""
+        """Whether files must be read to select the proteins."""
         return self.dedup or (self.shortest, self.longest, self.plddt) != (None, None, None)
 
 
 class Rank(NamedTuple):
-    """How well a file serves as the structure of its protein; the largest is taken."""
+    """The preference for a file of a protein; the largest is taken."""
 
     version: int
     format: int
@@ -103,11 +102,11 @@ class Rank(NamedTuple):
 def scan(source: Path, config: Config) -> DatasetIndex:
     """Every protein of the source, divided by its number.
 
-    Only names are read, unless `shortest`, `longest`, `plddt` or `dedup` ask for what stands inside: then proteins are
-    read by growing number until there are enough (about 20 ms each), and each that does not pass is passed over.
+    Only names are read, unless `shortest`, `longest`, `plddt` or `dedup` need the content: then proteins are read by
+    increasing number until there are enough (about 20 ms each), and those that a filter rejects are skipped.
 
     Raises:
-        MissingError: there is none, or the embedder's weights are absent, which is found before any file is read.
+        MissingError: there is none, or the embedder's weights are missing, which is checked before any file is read.
         IntegrityError: a tar or the weights are damaged.
     """
     normalization = {"kind": "centred", "unit": "Angstrom", **_stored_features.origin(config, "one-hot")}
@@ -149,7 +148,7 @@ def read(item: Item, config: Config) -> Example:
     """The atoms of one chain, centred on the mean of those that are known.
 
     Raises:
-        UnreadableItemError: the file cannot be read, a filter does not let it pass, its chain has a gap, or too many atoms are
+        UnreadableItemError: the file cannot be read, a filter rejects it, its chain has a gap, or too many atoms are
             absent.
     """
     structure = _structure(item, config)
@@ -167,7 +166,7 @@ def read(item: Item, config: Config) -> Example:
 
 
 def fault(structure: Structure, missing: float = 0.0) -> str | None:
-    """Why a chain cannot be learned from; None where it can.
+    """Why a chain cannot be used; None if it can.
 
     A gap is where two residues that follow one another are not bonded: by the distance from C to N, else that of the
     C-alphas, else by their numbers.
@@ -208,9 +207,9 @@ def _entries(source: Path) -> list[_archives.Entry]:
 
 
 def _identity(name: str) -> tuple[str, Rank]:
-    """What tells a protein from others, and the rank of one file of it.
+    """The key of a protein, and the rank of one file of it.
 
-    Files of AlphaFold DB by accession and fragment, wherever they lie; others by their path without the suffix.
+    Files of AlphaFold DB by accession and fragment, in any folder; others by their path without the suffix.
     """
     stem = structure_reader.structure_name(name)
     suffix = name[len(stem) :].lower()
@@ -221,7 +220,7 @@ def _identity(name: str) -> tuple[str, Rank]:
 
 
 def _name(file: str) -> str:
-    """What an item is called: of AlphaFold DB its entry and version, else its path without the suffix."""
+    """The name of an item: for AlphaFold DB the entry and version, else the path without the suffix."""
     stem = structure_reader.structure_name(file)
     own = stem.rpartition("/")[2]
     return own if AFDB.fullmatch(own) else stem
@@ -232,7 +231,7 @@ def _number(seed: int, key: str) -> bytes:
 
 
 def _passing(items: Sequence[Item], config: Config, wanted: int) -> Iterator[Item]:
-    """Items that the filters let pass, until there are enough; what cannot be read is kept, to be named by `read`."""
+    """Items that pass the filters, until there are enough; unreadable ones are kept, so that `read` reports them."""
     seen: set[str] = set()
     count = 0
     for item in items:
@@ -251,7 +250,7 @@ def _passing(items: Sequence[Item], config: Config, wanted: int) -> Iterator[Ite
 
 
 def _refused(structure: Structure, config: Config) -> str | None:
-    """Which filter does not let a structure pass."""
+    """The reason of the filter that rejects a structure; None if it passes."""
     length = len(structure.codes)
     if length < (config.shortest or 0) or length > (config.longest or length):
         return f"it has {length:,} residues"

@@ -1,4 +1,4 @@
-"""How long `prepare` will take and how much disk it needs, from a few items read in advance."""
+"""Estimate the time and disk space of `prepare` from a few items read in advance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inrflow_core.shards.manifest import Skipped
 
 
 def estimate(job: PrepareJob, *, workers: int | None = None, piece: ArrayTask | None = None) -> Report:
-    """What `prepare` would make, from a scan and a few items read to time them; writes nothing.
+    """The report of a dry run, from a scan and the time of a few items; writes nothing.
 
     Raises:
         MissingError: nothing to read.
@@ -47,6 +47,7 @@ def default_workers(job: PrepareJob, workers: int | None, tasks: int) -> int:
 
 
 def check_disk(job: PrepareJob, plan: DatasetIndex) -> None:
+    """Raise OutOfMemory unless the disk has space for the missing shards."""
     there = [path for path in job.out.glob("*.h5") if path.is_file()] if job.out.is_dir() else []
     wanted = items_bytes(plan, sum(map(len, plan.splits.values()))) - sum(path.stat().st_size for path in there)
     place = next(path for path in (job.out.absolute(), *job.out.absolute().parents) if path.exists())

@@ -1,4 +1,4 @@
-"""What one call of `prepare` makes: its settings, its shards and what it reports."""
+"""The job of one call of `prepare`: its settings, its shards and its report."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from inrflow_core.shards.manifest import Manifest, Skipped
 from inrflow_core.storage import typed_json
 
 MIN_ITEMS, MAX_ITEMS = 256, 4096
-"""Examples of a shard, but for the last ones of a small split."""
+"""Examples of a shard; the shards of a small split may have fewer."""
 MAX_SHARD_BYTES = 256 << 20
-"""Values and conditions of a shard: a worker holds them in memory until the shard is whole."""
+"""Bytes of the values and conditions of a shard, which a worker holds in memory until it is complete."""
 SHARDS_OF_A_SPLIT = 16
-"""So many at least, where that leaves `FEWEST` examples for each: there is work for this many workers."""
+"""A split has at least this number, where each then has `MIN_ITEMS` examples: work for as many workers."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Report:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """The items of one shard, and what its header needs."""
+    """The items of one shard, with its path, header and shape."""
 
     name: str
     config: Any
@@ -82,9 +82,9 @@ class ShardTask:
 def resolve_job(
     name: str, source: Path | None = None, out: Path | None = None, config: Any = None, limit: int | None = None
 ) -> PrepareJob:
-    """A job with the usual places: from `data/NAME` (`INRFLOW_DATA` is another parent) to `shards/NAME`.
+    """A job with default folders: from `data/NAME` (`INRFLOW_DATA` replaces `data`) to `shards/NAME`.
 
-    A data set with a `resolution` goes to `shards/NAME-RESOLUTION`.
+    The folder of a data set with a `resolution` is `shards/NAME-RESOLUTION`.
     """
     name = name.replace("_", "-")
     config = registry.find("datasets", name).Config() if config is None else config
@@ -95,10 +95,10 @@ def resolve_job(
 
 
 def scan(job: PrepareJob) -> DatasetIndex:
-    """What a job would read, with its `limit`.
+    """The items that a job reads, with its `limit`.
 
     Raises:
-        MissingError: the source is not there, is empty, or is of another layout.
+        MissingError: the source does not exist, is empty, or has another layout.
     """
     if job.dataset.NEEDS_SOURCE and not job.source.exists():
         raise MissingError(
@@ -124,13 +124,13 @@ def scan(job: PrepareJob) -> DatasetIndex:
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> Sequence[Item]:
-    """`count` of the items, evenly spread over all of them, so that every class is among them; all if fewer."""
+    """`count` items, evenly spaced, so that every class is among them; all if there are fewer."""
     total = len(items)
-    return items if total <= count else [items[place * total // count] for place in range(count)]
+    return items if total <= count else [items[index * total // count] for index in range(count)]
 
 
 def plan_shards(job: PrepareJob, plan: DatasetIndex) -> list[ShardTask]:
-    """The items as shards: their number follows from the number of items and their size alone."""
+    """The shards of all items; their number depends only on the number and size of the items."""
     parts = []
     for split, items in plan.splits.items():
         largest = max(1, min(MAX_ITEMS, MAX_SHARD_BYTES // max(1, items_bytes(plan, 1))))
@@ -182,5 +182,6 @@ def _settings(job: PrepareJob) -> dict[str, Any]:
 
 
 def items_bytes(plan: DatasetIndex, items: int) -> int:
+    """Bytes of the values and conditions of a number of items."""
     values = int(np.prod(plan.shape, dtype=np.int64)) * np.dtype(plan.dtype).itemsize
     return items * (values + plan.condition_bytes)

@@ -1,4 +1,4 @@
-"""Job arrays: which shards one of several runs of `prepare` makes."""
+"""Job arrays: the share of the shards that one of several runs of `prepare` makes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ArrayTask:
-    """One of `count` runs that make a data set together, each its share of the shards."""
+    """One of `count` runs that make a data set together."""
 
     index: int
     """From 0 on."""
@@ -34,14 +34,14 @@ class ArrayTask:
 
     @property
     def journal(self) -> str:
-        """The file of its lines."""
+        """The name of its journal."""
         return f".journal-{self}.jsonl"
 
     @property
     def lock(self) -> str:
-        """The file that a second run of the same piece meets."""
+        """The name of its lock, which excludes a second run with the same index."""
         return f"{LOCK}-{self}"
 
     def of(self, all: Sequence[T]) -> Sequence[T]:
-        """Its share: every so many, so that large and small splits are shared alike."""
+        """Its share: every `count`-th shard, so that large and small splits are divided alike."""
         return all[self.index :: self.count]

@@ -1,8 +1,8 @@
-"""What runs of `prepare` have finished so far, so that a killed one goes on and none undoes another's work.
+"""The journal of finished shards: a killed `prepare` resumes, and several runs do not overwrite each other's work.
 
-`.journal.jsonl` lies in the folder of the shards while they are made: first what is being made, then one line for
-each finished shard. Each piece of a job array writes its lines into a file of its own beside it. All go when the
-manifest comes. Who writes alone holds `.lock` alone; pieces hold it together, and each its own lock.
+`.journal.jsonl` is in the folder of the shards until the manifest is written: first the identity of the job, then one
+line for each finished shard. Each run of a job array writes its own journal beside it. A single run holds `.lock`
+alone; runs of a job array share it, and each holds its own lock.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from inrflow_core.storage.plain_file import read_plain_file
 
 NAME = ".journal.jsonl"
 JOURNALS, LOCKS = ".journal*.jsonl", ".lock*"
-"""The files of all pieces too."""
+"""Patterns that include the files of job arrays."""
 HALVES = ".*.partial"
-"""Files that are being written."""
+"""Partly written files."""
 LONGEST = 1 << 30
 """Bytes of the largest journal."""
 PATIENCE = 2.0
-"""Seconds to wait for the folder: a piece that ends has it for itself for a moment."""
+"""Seconds to wait for the lock: a run of a job array holds it alone for a moment when it ends."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What a file system says that gives a file one name alone, as object stores that are mounted."""
+"""Errors of file systems without hard links, such as mounted object stores."""
 SHARD = re.compile(r"\w[\w-]*-\d{5}\.h5")
 
 Mode = Literal["resume", "overwrite", "repair"]
@@ -47,14 +47,14 @@ Mode = Literal["resume", "overwrite", "repair"]
 
 @dataclass(frozen=True)
 class JournalHead:
-    """The first line: what is being made."""
+    """The first line: the identity of the job."""
 
     identity: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """The line of a finished shard; one without readable items has no file, so that the last three are missing."""
+    """The line of a finished shard; without readable items there is no file, and the last three are missing."""
 
     file: str
     split: str
@@ -80,22 +80,22 @@ class Journal:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Lines of the journal by the shard's file name."""
     previous: Manifest | None = None
-    """The manifest of the same job that was there already."""
+    """The manifest of an earlier, finished run of the same job."""
     damaged: set[str] = field(default_factory=set)
-    """Its shards that must be made again."""
+    """Shards in that manifest that must be made again."""
     file: str = NAME
-    """Where new lines go."""
+    """The journal that gets new lines."""
 
     def is_pending(self, name: str) -> bool:
-        """Whether a shard is still to be made."""
+        """Whether a shard must still be made."""
         return name in self.damaged if self.previous is not None else name not in self.records
 
     def record(self, record: dict[str, Any]) -> None:
         """Add a finished shard, durably.
 
         Raises:
-            IntegrityError: it was to be repaired, and is not what the manifest says.
-            OutOfMemory: the disk is full; the line is not there then.
+            IntegrityError: it was repaired, and does not have the digest in the manifest.
+            OutOfMemory: the disk is full; the line is not written.
         """
         if self.previous is not None:
             _check_same(self.folder, self.previous, record)
@@ -106,19 +106,19 @@ class Journal:
                 os.fsync(file.fileno())
         self.records[record["file"]] = record
 
-    def close(self, told: Manifest) -> None:
-        """Write the manifest; the journals are needed no more."""
-        if told is not self.previous:
-            manifest.save(told, self.folder)
+    def close(self, content: Manifest) -> None:
+        """Write the manifest and delete the journals."""
+        if content is not self.previous:
+            manifest.save(content, self.folder)
         _remove(self.folder, JOURNALS)
 
 
 @contextmanager
 def open_journal(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Iterator[Journal]:
-    """The journal of a folder, which nobody else writes to meanwhile; leaves no folder without shards behind.
+    """The journal of a folder, held alone; deletes the folder if it has no shards in the end.
 
     Raises:
-        LockedByAnotherRun: another process is at work there.
+        LockedByAnotherRun: another process writes there.
         UsageError: a file is in the way, or other shards are there and `mode` is not `overwrite`.
         IntegrityError: a shard is damaged, and `mode` is `resume`.
     """
@@ -140,14 +140,14 @@ def open_journal(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Itera
 def open_shared_journal(
     folder: Path, identity: Mapping[str, Any], piece: ArrayTask, share: Collection[str]
 ) -> Iterator[Journal]:
-    """The journal of a folder to which other pieces write meanwhile; `share` names the shards of this one.
+    """The journal of a folder that runs of a job array share; `share` has the names of this run's shards.
 
-    Of the finished shards only those of the share are looked at.
+    Only finished shards of the share are checked.
 
     Raises:
-        LockedByAnotherRun: another process has the same piece, or has the folder for itself.
+        LockedByAnotherRun: another process has the same index, or holds the folder alone.
         UsageError: a file is in the way, or other shards are there or being made.
-        IntegrityError: the manifest is there, and a shard is not.
+        IntegrityError: the manifest exists and a shard does not.
     """
     twice = f"piece {piece} of `{folder}` is being made by another `inrflow prepare`"
     try:
@@ -163,12 +163,12 @@ def open_shared_journal(
 
 
 def completed_shards(folder: Path) -> set[str]:
-    """The names of all shards that some run has noted as finished."""
+    """The names of all finished shards, of every run."""
     return {line["file"] for path in folder.glob(JOURNALS) for line in _lines(path)[0] if "file" in line}
 
 
 def recorded_dataset(folder: Path, name: str) -> str:
-    """The name that a folder's manifest or journal gives to the data set `name`; `name` where it holds no shards of it.
+    """The name of a data set in the manifest or journal of a folder; `name` where the folder has no shards of it.
 
     A part may have an earlier name (`registry.ALIASES`): a resumed or repaired folder keeps the one in its shards.
 
@@ -206,14 +206,14 @@ def _writing(folder: Path) -> str:
 
 
 def _tidy(folder: Path) -> None:
-    """After a piece: leave nothing behind where nothing was made, unless another is at work."""
+    """After a run of a job array: clean up where nothing was made, unless another run is active."""
     with contextlib.suppress(LockedByAnotherRun), _held(folder / LOCK, _writing(folder)) as is_alone:
         if is_alone and ((folder / manifest.NAME).exists() or not completed_shards(folder)):
             _clean(folder)
 
 
 def _clean(folder: Path) -> None:
-    """Remove half-written files and locks, and the journals of runs that finished no shard. By who writes alone."""
+    """Delete partly written files and locks, and the journals of runs without a finished shard; needs the lock alone."""
     _remove(folder, HALVES)
     if (folder / manifest.NAME).exists() or not any(SHARD.fullmatch(path.name) for path in folder.iterdir()):
         _remove(folder, JOURNALS)
@@ -245,7 +245,7 @@ def _read(
     piece: ArrayTask | None = None,
     share: Collection[str] | None = None,
 ) -> Journal:
-    # In this order: another piece may begin, and then make a shard, at any moment.
+    # In this order: another run can start, and then make a shard, at any moment.
     others = sorted(path.name for path in folder.iterdir() if not any(map(path.match, (LOCKS, HALVES, JOURNALS))))
     if (folder / manifest.NAME).exists():
         return _finished(folder, identity, mode)
@@ -260,7 +260,7 @@ def _read(
 
 
 def _begin(folder: Path, identity: Mapping[str, Any], *, anew: bool = False) -> None:
-    """Write what is being made, whole or not at all; of several that do, the first is believed."""
+    """Write the identity of the job atomically; of several runs that do, the first wins."""
     beside = folder / f".{NAME}.{secrets.token_hex(4)}.partial"
     _write(beside, [{"identity": identity}])
     try:
@@ -273,7 +273,7 @@ def _begin(folder: Path, identity: Mapping[str, Any], *, anew: bool = False) -> 
 
 
 def _link(beside: Path, path: Path) -> None:
-    """Give a whole file its name, unless another has it already."""
+    """Rename a complete file, unless the name exists already."""
     try:
         os.link(beside, path)
     except FileExistsError:
@@ -282,34 +282,34 @@ def _link(beside: Path, path: Path) -> None:
         if error.errno not in NO_LINKS:
             raise
         if not path.exists():
-            beside.replace(path)  # of two that begin in the same moment the last is believed
+            beside.replace(path)  # of two runs that start at the same moment the last wins
 
 
 def _write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """A whole journal: a kill leaves the old one or the new one."""
+    """Write a journal atomically: a kill leaves the old one or the new one."""
     with atomic_write.atomic_write(path) as beside:
         beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="ascii")
 
 
 def _finished(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Journal:
-    """The folder of a finished run of the same job, with what of it is damaged."""
-    told = manifest.load(folder)
-    _check_identity(folder, typed_json.to_plain(told), identity)
-    entries = [entry for split in told.splits.values() for entry in split.shards]
+    """The journal of a finished run of the same job, with its damaged shards."""
+    previous = manifest.load(folder)
+    _check_identity(folder, typed_json.to_plain(previous), identity)
+    entries = [entry for split in previous.splits.values() for entry in split.shards]
     if mode == "repair":
-        damaged = {entry.file for entry, _ in manifest.find_damaged(folder, told, entries)}
-        return Journal(folder, identity, previous=told, damaged=damaged)
+        damaged = {entry.file for entry, _ in manifest.find_damaged(folder, previous, entries)}
+        return Journal(folder, identity, previous=previous, damaged=damaged)
     for entry in entries:
-        manifest.check_size(folder, told, entry)
-    return Journal(folder, identity, previous=told)
+        manifest.check_size(folder, previous, entry)
+    return Journal(folder, identity, previous=previous)
 
 
 def _unfinished(
     folder: Path, identity: Mapping[str, Any], piece: ArrayTask | None, share: Collection[str] | None
 ) -> Journal:
-    """The folder of runs that were stopped or are at work, with those shards that are what their journal says.
+    """The journal of stopped or active runs, with those finished shards that match their digests.
 
-    With a `share` those outside it are believed: who makes the manifest looks at all.
+    With a `share`, shards outside it are not checked: the run that writes the manifest checks all.
     """
     first, _ = _lines(folder / NAME)
     head = first[0].get("identity") if first else None
@@ -324,16 +324,16 @@ def _unfinished(
         )
     mine = folder / (NAME if piece is None else piece.journal)
     parsed, is_torn = _lines(mine)
-    if is_torn:  # a kill in the middle of a line: the next one must not be glued to it
+    if is_torn:  # a kill in the middle of a line: the next line must not continue it
         _write(mine, parsed)
     records = {
         line["file"]: line for path in sorted(folder.glob(JOURNALS)) for line in _lines(path)[0] if "file" in line
     }
-    asked = [line for name, line in records.items() if share is None or name in share]
+    checked = [line for name, line in records.items() if share is None or name in share]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         broken = {
             line["file"]
-            for line, is_whole in zip(asked, pool.map(lambda line: _is_whole(folder, line), asked), strict=True)
+            for line, is_whole in zip(checked, pool.map(lambda line: _is_whole(folder, line), checked), strict=True)
             if not is_whole
         }
     kept = {name: line for name, line in records.items() if name not in broken}
@@ -341,7 +341,7 @@ def _unfinished(
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The whole lines of a journal, and whether there is another; nothing where there is no journal."""
+    """The whole lines of a journal, and whether another line is cut off; empty without a journal."""
     try:
         lines = read_plain_file(path, LONGEST).splitlines()
     except MissingError:

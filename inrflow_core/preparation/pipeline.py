@@ -1,9 +1,9 @@
-"""From raw files to shards: one engine for every data set.
+"""From raw files to shards: one pipeline for every data set.
 
-A data set's `scan` lists its items in a fixed order; runs of items become shards, each made by one worker from start
-to finish. Which items a shard holds depends on their number alone, so any number of workers writes the same bytes.
-A finished shard is noted in a journal with its digest, so a killed run goes on with the next one; an unreadable item
-is left out and named in the manifest.
+A data set's `scan` lists its items in a fixed order; consecutive items become a shard, made by one worker. The items of
+a shard depend only on their number and size, so any number of workers writes the same bytes. A journal records each
+finished shard with its digest, so a killed run resumes with the next one; unreadable items are skipped and listed in the
+manifest.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ def prepare(
     piece: ArrayTask | None = None,
     engine: Engine = process_pool.map_unordered,
 ) -> Report:
-    """Make the shards of a job and their manifest; what is there already is not made again.
+    """Make the shards of a job and their manifest; finished shards are not made again.
 
     Args:
-        workers: processes; None takes one per core, and none beside this one where the scan has read everything.
-        mode: `resume` goes on where an earlier run of the same job stopped; `overwrite` removes what is there first;
-            `repair` makes the shards again whose digest is not the manifest's.
-        piece: make the share of one of several runs that write to the same folder, in any order or at once. The one
-            that finds all shares made looks at every shard and writes the manifest; so does a run without a piece,
-            which first makes what is left.
-        engine: spreads the shards over processes: those of this machine, or of several (`ray_pool.ray_map`).
+        workers: number of processes; None takes one per core, or one where the scan has read everything.
+        mode: `resume` continues an earlier run of the same job; `overwrite` deletes the folder's shards first;
+            `repair` makes damaged shards again.
+        piece: make only the share of one of several runs that write to the same folder, in any order or at once. The
+            run that finds all shares complete checks every shard and writes the manifest; so does a run without a
+            piece, which first makes the missing shards.
+        engine: distributes the shards over processes of this machine, or of several (`ray_pool.ray_map`).
 
     Raises:
-        MissingError: nothing to read, or nothing readable.
-        UsageError: other shards are there already, or another run writes there.
+        MissingError: there are no items, or no readable ones.
+        UsageError: the folder has other shards, or another run writes there.
         OutOfMemory: too little disk.
-        IntegrityError: a repaired shard is not what it was.
+        IntegrityError: a repaired shard differs from the original.
         Interrupted: Ctrl-C; finished shards are kept.
     """
     plan = scan(job)
@@ -76,33 +76,33 @@ def prepare(
         return _whole(job, plan, parts, make, mode)
     if mode != "resume":
         raise UsageError(f"a piece of a job array cannot {mode}", hint="do that in one run, without pieces")
-    told = _share(job, plan, parts, make, piece)
-    if told.num_pending:
-        return told
+    own = _share(job, plan, parts, make, piece)
+    if own.num_pending:
+        return own
     try:
         whole = _whole(job, plan, parts, make, mode)
-    except journal.LockedByAnotherRun:  # another piece found the same
-        return told
-    return dataclasses.replace(whole, num_written=told.num_written + whole.num_written)
+    except journal.LockedByAnotherRun:  # another run found the same
+        return own
+    return dataclasses.replace(whole, num_written=own.num_written + whole.num_written)
 
 
 def _whole(
     job: PrepareJob, plan: DatasetIndex, parts: Sequence[ShardTask], make: Callable[..., None], mode: journal.Mode
 ) -> Report:
-    """All shards that are left, and the manifest."""
+    """Make all missing shards and write the manifest."""
     with journal.open_journal(job.out, manifest_identity(job, plan), mode) as book:
         left = [part for part in parts if book.is_pending(part.path.name)]
         make(left, book, len(parts))
-        told = book.previous or _manifest(job, plan, [book.records[part.path.name] for part in parts])
-        book.close(told)
-    whole = {entry.file for split in told.splits.values() for entry in split.shards}
-    return _report(job, told, num_written=sum(part.path.name in whole for part in left))
+        content = book.previous or _manifest(job, plan, [book.records[part.path.name] for part in parts])
+        book.close(content)
+    whole = {entry.file for split in content.splits.values() for entry in split.shards}
+    return _report(job, content, num_written=sum(part.path.name in whole for part in left))
 
 
 def _share(
     job: PrepareJob, plan: DatasetIndex, parts: Sequence[ShardTask], make: Callable[..., None], piece: ArrayTask
 ) -> Report:
-    """The share of a piece."""
+    """Make the share of one run of a job array."""
     mine = piece.of(parts)
     names = {part.path.name for part in mine}
     with journal.open_shared_journal(job.out, manifest_identity(job, plan), piece, names) as book:
@@ -111,8 +111,8 @@ def _share(
         if book.previous is not None:
             return _report(job, book.previous, num_written=0)
         records = [book.records[name] for name in sorted(names)]
-        noted = journal.completed_shards(job.out)
-        missing = sum(part.path.name not in noted for part in parts)
+        finished = journal.completed_shards(job.out)
+        missing = sum(part.path.name not in finished for part in parts)
     splits: dict[str, int] = {}
     for record in records:
         splits[record["split"]] = splits.get(record["split"], 0) + record.get("count", 0)
@@ -132,7 +132,7 @@ def _make(
     workers: int | None,
     progress: Progress | None,
 ) -> None:
-    """Make some shards and note them; `total` is the number of all that belong to this run."""
+    """Make some shards and record them; `total` is the number of all shards of this run."""
     done, items = 0, sum(len(part.items) for part in parts)
 
     def advance(count: int) -> None:
@@ -174,13 +174,13 @@ def _split(records: Sequence[Mapping[str, Any]]) -> Split:
     pairs = sum(record["pairs"] for record in whole)
     mean = np.sum([record["sums"] for record in whole], axis=0) / pairs
     variance = np.sum([record["squares"] for record in whole], axis=0) / pairs - mean**2
-    # Nine digits: the last ones of a sum of floats may differ between processors.
-    mean, deviation = ([float(f"{x:.9g}") for x in row] for row in (mean, np.sqrt(np.maximum(variance, 0))))
-    return Split(sum(entry.count for entry in entries), entries, ChannelStats(tuple(mean), tuple(deviation)))
+    # Nine digits: the last ones of a sum of floats can differ between processors.
+    mean, std = ([float(f"{x:.9g}") for x in row] for row in (mean, np.sqrt(np.maximum(variance, 0))))
+    return Split(sum(entry.count for entry in entries), entries, ChannelStats(tuple(mean), tuple(std)))
 
 
-def _report(job: PrepareJob, told: Manifest, *, num_written: int) -> Report:
-    entries = [entry for split in told.splits.values() for entry in split.shards]
-    counts = {name: split.count for name, split in told.splits.items()}
+def _report(job: PrepareJob, content: Manifest, *, num_written: int) -> Report:
+    entries = [entry for split in content.splits.values() for entry in split.shards]
+    counts = {name: split.count for name, split in content.splits.items()}
     size = sum(entry.bytes for entry in entries)
-    return Report(job.name, str(job.out), counts, len(entries), num_written, size, told.skipped)
+    return Report(job.name, str(job.out), counts, len(entries), num_written, size, content.skipped)

@@ -19,27 +19,27 @@ from inrflow_core.runtime import process_pool
 from inrflow_core.shards import manifest, schema, writer
 
 EXACT_BLOCK = 256
-"""So many squares of bytes add up to less than 2 ** 24: their sum is exact in float32."""
+"""The sum of this number of squared bytes is below 2 ** 24, hence exact in float32."""
 
 
 def make_shard(part: ShardTask, advance: process_pool.ReportProgress) -> dict[str, Any]:
-    """Read the items of a shard and write it; returns its line of the journal. Runs in a worker."""
+    """Read the items of a shard and write it; returns its line of the journal."""
     read = functools.partial(_read, registry.find("datasets", part.name), part)
     examples: list[Example] = []
     skipped: list[tuple[str, str]] = []
-    told, last = 0, time.monotonic()
-    for place, item in enumerate(part.items, start=1):
+    reported, last = 0, time.monotonic()
+    for number, item in enumerate(part.items, start=1):
         try:
             examples.append(read(item))
         except UnreadableItemError as bad:
             skipped.append((item.name, bad.reason))
         if time.monotonic() - last > 0.1:
-            advance(place - told)
-            told, last = place, time.monotonic()
+            advance(number - reported)
+            reported, last = number, time.monotonic()
     record = {"file": part.path.name, "split": part.header.split, "skipped": skipped, **_sums(examples)}
     if examples:
         record |= dataclasses.asdict(_write(part, examples))
-    advance(len(part.items) - told)
+    advance(len(part.items) - reported)
     return record
 
 
@@ -75,7 +75,7 @@ def _write(part: ShardTask, examples: Sequence[Example]) -> manifest.ShardEntry:
 
 
 def _sums(examples: Sequence[Example]) -> dict[str, Any]:
-    """Sums and sums of squares of each channel, from which the manifest's statistics come; exact for bytes."""
+    """Sums and sums of squares of each channel, for the statistics in the manifest; exact for bytes."""
     moments = [_moments(example.values) for example in examples]
     pairs = sum(example.values.size // example.values.shape[-1] for example in examples)
     sums, squares = np.sum(moments, axis=0).tolist() if moments else ([], [])
@@ -87,7 +87,7 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     channels = values.shape[-1]
     pairs = values.reshape(-1, channels)
     if pairs.dtype == np.uint8 and len(pairs) % EXACT_BLOCK == 0:
-        # Ten times as fast as float64: prepare must cost little beside decoding.
+        # Ten times as fast as float64, so that it costs little beside decoding.
         block = pairs.reshape(EXACT_BLOCK, -1).astype(np.float32)
         sums, squares = block.sum(axis=0), np.einsum("ij,ij->j", block, block)
         return tuple(row.reshape(-1, channels).sum(axis=0, dtype=np.float64) for row in (sums, squares))
