@@ -1,7 +1,7 @@
-"""What a domain is to everyone else: its words, its sizes, its files, and how its samples are shown and compared.
+"""The contract of a domain's file: its words, sizes and file formats, and how its samples are shown and compared.
 
 A domain is a file in `domains/` with a frozen dataclass `Config` of settings and a class `Domain(config)` that satisfies
-the Protocol below. Nothing else names a domain: a new one is a new file.
+the Protocol below. No other module names a domain: a new one is a new file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def describe_shape(shape: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True)
 class ArrayFiles:
-    """How samples lie in .npz, .npy and single files."""
+    """The layout of samples in .npz, .npy and single files."""
 
     names: tuple[str, ...]
     """Arrays of an .npz archive that hold them; the first is the one that is written."""
@@ -178,7 +178,7 @@ class Domain(Protocol):
         ...
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
-        """How near a sample comes to what it was encoded from, by a name that has the unit."""
+        """The error of a reconstruction, by a name that implies the unit."""
         ...
 
     def render(self, outputs: Outputs) -> Any:

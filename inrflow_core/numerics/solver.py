@@ -1,7 +1,7 @@
 """The loop around every sampler: integrate states along a velocity.
 
 `iter_steps` takes the context of a sample and chooses the steps. `replay_step` takes other queries through the same steps,
-with the velocity that the context's evaluations left for them.
+with velocities decoded from the context's evaluations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from inrflow_core.numerics.paths import Path
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(y, t Float64[B]) to dy/dt."""
 BrownianIncrements = Callable[[int], Tensor]
-"""Standard normals of a step, for the pairs that take it."""
+"""Standard normals of the step with an index."""
 
 
 @dataclass(frozen=True)

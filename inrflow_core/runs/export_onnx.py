@@ -1,4 +1,4 @@
-"""A model's one evaluation, from noisy pairs to velocities, as an ONNX file that needs neither torch nor inrflow.
+"""Export one evaluation of a model, from noisy pairs to velocities, as an ONNX file without torch and inrflow.
 
 Inputs: `values` (B, N, C) of the context, `t` (B), `labels` (B) where the model has classes (-1 is none),
 `query_values` (B, M, C), and for images `query_coordinates` (M, D). Output: `velocity` (B, M, C). Images have the
@@ -31,7 +31,7 @@ TOLERANCE = 1e-3
 """Largest difference between ONNX Runtime and torch, in units of the velocity's rms, that passes."""
 OPSET = 20
 MOST_INSIDE = 1_900_000_000
-"""Bytes of weights that one ONNX file holds (its limit is 2 GiB); above it they lie in NAME.onnx.data beside."""
+"""Bytes of weights that fit into one ONNX file (its limit is 2 GiB); more are written to NAME.onnx.data beside it."""
 EXAMPLE, CHECK = (2, 48), (3, 31)
 """Sets and queries that the graph is traced with, and others that it is checked with."""
 
@@ -61,7 +61,7 @@ class Evaluation(nn.Module):
         condition = {} if labels is None else {"label": labels}
         embedding = self.method.embed_condition(condition)
         context = Queries(self.coordinates, self.places)
-        # Places key noise, of which an evaluation has none: any will do that are as many.
+        # These key the noise, which an evaluation does not use: any values of the right number.
         places = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates
         queries = Queries(query_coordinates, places)
         return self.method.network(context, values, t, embedding, queries, query_values)

@@ -1,4 +1,4 @@
-"""What a sampler's file has: one step of a solver, with its settings and what the loop around it must know.
+"""The contract of a sampler's file: one step of a solver, its settings, and its properties for the loop around it.
 
 `numerics/solver.py` is that loop. The settings are a frozen dataclass `Config`; those with a field `steps` take `--steps`.
 """
@@ -21,7 +21,7 @@ class Sampler(Protocol):
     NFE_PER_STEP: int
     """Velocity calls of a step of the context."""
     NFE_PER_REPLAY: int
-    """The first of them that other queries repeat along the context's steps."""
+    """The first of these calls, which other queries repeat when they replay the context's steps."""
     IS_STOCHASTIC: bool
     """Whether `step` takes `path`, `config` and `noise` (standard normals like y) as keywords."""
     IS_ADAPTIVE: bool

@@ -1,4 +1,4 @@
-"""What samplers with a fixed number of steps share: settings, time grid, and the step of a Runge-Kutta method."""
+"""Samplers with a fixed number of steps: settings, time grid, and the step of a Runge-Kutta method."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inrflow_core.numerics.time_grids import spaced_times
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of a sampler whose steps are laid out beforehand."""
+    """Settings of a sampler with a fixed time grid."""
 
     steps: int = 100
     """Steps from noise to data; 1 or more."""
