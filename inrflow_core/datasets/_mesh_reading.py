@@ -200,7 +200,7 @@ def _material(visual: Any, faces: Int[np.ndarray, "F 3"], corners: int) -> Skin 
         places = _each(np.asarray(visual.uv, dtype=np.float64), range(corners))
         return Skin(faces, texture=np.asarray(image.convert("RGB")), places=places)
     one = np.asarray(visual.material.main_color)
-    if np.array_equal(one, color.DEFAULT_COLOR):  # trimesh's grey, which stands for none
+    if np.array_equal(one, color.DEFAULT_COLOR):  # trimesh uses this gray for no color
         return None
     return Skin(faces, of_faces=np.tile(_rgb(one), (len(faces), 1)))
 

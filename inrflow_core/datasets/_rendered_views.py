@@ -58,8 +58,8 @@ def read(root: Path, mesh: str, count: int, resolution: int, field_of_view: floa
     found = [] if folder is None else _listed(root, folder, field_of_view)
     if len(found) < count:
         raise UnreadableItemError(f"it has {len(found)} views with cameras, fewer than {count}")
-    pictures = [_picture(path, resolution) for path, _ in found[:count]]
-    images, alphas = (np.stack(arrays) for arrays in zip(*pictures, strict=True))
+    images_and_alphas = [_square_image(path, resolution) for path, _ in found[:count]]
+    images, alphas = (np.stack(arrays) for arrays in zip(*images_and_alphas, strict=True))
     return Views(images, alphas > 0, np.stack([camera for _, camera in found[:count]]))
 
 
@@ -149,7 +149,7 @@ def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
     return matrix
 
 
-def _picture(path: Path, resolution: int) -> tuple[UInt8[np.ndarray, "R R 3"], UInt8[np.ndarray, "R R"]]:
+def _square_image(path: Path, resolution: int) -> tuple[UInt8[np.ndarray, "R R 3"], UInt8[np.ndarray, "R R"]]:
     """A square image on white, and its alpha, at the resolution."""
     try:
         pixels = read_image(path, "RGBA")

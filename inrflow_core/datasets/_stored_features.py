@@ -34,7 +34,7 @@ def origin(config: Any, stand_in: str) -> dict[str, str]:
     """What tokens are made by, for the manifest; nothing where training makes them.
 
     Raises:
-        MissingError: the weights are absent; the hint names what stands in.
+        MissingError: the weights are absent; the hint names a placeholder.
     """
     if config.features == "online":
         return {}

@@ -71,12 +71,12 @@ def read(item: Item, config: Config) -> Example:
     return _image_decoding.example(item, config.resolution)
 
 
-def _chosen(pictures: Sequence[Entry]) -> list[Entry]:
+def _chosen(image_files: Sequence[Entry]) -> list[Entry]:
     for folder in PREFERRED:
-        found = [entry for entry in pictures if folder in entry.name]
+        found = [entry for entry in image_files if folder in entry.name]
         if found:
             return found
-    return list(pictures)
+    return list(image_files)
 
 
 def _order(entry: Entry) -> tuple[str, int, str]:

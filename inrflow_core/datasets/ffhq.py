@@ -44,9 +44,9 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         MissingError: there are none whose name is a number.
     """
     entries = _archives.listing(source)
-    pictures = _archives.images(entries)
-    whole = [entry for entry in pictures if not any(folder in entry.name for folder in LESSER)]
-    numbered = {entry: number for entry in whole or pictures if (number := _number(entry.name)) is not None}
+    image_files = _archives.images(entries)
+    whole = [entry for entry in image_files if not any(folder in entry.name for folder in LESSER)]
+    numbered = {entry: number for entry in whole or image_files if (number := _number(entry.name)) is not None}
     if not numbered:
         raise source_not_found(
             "ffhq", source, "images named by number, as `00000.png`", [(entry.name, entry.size) for entry in entries]

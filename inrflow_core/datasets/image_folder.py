@@ -52,10 +52,10 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         UsageError: `classes`, and an image is in no sub-folder.
     """
     entries = _archives.listing(source)
-    pictures = _archives.images(entries)
-    if not pictures:
+    image_files = _archives.images(entries)
+    if not image_files:
         raise source_not_found("images", source, "image files", [(entry.name, entry.size) for entry in entries])
-    splits = _splits(_archives.below(pictures, _root(pictures)))
+    splits = _splits(_archives.below(image_files, _root(image_files)))
     names: list[str] = []
     if config.classes:
         names = sorted({_class(entry) for part in splits.values() for entry in part})
@@ -78,9 +78,9 @@ def read(item: Item, config: Config) -> Example:
     return _image_decoding.example(item, config.resolution, channels=config.channels, upright=config.upright)
 
 
-def _root(pictures: Sequence[Entry]) -> str:
+def _root(image_files: Sequence[Entry]) -> str:
     """The folder that holds all images; a folder that is itself a class or a split stays in the names."""
-    root = _archives.common_root(pictures)
+    root = _archives.common_root(image_files)
     parts = root.split("/")[:-1]
     if parts and parts[-1] in SPLITS:
         return "".join(f"{part}/" for part in parts[:-1])

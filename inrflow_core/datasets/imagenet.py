@@ -60,12 +60,12 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     edm = edm_plan(entries, config.resolution)
     if edm is not None:
         return edm
-    pictures = _archives.images(entries)
-    root = _archives.root_of(pictures, "train")
+    image_files = _archives.images(entries)
+    root = _archives.root_of(image_files, "train")
     if root is None:
-        train, val = _only_classes(pictures), []
+        train, val = _only_classes(image_files), []
     else:
-        inside = _archives.below(pictures, root)
+        inside = _archives.below(image_files, root)
         train, val = (_archives.below(inside, f"{split}/") for split in ("train", "val"))
     if not train or not all("/" in entry.name for entry in train):
         raise source_not_found("imagenet", source, LOOKED_FOR, [(entry.name, entry.size) for entry in entries])
@@ -77,9 +77,9 @@ def read(item: Item, config: Config) -> Example:
     return _image_decoding.example(item, config.resolution)
 
 
-def _only_classes(pictures: Sequence[Entry]) -> list[Entry]:
+def _only_classes(image_files: Sequence[Entry]) -> list[Entry]:
     """The images of a folder of class folders only, where `--source` is `train` itself."""
-    inside = _archives.below(pictures, _archives.common_root(pictures))
+    inside = _archives.below(image_files, _archives.common_root(image_files))
     return inside if all(WORDNET.fullmatch(entry.name.partition("/")[0]) for entry in inside) else []
 
 

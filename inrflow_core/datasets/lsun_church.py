@@ -75,15 +75,15 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         return _plan_lmdb(source, databases, dict(files), config)
     entries = _archives.listing(source)
     chosen = set(_churches([entry.name for entry in _archives.images(entries)]))
-    pictures = [entry for entry in entries if entry.name in chosen]
-    if not pictures:
+    image_files = [entry for entry in entries if entry.name in chosen]
+    if not image_files:
         raise source_not_found(
             "lsun-church", source, f"`{DATABASE}` or exported images", [(entry.name, entry.size) for entry in entries]
         )
     splits: dict[str, list[Item]] = {"train": [], "val": []}
-    for entry in pictures:
+    for entry in image_files:
         splits["val" if _is_val(entry.name) else "train"].append(_image_decoding.item(entry))
-    return _image_decoding.plan(splits, config.resolution, sources=[(entry.name, entry.size) for entry in pictures])
+    return _image_decoding.plan(splits, config.resolution, sources=[(entry.name, entry.size) for entry in image_files])
 
 
 def read(item: Item, config: Config) -> Example:

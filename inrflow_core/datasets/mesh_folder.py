@@ -1,4 +1,4 @@
-"""Any folder of meshes as clouds: points uniform on the surface, with colours and classes where asked."""
+"""Any folder of meshes as clouds: points uniform on the surface, with colours and classes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read(item: Item, config: Config) -> Example:
     """Points on one mesh, in its box; which points follows from its name.
 
     Raises:
-        UnreadableItemError: the file cannot be read, has no faces, no area, no colours where they are asked, or numbers that are
+        UnreadableItemError: the file cannot be read, has no faces, no area, no colors although `colours` is set, or numbers that are
             not finite.
     """
     body = _mesh_reading.load(Path(item.location), item.name, with_colours=config.colours)

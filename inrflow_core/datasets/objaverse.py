@@ -81,7 +81,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     Raises:
         MissingError: there is no mesh, or the weights are not there.
         IntegrityError: the weights are not whole, or are those of another network.
-        UsageError: there is no such embedder of pictures, or what runs it is not installed.
+        UsageError: there is no such embedder of images, or what runs it is not installed.
     """
     folder, files = _mesh_reading.listed(source)
     items = [Item(name, location=str(folder)) for name in _mesh_reading.files(source, files)]
@@ -161,10 +161,10 @@ def _tokens(views: _rendered_views.Views, config: Config) -> dict[str, np.ndarra
 
 def _condition_bytes(config: Config) -> int:
     """Bytes of the images, cameras and tokens of an object, and of its offset and scale."""
-    picture, camera, tokens = 3 * config.resolution**2, 16 * 4, 0
+    image, camera, tokens = 3 * config.resolution**2, 16 * 4, 0
     if config.features == "stored":
         from inrflow_core.geometry.cameras import RAY
 
         embedder = _stored_features.embedder(config)
         tokens = 2 * math.prod(embedder.grid(config.resolution, config.resolution)) * (embedder.width + RAY)
-    return config.views * (picture + camera + tokens) + 4 * (3 + 1)
+    return config.views * (image + camera + tokens) + 4 * (3 + 1)

@@ -32,10 +32,10 @@ def write(
 
     A single image is written pixel for pixel.
     """
-    save(path, picture(samples, columns=columns, size=size), origin=origin)
+    save(path, render(samples, columns=columns, size=size), origin=origin)
 
 
-def picture(samples: Samples, *, columns: int | None = None, size: int | None = None) -> Image.Image:
+def render(samples: Samples, *, columns: int | None = None, size: int | None = None) -> Image.Image:
     """The image that `write` saves."""
     if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
         return image_grid.image_grid(samples, columns=columns)
