@@ -50,11 +50,14 @@ IN_SOURCES = {
 }
 """What comments, docstrings and names of the code do not say, and what they say for it."""
 NOT_YET: set[str] = {
-    "inrflow_core/layers",
     "inrflow_core/methods",
     "inrflow_core/training",
 }
 """Packages whose comments, docstrings and names have such words still. It may only shrink."""
+
+
+KEPT = {"inrflow_core/layers/attention.py": {"told"}}
+"""Names by file that have to stay: keys of weights in users' files."""
 
 
 def package_of(path: Path) -> str:
@@ -128,7 +131,8 @@ def test_comments_docstrings_and_names_use_the_words_of_the_glossary(path: Path)
     if package_of(path) in NOT_YET:
         pytest.skip("not yet")
     source = path.read_text(encoding="utf-8")
-    texts = [*notes_of(source), *names_of(source)]
+    kept = KEPT.get(str(path.relative_to(ROOT)), set())
+    texts = [*notes_of(source), *((line, name) for line, name in names_of(source) if name not in kept)]
     assert not [f"line {line}: {words}" for line, text in texts if (words := found_in(text, IN_SOURCES))]
 
 
