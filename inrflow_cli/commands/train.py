@@ -101,7 +101,7 @@ def _train(job: TrainJob, *, as_json: bool) -> None:
 
     ready = setup.check_job(job, dict(os.environ))
     setup.check_resources(ready)
-    with setup.explain_out_of_memory(ready, ready.begun.step if ready.begun else None):
+    with setup.explain_out_of_memory(ready, ready.existing_run.step if ready.existing_run else None):
         trainer = setup.build_trainer(ready)
     try:
         with setup.explain_out_of_memory(ready, trainer), _shown(trainer, ready):

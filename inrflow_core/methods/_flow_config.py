@@ -32,7 +32,7 @@ class Config:
     guidance_interval: tuple[float, ...] = (0.0, 1.0)
     """Times between which guidance acts."""
     noise: Literal["linear", "cubic", "independent"] = "linear"
-    """How the noise goes on between the training pixels; the papers' is independent at each position."""
+    """Interpolation of the noise between the training pixels; the papers' is independent at each position."""
     align: Literal["none", "noise", "prediction"] = "none"
     """Superpose a structure, by rotation and shift, before the target is made: on the `noise` that it is mixed with, or on
     the data that the network's own answer predicts (SimpleFold; not in the paper)."""

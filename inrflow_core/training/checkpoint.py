@@ -6,7 +6,7 @@ checkpoints/00001000/
     state/counters.json                               stage, step, sets seen, operations done, steps skipped
     manifest.json                                     size and SHA-256 of each of these; written last
 
-Tensors are whole in them, whatever ZeRO stage and number of processes saved them, so that a run may go on with others:
+Tensors are whole in them, whatever ZeRO stage and number of processes saved them, so that a run may resume with others:
 weights, averages and moments come back to the bit.
 """
 
@@ -41,7 +41,7 @@ EARLIER_NAMES = {"main": "state/adam.safetensors"}
 
 @dataclass
 class Counters:
-    """Where a run stands. The random state needs no place here: everything random is keyed by seed and step."""
+    """Progress of a run. There is no random state: everything random is keyed by seed and step."""
 
     step: int = 0
     """Steps done, in all stages together."""
@@ -64,13 +64,13 @@ class Counters:
 
 @dataclass(frozen=True)
 class ParallelLayout:
-    """How processes shared the work of the call that saved a checkpoint."""
+    """Processes and ZeRO stage of the call that saved a checkpoint."""
 
     zero_stage: int
     processes: int
 
     def change(self, now: ParallelLayout) -> str | None:
-        """In words what is another in `now`; None where nothing is."""
+        """What differs in `now`, as text; None where nothing does."""
         words = []
         if now.zero_stage != self.zero_stage:
             words.append(f"ZeRO stage {self.zero_stage} became {now.zero_stage}")
@@ -100,7 +100,7 @@ def save(
     if is_main:
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "state").mkdir(parents=True)
-    told = dict(info) | {"step": counters.step, "samples_seen": counters.samples_seen, "flops": counters.flops}
+    facts = dict(info) | {"step": counters.step, "samples_seen": counters.samples_seen, "flops": counters.flops}
     digests: dict[str, str] = {}
 
     def put(name: str, planned: safetensors_file.Layout, values: Iterable[Tensor], metadata: Mapping[str, str]) -> None:
@@ -111,16 +111,16 @@ def save(
                 pass
 
     try:
-        put(WEIGHTS, engine.layout(), engine.weights(), models.metadata(preset, told | {"decay": None}))
+        put(WEIGHTS, engine.layout(), engine.weights(), models.metadata(preset, facts | {"decay": None}))
         for average in averages:
-            metadata = models.metadata(preset, told | {"decay": average.decay})
+            metadata = models.metadata(preset, facts | {"decay": average.decay})
             put(ema_filename(average.decay), engine.layout(), engine.weights(average.values), metadata)
         for name, optimizer in engines.items():
             put(f"state/{name}.safetensors", optimizer.moments_layout(), optimizer.moments(), {})
         if is_main:
             digests[COUNTERS] = _write_json(beside / COUNTERS, asdict(counters))
-            told = {"step": counters.step, "ema": [average.decay for average in averages]}
-            _seal(beside, final, digests, told | {"saved_by": asdict(division(engine))})
+            summary = {"step": counters.step, "ema": [average.decay for average in averages]}
+            _seal(beside, final, digests, summary | {"saved_by": asdict(division(engine))})
     finally:
         if is_main:
             shutil.rmtree(beside, ignore_errors=True)
@@ -146,7 +146,7 @@ def load(source: Path, engines: Mapping[str, Engine], averages: Sequence[EMA], c
     engine = next(iter(engines.values()))
     for average in averages:
         with safetensors_file.open_tensors(source / ema_filename(average.decay)) as file:
-            engine.load_own(average.values, file.get_tensor)
+            engine.load_local_weights(average.values, file.get_tensor)
     updates = {next(iter(engines)): counters.updates} | counters.other_updates
     for name, optimizer in engines.items():
         with safetensors_file.open_tensors(source / WEIGHTS) as file:
@@ -160,20 +160,22 @@ def load(source: Path, engines: Mapping[str, Engine], averages: Sequence[EMA], c
 
 
 def division(engine: Engine) -> ParallelLayout:
-    """How the work is shared now."""
+    """The present layout."""
     return ParallelLayout(engine.stage, engine.world.size)
 
 
 def layout_at_save(source: Path) -> ParallelLayout | None:
     """How it was shared when a checkpoint was saved; None where it does not say, as older ones do not."""
-    told = read_manifest(source).saved_by
-    return None if told is None else typed_json.typed(told, ParallelLayout, f"`saved_by` of `{source / MANIFEST}`")
+    summary = read_manifest(source).saved_by
+    return (
+        None if summary is None else typed_json.typed(summary, ParallelLayout, f"`saved_by` of `{source / MANIFEST}`")
+    )
 
 
-def _seal(beside: Path, final: Path, digests: dict[str, str], told: dict[str, Any]) -> None:
-    """The manifest, which also says what is `told`, the reading back, and the name."""
+def _seal(beside: Path, final: Path, digests: dict[str, str], summary: dict[str, Any]) -> None:
+    """Write the manifest with `summary`, read everything back, and rename."""
     files = {name: {"bytes": (beside / name).stat().st_size, "sha256": digest} for name, digest in digests.items()}
-    _write_json(beside / MANIFEST, {"format": FORMAT, **told, "files": files})
+    _write_json(beside / MANIFEST, {"format": FORMAT, **summary, "files": files})
     verify(beside)
     shutil.rmtree(final, ignore_errors=True)
     beside.rename(final)

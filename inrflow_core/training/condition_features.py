@@ -1,7 +1,7 @@
 """What the condition's features are made by: an embedder whose tokens lie in the shards, or that computes in training.
 
 Its name and the digest of its weights travel into every weights file, as `embedder` and `embedder_digest` of the
-normalisation, so that samples are never drawn, nor a run gone on with, by another.
+normalisation, so that no other embedder serves its samples or a resumed run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STORED = ("tokens", "embedding")
 
 
 def check(preset: Preset, loader: Loader) -> None:
-    """Nothing, where the features in the shards are those that the preset learns from.
+    """Raise UsageError unless the features in the shards are those that the preset learns from.
 
     Raises:
         UsageError: they are of another embedder, of another shape, or absent.
@@ -94,7 +94,7 @@ def provenance(preset: Preset, loader: Loader, embedder: Any) -> dict[str, Any]:
 
 
 def check_unchanged(out: Path, step: int, now: Mapping[str, Any]) -> None:
-    """Nothing, where a run's features are made by what they were made by at a step.
+    """Raise UsageError unless a run's features come from the same embedder as at a step.
 
     Raises:
         UsageError: the embedder or its weights are others.

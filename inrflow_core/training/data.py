@@ -1,4 +1,4 @@
-"""Open the shards that a preset trains on, and check that they fit the model."""
+"""Open the shards that a preset trains on, and check that they fit it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inrflow_core.training import condition_features
 from inrflow_core.training.loader import Loader
 
 HELD_OUT = 1
-"""The word that tells the held-out loss's seeds from the training's."""
+"""Separates the seeds of the held-out loss from those of training."""
 
 
 def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]:
@@ -31,8 +31,10 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
             hint="give other shards with `--data`, or choose another preset",
         )
     domain = preset.domain.module.Domain(preset.domain.config)
-    told = preset.condition
-    loader = Loader(shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch, told=told)
+    condition = preset.condition
+    loader = Loader(
+        shards, domain, config, split=config.train, seed=settings.seed, batch=settings.batch, condition=condition
+    )
     _check_classes(preset, loader)
     condition_features.check(preset, loader)
     _check_shape(preset, loader)
@@ -56,7 +58,7 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
         split=config.held_out,
         seed=keyed_random.derive_seed(settings.seed, HELD_OUT),
         batch=1,
-        told=told,
+        condition=condition,
     )
     held_out.batch_size = min(settings.held_out_sets, len(held_out))
     return loader, held_out

@@ -1,6 +1,6 @@
 """How a batch comes to the device: beside the device's work, from memory that it reads by itself.
 
-Only page-locked ("pinned") memory is carried over while the host goes on. `Tensor.pin_memory` takes it from torch's own
+Only page-locked ("pinned") memory is copied while the host continues. `Tensor.pin_memory` takes it from torch's own
 cache, which gives a piece out again when the copy from it is done and not before; so no buffer here has to be watched.
 """
 

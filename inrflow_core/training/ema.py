@@ -27,7 +27,7 @@ class EMA:
     def update(self, is_applied: Bool[Tensor, ""] | None = None) -> None:
         """Take in the weights as they are now, unless their step was not applied.
 
-        That is known on the device alone, so it is the weight of the mean that becomes 0 and nobody waits.
+        Only the device knows that, so the weight of the mean becomes 0 and the host does not wait.
         """
         if not self.values:
             return

@@ -100,7 +100,7 @@ class Engine:
         bucket += bucket % 2  # and in pairs
         self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro, bucket))
         if self.stage == 0 and world.size == 1:
-            self._engine.enable_backward_allreduce = False  # nobody to agree with, and it would copy the gradients
+            self._engine.enable_backward_allreduce = False  # no other process, and it would copy the gradients
 
     def backward(self, batch: TrainBatch, state: StepState) -> Float[Tensor, ""]:
         """Add the gradient of one micro-batch; returns its mean loss."""
@@ -144,7 +144,7 @@ class Engine:
             weight.grad = None
 
     @property
-    def updates(self) -> int:
+    def num_updates(self) -> int:
         """Steps that moved the weights; waits for the device."""
         return int(self._updates)
 
@@ -156,7 +156,7 @@ class Engine:
         """Wait until every process is here."""
         process_group.barrier(self.world)
 
-    def own(self) -> list[Tensor]:
+    def local_weights(self) -> list[Tensor]:
         """The tensors of the weights that an average on this process follows.
 
         The whole weights on the leading process and none on the others; this process's part of each in stage 3.
@@ -180,7 +180,7 @@ class Engine:
 
         With `own`, those tensors (an average's) stand in place of this process's own.
         """
-        mine = dict(zip(self._stage_weights, own if own is not None else self.own(), strict=False))
+        mine = dict(zip(self._stage_weights, own if own is not None else self.local_weights(), strict=False))
         for name, tensor in self.method.state_dict(keep_vars=True).items():
             if hasattr(tensor, "ds_tensor"):
                 yield self._join(mine.get(name, _part_of(tensor)), self._planned[name][1])
@@ -237,7 +237,7 @@ class Engine:
                 else:
                     safe_set_full_optimizer_state(parameter, value, moment)
 
-    def load_own(self, own: list[Tensor], read: Callable[[str], Tensor]) -> None:
+    def load_local_weights(self, own: list[Tensor], read: Callable[[str], Tensor]) -> None:
         """Set an average's tensors from `read(name)`."""
         for name, tensor in zip(self._stage_weights, own, strict=False):
             value = read(name).to(self.world.device)
@@ -355,6 +355,6 @@ def _overlaps(stage: int, world: World) -> bool:
 
 def _offloaded(settings: Config, world: World) -> dict[str, Any]:
     """What lies on the CPU, in memory that a GPU can copy from by itself."""
-    asked = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_weights}
+    devices = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_weights}
     is_pinned = world.device.type == "cuda"
-    return {name: {"device": place, "pin_memory": is_pinned} for name, place in asked.items() if place is not None}
+    return {name: {"device": place, "pin_memory": is_pinned} for name, place in devices.items() if place is not None}

@@ -14,7 +14,7 @@ from inrflow_core.runtime.distributed import World
 
 
 class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a question that is asked between two steps.
+    """Turns Ctrl-C and SIGTERM into a flag that is read between two steps.
 
     A second one stops at once, but not under a launcher: that sends its own after the terminal's, and kills those who
     take too long.
@@ -36,12 +36,12 @@ class StopSignal:
         if self._question is not None and error is None:
             self._question.answer()  # so that no message is under way when others follow
         if error is not None and self._world.is_launched:
-            # The launcher ends the fellows of a process that failed, and would cut them off while they tell why they stop.
+            # The launcher kills the other processes when one fails, before they can report why they stop.
             self._before = dict.fromkeys(self._before, signal.SIG_IGN)
         self._restore()
 
     def is_asked(self) -> bool:
-        """Whether any process was asked to stop; all of them hear the same.
+        """Whether any process got a signal; the same on all of them.
 
         Alone that is known at once. Several processes hear it one step later: the question travels beside the step.
         """
@@ -68,7 +68,7 @@ class StopSignal:
 
 
 class AsyncAnyReduce:
-    """Whether any process says yes, asked of all while they compute.
+    """Whether any process has a flag set: an asynchronous all-reduce while they compute.
 
     On a GPU the answer is copied into memory that the GPU writes by itself, behind the work that was queued before: who
     fetches it a step later waits for the step before, while the next one is already queued.

@@ -39,7 +39,7 @@ class Loader:
         split: str,
         seed: int,
         batch: int,
-        told: Part | None = None,
+        condition: Part | None = None,
     ) -> None:
         if split not in shards.splits:
             raise UsageError(
@@ -47,7 +47,7 @@ class Loader:
             )
         self.shards, self.domain, self.split, self.seed, self.batch_size = shards, domain, split, seed, batch
         self.classes = list(config.classes) or list(shards.classes)
-        self._reads, self._has_views = required_conditions(domain, told)
+        self._reads, self._has_views = required_conditions(domain, condition)
         self._numbers: np.ndarray | None = None
         self._chosen: np.ndarray | None = None
         if config.classes:
@@ -57,14 +57,16 @@ class Loader:
         """Examples that are learned from."""
         return self.shards.count(self.split) if self._chosen is None else len(self._chosen)
 
-    def batch(self, step: int, places: range, *, augment: bool = True, out: np.ndarray | None = None) -> CoordValueSet:
-        """The sets at `places` of the global batch of a step; the same whenever, and by whomever, it is asked."""
-        positions, seeds = self.order(step, places)
-        return self.sets(positions, seeds, augment=augment, out=out)
+    def batch(
+        self, step: int, positions: range, *, augment: bool = True, out: np.ndarray | None = None
+    ) -> CoordValueSet:
+        """The sets at `positions` of the global batch of a step; the same in every process and call."""
+        examples, seeds = self.order(step, positions)
+        return self.sets(examples, seeds, augment=augment, out=out)
 
-    def order(self, step: int, places: range) -> tuple[Int64[np.ndarray, " B"], Int64[Tensor, " B"]]:
-        """Which examples are at `places` of the global batch of a step, from 0 to below the length, and their seeds."""
-        where = np.arange(places.start, places.stop, dtype=np.int64)
+    def order(self, step: int, positions: range) -> tuple[Int64[np.ndarray, " B"], Int64[Tensor, " B"]]:
+        """Which examples are at `positions` of the global batch of a step, from 0 to below the length, and their seeds."""
+        where = np.arange(positions.start, positions.stop, dtype=np.int64)
         position = step * self.batch_size + where
         indices = np.empty_like(position)
         epochs = position // len(self)
@@ -75,14 +77,14 @@ class Loader:
 
     def sets(
         self,
-        positions: Int64[np.ndarray, " B"],
+        examples: Int64[np.ndarray, " B"],
         seeds: Int64[Tensor, " B"],
         *,
         augment: bool,
         out: np.ndarray | None = None,
     ) -> CoordValueSet:
         """Some examples under given seeds."""
-        indices = positions if self._chosen is None else self._chosen[positions]
+        indices = examples if self._chosen is None else self._chosen[examples]
         views = keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
         read = self.shards.read(self.split, indices, out=out, conditions=ConditionSelection(self._reads, views))
         return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)
@@ -92,7 +94,7 @@ class Loader:
         return self.shards.buffer(self.split, count)
 
     def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int, *, held: int = 1) -> Stream:
-        """The batches of (step, places) in turn, read by a thread that keeps `ahead` of them ready.
+        """The batches of (step, positions) in turn, read by a thread that keeps `ahead` of them ready.
 
         The last `held` of them stay as they are; the memory of earlier ones is used again.
         """
@@ -120,21 +122,21 @@ class Loader:
         return labels if labels is None or self._numbers is None else self._numbers[labels]
 
 
-def required_conditions(domain: Any, told: Part | None) -> tuple[tuple[str, ...], bool]:
+def required_conditions(domain: Any, condition: Part | None) -> tuple[tuple[str, ...], bool]:
     """The conditions that a domain's sets and a conditioner need of the shards, and whether they have several views."""
     names = tuple(domain.REQUIRED_CONDITIONS)
-    if told is None:
+    if condition is None:
         return names, False
-    return (*names, *told.module.required_conditions(told.config)), told.module.HAS_VIEWS
+    return (*names, *condition.module.required_conditions(condition.config)), condition.module.HAS_VIEWS
 
 
 class Stream(Iterator[TrainBatch]):
-    """An iterator whose batches a thread reads ahead; `waited` is how many seconds it kept its caller waiting."""
+    """An iterator whose batches a thread reads ahead; `seconds_blocked` is how many seconds it kept its caller waiting."""
 
     def __init__(
         self, loader: Loader, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int, held: int = 1
     ) -> None:
-        self.waited = 0.0
+        self.seconds_blocked = 0.0
         self._loader, self._wanted, self._crossing = loader, wanted, DeviceTransfer(device)
         self._ready: queue.Queue[InFlightBatch | BaseException | None] = queue.Queue(ahead)
         # One buffer in the reader's hands, `ahead` in the queue, `held` in the caller's.
@@ -146,7 +148,7 @@ class Stream(Iterator[TrainBatch]):
     def __next__(self) -> TrainBatch:
         start = time.perf_counter()
         item = self._ready.get()
-        self.waited += time.perf_counter() - start
+        self.seconds_blocked += time.perf_counter() - start
         if item is None:
             raise StopIteration
         if isinstance(item, BaseException):
@@ -164,8 +166,8 @@ class Stream(Iterator[TrainBatch]):
 
     def _read(self) -> None:
         try:
-            for turn, (step, places) in enumerate(self._wanted):
-                sets = self._loader.batch(step, places, out=self._buffer(turn, len(places)))
+            for turn, (step, positions) in enumerate(self._wanted):
+                sets = self._loader.batch(step, positions, out=self._buffer(turn, len(positions)))
                 self._ready.put(self._crossing.send(TrainBatch.from_sets(sets)))
                 if self._stopped.is_set():
                     return
@@ -182,7 +184,7 @@ class Stream(Iterator[TrainBatch]):
 
 
 def split_batch(*, batch: int, rank: int, size: int, micro: int | None) -> list[range]:
-    """The places of the global batch that a process takes, as its micro-batches.
+    """The positions of the global batch that a process takes, as its micro-batches.
 
     Raises:
         UsageError: the batch does not divide over the processes, or the share over its micro-batches.

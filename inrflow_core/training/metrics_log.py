@@ -1,4 +1,4 @@
-"""What a run tells of itself: log.jsonl, and TensorBoard's file where that is installed."""
+"""The log of a run: log.jsonl, and TensorBoard's file where that is installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LogRecord = dict[str, Any]
 class Log:
     """Lines appended to log.jsonl, one JSON object each; one process at a time may hold a run's log.
 
-    Opening cuts off a line that was torn by a kill, and the lines after `step`, which a resumed run tells again.
+    Opening cuts off a line that was torn by a kill, and the lines after `step`, which a resumed run writes again.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -50,7 +50,7 @@ class Log:
 
 
 def check_not_training(run: Path) -> None:
-    """Nothing, where no process trains in a run's folder; else raises UsageError. Writes nothing."""
+    """Raise UsageError if a process trains in a run's folder. Writes nothing."""
     if (run / "log.jsonl").is_file():
         _held(run).close()
 
@@ -73,7 +73,7 @@ class _Board:
         self._file = self._path.open("ab", buffering=0)
         self._writer = RecordWriter
         self._append(event_pb2.Event(file_version="brain.Event:2"))
-        # A reader then forgets what an earlier call told of later steps, which this one tells again.
+        # A reader then drops the later steps of an earlier call, which this call logs again.
         begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._append(event_pb2.Event(step=step + 1, session_log=begun))
 

@@ -36,7 +36,7 @@ from inrflow_core.training.run_folder import FOLDER
 WHOLE = "whole"
 """Names in that folder what an evaluation left there that found every value: the reference's part is among it."""
 HELD_OUT = ("val", "test")
-"""Splits of clouds to judge by, where [data] names none that is held out: `test` is better left for the end."""
+"""Reference splits of clouds where [data] names no held-out one: `test` is better left for the end."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Evaluation:
     best: MetricSpec
     """The metric that decides which checkpoint is the best."""
     reference: SampleCollection
-    judge: Evaluator
+    evaluator: Evaluator
     out: Path
     """The run's folder."""
     plan: ReferenceSamplingPlan | None = None
@@ -67,7 +67,7 @@ class Evaluation:
     @property
     def folder(self) -> Path:
         """Where features and distances are kept."""
-        return self.judge.settings.folder
+        return self.evaluator.settings.folder
 
     @property
     def split(self) -> str:
@@ -88,7 +88,7 @@ class Evaluation:
             drawn = f"{seeds}, {count:,} {nouns}, {views} once,"
         return (
             f"{drawn} against {self.reference.count:,} of `{self.split}` "
-            f"({self.reference.digest[:16]}){self.judge.weights_provenance(self.metrics)}"
+            f"({self.reference.digest[:16]}){self.evaluator.weights_provenance(self.metrics)}"
         )
 
     @property
@@ -97,10 +97,10 @@ class Evaluation:
         return self.config.num if self.plan is None else len(self.plan)
 
     def is_due(self, step: int, last: int) -> bool:
-        """Whether a step of a run with so many steps is evaluated."""
+        """Whether a step of a run of `total` steps is evaluated."""
         return step % self.config.every == 0 or step == last
 
-    def foretell(self) -> float:
+    def estimate_seconds(self) -> float:
         """Seconds of the first evaluation beside the drawing, from a few comparisons that are timed; nothing is kept.
 
         Raises:
@@ -109,7 +109,7 @@ class Evaluation:
         """
         from inrflow_core.evaluation import evaluator
 
-        rehearsal = evaluator.Evaluator(self.reference, self.judge.settings)
+        rehearsal = evaluator.Evaluator(self.reference, self.evaluator.settings)
         return sum(seconds for _, seconds in rehearsal.estimate_cost(self.metrics, self.num))
 
     def find(self, model: Model) -> EvalResult:
@@ -125,14 +125,14 @@ class Evaluation:
         with self._tidied():
             for metric in self.metrics:
                 try:
-                    values[metric.full] = self.judge.score(subject, metric, self.metrics).value
+                    values[metric.full] = self.evaluator.score(subject, metric, self.metrics).value
                 except (InrflowError, torch.OutOfMemoryError) as error:
                     notes[_message(error)] = None
         if not notes:
             self._remember()
         return EvalResult(values, tuple(notes))
 
-    def told(self, found: EvalResult, of: str, best: Best | None) -> dict[str, Any]:
+    def record(self, found: EvalResult, of: str, best: Best | None) -> dict[str, Any]:
         """The record of an evaluation, beside its step."""
         notes = {"note": "; ".join(found.notes)} if found.notes else {}
         return {"eval": found.values, "eval_of": of, "eval_by": self.by, "best_step": best and best.step, **notes}
@@ -149,7 +149,7 @@ class Evaluation:
         return now if is_better else than
 
     def restored(self, step: int) -> Best | None:
-        """The best of those steps up to `step` that the log tells of and whose checkpoints are there."""
+        """The best logged step up to `step` whose checkpoint exists."""
         best = None
         there = set(checkpoint_manifest.complete_steps(self.out))
         for record in _records(self.out):
@@ -178,7 +178,7 @@ class Evaluation:
     def _tidied(self) -> Iterator[None]:
         """Afterwards the folder holds what later evaluations use again, and nothing of these samples.
 
-        Nobody tells whose a file is; but what was not there after a whole evaluation is of the samples alone.
+        A file does not say what it belongs to; but one that did not exist after a whole evaluation is of the samples alone.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         mark = self.folder / WHOLE
@@ -235,14 +235,14 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
     setting = gather.EvaluationSettings(
         folder, weights_folder=_weights(config), points=_points(preset, reference), device=device
     )
-    judge = evaluator.Evaluator(reference, setting)
-    for error in judge.missing(metrics).values():
+    scorer = evaluator.Evaluator(reference, setting)
+    for error in scorer.missing(metrics).values():
         raise error
-    return Evaluation(config, metrics, best, reference, judge, out, drawn_from)
+    return Evaluation(config, metrics, best, reference, scorer, out, drawn_from)
 
 
 def restore_best(evaluation: Evaluation | None, out: Path, step: int) -> Best | None:
-    """The best checkpoint of a run that goes on after `step`; the record of it, and what is kept, follow.
+    """The best checkpoint of a run that resumes after `step`; its record and the kept checkpoints are updated.
 
     A kill between a checkpoint and its record, or a checkpoint that was removed by hand, leave an older record; the log
     knows better.
@@ -257,12 +257,12 @@ def restore_best(evaluation: Evaluation | None, out: Path, step: int) -> Best | 
     best.record_best(out, found)
     for mark in (out / FOLDER).glob(f"*/{WHOLE}"):
         if evaluation is not None and mark.parent != evaluation.folder:
-            shutil.rmtree(mark.parent)  # of metrics or a reference that are no longer asked for
+            shutil.rmtree(mark.parent)  # of metrics or a reference that the preset no longer names
     return found
 
 
 def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
-    """What to judge by: sets of the preset's classes, of one split of its data.
+    """The reference: sets of the preset's classes, of one split of its data.
 
     Raises:
         UsageError: there is no such split, or nothing in it.
@@ -293,13 +293,13 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
 
 
 def _points(preset: Preset, reference: SampleCollection) -> int | None:
-    """Points of each cloud that are compared: known beforehand, so that what is foretold is of as many."""
+    """Points of each cloud that are compared: known beforehand, so that the estimate is for as many."""
     domain = preset.domain.module.Domain(preset.domain.config)
     return min(domain.output_spec().shape[0], reference.shape[0]) if domain.SIZE_OPTION == "--points" else None
 
 
 def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, kind: str | None) -> None:
-    """Nothing, where a metric can be taken of so many samples and references; `kind` is what a model draws from.
+    """Raise UsageError unless a metric can be computed from that many samples and references; `kind` is the kind of the model's condition.
 
     Raises:
         UsageError: it cannot.

@@ -42,7 +42,7 @@ TRAIN, HELD_OUT = "train", "held-out"
 SETS_AT_ONCE = 16
 """Sets that pass `Method.precompute` together, at most; the same for any number of processes."""
 SHARD_BYTES, SHARD_SETS = 1 << 26, 4096
-"""A shard holds at most so many bytes and sets."""
+"""A shard holds at most this many bytes and sets."""
 SEED_WORD = 3
 """Tells the seeds under which sets are precomputed from those of steps."""
 SECONDS_BETWEEN_LINES = 30.0
@@ -79,15 +79,15 @@ class PrecomputedLoader(Loader):
 
     def sets(
         self,
-        positions: Int64[np.ndarray, " B"],
+        examples: Int64[np.ndarray, " B"],
         seeds: Int64[Tensor, " B"],
         *,
         augment: bool,
         out: np.ndarray | None = None,
     ) -> CoordValueSet:
         """Some examples under given seeds, never augmented."""
-        values = torch.from_numpy(self._precomputed.read(self._split, positions, out=out).values)
-        return super().sets(positions, seeds, augment=False).with_values(values)
+        values = torch.from_numpy(self._precomputed.read(self._split, examples, out=out).values)
+        return super().sets(examples, seeds, augment=False).with_values(values)
 
     def buffer(self, count: int) -> np.ndarray | None:
         """An array for `out` of `count` sets."""
@@ -158,7 +158,7 @@ def _write_shards(job: PrecomputeJob, folder: Path, split: str, loader: Loader, 
     header = Header(loader.shards.domain, job.stage.reads, split)
     one = next(_pieces(job, loader, range(1), number))
     count = max(1, min(SHARD_SETS, SHARD_BYTES // one.nbytes))
-    begun = told = time.monotonic()
+    started = reported = time.monotonic()
     for shard, start in enumerate(range(0, len(loader), count)):
         path, positions = folder / _file(split, shard), range(start, min(start + count, len(loader)))
         if shard % job.world.size != job.world.rank or path.is_file():
@@ -167,8 +167,8 @@ def _write_shards(job: PrecomputeJob, folder: Path, split: str, loader: Loader, 
         shape = (len(positions), *one.shape[1:])
         writer.write(path, header, _pieces(job, loader, positions, number), columns, shape=shape, dtype="float32")
         now = time.monotonic()
-        if job.world.is_main and now - told > SECONDS_BETWEEN_LINES:
-            told, rate = now, positions.stop / (now - begun)
+        if job.world.is_main and now - reported > SECONDS_BETWEEN_LINES:
+            reported, rate = now, positions.stop / (now - started)
             left = (len(loader) - positions.stop) / rate
             job.say(
                 f"`{job.stage.reads}`: {positions.stop:,} of {len(loader):,} sets, {rate:,.0f}/s, {left:,.0f} s left"

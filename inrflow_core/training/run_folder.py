@@ -1,14 +1,14 @@
-"""The folder of a run: what it was begun with, and whether a command may go on with it.
+"""The folder of a run: its settings, and whether a command may resume it.
 
 RUN/
     preset.toml        every setting, defaults included
     environment.json   versions, device, precision, data; no time of day, path or host
     log.jsonl          one line per `log_every` steps
-    samples/           pictures
+    samples/           images of samples
     checkpoints/       see checkpoint.py
     best.json          which of them scored best, and how well, where the preset has a table [eval]
     precomputed/       see precompute.py; of methods whose later stages read what an earlier one left
-    references/        features and distances of what the preset's metrics judge by
+    references/        cached features and distances of the reference data of the preset's metrics
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from inrflow_core.runtime.distributed import World
 from inrflow_core.storage import atomic_write, checksum, typed_json
 
 FOLDER = "references"
-"""The folder of a run in which features and distances of what is judged by are kept."""
+"""The folder of a run with cached features and distances of the reference data."""
 
 CONTENTS = (
     *("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard"),
@@ -143,21 +143,21 @@ def _flat(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def check_same_data(out: Path, begun: ExistingRun, data: str) -> None:
-    """Nothing, where these are the shards that the run was begun with.
+def check_same_data(out: Path, existing: ExistingRun, data: str) -> None:
+    """Raise UsageError unless these are the shards that the run was started with.
 
     Raises:
         UsageError: they are others.
     """
-    if begun.data != data:
+    if existing.data != data:
         raise UsageError(
-            f"the run `{out}` was begun with other data: its manifest was {begun.data[:8]}..., this one is {data[:8]}...",
+            f"the run `{out}` was begun with other data: its manifest was {existing.data[:8]}..., this one is {data[:8]}...",
             hint="give the same shards with `--data`, or choose another `--out`",
         )
 
 
-def check_same_initial_weights(out: Path, begun: ExistingRun, init_from: Path | None) -> None:
-    """Nothing, where the run was begun with the weights that the command names.
+def check_same_initial_weights(out: Path, existing: ExistingRun, init_from: Path | None) -> None:
+    """Raise UsageError unless the run was started with the weights that the command names.
 
     A run that has a checkpoint needs them no more, so that they may be left out, and a source that is a run itself may
     have gone on.
@@ -167,14 +167,14 @@ def check_same_initial_weights(out: Path, begun: ExistingRun, init_from: Path | 
     """
     hint = "repeat the run's `--init-from` to resume it, choose another `--out`, or start it again with `--overwrite`"
     if init_from is None:
-        if begun.init_from is not None and begun.step is None:
+        if existing.init_from is not None and existing.step is None:
             raise UsageError(
                 f"the run `{out}` was begun with `--init-from`, has no checkpoint yet, and this command names no weights",
                 hint=hint,
             )
-    elif begun.init_from is None:
+    elif existing.init_from is None:
         raise UsageError(f"the run `{out}` was begun with random weights, not with those of `{init_from}`", hint=hint)
-    elif init_from.is_file() and checksum.file_digest(init_from) != begun.init_from:
+    elif init_from.is_file() and checksum.file_digest(init_from) != existing.init_from:
         raise UsageError(f"the run `{out}` was begun with other weights than those of `{init_from}`", hint=hint)
 
 
@@ -217,7 +217,7 @@ def clear(out: Path) -> None:
 
 
 def environment(world: World, *, precision: str, data: str, init_from: str | None) -> dict[str, Any]:
-    """What a run ran on, in words that tell no host, path or time."""
+    """Versions, device and settings of a run's start; no host, path or time."""
     device = "cpu" if world.device.type == "cpu" else torch.cuda.get_device_name(world.device)
     return {
         "inrflow": _version("inrflow"),

@@ -1,4 +1,4 @@
-"""From a command to a run: everything that can be wrong is found here, before the first step."""
+"""From a command to a trainer: every check happens here, before the first step."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from inrflow_core.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What a command asks for."""
+    """The arguments of a training command."""
 
     preset: Preset
     out: Path
     data: Path | None = None
-    """Where the shards lie, if not where the preset says."""
+    """The folder of the shards, if not the preset's."""
     device: str | None = None
     threads: int | None = None
     init_from: Path | None = None
@@ -71,14 +71,14 @@ class CheckedTrainJob:
     world: World
     loader: Loader
     held_out: Loader | None
-    begun: ExistingRun | None
+    existing_run: ExistingRun | None
     precision: str
     stages: list[StageJob]
     initial: Path | None
     """Weights to begin with, where the job names some and the run has no step of its own yet."""
     evaluation: Evaluation | None
-    foretold: float
-    """Seconds that the first evaluation takes beside the drawing, on the leading process."""
+    eval_seconds: float
+    """Estimated seconds of the first evaluation without sampling, on the main process."""
 
     @property
     def last(self) -> int:
@@ -97,9 +97,9 @@ class CheckedTrainJob:
         return self.largest.plan
 
     @property
-    def places(self) -> list[range]:
+    def micro_batches(self) -> list[range]:
         """The micro-batches of that stage."""
-        return self.largest.places
+        return self.largest.micro_batches
 
     @property
     def data(self) -> str:
@@ -108,7 +108,7 @@ class CheckedTrainJob:
 
 
 def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
-    """Everything that can be known without building the model.
+    """Check everything that needs no model.
 
     Raises:
         MissingError: the shards, the weights to begin with or those of a metric's network are absent.
@@ -120,20 +120,20 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     loader, held_out = open_data(preset, job.data)
-    begun = None if job.overwrite else run_folder.read_existing_run(job.out, preset)
-    precision = device.choose_precision(settings.precision, place.device, begun.precision if begun else None)
+    existing = None if job.overwrite else run_folder.read_existing_run(job.out, preset)
+    precision = device.choose_precision(settings.precision, place.device, existing.precision if existing else None)
     parts = [
         _check_stage(preset, number, stage, place, precision)
         for number, stage in enumerate(preset.method.module.STAGES)
     ]
-    is_fresh = begun is None or begun.step is None
+    is_fresh = existing is None or existing.step is None
     initial = run.resolve_weights(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(place.device))
-    foretold = evaluated.foretell() if evaluated is not None and place.is_main else 0.0
-    ready = CheckedTrainJob(job, place, loader, held_out, begun, precision, parts, initial, evaluated, foretold)
-    if begun is not None:
-        run_folder.check_same_data(job.out, begun, ready.data)
-        run_folder.check_same_initial_weights(job.out, begun, job.init_from)
+    eval_seconds = evaluated.estimate_seconds() if evaluated is not None and place.is_main else 0.0
+    ready = CheckedTrainJob(job, place, loader, held_out, existing, precision, parts, initial, evaluated, eval_seconds)
+    if existing is not None:
+        run_folder.check_same_data(job.out, existing, ready.data)
+        run_folder.check_same_initial_weights(job.out, existing, job.init_from)
     return ready
 
 
@@ -141,9 +141,9 @@ def _check_stage(preset: Preset, number: int, stage: Stage, place: World, precis
     """The settings, micro-batches and plan of one stage."""
     own = stages.preset_of(preset, stage.name)
     settings = own.training.config
-    places = split_batch(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
-    predicted = plan.predict(own, place, precision=precision, micro=len(places[0]), stage=stage)
-    return StageJob(number, stage, settings, places, predicted)
+    micro_batches = split_batch(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
+    predicted = plan.predict(own, place, precision=precision, micro=len(micro_batches[0]), stage=stage)
+    return StageJob(number, stage, settings, micro_batches, predicted)
 
 
 def check_resources(ready: CheckedTrainJob) -> None:
@@ -152,12 +152,12 @@ def check_resources(ready: CheckedTrainJob) -> None:
         ready.job.say(f"the memory of this run is unknown: its loss cannot be traced ({ready.plan.problem})")
     present = run_folder.checkpoint_bytes(ready.job.out)
     checks.check_disk(ready.plan, ready.job.out, present)
-    planner, micro = planner_of_largest(ready), len(ready.places[0])
+    planner, micro = planner_of_largest(ready), len(ready.micro_batches[0])
     checks.check_memory(ready.plan, ready.world, lambda free: advice.find(planner, micro, free).hint())
 
 
 def build_trainer(ready: CheckedTrainJob) -> Trainer:
-    """Build the model, bring it to where the run stands, and record the run.
+    """Build the model, restore the run's newest checkpoint, and record the run.
 
     Raises:
         UsageError: another process trains in the run's folder, or the embedder does not fit the settings or the run.
@@ -167,8 +167,8 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
     job, place, settings = ready.job, ready.world, ready.job.preset.training.config
     embedder = condition_features.prepare(job.preset, ready.loader, place.device)
     told = condition_features.provenance(job.preset, ready.loader, embedder)
-    if ready.begun is not None and ready.begun.step is not None:
-        condition_features.check_unchanged(job.out, ready.begun.step, told)
+    if ready.existing_run is not None and ready.existing_run.step is not None:
+        condition_features.check_unchanged(job.out, ready.existing_run.step, told)
     if place.is_main:
         metrics_log.check_not_training(job.out)
         if job.check_data:
@@ -207,22 +207,22 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
         say=job.say if place.is_main else lambda text: None,
         report=job.report,
         counters=counters,
-        saved=ready.begun.step if ready.begun else None,
+        saved=ready.existing_run.step if ready.existing_run else None,
         evaluation=ready.evaluation,
         best=best,
     )
 
 
 def train(job: TrainJob, environment: dict[str, str] | None = None) -> Trainer:
-    """Check, begin, and train to the end, or to `until`; `environment` is where a launcher says which process this is.
+    """Check, build, and train to the end, or to `until`; `environment` holds the launcher's variables (rank, world size).
 
     Raises:
-        Interrupted, Diverged: see `Trainer.run`; else see `check`, `check_room` and `begin`.
+        Interrupted, Diverged: see `Trainer.run`; else see `check_job`, `check_resources` and `build_trainer`.
         OutOfMemory: there was not enough memory for a step; says what takes less.
     """
     ready = check_job(job, environment or {})
     check_resources(ready)
-    with explain_out_of_memory(ready, ready.begun.step if ready.begun else None):
+    with explain_out_of_memory(ready, ready.existing_run.step if ready.existing_run else None):
         trainer = build_trainer(ready)
     with explain_out_of_memory(ready, trainer):
         trainer.run(ready.last)
@@ -230,10 +230,10 @@ def train(job: TrainJob, environment: dict[str, str] | None = None) -> Trainer:
 
 
 def explain_out_of_memory(ready: CheckedTrainJob, saved: Trainer | int | None) -> AbstractContextManager[None]:
-    """Inside the block, running out of memory says what helps; `saved` is the newest checkpoint's step, or who knows it."""
+    """Inside the block, running out of memory says what helps; `saved` is the newest checkpoint's step, or the trainer that knows it."""
     if isinstance(saved, Trainer):
-        return advice.out_of_memory(planner_of_largest(ready), len(ready.places[0]), lambda: saved.saved)
-    return advice.out_of_memory(planner_of_largest(ready), len(ready.places[0]), lambda: saved, in_step=False)
+        return advice.out_of_memory(planner_of_largest(ready), len(ready.micro_batches[0]), lambda: saved.saved)
+    return advice.out_of_memory(planner_of_largest(ready), len(ready.micro_batches[0]), lambda: saved, in_step=False)
 
 
 def planner_of_largest(ready: CheckedTrainJob) -> Planner:
@@ -288,13 +288,13 @@ def _read_precomputed(ready: CheckedTrainJob, method: Any, run: StageRun) -> Non
 
 
 def _resume(ready: CheckedTrainJob, begin: Callable[..., StageRun]) -> tuple[Counters, StageRun, str | None]:
-    """Where the run stopped, the stage there with its state restored, and in words how the work is divided otherwise now.
+    """The counters and the restored stage of the newest checkpoint, and a text on changes of the parallel layout.
 
     Raises:
         UsageError: the processes see different runs in what should be one folder.
         IntegrityError: the newest checkpoint is damaged.
     """
-    out, step, world = ready.job.out, ready.begun.step if ready.begun else None, ready.world
+    out, step, world = ready.job.out, ready.existing_run.step if ready.existing_run else None, ready.world
     seen = -1.0 if step is None else float(step)
     total, squares = process_group.all_reduce_sum(world, seen, seen**2)
     if squares * world.size != total * total:  # both rounded alike, which `**` does not promise
@@ -319,7 +319,7 @@ def _record(ready: CheckedTrainJob) -> None:
     job = ready.job
     if job.overwrite:
         run_folder.clear(job.out)
-    init_from = ready.begun.init_from if ready.begun else None
+    init_from = ready.existing_run.init_from if ready.existing_run else None
     if ready.initial is not None:
         init_from = checksum.file_digest(ready.initial)
     facts: dict[str, Any] = run_folder.environment(
@@ -337,12 +337,14 @@ def _tell(ready: CheckedTrainJob, counters: Counters, change: str | None) -> Non
     is_finished = counters.step >= sum(stage.settings.steps for stage in ready.stages)
     if is_finished:
         job.say(f"the run `{job.out}` is finished: step {counters.step:,}")
-    elif ready.begun is None:
+    elif ready.existing_run is None:
         job.say(f"training `{job.preset.name}` in `{job.out}` on {on}")
     else:
-        job.say(f"going on with the run `{job.out}` after step {counters.step:,} on {on}")
+        job.say(f"resuming the run `{job.out}` after step {counters.step:,} on {on}")
         if change is not None:
             job.say(f"{change}: weights, averages and the optimiser's moments were carried over exactly")
     if ready.evaluation is not None and not is_finished:
         names = ", ".join(metric.full for metric in ready.evaluation.metrics)
-        job.say(f"{names} every {ready.evaluation.config.every:,} steps: about {ready.foretold:,.0f} s the first time")
+        job.say(
+            f"{names} every {ready.evaluation.config.every:,} steps: about {ready.eval_seconds:,.0f} s the first time"
+        )

@@ -31,8 +31,8 @@ class StageJob:
     """From 0, in the order of training."""
     stage: Stage
     settings: Config
-    places: list[range]
-    """This process's micro-batches, as places in the global batch."""
+    micro_batches: list[range]
+    """This process's micro-batches, as positions in the global batch."""
     plan: Plan
 
 
@@ -56,7 +56,7 @@ class StageRun:
         return next(iter(self.engines.values()))
 
     def state(self, step: int) -> StepState:
-        """What the method is told at a step of this stage."""
+        """The stage and step that the method gets."""
         return StepState(self.job.stage.name, step, self.job.settings.steps)
 
     def close(self) -> None:
@@ -98,12 +98,12 @@ def start(
             rates[name],
             world,
             precision=precision,
-            num_micro=len(job.places),
+            num_micro=len(job.micro_batches),
             trained=TrainedWeights(name, weights, of_stage),
         )
         for name, weights in own.items()
     }
-    followed = next(iter(engines.values())).own()
+    followed = next(iter(engines.values())).local_weights()
     averages = [EMA(decay, followed) for decay in settings.ema]
     return StageRun(job, engines, averages, rates, *data)
 

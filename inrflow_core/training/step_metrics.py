@@ -87,7 +87,7 @@ class StepMeter:
         """The means up to now, and begin anew; waits for the device."""
         losses = {name: float(loss) / self._steps for name, loss in self._losses.items()}
         norms = {name: float(norm) for name, norm in self._norms.items()}
-        seconds, waited = time.perf_counter() - self._start, self._batches.waited - self._waited
+        seconds, waited = time.perf_counter() - self._start, self._batches.seconds_blocked - self._waited
         taken = StepMeans(losses, norms, self._samples, seconds, waited)
         self._begin()
         return taken
@@ -96,5 +96,5 @@ class StepMeter:
         self._losses: dict[str, Any] = {}
         self._norms: dict[str, Tensor] = {}
         self._steps = self._samples = 0
-        self._waited = self._batches.waited
+        self._waited = self._batches.seconds_blocked
         self._start = time.perf_counter()

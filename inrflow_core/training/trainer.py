@@ -1,7 +1,7 @@
 """Training: stage after stage, step after step, to the last one or until it is interrupted.
 
-Everything random in a step is keyed by (seed, step, place in the global batch), and everything that counts is in the
-checkpoint, so that a run that was stopped and resumed equals one that never was, to the bit on one CPU.
+Everything random in a step is keyed by (seed, step, place in the global batch), and the checkpoint has all state: a
+resumed run equals an unbroken one, to the bit on one CPU.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from inrflow_core.training.step_metrics import LOOK_EVERY, OptimizerStep, Skippe
 
 @dataclass
 class Trainer:
-    """A run that is set up and under way."""
+    """A run in progress."""
 
     out: Path
     model: Model
@@ -51,7 +51,7 @@ class Trainer:
     begin_stage: Callable[[StageJob], StageRun]
     """Builds the optimizers, averages and data of a stage."""
     shown: Loader
-    """The sets whose conditions previews are drawn under."""
+    """The sets whose conditions previews use."""
     precision: str
     say: Callable[[str], None]
     report: Callable[[LogRecord], None]
@@ -60,7 +60,7 @@ class Trainer:
     """Step of the newest checkpoint."""
     evaluation: Evaluation | None = None
     best: Best | None = None
-    """The checkpoint that scored best; the leading process alone knows it."""
+    """The checkpoint that scored best; None except on the main process."""
     meter: StepMeter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,9 +97,9 @@ class Trainer:
         return self.stage.held_out
 
     @property
-    def places(self) -> Sequence[range]:
-        """This process's micro-batches, as places in the global batch."""
-        return self.stage.job.places
+    def micro_batches(self) -> Sequence[range]:
+        """This process's micro-batches, as positions in the global batch."""
+        return self.stage.job.micro_batches
 
     @property
     def total_steps(self) -> int:
@@ -128,7 +128,7 @@ class Trainer:
     def _run_stage(self, first: int, until: int, end: int) -> None:
         """Train up to step `end` of the run, which this stage contains; `first` is the step at which the call began."""
         counters, offset = self.counters, self.counters.step - self.counters.step_in_stage
-        wanted = ((step - offset, places) for step in range(counters.step, end) for places in self.places)
+        wanted = ((step - offset, positions) for step in range(counters.step, end) for positions in self.micro_batches)
         prefetch, held = self.model.preset.data.config.prefetch, self._batches_held
         batches = self.loader.stream(wanted, self.world.device, prefetch, held=held)
         self.model.method.train()
@@ -154,11 +154,11 @@ class Trainer:
     @property
     def _batches_held(self) -> int:
         """Micro-batches that a step needs at the same time: each optimizer learns from all of them."""
-        return 1 if len(self.stage.engines) == 1 else len(self.places)
+        return 1 if len(self.stage.engines) == 1 else len(self.micro_batches)
 
     def advance(self, batches: Stream) -> None:
-        """One step of each optimizer, handed to the device: nothing here waits for it, not even for its norm."""
-        counters, stage, num = self.counters, self.stage, len(self.places)
+        """One step of each optimizer. Nothing here waits for the device, not even for the gradient norm."""
+        counters, stage, num = self.counters, self.stage, len(self.micro_batches)
         state = stage.state(counters.step_in_stage)
         micro: Iterable[TrainBatch] = itertools.islice(batches, num)
         if len(stage.engines) > 1:
@@ -184,11 +184,11 @@ class Trainer:
         self.meter.count(results, self.settings.batch)
 
     def save(self) -> None:
-        """Keep the present step as a checkpoint."""
+        """Save a checkpoint of this step."""
         self._look()
         first, *others = self.stage.engines.items()
-        self.counters.updates = first[1].updates
-        self.counters.other_updates = {name: engine.updates for name, engine in others}
+        self.counters.updates = first[1].num_updates
+        self.counters.other_updates = {name: engine.num_updates for name, engine in others}
         info = {
             "version": __version__,
             **self.model.metadata,
@@ -207,20 +207,20 @@ class Trainer:
         """The mean loss of the average's weights on the held-out split, always with the same noise; on one process."""
         assert self.held_out is not None
         count, state = self.held_out.batch_size, self.stage.state(self.counters.step_in_stage)
-        share = len(self.places[0])
+        share = len(self.micro_batches[0])
         with self._averaged() as method, torch.no_grad():
             if method is None:
                 return None
             total = 0.0
             objective = MeanLoss(method, self.precision, self.world.device)
             for start in range(0, count, share):
-                places = range(start, min(start + share, count))
-                sets = self.held_out.batch(0, places, augment=False).to(self.world.device)
-                total += float(objective(TrainBatch.from_sets(sets), state)) * len(places)
+                positions = range(start, min(start + share, count))
+                sets = self.held_out.batch(0, positions, augment=False).to(self.world.device)
+                total += float(objective(TrainBatch.from_sets(sets), state)) * len(positions)
             return total / count
 
     def evaluate(self) -> bool:
-        """Score samples of the average's weights and tell; whether they are the best so far, on every process."""
+        """Score samples of the EMA weights and log the result; returns on every process whether it is the best so far."""
         assert self.evaluation is not None
         before, found = self.best, None
         with self._averaged() as method:
@@ -228,11 +228,11 @@ class Trainer:
                 found = self.evaluation.find(Model(self.model.preset, self.model.domain, method, {}))
         if found is not None:
             self.best = self.evaluation.better(self.counters.step, found, before)
-            self._tell({"step": self.counters.step, **self.evaluation.told(found, self._drawn_by, self.best)})
+            self._tell({"step": self.counters.step, **self.evaluation.record(found, self._drawn_by, self.best)})
         return self.engine.all_reduce_sum(float(self.best is not before))[0] > 0
 
     def draw_samples(self) -> None:
-        """A picture of samples with fixed seeds, drawn by the average's weights."""
+        """Save an image of samples of the EMA weights, with fixed seeds."""
         path = self.out / "samples" / f"{self.counters.step:08d}.png"
         with self._averaged() as method:
             if method is None:
@@ -244,7 +244,7 @@ class Trainer:
                 )
 
     def _attend(self, *, is_last: bool) -> None:
-        """What is due after this step: a line, the held-out loss, a picture, metrics, a checkpoint."""
+        """Do what is due after this step: log, held-out loss, image of samples, metrics, checkpoint."""
         settings = self.settings
 
         def is_due(every: int | None) -> bool:
@@ -259,14 +259,14 @@ class Trainer:
             self._tell({"step": self.counters.step, "held_out_loss": self.held_out_loss(), "held_out_of": of})
         if is_due(settings.samples_every):
             self.draw_samples()
-        # What is evaluated is never a matter of where a call ends, so that a resumed run tells what an unbroken one does.
+        # Evaluation does not depend on where a call ends, so that a resumed run logs what an unbroken one does.
         is_evaluated = self.evaluation is not None and self.evaluation.is_due(self.counters.step, self.total_steps)
         is_best = is_evaluated and self.evaluate()
         if is_best or is_due(settings.save_every):
             self.save()
 
     def _look(self) -> None:
-        """Take over what the device has counted of skipped steps.
+        """Read the device's count of skipped steps.
 
         This is where the host waits for the device: at every line, before every checkpoint, and every `LOOK_EVERY` steps.
 
@@ -325,14 +325,14 @@ class Trainer:
 
     @functools.cached_property
     def _preview_condition(self) -> Condition:
-        """What samples are drawn under while the model trains: conditions of the held-out sets, where there are some."""
+        """Conditions of previews: those of the held-out sets, or else of training sets."""
         count = self.settings.samples
         condition = self.shown.batch(0, range(count), augment=False).condition
         return {name: value for name, value in condition.items() if name != "label"}
 
     @property
     def _drawn_by(self) -> str:
-        """Which weights are looked at."""
+        """Which weights previews and evaluation use."""
         return f"ema {self.averages[0].decay}" if self.averages else "weights"
 
     @contextlib.contextmanager
@@ -364,7 +364,7 @@ class Trainer:
         return method
 
     def _remedy(self) -> str:
-        """What to do about a run that diverged."""
+        """The hint for a run that diverged."""
         rate = "`--set training.learning_rate=...`"
         if self.saved is None:
             return f"start it again with a lower rate: `--overwrite` and {rate}"

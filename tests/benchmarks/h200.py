@@ -130,18 +130,18 @@ def train(given: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str
         data = images(Path(folder) / "shards", preset.domain.config.resolution, 64 if given.rehearse else IMAGES)
         job = setup.TrainJob(preset, Path(folder) / "run", data, "cpu" if given.rehearse else None, check_data=False)
         trainer = setup.build_trainer(setup.check_job(job, {}))
-        wanted = ((step, places) for step in range(1000) for places in trainer.places)
+        wanted = ((step, places) for step in range(1000) for places in trainer.micro_batches)
         batches = trainer.loader.stream(wanted, trainer.world.device, preset.data.config.prefetch)
         trainer.model.method.train()
         trainer.meter = StepMeter(batches)
         try:
             for count in (warm, steps):
                 _synchronise()
-                start, waited = time.perf_counter(), batches.waited
+                start, waited = time.perf_counter(), batches.seconds_blocked
                 for _ in range(count):
                     trainer.advance(batches)
                 _synchronise()
-                seconds, waited = (time.perf_counter() - start) / count, (batches.waited - waited) / count
+                seconds, waited = (time.perf_counter() - start) / count, (batches.seconds_blocked - waited) / count
             kernels = profiled(trainer, batches)
         except torch.OutOfMemoryError:
             sys.exit(OUT_OF_MEMORY)

@@ -274,7 +274,7 @@ def plain(
     c = network.time(t) if told.vector is None else network.time(t) + told.vector
     levels, x = [], None
     if network.start is None:
-        x = plain_spatial(network.encoder, values) + network.places
+        x = plain_spatial(network.encoder, values) + network.micro_batches
         tokens = None
     else:
         x = network.latent.expand(len(values), -1, -1)

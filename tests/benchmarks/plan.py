@@ -155,7 +155,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         model = models.build(preset)
     sets = filled(model, case["micro"])
     driven = Engine(model.method, settings, ALONE, precision=case["precision"], num_micro=1)
-    averages = [EMA(decay, driven.own()) for decay in settings.ema]
+    averages = [EMA(decay, driven.local_weights()) for decay in settings.ema]
     for _ in range(2):
         step(driven, averages, sets)
     before = reset_peak()

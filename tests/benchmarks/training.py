@@ -63,20 +63,20 @@ def measure(name: str, steps: int, folder: Path) -> dict[str, Any]:
     job = setup.TrainJob(preset, folder / "run", data=data, device="cpu", threads=1)
     trainer = setup.build_trainer(setup.check_job(job, {}))
     trainer.model.method.train()
-    wanted = ((step, places) for step in range(WARM + steps) for places in trainer.places)
+    wanted = ((step, places) for step in range(WARM + steps) for places in trainer.micro_batches)
     batches = trainer.loader.stream(wanted, trainer.world.device, preset.data.config.prefetch)
     trainer.meter = StepMeter(batches)
     for _ in range(WARM):
         trainer.advance(batches)
     plain = Plain(trainer)
-    ours, theirs, waited, wall = 0.0, 0.0, batches.waited, 0.0
+    ours, theirs, waited, wall = 0.0, 0.0, batches.seconds_blocked, 0.0
     for _ in range(steps):
         start, begun = time.thread_time(), time.perf_counter()
         trainer.advance(batches)
         ours += time.thread_time() - start
         wall += time.perf_counter() - begun
         theirs += plain.step()
-    share = (batches.waited - waited) / wall
+    share = (batches.seconds_blocked - waited) / wall
     batches.close()
     assert trainer.log is not None
     trainer.log.close()

@@ -43,7 +43,7 @@ for stage in (0, 1, 2):
     settings = {"zero_stage": stage, "log_every": 1000, "micro_batch": 1}
     ready = setup.check_job(small.job(data, out / str(stage), **settings), dict(os.environ))
     it = setup.build_trainer(ready)
-    batches = it.loader.stream(((s, p) for s in range(4) for p in it.places), it.world.device, 2)
+    batches = it.loader.stream(((s, p) for s in range(4) for p in it.micro_batches), it.world.device, 2)
     it.model.method.train()
     it.meter = StepMeter(batches)
     it.advance(batches)

@@ -78,7 +78,9 @@ def trainer(kind: str, tmp_path: Path, **training) -> Trainer:
 
 def steps(it: Trainer, count: int, asked: Asked | None = None) -> list[str]:
     """What some steps ask."""
-    wanted = ((step, places) for step in range(it.counters.step, it.counters.step + count) for places in it.places)
+    wanted = (
+        (step, places) for step in range(it.counters.step, it.counters.step + count) for places in it.micro_batches
+    )
     batches = it.loader.stream(wanted, it.world.device, 2)
     it.model.method.train()
     it.meter = StepMeter(batches)

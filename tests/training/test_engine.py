@@ -104,7 +104,7 @@ def test_state_that_was_gathered_and_set_again_goes_on_as_if_nothing_was(stage):
     other.load_weights(weights.__getitem__)
     other.load_moments(moments.__getitem__, 2)
     assert trajectory(other, range(2, 4)) == wanted
-    assert other.updates == engine.updates == 4
+    assert other.num_updates == engine.num_updates == 4
 
 
 @pytest.mark.parametrize("settings", OFFLOADED, ids=told)
@@ -152,11 +152,11 @@ def test_a_step_whose_gradient_is_not_finite_moves_nothing(settings):
     bad = CoordValueSet(good.queries, values, good.seeds, good.condition)
     engine.backward(TrainBatch.from_sets(bad), StepState("train", 0, 3))
     assert engine.step(1e-2) == float("inf")
-    assert engine.updates == 1
+    assert engine.num_updates == 1
     for now, then in zip([*engine.weights(), *engine.moments()], before, strict=True):
         assert torch.equal(now, then)
     loss, norm = trajectory(engine, range(1, 2))[0]
-    assert loss < float("inf") and norm < float("inf") and engine.updates == 2
+    assert loss < float("inf") and norm < float("inf") and engine.num_updates == 2
 
 
 def test_parts_of_stage_3_are_equal_and_make_the_whole():

@@ -117,13 +117,13 @@ def test_the_values_are_those_that_the_checkpoint_gets_afterwards(data, tmp_path
         values = np.concatenate([part for _, part in sample.iter_samples(model, request)])
         arrays: dict[str, Any] = {"images" if domain == "image" else "points": values}
         np.savez(tmp_path / "samples.npz", **arrays)
-        judge = evaluator.Evaluator(
+        scorer = evaluator.Evaluator(
             readers.open_collection(data[domain], KINDS[domain][1]),
             gather.EvaluationSettings(tmp_path / f"kept-{step}"),
         )
         subject = results.EvaluatedSamples("samples", readers.open_collection(tmp_path / "samples.npz"))
         chosen = metric_specs.parse_metrics(model.domain.DEFAULT_METRICS, domain)
-        found = {metric.full: judge.score(subject, metric, chosen).value for metric in chosen}
+        found = {metric.full: scorer.score(subject, metric, chosen).value for metric in chosen}
         (record,) = [record for record in told if record["step"] == step]
         assert record["eval"] == pytest.approx(found, rel=1e-9) and len(found) == 4
         assert record["eval_of"] == "ema 0.9" and "seeds 0 to 7 against" in record["eval_by"]

@@ -91,9 +91,9 @@ def test_every_average_follows_the_weights_by_its_decay(data, tmp_path, monkeypa
 
     def spy(self, rate):
         if not seen:
-            seen.append([weight.detach().clone() for weight in self.own()])
+            seen.append([weight.detach().clone() for weight in self.local_weights()])
         norm = step(self, rate)
-        seen.append([weight.detach().clone() for weight in self.own()])
+        seen.append([weight.detach().clone() for weight in self.local_weights()])
         return norm
 
     monkeypatch.setattr(engine.Engine, "step", spy)
@@ -252,7 +252,7 @@ def test_one_bad_set_is_skipped_and_counted(tmp_path):
     data = small.clouds(tmp_path / "shards", bad=slice(0, 1))
     trainer = small.train(data, tmp_path / "run", kind=tiny.POINTS, steps=8, max_skipped=1)
     assert trainer.counters.skipped == 2 and trainer.counters.step == 8  # 16 examples, 4 a step: twice in 8 steps
-    assert trainer.engine.updates == 6
+    assert trainer.engine.num_updates == 6
     assert all(bool(torch.isfinite(tensor).all()) for tensor in small.state(trainer).values())
     assert sum(loss is None for loss in small.losses(tmp_path / "run")) == 2
 
