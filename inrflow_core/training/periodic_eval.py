@@ -80,10 +80,10 @@ class Evaluation:
         first, count = self.config.seed, self.num
         drawn = f"seeds {first} to {first + count - 1}"
         if self.plan is not None:
-            views = "view 0 of each" if self.plan.kind == "image" else "each"
-            seeds = drawn if self.plan.kind == "image" else f"seed {first}"
+            views = "view 0 of each" if self.plan.has_views else "each"
+            seeds = drawn if self.plan.has_views else f"seed {first}"
             nouns = (
-                "pictures" if self.plan.kind == "image" else "sequences"
+                "pictures" if self.plan.has_views else "sequences"
             )  # best.json of earlier runs holds this text
             drawn = f"{seeds}, {count:,} {nouns}, {views} once,"
         return (
@@ -97,7 +97,7 @@ class Evaluation:
         return self.config.num if self.plan is None else len(self.plan)
 
     def is_due(self, step: int, last: int) -> bool:
-        """Whether a step of a run of `total` steps is evaluated."""
+        """Whether a step of a run of `last` steps is evaluated."""
         return step % self.config.every == 0 or step == last
 
     def estimate_seconds(self) -> float:

@@ -57,7 +57,7 @@ def test_the_same_command_goes_on_and_says_so(preset, data, tmp_path, capsys):
     assert train(preset, "--data", data, "--out", tmp_path / "run", "--stop-at-step", 2) == 0
     capsys.readouterr()
     assert train(preset, "--data", data, "--out", tmp_path / "run") == 0
-    assert f"going on with the run `{tmp_path}/run` after step 2" in capsys.readouterr().err
+    assert f"resuming the run `{tmp_path}/run` after step 2" in capsys.readouterr().err
 
 
 def test_overwrite_begins_again(preset, data, tmp_path, capsys):
