@@ -82,9 +82,7 @@ class Evaluation:
         if self.plan is not None:
             views = "view 0 of each" if self.plan.has_views else "each"
             seeds = drawn if self.plan.has_views else f"seed {first}"
-            nouns = (
-                "pictures" if self.plan.has_views else "sequences"
-            )  # best.json of earlier runs holds this text
+            nouns = "pictures" if self.plan.has_views else "sequences"  # best.json of earlier runs holds this text
             drawn = f"{seeds}, {count:,} {nouns}, {views} once,"
         return (
             f"{drawn} against {self.reference.count:,} of `{self.split}` "

@@ -100,7 +100,7 @@ def test_a_class_and_a_split_that_are_not_there_are_named(folder):
     with pytest.raises(UsageError, match="no split `trian`") as caught:
         loader(folder, train="trian")
     assert caught.value.hint == "did you mean `train`?"
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="has a duplicate"):
         Config("x", classes=("a", "a"))
 
 
