@@ -49,20 +49,8 @@ IN_SOURCES = {
     r"\bpictures?\b": "image",
 }
 """What comments, docstrings and names of the code do not say, and what they say for it."""
-NOT_YET: set[str] = {
-    "inrflow_core/methods",
-    "inrflow_core/training",
-}
-"""Packages whose comments, docstrings and names have such words still. It may only shrink."""
-
-
 KEPT = {"inrflow_core/layers/attention.py": {"told"}}
 """Names by file that have to stay: keys of weights in users' files."""
-
-
-def package_of(path: Path) -> str:
-    """The package of a file: `inrflow_core/shards`, `inrflow_cli/commands`, or `inrflow_core` of a module beside them."""
-    return str(path.parent.relative_to(ROOT))
 
 
 def notes_of(source: str) -> Iterator[tuple[int, str]]:
@@ -128,8 +116,6 @@ def test_pages_use_the_words_of_the_glossary(path: Path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_comments_docstrings_and_names_use_the_words_of_the_glossary(path: Path):
-    if package_of(path) in NOT_YET:
-        pytest.skip("not yet")
     source = path.read_text(encoding="utf-8")
     kept = KEPT.get(str(path.relative_to(ROOT)), set())
     texts = [*notes_of(source), *((line, name) for line, name in names_of(source) if name not in kept)]

@@ -40,16 +40,16 @@ class StopSignal:
             self._before = dict.fromkeys(self._before, signal.SIG_IGN)
         self._restore()
 
-    def is_asked(self) -> bool:
+    def is_stop_requested(self) -> bool:
         """Whether any process got a signal; the same on all of them.
 
         Alone that is known at once. Several processes hear it one step later: the question travels beside the step.
         """
         if self._world.size == 1:
             return self._came
-        asked = self._question is not None and self._question.answer()
+        requested = self._question is not None and self._question.answer()
         self._question = AsyncAnyReduce(self._came, self._world.device)
-        return asked
+        return requested
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if not self._came:

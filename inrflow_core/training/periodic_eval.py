@@ -71,7 +71,7 @@ class Evaluation:
 
     @property
     def split(self) -> str:
-        """The split of the data that is judged by."""
+        """The split of the data of the reference."""
         return self.reference.split or ""
 
     @property
@@ -228,8 +228,8 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
     num = config.num if drawn_from is None else len(drawn_from)
     for metric in metrics:
         _check_metric(metric, num, reference, kind)
-    told = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
-    folder = out / FOLDER / hashlib.sha256(told.encode()).hexdigest()[:16]
+    identity = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
+    folder = out / FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
     setting = gather.EvaluationSettings(
         folder, weights_folder=_weights(config), points=_points(preset, reference), device=device
     )

@@ -166,15 +166,15 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
     """
     job, place, settings = ready.job, ready.world, ready.job.preset.training.config
     embedder = condition_features.prepare(job.preset, ready.loader, place.device)
-    told = condition_features.provenance(job.preset, ready.loader, embedder)
+    provenance = condition_features.provenance(job.preset, ready.loader, embedder)
     if ready.existing_run is not None and ready.existing_run.step is not None:
-        condition_features.check_unchanged(job.out, ready.existing_run.step, told)
+        condition_features.check_unchanged(job.out, ready.existing_run.step, provenance)
     if place.is_main:
         metrics_log.check_not_training(job.out)
         if job.check_data:
             _check_shards(ready)
     process_group.init_process_group(place)
-    model = replace(_build(ready), metadata={"classes": ready.loader.classes, "normalisation": told})
+    model = replace(_build(ready), metadata={"classes": ready.loader.classes, "normalisation": provenance})
     if embedder is not None:
         model.method.conditioner.use(embedder)
     mark_trainable(model.method)

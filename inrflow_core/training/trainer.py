@@ -135,7 +135,7 @@ class Trainer:
         self.meter = StepMeter(batches)
         try:
             with StopSignal(self.say, self.world) as interruption:
-                while counters.step < end and not interruption.is_asked():
+                while counters.step < end and not interruption.is_stop_requested():
                     self.advance(batches)
                     self._attend(is_last=counters.step == end)
                 if counters.step < end:

@@ -20,7 +20,8 @@ from inrflow_core.planning.plan import Planner
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import TrainBatch
 from tests import tiny
-from tests.training import adversarial_method, small, taught_method
+from tests.planning import adversarial_method, taught_method
+from tests.training import small
 
 ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)
 FORWARD_FLOPS = {

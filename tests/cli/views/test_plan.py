@@ -12,7 +12,8 @@ from inrflow_cli import app
 from inrflow_core import registry
 from inrflow_core.config import toml
 from inrflow_core.planning import gpu_specs
-from tests.training import adversarial_method, small
+from tests.planning import adversarial_method
+from tests.training import small
 
 
 @pytest.fixture
