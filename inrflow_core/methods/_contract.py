@@ -1,19 +1,21 @@
 """What a method offers: how it learns sets and generates functions.
 
-A method's file has `STAGES`, `Config` (the settings of `[method]`) and `build(preset, spec)`, which returns a module that is
-a `Method`. docs/adding-a-method.md builds one from scratch.
+A method's file is a `MethodPart`, and its `build` returns a module that is a `Method`. docs/adding-a-method.md builds one from
+scratch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrflow_core.sets import CoordValueSet, TrainBatch
+from inrflow_core.config.preset import Preset
+from inrflow_core.sets import CoordValueSet, SetSpec, TrainBatch
 from inrflow_core.shards.manifest import ChannelStats
 
 SHARDS = "shards"
@@ -40,6 +42,7 @@ class StepState:
     num_steps: int
 
 
+@runtime_checkable
 class Method(Protocol):
     """A module that learns sets in stages. Inherit from it to get the optional members."""
 
@@ -79,4 +82,45 @@ class Method(Protocol):
 
     def invert(self, sets: CoordValueSet, options: Any, progress: Any = None) -> Any:
         """The functions (a `Field`) behind given sets."""
+        ...
+
+
+@runtime_checkable
+class MethodPart(Protocol):
+    """A method's module.
+
+    It may have `NETWORKS`, the names of the networks that presets configure (by default `("network",)`), and `USES_SAMPLER =
+    False` where presets have no [sampler].
+    """
+
+    STAGES: tuple[Stage, ...]
+    Config: Any
+    """Settings of [method]."""
+    SamplingConfig: Any
+    """Those that a command may change when it samples."""
+
+    def build(self, preset: Preset, spec: SetSpec) -> nn.Module:
+        """The `Method` of a preset, with its initial weights.
+
+        Raises:
+            UsageError: the settings do not fit the sets, or each other.
+        """
+        ...
+
+    def sampling_options(
+        self, model: Any, overrides: Mapping[str, Any], *, sampler: Any, guide: Any, precision: str
+    ) -> Any:
+        """The preset's settings with `overrides` in their place, as a `models.SamplingOptions`.
+
+        Raises:
+            UsageError: a setting out of range, or a guide that cannot act.
+        """
+        ...
+
+    def load_field(self, path: Path, preset: Preset, spec: SetSpec, info: dict[str, Any], device: str) -> Any:
+        """The `Field` that one of the method's fields saved.
+
+        Raises:
+            IntegrityError: it is not whole.
+        """
         ...

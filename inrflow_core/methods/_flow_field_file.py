@@ -33,7 +33,7 @@ class SavedOptions:
     """Settings of the guiding network; None without autoguidance."""
 
 
-def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any], device: str) -> FlowField:
+def load_field(path: Path, preset: Preset, spec: SetSpec, info: dict[str, Any], device: str) -> FlowField:
     """A field that `FlowField.save` wrote; of the network it has the decoder alone, which evaluates queries.
 
     Raises:
@@ -48,9 +48,9 @@ def load_field(path: Path, preset: Preset, shape: SetSpec, info: dict[str, Any],
             configs = [preset.network.config]
             if saved.guide is not None:
                 configs.append(settings(network.Config, saved.guide, "network"))
-            networks = [_decoder(file, names, network, config, shape, n, device) for n, config in enumerate(configs)]
+            networks = [_decoder(file, names, network, config, spec, n, device) for n, config in enumerate(configs)]
             path_of_noise = paths.PATHS[preset.method.config.path]
-            model, *guides = (VelocityModel(decoder, path_of_noise, shape) for decoder in networks)
+            model, *guides = (VelocityModel(decoder, path_of_noise, spec) for decoder in networks)
             sampler = registry.find("samplers", saved.sampler)
             options = SamplingOptions(
                 sampler,

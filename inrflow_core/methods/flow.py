@@ -44,14 +44,14 @@ __all__ = [
 ]
 
 
-def build(preset: Preset, shape: SetSpec) -> FlowMatching:
+def build(preset: Preset, spec: SetSpec) -> FlowMatching:
     """A flow model with the network and the condition that the preset names."""
-    _structure_loss.check(preset.method.config, shape)
+    _structure_loss.check(preset.method.config, spec)
     part = preset.condition
     condition = ConditionSpec() if part is None else part.module.spec(part.config)
-    network = preset.network.module.build(preset.network.config, shape, condition)
+    network = preset.network.module.build(preset.network.config, spec, condition)
     conditioner = None if part is None else part.module.build(part.config, network.vector_width)
-    return FlowMatching(preset.method.config, network, conditioner, shape)
+    return FlowMatching(preset.method.config, network, conditioner, spec)
 
 
 class FlowMatching(nn.Module, Method):
