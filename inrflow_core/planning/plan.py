@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +29,8 @@ from inrflow_core.planning.memory_trace import BATCH, GRADIENTS, LOSS, Pass, Tra
 from inrflow_core.runtime.distributed import World
 
 N = TypeVar("N", int, float)
+TraceKey = tuple[bool, int, bool]
+"""Whether activations are recomputed, the number of sets, and whether the backward pass is traced."""
 BACKWARD = 3
 """FLOPs of a step over those of its forward pass: the backward pass takes twice as many."""
 CHECKPOINTING = "checkpoint_activations"
@@ -132,11 +134,20 @@ class Planner:
     that of the pass with the highest peak, and its FLOPs are those of all passes.
     """
 
-    def __init__(self, preset: Preset, world: World, precision: str, stage: Stage | None = None) -> None:
+    def __init__(
+        self,
+        preset: Preset,
+        world: World,
+        precision: str,
+        stage: Stage | None = None,
+        *,
+        traces: dict[TraceKey, list[Trace]] | None = None,
+    ) -> None:
+        """`traces` are those of an equal model that was planned before; new ones are added."""
         self.preset, self.world, self.precision = preset, world, precision
         self._stage: Stage = preset.method.module.STAGES[0] if stage is None else stage
         self._models: dict[bool, models.Model] = {}
-        self._traces: dict[tuple[bool, int], list[Trace]] = {}
+        self._traces = {} if traces is None else traces
 
     @property
     def can_checkpoint(self) -> bool:
@@ -201,9 +212,8 @@ class Planner:
     def _forward_flops(self) -> dict[str, float]:
         """FLOPs of a forward pass of one set, by part."""
         model = self._model(self.is_checkpointed)
-        traces = self._traces.get((self.is_checkpointed, 1))
-        if traces is None:
-            traces = [memory_trace.run(model, self._mode, 1, step, has_backward=False) for step in self._passes]
+        has_backward = (self.is_checkpointed, 1, True) in self._traces
+        traces = self._trace(self.is_checkpointed, 1, has_backward=has_backward)
         return _by_part(model.method, _sum(*(trace.forward for trace in traces)))
 
     @property
@@ -224,18 +234,31 @@ class Planner:
                 self._models[checkpointed] = models.build(preset)
         return self._models[checkpointed]
 
-    def _trace(self, checkpointed: bool, count: int) -> list[Trace]:
-        """The training pass of each optimizer."""
-        key, settings = (checkpointed, count), {"precision": self.precision, "device": self.world.device}
+    def _trace(self, checkpointed: bool, count: int, *, has_backward: bool = True) -> list[Trace]:
+        """The training pass of each optimizer, or its forward pass alone."""
+        key = (checkpointed, count, has_backward)
         if key not in self._traces:
-            model = self._model(checkpointed)
+            model, settings = self._model(checkpointed), {"has_backward": has_backward}
+            if has_backward:
+                settings |= {"precision": self.precision, "device": self.world.device}
             self._traces[key] = [memory_trace.run(model, self._mode, count, step, **settings) for step in self._passes]
         return self._traces[key]
 
 
 def predict(preset: Preset, world: World, *, precision: str, micro: int, stage: Stage | None = None) -> Plan:
-    """The plan of a stage of a preset over the processes of `world`, with micro-batches of `micro` sets."""
-    return Planner(preset, world, precision, stage).plan(micro)
+    """The plan of a stage of a preset over the processes of `world`, with micro-batches of `micro` sets.
+
+    In one process a model is traced once, however often runs of it are planned.
+    """
+    model = {table: preset.table().get(table) for table in ("domain", "method", "network", "condition")}
+    pass_ = (None if stage is None else stage.name, preset.training.config.steps, precision, world.device.type)
+    return Planner(preset, world, precision, stage, traces=_traces_of(f"{model} {pass_}")).plan(micro)
+
+
+@lru_cache(maxsize=16)
+def _traces_of(model: str) -> dict[TraceKey, list[Trace]]:
+    """The traces of a model so far, by its settings as text."""
+    return {}
 
 
 def row_title(row: str) -> str:
