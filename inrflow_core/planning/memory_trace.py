@@ -234,10 +234,10 @@ def run(
     method = model.method
     fake_buffers(method, mode)
     method.zero_grad(set_to_none=True)
-    one = set_of_stage(model, step.stage, mode)
     watch = Watch(method)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
     try:
+        one = set_of_stage(model, step.stage, mode)
         with cache_blocks.simulate(device, _smallest_block(method)), step.only_its_weights(method), mode, watch:
             with watch.forward(), autocast:
                 batch = TrainBatch.from_sets(repeat(one.map(mode.from_tensor), count))

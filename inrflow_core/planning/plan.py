@@ -238,7 +238,7 @@ class Planner:
         """The training pass of each optimizer, or its forward pass alone."""
         key = (checkpointed, count, has_backward)
         if key not in self._traces:
-            model, settings = self._model(checkpointed), {"has_backward": has_backward}
+            model, settings = self._model(checkpointed), dict[str, Any](has_backward=has_backward)
             if has_backward:
                 settings |= {"precision": self.precision, "device": self.world.device}
             self._traces[key] = [memory_trace.run(model, self._mode, count, step, **settings) for step in self._passes]

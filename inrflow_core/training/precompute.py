@@ -23,7 +23,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from inrflow_core import __version__
-from inrflow_core.errors import IntegrityError
+from inrflow_core.errors import Diverged, IntegrityError
 from inrflow_core.methods._contract import Stage
 from inrflow_core.numerics import keyed_random
 from inrflow_core.runtime import process_group
@@ -38,6 +38,8 @@ from inrflow_core.storage import checksum
 from inrflow_core.training.loader import Loader
 
 FOLDER = "precomputed"
+DIGITS = 16
+"""Of the key, in a folder's name."""
 TRAIN, HELD_OUT = "train", "held-out"
 SETS_AT_ONCE = 16
 """Sets that pass `Method.precompute` together, at most; the same for any number of processes."""
@@ -59,6 +61,8 @@ class PrecomputeJob:
     run: Path
     data: str
     """Digest of the manifest of the data."""
+    seed: int
+    """Of the run."""
     world: World
     autocast: torch.autocast
     sets_at_once: int
@@ -67,7 +71,7 @@ class PrecomputeJob:
     @property
     def folder(self) -> Path:
         """Where the shards lie: another place for other weights or data."""
-        return self.run / FOLDER / f"{self.stage.reads}-{_key(self.method, self.stage, self.data)[:16]}"
+        return self.run / FOLDER / f"{self.stage.reads}-{_key(self.method, self.stage, self.data)[:DIGITS]}"
 
 
 class PrecomputedLoader(Loader):
@@ -117,7 +121,7 @@ def open_precomputed(job: PrecomputeJob) -> dict[str, Loader]:
 
 def _key(method: Any, stage: Stage, data: str) -> str:
     """The SHA-256 of the weights that a stage does not train, and of the data's digest."""
-    found = hashlib.sha256(data.encode())
+    found = hashlib.sha256(f"{data} {SHARD_SETS} {SHARD_BYTES}".encode())
     trained = {name for names in stage.optimizers.values() for name in names}
     for name, network in method.networks().items():
         if name in trained:
@@ -130,7 +134,7 @@ def _key(method: Any, stage: Stage, data: str) -> str:
 
 def _clean(job: PrecomputeJob, folder: Path) -> None:
     """Remove what other weights left under the same name, and damaged shards of these."""
-    for other in folder.parent.glob(f"{job.stage.reads}-*"):
+    for other in folder.parent.glob(f"{job.stage.reads}-{'[0-9a-f]' * DIGITS}"):
         if other != folder:
             shutil.rmtree(other)
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,12 +183,12 @@ def _pieces(job: PrecomputeJob, loader: Loader, positions: range, split: int) ->
     """What the method makes of the examples at `positions`, some at a time.
 
     Raises:
-        AssertionError: it is not finite fp32 of shape (B, N, C): a fault of the method.
+        Diverged: a value is not finite.
     """
     job.method.eval()
     for start in range(positions.start, positions.stop, job.sets_at_once):
         part = np.arange(start, min(start + job.sets_at_once, positions.stop), dtype=np.int64)
-        seed = keyed_random.derive_seed(loader.seed, SEED_WORD, split)
+        seed = keyed_random.derive_seed(job.seed, SEED_WORD, split)
         seeds = keyed_random.derive_seeds(seed, 0, torch.from_numpy(part))
         sets = loader.sets(part, seeds, augment=False).to(job.world.device)
         with torch.no_grad(), job.autocast:
@@ -192,6 +196,12 @@ def _pieces(job: PrecomputeJob, loader: Loader, positions: range, split: int) ->
         assert values.ndim == 3 and len(values) == len(part), (
             f"`precompute` returned {tuple(values.shape)}, not (B, N, C)"
         )
+        if not values.isfinite().all():
+            number = start + int((~values.flatten(1).isfinite().all(1)).nonzero()[0])
+            raise Diverged(
+                f"`{job.stage.reads}` of set {number} are not finite",
+                hint="train the stage before again with a lower `learning_rate`, into another `--out`",
+            )
         yield values.numpy()
 
 

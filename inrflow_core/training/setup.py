@@ -179,18 +179,22 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
         model.method.conditioner.use(embedder)
     mark_trainable(model.method)
 
-    def begin(stage: StageJob, restore: Callable[[StageRun], None] = lambda run: None) -> StageRun:
+    def begin(
+        stage: StageJob, restore: Callable[[StageRun], None] = lambda run: None, *, is_finished: bool = False
+    ) -> StageRun:
         data = stages.data_of(stage, ready.loader, ready.held_out)
         run = stages.start(stage, job.preset, model.method, place, precision=ready.precision, data=data)
         restore(run)
-        if stage.stage.reads != SHARDS:
+        if stage.stage.reads != SHARDS and not is_finished:
             _read_precomputed(ready, model.method, run)
         return run
 
+    if place.is_main:
+        _record(ready)  # first, so that a run that is killed while it precomputes can be resumed
+    process_group.barrier(place)
     counters, stage, change = _resume(ready, begin)
     best = None
     if place.is_main:
-        _record(ready)
         best = periodic_eval.restore_best(ready.evaluation, job.out, counters.step)
         # A kill behind the last checkpoint may have left one too many.
         checkpoint_manifest.prune(job.out, settings.keep, best.step if best else None)
@@ -278,6 +282,7 @@ def _read_precomputed(ready: CheckedTrainJob, method: Any, run: StageRun) -> Non
             loaders,
             ready.job.out,
             ready.data,
+            ready.loader.seed,
             world,
             torch.autocast(world.device.type, torch.bfloat16, enabled=ready.precision == "bf16"),
             min(precompute.SETS_AT_ONCE, settings.micro_batch or settings.batch),
@@ -310,7 +315,8 @@ def _resume(ready: CheckedTrainJob, begin: Callable[..., StageRun]) -> tuple[Cou
     def restore(stage: StageRun) -> None:
         checkpoint.load(source, stage.engines, stage.averages, counters)
 
-    stage = begin(ready.stages[counters.stage], restore)
+    job = ready.stages[counters.stage]
+    stage = begin(job, restore, is_finished=counters.step_in_stage >= job.settings.steps)
     was = checkpoint.layout_at_save(source)
     return counters, stage, None if was is None else was.change(checkpoint.division(stage.engine))
 

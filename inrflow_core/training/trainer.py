@@ -216,7 +216,7 @@ class Trainer:
             for start in range(0, count, share):
                 positions = range(start, min(start + share, count))
                 sets = self.held_out.batch(0, positions, augment=False).to(self.world.device)
-                total += float(objective(TrainBatch.from_sets(sets), state)) * len(positions)
+                total += float(objective(TrainBatch.from_sets(sets), state, self.engine.optimizer)) * len(positions)
             return total / count
 
     def evaluate(self) -> bool:

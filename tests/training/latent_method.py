@@ -136,7 +136,8 @@ class Latent(nn.Module, Method):
 
     def invert(self, sets: CoordValueSet, options: Any, progress: Any = None) -> LatentField:
         """The functions of the latents of given sets."""
-        latents = self.encode(sets)
+        with torch.autocast(sets.values.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            latents = self.encode(sets).float()
         return LatentField(self.decoder, sets.seeds, options, lambda: latents)
 
 
@@ -159,9 +160,11 @@ class LatentField:
     def query(self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Any = None) -> Tensor:
         """The values at `queries`."""
         latents, parts = self.cache_context(progress).latents, []
+        assert latents is not None
         size = chunk if isinstance(chunk, int) else chunk.chunk
         for start in range(0, len(queries), size):
-            parts.append(self.model(latents, queries[start : start + size].coordinates))
+            with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+                parts.append(self.model(latents, queries[start : start + size].coordinates).float())
         return torch.cat(parts, 1)
 
     @torch.no_grad()

@@ -82,6 +82,7 @@ def test_such_a_run_is_planned_sampled_evaluated_and_exported(data, tmp_path, me
         ["sample", *of, "--num", "6", "--batch", "4", "--chunk", "7", "b.npz"],
         ["sample", *of, "--num", "2", "--resolution", "24", "--save-field", "field.safetensors", "large.npz"],
         ["upsample", "field.safetensors", "--resolution", "24", "again.npz"],
+        ["sample", *of, "--num", "6", "--precision", "bf16", "d.npz"],
         ["sample", *of, "--num", "8", "samples"],
         ["eval", *of, "--reference", str(data), "--metrics", "kid:random", "--num", "8", "--out", "scores"],
         ["eval", "--samples", "samples", "--reference", str(data), "--metrics", "kid:random", "--out", "scores2"],

@@ -13,7 +13,7 @@ import torch
 from inrflow_core import models
 from inrflow_core.config import preset as presets
 from inrflow_core.config import toml
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.methods._contract import Stage
 from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.runs import checkpoint_manifest
@@ -138,6 +138,26 @@ def test_precomputed_shards_are_reused_and_a_damaged_one_is_named_and_computed_a
     assert any(f"`{first}` is damaged" in line and "computing it again" in line for line in said)
     assert first.read_bytes() == content and second.stat().st_mtime_ns == kept
     small.assert_equal(state(resumed), whole)
+
+
+def test_values_that_are_not_finite_are_named_and_never_kept(data, tmp_path, monkeypatch):
+    train("latent", data, tmp_path / "run", until=3)
+    method = class_of_latent()
+    encode = method.encode
+
+    def with_nan(self, sets):
+        latents = encode(self, sets)
+        return torch.where(torch.arange(len(latents))[:, None, None] == 1, torch.nan, latents)
+
+    monkeypatch.setattr(method, "encode", with_nan)
+    with pytest.raises(Diverged, match="`latents` of set 1 are not finite"):
+        train("latent", data, tmp_path / "run")
+    assert not list((tmp_path / "run" / "precomputed").rglob("*.h5"))
+
+
+def class_of_latent() -> Any:
+    """The class of the method of latents."""
+    return preset("latent").method.module.Latent
 
 
 @pytest.mark.parametrize("left", ["manifest.json", "train-00000.h5"])
