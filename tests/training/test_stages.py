@@ -64,6 +64,11 @@ def told(out: Path) -> list[dict]:
     return [{key: value for key, value in record.items() if key not in measured} for record in records]
 
 
+def is_of_both(record: dict, until: int) -> bool:
+    """Whether a line does not come of the stop itself: the last step of a call has a held-out loss too."""
+    return "loss" in record or record["step"] != until
+
+
 BORDER = 3
 """The step that ends the first stage of both methods."""
 
@@ -84,7 +89,8 @@ def test_a_run_stopped_after_any_step_and_resumed_equals_an_unbroken_one_to_the_
         resumed = train(method, data, tmp_path / f"{until}", zero_stage=zero_stage)
         small.assert_equal(state(resumed), state(whole))
         assert resumed.counters == whole.counters
-        assert told(tmp_path / f"{until}") == told(tmp_path / "whole")
+        found = [record for record in told(tmp_path / f"{until}") if is_of_both(record, until)]
+        assert found == [record for record in told(tmp_path / "whole") if is_of_both(record, until)]
 
 
 def test_every_line_names_its_stage_and_every_optimizer(data, tmp_path):
