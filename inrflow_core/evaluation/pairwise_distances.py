@@ -128,7 +128,7 @@ def compute_distances(
 def estimate_cost(
     samples: Clouds, reference: Others, spec: DistanceSpec, work: PairwiseJob | None = None, *, pairs: int | None = None
 ) -> CostEstimate:
-    """The time of `pairs` (None: all of `spec`), from a few pairs that are timed."""
+    """The time of `pairs` (None: all of `spec`), from a few pairs that are timed, for a second and a tenth of `pairs` at most."""
     work = work or PairwiseJob()
     if pairs is None:
         pairs = sum(int(m.wanted.sum()) for m in begin_matrices(samples, reference, spec, PairwiseJob(None)))
@@ -138,10 +138,11 @@ def estimate_cost(
     tile = DistanceTile(spec.distance, work.device, 0, 0, 0, reference[-count:], samples[-count:], True, wanted)
     _compute_tile(tile._replace(mask=np.eye(count, dtype=bool) & (np.arange(count) == 0)), lambda _: None)  # warms up
     start, rounds, seconds = time.perf_counter(), 0, 0.0
-    while seconds < TRIAL_SECONDS:
+    per_round = int(wanted.sum())
+    while rounds == 0 or (seconds < TRIAL_SECONDS and 10 * rounds * per_round < pairs):
         _compute_tile(tile, lambda _: None)
         rounds, seconds = rounds + 1, time.perf_counter() - start
-    return CostEstimate(pairs, rounds * int(wanted.sum()) / seconds, 1 if on_gpu else work.workers, spec.distance)
+    return CostEstimate(pairs, rounds * per_round / seconds, 1 if on_gpu else work.workers, spec.distance)
 
 
 def _check_finite(matrix: DistanceMatrix, distance: str) -> None:
