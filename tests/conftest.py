@@ -6,16 +6,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import jaxtyping
 import pytest
 
-import tests.type_checks  # noqa: F401  the hook below finds it by name, among what is imported
+import tests.type_checks
 
 # Before NumPy and torch are imported: OpenMP's barriers collapse on cores that other tests use too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-jaxtyping.install_import_hook("inrflow_core", "tests.type_checks.checked")
+tests.type_checks.install()
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
