@@ -109,7 +109,7 @@ def rms_norm(x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        factor = _inverse_rms(x)
+        factor = inverse_rms(x)
         normed = (to_fp32(x) * factor).to(x.dtype)
         ctx.save_for_backward(normed, factor)
         return normed
@@ -118,63 +118,16 @@ class _RmsNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         normed, factor = ctx.saved_tensors
-        return _rms_norm_backward(gradients[0], to_fp32(normed), factor).to(normed.dtype)
+        return rms_norm_backward(gradients[0], to_fp32(normed), factor).to(normed.dtype)
 
 
-def normed_heads(
-    qkv: Float[Tensor, "B N 3 H d"], gains: Float[Tensor, "2 d"], rope: Float[Tensor, "2 N d"] | None
-) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
-    """Queries, keys and values: queries and keys at unit root mean square times their gain, then rotated (RoPE).
-
-    Saved for the backward pass are `qkv`, which holds the values anyway, and the results.
-    """
-    if keeps_everything():
-        return _normed_heads(qkv, _inverse_rms(qkv[:, :, :2]), gains, rope)
-    return _NormedHeads.apply(qkv, gains, rope)
-
-
-def _normed_heads(qkv: Tensor, factor: Tensor, gains: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    normed = (to_fp32(qkv[:, :, :2]) * factor).mul_(gains[:, None])
-    if rope is not None:
-        normed = apply_rope(normed, rope[:, :, None, None])
-    q, k = normed.to(qkv.dtype).unbind(2)
-    return q, k, qkv[:, :, 2]
-
-
-class _NormedHeads(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, gains: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        factor = _inverse_rms(qkv[:, :, :2])
-        ctx.save_for_backward(qkv, factor, gains, rope)
-        return _normed_heads(qkv, factor, gains, rope)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        qkv, factor, gains, rope = ctx.saved_tensors
-        d_qkv, d_gains = torch.empty_like(qkv), torch.empty_like(gains)
-        d_qkv[:, :, 2] = gradients[2]
-        for index in range(2):
-            gradient = to_fp32(gradients[index])
-            if rope is not None:
-                gradient = apply_rope(gradient, torch.stack([rope[0], -rope[1]])[:, :, None])
-            normed = to_fp32(qkv[:, :, index]) * factor[:, :, index]
-            d_gains[index] = (gradient * normed).sum((0, 1, 2))
-            d_qkv[:, :, index] = _rms_norm_backward(gradient * gains[index], normed, factor[:, :, index])
-        return d_qkv, d_gains, None
-
-
-def apply_rope(x: Float[Tensor, "*B d"], rope: Float[Tensor, "2 *N d"]) -> Float[Tensor, "*B d"]:
-    """x with its pairs (i, i + d / 2) rotated; `rope` are cosines and sines, each given for both of a pair."""
-    first, second = x.chunk(2, -1)
-    return torch.addcmul(x * rope[0], torch.cat([-second, first], -1), rope[1])
-
-
-def _inverse_rms(x: Tensor) -> Tensor:
+def inverse_rms(x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B 1"]:
+    """1 / root mean square of each row, in fp32 at least."""
     return torch.rsqrt(to_fp32(x).square().mean(-1, keepdim=True) + NORM_EPSILON)
 
 
-def _rms_norm_backward(gradient: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
+def rms_norm_backward(gradient: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
+    """The gradient of x from that of `normed = x * factor`, with `factor = inverse_rms(x)`."""
     along = (gradient * normed).mean(-1, keepdim=True)
     return torch.addcmul(gradient, normed, along, value=-1).mul_(factor)
 

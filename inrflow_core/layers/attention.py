@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrflow_core.layers.activations import GELU, MODULATE, normed_heads, rms_norm
+from inrflow_core.layers.activations import GELU, MODULATE, rms_norm
 from inrflow_core.layers.recompute import linear_of
+from inrflow_core.layers.rope import normed_heads
 
 Modulation = tuple[Tensor, ...]
 """Shift, scale and gate of attention, then those of the MLP, each Float[B 1 W]."""

@@ -132,17 +132,3 @@ class Tokens(nn.Module):
     def embed(self, coordinates: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B N W"]:
         """The part of the tokens that depends on fixed coordinates alone."""
         return self.fourier(coordinates)
-
-
-def rotary(positions: Float[Tensor, "L D"], head_size: int) -> Float[Tensor, "2 L d"]:
-    """Cosines and sines that rotate pairs of a head's numbers by each axis' position (RoPE, Su et al. 2021).
-
-    `positions` count latents along an axis. The base is 100 and not 10,000: an axis has tens of latents, not
-    thousands. Where the axes do not share the head evenly, its last pairs stay as they are.
-    """
-    axes = positions.shape[-1]
-    pairs = head_size // (2 * axes)
-    frequencies = 100.0 ** (-torch.arange(pairs, dtype=torch.float64, device=positions.device) / pairs)
-    phase = (positions.double()[..., None] * frequencies).flatten(1)
-    phase = functional.pad(phase, (0, head_size // 2 - phase.shape[1]))
-    return torch.stack([phase.cos(), phase.sin()]).repeat(1, 1, 2).float()

@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from inrflow_core.errors import UsageError
 from inrflow_core.layers.attention import Block, KeyValue
-from inrflow_core.layers.embeddings import Fourier, TimeEmbedding, Tokens, geometric, rotary
+from inrflow_core.layers.embeddings import Fourier, TimeEmbedding, Tokens, geometric
+from inrflow_core.layers.rope import rotary
 from inrflow_core.networks._set_config import Config as Config  # part of this module's interface
 from inrflow_core.networks._set_decoder import Decoder, DecoderKV, Latents
 from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder

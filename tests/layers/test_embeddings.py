@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional
 
 from inrflow_core.layers import embeddings
-from inrflow_core.layers.activations import apply_rope
 from inrflow_core.networks import set_transformer
 from inrflow_core.networks._set_config import Config
 from inrflow_core.sets import Grid, Points, SetSpec
@@ -67,23 +66,6 @@ def test_frequencies_stay_below_what_the_training_grid_can_tell_apart() -> None:
     assert isinstance(tokens, embeddings.Tokens)
     found = tokens.fourier.frequencies
     torch.testing.assert_close(found, 2.0 ** torch.arange(10))
-
-
-@pytest.mark.parametrize(("axes", "size"), [(2, 64), (2, 72), (2, 12), (3, 64), (3, 48), (3, 6)])
-def test_rope_gives_scores_that_depend_on_the_difference_of_places_alone(axes: int, size: int) -> None:
-    torch.manual_seed(0)
-    places, q, k = torch.rand(5, axes) * 8, torch.randn(size), torch.randn(size)
-
-    def scores(moved: torch.Tensor) -> torch.Tensor:
-        turns = embeddings.rotary(moved, size)
-        return apply_rope(q.expand(5, -1), turns) @ apply_rope(k.expand(5, -1), turns).t()
-
-    still = scores(places)
-    torch.testing.assert_close(scores(places + torch.rand(axes) * 5), still, atol=1e-4, rtol=1e-4)
-    for axis in range(axes):
-        stretched = places.clone()
-        stretched[:, axis] *= 2
-        assert (scores(stretched) - still).abs().max() > 0.1
 
 
 def test_neighbouring_times_are_told_apart() -> None:

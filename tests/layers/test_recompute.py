@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inrflow_core.layers import activations, recompute
-from inrflow_core.layers.embeddings import rotary
+from inrflow_core.layers.rope import apply_rope, normed_heads, rotary
 
 
 def same_values_and_gradients(ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor) -> None:
@@ -78,12 +78,12 @@ def test_normed_heads(is_turned: bool) -> None:
     turns = rotary(torch.rand(5, 2) * 4, 8) if is_turned else None
 
     def ours(qkv: Tensor, gains: Tensor) -> Tensor:
-        return torch.stack(activations.normed_heads(qkv, gains, turns), 2)
+        return torch.stack(normed_heads(qkv, gains, turns), 2)
 
     def plain(qkv: Tensor, gains: Tensor) -> Tensor:
         q, k = (functional.rms_norm(qkv[:, :, i], (8,), gains[i], 1e-6) for i in range(2))
         if turns is not None:
-            q, k = (activations.apply_rope(x, turns[:, :, None]) for x in (q, k))
+            q, k = (apply_rope(x, turns[:, :, None]) for x in (q, k))
         return torch.stack([q, k, qkv[:, :, 2]], 2)
 
     same_values_and_gradients(ours, plain, torch.randn(2, 5, 3, 4, 8), torch.randn(2, 8))
