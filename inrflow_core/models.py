@@ -124,6 +124,8 @@ def read_metadata(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any
     info = typed_json.typed(
         typed_json.parse_json(metadata["info"], where), dict[str, Any], where, hint="export it again"
     )
+    if "normalisation" in info:  # of earlier files
+        info["normalization"] = info.pop("normalisation")
     try:
         tables = toml.parse_toml(metadata["preset"], f"`preset` of `{path}`")
         return preset.resolve(metadata["preset_name"], tables), info

@@ -51,6 +51,10 @@ class Method(Protocol):
     CAN_SHARD_WEIGHTS: ClassVar[bool] = True
     """False where the loss needs whole weights inside its gradient: ZeRO stage 3 is then refused."""
 
+    use_single_bucket: bool = False
+    """Whether a batch must pass each network once, padded, and not in buckets of like sizes. Training sets it where processes
+    must call the networks equally often (ZeRO stage 3)."""
+
     def networks(self) -> dict[str, nn.Module]:
         """The networks that stages name."""
         ...

@@ -67,8 +67,6 @@ class FlowMatching(nn.Module, Method):
         self.network: Any = network
         self.conditioner: Any = conditioner
         self.path = paths.PATHS[config.path]
-        # Sets of unequal size pass the network at once, padded, where processes must pass equally often (ZeRO stage 3).
-        self.use_single_bucket = False
 
     def networks(self) -> dict[str, nn.Module]:
         """The one network."""

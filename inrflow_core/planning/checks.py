@@ -36,8 +36,10 @@ def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None
         )
 
 
-def check_disk(plan: Plan, out: Path, present: int) -> None:
-    """Raise OutOfMemory if the checkpoints do not fit on the disk; `present` bytes of them exist already.
+def check_disk(plan: Plan, out: Path, present: int, precomputed: int = 0) -> None:
+    """Raise OutOfMemory if a run does not fit on the disk.
+
+    `present` bytes of its checkpoints exist already; `precomputed` bytes of precomputed shards are still to be written.
 
     Raises:
         OutOfMemory: they do not fit; says by how much.
@@ -47,10 +49,11 @@ def check_disk(plan: Plan, out: Path, present: int) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     # A resumed run has its kept checkpoints already, but needs space for the next one.
-    needed = max(plan.checkpoint, plan.disk - present)
+    needed = max(plan.checkpoint, plan.disk - present) + precomputed
     if needed > free:
+        shards = f" and the precomputed inputs ({format_bytes(precomputed)})" if precomputed else ""
         raise OutOfMemory(
-            f"the checkpoints need {format_bytes(needed)} of disk below `{folder}` and {format_bytes(free)} are free: "
+            f"the checkpoints{shards} need {format_bytes(needed)} of disk below `{folder}` and {format_bytes(free)} are free: "
             f"{format_bytes(needed - free)} too little",
             hint="free some disk, choose another `--out`, or keep fewer with `--set training.keep=1`",
         )

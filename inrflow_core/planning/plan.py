@@ -20,7 +20,7 @@ from torch._subclasses import FakeTensorMode
 
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
-from inrflow_core.methods._contract import Stage
+from inrflow_core.methods._contract import SHARDS, Stage
 from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.planning import memory_trace, parts, zero_memory
 from inrflow_core.planning.gpu_specs import Gpu
@@ -157,7 +157,7 @@ class Planner:
     @property
     def is_checkpointed(self) -> bool:
         """Whether a network of the preset recomputes its activations."""
-        return any(getattr(part.config, CHECKPOINTING, False) for part in self.preset.networks.values())
+        return any(vars(part.config).get(CHECKPOINTING) for part in self.preset.networks.values())
 
     def sizes(self) -> tuple[dict[str, int], dict[str, float]]:
         """Parameters by part, and FLOPs of a forward pass of one set by part.
@@ -207,6 +207,16 @@ class Planner:
         """Bytes of the values of the batches that wait to be learned from, on the device."""
         values = memory_trace.set_of_stage(self._model(self.is_checkpointed), self._stage, self._mode).values
         return (self.preset.data.config.prefetch + 1) * micro * values.nbytes
+
+    @cached_property
+    def precomputed_bytes(self) -> int:
+        """Bytes of one set of what the stage reads of an earlier one; 0 if it reads shards, or if the size is unknown."""
+        if self._stage.reads == SHARDS:
+            return 0
+        try:
+            return memory_trace.set_of_stage(self._model(self.is_checkpointed), self._stage, self._mode).values.nbytes
+        except UntraceableError:
+            return 0
 
     @cached_property
     def _forward_flops(self) -> dict[str, float]:

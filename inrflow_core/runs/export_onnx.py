@@ -40,14 +40,14 @@ class Evaluation(nn.Module):
     """The network and its condition as one function of plain tensors."""
 
     coordinates: Tensor | None
-    places: Tensor
+    noise_keys: Tensor
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.method = model.method
         context = model.domain.queries()
         self.register_buffer("coordinates", context.coordinates, persistent=False)
-        self.register_buffer("places", context.noise_keys, persistent=False)
+        self.register_buffer("noise_keys", context.noise_keys, persistent=False)
 
     def forward(
         self,
@@ -60,10 +60,10 @@ class Evaluation(nn.Module):
         """The velocities of the queries."""
         condition = {} if labels is None else {"label": labels}
         embedding = self.method.embed_condition(condition)
-        context = Queries(self.coordinates, self.places)
+        context = Queries(self.coordinates, self.noise_keys)
         # These key the noise, which an evaluation does not use: any values of the right number.
-        places = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates
-        queries = Queries(query_coordinates, places)
+        noise_keys = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates
+        queries = Queries(query_coordinates, noise_keys)
         return self.method.network(context, values, t, embedding, queries, query_values)
 
 
@@ -73,10 +73,10 @@ def export(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
     Raises:
         MissingError: the packages of the extra `onnx` are not installed.
         UsageError: the network has no ONNX form.
-        IntegrityError: ONNX Runtime answers otherwise than torch; nothing is written then.
+        IntegrityError: ONNX Runtime and torch differ; nothing is written then.
     """
     part = model.preset.condition
-    if part is not None and part.name != "label":
+    if part is not None and part.module.GIVEN_AS:  # it needs more than a label
         raise UsageError(
             f"`{model.preset.name}` draws from a {part.name}, and the graph takes no more than a class beside the set",
             hint="export its weights as .safetensors",
@@ -89,7 +89,7 @@ def export(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     _package("onnxscript")
     evaluation = Evaluation(model).eval()
-    proto = _described(_traced(evaluation, model).model_proto, origin)
+    proto = _with_origin(_trace(evaluation, model).model_proto, origin)
     is_large = sum(weight.nbytes for weight in model.method.state_dict().values()) > MOST_INSIDE
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         whole = Path(folder) / path.name
@@ -122,7 +122,7 @@ def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
     return inputs
 
 
-def _traced(evaluation: Evaluation, model: Model) -> Any:
+def _trace(evaluation: Evaluation, model: Model) -> Any:
     inputs = example(model, *EXAMPLE)
     sets, queries = torch.export.Dim("B"), torch.export.Dim("M")
     shapes = {
@@ -154,8 +154,8 @@ def _traced(evaluation: Evaluation, model: Model) -> Any:
     return program
 
 
-def _described(proto: Any, origin: Mapping[str, str]) -> Any:
-    """The model with its origin inside, and without the places of source files that tracing noted at every node."""
+def _with_origin(proto: Any, origin: Mapping[str, str]) -> Any:
+    """The model with its origin as metadata, and without the source locations that tracing adds to every node."""
     graphs = [proto.graph, *proto.functions]
     for graph in graphs:
         del graph.metadata_props[:]
@@ -180,10 +180,10 @@ def _reason(error: BaseException) -> str:
 def _difference(evaluation: Evaluation, session: Any, model: Model) -> float:
     inputs = example(model, *CHECK)
     with torch.no_grad():
-        wanted = evaluation(**inputs).numpy()
-    (got,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    scale = float(np.sqrt(np.mean(wanted.astype(np.float64) ** 2))) or 1.0
-    return float(np.abs(got - wanted).max()) / scale
+        expected = evaluation(**inputs).numpy()
+    (result,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    scale = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2))) or 1.0
+    return float(np.abs(result - expected).max()) / scale
 
 
 def _package(name: str) -> Any:

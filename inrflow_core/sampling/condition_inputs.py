@@ -111,7 +111,7 @@ def load_embedder(model: Model, weights: Path | None, device: str) -> Any:
     if weights is None and config.weights is not None and Path(config.weights).is_dir():
         weights = Path(config.weights)
     embedder = _contract.load(name, weights, device)
-    digest = (model.metadata.get("normalisation") or {}).get("embedder_digest")
+    digest = (model.metadata.get("normalization") or {}).get("embedder_digest")
     if digest is not None and digest != embedder.digest:
         raise IntegrityError(
             f"the weights of `{name}` have the digest {embedder.digest[:16]}, and `{model.preset.name}` was trained with "

@@ -136,7 +136,7 @@ def check(plan: ReferenceSamplingPlan, model: Model) -> None:
         return
     mine, theirs = (
         (normalization or {}).get("embedder_digest")
-        for normalization in (model.metadata.get("normalisation"), plan.reference.normalization)
+        for normalization in (model.metadata.get("normalization"), plan.reference.normalization)
     )
     if mine and theirs and mine != theirs:
         raise IntegrityError(

@@ -284,7 +284,7 @@ def _shard_settings(model: Model, request: SampleRequest, origin: Mapping[str, s
         domain=model.domain.NAME,
         dataset=f"samples of {model.preset.name}",
         split="samples",
-        normalization=model.metadata.get("normalisation") or {},
+        normalization=model.metadata.get("normalization") or {},
         classes=tuple(model.metadata.get("classes") or ()),
         settings=shared_settings(origin),
     )

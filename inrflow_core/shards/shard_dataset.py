@@ -112,8 +112,11 @@ class ShardDataset:
         *,
         with_names: bool = False,
         conditions: ConditionSelection = batch.ALL,
+        with_values: bool = True,
     ) -> Batch:
         """The sets at `indices`, in that order; values are read into `out` (see `buffer`) if given.
+
+        With `with_values = False` no value is read: the batch has zeros of the same shape.
 
         Raises:
             UsageError: no such split, or the shards lack a requested condition.
@@ -127,8 +130,10 @@ class ShardDataset:
             (self._shard(entries[number]), int(index - self._edges[split][number]))
             for number, index in zip(numbers, wanted, strict=True)
         ]
-        out = self.buffer(split, len(wanted)) if out is None else out
-        if out is None:
+        out = self.buffer(split, len(wanted)) if out is None and with_values else out
+        if not with_values:
+            values, sizes = zero_values(found, self.manifest.shape, self.manifest.dtype)
+        elif out is None:
             values, sizes = read_ragged(found, self.manifest.shape[1:], self.manifest.dtype)
         else:
             assert out.shape == (len(found), *self.manifest.shape) and out.dtype == self.manifest.dtype
@@ -233,6 +238,14 @@ def read_ragged(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.nd
     for row, ((shard, _), (start, stop)) in enumerate(zip(found, spans, strict=True)):
         shard.read(shard.values, start, out[row, : stop - start], stop - start)
     return out, sizes
+
+
+def zero_values(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"] | None]:
+    """Zeros in place of the values of sets, and the sizes of sets that differ in size; reads no values."""
+    if shape[0]:
+        return np.zeros((len(found), *shape), dtype), None
+    sizes = np.array([np.subtract(*shard.byte_range(index)[::-1]) for shard, index in found], dtype=np.int64)
+    return np.zeros((len(found), max(sizes, default=0), *shape[1:]), dtype), sizes
 
 
 def read_conditions(found: Found, wanted: ConditionSelection) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -1,7 +1,7 @@
 """What the condition's features are made by: an embedder whose tokens lie in the shards, or that computes in training.
 
 Its name and the digest of its weights travel into every weights file, as `embedder` and `embedder_digest` of the
-normalisation, so that no other embedder serves its samples or a resumed run.
+normalization, so that no other embedder serves its samples or a resumed run.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def check_unchanged(out: Path, step: int, now: Mapping[str, Any]) -> None:
         UsageError: the embedder or its weights are others.
     """
     _, info = models.read_metadata(checkpoint_manifest.checkpoint_folder(out, step) / checkpoint_manifest.WEIGHTS)
-    before = info.get("normalisation") or {}
+    before = info.get("normalization") or {}
     if [before.get(key) for key in KEYS] != [now.get(key) for key in KEYS]:
         was, this = (f"`{of.get('embedder')}` {str(of.get('embedder_digest'))[:8]}..." for of in (before, now))
         raise UsageError(

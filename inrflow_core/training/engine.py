@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from inrflow_core.config.training import Config
 from inrflow_core.errors import UsageError
-from inrflow_core.methods._contract import StepState
+from inrflow_core.methods._contract import Method, StepState
 from inrflow_core.runtime import process_group
 from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.process_group import init_process_group, rank_variables, temporary_environment
@@ -73,7 +73,8 @@ class Engine:
         num_micro: int,
         trained: TrainedWeights | None = None,
     ) -> None:
-        if settings.zero_stage == 3 and not getattr(method, "CAN_SHARD_WEIGHTS", True):
+        assert isinstance(method, Method)
+        if settings.zero_stage == 3 and not method.CAN_SHARD_WEIGHTS:
             raise UsageError(
                 "ZeRO stage 3 shares out the weights, and this method needs them whole inside its gradient",
                 hint="take stage 2: `--set training.zero_stage=2`",
@@ -84,8 +85,8 @@ class Engine:
         self._updates = torch.zeros((), dtype=torch.int64, device=world.device)
         method.to(world.device)
         self.method = method
-        # Stage 3 gathers each weight when all processes come to it, so that they must come equally often.
-        setattr(method, "use_single_bucket", self.stage == 3 and world.size > 1)  # noqa: B010, a module's attributes are tensors to pyright
+        # Stage 3 gathers a weight when all processes use it: they must use it equally often.
+        method.use_single_bucket = self.stage == 3 and world.size > 1
         self._planned = {name: (p.dtype, tuple(p.shape)) for name, p in method.state_dict(keep_vars=True).items()}
         every = {name: p for name, p in method.named_parameters() if p.requires_grad}
         trained = TrainedWeights("main", every, every) if trained is None else trained

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step, place in the global batch), and a thread that reads them ahead.
+"""Batches as a pure function of (seed, step, position in the global batch), and a thread that reads them ahead.
 
 The order of an epoch is computed, not stored, so that resuming costs nothing; every set carries its own seed, from
 which everything random about it follows. So 1 process and 4 see the same sets, each with the same noise.
@@ -28,7 +28,7 @@ from inrflow_core.training.device_transfer import DeviceTransfer, InFlightBatch
 
 
 class Loader:
-    """Sets of one split, by step and place."""
+    """Sets of one split, by step and position in the global batch."""
 
     def __init__(
         self,
@@ -49,13 +49,13 @@ class Loader:
         self.classes = list(config.classes) or list(shards.classes)
         self._reads, self._has_views = required_conditions(domain, condition)
         self._numbers: np.ndarray | None = None
-        self._chosen: np.ndarray | None = None
+        self._selected: np.ndarray | None = None
         if config.classes:
-            self._choose(shards, config.classes)
+            self._select_classes(shards, config.classes)
 
     def __len__(self) -> int:
         """Examples that are learned from."""
-        return self.shards.count(self.split) if self._chosen is None else len(self._chosen)
+        return self.shards.count(self.split) if self._selected is None else len(self._selected)
 
     def batch(
         self, step: int, positions: range, *, augment: bool = True, out: np.ndarray | None = None
@@ -66,14 +66,14 @@ class Loader:
 
     def order(self, step: int, positions: range) -> tuple[Int64[np.ndarray, " B"], Int64[Tensor, " B"]]:
         """Which examples are at `positions` of the global batch of a step, from 0 to below the length, and their seeds."""
-        where = np.arange(positions.start, positions.stop, dtype=np.int64)
-        position = step * self.batch_size + where
+        in_batch = np.arange(positions.start, positions.stop, dtype=np.int64)
+        position = step * self.batch_size + in_batch
         indices = np.empty_like(position)
         epochs = position // len(self)
         for epoch in np.unique(epochs):
             now = epochs == epoch
             indices[now] = keyed_random.permuted_indices(self.seed, int(epoch), position[now] % len(self), len(self))
-        return indices, keyed_random.derive_seeds(self.seed, step, torch.from_numpy(where))
+        return indices, keyed_random.derive_seeds(self.seed, step, torch.from_numpy(in_batch))
 
     def sets(
         self,
@@ -82,25 +82,29 @@ class Loader:
         *,
         augment: bool,
         out: np.ndarray | None = None,
+        with_values: bool = True,
     ) -> CoordValueSet:
-        """Some examples under given seeds."""
-        indices = examples if self._chosen is None else self._chosen[examples]
+        """Some examples under given seeds; without their values, which are then not read, zeros stand in."""
+        indices = examples if self._selected is None else self._selected[examples]
         views = keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
-        read = self.shards.read(self.split, indices, out=out, conditions=ConditionSelection(self._reads, views))
+        conditions = ConditionSelection(self._reads, views)
+        read = self.shards.read(self.split, indices, out=out, conditions=conditions, with_values=with_values)
         return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)
 
     def buffer(self, count: int) -> np.ndarray | None:
         """An array for `out` of `count` sets; None where sets differ in size."""
         return self.shards.buffer(self.split, count)
 
-    def stream(self, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int, *, held: int = 1) -> Stream:
+    def stream(
+        self, positions_by_step: Iterable[tuple[int, range]], device: torch.device, ahead: int, *, num_in_use: int = 1
+    ) -> Stream:
         """The batches of (step, positions) in turn, read by a thread that keeps `ahead` of them ready.
 
-        The last `held` of them stay as they are; the memory of earlier ones is used again.
+        The last `num_in_use` batches stay unchanged; the memory of earlier ones is reused.
         """
-        return Stream(self, wanted, device, ahead, held)
+        return Stream(self, positions_by_step, device, ahead, num_in_use)
 
-    def _choose(self, shards: ShardDataset, classes: Sequence[str]) -> None:
+    def _select_classes(self, shards: ShardDataset, classes: Sequence[str]) -> None:
         """Keep the examples of some classes, renumbered by their order here."""
         for name in classes:
             if name not in shards.classes:
@@ -112,8 +116,8 @@ class Loader:
         self._numbers = np.full(len(shards.classes), -1, dtype=np.int64)
         for number, name in enumerate(classes):
             self._numbers[list(shards.classes).index(name)] = number
-        self._chosen = np.flatnonzero((labels >= 0) & (self._numbers[labels] >= 0))
-        if not len(self._chosen):
+        self._selected = np.flatnonzero((labels >= 0) & (self._numbers[labels] >= 0))
+        if not len(self._selected):
             raise UsageError(
                 f"no example of the split `{self.split}` is of the classes {list(classes)}", hint="choose other classes"
             )
@@ -134,13 +138,18 @@ class Stream(Iterator[TrainBatch]):
     """An iterator whose batches a thread reads ahead; `seconds_blocked` is how many seconds it kept its caller waiting."""
 
     def __init__(
-        self, loader: Loader, wanted: Iterable[tuple[int, range]], device: torch.device, ahead: int, held: int = 1
+        self,
+        loader: Loader,
+        positions_by_step: Iterable[tuple[int, range]],
+        device: torch.device,
+        ahead: int,
+        num_in_use: int = 1,
     ) -> None:
         self.seconds_blocked = 0.0
-        self._loader, self._wanted, self._crossing = loader, wanted, DeviceTransfer(device)
+        self._loader, self._positions_by_step, self._transfer = loader, positions_by_step, DeviceTransfer(device)
         self._ready: queue.Queue[InFlightBatch | BaseException | None] = queue.Queue(ahead)
-        # One buffer in the reader's hands, `ahead` in the queue, `held` in the caller's.
-        self._buffers: list[np.ndarray | None] = [None] * (ahead + 1 + held)
+        # One buffer is being read into, `ahead` are in the queue, the caller uses `num_in_use`.
+        self._buffers: list[np.ndarray | None] = [None] * (ahead + 1 + num_in_use)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._read, name="inrflow-loader", daemon=True)
         self._thread.start()
@@ -153,7 +162,7 @@ class Stream(Iterator[TrainBatch]):
             raise StopIteration
         if isinstance(item, BaseException):
             raise item
-        return self._crossing.receive(item)
+        return self._transfer.receive(item)
 
     def close(self) -> None:
         """Stop reading ahead."""
@@ -166,9 +175,9 @@ class Stream(Iterator[TrainBatch]):
 
     def _read(self) -> None:
         try:
-            for turn, (step, positions) in enumerate(self._wanted):
+            for turn, (step, positions) in enumerate(self._positions_by_step):
                 sets = self._loader.batch(step, positions, out=self._buffer(turn, len(positions)))
-                self._ready.put(self._crossing.send(TrainBatch.from_sets(sets)))
+                self._ready.put(self._transfer.send(TrainBatch.from_sets(sets)))
                 if self._stopped.is_set():
                     return
             self._ready.put(None)
@@ -176,10 +185,10 @@ class Stream(Iterator[TrainBatch]):
             self._ready.put(error)
 
     def _buffer(self, turn: int, count: int) -> np.ndarray | None:
-        place = turn % len(self._buffers)
-        buffer = self._buffers[place]
+        number = turn % len(self._buffers)
+        buffer = self._buffers[number]
         if buffer is None or len(buffer) != count:
-            buffer = self._buffers[place] = self._loader.buffer(count)
+            buffer = self._buffers[number] = self._loader.buffer(count)
         return buffer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import math
@@ -11,21 +10,20 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from inrflow_core.errors import UsageError
 from inrflow_core.storage import atomic_write, typed_json
 
 LogRecord = dict[str, Any]
 
 
 class Log:
-    """Lines appended to log.jsonl, one JSON object each; one process at a time may hold a run's log.
+    """Lines appended to log.jsonl, one JSON object each; `run_folder.lock` keeps other processes away.
 
     Opening cuts off a line that was torn by a kill, and the lines after `step`, which a resumed run writes again.
     """
 
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / "log.jsonl"
-        self._file = _held(run)
+        self._file = self._path.open("a+b", buffering=0)
         _cut(self._file, self._path, step)
         self._board = _Board(run / "tensorboard", step)
 
@@ -44,15 +42,9 @@ class Log:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let go of the run."""
+        """Close the files."""
         self._file.close()
         self._board.close()
-
-
-def check_not_training(run: Path) -> None:
-    """Raise UsageError if a process trains in a run's folder. Writes nothing."""
-    if (run / "log.jsonl").is_file():
-        _held(run).close()
 
 
 class _Board:
@@ -116,23 +108,6 @@ def _cut_record(path: Path) -> None:
         file.truncate(end)
 
 
-def _held(run: Path) -> FileIO:
-    """A run's log, locked for as long as it is open.
-
-    Raises:
-        UsageError: another process holds it.
-    """
-    file = (run / "log.jsonl").open("a+b", buffering=0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise UsageError(
-            f"another process is training in `{run}`", hint="wait for it, or choose another `--out`"
-        ) from error
-    return file
-
-
 def _cut(file: FileIO, path: Path, step: int) -> None:
     """Leave a log's whole lines up to `step`. What stays at its place is never written anew: a kill would lose it."""
     file.seek(0)
@@ -156,11 +131,11 @@ def _flat(record: LogRecord) -> LogRecord:
     """The values of tables inside a record as `table/key`, under which TensorBoard shows them together."""
     flat: LogRecord = {}
     for key, value in record.items():
-        flat |= {f"{key}/{name}": held for name, held in value.items()} if isinstance(value, dict) else {key: value}
+        flat |= {f"{key}/{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
     return flat
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(held) for key, held in value.items()}
+        return {key: _plain(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

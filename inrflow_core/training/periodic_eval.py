@@ -227,7 +227,7 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
     )
     num = config.num if drawn_from is None else len(drawn_from)
     for metric in metrics:
-        _check_metric(metric, num, reference, kind)
+        _check_metric(metric, num, reference, shows_items=kind is not None and reference_inputs.has_views(kind))
     identity = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
     folder = out / FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
     setting = gather.EvaluationSettings(
@@ -296,14 +296,16 @@ def _points(preset: Preset, reference: SampleCollection) -> int | None:
     return min(domain.output_spec().shape[0], reference.shape[0]) if domain.SIZE_OPTION == "--points" else None
 
 
-def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, kind: str | None) -> None:
-    """Raise UsageError unless a metric can be computed from that many samples and references; `kind` is the kind of the model's condition.
+def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, *, shows_items: bool) -> None:
+    """Raise UsageError unless a metric can be computed from `num` samples and the reference.
+
+    `shows_items` says whether each sample is conditioned on views of an item of the reference.
 
     Raises:
         UsageError: it cannot.
     """
     matched_by = metric.inputs.matched_by
-    if matched_by == "name" or (matched_by == "condition" and kind != "image"):
+    if matched_by == "name" or (matched_by == "condition" and not shows_items):
         raise UsageError(
             f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
             hint="take it out of `metrics`",

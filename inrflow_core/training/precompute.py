@@ -70,12 +70,12 @@ class PrecomputeJob:
 
     @property
     def folder(self) -> Path:
-        """Where the shards lie: another place for other weights or data."""
+        """The folder of the shards; it differs for other weights or data."""
         return self.run / FOLDER / f"{self.stage.reads}-{_key(self.method, self.stage, self.data)[:DIGITS]}"
 
 
 class PrecomputedLoader(Loader):
-    """The examples of a loader with what was precomputed as their values; conditions are read from the data."""
+    """The examples of a loader with precomputed values; labels and conditions are read from the data, its values are not."""
 
     def __init__(self, source: Loader, precomputed: ShardDataset, split: str) -> None:
         vars(self).update(vars(source))
@@ -88,10 +88,12 @@ class PrecomputedLoader(Loader):
         *,
         augment: bool,
         out: np.ndarray | None = None,
+        with_values: bool = True,
     ) -> CoordValueSet:
         """Some examples under given seeds, never augmented."""
+        assert with_values
         values = torch.from_numpy(self._precomputed.read(self._split, examples, out=out).values)
-        return super().sets(examples, seeds, augment=False).with_values(values)
+        return super().sets(examples, seeds, augment=False, with_values=False).with_values(values)
 
     def buffer(self, count: int) -> np.ndarray | None:
         """An array for `out` of `count` sets."""
@@ -101,17 +103,17 @@ class PrecomputedLoader(Loader):
 def open_precomputed(job: PrecomputeJob) -> dict[str, Loader]:
     """The loaders of a stage, with what is missing in the run folder computed; every process takes part.
 
-    A damaged shard is named and computed again. The method hears of the statistics.
+    A damaged shard is named and computed again. The method gets the statistics by `begin_precomputed`.
     """
-    folder, leads = job.folder, job.world.is_main
-    if leads:
-        _clean(job, folder)
+    folder, is_main = job.folder, job.world.is_main
+    if is_main:
+        _remove_damaged(job, folder)
     process_group.barrier(job.world)
     if not (folder / manifest.NAME).is_file():
         for number, (split, loader) in enumerate(job.loaders.items()):
             _write_shards(job, folder, split, loader, number)
         process_group.barrier(job.world)
-        if leads:
+        if is_main:
             _write_manifest(job, folder)
         process_group.barrier(job.world)
     opened = ShardDataset(folder)
@@ -121,30 +123,35 @@ def open_precomputed(job: PrecomputeJob) -> dict[str, Loader]:
 
 def _key(method: Any, stage: Stage, data: str) -> str:
     """The SHA-256 of the weights that a stage does not train, and of the data's digest."""
-    found = hashlib.sha256(f"{data} {SHARD_SETS} {SHARD_BYTES}".encode())
+    digest = hashlib.sha256(f"{data} {SHARD_SETS} {SHARD_BYTES}".encode())
     trained = {name for names in stage.optimizers.values() for name in names}
     for name, network in method.networks().items():
         if name in trained:
             continue
         for key, tensor in network.state_dict().items():
-            found.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
-            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+            digest.update(f"{name}.{key}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
-def _clean(job: PrecomputeJob, folder: Path) -> None:
-    """Remove what other weights left under the same name, and damaged shards of these."""
-    for other in folder.parent.glob(f"{job.stage.reads}-{'[0-9a-f]' * DIGITS}"):
+def prune(folder: Path) -> None:
+    """Remove the shards that other weights left under the same name; call it when a checkpoint needs `folder` alone."""
+    name = folder.name[: -DIGITS - 1]
+    for other in folder.parent.glob(f"{name}-{'[0-9a-f]' * DIGITS}"):
         if other != folder:
             shutil.rmtree(other)
+
+
+def _remove_damaged(job: PrecomputeJob, folder: Path) -> None:
+    """Remove damaged shards, so that they are computed again; creates the folder if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / manifest.NAME).is_file():
         return
     try:
-        found = manifest.load(folder)
-        entries = [entry for split in found.splits.values() for entry in split.shards]
-        damaged = [(entry, problem) for entry, problem in manifest.find_damaged(folder, found, entries)]
-        is_whole = set(found.splits) >= set(job.loaders)
+        stored = manifest.load(folder)
+        entries = [entry for split in stored.splits.values() for entry in split.shards]
+        damaged = [(entry, problem) for entry, problem in manifest.find_damaged(folder, stored, entries)]
+        is_whole = set(stored.splits) >= set(job.loaders)
     except IntegrityError as error:
         job.say(f"{error.message}: computing `{job.stage.reads}` again")
         shutil.rmtree(folder)
@@ -162,21 +169,30 @@ def _write_shards(job: PrecomputeJob, folder: Path, split: str, loader: Loader, 
     header = Header(loader.shards.domain, job.stage.reads, split)
     one = next(_pieces(job, loader, range(1), number))
     count = max(1, min(SHARD_SETS, SHARD_BYTES // one.nbytes))
+    missing = [
+        (folder / _file(split, shard), range(start, min(start + count, len(loader))))
+        for shard, start in enumerate(range(0, len(loader), count))
+        if shard % job.world.size == job.world.rank and not (folder / _file(split, shard)).is_file()
+    ]
+    num_sets, done = sum(len(positions) for _, positions in missing), 0
     started = reported = time.monotonic()
-    for shard, start in enumerate(range(0, len(loader), count)):
-        path, positions = folder / _file(split, shard), range(start, min(start + count, len(loader)))
-        if shard % job.world.size != job.world.rank or path.is_file():
-            continue
+    for path, positions in missing:
         columns = ShardColumns(np.full(len(positions), -1))
         shape = (len(positions), *one.shape[1:])
         writer.write(path, header, _pieces(job, loader, positions, number), columns, shape=shape, dtype="float32")
-        now = time.monotonic()
+        now, done = time.monotonic(), done + len(positions)
         if job.world.is_main and now - reported > SECONDS_BETWEEN_LINES:
-            reported, rate = now, positions.stop / (now - started)
-            left = (len(loader) - positions.stop) / rate
-            job.say(
-                f"`{job.stage.reads}`: {positions.stop:,} of {len(loader):,} sets, {rate:,.0f}/s, {left:,.0f} s left"
-            )
+            reported, rate = now, done / (now - started)
+            job.say(_progress(job, done, num_sets, rate))
+
+
+def _progress(job: PrecomputeJob, done: int, num_sets: int, rate: float) -> str:
+    """Progress of this call, in sets of all processes: the main process writes a share of them that is like the others'."""
+    size = job.world.size
+    return (
+        f"`{job.stage.reads}`: {size * done:,} of {size * num_sets:,} sets, {size * rate:,.0f}/s, "
+        f"{(num_sets - done) / rate:,.0f} s left"
+    )
 
 
 def _pieces(job: PrecomputeJob, loader: Loader, positions: range, split: int) -> Iterator[np.ndarray]:
@@ -207,14 +223,14 @@ def _pieces(job: PrecomputeJob, loader: Loader, positions: range, split: int) ->
 
 def _write_manifest(job: PrecomputeJob, folder: Path) -> None:
     """Read all shards once for their digests and statistics, and write the manifest."""
-    found = {split: [_read(path) for path in sorted(folder.glob(_file(split, None)))] for split in job.loaders}
-    some = found[TRAIN][0]
+    written = {split: [_read(path) for path in sorted(folder.glob(_file(split, None)))] for split in job.loaders}
+    first = written[TRAIN][0]
     manifest.save(
         Manifest(
             dataset=job.stage.reads,
             domain=job.loaders[TRAIN].shards.domain,
             version=__version__,
-            shape=some.shape,
+            shape=first.shape,
             dtype="float32",
             classes=(),
             normalization={},
@@ -222,7 +238,7 @@ def _write_manifest(job: PrecomputeJob, folder: Path) -> None:
             source={"weights": _key(job.method, job.stage, ""), "data": job.data},
             splits={
                 split: Split(len(job.loaders[split]), tuple(shard.entry for shard in shards), _statistics(shards))
-                for split, shards in found.items()
+                for split, shards in written.items()
             },
         ),
         folder,

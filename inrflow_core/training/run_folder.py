@@ -13,10 +13,12 @@ RUN/
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +33,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.runs import best, checkpoint_manifest
 from inrflow_core.runs.run import open_run
 from inrflow_core.runtime.distributed import World
-from inrflow_core.storage import atomic_write, checksum, typed_json
+from inrflow_core.storage import atomic_write, checksum, file_lock, typed_json
 
 FOLDER = "references"
 """The folder of a run with cached features and distances of the reference data."""
@@ -40,6 +42,8 @@ CONTENTS = (
     *("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard"),
     *(best.BEST, FOLDER, "precomputed"),
 )
+LOCK = ".training.lock"
+"""The file that a training process locks; it removes the file at its end."""
 STARTED = re.compile(r"\.(preset\.toml|environment\.json)\.[0-9a-f]+\.partial")
 """Files that were half written when a run was killed at its start."""
 VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
@@ -143,6 +147,42 @@ def _flat(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
+@contextlib.contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Lock a run's folder for one training process, and create the folder if needed. A kill releases the lock.
+
+    Raises:
+        UsageError: another process trains in the folder.
+    """
+    is_new = not out.exists()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock.try_lock(out / LOCK))
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process is training in `{out}`", hint="wait for it, or choose another `--out`"
+            ) from error
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
+            if is_new and not any(out.iterdir()):
+                out.rmdir()
+
+
+def check_same_step(out: Path, existing: ExistingRun | None) -> None:
+    """Raise UsageError unless `existing`, which was read before the run was locked, still has the latest checkpoint.
+
+    Raises:
+        UsageError: another process trained in the folder since.
+    """
+    step = None if existing is None else existing.step
+    if checkpoint_manifest.complete_steps(out)[-1:] != ([] if step is None else [step]):
+        raise UsageError(
+            f"another process trained in `{out}` while this one started", hint="run the same command again"
+        )
+
+
 def check_same_data(out: Path, existing: ExistingRun, data: str) -> None:
     """Raise UsageError unless these are the shards that the run was started with.
 
@@ -200,10 +240,10 @@ def write(out: Path, preset: Preset, environment: dict[str, Any]) -> None:
 
 
 def _is_of_a_start(out: Path, path: Path) -> bool:
-    """Whether something in a folder without preset.toml is what a run leaves there that was killed before its first step."""
+    """Whether a file or folder belongs to a run that was killed before it wrote preset.toml."""
     if path.is_dir():
         return path.relative_to(out).parts in {("samples",), ("checkpoints",)}
-    return path.parent == out and (path.name == "environment.json" or STARTED.fullmatch(path.name) is not None)
+    return path.parent == out and (path.name in ("environment.json", LOCK) or STARTED.fullmatch(path.name) is not None)
 
 
 def clear(out: Path) -> None:
@@ -234,12 +274,13 @@ def environment(world: World, *, precision: str, data: str, init_from: str | Non
 
 def checkpoint_bytes(out: Path) -> int:
     """Bytes that the complete checkpoints of a run take."""
-    return sum(
-        path.stat().st_size
-        for step in checkpoint_manifest.complete_steps(out)
-        for path in checkpoint_manifest.checkpoint_folder(out, step).rglob("*")
-        if path.is_file()
-    )
+    steps = checkpoint_manifest.complete_steps(out)
+    return sum(folder_bytes(checkpoint_manifest.checkpoint_folder(out, step)) for step in steps)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder; 0 if it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _version(name: str) -> str | None:

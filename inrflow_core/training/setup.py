@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -25,7 +26,6 @@ from inrflow_core.storage import checksum
 from inrflow_core.training import (
     checkpoint,
     condition_features,
-    metrics_log,
     periodic_eval,
     precompute,
     run_folder,
@@ -147,34 +147,51 @@ def _check_stage(preset: Preset, number: int, stage: Stage, place: World, precis
 
 
 def check_resources(ready: CheckedTrainJob) -> None:
-    """Raise OutOfMemory unless memory and disk suffice; a run whose memory is unknown is not prevented."""
+    """Raise OutOfMemory unless memory and disk suffice; a run of unknown memory is not refused.
+
+    On the disk are checkpoints and the shards of precomputed inputs of later stages.
+    """
     if ready.plan.problem is not None and ready.world.is_main:
         ready.job.say(f"the memory of this run is unknown: its loss cannot be traced ({ready.plan.problem})")
-    present = run_folder.checkpoint_bytes(ready.job.out)
-    checks.check_disk(ready.plan, ready.job.out, present)
+    out, num_sets = ready.job.out, len(ready.loader) + len(ready.held_out or ())
+    shards = sum(_planner(ready, stage).precomputed_bytes * num_sets for stage in ready.stages)
+    shards = max(0, shards - run_folder.folder_bytes(out / precompute.FOLDER))
+    largest = max((stage.plan for stage in ready.stages), key=lambda plan: plan.disk)
+    checks.check_disk(largest, out, run_folder.checkpoint_bytes(out), shards)
     planner, micro = planner_of_largest(ready), len(ready.micro_batches[0])
     checks.check_memory(ready.plan, ready.world, lambda free: advice.find(planner, micro, free).hint())
 
 
 def build_trainer(ready: CheckedTrainJob) -> Trainer:
-    """Build the model, restore the run's newest checkpoint, and record the run.
+    """Lock the run's folder, build the model, restore the run's latest checkpoint, and record the run.
+
+    The trainer holds the lock until the end of `Trainer.run`.
 
     Raises:
         UsageError: another process trains in the run's folder, or the embedder does not fit the settings or the run.
         MissingError: the weights of an embedder that computes in training are absent.
         IntegrityError: a shard, the newest checkpoint or the weights to begin with are damaged.
     """
+    with contextlib.ExitStack() as lock:
+        if ready.world.is_main:
+            lock.enter_context(run_folder.lock(ready.job.out))
+            if not ready.job.overwrite:
+                run_folder.check_same_step(ready.job.out, ready.existing_run)
+        trainer = _build_trainer(ready)
+        trainer.lock = lock.pop_all()
+    return trainer
+
+
+def _build_trainer(ready: CheckedTrainJob) -> Trainer:
     job, place, settings = ready.job, ready.world, ready.job.preset.training.config
     embedder = condition_features.prepare(job.preset, ready.loader, place.device)
     provenance = condition_features.provenance(job.preset, ready.loader, embedder)
     if ready.existing_run is not None and ready.existing_run.step is not None:
         condition_features.check_unchanged(job.out, ready.existing_run.step, provenance)
-    if place.is_main:
-        metrics_log.check_not_training(job.out)
-        if job.check_data:
-            _check_shards(ready)
+    if place.is_main and job.check_data:
+        _check_shards(ready)
     process_group.init_process_group(place)
-    model = replace(_build(ready), metadata={"classes": ready.loader.classes, "normalisation": provenance})
+    model = replace(_build(ready), metadata={"classes": ready.loader.classes, "normalization": provenance})
     if embedder is not None:
         model.method.conditioner.use(embedder)
     mark_trainable(model.method)
@@ -199,7 +216,7 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
         # A kill behind the last checkpoint may have left one too many.
         checkpoint_manifest.prune(job.out, settings.keep, best.step if best else None)
     process_group.barrier(place)
-    _tell(ready, counters, change)
+    _report_start(ready, counters, change)
     return Trainer(
         job.out,
         model,
@@ -242,8 +259,11 @@ def explain_out_of_memory(ready: CheckedTrainJob, saved: Trainer | int | None) -
 
 def planner_of_largest(ready: CheckedTrainJob) -> Planner:
     """Plans of the stage that takes the most memory."""
-    stage = ready.largest.stage
-    return Planner(stages.preset_of(ready.job.preset, stage.name), ready.world, ready.precision, stage)
+    return _planner(ready, ready.largest)
+
+
+def _planner(ready: CheckedTrainJob, job: StageJob) -> Planner:
+    return Planner(stages.preset_of(ready.job.preset, job.stage.name), ready.world, ready.precision, job.stage)
 
 
 def _check_shards(ready: CheckedTrainJob) -> None:
@@ -275,20 +295,20 @@ def _read_precomputed(ready: CheckedTrainJob, method: Any, run: StageRun) -> Non
     """Give a stage what it reads in place of the shards' values; what is not in the run folder yet is computed."""
     settings, world = run.job.settings, ready.world
     loaders = {precompute.TRAIN: run.loader} | ({} if run.held_out is None else {precompute.HELD_OUT: run.held_out})
-    opened = precompute.open_precomputed(
-        PrecomputeJob(
-            method,
-            run.job.stage,
-            loaders,
-            ready.job.out,
-            ready.data,
-            ready.loader.seed,
-            world,
-            torch.autocast(world.device.type, torch.bfloat16, enabled=ready.precision == "bf16"),
-            min(precompute.SETS_AT_ONCE, settings.micro_batch or settings.batch),
-            ready.job.say if world.is_main else lambda text: None,
-        )
+    job = PrecomputeJob(
+        method,
+        run.job.stage,
+        loaders,
+        ready.job.out,
+        ready.data,
+        ready.loader.seed,
+        world,
+        torch.autocast(world.device.type, torch.bfloat16, enabled=ready.precision == "bf16"),
+        min(precompute.SETS_AT_ONCE, settings.micro_batch or settings.batch),
+        ready.job.say if world.is_main else lambda text: None,
     )
+    run.precomputed = job.folder
+    opened = precompute.open_precomputed(job)
     run.loader, run.held_out = opened[precompute.TRAIN], opened.get(precompute.HELD_OUT)
 
 
@@ -335,7 +355,7 @@ def _record(ready: CheckedTrainJob) -> None:
     run_folder.write(job.out, job.preset, facts)
 
 
-def _tell(ready: CheckedTrainJob, counters: Counters, change: str | None) -> None:
+def _report_start(ready: CheckedTrainJob, counters: Counters, change: str | None) -> None:
     if not ready.world.is_main:
         return
     job = ready.job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from inrflow_core.config.preset import Preset, Table
@@ -49,6 +50,8 @@ class StageRun:
     """The settings of each optimizer."""
     loader: Loader
     held_out: Loader | None
+    precomputed: Path | None = None
+    """The folder of what the stage reads of an earlier one."""
 
     @property
     def engine(self) -> Engine:

@@ -26,7 +26,7 @@ from inrflow_core.runs.best import Best, record_best
 from inrflow_core.sampling import sample
 from inrflow_core.sets import Condition, TrainBatch
 from inrflow_core.storage import atomic_write
-from inrflow_core.training import checkpoint
+from inrflow_core.training import checkpoint, precompute
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.ema import EMA
 from inrflow_core.training.engine import Engine, MeanLoss
@@ -61,12 +61,14 @@ class Trainer:
     evaluation: Evaluation | None = None
     best: Best | None = None
     """The checkpoint that scored best; None except on the main process."""
+    lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Holds the lock of the run's folder, on the main process."""
     meter: StepMeter = field(init=False)
 
     def __post_init__(self) -> None:
         self.world = self.engine.world
         counters = self.counters
-        self.tally = SkippedStepCounter(
+        self.skipped_steps = SkippedStepCounter(
             self.world.device, total=counters.skipped, in_a_row=counters.skipped_in_a_row, step=counters.step
         )
         self.log = Log(self.out, self.counters.step) if self.world.is_main else None
@@ -88,12 +90,12 @@ class Trainer:
 
     @property
     def loader(self) -> Loader:
-        """What this stage learns from."""
+        """The training sets of this stage."""
         return self.stage.loader
 
     @property
     def held_out(self) -> Loader | None:
-        """What this stage's held-out loss is taken of."""
+        """The sets of this stage's held-out loss."""
         return self.stage.held_out
 
     @property
@@ -124,13 +126,18 @@ class Trainer:
         finally:
             if self.log is not None:
                 self.log.close()
+            self.lock.close()
 
     def _run_stage(self, first: int, until: int, end: int) -> None:
         """Train up to step `end` of the run, which this stage contains; `first` is the step at which the call began."""
         counters, offset = self.counters, self.counters.step - self.counters.step_in_stage
-        wanted = ((step - offset, positions) for step in range(counters.step, end) for positions in self.micro_batches)
-        prefetch, held = self.model.preset.data.config.prefetch, self._batches_held
-        batches = self.loader.stream(wanted, self.world.device, prefetch, held=held)
+        positions_by_step = (
+            (step - offset, positions) for step in range(counters.step, end) for positions in self.micro_batches
+        )
+        prefetch = self.model.preset.data.config.prefetch
+        batches = self.loader.stream(
+            positions_by_step, self.world.device, prefetch, num_in_use=self._num_batches_in_use
+        )
         self.model.method.train()
         self.meter = StepMeter(batches)
         try:
@@ -152,7 +159,7 @@ class Trainer:
         self.counters.stage, self.counters.step_in_stage = job.number, 0
 
     @property
-    def _batches_held(self) -> int:
+    def _num_batches_in_use(self) -> int:
         """Micro-batches that a step needs at the same time: each optimizer learns from all of them."""
         return 1 if len(self.stage.engines) == 1 else len(self.micro_batches)
 
@@ -180,7 +187,7 @@ class Trainer:
         counters.step_in_stage += 1
         counters.samples_seen += self.settings.batch
         counters.flops += stage.job.plan.total_flops
-        self.tally.count(is_finite, counters.step)
+        self.skipped_steps.count(is_finite, counters.step)
         self.meter.count(results, self.settings.batch)
 
     def save(self) -> None:
@@ -202,6 +209,8 @@ class Trainer:
             if self.best is not None and self.best.step == self.counters.step:
                 record_best(self.out, self.best)
             checkpoint_manifest.prune(self.out, self.settings.keep, self.best.step if self.best else None)
+            if self.stage.precomputed is not None:
+                precompute.prune(self.stage.precomputed)
 
     def held_out_loss(self) -> float | None:
         """The mean loss of the average's weights on the held-out split, always with the same noise; on one process."""
@@ -222,13 +231,15 @@ class Trainer:
     def evaluate(self) -> bool:
         """Score samples of the EMA weights and log the result; returns on every process whether it is the best so far."""
         assert self.evaluation is not None
-        before, found = self.best, None
+        before, result = self.best, None
         with self._averaged() as method:
             if method is not None:
-                found = self.evaluation.find(Model(self.model.preset, self.model.domain, method, {}))
-        if found is not None:
-            self.best = self.evaluation.better(self.counters.step, found, before)
-            self._tell({"step": self.counters.step, **self.evaluation.record(found, self._drawn_by, self.best)})
+                result = self.evaluation.find(Model(self.model.preset, self.model.domain, method, {}))
+        if result is not None:
+            self.best = self.evaluation.better(self.counters.step, result, before)
+            self._write_record(
+                {"step": self.counters.step, **self.evaluation.record(result, self._averaged_weights, self.best)}
+            )
         return self.engine.all_reduce_sum(float(self.best is not before))[0] > 0
 
     def draw_samples(self) -> None:
@@ -253,10 +264,12 @@ class Trainer:
         if is_due(settings.log_every) or is_due(LOOK_EVERY):
             self._look()
         if is_due(settings.log_every):
-            self._tell(self._record())
+            self._write_record(self._record())
         if self.held_out is not None and is_due(settings.held_out_every):
-            of = self._drawn_by
-            self._tell({"step": self.counters.step, "held_out_loss": self.held_out_loss(), "held_out_of": of})
+            weights = self._averaged_weights
+            self._write_record(
+                {"step": self.counters.step, "held_out_loss": self.held_out_loss(), "held_out_of": weights}
+            )
         if is_due(settings.samples_every):
             self.draw_samples()
         # Evaluation does not depend on where a call ends, so that a resumed run logs what an unbroken one does.
@@ -273,11 +286,11 @@ class Trainer:
         Raises:
             Diverged: too many steps in a row had no finite gradient.
         """
-        found = self.tally.read()
-        self.counters.skipped, self.counters.skipped_in_a_row = found.total, found.in_a_row
-        if found.longest > self.settings.max_skipped:
+        skipped = self.skipped_steps.read()
+        self.counters.skipped, self.counters.skipped_in_a_row = skipped.total, skipped.in_a_row
+        if skipped.longest > self.settings.max_skipped:
             raise Diverged(
-                f"{found.longest} steps in a row had no finite gradient, the last is step {found.longest_end}",
+                f"{skipped.longest} steps in a row had no finite gradient, the last is step {skipped.longest_end}",
                 hint=self._remedy(),
             )
 
@@ -293,18 +306,18 @@ class Trainer:
 
     def _record(self) -> LogRecord:
         """The line of this step: means since the last line."""
-        taken = self.meter.take()
-        samples, seconds = taken.samples, taken.seconds
-        names, size = list(taken.losses), self.world.size
-        *losses, waited = self.engine.all_reduce_sum(*taken.losses.values(), taken.waited / seconds)
-        of_stage = (self.settings.steps - self.counters.step_in_stage) * self.settings.batch
+        means = self.meter.take()
+        samples, seconds = means.samples, means.seconds
+        names, size = list(means.losses), self.world.size
+        *losses, waited = self.engine.all_reduce_sum(*means.losses.values(), means.waited / seconds)
+        left_in_stage = (self.settings.steps - self.counters.step_in_stage) * self.settings.batch
         later = sum(job.settings.steps * job.settings.batch for job in self.jobs[self.counters.stage + 1 :])
         others = {f"loss_{name}": loss / size for name, loss in zip(names[1:], losses[1:], strict=True)}
-        others |= {f"gradient_norm_{name}": taken.norms[name] for name in names[1:]}
+        others |= {f"gradient_norm_{name}": means.norms[name] for name in names[1:]}
         return {
             "step": self.counters.step,
             "loss": losses[0] / size,
-            "gradient_norm": taken.norms[names[0]],
+            "gradient_norm": means.norms[names[0]],
             **others,
             "learning_rate": self.stage.rates[names[0]].rate(self.counters.step_in_stage - 1),
             "samples_per_second": samples / seconds,
@@ -313,10 +326,10 @@ class Trainer:
             "data_wait": waited / size,
             "memory": memory_used(self.world.device),
             "skipped": self.counters.skipped,
-            "seconds_left": (of_stage + later) * seconds / samples,
+            "seconds_left": (left_in_stage + later) * seconds / samples,
         }
 
-    def _tell(self, record: LogRecord) -> None:
+    def _write_record(self, record: LogRecord) -> None:
         if len(self.jobs) > 1:
             record = {"step": record["step"], "stage": self.stage.job.stage.name, **record}
         if self.log is not None:
@@ -331,7 +344,7 @@ class Trainer:
         return {name: value for name, value in condition.items() if name != "label"}
 
     @property
-    def _drawn_by(self) -> str:
+    def _averaged_weights(self) -> str:
         """Which weights previews and evaluation use."""
         return f"ema {self.averages[0].decay}" if self.averages else "weights"
 

@@ -98,7 +98,7 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
     digest = _contract.load("dinov2", folder).digest
     for told, is_right in ((digest, True), ("0" * 64, False), (None, True)):
         normalization = {} if told is None else {"embedder": "dinov2", "embedder_digest": told}
-        trained = type(model)(model.preset, model.domain, model.method, {"normalisation": normalization})
+        trained = type(model)(model.preset, model.domain, model.method, {"normalization": normalization})
         if is_right:
             assert condition_inputs.condition_from_image(trained, path, cameras.orbit(), folder)["tokens"].shape == (
                 1,

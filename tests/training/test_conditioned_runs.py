@@ -118,7 +118,7 @@ def stored_and_online(kind: Any, stored: Path, out: Path, **changes: Any) -> tup
 
 def told(run: Path, step: int = 3) -> dict[str, Any]:
     return models.read_metadata(checkpoint_manifest.checkpoint_folder(run, step) / checkpoint_manifest.WEIGHTS)[1][
-        "normalisation"
+        "normalization"
     ]
 
 

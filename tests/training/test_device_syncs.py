@@ -101,7 +101,7 @@ def test_a_step_asks_the_device_for_nothing(kind, stage, tmp_path, monkeypatch):
     it = trainer(kind, tmp_path, zero_stage=stage, micro_batch=2)
     steps(it, 2)  # the first steps set things up
     assert steps(it, 2, Asked(monkeypatch)) == []
-    assert it.tally.read().total == 0
+    assert it.skipped_steps.read().total == 0
 
 
 def test_a_run_that_diverges_between_two_lines_is_stopped_and_the_row_is_told(tmp_path):
@@ -114,10 +114,10 @@ def test_a_run_that_diverges_between_two_lines_is_stopped_and_the_row_is_told(tm
 
 
 def test_rows_of_skipped_steps_are_counted_on_the_device():
-    tally = SkippedStepCounter(torch.device("cpu"), total=5, in_a_row=2, step=10)
+    counter = SkippedStepCounter(torch.device("cpu"), total=5, in_a_row=2, step=10)
     for step, is_finite in enumerate([False, True, False, False, False, True, False], 11):
-        tally.count(torch.tensor(is_finite), step)
-    assert tally.read() == SkippedSteps(total=10, in_a_row=1, longest=3, longest_end=15)
+        counter.count(torch.tensor(is_finite), step)
+    assert counter.read() == SkippedSteps(total=10, in_a_row=1, longest=3, longest_end=15)
     assert SkippedStepCounter(torch.device("cpu"), total=5, in_a_row=2, step=10).read() == SkippedSteps(5, 2, 2, 10)
 
 

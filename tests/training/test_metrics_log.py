@@ -7,7 +7,6 @@ from io import FileIO
 
 import pytest
 
-from inrflow_core.errors import UsageError
 from inrflow_core.training.metrics_log import Log, _cut
 
 
@@ -59,14 +58,6 @@ def test_numbers_that_json_has_no_word_for_become_null(tmp_path):
     log.write({"step": 1, "loss": float("nan"), "gradient_norm": float("inf")})
     log.close()
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 1, "loss": None, "gradient_norm": None}
-
-
-def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
-    log = Log(tmp_path, 0)
-    with pytest.raises(UsageError, match="another process is training"):
-        Log(tmp_path, 0)
-    log.close()
-    Log(tmp_path, 0).close()
 
 
 def test_tensorboard_reads_its_file(tmp_path):

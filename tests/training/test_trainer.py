@@ -19,7 +19,6 @@ from inrflow_core.runs import checkpoint_manifest, run
 from inrflow_core.sampling import sample
 from inrflow_core.sets import TrainBatch
 from inrflow_core.training import engine, run_folder, setup
-from inrflow_core.training.metrics_log import Log
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
 from tests.training import small
@@ -317,11 +316,10 @@ def test_a_run_in_which_another_process_trains_is_not_replaced(data, tmp_path):
     out = tmp_path / "run"
     small.train(data, out, steps=2)
     before = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()}
-    held = Log(out, 2)
-    for overwrite in (False, True):
-        with pytest.raises(UsageError, match="another process is training"):
-            setup.train(replace(small.job(data, out, steps=4), overwrite=overwrite))
-    held.close()
+    with run_folder.lock(out):
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="another process is training"):
+                setup.train(replace(small.job(data, out, steps=4), overwrite=overwrite))
     assert {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()} == before
     assert len(small.losses(out)) == 2
 
@@ -333,7 +331,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
         small.train(data, tmp_path / "run")
 
 
-@pytest.mark.parametrize("file", [None, "environment.json", ".preset.toml.7.partial"])
+@pytest.mark.parametrize("file", [None, "environment.json", ".preset.toml.7.partial", run_folder.LOCK])
 def test_what_a_kill_at_the_start_leaves_is_no_obstacle(data, tmp_path, unbroken, file):
     out = tmp_path / "run"
     for name in ("samples", "checkpoints"):

@@ -28,7 +28,7 @@ class Place:
         self.objects = conditioned.objects(parent / "objects", {"train": 8, "val": 6})
         self.proteins = conditioned.proteins(parent / "proteins")
         self.picture, self.sequence = parent / "picture.safetensors", parent / "sequence.safetensors"
-        told = {"normalisation": {"embedder_digest": conditioned.DIGEST}}
+        told = {"normalization": {"embedder_digest": conditioned.DIGEST}}
         self.drawing: Model = conditioned.weights(self.picture, "picture", **told)
         self.folding: Model = conditioned.weights(self.sequence, "sequence")
         tiny.run_folder(parent / "clouds", tiny.POINTS)
@@ -282,7 +282,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(place: Place, capsys
 def test_pictures_that_another_network_embedded_are_refused(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    told = {"normalisation": {"embedder_digest": "another"}}
+    told = {"normalization": {"embedder_digest": "another"}}
     conditioned.weights(tmp_path / "other.safetensors", "picture", **told)
     assert evaluate("--run", "other.safetensors", "--reference", place.objects, "--out", "out") == 4
     said = " ".join(capsys.readouterr().err.split())
