@@ -28,23 +28,23 @@ def choose_queries(
         return (*queries_anywhere(config, path, spec.grid, sets, count, t), None)
     if count >= len(sets.queries):
         return sets.queries, y_t, velocity, sets.mask
-    chosen = random_subset(sets, count)
+    subset = random_subset(sets, count)
     coordinates, directions = (
-        tensor if tensor is None else tensor[chosen] if tensor.ndim == 2 else take_pairs(tensor, chosen)
+        tensor if tensor is None else tensor[subset] if tensor.ndim == 2 else take_pairs(tensor, subset)
         for tensor in (sets.queries.coordinates, sets.queries.directions)
     )
     groups, mask = (
-        None if tensor is None else tensor.gather(1, chosen) for tensor in (sets.queries.group_ids, sets.mask)
+        None if tensor is None else tensor.gather(1, subset) for tensor in (sets.queries.group_ids, sets.mask)
     )
     queries = Queries(coordinates, sets.queries.noise_keys[:count], groups, directions=directions)
-    return queries, take_pairs(y_t, chosen), take_pairs(velocity, chosen), mask
+    return queries, take_pairs(y_t, subset), take_pairs(velocity, subset), mask
 
 
 def queries_anywhere(
     config: Config, path: Path, grid: tuple[int, ...], sets: CoordValueSet, count: int, t: Float[Tensor, " B"]
 ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
     """Queries at random positions of the grid's square; data interpolated linearly, noise by the field's kernel."""
-    size = torch.tensor(grid, device=t.device, dtype=torch.float64)
+    size = torch.tensor(grid, dtype=torch.float64, pin_memory=t.is_cuda).to(t.device, non_blocking=True)
     u = keyed_random.uniform(sets.seeds, purpose="subset", count=count * len(grid)).unflatten(1, (count, len(grid)))
     positions = u * (size - 1)
     channels = sets.values.shape[-1]
@@ -62,16 +62,16 @@ def queries_anywhere(
     return Queries(coordinates, positions[0]), y_query, velocity
 
 
-def interpolate_grid(values: Float[Tensor, "B *grid C"], places: Float[Tensor, "B M D"]) -> Float[Tensor, "B M C"]:
+def interpolate_grid(values: Float[Tensor, "B *grid C"], positions: Float[Tensor, "B M D"]) -> Float[Tensor, "B M C"]:
     """Values of a grid at lattice positions between its pixels, linear along each axis, clamped at its edges."""
     size = values.shape[1:-1]
-    low = torch.stack([places[..., d].floor().clamp(0, max(n - 2, 0)) for d, n in enumerate(size)], -1)
-    weight = (places - low).clamp(0, 1).to(values.dtype)
+    low = torch.stack([positions[..., d].floor().clamp(0, max(n - 2, 0)) for d, n in enumerate(size)], -1)
+    weight = (positions - low).clamp(0, 1).to(values.dtype)
     flat = values.flatten(1, -2)
-    total = torch.zeros(*places.shape[:2], values.shape[-1], dtype=values.dtype, device=values.device)
+    total = torch.zeros(*positions.shape[:2], values.shape[-1], dtype=values.dtype, device=values.device)
     for corner in range(2 ** len(size)):
-        index = torch.zeros(places.shape[:2], dtype=torch.int64, device=places.device)
-        share = torch.ones(places.shape[:2], dtype=values.dtype, device=values.device)
+        index = torch.zeros(positions.shape[:2], dtype=torch.int64, device=positions.device)
+        share = torch.ones(positions.shape[:2], dtype=values.dtype, device=values.device)
         for d, n in enumerate(size):
             upper = (corner >> d) & 1
             index = index * n + (low[..., d].long() + upper).clamp(max=n - 1)

@@ -124,14 +124,15 @@ def _between(
     if math.prod(sides) <= BOX * len(low):
         axes = [torch.arange(side, device=low.device) for side in sides]
         corners = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
-        corners = corners + torch.tensor(first, device=low.device)
+        corners = corners + torch.tensor(first, pin_memory=low.is_cuda).to(low.device, non_blocking=True)
         box = _at_lattice(keys, corners, channels, override)
     total = torch.zeros(len(keys[0]), len(low), channels, dtype=torch.float64, device=low.device)
     for offsets in itertools.product(range(KERNELS[kernel]), repeat=low.shape[1]):
         share = torch.ones(len(low), dtype=torch.float64, device=low.device)
         for axis, offset in enumerate(offsets):
             share = share * weights[:, axis, offset]
-        position = low + torch.tensor(offsets, device=low.device) - reach
+        shift = torch.tensor(offsets, pin_memory=low.is_cuda).to(low.device, non_blocking=True)
+        position = low + shift - reach
         if box is None:
             values = _at_lattice(keys, position, channels, override)
         else:

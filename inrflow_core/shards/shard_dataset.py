@@ -244,7 +244,8 @@ def zero_values(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.nd
     """Zeros in place of the values of sets, and the sizes of sets that differ in size; reads no values."""
     if shape[0]:
         return np.zeros((len(found), *shape), dtype), None
-    sizes = np.array([np.subtract(*shard.byte_range(index)[::-1]) for shard, index in found], dtype=np.int64)
+    ranges = [shard.byte_range(index) for shard, index in found]
+    sizes = np.array([stop - start for start, stop in ranges], dtype=np.int64)
     return np.zeros((len(found), max(sizes, default=0), *shape[1:]), dtype), sizes
 
 

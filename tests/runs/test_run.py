@@ -138,6 +138,14 @@ def test_weights_that_do_not_say_what_they_hold_are_named(parent, change, words)
         models.load(file)
 
 
+@pytest.mark.parametrize("key", ["normalization", "normalisation"])
+def test_the_normalization_in_a_weights_file_is_read_under_its_present_and_its_earlier_key(tmp_path, key):
+    model = tiny.model(tiny.POINTS)
+    file = tmp_path / "weights.safetensors"
+    models.save(file, model.method.state_dict(), model.preset, {key: {"embedder_digest": "patches-1"}})
+    assert models.load(file).metadata == {"normalization": {"embedder_digest": "patches-1"}}
+
+
 def test_the_last_record_is_the_last_whole_line_with_a_loss(parent):
     run = open_run(parent / "clouds")
     (run.folder / "log.jsonl").write_text(

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from inrflow_core.errors import Diverged
 from inrflow_core.training import setup
 from inrflow_core.training.ema import EMA
+from inrflow_core.training.setup import TrainJob
 from inrflow_core.training.step_metrics import LOOK_EVERY, SkippedStepCounter, SkippedSteps, StepMeter
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
@@ -63,8 +64,14 @@ class Asked(TorchDispatchMode):
 
 
 def trainer(kind: str, tmp_path: Path, **training) -> Trainer:
-    """A trainer before its first step, on images, points or chains."""
+    """A trainer before its first step, on images (perhaps queried between pixels), points or chains."""
     training = {"log_every": 1000, **training}
+    if kind == "image-anywhere":
+        preset = small.preset(training=training, method={"query_positions": "anywhere", "num_queries": 9})
+        data = small.images(tmp_path / "shards")
+        return setup.build_trainer(
+            setup.check_job(TrainJob(preset, tmp_path / "run", data=data, device="cpu", threads=1), {})
+        )
     if kind == "protein":
         job = conditioned_runs.job(
             conditioned_runs.folded(tmp_path / "shards", None), tmp_path / "run", tiny.PROTEIN, training=training
@@ -96,7 +103,7 @@ def steps(it: Trainer, count: int, asked: Asked | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-@pytest.mark.parametrize("kind", ["image", "points", "protein"])
+@pytest.mark.parametrize("kind", ["image", "image-anywhere", "points", "protein"])
 def test_a_step_asks_the_device_for_nothing(kind, stage, tmp_path, monkeypatch):
     it = trainer(kind, tmp_path, zero_stage=stage, micro_batch=2)
     steps(it, 2)  # the first steps set things up
