@@ -139,8 +139,8 @@ class FlowField:
         tensors = {"seeds": self.seeds, "values": self.values, "places": self.context.noise_keys}
         if self.start is not None:
             tensors["noise"] = self.start
-        for place, (step, evaluations) in enumerate(self.steps):
-            head = f"step.{place:05d}"
+        for index, (step, evaluations) in enumerate(self.steps):
+            head = f"step.{index:05d}"
             tensors |= {f"{head}.index": torch.tensor(step.index), f"{head}.t": step.t, f"{head}.t_next": step.t_next}
             for number, evaluation in enumerate(evaluations):
                 tensors[f"{head}.{number}.t"] = evaluation.t.clone()  # a safetensors file shares no memory

@@ -90,12 +90,12 @@ def _step(file: Any, names: set[str], head: str, make: Any) -> tuple[solver.Step
     step = solver.Step(index, file.get_tensor(f"{head}.t"), file.get_tensor(f"{head}.t_next"))
     evaluations = []
     while f"{head}.{len(evaluations)}.t" in names:
-        place = f"{head}.{len(evaluations)}"
+        prefix = f"{head}.{len(evaluations)}"
         latents = []
-        while f"{place}.{len(latents)}.vector" in names:
-            half = f"{place}.{len(latents)}"
+        while f"{prefix}.{len(latents)}.vector" in names:
+            half = f"{prefix}.{len(latents)}"
             count = sum(name.startswith(f"{half}.level.") for name in names)
             levels = tuple(file.get_tensor(f"{half}.level.{level}").float() for level in range(count))
             latents.append(make(levels, file.get_tensor(f"{half}.vector").float()))
-        evaluations.append(ContextEvaluation(file.get_tensor(f"{place}.t"), latents))
+        evaluations.append(ContextEvaluation(file.get_tensor(f"{prefix}.t"), latents))
     return step, evaluations

@@ -17,18 +17,18 @@ MAX_PADDING = 1.3
 
 def bucket_by_size(sizes: Sequence[int]) -> list[list[int]]:
     """Sets in buckets of like sizes: padding each bucket to its largest set costs at most `MAX_PADDING` times the pairs."""
-    order = sorted(range(len(sizes)), key=lambda place: (-sizes[place], place))
-    found: list[list[int]] = []
+    order = sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))
+    buckets: list[list[int]] = []
     real = 0
-    for place in order:
-        largest = sizes[found[-1][0]] if found else 0
-        if found and (len(found[-1]) + 1) * largest <= MAX_PADDING * (real + sizes[place]):
-            found[-1].append(place)
-            real += sizes[place]
+    for index in order:
+        largest = sizes[buckets[-1][0]] if buckets else 0
+        if buckets and (len(buckets[-1]) + 1) * largest <= MAX_PADDING * (real + sizes[index]):
+            buckets[-1].append(index)
+            real += sizes[index]
         else:
-            found.append([place])
-            real = sizes[place]
-    return found
+            buckets.append([index])
+            real = sizes[index]
+    return buckets
 
 
 def set_sizes(groups: Int64[Tensor, "B N"]) -> list[list[int]]:

@@ -19,21 +19,21 @@ def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Pa
     """
     networks = method.networks()
     inside = {id(p) for network in networks.values() for p in network.parameters()}
-    found: dict[str, dict[str, nn.Parameter]] = {}
+    by_optimizer: dict[str, dict[str, nn.Parameter]] = {}
     for optimizer, names in stage.optimizers.items():
         absent = set(names) - set(networks)
         assert not absent, f"the stage `{stage.name}` trains {sorted(absent)}, which `networks()` lacks"
-        chosen = {id(p) for name in names for p in networks[name].parameters()}
-        is_first = not found
-        found[optimizer] = {
+        updated = {id(p) for name in names for p in networks[name].parameters()}
+        is_first = not by_optimizer
+        by_optimizer[optimizer] = {
             name: p
             for name, p in method.named_parameters()
-            if getattr(p, "is_trainable", p.requires_grad) and (id(p) in chosen or (is_first and id(p) not in inside))
+            if getattr(p, "is_trainable", p.requires_grad) and (id(p) in updated or (is_first and id(p) not in inside))
         }
-        assert found[optimizer], f"the optimizer `{optimizer}` of the stage `{stage.name}` has nothing to update"
-    names = [name for weights in found.values() for name in weights]
+        assert by_optimizer[optimizer], f"the optimizer `{optimizer}` of the stage `{stage.name}` has nothing to update"
+    names = [name for weights in by_optimizer.values() for name in weights]
     assert len(names) == len(set(names)), f"two optimizers of the stage `{stage.name}` update the same weights"
-    return found
+    return by_optimizer
 
 
 def mark_trainable(method: nn.Module) -> None:

@@ -112,8 +112,8 @@ class FlowMatching(nn.Module, Method):
         batch = batch.apply(_zero_at_padding)
         sets = batch.context
         t = self.sample_times(sets.seeds).to(sets.values.dtype)
-        places = sets.queries.noise_keys.long()  # a training set's are ids, or the lattice's own positions
-        eps = noise_field.normal(sets.seeds, places, purpose="noise", channels=sets.values.shape[-1])
+        noise_keys = sets.queries.noise_keys.long()  # a training set's are ids, or the lattice's own positions
+        eps = noise_field.normal(sets.seeds, noise_keys, purpose="noise", channels=sets.values.shape[-1])
         data = rigid_motion.kabsch_align(sets.values, eps, sets.mask) if self.config.align == "noise" else sets.values
         y_t, velocity = paths.interpolate(self.path, data, eps, t)
         noisy = (y_t, velocity, t) if batch.is_shared else self._noisy_queries(batch.queries, t)

@@ -49,8 +49,8 @@ class Advice:
     @property
     def options(self) -> list[MemoryOption]:
         """All of them, those that fit first."""
-        found = [each for each in (self.micro_batch, self.checkpointing, self.both, self.stage) if each is not None]
-        return sorted(found, key=lambda each: not each.fits)
+        options = [each for each in (self.micro_batch, self.checkpointing, self.both, self.stage) if each is not None]
+        return sorted(options, key=lambda each: not each.fits)
 
     def hint(self) -> str:
         """The hint of an error: the changes that fit, else the one that takes the least."""

@@ -39,13 +39,13 @@ class Gpu:
         Raises:
             UsageError: the GPU's speed in it is not known.
         """
-        chosen = ("bf16" if self.bf16 else "fp32") if precision == "auto" else precision
-        if not self.peak(chosen):
+        resolved = ("bf16" if self.bf16 else "fp32") if precision == "auto" else precision
+        if not self.peak(resolved):
             raise UsageError(
-                f"`--plan-for {self.name}` does not say how quick the GPU is in {chosen}",
-                hint=f"say it, as in `--plan-for {self.name},{chosen}=100` (TFLOP/s), or take another `--precision`",
+                f"`--plan-for {self.name}` does not say how quick the GPU is in {resolved}",
+                hint=f"say it, as in `--plan-for {self.name},{resolved}=100` (TFLOP/s), or take another `--precision`",
             )
-        return chosen
+        return resolved
 
     def rate(self, precision: str) -> float:
         """FLOPs per second that a training step is assumed to reach."""
@@ -118,12 +118,12 @@ def find(text: str) -> Gpu:
 
 def _number(text: str, number: str) -> float:
     try:
-        found = float(number)
+        value = float(number)
     except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
+        value = 0.0
+    if not 0 < value < float("inf"):
         raise UsageError(
             f"`--plan-for {text}`: `{number}` is not a number above 0",
             hint="memory in GB, bf16 and fp32 in TFLOP/s, bandwidth in GB/s, share as a part of 1",
         )
-    return found
+    return value

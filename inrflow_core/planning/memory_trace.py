@@ -84,26 +84,26 @@ class Trace:
 
     def _walk(self, gradients_stay: bool, last: float, each: dict[str, int]) -> tuple[dict[str, int], int]:
         """Bytes by part after event `last`, and the event of the peak so far; maxima by part are written to `each`."""
-        held: dict[str, int] = defaultdict(int)
+        current: dict[str, int] = defaultdict(int)
         now = most = best = passing = 0
         for number, event in enumerate(self.events):
             is_gradient = event.storage in self.gradients
             if passing and event.bytes > 0:
-                held[GRADIENTS] -= passing
+                current[GRADIENTS] -= passing
                 now, passing = now - passing, 0
             if is_gradient and event.bytes > 0 and not gradients_stay:
                 passing = event.bytes
             elif is_gradient and event.bytes < 0 and not gradients_stay:
                 continue
             part = GRADIENTS if is_gradient else event.part
-            held[part] += event.bytes
-            each[part] = max(each.get(part, 0), held[part])
+            current[part] += event.bytes
+            each[part] = max(each.get(part, 0), current[part])
             now += event.bytes
             if now > most:
                 most, best = now, number
             if number == last:
                 break
-        return {part: count for part, count in held.items() if count}, best
+        return {part: count for part, count in current.items() if count}, best
 
 
 class Watch(TorchDispatchMode):
@@ -154,8 +154,8 @@ class Watch(TorchDispatchMode):
 
     def number(self, tensor: Tensor) -> int | None:
         """The number of a tensor's storage in the events."""
-        found = self._alive.get(tensor.untyped_storage()._cdata)
-        return None if found is None else found[0]
+        entry = self._alive.get(tensor.untyped_storage()._cdata)
+        return None if entry is None else entry[0]
 
     def _begin(self, part: str | None) -> None:
         if part is None or part == self.part:

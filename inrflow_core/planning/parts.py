@@ -18,13 +18,13 @@ def of_modules(method: nn.Module) -> dict[nn.Module, str]:
     A network's children are parts by their names, or by the network's `PARTS` (child to part); other children of the
     method, such as its conditioner, are parts as they are.
     """
-    found: dict[nn.Module, str] = {}
+    part_of: dict[nn.Module, str] = {}
     for name, child in method.named_children():
-        found |= dict.fromkeys(child.modules(), name)
+        part_of |= dict.fromkeys(child.modules(), name)
     for network in networks(method):
         for name, child in network.named_children():
-            found |= dict.fromkeys(child.modules(), _part(network, name))
-    return found
+            part_of |= dict.fromkeys(child.modules(), _part(network, name))
+    return part_of
 
 
 def count_parameters(method: nn.Module) -> dict[str, int]:

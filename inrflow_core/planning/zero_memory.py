@@ -120,9 +120,9 @@ class Layout:
         """Rows that are offloaded to the CPU's memory, if a GPU trains."""
         if self.world.device.type != "cuda":
             return set()
-        found: set[str] = set()
+        rows: set[str] = set()
         if self.settings.offload_optimizer is not None and self.stage > 0:
-            found |= {"zero_weights", "zero_gradients", "moments"}
+            rows |= {"zero_weights", "zero_gradients", "moments"}
         if self.settings.offload_weights is not None and self.stage == 3:
-            found.add("weights")
-        return found
+            rows.add("weights")
+        return rows

@@ -83,10 +83,10 @@ def check_file(file: Path, entry: FileEntry | None, *, hint: str = FALL_BACK_HIN
     size = file.stat().st_size
     if size != entry.bytes:
         raise IntegrityError(f"`{file}` has {size} bytes, its manifest says {entry.bytes}", hint=hint)
-    found = checksum.file_digest(file, from_disk=from_disk)
-    if found != entry.sha256:
+    digest = checksum.file_digest(file, from_disk=from_disk)
+    if digest != entry.sha256:
         raise IntegrityError(
-            f"`{file}` is damaged: its digest is {found[:8]}..., the manifest says {entry.sha256[:8]}...", hint=hint
+            f"`{file}` is damaged: its digest is {digest[:8]}..., the manifest says {entry.sha256[:8]}...", hint=hint
         )
 
 

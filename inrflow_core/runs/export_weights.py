@@ -30,6 +30,6 @@ def copy_weights(source: Path, out: Path, *, ema: float | None = None, step: run
     return {"preset": preset.name, **info}
 
 
-def _layout(held: Any) -> tuple[torch.dtype, tuple[int, ...]]:
+def _layout(tensor: Any) -> tuple[torch.dtype, tuple[int, ...]]:
     types = {name: dtype for dtype, name in safetensors_file.NAMES.items()}
-    return types[held.get_dtype()], tuple(held.get_shape())
+    return types[tensor.get_dtype()], tuple(tensor.get_shape())

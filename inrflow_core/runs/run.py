@@ -148,7 +148,7 @@ def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None 
     reported to `unreadable`; the settings of its parts are checked when `Run.preset` is first read.
     """
     parent = runs_dir() if parent is None else parent
-    found = []
+    dated_runs = []
     for path in sorted(parent.glob("*/preset.toml")):
         try:
             run = _opened(path.parent)
@@ -157,8 +157,8 @@ def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None 
                 unreadable(path.parent, error)
             continue
         stamp = (run.checkpoint() / MANIFEST).stat().st_mtime_ns if run.steps else 0
-        found.append((stamp, run.name, run))
-    return [run for _, _, run in sorted(found, key=lambda item: item[:2])]
+        dated_runs.append((stamp, run.name, run))
+    return [run for _, _, run in sorted(dated_runs, key=lambda item: item[:2])]
 
 
 def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = None) -> Run:
@@ -174,10 +174,13 @@ def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = N
     if fitting:
         apt = [run for run in fitting if _draws_under(run.preset, condition)]
         return (apt or fitting)[-1]
-    wanted = "a run with a complete checkpoint" + ("" if domains is None else f" of the domain {' or '.join(domains)}")
+    description = "a run with a complete checkpoint" + (
+        "" if domains is None else f" of the domain {' or '.join(domains)}"
+    )
     there = f"; there are {len(complete)} of other domains" if complete else ""
     raise MissingError(
-        f"looked for {wanted} in `{runs_dir()}` and found none{there}", hint=f"{HOW_TO_TRAIN}, or name one with `--run`"
+        f"looked for {description} in `{runs_dir()}` and found none{there}",
+        hint=f"{HOW_TO_TRAIN}, or name one with `--run`",
     )
 
 
@@ -222,7 +225,7 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
         folder = source
     else:
         folder = open_run(source).checkpoint(step)
-    held = read_manifest(folder)
-    file = folder / weights_name(folder, held.ema, ema)
-    check_file(file, held.files.get(file.name))
+    manifest = read_manifest(folder)
+    file = folder / weights_name(folder, manifest.ema, ema)
+    check_file(file, manifest.files.get(file.name))
     return file

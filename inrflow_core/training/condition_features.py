@@ -36,25 +36,25 @@ def check(preset: Preset, loader: Loader) -> None:
         return
     assert preset.condition is not None
     config, shards = preset.condition.config, loader.shards
-    found = shards.manifest.normalization.get("embedder")
+    stored_embedder = shards.manifest.normalization.get("embedder")
     if name not in shards.conditions(loader.split):
-        made = f"none: they were prepared for `{found}`" if found else "none"
+        made = f"none: they were prepared for `{stored_embedder}`" if stored_embedder else "none"
         raise UsageError(
             f"the preset `{preset.name}` learns from features of `{config.embedder}`, and the shards in `{shards.folder}` "
             f"hold {made}",
             hint="prepare them with that embedder, or compute it in training with `--set condition.features=online`",
         )
-    if found is not None and found != config.embedder:
+    if stored_embedder is not None and stored_embedder != config.embedder:
         raise UsageError(
-            f"the shards in `{shards.folder}` hold features of `{found}`, and the preset `{preset.name}` learns from those "
+            f"the shards in `{shards.folder}` hold features of `{stored_embedder}`, and the preset `{preset.name}` learns from those "
             f"of `{config.embedder}`",
             hint=f"prepare them with `--set embedder={config.embedder}`, or give other shards with `--data`",
         )
-    got, wanted = _shapes(preset, loader, name)
-    if got != wanted:
+    shape, expected = _shapes(preset, loader, name)
+    if shape != expected:
         raise UsageError(
-            f"the `{name}` in `{shards.folder}` are of shape {list(got)}, and [condition] of `{preset.name}` says "
-            f"{list(wanted)}",
+            f"the `{name}` in `{shards.folder}` are of shape {list(shape)}, and [condition] of `{preset.name}` says "
+            f"{list(expected)}",
             hint="change `condition.width` and the settings beside it, or give other shards with `--data`",
         )
 
@@ -126,7 +126,7 @@ def _shapes(preset: Preset, loader: Loader, name: str) -> tuple[tuple[int, ...],
     """The shape of the features in the shards, of one view or one residue, and what the settings say."""
     assert preset.condition is not None
     config = preset.condition.config
-    found = loader.shards.condition_shape(loader.split, name)
+    shape = loader.shards.condition_shape(loader.split, name)
     if name == "tokens":
-        return found[1:], (config.tokens, config.width + cameras.RAY)
-    return found, (config.width,)
+        return shape[1:], (config.tokens, config.width + cameras.RAY)
+    return shape, (config.width,)

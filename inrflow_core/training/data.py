@@ -77,19 +77,19 @@ def _open_shards(preset: Preset, folder: Path) -> ShardDataset:
 
 def _check_classes(preset: Preset, loader: Loader) -> None:
     """The classes of the data are those that the preset's condition counts."""
-    found = len(loader.classes)
+    num_classes = len(loader.classes)
     if preset.condition is None or preset.condition.name != "label":
         return
-    wanted = preset.condition.config.classes
-    if not found:
+    expected = preset.condition.config.classes
+    if not num_classes:
         raise UsageError(
-            f"the preset `{preset.name}` learns {wanted} classes, and the shards in `{loader.shards.folder}` have none",
+            f"the preset `{preset.name}` learns {expected} classes, and the shards in `{loader.shards.folder}` have none",
             hint="prepare them with classes, or choose a preset without [condition]",
         )
-    if found != wanted:
+    if num_classes != expected:
         raise UsageError(
-            f"the preset `{preset.name}` learns {wanted} classes, and the shards in `{loader.shards.folder}` have {found}",
-            hint=f"`--set condition.classes={found}`, or give other shards with `--data`",
+            f"the preset `{preset.name}` learns {expected} classes, and the shards in `{loader.shards.folder}` have {num_classes}",
+            hint=f"`--set condition.classes={num_classes}`, or give other shards with `--data`",
         )
 
 
@@ -101,12 +101,12 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
             hint="prepare it with examples",
         )
     shape = loader.domain.shape
-    found = tuple(loader.batch(0, range(1)).values.shape[1:])
+    stored_shape = tuple(loader.batch(0, range(1)).values.shape[1:])
     if loader.domain.MAKES_STRUCTURES:  # as many atoms as the chain has
         return
-    if found != (shape.num_queries, shape.value_size):
+    if stored_shape != (shape.num_queries, shape.value_size):
         raise UsageError(
-            f"the sets in `{loader.shards.folder}` have {found[0]} pairs of {found[1]} numbers, and the preset "
+            f"the sets in `{loader.shards.folder}` have {stored_shape[0]} pairs of {stored_shape[1]} numbers, and the preset "
             f"`{preset.name}` learns {shape.num_queries} of {shape.value_size}",
             hint="prepare the data in the preset's resolution, or give other shards with `--data`",
         )

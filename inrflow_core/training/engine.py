@@ -186,8 +186,8 @@ class Engine:
             if hasattr(tensor, "ds_tensor"):
                 yield self._join(mine.get(name, _part_of(tensor)), self._planned[name][1])
             else:
-                held = mine.get(name)
-                yield (tensor if held is None else held).detach()
+                average = mine.get(name)
+                yield (tensor if average is None else average).detach()
 
     def moments(self) -> Iterator[Tensor]:
         """What AdamW remembers, whole, one after the other; every process must ask to the end."""
@@ -257,10 +257,10 @@ class Engine:
         Summed as whole numbers, so that every bit comes through: as floats, -0.0 + 0.0 would be 0.0.
         """
         whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=self.world.device)
-        held: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 - DeepSpeed hangs it there
-        if held is not None:
-            place = held.lp_fragment_address
-            whole[place.start : place.start + place.numel] = held.get_hp_fragment(moment)
+        mapping: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 - DeepSpeed hangs it there
+        if mapping is not None:
+            address = mapping.lp_fragment_address
+            whole[address.start : address.start + address.numel] = mapping.get_hp_fragment(moment)
         if self.world.size > 1:
             torch.distributed.all_reduce(whole.view(torch.int32))
         return whole.view(parameter.shape)
@@ -358,4 +358,4 @@ def _offloaded(settings: Config, world: World) -> dict[str, Any]:
     """What lies on the CPU, in memory that a GPU can copy from by itself."""
     devices = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_weights}
     is_pinned = world.device.type == "cuda"
-    return {name: {"device": place, "pin_memory": is_pinned} for name, place in devices.items() if place is not None}
+    return {name: {"device": target, "pin_memory": is_pinned} for name, target in devices.items() if target is not None}

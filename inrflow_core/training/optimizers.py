@@ -28,7 +28,7 @@ def build(weights: Iterable[Tensor], settings: Config, device: torch.device) -> 
 
     RAdam: Liu et al. 2020, arXiv:1908.03265. Its weight decay, as Adam's, is added to the gradient.
     """
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "lr": settings.learning_rate,
         "betas": (settings.betas[0], settings.betas[1]),
         "eps": settings.epsilon,
@@ -36,9 +36,9 @@ def build(weights: Iterable[Tensor], settings: Config, device: torch.device) -> 
     }
     if settings.optimizer == "radam":
         is_on_gpu = device.type == "cuda" and settings.offload_optimizer is None
-        return torch.optim.RAdam(weights, **given, capturable=is_on_gpu)  # counts steps on the GPU, without a wait
+        return torch.optim.RAdam(weights, **options, capturable=is_on_gpu)  # counts steps on the GPU, without a wait
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(weights, **given, fused=True)
+    return kind(weights, **options, fused=True)
 
 
 class Clipping:
@@ -69,7 +69,7 @@ class Clipping:
         optimizer.found_inf = (~is_finite).float()
         self.norm = torch.where(is_finite, norm, torch.inf)
         if not optimizer.defaults.get("fused"):
-            self._before = [(held, held.clone()) for p in weights for held in (p, *_state(optimizer, p))]
+            self._before = [(tensor, tensor.clone()) for p in weights for tensor in (p, *_state(optimizer, p))]
 
     @torch.no_grad()
     def _undo(self, optimizer: Any, *_: Any) -> None:

@@ -78,14 +78,14 @@ class Evaluation:
     def by(self) -> str:
         """What values of a metric have in common that can be compared."""
         first, count = self.config.seed, self.num
-        drawn = f"seeds {first} to {first + count - 1}"
+        samples = f"seeds {first} to {first + count - 1}"
         if self.plan is not None:
             views = "view 0 of each" if self.plan.has_views else "each"
-            seeds = drawn if self.plan.has_views else f"seed {first}"
+            seeds = samples if self.plan.has_views else f"seed {first}"
             nouns = "pictures" if self.plan.has_views else "sequences"  # best.json of earlier runs holds this text
-            drawn = f"{seeds}, {count:,} {nouns}, {views} once,"
+            samples = f"{seeds}, {count:,} {nouns}, {views} once,"
         return (
-            f"{drawn} against {self.reference.count:,} of `{self.split}` "
+            f"{samples} against {self.reference.count:,} of `{self.split}` "
             f"({self.reference.digest[:16]}){self.evaluator.weights_provenance(self.metrics)}"
         )
 
@@ -130,14 +130,14 @@ class Evaluation:
             self._remember()
         return EvalResult(values, tuple(notes))
 
-    def record(self, found: EvalResult, of: str, best: Best | None) -> dict[str, Any]:
+    def record(self, result: EvalResult, of: str, best: Best | None) -> dict[str, Any]:
         """The record of an evaluation, beside its step."""
-        notes = {"note": "; ".join(found.notes)} if found.notes else {}
-        return {"eval": found.values, "eval_of": of, "eval_by": self.by, "best_step": best and best.step, **notes}
+        notes = {"note": "; ".join(result.notes)} if result.notes else {}
+        return {"eval": result.values, "eval_of": of, "eval_by": self.by, "best_step": best and best.step, **notes}
 
-    def better(self, step: int, found: EvalResult, than: Best | None) -> Best | None:
+    def better(self, step: int, result: EvalResult, than: Best | None) -> Best | None:
         """The best after a step: a new one, where its value is better than `than`, else `than`."""
-        value = found.values[self.best.full]
+        value = result.values[self.best.full]
         if value is None or not np.isfinite(value):
             return than
         now = Best(step, self.best.full, float(value), self.by)
@@ -180,12 +180,12 @@ class Evaluation:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         mark = self.folder / WHOLE
-        kept = set(mark.read_text(encoding="utf-8").splitlines()) if mark.is_file() else None
+        earlier = set(mark.read_text(encoding="utf-8").splitlines()) if mark.is_file() else None
         try:
             yield
         finally:
             there = {str(path.relative_to(self.folder)): path for path in self.folder.glob("*/*")}
-            for path in [path for name, path in there.items() if kept is not None and name not in kept]:
+            for path in [path for name, path in there.items() if earlier is not None and name not in earlier]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _remember(self) -> None:
@@ -251,12 +251,12 @@ def restore_best(evaluation: Evaluation | None, out: Path, step: int) -> Best | 
         recorded = None
     if recorded is not None and (recorded.step > step or recorded.step not in checkpoint_manifest.complete_steps(out)):
         recorded = None
-    found = (None if evaluation is None else evaluation.restored(step)) or recorded
-    best.record_best(out, found)
+    restored = (None if evaluation is None else evaluation.restored(step)) or recorded
+    best.record_best(out, restored)
     for mark in (out / FOLDER).glob(f"*/{WHOLE}"):
         if evaluation is not None and mark.parent != evaluation.folder:
             shutil.rmtree(mark.parent)  # of metrics or a reference that the preset no longer names
-    return found
+    return restored
 
 
 def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
@@ -277,17 +277,17 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
             f"the shards in `{shards.folder}` have no split `{split}` for [eval]",
             hint=did_you_mean(split, shards.splits),
         )
-    found = readers.open_collection(shards.folder, split)
+    reference = readers.open_collection(shards.folder, split)
     if data.classes:
-        found = collection.filter_classes(found, data.classes)
+        reference = collection.filter_classes(reference, data.classes)
     if config.reference is not None:
-        found = collection.evenly_spaced_items(found, config.reference)
-    if found.count < 2:
+        reference = collection.evenly_spaced_items(reference, config.reference)
+    if reference.count < 2:
         raise UsageError(
-            f"the split `{split}` of the shards in `{shards.folder}` has {found.count} to compare with, and [eval] needs 2",
+            f"the split `{split}` of the shards in `{shards.folder}` has {reference.count} to compare with, and [eval] needs 2",
             hint=f"they have {', '.join(shards.splits)}: `--set eval.split=NAME`",
         )
-    return found
+    return reference
 
 
 def _points(preset: Preset, reference: SampleCollection) -> int | None:

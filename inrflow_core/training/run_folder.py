@@ -93,8 +93,8 @@ def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
             hint="repeat the run's settings to resume it, choose another `--out`, or start it again with `--overwrite`",
         )
     hint = "start it again with `--overwrite`"
-    found = typed_json.read_record(out / "environment.json", Environment, hint=hint, extra=True)
-    return ExistingRun(run.steps[-1] if run.steps else None, found.precision, found.data, found.init_from)
+    recorded = typed_json.read_record(out / "environment.json", Environment, hint=hint, extra=True)
+    return ExistingRun(run.steps[-1] if run.steps else None, recorded.precision, recorded.data, recorded.init_from)
 
 
 def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
@@ -112,7 +112,7 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     }
     names = [stage.name for stage in now.method.module.STAGES]
     last = "training" if len(names) == 1 else f"training.{names[-1]}"
-    found = []
+    differing = []
     for table in sorted({*before, *after} - {"eval"}):
         aside = asides.get(table.partition(".")[0], frozenset())
         old, new = before.get(table, {}), after.get(table, {})
@@ -120,8 +120,8 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
             aside = aside | {"steps"}
         for key in sorted({*old, *new}):
             if key not in aside and old.get(key) != new.get(key):
-                found.append((table, key, old.get(key), new.get(key)))
-    return found
+                differing.append((table, key, old.get(key), new.get(key)))
+    return differing
 
 
 def _resolved(preset: Preset) -> dict[str, dict[str, Any]]:
@@ -139,12 +139,12 @@ def _resolved(preset: Preset) -> dict[str, dict[str, Any]]:
 
 def _flat(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Tables inside tables as `table.inner`."""
-    found: dict[str, dict[str, Any]] = {}
+    flat: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
         inner = {key: value for key, value in table.items() if isinstance(value, dict)}
-        found[name] = {key: value for key, value in table.items() if key not in inner}
-        found |= _flat({f"{name}.{key}": value for key, value in inner.items()})
-    return found
+        flat[name] = {key: value for key, value in table.items() if key not in inner}
+        flat |= _flat({f"{name}.{key}": value for key, value in inner.items()})
+    return flat
 
 
 @contextlib.contextmanager

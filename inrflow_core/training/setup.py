@@ -116,33 +116,33 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
             with other settings, a device that is not there, a batch that does not divide.
     """
     preset, settings = job.preset, job.preset.training.config
-    place = distributed.find(environment, job.device)
+    world = distributed.find(environment, job.device)
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     loader, held_out = open_data(preset, job.data)
     existing = None if job.overwrite else run_folder.read_existing_run(job.out, preset)
-    precision = device.choose_precision(settings.precision, place.device, existing.precision if existing else None)
+    precision = device.choose_precision(settings.precision, world.device, existing.precision if existing else None)
     parts = [
-        _check_stage(preset, number, stage, place, precision)
+        _check_stage(preset, number, stage, world, precision)
         for number, stage in enumerate(preset.method.module.STAGES)
     ]
     is_fresh = existing is None or existing.step is None
     initial = run.resolve_weights(job.init_from) if job.init_from is not None and is_fresh else None
-    evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(place.device))
-    eval_seconds = evaluated.estimate_seconds() if evaluated is not None and place.is_main else 0.0
-    ready = CheckedTrainJob(job, place, loader, held_out, existing, precision, parts, initial, evaluated, eval_seconds)
+    evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(world.device))
+    eval_seconds = evaluated.estimate_seconds() if evaluated is not None and world.is_main else 0.0
+    ready = CheckedTrainJob(job, world, loader, held_out, existing, precision, parts, initial, evaluated, eval_seconds)
     if existing is not None:
         run_folder.check_same_data(job.out, existing, ready.data)
         run_folder.check_same_initial_weights(job.out, existing, job.init_from)
     return ready
 
 
-def _check_stage(preset: Preset, number: int, stage: Stage, place: World, precision: str) -> StageJob:
+def _check_stage(preset: Preset, number: int, stage: Stage, world: World, precision: str) -> StageJob:
     """The settings, micro-batches and plan of one stage."""
     own = stages.preset_of(preset, stage.name)
     settings = own.training.config
-    micro_batches = split_batch(batch=settings.batch, rank=place.rank, size=place.size, micro=settings.micro_batch)
-    predicted = plan.predict(own, place, precision=precision, micro=len(micro_batches[0]), stage=stage)
+    micro_batches = split_batch(batch=settings.batch, rank=world.rank, size=world.size, micro=settings.micro_batch)
+    predicted = plan.predict(own, world, precision=precision, micro=len(micro_batches[0]), stage=stage)
     return StageJob(number, stage, settings, micro_batches, predicted)
 
 
@@ -183,14 +183,14 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
 
 
 def _build_trainer(ready: CheckedTrainJob) -> Trainer:
-    job, place, settings = ready.job, ready.world, ready.job.preset.training.config
-    embedder = condition_features.prepare(job.preset, ready.loader, place.device)
+    job, world, settings = ready.job, ready.world, ready.job.preset.training.config
+    embedder = condition_features.prepare(job.preset, ready.loader, world.device)
     provenance = condition_features.provenance(job.preset, ready.loader, embedder)
     if ready.existing_run is not None and ready.existing_run.step is not None:
         condition_features.check_unchanged(job.out, ready.existing_run.step, provenance)
-    if place.is_main and job.check_data:
+    if world.is_main and job.check_data:
         _check_shards(ready)
-    process_group.init_process_group(place)
+    process_group.init_process_group(world)
     model = replace(_build(ready), metadata={"classes": ready.loader.classes, "normalization": provenance})
     if embedder is not None:
         model.method.conditioner.use(embedder)
@@ -200,22 +200,22 @@ def _build_trainer(ready: CheckedTrainJob) -> Trainer:
         stage: StageJob, restore: Callable[[StageRun], None] = lambda run: None, *, is_finished: bool = False
     ) -> StageRun:
         data = stages.data_of(stage, ready.loader, ready.held_out)
-        run = stages.start(stage, job.preset, model.method, place, precision=ready.precision, data=data)
+        run = stages.start(stage, job.preset, model.method, world, precision=ready.precision, data=data)
         restore(run)
         if stage.stage.reads != SHARDS and not is_finished:
             _read_precomputed(ready, model.method, run)
         return run
 
-    if place.is_main:
+    if world.is_main:
         _record(ready)  # first, so that a run that is killed while it precomputes can be resumed
-    process_group.barrier(place)
+    process_group.barrier(world)
     counters, stage, change = _resume(ready, begin)
     best = None
-    if place.is_main:
+    if world.is_main:
         best = periodic_eval.restore_best(ready.evaluation, job.out, counters.step)
         # A kill behind the last checkpoint may have left one too many.
         checkpoint_manifest.prune(job.out, settings.keep, best.step if best else None)
-    process_group.barrier(place)
+    process_group.barrier(world)
     _report_start(ready, counters, change)
     return Trainer(
         job.out,
@@ -225,7 +225,7 @@ def _build_trainer(ready: CheckedTrainJob) -> Trainer:
         begin,
         ready.held_out or ready.loader,
         precision=ready.precision,
-        say=job.say if place.is_main else lambda text: None,
+        say=job.say if world.is_main else lambda text: None,
         report=job.report,
         counters=counters,
         saved=ready.existing_run.step if ready.existing_run else None,

@@ -1,6 +1,6 @@
 """Training: stage after stage, step after step, to the last one or until it is interrupted.
 
-Everything random in a step is keyed by (seed, step, place in the global batch), and the checkpoint has all state: a
+Everything random in a step is keyed by (seed, step, position in the global batch), and the checkpoint has all state: a
 resumed run equals an unbroken one, to the bit on one CPU.
 """
 
