@@ -19,7 +19,7 @@ from torch import Tensor
 from inrflow_core import registry
 from inrflow_core.fields import Size, Window
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec
+from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
 
 Outputs = np.ndarray | list[Structure]
@@ -147,6 +147,11 @@ class Domain(Protocol):
         """Sets of what was read, in the network's scale; augmentation is keyed by the seeds."""
         ...
 
+    def train_batch(self, sets: CoordValueSet) -> TrainBatch:
+        """What training makes of sets from `to_set` or `dummy_batch`: those that the encoder reads, and those that the
+        decoder is trained on; a random choice is keyed by the seeds. `DecodedAtOwnPairs` has the usual one."""
+        ...
+
     def dummy_batch(self, count: int) -> CoordValueSet:
         """Sets of the training size without content, for planning."""
         ...
@@ -194,6 +199,14 @@ class Domain(Protocol):
     def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
         """Numbers of samples for histograms: title, unit and the numbers of all samples."""
         ...
+
+
+class DecodedAtOwnPairs:
+    """Base of domains whose sets are decoded at their own pairs."""
+
+    def train_batch(self, sets: CoordValueSet) -> TrainBatch:
+        """The same sets for the encoder and the decoder."""
+        return TrainBatch.from_sets(sets)
 
 
 if TYPE_CHECKING:

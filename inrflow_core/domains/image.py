@@ -21,6 +21,7 @@ from torch import Tensor
 from inrflow_core.domains._contract import (
     IMAGE_GALLERY,
     ArrayFiles,
+    DecodedAtOwnPairs,
     Memorization,
     OutputSpec,
     conditions,
@@ -71,7 +72,7 @@ def describe_shape(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} x {shape[1]} pixels, {MODES[shape[2]]}"
 
 
-class Domain:
+class Domain(DecodedAtOwnPairs):
     """Queries of images, sets from uint8 pixels, and pixels from values."""
 
     NAME = "image"

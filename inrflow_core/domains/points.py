@@ -17,6 +17,7 @@ from inrflow_core import registry
 from inrflow_core.domains._contract import (
     CLOUD_GALLERY,
     ArrayFiles,
+    DecodedAtOwnPairs,
     Memorization,
     OutputSpec,
     conditions,
@@ -73,7 +74,7 @@ def describe_shape(shape: tuple[int, ...]) -> str:
     return f"{shape[0]:,} points of {shape[1]} numbers"
 
 
-class Domain:
+class Domain(DecodedAtOwnPairs):
     """Queries of clouds, sets from stored points, and points from values."""
 
     NAME = "points"

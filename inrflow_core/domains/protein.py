@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core.domains._contract import OutputSpec, conditions, empty_sets
+from inrflow_core.domains._contract import DecodedAtOwnPairs, OutputSpec, conditions, empty_sets
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Window
 from inrflow_core.geometry import rigid_motion
@@ -52,7 +52,7 @@ class Config:
             raise ValueError(f"`value_scale` is {self.value_scale}: above 0")
 
 
-class Domain:
+class Domain(DecodedAtOwnPairs):
     """Queries of chains, sets from stored atoms, and positions from values."""
 
     NAME = "protein"

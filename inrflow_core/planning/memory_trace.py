@@ -237,10 +237,10 @@ def run(
     watch = Watch(method)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
     try:
-        one = set_of_stage(model, step.stage, mode)
+        one = example_of_stage(model, step.stage, mode)
         with cache_blocks.simulate(device, _smallest_block(method)), step.only_its_weights(method), mode, watch:
             with watch.forward(), autocast:
-                batch = TrainBatch.from_sets(repeat(one.map(mode.from_tensor), count))
+                batch = one.map(mode.from_tensor).apply(lambda sets: repeat(sets, count))
                 loss = step.loss(method, batch).float().mean()
             watch.trace.forward = dict(watch.trace.executed)
             if has_backward:
@@ -263,17 +263,17 @@ def _reads_numbers(error: RuntimeError | TypeError) -> bool:
     return isinstance(error, UNTRACEABLE) or any(text in str(error) for text in UNTRACEABLE_TEXTS)
 
 
-def set_of_stage(model: models.Model, stage: Stage, mode: FakeTensorMode) -> CoordValueSet:
-    """One set without content, of typical size, that a stage of a model with fake weights learns from.
+def example_of_stage(model: models.Model, stage: Stage, mode: FakeTensorMode) -> TrainBatch:
+    """One example without content, of typical size, that a stage of a model with fake weights learns from.
 
     What the stage reads of an earlier one is computed on fake tensors, for its shape.
     """
     one = dummy_set(model)
     if stage.reads == SHARDS:
-        return one
+        return model.domain.train_batch(one)
     with mode, torch.no_grad():
         shape = model.method.precompute(stage.reads, one.map(mode.from_tensor)).shape
-    return one.with_values(torch.zeros(shape))
+    return TrainBatch.from_sets(one.with_values(torch.zeros(shape)))
 
 
 def dummy_set(model: models.Model) -> CoordValueSet:

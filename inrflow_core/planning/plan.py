@@ -205,8 +205,9 @@ class Planner:
 
     def _read_ahead(self, micro: int) -> int:
         """Bytes of the values of the batches that wait to be learned from, on the device."""
-        values = memory_trace.set_of_stage(self._model(self.is_checkpointed), self._stage, self._mode).values
-        return (self.preset.data.config.prefetch + 1) * micro * values.nbytes
+        batch = memory_trace.example_of_stage(self._model(self.is_checkpointed), self._stage, self._mode)
+        num_bytes = batch.context.values.nbytes + (0 if batch.is_shared else batch.queries.values.nbytes)
+        return (self.preset.data.config.prefetch + 1) * micro * num_bytes
 
     @cached_property
     def precomputed_bytes(self) -> int:
@@ -214,7 +215,9 @@ class Planner:
         if self._stage.reads == SHARDS:
             return 0
         try:
-            return memory_trace.set_of_stage(self._model(self.is_checkpointed), self._stage, self._mode).values.nbytes
+            return memory_trace.example_of_stage(
+                self._model(self.is_checkpointed), self._stage, self._mode
+            ).context.values.nbytes
         except UntraceableError:
             return 0
 

@@ -91,6 +91,10 @@ class Loader:
         read = self.shards.read(self.split, indices, out=out, conditions=conditions, with_values=with_values)
         return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)
 
+    def train_batch(self, sets: CoordValueSet) -> TrainBatch:
+        """Sets of this loader as context and queries, which the domain may separate."""
+        return self.domain.train_batch(sets)
+
     def buffer(self, count: int) -> np.ndarray | None:
         """An array for `out` of `count` sets; None where sets differ in size."""
         return self.shards.buffer(self.split, count)
@@ -177,7 +181,7 @@ class Stream(Iterator[TrainBatch]):
         try:
             for turn, (step, positions) in enumerate(self._positions_by_step):
                 sets = self._loader.batch(step, positions, out=self._buffer(turn, len(positions)))
-                self._ready.put(self._transfer.send(TrainBatch.from_sets(sets)))
+                self._ready.put(self._transfer.send(self._loader.train_batch(sets)))
                 if self._stopped.is_set():
                     return
             self._ready.put(None)

@@ -28,7 +28,7 @@ from inrflow_core.methods._contract import Stage
 from inrflow_core.numerics import keyed_random
 from inrflow_core.runtime import process_group
 from inrflow_core.runtime.distributed import World
-from inrflow_core.sets import CoordValueSet
+from inrflow_core.sets import CoordValueSet, TrainBatch
 from inrflow_core.shards import manifest, writer
 from inrflow_core.shards.manifest import ChannelStats, Manifest, ShardEntry, Split
 from inrflow_core.shards.schema import Header, ShardColumns
@@ -94,6 +94,10 @@ class PrecomputedLoader(Loader):
         assert with_values
         values = torch.from_numpy(self._precomputed.read(self._split, examples, out=out).values)
         return super().sets(examples, seeds, augment=False, with_values=False).with_values(values)
+
+    def train_batch(self, sets: CoordValueSet) -> TrainBatch:
+        """The precomputed values as context and as queries: they have no pairs of the domain."""
+        return TrainBatch.from_sets(sets)
 
     def buffer(self, count: int) -> np.ndarray | None:
         """An array for `out` of `count` sets."""

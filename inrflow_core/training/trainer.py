@@ -224,8 +224,9 @@ class Trainer:
             objective = MeanLoss(method, self.precision, self.world.device)
             for start in range(0, count, share):
                 positions = range(start, min(start + share, count))
-                sets = self.held_out.batch(0, positions, augment=False).to(self.world.device)
-                total += float(objective(TrainBatch.from_sets(sets), state, self.engine.optimizer)) * len(positions)
+                sets = self.held_out.batch(0, positions, augment=False)
+                batch = self.held_out.train_batch(sets).to(self.world.device)
+                total += float(objective(batch, state, self.engine.optimizer)) * len(positions)
             return total / count
 
     def evaluate(self) -> bool:

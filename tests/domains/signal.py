@@ -15,6 +15,7 @@ from torch import Tensor
 from inrflow_core.domains._contract import (
     IMAGE_GALLERY,
     ArrayFiles,
+    DecodedAtOwnPairs,
     Memorization,
     OutputSpec,
     conditions,
@@ -35,7 +36,7 @@ class Config:
     length: int = 24
 
 
-class Domain:
+class Domain(DecodedAtOwnPairs):
     """Waves."""
 
     NAME = "signal"

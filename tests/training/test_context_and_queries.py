@@ -1,0 +1,107 @@
+"""A domain can train on two sets of each example: the views that the encoder reads, and others that the decoder predicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from inrflow_core import registry
+from inrflow_core.config.preset import Preset, resolve
+from inrflow_core.methods._contract import StepState
+from inrflow_core.sets import TrainBatch
+from inrflow_core.training import setup
+from inrflow_core.training.trainer import Trainer
+from tests.domains import views
+from tests.networks import view_network
+from tests.training import small, views_method
+
+VIEWS, SIDE, STEPS = 3, 4, 30
+PARTS: dict[tuple[str, str], Any] = {
+    ("domains", "views"): views,
+    ("networks", "view-network"): view_network,
+    ("methods", "views"): views_method,
+}
+
+
+@pytest.fixture(autouse=True)
+def _found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry as it would be with the three files of these tests among the parts."""
+    find, path = registry.find, registry.path
+    monkeypatch.setattr(registry, "find", lambda kind, name: PARTS.get((kind, name)) or find(kind, name))
+    monkeypatch.setattr(
+        registry,
+        "path",
+        lambda kind, name: Path(PARTS[kind, name].__file__) if (kind, name) in PARTS else path(kind, name),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 30 objects: what a ray sees is the cosine to the object's light."""
+    lights = np.random.default_rng(0).standard_normal((30, 3)).astype(np.float32)
+    directions = views.Domain(views.Config(VIEWS, SIDE)).queries().directions
+    assert directions is not None
+    values = (lights @ directions.numpy().T)[..., None]
+    return small._write(tmp_path_factory.mktemp("views") / "shards", "views", values, np.full(30, -1), ())
+
+
+def preset() -> Preset:
+    return resolve(
+        "views",
+        {
+            "data": {"path": "shards/none", "held_out": "val"},
+            "domain": {"name": "views", "views": VIEWS, "side": SIDE},
+            "method": {"name": "views"},
+            "network": {"name": "view-network", "width": 16},
+            "training": {**small.TRAINING, "steps": STEPS, "held_out_sets": 4, "held_out_every": 15},
+        },
+    )
+
+
+def train(data: Path, out: Path, until: int | None = None) -> Trainer:
+    return setup.train(setup.TrainJob(preset(), out, data=data, device="cpu", threads=1, until=until))
+
+
+def rays(batch: TrainBatch, row: int) -> tuple[set[Any], set[Any]]:
+    """The rays of one example's context, and of its queries."""
+    both = []
+    for sets in (batch.context, batch.queries):
+        queries = sets.queries
+        assert queries.coordinates is not None and queries.directions is not None
+        both.append({tuple(ray) for ray in torch.cat([queries.coordinates, queries.directions], -1)[row].tolist()})
+    return both[0], both[1]
+
+
+def test_a_killed_run_resumes_to_the_bit(data: Path, tmp_path: Path):
+    whole = train(data, tmp_path / "whole")
+    train(data, tmp_path / "stopped", until=15)
+    small.assert_equal(small.state(train(data, tmp_path / "stopped")), small.state(whole))
+    losses = small.losses(tmp_path / "whole")
+    assert len(losses) == STEPS and losses == small.losses(tmp_path / "stopped")
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_training_gets_one_view_as_context_and_the_others_as_queries(data: Path, tmp_path: Path):
+    trainer = train(data, tmp_path / "run", until=1)
+    supports = set()
+    for batch in trainer.loader.stream([(0, range(4)), (1, range(4))], torch.device("cpu"), 1):
+        assert not batch.is_shared and len(batch) == 4
+        for row in range(4):
+            context, queries = rays(batch, row)
+            assert len(context) == SIDE**2 and len(queries) == (VIEWS - 1) * SIDE**2 and not context & queries
+            supports.add(frozenset(context))
+    assert len(supports) > 1
+
+
+def test_the_plan_counts_both_sets(data: Path, tmp_path: Path):
+    trainer = train(data, tmp_path / "run", until=1)
+    domain, method = trainer.model.domain, trainer.model.method
+    with FlopCounterMode(display=False) as counter:
+        batch = domain.train_batch(domain.dummy_batch(small.TRAINING["batch"]))
+        method.loss(batch, StepState("train", 0, STEPS))
+    assert trainer.stage.job.plan.total_flops == 3 * counter.get_total_flops()
