@@ -110,8 +110,8 @@ def cases(folder: Path) -> list[Case]:
     run, drawn = folder / "runs/pictures", folder / "drawn"
     return [
         Case("checkpoint, resumed", run, "checkpoints/00000036/**/*", lambda place: _resumed(folder, place)),
-        Case("checkpoint, drawn from", run, "checkpoints/00000036/**/*", _weights),
-        Case("checkpoint's file, drawn from", run, "checkpoints/00000036/ema_0.9.safetensors",
+        Case("checkpoint, sampled from", run, "checkpoints/00000036/**/*", _weights),
+        Case("file of a checkpoint, sampled from", run, "checkpoints/00000036/ema_0.9.safetensors",
              lambda place: _weights(place / "checkpoints/00000036/ema_0.9.safetensors")),
         Case("a run's records", run, "*.*", lambda place: _resumed(folder, place)),
         Case("manifest of shards", folder / "shards/digits", "manifest.json", lambda place: manifest.load(place)),
@@ -120,7 +120,7 @@ def cases(folder: Path) -> list[Case]:
         Case("archive of samples", drawn / "samples.npz", "", _samples),
         Case("exported weights", drawn / "weights.safetensors", "", _weights),
         Case("saved field", drawn / "field.safetensors", "", _field),
-        Case("kept statistics", folder / "featured/statistics", "**/moments-*.safetensors", _statistics),
+        Case("cached statistics", folder / "featured/statistics", "**/moments-*.safetensors", _statistics),
     ]  # fmt: skip
 
 

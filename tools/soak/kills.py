@@ -252,8 +252,8 @@ def told(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
             "kills -9, and where they landed",
             f"{killed}: " + ", ".join(f"{n} {place}" for place, n in landed.most_common()),
         ),
-        ("lines of the log that a kill tore or ended at", str(torn)),
-        ("runs that ended equal to the unbroken one, to the bit", f"{len(outcomes) - len(bad)} of {len(outcomes)}"),
+        ("log lines that a kill truncated or ended at", str(torn)),
+        ("runs equal to the unbroken one, to the bit", f"{len(outcomes) - len(bad)} of {len(outcomes)}"),
     ]
     return rows, not bad
 
