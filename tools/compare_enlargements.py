@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from inrflow_core.domains._contract import InputExample
 from inrflow_core.models import Model
 from inrflow_core.sampling import invert, options, sample
-from inrflow_core.sampling.invert import InputExample
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.visualization import image_grid
 

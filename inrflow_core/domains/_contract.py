@@ -70,6 +70,26 @@ class ArrayFiles:
 
 
 @dataclass(frozen=True)
+class InputExample:
+    """A file as the domain's raw values: uint8 (H W C), or float32 (N C) in the normalization of the training data.
+
+    A cloud is `values * scale + offset` in the file's own units; images have scale 1 and offset 0.
+    """
+
+    values: np.ndarray
+    offset: np.ndarray | float = 0.0
+    scale: float = 1.0
+
+    def to_source_units(self, values: np.ndarray) -> np.ndarray:
+        """Values of the domain in the file's own units."""
+        if values.dtype == np.uint8:
+            return values
+        restored = values.copy()
+        restored[..., :3] = values[..., :3] * self.scale + self.offset
+        return restored
+
+
+@dataclass(frozen=True)
 class Gallery:
     """How many samples a report shows."""
 
@@ -180,6 +200,15 @@ class Domain(Protocol):
 
     def accepts(self, path: Path) -> bool:
         """Whether a file can hold what `invert` encodes."""
+        ...
+
+    def read_input(self, path: Path) -> InputExample:
+        """The content of a file that it `accepts`, for `invert`.
+
+        Raises:
+            IntegrityError: the file cannot be read.
+            UsageError: the content does not fit the training sets.
+        """
         ...
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:

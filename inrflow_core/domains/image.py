@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
+from PIL import Image
 from torch import Tensor
 
 from inrflow_core.domains._contract import (
     IMAGE_GALLERY,
     ArrayFiles,
     DecodedAtOwnPairs,
+    InputExample,
     Memorization,
     OutputSpec,
     conditions,
@@ -188,6 +190,18 @@ class Domain(DecodedAtOwnPairs):
     def accepts(self, path: Path) -> bool:
         """Every file but point clouds: the content decides whether it is an image."""
         return path.suffix.lower() != ".ply"
+
+    def read_input(self, path: Path) -> InputExample:
+        """The central square of an image, resized to the training grid."""
+        resolution, channels = self.config.resolution, self.config.channels
+        modes: dict[int, image_io.Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
+        image = image_io.read_image(path, modes[channels])
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+        if image.size != (resolution, resolution):
+            image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
+        return InputExample(np.array(image).reshape(resolution, resolution, channels))
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Peak signal-to-noise ratio in dB, peak 255."""

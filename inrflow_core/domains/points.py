@@ -18,6 +18,7 @@ from inrflow_core.domains._contract import (
     CLOUD_GALLERY,
     ArrayFiles,
     DecodedAtOwnPairs,
+    InputExample,
     Memorization,
     OutputSpec,
     conditions,
@@ -175,6 +176,25 @@ class Domain(DecodedAtOwnPairs):
     def accepts(self, path: Path) -> bool:
         """A .ply file."""
         return path.suffix.lower() == ".ply"
+
+    def read_input(self, path: Path) -> InputExample:
+        """A cloud scaled to its own bounding box, as in training, and evenly subsampled to a training set's points at most."""
+        points, channels = ply.read(path), self.config.channels
+        if points.shape[1] < channels:
+            raise UsageError(
+                f"`{path}` has no colors, and the model samples colored clouds", hint="give a .ply with colors"
+            )
+        points = points[:, :channels]
+        low, high = points[:, :3].min(0), points[:, :3].max(0)
+        offset, scale = (low + high) / 2, float((high - low).max() / 2)
+        if scale == 0:
+            raise UsageError(f"all points of `{path}` coincide", hint="give a cloud with some extent")
+        count = self.config.num_points
+        if len(points) > count:
+            points = points[np.linspace(0, len(points) - 1, count).round().astype(int)]
+        values = points.astype(np.float32).copy()
+        values[:, :3] = (values[:, :3] - offset) / scale
+        return InputExample(values, offset, scale)
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Chamfer distance: mean squared nearest distances both ways, summed, in the training normalisation."""

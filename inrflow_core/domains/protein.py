@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core.domains._contract import DecodedAtOwnPairs, OutputSpec, conditions, empty_sets
+from inrflow_core.domains._contract import DecodedAtOwnPairs, InputExample, OutputSpec, conditions, empty_sets
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Window
 from inrflow_core.geometry import rigid_motion
@@ -148,6 +148,10 @@ class Domain(DecodedAtOwnPairs):
     def accepts(self, path: Path) -> bool:
         """No file: sampling a protein starts from its sequence."""
         return False
+
+    def read_input(self, path: Path) -> InputExample:
+        """Raises UsageError: nothing is read for inversion."""
+        raise UsageError("proteins are not encoded from files", hint="sample them with `--sequence` or `--fasta`")
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Raises UsageError: no file is encoded as a protein."""

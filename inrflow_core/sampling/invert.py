@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from inrflow_core.domains._contract import batch_of, domain_classes
+from inrflow_core.domains._contract import InputExample, batch_of, domain_classes
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.fields import Field
-from inrflow_core.formats import ply
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
@@ -19,37 +17,13 @@ from inrflow_core.sampling import options, request
 from inrflow_core.sampling import provenance as sampling_provenance
 from inrflow_core.sampling.request import Size, Window
 from inrflow_core.storage import checksum
-from inrflow_core.visualization.image_io import Mode, read_image
 
 INVERSION_STEPS = 50
 """Default Heun steps each way, 200 evaluations in all. Digits are reconstructed exactly; with 20 steps at 53 dB or more."""
 
 
-@dataclass(frozen=True)
-class InputExample:
-    """A file as the domain's raw values: uint8 (H W C), or float32 (N C) in the normalization of the training data.
-
-    A cloud is `values * scale + offset` in the file's own units; images have scale 1 and offset 0.
-    """
-
-    values: np.ndarray
-    offset: np.ndarray | float = 0.0
-    scale: float = 1.0
-
-    def to_source_units(self, values: np.ndarray) -> np.ndarray:
-        """Values of the domain in the file's own units."""
-        if values.dtype == np.uint8:
-            return values
-        restored = values.copy()
-        restored[..., :3] = values[..., :3] * self.scale + self.offset
-        return restored
-
-
 def read_input(model: Model, path: Path) -> InputExample:
     """An image or a point cloud from a file, in the form of the model's domain.
-
-    An image is cropped to its central square and resized to the training grid. A cloud is scaled to its own bounding
-    box, as in training, and evenly subsampled if it has more points than a training set.
 
     Raises:
         MissingError: no such file.
@@ -65,7 +39,7 @@ def read_input(model: Model, path: Path) -> InputExample:
             f"the model samples {domain.NOUN}, and `{path}` is not one of them",
             hint=f"choose with `--run` a model of {' or '.join(others)}",
         )
-    return _cloud(model, path) if domain.SIZE_OPTION == "--points" else _image(model, path)
+    return domain.read_input(path)
 
 
 def invert(
@@ -122,37 +96,3 @@ def reconstruction_error(model: Model, example: InputExample, field: Field, chun
     sets = model.domain.to_set(batch_of(example.values[None]), torch.zeros(1, dtype=torch.int64))
     values = field.query(sets.queries.to(field.seeds.device), chunk=chunk)
     return model.domain.compare(model.domain.decode_values(values)[0], example.values)
-
-
-def _image(model: Model, path: Path) -> InputExample:
-    from PIL import Image
-
-    resolution, channels = model.domain.config.resolution, model.domain.config.channels
-    modes: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
-    image = read_image(path, modes[channels])
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    if image.size != (resolution, resolution):
-        image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
-    return InputExample(np.array(image).reshape(resolution, resolution, channels))
-
-
-def _cloud(model: Model, path: Path) -> InputExample:
-    points = ply.read(path)
-    channels = model.domain.shape.value_size
-    if points.shape[1] < channels:
-        raise UsageError(
-            f"`{path}` has no colors, and the model samples colored clouds", hint="give a .ply with colors"
-        )
-    points = points[:, :channels]
-    low, high = points[:, :3].min(0), points[:, :3].max(0)
-    offset, scale = (low + high) / 2, float((high - low).max() / 2)
-    if scale == 0:
-        raise UsageError(f"all points of `{path}` coincide", hint="give a cloud with some extent")
-    count = model.domain.shape.num_queries
-    if len(points) > count:
-        points = points[np.linspace(0, len(points) - 1, count).round().astype(int)]
-    values = points.astype(np.float32).copy()
-    values[:, :3] = (values[:, :3] - offset) / scale
-    return InputExample(values, offset, scale)

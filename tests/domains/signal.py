@@ -16,6 +16,7 @@ from inrflow_core.domains._contract import (
     IMAGE_GALLERY,
     ArrayFiles,
     DecodedAtOwnPairs,
+    InputExample,
     Memorization,
     OutputSpec,
     conditions,
@@ -102,6 +103,10 @@ class Domain(DecodedAtOwnPairs):
     def accepts(self, path: Path) -> bool:
         """No file."""
         return False
+
+    def read_input(self, path: Path) -> InputExample:
+        """Raises UsageError: nothing is read for inversion."""
+        raise UsageError("waves are not encoded from files", hint="sample them")
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Raises UsageError: nothing is encoded."""
