@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,8 +42,7 @@ from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
     from inrflow_core.models import Model
-    from inrflow_core.sampling.request import SampleRequest
-    from inrflow_core.sampling.sharded import SampleJob
+    from inrflow_core.sampling.sample_to_files import WrittenSamples
 
 Out = Annotated[
     Path,
@@ -106,10 +103,9 @@ def sample(
     Each seed defines one sample, independent of the batch size, the chunk size and the number of processes.
     """
     from inrflow_core.sample_files import writer
-    from inrflow_core.sampling import provenance
     from inrflow_core.sampling.labels import resolve_labels
-    from inrflow_core.sampling.options import sampling_options
     from inrflow_core.sampling.request import SampleRequest
+    from inrflow_core.sampling.sample_to_files import OutputSettings, sample_to_files
     from inrflow_core.sampling.sharded import SampleJob
 
     _check_field(save_field, is_fp16=field_fp16)
@@ -131,57 +127,20 @@ def sample(
     settings = sampling_arguments(
         sampler, steps, override, precision, guidance=guidance, guidance_interval=interval, noise=noise
     )
-    guide_weights, guide = _open_guide(guide_run, device)
-    options = sampling_options(model, guide=guide, **settings)
     _check_protein(model, target, save_field)
     request = SampleRequest(selected, resolve_labels(model, selected, label), size, parse_window(window), chunk, batch)
-    origin = provenance.provenance(model, source, request, options, guide_weights)
-    job = SampleJob(source, out, request, origin, settings, guide_weights, device, threads, compile)
-    outputs = _Outputs(target, given, save_field, field_fp16, workers, overwrite)
-    written, origin = _write(job, outputs, model, options)
-    answer = {"out": [str(path) for path in written], "run": str(source)}
-    console.print_json(answer if fasta is not None else {**answer, "origin": origin}, as_json=json)
-
-
-class _Outputs(NamedTuple):
-    """Where samples go, beside OUT."""
-
-    target: Path
-    """OUT, or a file name in it where it is a folder."""
-    given: condition_options.ConditionOptions
-    save_field: Path | None
-    is_fp16: bool
-    workers: int
-    overwrite: bool
-
-
-def _write(job: SampleJob, to: _Outputs, model: Model, options: Any) -> tuple[list[Path], Mapping[str, str]]:
-    """Draw and write all samples; returns the files and the provenance that they have."""
-    from inrflow_core.sampling import condition_inputs, fold, optimize, sharded, write_samples
-
-    model, options = optimize.optimize_for_inference(model, options, compile=job.compile)
-    source = write_samples.SampleSource(model, job.request, options, reporter=console.reporter())
-    num = len(job.request.seeds)
-    if to.given.fasta is not None:
-        fasta, weights = to.given.fasta, to.given.weights
-        written = fold.fold(source, fasta, to.target, job.origin, weights=weights, overwrite=to.overwrite)
-        console.info(f"`{job.out}` has {len(written)} files: {num} samples of each of {len(written)} sequences")
-        return written, job.origin
-    condition, metadata = condition_options.condition_from_options(model, to.given)
-    request = replace(job.request, condition=condition_inputs.repeat_condition(condition, num))
-    job = replace(job, request=request, origin={**job.origin, **metadata})
-    source = replace(source, request=request)
-    field = None
-    if to.save_field is not None:
-        field = write_samples.save_fields(source, to.save_field, half=to.is_fp16, overwrite=to.overwrite)
-    if to.target != job.out or job.out.suffix.lower() == ".h5":
-        written = sharded.sample_shards(
-            job, workers=to.workers, overwrite=to.overwrite, reporter=source.reporter, source=source
-        )
-    else:
-        written = write_samples.write_samples(source, job.out, job.origin, overwrite=to.overwrite, field=field)
-    console.info(f"wrote {_file_names(written)}: {num} of `{model.preset.name}`, {_describe_size(model, request)}")
-    return written, job.origin
+    output_path = out if fasta is None else target
+    job = SampleJob(source, output_path, request, {}, settings, _guide_weights(guide_run), device, threads, compile)
+    written = sample_to_files(
+        job,
+        model=model,
+        condition=lambda model: condition_options.condition_from_options(model, given),
+        output=OutputSettings(save_field, field_fp16, fasta, weights, workers, overwrite),
+        reporter=console.reporter(),
+    )
+    _print_written(model, out, written, is_folded=fasta is not None)
+    answer = {"out": [str(path) for path in written.files], "run": str(source)}
+    console.print_json(answer if fasta is not None else {**answer, "origin": written.origin}, as_json=json)
 
 
 def _target(out: Path, form: str, fasta: Path | None, workers: int) -> Path:
@@ -195,16 +154,10 @@ def _target(out: Path, form: str, fasta: Path | None, workers: int) -> Path:
     return out if out.suffix else out / "samples.h5"
 
 
-def _open_guide(guide: Path | None, device: str | None) -> tuple[Path | None, Model | None]:
-    """The weights file of a second run, and its model."""
-    from inrflow_core import models
+def _guide_weights(guide: Path | None) -> Path | None:
     from inrflow_core.runs import run
-    from inrflow_core.runtime import distributed
 
-    if guide is None:
-        return None, None
-    file = run.resolve_weights(guide)
-    return file, models.load(file, distributed.process_device(device))
+    return None if guide is None else run.resolve_weights(guide)
 
 
 def _check_field(save_field: Path | None, *, is_fp16: bool) -> None:
@@ -223,9 +176,13 @@ def _check_protein(model: Model, target: Path, save_field: Path | None) -> None:
         )
 
 
-def _file_names(paths: list[Path]) -> str:
-    return f"`{paths[0]}`" if len(paths) == 1 else f"`{paths[0]}` ... `{paths[-1]}`"
-
-
-def _describe_size(model: Model, request: SampleRequest) -> str:
-    return f"{model.domain.describe_size(request.size, request.condition or None)} each"
+def _print_written(model: Model, out: Path, written: WrittenSamples, *, is_folded: bool) -> None:
+    """Report the files, and how many samples of which size they have."""
+    files, request = written.files, written.request
+    num = len(request.seeds)
+    if is_folded:
+        console.info(f"`{out}` has {len(files)} files: {num} samples of each of {len(files)} sequences")
+        return
+    names = f"`{files[0]}`" if len(files) == 1 else f"`{files[0]}` ... `{files[-1]}`"
+    size = model.domain.describe_size(request.size, request.condition or None)
+    console.info(f"wrote {names}: {num} of `{model.preset.name}`, {size} each")

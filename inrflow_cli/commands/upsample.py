@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +39,7 @@ from inrflow_cli.options import (
 if TYPE_CHECKING:
     from inrflow_core.fields import Field
     from inrflow_core.models import Model
-    from inrflow_core.sampling.upsample import Upsampling
+    from inrflow_core.sampling.sharded import SampleJob
 
 HINT = "leave it out, or leave the file out to draw new samples with `--seed`"
 
@@ -83,20 +82,22 @@ def upsample(
     saved. Several FILEs need a folder as OUT.
     """
     from inrflow_core.sampling import optimize, upsample
+    from inrflow_core.sampling.request import SampleRequest
+    from inrflow_core.sampling.sharded import SampleJob
 
     *files, out = paths
     targets = upsample.output_paths(files, out, num, overwrite=overwrite)
     new = {"--num": None if num == 1 else num, "--seed": seed or None, "--guidance": guidance, "--sampler": sampler}
     new |= {"--set": override, "--precision": None if precision == "fp32" else precision}
-    wanted = upsample.Upsampling(None, parse_window(window), chunk, label, steps, noise)
+    upsampling = upsample.Upsampling(None, parse_window(window), chunk, label, steps, noise)
     if len(files) == 1 and files[0].suffix == ".safetensors":
         run_only = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
         run_only |= {"--noise": noise, "--compile": compile or None}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
         model, field = _load_field(files[0], device)
-        wanted = replace(wanted, size=choose_size(model.domain, resolution, points, scale))
+        upsampling = replace(upsampling, size=choose_size(model.domain, resolution, points, scale))
         written = upsample.upsample_saved_field(
-            model, field, files[0], out, wanted, overwrite=overwrite, reporter=console.reporter()
+            model, field, files[0], out, upsampling, overwrite=overwrite, reporter=console.reporter()
         )
         console.print_json({"out": [str(path) for path in written], "field": str(files[0])}, as_json=json)
         return
@@ -107,16 +108,18 @@ def upsample(
         wanted=(domain, None),
     )  # fmt: skip
     upsample.check_model(model)
-    wanted = replace(wanted, size=choose_size(model.domain, resolution, points, scale))
+    upsampling = replace(upsampling, size=choose_size(model.domain, resolution, points, scale))
     if files:
         reject_options(new, "does not apply to an input file, which Heun's method inverts without guidance", HINT)
         model = replace(model, method=optimize.compile_network(model.method)) if compile else model
         answer = upsample.upsample_files(
-            model, weights, files, targets, wanted, overwrite=overwrite, reporter=console.reporter()
+            model, weights, files, targets, upsampling, overwrite=overwrite, reporter=console.reporter()
         )
     else:
         settings = sampling_arguments(sampler, steps, override, precision, guidance=guidance, noise=noise)
-        answer = _sample(model, weights, out, wanted, range(seed, seed + num), settings, compile, overwrite)
+        request = SampleRequest(range(seed, seed + num), None, upsampling.size, upsampling.window, chunk)
+        job = SampleJob(weights, out, request, {}, settings, device=device, compile=compile)
+        answer = _sample(model, job, label, overwrite=overwrite)
     console.print_json(answer, as_json=json)
 
 
@@ -127,27 +130,13 @@ def _load_field(file: Path, device: str | None) -> tuple[Model, Field]:
     return sample.load_field(file, distributed.process_device(device))
 
 
-def _sample(
-    model: Model,
-    weights: Path,
-    out: Path,
-    wanted: Upsampling,
-    seeds: range,
-    settings: Mapping[str, Any],
-    compile: bool,
-    overwrite: bool,
-) -> dict[str, Any]:
-    """Draw new samples at the size and write them."""
-    from inrflow_core.sampling import labels, optimize, provenance, write_samples
-    from inrflow_core.sampling.options import sampling_options
-    from inrflow_core.sampling.request import SampleRequest
+def _sample(model: Model, job: SampleJob, label: str | None, *, overwrite: bool) -> dict[str, Any]:
+    """Draw new samples and write them."""
+    from inrflow_core.sampling.labels import resolve_labels
+    from inrflow_core.sampling.sample_to_files import OutputSettings, sample_to_files
 
-    options = sampling_options(model, **settings)
-    classes = labels.resolve_labels(model, seeds, wanted.label)
-    request = SampleRequest(seeds, classes, wanted.size, wanted.window, wanted.chunk)
-    origin = provenance.provenance(model, weights, request, options)
-    model, options = optimize.optimize_for_inference(model, options, compile=compile)
-    source = write_samples.SampleSource(model, request, options, reporter=console.reporter())
-    written = write_samples.write_samples(source, out, origin, overwrite=overwrite)
-    console.info("wrote " + ", ".join(f"`{path}`" for path in written))
-    return {"out": [str(path) for path in written], "run": str(weights), "origin": origin}
+    request = replace(job.request, labels=resolve_labels(model, job.request.seeds, label))
+    job = replace(job, request=request)
+    written = sample_to_files(job, model=model, output=OutputSettings(overwrite=overwrite), reporter=console.reporter())
+    console.info("wrote " + ", ".join(f"`{path}`" for path in written.files))
+    return {"out": [str(path) for path in written.files], "run": str(job.weights), "origin": written.origin}

@@ -44,7 +44,7 @@ class SampleJob:
     out: Path
     """An .h5 file, or a folder of shards."""
     request: SampleRequest
-    origin: Mapping[str, str]
+    origin: Mapping[str, str] = field(default_factory=dict)
     """As `provenance.provenance` returns it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `options.sampling_options`, but for `guide`."""
@@ -56,8 +56,8 @@ class SampleJob:
     """CPU threads of each process. Default: an equal share of the cores."""
     compile: bool = False
 
-    def open_source(self, reporter: Reporter = SILENT) -> SampleSource:
-        """Load the model and its guide.
+    def open_source(self, reporter: Reporter = SILENT, model: Model | None = None) -> SampleSource:
+        """Load the model, unless the caller has it, and its guide; optimize both for inference.
 
         Raises:
             MissingError, IntegrityError: a weights file does not exist, or is damaged.
@@ -65,7 +65,7 @@ class SampleJob:
         """
         malloc.retain_freed_pages()
         device = distributed.process_device(self.device)
-        model = models.load(self.weights, device)
+        model = models.load(self.weights, device) if model is None else model
         guide = None if self.guide is None else models.load(self.guide, device)
         options = sampling_options(model, guide=guide, **self.options)
         model, options = optimize.optimize_for_inference(model, options, compile=self.compile)
@@ -96,12 +96,12 @@ def sample_shards(
     """
     source = source or job.open_source(reporter)
     start = start_workers(job, workers - 1, reporter.warn)
-    where = (source.model, source.request, job.out, job.origin)
+    shard_arguments = (source.model, source.request, job.out, job.origin)
     try:
         if job.out.suffix:
-            is_whole = write_shard(source, open_sample_shard(*where, overwrite=overwrite))
+            is_whole = write_shard(source, open_sample_shard(*shard_arguments, overwrite=overwrite))
         else:
-            is_whole = write_folder(source, open_sample_folder(*where, overwrite=overwrite), start)
+            is_whole = write_folder(source, open_sample_folder(*shard_arguments, overwrite=overwrite), start)
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"interrupted; the samples in `{job.out}` are kept", hint="run the same command again to resume"
@@ -131,7 +131,7 @@ def write_folder(source: SampleSource, folder: SampleFolder, start: Callable[[],
         return True
     others = start()
     for title in ("sampling", "sampling the rest"):
-        parts = [(places, shard) for places, shard in folder.shards() if shard is not None]
+        parts = [(indices, shard) for indices, shard in folder.shards() if shard is not None]
         if parts:
             _draw(source, parts, title)
         for other in others:
@@ -191,34 +191,34 @@ def _device(number: int) -> str | None:
 
 def _draw(source: SampleSource, parts: Sequence[tuple[range, SampleShard]], title: str) -> None:
     """Draw this process's share of some shards, and finish those that are then complete."""
-    here = distributed.find(os.environ, "cpu")
-    total, there, mine = 0, 0, []
-    for places, shard in parts:
+    world = distributed.find(os.environ, "cpu")
+    total, num_existing, own_pieces = 0, 0, []
+    for indices, shard in parts:
         missing = shard.missing().tolist()
-        total, there = total + len(places), there + len(places) - len(missing)
-        mine.append(rank_pieces(missing, len(places), source.batch, rank=here.rank, size=here.size))
-    if there:
-        source.reporter.log(f"{there:,} of {total:,} samples exist already")
-    count, done = sum(len(piece) for pieces in mine for piece in pieces), 0
+        total, num_existing = total + len(indices), num_existing + len(indices) - len(missing)
+        own_pieces.append(rank_pieces(missing, len(indices), source.batch, rank=world.rank, size=world.size))
+    if num_existing:
+        source.reporter.log(f"{num_existing:,} of {total:,} samples exist already")
+    count, done = sum(len(piece) for pieces in own_pieces for piece in pieces), 0
     with source.reporter.progress(title, "samples", count) as progress:
-        for (places, shard), pieces in zip(parts, mine, strict=True):
+        for (indices, shard), pieces in zip(parts, own_pieces, strict=True):
             for piece in pieces:
-                _draw_piece(source, places, shard, piece)
+                _draw_piece(source, indices, shard, piece)
                 done += len(piece)
                 progress(done, count)
             shard.finish()
 
 
-def _draw_piece(source: SampleSource, places: range, shard: SampleShard, piece: Sequence[int]) -> None:
+def _draw_piece(source: SampleSource, indices: range, shard: SampleShard, piece: Sequence[int]) -> None:
     """Draw and save one piece of a shard, unless another process is drawing it."""
     _stop_without_parent()
     with shard.claim(piece) as is_mine:
         if not is_mine:
             return
         labels = source.request.labels
-        for part, values in source.at([places[row] for row in piece]):
+        for part, values in source.at([indices[row] for row in piece]):
             rows = piece[part]
-            shard.write(rows, values, None if labels is None else [labels[places[row]] for row in rows])
+            shard.write(rows, values, None if labels is None else [labels[indices[row]] for row in rows])
 
 
 def _stop_without_parent() -> None:
@@ -238,13 +238,13 @@ def is_already_sampled(
     """
     if not out.is_file():
         return False
-    held = shard_file.ShardFile(out)
+    existing = shard_file.ShardFile(out)
     labels = [-1] * len(request.seeds) if request.labels is None else list(request.labels)
     is_same = (
-        held.header.settings == shared_settings(origin)
-        and held.seeds is not None
-        and held.seeds.tolist() == list(request.seeds)
-        and held.labels.tolist() == labels
+        existing.header.settings == shared_settings(origin)
+        and existing.seeds is not None
+        and existing.seeds.tolist() == list(request.seeds)
+        and existing.labels.tolist() == labels
     )
     if not is_same and not overwrite:
         raise UsageError(f"`{out}` holds samples of other options", hint="add `--overwrite`, or choose another folder")
@@ -257,7 +257,7 @@ def open_sample_shard(
     """The shard `out` for the samples of a request, created or resumed.
 
     Raises:
-        UsageError: it is there already, or was started with other settings.
+        UsageError: it exists already, or was started with other settings.
     """
     settings = _shard_settings(model, request, origin)
     return SampleShard.create_or_resume(
@@ -297,6 +297,6 @@ def rank_pieces(missing: Sequence[int], total: int, batch: int, *, rank: int = 0
     Pieces are cut from the whole list, not from the missing samples, so that processes that start at different times
     never draw the same piece.
     """
-    wanted = set(missing)
+    missing_indices = set(missing)
     pieces = (range(start, min(start + batch, total)) for start in range(rank * batch, total, size * batch))
-    return [left for piece in pieces if (left := [index for index in piece if index in wanted])]
+    return [rest for piece in pieces if (rest := [index for index in piece if index in missing_indices])]

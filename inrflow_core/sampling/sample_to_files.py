@@ -1,0 +1,94 @@
+"""Sample to files: what `inrflow sample` does, and `inrflow upsample` with new samples, as one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from inrflow_core.models import Model
+from inrflow_core.runtime.progress import SILENT, Reporter
+from inrflow_core.sample_files import writer
+from inrflow_core.sampling import condition_inputs, fold, provenance, sharded, write_samples
+from inrflow_core.sampling.request import SampleRequest
+from inrflow_core.sampling.sharded import SampleJob
+from inrflow_core.sets import Condition
+
+MakeCondition = Callable[[Model], tuple[Condition, dict[str, str]]]
+"""Computes one condition (a single row) for a model, with its entries in the provenance."""
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """How samples are written."""
+
+    save_field: Path | None = None
+    """Also save the functions of the samples in this .safetensors file."""
+    half: bool = False
+    """Save the functions in fp16."""
+    fasta: Path | None = None
+    """Fold every sequence of this file; `SampleJob.out` is then `FOLDER/name.pdb` or `FOLDER/name.cif` (see `fold`)."""
+    encoder_weights: Path | None = None
+    """Weights of the network that encodes the sequences. Default: those in the folder of all weights."""
+    workers: int = 1
+    """Processes that fill a folder of shards together."""
+    overwrite: bool = False
+
+
+class WrittenSamples(NamedTuple):
+    """The files of a request's samples and their provenance."""
+
+    files: list[Path]
+    """The files, or the folder of shards."""
+    origin: dict[str, str]
+    """The provenance that all samples share; with `fasta`, each file also names its sequence."""
+    request: SampleRequest
+    """The request with its conditions."""
+
+
+def sample_to_files(
+    job: SampleJob,
+    *,
+    model: Model | None = None,
+    condition: MakeCondition | None = None,
+    output: OutputSettings | None = None,
+    reporter: Reporter = SILENT,
+) -> WrittenSamples:
+    """Draw the samples of a job and write them: a file by its suffix, a folder of shards, or a structure per sequence.
+
+    Args:
+        job: its `origin` has entries to add to the provenance, which is computed here.
+        model: the model of `job.weights`, if the caller has loaded it.
+        condition: makes the one condition of all samples. Default: `job.request.condition`.
+
+    Raises:
+        UsageError: an option that the model does not have, no such format, or existing output without `overwrite`.
+        MissingError, IntegrityError: a weights file does not exist, or is damaged.
+        Diverged, OutOfMemory, Interrupted: sampling failed or was interrupted.
+    """
+    output = output or OutputSettings()
+    source = job.open_source(reporter, model)
+    origin = provenance.provenance(source.model, job.weights, job.request, source.options, job.guide)
+    job = replace(job, origin={**origin, **job.origin})
+    if output.fasta is not None:
+        weights, overwrite = output.encoder_weights, output.overwrite
+        files = fold.fold(source, output.fasta, job.out, job.origin, weights=weights, overwrite=overwrite)
+        return WrittenSamples(files, dict(job.origin), job.request)
+    if condition is not None:
+        row, entries = condition(source.model)
+        rows = condition_inputs.repeat_condition(row, len(job.request.seeds))
+        job = replace(job, request=replace(job.request, condition=rows), origin={**job.origin, **entries})
+        source = replace(source, request=job.request)
+    return WrittenSamples(_write(job, source, output), dict(job.origin), job.request)
+
+
+def _write(job: SampleJob, source: write_samples.SampleSource, output: OutputSettings) -> list[Path]:
+    field, overwrite = None, output.overwrite
+    if output.save_field is not None:
+        field = write_samples.save_fields(source, output.save_field, half=output.half, overwrite=overwrite)
+    if job.out.suffix.lower() in ("", writer.SHARD):
+        return sharded.sample_shards(
+            job, workers=output.workers, overwrite=overwrite, reporter=source.reporter, source=source
+        )
+    return write_samples.write_samples(source, job.out, job.origin, overwrite=overwrite, field=field)
