@@ -63,7 +63,7 @@ def read(root: Path, mesh: str, count: int, resolution: int, field_of_view: floa
     return Views(images, alphas > 0, np.stack([camera for _, camera in found[:count]]))
 
 
-def placed(views: Views, world: World, offset: Float[np.ndarray, 3], scale: float) -> Views:
+def placed(views: Views, world: World, offset: Float[np.ndarray, " 3"], scale: float) -> Views:
     """The views with cameras in the units of the normalised mesh, whose points are `(point - offset) / scale`.
 
     Args:

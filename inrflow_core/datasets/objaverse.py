@@ -120,7 +120,7 @@ def read(item: Item, config: Config) -> Example:
     )
 
 
-def _boxed(mesh: Mesh) -> tuple[Mesh, Float64[np.ndarray, 3], float]:
+def _boxed(mesh: Mesh) -> tuple[Mesh, Float64[np.ndarray, " 3"], float]:
     """The mesh with its box in [-1, 1], and the offset and scale that undo it."""
     used = mesh.vertices[np.unique(mesh.faces)]
     low, high = used.min(0), used.max(0)

@@ -70,7 +70,7 @@ def focal(field_of_view: float) -> float:
 
 
 def camera_matrix(
-    rotation: Float[np.ndarray, "3 3"], position: Float[np.ndarray, 3], focal_length: float
+    rotation: Float[np.ndarray, "3 3"], position: Float[np.ndarray, " 3"], focal_length: float
 ) -> Float32[np.ndarray, "4 4"]:
     """A camera from its parts, with the center in the middle of a square image."""
     camera = np.zeros((4, 4), dtype=np.float32)
@@ -92,7 +92,7 @@ def from_world_to_opengl(matrix: Float[np.ndarray, "_ 4"], focal_length: float) 
 
 def transformed(
     camera: Float32[np.ndarray, "4 4"],
-    offset: Float[np.ndarray, 3],
+    offset: Float[np.ndarray, " 3"],
     scale: float,
     turn: Float[np.ndarray, "3 3"] | None = None,
 ) -> Float32[np.ndarray, "4 4"]:
@@ -114,7 +114,7 @@ def project(
 
 def rays(
     camera: Float32[np.ndarray, "4 4"], rows: int, columns: int
-) -> tuple[Float64[np.ndarray, 3], Float64[np.ndarray, "{rows}*{columns} 3"]]:
+) -> tuple[Float64[np.ndarray, " 3"], Float64[np.ndarray, "{rows}*{columns} 3"]]:
     """The camera's position, and unit directions from it through the cell centers of a grid over its image, row by row."""
     matrix = camera.astype(np.float64)
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
