@@ -80,7 +80,7 @@ class RandomFilters(nn.Module):
         return [y.mean(dim=(2, 3)), y.std(dim=(2, 3), correction=0), F.adaptive_avg_pool2d(z, 2).flatten(1)]
 
 
-def seeded_normal_weights(purpose: str, shape: tuple[int, ...]) -> Float32[Tensor, "..."]:
+def seeded_normal_weights(purpose: str, shape: tuple[int, ...]) -> Float32[Tensor, "*shape"]:
     """Normal numbers of deviation 1 / sqrt(inputs), bit-equal on every machine."""
     count, inputs = shape[0], torch.Size(shape[1:]).numel()
     ids = torch.arange(count * inputs)

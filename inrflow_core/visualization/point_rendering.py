@@ -115,7 +115,8 @@ def splat_balls(placed: np.ndarray, side: int, radius: float) -> tuple[np.ndarra
         owner[cells[won]] = visible[point]
         light[cells[won]] = shade[part][offset]
     inner = slice(margin, margin + side)
-    return tuple(each.reshape(width, width)[inner, inner] for each in (depth, owner, light))
+    depth, owner, light = (each.reshape(width, width)[inner, inner] for each in (depth, owner, light))
+    return depth, owner, light
 
 
 def ambient_occlusion(depth: np.ndarray, side: int) -> np.ndarray:
