@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from inrflow_cli import console
 from inrflow_core.errors import Exit, InrflowError, Interrupted, OutOfMemory, UsageError, did_you_mean
-from inrflow_core.runtime.units import first_line
+from inrflow_core.runtime.progress import first_line
 
 COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "runs")
 """In the order of a user's work; each is the file of that name in `commands/`."""

@@ -81,7 +81,7 @@ def condition_from_options(model: Model, given: ConditionOptions) -> tuple[Mappi
     """The condition (one row) and its entries in the provenance; both are empty if no condition is given."""
     from inrflow_core.geometry import cameras
     from inrflow_core.sampling import condition_inputs
-    from inrflow_core.storage import checksum
+    from inrflow_core.storage import plain_file
 
     device = str(next(model.method.parameters()).device)
     if given.image is not None:
@@ -89,7 +89,7 @@ def condition_from_options(model: Model, given: ConditionOptions) -> tuple[Mappi
         camera = cameras.orbit(azimuth, elevation, distance, field_of_view=field_of_view)
         condition = condition_inputs.condition_from_image(model, given.image, camera, given.weights, device)
         metadata = {
-            "image": checksum.file_digest(given.image)[:16],
+            "image": plain_file.file_digest(given.image)[:16],
             "camera": " ".join(f"{number:g}" for number in given.camera),
         }
         return condition, metadata

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow_core.runtime.progress import Progress as Callback
-from inrflow_core.runtime.progress import Reporter
-from inrflow_core.runtime.units import format_duration
+from inrflow_core.runtime.progress import Reporter, format_duration
 from inrflow_core.storage import typed_json
 
 if TYPE_CHECKING:

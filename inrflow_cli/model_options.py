@@ -43,10 +43,10 @@ def open_model(
 
     from inrflow_core import models, registry
     from inrflow_core.runs.run import latest_run, resolve_weights
-    from inrflow_core.runtime import distributed, malloc
+    from inrflow_core.runtime import distributed, memory
     from inrflow_core.sample_files import writer
 
-    malloc.retain_freed_pages()
+    memory.retain_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
     domains = writer.domains_for(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import statistics
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ DOORS = {"h5py": "inrflow_core/shards/", "deepspeed": "inrflow_core/training/eng
 DOORS |= {"ray": "inrflow_core/runtime/ray_pool.py"}
 """Packages that one place alone imports; Open3D is imported by name, in inrflow_core/geometry/open3d_import.py."""
 
-MOST_LINES, MOST_FUNCTION_LINES, MOST_ARGUMENTS = 500, 60, 7
+MOST_LINES, LEAST_LINES, MEDIAN_LINES = 500, 40, 120
+MOST_FUNCTION_LINES, MOST_ARGUMENTS = 60, 7
 
 FILES = sorted(path for folder in ("inrflow_core", "inrflow_cli") for path in (ROOT / folder).rglob("*.py"))
 ALL_FILES = FILES + sorted(path for folder in ("tests", "tools") for path in (ROOT / folder).rglob("*.py"))
@@ -156,6 +158,19 @@ def test_few_modules_lie_loose():
 def test_some_packages_have_one_door(package: str):
     doors = {name_of(path) for path in FILES if any(m.partition(".")[0] == package for m in imported(parsed(path)))}
     assert all(door.startswith(DOORS[package] or "nowhere") for door in doors), doors
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is found by its name: it may be as short as its part is."""
+    return path.parent.name in PARTS and not path.name.startswith("_")
+
+
+def test_files_are_neither_slivers_nor_long_in_the_median():
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    short = [name_of(path) for path, count in lines.items() if count < LEAST_LINES and not is_part(path)]
+    assert [name for name in short if not name.endswith("__init__.py")] == [], "merge them with what they belong to"
+    assert statistics.median(lines.values()) <= MEDIAN_LINES
+    assert statistics.median(lines[path] for path in FILES if path.name != "__init__.py") <= MEDIAN_LINES
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=name_of)

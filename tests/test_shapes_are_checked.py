@@ -10,7 +10,7 @@ import torch
 from inrflow_core.evaluation import pairwise_distances
 from inrflow_core.metrics._cloud_inputs import DistanceSpec
 from inrflow_core.numerics import paths
-from inrflow_core.runtime import units
+from inrflow_core.runtime.progress import format_bytes
 
 
 def test_a_wrong_shape_raises():
@@ -29,4 +29,4 @@ def test_a_wrong_shape_raises_where_the_annotation_has_a_name_of_its_own():
 
 def test_a_wrong_type_raises_where_no_annotation_names_an_array():
     with pytest.raises(beartype.roar.BeartypeCallHintViolation, match="format_bytes"):
-        units.format_bytes("many")  # pyright: ignore[reportArgumentType]
+        format_bytes("many")  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,7 @@ from inrflow_core import models
 from inrflow_core.config import toml
 from inrflow_core.config.preset import Preset, resolve
 from inrflow_core.models import Model
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 
 IMAGE: dict[str, dict[str, Any]] = {
     "domain": {"name": "image", "resolution": 6, "channels": 1},
@@ -109,6 +109,6 @@ def run_folder(
     for name in ("weights.safetensors", "ema_0.999.safetensors"):
         info = {"step": step, "classes": NAMES, **(told or {})}
         models.save(checkpoint / name, built.method.state_dict(), built.preset, info)
-        files[name] = {"bytes": (checkpoint / name).stat().st_size, "sha256": checksum.file_digest(checkpoint / name)}
+        files[name] = {"bytes": (checkpoint / name).stat().st_size, "sha256": plain_file.file_digest(checkpoint / name)}
     (checkpoint / "manifest.json").write_text(json.dumps({"step": step, "ema": [0.999], "files": files}))
     return built

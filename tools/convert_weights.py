@@ -35,7 +35,7 @@ from inrflow_core import registry
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.feature_networks import _weights_file
 from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
-from inrflow_core.storage import atomic_write, checksum, safetensors_file
+from inrflow_core.storage import atomic_write, plain_file, safetensors_file
 from tools import graph_def, published_layouts
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -109,7 +109,7 @@ def convert(
         raise UsageError(f"`{target}` must end in .safetensors", hint=f"as in `weights/{weights.file}`")
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write.check_writable(target, overwrite=overwrite)
-    digest = checksum.file_digest(source, from_disk=True)
+    digest = plain_file.file_digest(source, from_disk=True)
     published = recognise(weights, source, digest, any_digest=any_digest)
     stored = read(source, trust=trust)
     with torch.device("meta"):

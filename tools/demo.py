@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inrflow_core.shards.shard_dataset import ShardDataset
-from inrflow_core.visualization import curves, image_grid, point_rendering
+from inrflow_core.visualization import image_grid, point_rendering
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -77,7 +77,7 @@ def train_both(extra: list[str]) -> None:
                 reported = time.monotonic()
                 print(f"  {progress(DIGITS)}   {progress(SOLIDS)}", flush=True)
     losses = {name: curve(name) for name in (DIGITS, SOLIDS)}
-    curves.curves(losses).save(OUT / "training.png")
+    image_grid.curves(losses).save(OUT / "training.png")
 
 
 @contextmanager

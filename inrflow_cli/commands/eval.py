@@ -21,7 +21,7 @@ from inrflow_cli.options import (
     reject_options,
 )
 from inrflow_core.errors import Exit, UsageError
-from inrflow_core.runtime.units import format_duration
+from inrflow_core.runtime.progress import format_duration
 
 if TYPE_CHECKING:
     from inrflow_core.evaluation.job import CheckedEvaluationJob

@@ -122,22 +122,22 @@ def _samples(
 
 
 def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrite: bool) -> dict[str, Any]:
-    from inrflow_core.runs import export_weights
+    from inrflow_core.runs import export
     from inrflow_core.storage import atomic_write
 
     atomic_write.check_writable(out, overwrite=overwrite)
     if out.suffix == ".safetensors":
-        metadata = export_weights.copy_weights(source, out, ema=ema, step=step)
+        metadata = export.copy_weights(source, out, ema=ema, step=step)
         console.info(f"wrote `{out}`: `{metadata['preset']}` at step {metadata.get('step', 'unknown')}")
         return {"out": [str(out)], **metadata}
-    from inrflow_core.runs import export_onnx, run
+    from inrflow_core.runs import export, run
     from inrflow_core.sampling import provenance, sample
 
     weights = run.resolve_weights(source, ema=ema, step=step)
     model = sample.load(weights)
     origin = provenance.provenance_of_file(weights, model, None)
     console.info(f"tracing `{model.preset.name}`: half a minute for a small model, some for a large one")
-    difference = export_onnx.export(model, out, origin=origin)
+    difference = export.export_onnx(model, out, origin=origin)
     console.info(f"wrote `{out}`: its velocities are torch's to {difference:.1e} of their rms")
     return {"out": [str(out)], "difference": difference, "origin": origin}
 

@@ -13,7 +13,7 @@ import typer
 from inrflow_cli import console, options
 from inrflow_cli.options import DryRun, Json, Overwrite
 from inrflow_core.errors import Exit, UsageError, did_you_mean
-from inrflow_core.runtime import units
+from inrflow_core.runtime.progress import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from inrflow_core.preparation.job import PrepareJob, Report
@@ -259,7 +259,7 @@ def _show_report(report: Report, task: ArrayTask | None) -> None:
         if report.num_written in (0, report.shards)
         else f", {report.shards - report.num_written} of them there already"
     )
-    console.info(f"{verb} `{report.out}`: {counts} ({_shards(report)}{there}, {units.format_bytes(report.bytes)})")
+    console.info(f"{verb} `{report.out}`: {counts} ({_shards(report)}{there}, {format_bytes(report.bytes)})")
     _skipped(report, f"`{report.out}/manifest.json` names them")
 
 
@@ -277,8 +277,8 @@ def _show_array_report(report: Report, task: ArrayTask) -> None:
 def _show_estimate(report: Report, json: bool) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     console.info(
-        f"would write `{report.out}`: {counts} ({_shards(report)}, {units.format_bytes(report.bytes)}), in about "
-        f"{units.format_duration(report.seconds or 0)}"
+        f"would write `{report.out}`: {counts} ({_shards(report)}, {format_bytes(report.bytes)}), in about "
+        f"{format_duration(report.seconds or 0)}"
     )
     _skipped(report, "of the few that were tried")
     console.print_json(report, as_json=json)

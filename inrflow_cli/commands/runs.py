@@ -11,7 +11,7 @@ import typer
 from inrflow_cli import console
 from inrflow_cli.options import Json
 from inrflow_core.errors import InrflowError
-from inrflow_core.runtime import units
+from inrflow_core.runtime.progress import format_bytes
 
 
 def runs(
@@ -36,8 +36,7 @@ def runs(
             unreadable(run.folder, error)
     if found:
         cells = [
-            [r["run"], r["preset"], r["step"], _loss(r["loss"]), _best(r), units.format_bytes(r["bytes"])]
-            for r in found
+            [r["run"], r["preset"], r["step"], _loss(r["loss"]), _best(r), format_bytes(r["bytes"])] for r in found
         ]
         console.table(["run", "preset", "step", "loss", "best", "size"], cells)
     elif not broken:

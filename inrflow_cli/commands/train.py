@@ -13,7 +13,7 @@ import typer
 from inrflow_cli import console, options
 from inrflow_cli.options import DryRun, Json, Overwrite
 from inrflow_core.errors import Exit, Interrupted
-from inrflow_core.runtime import units
+from inrflow_core.runtime.progress import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from inrflow_core.training.metrics_log import LogRecord
@@ -149,8 +149,8 @@ def _line(record: LogRecord) -> str:
         f"{record['samples_seen']:,} seen",
         f"{record['flops']:.3g} FLOP",
         f"{record['data_wait']:.1%} waiting for data",
-        units.format_bytes(record["memory"]),
-        f"{units.format_duration(record['seconds_left'])} to the last step",
+        format_bytes(record["memory"]),
+        f"{format_duration(record['seconds_left'])} to the last step",
     ]
     if record["skipped"]:
         words.append(f"{record['skipped']} steps skipped")

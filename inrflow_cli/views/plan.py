@@ -12,7 +12,7 @@ import typer
 
 from inrflow_cli import console
 from inrflow_core.errors import MissingError, OutOfMemory
-from inrflow_core.runtime import units
+from inrflow_core.runtime.progress import format_bytes, format_duration
 
 if TYPE_CHECKING:
     import torch
@@ -161,13 +161,10 @@ def _show(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> None:
     parts = [(part, f"{count:.3g}", f"{plan.executed.get(part, 0):.3g}") for part, count in plan.flops.items()]
     total = ("all", f"{plan.total_flops:.3g}", f"{sum(plan.executed.values()):.3g}")
     console.table(["FLOPs of a step, all processes", "needed", "executed"], [*parts, total])
-    rows = [
-        (row_title(row), units.format_bytes(count), units.format_bytes(plan.most[row]))
-        for row, count in plan.memory.items()
-    ]
+    rows = [(row_title(row), format_bytes(count), format_bytes(plan.most[row])) for row, count in plan.memory.items()]
     console.table(
         ["memory of a process", "at the peak", "at its own most"],
-        [*rows, ("all", units.format_bytes(plan.total_memory), "")],
+        [*rows, ("all", format_bytes(plan.total_memory), "")],
     )
     for line in _words(run, stage, cost):
         console.info(line)
@@ -178,11 +175,11 @@ def _show_total(run: RunPlan, costs: Sequence[Mapping[str, Any]], total: Mapping
     rows = []
     for stage, cost in zip(run.stages, costs, strict=True):
         known = stage.plan.problem is None
-        memory = units.format_bytes(stage.plan.total_memory) if known else "unknown"
-        time = units.format_duration(cost["seconds_per_step"] * cost["steps"]) if known else "unknown"
+        memory = format_bytes(stage.plan.total_memory) if known else "unknown"
+        time = format_duration(cost["seconds_per_step"] * cost["steps"]) if known else "unknown"
         rows.append((stage.name, f"{cost['steps']:,}", memory, time))
-    memory = units.format_bytes(run.largest.plan.total_memory) if run.is_traced else "unknown"
-    time = units.format_duration(total["gpu_hours"] * 3600 / total["processes"]) if run.is_traced else "unknown"
+    memory = format_bytes(run.largest.plan.total_memory) if run.is_traced else "unknown"
+    time = format_duration(total["gpu_hours"] * 3600 / total["processes"]) if run.is_traced else "unknown"
     console.table(
         ["stage", "steps", "memory of a process", "time"], [*rows, ("all", f"{total['steps']:,}", memory, time)]
     )
@@ -205,20 +202,20 @@ def _words(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> list[str]
             how += "; so small a step takes longer, for a CPU must start its kernels"
         least, unit = "", f"{count} x {gpu.name}"
     per_second = settings.batch / seconds
-    step = units.format_duration(seconds) if seconds >= 10 else f"{seconds:.3g} s"
+    step = format_duration(seconds) if seconds >= 10 else f"{seconds:.3g} s"
     what = "run" if len(run.stages) == 1 else "stage"
     processor = "GPU" if stage.planner.world.device.type == "cuda" else "processor"
     return [
         f"on {unit} in {precision}, micro-batches of {stage.micro}, ZeRO stage {settings.zero_stage}",
         f"a step takes {least}{step} ({per_second:,.3g} sets/s), {settings.steps:,} steps of {settings.batch} sets "
-        f"{units.format_duration(seconds * settings.steps)}: {how}",
+        f"{format_duration(seconds * settings.steps)}: {how}",
         f"the {what} sees {cost['samples']:,} sets and costs {cost['gpu_hours']:,.0f} {processor}-hours",
         _checkpoints(stage.plan),
     ]
 
 
 def _checkpoints(plan: Plan) -> str:
-    return f"a checkpoint takes {units.format_bytes(plan.checkpoint)}, all of them {units.format_bytes(plan.disk)}"
+    return f"a checkpoint takes {format_bytes(plan.checkpoint)}, all of them {format_bytes(plan.disk)}"
 
 
 def _cost(run: RunPlan, stage: StagePlan) -> dict[str, Any]:
@@ -284,16 +281,16 @@ def _fit(run: RunPlan) -> dict[str, Any]:
         return {}
     room, name = run.gpu.memory, run.gpu.name
     stages = advice.stages(planner, micro)
-    rows = [(stage, units.format_bytes(memory), "yes" if memory <= room else "no") for stage, memory in stages.items()]
+    rows = [(stage, format_bytes(memory), "yes" if memory <= room else "no") for stage, memory in stages.items()]
     console.table(["ZeRO stage", "memory of a process", "fits"], rows)
     if plan.total_memory > room:
         raise OutOfMemory(
-            f"a process needs about {units.format_bytes(plan.total_memory)}, and {name} has {units.format_bytes(room)}: "
-            f"{units.format_bytes(plan.total_memory - room)} too little",
+            f"a process needs about {format_bytes(plan.total_memory)}, and {name} has {format_bytes(room)}: "
+            f"{format_bytes(plan.total_memory - room)} too little",
             hint=advice.find(planner, micro, room).hint(),
         )
     how = (
         "it fits" if plan.total_memory <= SAFE_FRACTION * room else "it fits barely, by numbers that are partly assumed"
     )
-    console.info(f"{how}: {units.format_bytes(plan.total_memory)} of {units.format_bytes(room)}")
+    console.info(f"{how}: {format_bytes(plan.total_memory)} of {format_bytes(room)}")
     return {"stages": stages}

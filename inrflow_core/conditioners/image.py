@@ -15,9 +15,9 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrflow_core.conditioners._frozen_encoder import FrozenConditioner
+from inrflow_core.conditioners._contract import FrozenConditioner
 from inrflow_core.errors import UsageError
-from inrflow_core.feature_networks import _posed_images
+from inrflow_core.feature_networks._contract import posed_image_tokens
 from inrflow_core.geometry.cameras import RAY
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
@@ -122,4 +122,4 @@ class ImageConditioner(FrozenConditioner):
         """Tokens of the condition's `image` (B R R 3, bytes) and `camera` (B 4 4) by the frozen network."""
         image = condition["image"]
         with torch.autocast(image.device.type, enabled=False):  # as in the shards
-            return _posed_images.tokens(self.embedder(image.device), image, condition["camera"])
+            return posed_image_tokens(self.embedder(image.device), image, condition["camera"])

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inrflow_core.conditioners._frozen_encoder import FrozenConditioner
+from inrflow_core.conditioners._contract import FrozenConditioner
 from inrflow_core.errors import UsageError
 from inrflow_core.proteins import residues
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet

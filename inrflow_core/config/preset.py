@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from inrflow_core import registry
-from inrflow_core.config import data, evaluation, training
+from inrflow_core.config import training
 from inrflow_core.config.toml import parse_value, read_toml
 from inrflow_core.config.typed import present_name, present_names, settings
 from inrflow_core.errors import MissingError, UsageError, did_you_mean
@@ -31,7 +31,7 @@ NAMED = {
 """Tables that choose a part by its `name`, and the package that holds such parts."""
 OPTIONAL = {"condition", "sampler", "eval"}
 """Tables that a preset can lack; `[sampler]` only where the method samples without one."""
-FIXED = {"data": data.Config, "training": training.Config, "eval": evaluation.Config}
+FIXED = {"data": training.DataConfig, "training": training.Config, "eval": training.EvalConfig}
 """Tables that name no part, and their `Config`."""
 S = TypeVar("S")
 """A frozen dataclass of settings."""
@@ -67,7 +67,7 @@ class Preset:
     """A resolved preset: all settings of a run, typed."""
 
     name: str
-    data: Table[data.Config]
+    data: Table[training.DataConfig]
     domain: Part
     method: Part
     networks: dict[str, Part]
@@ -76,7 +76,7 @@ class Preset:
     sampler: Part | None
     """None where the method samples without one (`USES_SAMPLER = False`)."""
     training: Table[training.Config]
-    eval: Table[evaluation.Config] | None = None
+    eval: Table[training.EvalConfig] | None = None
 
     @property
     def network(self) -> Part:

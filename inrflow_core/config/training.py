@@ -1,6 +1,7 @@
-"""Settings of training: `[training]` holds for all stages of a method, `[training.STAGE]` overrides some for one stage.
+"""Settings of the tables that name no part: `[data]`, `[training]` and `[eval]`.
 
-`[training.STAGE.OPTIMIZER]` overrides for one of the stage's optimizers, where it has several.
+`[training]` holds for all stages of a method, `[training.STAGE]` overrides some for one stage, and
+`[training.STAGE.OPTIMIZER]` for one of the stage's optimizers, where it has several.
 """
 
 from __future__ import annotations
@@ -181,3 +182,58 @@ def _overrides(base: dict[str, Any], own: dict[str, Any], table: str, allowed: f
 def _at_least(name: str, value: float | None, least: int) -> None:
     if value is not None and not least <= value < math.inf:
         raise ValueError(f"`{name}` is {value}: it must be at least {least}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which shards training reads."""
+
+    path: str
+    """Folder of shards, relative to the working folder; `--data` overrides it."""
+    prepare: str | None = None
+    """The command that makes these shards, for the hint where they are missing."""
+    train: str = "train"
+    """The training split."""
+    held_out: str | None = None
+    """The split of the held-out loss; None computes no held-out loss."""
+    classes: tuple[str, ...] = ()
+    """Only these classes, numbered in this order; empty takes all in their own order."""
+    prefetch: int = 2
+    """Micro-batches read ahead."""
+
+    def __post_init__(self) -> None:
+        if self.prefetch < 1:
+            raise ValueError(f"`prefetch` is {self.prefetch}: at least 1")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"`classes` has a duplicate: {list(self.classes)}")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How a model is evaluated while it trains."""
+
+    every: int
+    """Steps between two evaluations; the last step is always evaluated."""
+    metrics: tuple[str, ...] = ()
+    """As for `inrflow eval --metrics`; empty takes the domain's metrics that need no weights."""
+    num: int = 256
+    """Number of samples, by the first EMA with the preset's sampler and guidance. For conditional models: the number of
+    images or sequences of `split`, evenly spaced."""
+    seed: int = 0
+    """Seed of the first sample; the others count up. For models of sequences: the seed of every structure."""
+    split: str | None = None
+    """Reference split; None is the training split for images, the held-out split for point clouds."""
+    reference: int | None = None
+    """Number of items of that split, evenly spaced; None takes all."""
+    best: str | None = None
+    """The metric that decides the best checkpoint; None is the first."""
+    weights: str | None = None
+    """Folder with the weights of feature networks."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"every": 1, "num": 2, "reference": 2, "seed": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` is {value}: it must be at least {least}")
+        if self.seed + self.num > 2**63:
+            raise ValueError(f"`seed` is {self.seed}: the last sample's would be above 2^63 - 1")

@@ -148,12 +148,12 @@ def _tokens(views: _rendered_views.Views, config: Config) -> dict[str, np.ndarra
         return {}
     import torch
 
-    from inrflow_core.feature_networks import _posed_images
+    from inrflow_core.feature_networks._contract import posed_image_tokens
 
     embedder, threads = _stored_features.embedder(config), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = _posed_images.tokens(embedder, torch.from_numpy(views.images), torch.from_numpy(views.cameras))
+        found = posed_image_tokens(embedder, torch.from_numpy(views.images), torch.from_numpy(views.cameras))
     finally:
         torch.set_num_threads(threads)
     return {"tokens": found.numpy()}

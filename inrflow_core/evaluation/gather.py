@@ -35,7 +35,7 @@ from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.runtime.progress import Log, TrackProgress, no_progress
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.shards import manifest
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 
 STATISTICS = "statistics"
 """The folder beside shards that caches the features of their images."""
@@ -113,7 +113,7 @@ class Gatherer(GatherContext[SampleCollection]):
         if path is None:
             return None
         if path not in self._digests:
-            self._digests[path] = checksum.file_digest(path)
+            self._digests[path] = plain_file.file_digest(path)
         return self._digests[path]
 
     def extractor(self, network: str) -> Any:

@@ -35,8 +35,7 @@ from inrflow_core.evaluation.distance_matrix import (
 )
 from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 from inrflow_core.runtime import process_pool
-from inrflow_core.runtime.progress import Log, Progress
-from inrflow_core.runtime.units import format_duration
+from inrflow_core.runtime.progress import Log, Progress, format_duration
 
 SAVE_EVERY_SECONDS = 20.0
 """Interval between two saves of results."""

@@ -14,7 +14,7 @@ import numpy as np
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.metrics._inputs import STATS_FORMAT, ReferenceStats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
-from inrflow_core.storage import array_file, checksum, typed_json
+from inrflow_core.storage import array_file, plain_file, typed_json
 
 ACCEPTED_FILES = "give the images themselves, statistics that `inrflow eval` cached, or a reference batch of ADM"
 
@@ -70,7 +70,7 @@ def _from_cache(path: Path) -> ReferenceStats:
         metadata["network"],
         metadata["form"],
         {metadata["output"]: moments},
-        checksum.file_digest(path),
+        plain_file.file_digest(path),
         metadata.get("weights"),
         shape,
     )
@@ -93,7 +93,7 @@ def _from_adm(path: Path) -> ReferenceStats:
             "pool": _moments(path, arrays["mu"], arrays["sigma"]),
             "spatial": _moments(path, arrays["mu_s"], arrays["sigma_s"]),
         },
-        checksum.file_digest(path),
+        plain_file.file_digest(path),
     )
 
 

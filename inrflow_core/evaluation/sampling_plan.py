@@ -15,7 +15,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.models import Model
 from inrflow_core.runs.run import Step, open_run, resolve_weights
-from inrflow_core.runtime import distributed, malloc
+from inrflow_core.runtime import distributed, memory
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import labels, reference_inputs, request
@@ -209,5 +209,5 @@ def sample_request(model: Model, work: SamplingWork, plan: ReferenceSamplingPlan
 
 def load_model(target: EvaluatedModel, work: SamplingWork) -> Model:
     """The model of a target, on the device of the settings."""
-    malloc.retain_freed_pages()
+    memory.retain_freed_pages()
     return models.load(target.weights, distributed.process_device(work.sampling.device))

@@ -23,11 +23,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float16, Float32, UInt8
 from torch import Tensor
 
 from inrflow_core import registry
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.feature_networks._weights_file import DEFAULT_FOLDER, VARIABLE, Weights
+from inrflow_core.geometry.cameras import pluecker_batch
 
 Kind = Literal["embedder", "extractor"]
 
@@ -188,3 +190,15 @@ def load(name: str, folder: Path | None = None, device: torch.device | str = "cp
         IntegrityError: the weights are damaged, or those of another network.
     """
     return find_embedder(name).load(weights_folder(name, folder), device)
+
+
+def posed_image_tokens(
+    embedder: Any, images: UInt8[Tensor, "V H W 3"], cameras: Float32[Tensor, "V 4 4"]
+) -> Float16[Tensor, "V K S"]:
+    """Tokens of images taken by cameras (inrflow_core/geometry/cameras.py), row by row: each patch's token of the embedder, then its ray.
+
+    INRFlow, appendix A.2: features of DINOv2 and the Pluecker coordinates of each patch's ray. S is the embedder's width
+    plus RAY; all are on the embedder's device.
+    """
+    grid = embedder.grid(images.shape[1], images.shape[2])
+    return torch.cat([embedder(images), pluecker_batch(cameras, *grid)], dim=-1).half()

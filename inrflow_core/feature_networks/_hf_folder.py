@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.storage import checksum, safetensors_file, typed_json
+from inrflow_core.storage import plain_file, safetensors_file, typed_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -89,7 +89,7 @@ def load(
 
 def digest(files: Sequence[Path]) -> str:
     """SHA-256 of a weights file; of several, that of their digests, a line each, in the order of their names."""
-    found = [checksum.file_digest(path, from_disk=True) for path in sorted(files)]
+    found = [plain_file.file_digest(path, from_disk=True) for path in sorted(files)]
     return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ import torch
 
 from inrflow_core import registry
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.storage import checksum, safetensors_file
+from inrflow_core.storage import plain_file, safetensors_file
 
 FORMAT = "inrflow-features-1"
 VARIABLE = "INRFLOW_WEIGHTS"
@@ -140,7 +140,7 @@ def load_state(
             tensor.copy_(value)
     network.to(device).eval().requires_grad_(False)
     return WeightsProvenance(
-        checksum.file_digest(path, from_disk=True),
+        plain_file.file_digest(path, from_disk=True),
         metadata["published"],
         metadata["published_sha256"],
         metadata["is_verified"] == "yes",

@@ -15,7 +15,7 @@ from inrflow_core import fields, models, registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._velocity_model import VelocityModel
-from inrflow_core.numerics import guidance, noise_field, solver
+from inrflow_core.numerics import noise_field, paths, solver
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sets import Condition, ConditionEmbedding, Queries
@@ -285,7 +285,7 @@ class FlowField:
             )
         if not others:
             return velocity
-        return guidance.combine(velocity, others[0], options.guidance, evaluation.t, options.interval)
+        return paths.guided_velocity(velocity, others[0], options.guidance, evaluation.t, options.interval)
 
     def _advance(
         self, queried: QueryChunk, y: Float[Tensor, "B M C"], step: solver.Step, evaluations: list[ContextEvaluation]

@@ -27,7 +27,7 @@ from inrflow_core.methods._flow_sampling import SamplingConfig, SamplingOptions,
 from inrflow_core.methods._ragged_batches import bucket_by_size, set_sizes, trim_padding
 from inrflow_core.methods._training_queries import Noisy, choose_queries
 from inrflow_core.methods._velocity_model import VelocityModel
-from inrflow_core.numerics import keyed_random, noise_field, paths, time_grids
+from inrflow_core.numerics import keyed_random, noise_field, paths
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec, TrainBatch
 
@@ -166,7 +166,7 @@ class FlowMatching(nn.Module, Method):
         """One time in (0, 1) per set, by the density of the settings."""
         u = keyed_random.uniform(seeds, purpose="time")[:, 0]
         c = self.config
-        return time_grids.sample_times(c.time, u, mean=c.time_mean, deviation=c.time_std, shift=c.time_shift)
+        return paths.sample_times(c.time, u, mean=c.time_mean, deviation=c.time_std, shift=c.time_shift)
 
     def embed_condition(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
         """The embedding of a condition; an empty one of a model without conditions. `dropped` marks unconditional sets."""

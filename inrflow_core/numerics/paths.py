@@ -1,4 +1,4 @@
-"""Paths from data (t = 0) to noise (t = 1), and what follows from a velocity on them.
+"""Paths from data (t = 0) to noise (t = 1): times on them, their velocities, and guidance of a velocity.
 
 y_t = alpha(t) data + sigma(t) noise, and the velocity is dy/dt. INRFlow, section 3.2; the trigonometric path is that
 of SiT (Ma et al. 2024, arXiv:2401.08740).
@@ -7,11 +7,11 @@ of SiT (Ma et al. 2024, arXiv:2401.08740).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Rate = Callable[[Tensor], Tensor]
@@ -73,3 +73,55 @@ def _at(path: Path, t: Float[Tensor, " B"], like: Float[Tensor, "B N C"]) -> lis
     t = t.double()
     numbers = (path.alpha(t), path.sigma(t), path.alpha_dot(t), path.sigma_dot(t))
     return [number.to(like.dtype)[:, None, None] for number in numbers]
+
+
+def sample_times(
+    density: str, u: Float64[Tensor, " B"], *, mean: float = 0.0, deviation: float = 1.0, shift: float = 1.0
+) -> Float64[Tensor, " B"]:
+    """Times in (0, 1) from uniform numbers: `uniform` (INRFlow, equation 4) or `logit-normal`.
+
+    The logit of a `logit-normal` time has that mean and deviation; `shift` s then moves t to s t / (1 + (s - 1) t).
+    """
+    if density == "uniform":
+        t = u
+    else:
+        t = torch.sigmoid(mean + deviation * torch.special.ndtri(u))
+    return shift * t / (1 + (shift - 1) * t)
+
+
+SPAN = 100.0
+"""How many times as long the first step of the `log` spacing is as a step after the last would be."""
+
+
+def spaced_times(steps: int, spacing: str, end: float = 0.0) -> Float64[Tensor, " T"]:
+    """`steps` + 1 times from 1 down to `end`, both met exactly.
+
+    `log`: logarithmic from 1 to 0.01, stretched so as to end at 0: t_k = (100^(-k/n) - 0.01) / 0.99. This is what the
+    authors' release of SimpleFold (arXiv:2509.18480) does from noise to data, there with t = 1 at data.
+    """
+    if spacing == "equal":
+        return torch.linspace(1, end, steps + 1, dtype=torch.float64)
+    fallen = SPAN ** -torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    times = end + (1 - end) * (fallen - 1 / SPAN) / (1 - 1 / SPAN)
+    times[0], times[-1] = 1.0, end
+    return times
+
+
+def guided_velocity(
+    conditional: Float[Tensor, "B M C"],
+    unconditional: Float[Tensor, "B M C"],
+    scale: float,
+    t: Float[Tensor, " B"],
+    interval: Sequence[float] = (0.0, 1.0),
+) -> Float[Tensor, "B M C"]:
+    """`unconditional + scale (conditional - unconditional)` where t is in the interval (ends included), else `conditional`.
+
+    With the unconditional velocity this is classifier-free guidance (Ho and Salimans 2022,
+    arXiv:2207.12598; in an interval: Kynkaanniemi et al. 2024, arXiv:2404.07724), with a weaker model's in its place it is
+    autoguidance (Karras et al. 2024, arXiv:2406.02507). With scale 1 there is no guidance.
+    """
+    if scale == 1:
+        return conditional
+    low, high = interval
+    inside = ((t >= low) & (t <= high)).view(-1, 1, 1)
+    return torch.where(inside, unconditional + scale * (conditional - unconditional), conditional)

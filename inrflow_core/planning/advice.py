@@ -16,7 +16,7 @@ from inrflow_core.planning.plan import CHECKPOINTING, Planner
 from inrflow_core.runtime import memory
 from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.memory import is_out_of_memory
-from inrflow_core.runtime.units import first_line, format_gigabytes
+from inrflow_core.runtime.progress import first_line, format_gigabytes
 
 STAGES = (0, 1, 2, 3)
 SAFETY_FACTOR = 0.9

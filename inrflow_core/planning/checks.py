@@ -13,7 +13,7 @@ from inrflow_core.errors import OutOfMemory
 from inrflow_core.planning.plan import Plan
 from inrflow_core.runtime import memory
 from inrflow_core.runtime.distributed import World
-from inrflow_core.runtime.units import format_bytes, format_gigabytes
+from inrflow_core.runtime.progress import format_bytes, format_gigabytes
 
 
 def check_memory(plan: Plan, world: World, advise: Callable[[float], str] | None = None) -> None:

@@ -10,7 +10,7 @@ from inrflow_core.datasets._contract import DatasetIndex
 from inrflow_core.errors import OutOfMemory, UnreadableItemError
 from inrflow_core.preparation.job import PrepareJob, Report, evenly_spaced, items_bytes, plan_shards, scan
 from inrflow_core.preparation.job_array import ArrayTask
-from inrflow_core.runtime import units
+from inrflow_core.runtime.progress import format_bytes
 from inrflow_core.shards.manifest import Skipped
 
 
@@ -54,6 +54,6 @@ def check_disk(job: PrepareJob, plan: DatasetIndex) -> None:
     free = shutil.disk_usage(place).free
     if wanted > free:
         raise OutOfMemory(
-            f"the shards need {units.format_bytes(wanted)} more, and {units.format_bytes(free)} are free at `{job.out}`",
-            hint=f"free {units.format_bytes(wanted - free)} or more, name another place with `--out`, or prepare fewer items with `--limit`",
+            f"the shards need {format_bytes(wanted)} more, and {format_bytes(free)} are free at `{job.out}`",
+            hint=f"free {format_bytes(wanted - free)} or more, name another place with `--out`, or prepare fewer items with `--limit`",
         )

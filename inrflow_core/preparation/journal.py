@@ -25,9 +25,9 @@ from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.preparation.job_array import LOCK, ArrayTask
 from inrflow_core.shards import manifest
 from inrflow_core.shards.manifest import Manifest, ShardEntry
-from inrflow_core.storage import atomic_write, checksum, file_lock, typed_json
-from inrflow_core.storage.config_diff import first_difference
+from inrflow_core.storage import atomic_write, file_lock, plain_file, typed_json
 from inrflow_core.storage.plain_file import read_plain_file
+from inrflow_core.storage.typed_json import first_difference
 
 NAME = ".journal.jsonl"
 JOURNALS, LOCKS = ".journal*.jsonl", ".lock*"
@@ -359,7 +359,9 @@ def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
     if "sha256" not in record:  # every item of it was unreadable
         return True
     path = folder / record["file"]
-    return path.is_file() and path.stat().st_size == record["bytes"] and checksum.file_digest(path) == record["sha256"]
+    return (
+        path.is_file() and path.stat().st_size == record["bytes"] and plain_file.file_digest(path) == record["sha256"]
+    )
 
 
 def _check_identity(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.storage import checksum, typed_json
+from inrflow_core.storage import plain_file, typed_json
 
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 """Of a checkpoint: what is written last and makes it complete, and the weights that no EMA averaged."""
@@ -76,14 +76,14 @@ def weights_name(folder: Path, decays: Sequence[float], ema: float | None) -> st
 def check_file(file: Path, entry: FileEntry | None, *, hint: str = FALL_BACK_HINT, from_disk: bool = False) -> None:
     """Raise IntegrityError unless a file of a checkpoint has the size and the digest of its manifest's entry.
 
-    `from_disk` as in `checksum.file_digest`.
+    `from_disk` as in `plain_file.file_digest`.
     """
     if entry is None or not file.is_file():
         raise IntegrityError(f"the checkpoint lacks `{file}`", hint=hint)
     size = file.stat().st_size
     if size != entry.bytes:
         raise IntegrityError(f"`{file}` has {size} bytes, its manifest says {entry.bytes}", hint=hint)
-    digest = checksum.file_digest(file, from_disk=from_disk)
+    digest = plain_file.file_digest(file, from_disk=from_disk)
     if digest != entry.sha256:
         raise IntegrityError(
             f"`{file}` is damaged: its digest is {digest[:8]}..., the manifest says {entry.sha256[:8]}...", hint=hint

@@ -1,7 +1,8 @@
-"""Free memory of this process (RAM, cgroup and GPU), and the recognition of out-of-memory errors."""
+"""Memory of this process: how much is free (RAM, cgroup and GPU), out-of-memory errors, reuse of freed pages."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,3 +98,19 @@ def _status() -> dict[str, int]:
     lines = path.read_text().splitlines() if path.is_file() else []
     rows = (line.split(":", 1) for line in lines if line.endswith(" kB"))
     return {name: int(value.split()[0]) * 1024 for name, value in rows}
+
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+"""glibc's numbers of the settings (malloc.h)."""
+MAX_RETAINED_BYTES = 2**31 - 1
+
+
+def retain_freed_pages() -> bool:
+    """From now on allocate large blocks from the heap, and keep up to 2 GiB of it when they are freed.
+
+    For commands that allocate the same sizes repeatedly: the C library otherwise returns large blocks to the system when
+    they are freed, and the system clears them when they are allocated again, which took a fifth of the CPU time of
+    sampling a cloud. Returns False, without effect, if the C library is not glibc.
+    """
+    setting = getattr(ctypes.CDLL(None), "mallopt", None)
+    return setting is not None and bool(setting(MMAP_MAX, 0)) and bool(setting(TRIM_THRESHOLD, MAX_RETAINED_BYTES))

@@ -1,4 +1,4 @@
-"""Progress and messages of long work: callbacks of a caller, such as a console."""
+"""Progress and messages of long work: callbacks of a caller, such as a console, and numbers as text for messages."""
 
 from __future__ import annotations
 
@@ -44,3 +44,32 @@ class Reporter:
 
 
 SILENT = Reporter()
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Bytes in powers of 1000 with three significant digits: 812 B, 4.1 MB, 2.6 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def format_gigabytes(num_bytes: float) -> str:
+    """Bytes in GB with two decimals, so that numbers side by side can be subtracted: 12.05 GB."""
+    return f"{num_bytes / 1e9:,.2f} GB"
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds in the two largest units: 8.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    if minutes < 60:
+        return f"{minutes} min {int(seconds) % 60} s"
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, at most 200 characters; its class where it has no text."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

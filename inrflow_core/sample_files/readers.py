@@ -22,7 +22,7 @@ from inrflow_core.sample_files.collection import (
     StructureCollection,
 )
 from inrflow_core.shards import manifest, shard_dataset
-from inrflow_core.storage import checksum, source_files
+from inrflow_core.storage import plain_file, source_files
 
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
 """Normalization of clouds that `inrflow sample` wrote as .npz or .ply: unlike shards, these do not record it."""
@@ -77,7 +77,7 @@ def _from_shards(source: Path, split: str | None, prefer: Sequence[str]) -> Samp
     return ShardCollection(
         source=source,
         domain=opened.domain,
-        digest=checksum.file_digest(source if is_file else source / manifest.NAME),
+        digest=plain_file.file_digest(source if is_file else source / manifest.NAME),
         split=None if is_file else chosen,
         normalization=opened.manifest.normalization,
         metadata=metadata,
@@ -161,7 +161,7 @@ def structures_in(
 def _digest(files: Sequence[tuple[str, Path]]) -> str:
     hashed = hashlib.sha256()
     for name, path in files:
-        hashed.update(f"{name}\0{checksum.file_digest(path)}\n".encode(errors="surrogateescape"))
+        hashed.update(f"{name}\0{plain_file.file_digest(path)}\n".encode(errors="surrogateescape"))
     return hashed.hexdigest()
 
 
@@ -189,7 +189,7 @@ def _from_array(path: Path) -> SampleCollection:
     return ArrayCollection(
         source=path,
         domain=domain.NAME,
-        digest=checksum.file_digest(path),
+        digest=plain_file.file_digest(path),
         normalization=UNKNOWN_NORMALIZATION if metadata and form.dtype == "float32" else {},
         metadata=metadata,
         names=[str(index) for index in range(len(values))],

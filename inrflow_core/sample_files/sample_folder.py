@@ -26,7 +26,7 @@ from inrflow_core.shards import manifest, shard_dataset, shard_file
 from inrflow_core.shards.manifest import ChannelStats, Manifest, ShardEntry, Split
 from inrflow_core.shards.schema import Header
 from inrflow_core.shards.shard_file import ShardFile
-from inrflow_core.storage import checksum, config_diff, file_lock, typed_json
+from inrflow_core.storage import file_lock, plain_file, typed_json
 from inrflow_core.storage.atomic_write import atomic_write, check_writable
 
 JOB = ".job.json"
@@ -142,7 +142,7 @@ class SampleFolder:
                     f"`{self.folder}` is not empty: it holds `{strangers[0]}`, which is not a file of samples",
                     hint="name another folder, or empty it",
                 )
-        differs = None if begun is None else config_diff.first_difference(begun, job)
+        differs = None if begun is None else typed_json.first_difference(begun, job)
         if differs is not None and not overwrite:
             raise UsageError(
                 f"`{self.folder}` holds samples of another job: they differ in {differs}",
@@ -168,7 +168,7 @@ class SampleFolder:
         for file in files:
             sample_shard.matches_digest(file)
             shard = shard_file.ShardFile(file)
-            entries.append(ShardEntry(file.name, len(shard), file.stat().st_size, checksum.file_digest(file)))
+            entries.append(ShardEntry(file.name, len(shard), file.stat().st_size, plain_file.file_digest(file)))
             if before.get(file.name, entries[-1]) != entries[-1]:
                 raise IntegrityError(
                     f"`{file}` has changed: the manifest has another digest",

@@ -22,7 +22,7 @@ import numpy as np
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.shards import shard_dataset, writer
 from inrflow_core.shards.schema import Header, ShardColumns
-from inrflow_core.storage import array_file, checksum, config_diff, file_lock, typed_json
+from inrflow_core.storage import array_file, file_lock, plain_file, typed_json
 from inrflow_core.storage.atomic_write import atomic_write, check_writable
 
 JOB = "job.json"
@@ -64,7 +64,7 @@ class SampleShard:
         self = SampleShard(path, np.asarray(seeds, dtype=np.int64), header, tuple(shape), dtype)
         job = self.job(labels)
         begun = self._begun(overwrite=overwrite)
-        differs = None if begun is None else config_diff.first_difference(begun, job)
+        differs = None if begun is None else typed_json.first_difference(begun, job)
         if differs is not None and not overwrite:
             raise UsageError(
                 f"`{self.folder}` is an unfinished shard of another job: it differs in {differs}",
@@ -251,7 +251,7 @@ def is_finishing(path: Path) -> bool:
 def write_digest(path: Path, digest: str | None = None) -> None:
     """Write the digest of a finished shard of samples beside it."""
     with atomic_write(_digest_file(path)) as beside:
-        beside.write_text(f"{digest or checksum.file_digest(path)}\n", encoding="ascii")
+        beside.write_text(f"{digest or plain_file.file_digest(path)}\n", encoding="ascii")
 
 
 def remove_digest(path: Path) -> None:
@@ -267,7 +267,7 @@ def matches_digest(path: Path, *, overwrite: bool = False) -> bool:
     """
     if not _digest_file(path).is_file() or _digest_file(path).read_text(
         encoding="ascii", errors="replace"
-    ).strip() == checksum.file_digest(path):
+    ).strip() == plain_file.file_digest(path):
         return True
     if overwrite:
         return False

@@ -9,8 +9,8 @@ from typing import Literal
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from inrflow_core.numerics.paths import spaced_times
 from inrflow_core.numerics.solver import Velocity
-from inrflow_core.numerics.time_grids import spaced_times
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from inrflow_core.numerics import paths
-from inrflow_core.numerics.paths import Path
+from inrflow_core.numerics.paths import Path, spaced_times
 from inrflow_core.numerics.solver import Velocity
-from inrflow_core.numerics.time_grids import spaced_times
 
 ORDER = 1
 NFE_PER_STEP = NFE_PER_REPLAY = 1

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float32
 
 from inrflow_core.errors import IntegrityError, UsageError
-from inrflow_core.feature_networks import _contract, _posed_images
+from inrflow_core.feature_networks import _contract
+from inrflow_core.feature_networks._contract import posed_image_tokens
 from inrflow_core.geometry import cameras
 from inrflow_core.models import Model
 from inrflow_core.proteins import residues
@@ -48,7 +49,7 @@ def condition_from_image(
     pixels = read_square_image(path, PATCH * math.isqrt(part.config.tokens))
     embedder = load_embedder(model, weights, device)
     images = torch.from_numpy(pixels)[None].to(device)
-    found = _posed_images.tokens(embedder, images, torch.from_numpy(camera)[None].to(device))
+    found = posed_image_tokens(embedder, images, torch.from_numpy(camera)[None].to(device))
     if found.shape[1:] != (part.config.tokens, part.config.width + cameras.RAY):
         raise UsageError(
             f"`{part.config.embedder}` makes {found.shape[1]} tokens of {embedder.width} numbers, and the model "

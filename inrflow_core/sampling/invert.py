@@ -16,7 +16,7 @@ from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import options, request
 from inrflow_core.sampling import provenance as sampling_provenance
 from inrflow_core.sampling.request import Size, Window
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 
 INVERSION_STEPS = 50
 """Default Heun steps each way, 200 evaluations in all. Digits are reconstructed exactly; with 20 steps at 53 dB or more."""
@@ -84,7 +84,7 @@ def provenance(
         model, source, request.SampleRequest([0], None, size, window), field.options
     )
     del origin["seeds"]
-    return {**origin, "given": checksum.file_digest(path)[:16], **({} if label is None else {"labels": str(label)})}
+    return {**origin, "given": plain_file.file_digest(path)[:16], **({} if label is None else {"labels": str(label)})}
 
 
 def reconstruction_error(model: Model, example: InputExample, field: Field, chunk: int = CHUNK) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from inrflow_core import __version__
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.sampling.request import SampleRequest, Size
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 
 
 def provenance(
@@ -22,7 +22,7 @@ def provenance(
     origin = {
         **provenance_of_file(source, model, request.size),
         "seeds": str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}",
-        **options.provenance(None if guide is None else checksum.file_digest(guide)[:16]),
+        **options.provenance(None if guide is None else plain_file.file_digest(guide)[:16]),
     }
     if request.labels is not None:
         origin["labels"] = " ".join(str(label) for label in list(request.labels)[:64])
@@ -52,7 +52,7 @@ def provenance_of_file(source: Path, model: Model, size: Size) -> dict[str, str]
         "inrflow": __version__,
         "preset": model.preset.name,
         "step": str(model.metadata.get("step", "unknown")),
-        "weights": checksum.file_digest(source)[:16],
+        "weights": plain_file.file_digest(source)[:16],
         "size": text,
     }
 

@@ -16,10 +16,9 @@ import torch
 from inrflow_core import models
 from inrflow_core.errors import Exit, InrflowError, Interrupted, UsageError
 from inrflow_core.models import Model
-from inrflow_core.runtime import distributed, malloc
+from inrflow_core.runtime import distributed, memory
 from inrflow_core.runtime.memory import is_out_of_memory
-from inrflow_core.runtime.progress import SILENT, Log, Reporter
-from inrflow_core.runtime.units import first_line
+from inrflow_core.runtime.progress import SILENT, Log, Reporter, first_line
 from inrflow_core.sample_files.sample_folder import SampleFolder
 from inrflow_core.sample_files.sample_shard import SampleShard
 from inrflow_core.sampling import optimize
@@ -63,7 +62,7 @@ class SampleJob:
             MissingError, IntegrityError: a weights file does not exist, or is damaged.
             UsageError: an option that the model does not have.
         """
-        malloc.retain_freed_pages()
+        memory.retain_freed_pages()
         device = distributed.process_device(self.device)
         model = models.load(self.weights, device) if model is None else model
         guide = None if self.guide is None else models.load(self.guide, device)

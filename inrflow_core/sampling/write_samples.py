@@ -12,8 +12,7 @@ import numpy as np
 
 from inrflow_core.fields import Field
 from inrflow_core.models import Model
-from inrflow_core.runtime import units
-from inrflow_core.runtime.progress import SILENT, Progress, Reporter
+from inrflow_core.runtime.progress import SILENT, Progress, Reporter, format_bytes
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sample_files import writer
 from inrflow_core.sampling import provenance, reference_inputs, sample
@@ -79,7 +78,7 @@ def save_fields(source: SampleSource, path: Path, *, half: bool = False, overwri
     field = sample.sample_fields(source.model, request.seeds, request.labels, source.options, request.condition)
     with source.reporter.progress("sampling the field", "steps") as progress:
         field.cache_context(progress)
-    source.reporter.log(f"the field takes {units.format_bytes(field.size() // (2 if half else 1))} on disk")
+    source.reporter.log(f"the field takes {format_bytes(field.size() // (2 if half else 1))} on disk")
     sample.save_field(source.model, field, path, half=half)
     return field
 

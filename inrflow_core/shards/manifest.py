@@ -19,7 +19,7 @@ from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.storage import typed_json
 from inrflow_core.storage.atomic_write import atomic_write
-from inrflow_core.storage.checksum import file_digest
+from inrflow_core.storage.plain_file import file_digest
 
 NAME = "manifest.json"
 FORMAT = "inrflow-shards"

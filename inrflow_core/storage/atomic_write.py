@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 
 from inrflow_core.errors import OutOfMemory, UsageError
-from inrflow_core.runtime.units import format_bytes
+from inrflow_core.runtime.progress import format_bytes
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LONGEST = 200

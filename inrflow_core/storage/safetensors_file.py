@@ -22,8 +22,7 @@ from torch import Tensor
 
 from inrflow_core.errors import IntegrityError
 from inrflow_core.storage import atomic_write, typed_json
-from inrflow_core.storage.checksum import BLOCK
-from inrflow_core.storage.plain_file import open_plain_file
+from inrflow_core.storage.plain_file import BLOCK, open_plain_file
 
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Type and shape of every tensor of a file, in the order in which they are written."""

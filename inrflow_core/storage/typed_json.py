@@ -242,3 +242,15 @@ def _depth(value: Any) -> int:
             break
         level = [held for one in level for held in (one.values() if isinstance(one, dict) else one)]
     return depth
+
+
+def first_difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first difference of two jobs, in words; None where they are equal. The version of inrflow may differ."""
+    for name in [name for name in now if name != "version" and there.get(name) != now[name]]:
+        one, other = there.get(name), now[name]
+        if not (isinstance(one, dict) and isinstance(other, dict)):
+            return f"`{name}`"
+        for key in sorted({*one, *other}, key=str):
+            if one.get(key) != other.get(key):
+                return f"`{name}` `{key}`, {one.get(key)!r} there and {other.get(key)!r} here"
+    return None

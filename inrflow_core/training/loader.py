@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from inrflow_core.config.data import Config
 from inrflow_core.config.preset import Part
+from inrflow_core.config.training import DataConfig
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import CoordValueSet, TrainBatch
@@ -34,7 +34,7 @@ class Loader:
         self,
         shards: ShardDataset,
         domain: Any,
-        config: Config,
+        config: DataConfig,
         *,
         split: str,
         seed: int,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inrflow_core.models import Model
     from inrflow_core.sample_files.collection import SampleCollection
     from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
-from inrflow_core.config.evaluation import Config
+from inrflow_core.config.training import EvalConfig
 from inrflow_core.training.run_folder import FOLDER
 
 WHOLE = "whole"
@@ -53,7 +53,7 @@ class EvalResult:
 class Evaluation:
     """The evaluations of one run."""
 
-    config: Config
+    config: EvalConfig
     metrics: Sequence[MetricSpec]
     best: MetricSpec
     """The metric that decides which checkpoint is the best."""
@@ -319,7 +319,7 @@ def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, *, 
             )
 
 
-def _weights(config: Config) -> Path | None:
+def _weights(config: EvalConfig) -> Path | None:
     """The folder of feature networks' weights.
 
     Raises:

@@ -34,7 +34,7 @@ from inrflow_core.shards.manifest import ChannelStats, Manifest, ShardEntry, Spl
 from inrflow_core.shards.schema import Header, ShardColumns
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.shards.shard_file import ShardFile
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 from inrflow_core.training.loader import Loader
 
 FOLDER = "precomputed"
@@ -265,7 +265,7 @@ def _read(path: Path) -> _WrittenShard:
     values = np.empty((len(shard), *shard.item_shape), np.float32)
     shard.read(shard.values, 0, values, len(shard))
     rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
-    entry = ShardEntry(path.name, len(shard), path.stat().st_size, checksum.file_digest(path))
+    entry = ShardEntry(path.name, len(shard), path.stat().st_size, plain_file.file_digest(path))
     return _WrittenShard(entry, values.shape[1:], len(rows), rows.sum(0), (rows**2).sum(0))
 
 

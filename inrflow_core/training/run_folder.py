@@ -33,7 +33,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.runs import best, checkpoint_manifest
 from inrflow_core.runs.run import open_run
 from inrflow_core.runtime.distributed import World
-from inrflow_core.storage import atomic_write, checksum, file_lock, typed_json
+from inrflow_core.storage import atomic_write, file_lock, plain_file, typed_json
 
 FOLDER = "references"
 """The folder of a run with cached features and distances of the reference data."""
@@ -214,7 +214,7 @@ def check_same_initial_weights(out: Path, existing: ExistingRun, init_from: Path
             )
     elif existing.init_from is None:
         raise UsageError(f"the run `{out}` was begun with random weights, not with those of `{init_from}`", hint=hint)
-    elif init_from.is_file() and checksum.file_digest(init_from) != existing.init_from:
+    elif init_from.is_file() and plain_file.file_digest(init_from) != existing.init_from:
         raise UsageError(f"the run `{out}` was begun with other weights than those of `{init_from}`", hint=hint)
 
 

@@ -22,7 +22,7 @@ from inrflow_core.runs import checkpoint_manifest, run
 from inrflow_core.runtime import device, distributed, process_group
 from inrflow_core.runtime.distributed import World
 from inrflow_core.shards import manifest
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 from inrflow_core.training import (
     checkpoint,
     condition_features,
@@ -104,7 +104,7 @@ class CheckedTrainJob:
     @property
     def data(self) -> str:
         """The digest of the data's manifest."""
-        return checksum.file_digest(self.loader.shards.folder / manifest.NAME)
+        return plain_file.file_digest(self.loader.shards.folder / manifest.NAME)
 
 
 def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
@@ -347,7 +347,7 @@ def _record(ready: CheckedTrainJob) -> None:
         run_folder.clear(job.out)
     init_from = ready.existing_run.init_from if ready.existing_run else None
     if ready.initial is not None:
-        init_from = checksum.file_digest(ready.initial)
+        init_from = plain_file.file_digest(ready.initial)
     facts: dict[str, Any] = run_folder.environment(
         ready.world, precision=ready.precision, data=ready.data, init_from=init_from
     )

@@ -30,9 +30,9 @@ import torch
 from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.models import Model
-from inrflow_core.numerics import guidance, solver
+from inrflow_core.numerics import paths, solver
 from inrflow_core.planning.plan import Planner
-from inrflow_core.runtime import distributed, malloc
+from inrflow_core.runtime import distributed, memory
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sampling import optimize, options, sample
 
@@ -78,7 +78,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    malloc.retain_freed_pages()
+    memory.retain_freed_pages()
     if given.one:
         print(json.dumps(preset_cost(given.one)))
         return
@@ -133,7 +133,7 @@ def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
             for told in halves:
                 latents = network.latents(network.encode(context, seen, None, told), t.float(), told)
                 found.append(network.decode(places, y, network.decoder_kv(latents)))
-            return found[0] if len(found) == 1 else guidance.combine(found[0], found[1], how.guidance, t)
+            return found[0] if len(found) == 1 else paths.guided_velocity(found[0], found[1], how.guidance, t)
 
         for place, (where, y) in enumerate(zip(asked, list(states), strict=True)):
             moved = []

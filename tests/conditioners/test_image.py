@@ -10,7 +10,8 @@ import torch
 from inrflow_core.conditioners import image
 from inrflow_core.conditioners.image import Config
 from inrflow_core.errors import MissingError
-from inrflow_core.feature_networks import _posed_images, patches
+from inrflow_core.feature_networks import patches
+from inrflow_core.feature_networks._contract import posed_image_tokens
 from inrflow_core.geometry import cameras
 from inrflow_core.numerics import noise_field
 from inrflow_core.sampling import options, sample
@@ -29,7 +30,7 @@ def views(count: int = 3) -> dict[str, torch.Tensor]:
 
 def stored(count: int = 3) -> dict[str, torch.Tensor]:
     given = views(count)
-    return {"tokens": _posed_images.tokens(patches.load(None), given["image"], given["camera"])}
+    return {"tokens": posed_image_tokens(patches.load(None), given["image"], given["camera"])}
 
 
 def module(**settings: float) -> image.ImageConditioner:

@@ -21,7 +21,8 @@ from inrflow_core.conditioners import image
 from inrflow_core.datasets import _rendered_views, objaverse
 from inrflow_core.datasets._contract import Example
 from inrflow_core.errors import MissingError, OutOfMemory, UnreadableItemError, UsageError
-from inrflow_core.feature_networks import _posed_images, dinov2, patches
+from inrflow_core.feature_networks import dinov2, patches
+from inrflow_core.feature_networks._contract import posed_image_tokens
 from inrflow_core.geometry import cameras
 from inrflow_core.preparation import job as preparation_job
 from inrflow_core.preparation import pipeline
@@ -92,7 +93,7 @@ def test_tokens_are_those_of_the_stored_pictures_and_cameras(source: Path) -> No
     condition = read(source).condition
     images, given = torch.from_numpy(condition["image"]), torch.from_numpy(condition["camera"])
     assert condition["tokens"].shape == (4, 64, 192 + 6) and condition["tokens"].dtype == np.float16
-    wanted = _posed_images.tokens(patches.load(None), images, given)
+    wanted = posed_image_tokens(patches.load(None), images, given)
     np.testing.assert_array_equal(condition["tokens"], wanted.numpy())
     online = read(source, features="online").condition
     assert "tokens" not in online
@@ -327,7 +328,7 @@ def test_dinov2s_tokens_are_stored_with_the_digest_of_its_weights(source: Path, 
     batch = shard_dataset.ShardDataset(tmp_path / "out").read("train", [0])
     images, given = (torch.from_numpy(batch.condition[name][0]) for name in ("image", "camera"))
     assert batch.condition["tokens"].shape == (1, 2, 25, 32 + 6)
-    wanted = _posed_images.tokens(embedder, images, given).numpy()
+    wanted = posed_image_tokens(embedder, images, given).numpy()
     np.testing.assert_allclose(batch.condition["tokens"][0], wanted, atol=2e-3)
 
 

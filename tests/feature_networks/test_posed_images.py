@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow_core.feature_networks import _posed_images, patches
+from inrflow_core.feature_networks import patches
+from inrflow_core.feature_networks._contract import posed_image_tokens
 from inrflow_core.geometry import cameras
 
 
@@ -21,7 +22,7 @@ def test_a_token_is_the_patch_and_then_its_ray() -> None:
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     given = torch.from_numpy(cameras.orbit_ring(2))
     embedder = patches.load(None)
-    got = _posed_images.tokens(embedder, images, given)
+    got = posed_image_tokens(embedder, images, given)
     assert got.dtype == torch.float16 and got.shape == (2, 64, 192 + 6)
     torch.testing.assert_close(got[..., :192], embedder(images).half(), rtol=0, atol=0)
     torch.testing.assert_close(got[..., 192:], cameras.pluecker_batch(given, 8, 8).half(), rtol=0, atol=0)
@@ -31,6 +32,6 @@ def test_a_token_is_the_patch_and_then_its_ray() -> None:
 def test_a_gpu_gives_the_tokens_of_the_processor() -> None:
     images = torch.randint(0, 256, (2, 112, 112, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     given = torch.from_numpy(cameras.orbit_ring(2))
-    here = _posed_images.tokens(patches.load(None), images, given)
-    there = _posed_images.tokens(patches.load(None, "cuda"), images.cuda(), given.cuda())
+    here = posed_image_tokens(patches.load(None), images, given)
+    there = posed_image_tokens(patches.load(None, "cuda"), images.cuda(), given.cuda())
     torch.testing.assert_close(there.cpu(), here, rtol=0, atol=2e-3)

@@ -1,4 +1,4 @@
-"""Paths: the velocity is the derivative, and one prediction gives all the others."""
+"""Paths: the velocity is the derivative, one prediction gives all others; times on a path; guidance and its interval."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from inrflow_core.numerics import paths, time_grids
+from inrflow_core.numerics import paths
 from inrflow_core.numerics.paths import PATHS
-from tests.samplers.known import MIXTURE, normals
+from tests.samplers.known import MIXTURE, Mixture, normals
 
 T = torch.tensor([0.0, 0.1, 0.5, 0.93, 1.0], dtype=torch.float64)
 
@@ -87,12 +87,12 @@ def quantiles(count: int = 100_001) -> torch.Tensor:
 
 
 def test_uniform_times_are_the_uniform_numbers_themselves():
-    assert torch.equal(time_grids.sample_times("uniform", quantiles()), quantiles())
+    assert torch.equal(paths.sample_times("uniform", quantiles()), quantiles())
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (-0.4, 1.2), (1.0, 0.5)])
 def test_the_logit_of_a_logit_normal_time_has_the_mean_and_the_deviation(mean, deviation):
-    logit = torch.logit(time_grids.sample_times("logit-normal", quantiles(), mean=mean, deviation=deviation))
+    logit = torch.logit(paths.sample_times("logit-normal", quantiles(), mean=mean, deviation=deviation))
     torch.testing.assert_close(float(logit.mean()), mean, rtol=0, atol=1e-9)
     torch.testing.assert_close(float(logit.std()), deviation, rtol=1e-4, atol=0)
     standard = (logit - mean) / deviation
@@ -101,7 +101,7 @@ def test_the_logit_of_a_logit_normal_time_has_the_mean_and_the_deviation(mean, d
 
 @pytest.mark.parametrize("density", ["uniform", "logit-normal"])
 def test_a_shift_multiplies_the_odds_of_noise(density):
-    plain, shifted = (time_grids.sample_times(density, quantiles(), shift=shift) for shift in (1.0, 3.0))
+    plain, shifted = (paths.sample_times(density, quantiles(), shift=shift) for shift in (1.0, 3.0))
     torch.testing.assert_close(shifted / (1 - shifted), 3 * plain / (1 - plain))
 
 
@@ -109,6 +109,53 @@ def test_a_shift_multiplies_the_odds_of_noise(density):
 @pytest.mark.parametrize("shift", [0.3, 1.0, 3.0])
 def test_times_stay_inside_0_and_1_at_the_ends_of_the_uniform_numbers(density, shift):
     u = torch.tensor([2.0**-53, 1 - 2.0**-53], dtype=torch.float64)
-    t = time_grids.sample_times(density, u, shift=shift)
+    t = paths.sample_times(density, u, shift=shift)
     assert ((t > 0) & (t < 1)).all()
-    assert math.isclose(float(time_grids.sample_times(density, torch.tensor([0.5]).double())), 0.5)
+    assert math.isclose(float(paths.sample_times(density, torch.tensor([0.5]).double())), 0.5)
+
+
+GUIDANCE_TIMES = torch.tensor([0.1, 0.3, 0.5, 0.9], dtype=torch.float64)
+
+
+def halves():
+    """Two velocities of four sets."""
+    return normals(4, 5, 3, seed=1), normals(4, 5, 3, seed=2)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.5, 4.0])
+def test_the_velocity_is_pushed_away_from_the_other_by_the_scale(scale):
+    velocity, other = halves()
+    guided = paths.guided_velocity(velocity, other, scale, GUIDANCE_TIMES)
+    torch.testing.assert_close(guided - other, scale * (velocity - other))
+    assert guided.dtype == torch.float32
+
+
+def test_scale_1_is_the_velocity_to_the_bit():
+    velocity, other = halves()
+    assert torch.equal(paths.guided_velocity(velocity, other, 1.0, GUIDANCE_TIMES), velocity)
+
+
+def test_outside_its_interval_each_set_keeps_its_velocity_to_the_bit():
+    velocity, other = halves()
+    guided = paths.guided_velocity(velocity, other, 3.0, GUIDANCE_TIMES, (0.3, 0.5))
+    inside = paths.guided_velocity(velocity, other, 3.0, GUIDANCE_TIMES)
+    assert torch.equal(guided[[0, 3]], velocity[[0, 3]])
+    assert torch.equal(guided[[1, 2]], inside[[1, 2]])
+    assert not torch.equal(inside[0], velocity[0])
+
+
+def test_outside_its_interval_the_other_may_be_anything():
+    velocity, _ = halves()
+    nothing = torch.full_like(velocity, torch.nan)
+    assert torch.equal(paths.guided_velocity(velocity, nothing, 3.0, GUIDANCE_TIMES, (0.95, 1.0)), velocity)
+
+
+def test_guidance_against_the_mixture_moves_the_mean_of_a_class_away_from_the_other_class():
+    path, t = PATHS["linear"], torch.full((1,), 0.5, dtype=torch.float64)
+    both = Mixture((0.5, 0.5), (-1.0, 1.0), (0.3, 0.3)).velocity(path)
+    one = Mixture((1.0,), (1.0,), (0.3,)).velocity(path)
+    y = torch.zeros(1, 1, 1)
+    velocity, other = one(y, t), both(y, t)
+    guided = paths.guided_velocity(velocity, other, 2.0, t)
+    assert float(guided) < float(velocity) < float(other)  # time runs down to data, so that a lower velocity leads up
+    torch.testing.assert_close(float(guided), 2 * float(velocity) - float(other))

@@ -9,7 +9,7 @@ import safetensors.torch
 
 from inrflow_core import models
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.runs import export_weights
+from inrflow_core.runs import export
 from inrflow_core.runs.run import latest_run, list_runs, open_run, resolve_weights
 from tests import tiny
 
@@ -158,7 +158,7 @@ def test_a_damaged_file_is_found_also_where_it_is_named_itself(tmp_path):
     tiny.run_folder(tmp_path / "run", tiny.POINTS)
     inside = tmp_path / "run/checkpoints/00000002/ema_0.999.safetensors"
     alone = tmp_path / "alone.safetensors"
-    export_weights.copy_weights(tmp_path / "run", alone)
+    export.copy_weights(tmp_path / "run", alone)
     for file in (inside, alone):
         assert resolve_weights(file) == file
         content = bytearray(file.read_bytes())

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.feature_networks import _contract, _posed_images
+from inrflow_core.feature_networks import _contract
+from inrflow_core.feature_networks._contract import posed_image_tokens
 from inrflow_core.geometry import cameras
 from inrflow_core.proteins import fasta
 from inrflow_core.sampling import condition_inputs
@@ -84,7 +85,7 @@ def test_a_photos_tokens_are_those_of_its_embedder_and_camera(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
     path = saved(Image.fromarray(pixels), tmp_path / "a.png")
     found = condition_inputs.condition_from_image(model, path, camera)["tokens"]
-    wanted = _posed_images.tokens(
+    wanted = posed_image_tokens(
         _contract.load("patches"), torch.from_numpy(pixels)[None], torch.from_numpy(camera)[None]
     )
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)

@@ -19,7 +19,7 @@ from inrflow_core.shards.manifest import ChannelStats, Manifest, Split
 from inrflow_core.shards.schema import Header, ShardColumns
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.shards.shard_file import ShardFile
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 
 HEADER = Header("image", "tiny", "train", {"kind": "pixels"}, ("a", "b"), {"resolution": 4})
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
@@ -93,7 +93,7 @@ def test_sets_of_different_sizes_come_padded_with_their_sizes(tmp_path: Path):
 
 def test_the_same_sets_give_the_same_bytes(tmp_path: Path):
     first, second = write(tmp_path / "a.h5"), write(tmp_path / "b.h5")
-    assert first.sha256 == second.sha256 == checksum.file_digest(tmp_path / "a.h5")
+    assert first.sha256 == second.sha256 == plain_file.file_digest(tmp_path / "a.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from inrflow_core.errors import IntegrityError
-from inrflow_core.storage import checksum, safetensors_file
+from inrflow_core.storage import plain_file, safetensors_file
 
 
 def some() -> dict[str, torch.Tensor]:
@@ -42,7 +42,7 @@ def test_the_digest_that_comes_back_is_the_files(tmp_path):
     tensors = some()
     path = tmp_path / "a.safetensors"
     told = safetensors_file.write(path, safetensors_file.layout(tensors), tensors.values(), {})
-    assert told == hashlib.sha256(path.read_bytes()).hexdigest() == checksum.file_digest(path, from_disk=True)
+    assert told == hashlib.sha256(path.read_bytes()).hexdigest() == plain_file.file_digest(path, from_disk=True)
 
 
 def test_tensors_are_taken_one_at_a_time(tmp_path):
@@ -81,7 +81,7 @@ def test_a_file_with_its_digest_inside_shows_every_flipped_byte(tmp_path, bit: i
     written = safetensors_file.write_with_digest(
         path, safetensors_file.layout(tensors), tensors.values, {"info": "of it", "steps": "50"}
     )
-    assert written == checksum.file_digest(path, from_disk=True)
+    assert written == plain_file.file_digest(path, from_disk=True)
     safetensors_file.check_digest(path)
     whole = path.read_bytes()
     unnoticed = []

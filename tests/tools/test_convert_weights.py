@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inrflow_core.errors import Exit, IntegrityError, MissingError, UsageError
 from inrflow_core.feature_networks import _clip_vit, clip, inception, vgg16
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 from tests.feature_networks import published
 from tests.tools.published import Torchvisions, graph, torchscript
 from tools import convert_weights, graph_def, published_layouts
@@ -128,7 +128,7 @@ def test_three_published_layouts_of_inception_are_one_network(reference: Torchvi
         target = tmp_path / "out" / f"{file.stem}.safetensors"
         digest = convert_weights.convert("inception", file, target, trust=True, any_digest=True)
         extractor = inception.load(target)
-        assert extractor.loaded is not None and extractor.loaded.digest == digest == checksum.file_digest(
+        assert extractor.loaded is not None and extractor.loaded.digest == digest == plain_file.file_digest(
             target, from_disk=True
         )
         assert extractor.loaded.published == file.name and not extractor.loaded.is_verified
@@ -359,12 +359,12 @@ def test_a_file_is_known_by_its_digest_whatever_it_is_called(
         convert(file, target, any_digest=False)
     assert "--any-digest" in (caught.value.hint or "")
     assert convert_weights.main(["vgg16", str(file), str(target)]) == Exit.INTEGRITY
-    first = vgg16.WEIGHTS.published[0]._replace(sha256=checksum.file_digest(file, from_disk=True))
+    first = vgg16.WEIGHTS.published[0]._replace(sha256=plain_file.file_digest(file, from_disk=True))
     monkeypatch.setattr(vgg16, "WEIGHTS", dataclasses.replace(vgg16.WEIGHTS, published=(first,)))
     assert convert_weights.main(["vgg16", str(file), str(target)]) == Exit.DONE
     loaded = vgg16.load(target).loaded
     assert loaded is not None and loaded.is_verified and loaded.published == first.file
-    assert loaded.published_digest == checksum.file_digest(file, from_disk=True)
+    assert loaded.published_digest == plain_file.file_digest(file, from_disk=True)
 
 
 def test_a_file_whose_digest_nobody_knows_is_known_by_name_and_size_and_stays_unverified(

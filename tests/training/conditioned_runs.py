@@ -62,10 +62,10 @@ def pictured(folder: Path, embedder: Any = None, told: Mapping[str, str] | None 
     if embedder is not None:
         import torch
 
-        from inrflow_core.feature_networks import _posed_images
+        from inrflow_core.feature_networks._contract import posed_image_tokens
 
         pairs = zip(images, condition["camera"], strict=True)
-        tokens = [_posed_images.tokens(embedder, *map(torch.from_numpy, pair)).numpy() for pair in pairs]
+        tokens = [posed_image_tokens(embedder, *map(torch.from_numpy, pair)).numpy() for pair in pairs]
         condition["tokens"] = np.stack(tokens)
         told = {"embedder": embedder.name, "embedder_digest": embedder.digest, **(told or {})}
     splits = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inrflow_core.config.data import Config
+from inrflow_core.config.training import DataConfig
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.training import data
@@ -101,7 +101,7 @@ def test_a_class_and_a_split_that_are_not_there_are_named(folder):
         loader(folder, train="trian")
     assert caught.value.hint == "did you mean `train`?"
     with pytest.raises(ValueError, match="has a duplicate"):
-        Config("x", classes=("a", "a"))
+        DataConfig("x", classes=("a", "a"))
 
 
 def test_shares_cover_the_batch_once():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from inrflow_core.proteins import structure
-from inrflow_core.visualization import curves, image_grid, point_rendering, protein_rendering
+from inrflow_core.visualization import image_grid, point_rendering, protein_rendering
 
 
 def noise_images(count: int, side: int, channels: int) -> np.ndarray:
@@ -96,7 +96,7 @@ def test_the_same_cloud_gives_the_same_picture() -> None:
 
 
 def test_curves_go_down_where_the_numbers_do() -> None:
-    drawn = np.asarray(curves.curves({"loss": (range(100), np.linspace(1, 0, 100).tolist())})).astype(int)
+    drawn = np.asarray(image_grid.curves({"loss": (range(100), np.linspace(1, 0, 100).tolist())})).astype(int)
     blue = (drawn[..., 2] > drawn[..., 0] + 60).nonzero()
     assert np.corrcoef(blue[0], blue[1])[0, 1] > 0.9
 

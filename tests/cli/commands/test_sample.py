@@ -18,7 +18,7 @@ from inrflow_core.formats import ply
 from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.sample_files.sample_shard import SampleShard
 from inrflow_core.shards.shard_dataset import ShardDataset
-from inrflow_core.storage import checksum
+from inrflow_core.storage import plain_file
 from tests import tiny
 
 
@@ -159,7 +159,7 @@ def test_several_files_take_the_labels_in_turn_and_their_origin_tells_what_was_g
     told = [Image.open(tmp_path / "out" / f"{seed}.png").info for seed in ("1", "2")]
     assert [one["labels"] for one in told] == ["1", "2"]
     assert [one["given"] for one in told] == [
-        checksum.file_digest(tmp_path / f"{seed}.png")[:16] for seed in ("1", "2")
+        plain_file.file_digest(tmp_path / f"{seed}.png")[:16] for seed in ("1", "2")
     ]
     assert {(one["sampler"], one["guidance"], one["size"]) for one in told} == {
         ("heun spacing=equal steps=3", "1", "12x12")
@@ -296,7 +296,7 @@ def test_a_picture_drawn_with_a_guide_in_an_interval_says_so(tmp_path):
         told = picture.info
     weights = tmp_path / "weak/checkpoints/00000002/ema_0.999.safetensors"
     assert (told["guidance"], told["guidance_interval"]) == ("2", "0.25,0.75")
-    assert told["guide"] == checksum.file_digest(weights)[:16]
+    assert told["guide"] == plain_file.file_digest(weights)[:16]
 
 
 def test_what_cannot_act_is_refused(tmp_path, capsys):

@@ -1,7 +1,7 @@
-"""Export one evaluation of a model, from noisy pairs to velocities, as an ONNX file without torch and inrflow.
+"""Export a run: its weights as one .safetensors file, or one evaluation of its network as an ONNX file.
 
-Inputs: `values` (B, N, C) of the context, `t` (B), `labels` (B) where the model has classes (-1 is none),
-`query_values` (B, M, C), and for images `query_coordinates` (M, D). Output: `velocity` (B, M, C). Images have the
+The ONNX file maps noisy pairs to velocities and needs neither torch nor inrflow. Inputs: `values` (B, N, C) of the
+context, `t` (B), `labels` (B) where the model has classes (-1 is none), `query_values` (B, M, C), and for images `query_coordinates` (M, D). Output: `velocity` (B, M, C). Images have the
 training grid as their context; its coordinates are inside. The solver stays outside: y follows dy/dt = velocity from
 t = 1 (noise) to t = 0 (data).
 """
@@ -21,11 +21,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from inrflow_core import models
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.models import Model
 from inrflow_core.numerics import noise_field
+from inrflow_core.runs import run
 from inrflow_core.sets import Queries
-from inrflow_core.storage import atomic_write
+from inrflow_core.storage import atomic_write, safetensors_file
 
 TOLERANCE = 1e-3
 """Largest difference between ONNX Runtime and torch, in units of the velocity's rms, that passes."""
@@ -67,7 +69,7 @@ class Evaluation(nn.Module):
         return self.method.network(context, values, t, embedding, queries, query_values)
 
 
-def export(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
+def export_onnx(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
     """Write the file and check it against torch with other sizes; the largest difference over the velocity's rms.
 
     Raises:
@@ -191,3 +193,26 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingError(f"ONNX files need the package `{name}`", hint="`pip install inrflow[onnx]`") from error
+
+
+def copy_weights(source: Path, out: Path, *, ema: float | None = None, step: run.Step = None) -> dict[str, Any]:
+    """Write the weights of a run (or checkpoint, or file) as one file with preset and metadata; returns the metadata.
+
+    Raises:
+        MissingError, IntegrityError: there are none, or they are damaged.
+    """
+    weights = run.resolve_weights(source, ema=ema, step=step)
+    preset, info = models.read_metadata(weights)
+    with safetensors_file.open_tensors(weights) as file:
+        names = list(file.keys())  # in alphabetical order
+        layout = {name: _layout(file.get_slice(name)) for name in names}
+        metadata = {name: text for name, text in sorted(file.metadata().items()) if name != safetensors_file.DIGEST_KEY}
+        with atomic_write.atomic_write(out, safetensors_file.size(layout, metadata)) as beside:
+            safetensors_file.write_with_digest(beside, layout, lambda: map(file.get_tensor, names), metadata)
+            safetensors_file.check_digest(beside)
+    return {"preset": preset.name, **info}
+
+
+def _layout(tensor: Any) -> tuple[torch.dtype, tuple[int, ...]]:
+    types = {name: dtype for dtype, name in safetensors_file.NAMES.items()}
+    return types[tensor.get_dtype()], tuple(tensor.get_shape())

@@ -11,10 +11,10 @@ import pytest
 
 CODE = """
 import resource, sys, torch
-from inrflow_core.runtime import malloc
+from inrflow_core.runtime import memory
 torch.set_num_threads(1)
 if sys.argv[1] == "kept":
-    assert malloc.retain_freed_pages()
+    assert memory.retain_freed_pages()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def work():
