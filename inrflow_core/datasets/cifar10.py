@@ -1,22 +1,20 @@
 """CIFAR-10: 60,000 small photographs, from the python or the binary version, unpacked or as the tar.gz.
 
 Source: Krizhevsky 2009. The python version is a pickle, which could run code: only arrays of numbers and plain
-lists are read from it.
+lists are read from it (`_array_pickle`).
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from inrflow_core.datasets import _array_pickle
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 from inrflow_core.datasets._image_decoding import PIXELS, pixel_centres
 from inrflow_core.errors import IntegrityError
@@ -32,13 +30,6 @@ PIXEL_BYTES = CHANNELS * SIDE * SIDE
 LARGEST = 64 << 20
 """Bytes of one batch; the real ones have 31 million."""
 BATCHES = {**{f"data_batch_{number}": "train" for number in range(1, 6)}, "test_batch": "val"}
-ARRAY_PARTS = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): np._core.multiarray._reconstruct for core in ("core", "_core")},  # type: ignore[attr-defined]
-}
-"""What an array of numbers needs; `_Arrays` replaces what newer pickles call besides."""
-
 Batch = tuple[np.ndarray, np.ndarray]
 """Images (n 32 32 3) and labels (n)."""
 
@@ -123,49 +114,21 @@ def _from_binary(name: str, content: bytes) -> Batch:
 
 def _from_pickle(name: str, content: bytes) -> Batch:
     try:
-        batch: Any = _Arrays(io.BytesIO(content), encoding="bytes").load()
-        batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
-        return _checked(name, np.asarray(batch["data"]), np.asarray(batch["labels"]))
-    except (pickle.UnpicklingError, *BROKEN) as error:
+        batch = {
+            key.decode() if isinstance(key, bytes) else key: value for key, value in _array_pickle.load(content).items()
+        }
+        return _checked(name, _numbers(batch["data"]), _numbers(batch["labels"]))
+    except _array_pickle.BROKEN as error:
         raise _damaged(name, str(error) or type(error).__name__) from error
 
 
-BROKEN = (
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    ImportError,
-    MemoryError,
-    ArithmeticError,
-    RecursionError,
-)
-"""Errors of a broken pickle beside `UnpicklingError`."""
-
-
-class _Arrays(pickle.Unpickler):
-    """Makes numbers, texts, lists, dictionaries and arrays of numbers, and nothing else."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> Callable[..., Any]:
-        own = {("_codecs", "encode"): _encode, ("numpy._core.numeric", "_frombuffer"): _array_of_bytes}
-        if (module_name, global_name) in own:
-            return own[module_name, global_name]
-        if (module_name, global_name) not in ARRAY_PARTS:
-            raise pickle.UnpicklingError(f"it asks for `{module_name}.{global_name}`, which is refused")
-        return ARRAY_PARTS[module_name, global_name]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}, which is refused")
-    return text.encode("latin1")
-
-
-def _array_of_bytes(content: Any, dtype: Any, shape: tuple[int, ...], order: str, *_: Any) -> np.ndarray:
-    """What the newest pickles make arrays with."""
-    return np.frombuffer(content, np.dtype(dtype)).reshape(shape, order="F" if order == "F" else "C")
+def _numbers(value: Any) -> np.ndarray:
+    """An array, or a flat list of integers: nested lists can refer to each other and be endless."""
+    if isinstance(value, _array_pickle.PickledArray):
+        return value.to_numpy()
+    if not isinstance(value, list) or not all(type(each) is int for each in value):
+        raise ValueError(f"a {type(value).__name__} is neither an array nor a list of integers")
+    return np.asarray(value)
 
 
 def _checked(name: str, pixels: np.ndarray, labels: np.ndarray) -> Batch:

@@ -118,7 +118,9 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path:
 
 BAD = {
     "eval": (Evaluates(), "it asks for `.*builtin.*eval`, which is refused"),
-    "objects": (np.array([{}, {}], dtype=object), "its images are object"),
+    "objects": (np.array([{}, {}], dtype=object), "an array of type 'O8', which is refused"),
+    "records": (np.zeros(4, [("a", "u1", 3072)]), "an array of records, which is refused"),
+    "no array": ([[0] * 3072] * 4, "a list is neither an array nor a list of integers"),
     "floats": (np.zeros((4, 3072)), "its images are float64"),
     "narrow": (np.zeros((4, 3071), np.uint8), r"its images are uint8 of shape \(4, 3071\)"),
     "fewer": (np.zeros((3, 3072), np.uint8), r"\(4,\) labels for 3 images"),
