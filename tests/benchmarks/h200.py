@@ -1,7 +1,7 @@
-"""An H200's numbers: the training step of imagenet256-xl, a cloud of 128,000 points, a picture of 2048 x 2048.
+"""An H200's numbers: the training step of imagenet256-xl, a cloud of 128,000 points, an image of 2048 x 2048.
 
     python tests/benchmarks/h200.py                    # all three, about 20 minutes on one GPU; writes Markdown
-    python tests/benchmarks/h200.py --only points      # or training, or picture
+    python tests/benchmarks/h200.py --only points      # or training, or image
     python tests/benchmarks/h200.py --rehearse         # the same script in small, on a CPU, to see that it runs
 
 Training: imagenet256-xl with 4096 queries, bf16, `training.compile = true`, stage 1 in one process; the trainer's own step
@@ -11,7 +11,7 @@ operations of the folded network (recomputed ones do not count) times images per
 bf16 peak. Under it stands the profile: the ten kernels that take longest in two steps.
 
 Sampling: random weights, which take as long as trained ones; bf16 and compiled as `sample --compile` does, one at a time. `points` is
-objaverse-xl (866.8M), 500 steps of its SDE without guidance; `picture` is imagenet256-xl with 100 Euler steps and
+objaverse-xl (866.8M), 500 steps of its SDE without guidance; `image` is imagenet256-xl with 100 Euler steps and
 guidance 1.5. Targets: 45 % of the peak, 7 s, 120 s. Without a GPU the table says "not measured".
 """
 
@@ -50,7 +50,7 @@ TINY = ["network.width=48", "network.depth=2", "network.heads=2", "network.laten
 PARTS = {
     "training": ("imagenet256-xl", ["method.num_queries=4096"], [*TINY, "domain.resolution=32"]),
     "points": ("objaverse-xl", [], [*TINY, "domain.num_points=128", "condition.width=16", "condition.tokens=4"]),
-    "picture": ("imagenet256-xl", [], [*TINY, "domain.resolution=32"]),
+    "image": ("imagenet256-xl", [], [*TINY, "domain.resolution=32"]),
 }
 """Preset, its changes, and those of a rehearsal."""
 IMAGES = 2048
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--chunk", type=int, default=65_536)
     parser.add_argument("--batch", type=int, help="one training trial with this batch, in this process")
-    parser.add_argument("--trial", choices=["points", "picture"], help="one sampling trial, in this process")
+    parser.add_argument("--trial", choices=["points", "image"], help="one sampling trial, in this process")
     given = parser.parse_args()
     if given.batch is not None:
         print(json.dumps(train(given)))
@@ -174,7 +174,7 @@ def profiled(trainer: Trainer, batches: Any, steps: int = 2) -> list[tuple[str, 
 
 
 def images(folder: Path, side: int, count: int) -> Path:
-    """Shards of random pictures of 1000 classes."""
+    """Shards of random images of 1000 classes."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     values = generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
@@ -191,7 +191,7 @@ def images(folder: Path, side: int, count: int) -> Path:
 
 
 def sample(given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and memory of one cloud or one picture."""
+    """Seconds and memory of one cloud or one image."""
     preset = _preset(given.trial, given, [])
     place = distributed.find({}, "cpu" if given.rehearse else None)
     with torch.device(place.device):

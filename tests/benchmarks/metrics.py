@@ -1,7 +1,7 @@
-"""What metrics cost: of images CPU seconds of a value and of its interval, and pictures a second of each network; of proteins
+"""What metrics cost: of images CPU seconds of a value and of its interval, and images a second of each network; of proteins
 CPU milliseconds of a pair.
 
-    python tests/benchmarks/metrics.py                # 10,000 against 10,000 pictures, some minutes on one core
+    python tests/benchmarks/metrics.py                # 10,000 against 10,000 images, some minutes on one core
     python tests/benchmarks/metrics.py --num 1000     # fewer
     python tests/benchmarks/metrics.py --proteins     # of proteins alone, some seconds
 
@@ -39,24 +39,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 def main() -> None:
     """Print both tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num", type=int, default=10_000, help="pictures on either side")
+    parser.add_argument("--num", type=int, default=10_000, help="images on either side")
     parser.add_argument("--proteins", action="store_true", help="pairs of proteins alone")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if not asked.proteins:
-        of_pictures(asked.num)
+        of_images(asked.num)
     of_proteins()
 
 
-def of_pictures(num: int) -> None:
+def of_images(num: int) -> None:
     """Two tables: metrics, and networks."""
     print("| metric | value (CPU s) | interval (CPU s) |\n| --- | ---: | ---: |", flush=True)
     generator = np.random.default_rng(0)
     samples, reference = (generator.normal(size=(num, 2048)).astype(np.float32) for _ in range(2))
     both, against_moments = Features(samples, reference), Features(samples, gaussian_stats.from_features(reference))
     logits = generator.normal(size=(num, 1008)).astype(np.float32)
-    pictures = generator.integers(0, 256, (100, 256, 256, 3), dtype=np.uint8)
-    pairs = Pairs(pictures, pictures ^ 7)
+    images = generator.integers(0, 256, (100, 256, 256, 3), dtype=np.uint8)
+    pairs = Pairs(images, images ^ 7)
     cost("fid", "clean", both, f"{num:,} against {num:,}, 2048 features")
     cost("fid", "clean", against_moments, "the same against moments")
     cost("kid", "torch-fidelity", both, f"{num:,} against {num:,}")
@@ -64,7 +64,7 @@ def of_pictures(num: int) -> None:
     cost("inception-score", "adm", Features(logits, logits[:0]), f"{num:,}")
     cost("psnr", "rgb", pairs, "100 pairs of 256 x 256 RGB")
     cost("ssim", "inside", pairs, "100 pairs of 256 x 256 RGB")
-    print("\n| network | pictures | a second of CPU |\n| --- | --- | ---: |", flush=True)
+    print("\n| network | images | a second of CPU |\n| --- | --- | ---: |", flush=True)
     for count, side, channels in ((1024, 28, 1), (256, 64, 3), (32, 256, 3)):
         extract("random", random_filters.RandomFilters(), "v1", (count, side, side, channels))
     for name, network, form in (
@@ -117,18 +117,18 @@ def cost(name: str, protocol: str, evidence: Any, what: str) -> None:
 
 
 def extract(name: str, network: torch.nn.Module, form: str, shape: tuple[int, ...]) -> None:
-    """One row: how many pictures a network takes in a second, resizing included."""
+    """One row: how many images a network takes in a second, resizing included."""
     from inrflow_core.feature_networks import _resize
     from inrflow_core.feature_networks._image_features import Extractor
 
     module = registry.find("feature_networks", name)
     resizers = getattr(module, "RESIZERS", {form: _resize.no_resize})
     extractor = Extractor(network.eval().requires_grad_(False), module.OUTPUTS, resizers, {}, torch.device("cpu"))
-    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    extractor(pictures[:2], tuple(module.OUTPUTS), form)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    extractor(images[:2], tuple(module.OUTPUTS), form)
     start = time.process_time()
-    extractor(pictures, tuple(module.OUTPUTS), form)
-    rate = len(pictures) / (time.process_time() - start)
+    extractor(images, tuple(module.OUTPUTS), form)
+    rate = len(images) / (time.process_time() - start)
     print(f"| `{name}:{form}` | {shape[1]} x {shape[2]} | {rate:.3g} |", flush=True)
 
 
@@ -143,7 +143,7 @@ def networks_of_clouds() -> None:
     generator = np.random.default_rng(0)
     for module, network, prepare in (
         (pointnet2, pointnet2.PointNet2(), pointnet2.positions),
-        (ulip2, ulip2.PointEncoder(), ulip2.in_grey),
+        (ulip2, ulip2.PointEncoder(), ulip2.in_gray),
     ):
         with torch.no_grad():
             for parameter in network.parameters():
