@@ -119,7 +119,7 @@ def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
     halves = [flow.embed_condition(field.condition)]
     if how.guidance != 1 and flow.is_guidable:
         halves.append(flow.conditioner.null_condition(len(field.seeds)))
-    states = [field._start(context), field._start(queries)]
+    states = [field._initial_noise(context), field._initial_noise(queries)]
     asked = [context, queries]
     grid = how.sampler.time_grid(how.config)
     for index, (t, t_next) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
