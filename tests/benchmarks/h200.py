@@ -129,7 +129,8 @@ def train(given: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str
     with tempfile.TemporaryDirectory() as folder:
         data = images(Path(folder) / "shards", preset.domain.config.resolution, 64 if given.rehearse else IMAGES)
         job = setup.TrainJob(preset, Path(folder) / "run", data, "cpu" if given.rehearse else None, check_data=False)
-        trainer = setup.build_trainer(setup.check_job(job, {}))
+        checked = setup.check_job(job, {})
+        trainer = setup.build_trainer(checked)
         wanted = ((step, places) for step in range(1000) for places in trainer.micro_batches)
         batches = trainer.loader.stream(wanted, trainer.world.device, preset.data.config.prefetch)
         trainer.model.method.train()
@@ -147,7 +148,8 @@ def train(given: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str
             sys.exit(OUT_OF_MEMORY)
         finally:
             batches.close()
-    operations = trainer.flops
+            trainer.lock.close()
+    operations = checked.stages[0].plan.total_flops
     peak = next((peak for name, peak in PEAKS.items() if name in _name()), None)
     return {
         "batch": given.batch,
