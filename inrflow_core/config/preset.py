@@ -237,16 +237,16 @@ def _networks(tables: dict[str, Any], method: Part) -> dict[str, Part]:
     """The networks of a method: from `[network]` where it has one, else from a table `[network.NAME]` for each."""
     names: tuple[str, ...] = getattr(method.module, "NETWORKS", ("network",))
     values = _table(tables, "network")
-    wanted = ", ".join(f"[network.{name}]" for name in names)
+    expected = ", ".join(f"[network.{name}]" for name in names)
     inner = [key for key, value in values.items() if isinstance(value, dict)]
     if not inner and len(names) == 1:
         return {names[0]: _part("network", values)}
     if not inner:
-        raise UsageError(f"the method `{method.name}` has {len(names)} networks", hint=f"write the tables {wanted}")
+        raise UsageError(f"the method `{method.name}` has {len(names)} networks", hint=f"write the tables {expected}")
     for key in values:
         if key not in inner:
             raise UsageError(
-                f"[network] has `{key}` beside [network.{inner[0]}]", hint=f"write the tables {wanted} alone"
+                f"[network] has `{key}` beside [network.{inner[0]}]", hint=f"write the tables {expected} alone"
             )
         if key not in names:
             raise UsageError(
@@ -255,7 +255,9 @@ def _networks(tables: dict[str, Any], method: Part) -> dict[str, Part]:
             )
     for name in names:
         if name not in values:
-            raise UsageError(f"[network.{name}] is missing", hint=f"the method `{method.name}` has the tables {wanted}")
+            raise UsageError(
+                f"[network.{name}] is missing", hint=f"the method `{method.name}` has the tables {expected}"
+            )
     return {name: _part(f"network.{name}", dict(values[name])) for name in names}
 
 

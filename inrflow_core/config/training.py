@@ -150,18 +150,18 @@ def parse(values: Mapping[str, Any], stages: Mapping[str, Iterable[str]]) -> Con
     """
     plain, tables = _split(values)
     config = settings(Config, plain, "training")
-    found: dict[str, dict[str, Any]] = {}
+    overrides: dict[str, dict[str, Any]] = {}
     for stage, table in tables.items():
         if stage not in stages:
             raise UsageError(f"[training.{stage}] is not a stage of the method", hint=did_you_mean(stage, list(stages)))
         own, nested = _split(table)
-        found[stage] = _overrides(plain, own, f"training.{stage}", STAGE_SETTINGS)
+        overrides[stage] = _overrides(plain, own, f"training.{stage}", STAGE_SETTINGS)
         for name, more in nested.items():
             address, optimizers = f"training.{stage}.{name}", list(stages[stage])
             if name not in optimizers:
                 raise UsageError(f"[{address}] is not an optimizer of the stage", hint=did_you_mean(name, optimizers))
-            found[stage][name] = _overrides(plain | own, more, address, OPTIMIZER_SETTINGS)
-    return replace(config, stages=found)
+            overrides[stage][name] = _overrides(plain | own, more, address, OPTIMIZER_SETTINGS)
+    return replace(config, stages=overrides)
 
 
 def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

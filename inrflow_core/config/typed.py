@@ -59,7 +59,7 @@ def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
             raise UsageError(f"[{table}] has no setting `{key}`", hint=did_you_mean(key, fields))
     for key, f in fields.items():
         if key not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise UsageError(f"[{table}] needs the setting `{key}`", hint=f"add `{key}`, {_spelled(hints[key])}")
+            raise UsageError(f"[{table}] needs the setting `{key}`", hint=f"add `{key}`, {_type_name(hints[key])}")
     typed = {key: _typed(value, hints[key], f"[{table}] `{key}`") for key, value in values.items()}
     try:
         return kind(**typed)
@@ -84,10 +84,10 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if hint in (int, float, str, bool) and type(value) is hint:
         return value
-    raise UsageError(f"{where} is {value!r}", hint=f"give {_spelled(hint)}")
+    raise UsageError(f"{where} is {value!r}", hint=f"give {_type_name(hint)}")
 
 
-def _spelled(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     if hint in plain:
         return plain[hint]
@@ -95,5 +95,5 @@ def _spelled(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(f"`{a}`" for a in arguments)
     if typing.get_origin(hint) is tuple:
-        return f"a list, each {_spelled(arguments[0])}"
-    return _spelled(arguments[0]) if arguments else str(hint)
+        return f"a list, each {_type_name(arguments[0])}"
+    return _type_name(arguments[0]) if arguments else str(hint)

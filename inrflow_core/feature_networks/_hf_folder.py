@@ -57,7 +57,7 @@ class PretrainedNetwork:
 
 
 def load(
-    wanted: ExpectedNetwork, folder: Path, device: torch.device | str = "cpu", **options: Any
+    expected: ExpectedNetwork, folder: Path, device: torch.device | str = "cpu", **options: Any
 ) -> tuple[torch.nn.Module, str]:
     """The network of a folder, frozen and in float32, and the SHA-256 of its weights.
 
@@ -70,10 +70,10 @@ def load(
         IntegrityError: a file is damaged or of another network, or a tensor is missing, superfluous, of another shape
             or not finite.
     """
-    files = _files(wanted, folder)
-    _check_config(wanted, folder)
-    _check_headers(wanted, files)
-    kind = getattr(_transformers(wanted), wanted.kind)
+    files = _files(expected, folder)
+    _check_config(expected, folder)
+    _check_headers(expected, files)
+    kind = getattr(_transformers(expected), expected.kind)
     try:
         network, report = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
@@ -81,98 +81,104 @@ def load(
         )  # fmt: skip
     except _broken() as error:
         raise IntegrityError(
-            f"`{folder}` cannot be loaded as `{wanted.name}`: {error}", hint=_download_hint(wanted)
+            f"`{folder}` cannot be loaded as `{expected.name}`: {error}", hint=_download_hint(expected)
         ) from error
-    _check_tensors(wanted, folder, network, report)
+    _check_tensors(expected, folder, network, report)
     return network.requires_grad_(False).eval().to(device), digest(files)
 
 
 def digest(files: Sequence[Path]) -> str:
     """SHA-256 of a weights file; of several, that of their digests, a line each, in the order of their names."""
-    found = [plain_file.file_digest(path, from_disk=True) for path in sorted(files)]
-    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+    digests = [plain_file.file_digest(path, from_disk=True) for path in sorted(files)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _files(wanted: ExpectedNetwork, folder: Path) -> list[Path]:
+def _files(expected: ExpectedNetwork, folder: Path) -> list[Path]:
     """The safetensors files of a folder."""
     if not folder.is_dir():
         raise MissingError(
-            f"the weights of `{wanted.name}` are absent: there is no folder `{folder}`", hint=_download_hint(wanted)
+            f"the weights of `{expected.name}` are absent: there is no folder `{folder}`", hint=_download_hint(expected)
         )
     if not (folder / CONFIG).is_file():
         raise MissingError(
-            f"`{folder}` holds no `{CONFIG}`, so it is not a network's folder", hint=_download_hint(wanted)
+            f"`{folder}` holds no `{CONFIG}`, so it is not a network's folder", hint=_download_hint(expected)
         )
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
         pickles = [path.name for ending in PICKLES for path in folder.glob(ending)]
         also = f"; `{pickles[0]}` is a pickle, which is not read" if pickles else ""
-        raise MissingError(f"`{folder}` holds no `{WEIGHTS}`{also}", hint=_download_hint(wanted))
-    index = _json(wanted, folder / INDEX).get("weight_map", {})
-    listed = typed_json.typed(index, dict[str, str], f"`weight_map` of `{folder / INDEX}`", hint=_download_hint(wanted))
-    names = sorted(set(listed.values()))
+        raise MissingError(f"`{folder}` holds no `{WEIGHTS}`{also}", hint=_download_hint(expected))
+    index = _json(expected, folder / INDEX).get("weight_map", {})
+    files_by_tensor = typed_json.typed(
+        index, dict[str, str], f"`weight_map` of `{folder / INDEX}`", hint=_download_hint(expected)
+    )
+    names = sorted(set(files_by_tensor.values()))
     if not names or any(Path(name).name != name for name in names):
-        raise IntegrityError(f"`{folder / INDEX}` lists no files of this folder", hint=_download_hint(wanted))
+        raise IntegrityError(f"`{folder / INDEX}` lists no files of this folder", hint=_download_hint(expected))
     for name in names:
         if not (folder / name).is_file():
-            raise MissingError(f"`{folder}` lacks `{name}`, which its `{INDEX}` lists", hint=_download_hint(wanted))
+            raise MissingError(f"`{folder}` lacks `{name}`, which its `{INDEX}` lists", hint=_download_hint(expected))
     return [folder / name for name in names]
 
 
-def _check_config(wanted: ExpectedNetwork, folder: Path) -> None:
-    got = _json(wanted, folder / CONFIG).get("model_type")
-    if got != wanted.model_type:
+def _check_config(expected: ExpectedNetwork, folder: Path) -> None:
+    got = _json(expected, folder / CONFIG).get("model_type")
+    if got != expected.model_type:
         raise IntegrityError(
-            f"`{folder}` holds a network of the type {got!r}; `{wanted.name}` is a `{wanted.model_type}`",
-            hint=_download_hint(wanted),
+            f"`{folder}` holds a network of the type {got!r}; `{expected.name}` is a `{expected.model_type}`",
+            hint=_download_hint(expected),
         )
 
 
-def _check_headers(wanted: ExpectedNetwork, files: Iterable[Path]) -> None:
+def _check_headers(expected: ExpectedNetwork, files: Iterable[Path]) -> None:
     for path in files:
-        with safetensors_file.open_tensors(path, hint=_download_hint(wanted)) as file:
+        with safetensors_file.open_tensors(path, hint=_download_hint(expected)) as file:
             file.keys()
 
 
-def _check_tensors(wanted: ExpectedNetwork, folder: Path, network: torch.nn.Module, report: Mapping[str, Any]) -> None:
+def _check_tensors(
+    expected: ExpectedNetwork, folder: Path, network: torch.nn.Module, report: Mapping[str, Any]
+) -> None:
     """Raise IntegrityError where Transformers only warns and uses random numbers in place of a tensor."""
-    for name, got, expected in sorted(report["mismatched_keys"]):
+    for name, shape, right in sorted(report["mismatched_keys"]):
         raise IntegrityError(
-            f"`{folder}` is not a `{wanted.name}` as described by its `{CONFIG}`: the tensor `{name}` is "
-            f"{list(got)}, not {list(expected)}",
-            hint=_download_hint(wanted),
+            f"`{folder}` is not a `{expected.name}` as described by its `{CONFIG}`: the tensor `{name}` is "
+            f"{list(shape)}, not {list(right)}",
+            hint=_download_hint(expected),
         )
     for key, verb in (("missing_keys", "lacks the"), ("unexpected_keys", "has the superfluous")):
-        names = sorted(name for name in report[key] if not name.startswith(wanted.ignored))
+        names = sorted(name for name in report[key] if not name.startswith(expected.ignored))
         if names:
             raise IntegrityError(
-                f"`{folder}` is not a `{wanted.name}` as described by its `{CONFIG}`: it {verb} tensor `{names[0]}`"
+                f"`{folder}` is not a `{expected.name}` as described by its `{CONFIG}`: it {verb} tensor `{names[0]}`"
                 + (f" and {len(names) - 1} more" if len(names) > 1 else ""),
-                hint=_download_hint(wanted),
+                hint=_download_hint(expected),
             )
     for name, tensor in network.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
-            raise IntegrityError(f"`{folder}` has numbers in `{name}` that are not finite", hint=_download_hint(wanted))
+            raise IntegrityError(
+                f"`{folder}` has numbers in `{name}` that are not finite", hint=_download_hint(expected)
+            )
 
 
-def _json(wanted: ExpectedNetwork, path: Path) -> dict[str, Any]:
-    return typed_json.read_table(path, hint=_download_hint(wanted))
+def _json(expected: ExpectedNetwork, path: Path) -> dict[str, Any]:
+    return typed_json.read_table(path, hint=_download_hint(expected))
 
 
-def _download_hint(wanted: ExpectedNetwork) -> str:
+def _download_hint(expected: ExpectedNetwork) -> str:
     return (
-        f"get `{CONFIG}` and `{WEIGHTS}` of `{wanted.source}` from Hugging Face, put both into `weights/{wanted.name}` "
+        f"get `{CONFIG}` and `{WEIGHTS}` of `{expected.source}` from Hugging Face, put both into `weights/{expected.name}` "
         "(INRFLOW_WEIGHTS names another parent), or name their folder with `--weights DIR`"
     )
 
 
-def _transformers(wanted: ExpectedNetwork) -> Any:
+def _transformers(expected: ExpectedNetwork) -> Any:
     try:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise UsageError(
-            f"`{wanted.name}` is run by the package `transformers`, which is not installed",
+            f"`{expected.name}` is run by the package `transformers`, which is not installed",
             hint='`pip install "inrflow[pretrained]"`',
         ) from error
     # Its log and progress bar; the checks here raise errors in place of its warnings.

@@ -52,26 +52,26 @@ class Extractor:
             raise UsageError(
                 f"images have {images.shape[-1]} channels", hint="features are of gray (1) or color (3) images"
             )
-        found = {output: torch.empty(len(images), self.outputs[output]) for output in outputs}
+        features = {output: torch.empty(len(images), self.outputs[output]) for output in outputs}
         for start in range(0, len(images), CHUNK):
             pixels = self.preprocessors[preprocessing](images[start : start + CHUNK]).to(self.device)
             # Expanded after resizing, which is three times faster for one channel.
             answers = self.network(pixels.expand(-1, 3, -1, -1), tuple(outputs))
             for output in outputs:
-                found[output][start : start + CHUNK] = answers[output].float().cpu()
-        return found
+                features[output][start : start + CHUNK] = answers[output].float().cpu()
+        return features
 
     def note(self, preprocessing: str) -> str | None:
         """A remark for values of this preprocessing if the weights are not those of its original program."""
         return note(self.loaded, self.files.get(preprocessing), preprocessing)
 
 
-def note(loaded: WeightsProvenance | None, wanted: str | None, preprocessing: str) -> str | None:
-    """A remark if `loaded` weights are not verified, or not made of the file `wanted`, which belongs to the preprocessing."""
+def note(loaded: WeightsProvenance | None, expected: str | None, preprocessing: str) -> str | None:
+    """A remark if `loaded` weights are not verified, or not made of the file `expected`, which belongs to the preprocessing."""
     if loaded is None:
         return None
-    if loaded.published != wanted:
-        return f"weights made of `{loaded.published}`, while `{preprocessing}` belongs to those of `{wanted}`"
+    if loaded.published != expected:
+        return f"weights made of `{loaded.published}`, while `{preprocessing}` belongs to those of `{expected}`"
     if not loaded.is_verified:
         return f"weights made of a `{loaded.published}` with an unknown digest: sha256 {loaded.published_digest}"
     return None

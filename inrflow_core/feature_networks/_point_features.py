@@ -61,35 +61,35 @@ class CloudExtractor:
                 raise UsageError(f"there is no {kind} `{name}`", hint=did_you_mean(name, allowed))
         check_points(clouds.shape[1], self.points)
         order = point_subset(clouds.shape[1], self.points).numpy()
-        found = {output: torch.empty(len(clouds), self.outputs[output]) for output in outputs}
+        features = {output: torch.empty(len(clouds), self.outputs[output]) for output in outputs}
         for start in range(0, len(clouds), CHUNK):
-            chosen = torch.from_numpy(clouds[start : start + CHUNK, order].astype(np.float32))
-            answers = self.network(self.preprocessors[preprocessing](chosen).to(self.device), tuple(outputs))
+            part = torch.from_numpy(clouds[start : start + CHUNK, order].astype(np.float32))
+            answers = self.network(self.preprocessors[preprocessing](part).to(self.device), tuple(outputs))
             for output in outputs:
-                found[output][start : start + CHUNK] = answers[output].float().cpu()
-        return found
+                features[output][start : start + CHUNK] = answers[output].float().cpu()
+        return features
 
     def note(self, preprocessing: str) -> str | None:
         """A remark for values of this preprocessing if the weights are not those of its original program."""
         return note(self.loaded, self.files[preprocessing], preprocessing)
 
 
-def check_points(points: int, wanted: int, what: str = "the clouds") -> None:
-    """Raise UsageError unless there are `wanted` points."""
-    if points < wanted:
+def check_points(points: int, expected: int, what: str = "the clouds") -> None:
+    """Raise UsageError unless there are `expected` points."""
+    if points < expected:
         raise UsageError(
-            f"{what} have {points:,} points each, and the network needs {wanted:,}",
-            hint=f"sample with `--points {wanted}`, or prepare clouds of that many points",
+            f"{what} have {points:,} points each, and the network needs {expected:,}",
+            hint=f"sample with `--points {expected}`, or prepare clouds of that many points",
         )
 
 
-def point_subset(points: int, wanted: int) -> Int64[Tensor, " wanted"]:
+def point_subset(points: int, count: int) -> Int64[Tensor, " count"]:
     """The points of a cloud that a network gets, in their order: the same for every cloud of that size.
 
     Also shuffled if all points are used: points of a mesh are often sorted by face, and the order decides which of a
     ball's points are used, and with which point farthest point sampling starts.
     """
-    return keyed_random.subset(torch.zeros(1, dtype=torch.int64), points, wanted, purpose=PURPOSE)[0]
+    return keyed_random.subset(torch.zeros(1, dtype=torch.int64), points, count, purpose=PURPOSE)[0]
 
 
 def in_unit_ball(points: Float32[Tensor, "B N C"]) -> Float32[Tensor, "B N C"]:
@@ -112,22 +112,22 @@ def farthest_point_sampling(
     nearest = torch.full_like(x, torch.inf)
     if least_square is not None:
         nearest = torch.where(x * x + y * y + z * z > least_square, nearest, -1)
-    chosen = torch.zeros(len(positions), count, dtype=torch.int64, device=positions.device)
+    selected = torch.zeros(len(positions), count, dtype=torch.int64, device=positions.device)
     for step in range(1, count):
-        last = chosen[:, step - 1]
+        last = selected[:, step - 1]
         dx, dy, dz = (side - side[batch, last, None] for side in (x, y, z))
         nearest = torch.minimum(nearest, dx.mul_(dx).addcmul_(dy, dy).addcmul_(dz, dz))
-        chosen[:, step] = nearest.argmax(1)
-    return chosen
+        selected[:, step] = nearest.argmax(1)
+    return selected
 
 
 def squared_distances(a: Float[Tensor, "B S 3"], b: Float[Tensor, "B N 3"]) -> Float[Tensor, "B S N"]:
     """Squared distances of all pairs."""
-    found = (a[:, :, None, 0] - b[:, None, :, 0]).square_()
+    squares = (a[:, :, None, 0] - b[:, None, :, 0]).square_()
     for axis in (1, 2):
         side = a[:, :, None, axis] - b[:, None, :, axis]
-        found.addcmul_(side, side)
-    return found
+        squares.addcmul_(side, side)
+    return squares
 
 
 def ball_query(

@@ -81,7 +81,7 @@ class WeightsProvenance:
     """Whether that is the known digest of the file."""
 
 
-def find(name: str, given: Mapping[str, Path], folder: Path | None = None) -> Path:
+def find(name: str, files: Mapping[str, Path], folder: Path | None = None) -> Path:
     """The weights file of a network: the one given for it, else the one in `folder`.
 
     Args:
@@ -96,7 +96,7 @@ def find(name: str, given: Mapping[str, Path], folder: Path | None = None) -> Pa
         raise UsageError(f"the network `{name}` takes no weights", hint="leave them out")
     if folder is None:
         folder = Path(os.environ.get(VARIABLE) or DEFAULT_FOLDER)
-    path = given.get(weights.name, folder / weights.file)
+    path = files.get(weights.name, folder / weights.file)
     target = folder / weights.file
     if path.suffix in THIRD_PARTY:
         raise UsageError(

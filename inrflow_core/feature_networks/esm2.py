@@ -67,13 +67,13 @@ class Esm2(_hf_folder.PretrainedNetwork):
         letters = [residues.to_letters(residues.to_codes(sequence)) for sequence in sequences]
         windows = [(which, start) for which, text in enumerate(letters) for start in window_starts(len(text))]
         texts = [letters[which][start : start + MAX_RESIDUES] for which, start in windows]
-        found = [np.empty((len(text), self.width), np.float32) for text in letters]
+        embeddings = [np.empty((len(text), self.width), np.float32) for text in letters]
         for part in _batches([len(text) for text in texts]):
             for index, tokens in zip(part, self._tokens([texts[index] for index in part]), strict=True):
                 which, start = windows[index]
                 first, last = window_core(len(letters[which]), start)
-                found[which][first:last] = tokens[first - start : last - start]
-        return found
+                embeddings[which][first:last] = tokens[first - start : last - start]
+        return embeddings
 
     @torch.no_grad()
     def _tokens(self, texts: Sequence[str]) -> list[np.ndarray]:

@@ -229,19 +229,19 @@ class Inception(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B 3 299 299"], outputs: Sequence[str]) -> dict[str, Tensor]:
         """Outputs by name; layers beyond the last requested one are not computed."""
-        found: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         x = self._follow("", STEM, (pixels - 128) / 128)
         for name, branches in BLOCKS.items():
             if SPATIAL.startswith(f"{name}/") and "spatial" in outputs:
                 rows = self.convolutions[SPATIAL](x)[:, :SPATIAL_CHANNELS]
-                found["spatial"] = rows.movedim(1, -1).flatten(1)
+                features["spatial"] = rows.movedim(1, -1).flatten(1)
                 if len(outputs) == 1:
-                    return found
+                    return features
             x = torch.cat([self._follow(f"{name}/", branch, x) for branch in branches], dim=1)
-        found["pool"] = x.mean(dim=(2, 3))
+        features["pool"] = x.mean(dim=(2, 3))
         if "logits" in outputs:
-            found["logits"] = found["pool"] @ self.classes.weight.T
-        return found
+            features["logits"] = features["pool"] @ self.classes.weight.T
+        return features
 
     def _follow(self, scope: str, branch: Branch, x: Tensor) -> Tensor:
         for step in branch:

@@ -66,12 +66,12 @@ class RandomFilters(nn.Module):
                 f"images of {pixels.shape[2]} x {pixels.shape[3]} are too small for random features",
                 hint=f"at least {MIN_SIDE} x {MIN_SIDE} pixels are needed",
             )
-        x, found = pixels / 127.5 - 1, []
+        x, statistics = pixels / 127.5 - 1, []
         for scale in range(SCALES):
             if scale:
                 x = F.avg_pool2d(x, 2)
-            found += self._statistics(x, scale)
-        return {"all": torch.cat(found, dim=1)}
+            statistics += self._statistics(x, scale)
+        return {"all": torch.cat(statistics, dim=1)}
 
     def _statistics(self, x: Float[Tensor, "B 3 h w"], scale: int) -> list[Float[Tensor, "B F"]]:
         first, second = self.get_buffer(f"first_{scale}"), self.get_buffer(f"second_{scale}")

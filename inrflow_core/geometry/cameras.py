@@ -34,15 +34,15 @@ def look_at(
 
     Where it looks along `up`, z points to the top of the image.
     """
-    place = np.asarray(position, dtype=np.float64)
-    forward = np.asarray(target, dtype=np.float64) - place
+    origin = np.asarray(position, dtype=np.float64)
+    forward = np.asarray(target, dtype=np.float64) - origin
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, up)
     if np.linalg.norm(right) < 1e-6:
         right = np.cross(forward, (0, 0, -1))
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward], axis=1)
-    return camera_matrix(rotation, place, focal(field_of_view))
+    return camera_matrix(rotation, origin, focal(field_of_view))
 
 
 def orbit(
@@ -61,7 +61,7 @@ def orbit(
 
 def orbit_ring(count: int = 4, *, field_of_view: float = DEFAULT_FOV) -> Float32[np.ndarray, "V 4 4"]:
     """Cameras at equal steps around y, the first on +z; four of them are the paper's, on both sides of z and x."""
-    return np.stack([orbit(360 * place / count, field_of_view=field_of_view) for place in range(count)])
+    return np.stack([orbit(360 * index / count, field_of_view=field_of_view) for index in range(count)])
 
 
 def focal(field_of_view: float) -> float:
@@ -129,8 +129,8 @@ def pluecker(camera: Float32[np.ndarray, "4 4"], rows: int, columns: int) -> Flo
 
     The moment is the same for every point of the ray, and at right angles to the direction (Pluecker 1828).
     """
-    place, directions = rays(camera, rows, columns)
-    return np.concatenate([directions, np.cross(place, directions)], axis=1)
+    origin, directions = rays(camera, rows, columns)
+    return np.concatenate([directions, np.cross(origin, directions)], axis=1)
 
 
 RAY = 6

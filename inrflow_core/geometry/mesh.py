@@ -53,9 +53,9 @@ def closest_faces(
     open3d = load_open3d()
     scene = open3d.t.geometry.RaycastingScene()
     scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
-    found = scene.compute_closest_points(points.astype(np.float32))
-    second, third = found["primitive_uvs"].numpy().astype(np.float64).T
-    return found["primitive_ids"].numpy().astype(np.int64), np.stack([1 - second - third, second, third], axis=1)
+    closest = scene.compute_closest_points(points.astype(np.float32))
+    second, third = closest["primitive_uvs"].numpy().astype(np.float64).T
+    return closest["primitive_ids"].numpy().astype(np.int64), np.stack([1 - second - third, second, third], axis=1)
 
 
 def normals(points: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N 3"]:
@@ -71,16 +71,16 @@ def normals(points: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N 3"]:
     open3d = load_open3d()
     cloud = _cloud(points)
     cloud.estimate_normals(open3d.geometry.KDTreeSearchParamKNN(NEIGHBORS))
-    found = np.asarray(cloud.normals).copy()
+    directions = np.asarray(cloud.normals).copy()
     distances, others = cKDTree(points).query(points, k=min(9, len(points)))
     spacing = float(np.median(distances[:, 1]))
     if spacing == 0:
         raise UsageError("most points of the cloud lie on one another", hint="a surface needs distinct points")
-    score = _seen_from_outside(points, found, spacing)
+    score = _seen_from_outside(points, directions, spacing)
     for _ in range(SMOOTHINGS):
-        agreement = np.einsum("nkc,nc->nk", found[others], found)
+        agreement = np.einsum("nkc,nc->nk", directions[others], directions)
         score = np.sum(agreement * score[others], axis=1) / others.shape[1]
-    return np.where(score[:, None] >= 0, found, -found)
+    return np.where(score[:, None] >= 0, directions, -directions)
 
 
 def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "poisson") -> Mesh:
@@ -97,12 +97,12 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
     if len(points) < 16:
         raise UsageError(f"{len(points)} points are too few for a surface", hint="sample some thousands of points")
     open3d = load_open3d()
-    places = points[:, :3].astype(np.float64)
-    tree = cKDTree(places)
-    spacing = float(np.median(tree.query(places, k=2)[0][:, 1]))
-    cloud = _cloud(places)
+    positions = points[:, :3].astype(np.float64)
+    tree = cKDTree(positions)
+    spacing = float(np.median(tree.query(positions, k=2)[0][:, 1]))
+    cloud = _cloud(positions)
     kind = open3d.geometry.TriangleMesh
-    cloud.normals = open3d.utility.Vector3dVector(normals(places))
+    cloud.normals = open3d.utility.Vector3dVector(normals(positions))
     if method == "pivoting":
         radii = open3d.utility.DoubleVector([spacing * factor for factor in (1.5, 2.5, 4.0, 6.0)])
         mesh = kind.create_from_point_cloud_ball_pivoting(cloud, radii)
@@ -129,7 +129,7 @@ def colors_to_bytes(points: Float[np.ndarray, "N C"]) -> UInt8[np.ndarray, "N 3"
 
 
 def _seen_from_outside(
-    points: Float64[np.ndarray, "N 3"], found: Float64[np.ndarray, "N 3"], spacing: float
+    points: Float64[np.ndarray, "N 3"], normal_vectors: Float64[np.ndarray, "N 3"], spacing: float
 ) -> Float64[np.ndarray, " N"]:
     """How much more each normal looks towards the views in which its point is seen than away from them.
 
@@ -147,14 +147,14 @@ def _seen_from_outside(
         depth = points @ direction
         front = np.full(flat.max() + 1, -np.inf)
         np.maximum.at(front, flat, depth)
-        score += np.where(depth > front[flat] - cell, found @ direction, 0)
+        score += np.where(depth > front[flat] - cell, normal_vectors @ direction, 0)
     return score
 
 
 def _directions(count: int) -> Float64[np.ndarray, "count 3"]:
     """Unit vectors spread evenly over all directions (a Fibonacci lattice)."""
-    place = np.arange(count) + 0.5
-    height, turn = 1 - 2 * place / count, place * math.pi * (3 - math.sqrt(5))
+    index = np.arange(count) + 0.5
+    height, turn = 1 - 2 * index / count, index * math.pi * (3 - math.sqrt(5))
     flat = np.sqrt(1 - height**2)
     return np.stack([flat * np.cos(turn), height, flat * np.sin(turn)], axis=1)
 
@@ -163,14 +163,14 @@ def _directions(count: int) -> Float64[np.ndarray, "count 3"]:
 def _quiet() -> Iterator[None]:
     """Suppress the lines that Open3D's Poisson code prints to stderr from C++."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr_copy = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr_copy, 2)
+        os.close(stderr_copy)
 
 
 def _cloud(points: np.ndarray) -> Any:

@@ -67,15 +67,15 @@ def _cast(
     scene: Any, camera: Float32[np.ndarray, "4 4"], resolution: int, colors: Colors | None
 ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, "N 3"]]:
     """The pixels whose ray hits the mesh, and the color that it sees."""
-    place, directions = cameras.rays(camera, resolution, resolution)
+    origin, directions = cameras.rays(camera, resolution, resolution)
     rays = np.empty((len(directions), 6), dtype=np.float32)
-    rays[:, :3], rays[:, 3:] = place, directions
-    found = scene.cast_rays(rays, nthreads=1)
-    pixels = np.flatnonzero(np.isfinite(found["t_hit"].numpy()))
-    facing = np.abs(np.einsum("nd,nd->n", found["primitive_normals"].numpy()[pixels], rays[pixels, 3:]))
+    rays[:, :3], rays[:, 3:] = origin, directions
+    cast = scene.cast_rays(rays, nthreads=1)
+    pixels = np.flatnonzero(np.isfinite(cast["t_hit"].numpy()))
+    facing = np.abs(np.einsum("nd,nd->n", cast["primitive_normals"].numpy()[pixels], rays[pixels, 3:]))
     shade = AMBIENT + (1 - AMBIENT) * facing[:, None]
     if colors is None:
         return pixels, PLAIN * shade.repeat(3, axis=1)
-    second, third = found["primitive_uvs"].numpy()[pixels].T
+    second, third = cast["primitive_uvs"].numpy()[pixels].T
     weights = np.stack([1 - second - third, second, third], axis=1)
-    return pixels, colors(found["primitive_ids"].numpy()[pixels].astype(np.int64), weights) * shade
+    return pixels, colors(cast["primitive_ids"].numpy()[pixels].astype(np.int64), weights) * shade

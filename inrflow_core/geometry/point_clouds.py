@@ -72,11 +72,11 @@ def stack_checked(
             f"the {what} are too few: {len(clouds)}",
             hint=f"metrics of clouds take {MIN_POINTS} at least, papers 405 to 1000",
         )
-    for place, cloud in enumerate(clouds):
-        _check(cloud, _name(what, place, names))
+    for index, cloud in enumerate(clouds):
+        _check(cloud, _name(what, index, names))
     sizes = [len(cloud) for cloud in clouds]
     if len(set(sizes)) > 1:
-        other = next(place for place, size in enumerate(sizes) if size != sizes[0])
+        other = next(index for index, size in enumerate(sizes) if size != sizes[0])
         raise UsageError(
             f"the {what} are of unequal sizes: {sizes[0]:,} points in {_name(what, 0, names)}, "
             f"{sizes[other]:,} in {_name(what, other, names)}",
@@ -96,18 +96,18 @@ def subsample(
         UsageError: a cloud has fewer points.
     """
     assert len(keys) == len(clouds)
-    kept = []
-    for place, (cloud, key) in enumerate(zip(clouds, keys, strict=True)):
+    smaller = []
+    for index, (cloud, key) in enumerate(zip(clouds, keys, strict=True)):
         if len(cloud) < count:
             raise UsageError(
-                f"{_name(what, place, None)} has {len(cloud):,} points, fewer than the {count:,} asked for",
+                f"{_name(what, index, None)} has {len(cloud):,} points, fewer than the {count:,} asked for",
                 hint=f"ask for {min(len(c) for c in clouds):,} or fewer, or draw the {what} with more points",
             )
         if len(cloud) > count:
-            chosen = keyed_random.subset(torch.tensor([key]), len(cloud), count, purpose=SUBSAMPLE_KEY)[0].numpy()
-            cloud = cloud[np.sort(chosen)]
-        kept.append(cloud)
-    return kept
+            subset = keyed_random.subset(torch.tensor([key]), len(cloud), count, purpose=SUBSAMPLE_KEY)[0].numpy()
+            cloud = cloud[np.sort(subset)]
+        smaller.append(cloud)
+    return smaller
 
 
 def normalize(
@@ -151,6 +151,6 @@ def _check(cloud: np.ndarray, name: str) -> None:
         raise IntegrityError(f"{name} {whole}", hint="it has no shape to compare; leave it out")
 
 
-def _name(what: str, place: int, names: Sequence[str] | None) -> str:
-    name = names[place] if names and names[place] else ""
-    return f"`{name}` of the {what}" if name else f"number {place} of the {what}"
+def _name(what: str, index: int, names: Sequence[str] | None) -> str:
+    name = names[index] if names and names[index] else ""
+    return f"`{name}` of the {what}" if name else f"number {index} of the {what}"

@@ -22,8 +22,8 @@ def random_rotations(seeds: Int64[Tensor, " B"]) -> Float32[Tensor, "B 3 3"]:
 
     `positions @ rotation.mT` turns positions of shape (B, N, 3).
     """
-    place = torch.zeros(1, dtype=torch.int64, device=seeds.device)
-    return _matrix(noise_field.normal(seeds, place, purpose="rotation", channels=4)[:, 0].double()).float()
+    position = torch.zeros(1, dtype=torch.int64, device=seeds.device)
+    return _matrix(noise_field.normal(seeds, position, purpose="rotation", channels=4)[:, 0].double()).float()
 
 
 @torch.no_grad()
@@ -75,11 +75,11 @@ def smooth_lddt(
     parts = [(start, min(start + rows, num_atoms)) for start in range(0, num_atoms, rows)]
     scores, counts = torch.zeros(2, num_sets, dtype=predicted.dtype, device=predicted.device)
     for start, end in parts:
-        given = (predicted / unit, true / unit, known, cutoff, start, end)
+        arguments = (predicted / unit, true / unit, known, cutoff, start, end)
         if len(parts) == 1:
-            score, count = _agreement(*given)
+            score, count = _agreement(*arguments)
         else:
-            score, count = checkpoint(_agreement, *given, use_reentrant=False, preserve_rng_state=False)
+            score, count = checkpoint(_agreement, *arguments, use_reentrant=False, preserve_rng_state=False)
         scores, counts = scores + score, counts + count
     return scores / counts.clamp(min=1)
 

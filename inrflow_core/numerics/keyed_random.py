@@ -26,12 +26,12 @@ def derive_seed(seed: int, *words: int) -> int:
     return int(mix_bits(state) & 0x7FFFFFFFFFFFFFFF)
 
 
-def derive_seeds(seed: int, step: int, places: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
-    """`derive_seed(seed, step, index)` for each index in `places`."""
+def derive_seeds(seed: int, step: int, indices: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
+    """`derive_seed(seed, step, index)` for each of `indices`."""
     state = mix_bits(
-        torch.tensor([seed], dtype=torch.int64, device=places.device) ^ mix_bits(torch.full_like(places, step))
+        torch.tensor([seed], dtype=torch.int64, device=indices.device) ^ mix_bits(torch.full_like(indices, step))
     )
-    return mix_bits(mix_bits(state ^ mix_bits(places))) & 0x7FFFFFFFFFFFFFFF
+    return mix_bits(mix_bits(state ^ mix_bits(indices))) & 0x7FFFFFFFFFFFFFFF
 
 
 def uniform(seeds: Int64[Tensor, " B"], *, purpose: str, count: int = 1) -> Float64[Tensor, "B count"]:

@@ -38,7 +38,7 @@ KERNELS = {"linear": 2, "cubic": 4}
 
 def normal(
     seeds: Int64[Tensor, " B"],
-    places: Int64[Tensor, " N"] | Int64[Tensor, "N D"] | Float64[Tensor, "N D"],
+    positions: Int64[Tensor, " N"] | Int64[Tensor, "N D"] | Float64[Tensor, "N D"],
     *,
     purpose: str,
     channels: int,
@@ -46,7 +46,7 @@ def normal(
     kernel: str = DEFAULT_INTERPOLATION,
     override: Float[Tensor, "B *grid C"] | None = None,
 ) -> Float32[Tensor, "B N C"]:
-    """Normals N(0, 1) at `places`: keyed by the id where these are whole numbers, else the noise field.
+    """Normals N(0, 1) at `positions`: keyed by the id where these are whole numbers, else the noise field.
 
     Integer positions (N D) are lattice points: no device synchronization is needed to find out.
 
@@ -60,18 +60,18 @@ def normal(
         override: values that replace the noise of the first ids, or of the lattice box that begins at the origin.
     """
     keys = channel_keys(seeds, purpose, step, channels)
-    out = torch.empty(len(seeds), len(places), channels, device=places.device)
-    size = max(1, SLICE_SIZE.get(cache_blocks.device_type(places.device), LARGE_SLICE) // max(1, len(seeds)))
-    size = cache_blocks.block_bytes(8 * size, 8 * len(places), most=2) // 8
-    for start in range(0, len(places), size):
-        part = places[start : start + size]
+    out = torch.empty(len(seeds), len(positions), channels, device=positions.device)
+    size = max(1, SLICE_SIZE.get(cache_blocks.device_type(positions.device), LARGE_SLICE) // max(1, len(seeds)))
+    size = cache_blocks.block_bytes(8 * size, 8 * len(positions), most=2) // 8
+    for start in range(0, len(positions), size):
+        part = positions[start : start + size]
         out[:, start : start + size] = _normal_part(keys, part, channels, kernel, override)
     return out
 
 
 def normal_inside(
     seeds: Int64[Tensor, " B"],
-    places: Float64[Tensor, "N D"],
+    positions: Float64[Tensor, "N D"],
     grid: tuple[int, ...],
     *,
     purpose: str,
@@ -80,28 +80,28 @@ def normal_inside(
 ) -> Float32[Tensor, "B N C"]:
     """`normal` at positions inside a grid, from 0 to its sides minus 1: the same numbers, without a device synchronization.
 
-    The numbers of `places` are never read, so that a plan can trace it.
+    The numbers of `positions` are never read, so that a plan can trace it.
     """
     keys = channel_keys(seeds, purpose, 0, channels)
-    low = places.floor()
+    low = positions.floor()
     if kernel == "independent":
-        values, on_lattice = _hashed_by_bits(keys, places, channels), (places == low).all(1)
+        values, on_lattice = _hashed_by_bits(keys, positions, channels), (positions == low).all(1)
         return torch.where(on_lattice[:, None], _at_lattice(keys, low.long(), channels, None), values)
     bounds = [0] * len(grid), [side - 1 for side in grid]
-    return _between(keys, low.long(), places - low, channels, kernel, None, bounds)
+    return _between(keys, low.long(), positions - low, channels, kernel, None, bounds)
 
 
 def _normal_part(
-    keys: list[Tensor], places: Tensor, channels: int, kernel: str, override: Tensor | None
+    keys: list[Tensor], positions: Tensor, channels: int, kernel: str, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
-    if not places.is_floating_point():
-        return (_at_ids if places.ndim == 1 else _at_lattice)(keys, places, channels, override)
-    low = places.floor()
-    fraction = places - low
+    if not positions.is_floating_point():
+        return (_at_ids if positions.ndim == 1 else _at_lattice)(keys, positions, channels, override)
+    low = positions.floor()
+    fraction = positions - low
     if not fraction.any():
         return _at_lattice(keys, low.long(), channels, override)
     if kernel == "independent":
-        return _independent(keys, places, low, channels, override)
+        return _independent(keys, positions, low, channels, override)
     bounds = low.long().amin(0).tolist(), low.long().amax(0).tolist()
     return _between(keys, low.long(), fraction, channels, kernel, override, bounds)
 
@@ -115,7 +115,7 @@ def _between(
     override: Tensor | None,
     bounds: tuple[list[int], list[int]],
 ) -> Float32[Tensor, "B N C"]:
-    """The weighted neighbours; the lattice box around all places is hashed once where it is not much larger."""
+    """The weighted neighbours; the lattice box around all positions is hashed once where it is not much larger."""
     weights = _weights(fraction, kernel)
     reach = KERNELS[kernel] // 2 - 1
     first = [least - reach for least in bounds[0]]
@@ -165,19 +165,19 @@ def _weights(fraction: Float64[Tensor, "N D"], kernel: str) -> Float64[Tensor, "
 
 
 def _independent(
-    keys: list[Tensor], places: Float64[Tensor, "N D"], low: Tensor, channels: int, override: Tensor | None
+    keys: list[Tensor], positions: Float64[Tensor, "N D"], low: Tensor, channels: int, override: Tensor | None
 ) -> Float32[Tensor, "B N C"]:
     """Each position keyed by its own bits; on the lattice the lattice's noise."""
-    alone = _hashed_by_bits(keys, places, channels)
-    on_lattice = (places == low).all(1)
+    alone = _hashed_by_bits(keys, positions, channels)
+    on_lattice = (positions == low).all(1)
     if on_lattice.any():
         alone[:, on_lattice] = _at_lattice(keys, low[on_lattice].long(), channels, override)
     return alone
 
 
-def _hashed_by_bits(keys: list[Tensor], places: Float64[Tensor, "N D"], channels: int) -> Float32[Tensor, "B N C"]:
-    mixed = torch.zeros(len(places), dtype=torch.int64, device=places.device)
-    for bits in (places + 0.0).view(torch.int64).unbind(1):
+def _hashed_by_bits(keys: list[Tensor], positions: Float64[Tensor, "N D"], channels: int) -> Float32[Tensor, "B N C"]:
+    mixed = torch.zeros(len(positions), dtype=torch.int64, device=positions.device)
+    for bits in (positions + 0.0).view(torch.int64).unbind(1):
         mixed = mix_bits(mixed ^ bits)
     words = [mixed & MASK_32, (mixed >> 32) & MASK_32]
     apart = [mix_bits(key ^ 0x5DEECE66D) for key in keys]

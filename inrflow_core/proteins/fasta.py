@@ -18,7 +18,7 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
     """
     if not path.is_file():
         raise MissingError(f"the FASTA file `{path}` does not exist", hint="name a file of sequences")
-    found: dict[str, list[str]] = {}
+    records: dict[str, list[str]] = {}
     lines: list[str] | None = None
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -27,17 +27,17 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith(">"):
             words = line[1:].split()
-            name = words[0] if words else f"sequence-{len(found) + 1}"
-            if name in found:
+            name = words[0] if words else f"sequence-{len(records) + 1}"
+            if name in records:
                 raise UsageError(f"`{path}` has two sequences named `{name}`, line {number}", hint="name them apart")
-            lines = found[name] = []
+            lines = records[name] = []
         elif line.strip() and lines is None:
             raise UsageError(f"`{path}` begins without a name, line {number}", hint="put a line `>NAME` before it")
         elif lines is not None:
             lines.append("".join(line.split()))
-    if not found:
+    if not records:
         raise UsageError(f"`{path}` holds no sequence", hint="a sequence is a line `>NAME` and lines of letters")
-    sequences = {name: "".join(parts).removesuffix("*") for name, parts in found.items()}
+    sequences = {name: "".join(parts).removesuffix("*") for name, parts in records.items()}
     for name, sequence in sequences.items():
         if not sequence:
             raise UsageError(f"the sequence `{name}` in `{path}` is empty", hint="give it letters, or take it out")

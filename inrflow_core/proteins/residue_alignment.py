@@ -33,15 +33,15 @@ def align_residues(sample: Structure, reference: Structure, rule: str) -> Pairs:
                 raise UsageError(
                     f"`{structure.name}` has several residues of one number", hint="pair residues by `sequence`"
                 )
-        found = _by_number(sample, reference)
+        aligned = _by_number(sample, reference)
     else:
-        found = _by_sequence(sample, reference)
-    if not len(found):
+        aligned = _by_sequence(sample, reference)
+    if not len(aligned):
         raise UsageError(
             f"no residue of `{sample.name}` has its like in the reference `{reference.name}`",
             hint="pair residues by `sequence`" if rule == "number" else "compare structures of one protein",
         )
-    return found
+    return aligned
 
 
 def uses_numbering(sample: Structure, reference: Structure, rule: str) -> bool:

@@ -106,9 +106,9 @@ def to_codes(sequence: str) -> UInt8[np.ndarray, " L"]:
     Raises:
         UsageError: a letter that is none of the 20, or no letter at all.
     """
-    unknown = [(place, letter) for place, letter in enumerate(sequence.upper(), 1) if letter not in _CODES]
+    unknown = [(index, letter) for index, letter in enumerate(sequence.upper(), 1) if letter not in _CODES]
     if unknown:
-        named = ", ".join(f"`{letter}` at {place}" for place, letter in unknown[:5])
+        named = ", ".join(f"`{letter}` at {index}" for index, letter in unknown[:5])
         more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
         raise UsageError(
             f"the sequence has letters that are no amino acid: {named}{more}",
@@ -136,31 +136,31 @@ def atom_features(residue: Residue) -> list[Atom]:
     """Table 8 for each atom of a residue inside a chain."""
     neighbours, orders = _neighbours(residue)
     rings = _rings(neighbours)
-    is_double = [2 in orders[place] for place in range(len(residue.atoms))]
+    is_double = [2 in orders[index] for index in range(len(residue.atoms))]
     is_flat = [
-        is_double[place]
+        is_double[index]
         # A lone pair beside a double bond is in its plane; N has the C=O of the residue before beside it.
-        or (element in "NO" and (place == 0 or any(is_double[other] for other in neighbours[place])))
-        for place, element in enumerate(residue.elements)
+        or (element in "NO" and (index == 0 or any(is_double[other] for other in neighbours[index])))
+        for index, element in enumerate(residue.elements)
     ]
-    found = []
-    for place, element in enumerate(residue.elements):
-        mine = [ring for ring in rings if place in ring]
-        is_linked = residue.atoms[place] in ("N", "C")
-        bonds = sum(orders[place]) + is_linked
-        charge = residue.charges[place]
-        found.append(
+    features = []
+    for index, element in enumerate(residue.elements):
+        mine = [ring for ring in rings if index in ring]
+        is_linked = residue.atoms[index] in ("N", "C")
+        bonds = sum(orders[index]) + is_linked
+        charge = residue.charges[index]
+        features.append(
             Atom(
                 element=element,
-                degree=len(neighbours[place]) + is_linked,
+                degree=len(neighbours[index]) + is_linked,
                 charge=charge,
                 valence=HYDROGEN_VALENCE[element] + charge - bonds,
-                hybridization="sp2" if is_flat[place] else "sp3",
+                hybridization="sp2" if is_flat[index] else "sp3",
                 is_aromatic=any(all(is_flat[other] for other in ring) for ring in mine),
                 rings=len(mine),
             )
         )
-    return found
+    return features
 
 
 def eigenvectors(residue: Residue) -> Float32[np.ndarray, "N 8"]:
@@ -185,15 +185,15 @@ def eigenvectors(residue: Residue) -> Float32[np.ndarray, "N 8"]:
             if len(own) < space.shape[1] and np.linalg.norm(left) > 1e-4:
                 own.append(left / np.linalg.norm(left))
         columns += own
-    found = np.stack(columns[:NUM_EIGENVECTORS], axis=1)
-    return np.pad(found, ((0, 0), (0, NUM_EIGENVECTORS - found.shape[1]))).astype(np.float32)
+    eigenvectors = np.stack(columns[:NUM_EIGENVECTORS], axis=1)
+    return np.pad(eigenvectors, ((0, 0), (0, NUM_EIGENVECTORS - eigenvectors.shape[1]))).astype(np.float32)
 
 
 def _parsed() -> Iterator[Residue]:
     for line in SIDE_CHAINS.strip().splitlines():
         letter, name, *bonds = line.split()
-        found = [re.fullmatch(r"(\w+)([-=])(\w+)(\+?)", bond) for bond in [*BACKBONE.split(), *bonds]]
-        parts = [match.groups() for match in found if match]
+        matches = [re.fullmatch(r"(\w+)([-=])(\w+)(\+?)", bond) for bond in [*BACKBONE.split(), *bonds]]
+        parts = [match.groups() for match in matches if match]
         atoms = list(dict.fromkeys(atom for first, _, second, _ in parts for atom in (first, second)))
         charged = {second for _, _, second, plus in parts if plus}
         yield Residue(

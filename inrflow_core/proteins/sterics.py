@@ -42,8 +42,8 @@ def errors(structure: Structure, protocol: str) -> tuple[Float64[np.ndarray, " K
     """Of the bonds of the `backbone`, or of its `ca-spacing`: length less the ideal one, and what is right; in Angstrom."""
     if protocol == "backbone":
         return bond_errors(structure)
-    found = spacing_errors(structure)
-    return found, np.full(len(found), SPACING_TOLERANCE)
+    errors = spacing_errors(structure)
+    return errors, np.full(len(errors), SPACING_TOLERANCE)
 
 
 def bond_errors(structure: Structure) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]:
@@ -58,20 +58,20 @@ def bond_errors(structure: Structure) -> tuple[Float64[np.ndarray, " K"], Float6
         ("CA-C", start + CA, start + C, structure.codes),
         ("C-N", start[linked] + C, start[linked + 1] + N, structure.codes[linked + 1]),
     ]
-    found, limits = [], []
+    errors, limits = [], []
     for name, first, second, codes in bonds:
         is_known = structure.is_known[first] & structure.is_known[second]
         ideal = np.array([LENGTHS[name].get(letter, LENGTHS[name][""]) for letter in residues.LETTERS])
-        wanted = ideal[codes[is_known]]
-        found.append(_distances(structure, first[is_known], second[is_known]) - wanted[:, 0])
-        limits.append(OUTLIER * wanted[:, 1])
-    return np.concatenate(found), np.concatenate(limits)
+        expected = ideal[codes[is_known]]
+        errors.append(_distances(structure, first[is_known], second[is_known]) - expected[:, 0])
+        limits.append(OUTLIER * expected[:, 1])
+    return np.concatenate(errors), np.concatenate(limits)
 
 
 def spacing_errors(structure: Structure) -> Float64[np.ndarray, " K"]:
     """Distance of the C-alphas of neighbours less 3.80 Angstrom."""
-    places, linked = _starts(structure) + CA, _linked(structure)
-    first, second = places[linked], places[linked + 1]
+    alphas, linked = _starts(structure) + CA, _linked(structure)
+    first, second = alphas[linked], alphas[linked + 1]
     is_known = structure.is_known[first] & structure.is_known[second]
     return _distances(structure, first[is_known], second[is_known]) - SPACING
 

@@ -55,5 +55,5 @@ def principal_axes(trace: np.ndarray) -> np.ndarray:
     known = trace[np.isfinite(trace).all(1)]
     centered = known.astype(np.float64) - known.mean(0)
     _, axes = np.linalg.eigh(centered.T @ centered)
-    right, up = (axes[:, place] * (1.0 if ((centered @ axes[:, place]) ** 3).sum() >= 0 else -1.0) for place in (2, 1))
+    right, up = (axes[:, axis] * (1.0 if ((centered @ axes[:, axis]) ** 3).sum() >= 0 else -1.0) for axis in (2, 1))
     return np.stack([right, up, np.cross(right, up)])

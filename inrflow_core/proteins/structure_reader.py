@@ -41,7 +41,7 @@ UNREADABLE = (
     TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
 """What the parsers raise on content that is broken, beside Biotite's own."""
-ATOM_INDEX = [{name: place for place, name in enumerate(atoms)} for atoms in residues.ATOMS]
+ATOM_INDEX = [{name: index for index, name in enumerate(atoms)} for atoms in residues.ATOMS]
 
 
 class Group(NamedTuple):
@@ -53,7 +53,7 @@ class Group(NamedTuple):
     is_hetero: bool
     rows: np.ndarray
     """Of the table of atoms."""
-    places: Mapping[str, int]
+    atom_rows: Mapping[str, int]
     """Row of each atom by its name."""
 
 
@@ -144,13 +144,13 @@ def _parsed(content: bytes, file: str, chain: str | None, *, is_first_alone: boo
 def _structure(atoms: Any, name: str, chain: str | None, is_experimental: bool) -> Structure:
     """One chain of a table of atoms."""
     groups = list(_groups(atoms))
-    kept = _chosen([group for group in groups if _is_amino_acid(group)], groups, atoms.coord, chain)
-    codes = np.array([_code(group) for group in kept], dtype=np.uint8)
+    selected = _select_chain([group for group in groups if _is_amino_acid(group)], groups, atoms.coord, chain)
+    codes = np.array([_code(group) for group in selected], dtype=np.uint8)
     residue, _ = residues.atom_layout(codes)
-    starts = np.searchsorted(residue, np.arange(len(kept)))
+    starts = np.searchsorted(residue, np.arange(len(selected)))
     rows = np.full(len(residue), -1)
-    for start, code, group in zip(starts.tolist(), codes.tolist(), kept, strict=True):
-        for atom, row in group.places.items():
+    for start, code, group in zip(starts.tolist(), codes.tolist(), selected, strict=True):
+        for atom, row in group.atom_rows.items():
             parent = SELENIUM_SUBSTITUTES.get(residues.NAMES[code], atom) if atom == "SE" else atom
             if parent in ATOM_INDEX[code]:
                 rows[start + ATOM_INDEX[code][parent]] = row
@@ -158,7 +158,7 @@ def _structure(atoms: Any, name: str, chain: str | None, is_experimental: bool) 
     positions = np.where(is_known[:, None], atoms.coord[rows], 0).astype(np.float32)
     if not np.isfinite(positions).all():
         raise UnreadableItemError("it has positions that are not finite numbers")
-    numbers = np.array([group.number for group in kept], dtype=np.int64)
+    numbers = np.array([group.number for group in selected], dtype=np.int64)
     factors = atoms.b_factor[rows[starts + 1][is_known[starts + 1]]]
     plddt = None if is_experimental else _confidence(factors)
     return Structure(name, codes, positions, is_known, numbers, plddt)
@@ -176,13 +176,13 @@ def _tables(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Any],
     """Biotite's atoms of the first or of every model, with all alternate locations; and whether the file is of an experiment."""
     from biotite.structure.io import pdb, pdbx
 
-    wanted: Any = {"altloc": "all", "extra_fields": ["occupancy", "b_factor"]}
+    options: Any = {"altloc": "all", "extra_fields": ["occupancy", "b_factor"]}
     if kind == "pdb":
         text = content.decode("utf-8", "replace")
         file = pdb.PDBFile.read(io.StringIO(text))
         methods = [line for line in text.splitlines() if line.startswith("EXPDTA") and "THEORETICAL" not in line]
         count = 1 if is_first_alone else file.get_model_count()
-        return [file.get_structure(model=model, **wanted) for model in range(1, count + 1)], bool(methods)
+        return [file.get_structure(model=model, **options) for model in range(1, count + 1)], bool(methods)
     if kind == "cif":
         blocks: Any = pdbx.CIFFile.read(io.StringIO(content.decode("utf-8", "replace")))
     else:
@@ -191,7 +191,7 @@ def _tables(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Any],
     methods = block["exptl"]["method"].as_array(str).tolist() if "exptl" in block else []
     is_experimental = any(method not in MISSING_VALUES and "THEORETICAL" not in method.upper() for method in methods)
     count = 1 if is_first_alone else pdbx.get_model_count(block)
-    tables = [pdbx.get_structure(block, model=model, include_bonds=False, **wanted) for model in range(1, count + 1)]
+    tables = [pdbx.get_structure(block, model=model, include_bonds=False, **options) for model in range(1, count + 1)]
     return tables, is_experimental
 
 
@@ -207,11 +207,11 @@ def _groups(atoms: Any) -> Iterator[Group]:
             rows = rows[_best(atoms.altloc_id[rows], atoms.occupancy[rows])]
         rows = rows[atoms.res_name[rows] == atoms.res_name[rows[0]]]
         names = atoms.atom_name[rows].tolist()
-        places = dict(zip(reversed(names), reversed(rows.tolist()), strict=True))  # the first of a name counts
+        atom_rows = dict(zip(reversed(names), reversed(rows.tolist()), strict=True))  # the first of a name counts
         one = rows[0]
         yield Group(
             str(atoms.chain_id[one]), int(atoms.res_id[one]), str(atoms.res_name[one]), bool(atoms.hetero[one]),
-            rows, places,
+            rows, atom_rows,
         )  # fmt: skip
 
 
@@ -227,39 +227,41 @@ def _best(letters: np.ndarray, occupancy: np.ndarray) -> np.ndarray:
 
 def _is_amino_acid(group: Group) -> bool:
     """Whether a residue is one of the 20, or has an amino acid's backbone."""
-    return group.name in residues.NAMES or {"N", "CA", "C"} <= group.places.keys()
+    return group.name in residues.NAMES or {"N", "CA", "C"} <= group.atom_rows.keys()
 
 
-def _chosen(found: list[Group], groups: list[Group], positions: np.ndarray, chain: str | None) -> list[Group]:
+def _select_chain(
+    candidates: list[Group], groups: list[Group], positions: np.ndarray, chain: str | None
+) -> list[Group]:
     """The residues of the requested chain.
 
     A residue in HETATM lines is part of a chain if it is bonded to a neighbor in the file; else it is a ligand.
     """
     after = {group.rows[0]: following for group, following in zip(groups, groups[1:], strict=False)}
     before = {group.rows[0]: preceding for preceding, group in zip(groups, groups[1:], strict=False)}
-    kept = [
+    selected = [
         group
-        for group in found
+        for group in candidates
         if not group.is_hetero
         or _are_bonded(before.get(group.rows[0]), group, positions)
         or _are_bonded(group, after.get(group.rows[0]), positions)
     ]
-    chains = list(dict.fromkeys(group.chain for group in kept))
+    chains = list(dict.fromkeys(group.chain for group in selected))
     if not chains:
         raise UnreadableItemError("it has no chain of amino acids")
-    wanted = chains[0] if chain is None else chain
-    if wanted not in chains:
+    requested = chains[0] if chain is None else chain
+    if requested not in chains:
         raise UnreadableItemError(
-            f"it has no chain `{wanted}` of amino acids; it has {', '.join(f'`{one}`' for one in chains)}"
+            f"it has no chain `{requested}` of amino acids; it has {', '.join(f'`{one}`' for one in chains)}"
         )
-    return [group for group in kept if group.chain == wanted]
+    return [group for group in selected if group.chain == requested]
 
 
 def _are_bonded(one: Group | None, other: Group | None, positions: np.ndarray) -> bool:
     """Whether C of a residue is bonded to N of the next."""
-    if one is None or other is None or "C" not in one.places or "N" not in other.places:
+    if one is None or other is None or "C" not in one.atom_rows or "N" not in other.atom_rows:
         return False
-    return float(np.linalg.norm(positions[one.places["C"]] - positions[other.places["N"]])) < LONGEST_BOND
+    return float(np.linalg.norm(positions[one.atom_rows["C"]] - positions[other.atom_rows["N"]])) < LONGEST_BOND
 
 
 def _code(group: Group) -> int:

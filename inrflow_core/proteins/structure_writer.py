@@ -103,11 +103,11 @@ def _loop(category: str, items: str, rows: Any) -> str:
 
 def _atoms(structure: Structure) -> Iterator[tuple[str, str, str, int, list[float]]]:
     """Name, element, residue, its number from 1 and position of each atom that is known."""
-    residue, place = residues.atom_layout(structure.codes)
+    residue, index = residues.atom_layout(structure.codes)
     codes = structure.codes[residue]
     positions = structure.positions.astype(np.float64).tolist()
     for row in np.flatnonzero(structure.is_known).tolist():
-        code, at = codes[row], place[row]
+        code, at = codes[row], index[row]
         number = int(residue[row]) + 1
         yield residues.ATOMS[code][at], residues.ELEMENTS[code][at], residues.NAMES[code], number, positions[row]
 

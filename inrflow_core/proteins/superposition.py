@@ -47,14 +47,14 @@ def superpose(mobile: Positions, fixed: Positions) -> Motion:
 
 def superpose_on_first(samples: Sequence[Structure]) -> list[Structure]:
     """Superpose consecutive structures of one sequence on the first of them, by their C-alphas."""
-    found: list[Structure] = []
+    superposed: list[Structure] = []
     for _, same in groupby(samples, key=lambda sample: sample.sequence):
         first, *others = same
-        found.append(first)
+        superposed.append(first)
         for other in others:
             positions = superpose(other.ca, first.ca)(other.positions).astype(np.float32)
-            found.append(replace(other, positions=positions))
-    return found
+            superposed.append(replace(other, positions=positions))
+    return superposed
 
 
 def rmsd(mobile: Positions, fixed: Positions) -> float:
@@ -103,7 +103,7 @@ def tm_score(mobile: Positions, fixed: Positions, length: int | None = None) -> 
     scale = tm_d0(length)
     reach = min(max(scale, 4.5), 8.0)
     pairs = _Paired(mobile, fixed)
-    best, found = -1.0, None
+    best, motion = -1.0, None
     seen: set[bytes] = set()
     sums = _fragment_sums(pairs.terms)
     for turn in range(ROUNDS + 1):
@@ -112,13 +112,13 @@ def tm_score(mobile: Positions, fixed: Positions, length: int | None = None) -> 
         scores = (1 / (1 + squares / scale**2)).sum(1)
         top = int(scores.argmax())
         if scores[top] > best:
-            best, found = float(scores[top]), pairs.motion(rotations[top], shifts[top])
+            best, motion = float(scores[top]), pairs.motion(rotations[top], shifts[top])
         near = _unseen(_near(squares, reach - 1 if turn == 0 else reach + 1), seen)
         if not len(near):
             break
         sums = near.astype(np.float64) @ pairs.terms
-    assert found is not None
-    return best / length, found
+    assert motion is not None
+    return best / length, motion
 
 
 def tm_d0(length: int) -> float:
@@ -191,13 +191,13 @@ def _near(squares: Float64[np.ndarray, "F N"], reach: float) -> Bool[np.ndarray,
 
 def _unseen(near: Bool[np.ndarray, "F N"], seen: set[bytes]) -> Bool[np.ndarray, "K N"]:
     """Selections of pairs that come up for the first time, each once; they are added to `seen`."""
-    kept = []
-    for place, packed in enumerate(np.packbits(near, axis=1)):
+    unseen = []
+    for row, packed in enumerate(np.packbits(near, axis=1)):
         key = packed.tobytes()
         if key not in seen:
             seen.add(key)
-            kept.append(place)
-    return near[kept]
+            unseen.append(row)
+    return near[unseen]
 
 
 def _lengths(positions: np.ndarray, first: np.ndarray, second: np.ndarray) -> Float64[np.ndarray, " P"]:

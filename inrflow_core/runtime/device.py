@@ -35,7 +35,7 @@ def choose_device(name: str | None, local_rank: int | None) -> torch.device:
     return torch.device("cuda", index)
 
 
-def choose_precision(wanted: str, device: torch.device, recorded: str | None = None) -> str:
+def choose_precision(requested: str, device: torch.device, recorded: str | None = None) -> str:
     """`bf16` or `fp32`: the precision with which the run started, else the preset's, else bf16 if the device has it.
 
     On a CPU with AVX-512 bf16 or AMX, bf16 doubles the speed; without, it is 80 times slower. The capability decides,
@@ -45,14 +45,14 @@ def choose_precision(wanted: str, device: torch.device, recorded: str | None = N
         UsageError: bf16 is required, and this device does not have it.
     """
     able = has_bf16(device)
-    chosen = recorded or (wanted if wanted != "auto" else ("bf16" if able else "fp32"))
-    if chosen == "bf16" and not able:
+    precision = recorded or (requested if requested != "auto" else ("bf16" if able else "fp32"))
+    if precision == "bf16" and not able:
         reason = "the run was begun in bf16" if recorded else "`precision` is bf16"
         raise UsageError(
             f"{reason}, and this {device.type} has no bf16 arithmetic (on a CPU: AVX-512 bf16 or AMX)",
             hint="start a run with `--precision fp32`, or train on another device",
         )
-    return chosen
+    return precision
 
 
 def has_bf16(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -53,13 +53,13 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes that a process can still allocate; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    found = []
+    limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    found += [limit - used for limit, used in (*_cgroup_limits(), *_own_limits())]
-    return max(0, min(found)) if found else None
+        limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limits += [limit - used for limit, used in (*_cgroup_limits(), *_own_limits())]
+    return max(0, min(limits)) if limits else None
 
 
 def used_memory(device: torch.device) -> int:

@@ -98,9 +98,9 @@ def _refused(root: h5py.Group) -> Iterator[str]:
         group = groups.pop()
         for name in group:
             link = group.get(name, getlink=True)
-            place = f"{group.name or ''}/{name}".replace("//", "/")
+            path = f"{group.name or ''}/{name}".replace("//", "/")
             if not isinstance(link, h5py.HardLink):
-                yield f"a link to elsewhere, `{place}`"
+                yield f"a link to elsewhere, `{path}`"
                 continue
             item = group[name]
             if item.id in seen:
@@ -109,23 +109,23 @@ def _refused(root: h5py.Group) -> Iterator[str]:
             if isinstance(item, h5py.Group):
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
-                yield from _refused_layout(item, place)
+                yield from _refused_layout(item, path)
             else:
-                yield f"a named type, `{place}`"
+                yield f"a named type, `{path}`"
             yield from _refused_attributes(item)
 
 
-def _refused_layout(data: h5py.Dataset, place: str) -> Iterator[str]:
+def _refused_layout(data: h5py.Dataset, path: str) -> Iterator[str]:
     settings = data.id.get_create_plist()
     if data.id.get_type().get_class() not in PLAIN_TYPES:
-        yield f"something else than numbers and text, `{place}`"
+        yield f"something else than numbers and text, `{path}`"
     if settings.get_layout() == h5py.h5d.VIRTUAL:
-        yield f"a virtual data set, `{place}`"
+        yield f"a virtual data set, `{path}`"
     if settings.get_external_count():
-        yield f"a data set stored in another file, `{place}`"
+        yield f"a data set stored in another file, `{path}`"
     for number in range(settings.get_nfilters()):
         if settings.get_filter(number)[0] not in KNOWN_FILTERS:
-            yield f"an unknown filter, number {settings.get_filter(number)[0]}, on `{place}`"
+            yield f"an unknown filter, number {settings.get_filter(number)[0]}, on `{path}`"
 
 
 def _refused_attributes(item: Any) -> Iterator[str]:
@@ -144,8 +144,8 @@ def array_at(file: h5py.File, name: str) -> h5py.Dataset:
 
 def group_names(file: h5py.File, group: str) -> list[str]:
     """The names in a group; empty where the group does not exist."""
-    found = file.get(group)
-    return sorted(found) if isinstance(found, h5py.Group) else []
+    members = file.get(group)
+    return sorted(members) if isinstance(members, h5py.Group) else []
 
 
 def to_text(value: Any) -> str:

@@ -116,14 +116,14 @@ def load(folder: Path) -> Manifest:
         )
     if stated != _own_digest({"format": FORMAT, "schema": schema, **table}):
         raise IntegrityError(f"`{path}` is damaged: its content does not match its digest", hint=REPAIR_COMMAND)
-    found = typed_json.typed(table, Manifest, f"`{path}`", hint=REPAIR_COMMAND)
-    for split in found.splits.values():
+    loaded = typed_json.typed(table, Manifest, f"`{path}`", hint=REPAIR_COMMAND)
+    for split in loaded.splits.values():
         for entry in split.shards:
             if not SHARD_NAME.fullmatch(entry.file):
                 raise IntegrityError(
                     f"`{path}` is damaged: {entry.file!r} is not a name of a shard", hint=REPAIR_COMMAND
                 )
-    return found
+    return loaded
 
 
 def repair_hint(folder: Path, content: Manifest) -> str:
@@ -181,12 +181,12 @@ def find_damaged(
 
     total, done = sum(entry.bytes for entry in entries), 0
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for entry, found in zip(entries, pool.map(problem, entries), strict=True):
+        for entry, reason in zip(entries, pool.map(problem, entries), strict=True):
             done += entry.bytes
             if progress is not None:
                 progress(done, total)
-            if found is not None:
-                yield entry, found
+            if reason is not None:
+                yield entry, reason
 
 
 def _own_digest(table: Mapping[str, Any]) -> str:

@@ -36,24 +36,24 @@ SEAL = ".sha256"
 class ShardDataset:
     """A folder of shards with its manifest, or one shard of samples (`out.h5`, split `samples`), open for reading."""
 
-    def __init__(self, place: str | Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         """Read the manifest and check that every shard exists with its size; opens no shard.
 
         Raises:
             MissingError: there are no shards.
             IntegrityError: the manifest is damaged, or a shard is missing or has another size.
         """
-        place = Path(place)
+        path = Path(path)
         self._lock = threading.Lock()
         self._open: dict[str, ShardFile] = {}
-        if place.suffix.lower() == ".h5" and not place.is_dir():
-            self.folder = place.parent
-            self.manifest = self._manifest_of_samples(place)
+        if path.suffix.lower() == ".h5" and not path.is_dir():
+            self.folder = path.parent
+            self.manifest = self._manifest_of_samples(path)
         else:
-            self.folder, self.manifest = place, manifest.load(place)
+            self.folder, self.manifest = path, manifest.load(path)
             for split in self.manifest.splits.values():
                 for entry in split.shards:
-                    manifest.check_size(place, self.manifest, entry)
+                    manifest.check_size(path, self.manifest, entry)
         self._edges = {
             name: np.cumsum([0, *(entry.count for entry in split.shards)])
             for name, split in self.manifest.splits.items()
@@ -122,24 +122,24 @@ class ShardDataset:
             UsageError: no such split, or the shards lack a requested condition.
             IntegrityError: a shard is damaged.
         """
-        wanted = np.asarray(indices, dtype=np.int64)
-        assert not len(wanted) or (wanted.min() >= 0 and wanted.max() < self.count(split))
-        numbers = np.searchsorted(self._edges[split], wanted, side="right") - 1
+        positions = np.asarray(indices, dtype=np.int64)
+        assert not len(positions) or (positions.min() >= 0 and positions.max() < self.count(split))
+        numbers = np.searchsorted(self._edges[split], positions, side="right") - 1
         entries = self._split(split).shards
-        found = [
+        located = [
             (self._shard(entries[number]), int(index - self._edges[split][number]))
-            for number, index in zip(numbers, wanted, strict=True)
+            for number, index in zip(numbers, positions, strict=True)
         ]
-        out = self.buffer(split, len(wanted)) if out is None and with_values else out
+        out = self.buffer(split, len(positions)) if out is None and with_values else out
         if not with_values:
-            values, sizes = zero_values(found, self.manifest.shape, self.manifest.dtype)
+            values, sizes = zero_values(located, self.manifest.shape, self.manifest.dtype)
         elif out is None:
-            values, sizes = read_ragged(found, self.manifest.shape[1:], self.manifest.dtype)
+            values, sizes = read_ragged(located, self.manifest.shape[1:], self.manifest.dtype)
         else:
-            assert out.shape == (len(found), *self.manifest.shape) and out.dtype == self.manifest.dtype
-            values, sizes = read_uniform(found, out), None
+            assert out.shape == (len(located), *self.manifest.shape) and out.dtype == self.manifest.dtype
+            values, sizes = read_uniform(located, out), None
         try:
-            condition, counts = read_conditions(found, conditions)
+            condition, counts = read_conditions(located, conditions)
         except KeyError as error:
             raise UsageError(
                 f"the shards in `{self.folder}` have no condition {error}",
@@ -147,9 +147,9 @@ class ShardDataset:
             ) from error
         return Batch(
             values,
-            np.array([shard.labels[index] for shard, index in found], dtype=np.int64),
-            [shard.names[index] for shard, index in found] if with_names else [],
-            np.array([shard.seeds[index] for shard, index in found if shard.seeds is not None], dtype=np.int64),
+            np.array([shard.labels[index] for shard, index in located], dtype=np.int64),
+            [shard.names[index] for shard, index in located] if with_names else [],
+            np.array([shard.seeds[index] for shard, index in located if shard.seeds is not None], dtype=np.int64),
             sizes,
             condition,
             counts,
@@ -161,8 +161,8 @@ class ShardDataset:
         Raises:
             IntegrityError: a shard is damaged; the hint has the command that repairs it.
         """
-        wanted = [entry for name in splits or self.splits for entry in self._split(name).shards if entry.sha256]
-        for _, problem in manifest.find_damaged(self.folder, self.manifest, wanted, progress):
+        entries = [entry for name in splits or self.splits for entry in self._split(name).shards if entry.sha256]
+        for _, problem in manifest.find_damaged(self.folder, self.manifest, entries, progress):
             raise problem
 
     def verify_items(self, split: str, indices: Sequence[int]) -> None:
@@ -219,72 +219,76 @@ class ShardDataset:
             )
 
 
-Found = Sequence[tuple["ShardFile", int]]
+Located = Sequence[tuple["ShardFile", int]]
 """The shard of each set of a batch, and its index there."""
 
 
-def read_uniform(found: Found, out: np.ndarray) -> np.ndarray:
+def read_uniform(located: Located, out: np.ndarray) -> np.ndarray:
     """The values of sets of one size, into `out`."""
-    for row, (shard, index) in enumerate(found):
+    for row, (shard, index) in enumerate(located):
         shard.read(shard.values, index, out[row])
     return out
 
 
-def read_ragged(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:
+def read_ragged(located: Located, shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:
     """The padded values of sets that differ in size, and their sizes; `shape` is that of one pair's value."""
-    spans = [shard.byte_range(index) for shard, index in found]
+    spans = [shard.byte_range(index) for shard, index in located]
     sizes = np.array([stop - start for start, stop in spans], dtype=np.int64)
-    out = np.zeros((len(found), max(sizes, default=0), *shape), dtype)
-    for row, ((shard, _), (start, stop)) in enumerate(zip(found, spans, strict=True)):
+    out = np.zeros((len(located), max(sizes, default=0), *shape), dtype)
+    for row, ((shard, _), (start, stop)) in enumerate(zip(located, spans, strict=True)):
         shard.read(shard.values, start, out[row, : stop - start], stop - start)
     return out, sizes
 
 
-def zero_values(found: Found, shape: tuple[int, ...], dtype: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"] | None]:
+def zero_values(
+    located: Located, shape: tuple[int, ...], dtype: str
+) -> tuple[np.ndarray, Int64[np.ndarray, " B"] | None]:
     """Zeros in place of the values of sets, and the sizes of sets that differ in size; reads no values."""
     if shape[0]:
-        return np.zeros((len(found), *shape), dtype), None
-    ranges = [shard.byte_range(index) for shard, index in found]
+        return np.zeros((len(located), *shape), dtype), None
+    ranges = [shard.byte_range(index) for shard, index in located]
     sizes = np.array([stop - start for start, stop in ranges], dtype=np.int64)
-    return np.zeros((len(found), max(sizes, default=0), *shape[1:]), dtype), sizes
+    return np.zeros((len(located), max(sizes, default=0), *shape[1:]), dtype), sizes
 
 
-def read_conditions(found: Found, wanted: ConditionSelection) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def read_conditions(
+    located: Located, selection: ConditionSelection
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The conditions of sets, and the numbers of real rows of those that differ in length.
 
     Raises:
         KeyError: a shard lacks a requested condition.
     """
     result, counts = {}, {}
-    names = list(found[0][0].condition) if found and wanted.names is None else list(wanted.names or [])
-    for name in names if found else []:
-        if name in found[0][0].condition_offsets:
-            result[name], counts[name] = _ragged_condition(found, name)
-        elif wanted.views is None:
-            rows = found[0][0].condition[name]
-            out = result[name] = np.empty((len(found), *rows.shape[1:]), rows.dtype)
-            for row, (shard, index) in enumerate(found):
+    names = list(located[0][0].condition) if located and selection.names is None else list(selection.names or [])
+    for name in names if located else []:
+        if name in located[0][0].condition_offsets:
+            result[name], counts[name] = _ragged_condition(located, name)
+        elif selection.views is None:
+            rows = located[0][0].condition[name]
+            out = result[name] = np.empty((len(located), *rows.shape[1:]), rows.dtype)
+            for row, (shard, index) in enumerate(located):
                 shard.read(shard.condition[name], index, out[row : row + 1])
         else:
-            result[name] = _one_view(found, name, wanted.views)
+            result[name] = _one_view(located, name, selection.views)
     return result, counts
 
 
-def _ragged_condition(found: Found, name: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:
-    edges = [shard.condition_offsets[name][index : index + 2] for shard, index in found]
+def _ragged_condition(located: Located, name: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:
+    edges = [shard.condition_offsets[name][index : index + 2] for shard, index in located]
     counts = np.array([stop - start for start, stop in edges], dtype=np.int64)
-    rows = found[0][0].condition[name]
-    out = np.zeros((len(found), max(counts), *rows.shape[1:]), rows.dtype)
-    for row, ((shard, _), (start, stop)) in enumerate(zip(found, edges, strict=True)):
+    rows = located[0][0].condition[name]
+    out = np.zeros((len(located), max(counts), *rows.shape[1:]), rows.dtype)
+    for row, ((shard, _), (start, stop)) in enumerate(zip(located, edges, strict=True)):
         shard.read(shard.condition[name], int(start), out[row, : stop - start], int(stop - start))
     return out, counts
 
 
-def _one_view(found: Found, name: str, views: Float64[np.ndarray, " B"]) -> np.ndarray:
+def _one_view(located: Located, name: str, views: Float64[np.ndarray, " B"]) -> np.ndarray:
     """One view of each set; the others are not read."""
-    rows = found[0][0].condition[name]
-    out = np.empty((len(found), *rows.shape[2:]), rows.dtype)
-    for row, (shard, index) in enumerate(found):
+    rows = located[0][0].condition[name]
+    out = np.empty((len(located), *rows.shape[2:]), rows.dtype)
+    for row, (shard, index) in enumerate(located):
         by_view = shard.condition[name].row_views()
         count = rows.shape[1]
         shard.read(by_view, index * count + int(views[row] * count), out[row : row + 1])

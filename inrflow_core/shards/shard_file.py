@@ -95,13 +95,13 @@ class ShardFile:
         Raises:
             IntegrityError: the file ends before them.
         """
-        wanted = rows.stride * count
-        if not wanted:
+        expected = rows.stride * count
+        if not expected:
             return
         file = _file(self)  # the name keeps it open while it is read
         got = os.preadv(file.fileno(), [memoryview(out.data).cast("B")], rows.offset + rows.stride * index)
-        if got != wanted:
-            raise self._damaged(f"it ends {wanted - got} bytes early")
+        if got != expected:
+            raise self._damaged(f"it ends {expected - got} bytes early")
 
     def _read_header(self, file: h5py.File) -> Header:
         attributes = {name: to_text(value) for name, value in file.attrs.items()}

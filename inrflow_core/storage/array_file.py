@@ -32,8 +32,8 @@ def array_names(path: Path, *, hint: str | None = None) -> tuple[str, ...]:
         MissingError: there is no such file.
         IntegrityError: it is not a plain file, or not an .npz or .npy file.
     """
-    with _opened(path, hint) as found:
-        return ("",) if isinstance(found, np.ndarray) else tuple(found)
+    with _open(path, hint) as content:
+        return ("",) if isinstance(content, np.ndarray) else tuple(content)
 
 
 def read_array(path: Path, name: str = "", *, hint: str | None = None) -> np.ndarray:
@@ -43,28 +43,28 @@ def read_array(path: Path, name: str = "", *, hint: str | None = None) -> np.nda
         MissingError: there is no such file.
         IntegrityError: it is damaged, has no such array, or would have to be unpickled.
     """
-    with _opened(path, hint) as found:
-        if isinstance(found, np.ndarray) != (not name) or (name and name not in found):
-            wanted = f"the array `{name}`" if name else "one array, but an archive of arrays"
-            raise IntegrityError(f"`{path}` does not hold {wanted}", hint=hint)
-        if isinstance(found, np.ndarray):
-            return found
-        _check_size(found.zip, f"{name}.npy" if f"{name}.npy" in found.zip.namelist() else name)
-        return found[name]
+    with _open(path, hint) as content:
+        if isinstance(content, np.ndarray) != (not name) or (name and name not in content):
+            expected = f"the array `{name}`" if name else "one array, but an archive of arrays"
+            raise IntegrityError(f"`{path}` does not hold {expected}", hint=hint)
+        if isinstance(content, np.ndarray):
+            return content
+        _check_size(content.zip, f"{name}.npy" if f"{name}.npy" in content.zip.namelist() else name)
+        return content[name]
 
 
 @contextmanager
-def _opened(path: Path, hint: str | None) -> Iterator[Any]:
+def _open(path: Path, hint: str | None) -> Iterator[Any]:
     """An archive, or a mapped array: a header that promises terabytes fails by the file's size."""
     with open_plain_file(path, hint=hint):
         pass
     try:
-        found = np.load(path, allow_pickle=False, mmap_mode="r")
-        if isinstance(found, np.ndarray):
-            yield found
+        content = np.load(path, allow_pickle=False, mmap_mode="r")
+        if isinstance(content, np.ndarray):
+            yield content
         else:
-            with found:
-                yield found
+            with content:
+                yield content
     except FileNotFoundError as error:  # another process has deleted it meanwhile
         raise MissingError(f"`{path}` does not exist", hint=hint) from error
     except ERRORS as error:

@@ -65,13 +65,13 @@ def file_digest(path: Path, *, from_disk: bool = False) -> str:
     Raises:
         MissingError: there is no such file.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         with path.open("rb", buffering=0) as file:
             if from_disk and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while block := file.read(BLOCK):
-                found.update(block)
+                digest.update(block)
     except FileNotFoundError as error:
         raise MissingError(f"`{path}` does not exist", hint="look for its name, or make it again") from error
-    return found.hexdigest()
+    return digest.hexdigest()

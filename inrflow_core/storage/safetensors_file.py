@@ -129,15 +129,15 @@ def check_digest(path: Path) -> None:
         length = file.read(8)
         header = file.read(min(int.from_bytes(length, "little"), path.stat().st_size))
         # Search the bytes: with a damaged key `__metadata__` the metadata are lost, and the digest is still there.
-        found = DIGEST_PATTERN.search(header)
-        if found is None:
+        match = DIGEST_PATTERN.search(header)
+        if match is None:
             if has_digest or DAMAGED_KEY.search(header):
                 raise IntegrityError(f"`{path}` is damaged: its `{DIGEST_KEY}` is not a digest", hint=_AGAIN)
             return
-        hashed = hashlib.sha256(length + header[: found.start(1)] + b"0" * 64 + header[found.end(1) :])
+        hashed = hashlib.sha256(length + header[: match.start(1)] + b"0" * 64 + header[match.end(1) :])
         while block := file.read(BLOCK):
             hashed.update(block)
-    stated = found[1].decode()
+    stated = match[1].decode()
     if hashed.hexdigest() != stated:
         raise IntegrityError(
             f"`{path}` is damaged: its digest is {hashed.hexdigest()[:8]}..., it states {stated[:8]}...",

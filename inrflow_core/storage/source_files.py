@@ -25,7 +25,7 @@ def list_files(root: Path) -> list[tuple[str, int]]:
 
     Links to folders are followed, each folder once.
     """
-    found: list[tuple[str, int]] = []
+    files: list[tuple[str, int]] = []
     seen: set[tuple[int, int]] = set()
     folders = [("", root)]
     while folders:
@@ -41,8 +41,8 @@ def list_files(root: Path) -> list[tuple[str, int]]:
                 if os.path.isdir(entry.path):  # False for a link that leads nowhere or to itself
                     folders.append((f"{prefix}{entry.name}/", Path(entry.path)))
                 elif os.path.isfile(entry.path):
-                    found.append((prefix + entry.name, entry.stat().st_size))
-    return sorted(found)
+                    files.append((prefix + entry.name, entry.stat().st_size))
+    return sorted(files)
 
 
 def is_hidden(name: str) -> bool:

@@ -155,12 +155,12 @@ def _typed(value: Any, kind: Any, key: str, extra: bool) -> Any:
     if origin is typing.Literal:
         if value in inner and type(value) in {type(choice) for choice in inner}:
             return value
-        raise _Mismatch(f"{_spelled(key)} must be one of {', '.join(map(repr, inner))}, and is {_shortened(value)}")
+        raise _Mismatch(f"{_quoted(key)} must be one of {', '.join(map(repr, inner))}, and is {_shortened(value)}")
     if dataclasses.is_dataclass(kind):
         return _record(value, kind, key, extra)
     if kind is dict or origin in (dict, Mapping, types.MappingProxyType):
         table = _is(value, dict, key)
-        return {name: _typed(held, inner[1] if inner else Any, f"{key}.{name}", extra) for name, held in table.items()}
+        return {name: _typed(item, inner[1] if inner else Any, f"{key}.{name}", extra) for name, item in table.items()}
     if kind in (list, tuple) or origin in (list, tuple):
         return _sequence(_is(value, list, key), origin or kind, inner, key, extra)
     if kind is float and type(value) is int:
@@ -171,12 +171,12 @@ def _typed(value: Any, kind: Any, key: str, extra: bool) -> Any:
 def _sequence(value: list[Any], kind: Any, inner: tuple[Any, ...], key: str, extra: bool) -> Any:
     if kind is tuple and inner and inner[-1] is not Ellipsis:
         if len(value) != len(inner):
-            raise _Mismatch(f"{_spelled(key)} must have {len(inner)} entries, and has {len(value)}")
+            raise _Mismatch(f"{_quoted(key)} must have {len(inner)} entries, and has {len(value)}")
         return tuple(
-            _typed(held, one, f"{key}[{place}]", extra)
-            for place, (held, one) in enumerate(zip(value, inner, strict=True))
+            _typed(item, one, f"{key}[{index}]", extra)
+            for index, (item, one) in enumerate(zip(value, inner, strict=True))
         )
-    return kind(_typed(held, inner[0] if inner else Any, f"{key}[{place}]", extra) for place, held in enumerate(value))
+    return kind(_typed(item, inner[0] if inner else Any, f"{key}[{index}]", extra) for index, item in enumerate(value))
 
 
 def _record(value: Any, kind: Any, key: str, extra: bool) -> Any:
@@ -185,17 +185,17 @@ def _record(value: Any, kind: Any, key: str, extra: bool) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     table = _by_field(table, fields, key)
     for name in () if extra else table.keys() - fields.keys():
-        raise _Mismatch(f"{_spelled(f'{key}.{name}')} is not a key that belongs there")
+        raise _Mismatch(f"{_quoted(f'{key}.{name}')} is not a key that belongs there")
     for name, field in fields.items():
         has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         if name not in table and not has_default:
             name = field.metadata.get("key", name)
-            raise _Mismatch(f"{_spelled(f'{key}.{name}')} is missing")
-    found = {name: _typed(table[name], hints[name], f"{key}.{name}", extra) for name in fields if name in table}
+            raise _Mismatch(f"{_quoted(f'{key}.{name}')} is missing")
+    members = {name: _typed(table[name], hints[name], f"{key}.{name}", extra) for name in fields if name in table}
     try:
-        return kind(**found)
+        return kind(**members)
     except ValueError as error:
-        raise _Mismatch(f"{_spelled(key)}: {error}") from error
+        raise _Mismatch(f"{_quoted(key)}: {error}") from error
 
 
 def _by_field(table: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]], key: str) -> dict[str, Any]:
@@ -203,22 +203,22 @@ def _by_field(table: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]
     names = {field.metadata["key"]: name for name, field in fields.items() if "key" in field.metadata}
     for other, name in names.items():
         if other in table and name in table:
-            raise _Mismatch(f"{_spelled(f'{key}.{other}')} and {_spelled(f'{key}.{name}')} are one key")
+            raise _Mismatch(f"{_quoted(f'{key}.{other}')} and {_quoted(f'{key}.{name}')} are one key")
     return {names.get(name, name): value for name, value in table.items()}
 
 
 def _is(value: Any, kind: Any, key: str) -> Any:
     if type(value) is kind:
         return value
-    raise _Mismatch(f"{_spelled(key)} must be {_NAMES.get(kind, str(kind))}, and is {_shortened(value)}")
+    raise _Mismatch(f"{_quoted(key)} must be {_NAMES.get(kind, str(kind))}, and is {_shortened(value)}")
 
 
 def _shortened(value: Any) -> str:
-    found = f"{value!r}"
-    return found if len(found) <= 40 else f"{found[:37]}..."
+    text = f"{value!r}"
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _spelled(key: str) -> str:
+def _quoted(key: str) -> str:
     return f"`{key.removeprefix('.')}`" if key else "its content"
 
 
@@ -240,7 +240,7 @@ def _depth(value: Any) -> int:
         depth += 1
         if depth > MAX_DEPTH:
             break
-        level = [held for one in level for held in (one.values() if isinstance(one, dict) else one)]
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
     return depth
 
 

@@ -102,9 +102,9 @@ def decode_image(content: bytes, mode: Mode | None = "RGB", *, is_upright: bool 
                 is_turned = is_upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
                 return _to_mode(ImageOps.exif_transpose(image) if is_turned else image, mode)
     except Image.UnidentifiedImageError as error:
-        found = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
+        kind = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
         allowed = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
-        reason = f"it cannot be decoded: it is a damaged {found} file" if found else f"its content is not {allowed}"
+        reason = f"it cannot be decoded: it is a damaged {kind} file" if kind else f"its content is not {allowed}"
         raise UnreadableItemError(reason) from error
     except _DAMAGED as error:
         raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
@@ -149,11 +149,11 @@ def _to_mode(image: Image.Image, mode: Mode | None) -> Image.Image:
         image = _to_8_bit(image)
     if image.mode == "1" and "transparency" in image.info:
         image = _with_info(image.convert("L"), image)
-    wanted = mode or ("L" if image.mode in _GRAY else "RGB")
-    if image.has_transparency_data and wanted != "RGBA":
+    target = mode or ("L" if image.mode in _GRAY else "RGB")
+    if image.has_transparency_data and target != "RGBA":
         clear = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-    return image if image.mode == wanted else image.convert(wanted)
+    return image if image.mode == target else image.convert(target)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -60,8 +60,8 @@ def _colors(points: np.ndarray) -> np.ndarray:
     if points.shape[1] >= 6:
         return np.clip((points[:, 3:6].astype(np.float64) + 1) / 2, 0, 1)
     low, high = points.min(0), points.max(0)
-    place = (points - low) / max(float((high - low).max()), 1e-12)
-    return np.stack([0.36 + 0.60 * place[:, 0], 0.46 + 0.42 * place[:, 1], 0.92 - 0.44 * place[:, 2]], axis=1)
+    relative = (points - low) / max(float((high - low).max()), 1e-12)
+    return np.stack([0.36 + 0.60 * relative[:, 0], 0.46 + 0.42 * relative[:, 1], 0.92 - 0.44 * relative[:, 2]], axis=1)
 
 
 def project_points(points: np.ndarray, side: int, azimuth: float, elevation: float) -> np.ndarray:

@@ -66,7 +66,7 @@ def _smooth(trace: np.ndarray) -> np.ndarray:
     if len(trace) < 2:
         return trace
     padded = np.concatenate([2 * trace[:1] - trace[1:2], trace, 2 * trace[-1:] - trace[-2:-1]])
-    before, first, second, after = (padded[place : len(padded) - 3 + place, None] for place in range(4))
+    before, first, second, after = (padded[start : len(padded) - 3 + start, None] for start in range(4))
     t = np.linspace(0, 1, STEPS, endpoint=False)[:, None]
     bend = 2 * before - 5 * first + 4 * second - after
     twist = 3 * first - before - 3 * second + after
