@@ -97,6 +97,21 @@ def test_every_file_that_a_page_names_or_links_exists(page: Path, checkout: Path
         assert (page.parent / link).exists(), link
 
 
+def sections_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub derives them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_section_that_a_page_links_exists(page: Path):
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
+    assert not [
+        f"{path}#{name}" for path, name in links if name not in sections_of(page.parent / path if path else page)
+    ]
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_every_option_of_inrflow_in_a_page_exists(page: Path):
     import click
