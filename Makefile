@@ -5,14 +5,14 @@ PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
 .PHONY: help setup demo test test-all lint format benchmark soak clean
 
 help:
-	@echo 'make demo       train a small image and a small point model, sample and enlarge both into demo/'
-	@echo 'make test       the tests, but for the slow ones'
+	@echo 'make demo       train a small image and a small point model, sample and upsample both into demo/'
+	@echo 'make test       all tests but the slow ones'
 	@echo 'make test-all   all tests'
 	@echo 'make lint       ruff and pyright'
-	@echo 'make format     let ruff lay out the code'
-	@echo 'make benchmark  time and memory against the straightforward form, as tables'
-	@echo 'make soak       kills, damaged files and full disks, as a table (docs/reliability.md)'
-	@echo 'make setup      only the environment (.venv)'
+	@echo 'make format     format the code with ruff'
+	@echo 'make benchmark  time and memory against straightforward implementations, as tables'
+	@echo 'make soak       kill runs, damage files, fill disks; print a table (docs/reliability.md)'
+	@echo 'make setup      create the environment (.venv)'
 
 setup:
 	@sh tools/setup.sh
