@@ -50,53 +50,49 @@ class ConditionOptions(NamedTuple):
     weights: Path | None
 
     @property
-    def wanted(self) -> tuple[str | None, str | None]:
-        """The domain and the condition that the run must have; None if the options do not determine them."""
-        if self.image is not None:
-            return "points", "image"
-        is_sequence = self.sequence is not None or self.fasta is not None
-        return ("protein", "sequence") if is_sequence else (None, None)
+    def values(self) -> dict[str, Path | str]:
+        """The options that are set, with their values."""
+        options = {"--image": self.image, "--sequence": self.sequence, "--fasta": self.fasta}
+        return {option: value for option, value in options.items() if value is not None}
+
+    @property
+    def conditioner(self) -> str | None:
+        """The conditioner that the run must have; None if no option is set."""
+        from inrflow_core.conditioners._contract import conditioner_of_option
+
+        return next((conditioner_of_option(option) for option in self.values), None)
 
 
-def check(given: ConditionOptions, label: str | None, form: str) -> None:
+def check(options: ConditionOptions, label: str | None, form: str) -> None:
     """Raise UsageError for two conditions, or for an option that does not apply to the given one."""
-    conditions = {"--image": given.image, "--sequence": given.sequence, "--fasta": given.fasta, "--label": label}
-    named = [f"`{option}`" for option, value in conditions.items() if value is not None]
-    if len(named) > 1:
-        raise UsageError(f"{' and '.join(named)} exclude each other", hint="give one of them")
-    if given.wanted == (None, None):
-        reject_options({"--weights": given.weights}, "needs `--image`, `--sequence` or `--fasta`")
-    if given.image is None and given.camera != CAMERA:
+    names = [f"`{option}`" for option in (*options.values, *(["--label"] if label is not None else []))]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} exclude each other", hint="give one of them")
+    if not options.values:
+        reject_options({"--weights": options.weights}, "needs `--image`, `--sequence` or `--fasta`")
+    if options.image is None and options.camera != CAMERA:
         raise UsageError(
             "`--azimuth`, `--elevation`, `--distance` and `--fov` describe the camera of `--image`, which is not given",
             hint="add `--image FILE`, or leave them out",
         )
-    if given.fasta is None and form != FORMAT:
+    if options.fasta is None and form != FORMAT:
         raise UsageError(
             f"`--format {form}` applies to `--fasta`, which is not given", hint="the suffix of OUT sets the format"
         )
 
 
-def condition_from_options(model: Model, given: ConditionOptions) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-    """The condition (one row) and its entries in the provenance; both are empty if no condition is given."""
-    from inrflow_core.geometry import cameras
+def condition_from_options(model: Model, options: ConditionOptions) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    """The condition (one row) and its entries in the provenance; both are empty if no option is set."""
+    from inrflow_core.conditioners._contract import conditioner_part
     from inrflow_core.sampling import condition_inputs
-    from inrflow_core.storage import plain_file
 
+    name = options.conditioner
+    if name is None:
+        return {}, {}
     device = str(next(model.method.parameters()).device)
-    if given.image is not None:
-        azimuth, elevation, distance, field_of_view = given.camera
-        camera = cameras.orbit(azimuth, elevation, distance, field_of_view=field_of_view)
-        condition = condition_inputs.condition_from_image(model, given.image, camera, given.weights, device)
-        metadata = {
-            "image": plain_file.file_digest(given.image)[:16],
-            "camera": " ".join(f"{number:g}" for number in given.camera),
-        }
-        return condition, metadata
-    if given.sequence is not None:
-        sequence = "".join(given.sequence.split()).upper()
-        return condition_inputs.condition_from_sequence(model, sequence, given.weights, device), {"sequence": sequence}
-    return {}, {}
+    encode = condition_inputs.make_encoder(model, name, options.weights, device)
+    part, values = conditioner_part(name), options._asdict()
+    return encode(part.input_from_options(values)), part.provenance(values)
 
 
 def check_folder(out: Path, form: str) -> Path:

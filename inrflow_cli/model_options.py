@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,11 +30,12 @@ def open_model(
     step: Step,
     device: str | None,
     threads: int | None,
-    wanted: tuple[str | None, str | None] = (None, None),
+    domains: Collection[str] | None = None,
+    condition: str | None = None,
 ) -> tuple[Model, Path]:
     """Load the model of `run`, else of the latest run whose samples `out` can hold; returns it with its weights file.
 
-    `wanted` is the domain and the condition that the command's other arguments imply; None leaves them open.
+    `domains` and `condition` (a conditioner) are what the command's other arguments imply; None leaves them open.
 
     Raises:
         MissingError: the run does not exist; the error says how to get one.
@@ -41,7 +43,8 @@ def open_model(
     """
     import torch
 
-    from inrflow_core import models, registry
+    from inrflow_core import models
+    from inrflow_core.conditioners._contract import conditioner_part
     from inrflow_core.runs.run import latest_run, resolve_weights
     from inrflow_core.runtime import distributed, memory
     from inrflow_core.sample_files import writer
@@ -49,9 +52,9 @@ def open_model(
     memory.retain_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
-    domains = writer.domains_for(out)
-    domain, condition = wanted
-    source = run if run is not None else latest_run((domain,) if domain in domains else domains, condition).folder
+    writable = writer.domains_for(out)
+    fitting = tuple(name for name in writable if domains is None or name in domains)
+    source = run if run is not None else latest_run(fitting or writable, condition).folder
     weights = resolve_weights(source, ema=ema, step=step)
     if run is None:
         console.info(f"sampling from the latest run, `{source}`")
@@ -59,10 +62,10 @@ def open_model(
     part = model.preset.condition
     if condition is not None and (part is None or part.name != condition):
         raise UsageError(
-            f"`{source}` is not conditioned on {registry.find('conditioners', condition).NOUN}",
+            f"`{source}` is not conditioned on {conditioner_part(condition).NOUN}",
             hint="choose another run with `--run`",
         )
-    if model.domain.NAME not in domains:
+    if model.domain.NAME not in writable:
         raise UsageError(
             f"`{source}` samples {model.domain.NAME}, which a `{out.suffix}` file cannot hold",
             hint="write one of " + ", ".join(f"`{suffix}`" for suffix in writer.suffixes(model.domain.NAME)),

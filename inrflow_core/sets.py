@@ -21,6 +21,9 @@ from torch import Tensor
 Condition = Mapping[str, Tensor]
 """What a sample is conditioned on: a name to a tensor whose first axis is B; `label` is Int64[B], -1 for none."""
 
+CLASS_LABEL = "label"
+"""The condition of every set whose data has classes."""
+
 PER_GROUP_CONDITIONS = ("residues", "embedding")
 """Conditions with a row for each group of a set, padded as the set is."""
 

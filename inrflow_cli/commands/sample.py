@@ -104,23 +104,21 @@ def sample(
     """
     from inrflow_core.sample_files import writer
     from inrflow_core.sampling.labels import resolve_labels
-    from inrflow_core.sampling.request import SampleRequest
+    from inrflow_core.sampling.request import SampleRequest, domains_of_options
     from inrflow_core.sampling.sample_to_files import OutputSettings, sample_to_files
     from inrflow_core.sampling.sharded import SampleJob
 
     _check_field(save_field, is_fp16=field_fp16)
     camera = (azimuth, elevation, distance, field_of_view)
-    given = condition_options.ConditionOptions(image, sequence, fasta, camera, weights)
-    condition_options.check(given, label, form)
+    conditions = condition_options.ConditionOptions(image, sequence, fasta, camera, weights)
+    condition_options.check(conditions, label, form)
     selected = parse_seeds(seeds, seed=seed, num=num)
     target = _target(out, form, fasta, workers)
     if target == out:
         writer.check(out, len(selected), overwrite=overwrite)
-    domain, condition = given.wanted
-    domain = "image" if resolution or window else "points" if points is not None else domain
     model, source = open_model(
         run, target, ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
-        wanted=(domain, condition),
+        domains=domains_of_options(resolution, points, parse_window(window)), condition=conditions.conditioner,
     )  # fmt: skip
     size = choose_size(model.domain, resolution, points)
     interval = parse_interval(guidance_interval)
@@ -134,7 +132,7 @@ def sample(
     written = sample_to_files(
         job,
         model=model,
-        condition=lambda model: condition_options.condition_from_options(model, given),
+        condition=lambda model: condition_options.condition_from_options(model, conditions),
         output=OutputSettings(save_field, field_fp16, fasta, weights, workers, overwrite),
         reporter=console.reporter(),
     )

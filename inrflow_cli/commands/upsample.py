@@ -82,7 +82,7 @@ def upsample(
     saved. Several FILEs need a folder as OUT.
     """
     from inrflow_core.sampling import optimize, upsample
-    from inrflow_core.sampling.request import SampleRequest
+    from inrflow_core.sampling.request import SampleRequest, domains_of_files, domains_of_options
     from inrflow_core.sampling.sharded import SampleJob
 
     *files, out = paths
@@ -101,11 +101,10 @@ def upsample(
         )
         console.print_json({"out": [str(path) for path in written], "field": str(files[0])}, as_json=json)
         return
-    is_cloud = points is not None or any(file.suffix.lower() == ".ply" for file in files)
-    domain = "points" if is_cloud else "image" if files or resolution or window else None
+    domains = domains_of_files(files) if files else domains_of_options(resolution, points, upsampling.window)
     model, weights = open_model(
         run, targets[0], ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
-        wanted=(domain, None),
+        domains=domains,
     )  # fmt: skip
     upsample.check_model(model)
     upsampling = replace(upsampling, size=choose_size(model.domain, resolution, points, scale))

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from inrflow_core import registry
 from inrflow_core.feature_networks import _contract
+from inrflow_core.proteins.structure import Structure
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
 
@@ -41,6 +45,28 @@ class DroppableConditioner(Conditioner, Protocol):
         ...
 
 
+class StoredFeatures(NamedTuple):
+    """Features in the shards that an embedder made."""
+
+    name: str
+    """The condition of the shards that holds them."""
+    shape: tuple[int, ...]
+    """Their shape for one set: of one of its views, or of one of its groups."""
+
+
+@dataclass(frozen=True)
+class ModelEmbedder:
+    """The embedder that a model was trained with."""
+
+    model_name: str
+    """The model, for messages."""
+    weights: Path | None
+    """The folder of weights that the user names."""
+    device: str
+    load: Callable[[], Any]
+    """Loads it; raises MissingError without its weights, IntegrityError if they are not those of the training."""
+
+
 @runtime_checkable
 class ConditionerPart(Protocol):
     """A conditioner's module."""
@@ -49,8 +75,10 @@ class ConditionerPart(Protocol):
     """What samples are conditioned on, for messages: `images`."""
     GIVEN_AS: tuple[str, ...]
     """Names in a condition, one of which a user must give; empty where a model samples without one."""
+    OPTIONS: tuple[str, ...]
+    """Options of `inrflow sample` that give it."""
     OPTION_HINT: str
-    """The options that give it."""
+    """These options with an example of each."""
     FROM_REFERENCE: bool
     """Whether the items of a reference provide the conditions."""
     REFERENCE_METRICS: tuple[str, ...]
@@ -61,6 +89,38 @@ class ConditionerPart(Protocol):
 
     def required_conditions(self, config: Any) -> tuple[str, ...]:
         """Conditions of the shards that are read with the sets, beside the domain's; labels are always read."""
+        ...
+
+    def stored_features(self, config: Any) -> StoredFeatures | None:
+        """The features that are read from the shards; None if the conditioner computes them or has none."""
+        ...
+
+    def num_classes(self, config: Any) -> int | None:
+        """The number of classes; None for conditions other than class labels."""
+        ...
+
+    def input_from_options(self, options: Mapping[str, Any]) -> Any:
+        """What the function of `make_encoder` takes, from the values of `OPTIONS` and the options beside them.
+
+        The names of options have no dashes. Raises UsageError if the conditioner takes no such input.
+        """
+        ...
+
+    def provenance(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """The entries of such an input in the provenance of samples."""
+        ...
+
+    def input_from_structure(self, structure: Structure) -> Any:
+        """The input from a protein of a reference; raises UsageError for conditions that no structure has."""
+        ...
+
+    def make_encoder(self, config: Any, embedder: ModelEmbedder) -> Callable[[Any], Condition]:
+        """A function from inputs to conditions of one row; the embedder is loaded once.
+
+        Raises:
+            UsageError: the conditioner takes no such input, or the embedder's features have another shape.
+            MissingError, IntegrityError: as `ModelEmbedder.load`.
+        """
         ...
 
     def spec(self, config: Any) -> ConditionSpec:
@@ -96,3 +156,14 @@ class FrozenConditioner(nn.Module):
             folder = None if self.config.weights is None else Path(self.config.weights)
             self.use(_contract.load(self.config.embedder, folder, device))
         return self._embedder[0]
+
+
+def conditioner_part(name: str) -> ConditionerPart:
+    """The conditioner of that name; raises UsageError if there is none."""
+    part: Any = registry.find("conditioners", name)
+    return part
+
+
+def conditioner_of_option(option: str) -> str | None:
+    """The conditioner whose condition an option of `inrflow sample` gives; None for other options."""
+    return next((name for name in registry.names("conditioners") if option in conditioner_part(name).OPTIONS), None)

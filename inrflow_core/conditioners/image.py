@@ -7,27 +7,39 @@ the authors' release, where the token of no image is random and never learned.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inrflow_core.conditioners._contract import FrozenConditioner
+from inrflow_core.conditioners._contract import FrozenConditioner, ModelEmbedder, StoredFeatures
 from inrflow_core.errors import UsageError
 from inrflow_core.feature_networks._contract import posed_image_tokens
+from inrflow_core.geometry import cameras
 from inrflow_core.geometry.cameras import RAY
+from inrflow_core.proteins.structure import Structure
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
+from inrflow_core.storage import plain_file
+from inrflow_core.visualization.image_io import read_square_image
 
 NOUN = "images"
 GIVEN_AS = ("tokens", "image")
+OPTIONS = ("--image",)
 OPTION_HINT = "`--image photo.png`"
 REFERENCE_METRICS = ("paired-cd",)
 FROM_REFERENCE = True
 HAS_VIEWS = True
 """Each set has several images; training draws one for each step."""
+
+PATCH = 14
+"""Pixels of a patch's side, DINOv2's; the paper has photos of 32 x 32 patches, 448 pixels wide."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,18 @@ class Config:
 
 def required_conditions(config: Config) -> tuple[str, ...]:
     """Conditions of the shards that are read with the sets."""
-    return ("tokens",) if config.features == "stored" else ("image", "camera")
+    stored = stored_features(config)
+    return ("image", "camera") if stored is None else (stored.name,)
+
+
+def stored_features(config: Config) -> StoredFeatures | None:
+    """The tokens of a view, each with its ray."""
+    return StoredFeatures("tokens", (config.tokens, config.width + RAY)) if config.features == "stored" else None
+
+
+def num_classes(config: Config) -> int | None:
+    """None: images are no classes."""
+    return None
 
 
 def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
@@ -73,6 +96,60 @@ def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
             f"{shape[1]} pixels, and [condition] says {config.tokens} of {config.width}",
             hint=f"`--set condition.tokens={rows * columns} --set condition.width={embedder.width}`, or other weights",
         )
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image file and the camera that took it (`cameras.orbit`)."""
+
+    path: Path
+    camera: Float32[np.ndarray, "4 4"]
+
+
+def input_from_options(options: Mapping[str, Any]) -> ImageInput:
+    """The file `image`, taken by `camera`: azimuth, elevation, distance and field of view."""
+    azimuth, elevation, distance, field_of_view = options["camera"]
+    return ImageInput(options["image"], cameras.orbit(azimuth, elevation, distance, field_of_view=field_of_view))
+
+
+def provenance(options: Mapping[str, Any]) -> dict[str, str]:
+    """The file's digest, and the camera."""
+    digest = plain_file.file_digest(options["image"])[:16]
+    return {"image": digest, "camera": " ".join(f"{number:g}" for number in options["camera"])}
+
+
+def input_from_structure(structure: Structure) -> Any:
+    """Raises UsageError: a structure has no image."""
+    raise UsageError("a structure has no image", hint="give shards with images")
+
+
+def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[ImageInput], Condition]:
+    """A function from images to conditions.
+
+    It raises MissingError or IntegrityError for a file that does not exist or is not a readable image, and UsageError
+    if the embedder makes other tokens than those of the training.
+
+    Raises:
+        MissingError, IntegrityError: as `ModelEmbedder.load`, when the first image has been read.
+    """
+    loaded: list[Any] = []
+
+    def encode(image: ImageInput) -> Condition:
+        pixels = torch.from_numpy(read_square_image(image.path, PATCH * math.isqrt(config.tokens)))[None]
+        if not loaded:
+            loaded.append(embedder.load())
+        (network,) = loaded
+        camera = torch.from_numpy(image.camera)[None]
+        tokens = posed_image_tokens(network, pixels.to(embedder.device), camera.to(embedder.device))
+        if tokens.shape[1:] != (config.tokens, config.width + RAY):
+            raise UsageError(
+                f"`{config.embedder}` makes {tokens.shape[1]} tokens of {network.width} numbers, and the model "
+                f"`{embedder.model_name}` was trained on {config.tokens} of {config.width}",
+                hint="give the weights that it was trained with",
+            )
+        return {"tokens": tokens}
+
+    return encode
 
 
 def spec(config: Config) -> ConditionSpec:

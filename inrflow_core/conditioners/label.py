@@ -5,12 +5,17 @@ Source: DiT (Peebles and Xie 2023), which INRFlow follows for class-conditional 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from inrflow_core.conditioners._contract import ModelEmbedder, StoredFeatures
+from inrflow_core.errors import UsageError
+from inrflow_core.proteins.structure import Structure
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
 
@@ -32,6 +37,7 @@ class Config:
 
 NOUN = "classes"
 GIVEN_AS = ()
+OPTIONS = ("--label",)
 OPTION_HINT = "`--label NAME`"
 REFERENCE_METRICS = ()
 FROM_REFERENCE = False
@@ -41,6 +47,36 @@ HAS_VIEWS = False
 def required_conditions(config: Config) -> tuple[str, ...]:
     """Conditions of the shards that are read with the sets: none, labels always are."""
     return ()
+
+
+def stored_features(config: Config) -> StoredFeatures | None:
+    """None: labels are no features."""
+    return None
+
+
+def num_classes(config: Config) -> int:
+    """The classes of the settings."""
+    return config.classes
+
+
+def input_from_options(options: Mapping[str, Any]) -> Any:
+    """Raises UsageError: each seed has its own label (`sampling.labels`)."""
+    raise UsageError("a class is chosen for each seed", hint="use `--label`")
+
+
+def provenance(options: Mapping[str, Any]) -> dict[str, str]:
+    """Nothing: the label of each sample is recorded with its seed."""
+    return {}
+
+
+def input_from_structure(structure: Structure) -> Any:
+    """Raises UsageError: a structure has no class."""
+    raise UsageError("a structure has no class", hint="use `--label`")
+
+
+def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[Any], Condition]:
+    """Raises UsageError: each seed has its own label (`sampling.labels`)."""
+    raise UsageError("a class is chosen for each seed", hint="use `--label`")
 
 
 def spec(config: Config) -> ConditionSpec:

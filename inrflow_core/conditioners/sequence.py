@@ -6,6 +6,7 @@ part of the atoms' coordinates and never dropped, so that nothing but a second m
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,13 +15,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inrflow_core.conditioners._contract import FrozenConditioner
+from inrflow_core.conditioners._contract import FrozenConditioner, ModelEmbedder, StoredFeatures
 from inrflow_core.errors import UsageError
+from inrflow_core.feature_networks import _contract
 from inrflow_core.proteins import residues
+from inrflow_core.proteins.structure import Structure
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 
 NOUN = "sequences"
 GIVEN_AS = ("residues",)
+OPTIONS = ("--sequence", "--fasta")
 OPTION_HINT = "`--sequence MKT...` or `--fasta FILE`"
 REFERENCE_METRICS = ()
 FROM_REFERENCE = True
@@ -50,7 +54,19 @@ class Config:
 
 def required_conditions(config: Config) -> tuple[str, ...]:
     """Conditions of the shards that are read with the sets, beside those of the domain."""
-    return ("embedding",) if config.features == "stored" and config.embedder != ONE_HOT else ()
+    stored = stored_features(config)
+    return () if stored is None else (stored.name,)
+
+
+def stored_features(config: Config) -> StoredFeatures | None:
+    """The embedding of a residue; one-hot codes are computed."""
+    is_stored = config.features == "stored" and config.embedder != ONE_HOT
+    return StoredFeatures("embedding", (config.width,)) if is_stored else None
+
+
+def num_classes(config: Config) -> int | None:
+    """None: sequences are no classes."""
+    return None
 
 
 def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
@@ -64,6 +80,50 @@ def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
             f"`{embedder.name}` gives {embedder.width} numbers for a residue, and [condition] says {config.width}",
             hint=f"`--set condition.width={embedder.width}`, or other weights",
         )
+
+
+def input_from_options(options: Mapping[str, Any]) -> str:
+    """The letters of `sequence`, without white space."""
+    return "".join(options["sequence"].split()).upper()
+
+
+def provenance(options: Mapping[str, Any]) -> dict[str, str]:
+    """The sequence."""
+    return {"sequence": input_from_options(options)}
+
+
+def input_from_structure(structure: Structure) -> str:
+    """The structure's sequence."""
+    return structure.sequence
+
+
+def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[str], Condition]:
+    """A function from sequences of amino acids, in one-letter codes, to conditions.
+
+    It raises UsageError for a letter that is not one of the 20.
+
+    Raises:
+        UsageError: the embedding has another width than that of the training.
+        MissingError, IntegrityError: as `ModelEmbedder.load`.
+    """
+    is_placeholder = _contract.weights_folder(config.embedder, embedder.weights) is None
+    network = None if is_placeholder else embedder.load()
+    if network is not None and network.width != config.width:
+        raise UsageError(
+            f"`{config.embedder}` gives {network.width} numbers per residue, and the model `{embedder.model_name}` was "
+            f"trained on {config.width}",
+            hint="give the weights that it was trained with",
+        )
+
+    def encode(sequence: str) -> Condition:
+        codes = residues.to_codes("".join(sequence.split()))
+        condition = {"residues": torch.from_numpy(codes.astype(np.int64))[None]}
+        if network is None:
+            return condition
+        (features,) = network([residues.to_letters(codes)])
+        return condition | {"embedding": torch.from_numpy(features)[None]}
+
+    return encode
 
 
 def spec(config: Config) -> ConditionSpec:

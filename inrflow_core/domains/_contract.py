@@ -6,6 +6,7 @@ the Protocol below. No other module names a domain: a new one is a new file.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,8 @@ class Domain(Protocol):
     """How samples are read from array files; None where they are structures."""
     SIZE_OPTION: ClassVar[Literal["--resolution", "--points"] | None]
     """The option that sets the size of samples; None where nothing does."""
+    HAS_WINDOWS: ClassVar[bool]
+    """Whether a part of a sample's domain can be evaluated alone (`--window`)."""
     REFERENCE_SPLITS: ClassVar[tuple[str, ...]]
     """Splits to evaluate against, in order of preference."""
     DEFAULT_METRICS: ClassVar[tuple[str, ...]]
@@ -154,6 +157,10 @@ class Domain(Protocol):
 
     def queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """Where a sample of a size, or a window of it, is evaluated; raises UsageError where the domain has no such size."""
+        ...
+
+    def num_queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> int:
+        """The number of `queries(size, window, condition)`."""
         ...
 
     def to_set(
@@ -198,8 +205,9 @@ class Domain(Protocol):
         """Shape and type of a sample of a size; the shape is () where every sample has its own."""
         ...
 
-    def accepts(self, path: Path) -> bool:
-        """Whether a file can hold what `invert` encodes."""
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        """Whether `invert` may read a file, by its suffix."""
         ...
 
     def read_input(self, path: Path) -> InputExample:
@@ -230,8 +238,16 @@ class Domain(Protocol):
         ...
 
 
-class DecodedAtOwnPairs:
+class DecodedAtOwnPairs(ABC):
     """Base of domains whose sets are decoded at their own pairs."""
+
+    @abstractmethod
+    def queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> Queries:
+        """See `Domain.queries`."""
+
+    def num_queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> int:
+        """The number of `queries(size, window, condition)`."""
+        return len(self.queries(size, window, condition))
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:
         """The same sets for the encoder and the decoder."""

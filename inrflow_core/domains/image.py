@@ -92,6 +92,7 @@ class Domain(DecodedAtOwnPairs):
         has_one_shape=True,
     )
     SIZE_OPTION = "--resolution"
+    HAS_WINDOWS = True
     REFERENCE_SPLITS = ("train",)
     DEFAULT_METRICS = ("fid:random", "kid:random", "precision:random", "recall:random")
     METRICS_OF_SEVERAL = ()
@@ -187,7 +188,8 @@ class Domain(DecodedAtOwnPairs):
         """uint8 (H W C)."""
         return OutputSpec((*self._sides(size), self.config.channels), "uint8")
 
-    def accepts(self, path: Path) -> bool:
+    @staticmethod
+    def accepts(path: Path) -> bool:
         """Every file but point clouds: the content decides whether it is an image."""
         return path.suffix.lower() != ".ply"
 

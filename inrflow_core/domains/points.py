@@ -83,6 +83,7 @@ class Domain(DecodedAtOwnPairs):
     FORMATS = ("ply", "npz", "png", "obj", "glb")
     FILES = ArrayFiles(("points",), "float32", 3, (3, 6), "float (N P 3)", (".ply", ".npy"), read_file, describe_shape)
     SIZE_OPTION = "--points"
+    HAS_WINDOWS = False
     REFERENCE_SPLITS = ("test", "val", "train")
     DEFAULT_METRICS = ("mmd", "cov", "one-nna", "jsd")
     METRICS_OF_SEVERAL = ()
@@ -173,7 +174,8 @@ class Domain(DecodedAtOwnPairs):
         """float32 (P C)."""
         return OutputSpec((size or self.config.num_points, self.config.channels), "float32")
 
-    def accepts(self, path: Path) -> bool:
+    @staticmethod
+    def accepts(path: Path) -> bool:
         """A .ply file."""
         return path.suffix.lower() == ".ply"
 

@@ -60,6 +60,7 @@ class Domain(DecodedAtOwnPairs):
     FORMATS = ("pdb", "cif", "png")
     FILES = None
     SIZE_OPTION = None
+    HAS_WINDOWS = False
     REFERENCE_SPLITS = ("test", "val", "train")
     DEFAULT_METRICS = ("lddt", "tm-score", "rmsd", "bond-lengths", "clashes")
     METRICS_OF_SEVERAL = ("lddt:best", "tm-score:best", "rmsd:best")
@@ -85,6 +86,12 @@ class Domain(DecodedAtOwnPairs):
         if condition is None:
             return self.dummy_batch(1).queries
         return self._queries(condition["residues"].cpu().numpy(), None)
+
+    def num_queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> int:
+        """Atoms of the longest chain; counted without their features."""
+        if size is not None or window is not None or condition is None:
+            return super().num_queries(size, window, condition)
+        return max(int(residues.SIZES[row[row >= 0]].sum()) for row in condition["residues"].cpu().numpy())
 
     def to_set(
         self,
@@ -145,7 +152,8 @@ class Domain(DecodedAtOwnPairs):
         """float32, each of its own size."""
         return OutputSpec((), "float32")
 
-    def accepts(self, path: Path) -> bool:
+    @staticmethod
+    def accepts(path: Path) -> bool:
         """No file: sampling a protein starts from its sequence."""
         return False
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.shards.batch import Batch, ConditionSelection
@@ -309,7 +310,7 @@ class ShardCollection(_Collection):
 
     @property
     def _holds_structures(self) -> bool:
-        return "residues" in self.conditions
+        return domain_class(self.domain).MAKES_STRUCTURES
 
     def item_names(self) -> list[str]:
         names = self.shards.names(self.shard_split)

@@ -43,7 +43,7 @@ def fold(
     origins = [{**origin, "sequence": sequence.upper()} for _, sequence in records]
     missing = [i for i, path in enumerate(files) if overwrite or not is_folded(path, origins[i])]
     device = str(next(model.method.parameters()).device)
-    encode = condition_inputs.make_sequence_encoder(model, weights, device)
+    encode = condition_inputs.make_encoder(model, "sequence", weights, device)
     out.parent.mkdir(parents=True, exist_ok=True)
     if len(missing) < len(files):
         source.reporter.log(f"{len(files) - len(missing):,} of {len(files):,} sequences are folded already")

@@ -10,34 +10,40 @@ from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.models import Model
 from inrflow_core.numerics import keyed_random
 
+NO_CLASS = "none"
+"""Requests samples without a class."""
 
-def resolve_labels(model: Model, seeds: Sequence[int], wanted: str | None = None) -> list[int] | None:
+
+def resolve_labels(model: Model, seeds: Sequence[int], requested: str | None = None) -> list[int] | None:
     """One class per seed, or None for a model without classes.
 
-    `wanted` is a class's number or name, several with commas, `all`, or `none`; a seed takes class number `seed`
+    `requested` is a class's number or name, several with commas, `all`, or `none`; a seed takes class number `seed`
     modulo their count. Without it each seed has its own random class, so that many samples spread over all of them.
 
     Raises:
         UsageError: the model has no such class.
     """
-    if model.preset.condition is None or model.preset.condition.name != "label":
-        if wanted not in (None, "none"):
+    part = model.preset.condition
+    count = None if part is None else part.module.num_classes(part.config)
+    if count is None:
+        if requested not in (None, NO_CLASS):
             raise UsageError(
-                f"`--label {wanted}`: the model `{model.preset.name}` was trained without classes",
+                f"`--label {requested}`: the model `{model.preset.name}` was trained without classes",
                 hint="leave `--label` out",
             )
         return None
-    count = model.preset.condition.config.classes
-    if wanted is None:
+    if requested is None:
         u = keyed_random.uniform(torch.tensor(list(seeds), dtype=torch.int64), purpose="label")[:, 0]
         return (u * count).long().tolist()
-    if wanted == "none":
+    if requested == NO_CLASS:
         return [-1] * len(seeds)
     names = list(model.metadata.get("classes") or [])
-    chosen = (
-        list(range(count)) if wanted == "all" else [_label(text.strip(), names, count) for text in wanted.split(",")]
+    classes = (
+        list(range(count))
+        if requested == "all"
+        else [_label(text.strip(), names, count) for text in requested.split(",")]
     )
-    return [chosen[seed % len(chosen)] for seed in seeds]
+    return [classes[seed % len(classes)] for seed in seeds]
 
 
 def _label(text: str, names: list[str], count: int) -> int:

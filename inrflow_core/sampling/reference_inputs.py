@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from inrflow_core import registry
+from inrflow_core.conditioners._contract import conditioner_part
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.models import Model, SamplingOptions
@@ -37,7 +37,7 @@ class ReferenceSamplingPlan:
     """Item, view and seed of every sample."""
 
     kind: str
-    """The conditioner of the models: `image` or `sequence`."""
+    """Name of the models' conditioner."""
     reference: SampleCollection
     """The items, each the condition of `samples_per_item` samples."""
     seeds: Int64[np.ndarray, " N"]
@@ -45,7 +45,7 @@ class ReferenceSamplingPlan:
     """0 for conditioners without views."""
     samples_per_item: int
     loaded_encoders: dict[str, Any] = field(default_factory=dict)
-    """The sequence encoder, loaded once for all samples."""
+    """The conditioner's function from inputs to conditions, made once for all samples."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -54,7 +54,7 @@ class ReferenceSamplingPlan:
     @property
     def has_views(self) -> bool:
         """Whether an item has several views, with conditions of one size; without, conditions differ in length."""
-        return registry.find("conditioners", self.kind).HAS_VIEWS
+        return conditioner_part(self.kind).HAS_VIEWS
 
     @property
     def reference_indices(self) -> Int64[np.ndarray, " N"]:
@@ -84,17 +84,17 @@ def condition_kind(preset: Preset) -> str | None:
 
 def noun_of(kind: str) -> str:
     """The conditions of a conditioner in messages: `images`."""
-    return registry.find("conditioners", kind).NOUN
+    return conditioner_part(kind).NOUN
 
 
 def has_views(kind: str) -> bool:
     """Whether an item of a reference holds several such conditions, of which a sample takes one."""
-    return registry.find("conditioners", kind).HAS_VIEWS
+    return conditioner_part(kind).HAS_VIEWS
 
 
 def metrics_of(kind: str | None) -> tuple[str, ...]:
     """Metrics of samples conditioned on a reference's items, in addition to those of their domain."""
-    return () if kind is None else registry.find("conditioners", kind).REFERENCE_METRICS
+    return () if kind is None else conditioner_part(kind).REFERENCE_METRICS
 
 
 def plan_from_reference(
@@ -112,7 +112,7 @@ def plan_from_reference(
     """
     chosen = collection.evenly_spaced_items(reference, num)
     count = chosen.count * each
-    if not registry.find("conditioners", kind).HAS_VIEWS:
+    if not conditioner_part(kind).HAS_VIEWS:
         seeds = np.tile(np.arange(seed, seed + each, dtype=np.int64), chosen.count)
         return ReferenceSamplingPlan(kind, chosen, seeds, np.zeros(count, np.int64), each)
     if not isinstance(reference, ShardCollection) or reference.split is None or not reference.has_views():
@@ -212,10 +212,10 @@ def _item_condition(model: Model, plan: ReferenceSamplingPlan, index: int, view:
     shards = _shards(plan)
     if shards is None:
         (structure,) = whole.structures([index])
-        if "sequence" not in plan.loaded_encoders:
+        if plan.kind not in plan.loaded_encoders:
             device = str(next(model.method.parameters()).device)
-            plan.loaded_encoders["sequence"] = condition_inputs.make_sequence_encoder(model, device=device)
-        return plan.loaded_encoders["sequence"](structure.sequence)
+            plan.loaded_encoders[plan.kind] = condition_inputs.make_encoder(model, plan.kind, device=device)
+        return plan.loaded_encoders[plan.kind](conditioner_part(plan.kind).input_from_structure(structure))
     in_split = index if whole.source_indices is None else int(whole.source_indices[index])
     return condition_inputs.conditions_from_shards(model, shards.shards, shards.shard_split, [in_split], view)
 

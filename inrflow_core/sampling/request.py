@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from inrflow_core.domains._contract import domain_classes
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Size as Size
 from inrflow_core.fields import Window as Window
@@ -21,8 +23,7 @@ class SampleRequest:
 
     `labels` has one class per seed, -1 for none, and is None for a model without classes. `size` is rows and
     columns or a number of points, None for the training's. `chunk` is the number of queries evaluated at once, `batch` the
-    number of samples drawn together; neither changes a sample. `condition` has one row per seed: `tokens` of an image, or
-    `residues` of a chain.
+    number of samples drawn together; neither changes a sample. `condition` has one row per seed.
     """
 
     seeds: Sequence[int]
@@ -40,13 +41,33 @@ def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size
     Raises:
         UsageError: a size of the wrong kind, or fewer than one point.
     """
-    given = {"--resolution": resolution, "--points": None if points is None else str(points)}
-    for option, text in given.items():
+    requested = {"--resolution": resolution, "--points": None if points is None else str(points)}
+    for option, text in requested.items():
         if text is not None and option != domain.SIZE_OPTION:
             other = f"use `{domain.SIZE_OPTION}`" if domain.SIZE_OPTION else "leave it out"
             raise UsageError(f"`{option}` does not apply: the model samples {domain.NOUN}", hint=other)
-    text = given[domain.SIZE_OPTION] if domain.SIZE_OPTION else None
+    text = requested[domain.SIZE_OPTION] if domain.SIZE_OPTION else None
     return None if text is None else domain.parse_size(text)
+
+
+def domains_of_options(
+    resolution: str | None = None, points: int | None = None, window: Window = None
+) -> tuple[str, ...] | None:
+    """The domains whose samples have the requested kind of size and window; None if nothing is requested."""
+    if resolution is None and points is None and window is None:
+        return None
+    requested = {"--resolution": resolution, "--points": points}
+    options = {option for option, value in requested.items() if value is not None}
+    return tuple(
+        domain.NAME
+        for domain in domain_classes()
+        if options <= {domain.SIZE_OPTION} and (window is None or domain.HAS_WINDOWS)
+    )
+
+
+def domains_of_files(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The domains that can read one of the files, by its suffix, to invert it."""
+    return tuple(domain.NAME for domain in domain_classes() if any(map(domain.accepts, paths)))
 
 
 def scale_size(domain: Any, scale: float) -> Size:
@@ -72,10 +93,6 @@ def select_part(request: SampleRequest, part: slice, least: int) -> SampleReques
 
 def default_batch_size(model: Model, request: SampleRequest) -> int:
     """The number of samples drawn together by default: a batch of about four chunks of queries."""
-    condition = dict(request.condition)
-    if "residues" in condition:  # the longest chain is enough
-        longest = int((condition["residues"] >= 0).sum(1).argmax())
-        condition = {"residues": condition["residues"][longest : longest + 1]}
-    queries = model.domain.queries(request.size, request.window, condition or None)
-    pairs = max(model.domain.shape.num_queries, len(queries))
+    num_queries = model.domain.num_queries(request.size, request.window, request.condition or None)
+    pairs = max(model.domain.shape.num_queries, num_queries)
     return max(1, min(len(request.seeds), 4 * request.chunk // pairs))

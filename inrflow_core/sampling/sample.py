@@ -29,7 +29,7 @@ from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.optimize import is_compiled
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.request import SampleRequest, Size, Window, default_batch_size, select_part
-from inrflow_core.sets import Condition
+from inrflow_core.sets import CLASS_LABEL, Condition
 from inrflow_core.storage import safetensors_file
 
 
@@ -64,7 +64,7 @@ def sample_fields(
     given = {name: value.to(device) for name, value in (condition or {}).items()}
     _check_condition(model, given)
     if labels is not None:
-        given["label"] = torch.tensor(list(labels), dtype=torch.int64, device=device)
+        given[CLASS_LABEL] = torch.tensor(list(labels), dtype=torch.int64, device=device)
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
     return model.method.sample(
         model.domain.queries(condition=given).to(device), keys, given, options or sampling_options(model)

@@ -13,16 +13,13 @@ from typing import Any
 import torch
 
 from inrflow_core import models
-from inrflow_core.config.preset import Part, Preset
+from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
 from inrflow_core.feature_networks import _contract
-from inrflow_core.geometry import cameras
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.training.loader import Loader
 
 KEYS = ("embedder", "embedder_digest")
-STORED = ("tokens", "embedding")
-"""Conditions of the shards that an embedder made."""
 
 
 def check(preset: Preset, loader: Loader) -> None:
@@ -31,11 +28,12 @@ def check(preset: Preset, loader: Loader) -> None:
     Raises:
         UsageError: they are of another embedder, of another shape, or absent.
     """
-    name = _stored(preset)
-    if name is None:
+    part = preset.condition
+    stored = None if part is None else part.module.stored_features(part.config)
+    if part is None or stored is None:
         return
-    assert preset.condition is not None
-    config, shards = preset.condition.config, loader.shards
+    name, expected = stored
+    config, shards = part.config, loader.shards
     stored_embedder = shards.manifest.normalization.get("embedder")
     if name not in shards.conditions(loader.split):
         made = f"none: they were prepared for `{stored_embedder}`" if stored_embedder else "none"
@@ -50,7 +48,8 @@ def check(preset: Preset, loader: Loader) -> None:
             f"of `{config.embedder}`",
             hint=f"prepare them with `--set embedder={config.embedder}`, or give other shards with `--data`",
         )
-    shape, expected = _shapes(preset, loader, name)
+    shape = shards.condition_shape(loader.split, name)
+    shape = shape[1:] if part.module.HAS_VIEWS else shape
     if shape != expected:
         raise UsageError(
             f"the `{name}` in `{shards.folder}` are of shape {list(shape)}, and [condition] of `{preset.name}` says "
@@ -68,14 +67,14 @@ def prepare(preset: Preset, loader: Loader, device: torch.device) -> Any:
         UsageError: its tokens are not what the settings say.
     """
     part = preset.condition
-    if part is None or not hasattr(part.config, "embedder") or _stored(preset) is not None:
+    if part is None or not hasattr(part.config, "embedder") or part.module.stored_features(part.config) is not None:
         return None
     folder = None if part.config.weights is None else Path(part.config.weights)
     embedder = _contract.load(part.config.embedder, folder, device)
     conditioner = part.module
     shape = (
         loader.shards.condition_shape(loader.split, conditioner.required_conditions(part.config)[0])[1:]
-        if _has_views(part)
+        if conditioner.HAS_VIEWS
         else ()
     )
     conditioner.check(part.config, embedder, shape)
@@ -107,26 +106,3 @@ def check_unchanged(out: Path, step: int, now: Mapping[str, Any]) -> None:
             f"the run `{out}` learned from features of {was}, and these are of {this}",
             hint="name the run's own weights with `--set condition.weights=DIR`, or choose another `--out`",
         )
-
-
-def _stored(preset: Preset) -> str | None:
-    """The condition of the shards that holds the features; None where they are computed, or the preset has none."""
-    part = preset.condition
-    if part is None:
-        return None
-    reads = part.module.required_conditions(part.config)
-    return next((name for name in reads if name in STORED), None)
-
-
-def _has_views(part: Part) -> bool:
-    return part.module.HAS_VIEWS
-
-
-def _shapes(preset: Preset, loader: Loader, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of the features in the shards, of one view or one residue, and what the settings say."""
-    assert preset.condition is not None
-    config = preset.condition.config
-    shape = loader.shards.condition_shape(loader.split, name)
-    if name == "tokens":
-        return shape[1:], (config.tokens, config.width + cameras.RAY)
-    return shape, (config.width,)

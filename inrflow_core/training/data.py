@@ -78,9 +78,10 @@ def _open_shards(preset: Preset, folder: Path) -> ShardDataset:
 def _check_classes(preset: Preset, loader: Loader) -> None:
     """The classes of the data are those that the preset's condition counts."""
     num_classes = len(loader.classes)
-    if preset.condition is None or preset.condition.name != "label":
+    part = preset.condition
+    expected = None if part is None else part.module.num_classes(part.config)
+    if expected is None:
         return
-    expected = preset.condition.config.classes
     if not num_classes:
         raise UsageError(
             f"the preset `{preset.name}` learns {expected} classes, and the shards in `{loader.shards.folder}` have none",

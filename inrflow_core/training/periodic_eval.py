@@ -293,7 +293,9 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
 def _points(preset: Preset, reference: SampleCollection) -> int | None:
     """Points of each cloud that are compared: known beforehand, so that the estimate is for as many."""
     domain = preset.domain.module.Domain(preset.domain.config)
-    return min(domain.output_spec().shape[0], reference.shape[0]) if domain.SIZE_OPTION == "--points" else None
+    if domain.FILES is None or domain.FILES.has_one_shape:
+        return None
+    return min(domain.output_spec().shape[0], reference.shape[0])
 
 
 def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, *, shows_items: bool) -> None:

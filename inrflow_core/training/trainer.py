@@ -24,7 +24,7 @@ from inrflow_core.models import Model
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runs.best import Best, record_best
 from inrflow_core.sampling import sample
-from inrflow_core.sets import Condition, TrainBatch
+from inrflow_core.sets import CLASS_LABEL, Condition, TrainBatch
 from inrflow_core.storage import atomic_write
 from inrflow_core.training import checkpoint, precompute
 from inrflow_core.training.checkpoint import Counters
@@ -342,7 +342,7 @@ class Trainer:
         """Conditions of previews: those of the held-out sets, or else of training sets."""
         count = self.settings.samples
         condition = self.shown.batch(0, range(count), augment=False).condition
-        return {name: value for name, value in condition.items() if name != "label"}
+        return {name: value for name, value in condition.items() if name != CLASS_LABEL}
 
     @property
     def _averaged_weights(self) -> str:

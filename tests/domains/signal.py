@@ -45,6 +45,7 @@ class Domain(DecodedAtOwnPairs):
     FORMATS = ("npz",)
     FILES = ArrayFiles(("waves",), "float32", 3, (1,), "float (N M 1)")
     SIZE_OPTION = "--points"
+    HAS_WINDOWS = False
     REFERENCE_SPLITS = ("train",)
     DEFAULT_METRICS = ()
     METRICS_OF_SEVERAL = ()
@@ -100,7 +101,8 @@ class Domain(DecodedAtOwnPairs):
         """float32 (M 1)."""
         return OutputSpec((size or self.config.length, 1), "float32")
 
-    def accepts(self, path: Path) -> bool:
+    @staticmethod
+    def accepts(path: Path) -> bool:
         """No file."""
         return False
 

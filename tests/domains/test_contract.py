@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from inrflow_core import registry
+from inrflow_core.conditioners._contract import conditioner_part
 from inrflow_core.domains import _contract
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import metric_specs, report_data
@@ -139,15 +140,24 @@ def test_a_domain_of_one_file_is_shown_and_refused_by_metrics_of_others(tmp_path
         writer.exporter_for(tmp_path / "a.ply", "signal")
 
 
-@pytest.mark.parametrize("package", ["evaluation", "metrics", "report", "sample_files"])
-def test_no_branch_names_a_domain_or_a_condition(package):
+@pytest.mark.parametrize(
+    "package",
+    [
+        *(f"inrflow_core/{name}" for name in ("evaluation", "metrics", "report", "sample_files", "sampling")),
+        *(f"inrflow_core/{name}" for name in ("training", "runs", "planning", "methods", "networks")),
+        "inrflow_cli",
+    ],
+)
+def test_no_branch_names_a_domain_or_a_condition(package: str):
     """A new domain, and a new conditioner, is a new file: the contracts say what these packages must know of it."""
     names = {*registry.names("domains"), *registry.names("conditioners")}
+    names |= {name for part in map(conditioner_part, registry.names("conditioners")) for name in part.GIVEN_AS}
     found = [
         f"{path.name}, line {node.lineno}: {text.value}"
-        for path in sorted((ROOT / "inrflow_core" / package).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Compare)
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for branch in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(branch, ast.Compare | ast.match_case)
+        for node in [branch if isinstance(branch, ast.Compare) else branch.pattern]
         for text in ast.walk(node)
         if isinstance(text, ast.Constant) and text.value in names
     ]

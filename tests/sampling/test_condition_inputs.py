@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from inrflow_core.conditioners import image
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.feature_networks import _contract
 from inrflow_core.feature_networks._contract import posed_image_tokens
@@ -84,7 +85,7 @@ def test_a_photos_tokens_are_those_of_its_embedder_and_camera(tmp_path):
     model, camera = tiny.model(tiny.PICTURE), cameras.orbit(30, 20)
     pixels = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
     path = saved(Image.fromarray(pixels), tmp_path / "a.png")
-    found = condition_inputs.condition_from_image(model, path, camera)["tokens"]
+    found = condition_inputs.condition_from_input(model, "image", image.ImageInput(path, camera))["tokens"]
     wanted = posed_image_tokens(
         _contract.load("patches"), torch.from_numpy(pixels)[None], torch.from_numpy(camera)[None]
     )
@@ -101,19 +102,23 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
         normalization = {} if told is None else {"embedder": "dinov2", "embedder_digest": told}
         trained = type(model)(model.preset, model.domain, model.method, {"normalization": normalization})
         if is_right:
-            assert condition_inputs.condition_from_image(trained, path, cameras.orbit(), folder)["tokens"].shape == (
+            assert condition_inputs.condition_from_input(
+                trained, "image", image.ImageInput(path, cameras.orbit()), folder
+            )["tokens"].shape == (
                 1,
                 4,
                 38,
             )
         else:
             with pytest.raises(IntegrityError, match="was trained with 0000000000000000"):
-                condition_inputs.condition_from_image(trained, path, cameras.orbit(), folder)
+                condition_inputs.condition_from_input(trained, "image", image.ImageInput(path, cameras.orbit()), folder)
     with pytest.raises(MissingError, match="there is no folder"):
-        condition_inputs.condition_from_image(model, path, cameras.orbit(), tmp_path / "none")
+        condition_inputs.condition_from_input(
+            model, "image", image.ImageInput(path, cameras.orbit()), tmp_path / "none"
+        )
     wide = tiny.model(tiny.PICTURE, condition={**condition, "width": 64})
     with pytest.raises(UsageError, match="makes 4 tokens of 32 numbers, and the model `tiny` was trained on 4 of 64"):
-        condition_inputs.condition_from_image(wide, path, cameras.orbit(), folder)
+        condition_inputs.condition_from_input(wide, "image", image.ImageInput(path, cameras.orbit()), folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n0000"], ids=["empty", "text", "cut"])

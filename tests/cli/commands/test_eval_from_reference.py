@@ -212,7 +212,7 @@ def test_every_protein_of_the_reference_is_folded_and_judged(place: Place):
     assert found["lddt:ca:auto:best"]["value"] >= found["lddt:ca:auto:mean"]["value"] > 0
     assert all((score["samples"], score["reference"]) == (6, 3) for score in found.values())
     assert result("out")["facts"]["seeds"] == "4-5" and 'id="proteins"' in Path("out/report.html").read_text()
-    told = condition_inputs.condition_from_sequence(place.folding, reference.structures([1])[0].sequence)
+    told = condition_inputs.condition_from_input(place.folding, "sequence", reference.structures([1])[0].sequence)
     ((_, wanted),) = sample.iter_samples(place.folding, SampleRequest([5], condition=told))
     drawn_one = structure_reader.read(Path("out/samples/sequence") / names[1].replace(" ", "_") / "1.pdb")
     np.testing.assert_allclose(drawn_one.positions, wanted[0].positions, atol=2e-3)
