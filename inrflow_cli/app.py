@@ -1,7 +1,7 @@
 """The program `inrflow`: its commands, and the one place where an error meets the user.
 
 A command is a file beside this one that holds a function of the same name. What it needs is imported inside that
-function, so that help and completion stay quick and never import torch.
+function, so that help and completion are fast and never import torch.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ RENAMED = {
         "--training": "--memorization-set",
         "--pictures": "--condition-images",
     },
+    "export": {"--colours": "--colors", "--no-colours": "--no-colors"},
 }
 """Old names of options by command, which are accepted for one release and not shown in help."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}

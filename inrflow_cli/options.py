@@ -47,8 +47,8 @@ def complete_runs(incomplete: str) -> list[str]:
     """Run folders, for the shell."""
     from inrflow_core.runs import run
 
-    found = [str(path.parent) for path in run.runs_dir().glob("*/preset.toml")]
-    return _starting(sorted(found), incomplete)
+    folders = [str(path.parent) for path in run.runs_dir().glob("*/preset.toml")]
+    return _starting(sorted(folders), incomplete)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
@@ -150,7 +150,7 @@ def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:
                 hint="write the first and the last, as in `--seeds 0-49999`",
             )
         if (seed, num) != (0, 1):
-            raise UsageError("`--seeds` says which samples, so do `--seed` and `--num`", hint="give one or the other")
+            raise UsageError("`--seeds` excludes `--seed` and `--num`", hint="give one or the other")
     if last > LAST_SEED:
         raise UsageError(f"the seed {last} is too large", hint=f"the largest is 2^63 - 1, {LAST_SEED}")
     return range(first, last + 1)
@@ -190,7 +190,7 @@ def parse_checkpoint(text: str | None, option: str = "--checkpoint") -> Step:
         return "best"
     if not (text.isascii() and text.isdigit()):
         raise UsageError(
-            f"`{option} {text}` names no checkpoint", hint="give a step such as `1000`, `best`, or `newest`"
+            f"`{option} {text}` is not a checkpoint", hint="give a step such as `1000`, `best`, or `newest`"
         )
     return int(text)
 
@@ -198,7 +198,7 @@ def parse_checkpoint(text: str | None, option: str = "--checkpoint") -> Step:
 def parse_settings(texts: list[str] | None, **flags: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the sampler and of the method's `SamplingConfig`, from `sampler.key=value` and `method.key=value` texts.
 
-    `flags` are settings of the method with options of their own, such as `guidance`; None for those not given.
+    `flags` are settings of the method with options of their own, such as `guidance`; None for those left out.
 
     Raises:
         UsageError: a text is not such a setting, is of another table, or repeats a flag.
@@ -213,12 +213,12 @@ def parse_settings(texts: list[str] | None, **flags: Any) -> tuple[dict[str, Any
                 hint="write `--set sampler.KEY=VALUE` or `--set method.KEY=VALUE`, as in `--set sampler.temperature=0.1`",
             )
     method = tables.get("method", {})
-    given = {key: value for key, value in flags.items() if value is not None}
-    for key in given:
+    flags = {key: value for key, value in flags.items() if value is not None}
+    for key in flags:
         if key in method:
             option = f"`--{key.replace('_', '-')}`"
             raise UsageError(f"{option} and `--set method.{key}` exclude each other", hint="give one of them")
-    return tables.get("sampler", {}), method | given
+    return tables.get("sampler", {}), method | flags
 
 
 def sampling_arguments(
@@ -229,12 +229,12 @@ def sampling_arguments(
     Raises:
         UsageError: as `parse_settings`.
     """
-    of_sampler, of_method = parse_settings(settings, **flags)
+    sampler_settings, method_settings = parse_settings(settings, **flags)
     return {
         "sampler": sampler,
         "steps": steps,
-        "sampler_settings": of_sampler,
-        "method_settings": of_method,
+        "sampler_settings": sampler_settings,
+        "method_settings": method_settings,
         "precision": precision,
     }
 
@@ -279,23 +279,23 @@ def parse_view(text: str | None) -> int | str | None:
 
 
 def parse_metric_names(texts: Sequence[str] | None) -> list[str]:
-    """Names of metrics from `fid,kid`, given once or more; none where nothing is given.
+    """Names of metrics from texts such as `fid,kid`; empty for None.
 
     Raises:
         UsageError: the texts have no name.
     """
-    found = [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
-    if texts and not found:
+    names = [name.strip() for text in texts or [] for name in text.split(",") if name.strip()]
+    if texts and not names:
         raise UsageError("`--metrics` is empty", hint="`inrflow eval --list` lists all metrics")
-    return found
+    return names
 
 
-def reject_options(given: Mapping[str, Any], reason: str, hint: str | None = None) -> None:
-    """Raise UsageError if an option has a value: `given` maps options to values, None for those not given.
+def reject_options(options: Mapping[str, Any], reason: str, hint: str | None = None) -> None:
+    """Raise UsageError if an option has a value; `options` maps names to values, None for those left out.
 
     `reason` completes "`--seed` ...", as in "does not apply to a saved field".
     """
-    for name, value in given.items():
+    for name, value in options.items():
         if value is not None:
             raise UsageError(f"`{name}` {reason}", hint=hint or f"leave `{name}` out")
 

@@ -55,8 +55,7 @@ Metrics = Annotated[
     typer.Option(
         metavar="NAME[:PROTOCOL],...",
         help="Metrics, as in `fid:adm,kid` or `mmd:emd-lion,1-nna`; `--list` lists all. "
-        "Default: `fid`, `kid`, `precision`, `recall` by `random`; `mmd`, `cov`, `1-nna`, `jsd`; "
-        "`lddt`, `tm-score`, `rmsd`, `bond-lengths`, `clashes`.",
+        "Default: the domain's metrics that need no weights, which `--list` marks.",
     ),
 ]
 Weights = Annotated[
@@ -124,7 +123,9 @@ DistanceWorkers = Annotated[
         min=1, help="Number of processes for distances; results do not depend on it. Default: number of CPU cores."
     ),
 ]
-ListMetrics = Annotated[bool, typer.Option("--list", help="List the metrics with their protocols.")]
+ListMetrics = Annotated[
+    bool, typer.Option("--list", help="List the metrics with their protocols, and the default ones.")
+]
 
 
 def eval(

@@ -9,6 +9,7 @@ import typer
 
 from inrflow_cli import console
 from inrflow_cli.options import Json, Overwrite, parse_checkpoint
+from inrflow_core import registry
 from inrflow_core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -17,39 +18,47 @@ if TYPE_CHECKING:
 FLAGS = {
     "is_text": "--ascii",
     "has_normals": "--normals",
-    "has_colours": "--colours",
+    "has_colors": "--colors",
     "surface": "--surface",
     "columns": "--columns",
     "size": "--size",
 }
 """Settings of formats, and their options."""
 
+SAMPLE_SUFFIXES = ", ".join(f".{name}" for name in registry.names("formats"))
+"""Suffixes of files of samples: a format's file in inrflow_core/formats is named after its suffix."""
+
 From = Annotated[
     Path,
     typer.Argument(
         metavar="FROM",
-        help="A folder of shards, an .h5, .npz or .ply of samples; or a run, a checkpoint, a .safetensors file.",
+        help="Shards, or a file of samples (.h5, .npz, .ply); or a run, a checkpoint or a .safetensors file.",
         show_default=False,
     ),
 ]
 Out = Annotated[
     Path,
-    typer.Argument(help="Samples: .ply, .png, .npz, .obj or .glb. A run: .safetensors or .onnx.", show_default=False),
+    typer.Argument(help=f"Of samples: {SAMPLE_SUFFIXES}. Of a run: .safetensors or .onnx.", show_default=False),
 ]
-Items = Annotated[str | None, typer.Option(metavar="0-9|3,5|all", help="Which items. Default: the first 16.")]
-Split = Annotated[str | None, typer.Option(help="Of which split. Default: train, or the only one.")]
-Raw = Annotated[bool, typer.Option("--raw", help="Clouds in their source's units, not in their box.")]
-Ascii = Annotated[bool, typer.Option("--ascii", help=".ply as text.")]
-Normals = Annotated[bool, typer.Option("--normals", help=".ply with estimated normals.")]
-Colours = Annotated[
-    bool | None, typer.Option("--colours/--no-colours", help=".ply with colours. Default: where there are some.")
+Items = Annotated[str | None, typer.Option(metavar="0-9|3,5|all", help="Items to export. Default: the first 16.")]
+Split = Annotated[str | None, typer.Option(help="Split of the shards. Default: train, or the only one.")]
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Write point clouds in the units of their source, not scaled to [-1, 1].")
 ]
-Surface = Annotated[str | None, typer.Option(metavar="poisson|pivoting", help="How .obj and .glb get their surface.")]
-Columns = Annotated[int | None, typer.Option(min=1, help="Columns of a .png with several samples.")]
-Size = Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud drawn as .png.")]
+Ascii = Annotated[bool, typer.Option("--ascii", help="Write .ply as text.")]
+Normals = Annotated[bool, typer.Option("--normals", help="Write .ply with estimated normals.")]
+Colors = Annotated[
+    bool | None, typer.Option("--colors/--no-colors", help="Write .ply with colors. Default: if the clouds have them.")
+]
+Surface = Annotated[
+    str | None,
+    typer.Option(metavar="poisson|pivoting", help="Surface reconstruction for .obj and .glb. Default: poisson."),
+]
+Columns = Annotated[int | None, typer.Option(min=1, help="Columns of a .png of several samples.")]
+Size = Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud in a .png.")]
 RunEma = Annotated[float | None, typer.Option(help="EMA decay of a run; 0 is the raw weights. Default: the first.")]
 RunCheckpoint = Annotated[
-    str | None, typer.Option(metavar="STEP|best", help="Which checkpoint of a run. Default: the newest.")
+    str | None, typer.Option(metavar="STEP|best", help="Checkpoint of a run. Default: the latest.")
 ]
 
 
@@ -61,7 +70,7 @@ def export(
     raw: Raw = False,
     ascii: Ascii = False,
     normals: Normals = False,
-    colours: Colours = None,
+    colors: Colors = None,
     surface: Surface = None,
     columns: Columns = None,
     size: Size = None,
@@ -74,29 +83,32 @@ def export(
 
     Clouds become .obj and .glb by surface reconstruction. Several clouds become numbered files.
     """
-    chosen = {
+    format_options = {
         "is_text": ascii or None,
         "has_normals": normals or None,
-        "has_colours": colours,
+        "has_colors": colors,
         "surface": surface,
         "columns": columns,
         "size": size,
     }
-    given = {name: value for name, value in chosen.items() if value is not None}
+    format_options = {name: value for name, value in format_options.items() if value is not None}
     if out.suffix in (".safetensors", ".onnx"):
-        _refuse(out, {"--items": items, "--split": split, "--raw": raw or None} | {FLAGS[name]: 1 for name in given})
+        _refuse(
+            out,
+            {"--items": items, "--split": split, "--raw": raw or None} | {FLAGS[name]: 1 for name in format_options},
+        )
         step = parse_checkpoint(checkpoint)
         answer = _weights(source, out, ema=ema, step=step, overwrite=overwrite)
     else:
         _refuse(out, {"--ema": ema, "--checkpoint": checkpoint})
-        answer = _samples(source, out, given, items=items, split=split, is_raw=raw, overwrite=overwrite)
+        answer = _samples(source, out, format_options, items=items, split=split, is_raw=raw, overwrite=overwrite)
     console.print_json(answer, as_json=json)
 
 
 def _samples(
     source: Path,
     out: Path,
-    given: dict[str, Any],
+    format_options: dict[str, Any],
     *,
     items: str | None,
     split: str | None,
@@ -109,16 +121,24 @@ def _samples(
         raise UsageError("`export` writes no shards", hint="`inrflow prepare` and `inrflow sample out.h5` do")
     module = writer.exporter_for(out)
     allowed = writer.options(module)
-    _refuse(out, {FLAGS[name]: value for name, value in given.items() if name not in allowed})
-    _check_surface(given.get("surface"))
-    found = item_selection.read(source, split=split, items=items, is_raw=is_raw)
+    _refuse(out, {FLAGS[name]: value for name, value in format_options.items() if name not in allowed})
+    _check_surface(format_options.get("surface"))
+    selection = item_selection.read(source, split=split, items=items, is_raw=is_raw)
     written = writer.write(
-        out, found.values, found.domain, origin=found.origin, items=found.items, overwrite=overwrite, **given
+        out,
+        selection.values,
+        selection.domain,
+        origin=selection.origin,
+        items=selection.items,
+        overwrite=overwrite,
+        **format_options,
     )
-    rest = "" if items is not None or len(found.values) == found.total else f", the first of {found.total:,}"
+    rest = (
+        "" if items is not None or len(selection.values) == selection.total else f", the first of {selection.total:,}"
+    )
     names = f"`{written[0]}`" if len(written) == 1 else f"`{written[0]}` ... `{written[-1]}`"
-    console.info(f"wrote {names}: {len(found.values):,} of `{source}`{rest}")
-    return {"out": [str(path) for path in written], "items": len(found.values), "of": found.total}
+    console.info(f"wrote {names}: {len(selection.values):,} of `{source}`{rest}")
+    return {"out": [str(path) for path in written], "items": len(selection.values), "of": selection.total}
 
 
 def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrite: bool) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrit
         metadata = export.copy_weights(source, out, ema=ema, step=step)
         console.info(f"wrote `{out}`: `{metadata['preset']}` at step {metadata.get('step', 'unknown')}")
         return {"out": [str(out)], **metadata}
-    from inrflow_core.runs import export, run
+    from inrflow_core.runs import run
     from inrflow_core.sampling import provenance, sample
 
     weights = run.resolve_weights(source, ema=ema, step=step)
@@ -145,10 +165,12 @@ def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrit
 def _refuse(out: Path, options: dict[str, Any]) -> None:
     for option, value in options.items():
         if value is not None:
-            raise UsageError(f"`{option}` says nothing about a `{out.suffix}` file", hint=f"leave `{option}` out")
+            raise UsageError(f"`{option}` does not apply to a `{out.suffix}` file", hint=f"leave `{option}` out")
 
 
 def _check_surface(surface: str | None) -> None:
     methods = ("poisson", "pivoting")
     if surface is not None and surface not in methods:
-        raise UsageError(f"`--surface {surface}` is not a way to make a surface", hint=did_you_mean(surface, methods))
+        raise UsageError(
+            f"`--surface {surface}` is not a method of surface reconstruction", hint=did_you_mean(surface, methods)
+        )

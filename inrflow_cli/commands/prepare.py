@@ -25,24 +25,29 @@ SHOWN = 3
 
 DatasetName = Annotated[
     str | None,
-    typer.Argument(help="The data set; `--list` names them all.", autocompletion=options.complete_datasets),
+    typer.Argument(help="Name of the data set; `--list` lists all.", autocompletion=options.complete_datasets),
 ]
 Source = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="The raw files. Default: `data/NAME`; INRFLOW_DATA is another parent."),
 ]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Default: `shards/NAME`, or `shards/NAME-RESOLUTION`.")]
-Resolution = Annotated[int | None, typer.Option(help="Rows and columns, where images are made smaller.")]
-Classes = Annotated[bool, typer.Option("--classes", help="Take classes from sub-folders, where that is a choice.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the shards. Default: `shards/NAME` or `shards/NAME-RESOLUTION`."),
+]
+Resolution = Annotated[
+    int | None, typer.Option(help="Height and width of the prepared images, for data sets that are resized.")
+]
+Classes = Annotated[bool, typer.Option("--classes", help="Use the sub-folders as classes, for data sets of folders.")]
 Category = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="A category of ShapeNet; may be repeated. Default: all that are there."),
+    typer.Option(metavar="NAME", help="A category of ShapeNet; may be repeated. Default: all in the source."),
 ]
 Features = Annotated[
     str | None,
     typer.Option(
         metavar="stored|online",
-        help="Keep a frozen network's tokens in the shards, or leave them to training; for images and sequences.",
+        help="Store a frozen network's tokens of images or sequences in the shards, or compute them in training.",
     ),
 ]
 Weights = Annotated[
@@ -92,7 +97,7 @@ Statistics = Annotated[
         help="Also cache the reference features of these metrics, e.g. `fid:adm` (see `eval`).",
     ),
 ]
-Repair = Annotated[bool, typer.Option("--repair", help="Make damaged shards again.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Find damaged shards and write them again.")]
 ListDatasets = Annotated[bool, typer.Option("--list", help="List the data sets with their input and output formats.")]
 
 
@@ -127,26 +132,26 @@ def prepare(
         _list(json)
         return
     if repair and overwrite:
-        raise UsageError("`--repair` and `--overwrite` exclude each other", hint="repair keeps what is whole")
+        raise UsageError("`--repair` and `--overwrite` exclude each other", hint="`--repair` keeps undamaged shards")
     task = _array_task(
         array_size, array_index, {"--repair": repair, "--overwrite": overwrite, "--statistics": statistics}
     )
-    given: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
-    given |= {"classes": True} if classes else {}
-    given |= {"categories": category} if category else {}
-    given |= {} if features is None else {"features": features}
-    given |= {} if weights is None else {"weights": str(weights)}
-    job = _job(name, source, out, given | _settings(override or []), limit=limit, repair=repair)
+    settings: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
+    settings |= {"classes": True} if classes else {}
+    settings |= {"categories": category} if category else {}
+    settings |= {} if features is None else {"features": features}
+    settings |= {} if weights is None else {"weights": str(weights)}
+    job = _job(name, source, out, settings | _settings(override or []), limit=limit, repair=repair)
     from inrflow_core.preparation import estimate, pipeline
 
     _warn_of_placeholder(job)
-    how = {"piece": task, **_engine(job, engine, ray_address, workers)}
+    engine_arguments = {"piece": task, **_engine(job, engine, ray_address, workers)}
     if dry_run:
         _show_estimate(estimate.estimate(job, workers=workers, piece=task), json)
         return
     with _progress(job) as progress:
         mode = "repair" if repair else "overwrite" if overwrite else "resume"
-        report = pipeline.prepare(job, mode=mode, progress=progress, **how)
+        report = pipeline.prepare(job, mode=mode, progress=progress, **engine_arguments)
     _show_report(report, task)
     if statistics:
         from inrflow_core.evaluation import job as evaluation
@@ -165,8 +170,8 @@ def _array_task(count: int | None, index: int | None, excluded: dict[str, object
     if count is None and index is None:
         return None
     if count is None or index is None:
-        given, other = ("--array-size", "--array-index") if index is None else ("--array-index", "--array-size")
-        raise UsageError(f"`{given}` is given without `{other}`", hint="a job array needs both")
+        option, missing = ("--array-size", "--array-index") if index is None else ("--array-index", "--array-size")
+        raise UsageError(f"`{option}` is given without `{missing}`", hint="a job array needs both")
     for option, value in excluded.items():
         if value:
             raise UsageError(
@@ -189,7 +194,13 @@ def _engine(job: PrepareJob, name: str, address: str | None, workers: int | None
 
 
 def _job(
-    name: str | None, source: Path | None, out: Path | None, given: dict[str, Any], *, limit: int | None, repair: bool
+    name: str | None,
+    source: Path | None,
+    out: Path | None,
+    settings: dict[str, Any],
+    *,
+    limit: int | None,
+    repair: bool,
 ) -> PrepareJob:
     """The job of the options; a repair takes the settings of the shards that it repairs."""
     from inrflow_core import registry
@@ -198,18 +209,18 @@ def _job(
     from inrflow_core.shards import manifest
 
     if name is None:
-        raise UsageError("no data set is named", hint="`inrflow prepare --list` names them all")
+        raise UsageError("no data set is named", hint="`inrflow prepare --list` lists all data sets")
     name = name.replace("_", "-")
     if registry.canonical("datasets", name) not in registry.names("datasets"):
         raise UsageError(f"no data set is called `{name}`", hint=did_you_mean(name, registry.names("datasets")))
     if repair and out is not None and (out / manifest.NAME).is_file():
         before = typed.present_names(dict(manifest.load(out).settings), name)
         limit = before.pop("limit", None) if limit is None else limit
-        given = before | typed.present_names(given, name)
+        settings = before | typed.present_names(settings, name)
     kind = registry.find("datasets", name).Config
-    if given and not dataclasses.fields(kind):
-        raise UsageError(f"`{name}` has no settings: it is what it is", hint="leave " + ", ".join(given) + " out")
-    config = typed.settings(kind, given, name)
+    if settings and not dataclasses.fields(kind):
+        raise UsageError(f"`{name}` has no settings", hint="leave " + ", ".join(settings) + " out")
+    config = typed.settings(kind, settings, name)
     return job.resolve_job(name, source, out, config, limit)
 
 
@@ -219,7 +230,9 @@ def _warn_of_placeholder(job: PrepareJob) -> None:
 
     name = getattr(job.config, "embedder", None)
     if name is not None and job.config.features == "stored" and registry.find("feature_networks", name).IS_PLACEHOLDER:
-        console.warn(f"`{name}` is a placeholder for a pretrained network: no weights, and less to learn from")
+        console.warn(
+            f"`{name}` is a placeholder for a pretrained network: it has no trained weights, so that a model learns less from its tokens"
+        )
 
 
 def _settings(overrides: list[str]) -> dict[str, Any]:

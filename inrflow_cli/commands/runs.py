@@ -16,7 +16,7 @@ from inrflow_core.runtime.progress import format_bytes
 
 def runs(
     folder: Annotated[
-        Path | None, typer.Argument(help="Where to look; without it `INRFLOW_RUNS`, else `runs`.", show_default=False)
+        Path | None, typer.Argument(help="Folder of runs. Default: `$INRFLOW_RUNS`, else `runs`.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
@@ -25,25 +25,23 @@ def runs(
 
     broken: list[dict] = []
 
-    def unreadable(place: Path, error: InrflowError) -> None:
-        broken.append({"run": str(place), "error": error.message})
+    def unreadable(folder: Path, error: InrflowError) -> None:
+        broken.append({"run": str(folder), "error": error.message})
 
-    found = []
+    rows = []
     for run in core.list_runs(folder, unreadable):
         try:
-            found.append(_row(run))
+            rows.append(_row(run))
         except InrflowError as error:
             unreadable(run.folder, error)
-    if found:
-        cells = [
-            [r["run"], r["preset"], r["step"], _loss(r["loss"]), _best(r), format_bytes(r["bytes"])] for r in found
-        ]
+    if rows:
+        cells = [[r["run"], r["preset"], r["step"], _loss(r["loss"]), _best(r), format_bytes(r["bytes"])] for r in rows]
         console.table(["run", "preset", "step", "loss", "best", "size"], cells)
     elif not broken:
         console.info(f"no runs in `{folder or core.runs_dir()}`: {core.HOW_TO_TRAIN}")
     for one in broken:
         console.warn(f"`{one['run']}` cannot be read: {one['error']}")
-    console.print_json({"runs": found, "unreadable": broken}, as_json=json)
+    console.print_json({"runs": rows, "unreadable": broken}, as_json=json)
 
 
 def _row(run) -> dict:

@@ -38,6 +38,7 @@ from inrflow_cli.options import (
     parse_window,
     sampling_arguments,
 )
+from inrflow_core import registry
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path,
     typer.Argument(
-        help="Output: a .png, .ply, .npz, .pdb, .cif or .h5 file, or a folder of .h5 shards.", show_default=False
+        help=f"Output: a file ({', '.join(f'.{name}' for name in registry.names('formats'))} or .h5), or a folder of .h5 "
+        "shards.",
+        show_default=False,
     ),
 ]
 GuideRun = Annotated[Path | None, typer.Option("--guide-run", help="A weaker run to guide with (autoguidance).")]

@@ -24,10 +24,11 @@ Data = Annotated[Path | None, typer.Option(help="Folder of shards, instead of th
 Out = Annotated[Path | None, typer.Option(help="The run's folder. Default: `runs/PRESET`.", show_default=False)]
 InitFrom = Annotated[
     Path | None,
-    typer.Option(help="A run or a .safetensors file whose weights to begin with.", show_default=False),
+    typer.Option(help="Start from the weights of this run or .safetensors file.", show_default=False),
 ]
 Precision = Annotated[
-    str | None, typer.Option(metavar="auto|fp32|bf16", help="Arithmetic; `auto` is bf16 where the hardware has it.")
+    str | None,
+    typer.Option(metavar="auto|fp32|bf16", help="Precision of training; `auto` is bf16 if the hardware supports it."),
 ]
 StopAtStep = Annotated[
     int | None, typer.Option("--stop-at-step", min=1, help="Stop after this step; rerun to continue.")
@@ -65,9 +66,9 @@ def train(
 ) -> None:
     """Train a preset. Run the same command again to resume.
 
-    Alone on a CPU or a GPU, or on several under `torchrun --nproc-per-node N --no-python inrflow train ...`,
+    Runs on one CPU or GPU, or on several GPUs under `torchrun --nproc-per-node N --no-python inrflow train ...`,
     `deepspeed --no_local_rank --module inrflow_cli.app train ...` or `srun inrflow train ...`. Ctrl-C finishes the step,
-    saves and leaves with 130.
+    saves, and exits with code 130.
     """
     from inrflow_core.config.preset import load
     from inrflow_core.runs import run
@@ -126,7 +127,7 @@ def _shown(trainer: Trainer, ready: CheckedTrainJob) -> Iterator[None]:
         yield
         return
     first = trainer.counters.step
-    title = "training" if first == 0 else f"training on from step {first:,}"
+    title = "training" if first == 0 else f"training from step {first:,}"
     with console.progress(ready.last - first, "steps", title=title) as progress:
 
         def report(record: LogRecord) -> None:

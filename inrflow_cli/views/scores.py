@@ -11,32 +11,38 @@ if TYPE_CHECKING:
     from inrflow_core.evaluation.results import Results, Score
 
 
-def show_scores(found: Results) -> None:
+def show_scores(results: Results) -> None:
     """Print the table of all scores, and remarks on them."""
-    if len(found.scored) == 1:
+    if len(results.scored) == 1:
         rows = [
             (f"{score.title} {_arrow(score)}", score.protocol, *_value(score), score.unit, score.samples, _of(score))
-            for score in found.scored[0].scores
+            for score in results.scored[0].scores
         ]
         console.table(("metric", "protocol", "value", "95 %", "unit", "samples", "reference"), rows)
     else:
-        metrics = {score.metric: score for one in found.scored for score in one.scores}
+        metrics = {score.metric: score for one in results.scored for score in one.scores}
         heads = [f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()]
         rows = []
-        for one in found.scored:
+        for one in results.scored:
             values = {score.metric: score for score in one.scores}
             cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
             rows.append((one.subject.name, *cells))
         console.table(("samples", *heads), rows)
-    for note in found.remarks():
+    for note in results.remarks():
         console.info(f"note: {note}")
 
 
 def show_metrics(*, as_json: bool) -> None:
-    """Print every metric, its protocols and its direction."""
+    """Print every metric, its protocols, its direction, and by which protocol it is computed by default."""
     from inrflow_core import registry
+    from inrflow_core.domains._contract import domain_classes
     from inrflow_core.metrics import _contract
 
+    defaults = {
+        registry.canonical("metrics", name): protocol or "yes"
+        for domain in domain_classes()
+        for name, _, protocol in (text.partition(":") for text in domain.DEFAULT_METRICS)
+    }
     metrics = {name: _contract.find(name) for name in registry.names("metrics")}
     rows = [
         (
@@ -45,10 +51,11 @@ def show_metrics(*, as_json: bool) -> None:
             metric.domain,
             " ".join(metric.protocols),
             "higher" if metric.higher_is_better else "lower",
+            defaults.get(name, "-"),
         )
         for name, metric in metrics.items()
     ]
-    columns = ("name", "metric", "domain", "protocols", "better")
+    columns = ("name", "metric", "domain", "protocols", "better", "default")
     console.table(columns, rows)
     console.print_json([dict(zip(columns, row, strict=True)) for row in rows], as_json=as_json)
 

@@ -39,16 +39,28 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Part:
-    """A part that a preset names: its kind (a package of inrflow_core), its name and its typed settings."""
+    """A part that a preset names: its kind (a package of inrflow_core), its name, its typed settings and its module."""
 
     kind: str
     name: str
     config: Any
+    module: ModuleType = dataclasses.field(init=False, repr=False, compare=False)
+    """Found by kind and name; it is not pickled."""
 
-    @property
-    def module(self) -> ModuleType:
-        """The module of the part, imported at first use; it is not pickled."""
-        return registry.find(self.kind, self.name)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "module", registry.find(self.kind, self.name))
+
+    def __reduce__(self) -> tuple[type[Part], tuple[str, str, Any]]:
+        return Part, (self.kind, self.name, self.config)
+
+    @classmethod
+    def from_table(cls, kind: str, name: str, values: dict[str, Any], table: str) -> Part:
+        """The part with a name, or an earlier name, with the settings of a table.
+
+        Raises:
+            UsageError: there is no such part, or a setting is unknown or wrong.
+        """
+        return cls(kind, registry.canonical(kind, name), settings(registry.find(kind, name).Config, values, table))
 
     def table(self) -> dict[str, Any]:
         """The name and every setting that is not None, as a plain table."""
@@ -102,14 +114,12 @@ class Preset:
             "method": self.method.table(),
             "network": networks if len(networks) > 1 else self.network.table(),
         }
-        for name in ("condition", "sampler"):
-            part: Part | None = getattr(self, name)
+        for name, part in (("condition", self.condition), ("sampler", self.sampler)):
             if part is not None:
                 tables[name] = part.table()
-        for name in FIXED:
-            settings_of_table: Table[Any] | None = getattr(self, name)
-            if settings_of_table is not None:
-                tables[name] = _plain(settings_of_table.config)
+        for name, table in (("data", self.data), ("training", self.training), ("eval", self.eval)):
+            if table is not None:
+                tables[name] = _plain(table.config)
         tables["training"] |= tables["training"].pop("stages")
         return tables
 
@@ -230,7 +240,7 @@ def _part(table: str, values: dict[str, Any]) -> Part:
     name = values.pop("name", None)
     if not isinstance(name, str):
         raise UsageError(f"[{table}] has no `name`", hint=f"add `name`, one of {', '.join(registry.names(kind))}")
-    return Part(kind, registry.canonical(kind, name), settings(registry.find(kind, name).Config, values, table))
+    return Part.from_table(kind, name, values, table)
 
 
 def _networks(tables: dict[str, Any], method: Part) -> dict[str, Part]:

@@ -37,22 +37,22 @@ def write(
     origin: Mapping[str, str],
     is_text: bool = False,
     has_normals: bool = False,
-    has_colours: bool | None = None,
+    has_colors: bool | None = None,
 ) -> None:
     """Write positions as float32, and on request estimated unit normals, and colors as bytes.
 
-    `has_colours` None keeps the colours (channels 3 to 5, in [-1, 1]) of clouds that have them.
+    `has_colors` None keeps the colours (channels 3 to 5, in [-1, 1]) of clouds that have them.
 
     Raises:
-        UsageError: `has_colours`, and the cloud has none.
+        UsageError: `has_colors`, and the cloud has none.
     """
-    if has_colours and points.shape[1] < 6:
+    if has_colors and points.shape[1] < 6:
         raise UsageError("the cloud has no colours to write", hint="leave the colours out")
     columns = {name: points[:, axis].astype("<f4") for axis, name in enumerate("xyz")}
     if has_normals:
         normals = mesh.normals(points[:, :3].astype(np.float64))
         columns |= {name: normals[:, axis].astype("<f4") for axis, name in enumerate(("nx", "ny", "nz"))}
-    if points.shape[1] >= 6 and has_colours is not False:
+    if points.shape[1] >= 6 and has_colors is not False:
         pixels = mesh.colors_to_bytes(points)
         columns |= {name: pixels[:, axis] for axis, name in enumerate(COLOURS)}
     rows = np.empty(len(points), dtype=[(name, column.dtype) for name, column in columns.items()])

@@ -71,8 +71,7 @@ def _sampler(preset: Preset, name: str | None, steps: int | None, changes: Mappi
                 )
         return None
     if name is not None and registry.canonical("samplers", name) != part.name:
-        config = settings(registry.find("samplers", name).Config, {}, "sampler")
-        part = Part("samplers", registry.canonical("samplers", name), config)
+        part = Part.from_table("samplers", name, {}, "sampler")
     if steps is not None and not hasattr(part.config, "steps"):
         raise UsageError(
             f"the sampler `{part.name}` chooses its own steps", hint="leave `--steps` out, or choose `--sampler euler`"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import torch
 
 from inrflow_cli import app, console
 from inrflow_core.errors import Diverged
+from inrflow_core.sample_files import writer
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,15 @@ def test_help_is_printed_without_torch_or_numpy(arguments: list[str]):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "")
     assert "Usage: inrflow" in done.stdout
+
+
+@pytest.mark.parametrize(("command", "argument"), [("sample", "out"), ("export", "out")])
+def test_help_names_every_suffix_that_samples_can_have(command: str, argument: str):
+    parsed = app.typer.main.get_command(app.app).get_command(None, command)
+    (text,) = [parameter.help for parameter in parsed.params if parameter.name == argument]
+    assert set(re.findall(r"(\.[a-z]\w+)\b", text)) - {".safetensors", ".onnx"} == (
+        set(writer.suffixes()) - ({".h5"} if command == "export" else set())
+    )
 
 
 def test_every_command_stands_in_the_help_with_a_sentence():
@@ -141,5 +152,5 @@ def test_the_old_name_of_an_option_is_accepted_and_not_shown(command: str, old: 
     assert app.with_present_names([command, old, "2", f"{old}=3"]) == [command, new, "2", f"{new}=3"]
     assert app.with_present_names([command, "--", old]) == [command, "--", old]
     parsed = app.typer.main.get_command(app.app).get_command(None, command)
-    names = {name for parameter in parsed.params for name in parameter.opts}
+    names = {name for parameter in parsed.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert new in names and old not in names

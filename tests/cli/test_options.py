@@ -22,7 +22,7 @@ def test_what_is_no_range_of_seeds_is_refused(text: str):
 
 @pytest.mark.parametrize(("seed", "num"), [(7, 1), (0, 3)])
 def test_seeds_are_said_in_one_way(seed: int, num: int):
-    with pytest.raises(UsageError, match="so do `--seed` and `--num`"):
+    with pytest.raises(UsageError, match="`--seeds` excludes `--seed` and `--num`"):
         options.parse_seeds("0-9", seed=seed, num=num)
 
 

@@ -43,10 +43,10 @@ def test_open3d_reads_the_same_points_normals_and_colours(tmp_path: Path, is_tex
 
 
 def test_colours_can_be_left_out_and_not_be_invented(tmp_path: Path) -> None:
-    ply.write(tmp_path / "out.ply", cloud(channels=6), origin={}, has_colours=False)
+    ply.write(tmp_path / "out.ply", cloud(channels=6), origin={}, has_colors=False)
     assert list(ply.read_columns(tmp_path / "out.ply")) == ["x", "y", "z"]
     with pytest.raises(UsageError, match="the cloud has no colours"):
-        ply.write(tmp_path / "other.ply", cloud(), origin={}, has_colours=True)
+        ply.write(tmp_path / "other.ply", cloud(), origin={}, has_colors=True)
 
 
 def test_a_comment_stays_on_one_ascii_line(tmp_path: Path) -> None:

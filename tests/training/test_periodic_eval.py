@@ -483,7 +483,7 @@ def test_the_commands_take_the_best_checkpoint_and_list_it(tmp_path, unbroken, c
     assert found["points"]["step"] == best.step and found["points"]["value"] == best.value
     assert f"fid:random {found['image']['value']:.4g} at {found['image']['step']}" in captured.err
     assert run("sample", tmp_path / "d.npz", "--run", out, "--checkpoint", "bets") == 2
-    assert "error: `--checkpoint bets` names no checkpoint" in capsys.readouterr().err
+    assert "error: `--checkpoint bets` is not a checkpoint" in capsys.readouterr().err
     tiny.run_folder(tmp_path / "plain", tiny.POINTS)
     assert run("sample", tmp_path / "d.npz", "--run", tmp_path / "plain", "--checkpoint", "best") == 3
     assert f"error: the run `{tmp_path}/plain` has no best checkpoint" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from PIL import Image
 from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_core.datasets import solids
+from inrflow_core.domains._contract import domain_classes
 from inrflow_core.errors import OutOfMemory
 from inrflow_core.evaluation import report_data
 from inrflow_core.preparation import job, pipeline
@@ -229,6 +230,9 @@ def test_every_metric_is_listed_with_its_protocols(capsys):
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert {"fid", "kid", "inception-score", "mmd", "cov", "one-nna", "jsd", "psnr"} <= set(listed)
     assert "cd:inrflow" in listed["mmd"]["protocols"]
+    defaults = [name.partition(":") for domain in domain_classes() for name in domain.DEFAULT_METRICS]
+    marked = {name: row["default"] for name, row in listed.items() if row["default"] != "-"}
+    assert marked == {name: protocol or "yes" for name, _, protocol in defaults} and marked["fid"] == "random"
 
 
 def test_an_option_that_cannot_act_is_refused(place, tmp_path, capsys):
@@ -262,7 +266,7 @@ def test_an_option_that_cannot_act_is_refused(place, tmp_path, capsys):
         "2: `--samples-split` needs `--samples`"
     )
     assert refused(capsys, "--run", place / "pictures", "--reference", "a.npz", "--checkpoints", "x").startswith(
-        "2: `--checkpoints x` names no checkpoint"
+        "2: `--checkpoints x` is not a checkpoint"
     )
     assert not (tmp_path / "out").exists()
 

@@ -131,7 +131,7 @@ def test_a_dry_run_predicts_and_writes_nothing(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("line", "code", "error", "hint"),
     [
-        ("", 2, "no data set is named", "`inrflow prepare --list` names them all"),
+        ("", 2, "no data set is named", "`inrflow prepare --list` lists all data sets"),
         ("imagnet", 2, "no data set is called `imagnet`", "did you mean `imagenet`?"),
         ("mnist", 3, "no data for `mnist`: `data/mnist` does not exist", "--source DIR"),
         ("images --source p --resolution 0", 2, "[images] `resolution` is 0: from 1 to 8192", "--set"),
@@ -144,7 +144,7 @@ def test_a_dry_run_predicts_and_writes_nothing(capsys: pytest.CaptureFixture[str
         ("images --source p --set resolution=big", 2, "[images] `resolution` is 'big'", "give a whole number"),
         ("images --source p --set resolution", 2, "`--set resolution` gives no value", "--set key=value"),
         ("digits --resolution 16", 2, "`digits` has no settings", "leave resolution out"),
-        ("images --source p --repair --overwrite", 2, "exclude each other", "repair keeps what is whole"),
+        ("images --source p --repair --overwrite", 2, "exclude each other", "`--repair` keeps undamaged shards"),
         ("imagenet --source p", 3, "`p` holds no `imagenet` data: looked for", "docs/data-sets.md"),
         ("digits --out p/a/0.png", 2, "`p/a/0.png` cannot be a folder: a file is in the way", "another `--out`"),
         ("digits --out p/a/0.png/x", 2, "cannot be a folder: a file is in the way", "another `--out`"),
