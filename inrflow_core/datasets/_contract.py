@@ -93,10 +93,10 @@ class DatasetIndex:
 
 
 def source_not_found(
-    name: str, source: Path, looked_for: str, found: Sequence[tuple[str, int]] | None = None
+    name: str, source: Path, looked_for: str, files: Sequence[tuple[str, int]] | None = None
 ) -> MissingError:
     """The error for a source that is empty or has another layout: the expected files and the files that exist."""
-    files = list_files(source) if found is None and source.is_dir() else list(found or [])
+    files = list_files(source) if files is None and source.is_dir() else list(files or [])
     return MissingError(
         f"`{source}` holds no `{name}` data: looked for {looked_for}; found {_summary(files)}",
         hint=f"`--source DIR` names another place; docs/data-sets.md shows every layout that `inrflow prepare {name}` reads",
@@ -109,6 +109,6 @@ def _summary(files: Sequence[tuple[str, int]]) -> str:
         return "no files"
     kinds = Counter(Path(name).suffix.lower() or "no suffix" for name, _ in files)
     top = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name, _ in files})
-    listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(3))
+    by_kind = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(3))
     rest = f" and {len(top) - 4} more" if len(top) > 4 else ""
-    return f"{len(files):,} file{'s' if len(files) > 1 else ''} ({listed}) in " + ", ".join(top[:4]) + rest
+    return f"{len(files):,} file{'s' if len(files) > 1 else ''} ({by_kind}) in " + ", ".join(top[:4]) + rest

@@ -34,11 +34,11 @@ def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[
         MissingError: the two files of `train` do not exist.
         IntegrityError: a header is wrong, or images and labels do not match.
     """
-    found = {file: size for file, size in list_files(source) if is_ours(file)} if source.is_dir() else {}
+    sizes = {file: size for file, size in list_files(source) if is_ours(file)} if source.is_dir() else {}
     splits: dict[str, list[Item]] = {}
     used = []
     for split, prefix in SPLITS.items():
-        images, labels = (_find(list(found), f"{prefix}-{what}") for what in ("images", "labels"))
+        images, labels = (_find(list(sizes), f"{prefix}-{what}") for what in ("images", "labels"))
         if images is None or labels is None:
             if split == "train":
                 looked_for = f"`{prefix}-images-idx3-ubyte` and `{prefix}-labels-idx1-ubyte`, with or without .gz"
@@ -47,8 +47,8 @@ def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[
         pixels, numbers = _read(source / images, IMAGES), _read(source / labels, LABELS)
         _check(source / labels, pixels, numbers, len(classes))
         splits[split] = [
-            Item(f"{split}/{place:05d}", int(number), image[..., None])
-            for place, (image, number) in enumerate(zip(pixels, numbers, strict=True))
+            Item(f"{split}/{index:05d}", int(number), image[..., None])
+            for index, (image, number) in enumerate(zip(pixels, numbers, strict=True))
         ]
         used += [(f"{prefix}-images", pixels.nbytes), (f"{prefix}-labels", numbers.nbytes)]
     return DatasetIndex(
@@ -73,9 +73,9 @@ def _read(path: Path, magic: int) -> np.ndarray:
     axes = magic & 0xFF
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            found = file.read(4)
-            if len(found) == 4 and found != magic.to_bytes(4, "big"):
-                raise _wrong(path, f"it begins with {int.from_bytes(found, 'big'):#x}, not {magic:#x}")
+            start = file.read(4)
+            if len(start) == 4 and start != magic.to_bytes(4, "big"):
+                raise _wrong(path, f"it begins with {int.from_bytes(start, 'big'):#x}, not {magic:#x}")
             header = file.read(4 * axes)
             if len(header) < 4 * axes:
                 raise _wrong(path, "it ends inside its header")

@@ -62,15 +62,15 @@ class Body:
 
     def colours(self, faces: Int[np.ndarray, " N"], weights: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
         """RGB in [0, 255] at places given by faces and weights of their corners; GREY where a part has no colours."""
-        found = np.full((len(faces), 3), GREY)
+        colors = np.full((len(faces), 3), GREY)
         owners = np.searchsorted(self.first_faces, faces, side="right") - 1
         order = np.argsort(owners, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
             owner = owners[rows[0]] if len(rows) else 0
             skin = self.skins[owner]
             if len(rows) and skin is not None:
-                found[rows] = skin.at(faces[rows] - self.first_faces[owner], weights[rows])
-        return found
+                colors[rows] = skin.at(faces[rows] - self.first_faces[owner], weights[rows])
+        return colors
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Skin:
     of_faces: Float[np.ndarray, "F 3"] | None = None
     of_vertices: Float[np.ndarray, "V 3"] | None = None
     texture: np.ndarray | None = None
-    places: Float[np.ndarray, "V 2"] | None = None
+    texture_coordinates: Float[np.ndarray, "V 2"] | None = None
     """Of each vertex in the texture: to the right and up, in units of its sides; it repeats beyond them."""
 
     def at(self, faces: Int[np.ndarray, " N"], weights: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
@@ -91,8 +91,8 @@ class Skin:
         corners = self.faces[faces]
         if self.of_vertices is not None:
             return np.einsum("nk,nkd->nd", weights, self.of_vertices[corners])
-        assert self.texture is not None and self.places is not None
-        across, up = np.einsum("nk,nkd->nd", weights, self.places[corners]).T
+        assert self.texture is not None and self.texture_coordinates is not None
+        across, up = np.einsum("nk,nkd->nd", weights, self.texture_coordinates[corners]).T
         rows, columns = self.texture.shape[:2]
         row = ((1 - up) * (rows - 1) % rows).round().astype(np.int64) % rows
         column = (across * (columns - 1) % columns).round().astype(np.int64) % columns
@@ -105,17 +105,17 @@ def files(source: Path, files: Sequence[tuple[str, int]], where: str = "") -> li
     Raises:
         MissingError: there is none.
     """
-    found = [name for name, _ in files if name.lower().endswith(SUFFIXES)]
-    if not found:
-        wanted = ", ".join(SUFFIXES[:-1]) + f" or {SUFFIXES[-1]} files"
+    meshes = [name for name, _ in files if name.lower().endswith(SUFFIXES)]
+    if not meshes:
+        suffixes = ", ".join(SUFFIXES[:-1]) + f" or {SUFFIXES[-1]} files"
         raise MissingError(
-            f"looked below `{source}` for {wanted}{where} and found none among {len(files):,} files",
+            f"looked below `{source}` for {suffixes}{where} and found none among {len(files):,} files",
             hint="unpack archives first, or name another folder with `--source`",
         )
-    return found
+    return meshes
 
 
-def listed(source: Path) -> tuple[Path, list[tuple[str, int]]]:
+def list_source(source: Path) -> tuple[Path, list[tuple[str, int]]]:
     """The folder of a source, which may be one file, and all files below it."""
     if source.is_dir():
         return source, list_files(source)
@@ -170,12 +170,12 @@ def _inside(root: Path, path: Path, with_colours: bool) -> Any:
 
     class Inside(trimesh.resolvers.FilePathResolver):
         def get(self, name: str) -> bytes:
-            wanted = (path.parent / name.strip().replace("\\", "/")).resolve()
-            if not with_colours or not wanted.is_relative_to(root.resolve()) or not wanted.is_file():
+            file = (path.parent / name.strip().replace("\\", "/")).resolve()
+            if not with_colours or not file.is_relative_to(root.resolve()) or not file.is_file():
                 raise FileNotFoundError(name)
-            if wanted.stat().st_size > LARGEST:
+            if file.stat().st_size > LARGEST:
                 raise ValueError(f"{name} is too large")
-            return wanted.read_bytes()
+            return file.read_bytes()
 
     return Inside(str(path).encode(errors="replace").decode())  # trimesh hashes it as UTF-8
 
@@ -197,8 +197,8 @@ def _material(visual: Any, faces: Int[np.ndarray, "F 3"], corners: int) -> Skin 
     if image is not None and visual.uv is not None:
         if getattr(image, "format", None) not in (None, "MPO", *FORMATS):  # to decode an EPS would start Ghostscript
             raise ValueError(f"a texture is {image.format}")
-        places = _each(np.asarray(visual.uv, dtype=np.float64), range(corners))
-        return Skin(faces, texture=np.asarray(image.convert("RGB")), places=places)
+        texture_coordinates = _each(np.asarray(visual.uv, dtype=np.float64), range(corners))
+        return Skin(faces, texture=np.asarray(image.convert("RGB")), texture_coordinates=texture_coordinates)
     one = np.asarray(visual.material.main_color)
     if np.array_equal(one, color.DEFAULT_COLOR):  # trimesh uses this gray for no color
         return None

@@ -55,12 +55,12 @@ def read(root: Path, mesh: str, count: int, resolution: int, field_of_view: floa
         UnreadableItemError: there are fewer, or an image or camera cannot be read.
     """
     folder = _folder(root, mesh)
-    found = [] if folder is None else _listed(root, folder, field_of_view)
-    if len(found) < count:
-        raise UnreadableItemError(f"it has {len(found)} views with cameras, fewer than {count}")
-    images_and_alphas = [_square_image(path, resolution) for path, _ in found[:count]]
+    views = [] if folder is None else _list_views(root, folder, field_of_view)
+    if len(views) < count:
+        raise UnreadableItemError(f"it has {len(views)} views with cameras, fewer than {count}")
+    images_and_alphas = [_square_image(path, resolution) for path, _ in views[:count]]
     images, alphas = (np.stack(arrays) for arrays in zip(*images_and_alphas, strict=True))
-    return Views(images, alphas > 0, np.stack([camera for _, camera in found[:count]]))
+    return Views(images, alphas > 0, np.stack([camera for _, camera in views[:count]]))
 
 
 def placed(views: Views, world: World, offset: Float[np.ndarray, " 3"], scale: float) -> Views:
@@ -83,10 +83,10 @@ def check(views: Views, points: Float[np.ndarray, "N 3"]) -> None:
     Raises:
         UnreadableItemError: too few points appear where an image is not transparent.
     """
-    chosen = points[:: max(1, len(points) // CHECKED)].astype(np.float64)
+    subset = points[:: max(1, len(points) // CHECKED)].astype(np.float64)
     side = views.images.shape[1]
     for number, camera in enumerate(views.cameras):
-        seen, depth = cameras.project(camera, chosen)
+        seen, depth = cameras.project(camera, subset)
         pixels = np.floor(seen * side).astype(np.int64)
         column, row = pixels[((pixels >= 0) & (pixels < side)).all(1) & (depth > 0)].T
         share = float(views.is_shown[number, row, column].mean()) if len(row) else 0.0
@@ -101,13 +101,13 @@ def _folder(root: Path, mesh: str) -> Path | None:
     """The folder of the views of a mesh: by its whole name or its last part, below the source or beside the mesh."""
     path = Path(mesh).with_suffix("")
     for name in FOLDERS:
-        for place in (root / name / path, root / name / path.name, root / path.parent / name / path.name):
-            if place.is_dir():
-                return place
+        for candidate in (root / name / path, root / name / path.name, root / path.parent / name / path.name):
+            if candidate.is_dir():
+                return candidate
     return None
 
 
-def _listed(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, Float32[np.ndarray, "4 4"]]]:
+def _list_views(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, Float32[np.ndarray, "4 4"]]]:
     try:
         if (folder / TRANSFORMS).is_file():
             return _transforms(root, folder, field_of_view)
@@ -124,7 +124,7 @@ def _listed(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, 
 
 def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Path, Float32[np.ndarray, "4 4"]]]:
     table = typed_json.read_json(folder / TRANSFORMS)
-    found = []
+    views = []
     for frame in table["frames"]:
         angle = frame.get("camera_angle_x", table.get("camera_angle_x"))
         if angle is not None and not 0 < angle < math.pi:
@@ -134,8 +134,8 @@ def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Pa
         path = path if path.suffix else path.with_suffix(".png")
         if not path.is_relative_to(root.resolve()):
             raise ValueError(frame["file_path"])
-        found.append((path, cameras.from_opengl(_matrix(frame["transform_matrix"]), focal)))
-    return sorted(found, key=lambda pair: pair[0])
+        views.append((path, cameras.from_opengl(_matrix(frame["transform_matrix"]), focal)))
+    return sorted(views, key=lambda pair: pair[0])
 
 
 def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:

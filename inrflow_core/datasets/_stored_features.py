@@ -39,13 +39,13 @@ def origin(config: Any, stand_in: str) -> dict[str, str]:
     if config.features == "online":
         return {}
     try:
-        found = embedder(config)
+        network = embedder(config)
     except MissingError as error:
         raise MissingError(
             error.message,
             hint=f"{error.hint}; `--set embedder={stand_in}` is a placeholder for it, with less to learn from",
         ) from error
-    return {"embedder": found.name, "embedder_digest": found.digest}
+    return {"embedder": network.name, "embedder_digest": network.digest}
 
 
 @functools.cache

@@ -50,12 +50,12 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         UsageError: `classes`, and an image is in neither folder.
     """
     entries = _archives.listing(source)
-    chosen = _chosen(_archives.images(entries))
-    if not chosen:
+    selected = _select_folder(_archives.images(entries))
+    if not selected:
         raise source_not_found("celeba-hq", source, "images", [(entry.name, entry.size) for entry in entries])
-    root = _archives.common_root(chosen)
-    inside = sorted((entry._replace(name=entry.name[len(root) :]) for entry in chosen), key=_order)
-    has_splits = any({"train", "val", "test"} & set(entry.name.split("/")[:-1]) for entry in chosen)
+    root = _archives.common_root(selected)
+    inside = sorted((entry._replace(name=entry.name[len(root) :]) for entry in selected), key=_order)
+    has_splits = any({"train", "val", "test"} & set(entry.name.split("/")[:-1]) for entry in selected)
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     for number, entry in enumerate(inside, start=1):
         folders = set(f"{root}{entry.name}".split("/")[:-1])
@@ -71,11 +71,11 @@ def read(item: Item, config: Config) -> Example:
     return _image_decoding.example(item, config.resolution)
 
 
-def _chosen(image_files: Sequence[Entry]) -> list[Entry]:
+def _select_folder(image_files: Sequence[Entry]) -> list[Entry]:
     for folder in PREFERRED:
-        found = [entry for entry in image_files if folder in entry.name]
-        if found:
-            return found
+        inside_folder = [entry for entry in image_files if folder in entry.name]
+        if inside_folder:
+            return inside_folder
     return list(image_files)
 
 

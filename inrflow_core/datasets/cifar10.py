@@ -73,36 +73,36 @@ def read(item: Item, config: Config) -> Example:
 
 def _files(source: Path) -> dict[str, bytes]:
     """The content of the six batches by file name, of the first form that is whole."""
-    found = list_files(source) if source.is_dir() else [(source.name, source.stat().st_size)]
+    files = list_files(source) if source.is_dir() else [(source.name, source.stat().st_size)]
     folder = source if source.is_dir() else source.parent
     for ending in ("", ".bin"):
-        wanted = {f"{name}{ending}" for name in BATCHES}
-        loose = {name.rpartition("/")[2]: name for name, size in found if size <= LARGEST}
-        if wanted <= set(loose):
-            return {name: (folder / loose[name]).read_bytes() for name in sorted(wanted)}
-        for name, _ in found:
+        batches = {f"{name}{ending}" for name in BATCHES}
+        loose = {name.rpartition("/")[2]: name for name, size in files if size <= LARGEST}
+        if batches <= set(loose):
+            return {name: (folder / loose[name]).read_bytes() for name in sorted(batches)}
+        for name, _ in files:
             if name.endswith((".tar.gz", ".tgz", ".tar")) and "cifar" in name.lower():
-                packed = _from_tar(folder / name, wanted)
-                if wanted <= set(packed):
+                packed = _from_tar(folder / name, batches)
+                if batches <= set(packed):
                     return packed
     raise source_not_found(
-        "cifar10", source, f"{', '.join(f'`{name}`' for name in BATCHES)} (or with .bin), or `cifar-10-*.tar.gz`", found
+        "cifar10", source, f"{', '.join(f'`{name}`' for name in BATCHES)} (or with .bin), or `cifar-10-*.tar.gz`", files
     )
 
 
-def _from_tar(path: Path, wanted: set[str]) -> dict[str, bytes]:
+def _from_tar(path: Path, batches: set[str]) -> dict[str, bytes]:
     """Some plain members of a tar, by their last name; nothing is unpacked to the disk."""
-    found = {}
+    content = {}
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
                 file = archive.extractfile(member) if member.isreg() and member.size <= LARGEST else None
-                if name in wanted and file is not None:
-                    found[name] = file.read()
+                if name in batches and file is not None:
+                    content[name] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise IntegrityError(f"`{path}` is not a complete tar: {error}", hint="copy or download it again") from error
-    return dict(sorted(found.items()))
+    return dict(sorted(content.items()))
 
 
 def _from_binary(name: str, content: bytes) -> Batch:

@@ -40,9 +40,9 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         for number, (image, label) in enumerate(zip(pixels, labels, strict=True))
     ]
     held_out = items[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-    kept = [item for number, item in enumerate(items, start=1) if number % HELD_OUT_EVERY]
+    train = [item for number, item in enumerate(items, start=1) if number % HELD_OUT_EVERY]
     return DatasetIndex(
-        {"train": kept, "val": held_out},
+        {"train": train, "val": held_out},
         shape=(8, 8, 1),
         dtype="uint8",
         fingerprint=fingerprint([("digits.csv.gz", pixels.nbytes)]),

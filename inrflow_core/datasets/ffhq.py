@@ -51,15 +51,15 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         raise source_not_found(
             "ffhq", source, "images named by number, as `00000.png`", [(entry.name, entry.size) for entry in entries]
         )
-    chosen = sorted(numbered, key=lambda entry: (numbered[entry], entry.name))
-    root = _archives.common_root(chosen)
+    selected = sorted(numbered, key=lambda entry: (numbered[entry], entry.name))
+    root = _archives.common_root(selected)
     splits: dict[str, list[Item]] = {"train": [], "val": []}
-    for entry in chosen:
+    for entry in selected:
         is_train = config.all_train or numbered[entry] < FIRST_OF_VAL
         splits["train" if is_train else "val"].append(
             _image_decoding.item(entry._replace(name=entry.name[len(root) :]))
         )
-    sources = [(entry.name[len(root) :], entry.size) for entry in chosen]
+    sources = [(entry.name[len(root) :], entry.size) for entry in selected]
     return _image_decoding.plan(splits, config.resolution, sources=sources)
 
 

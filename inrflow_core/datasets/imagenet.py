@@ -143,16 +143,16 @@ def _val_classes(source: Path, around: Sequence[Entry]) -> dict[str, str]:
 
 def _from_kit(name: str, content: bytes) -> dict[str, bytes]:
     """The two required files of the development kit, by name."""
-    found = {}
+    tables = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as kit:
             for member in kit:
                 file = kit.extractfile(member) if member.isreg() else None
                 if file is not None and Path(member.name).name in (TRUTH, META):
-                    found[Path(member.name).name] = file.read()
+                    tables[Path(member.name).name] = file.read()
     except (tarfile.TarError, OSError, EOFError) as error:
         raise IntegrityError(f"`{name}` is not a complete tar: {error}", hint="copy or download it again") from error
-    return found
+    return tables
 
 
 def _from_truth(truth: bytes, meta: bytes) -> dict[str, str]:
@@ -163,7 +163,7 @@ def _from_truth(truth: bytes, meta: bytes) -> dict[str, str]:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         folders = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
         numbers = [int(line) for line in truth.split()]
-        return {f"ILSVRC2012_val_{place:08d}": folders[number] for place, number in enumerate(numbers, start=1)}
+        return {f"ILSVRC2012_val_{position:08d}": folders[number] for position, number in enumerate(numbers, start=1)}
     except (ValueError, KeyError, TypeError, IndexError, NotImplementedError, OSError) as error:
         raise IntegrityError(
             f"the development kit's `{META}` or `{TRUTH}` is damaged: {error}", hint="copy it again"

@@ -74,8 +74,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     if databases:
         return _plan_lmdb(source, databases, dict(files), config)
     entries = _archives.listing(source)
-    chosen = set(_churches([entry.name for entry in _archives.images(entries)]))
-    image_files = [entry for entry in entries if entry.name in chosen]
+    churches = set(_churches([entry.name for entry in _archives.images(entries)]))
+    image_files = [entry for entry in entries if entry.name in churches]
     if not image_files:
         raise source_not_found(
             "lsun-church", source, f"`{DATABASE}` or exported images", [(entry.name, entry.size) for entry in entries]

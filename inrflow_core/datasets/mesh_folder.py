@@ -48,15 +48,15 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     Raises:
         MissingError: there is none.
     """
-    folder, files = _mesh_reading.listed(source)
-    wanted = [(name, size) for name, size in files if "/" in name] if config.classes else files
-    meshes = _mesh_reading.files(source, wanted, " in folders" if config.classes else "")
+    folder, files = _mesh_reading.list_source(source)
+    candidates = [(name, size) for name, size in files if "/" in name] if config.classes else files
+    meshes = _mesh_reading.files(source, candidates, " in folders" if config.classes else "")
     classes = sorted({name.split("/")[0] for name in meshes}) if config.classes else []
     items = [Item(name, classes.index(name.split("/")[0]) if config.classes else -1, str(folder)) for name in meshes]
     held_out = [item for item in items if _point_clouds.is_held_out(item.name, config.val)]
-    kept = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
+    train = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
     return DatasetIndex(
-        {split: of for split, of in (("train", kept), ("val", held_out)) if of},
+        {split: of for split, of in (("train", train), ("val", held_out)) if of},
         shape=(config.points, 6 if config.colours else 3),
         dtype="float32",
         fingerprint=fingerprint(files),

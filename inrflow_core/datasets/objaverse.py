@@ -83,12 +83,12 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         IntegrityError: the weights are not whole, or are those of another network.
         UsageError: there is no such embedder of images, or what runs it is not installed.
     """
-    folder, files = _mesh_reading.listed(source)
+    folder, files = _mesh_reading.list_source(source)
     items = [Item(name, location=str(folder)) for name in _mesh_reading.files(source, files)]
     held_out = [item for item in items if _point_clouds.is_held_out(item.name, config.val)]
-    kept = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
+    train = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
     return DatasetIndex(
-        {split: of for split, of in (("train", kept), ("val", held_out)) if of},
+        {split: of for split, of in (("train", train), ("val", held_out)) if of},
         shape=(config.points, 3),
         dtype="float32",
         fingerprint=fingerprint(files),
@@ -109,8 +109,8 @@ def read(item: Item, config: Config) -> Example:
     mesh, offset, scale = _boxed(body.mesh)
     points = sample_surface(mesh, config.points, seed=_point_clouds.seed(f"objaverse {item.name}")).astype(np.float32)
     if config.renders == "found":
-        found = _rendered_views.read(root, item.name, config.views, config.resolution, config.field_of_view)
-        views = _rendered_views.placed(found, config.world, offset, scale)
+        views = _rendered_views.read(root, item.name, config.views, config.resolution, config.field_of_view)
+        views = _rendered_views.placed(views, config.world, offset, scale)
         _rendered_views.check(views, points)
     else:
         views = _rendered(mesh, body, config)
@@ -129,17 +129,17 @@ def _boxed(mesh: Mesh) -> tuple[Mesh, Float64[np.ndarray, " 3"], float]:
 
 
 def _rendered(mesh: Mesh, body: _mesh_reading.Body, config: Config) -> _rendered_views.Views:
-    given = np.stack(
+    view_cameras = np.stack(
         [
             cameras.orbit(
-                360 * place / config.views, config.elevation, config.distance, field_of_view=config.field_of_view
+                360 * index / config.views, config.elevation, config.distance, field_of_view=config.field_of_view
             )
-            for place in range(config.views)
+            for index in range(config.views)
         ]
     )
     colours = body.colours if any(body.skins) else None
-    pixels = mesh_rendering.render(mesh, given, config.resolution, colours)
-    return _rendered_views.Views(mesh_rendering.on_white(pixels), pixels[..., 3] > 0, given)
+    pixels = mesh_rendering.render(mesh, view_cameras, config.resolution, colours)
+    return _rendered_views.Views(mesh_rendering.on_white(pixels), pixels[..., 3] > 0, view_cameras)
 
 
 def _tokens(views: _rendered_views.Views, config: Config) -> dict[str, np.ndarray]:
@@ -153,10 +153,10 @@ def _tokens(views: _rendered_views.Views, config: Config) -> dict[str, np.ndarra
     embedder, threads = _stored_features.embedder(config), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = posed_image_tokens(embedder, torch.from_numpy(views.images), torch.from_numpy(views.cameras))
+        tokens = posed_image_tokens(embedder, torch.from_numpy(views.images), torch.from_numpy(views.cameras))
     finally:
         torch.set_num_threads(threads)
-    return {"tokens": found.numpy()}
+    return {"tokens": tokens.numpy()}
 
 
 def _condition_bytes(config: Config) -> int:

@@ -91,19 +91,19 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     """
     files = list_files(source) if source.is_dir() else [(source.name, source.stat().st_size)]
     folder = source if source.is_dir() else source.parent
-    found = list(_tree(folder, files)) or list(_single_file(folder, files))
-    if not found:
+    clouds = list(_tree(folder, files)) or list(_single_file(folder, files))
+    if not clouds:
         raise MissingError(
             f"looked below `{source}` for `ShapeNetCore.v2.PC15k/<synset>/train/*.npy` or a `shapenet.hdf5` and found "
             f"neither among {len(files):,} files",
             hint=f"download it from {PAGE}, unpack it, and name its folder with `--source`",
         )
-    wanted = _wanted(source, config, sorted({synset for synset, _, _, _ in found}))
-    labels = {synset: label for label, synset in enumerate(wanted)}
+    selected = _select_categories(source, config, sorted({synset for synset, _, _, _ in clouds}))
+    labels = {synset: label for label, synset in enumerate(selected)}
     splits = {
         split: [
             Item(name, labels[synset], location)
-            for synset, of, name, location in found
+            for synset, of, name, location in clouds
             if of == split and synset in labels
         ]
         for split in SPLITS
@@ -122,7 +122,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         shape=_shape([item for items in splits.values() for item in items]),
         dtype="float32",
         fingerprint=fingerprint(files),
-        classes=tuple(NAMES.get(synset, synset) for synset in wanted),
+        classes=tuple(NAMES.get(synset, synset) for synset in selected),
         normalization=normalization,
     )
 
@@ -151,9 +151,9 @@ def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str,
             synset, split, file = parts[-3:]
             roots.add(parts[:-3])
             if len(roots) > 1:
-                places = " and ".join(f"`{'/'.join(root[len(above) :]) or '.'}`" for root in sorted(roots))
+                folders = " and ".join(f"`{'/'.join(root[len(above) :]) or '.'}`" for root in sorted(roots))
                 raise UsageError(
-                    f"`{folder}` holds two trees of ShapeNet, in {places}", hint="name one of them with `--source`"
+                    f"`{folder}` holds two trees of ShapeNet, in {folders}", hint="name one of them with `--source`"
                 )
             yield synset, split, f"{synset}/{file.removesuffix('.npy')}", CloudLocation(str(folder / name))
 
@@ -175,17 +175,17 @@ def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tup
             return
 
 
-def _wanted(source: Path, config: Config, there: list[str]) -> list[str]:
+def _select_categories(source: Path, config: Config, there: list[str]) -> list[str]:
     """The requested synsets, sorted; all synsets of the source where none is requested."""
-    wanted = sorted({synset_of(name) for name in config.categories}) or there
-    for synset in wanted:
+    selected = sorted({synset_of(name) for name in config.categories}) or there
+    for synset in selected:
         if synset not in there:
-            names = ", ".join(f"`{NAMES.get(found, found)}`" for found in there)
+            names = ", ".join(f"`{NAMES.get(synset, synset)}`" for synset in there)
             raise MissingError(
                 f"`{source}` has no clouds of `{NAMES.get(synset, synset)}` ({synset}); it has {names}",
                 hint="ask another category, or leave `categories` out",
             )
-    return wanted
+    return selected
 
 
 def _shape(items: Sequence[Item]) -> tuple[int, int]:
@@ -232,8 +232,8 @@ def _row(location: CloudLocation) -> np.ndarray:
 def _rows(file: str, array: str, first: int) -> np.ndarray:
     """Consecutive clouds of an array; a worker reads neighbors one after the other."""
     try:
-        with hdf5.open_hdf5_safely(Path(file)) as opened:
-            data: Any = opened[array]
+        with hdf5.open_hdf5_safely(Path(file)) as hdf5_file:
+            data: Any = hdf5_file[array]
             return data[first : first + BLOCK]
     except IntegrityError as error:
         raise UnreadableItemError("its part of the HDF5 file is damaged") from error

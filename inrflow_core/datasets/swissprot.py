@@ -129,10 +129,10 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     order = sorted(ranked, key=lambda key: _number(config.seed, key))
     items = [Item(_name(ranked[key][1].name), -1, ranked[key][1]) for key in order]
     few = min(config.test, len(items) // 10)
-    wanted = few + config.train
-    kept = list(_passing(items, config, wanted)) if config.filters else items[:wanted]
-    few = min(few, len(kept) // 10) if len(kept) < wanted else few
-    splits = {"train": kept[few:], "test": kept[:few]}
+    limit = few + config.train
+    selected = list(_passing(items, config, limit)) if config.filters else items[:limit]
+    few = min(few, len(selected) // 10) if len(selected) < limit else few
+    splits = {"train": selected[few:], "test": selected[:few]}
     return DatasetIndex(
         {name: sorted(split, key=lambda item: item.name) for name, split in splits.items() if split},
         shape=(GUESS, 3),
@@ -186,8 +186,8 @@ def fault(structure: Structure, missing: float = 0.0) -> str | None:
         decided |= both
     far |= ~decided & (np.diff(structure.numbers) != 1)
     if far.any():
-        place = int(np.argmax(far))
-        return f"its chain has a gap between residues {structure.numbers[place]} and {structure.numbers[place + 1]}"
+        gap = int(np.argmax(far))
+        return f"its chain has a gap between residues {structure.numbers[gap]} and {structure.numbers[gap + 1]}"
     return None
 
 
@@ -197,13 +197,13 @@ def _entries(source: Path) -> list[_archives.Entry]:
         return _archives.listing(source)
     files = list_files(source)
     archives = [name for name, _ in files if name.lower().endswith(_archives.ARCHIVES)]
-    found = [
+    entries = [
         _archives.Entry(name, size, _archives.Blob(str(source / name))) for name, size in files if name not in archives
     ]
     for name in archives:
         above = f"{Path(name).with_suffix('')}/" if len(archives) > 1 else ""
-        found += [entry._replace(name=above + entry.name) for entry in _archives.listing(source / name)]
-    return found
+        entries += [entry._replace(name=above + entry.name) for entry in _archives.listing(source / name)]
+    return entries
 
 
 def _identity(name: str) -> tuple[str, Rank]:
@@ -230,12 +230,12 @@ def _number(seed: int, key: str) -> bytes:
     return hashlib.sha256(f"swissprot {seed} {key}".encode(errors="surrogateescape")).digest()
 
 
-def _passing(items: Sequence[Item], config: Config, wanted: int) -> Iterator[Item]:
+def _passing(items: Sequence[Item], config: Config, limit: int) -> Iterator[Item]:
     """Items that pass the filters, until there are enough; unreadable ones are kept, so that `read` reports them."""
     seen: set[str] = set()
     count = 0
     for item in items:
-        if count == wanted:
+        if count == limit:
             return
         try:
             structure = _structure(item, config)

@@ -44,17 +44,15 @@ class DistanceMatrix:
     is_symmetric: bool
     folder: Path | None
     values: np.ndarray = field(init=False)
-    wanted: np.ndarray = field(init=False)
+    mask: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        """No distance is known. Wanted are all pairs, those off the diagonal, or those above it."""
+        """No distance is known. The mask selects all pairs, those off the diagonal, or those above it."""
         shape = (len(self.rows), len(self.columns))
         self.values = np.full(shape, np.nan)
-        self.wanted = np.ones(shape, bool)
+        self.mask = np.ones(shape, bool)
         if not self.is_across:
-            self.wanted = (
-                np.triu(self.wanted, 1) if self.is_symmetric else self.wanted & ~np.eye(len(self.rows), dtype=bool)
-            )
+            self.mask = np.triu(self.mask, 1) if self.is_symmetric else self.mask & ~np.eye(len(self.rows), dtype=bool)
 
     def strips(self) -> Iterator[tuple[Path | None, np.ndarray]]:
         """Each strip's file and its rows of `values`."""
@@ -64,14 +62,14 @@ class DistanceMatrix:
 
     @property
     def missing(self) -> np.ndarray:
-        """The pairs that are wanted and not known."""
-        return self.wanted & np.isnan(self.values)
+        """The selected pairs that are not known."""
+        return self.mask & np.isnan(self.values)
 
     def whole(self) -> Float64[np.ndarray, "N R"]:
         """The matrix, mirrored if symmetric; within one set the diagonal is 0."""
         if self.is_across:
             return self.values
-        filled = np.where(self.wanted, self.values, 0.0)
+        filled = np.where(self.mask, self.values, 0.0)
         return filled + filled.T if self.is_symmetric else filled
 
 
@@ -84,8 +82,8 @@ def begin_matrices(samples: Clouds, reference: Others, spec: DistanceSpec, work:
         folder = None if work.folder is None else work.folder / _key(rows, columns, spec, work, is_across=number == 0)
         matrix = DistanceMatrix(rows, columns, number == 0, is_symmetric, folder)
         for file, values in matrix.strips():
-            if file is not None and (found := _read(file, values.shape)) is not None:
-                values[:] = found
+            if file is not None and (stored := _read(file, values.shape)) is not None:
+                values[:] = stored
         made.append(matrix)
     return made
 

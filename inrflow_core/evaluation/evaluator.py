@@ -77,14 +77,14 @@ class Evaluator:
 
     def missing(self, metrics: Sequence[MetricSpec]) -> dict[str, MissingError]:
         """The metrics whose weights are absent, by full name, with the error that says what to do."""
-        found = {}
+        errors = {}
         for metric in metrics:
             try:
                 for spec in metric.inputs.features:
                     self._context.weights_digest(spec.network)
             except MissingError as error:
-                found[metric.full] = error
-        return found
+                errors[metric.full] = error
+        return errors
 
     def cache_reference_stats(self, metrics: Sequence[MetricSpec]) -> None:
         """Compute and cache what metrics compare of the reference, for every later evaluation.

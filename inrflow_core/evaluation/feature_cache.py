@@ -71,22 +71,22 @@ class FeatureCache(FeatureRows):
 
     def select_rows(self, output: str) -> Float32[np.ndarray, "N F"]:
         """The features of all images, or of `MAX_STORED_ROWS` evenly spaced ones."""
-        wanted = np.arange(self.items.count)
-        if len(wanted) > MAX_STORED_ROWS:
-            wanted = np.linspace(0, len(wanted) - 1, MAX_STORED_ROWS).round().astype(np.int64)
-        found = []
+        rows_to_read = np.arange(self.items.count)
+        if len(rows_to_read) > MAX_STORED_ROWS:
+            rows_to_read = np.linspace(0, len(rows_to_read) - 1, MAX_STORED_ROWS).round().astype(np.int64)
+        parts = []
         for part, path in self._files():
-            here = wanted[(wanted >= part.start) & (wanted < part.stop)] - part.start
-            found.append(read(path)[0][output][here])
-        return np.concatenate(found)
+            here = rows_to_read[(rows_to_read >= part.start) & (rows_to_read < part.stop)] - part.start
+            parts.append(read(path)[0][output][here])
+        return np.concatenate(parts)
 
     def moments(self, output: str) -> GaussianStats:
         """Mean and covariance of the features of all images."""
         path = self.folder / f"moments-{output}.safetensors"
         try:
-            held, _ = read(path)
-            if int(held["count"]) == self.items.count:
-                return GaussianStats(int(held["count"]), held["mean"], held["covariance"])
+            stored, _ = read(path)
+            if int(stored["count"]) == self.items.count:
+                return GaussianStats(int(stored["count"]), stored["mean"], stored["covariance"])
         except (MissingError, IntegrityError, KeyError):
             pass  # it is computed again
         pieces = (read(piece)[0][output] for _, piece in self._files())
@@ -94,17 +94,17 @@ class FeatureCache(FeatureRows):
         sums = RunningGaussian(first.shape[1])
         for rows in chain([first], pieces):
             sums.add(rows)
-        found = sums.moments()
+        stats = sums.moments()
         _write(
             path,
             {
-                "count": torch.tensor(found.count),
-                "mean": torch.from_numpy(found.mean),
-                "covariance": torch.from_numpy(found.covariance),
+                "count": torch.tensor(stats.count),
+                "mean": torch.from_numpy(stats.mean),
+                "covariance": torch.from_numpy(stats.covariance),
             },
             {"format": STATS_FORMAT, "output": output, "form": self.preprocessing, **self.provenance},
         )
-        return found
+        return stats
 
     def _files(self) -> list[tuple[range, Path]]:
         """Each file with the range of its images."""
@@ -115,26 +115,26 @@ class FeatureCache(FeatureRows):
         ]
 
     def _make(self, part: range, path: Path, extractor: Extractor) -> None:
-        held = {output: rows for output, rows in self._held(part, path).items() if output not in self.outputs}
+        stored = {output: rows for output, rows in self._stored_rows(part, path).items() if output not in self.outputs}
         made: dict[str, list[Tensor]] = {output: [] for output in self.outputs}
         for start in range(part.start, part.stop, BATCH):
             images = self.items.read(range(start, min(start + BATCH, part.stop))).values
             for output, rows in extractor(images, self.outputs, self.preprocessing).items():
                 made[output].append(rows)
-        tensors = {output: torch.from_numpy(rows) for output, rows in held.items()}
+        tensors = {output: torch.from_numpy(rows) for output, rows in stored.items()}
         tensors |= {output: torch.cat(rows).float() for output, rows in made.items()}
         _write(path, tensors, {"format": FORMAT, "form": self.preprocessing, **self.provenance})
 
     def _holds(self, part: range, path: Path) -> bool:
-        return set(self.outputs) <= set(self._held(part, path))
+        return set(self.outputs) <= set(self._stored_rows(part, path))
 
-    def _held(self, part: range, path: Path) -> dict[str, np.ndarray]:
+    def _stored_rows(self, part: range, path: Path) -> dict[str, np.ndarray]:
         """Features in a file, by output; empty if the file does not exist or is damaged."""
         try:
-            held, _ = read(path)
+            stored, _ = read(path)
         except (MissingError, IntegrityError):
             return {}
-        return {output: rows for output, rows in held.items() if len(rows) == len(part)}
+        return {output: rows for output, rows in stored.items() if len(rows) == len(part)}
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

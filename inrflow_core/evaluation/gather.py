@@ -94,7 +94,7 @@ class Gatherer(GatherContext[SampleCollection]):
 
     def cached(self, kind: type[T]) -> T | None:
         """The first of the cached inputs of a class, or None."""
-        return next((found for found in self._cached.values() if isinstance(found, kind)), None)
+        return next((inputs for inputs in self._cached.values() if isinstance(inputs, kind)), None)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._cached:

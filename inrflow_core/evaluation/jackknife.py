@@ -78,5 +78,5 @@ def metric_interval(metric: MetricSpec, inputs: MetricInputs, value: float) -> t
     values, shortcut = None, metric.metric.jackknife_values
     if shortcut is not None and inputs.num_independent() >= 2 * NUM_GROUPS:
         values = shortcut(inputs, metric.protocol, NUM_GROUPS)
-    found = jackknife_interval(metric.compute, inputs, value=value, values=values)
-    return None if found is None else (found.low, found.high)
+    interval = jackknife_interval(metric.compute, inputs, value=value, values=values)
+    return None if interval is None else (interval.low, interval.high)

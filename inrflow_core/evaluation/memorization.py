@@ -54,17 +54,17 @@ def nearest_panel(
     compared = np.concatenate([samples, held_out]) if len(held_out) else samples
     total = training.items.count
     indices = evenly_spaced(total, _num_searched(compared, rule))
-    found = _nearest(compared, training.items, indices, progress)
+    nearest = _nearest(compared, training.items, indices, progress)
     num_shown = domain.GALLERY.tiles
-    order = np.argsort(found.distances[:count, 0], kind="stable")[:num_shown]
-    near = _comparable(domain, training.items.read(found.indices[order].ravel().tolist()).values, points)
+    order = np.argsort(nearest.distances[:count, 0], kind="stable")[:num_shown]
+    near = _comparable(domain, training.items.read(nearest.indices[order].ravel().tolist()).values, points)
     return content.NearestNeighborsPanel(
         samples[order],
         near.reshape(len(order), -1, *near.shape[1:]),
-        found.distances[order],
+        nearest.distances[order],
         rule.unit,
-        found.distances[:count, 0],
-        found.distances[count:, 0] if len(held_out) else None,
+        nearest.distances[:count, 0],
+        nearest.distances[count:, 0] if len(held_out) else None,
         subject.name,
         f"{total:,}" if len(indices) == total else f"{len(indices):,} evenly spaced ones of {total:,}",
     )
@@ -102,12 +102,12 @@ def _comparable(domain: DomainClass, values: np.ndarray, points: int) -> np.ndar
     return point_clouds.boxed(values, points) if len(values) else values[:, :points]
 
 
-def memorization_set(reference: Any, given: SampleCollection | None) -> MemorizationSet | None:
+def memorization_set(reference: Any, training: SampleCollection | None) -> MemorizationSet | None:
     """The training items among which copies are searched: those given, else the `train` split of reference shards."""
     from inrflow_core.sample_files import readers
 
-    if given is not None:
-        return MemorizationSet(given, None if given.split is None else _held_out(given.source, given.split))
+    if training is not None:
+        return MemorizationSet(training, None if training.split is None else _held_out(training.source, training.split))
     if not isinstance(reference, SampleCollection) or reference.split is None:
         return None
     try:
@@ -122,4 +122,4 @@ def _held_out(shards: Path, train: str) -> SampleCollection | None:
     from inrflow_core.sample_files import readers
 
     others = [readers.open_collection(shards, name) for name in readers.split_names(shards) if name != train]
-    return next((found for found in reversed(others) if found.count), None)
+    return next((split for split in reversed(others) if split.count), None)

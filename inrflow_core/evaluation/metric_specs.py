@@ -57,7 +57,7 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
     Raises:
         UsageError: unknown metric or protocol, or a metric of another domain.
     """
-    found: dict[str, MetricSpec] = {}
+    specs: dict[str, MetricSpec] = {}
     for text in texts:
         name, *words = text.lower().split(":")
         name = registry.canonical("metrics", ALIASES.get(name, name))
@@ -74,9 +74,9 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
             raise UsageError(
                 f"`{name}` has no protocol `{':'.join(words)}`", hint=did_you_mean(":".join(words), metric.protocols)
             )
-        chosen = MetricSpec(name, metric, protocol)
-        found[chosen.full] = chosen
-    return list(found.values())
+        spec = MetricSpec(name, metric, protocol)
+        specs[spec.full] = spec
+    return list(specs.values())
 
 
 def check_compatible(
@@ -129,15 +129,15 @@ def check_points(
     """Raise UsageError unless clouds of a shape, and those of the reference, have the points that metrics need."""
     for metric in metrics:
         for spec in metric.inputs.features:
-            wanted = network_contract.find_extractor(spec.network).num_points
-            if shape[0] < wanted:
+            needed = network_contract.find_extractor(spec.network).num_points
+            if shape[0] < needed:
                 raise UsageError(
-                    f"{what} have {shape[0]:,} points each, and `{metric.full}` needs {wanted:,}",
-                    hint=f"sample with `--points {wanted}`",
+                    f"{what} have {shape[0]:,} points each, and `{metric.full}` needs {needed:,}",
+                    hint=f"sample with `--points {needed}`",
                 )
-            if isinstance(reference, SampleCollection) and reference.shape[0] < wanted:
+            if isinstance(reference, SampleCollection) and reference.shape[0] < needed:
                 raise UsageError(
                     f"the clouds of the reference {reference.display_name} have {reference.shape[0]:,} points each, and "
-                    f"`{metric.full}` needs {wanted:,}",
+                    f"`{metric.full}` needs {needed:,}",
                     hint="prepare it with as many",
                 )

@@ -64,7 +64,7 @@ def nearest_images(
             limit = torch.from_numpy(best.upper_bound(rows)).to(low)
             kth = torch.topk(low + slack, min(count, len(values)), largest=False).values[:, -1]
             is_near = low - slack <= torch.minimum(limit, kth)[:, None]
-            row, column = (found.cpu().numpy() for found in torch.nonzero(is_near, as_tuple=True))
+            row, column = (indices.cpu().numpy() for indices in torch.nonzero(is_near, as_tuple=True))
             best.add(start + row, indices[column], _squared(flat, start + row, others, column))
     nearest, squared = best.result()
     return NearestNeighbors(nearest, np.sqrt(squared / flat.shape[1]))

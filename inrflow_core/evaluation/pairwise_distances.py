@@ -108,7 +108,7 @@ def compute_distances(
         counts = f"{samples.shape[1]:,} points in each of the samples, {reference.shape[1]:,} in the reference's"
         raise UsageError(f"clouds of unequal sizes cannot be compared: {counts}", hint="choose one number of points")
     made = begin_matrices(samples, reference, spec, work)
-    total, known = (sum(int(of(m).sum()) for m in made) for of in (lambda m: m.wanted, lambda m: m.wanted & ~m.missing))
+    total, known = (sum(int(of(m).sum()) for m in made) for of in (lambda m: m.mask, lambda m: m.mask & ~m.missing))
     if known < total:
         if log or work.workers > 1:
             estimate = estimate_cost(samples, reference, spec, work, pairs=total - known)
@@ -130,14 +130,14 @@ def estimate_cost(
     """The time of `pairs` (None: all of `spec`), from a few pairs that are timed, for a second and a tenth of `pairs` at most."""
     work = work or PairwiseJob()
     if pairs is None:
-        pairs = sum(int(m.wanted.sum()) for m in begin_matrices(samples, reference, spec, PairwiseJob(None)))
+        pairs = sum(int(m.mask.sum()) for m in begin_matrices(samples, reference, spec, PairwiseJob(None)))
     on_gpu = is_batched(spec.distance, work.device)
     count = min(len(samples), len(reference), TILE if on_gpu else TRIALS)
-    wanted = np.ones((count, count), bool) if on_gpu else np.eye(count, dtype=bool)
-    tile = DistanceTile(spec.distance, work.device, 0, 0, 0, reference[-count:], samples[-count:], True, wanted)
+    mask = np.ones((count, count), bool) if on_gpu else np.eye(count, dtype=bool)
+    tile = DistanceTile(spec.distance, work.device, 0, 0, 0, reference[-count:], samples[-count:], True, mask)
     _compute_tile(tile._replace(mask=np.eye(count, dtype=bool) & (np.arange(count) == 0)), lambda _: None)  # warms up
     start, rounds, seconds = time.perf_counter(), 0, 0.0
-    per_round = int(wanted.sum())
+    per_round = int(mask.sum())
     while rounds == 0 or (seconds < TRIAL_SECONDS and 10 * rounds * per_round < pairs):
         _compute_tile(tile, lambda _: None)
         rounds, seconds = rounds + 1, time.perf_counter() - start
@@ -145,7 +145,7 @@ def estimate_cost(
 
 
 def _check_finite(matrix: DistanceMatrix, distance: str) -> None:
-    broken = np.argwhere(matrix.wanted & ~np.isfinite(matrix.values))
+    broken = np.argwhere(matrix.mask & ~np.isfinite(matrix.values))
     if len(broken):
         row, column = broken[0]
         raise IntegrityError(
@@ -193,11 +193,11 @@ def _tiles(made: list[DistanceMatrix], distance: str, device: str) -> Iterator[D
         missing = matrix.missing
         for row, row_end in pairwise(_cuts(len(matrix.rows))):
             for column, column_end in pairwise(_cuts(len(matrix.columns))):
-                wanted = missing[row:row_end, column:column_end]
-                if wanted.any():
+                mask = missing[row:row_end, column:column_end]
+                if mask.any():
                     sides = matrix.rows[row:row_end], matrix.columns[column:column_end]
                     firsts, seconds = sides[::-1] if matrix.is_across else sides
-                    yield DistanceTile(distance, device, number, row, column, firsts, seconds, matrix.is_across, wanted)
+                    yield DistanceTile(distance, device, number, row, column, firsts, seconds, matrix.is_across, mask)
 
 
 def _cuts(count: int) -> list[int]:
@@ -211,23 +211,23 @@ def _compute_tile(
     distance = _contract.find(tile.distance)
     values = np.full(tile.mask.shape, np.nan)
     pairs = np.argwhere(tile.mask)
-    chosen = pairs[:, ::-1] if tile.is_across else pairs
+    argument_pairs = pairs[:, ::-1] if tile.is_across else pairs
     if is_batched(tile.distance, tile.device) and distance.batched_distance is not None:
-        values[tile.mask] = _batched(distance.batched_distance, tile, chosen)
+        values[tile.mask] = _batched(distance.batched_distance, tile, argument_pairs)
         advance(len(pairs))
     else:
         with _one_thread():
             firsts, seconds = (
                 [distance.prepare(cloud) for cloud in side] for side in (tile.first_clouds, tile.second_clouds)
             )
-            for pair, (first, second) in zip(pairs, chosen, strict=True):
+            for pair, (first, second) in zip(pairs, argument_pairs, strict=True):
                 values[tuple(pair)] = distance.file.distance(firsts[first], seconds[second])
                 advance(1)
     return (tile.matrix, tile.row, tile.column), values
 
 
 def _batched(
-    distance: BatchedDistance, tile: DistanceTile, chosen: Int64[np.ndarray, "K 2"]
+    distance: BatchedDistance, tile: DistanceTile, argument_pairs: Int64[np.ndarray, "K 2"]
 ) -> Float64[np.ndarray, " K"]:
     firsts, seconds = (
         torch.from_numpy(side).float().to(tile.device) for side in (tile.first_clouds, tile.second_clouds)
@@ -235,7 +235,7 @@ def _batched(
     size = max(1, MOST_NUMBERS // firsts.shape[1] ** 2)
     parts = [
         distance(firsts[part[:, 0]], seconds[part[:, 1]]).double().cpu()
-        for part in torch.from_numpy(chosen.copy()).to(tile.device).split(size)
+        for part in torch.from_numpy(argument_pairs.copy()).to(tile.device).split(size)
     ]
     return torch.cat(parts).numpy()
 

@@ -40,16 +40,16 @@ def match(samples: Sequence[str], references: Sequence[str]) -> ProteinMatches:
     if len(references) == 1 and len({_unnumbered(name) for name in samples}) == 1:
         return ProteinMatches({0: list(range(len(samples)))}, [], [])
     indices = {name: index for index, name in enumerate(references)}
-    found: dict[int, list[int]] = {}
+    samples_by_reference: dict[int, list[int]] = {}
     unmatched = []
     for number, name in enumerate(samples):
         reference = indices.get(name, indices.get(_unnumbered(name)))
         if reference is None:
             unmatched.append(name)
         else:
-            found.setdefault(reference, []).append(number)
-    unsampled = [name for index, name in enumerate(references) if index not in found]
-    return ProteinMatches(dict(sorted(found.items())), unsampled, unmatched)
+            samples_by_reference.setdefault(reference, []).append(number)
+    unsampled = [name for index, name in enumerate(references) if index not in samples_by_reference]
+    return ProteinMatches(dict(sorted(samples_by_reference.items())), unsampled, unmatched)
 
 
 def _unnumbered(name: str) -> str:

@@ -77,8 +77,8 @@ def _from_cache(path: Path) -> ReferenceStats:
 
 
 def _from_adm(path: Path) -> ReferenceStats:
-    held = array_file.array_names(path, hint=ACCEPTED_FILES)
-    names = [name for name in ("mu", "sigma", "mu_s", "sigma_s") if name in held]
+    stored = array_file.array_names(path, hint=ACCEPTED_FILES)
+    names = [name for name in ("mu", "sigma", "mu_s", "sigma_s") if name in stored]
     arrays = {name: array_file.read_array(path, name, hint=ACCEPTED_FILES) for name in names}
     if len(arrays) < 4:
         raise UsageError(

@@ -37,7 +37,7 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
     if reference is not None and domain_class(reference.domain).MAKES_STRUCTURES:
         return protein_page(results)
     shown = [results.scored[index].subject for index in shown_indices(results.scored)]
-    photos = {subject.name: found for subject in shown if (found := _photos(subject, reference)) is not None}
+    photos = {subject.name: photo for subject in shown if (photo := _photos(subject, reference)) is not None}
     return content.Page(
         title=report_title(results.scored),
         entries=[report_entry(one) for one in results.scored],
@@ -54,19 +54,20 @@ def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> co
     """Some samples with their condition images and reference objects; None if the samples do not record them."""
     if not isinstance(reference, ShardCollection) or not reference.has_views():
         return None
-    chosen = evenly_spaced(subject.items.count, CLOUD_GALLERY.tiles)
-    batch = subject.items.read(chosen.tolist())
+    shown_items = evenly_spaced(subject.items.count, CLOUD_GALLERY.tiles)
+    batch = subject.items.read(shown_items.tolist())
     if "view" not in batch.condition:
         return None
     try:
         match = sample_matching.match_to_reference(subject.items, reference)
     except UsageError:
         return None
-    indices, views = match.reference_index[chosen], match.view_index[chosen]
+    indices, views = match.reference_index[shown_items], match.view_index[shown_items]
     objects = reference.read(indices.tolist())
     points = min(POINTS, batch.values.shape[1], objects.values.shape[1])
     sides = [
-        np.stack(point_clouds.subsample(list(some.values), points, range(len(chosen)))) for some in (batch, objects)
+        np.stack(point_clouds.subsample(list(some.values), points, range(len(shown_items))))
+        for some in (batch, objects)
     ]
     if reference.has_views(CAMERA):
         cameras = reference.load_views(CAMERA, indices.tolist(), views)
@@ -96,8 +97,8 @@ def _histograms(subject: EvaluatedSamples, reference: SampleCollection) -> list[
         return []
     most = domain.MEMORIZATION.num_compared
     sides = {f"samples of {subject.name}": subject.items, "reference": reference}
-    found = {name: domain.statistics(read_evenly_spaced(items, most)[0]) for name, items in sides.items()}
+    histograms = {name: domain.statistics(read_evenly_spaced(items, most)[0]) for name, items in sides.items()}
     return [
-        content.Histogram(title, unit, {name: statistics[number][2] for name, statistics in found.items()})
-        for number, (title, unit, _) in enumerate(found["reference"])
+        content.Histogram(title, unit, {name: statistics[number][2] for name, statistics in histograms.items()})
+        for number, (title, unit, _) in enumerate(histograms["reference"])
     ]

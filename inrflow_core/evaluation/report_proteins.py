@@ -21,10 +21,12 @@ LDDT, TM_SCORE, RMSD = "ca:auto:mean", "reference:auto:mean", "ca:auto:mean"
 def protein_page(results: Results) -> content.Page:
     """Scores, the worst and best proteins of each set of samples, and a histogram of lDDT."""
     shown = [results.scored[index] for index in shown_indices(results.scored)]
-    found = {one.subject.name: one.proteins for one in shown if one.proteins is not None and _has_values(one.proteins)}
+    proteins_by_name = {
+        one.subject.name: one.proteins for one in shown if one.proteins is not None and _has_values(one.proteins)
+    }
     histogram = {
         f"samples of {name}": np.array([each.mean() for each in lddt.values(proteins, LDDT)])
-        for name, proteins in found.items()
+        for name, proteins in proteins_by_name.items()
     }
     return content.Page(
         title=report_title(results.scored),
@@ -34,7 +36,7 @@ def protein_page(results: Results) -> content.Page:
         histograms=[content.Histogram("lDDT of C-alphas, mean of a protein's samples", "", histogram)]
         if histogram
         else [],
-        protein_tables=[_protein_table(name, proteins) for name, proteins in found.items()],
+        protein_tables=[_protein_table(name, proteins) for name, proteins in proteins_by_name.items()],
     )
 
 

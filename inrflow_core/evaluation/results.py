@@ -44,10 +44,10 @@ class Results:
 
     def remarks(self) -> list[str]:
         """Remarks on the values, each once."""
-        found = [
+        texts = [
             f"{score.title} {score.protocol}: {score.note}" for one in self.scored for score in one.scores if score.note
         ]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(texts))
 
     def to_json(self) -> dict[str, Any]:
         """The results as plain JSON: no path, no host, no time of day."""

@@ -46,9 +46,9 @@ def iter_sample_sets(
     model = load_model(target, work)
     size = work.sampling.size(model.domain)
     if model.domain.MAKES_STRUCTURES:
-        found, facts = sample_proteins.sample_proteins(target, work, model, await_files=_await)
-        if found is not None:
-            yield results.EvaluatedSamples(target.name, found, facts)
+        samples, facts = sample_proteins.sample_proteins(target, work, model, await_files=_await)
+        if samples is not None:
+            yield results.EvaluatedSamples(target.name, samples, facts)
         return
     path, facts = _sample(target, work, model, size)
     if _is_main():
@@ -63,13 +63,13 @@ def iter_sample_sets(
 
 def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     """Seconds to sample a target, measured on one batch: two solver steps, or whole samples of a method without solver."""
-    wanted, model, plan = work.sampling, load_model(target, work), plan_samples(target, work)
-    options = wanted.options(model)
+    settings, model, plan = work.sampling, load_model(target, work), plan_samples(target, work)
+    options = settings.options(model)
     probe = options
     if model.preset.sampler is not None:
-        probe = sampling_options(model, sampler="euler", steps=2, method_settings=wanted.method_settings)
+        probe = sampling_options(model, sampler="euler", steps=2, method_settings=settings.method_settings)
     whole = sample_request(model, work, plan)
-    batch = wanted.batch or request.default_batch_size(model, whole)
+    batch = settings.batch or request.default_batch_size(model, whole)
     rows = range(min(batch, len(whole.seeds)))
     if plan is not None and model.domain.MAKES_STRUCTURES:
         rows = range(min(batch, plan.samples_per_item))
@@ -86,22 +86,22 @@ def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
 def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
     """The shard of a target's samples, drawn as far as it does not exist, and its metadata."""
     plan, options = plan_samples(target, work), work.sampling.options(model)
-    wanted = replace(sample_request(model, work, plan), size=size)
-    origin = provenance.provenance(model, target.weights, wanted, options)
+    sized_request = replace(sample_request(model, work, plan), size=size)
+    origin = provenance.provenance(model, target.weights, sized_request, options)
     if plan is not None:
         reference_inputs.check(plan, model)
         origin |= plan.to_json()
     suffix = "" if size is None else f"-{origin['size']}"
     path = work.folder / f"{target.name}{suffix}.h5"
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_drawn = sharded.is_already_sampled(path, wanted, origin, overwrite=work.overwrite)
+    is_drawn = sharded.is_already_sampled(path, sized_request, origin, overwrite=work.overwrite)
     if not is_drawn or not sample_shard.matches_digest(path, overwrite=work.overwrite):
         if _is_main():
             sample_shard.remove_digest(path)
-        shard = sharded.open_sample_shard(model, wanted, path, origin, overwrite=work.overwrite)
+        shard = sharded.open_sample_shard(model, sized_request, path, origin, overwrite=work.overwrite)
         shard.condition = {} if plan is None else plan.sample_conditions
         model, options = optimize.optimize_for_inference(model, options, compile=work.sampling.compile)
-        source = SampleSource(model, wanted, options, plan, work.reporter)
+        source = SampleSource(model, sized_request, options, plan, work.reporter)
         sharded.write_shard(
             source, shard, title="sampling" if plan is None else f"sampling from {reference_inputs.noun_of(plan.kind)}"
         )
@@ -109,7 +109,7 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
     if _is_main():
         sample_shard.write_digest(path)
     facts = provenance_facts(target, work, model, options, origin)
-    return path, facts | {"label": None if wanted.labels is None else work.sampling.label or "random"}
+    return path, facts | {"label": None if sized_request.labels is None else work.sampling.label or "random"}
 
 
 def _is_main() -> bool:

@@ -118,8 +118,8 @@ def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[E
         return EvaluatedModel(name, run, resolve_weights(source, ema=sampling.ema, step=step))
 
     if sampling.checkpoints == "all":
-        opened = open_run(source)
-        steps: Sequence[Any] = list(opened.steps) or [opened.checkpoint()]  # the latter raises
+        opened_run = open_run(source)
+        steps: Sequence[Any] = list(opened_run.steps) or [opened_run.checkpoint()]  # the latter raises
     else:
         steps = list(sampling.checkpoints)
     if steps == [None]:
@@ -131,19 +131,19 @@ def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[E
 
 def run_name(run: Path) -> str:
     """The name of a run folder or a weights file; bytes that no text can hold are replaced."""
-    found = run.stem if run.is_file() else run.name or run.resolve().name
-    return os.fsencode(found).decode(errors="replace")
+    name = run.stem if run.is_file() else run.name or run.resolve().name
+    return os.fsencode(name).decode(errors="replace")
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
     """The names, with a number behind those that occurred before: runs in two folders may have one name."""
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
         free, number = name, 2
-        while free in found:
+        while free in unique:
             free, number = f"{name}-{number}", number + 1
-        found.append(free)
-    return found
+        unique.append(free)
+    return unique
 
 
 def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_baselines: bool) -> tuple[int, ...]:
@@ -171,12 +171,12 @@ def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplin
     Raises:
         UsageError: an option that does not apply to it, or a reference without its conditions.
     """
-    wanted, kind = work.sampling, target.kind
+    settings, kind = work.sampling, target.kind
     source = f"is conditioned on {reference_inputs.noun_of(kind)}" if kind else "takes no condition from the reference"
     for option, value, applies in (
-        ("--view", wanted.view, kind is not None and reference_inputs.has_views(kind)),
-        ("--samples-per-item", wanted.samples_per_item, kind is not None),
-        ("--label", wanted.label, kind is None),
+        ("--view", settings.view, kind is not None and reference_inputs.has_views(kind)),
+        ("--samples-per-item", settings.samples_per_item, kind is not None),
+        ("--label", settings.label, kind is None),
     ):
         if value is not None and not applies:
             raise UsageError(f"`{option}` does not apply to `{target.name}`, which {source}", hint="leave it out")
@@ -187,9 +187,11 @@ def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplin
             f"`{work.reference.source}` holds statistics, and `{target.name}` {source}",
             hint="give shards that hold them with `--reference`",
         )
-    view = None if wanted.view == reference_inputs.PAIRED_BY_SEED else int(wanted.view or 0)
-    each = wanted.samples_per_item or 1
-    return reference_inputs.plan_from_reference(kind, work.reference, work.num, each=each, seed=wanted.seed, view=view)
+    view = None if settings.view == reference_inputs.PAIRED_BY_SEED else int(settings.view or 0)
+    each = settings.samples_per_item or 1
+    return reference_inputs.plan_from_reference(
+        kind, work.reference, work.num, each=each, seed=settings.seed, view=view
+    )
 
 
 def num_samples(target: EvaluatedModel, work: SamplingWork) -> int:
@@ -200,11 +202,11 @@ def num_samples(target: EvaluatedModel, work: SamplingWork) -> int:
 
 def sample_request(model: Model, work: SamplingWork, plan: ReferenceSamplingPlan | None) -> SampleRequest:
     """The seeds and labels of all samples of a target; conditions are computed when samples are drawn."""
-    wanted, size = work.sampling, work.sampling.size(model.domain)
+    settings, size = work.sampling, work.sampling.size(model.domain)
     if plan is not None:
-        return SampleRequest(plan.seeds.tolist(), None, size, batch=wanted.batch)
-    seeds = range(wanted.seed, wanted.seed + work.num)
-    return SampleRequest(seeds, labels.resolve_labels(model, seeds, wanted.label), size, batch=wanted.batch)
+        return SampleRequest(plan.seeds.tolist(), None, size, batch=settings.batch)
+    seeds = range(settings.seed, settings.seed + work.num)
+    return SampleRequest(seeds, labels.resolve_labels(model, seeds, settings.label), size, batch=settings.batch)
 
 
 def load_model(target: EvaluatedModel, work: SamplingWork) -> Model:

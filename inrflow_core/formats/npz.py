@@ -52,8 +52,8 @@ def read(path: Path, arrays: Sequence[str] = ARRAYS) -> Archive:
     names = array_file.array_names(path, hint=HINT)
     name = next((name for name in ("", *arrays) if name in names), None)
     if name is None:
-        held = ", ".join(f"`{name}`" for name in names) or "nothing"
-        raise UsageError(f"`{path}` holds {held}, no samples", hint="name the array `images` or `points`")
+        content = ", ".join(f"`{name}`" for name in names) or "nothing"
+        raise UsageError(f"`{path}` holds {content}, no samples", hint="name the array `images` or `points`")
     values = array_file.read_array(path, name, hint=HINT)
     text = str(array_file.read_array(path, "origin", hint=HINT)) if "origin" in names else "{}"
     where = f"`origin` of `{path}`"

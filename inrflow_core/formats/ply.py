@@ -107,8 +107,8 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
         raise IntegrityError(f"`{path}` cannot be read as a PLY file: {error}", hint=HINT) from error
     if len(data) < count * rows.itemsize:
         raise IntegrityError(f"`{path}` ends early: its header promises {count:,} vertices", hint="copy it again")
-    found = np.frombuffer(data, dtype=rows, count=count)
-    return {name: found[name] for name, _ in fields}
+    table = np.frombuffer(data, dtype=rows, count=count)
+    return {name: table[name] for name, _ in fields}
 
 
 def _header(rows: np.ndarray, origin: Mapping[str, str], is_text: bool) -> bytes:

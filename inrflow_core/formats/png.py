@@ -47,12 +47,12 @@ def render(samples: Samples, *, columns: int | None = None, size: int | None = N
     return protein_rendering.render_proteins(traces, columns=columns, size=size, is_one_view=are_alike)
 
 
-def save(path: Path, drawn: Image.Image, *, origin: Mapping[str, str]) -> None:
+def save(path: Path, image: Image.Image, *, origin: Mapping[str, str]) -> None:
     """Write an image as PNG with its origin inside."""
     texts = PngInfo()
     for key, value in origin.items():
         texts.add_text(key, value)
     data = io.BytesIO()
-    drawn.save(data, format="PNG", pnginfo=texts)
+    image.save(data, format="PNG", pnginfo=texts)
     with atomic_write.atomic_write(path, data.tell()) as beside:
         beside.write_bytes(data.getbuffer())

@@ -76,8 +76,12 @@ class DistanceSpec(InputSpec):
     def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Distances:
         """All distances that metrics of this key need; own references for a spec with `is_paired` alone."""
         items, spec = items_of(reference), self._covering(context.alike)
-        found = context.once(spec, lambda: context.distances(samples, items, spec))
-        return replace(found, own_reference=context.match(samples, items).reference_index) if self.is_paired else found
+        distances = context.once(spec, lambda: context.distances(samples, items, spec))
+        return (
+            replace(distances, own_reference=context.match(samples, items).reference_index)
+            if self.is_paired
+            else distances
+        )
 
     def estimate(self, num_samples: int, num_points: int | None, timer: CostTimer[Any]) -> list[Cost]:
         return [timer.distances(self._covering(timer.alike), num_samples, num_points)]

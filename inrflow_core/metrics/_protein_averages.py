@@ -29,7 +29,7 @@ Values = Sequence[Float64[np.ndarray, " _"]]
 
 def protocols(*words: Sequence[str]) -> tuple[str, ...]:
     """All combinations of one word of each, in order; the last word is `mean` or `best`."""
-    return tuple(":".join(chosen) for chosen in product(*words, SEVERAL))
+    return tuple(":".join(words_of_one) for words_of_one in product(*words, SEVERAL))
 
 
 def inputs(protocol: str) -> StructureSpec:
@@ -53,13 +53,13 @@ class PairMetric:
 
     def compute(self, inputs: MetricInputs, protocol: str) -> float:
         """Mean over proteins; raises UsageError as `values`."""
-        found = self.values(inputs, protocol)
-        return average_over_proteins(found, protocol, higher_is_better=self.higher_is_better)
+        scores = self.values(inputs, protocol)
+        return average_over_proteins(scores, protocol, higher_is_better=self.higher_is_better)
 
     def remark(self, inputs: MetricInputs, protocol: str) -> str | None:
         """The best of several samples beside their mean."""
-        found = self.values(inputs, protocol)
-        return remark(inputs, found, protocol, higher_is_better=self.higher_is_better)
+        scores = self.values(inputs, protocol)
+        return remark(inputs, scores, protocol, higher_is_better=self.higher_is_better)
 
 
 @dataclass(frozen=True)
@@ -102,33 +102,33 @@ def values(inputs: MetricInputs, name: str, of_sample: Callable[[Protein, int], 
     assert isinstance(inputs, Structures)
     if not inputs.proteins:
         raise UsageError("there are no proteins to evaluate", hint="give predictions and references of the same names")
-    found = inputs.each(
+    scores = inputs.each(
         name, lambda protein: np.array([of_sample(protein, index) for index in range(len(protein.samples))])
     )
-    for protein, measured in zip(inputs.proteins, found, strict=True):
+    for protein, measured in zip(inputs.proteins, scores, strict=True):
         if not np.isfinite(measured).all():
             worst = protein.samples[int(np.flatnonzero(~np.isfinite(measured))[0])]
             raise UsageError(
                 f"too few atoms of `{worst.name}`, or of its reference, are known for this metric",
                 hint="leave it out, or compare structures of one protein",
             )
-    return found
+    return scores
 
 
-def average_over_proteins(found: Values, protocol: str, *, higher_is_better: bool) -> float:
+def average_over_proteins(scores: Values, protocol: str, *, higher_is_better: bool) -> float:
     """Mean over proteins of the mean, or of the best, of each protein's samples."""
     best = np.max if higher_is_better else np.min
-    return float(np.mean([best(each) if protocol.endswith(":best") else each.mean() for each in found]))
+    return float(np.mean([best(each) if protocol.endswith(":best") else each.mean() for each in scores]))
 
 
-def remark(inputs: MetricInputs, found: Values, protocol: str, *, higher_is_better: bool) -> str | None:
+def remark(inputs: MetricInputs, scores: Values, protocol: str, *, higher_is_better: bool) -> str | None:
     """The best of several samples beside their mean, and the remark of the inputs."""
     assert isinstance(inputs, Structures)
     notes = [inputs.note]
-    counts = sorted({len(each) for each in found})
+    counts = sorted({len(each) for each in scores})
     if counts[-1] > 1:
         other = protocol.rpartition(":")[0] + (":mean" if protocol.endswith(":best") else ":best")
-        value = f"{average_over_proteins(found, other, higher_is_better=higher_is_better):.{DIGITS}g}"
+        value = f"{average_over_proteins(scores, other, higher_is_better=higher_is_better):.{DIGITS}g}"
         count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         what = "mean of" if other.endswith(":mean") else "best of"
         notes.insert(0, f"{what} {count} samples of each protein: {value}")

@@ -47,11 +47,11 @@ def jackknife_values(inputs: Distances, protocol: str, parts: int) -> Float64[np
 def remark(inputs: Distances, protocol: str) -> str | None:
     """The mean distance to the others, and the percentage of samples whose own reference is the nearest."""
     samples, references = inputs.across.shape
-    found = 100 * retrieval_rank_1(inputs).mean()
+    rate = 100 * retrieval_rank_1(inputs).mean()
     others = to_other_references(inputs).mean() * unit_factor(protocol)
     return (
         f"to the {references - 1:,} others {others:.4g}; the right one is the nearest "
-        f"of {found:.1f} % of {samples:,} samples, by chance of {100 / references:.2g} %"
+        f"of {rate:.1f} % of {samples:,} samples, by chance of {100 / references:.2g} %"
     )
 
 

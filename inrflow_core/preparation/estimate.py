@@ -24,14 +24,14 @@ def estimate(job: PrepareJob, *, workers: int | None = None, piece: ArrayTask | 
     parts = plan_shards(job, plan)
     parts = parts if piece is None else piece.of(parts)
     items = [item for part in parts for item in part.items]
-    chosen, skipped = evenly_spaced(items, 16), []
+    probed, skipped = evenly_spaced(items, 16), []
     start = time.perf_counter()
-    for item in chosen:
+    for item in probed:
         try:
             job.dataset.read(item, job.config)
         except UnreadableItemError as bad:
             skipped.append(Skipped("", item.name, bad.reason))
-    each = (time.perf_counter() - start) / max(1, len(chosen))
+    each = (time.perf_counter() - start) / max(1, len(probed))
     counts: dict[str, int] = {}
     for part in parts:
         counts[part.header.split] = counts.get(part.header.split, 0) + len(part.items)
@@ -49,11 +49,11 @@ def default_workers(job: PrepareJob, workers: int | None, tasks: int) -> int:
 def check_disk(job: PrepareJob, plan: DatasetIndex) -> None:
     """Raise OutOfMemory unless the disk has space for the missing shards."""
     there = [path for path in job.out.glob("*.h5") if path.is_file()] if job.out.is_dir() else []
-    wanted = items_bytes(plan, sum(map(len, plan.splits.values()))) - sum(path.stat().st_size for path in there)
-    place = next(path for path in (job.out.absolute(), *job.out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    if wanted > free:
+    needed = items_bytes(plan, sum(map(len, plan.splits.values()))) - sum(path.stat().st_size for path in there)
+    folder = next(path for path in (job.out.absolute(), *job.out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
         raise OutOfMemory(
-            f"the shards need {format_bytes(wanted)} more, and {format_bytes(free)} are free at `{job.out}`",
-            hint=f"free {format_bytes(wanted - free)} or more, name another place with `--out`, or prepare fewer items with `--limit`",
+            f"the shards need {format_bytes(needed)} more, and {format_bytes(free)} are free at `{job.out}`",
+            hint=f"free {format_bytes(needed - free)} or more, name another place with `--out`, or prepare fewer items with `--limit`",
         )

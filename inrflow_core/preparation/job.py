@@ -134,8 +134,8 @@ def plan_shards(job: PrepareJob, plan: DatasetIndex) -> list[ShardTask]:
     parts = []
     for split, items in plan.splits.items():
         largest = max(1, min(MAX_ITEMS, MAX_SHARD_BYTES // max(1, items_bytes(plan, 1))))
-        wanted = min(largest, max(MIN_ITEMS, -(-len(items) // SHARDS_OF_A_SPLIT)))
-        count = -(-len(items) // wanted)
+        shard_size = min(largest, max(MIN_ITEMS, -(-len(items) // SHARDS_OF_A_SPLIT)))
+        count = -(-len(items) // shard_size)
         header = schema.Header(job.dataset.DOMAIN, job.name, split, plan.normalization, plan.classes, _settings(job))
         for number in range(count):
             mine = items[number * len(items) // count : (number + 1) * len(items) // count]

@@ -123,7 +123,7 @@ def open_journal(folder: Path, identity: Mapping[str, Any], mode: Mode) -> Itera
         IntegrityError: a shard is damaged, and `mode` is `resume`.
     """
     try:
-        with _held(folder / LOCK, _writing(folder), patience=PATIENCE) as is_alone:
+        with _lock_folder(folder / LOCK, _writing(folder), patience=PATIENCE) as is_alone:
             if is_alone:
                 _remove(folder, HALVES)
             try:
@@ -151,9 +151,9 @@ def open_shared_journal(
     """
     twice = f"piece {piece} of `{folder}` is being made by another `inrflow prepare`"
     try:
-        with _held(folder / piece.lock, twice):
+        with _lock_folder(folder / piece.lock, twice):
             try:
-                with _held(folder / LOCK, _writing(folder), "together", patience=PATIENCE):
+                with _lock_folder(folder / LOCK, _writing(folder), "together", patience=PATIENCE):
                     yield _read(folder, identity, piece=piece, share=share)
             finally:
                 _tidy(folder)
@@ -188,7 +188,9 @@ def recorded_dataset(folder: Path, name: str) -> str:
 
 
 @contextmanager
-def _held(path: Path, busy: str, kind: Literal["alone", "together"] = "alone", patience: float = 0.0) -> Iterator[bool]:
+def _lock_folder(
+    path: Path, busy: str, kind: Literal["alone", "together"] = "alone", patience: float = 0.0
+) -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
         try:
             is_held = stack.enter_context(file_lock.try_lock(path, kind, patience=patience))
@@ -207,7 +209,7 @@ def _writing(folder: Path) -> str:
 
 def _tidy(folder: Path) -> None:
     """After a run of a job array: clean up where nothing was made, unless another run is active."""
-    with contextlib.suppress(LockedByAnotherRun), _held(folder / LOCK, _writing(folder)) as is_alone:
+    with contextlib.suppress(LockedByAnotherRun), _lock_folder(folder / LOCK, _writing(folder)) as is_alone:
         if is_alone and ((folder / manifest.NAME).exists() or not completed_shards(folder)):
             _clean(folder)
 
@@ -336,8 +338,8 @@ def _unfinished(
             for line, is_whole in zip(checked, pool.map(lambda line: _is_whole(folder, line), checked), strict=True)
             if not is_whole
         }
-    kept = {name: line for name, line in records.items() if name not in broken}
-    return Journal(folder, identity, kept, file=mine.name)
+    intact = {name: line for name, line in records.items() if name not in broken}
+    return Journal(folder, identity, intact, file=mine.name)
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
@@ -365,10 +367,10 @@ def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _check_identity(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    found = first_difference(there, now)
-    if found is not None:
+    difference = first_difference(there, now)
+    if difference is not None:
         raise UsageError(
-            f"`{folder}` holds shards that were made otherwise: they differ in {found}",
+            f"`{folder}` holds shards that were made otherwise: they differ in {difference}",
             hint="choose another `--out`, or replace them with `--overwrite`",
         )
 

@@ -70,9 +70,9 @@ def ticks(low: float, high: float, *, is_logarithmic: bool, most: int = 5) -> li
 def _logarithmic_ticks(low: float, high: float, most: int) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
-        found = _within([factor * 10.0**power for power in powers for factor in factors], low, high)
-        if len(found) <= most:
-            return found
+        ticks = _within([factor * 10.0**power for power in powers for factor in factors], low, high)
+        if len(ticks) <= most:
+            return ticks
     return _within([10.0**power for power in powers], low, high)[:: math.ceil(len(powers) / most)]
 
 

@@ -66,16 +66,16 @@ class Axis:
 
 def curves(entries: Sequence[Entry]) -> str:
     """Every metric during training: three plots each, of which the reader chooses one."""
-    found = {metric: lines for metric, lines in _lines(entries).items() if sum(map(len, lines.values())) > 1}
-    if not found:
+    curves_by_metric = {metric: lines for metric, lines in _lines(entries).items() if sum(map(len, lines.values())) > 1}
+    if not curves_by_metric:
         return ""
-    runs = list(dict.fromkeys(run for lines in found.values() for run in lines))
+    runs = list(dict.fromkeys(run for lines in curves_by_metric.values() for run in lines))
     choices = "".join(
         f'<input type="radio" name="axis" id="axis-{number}"{" checked" if number == 0 else ""}>'
         f'<label for="axis-{number}">{escape(name)}</label>'
         for number, (name, _) in enumerate(AXES)
     )
-    plots = "".join(_metric(metric, count, lines, runs) for (metric, count), lines in found.items())
+    plots = "".join(_metric(metric, count, lines, runs) for (metric, count), lines in curves_by_metric.items())
     return (
         '<section id="curves"><h2>Over training</h2>\n<div class="choice"><span>Against</span>'
         f'{choices}<div class="plots">{plots}</div></div>\n{legend(runs) if len(runs) > 1 else ""}</section>'
@@ -84,14 +84,16 @@ def curves(entries: Sequence[Entry]) -> str:
 
 def histograms(items: Sequence[Histogram]) -> str:
     """Every histogram with its legend."""
-    drawn = "".join(
+    histograms = "".join(
         f'<figure class="plot"><figcaption>{escape(item.title)}</figcaption>'
         f"{histogram({name: np.asarray(values) for name, values in item.values.items()}, item.unit, item.title)}"
         f"{legend(legend_with_counts(item.values), mark='area')}</figure>"
         for item in items
     )
     return (
-        f'<section id="histograms"><h2>Distributions</h2>\n<div class="plots">{drawn}</div></section>' if drawn else ""
+        f'<section id="histograms"><h2>Distributions</h2>\n<div class="plots">{histograms}</div></section>'
+        if histograms
+        else ""
     )
 
 
@@ -151,25 +153,25 @@ def _swatch(number: int, mark: str) -> str:
 
 def _lines(entries: Sequence[Entry]) -> dict[tuple[Metric, int], Lines]:
     """The lines of each plot: scores of one metric, protocol and count, by run."""
-    found: dict[tuple[Metric, int], Lines] = {}
+    lines_by_metric: dict[tuple[Metric, int], Lines] = {}
     for entry in entries:
         for score in entry.scores:
             if entry.progress is not None and math.isfinite(score.value):
-                lines = found.setdefault((metric_of(score), score.count), {})
+                lines = lines_by_metric.setdefault((metric_of(score), score.count), {})
                 lines.setdefault(entry.progress.run, []).append((entry.progress, score))
-    for lines in found.values():
+    for lines in lines_by_metric.values():
         for points in lines.values():
             points.sort(key=lambda point: point[0].step)
-    return found
+    return lines_by_metric
 
 
 def _metric(metric: Metric, count: int, lines: Lines, runs: Sequence[str]) -> str:
-    drawn = "".join(
+    marks = "".join(
         f'<div class="axis-{number}">{_curve(metric, lines, runs, number)}</div>' for number in range(len(AXES))
     )
     return (
         f'<figure class="plot"><figcaption>{column_title(metric)}<span class="count">n = {count:,}</span></figcaption>'
-        f"{drawn}</figure>"
+        f"{marks}</figure>"
     )
 
 

@@ -52,13 +52,13 @@ def _table(content: ProteinTable) -> str:
 
 
 def _overlays(content: ProteinTable) -> str:
-    drawn = "".join(
+    tiles = "".join(
         f'<figure class="tile">{overlay(row)}<figcaption>{escape(row.name)}<br>{escape(content.columns[0])}'
         f" {number_format.format_compact(row.values[0])}</figcaption></figure>"
         for row in content.rows
         if row.sample is not None and row.reference is not None
     )
-    if not drawn:
+    if not tiles:
         return ""
     legend = "".join(
         f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true"><path d="M1 6H27" stroke="{color}"'
@@ -67,7 +67,7 @@ def _overlays(content: ProteinTable) -> str:
     )
     return (
         '<p class="says">C-alphas of the first sample, superposed on the reference by its TM-score.</p>'
-        f'<div class="tiles folds">{drawn}</div><ul class="legend">{legend}</ul>'
+        f'<div class="tiles folds">{tiles}</div><ul class="legend">{legend}</ul>'
     )
 
 

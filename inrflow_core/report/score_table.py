@@ -110,10 +110,10 @@ def _many_entries(entries: Sequence[Entry], best: set[int], notes: _Notes) -> st
     )
     rows = ""
     for entry in entries:
-        found = {metric_of(score): score for score in entry.scores}
+        score_of = {metric_of(score): score for score in entry.scores}
         cells = "".join(
-            _cell(found[metric], best, notes, with_count=found[metric].count != usual[metric])
-            if metric in found
+            _cell(score_of[metric], best, notes, with_count=score_of[metric].count != usual[metric])
+            if metric in score_of
             else '<td class="absent">\N{EM DASH}</td>'
             for metric in metrics
         )
@@ -140,7 +140,7 @@ def _usual_counts(entries: Sequence[Entry]) -> dict[Metric, int]:
     for entry in entries:
         for score in entry.scores:
             counts.setdefault(metric_of(score), Counter())[score.count] += 1
-    return {metric: max(found, key=lambda count: (found[count], count)) for metric, found in counts.items()}
+    return {metric: max(usage, key=lambda count: (usage[count], count)) for metric, usage in counts.items()}
 
 
 def _best(entries: Sequence[Entry]) -> Iterator[int]:

@@ -45,10 +45,10 @@ def read(source: Path, *, split: str | None = None, items: str | None = None, is
         IntegrityError: it is damaged.
         UsageError: it holds no samples, or lacks some of the items.
     """
-    found = _read(source, split, items, is_raw=is_raw)
-    if not np.isfinite(found.values).all():
+    samples = _read(source, split, items, is_raw=is_raw)
+    if not np.isfinite(samples.values).all():
         raise IntegrityError(f"`{source}` holds numbers that are not finite", hint="copy it again, or draw it again")
-    return found
+    return samples
 
 
 def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -> Samples:
@@ -68,7 +68,7 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
     return Samples(ply.read(source)[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
 
 
-def chosen(items: str | None, total: int) -> list[int]:
+def parse_indices(items: str | None, total: int) -> list[int]:
     """Item numbers from a text such as `0-9`, `3,5,8-10` or `all`; None selects the first 16.
 
     Raises:
@@ -76,7 +76,7 @@ def chosen(items: str | None, total: int) -> list[int]:
     """
     if items is None or items == "all":
         return list(range(total if items else min(FIRST, total)))
-    found: list[int] = []
+    indices: list[int] = []
     for part in items.split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
@@ -84,37 +84,37 @@ def chosen(items: str | None, total: int) -> list[int]:
             raise UsageError(f"`{items}` names no items", hint="write numbers and ranges, as in `0-9` or `3,5,8-10`")
         if last >= total:
             raise UsageError(f"there is no item {last}: there are {total:,}", hint=f"the last is {total - 1}")
-        found += range(first, last + 1)
-    return found
+        indices += range(first, last + 1)
+    return indices
 
 
 def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: bool) -> Samples:
-    opened = shard_dataset.ShardDataset(source)
-    split = split or ("train" if "train" in opened.splits else opened.splits[0])
-    indices = chosen(items, opened.count(split))
-    opened.verify_items(split, indices)
-    batch = opened.read(split, indices, with_names=True)
+    dataset = shard_dataset.ShardDataset(source)
+    split = split or ("train" if "train" in dataset.splits else dataset.splits[0])
+    indices = parse_indices(items, dataset.count(split))
+    dataset.verify_items(split, indices)
+    batch = dataset.read(split, indices, with_names=True)
     if batch.sizes is not None and len(set(batch.sizes.tolist())) > 1:
         raise UsageError("these items differ in their number of points", hint="export them one by one, with `--items`")
     facts = [
         {
             "item": str(index),
             **({"name": batch.names[row]} if batch.names[row] else {}),
-            **({"class": _class(opened, int(batch.labels[row]))} if batch.labels[row] >= 0 else {}),
+            **({"class": _class(dataset, int(batch.labels[row]))} if batch.labels[row] >= 0 else {}),
             **({"seed": str(batch.seeds[row])} if batch.seeds is not None and len(batch.seeds) else {}),
         }
         for row, index in enumerate(indices)
     ]
-    settings = opened.manifest.settings if split == shard_dataset.SAMPLES else {}
+    settings = dataset.manifest.settings if split == shard_dataset.SAMPLES else {}
     origin = _origin(
-        {"data": opened.manifest.dataset, "split": split, **{key: str(value) for key, value in settings.items()}}
+        {"data": dataset.manifest.dataset, "split": split, **{key: str(value) for key, value in settings.items()}}
     )
-    values = _raw(batch, opened.manifest.normalization) if is_raw else batch.values
-    return Samples(values, opened.domain, origin, facts, opened.count(split))
+    values = _raw(batch, dataset.manifest.normalization) if is_raw else batch.values
+    return Samples(values, dataset.domain, origin, facts, dataset.count(split))
 
 
-def _class(opened: shard_dataset.ShardDataset, label: int) -> str:
-    return opened.classes[label] if label < len(opened.classes) else str(label)
+def _class(dataset: shard_dataset.ShardDataset, label: int) -> str:
+    return dataset.classes[label] if label < len(dataset.classes) else str(label)
 
 
 def _raw(batch: batch.Batch, normalization: Mapping[str, Any]) -> np.ndarray:
@@ -132,18 +132,18 @@ def _raw(batch: batch.Batch, normalization: Mapping[str, Any]) -> np.ndarray:
 
 def _from_npz(source: Path, items: str | None) -> Samples:
     known = array_domains()
-    found = npz.read(source, [name for _, form in known for name in form.names])
-    domain, form = next(((one, form) for one, form in known if form.names[0] == found.name), known[-1])
-    values = found.values
+    array = npz.read(source, [name for _, form in known for name in form.names])
+    domain, form = next(((one, form) for one, form in known if form.names[0] == array.name), known[-1])
+    values = array.values
     if not form.holds(values):
         raise IntegrityError(
-            f"`{found.name}` in `{source}` is {values.dtype} of shape {values.shape}, not {form.description}",
+            f"`{array.name}` in `{source}` is {values.dtype} of shape {values.shape}, not {form.description}",
             hint="draw them again",
         )
-    indices = chosen(items, len(values))
+    indices = parse_indices(items, len(values))
     picked = values[indices].astype(form.dtype)
     facts = [{"item": str(index)} for index in indices]
-    return Samples(picked, domain.NAME, _origin(found.origin), facts, len(values))
+    return Samples(picked, domain.NAME, _origin(array.origin), facts, len(values))
 
 
 def _origin(facts: Mapping[str, str]) -> dict[str, str]:

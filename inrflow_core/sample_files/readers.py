@@ -66,37 +66,39 @@ def split_names(source: Path) -> list[str]:
 
 
 def _from_shards(source: Path, split: str | None, prefer: Sequence[str]) -> SampleCollection:
-    opened = shard_dataset.ShardDataset(source)
-    if split is not None and split not in opened.splits:
-        raise UsageError(f"`{source}` has no split `{split}`", hint=did_you_mean(split, opened.splits))
-    chosen = split or next((name for name in prefer if name in opened.splits), opened.splits[0])
+    dataset = shard_dataset.ShardDataset(source)
+    if split is not None and split not in dataset.splits:
+        raise UsageError(f"`{source}` has no split `{split}`", hint=did_you_mean(split, dataset.splits))
+    selected = split or next((name for name in prefer if name in dataset.splits), dataset.splits[0])
     is_file = source.suffix.lower() == ".h5" and not source.is_dir()
-    metadata = {key: str(value) for key, value in opened.manifest.settings.items()}
+    metadata = {key: str(value) for key, value in dataset.manifest.settings.items()}
     if not is_file:
-        metadata = {"data set": opened.manifest.dataset, **metadata}
+        metadata = {"data set": dataset.manifest.dataset, **metadata}
     return ShardCollection(
         source=source,
-        domain=opened.domain,
+        domain=dataset.domain,
         digest=plain_file.file_digest(source if is_file else source / manifest.NAME),
-        split=None if is_file else chosen,
-        normalization=opened.manifest.normalization,
+        split=None if is_file else selected,
+        normalization=dataset.manifest.normalization,
         metadata=metadata,
-        shards=opened,
-        shard_split=chosen,
-        conditions=opened.conditions(chosen),
+        shards=dataset,
+        shard_split=selected,
+        conditions=dataset.conditions(selected),
     )
 
 
 def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
     files = [(name, folder / name) for name, _ in source_files.list_files(folder)]
     domains = [domain_of_file(path) for _, path in files]
-    held = Counter(domain.NAME for domain in domains if domain is not None)
-    if not held:
+    counts_by_domain = Counter(domain.NAME for domain in domains if domain is not None)
+    if not counts_by_domain:
         raise MissingError(f"`{folder}` holds neither images nor clouds nor proteins", hint=f"give {KINDS}")
-    if len(held) > 1:
-        counts = " and ".join(f"{held[name]} {domain_class(name).NOUN}" for name in sorted(held))
+    if len(counts_by_domain) > 1:
+        counts = " and ".join(
+            f"{counts_by_domain[name]} {domain_class(name).NOUN}" for name in sorted(counts_by_domain)
+        )
         raise UsageError(f"`{folder}` holds {counts}", hint="keep them in folders of their own")
-    (name,) = held
+    (name,) = counts_by_domain
     samples = [file for file, domain in zip(files, domains, strict=True) if domain is not None]
     form = domain_class(name).FILES
     if form is None or form.read is None:

@@ -154,7 +154,7 @@ class SampleShard:
 
     def _combine(self) -> None:
         """Write the shard and delete the pieces."""
-        order = {int(index): (piece, row) for piece, held in self._pieces() for row, index in enumerate(held)}
+        order = {int(index): (piece, row) for piece, indices in self._pieces() for row, index in enumerate(indices)}
         labels = self._labels(order)
         shape = (len(self.seeds), *self.shape)
         names = [f"seed-{seed}" for seed in self.seeds]

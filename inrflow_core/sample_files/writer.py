@@ -62,8 +62,8 @@ def domains_for(path: Path) -> tuple[str, ...]:
 
 def suffixes(domain: str | None = None) -> list[str]:
     """Suffixes of files of samples, of one domain or of all, shards included."""
-    found = {s for module in _formats() if domain is None or _writes(module, domain) for s in module.SUFFIXES}
-    return [*sorted(found), SHARD]
+    suffixes = {s for module in _formats() if domain is None or _writes(module, domain) for s in module.SUFFIXES}
+    return [*sorted(suffixes), SHARD]
 
 
 def files(path: Path, count: int) -> list[Path]:
@@ -94,7 +94,7 @@ def write(
     origin: Mapping[str, str],
     items: Sequence[Mapping[str, str]] = (),
     overwrite: bool = False,
-    **chosen: Any,
+    **format_options: Any,
 ) -> list[Path]:
     """Write samples in the format that the suffix names, each file whole or not at all; returns the files.
 
@@ -102,25 +102,25 @@ def write(
         samples: images uint8 (B H W C), clouds float32 (B N C), or structures of proteins.
         origin: provenance of all samples, embedded if the format can hold it.
         items: further metadata of each sample: its seed, its label, its name.
-        chosen: the format's own options.
+        format_options: the format's own options.
 
     Raises:
         UsageError: no format writes that suffix for the domain, the format lacks an option, or a file exists.
         OutOfMemory: the disk is full.
     """
     module = exporter_for(path, domain)
-    _check_options(module, path, chosen)
-    chosen |= _array_name(module, domain)
+    _check_options(module, path, format_options)
+    format_options |= _array_name(module, domain)
     check(path, len(samples), overwrite=overwrite)
     if module.HOLDS_MANY:
         named = items if len(items) <= MOST_NAMED else ()
-        listed = {key: " ".join(item[key] for item in named) for key in (named[0] if named else ())}
-        module.write(path, samples, origin={**origin, **listed}, **chosen)
+        joined = {key: " ".join(item[key] for item in named) for key in (named[0] if named else ())}
+        module.write(path, samples, origin={**origin, **joined}, **format_options)
         return [path]
     written = atomic_write.numbered_paths(path, len(samples))
     try:
         for index, file in enumerate(written):
-            module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **chosen)
+            module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **format_options)
     except OutOfMemory:
         for file in () if overwrite else written:
             file.unlink(missing_ok=True)  # else the same command would be rejected because some of its files exist
@@ -150,9 +150,9 @@ def _no_format(path: Path, domain: str | None) -> UsageError:
     return UsageError(f"no format{of} writes {what}", hint=f"give a name that ends in one of {choices}")
 
 
-def _check_options(module: ModuleType, path: Path, given: Mapping[str, Any]) -> None:
+def _check_options(module: ModuleType, path: Path, format_options: Mapping[str, Any]) -> None:
     allowed = options(module)
-    for name in given:
+    for name in format_options:
         if name not in allowed:
             hint = did_you_mean(name, allowed) if allowed else "leave it out"
             raise UsageError(f"`{path.suffix}` files have no option `{name}`", hint=hint)
