@@ -209,9 +209,9 @@ def clouds(path: Path) -> NDArray[np.float32]:
 
 
 def ply_points(path: Path) -> NDArray[np.float32]:
-    from inrflow_core.formats import ply
+    from inrflow_core.geometry import ply_reader
 
-    return ply.read(path)
+    return ply_reader.read_points(path)
 
 
 def bicubic(small: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from inrflow_core import registry
+from inrflow_core.distances import _contract as distances
 from inrflow_core.domains._contract import (
     CLOUD_GALLERY,
     ArrayFiles,
@@ -26,11 +26,11 @@ from inrflow_core.domains._contract import (
 )
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.fields import Window
-from inrflow_core.formats import npz, ply
-from inrflow_core.geometry import point_clouds
+from inrflow_core.geometry import ply_reader, point_clouds
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
+from inrflow_core.storage import array_file
 from inrflow_core.visualization import point_rendering
 
 
@@ -61,8 +61,8 @@ def read_file(path: Path) -> np.ndarray:
         IntegrityError: the file is damaged, or holds another kind of array.
     """
     if path.suffix.lower() == ".ply":
-        return ply.read(path)
-    values = npz.read(path).values
+        return ply_reader.read_points(path)
+    values = array_file.read_array(path, hint="copy it again, or make it again")
     if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f" or not len(values):
         raise IntegrityError(
             f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
@@ -181,7 +181,7 @@ class Domain(DecodedAtOwnPairs):
 
     def read_input(self, path: Path) -> InputExample:
         """A cloud scaled to its own bounding box, as in training, and evenly subsampled to a training set's points at most."""
-        points, channels = ply.read(path), self.config.channels
+        points, channels = ply_reader.read_points(path), self.config.channels
         if points.shape[1] < channels:
             raise UsageError(
                 f"`{path}` has no colors, and the model samples colored clouds", hint="give a .ply with colors"
@@ -200,8 +200,7 @@ class Domain(DecodedAtOwnPairs):
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Chamfer distance: mean squared nearest distances both ways, summed, in the training normalisation."""
-        distance = registry.find("distances", "cd")
-        return {"chamfer": distance.distance(*(distance.prepare(cloud[:, :3]) for cloud in (output, original)))}
+        return {"chamfer": distances.find("cd").between(output[:, :3], original[:, :3])}
 
     def render(self, outputs: np.ndarray) -> Any:
         """Shaded renderings of all clouds."""

@@ -114,7 +114,7 @@ def find_extractor(name: str) -> ExtractorPart:
     Raises:
         UsageError: no network has that name, or it is an embedder.
     """
-    file: Any = registry.find("feature_networks", name)
+    file = _find(name)
     if file.KIND != "extractor":
         raise UsageError(f"`{name}` embeds conditions", hint=did_you_mean(name, names("extractor")))
     return ExtractorPart(name, file, getattr(file, "POINTS", 0))
@@ -126,7 +126,7 @@ def find_embedder(name: str) -> Any:
     Raises:
         UsageError: no network has that name, or it is an extractor.
     """
-    file: Any = registry.find("feature_networks", name)
+    file = _find(name)
     if file.KIND != "embedder":
         raise UsageError(f"`{name}` is a network of metrics", hint=did_you_mean(name, names("embedder")))
     return file
@@ -134,7 +134,12 @@ def find_embedder(name: str) -> Any:
 
 def names(kind: Kind) -> list[str]:
     """The networks of a kind."""
-    return [name for name in registry.names("feature_networks") if kind == registry.find("feature_networks", name).KIND]
+    return [name for name in registry.names("feature_networks") if kind == _find(name).KIND]
+
+
+def _find(name: str) -> Any:
+    """A network's file, of either kind."""
+    return registry.find("feature_networks", name)
 
 
 class Embedder(Protocol):

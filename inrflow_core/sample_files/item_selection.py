@@ -13,7 +13,8 @@ import numpy as np
 from inrflow_core import __version__
 from inrflow_core.domains._contract import array_domains
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.formats import npz, ply
+from inrflow_core.formats import npz
+from inrflow_core.geometry import ply_reader
 from inrflow_core.sample_files.readers import domain_of_file
 from inrflow_core.shards import batch, manifest, shard_dataset
 
@@ -65,7 +66,7 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
         return _from_npz(source, items)
     domain = domain_of_file(source)
     assert domain is not None, "point clouds are .ply files"
-    return Samples(ply.read(source)[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
+    return Samples(ply_reader.read_points(source)[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
 
 
 def parse_indices(items: str | None, total: int) -> list[int]:

@@ -10,6 +10,7 @@ import pytest
 
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.formats import ply
+from inrflow_core.geometry import ply_reader
 
 ORIGIN = {"inrflow": "0.1.0", "note": "two\nlines and a sign: é"}
 
@@ -26,7 +27,7 @@ def cloud(count: int = 500, channels: int = 3) -> np.ndarray:
 def test_write_then_read_is_exact(tmp_path: Path, is_text: bool, channels: int) -> None:
     points = cloud(channels=channels)
     ply.write(tmp_path / "out.ply", points, origin=ORIGIN, is_text=is_text)
-    np.testing.assert_array_equal(ply.read(tmp_path / "out.ply"), points)
+    np.testing.assert_array_equal(ply_reader.read_points(tmp_path / "out.ply"), points)
 
 
 @pytest.mark.parametrize("is_text", [False, True])
@@ -44,7 +45,7 @@ def test_open3d_reads_the_same_points_normals_and_colours(tmp_path: Path, is_tex
 
 def test_colours_can_be_left_out_and_not_be_invented(tmp_path: Path) -> None:
     ply.write(tmp_path / "out.ply", cloud(channels=6), origin={}, has_colors=False)
-    assert list(ply.read_columns(tmp_path / "out.ply")) == ["x", "y", "z"]
+    assert list(ply_reader.read_columns(tmp_path / "out.ply")) == ["x", "y", "z"]
     with pytest.raises(UsageError, match="the cloud has no colours"):
         ply.write(tmp_path / "other.ply", cloud(), origin={}, has_colors=True)
 
@@ -68,7 +69,7 @@ def test_a_foreign_file_of_another_order_with_elements_around_the_vertices_is_re
     body = np.array([((1, 2, 3), (0, 255, 0)), ((4, 5, 6), (255, 0, 0))], dtype=row).tobytes()
     (tmp_path / "a.ply").write_bytes(BIG_ENDIAN + b"\0\0\0\0" + body + b"\x03" + bytes(12))
     expected = [[1, 2, 3, -1, 1, -1], [4, 5, 6, 1, -1, -1]]
-    np.testing.assert_array_equal(ply.read(tmp_path / "a.ply"), np.array(expected, dtype=np.float32))
+    np.testing.assert_array_equal(ply_reader.read_points(tmp_path / "a.ply"), np.array(expected, dtype=np.float32))
 
 
 def damaged(raw: bytes) -> dict[str, bytes]:
@@ -92,11 +93,11 @@ def test_a_damaged_file_is_an_integrity_error_that_names_it(tmp_path: Path, faul
     ply.write(path, cloud(), origin={})
     path.write_bytes(damaged(path.read_bytes())[fault])
     with pytest.raises(IntegrityError, match=r"a\.ply"):
-        ply.read(path)
+        ply_reader.read_points(path)
 
 
 def test_a_real_mesh_gives_its_vertices(real_data: Callable[[str], Path]) -> None:
-    points = ply.read(real_data("pointclouds/point_e_examples/corgi.ply"))
+    points = ply_reader.read_points(real_data("pointclouds/point_e_examples/corgi.ply"))
     from inrflow_core.geometry.open3d_import import load_open3d
 
     mesh = load_open3d().io.read_triangle_mesh(str(real_data("pointclouds/point_e_examples/corgi.ply")))

@@ -14,7 +14,7 @@ from inrflow_cli.app import run
 from inrflow_core import models
 from inrflow_core.datasets import solids
 from inrflow_core.errors import IntegrityError, UsageError
-from inrflow_core.formats import ply
+from inrflow_core.geometry import ply_reader
 from inrflow_core.preparation import job, pipeline
 from inrflow_core.sample_files import item_selection
 from inrflow_core.shards.shard_dataset import ShardDataset
@@ -58,7 +58,7 @@ def test_shards_become_numbered_clouds_with_name_class_and_seedless_origin(place
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-000.ply", "out-001.ply", "out-002.ply"]
     stored = ShardDataset(place / "solids").read("train", [1, 18, 19]).values
     for number in range(3):
-        np.testing.assert_array_equal(ply.read(tmp_path / f"out-00{number}.ply"), stored[number])
+        np.testing.assert_array_equal(ply_reader.read_points(tmp_path / f"out-00{number}.ply"), stored[number])
     head = (tmp_path / "out-000.ply").read_bytes().split(b"end_header")[0].decode()
     assert "comment item: 1\ncomment name: train-00001-ball\ncomment class: ball\n" in head
     assert str(place) not in head
@@ -68,13 +68,13 @@ def test_raw_clouds_are_in_the_units_of_their_source(place, tmp_path):
     assert export(place / "solids", "box.ply", "--items", "3") == 0
     assert export(place / "solids", "raw.ply", "--items", "3", "--raw") == 0
     batch = ShardDataset(place / "solids").read("train", [3])
-    wanted = ply.read(tmp_path / "box.ply") * batch.condition["scale"][0] + batch.condition["offset"][0]
-    np.testing.assert_allclose(ply.read(tmp_path / "raw.ply"), wanted, atol=1e-6)
+    wanted = ply_reader.read_points(tmp_path / "box.ply") * batch.condition["scale"][0] + batch.condition["offset"][0]
+    np.testing.assert_allclose(ply_reader.read_points(tmp_path / "raw.ply"), wanted, atol=1e-6)
 
 
 def test_text_normals_and_surfaces_are_options(place, tmp_path):
     assert export(place / "solids", "a.ply", "--items", "1", "--ascii", "--normals") == 0
-    columns = ply.read_columns(tmp_path / "a.ply")
+    columns = ply_reader.read_columns(tmp_path / "a.ply")
     assert list(columns) == ["x", "y", "z", "nx", "ny", "nz"]
     assert (tmp_path / "a.ply").read_bytes().startswith(b"ply\nformat ascii 1.0\n")
     outwards = sum(columns[axis] * columns[f"n{axis}"] for axis in "xyz")
@@ -99,7 +99,9 @@ def test_images_become_sheets_and_archives_to_the_bit(place, tmp_path, capsys):
 def test_drawn_samples_are_exported_with_their_seeds(tmp_path):
     assert run(["sample", "--num", "3", "--seed", "5", "--points", "30", "out.h5"]) == 0
     assert export("out.h5", "out.ply", "--items", "2") == 0
-    np.testing.assert_array_equal(ply.read(tmp_path / "out.ply"), ShardDataset("out.h5").read("samples", [2]).values[0])
+    np.testing.assert_array_equal(
+        ply_reader.read_points(tmp_path / "out.ply"), ShardDataset("out.h5").read("samples", [2]).values[0]
+    )
     assert b"comment seed: 7\n" in (tmp_path / "out.ply").read_bytes()
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_core import models
-from inrflow_core.formats import ply
+from inrflow_core.geometry import ply_reader
 from inrflow_core.methods._flow_field import FlowField
 from inrflow_core.sample_files.sample_shard import SampleShard
 from inrflow_core.shards.shard_dataset import ShardDataset
@@ -43,7 +43,7 @@ def test_a_cloud_needs_no_run_named_and_begins_with_the_smaller_one(tmp_path, ca
     assert run(["sample", "--points", "300", "large.ply"]) == 0
     assert "clouds" in capsys.readouterr().err
     assert run(["sample", "small.ply"]) == 0
-    large, small = ply.read(tmp_path / "large.ply"), ply.read(tmp_path / "small.ply")
+    large, small = ply_reader.read_points(tmp_path / "large.ply"), ply_reader.read_points(tmp_path / "small.ply")
     assert (large.shape, small.shape) == ((300, 3), (24, 3))
     np.testing.assert_allclose(large[:24], small, atol=1e-4)
 
@@ -88,7 +88,9 @@ def test_each_of_several_clouds_tells_its_own_seed_and_label(tmp_path):
         assert f"comment seed: {seed}\ncomment label: {label}\ncomment class: {name}\n" in header
         assert "seeds" not in header and "labels" not in header
         assert run(["sample", "one.ply", "--seed", seed, "--label", name, "--overwrite"]) == 0
-        np.testing.assert_allclose(ply.read(file), ply.read(tmp_path / "one.ply"), atol=1e-4)
+        np.testing.assert_allclose(
+            ply_reader.read_points(file), ply_reader.read_points(tmp_path / "one.ply"), atol=1e-4
+        )
 
 
 def test_samples_that_are_no_numbers_are_an_error_and_no_file(tmp_path, folders, capsys):
@@ -148,7 +150,7 @@ def test_a_given_cloud_comes_back_and_grows(tmp_path, capsys):
     capsys.readouterr()
     assert run(["upsample", "given.ply", "finer.ply", "--points", "200", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["files"][0]["chamfer"] < 0.05
-    assert ply.read(tmp_path / "finer.ply").shape == (200, 3)
+    assert ply_reader.read_points(tmp_path / "finer.ply").shape == (200, 3)
 
 
 def test_several_files_take_the_labels_in_turn_and_their_origin_tells_what_was_given(tmp_path):
@@ -385,7 +387,10 @@ def test_a_setting_of_the_sampler_is_taken_and_told_and_others_are_refused(tmp_p
     assert run(["sample", "cold.ply", *wanted, "--set", "sampler.temperature=0", "--set", "sampler.spacing=log"]) == 0
     assert b"spacing=log" in (tmp_path / "cold.ply").read_bytes()
     assert b"temperature=0.0" in (tmp_path / "cold.ply").read_bytes()
-    assert np.abs(ply.read(tmp_path / "hot.ply") - ply.read(tmp_path / "cold.ply")).max() > 0.01
+    assert (
+        np.abs(ply_reader.read_points(tmp_path / "hot.ply") - ply_reader.read_points(tmp_path / "cold.ply")).max()
+        > 0.01
+    )
     capsys.readouterr()
     for text, message in (
         ("sampler.heat=1", "[sampler] has no setting `heat`"),

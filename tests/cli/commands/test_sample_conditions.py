@@ -10,7 +10,7 @@ from PIL import Image
 
 from inrflow_cli import console
 from inrflow_cli.app import run
-from inrflow_core.formats import ply
+from inrflow_core.geometry import ply_reader
 from inrflow_core.proteins import structure_reader, superposition
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sampling.fold import safe_filename
@@ -54,7 +54,7 @@ def test_a_photo_becomes_a_cloud_whose_first_points_are_those_of_fewer(capsys):
     assert run(["sample", "--image", "photo.png", "--points", "60", "large.ply"]) == 0
     assert "objects`" in capsys.readouterr().err
     assert run(["sample", "--image", "photo.png", "small.ply"]) == 0
-    large, small = ply.read(Path("large.ply")), ply.read(Path("small.ply"))
+    large, small = ply_reader.read_points(Path("large.ply")), ply_reader.read_points(Path("small.ply"))
     assert (large.shape, small.shape) == ((60, 3), (24, 3))
     np.testing.assert_allclose(large[:24], small, atol=1e-4)
 
@@ -62,11 +62,11 @@ def test_a_photo_becomes_a_cloud_whose_first_points_are_those_of_fewer(capsys):
 def test_another_photo_camera_or_guidance_is_another_cloud_of_the_same_seed():
     Image.new("RGB", (9, 9), "red").save("red.png")
     assert run(["sample", "--image", "photo.png", "first.ply"]) == 0
-    first = ply.read(Path("first.ply"))
+    first = ply_reader.read_points(Path("first.ply"))
     for place, options in enumerate((["--image", "red.png"], ["--azimuth", "90"], ["--guidance", "3"])):
         image = [] if options[0] == "--image" else ["--image", "photo.png"]
         assert run(["sample", *image, *options, f"{place}.ply"]) == 0
-        assert np.abs(ply.read(Path(f"{place}.ply")) - first).max() > 1e-3
+        assert np.abs(ply_reader.read_points(Path(f"{place}.ply")) - first).max() > 1e-3
 
 
 def test_a_photos_cloud_is_the_same_in_any_batch_and_in_a_shard():
@@ -79,7 +79,7 @@ def test_a_photos_cloud_is_the_same_in_any_batch_and_in_a_shard():
     )
     np.testing.assert_allclose(shard, together, atol=1e-4)
     for place in range(3):
-        np.testing.assert_allclose(ply.read(Path(f"a-{place:03d}.ply")), together[place], atol=1e-4)
+        np.testing.assert_allclose(ply_reader.read_points(Path(f"a-{place:03d}.ply")), together[place], atol=1e-4)
 
 
 def test_a_saved_field_of_a_photo_answers_as_the_model_does():
@@ -87,7 +87,9 @@ def test_a_saved_field_of_a_photo_answers_as_the_model_does():
     assert run([*direct, "--points", "90", "direct.ply"]) == 0
     assert run([*direct, "small.ply", "--save-field", "field.safetensors"]) == 0
     assert run(["upsample", "field.safetensors", "asked.ply", "--points", "90"]) == 0
-    np.testing.assert_allclose(ply.read(Path("asked.ply")), ply.read(Path("direct.ply")), atol=1e-5)
+    np.testing.assert_allclose(
+        ply_reader.read_points(Path("asked.ply")), ply_reader.read_points(Path("direct.ply")), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("suffix", ["pdb", "cif"])
