@@ -52,11 +52,19 @@ class RunPlan:
     """The checked run, if its shards are on this machine."""
     is_here: bool
     """Planned for this machine, with the processes that this command would train with."""
+    num_sets: int | None
+    """Training and held-out sets; None if the shards are not on this machine."""
 
     @property
     def largest(self) -> StagePlan:
         """The stage that takes the most memory."""
         return max(self.stages, key=lambda stage: stage.plan.total_memory)
+
+    @property
+    def precomputed_bytes(self) -> int:
+        """Bytes of the inputs that later stages read of earlier ones: of all sets, or of one if `num_sets` is None."""
+        per_set = sum(stage.planner.precomputed_bytes for stage in self.stages)
+        return per_set * (1 if self.num_sets is None else self.num_sets)
 
     @property
     def is_traced(self) -> bool:
@@ -82,6 +90,9 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: b
         _show_total(run, costs, answer)
         each = zip(run.stages, costs, strict=True)
         answer["training_stages"] = [{"name": stage.name} | stage.plan.table() | cost for stage, cost in each]
+    if run.precomputed_bytes:
+        console.info(_precomputed(run))
+        answer["precomputed"] = None if run.num_sets is None else run.precomputed_bytes
     problem = None
     try:
         answer |= _fit(run)
@@ -105,18 +116,21 @@ def _plan(job: TrainJob, name: str | None, processes: int | None) -> RunPlan:
     from inrflow_core.training import setup
 
     gpu = None if name is None else gpu_specs.find(name)
-    has_data = _look_at_data(job)
-    if gpu is None and processes is None and has_data:
+    num_sets = _count_sets(job)
+    if gpu is None and processes is None and num_sets is not None:
         ready = setup.check_job(job, dict(os.environ))
         known = [stage.plan for stage in ready.stages]
-        return RunPlan(job, _stages(job, ready.world, ready.precision, known), None, ready, is_here=True)
+        return RunPlan(
+            job, _stages(job, ready.world, ready.precision, known), None, ready, is_here=True, num_sets=num_sets
+        )
     here = distributed.find({} if processes or gpu else dict(os.environ), "cpu" if gpu else job.device)
     count = processes or here.size
     device = torch.device("cuda") if gpu else here.device
     world = distributed.World(0, count, 0, device, count > 1)
     precision = job.preset.training.config.precision
     precision = choose_precision(precision, device) if gpu is None else gpu.choose(precision)
-    return RunPlan(job, _stages(job, world, precision), gpu, None, is_here=gpu is None and processes is None)
+    is_here = gpu is None and processes is None
+    return RunPlan(job, _stages(job, world, precision), gpu, None, is_here=is_here, num_sets=num_sets)
 
 
 def _stages(job: TrainJob, world: World, precision: str, known: Sequence[Plan] = ()) -> list[StagePlan]:
@@ -125,27 +139,27 @@ def _stages(job: TrainJob, world: World, precision: str, known: Sequence[Plan] =
     from inrflow_core.training import stages
     from inrflow_core.training.loader import split_batch
 
-    found = []
+    plans = []
     for number, stage in enumerate(job.preset.method.module.STAGES):
         preset = stages.preset_of(job.preset, stage.name)
         settings = preset.training.config
         micro = len(split_batch(batch=settings.batch, rank=world.rank, size=world.size, micro=settings.micro_batch)[0])
         planner = Planner(preset, world, precision, stage)
         plan = known[number] if known else planner.plan(micro)
-        found.append(StagePlan(stage.name, settings, planner, micro, plan))
-    return found
+        plans.append(StagePlan(stage.name, settings, planner, micro, plan))
+    return plans
 
 
-def _look_at_data(job: TrainJob) -> bool:
-    """Whether the shards are here; they are then those of the preset."""
+def _count_sets(job: TrainJob) -> int | None:
+    """Training and held-out sets in the shards, which are those of the preset; None without shards."""
     from inrflow_core.training import data
 
     try:
-        data.open_data(job.preset, job.data)
+        loader, held_out = data.open_data(job.preset, job.data)
     except MissingError as error:
         console.info(f"{error.message}; the plan is made without them, from what the preset says of its sets")
-        return False
-    return True
+        return None
+    return len(loader) + len(held_out or ())
 
 
 def _show(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> None:
@@ -216,6 +230,14 @@ def _words(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> list[str]
 
 def _checkpoints(plan: Plan) -> str:
     return f"a checkpoint takes {format_bytes(plan.checkpoint)}, all of them {format_bytes(plan.disk)}"
+
+
+def _precomputed(run: RunPlan) -> str:
+    """The disk that precomputed inputs take, as text."""
+    size = format_bytes(run.precomputed_bytes)
+    if run.num_sets is None:
+        return f"the inputs that later stages precompute take {size} of disk per set, and the number of sets is unknown"
+    return f"the inputs that later stages precompute take {size} of disk"
 
 
 def _cost(run: RunPlan, stage: StagePlan) -> dict[str, Any]:

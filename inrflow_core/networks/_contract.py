@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -71,6 +72,24 @@ class Network(QueryDecoder, Protocol):
         self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Tensor | None = None
     ) -> Float[Tensor, "B M C"]:
         """The output at each query, from the latents' keys and values."""
+        ...
+
+
+@runtime_checkable
+class NamedParts(Protocol):
+    """A network whose children a plan lists under other names than their own."""
+
+    PARTS: ClassVar[Mapping[str, str]]
+    """Child to part; several children can belong to one part."""
+
+
+@runtime_checkable
+class RecomputingConfig(Protocol):
+    """Settings of a network that can recompute its activations in the backward pass."""
+
+    @property
+    def checkpoint_activations(self) -> bool:
+        """Whether it does."""
         ...
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from inrflow_core.networks._contract import NamedParts
+
 
 def networks(method: nn.Module) -> list[nn.Module]:
     """The networks that training updates."""
@@ -32,18 +34,18 @@ def count_parameters(method: nn.Module) -> dict[str, int]:
     split = set(networks(method))
     counts: dict[str, int] = {}
     for network in networks(method):
-        counts |= dict.fromkeys(_declared(network).values(), 0)
+        counts |= dict.fromkeys(_named_parts(network).values(), 0)
     for name, child in method.named_children():
         for key, weight in child.named_parameters():
             inner, _, is_inside = key.partition(".")
-            part = _part(child, inner) if child in split and (is_inside or inner in _declared(child)) else name
+            part = _part(child, inner) if child in split and (is_inside or inner in _named_parts(child)) else name
             counts[part] = counts.get(part, 0) + weight.numel()
     return counts
 
 
 def _part(network: nn.Module, child: str) -> str:
-    return _declared(network).get(child, child)
+    return _named_parts(network).get(child, child)
 
 
-def _declared(network: nn.Module) -> Mapping[str, str]:
-    return getattr(network, "PARTS", {})
+def _named_parts(network: nn.Module) -> Mapping[str, str]:
+    return network.PARTS if isinstance(network, NamedParts) else {}

@@ -22,6 +22,7 @@ from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.methods._contract import SHARDS, Stage
 from inrflow_core.methods._trained_weights import weights_by_optimizer
+from inrflow_core.networks._contract import RecomputingConfig
 from inrflow_core.planning import memory_trace, parts, zero_memory
 from inrflow_core.planning.gpu_specs import Gpu
 from inrflow_core.planning.memory_trace import BACKWARD as BESIDE
@@ -34,7 +35,7 @@ TraceKey = tuple[bool, int, bool]
 BACKWARD = 3
 """FLOPs of a step over those of its forward pass: the backward pass takes twice as many."""
 CHECKPOINTING = "checkpoint_activations"
-"""The setting of networks that can recompute activations in the backward pass."""
+"""The setting of networks that can recompute activations in the backward pass: see `RecomputingConfig`."""
 PROGRAM = {"cpu": 650_000_000, "cuda": 1_000_000_000}
 """Bytes in use before a model is built: by Python, torch and DeepSpeed on a CPU (measured); by CUDA and its libraries on a
 GPU (assumed)."""
@@ -152,12 +153,13 @@ class Planner:
     @property
     def can_checkpoint(self) -> bool:
         """Whether a network of the preset can recompute its activations."""
-        return any(hasattr(part.config, CHECKPOINTING) for part in self.preset.networks.values())
+        return any(isinstance(part.config, RecomputingConfig) for part in self.preset.networks.values())
 
     @property
     def is_checkpointed(self) -> bool:
         """Whether a network of the preset recomputes its activations."""
-        return any(vars(part.config).get(CHECKPOINTING) for part in self.preset.networks.values())
+        configs = [part.config for part in self.preset.networks.values()]
+        return any(config.checkpoint_activations for config in configs if isinstance(config, RecomputingConfig))
 
     def sizes(self) -> tuple[dict[str, int], dict[str, float]]:
         """Parameters by part, and FLOPs of a forward pass of one set by part.

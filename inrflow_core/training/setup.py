@@ -153,13 +153,18 @@ def check_resources(ready: CheckedTrainJob) -> None:
     """
     if ready.plan.problem is not None and ready.world.is_main:
         ready.job.say(f"the memory of this run is unknown: its loss cannot be traced ({ready.plan.problem})")
-    out, num_sets = ready.job.out, len(ready.loader) + len(ready.held_out or ())
-    shards = sum(_planner(ready, stage).precomputed_bytes * num_sets for stage in ready.stages)
-    shards = max(0, shards - run_folder.folder_bytes(out / precompute.FOLDER))
+    out = ready.job.out
+    to_precompute = max(0, precomputed_bytes(ready) - run_folder.folder_bytes(out / precompute.FOLDER))
     largest = max((stage.plan for stage in ready.stages), key=lambda plan: plan.disk)
-    checks.check_disk(largest, out, run_folder.checkpoint_bytes(out), shards)
+    checks.check_disk(largest, out, run_folder.checkpoint_bytes(out), to_precompute)
     planner, micro = planner_of_largest(ready), len(ready.micro_batches[0])
     checks.check_memory(ready.plan, ready.world, lambda free: advice.find(planner, micro, free).hint())
+
+
+def precomputed_bytes(ready: CheckedTrainJob) -> int:
+    """Bytes of the inputs that all later stages read of earlier ones, for every training and held-out set."""
+    num_sets = len(ready.loader) + len(ready.held_out or ())
+    return num_sets * sum(_planner(ready, stage).precomputed_bytes for stage in ready.stages)
 
 
 def build_trainer(ready: CheckedTrainJob) -> Trainer:

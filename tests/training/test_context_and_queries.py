@@ -77,7 +77,7 @@ def rays(batch: TrainBatch, row: int) -> tuple[set[Any], set[Any]]:
     return both[0], both[1]
 
 
-def test_a_killed_run_resumes_to_the_bit(data: Path, tmp_path: Path):
+def test_a_stopped_run_resumes_to_the_bit(data: Path, tmp_path: Path):
     whole = train(data, tmp_path / "whole")
     train(data, tmp_path / "stopped", until=15)
     small.assert_equal(small.state(train(data, tmp_path / "stopped")), small.state(whole))

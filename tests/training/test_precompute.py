@@ -35,6 +35,26 @@ def data(tmp_path_factory) -> Path:
     return small.images(tmp_path_factory.mktemp("precompute") / "shards", side=staged_runs.SIDE)
 
 
+@pytest.fixture(scope="module")
+def run_of_first_stage(data, tmp_path_factory) -> Path:
+    """A run that stopped after the last step of its first stage, before anything was precomputed."""
+    out = tmp_path_factory.mktemp("first-stage") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        own_methods.install(patch.setattr)
+        setup.train(job(data, out, until=3))
+    return out
+
+
+@pytest.fixture(scope="module")
+def run_of_second_stage(data, run_of_first_stage, tmp_path_factory) -> Path:
+    """That run after one step of its second stage."""
+    out = shutil.copytree(run_of_first_stage, tmp_path_factory.mktemp("second-stage") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        own_methods.install(patch.setattr)
+        setup.train(job(data, out, until=4))
+    return out
+
+
 def job(data: Path, out: Path, until: int | None = None, **changes: Any) -> TrainJob:
     """A job of the method of latents; its second stage begins after step 3."""
     preset = staged_runs.preset("latent", **changes)
@@ -55,11 +75,12 @@ def patch_encode(monkeypatch: pytest.MonkeyPatch, before: Any) -> None:
 
 
 @pytest.mark.parametrize("is_resumed", [False, True])
-def test_a_run_that_precomputes_turns_another_process_away(data, tmp_path, monkeypatch, is_resumed):
+def test_a_run_that_precomputes_refuses_another_process(
+    data, run_of_first_stage, run_of_second_stage, tmp_path, monkeypatch, is_resumed
+):
     out, refused = tmp_path / "run", []
-    if is_resumed:
-        setup.train(job(data, out, until=4))
-        shutil.rmtree(out / "precomputed")
+    shutil.copytree(run_of_second_stage if is_resumed else run_of_first_stage, out)
+    shutil.rmtree(out / "precomputed", ignore_errors=True)
 
     def train_again() -> None:
         with pytest.raises(UsageError, match="another process is training in"):
@@ -67,7 +88,7 @@ def test_a_run_that_precomputes_turns_another_process_away(data, tmp_path, monke
         refused.append(True)
 
     patch_encode(monkeypatch, lambda: refused or train_again())
-    assert setup.train(job(data, out)).counters.step == 6 and refused
+    assert setup.train(job(data, out, until=5)).counters.step == 5 and refused
     assert not (out / run_folder.LOCK).exists()
 
 
@@ -98,10 +119,10 @@ def test_the_lock_is_released_when_a_run_fails_and_a_new_folder_goes(data, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_another_process_trained_since_it_was_read_is_refused(data, tmp_path):
+def test_a_run_that_another_process_trained_since_it_was_read_is_refused(data, run_of_first_stage, tmp_path):
     out = tmp_path / "run"
     ready = setup.check_job(job(data, out), {})
-    setup.train(job(data, out, until=1))
+    shutil.copytree(run_of_first_stage, out)
     with pytest.raises(UsageError, match="another process trained in .* while this one started"):
         setup.build_trainer(ready)
 
@@ -124,7 +145,8 @@ def test_the_disk_check_counts_what_is_precomputed_until_it_is_there(data, tmp_p
     setup.check_resources(ready)
 
 
-def test_a_stage_of_precomputed_inputs_reads_no_value_of_the_data(data, tmp_path, monkeypatch):
+def test_a_stage_of_precomputed_inputs_reads_no_value_of_the_data(data, run_of_second_stage, tmp_path, monkeypatch):
+    shutil.copytree(run_of_second_stage, tmp_path / "run")
     trainer = setup.train(job(data, tmp_path / "run", until=4))
     reads: dict[str, int] = {}
     read = ShardFile.read
@@ -146,8 +168,10 @@ def super_labels(loader: Any) -> torch.Tensor:
     return torch.from_numpy(np.asarray(loader.shards.read("train", examples).labels))
 
 
-def test_progress_of_a_resumed_computation_counts_what_this_call_computes(data, tmp_path, monkeypatch):
-    setup.train(job(data, tmp_path / "run", until=3))
+def test_progress_of_a_resumed_computation_counts_what_this_call_computes(
+    data, run_of_first_stage, tmp_path, monkeypatch
+):
+    shutil.copytree(run_of_first_stage, tmp_path / "run")
     monkeypatch.setattr(precompute, "SHARD_SETS", 4)
     monkeypatch.setattr(precompute, "SECONDS_BETWEEN_LINES", -1.0)
 
@@ -165,9 +189,10 @@ def test_progress_of_a_resumed_computation_counts_what_this_call_computes(data, 
     assert progress == [f"`latents`: {n} of 8" for n in (4, 8)] + [f"`latents`: {n} of 10" for n in (4, 8, 10)]
 
 
-def test_shards_of_other_weights_stay_until_a_checkpoint_of_the_new_stage_exists(data, tmp_path, monkeypatch):
-    out = tmp_path / "run"
-    setup.train(job(data, out, until=3))
+def test_shards_of_other_weights_stay_until_a_checkpoint_of_the_new_stage_exists(
+    data, run_of_first_stage, tmp_path, monkeypatch
+):
+    out = shutil.copytree(run_of_first_stage, tmp_path / "run")
     older = out / "precomputed" / "latents-0000000000000000"
     older.mkdir(parents=True)
     there: list[tuple[list[int], bool]] = []

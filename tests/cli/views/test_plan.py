@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +14,9 @@ from inrflow_cli import app
 from inrflow_core import registry
 from inrflow_core.config import toml
 from inrflow_core.planning import gpu_specs
+from tests import own_methods
 from tests.planning import adversarial_method
-from tests.training import small
+from tests.training import small, staged_runs
 
 
 @pytest.fixture
@@ -120,6 +123,30 @@ def test_a_plan_of_several_stages_with_their_data_here_is_the_same(run_in_stages
     without = run_in_stages("--device", "cpu")[1]
     for here, there in zip(found["training_stages"], without["training_stages"], strict=True):
         assert here["memory"] == there["memory"] and here["executed"] == there["executed"]
+
+
+def test_inputs_that_a_later_stage_precomputes_count_to_the_disk_if_the_shards_are_here(tmp_path, capsys, monkeypatch):
+    own_methods.install(monkeypatch.setattr)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "preset.toml").write_text(toml.to_toml(staged_runs.tables("latent")))
+    arguments = ["train", "--preset", str(tmp_path / "preset.toml"), "--dry-run", "--json", "--device", "cpu"]
+    precomputed = (20 + 10) * 3 * 3 * 2 * 4
+
+    def plan(free: int, *options: str) -> tuple[int, dict, str]:
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+        code = app.run([*arguments, *options])
+        out, text = capsys.readouterr()
+        return code, json.loads(out), text
+
+    code, answer, text = plan(10**12)
+    assert code == 0 and answer["precomputed"] is None
+    assert "take 72 B of disk per set, and the number of sets is unknown" in text
+    data = str(small.images(tmp_path / "shards", side=staged_runs.SIDE))
+    needed = max(stage["disk"] for stage in answer["training_stages"]) + precomputed
+    code, answer, text = plan(needed, "--data", data)
+    assert code == 0 and answer["precomputed"] == precomputed and "take 2.16 kB of disk" in text
+    code, answer, _ = plan(needed - 1, "--data", data)
+    assert code == 5 and "the precomputed inputs (2.16 kB) need" in answer["error"]
 
 
 @pytest.mark.parametrize(("known", "lacks"), [("bf16", "fp32"), ("fp32", "bf16")])
