@@ -1,13 +1,13 @@
-"""Checkpoints: whole or absent, read back after writing, and the same for any number of processes.
+"""Checkpoints: written completely or not at all, read back after writing, in one format for any number of processes.
 
 checkpoints/00001000/
     weights.safetensors, ema_0.999.safetensors, ...   each enough to sample from: the preset is inside
-    state/main.safetensors, ...                       what each optimizer of the stage remembers
-    state/counters.json                               stage, step, sets seen, operations done, steps skipped
+    state/main.safetensors, ...                       the state of each optimizer of the stage
+    state/counters.json                               stage, step, sets seen, FLOPs, steps skipped
     manifest.json                                     size and SHA-256 of each of these; written last
 
-Tensors are whole in them, whatever ZeRO stage and number of processes saved them, so that a run may resume with others:
-weights, averages and moments come back to the bit.
+Tensors are saved unsharded, whatever the ZeRO stage and number of processes, so that a run may resume with others: weights,
+averages and moments are restored to the bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from inrflow_core.training.engine import Engine
 FORMAT = "inrflow-checkpoint-1"
 COUNTERS = "state/counters.json"
 EARLIER_NAMES = {"main": "state/adam.safetensors"}
-"""Where earlier checkpoints hold what an optimizer remembers."""
+"""The files of optimizer states in checkpoints of earlier versions, by optimizer."""
 
 
 @dataclass
@@ -46,15 +46,15 @@ class Counters:
     step: int = 0
     """Steps done, in all stages together."""
     stage: int = 0
-    """The number of the stage that these steps end in, from 0."""
+    """Number of the current stage, from 0."""
     step_in_stage: int = 0
     """Steps done in that stage."""
     samples_seen: int = 0
     """Sets, over all processes."""
     flops: float = 0.0
-    """Operations, forward and backward, over all processes."""
+    """FLOPs of forward and backward passes, over all processes."""
     updates: int = 0
-    """Steps of the stage that moved the weights, by its first optimizer: all but the skipped ones."""
+    """Steps in which the stage's first optimizer changed the weights: all but the skipped ones."""
     other_updates: dict[str, int] = field(default_factory=dict)
     """The same of the stage's other optimizers, by name."""
     skipped: int = 0
@@ -70,13 +70,13 @@ class ParallelLayout:
     processes: int
 
     def change(self, now: ParallelLayout) -> str | None:
-        """What differs in `now`, as text; None where nothing does."""
-        words = []
+        """The differences of `now` as text; None if there are none."""
+        changes = []
         if now.zero_stage != self.zero_stage:
-            words.append(f"ZeRO stage {self.zero_stage} became {now.zero_stage}")
+            changes.append(f"ZeRO stage {self.zero_stage} became {now.zero_stage}")
         if now.processes != self.processes:
-            words.append(f"{self.processes} process{'es' * (self.processes > 1)} became {now.processes}")
-        return " and ".join(words) or None
+            changes.append(f"{self.processes} process{'es' * (self.processes > 1)} became {now.processes}")
+        return " and ".join(changes) or None
 
 
 def save(
@@ -88,11 +88,11 @@ def save(
     *,
     info: Mapping[str, Any],
 ) -> Path:
-    """Write the checkpoint of this step, read it back, and give it its name; every process must take part.
+    """Write the checkpoint of this step, read it back, and rename it to its final name; call it on every process.
 
     Raises:
-        OutOfMemory: the disk is full; what was half written is gone, older checkpoints stay.
-        IntegrityError: what is read back is not what was written.
+        OutOfMemory: the disk is full; the incomplete checkpoint is removed, older ones stay.
+        IntegrityError: a file that is read back differs from what was written.
     """
     final, engine = folder(run, counters.step), next(iter(engines.values()))
     beside = final.with_name(f".{final.name}.partial")
@@ -120,7 +120,7 @@ def save(
         if is_main:
             digests[COUNTERS] = _write_json(beside / COUNTERS, asdict(counters))
             summary = {"step": counters.step, "ema": [average.decay for average in averages]}
-            _seal(beside, final, digests, summary | {"saved_by": asdict(division(engine))})
+            _finish(beside, final, digests, summary | {"saved_by": asdict(current_layout(engine))})
     finally:
         if is_main:
             shutil.rmtree(beside, ignore_errors=True)
@@ -129,7 +129,7 @@ def save(
 
 
 def read_counters(source: Path, world: World) -> Counters:
-    """Where a checkpoint left a run; the leading process reads every byte of it first. Earlier ones know one stage.
+    """The counters of a checkpoint, after the main process has verified every file of it. Earlier versions had one stage.
 
     Raises:
         IntegrityError: the checkpoint is damaged; names the file.
@@ -142,7 +142,7 @@ def read_counters(source: Path, world: World) -> Counters:
 
 
 def load(source: Path, engines: Mapping[str, Engine], averages: Sequence[EMA], counters: Counters) -> None:
-    """Bring the optimizers and averages of a stage to where a checkpoint of that stage, which was verified, left them."""
+    """Load weights, optimizer states and averages of a stage from a verified checkpoint of that stage."""
     engine = next(iter(engines.values()))
     for average in averages:
         with safetensors_file.open_tensors(source / ema_filename(average.decay)) as file:
@@ -159,28 +159,28 @@ def load(source: Path, engines: Mapping[str, Engine], averages: Sequence[EMA], c
     engine.barrier()
 
 
-def division(engine: Engine) -> ParallelLayout:
-    """The present layout."""
+def current_layout(engine: Engine) -> ParallelLayout:
+    """The ZeRO stage and processes of this call."""
     return ParallelLayout(engine.stage, engine.world.size)
 
 
 def layout_at_save(source: Path) -> ParallelLayout | None:
-    """How it was shared when a checkpoint was saved; None where it does not say, as older ones do not."""
+    """The ZeRO stage and processes that saved a checkpoint; None for checkpoints of earlier versions, which do not record it."""
     summary = read_manifest(source).saved_by
     return (
         None if summary is None else typed_json.typed(summary, ParallelLayout, f"`saved_by` of `{source / MANIFEST}`")
     )
 
 
-def _seal(beside: Path, final: Path, digests: dict[str, str], summary: dict[str, Any]) -> None:
-    """Write the manifest with `summary`, read everything back, and rename."""
+def _finish(beside: Path, final: Path, digests: dict[str, str], summary: dict[str, Any]) -> None:
+    """Write the manifest with `summary`, verify every file on the disk, and rename the folder to its final name."""
     files = {name: {"bytes": (beside / name).stat().st_size, "sha256": digest} for name, digest in digests.items()}
     _write_json(beside / MANIFEST, {"format": FORMAT, **summary, "files": files})
     verify(beside)
     shutil.rmtree(final, ignore_errors=True)
     beside.rename(final)
-    for place in (final, final.parent):
-        handle = os.open(place, os.O_RDONLY)
+    for synced in (final, final.parent):
+        handle = os.open(synced, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
 

@@ -1,7 +1,7 @@
-"""What the condition's features are made by: an embedder whose tokens lie in the shards, or that computes in training.
+"""The embedder of a condition's features, which are stored in the shards or computed in training.
 
-Its name and the digest of its weights travel into every weights file, as `embedder` and `embedder_digest` of the
-normalization, so that no other embedder serves its samples or a resumed run.
+Every weights file records its name and the digest of its weights, as `embedder` and `embedder_digest` of the normalization:
+sampling and resumed runs must use the same embedder.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ KEYS = ("embedder", "embedder_digest")
 
 
 def check(preset: Preset, loader: Loader) -> None:
-    """Raise UsageError unless the features in the shards are those that the preset learns from.
+    """Raise UsageError unless the shards have the features that the preset learns from.
 
     Raises:
-        UsageError: they are of another embedder, of another shape, or absent.
+        UsageError: the features are of another embedder or shape, or absent.
     """
     part = preset.condition
     stored = None if part is None else part.module.stored_features(part.config)
@@ -59,12 +59,12 @@ def check(preset: Preset, loader: Loader) -> None:
 
 
 def prepare(preset: Preset, loader: Loader, device: torch.device) -> Any:
-    """The embedder that computes in training, loaded; None where nothing is computed there.
+    """The loaded embedder if training computes features, else None.
 
     Raises:
         MissingError: its weights are absent.
-        IntegrityError: they are damaged, or of another network.
-        UsageError: its tokens are not what the settings say.
+        IntegrityError: its weights are damaged, or of another network.
+        UsageError: its tokens differ from the settings in number or width.
     """
     part = preset.condition
     if part is None or not hasattr(part.config, "embedder") or part.module.stored_features(part.config) is not None:
@@ -82,7 +82,7 @@ def prepare(preset: Preset, loader: Loader, device: torch.device) -> Any:
 
 
 def provenance(preset: Preset, loader: Loader, embedder: Any) -> dict[str, Any]:
-    """How the sets were normalised, and what their features are made by, for the files of weights."""
+    """The normalization of the sets and the embedder of their features, as weights files record them."""
     stored = dict(loader.shards.manifest.normalization)
     if embedder is None:
         return stored
@@ -96,7 +96,7 @@ def check_unchanged(out: Path, step: int, now: Mapping[str, Any]) -> None:
     """Raise UsageError unless a run's features come from the same embedder as at a step.
 
     Raises:
-        UsageError: the embedder or its weights are others.
+        UsageError: the embedder or its weights changed.
     """
     _, info = models.read_metadata(checkpoint_manifest.checkpoint_folder(out, step) / checkpoint_manifest.WEIGHTS)
     before = info.get("normalization") or {}

@@ -20,8 +20,8 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
     """The training data and the held-out data of a preset.
 
     Raises:
-        MissingError: there are no shards; says what was looked for, where, and what makes them.
-        UsageError: they are of another domain or shape, their classes are not the preset's, or a split is absent.
+        MissingError: there are no shards; names the folder and the command that makes them.
+        UsageError: the shards are of another domain or shape, have other classes than the preset, or lack a split.
     """
     config, settings = preset.data.config, preset.training.config
     shards = _open_shards(preset, Path(config.path) if data is None else data)
@@ -38,12 +38,13 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
     _check_classes(preset, loader)
     condition_features.check(preset, loader)
     _check_shape(preset, loader)
-    every = [of.held_out_every for of in (settings, *map(settings.for_stage, settings.stages)) if of.held_out_every]
-    if not every:
+    stage_settings = (settings, *map(settings.for_stage, settings.stages))
+    intervals = [each.held_out_every for each in stage_settings if each.held_out_every]
+    if not intervals:
         return loader, None
     if config.held_out is None:
         raise UsageError(
-            f"[training] `held_out_every` is {every[0]}, and [data] names no split for that loss",
+            f"[training] `held_out_every` is {intervals[0]}, and [data] names no split for that loss",
             hint=f"the shards have {', '.join(shards.splits)}: `--set data.held_out=NAME`",
         )
     if config.held_out not in shards.splits:
@@ -76,7 +77,7 @@ def _open_shards(preset: Preset, folder: Path) -> ShardDataset:
 
 
 def _check_classes(preset: Preset, loader: Loader) -> None:
-    """The classes of the data are those that the preset's condition counts."""
+    """Raise UsageError unless the data have as many classes as the preset's condition."""
     num_classes = len(loader.classes)
     part = preset.condition
     expected = None if part is None else part.module.num_classes(part.config)
@@ -95,7 +96,7 @@ def _check_classes(preset: Preset, loader: Loader) -> None:
 
 
 def _check_shape(preset: Preset, loader: Loader) -> None:
-    """One set of the data has the shape that the network is built for."""
+    """Raise UsageError unless a set of the data has the shape that the network is built for."""
     if not len(loader):
         raise UsageError(
             f"the split `{loader.split}` of the shards in `{loader.shards.folder}` is empty",

@@ -1,7 +1,7 @@
-"""How a batch comes to the device: beside the device's work, from memory that it reads by itself.
+"""Copy batches to the device without a wait, while the device computes.
 
-Only page-locked ("pinned") memory is copied while the host continues. `Tensor.pin_memory` takes it from torch's own
-cache, which gives a piece out again when the copy from it is done and not before; so no buffer here has to be watched.
+Only page-locked ("pinned") memory is copied while the host continues. `Tensor.pin_memory` takes it from torch's cache, which
+reuses a block only after the copy from it is done; so this file needs no buffers of its own.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ class InFlightBatch(NamedTuple):
 
     batch: TrainBatch
     arrival: Any
-    """The event behind which they are there; None where they are there already."""
+    """The event after which the copy is complete; None if there is nothing to wait for."""
 
 
 class DeviceTransfer:
-    """Sends batches on a stream of its own, on behalf of a thread that reads, and hands them to the thread that computes."""
+    """Copies batches on a stream of its own: the loader's thread sends them, the training thread receives them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def send(self, batch: TrainBatch) -> InFlightBatch:
-        """Start the copy; the host does not wait for it."""
+        """Start the copy, without waiting for it."""
         if self._stream is None:
             return InFlightBatch(batch.to(self.device), None)
         with torch.cuda.stream(self._stream):
-            carried = batch.map(lambda tensor: tensor.pin_memory()).to(self.device)
-            return InFlightBatch(carried, self._stream.record_event())
+            copied = batch.map(lambda tensor: tensor.pin_memory()).to(self.device)
+            return InFlightBatch(copied, self._stream.record_event())
 
     def receive(self, sent: InFlightBatch) -> TrainBatch:
-        """The batch, for the stream that computes: it waits for the copy, and the host does not.
+        """The batch; the computing stream waits for the copy, the host does not.
 
-        Their memory belongs to the stream that copied. It must learn who reads it, or it would give it out again too early.
+        The copying stream allocated the memory. `record_stream` keeps it from being reused while the computing stream reads.
         """
         if sent.arrival is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_event(sent.arrival)
-            sent.batch.map(lambda tensor: _lent(tensor, computing))
+            sent.batch.map(lambda tensor: _recorded(tensor, computing))
         return sent.batch
 
 
-def _lent(tensor: torch.Tensor, stream: Any) -> torch.Tensor:
+def _recorded(tensor: torch.Tensor, stream: Any) -> torch.Tensor:
     tensor.record_stream(stream)
     return tensor

@@ -1,4 +1,4 @@
-"""Moving averages of the weights, in fp32: what is sampled from."""
+"""Exponential moving averages of the weights, in fp32; samples use them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 class EMA:
     """average = decay * average + (1 - decay) * weight, after every applied step; it begins as the weights.
 
-    The papers' decay is 0.999, without a warm-up. `weights` are the tensors that the optimiser changes in place: whole
-    parameters, or this process's part of them under ZeRO stage 3, where the average is shared out likewise.
+    The papers' decay is 0.999, without a warm-up. `weights` are the tensors that the optimizer changes in place: whole
+    parameters, or this process's partition of them under ZeRO stage 3, where the average is partitioned in the same way.
     """
 
     def __init__(self, decay: float, weights: Sequence[Tensor]) -> None:
@@ -25,9 +25,9 @@ class EMA:
 
     @torch.no_grad()
     def update(self, is_applied: Bool[Tensor, ""] | None = None) -> None:
-        """Take in the weights as they are now, unless their step was not applied.
+        """Move the average towards the current weights, unless `is_applied` says that the step was skipped.
 
-        Only the device knows that, so the weight of the mean becomes 0 and the host does not wait.
+        `is_applied` is on the device. It multiplies the rate, so that no device synchronization is needed.
         """
         if not self.values:
             return
@@ -39,7 +39,7 @@ class EMA:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The weights are the average inside the block; pointers change hands, so that it takes no memory."""
+        """Inside the block, the weights hold the average. Both exchange their storage, which takes no memory."""
         self._exchange()
         try:
             yield

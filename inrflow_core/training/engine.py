@@ -1,9 +1,9 @@
-"""DeepSpeed behind five verbs: backward, step, gather, load, leave. No other file knows it.
+"""DeepSpeed, used by this file alone: backward pass, step, and gathering and loading of weights and optimizer states.
 
-Set up so that it is quick and quiet: one process alone needs no port and no child; nothing is compiled at the start;
-the optimizer is torch's own; bf16 is autocast around the method, so that weights, gradients and moments stay
-fp32 in every ZeRO stage. State is gathered and set one parameter at a time, in one form for all stages and any number
-of processes, so that a run may go on with another stage or another number of processes, and no pickle is ever read.
+A single process opens no port and starts no child; nothing is compiled at the start; the optimizer is torch's own; bf16 is
+autocast around the method, so that weights, gradients and moments are fp32 in every ZeRO stage. State is gathered and loaded
+one parameter at a time, in one format for all stages and any number of processes: a run may resume with another stage or
+another number of processes, and no pickle is ever read.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from inrflow_core.training.optimizers import MOMENTS, Clipping
 
 
 class TrainedWeights(NamedTuple):
-    """What an optimizer of a stage updates."""
+    """The weights that an optimizer of a stage updates."""
 
     optimizer: str
     own: dict[str, nn.Parameter]
     """By their names in the method."""
     of_stage: dict[str, nn.Parameter]
-    """What all optimizers of the stage update."""
+    """Those that all optimizers of the stage update."""
 
 
 class MeanLoss(nn.Module):
@@ -47,7 +47,7 @@ class MeanLoss(nn.Module):
     def __init__(self, method: nn.Module, precision: str, device: torch.device) -> None:
         super().__init__()
         self.method: Any = method
-        # Every weight is used once in a pass: casts that are kept for a second use would cost half a model of memory.
+        # Every weight is used once in a pass: caching its cast would take the memory of half a model.
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
     def forward(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, ""]:
@@ -57,10 +57,10 @@ class MeanLoss(nn.Module):
 
 
 class Engine:
-    """A method and one optimizer under DeepSpeed, in one process or shared out over several.
+    """A method and one optimizer under DeepSpeed, in one process or sharded over several.
 
-    `trained` are the weights that the optimizer updates (by default all that can be), and `stage_weights` those that any
-    optimizer of the stage updates, which averages follow.
+    `trained` are the weights that the optimizer updates, by default all that require gradients, and those that any optimizer
+    of the stage updates, of which averages are taken.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Engine:
         self._updates = torch.zeros((), dtype=torch.int64, device=world.device)
         method.to(world.device)
         self.method = method
-        # Stage 3 gathers a weight when all processes use it: they must use it equally often.
+        # Stage 3 gathers a weight when it is used: all processes must use it equally often.
         method.use_single_bucket = self.stage == 3 and world.size > 1
         self._planned = {name: (p.dtype, tuple(p.shape)) for name, p in method.state_dict(keep_vars=True).items()}
         every = {name: p for name, p in method.named_parameters() if p.requires_grad}
@@ -93,13 +93,13 @@ class Engine:
         self.optimizer, self._trained, self._stage_weights = trained
         self._adam = optimizers.build(self._trained.values(), settings, world.device)
         self._clipping = None
-        if _clips_itself(settings):
+        if _uses_own_clipping(settings):
             is_shared = self.stage in (1, 2) and world.size > 1
             self._clipping = Clipping(self._adam, settings.clip, is_shared=is_shared)
         objective = MeanLoss(method, precision, world.device)
         bucket = min(settings.bucket, sum(p.numel() for p in self._trained.values()))  # DeepSpeed takes it whole,
         bucket += bucket % 2  # and in pairs
-        self._engine = _initialize(objective, self._adam, world, _describe(settings, world, num_micro, bucket))
+        self._engine = _initialize(objective, self._adam, world, _deepspeed_config(settings, world, num_micro, bucket))
         if self.stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # no other process, and it would copy the gradients
 
@@ -113,10 +113,10 @@ class Engine:
         return self._last
 
     def step(self, rate: float) -> Float[Tensor, ""]:
-        """Clip, and let AdamW move the weights; the gradient's norm before clipping comes back, on the device.
+        """Clip the gradient and update the weights; returns the gradient's norm before clipping, on the device.
 
-        A norm that is not finite (inf comes back) moves nothing: weights and moments stay as they are. Only where
-        DeepSpeed computes the norm, in stage 3 and for an offloaded optimiser, the device is waited for.
+        If the norm is not finite, inf is returned and the step is skipped: weights and moments do not change. Only stage 3 and
+        offloaded optimizers synchronize the device, because DeepSpeed then computes the norm.
         """
         for group in self._adam.param_groups:
             group["lr"] = rate
@@ -130,23 +130,23 @@ class Engine:
         return norm
 
     def select(self) -> None:
-        """Gradients reach the weights of this optimizer alone; needed where a stage has several."""
+        """Let only the weights of this optimizer require gradients; for stages with several optimizers."""
         for weight in self._stage_weights.values():
             weight.requires_grad_(False)
         for weight in self._trained.values():
             weight.requires_grad_(True)
 
     def close(self) -> None:
-        """Let go of the method: nothing of this engine acts on its weights afterwards."""
+        """Release the method, so that another engine can train it."""
         self._engine.destroy()
-        # When it is collected as garbage it would do so again, and unlink the moments of the engine that follows.
+        # Garbage collection would call it again, and unlink the moments of the next engine.
         self._engine.destroy = lambda: None
         for weight in self._trained.values():
             weight.grad = None
 
     @property
     def num_updates(self) -> int:
-        """Steps that moved the weights; waits for the device."""
+        """Steps that were not skipped; waits for the device."""
         return int(self._updates)
 
     def all_reduce_sum(self, *numbers: float) -> list[float]:
@@ -154,43 +154,43 @@ class Engine:
         return process_group.all_reduce_sum(self.world, *numbers)
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process calls this."""
         process_group.barrier(self.world)
 
     def local_weights(self) -> list[Tensor]:
-        """The tensors of the weights that an average on this process follows.
+        """The weights that this process averages.
 
-        The whole weights on the leading process and none on the others; this process's part of each in stage 3.
+        All of them on the main process and none on the others; in stage 3, this process's partition of each.
         """
         if self.stage == 3:
-            return [_part_of(parameter) for parameter in self._stage_weights.values()]
+            return [_partition_of(parameter) for parameter in self._stage_weights.values()]
         return list(self._stage_weights.values()) if self.world.is_main else []
 
     def layout(self) -> safetensors_file.Layout:
-        """Names, types and shapes of the whole weights, as a file holds them."""
+        """Names, types and shapes of the whole weights, as in a file."""
         return self._planned
 
     def moments_layout(self) -> safetensors_file.Layout:
-        """Names, types and shapes of what AdamW remembers."""
+        """Names, types and shapes of the optimizer's moments."""
         return {
             f"{moment}.{name}": (torch.float32, self._planned[name][1]) for moment in MOMENTS for name in self._trained
         }
 
     def weights(self, own: list[Tensor] | None = None) -> Iterator[Tensor]:
-        """The whole weights, one after the other, in the layout's order; every process must ask to the end.
+        """The whole weights, one after the other, in the layout's order; every process must exhaust the iterator.
 
-        With `own`, those tensors (an average's) stand in place of this process's own.
+        With `own`, the tensors of an average, as from `local_weights`, replace the weights.
         """
         mine = dict(zip(self._stage_weights, own if own is not None else self.local_weights(), strict=False))
         for name, tensor in self.method.state_dict(keep_vars=True).items():
             if hasattr(tensor, "ds_tensor"):
-                yield self._join(mine.get(name, _part_of(tensor)), self._planned[name][1])
+                yield self._join(mine.get(name, _partition_of(tensor)), self._planned[name][1])
             else:
                 average = mine.get(name)
                 yield (tensor if average is None else average).detach()
 
     def moments(self) -> Iterator[Tensor]:
-        """What AdamW remembers, whole, one after the other; every process must ask to the end."""
+        """The optimizer's moments, each whole, one after the other; every process must exhaust the iterator."""
         from deepspeed.utils import safe_get_local_optimizer_state
 
         self._make_moments()
@@ -206,14 +206,14 @@ class Engine:
                     yield self._assemble(parameter, moment)
 
     def load_weights(self, read: Callable[[str], Tensor]) -> None:
-        """Set the weights from `read(name)`, one at a time."""
+        """Load the weights from `read(name)`, one at a time."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
         for name, tensor in self.method.state_dict(keep_vars=True).items():
             value = read(name).to(self.world.device)
             if hasattr(tensor, "ds_tensor"):
                 safe_set_local_fp32_param(tensor, self.part(value))
-                _part_of(tensor).copy_(self.part(value))
+                _partition_of(tensor).copy_(self.part(value))
                 continue
             with torch.no_grad():
                 tensor.copy_(value)
@@ -221,7 +221,7 @@ class Engine:
                 safe_set_full_fp32_param(tensor, value)
 
     def load_moments(self, read: Callable[[str], Tensor], updates: int) -> None:
-        """Set what AdamW remembers from `read(name)`, and how often it has moved the weights."""
+        """Load the optimizer's moments from `read(name)`; `updates` is its count of steps that were not skipped."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         self._updates.fill_(updates)
@@ -239,22 +239,22 @@ class Engine:
                     safe_set_full_optimizer_state(parameter, value, moment)
 
     def load_local_weights(self, own: list[Tensor], read: Callable[[str], Tensor]) -> None:
-        """Set an average's tensors from `read(name)`."""
+        """Load an average's tensors from `read(name)`."""
         for name, tensor in zip(self._stage_weights, own, strict=False):
             value = read(name).to(self.world.device)
             tensor.copy_(self.part(value) if self.stage == 3 else value)
 
     def part(self, value: Tensor) -> Tensor:
-        """This process's part of a whole tensor as stage 3 shares it out: equal parts, the last one padded with 0."""
+        """This process's partition of a whole tensor in stage 3: equal partitions, the last one padded with 0."""
         flat = value.reshape(-1)
         length = -(-flat.numel() // self.world.size)
         mine = flat[length * self.world.rank : length * (self.world.rank + 1)]
         return torch.nn.functional.pad(mine, (0, length - mine.numel()))
 
     def _assemble(self, parameter: Tensor, moment: str) -> Tensor:
-        """A whole moment in stages 1 and 2, where each process holds a stretch of it or nothing.
+        """A whole moment in stages 1 and 2, where each process has a range of it or nothing.
 
-        Summed as whole numbers, so that every bit comes through: as floats, -0.0 + 0.0 would be 0.0.
+        The ranges are summed as integers, which keeps every bit: as floats, -0.0 + 0.0 would be 0.0.
         """
         whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=self.world.device)
         mapping: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 - DeepSpeed hangs it there
@@ -266,13 +266,13 @@ class Engine:
         return whole.view(parameter.shape)
 
     def _join(self, part: Tensor, shape: tuple[int, ...]) -> Tensor:
-        part = part.to(self.world.device)  # from the CPU, where it is offloaded
+        part = part.to(self.world.device)  # it is on the CPU if offloaded
         parts = [torch.empty_like(part) for _ in range(self.world.size)]
         torch.distributed.all_gather(parts, part.contiguous())
         return torch.cat(parts)[: torch.Size(shape).numel()].view(shape)
 
     def _make_moments(self) -> None:
-        """AdamW's state before its first step, so that it can be set or saved."""
+        """Create the optimizer's state before its first step, so that it can be loaded or saved."""
         owners = list(self._trained.values())
         if self.stage in (1, 2):
             owners = self._engine.optimizer.single_partition_of_fp32_groups
@@ -285,14 +285,14 @@ class Engine:
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def _part_of(parameter: Tensor) -> Tensor:
-    """What this process holds of a weight that stage 3 shares out."""
+def _partition_of(parameter: Tensor) -> Tensor:
+    """This process's partition of a weight in stage 3."""
     return getattr(parameter, "ds_tensor").data  # noqa: B009 - DeepSpeed hangs it there
 
 
 def _initialize(objective: nn.Module, adam: torch.optim.Optimizer, world: World, config: dict[str, Any]) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.distributed\..* is deprecated")
-    os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))  # stage 3 asks for it in every step
+    os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))  # stage 3 reads it in every step
     with temporary_environment({**rank_variables(world), "DS_ACCELERATOR": world.device.type}):
         init_process_group(world)
         deepspeed = _quiet_deepspeed()
@@ -314,13 +314,13 @@ def _quiet_deepspeed() -> Any:
     return deepspeed
 
 
-def _describe(settings: Config, world: World, num_micro: int, bucket: int) -> dict[str, Any]:
-    """The run in DeepSpeed's words."""
+def _deepspeed_config(settings: Config, world: World, num_micro: int, bucket: int) -> dict[str, Any]:
+    """DeepSpeed's configuration."""
     return {
         "train_batch_size": settings.batch,
         "train_micro_batch_size_per_gpu": settings.batch // (world.size * num_micro),
         "gradient_accumulation_steps": num_micro,
-        "gradient_clipping": 0.0 if _clips_itself(settings) else (settings.clip or 0.0),
+        "gradient_clipping": 0.0 if _uses_own_clipping(settings) else (settings.clip or 0.0),
         "steps_per_print": None,
         "timers": {"throughput": {"enabled": False}},  # it waits for the device twice a step
         "zero_allow_untested_optimizer": True,
@@ -328,34 +328,34 @@ def _describe(settings: Config, world: World, num_micro: int, bucket: int) -> di
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": settings.zero_stage,
-            **({"compute_grad_norm": False} if settings.zero_stage in (1, 2) and _clips_itself(settings) else {}),
+            **({"compute_grad_norm": False} if settings.zero_stage in (1, 2) and _uses_own_clipping(settings) else {}),
             "overlap_comm": _overlaps(settings.zero_stage, world),
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,
             "stage3_param_persistence_threshold": 0,
-            **_offloaded(settings, world),
+            **_offloading(settings, world),
         },
     }
 
 
-def _clips_itself(settings: Config) -> bool:
-    """Whether the norm is ours, without waiting (see `Clipping`); else DeepSpeed's, which waits for the device."""
+def _uses_own_clipping(settings: Config) -> bool:
+    """Whether `Clipping` computes the norm, without a device synchronization; else DeepSpeed does, with one."""
     return settings.zero_stage < 3 and settings.offload_optimizer is None
 
 
 def _overlaps(stage: int, world: World) -> bool:
-    """Whether gradients travel while others are still computed.
+    """Whether gradients are reduced during the backward pass.
 
-    In stages 1 and 2 DeepSpeed then waits for the device after every backward pass: that pays between machines alone.
+    In stages 1 and 2 DeepSpeed then synchronizes the device after every backward pass: that pays off only between machines.
     """
     if world.device.type != "cuda" or world.size == 1:
         return False
     return stage == 3 or world.size > torch.cuda.device_count()
 
 
-def _offloaded(settings: Config, world: World) -> dict[str, Any]:
-    """What lies on the CPU, in memory that a GPU can copy from by itself."""
+def _offloading(settings: Config, world: World) -> dict[str, Any]:
+    """What is offloaded to the CPU, in pinned memory if a GPU trains."""
     devices = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_weights}
     is_pinned = world.device.type == "cuda"
     return {name: {"device": target, "pin_memory": is_pinned} for name, target in devices.items() if target is not None}

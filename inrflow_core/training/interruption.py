@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, stop; all processes agree."""
+"""Ctrl-C and SIGTERM: finish the step, save and stop, on all processes after the same step."""
 
 from __future__ import annotations
 
@@ -14,68 +14,68 @@ from inrflow_core.runtime.distributed import World
 
 
 class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a flag that is read between two steps.
+    """Sets a flag on Ctrl-C or SIGTERM, which training reads between two steps.
 
-    A second one stops at once, but not under a launcher: that sends its own after the terminal's, and kills those who
-    take too long.
+    A second signal stops the process at once, except under a launcher: torchrun forwards a signal that the terminal has sent
+    already, and kills processes that take too long.
     """
 
     def __init__(self, say: Callable[[str], None], world: World) -> None:
         self._say, self._world = say, world
-        self._came = False
-        self._question: AsyncAnyReduce | None = None
-        self._before: dict[int, Any] = {}
+        self._is_signaled = False
+        self._any_stop: AsyncAnyReduce | None = None
+        self._earlier_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._take)
+                self._earlier_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        if self._question is not None and error is None:
-            self._question.answer()  # so that no message is under way when others follow
+        if self._any_stop is not None and error is None:
+            self._any_stop.result()  # its message must arrive before those of other calls
         if error is not None and self._world.is_launched:
-            # The launcher kills the other processes when one fails, before they can report why they stop.
-            self._before = dict.fromkeys(self._before, signal.SIG_IGN)
+            # The launcher signals the other processes when one fails; they ignore that, to report first why they stop.
+            self._earlier_handlers = dict.fromkeys(self._earlier_handlers, signal.SIG_IGN)
         self._restore()
 
     def is_stop_requested(self) -> bool:
-        """Whether any process got a signal; the same on all of them.
+        """Whether any process got a signal; the result is the same on all of them.
 
-        Alone that is known at once. Several processes hear it one step later: the question travels beside the step.
+        A single process knows it at once. Several learn it one step later, because the all-reduce runs beside the step.
         """
         if self._world.size == 1:
-            return self._came
-        requested = self._question is not None and self._question.answer()
-        self._question = AsyncAnyReduce(self._came, self._world.device)
+            return self._is_signaled
+        requested = self._any_stop is not None and self._any_stop.result()
+        self._any_stop = AsyncAnyReduce(self._is_signaled, self._world.device)
         return requested
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if not self._came:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_signaled:
             self._say(
                 "finishing the step and saving"
                 + ("" if self._world.is_launched else "; interrupt again to stop at once")
             )
-        self._came = True
+        self._is_signaled = True
         if not self._world.is_launched:
             self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._earlier_handlers.items():
             signal.signal(number, handler)
-        self._before.clear()
+        self._earlier_handlers.clear()
 
 
 class AsyncAnyReduce:
-    """Whether any process has a flag set: an asynchronous all-reduce while they compute.
+    """Whether any process has a flag set: an all-reduce that runs while the processes compute.
 
-    On a GPU the answer is copied into memory that the GPU writes by itself, behind the work that was queued before: who
-    fetches it a step later waits for the step before, while the next one is already queued.
+    On a GPU the result is copied to pinned memory without a device synchronization. Reading it one step later waits for the
+    earlier step alone, while the next one is already queued.
     """
 
-    def __init__(self, mine: bool, device: torch.device) -> None:
-        self._flag = torch.full((), float(mine), device=device)
+    def __init__(self, is_set: bool, device: torch.device) -> None:
+        self._flag = torch.full((), float(is_set), device=device)
         self._work = torch.distributed.all_reduce(self._flag, torch.distributed.ReduceOp.MAX, async_op=True)
         self._event: Any = None
         if device.type == "cuda":
@@ -84,8 +84,8 @@ class AsyncAnyReduce:
             self._event = torch.cuda.Event()
             self._event.record()
 
-    def answer(self) -> bool:
-        """What all agree on."""
+    def result(self) -> bool:
+        """Whether the flag of any process was set; waits for the all-reduce."""
         self._wait() if self._event is None else self._event.synchronize()
         return bool(self._flag)
 

@@ -16,9 +16,9 @@ LogRecord = dict[str, Any]
 
 
 class Log:
-    """Lines appended to log.jsonl, one JSON object each; `run_folder.lock` keeps other processes away.
+    """Appends lines to log.jsonl, one JSON object each; `run_folder.lock` excludes other processes.
 
-    Opening cuts off a line that was torn by a kill, and the lines after `step`, which a resumed run writes again.
+    Opening removes an incomplete last line, left by a kill, and the lines after `step`, which a resumed run writes again.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -28,17 +28,17 @@ class Log:
         self._board = _Board(run / "tensorboard", step)
 
     def write(self, record: LogRecord) -> None:
-        """Append one record; numbers that JSON has no word for become null.
+        """Append one record; NaN and infinity become null.
 
         Raises:
-            OutOfMemory: the disk is full; the line is not there then.
+            OutOfMemory: the disk is full; nothing of the line is written.
         """
         plain = {key: _plain(value) for key, value in record.items()}
         atomic_write.append_all_or_nothing(self._file, self._path, (json.dumps(plain, allow_nan=False) + "\n").encode())
         self._board.write(plain)
 
     def flush(self) -> None:
-        """Wait until every line is on the disk: a checkpoint must not outlive the lines before it."""
+        """Wait until every line is on the disk: call it before a checkpoint is written, which must not be newer than the log."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ class Log:
 
 
 class _Board:
-    """TensorBoard's record file; without that library nothing is written."""
+    """Writes TensorBoard's event file; does nothing if TensorBoard is not installed."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self._writer = None
@@ -59,13 +59,13 @@ class _Board:
             return
         folder.mkdir(exist_ok=True)
         self._events, self._summaries = event_pb2, summary_pb2
-        # Its own writer would put the machine's name and the time into the file's name.
+        # TensorBoard's writer would put host and time into the file name.
         self._path = folder / "events.out.tfevents.inrflow"
         _cut_record(self._path)
         self._file = self._path.open("ab", buffering=0)
         self._writer = RecordWriter
         self._append(event_pb2.Event(file_version="brain.Event:2"))
-        # A reader then drops the later steps of an earlier call, which this call logs again.
+        # Readers then drop the later steps of an earlier call, which this call logs again.
         begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._append(event_pb2.Event(step=step + 1, session_log=begun))
 
@@ -84,7 +84,7 @@ class _Board:
             self._file.close()
 
     def _append(self, event: Any) -> None:
-        """One record, whole or not at all: the library's writer would keep what it could not write for later."""
+        """Append one record completely or not at all: TensorBoard's writer would buffer what a full disk refuses."""
         assert self._writer is not None
         record = io.BytesIO()
         self._writer(record).write(event.SerializeToString())
@@ -92,7 +92,7 @@ class _Board:
 
 
 def _cut_record(path: Path) -> None:
-    """Cut off a record that was torn by a kill: a reader would stop there, and show nothing of what comes after.
+    """Cut off an incomplete last record, left by a kill: readers would stop there.
 
     A record is the length of its data (8 bytes), 4 bytes, the data, and 4 bytes.
     """
@@ -109,7 +109,7 @@ def _cut_record(path: Path) -> None:
 
 
 def _cut(file: FileIO, path: Path, step: int) -> None:
-    """Leave a log's whole lines up to `step`. What stays at its place is never written anew: a kill would lose it."""
+    """Keep the complete lines up to `step`. Those before the first removed line are not rewritten: a kill cannot lose them."""
     file.seek(0)
     lines = file.read().splitlines(keepends=True)
     is_kept = [_step_of(line) <= step for line in lines]
@@ -121,14 +121,14 @@ def _cut(file: FileIO, path: Path, step: int) -> None:
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a whole line; infinite for a torn or strange one."""
+    """The step of a line; infinite if the line is incomplete or has no step."""
     record = typed_json.parse_line(line) if line.endswith(b"\n") else None
     step = None if record is None else record.get("step")
     return float(step) if isinstance(step, int | float) and not isinstance(step, bool) else math.inf
 
 
 def _flat(record: LogRecord) -> LogRecord:
-    """The values of tables inside a record as `table/key`, under which TensorBoard shows them together."""
+    """The record with the values of inner tables as `table/key`, which TensorBoard groups."""
     flat: LogRecord = {}
     for key, value in record.items():
         flat |= {f"{key}/{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}

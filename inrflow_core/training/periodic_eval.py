@@ -1,7 +1,7 @@
-"""Metrics of the average's weights while they are trained: what `[eval]` of a preset may say, and the work.
+"""Metrics of the EMA weights during training, by the preset's table [eval].
 
-Samples, reference and metrics are those of `inrflow eval`. What an evaluation finds depends on the weights alone, and
-it changes nothing of the training.
+Samples, reference and metrics are those of `inrflow eval`. The values depend on the weights alone, and an evaluation does not
+change the training.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from inrflow_core.config.training import EvalConfig
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.runs import best, checkpoint_manifest
 from inrflow_core.runs.best import Best
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.storage import atomic_write, typed_json
+from inrflow_core.training.run_folder import FOLDER
 
 if TYPE_CHECKING:
     from inrflow_core.config.preset import Preset
@@ -30,23 +32,21 @@ if TYPE_CHECKING:
     from inrflow_core.models import Model
     from inrflow_core.sample_files.collection import SampleCollection
     from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
-from inrflow_core.config.training import EvalConfig
-from inrflow_core.training.run_folder import FOLDER
 
-WHOLE = "whole"
-"""Names in that folder what an evaluation left there that found every value: the reference's part is among it."""
+REFERENCE_FILES = "whole"
+"""A file in that folder. It lists what the first evaluation without an error left there, the reference's cache among it."""
 HELD_OUT = ("val", "test")
-"""Reference splits of clouds where [data] names no held-out one: `test` is better left for the end."""
+"""Reference splits of clouds if [data] names no held-out split; `test` comes last, as it is for the final evaluation."""
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What an evaluation found."""
+    """The metrics of one evaluation."""
 
     values: dict[str, float | None]
-    """By a metric's full name; None where it could not be computed."""
+    """By the full name of the metric; None if it could not be computed."""
     notes: tuple[str, ...]
-    """Why not."""
+    """Why metrics could not be computed."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Evaluation:
     out: Path
     """The run's folder."""
     plan: ReferenceSamplingPlan | None = None
-    """What samples are drawn from, where the model draws from items of the reference."""
+    """The reference items that condition the samples; None for models without such a condition."""
 
     @property
     def folder(self) -> Path:
-        """Where features and distances are kept."""
+        """The folder of cached features and distances."""
         return self.evaluator.settings.folder
 
     @property
@@ -76,7 +76,7 @@ class Evaluation:
 
     @property
     def by(self) -> str:
-        """What values of a metric have in common that can be compared."""
+        """Samples and reference as text: values of a metric are comparable if this is equal."""
         first, count = self.config.seed, self.num
         samples = f"seeds {first} to {first + count - 1}"
         if self.plan is not None:
@@ -95,14 +95,14 @@ class Evaluation:
         return self.config.num if self.plan is None else len(self.plan)
 
     def is_due(self, step: int, last: int) -> bool:
-        """Whether a step of a run of `last` steps is evaluated."""
+        """Whether `step` of a run of `last` steps is evaluated."""
         return step % self.config.every == 0 or step == last
 
     def estimate_seconds(self) -> float:
-        """Seconds of the first evaluation beside the drawing, from a few comparisons that are timed; nothing is kept.
+        """Seconds of the first evaluation without sampling, from a few timed comparisons; nothing is cached.
 
         Raises:
-            UsageError: a metric cannot be taken of such a reference.
+            UsageError: a metric cannot be computed against such a reference.
             IntegrityError: the reference is damaged.
         """
         from inrflow_core.evaluation import evaluator
@@ -111,56 +111,56 @@ class Evaluation:
         return sum(seconds for _, seconds in rehearsal.estimate_cost(self.metrics, self.num))
 
     def find(self, model: Model) -> EvalResult:
-        """The metrics of a model's samples; one that cannot be computed is None and has a note."""
+        """The metrics of a model's samples; a metric that cannot be computed is None, with a note."""
         from inrflow_core.evaluation import results
 
         values: dict[str, float | None] = {metric.full: None for metric in self.metrics}
         notes: dict[str, None] = {}
         try:
-            subject = results.EvaluatedSamples(self.out.name, self._drawn(model))
+            samples = results.EvaluatedSamples(self.out.name, self._sample(model))
         except (InrflowError, torch.OutOfMemoryError) as error:
             return EvalResult(values, (_message(error),))
-        with self._tidied():
+        with self._removing_sample_files():
             for metric in self.metrics:
                 try:
-                    values[metric.full] = self.evaluator.score(subject, metric, self.metrics).value
+                    values[metric.full] = self.evaluator.score(samples, metric, self.metrics).value
                 except (InrflowError, torch.OutOfMemoryError) as error:
                     notes[_message(error)] = None
         if not notes:
-            self._remember()
+            self._record_reference_files()
         return EvalResult(values, tuple(notes))
 
     def record(self, result: EvalResult, of: str, best: Best | None) -> dict[str, Any]:
-        """The record of an evaluation, beside its step."""
+        """The record of an evaluation in the log, without its step."""
         notes = {"note": "; ".join(result.notes)} if result.notes else {}
         return {"eval": result.values, "eval_of": of, "eval_by": self.by, "best_step": best and best.step, **notes}
 
     def better(self, step: int, result: EvalResult, than: Best | None) -> Best | None:
-        """The best after a step: a new one, where its value is better than `than`, else `than`."""
+        """The best checkpoint after `step`: this step if its value is better than that of `than`, else `than`."""
         value = result.values[self.best.full]
         if value is None or not np.isfinite(value):
             return than
-        now = Best(step, self.best.full, float(value), self.by)
-        if than is None or (than.metric, than.by) != (now.metric, now.by):
-            return now
+        this = Best(step, self.best.full, float(value), self.by)
+        if than is None or (than.metric, than.by) != (this.metric, this.by):
+            return this
         is_better = value > than.value if self.best.metric.higher_is_better else value < than.value
-        return now if is_better else than
+        return this if is_better else than
 
     def restored(self, step: int) -> Best | None:
         """The best logged step up to `step` whose checkpoint exists."""
         best = None
-        there = set(checkpoint_manifest.complete_steps(self.out))
+        saved_steps = set(checkpoint_manifest.complete_steps(self.out))
         for record in _records(self.out):
-            if record.get("eval_by") == self.by and record["step"] <= step and record["step"] in there:
+            if record.get("eval_by") == self.by and record["step"] <= step and record["step"] in saved_steps:
                 values = {self.best.full: record["eval"].get(self.best.full)}
                 best = self.better(record["step"], EvalResult(values, ()), best)
         return best
 
-    def _drawn(self, model: Model) -> SampleCollection:
-        """Samples of the preset's seeds.
+    def _sample(self, model: Model) -> SampleCollection:
+        """Samples with the preset's seeds.
 
         Raises:
-            Diverged: they left the finite numbers.
+            Diverged: a value is not finite.
         """
         from inrflow_core.sampling import labels, reference_inputs, sample
         from inrflow_core.sampling.request import SampleRequest
@@ -173,24 +173,24 @@ class Evaluation:
             return sample.sample_in_memory(model, [request], self.out, self.reference.normalization)
 
     @contextmanager
-    def _tidied(self) -> Iterator[None]:
-        """Afterwards the folder holds what later evaluations use again, and nothing of these samples.
+    def _removing_sample_files(self) -> Iterator[None]:
+        """After the block, remove cached files of these samples; those of the reference stay for later evaluations.
 
-        A file does not say what it belongs to; but one that did not exist after a whole evaluation is of the samples alone.
+        A file that the first complete evaluation did not leave behind belongs to the samples.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        mark = self.folder / WHOLE
+        mark = self.folder / REFERENCE_FILES
         earlier = set(mark.read_text(encoding="utf-8").splitlines()) if mark.is_file() else None
         try:
             yield
         finally:
-            there = {str(path.relative_to(self.folder)): path for path in self.folder.glob("*/*")}
-            for path in [path for name, path in there.items() if earlier is not None and name not in earlier]:
+            present = {str(path.relative_to(self.folder)): path for path in self.folder.glob("*/*")}
+            for path in [path for name, path in present.items() if earlier is not None and name not in earlier]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _remember(self) -> None:
-        """Note what is there: what later evaluations leave beside it is of their samples."""
-        mark = self.folder / WHOLE
+    def _record_reference_files(self) -> None:
+        """List the files after the first complete evaluation: those that later evaluations add belong to their samples."""
+        mark = self.folder / REFERENCE_FILES
         if not mark.is_file():
             names = sorted(str(path.relative_to(self.folder)) for path in self.folder.glob("*/*"))
             with atomic_write.atomic_write(mark) as beside:
@@ -198,10 +198,10 @@ class Evaluation:
 
 
 def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Evaluation | None:
-    """The evaluations that a preset asks for, None where it asks for none; nothing is computed or written.
+    """The evaluations of a preset; None if it has no table [eval]. Nothing is computed or written.
 
     Raises:
-        UsageError: unknown metrics, too few samples, a split that the data do not have.
+        UsageError: a metric is unknown, samples are too few, or the data lack the split.
         MissingError: the weights of a feature network are absent.
     """
     if preset.eval is None:
@@ -210,8 +210,8 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
     from inrflow_core.sampling import reference_inputs
 
     config, domain, kind = preset.eval.config, preset.domain.name, reference_inputs.condition_kind(preset)
-    usual = [*preset.domain.module.Domain.DEFAULT_METRICS, *reference_inputs.metrics_of(kind)]
-    metrics = metric_specs.parse_metrics(config.metrics or usual, domain)
+    default_metrics = [*preset.domain.module.Domain.DEFAULT_METRICS, *reference_inputs.metrics_of(kind)]
+    metrics = metric_specs.parse_metrics(config.metrics or default_metrics, domain)
     if config.best is None:
         best = metrics[0]
     else:
@@ -222,28 +222,26 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
                 hint="add it there, or choose of " + ", ".join(f"`{metric.full}`" for metric in metrics),
             )
     reference = _reference(preset, shards)
-    drawn_from = (
-        None if kind is None else reference_inputs.plan_from_reference(kind, reference, config.num, seed=config.seed)
-    )
-    num = config.num if drawn_from is None else len(drawn_from)
+    plan = None if kind is None else reference_inputs.plan_from_reference(kind, reference, config.num, seed=config.seed)
+    num = config.num if plan is None else len(plan)
     for metric in metrics:
         _check_metric(metric, num, reference, shows_items=kind is not None and reference_inputs.has_views(kind))
     identity = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
     folder = out / FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    setting = gather.EvaluationSettings(
+    settings = gather.EvaluationSettings(
         folder, weights_folder=_weights(config), points=_points(preset, reference), device=device
     )
-    scorer = evaluator.Evaluator(reference, setting)
+    scorer = evaluator.Evaluator(reference, settings)
     for error in scorer.missing(metrics).values():
         raise error
-    return Evaluation(config, metrics, best, reference, scorer, out, drawn_from)
+    return Evaluation(config, metrics, best, reference, scorer, out, plan)
 
 
 def restore_best(evaluation: Evaluation | None, out: Path, step: int) -> Best | None:
-    """The best checkpoint of a run that resumes after `step`; its record and the kept checkpoints are updated.
+    """The best checkpoint of a run that resumes after `step`; best.json is updated.
 
-    A kill between a checkpoint and its record, or a checkpoint that was removed by hand, leave an older record; the log
-    knows better.
+    best.json is out of date after a kill between a checkpoint and its record, or if a checkpoint was removed by hand. The log
+    is then used instead.
     """
     try:
         recorded = best.read_best(out)
@@ -253,7 +251,7 @@ def restore_best(evaluation: Evaluation | None, out: Path, step: int) -> Best | 
         recorded = None
     restored = (None if evaluation is None else evaluation.restored(step)) or recorded
     best.record_best(out, restored)
-    for mark in (out / FOLDER).glob(f"*/{WHOLE}"):
+    for mark in (out / FOLDER).glob(f"*/{REFERENCE_FILES}"):
         if evaluation is not None and mark.parent != evaluation.folder:
             shutil.rmtree(mark.parent)  # of metrics or a reference that the preset no longer names
     return restored
@@ -263,7 +261,7 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
     """The reference: sets of the preset's classes, of one split of its data.
 
     Raises:
-        UsageError: there is no such split, or nothing in it.
+        UsageError: the split is absent, or has fewer than 2 sets of these classes.
     """
     from inrflow_core.sample_files import collection, readers
 
@@ -291,7 +289,7 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
 
 
 def _points(preset: Preset, reference: SampleCollection) -> int | None:
-    """Points of each cloud that are compared: known beforehand, so that the estimate is for as many."""
+    """Points of each cloud that metrics compare; None for other domains. The estimate of the time needs it before sampling."""
     domain = preset.domain.module.Domain(preset.domain.config)
     if domain.FILES is None or domain.FILES.has_one_shape:
         return None
@@ -304,7 +302,7 @@ def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, *, 
     `shows_items` says whether each sample is conditioned on views of an item of the reference.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the metric needs paired references, or more samples or reference items.
     """
     matched_by = metric.inputs.matched_by
     if matched_by == "name" or (matched_by == "condition" and not shows_items):
@@ -312,12 +310,12 @@ def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, *, 
             f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
             hint="take it out of `metrics`",
         )
-    least = metric.metric.min_items
+    minimum = metric.metric.min_items
     for name, count in {"num": num, "reference": reference.count}.items():
-        if count < least:
+        if count < minimum:
             raise UsageError(
-                f"[eval] `{metric.full}` needs {least:,} or more, and `{name}` gives it {count:,}",
-                hint=f"give more, as with `--set eval.{name}={least}`, or take it out of `metrics`",
+                f"[eval] `{metric.full}` needs {minimum:,} or more, and `{name}` gives it {count:,}",
+                hint=f"give more, as with `--set eval.{name}={minimum}`, or take it out of `metrics`",
             )
 
 
@@ -325,7 +323,7 @@ def _weights(config: EvalConfig) -> Path | None:
     """The folder of feature networks' weights.
 
     Raises:
-        MissingError: it is not there.
+        MissingError: the folder does not exist.
     """
     if config.weights is None:
         return None
@@ -342,7 +340,7 @@ def _message(error: InrflowError | torch.OutOfMemoryError) -> str:
 
 
 def _records(out: Path) -> Iterator[dict[str, Any]]:
-    """The evaluations in a run's log, by the present names of their metrics."""
+    """The evaluations in a run's log; earlier names of metrics are replaced by the current ones."""
     for record in typed_json.json_lines(out / "log.jsonl"):
         if "eval" in record:
             yield record | {"eval": {best.present_metric(name): value for name, value in record["eval"].items()}}

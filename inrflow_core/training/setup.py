@@ -1,4 +1,4 @@
-"""From a command to a trainer: every check happens here, before the first step."""
+"""Check a training job, build its trainer, and train; every check comes before the first step."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class CheckedTrainJob:
-    """A job whose files, settings and sizes were checked; nothing is built or written yet."""
+    """A job whose files, settings and memory plan are checked; no model is built and no file is written yet."""
 
     job: TrainJob
     world: World
@@ -75,7 +75,7 @@ class CheckedTrainJob:
     precision: str
     stages: list[StageJob]
     initial: Path | None
-    """Weights to begin with, where the job names some and the run has no step of its own yet."""
+    """Initial weights, if the job names some and the run has no checkpoint yet."""
     evaluation: Evaluation | None
     eval_seconds: float
     """Estimated seconds of the first evaluation without sampling, on the main process."""
@@ -93,7 +93,7 @@ class CheckedTrainJob:
 
     @property
     def plan(self) -> Plan:
-        """What the stage with the most memory takes."""
+        """The plan of the stage that takes the most memory."""
         return self.largest.plan
 
     @property
@@ -108,12 +108,12 @@ class CheckedTrainJob:
 
 
 def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
-    """Check everything that needs no model.
+    """Check data, settings, metrics and device, without a model.
 
     Raises:
-        MissingError: the shards, the weights to begin with or those of a metric's network are absent.
-        UsageError: data of another domain, classes or features that do not fit, metrics that cannot be computed, a run
-            with other settings, a device that is not there, a batch that does not divide.
+        MissingError: the shards, the initial weights or those of a metric's network are absent.
+        UsageError: the shards are of another domain, classes or features do not match the preset, a metric cannot be
+            computed, the run has other settings, the device is absent, or the batch does not divide over the processes.
     """
     preset, settings = job.preset, job.preset.training.config
     world = distributed.find(environment, job.device)
@@ -147,9 +147,9 @@ def _check_stage(preset: Preset, number: int, stage: Stage, world: World, precis
 
 
 def check_resources(ready: CheckedTrainJob) -> None:
-    """Raise OutOfMemory unless memory and disk suffice; a run of unknown memory is not refused.
+    """Raise OutOfMemory unless the run fits into memory and on the disk; a run of unknown memory is not refused.
 
-    On the disk are checkpoints and the shards of precomputed inputs of later stages.
+    The disk needs space for checkpoints and for the inputs that later stages precompute.
     """
     if ready.plan.problem is not None and ready.world.is_main:
         ready.job.say(f"the memory of this run is unknown: its loss cannot be traced ({ready.plan.problem})")
@@ -173,9 +173,9 @@ def build_trainer(ready: CheckedTrainJob) -> Trainer:
     The trainer holds the lock until the end of `Trainer.run`.
 
     Raises:
-        UsageError: another process trains in the run's folder, or the embedder does not fit the settings or the run.
+        UsageError: another process trains in the run's folder, or the embedder does not match the settings or the run.
         MissingError: the weights of an embedder that computes in training are absent.
-        IntegrityError: a shard, the newest checkpoint or the weights to begin with are damaged.
+        IntegrityError: a shard, the newest checkpoint or the file of initial weights is damaged.
     """
     with contextlib.ExitStack() as lock:
         if ready.world.is_main:
@@ -212,13 +212,13 @@ def _build_trainer(ready: CheckedTrainJob) -> Trainer:
         return run
 
     if world.is_main:
-        _record(ready)  # first, so that a run that is killed while it precomputes can be resumed
+        _record(ready)  # before precomputing, so that a run that is killed there can be resumed
     process_group.barrier(world)
     counters, stage, change = _resume(ready, begin)
     best = None
     if world.is_main:
         best = periodic_eval.restore_best(ready.evaluation, job.out, counters.step)
-        # A kill behind the last checkpoint may have left one too many.
+        # A process killed right after a save has not removed the oldest checkpoint.
         checkpoint_manifest.prune(job.out, settings.keep, best.step if best else None)
     process_group.barrier(world)
     _report_start(ready, counters, change)
@@ -244,7 +244,7 @@ def train(job: TrainJob, environment: dict[str, str] | None = None) -> Trainer:
 
     Raises:
         Interrupted, Diverged: see `Trainer.run`; else see `check_job`, `check_resources` and `build_trainer`.
-        OutOfMemory: there was not enough memory for a step; says what takes less.
+        OutOfMemory: a step ran out of memory; names settings that take less.
     """
     ready = check_job(job, environment or {})
     check_resources(ready)
@@ -256,14 +256,17 @@ def train(job: TrainJob, environment: dict[str, str] | None = None) -> Trainer:
 
 
 def explain_out_of_memory(ready: CheckedTrainJob, saved: Trainer | int | None) -> AbstractContextManager[None]:
-    """Inside the block, running out of memory says what helps; `saved` is the newest checkpoint's step, or the trainer that knows it."""
+    """Inside the block, an out-of-memory error names settings that take less.
+
+    `saved` is the step of the newest checkpoint, or the trainer, which knows it.
+    """
     if isinstance(saved, Trainer):
         return advice.out_of_memory(planner_of_largest(ready), len(ready.micro_batches[0]), lambda: saved.saved)
     return advice.out_of_memory(planner_of_largest(ready), len(ready.micro_batches[0]), lambda: saved, in_step=False)
 
 
 def planner_of_largest(ready: CheckedTrainJob) -> Planner:
-    """Plans of the stage that takes the most memory."""
+    """The planner of the stage that takes the most memory."""
     return _planner(ready, ready.largest)
 
 
@@ -283,7 +286,7 @@ def _check_shards(ready: CheckedTrainJob) -> None:
 
 
 def _build(ready: CheckedTrainJob) -> models.Model:
-    """The model with the initial weights of its seed, or with those that the job names."""
+    """The model with random weights from the preset's seed, or with the weights that the job names."""
     job = ready.job
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.preset.training.config.seed)
@@ -297,7 +300,7 @@ def _build(ready: CheckedTrainJob) -> models.Model:
 
 
 def _read_precomputed(ready: CheckedTrainJob, method: Any, run: StageRun) -> None:
-    """Give a stage what it reads in place of the shards' values; what is not in the run folder yet is computed."""
+    """Replace the loaders of a stage by loaders of precomputed values; compute those that the run folder lacks."""
     settings, world = run.job.settings, ready.world
     loaders = {precompute.TRAIN: run.loader} | ({} if run.held_out is None else {precompute.HELD_OUT: run.held_out})
     job = PrecomputeJob(
@@ -318,10 +321,10 @@ def _read_precomputed(ready: CheckedTrainJob, method: Any, run: StageRun) -> Non
 
 
 def _resume(ready: CheckedTrainJob, begin: Callable[..., StageRun]) -> tuple[Counters, StageRun, str | None]:
-    """The counters and the restored stage of the newest checkpoint, and a text on changes of the parallel layout.
+    """Counters and stage, restored from the newest checkpoint, and as text how the parallel layout changed since.
 
     Raises:
-        UsageError: the processes see different runs in what should be one folder.
+        UsageError: the processes find different checkpoints in the run's folder, which all must share.
         IntegrityError: the newest checkpoint is damaged.
     """
     out, step, world = ready.job.out, ready.existing_run.step if ready.existing_run else None, ready.world
@@ -343,7 +346,7 @@ def _resume(ready: CheckedTrainJob, begin: Callable[..., StageRun]) -> tuple[Cou
     job = ready.stages[counters.stage]
     stage = begin(job, restore, is_finished=counters.step_in_stage >= job.settings.steps)
     was = checkpoint.layout_at_save(source)
-    return counters, stage, None if was is None else was.change(checkpoint.division(stage.engine))
+    return counters, stage, None if was is None else was.change(checkpoint.current_layout(stage.engine))
 
 
 def _record(ready: CheckedTrainJob) -> None:

@@ -21,12 +21,12 @@ from inrflow_core.training.engine import Engine, TrainedWeights
 from inrflow_core.training.loader import Loader
 
 SEED_WORD = 2
-"""Tells the seeds of a later stage's steps from those of the first and of the held-out loss."""
+"""Separates the seeds of a later stage's steps from those of the first stage and of the held-out loss."""
 
 
 @dataclass(frozen=True)
 class StageJob:
-    """One stage of a job, checked; nothing is built yet."""
+    """One checked stage of a job; nothing is built yet."""
 
     number: int
     """From 0, in the order of training."""
@@ -43,23 +43,23 @@ class StageRun:
 
     job: StageJob
     engines: Mapping[str, Engine]
-    """By optimizer; the first one also gathers the whole weights."""
+    """By optimizer; that of the first one also gathers the whole weights."""
     averages: Sequence[EMA]
-    """Of the weights that the stage trains; they begin as the weights are where the stage begins."""
+    """EMAs of the weights that the stage trains; they start as these weights."""
     rates: Mapping[str, Config]
     """The settings of each optimizer."""
     loader: Loader
     held_out: Loader | None
     precomputed: Path | None = None
-    """The folder of what the stage reads of an earlier one."""
+    """The folder of its precomputed inputs, if it reads any."""
 
     @property
     def engine(self) -> Engine:
-        """The first optimizer's."""
+        """The engine of the first optimizer."""
         return next(iter(self.engines.values()))
 
     def state(self, step: int) -> StepState:
-        """The stage and step that the method gets."""
+        """The argument `state` of the method: stage, step in it, and its number of steps."""
         return StepState(self.job.stage.name, step, self.job.settings.steps)
 
     def close(self) -> None:
@@ -77,9 +77,9 @@ def preset_of(preset: Preset, stage: str) -> Preset:
 def start(
     job: StageJob, preset: Preset, method: Any, world: World, *, precision: str, data: tuple[Loader, Loader | None]
 ) -> StageRun:
-    """Build the optimizers and averages of a stage; only its weights get gradients.
+    """Build the optimizers and averages of a stage; only its weights require gradients.
 
-    `data` are the sets of the shards; a stage that reads what was precomputed gets it by `read_precomputed`.
+    `data` are the training and held-out sets of the shards; the caller replaces them if the stage reads precomputed inputs.
 
     Raises:
         UsageError: ZeRO stage 3 with several optimizers or stages.
@@ -106,19 +106,19 @@ def start(
         )
         for name, weights in own.items()
     }
-    followed = next(iter(engines.values())).local_weights()
-    averages = [EMA(decay, followed) for decay in settings.ema]
+    averaged_weights = next(iter(engines.values())).local_weights()
+    averages = [EMA(decay, averaged_weights) for decay in settings.ema]
     return StageRun(job, engines, averages, rates, *data)
 
 
 def data_of(job: StageJob, loader: Loader, held_out: Loader | None) -> tuple[Loader, Loader | None]:
-    """The same sets in the batches and order of a stage: every stage begins at step 0, with seeds of its own."""
-    settings, made = job.settings, copy.copy(loader)
-    made.batch_size = settings.batch
+    """Training and held-out sets in the batch size and order of a stage: each stage starts at step 0, with its own seeds."""
+    settings, train = job.settings, copy.copy(loader)
+    train.batch_size = settings.batch
     if job.number:
-        made.seed = keyed_random.derive_seed(loader.seed, SEED_WORD, job.number)
+        train.seed = keyed_random.derive_seed(loader.seed, SEED_WORD, job.number)
     if held_out is None or settings.held_out_every is None:
-        return made, None
-    looked = copy.copy(held_out)
-    looked.batch_size = min(settings.held_out_sets, len(looked))
-    return made, looked
+        return train, None
+    evaluated = copy.copy(held_out)
+    evaluated.batch_size = min(settings.held_out_sets, len(evaluated))
+    return train, evaluated

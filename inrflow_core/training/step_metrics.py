@@ -1,4 +1,4 @@
-"""What a run counts where it computes, so that no step waits for the device to be counted."""
+"""Counts and means of training steps, kept on the device: no step waits for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from inrflow_core.training.loader import Stream
 
 LOOK_EVERY = 32
-"""Steps after which skipped ones are looked at, at the latest: so late may a run that diverged be stopped."""
+"""Steps between two reads of the count of skipped steps, at most: a diverged run stops that late at the latest."""
 
 
 class SkippedSteps(NamedTuple):
@@ -21,11 +21,11 @@ class SkippedSteps(NamedTuple):
 
     total: int
     in_a_row: int
-    """The last steps up to now."""
+    """Length of the current streak."""
     longest: int
-    """The longest row so far."""
+    """Length of the longest streak."""
     longest_end: int
-    """The last step of that row."""
+    """The last step of the longest streak."""
 
 
 class SkippedStepCounter:
@@ -35,7 +35,7 @@ class SkippedStepCounter:
         self._numbers = torch.tensor([total, in_a_row, in_a_row, step], dtype=torch.int64, device=device)
 
     def count(self, is_finite: Bool[Tensor, ""], step: int) -> None:
-        """Step number `step`, counted from 1, was skipped or not."""
+        """Count step number `step`, from 1, as skipped unless `is_finite`."""
         total, row, longest, end = self._numbers.unbind()
         row = torch.where(is_finite, 0, row + 1)
         is_longest = ~is_finite & (row >= longest)
@@ -43,12 +43,12 @@ class SkippedStepCounter:
         self._numbers = torch.stack([total + ~is_finite, row, torch.where(is_longest, row, longest), end])
 
     def read(self) -> SkippedSteps:
-        """The counts up to now; waits for the device."""
+        """The counts so far; waits for the device."""
         return SkippedSteps(*self._numbers.tolist())
 
 
 class OptimizerStep(NamedTuple):
-    """What one optimizer did in a step; both numbers stay on their device until a line is written."""
+    """Loss and gradient norm of one optimizer in a step; they stay on the device until a log line is written."""
 
     loss: Float[Tensor, ""]
     norm: Float[Tensor, ""]
@@ -56,27 +56,27 @@ class OptimizerStep(NamedTuple):
 
 
 class StepMeans(NamedTuple):
-    """What happened since the last line."""
+    """Means since the last line of the log."""
 
     losses: dict[str, float]
-    """Their means, by optimizer."""
+    """Mean losses, by optimizer."""
     norms: dict[str, float]
-    """The last ones, by optimizer."""
+    """Gradient norms of the last step, by optimizer."""
     samples: int
     seconds: float
     waited: float
-    """Seconds of these that were spent waiting for data."""
+    """Seconds of these spent waiting for data."""
 
 
 class StepMeter:
-    """Loss, sets and time since the last line."""
+    """Loss, sets and time since the last line of the log."""
 
     def __init__(self, batches: Stream) -> None:
         self._batches = batches
         self._begin()
 
     def count(self, results: Mapping[str, OptimizerStep], samples: int) -> None:
-        """One step more, of each optimizer."""
+        """Add a step of each optimizer."""
         for name, result in results.items():
             self._losses[name] = self._losses.get(name, 0.0) + result.loss
             self._norms[name] = result.norm
@@ -84,13 +84,13 @@ class StepMeter:
         self._samples += samples
 
     def take(self) -> StepMeans:
-        """The means up to now, and begin anew; waits for the device."""
+        """The means since the last call; waits for the device."""
         losses = {name: float(loss) / self._steps for name, loss in self._losses.items()}
         norms = {name: float(norm) for name, norm in self._norms.items()}
         seconds, waited = time.perf_counter() - self._start, self._batches.seconds_blocked - self._waited
-        taken = StepMeans(losses, norms, self._samples, seconds, waited)
+        means = StepMeans(losses, norms, self._samples, seconds, waited)
         self._begin()
-        return taken
+        return means
 
     def _begin(self) -> None:
         self._losses: dict[str, Any] = {}

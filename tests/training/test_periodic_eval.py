@@ -30,7 +30,7 @@ from inrflow_core.sampling.request import SampleRequest
 from inrflow_core.shards.batch import Batch
 from inrflow_core.training import periodic_eval, run_folder, setup
 from inrflow_core.training.data import open_data
-from inrflow_core.training.periodic_eval import WHOLE, EvalResult
+from inrflow_core.training.periodic_eval import REFERENCE_FILES, EvalResult
 from inrflow_core.training.setup import TrainJob
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
@@ -237,7 +237,7 @@ def test_later_evaluations_add_nothing_to_what_the_first_kept_of_the_reference(d
     setup.train(job("points", data["points"], out, until=2))
     (folder,) = (out / "references").iterdir()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert folder / WHOLE in before and len(before) == 4  # across, among the samples, among the reference
+    assert folder / REFERENCE_FILES in before and len(before) == 4  # across, among the samples, among the reference
     setup.train(job("points", data["points"], out))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
