@@ -143,6 +143,10 @@ class SetSpec:
         """The training grid's size along each axis (rows, columns); None for pairs without a grid."""
         return self.layout.shape if isinstance(self.layout, Grid) else None
 
+    def coordinates_of(self, queries: Queries, values: Float[Tensor, "B N C"]) -> Tensor | None:
+        """The pairs' coordinates; of points without fixed coordinates the first numbers of their values."""
+        return values[..., : self.coordinate_size] if self.is_moving else queries.coordinates
+
     @property
     def is_moving(self) -> bool:
         """Whether the first numbers of a value are its coordinate."""

@@ -20,7 +20,7 @@ from inrflow_core.layers.embeddings import Tokens
 from inrflow_core.networks import _set_grouping
 from inrflow_core.networks._set_grouping import MASKED_SCORE, Tiles
 from inrflow_core.runtime import cache_blocks
-from inrflow_core.sets import Queries, SetSpec
+from inrflow_core.sets import Grid, Queries, SetSpec
 
 CHUNK_BYTES = {"cpu": 4 << 20}
 """Bytes of tokens pooled at once in training: on a CPU they stay in its cache."""
@@ -62,7 +62,7 @@ class SpatialEncoder(nn.Module):
         positions = None if kind == "hash" else _set_grouping.pseudo_coordinates(kind, latents, shape)
         self.register_buffer("positions", None if positions is None else positions.float(), persistent=False)
         middle = torch.zeros(1, width)
-        if not shape.is_moving:
+        if tokens.moving_size is None:
             middle = tokens.fourier(torch.full((1, shape.coordinate_size), 0.0 if positions is None else 0.5))
         self.register_buffer("middle", middle, persistent=False)
         with torch.device("cpu"):  # also when the network is built on the device `meta`
@@ -74,7 +74,11 @@ class SpatialEncoder(nn.Module):
         """Latents of the context; `mask` is False at padding."""
         if mask is not None:
             values = values.masked_fill(~mask[..., None], 0)
-        pooled = self._pool_grid(values, mask) if self.shape.grid else self._pool_scattered(context, values, mask)
+        pooled = (
+            self._pool_grid(values, mask)
+            if isinstance(self.shape.layout, Grid)
+            else self._pool_scattered(context, values, mask)
+        )
         batch, latents, heads, width = pooled.shape  # [B L H W]
         value = self.value.unflatten(0, (heads, -1)).transpose(1, 2)
         by_head = pooled.permute(2, 0, 1, 3).reshape(heads, batch * latents, width)
@@ -97,7 +101,7 @@ class SpatialEncoder(nn.Module):
     def _group_the_grid(self, positions: Float64[Tensor, "L D"] | None) -> None:
         """Compute the groups and offsets of a grid's pairs, which are constant. Equal patches share their offsets."""
         shape = self.shape
-        if shape.grid is None:
+        if not isinstance(shape.layout, Grid):
             return
         groups, offsets = _set_grouping.grid_groups(self.kind, positions, shape, latents=self.latents, cells=self.cells)
         cut = _set_grouping.fixed_tiles(groups, self.latents)
@@ -131,14 +135,14 @@ class SpatialEncoder(nn.Module):
     ) -> Float[Tensor, "B L H W"]:
         """Pool the groups of each set separately."""
         batch = values.shape[0]
-        coordinates = values[..., : self.shape.coordinate_size] if self.shape.is_moving else context.coordinates
+        coordinates = self.shape.coordinates_of(context, values)
         assert coordinates is not None, "pairs without coordinates are points"
         coordinates = coordinates.detach().expand(batch, -1, -1)
         cut: Tiles = _set_grouping.tile_groups(self.groups(coordinates), self.latents)
         sets = torch.arange(batch, device=values.device)[:, None, None]
         is_real = cut.is_real if mask is None else cut.is_real & mask[sets, cut.pairs]
         owner = (cut.latent + sets[..., 0] * self.latents).flatten()
-        offsets = None if self.shape.is_moving else self._offsets(coordinates)[sets, cut.pairs].flatten(0, 1)
+        offsets = None if context.coordinates is None else self._offsets(coordinates)[sets, cut.pairs].flatten(0, 1)
         pooled, log_total = self._pool_in_chunks(
             values[sets, cut.pairs].flatten(0, 1)[:, None],
             self.folded_queries()[cut.latent.flatten()],
@@ -217,7 +221,7 @@ class SpatialEncoder(nn.Module):
     def _embed(
         self, values: Float[Tensor, "K B T C"], features: Tensor | None, offsets: Float[Tensor, "K T D"] | None
     ) -> Float[Tensor, "K B T W"]:
-        if self.shape.is_moving:
+        if features is None and offsets is None:
             return self.tokens(None, values.flatten(1, 2))[0].view(*values.shape[:-1], -1)
         embedded: Tensor = self.tokens.fourier(offsets) if features is None else features
         return self.tokens.value.plain(values) + embedded[:, None]  # all of this is recomputed anyway
@@ -231,15 +235,15 @@ class PatchEncoder(nn.Module):
 
     def __init__(self, shape: SetSpec, *, width: int, latents: int) -> None:
         super().__init__()
-        if shape.grid is None:
+        if not isinstance(shape.layout, Grid):
             raise UsageError(
                 "[network] `encoder` is `linear`, which takes patches of a grid, and these sets have none",
                 hint="use `perceiver` or `spatial`",
             )
         sides = _set_grouping.grid_sides(latents, shape)
-        if any(n % side for n, side in zip(shape.grid, sides, strict=True)):
+        if any(n % side for n, side in zip(shape.layout.shape, sides, strict=True)):
             raise UsageError(
-                f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.grid} into equal patches",
+                f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.layout.shape} into equal patches",
                 hint="choose latents whose sides divide the grid's, or `spatial`",
             )
         positions = _set_grouping.pseudo_coordinates("grid", latents, shape)

@@ -26,7 +26,7 @@ from inrflow_core.networks._set_config import Config as Config  # part of this m
 from inrflow_core.networks._set_decoder import Decoder, DecoderKV, Latents
 from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder
 from inrflow_core.networks._set_residues import AtomEmbedding, ResidueEncoder
-from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Groups, Queries, Rays, SetSpec
+from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Grid, Groups, Points, Queries, Rays, SetSpec
 
 NOTHING = ConditionSpec()
 """The condition of an unconditional model, or one that is a vector alone."""
@@ -326,9 +326,14 @@ def _tokens(config: Config, shape: SetSpec, width: int) -> Tokens:
 def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " F"]:
     """Frequencies of coordinates in rad: octaves for points without fixed coordinates, else from pi to `max_frequency`."""
     top = config.max_frequency
-    if shape.is_moving:
-        count = config.num_frequencies or 10
-        return geometric(1.0, 2.0 ** (count - 1) if top is None else math.pi * top, count)
+    match shape.layout:
+        case Points(has_coordinates=False):
+            count = config.num_frequencies or 10
+            return geometric(1.0, 2.0 ** (count - 1) if top is None else math.pi * top, count)
+        case Grid(sides):
+            side = min(sides)
+        case _:
+            side = shape.num_queries ** (1 / shape.coordinate_size)
     most = width // (2 * shape.coordinate_size)
     count = config.num_frequencies or most
     if not 0 < count <= most:
@@ -336,7 +341,6 @@ def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " 
             f"[network] a token of {width} numbers has room for {most} frequencies per coordinate axis, not {count}",
             hint="lower `num_frequencies` or widen the network and its decoder",
         )
-    side = min(shape.grid) if shape.grid else shape.num_queries ** (1 / shape.coordinate_size)
     return geometric(math.pi, math.pi * (top or max(1.0, side / 4)), count)
 
 
