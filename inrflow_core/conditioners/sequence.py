@@ -1,7 +1,7 @@
 """An amino-acid sequence as the features that a frozen language model (or one-hot codes) gives each residue.
 
 Source: INRFlow (arXiv:2412.03791), appendix A.3: the residue's ESM embedding beside the features of each atom. It is a
-part of the atoms' coordinates and never dropped, so that nothing but a second model can guide.
+part of the atoms' coordinates and never dropped: guidance needs a second model.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ class SequenceConditioner(FrozenConditioner):
     def _embedded(self, codes: Tensor) -> Float[Tensor, "B L F"]:
         rows = [row[row >= 0] for row in codes.cpu().numpy()]
         with torch.autocast(codes.device.type, enabled=False):  # as in the shards
-            found = self.embedder(codes.device)([residues.to_letters(row.astype(np.uint8)) for row in rows])
+            embeddings = self.embedder(codes.device)([residues.to_letters(row.astype(np.uint8)) for row in rows])
         features = torch.zeros(*codes.shape, self.config.width, device=codes.device)
-        for place, embedding in enumerate(found):
-            features[place, : len(embedding)] = torch.as_tensor(embedding, device=codes.device)
+        for index, embedding in enumerate(embeddings):
+            features[index, : len(embedding)] = torch.as_tensor(embedding, device=codes.device)
         return features

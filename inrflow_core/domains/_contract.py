@@ -45,9 +45,9 @@ class ArrayFiles:
     """The layout of samples in .npz, .npy and single files."""
 
     names: tuple[str, ...]
-    """Arrays of an .npz archive that hold them; the first is the one that is written."""
+    """Names of their array in an .npz archive; the first is the one that is written."""
     dtype: str
-    """`uint8` or `float32`; a file may hold any float where it is `float32`."""
+    """`uint8` or `float32`; for `float32` a file may hold floats of any precision."""
     ndim: int
     """Axes of an array of several samples."""
     channels: tuple[int, ...]
@@ -57,7 +57,7 @@ class ArrayFiles:
     suffixes: tuple[str, ...] = ()
     """Suffixes of files that hold one sample each, beside structures of proteins."""
     read: Callable[[Path], np.ndarray] | None = None
-    """Reads such a file; raises IntegrityError where it is damaged."""
+    """Reads such a file; raises IntegrityError if it is damaged."""
     describe: Callable[[tuple[int, ...]], str] = describe_shape
     """The shape of one sample in words."""
     has_one_shape: bool = False
@@ -130,25 +130,25 @@ class Domain(Protocol):
     FORMATS: ClassVar[tuple[str, ...]]
     """Names of the formats that samples can be written in, beside shards."""
     FILES: ClassVar[ArrayFiles | None]
-    """How samples are read from array files; None where they are structures."""
+    """How samples are read from array files; None for structures."""
     SIZE_OPTION: ClassVar[Literal["--resolution", "--points"] | None]
-    """The option that sets the size of samples; None where nothing does."""
+    """The option that sets the size of samples; None if no option does."""
     HAS_WINDOWS: ClassVar[bool]
     """Whether a part of a sample's domain can be evaluated alone (`--window`)."""
     REFERENCE_SPLITS: ClassVar[tuple[str, ...]]
     """Splits to evaluate against, in order of preference."""
     DEFAULT_METRICS: ClassVar[tuple[str, ...]]
-    """What `eval` computes where no metric is named: nothing that needs weights."""
+    """What `eval` computes by default: metrics without weights."""
     METRICS_OF_SEVERAL: ClassVar[tuple[str, ...]]
-    """Added to these where several samples are drawn for each item of a reference."""
+    """Added to these if several samples are drawn for each item of a reference."""
     REQUIRED_CONDITIONS: ClassVar[tuple[str, ...]]
     """Conditions of the shards that every set needs."""
     MAKES_STRUCTURES: ClassVar[bool]
     """Whether samples are structures of proteins, each of its own size, and not arrays of one size."""
     GALLERY: ClassVar[Gallery | None]
-    """How many samples a report shows; None where it shows tables of structures."""
+    """How many samples a report shows; None if it shows tables of structures."""
     MEMORIZATION: ClassVar[Memorization | None]
-    """How copies of training items are searched; None where they are not."""
+    """How copies of training items are searched; None if they are not."""
 
     config: Any
     shape: SetSpec
@@ -156,7 +156,7 @@ class Domain(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     def queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> Queries:
-        """Where a sample of a size, or a window of it, is evaluated; raises UsageError where the domain has no such size."""
+        """Where a sample of a size, or a window of it, is evaluated; raises UsageError for a size that the domain does not have."""
         ...
 
     def num_queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> int:
@@ -180,7 +180,7 @@ class Domain(Protocol):
         ...
 
     def dummy_batch(self, count: int) -> CoordValueSet:
-        """Sets of the training size without content, for planning."""
+        """Sets of zeros of the training size, for planning."""
         ...
 
     def decode_values(
@@ -190,11 +190,11 @@ class Domain(Protocol):
         ...
 
     def parse_size(self, text: str) -> Size:
-        """The size that the text of `SIZE_OPTION` names; raises UsageError where it names none."""
+        """The size in the text of `SIZE_OPTION`; raises UsageError for any other text."""
         ...
 
     def scale_size(self, factor: float) -> Size:
-        """`factor` times the training size along each axis; raises UsageError where nothing is left."""
+        """`factor` times the training size along each axis; raises UsageError for an empty or infinite size."""
         ...
 
     def describe_size(self, size: Any, condition: Condition | None = None) -> str:
@@ -202,7 +202,7 @@ class Domain(Protocol):
         ...
 
     def output_spec(self, size: Any = None) -> OutputSpec:
-        """Shape and type of a sample of a size; the shape is () where every sample has its own."""
+        """Shape and type of a sample of a size; the shape is () if samples differ in shape."""
         ...
 
     @staticmethod
@@ -261,7 +261,7 @@ else:
 
 
 def domain_class(name: str) -> DomainClass:
-    """The class of a domain by its name; raises UsageError where there is none."""
+    """The class of a domain by its name; raises UsageError if there is none."""
     return registry.find("domains", name).Domain
 
 
@@ -271,18 +271,18 @@ def domain_classes() -> list[DomainClass]:
 
 
 def array_domains() -> list[tuple[DomainClass, ArrayFiles]]:
-    """The domains whose samples are arrays, by name, and how these lie in files."""
+    """The domains whose samples are arrays, sorted by name, and the layout of their files."""
     return [(domain, domain.FILES) for domain in domain_classes() if domain.FILES is not None]
 
 
 def conditions(labels: np.ndarray | None, batch: Batch) -> dict[str, Tensor]:
-    """The classes, and what was read beside the sets, as tensors."""
+    """The class labels and the other conditions of a batch, as tensors."""
     condition = {} if labels is None else {"label": torch.from_numpy(np.asarray(labels, dtype=np.int64))}
     return condition | {name: torch.from_numpy(array) for name, array in batch.condition.items()}
 
 
 def batch_of(values: np.ndarray, condition: Mapping[str, np.ndarray] | None = None) -> Batch:
-    """Values that no shard holds, as a batch without labels, names and seeds."""
+    """Values as a batch without labels, names and seeds."""
     none = np.empty(0, dtype=np.int64)
     return Batch(values, np.full(len(values), -1, dtype=np.int64), [""] * len(values), none, condition=condition or {})
 
@@ -294,7 +294,7 @@ def empty_sets(queries: Queries, spec: SetSpec, count: int, condition: Condition
 
 
 def pixel_statistics(values: np.ndarray, noun: str, unit: str) -> list[tuple[str, str, np.ndarray]]:
-    """Mean and deviation of each sample; one after the other, since all of them in 64 bits would take gigabytes."""
+    """Mean and deviation of each sample; one sample at a time, as float64 copies of all samples would take gigabytes."""
     return [
         (f"Mean of {noun}", unit, np.array([one.mean() for one in values])),
         (f"Deviation within {noun}", unit, np.array([one.std() for one in values])),

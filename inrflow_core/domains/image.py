@@ -38,7 +38,7 @@ from inrflow_core.shards.batch import Batch
 from inrflow_core.visualization import image_grid, image_io
 
 MODES = {1: "gray", 3: "RGB", 4: "RGBA"}
-"""Names of images by their number of channels."""
+"""Names of color modes by their number of channels."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Domain(DecodedAtOwnPairs):
         return CoordValueSet(self.queries(), scaled.flatten(1, 2), seeds, conditions(labels, batch))
 
     def dummy_batch(self, count: int) -> CoordValueSet:
-        """Images of the training resolution without content, for planning."""
+        """Images of zeros at the training resolution, for planning."""
         return empty_sets(self.queries(), self.shape, count)
 
     def decode_values(

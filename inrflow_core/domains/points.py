@@ -41,9 +41,9 @@ class Config:
     num_points: int
     """Points of a training set, drawn again from the stored cloud in each step."""
     value_scale: float = 1.0
-    """Positions in the shard's normalisation are multiplied by this for the network."""
+    """Positions in the shard's normalization are multiplied by this for the network."""
     channels: int = 3
-    """3 for positions, 6 with colours in [-1, 1]."""
+    """3 for positions, 6 with colors in [-1, 1]."""
 
     def __post_init__(self) -> None:
         if self.num_points < 1:
@@ -120,35 +120,35 @@ class Domain(DecodedAtOwnPairs):
         """Stored clouds (B N C) as sets; more points than `num_points` are subsampled, keyed by the seed.
 
         Raises:
-            UsageError: the clouds have no colours where the preset wants them, or, with `augment` (in training), fewer
-                points than it wants.
+            UsageError: the clouds have no colors and the preset needs them, or, with `augment` (in training), they
+                have fewer points than it needs.
         """
-        values, wanted, channels = batch.values, self.config.num_points, self.config.channels
+        values, num_points, channels = batch.values, self.config.num_points, self.config.channels
         if values.shape[2] < channels:
             raise UsageError(
                 f"the clouds have {values.shape[2]} channels, the preset wants {channels}",
                 hint="prepare them with colours, or set `domain.channels=3`",
             )
-        if augment and values.shape[1] < wanted:
+        if augment and values.shape[1] < num_points:
             raise UsageError(
-                f"the clouds have {values.shape[1]} points, the preset wants {wanted}",
+                f"the clouds have {values.shape[1]} points, the preset wants {num_points}",
                 hint=f"set `domain.num_points={values.shape[1]}`, or prepare clouds of more points",
             )
         clouds = torch.from_numpy(np.ascontiguousarray(values[..., :channels])).float()
-        if clouds.shape[1] > wanted:
-            chosen = keyed_random.subset(seeds.cpu(), clouds.shape[1], wanted, purpose="subset")
-            clouds = clouds.gather(1, chosen[..., None].expand(-1, -1, channels))
+        if clouds.shape[1] > num_points:
+            subset = keyed_random.subset(seeds.cpu(), clouds.shape[1], num_points, purpose="subset")
+            clouds = clouds.gather(1, subset[..., None].expand(-1, -1, channels))
         queries = Queries(None, torch.arange(clouds.shape[1]))
         return CoordValueSet(queries, clouds * self.config.value_scale, seeds, conditions(labels, batch))
 
     def dummy_batch(self, count: int) -> CoordValueSet:
-        """Clouds of the training size without content, for planning."""
+        """Clouds of zeros of the training size, for planning."""
         return empty_sets(self.queries(), self.shape, count)
 
     def decode_values(
         self, values: Float[Tensor, "B M C"], size: int | None = None, condition: Condition | None = None
     ) -> np.ndarray:
-        """Points, float32 (B M C), in the shard's normalisation."""
+        """Points, float32 (B M C), in the shard's normalization."""
         return values.div(self.config.value_scale).float().cpu().numpy()
 
     def parse_size(self, text: str) -> int:
@@ -199,7 +199,7 @@ class Domain(DecodedAtOwnPairs):
         return InputExample(values, offset, scale)
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
-        """Chamfer distance: mean squared nearest distances both ways, summed, in the training normalisation."""
+        """Chamfer distance: mean squared nearest distances both ways, summed, in the training normalization."""
         return {"chamfer": distances.find("cd").between(output[:, :3], original[:, :3])}
 
     def render(self, outputs: np.ndarray) -> Any:

@@ -1,7 +1,7 @@
 """Proteins: the coordinate is an atom's features, the value its position; atoms come in groups, the amino acids.
 
 Source: INRFlow (arXiv:2412.03791), section 4.3, appendix A.3 and table 8. A set is all heavy atoms of a chain, in the order
-of `residues.atom_layout`. What is known of a whole residue, its embedding, comes by the condition (`conditioners/sequence.py`).
+of `residues.atom_layout`. The embedding of a whole residue is a part of the condition (`conditioners/sequence.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from inrflow_core.shards.batch import Batch
 from inrflow_core.visualization import protein_rendering
 
 TYPICAL_LENGTH = "L"
-"""The residue that a set without content is made of: leucine, which has about as many heavy atoms as the mean."""
+"""The residue of sets for planning: leucine, which has about as many heavy atoms as the mean."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Config:
     """What the proteins of a preset are."""
 
     residues: int = 256
-    """Residues of a typical chain, for planning; chains of any length are learned."""
+    """Residues of a typical chain, for planning; training takes chains of any length."""
     value_scale: float = 0.1
     """Positions in Angstrom are multiplied by this for the network: about one over their standard deviation."""
     rotate: bool = True
@@ -116,7 +116,7 @@ class Domain(DecodedAtOwnPairs):
         return CoordValueSet(queries, positions * self.config.value_scale, seeds, condition, known)
 
     def dummy_batch(self, count: int) -> CoordValueSet:
-        """Sets of a typical chain without content, for planning."""
+        """Sets of zeros for a typical chain, for planning."""
         codes = torch.from_numpy(residues.to_codes(TYPICAL_LENGTH * self.config.residues).astype(np.int64)).expand(
             count, -1
         )
@@ -128,13 +128,15 @@ class Domain(DecodedAtOwnPairs):
         """Structures, in Angstrom, of the chains whose `residues` the condition has; residues count from 1."""
         assert condition is not None, "a protein is sampled for its residues"
         positions = values.div(self.config.value_scale).float().cpu().numpy()
-        found: list[Structure] = []
-        for places, row in zip(positions, condition["residues"].cpu().numpy(), strict=True):
+        structures: list[Structure] = []
+        for atoms, row in zip(positions, condition["residues"].cpu().numpy(), strict=True):
             codes = row[row >= 0].astype(np.uint8)
             count = int(residues.SIZES[codes].sum())
             numbers = np.arange(1, len(codes) + 1, dtype=np.int64)
-            found.append(Structure("", codes, places[:count].astype(np.float32), np.ones(count, dtype=bool), numbers))
-        return found
+            structures.append(
+                Structure("", codes, atoms[:count].astype(np.float32), np.ones(count, dtype=bool), numbers)
+            )
+        return structures
 
     def parse_size(self, text: str) -> None:
         """Raises UsageError: a protein has the atoms of its sequence."""
@@ -179,27 +181,27 @@ class Domain(DecodedAtOwnPairs):
 
     @staticmethod
     def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
-        """None: the report's tables show what differs."""
+        """Nothing: a report has tables of proteins in place of histograms."""
         return []
 
     def _queries(self, codes: Int64[np.ndarray, "B L"], seeds: Int64[Tensor, " B"] | None) -> Queries:
-        """The atoms of chains, padded to the longest; eigenvectors have random signs where seeds are given."""
+        """The atoms of chains, padded to the longest; eigenvectors have random signs if `seeds` is not None."""
         rows = [row[row >= 0].astype(np.uint8) for row in codes]
         layouts = [residues.atom_layout(row) for row in rows]
         most = max(len(groups) for groups, _ in layouts)
         groups = np.full((len(rows), most), -1, dtype=np.int64)
         features = np.zeros((len(rows), most, self.shape.coordinate_size), dtype=np.float32)
-        for place, (row, (group, slot)) in enumerate(zip(rows, layouts, strict=True)):
+        for index, (row, (group, slot)) in enumerate(zip(rows, layouts, strict=True)):
             vectors = EIGENVECTORS[row[group], slot]
             if seeds is not None:
-                vectors = vectors * _signs(seeds[place : place + 1], len(row))[group]
-            groups[place, : len(group)] = group
-            features[place, : len(group)] = np.concatenate([FEATURES[row[group], slot], vectors], axis=1)
+                vectors = vectors * _signs(seeds[index : index + 1], len(row))[group]
+            groups[index, : len(group)] = group
+            features[index, : len(group)] = np.concatenate([FEATURES[row[group], slot], vectors], axis=1)
         sizes = tuple((len(group), len(row)) for row, (group, _) in zip(rows, layouts, strict=True))
         return Queries(torch.from_numpy(features), torch.arange(most), torch.from_numpy(groups), sizes)
 
 
 def _signs(seed: Int64[Tensor, " 1"], count: int) -> Float[np.ndarray, "L 8"]:
     """A sign for each eigenvector of each residue."""
-    drawn = keyed_random.uniform(seed, purpose="signs", count=count * NUM_EIGENVECTORS)
-    return np.where(drawn.numpy().reshape(count, NUM_EIGENVECTORS) < 0.5, -1, 1).astype(np.float32)
+    u = keyed_random.uniform(seed, purpose="signs", count=count * NUM_EIGENVECTORS)
+    return np.where(u.numpy().reshape(count, NUM_EIGENVECTORS) < 0.5, -1, 1).astype(np.float32)

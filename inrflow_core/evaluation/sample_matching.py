@@ -63,20 +63,20 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
 
 
 def condition_images(
-    match: SampleMatch, reference: SampleCollection, given: SampleCollection | None = None
+    match: SampleMatch, reference: SampleCollection, images: SampleCollection | None = None
 ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
     """The images that samples were conditioned on, each once, and each sample's index among them.
 
     Args:
-        given: images of the reference's items, matched by name or order; None for those in the reference.
+        images: images of the reference's items, matched by name or order; None for those in the reference.
 
     Raises:
         UsageError: the reference has no images.
     """
-    if given is not None:
-        indices = match_to_reference(reference, given).reference_index[match.reference_index]
-        chosen, inverse = np.unique(indices, return_inverse=True)
-        return given.select(chosen), inverse.reshape(-1)
+    if images is not None:
+        indices = match_to_reference(reference, images).reference_index[match.reference_index]
+        selected, inverse = np.unique(indices, return_inverse=True)
+        return images.select(selected), inverse.reshape(-1)
     if not isinstance(reference, ShardCollection) or not reference.has_views():
         raise UsageError(
             f"{reference.display_name} has no images of its clouds",
@@ -89,7 +89,7 @@ def condition_images(
         return reference.load_views(IMAGE, items.tolist(), views)
 
     digest = hashlib.sha256(f"{reference.digest} {reference.split} {OF_IMAGES} {rows.tolist()}".encode()).hexdigest()
-    found = ArrayCollection(
+    collection = ArrayCollection(
         source=reference.source,
         domain="image",
         digest=digest,
@@ -98,16 +98,16 @@ def condition_images(
         load_values=load_values,
         verify_source=reference.verify,
     )
-    return found, inverse.reshape(-1)
+    return collection, inverse.reshape(-1)
 
 
 def reference_clouds(
     match: SampleMatch, reference: SampleCollection
 ) -> tuple[SampleCollection, Int64[np.ndarray, " N"]]:
     """The references of samples, each once, and each sample's index among them."""
-    chosen, inverse = np.unique(match.reference_index, return_inverse=True)
-    is_whole = len(chosen) == reference.count
-    return reference if is_whole else reference.select(chosen), inverse.reshape(-1)
+    selected, inverse = np.unique(match.reference_index, return_inverse=True)
+    is_whole = len(selected) == reference.count
+    return reference if is_whole else reference.select(selected), inverse.reshape(-1)
 
 
 def _match_recorded(
@@ -120,15 +120,15 @@ def _match_recorded(
     """
     known = np.arange(reference.count) if reference.source_indices is None else reference.source_indices
     order = np.argsort(known, kind="stable")
-    found = order[np.searchsorted(known, recorded, sorter=order).clip(max=len(known) - 1)]
-    if (known[found] != recorded).any():
-        lost = recorded[known[found] != recorded]
+    indices = order[np.searchsorted(known, recorded, sorter=order).clip(max=len(known) - 1)]
+    if (known[indices] != recorded).any():
+        lost = recorded[known[indices] != recorded]
         raise UsageError(
             f"{samples.display_name} has samples of item {lost[0]:,}, and {reference.display_name} holds {reference.count:,}"
             + ("" if reference.source_indices is None else " others"),
             hint="give the whole split that the samples were conditioned on",
         )
-    return found
+    return indices
 
 
 def _match_names(sampled: Sequence[str], references: Sequence[str]) -> Int64[np.ndarray, " N"] | None:

@@ -85,12 +85,12 @@ class _LinearOf(torch.autograd.Function):
             d_inputs[0].memory = x
         for part in _parts(x, weight):
             piece = gradient[part]
-            value, found = function.value_and_grad(
+            value, d_parts = function.value_and_grad(
                 piece @ cast_weight, *(_select_part(part, x, each) for each in inputs)
             )
             rows, value = piece.flatten(0, 1).t(), value.flatten(0, 1).to(piece.dtype)
             _add_product(d_weight, rows, value, is_first=d_inputs[0].is_empty)
-            for d_input, new in zip(d_inputs, found, strict=True):
+            for d_input, new in zip(d_inputs, d_parts, strict=True):
                 d_input.put(part, new)
         d_bias = gradient.flatten(0, 1).sum(0, dtype=weight.dtype) if ctx.needs_input_grad[2] else None
         return None, d_weight, d_bias, *(d_input.tensor for d_input in d_inputs)

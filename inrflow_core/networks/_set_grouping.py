@@ -152,8 +152,8 @@ def tile_groups(groups: Int64[Tensor, "B N"], latents: int) -> Tiles:
     slot = first_tile.gather(1, members) * size + rank
     pairs = torch.zeros(batch, num_tiles * size, dtype=torch.int64, device=groups.device).scatter_(1, slot, order)
     is_real = torch.zeros_like(pairs, dtype=torch.bool).scatter_(1, slot, True)
-    places = torch.arange(num_tiles, device=groups.device).expand(batch, -1).contiguous()
-    latent = torch.searchsorted(ends, places, right=True).clamp(max=latents - 1)
+    tiles = torch.arange(num_tiles, device=groups.device).expand(batch, -1).contiguous()
+    latent = torch.searchsorted(ends, tiles, right=True).clamp(max=latents - 1)
     return Tiles(pairs.unflatten(1, (-1, size)), is_real.unflatten(1, (-1, size)), latent)
 
 
@@ -183,13 +183,13 @@ def _kmeans(pairs: Float[np.ndarray, "N D"], count: int, random: np.random.Gener
     from scipy.spatial import cKDTree
 
     axes = np.ascontiguousarray(pairs.T)
-    found = [pairs[random.integers(len(pairs))]]
+    seeds = [pairs[random.integers(len(pairs))]]
     distance = np.full(len(pairs), np.inf)
     for _ in range(count - 1):
-        distance = np.minimum(distance, sum((axis - x) ** 2 for axis, x in zip(axes, found[-1], strict=True)))
+        distance = np.minimum(distance, sum((axis - x) ** 2 for axis, x in zip(axes, seeds[-1], strict=True)))
         total = distance.cumsum()
-        found.append(pairs[np.searchsorted(total, random.uniform() * total[-1], side="right")])
-    centers = np.stack(found)
+        seeds.append(pairs[np.searchsorted(total, random.uniform() * total[-1], side="right")])
+    centers = np.stack(seeds)
     for _ in range(LLOYD_STEPS):
         group = cKDTree(centers).query(pairs)[1]
         sizes = np.bincount(group, minlength=count)

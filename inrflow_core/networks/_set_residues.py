@@ -149,9 +149,9 @@ def group_slots(
     counts = torch.zeros(groups.shape[0], count, dtype=torch.int64, device=groups.device)
     counts.scatter_add_(1, groups.clamp(min=0), (groups >= 0).long())
     first = counts.cumsum(1) - counts
-    places = torch.arange(size, device=groups.device)
-    slots = (first[..., None] + places).clamp(max=groups.shape[1] - 1)
-    is_real = places < counts[..., None]
+    offsets = torch.arange(size, device=groups.device)
+    slots = (first[..., None] + offsets).clamp(max=groups.shape[1] - 1)
+    is_real = offsets < counts[..., None]
     return slots, is_real & known.gather(1, slots.flatten(1)).view_as(slots)
 
 

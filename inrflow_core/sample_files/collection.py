@@ -284,16 +284,19 @@ class StructureCollection(_Collection):
 
     def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
         """Atom positions in Angstrom, float32 (S N 3), padded with zeros; as conditions the residues and `is_known`."""
-        found = [self.load_structure(int(index)) for index in indices]
-        sizes = np.array([len(one.positions) for one in found], dtype=np.int64)
-        lengths = np.array([len(one.codes) for one in found], dtype=np.int64)
+        structures = [self.load_structure(int(index)) for index in indices]
+        sizes = np.array([len(one.positions) for one in structures], dtype=np.int64)
+        lengths = np.array([len(one.codes) for one in structures], dtype=np.int64)
         return Batch(
-            _padded([one.positions for one in found]),
-            np.full(len(found), -1, dtype=np.int64),
+            _padded([one.positions for one in structures]),
+            np.full(len(structures), -1, dtype=np.int64),
             [self.names[int(index)] for index in indices],
             np.empty(0, dtype=np.int64),
             sizes,
-            {"residues": _padded([one.codes for one in found]), "is_known": _padded([one.is_known for one in found])},
+            {
+                "residues": _padded([one.codes for one in structures]),
+                "is_known": _padded([one.is_known for one in structures]),
+            },
             {"residues": lengths, "is_known": sizes},
         )
 
@@ -327,13 +330,13 @@ class ShardCollection(_Collection):
             conditions=ConditionSelection(("residues", "is_known")),
         )
         assert batch.sizes is not None
-        found = []
+        structures = []
         for row, (atoms, count) in enumerate(zip(batch.sizes, batch.condition_lengths["residues"], strict=True)):
             codes = batch.condition["residues"][row, :count]
             is_known = batch.condition["is_known"][row, :atoms] > 0
             numbers = np.arange(1, count + 1, dtype=np.int64)
-            found.append(Structure(batch.names[row], codes, batch.values[row, :atoms], is_known, numbers))
-        return found
+            structures.append(Structure(batch.names[row], codes, batch.values[row, :atoms], is_known, numbers))
+        return structures
 
     def has_views(self, condition: str = IMAGE) -> bool:
         """Whether every item has views of a condition, such as rendered images."""
@@ -356,9 +359,9 @@ class ShardCollection(_Collection):
                 f"and a sample is conditioned on view {views.max()}",
                 hint="give the reference that the samples were conditioned on",
             )
-        wanted = ConditionSelection([condition], (views + 0.5) / count)
+        selection = ConditionSelection([condition], (views + 0.5) / count)
         rows = self._in_source(indices).tolist()
-        return self.shards.read(self.shard_split, rows, conditions=wanted).condition[condition]
+        return self.shards.read(self.shard_split, rows, conditions=selection).condition[condition]
 
     def _verify(self) -> None:
         self.shards.verify([self.shard_split])

@@ -102,8 +102,8 @@ def _stages(
     size = (t_next - t).to(y.dtype).view(-1, 1, 1)
     slopes: list[Tensor] = []
     for node, weights in zip(NODES, STAGES, strict=True):
-        place = y + size * _sum(weights, slopes) if slopes else y
-        slopes.append(velocity(place, t + node * (t_next - t)))
+        point = y + size * _sum(weights, slopes) if slopes else y
+        slopes.append(velocity(point, t + node * (t_next - t)))
     return y + size * _sum(FIFTH, slopes), slopes
 
 

@@ -27,7 +27,7 @@ def fold(
 ) -> list[Path]:
     """Fold every sequence of a FASTA file with the seeds of the request; returns one file of each sequence.
 
-    A file of the same provenance that exists already is kept, so that the same call resumes.
+    A file of the same provenance that exists already is not sampled again: the same call resumes.
 
     Args:
         out: the folder, and a file's name in it whose suffix is the format: `FOLDER/name.pdb` or `FOLDER/name.cif`.
@@ -51,8 +51,8 @@ def fold(
         for done, index in enumerate(missing, 1):
             condition = condition_inputs.repeat_condition(encode(records[index][1]), len(request.seeds))
             own = replace(request, condition=condition)
-            drawn = [values for _, values in source.draw(own)]
-            structures = sample.concatenate(drawn)
+            parts = [values for _, values in source.draw(own)]
+            structures = sample.concatenate(parts)
             writer.write(files[index], structures, model.domain.NAME, origin=origins[index], overwrite=overwrite)
             progress(done, len(missing))
     return files
@@ -64,10 +64,10 @@ def output_paths(names: list[str], out: Path) -> list[Path]:
     Raises:
         UsageError: two names give the same file.
     """
-    found: dict[str, str] = {}
+    names_of_files: dict[str, str] = {}
     for name in names:
         file = f"{safe_filename(name)}{out.suffix}"
-        first = found.setdefault(file, name)
+        first = names_of_files.setdefault(file, name)
         if first != name:
             raise UsageError(
                 f"the sequences `{first}` and `{name}` would both become `{file}`", hint="rename one of them"
@@ -93,7 +93,7 @@ def is_folded(path: Path, origin: Mapping[str, str], *, overwrite: bool = False)
 
 def safe_filename(name: str) -> str:
     """A sequence's name as a file name: path separators, and all that is not ASCII, become `_`."""
-    kept = "".join(
+    safe = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in SAFE_CHARACTERS) else "_" for letter in name
     )
-    return kept.lstrip(".")[:128] or "_"
+    return safe.lstrip(".")[:128] or "_"

@@ -110,11 +110,11 @@ def plan_from_reference(
     Raises:
         UsageError: the reference is not a folder of shards with such conditions, or has no such view.
     """
-    chosen = collection.evenly_spaced_items(reference, num)
-    count = chosen.count * each
+    items = collection.evenly_spaced_items(reference, num)
+    count = items.count * each
     if not conditioner_part(kind).HAS_VIEWS:
-        seeds = np.tile(np.arange(seed, seed + each, dtype=np.int64), chosen.count)
-        return ReferenceSamplingPlan(kind, chosen, seeds, np.zeros(count, np.int64), each)
+        seeds = np.tile(np.arange(seed, seed + each, dtype=np.int64), items.count)
+        return ReferenceSamplingPlan(kind, items, seeds, np.zeros(count, np.int64), each)
     if not isinstance(reference, ShardCollection) or reference.split is None or not reference.has_views():
         raise UsageError(
             f"{reference.display_name} holds no images to sample from",
@@ -125,9 +125,9 @@ def plan_from_reference(
     if view is not None and view >= views:
         raise UsageError(f"{reference.display_name} has views 0 to {views - 1}, not {view}", hint="choose one of them")
     if view is not None:
-        return ReferenceSamplingPlan(kind, chosen, seeds, np.full(count, view, np.int64), each)
+        return ReferenceSamplingPlan(kind, items, seeds, np.full(count, view, np.int64), each)
     u = keyed_random.uniform(torch.from_numpy(seeds), purpose="view")[:, 0].numpy()
-    return ReferenceSamplingPlan(kind, chosen, seeds, (u * views).astype(np.int64), each)
+    return ReferenceSamplingPlan(kind, items, seeds, (u * views).astype(np.int64), each)
 
 
 def check(plan: ReferenceSamplingPlan, model: Model) -> None:
@@ -153,11 +153,11 @@ def condition(model: Model, plan: ReferenceSamplingPlan, rows: Sequence[int]) ->
         UsageError: the shards do not have the model's conditions.
         MissingError: the reference stores no embeddings, and the weights of the model's embedder do not exist.
     """
-    chosen = np.asarray(rows, dtype=np.int64)
+    indices = np.asarray(rows, dtype=np.int64)
     if not plan.has_views:
-        (index,) = np.unique(plan.reference_indices[chosen])
-        return condition_inputs.repeat_condition(_item_condition(model, plan, int(index), 0), len(chosen))
-    parts = [_item_condition(model, plan, int(plan.reference_indices[row]), int(plan.views[row])) for row in chosen]
+        (index,) = np.unique(plan.reference_indices[indices])
+        return condition_inputs.repeat_condition(_item_condition(model, plan, int(index), 0), len(indices))
+    parts = [_item_condition(model, plan, int(plan.reference_indices[row]), int(plan.views[row])) for row in indices]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -175,8 +175,8 @@ def sample_from_reference(model: Model, plan: ReferenceSamplingPlan, source: Pat
     requests = (
         replace(request, seeds=plan.seeds[rows].tolist(), condition=condition(model, plan, rows)) for rows in parts
     )
-    found = sample.sample_in_memory(model, requests, source, plan.reference.normalization, str(plan.to_json()))
-    return replace(found, condition=plan.sample_conditions)
+    samples = sample.sample_in_memory(model, requests, source, plan.reference.normalization, str(plan.to_json()))
+    return replace(samples, condition=plan.sample_conditions)
 
 
 def _fold(model: Model, plan: ReferenceSamplingPlan, request: SampleRequest, source: Path) -> SampleCollection:

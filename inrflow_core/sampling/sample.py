@@ -61,13 +61,13 @@ def sample_fields(
         UsageError: the model needs an image or a sequence, and none is given.
     """
     device = next(model.method.parameters()).device
-    given = {name: value.to(device) for name, value in (condition or {}).items()}
-    _check_condition(model, given)
+    inputs = {name: value.to(device) for name, value in (condition or {}).items()}
+    _check_condition(model, inputs)
     if labels is not None:
-        given[CLASS_LABEL] = torch.tensor(list(labels), dtype=torch.int64, device=device)
+        inputs[CLASS_LABEL] = torch.tensor(list(labels), dtype=torch.int64, device=device)
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
     return model.method.sample(
-        model.domain.queries(condition=given).to(device), keys, given, options or sampling_options(model)
+        model.domain.queries(condition=inputs).to(device), keys, inputs, options or sampling_options(model)
     )
 
 
@@ -191,18 +191,18 @@ def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Conditio
     return model.domain.render(concatenate([values for _, values in iter_samples(model, request)]))
 
 
-def concatenate(drawn: Sequence[np.ndarray | list[Structure]]) -> Any:
+def concatenate(parts: Sequence[np.ndarray | list[Structure]]) -> Any:
     """Join the parts of a request; structures of one sequence are superposed on the first of them."""
-    if isinstance(drawn[0], np.ndarray):
-        return np.concatenate([part for part in drawn if isinstance(part, np.ndarray)])
-    return superposition.superpose_on_first([structure for part in drawn for structure in part])
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+    return superposition.superpose_on_first([structure for part in parts for structure in part])
 
 
-def _check_condition(model: Model, given: Condition) -> None:
+def _check_condition(model: Model, condition: Condition) -> None:
     """Raise UsageError unless the condition that the model needs is given."""
     part = model.preset.condition
     conditioner = None if part is None else part.module
-    if conditioner is not None and conditioner.GIVEN_AS and not any(name in given for name in conditioner.GIVEN_AS):
+    if conditioner is not None and conditioner.GIVEN_AS and not any(name in condition for name in conditioner.GIVEN_AS):
         raise UsageError(
             f"the model `{model.preset.name}` is conditioned on {conditioner.NOUN}, and none is given",
             hint=f"add {conditioner.OPTION_HINT}",

@@ -54,12 +54,12 @@ def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = Fa
             f"{len(files)} files need a folder as output, and `{out}` is not a folder",
             hint=f"make it with `mkdir -p {out}`",
         )
-    found = [out / f"{file.stem}{'.ply' if file.suffix.lower() == '.ply' else '.png'}" for file in files]
-    if len(set(found)) < len(found):
+    targets = [out / f"{file.stem}{'.ply' if file.suffix.lower() == '.ply' else '.png'}" for file in files]
+    if len(set(targets)) < len(targets):
         raise UsageError("two of the files would have the same output", hint="give them different names")
-    for path in found:
+    for path in targets:
         writer.check(path, 1, overwrite=overwrite)
-    return found
+    return targets
 
 
 def check_model(model: Model) -> None:
@@ -80,7 +80,7 @@ def upsample_files(
     weights: Path,
     files: Sequence[Path],
     outs: Sequence[Path],
-    wanted: Upsampling,
+    settings: Upsampling,
     *,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
@@ -95,17 +95,17 @@ def upsample_files(
         UsageError, MissingError: a file that cannot be read, or is not of the model's domain.
     """
     none: list[int | None] = [None] * len(files)
-    labels = none if wanted.label is None else resolve_labels(model, range(len(files)), wanted.label) or none
+    labels = none if settings.label is None else resolve_labels(model, range(len(files)), settings.label) or none
     rows = []
     with reporter.progress("upsampling", "files", len(files)) as progress:
         for file, out, label in zip(files, outs, labels, strict=True):
             example = invert.read_input(model, file)
-            field = invert.invert(model, example, label=label, steps=wanted.steps, noise=wanted.noise)
-            budget = QueryBudget(wanted.chunk, warn=reporter.warn)
-            values = sample.evaluate(model, field, wanted.size, wanted.window, chunk=budget)
-            origin = invert.provenance(model, weights, file, field, wanted.size, wanted.window, label=label)
+            field = invert.invert(model, example, label=label, steps=settings.steps, noise=settings.noise)
+            budget = QueryBudget(settings.chunk, warn=reporter.warn)
+            values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget)
+            origin = invert.provenance(model, weights, file, field, settings.size, settings.window, label=label)
             writer.write(out, example.to_source_units(values), model.domain.NAME, origin=origin, overwrite=overwrite)
-            error = invert.reconstruction_error(model, example, field, wanted.chunk)
+            error = invert.reconstruction_error(model, example, field, settings.chunk)
             rows.append({"file": str(file), "out": str(out)} | error)
             progress(len(rows), len(files))
     for row in rows:
@@ -119,7 +119,7 @@ def upsample_saved_field(
     field: Field,
     source: Path,
     out: Path,
-    wanted: Upsampling,
+    settings: Upsampling,
     *,
     overwrite: bool = False,
     reporter: Reporter = SILENT,
@@ -131,9 +131,9 @@ def upsample_saved_field(
     """
     writer.exporter_for(out, model.domain.NAME)
     with reporter.progress("evaluating", "steps") as progress:
-        budget = QueryBudget(wanted.chunk, warn=reporter.warn)
-        values = sample.evaluate(model, field, wanted.size, wanted.window, chunk=budget, progress=progress)
-    request = SampleRequest(field.seeds.tolist(), None, wanted.size, wanted.window)
+        budget = QueryBudget(settings.chunk, warn=reporter.warn)
+        values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget, progress=progress)
+    request = SampleRequest(field.seeds.tolist(), None, settings.size, settings.window)
     origin = provenance.provenance(model, source, request, field.options)
     written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
     reporter.log("wrote " + ", ".join(f"`{path}`" for path in written))
