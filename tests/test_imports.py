@@ -182,9 +182,13 @@ def test_a_file_and_its_functions_fit_in_a_head(path: Path):
     assert len(text.splitlines()) <= MOST_LINES
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            # A command's options, each with its help, stand in its signature; they are no length to follow.
-            start = node.body[0].lineno if "inrflow_cli" in path.parts else node.lineno
-            assert (node.end_lineno or 0) - start < MOST_FUNCTION_LINES, node.name
+            length = (node.end_lineno or 0) - node.lineno + 1
+            if path.parent.name == "commands" and node.name == path.stem:
+                # A command has one line of signature for each option: signature and body count apart.
+                signature = node.body[0].lineno - node.lineno
+                assert signature <= MOST_FUNCTION_LINES, node.name
+                length -= signature
+            assert length <= MOST_FUNCTION_LINES, node.name
             if path in FILES and "inrflow_core" in path.parts:
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 assert len([a for a in arguments if a.arg != "self"]) <= MOST_ARGUMENTS, node.name
