@@ -31,3 +31,10 @@ def test_a_conditioner_has_what_the_contract_says(name: str):
     spec = part.spec(conditioner.config if hasattr(conditioner, "config") else part.Config(classes=3))
     assert (0 if embedding.tokens is None else embedding.tokens.shape[1]) == spec.tokens
     assert (None if embedding.features is None else embedding.features.shape[-1]) == spec.features
+
+
+def test_each_option_gives_the_condition_of_one_conditioner():
+    options = [(option, name) for name in KINDS for option in registry.find("conditioners", name).OPTIONS]
+    assert len({option for option, _ in options}) == len(options)
+    assert {option: _contract.conditioner_of_option(option) for option, _ in options} == dict(options)
+    assert _contract.conditioner_of_option("--seed") is None

@@ -1,0 +1,43 @@
+"""Requests of samples: the domains that an option or an input file implies, and the default batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from inrflow_core.models import Model
+from inrflow_core.proteins import residues
+from inrflow_core.sampling import request
+from inrflow_core.sampling.request import SampleRequest
+from tests import tiny
+
+
+def test_options_and_files_imply_the_domains_that_have_them():
+    assert request.domains_of_options() is None
+    assert request.domains_of_options(resolution="8") == ("image",)
+    assert request.domains_of_options(points=9) == ("points",)
+    assert request.domains_of_options(window=(0.0, 0.0, 0.5, 0.5)) == ("image",)
+    assert request.domains_of_options(points=9, window=(0.0, 0.0, 0.5, 0.5)) == ()
+    assert request.domains_of_files([Path("a.png")]) == ("image",)
+    assert request.domains_of_files([Path("a.ply")]) == ("points",)
+    assert request.domains_of_files([Path("a.png"), Path("b.PLY")]) == ("image", "points")
+
+
+@pytest.fixture(scope="module")
+def folding() -> Model:
+    return tiny.model(tiny.PROTEIN)
+
+
+def test_a_batch_of_proteins_is_sized_by_its_longest_chain(folding: Model):
+    chains = [residues.to_codes(letters) for letters in ("GG", "MKTWWWWWWWWW", "AAAA")]
+    codes = torch.full((3, 12), -1)
+    for row, chain in enumerate(chains):
+        codes[row, : len(chain)] = torch.from_numpy(chain.astype("int64"))
+    condition = {"residues": codes}
+    longest = len(folding.domain.queries(condition=condition))
+    assert folding.domain.num_queries(condition=condition) == longest
+    pairs = max(longest, folding.domain.shape.num_queries)
+    sized = SampleRequest(range(3), condition=condition, chunk=pairs // 2)
+    assert request.default_batch_size(folding, sized) == 4 * (pairs // 2) // pairs
