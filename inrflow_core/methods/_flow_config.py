@@ -11,7 +11,7 @@ from inrflow_core.methods._flow_sampling import check_guidance
 
 @dataclass(frozen=True)
 class Config:
-    """How flow matching learns and draws."""
+    """Settings of `[method]` for training and sampling by flow matching."""
 
     path: Literal["linear", "trigonometric"] = "linear"
     """From data to noise; the papers' is linear."""

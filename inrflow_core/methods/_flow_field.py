@@ -1,4 +1,4 @@
-"""The field of the flow method: functions drawn along the latents of their context, evaluated, saved and loaded."""
+"""The field of the flow method: sampled functions, evaluated at any queries from the latents of their context."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from inrflow_core.sets import Condition, ConditionEmbedding, Queries
 
 @dataclass
 class ContextEvaluation:
-    """What one velocity call of the context leaves for its queries: a time, and each guidance half's latents.
+    """One velocity evaluation of the context, as its queries need it: the time, and the latents of each network.
 
-    `decoder_kv` are what the decoders make of the latents; a recorded field makes them again for each step.
+    The second latents are those that guidance compares with. `decoder_kv` are the decoders' keys and values of the latents; a
+    cached field computes them again for each step.
     """
 
     t: Float64[Tensor, " B"]
@@ -35,17 +36,17 @@ class ContextEvaluation:
 
 @dataclass
 class QueryChunk:
-    """A run of queries, with what each decoder makes of their coordinates alone, where it is cached."""
+    """Queries that are evaluated together, and each decoder's embedding of their coordinates; None where it is not cached."""
 
     queries: Queries
     embedded: list[Tensor | None]
 
 
 class FlowField:
-    """Functions that a velocity model samples: noise carried to data along the latents of the context's own way.
+    """Functions that a velocity model samples, by solving the ODE or SDE from noise to data.
 
-    In every solver step the context passes all stages first and leaves the latents of each evaluation; then each chunk
-    of queries passes the same stages with these latents. The step control of an adaptive solver sees the context alone.
+    Each solver step is taken for the context first, which leaves the latents of each velocity evaluation; then each chunk of
+    queries takes the same step with these latents. The step control of an adaptive solver sees the context alone.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class FlowField:
                 part: slice, step: solver.Step = step, evaluations: list[ContextEvaluation] = evaluations
             ) -> None:
                 queried = self._query_chunk(queries, part, budget)
-                y[:, part] = self._advance(queried, y[:, part], step, evaluations)  # written when all of it is there
+                y[:, part] = self._advance(
+                    queried, y[:, part], step, evaluations
+                )  # written after the step, which may run out of memory
 
             budget.run_in_chunks(len(queries), sets, advance)
             if progress is not None:
@@ -115,7 +118,7 @@ class FlowField:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
 
     def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
-        """Write a recorded field as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk."""
+        """Write a cached field as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk."""
         tensors = self._tensors()
         if half:
             tensors = {
@@ -135,7 +138,7 @@ class FlowField:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that later queries need, by name."""
-        assert self.steps is not None and self.values is not None, "a field is recorded before it is saved"
+        assert self.steps is not None and self.values is not None, "`cache_context` comes before `save`"
         tensors = {"seeds": self.seeds, "values": self.values, "places": self.context.noise_keys}
         if self.start is not None:
             tensors["noise"] = self.start
@@ -154,7 +157,7 @@ class FlowField:
         return tensors
 
     def to_noise(self, values: Float[Tensor, "B N C"], chunk: int | QueryBudget = CHUNK) -> Float[Tensor, "B N C"]:
-        """The noise at t = 1 that the ODE connects with `values` at t = 0, on the context."""
+        """The noise at t = 1 from which the ODE leads to `values` at t = 0, on the context."""
         sampler = registry.find("samplers", "heun")
         steps = max(2, solver.num_function_evaluations(self.options.sampler, self.options.config) // 2)
         times = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=values.device)
@@ -176,7 +179,7 @@ class FlowField:
         return self.values
 
     def _iter_steps(self, budget: QueryBudget) -> Iterator[tuple[solver.Step, list[ContextEvaluation]]]:
-        """The steps of the context with what their evaluations left; `values` holds the context's at the end."""
+        """The solver steps of the context, each with its evaluations; sets `values` to the context's values at the end."""
         if self.steps is not None:
             for step, evaluations in self.steps:
                 yield step, [ContextEvaluation(e.t, e.latents, self._decoder_kv(e.latents)) for e in evaluations]
@@ -203,7 +206,7 @@ class FlowField:
     def _evaluator(
         self, evaluated: list[ContextEvaluation], budget: QueryBudget
     ) -> Callable[..., Float[Tensor, "B N C"]]:
-        """The context's own velocity, which appends each evaluation to `evaluated`."""
+        """The velocity of the context as a function of (y, t), which appends each evaluation to `evaluated`."""
         context = budget.intern_queries(self.context)
 
         def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
@@ -211,16 +214,16 @@ class FlowField:
             evaluated.append(evaluation)
             slope = torch.empty_like(y)
 
-            def answer(part: slice) -> None:
+            def decode(part: slice) -> None:
                 slope[:, part] = self._velocity(self._query_chunk(context, part, budget), y[:, part], evaluation)
 
-            budget.run_in_chunks(len(context), len(self.seeds), answer)
+            budget.run_in_chunks(len(context), len(self.seeds), decode)
             return slope
 
         return velocity
 
     def _evaluate(self, y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> ContextEvaluation:
-        """Encoder and trunk at (y, t), under the condition and, where guidance acts, for the velocity that it is compared with."""
+        """Encoder and trunk at (y, t): under the condition and, where guidance acts, for the second velocity."""
         model, options = self.model, self.options
         with self._precision():
             (_, embedding), *against = self._condition_embeddings()
@@ -234,7 +237,7 @@ class FlowField:
             return ContextEvaluation(t, latents, self._decoder_kv(latents))
 
     def _condition_embeddings(self) -> list[tuple[Any, ConditionEmbedding]]:
-        """Each network with what it is embedding: the condition, and what that is held against. Made once for all steps."""
+        """Network and embedding of the velocity and of the one that guidance compares with; computed once for all steps."""
         if not self._embeddings:
             model, guide = self.model, self.options.guide
             self._embeddings = [(model.network, model.network.project_kv(model.embed_condition(self.condition)))]
@@ -267,7 +270,7 @@ class FlowField:
         )
 
     def _networks(self) -> list[Any]:
-        """The network, and the one whose velocity guidance compares with."""
+        """The network, and the network of the velocity that guidance compares with."""
         own, guide = self.model.network, self.options.guide
         return [own, own if guide is None else guide.network]
 
@@ -290,7 +293,7 @@ class FlowField:
     def _advance(
         self, queried: QueryChunk, y: Float[Tensor, "B M C"], step: solver.Step, evaluations: list[ContextEvaluation]
     ) -> Float[Tensor, "B M C"]:
-        """One solver step of other pairs along the context's recorded evaluations."""
+        """One solver step of queries, with the latents of the context's evaluations."""
         replayed = iter(evaluations)
         return solver.replay_step(
             self.options.sampler,
@@ -313,7 +316,7 @@ class FlowField:
         )
 
     def _inverted_noise(self) -> Tensor | None:
-        """The noise that inversion found, as the lattice or list that it replaces; None of a new sample."""
+        """The noise from inversion, in the shape of the grid or list that it replaces; None for a new sample."""
         if self.start is None:
             return None
         grid = self.model.spec.grid
@@ -327,7 +330,7 @@ class FlowField:
         )
 
     def _num_steps(self, done: int) -> int:
-        """Solver steps in all, as far as they are known."""
+        """The number of solver steps; of an adaptive solver, those done so far."""
         if self.steps is not None:
             return len(self.steps)
         return (

@@ -1,4 +1,4 @@
-"""Saved fields: the file that later queries read, without encoder or trunk."""
+"""Load saved fields, which are evaluated without encoder or trunk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SavedOptions:
 
 
 def load_field(path: Path, preset: Preset, spec: SetSpec, info: dict[str, Any], device: str) -> FlowField:
-    """A field that `FlowField.save` wrote; of the network it has the decoder alone, which evaluates queries.
+    """A field that `FlowField.save` wrote; it has the network's decoder alone.
 
     Raises:
         IntegrityError: a tensor is missing or has another shape.
@@ -49,8 +49,8 @@ def load_field(path: Path, preset: Preset, spec: SetSpec, info: dict[str, Any], 
             if saved.guide is not None:
                 configs.append(settings(network.Config, saved.guide, "network"))
             networks = [_decoder(file, names, network, config, spec, n, device) for n, config in enumerate(configs)]
-            path_of_noise = paths.PATHS[preset.method.config.path]
-            model, *guides = (VelocityModel(decoder, path_of_noise, spec) for decoder in networks)
+            flow_path = paths.PATHS[preset.method.config.path]
+            model, *guides = (VelocityModel(decoder, flow_path, spec) for decoder in networks)
             sampler = registry.find("samplers", saved.sampler)
             options = SamplingOptions(
                 sampler,
@@ -76,7 +76,7 @@ def load_field(path: Path, preset: Preset, spec: SetSpec, info: dict[str, Any], 
 def _decoder(
     file: Any, names: set[str], network: ModuleType, config: Any, shape: SetSpec, number: int, device: str
 ) -> SavedDecoder:
-    """The part of a network that answers queries, with its saved weights."""
+    """A network's decoder with its saved weights."""
     decoder = network.build_decoder(config, shape)
     head = f"decoder.{number}."
     decoder.load_state_dict({n.removeprefix(head): file.get_tensor(n).float() for n in names if n.startswith(head)})
@@ -85,7 +85,7 @@ def _decoder(
 
 
 def _step(file: Any, names: set[str], head: str, make: Any) -> tuple[solver.Step, list[ContextEvaluation]]:
-    """One solver step and what its evaluations left."""
+    """One solver step and its evaluations."""
     index = int(file.get_tensor(f"{head}.index"))
     step = solver.Step(index, file.get_tensor(f"{head}.t"), file.get_tensor(f"{head}.t_next"))
     evaluations = []

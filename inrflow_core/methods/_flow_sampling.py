@@ -74,10 +74,10 @@ class SamplingOptions:
 def sampling_options(
     model: Model, overrides: Mapping[str, Any], *, sampler: Part | None, guide: Model | None, precision: str
 ) -> SamplingOptions:
-    """The preset's settings of sampling with `overrides` in their place; see `models.SamplingOptions`.
+    """The preset's sampling settings, replaced by `overrides`; see `models.SamplingOptions`.
 
     Raises:
-        UsageError: a setting out of range, or guidance that cannot act.
+        UsageError: a setting is out of range, or guidance cannot act.
     """
     assert sampler is not None, "[sampler] is required where a method does not say USES_SAMPLER = False"
     own = vars(model.preset.method.config)
@@ -97,7 +97,7 @@ def sampling_options(
 
 
 def check_guidance(guidance: float, interval: tuple[float, ...]) -> None:
-    """Raise ValueError unless scale and interval of guidance are in their ranges."""
+    """Raise ValueError unless the scale and the interval of guidance are valid."""
     low, high = interval if len(interval) == 2 else (1.0, 0.0)
     if not 0.0 <= low < high <= 1.0:
         raise ValueError(f"`guidance_interval` is {list(interval)}: two times, as in [0.0, 1.0]")

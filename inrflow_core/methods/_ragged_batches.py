@@ -1,4 +1,4 @@
-"""Sets of unequal size in buckets of like sizes, so that little work goes to padding."""
+"""Sets of unequal size in buckets of similar sizes, which limits padding."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from inrflow_core.sets import PER_GROUP_CONDITIONS, CoordValueSet
 
 MAX_PADDING = 1.3
-"""Pairs with padding over pairs, at most, where sets differ in size."""
+"""The largest ratio of pairs with padding to pairs in a bucket."""
 
 
 def bucket_by_size(sizes: Sequence[int]) -> list[list[int]]:
-    """Sets in buckets of like sizes: padding each bucket to its largest set costs at most `MAX_PADDING` times the pairs."""
+    """Indices in buckets of similar sizes: padded to its largest set, a bucket has at most `MAX_PADDING` times its pairs."""
     order = sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))
     buckets: list[list[int]] = []
     real = 0
@@ -32,13 +32,13 @@ def bucket_by_size(sizes: Sequence[int]) -> list[list[int]]:
 
 
 def set_sizes(groups: Int64[Tensor, "B N"]) -> list[list[int]]:
-    """Real pairs and groups of each set; waits for the device."""
+    """Pairs and groups of each set without padding; waits for the device."""
     return torch.stack([(groups >= 0).sum(1), groups.amax(1) + 1], 1).tolist()
 
 
 def trim_padding(sets: CoordValueSet, sizes: tuple[tuple[int, ...], ...]) -> CoordValueSet:
-    """Sets in groups without the padding behind the largest; `sizes` are the real pairs and groups of each."""
-    pairs, groups = (max(size[of] for size in sizes) for of in (0, 1))
+    """Sets cut to the largest of them; `sizes` are the pairs and groups of each without padding."""
+    pairs, groups = (max(size[axis] for size in sizes) for axis in (0, 1))
     return CoordValueSet(
         replace(sets.queries[:pairs], valid_sizes=sizes),
         sets.values[:, :pairs],

@@ -1,6 +1,6 @@
-"""What the flow's loss may do for structures beside the paper's: the recipe of SimpleFold (arXiv:2509.18480).
+"""Additions to the flow's loss for structures, by SimpleFold (arXiv:2509.18480); they are not in the paper of INRFlow.
 
-Facts by its authors' release, where t = 1 is data. Positions here are values of the network's scale.
+Facts are from its authors' release, where t = 1 is data. Positions are in the network's scale.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from inrflow_core.numerics.paths import Path
 from inrflow_core.sets import CoordValueSet, SetSpec
 
 COPY_KEY = 0x636F7079
-"""What the seeds of copies are derived from, beside the set's own seed."""
+"""Derives the seeds of copies from the set's own seed."""
 RAMP_TIME = 0.5
 """The time below which `smooth_lddt_ramp` raises the weight."""
 
 
 def check(config: Config, shape: SetSpec) -> None:
-    """Refuse what only structures have.
+    """Raise UsageError if settings for structures are used with values that are not positions in space.
 
     Raises:
-        UsageError: a setting superposes or compares structures, and the values of these sets are no places in space.
+        UsageError: `align` or `smooth_lddt` is set, and the domain's values are not positions.
     """
     is_used = {"align": config.align != "none", "smooth_lddt": config.smooth_lddt > 0}
     names = [f"`{name}`" for name, is_set in is_used.items() if is_set]
@@ -52,35 +52,35 @@ def repeat_with_new_noise(sets: CoordValueSet, copies: int) -> CoordValueSet:
 
 def aligned_velocity_target(
     path: Path,
-    answer: Float[Tensor, "B M 3"],
+    output: Float[Tensor, "B M 3"],
     target: Float[Tensor, "B M 3"],
     y: Float[Tensor, "B M 3"],
     t: Float[Tensor, " B"],
     mask: Bool[Tensor, "B M"] | None,
 ) -> Float[Tensor, "B M 3"]:
-    """The velocity from the same noise to the data as they lie nearest to those that the answer predicts.
+    """The velocity from the same noise to the data, which are superposed on the predicted data.
 
-    `answer` and `target` are velocities at (y, t). No gradient goes through the superposition.
+    `output` and `target` are the predicted and the true velocity at (y, t). The superposition has no gradient.
     """
     data, eps = paths.recover_data_and_noise(path, target, y, t)
-    predicted, _ = paths.recover_data_and_noise(path, answer, y, t)
+    predicted, _ = paths.recover_data_and_noise(path, output, y, t)
     return paths.interpolate(path, rigid_motion.kabsch_align(data, predicted, mask), eps, t)[1]
 
 
 def smooth_lddt_loss(
     path: Path,
-    answer: Float[Tensor, "B M 3"],
+    output: Float[Tensor, "B M 3"],
     target: Float[Tensor, "B M 3"],
     y: Float[Tensor, "B M 3"],
     t: Float[Tensor, " B"],
     mask: Bool[Tensor, "B M"] | None,
     unit: float,
 ) -> Float[Tensor, " B"]:
-    """1 - smooth lDDT of the data that the answer predicts: 0.196 where all distances are right, at most 1."""
-    data, predicted = (paths.recover_data_and_noise(path, velocity, y, t)[0] for velocity in (target, answer))
+    """1 - smooth lDDT of the data that `output` predicts: 0.196 if all distances are right, at most 1."""
+    data, predicted = (paths.recover_data_and_noise(path, velocity, y, t)[0] for velocity in (target, output))
     return 1 - rigid_motion.smooth_lddt(predicted, data, mask, unit=unit)
 
 
 def smooth_lddt_weight(config: Config, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """That of the disagreement at time t."""
+    """The weight of `smooth_lddt_loss` at time t."""
     return config.smooth_lddt * (1 + config.smooth_lddt_ramp * (RAMP_TIME - t).clamp(min=0))

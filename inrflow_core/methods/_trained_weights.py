@@ -1,6 +1,6 @@
-"""Which weights each optimizer of a stage updates; all others are frozen, such as a teacher's or another stage's.
+"""The weights that each optimizer of a stage updates; all others are frozen, such as a teacher's or another stage's.
 
-Training builds optimizers and averages of these weights, and planning counts their memory.
+Training builds optimizers and averages from them, and planning counts their memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from inrflow_core.methods._contract import Stage
 def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Parameter]]:
     """The weights that each optimizer of a stage updates, by name, in the method's order.
 
-    What was frozen when the method was built stays frozen (see `mark_trainable`).
+    Weights that were frozen when the method was built stay frozen (see `mark_trainable`).
     """
     networks = method.networks()
     inside = {id(p) for network in networks.values() for p in network.parameters()}
@@ -37,6 +37,6 @@ def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Pa
 
 
 def mark_trainable(method: nn.Module) -> None:
-    """Note on each weight whether any stage may train it, before stages freeze what others train."""
+    """Mark each weight that a stage may train; call it before a stage freezes the weights of others."""
     for weight in method.parameters():
         setattr(weight, "is_trainable", weight.requires_grad)  # noqa: B010, pyright knows no such attribute

@@ -1,4 +1,4 @@
-"""Which pairs training decodes: random subsets of each set, and positions between pixels."""
+"""The pairs that training decodes: random subsets of each set, or positions between pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def choose_queries(
 ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"], Bool[Tensor, "B M"] | None]:
     """The pairs to decode, their noisy values and velocities, and which are real: a random subset of each set.
 
-    `noisy` are the values, velocities and times of `batch.queries`. Only sets that are their own context are queried anywhere.
+    `noisy` are the values, velocities and times of `batch.queries`. `query_positions = "anywhere"` applies only to sets that
+    are their own context.
     """
     sets, (y_t, velocity, t) = batch.queries, noisy
     count = config.num_queries or len(sets.queries)
@@ -43,7 +44,7 @@ def choose_queries(
 def queries_anywhere(
     config: Config, path: Path, grid: tuple[int, ...], sets: CoordValueSet, count: int, t: Float[Tensor, " B"]
 ) -> tuple[Queries, Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
-    """Queries at random positions of the grid's square; data interpolated linearly, noise by the field's kernel."""
+    """Queries at random positions inside the grid; data interpolated linearly, noise by the kernel of `config.noise`."""
     size = torch.tensor(grid, dtype=torch.float64, pin_memory=t.is_cuda).to(t.device, non_blocking=True)
     u = keyed_random.uniform(sets.seeds, purpose="subset", count=count * len(grid)).unflatten(1, (count, len(grid)))
     positions = u * (size - 1)
@@ -81,9 +82,9 @@ def interpolate_grid(values: Float[Tensor, "B *grid C"], positions: Float[Tensor
 
 
 def random_subset(sets: CoordValueSet, count: int) -> Int64[Tensor, "B M"]:
-    """`count` random pairs of each set, those that are masked only where it has too few others.
+    """Indices of `count` random pairs of each set; masked ones only if the set has fewer others.
 
-    Which of the others does not depend on the padding.
+    The selection among unmasked pairs does not depend on the padding.
     """
     if sets.mask is None:
         return keyed_random.subset(sets.seeds, len(sets.queries), count, purpose="subset")

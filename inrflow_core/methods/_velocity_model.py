@@ -1,4 +1,4 @@
-"""What evaluates a velocity: a network on a path, with the condition embeddings that it takes."""
+"""A velocity model: a network, its path, and the conditioner that embeds its condition."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from inrflow_core.sets import Condition, ConditionEmbedding, Queries, SetSpec
 
 @dataclass(frozen=True)
 class VelocityModel:
-    """A velocity model of sets: what a field is sampled from, and what guides it.
+    """A velocity model of sets; fields are sampled from one, and another can guide them.
 
-    `network` encodes a context into latents and decodes queries from them; of a saved field it is a `SavedDecoder`.
+    `network` encodes a context into latents and decodes queries from them; in a saved field it is a `SavedDecoder`.
     """
 
     network: Any
     path: Path
     spec: SetSpec
     conditioner: Any = None
-    """Embeds conditions for the network; None where the model has none, and for a saved field."""
+    """Embeds conditions for the network; None for models without conditions and saved fields."""
 
     @property
     def is_guidable(self) -> bool:
@@ -52,11 +52,11 @@ class SavedDecoder:
     """The settings of the network that it is a part of."""
 
     def decoder_kv(self, latents: Any) -> Any:
-        """Keys and values of the latents, made once for many queries."""
+        """Keys and values of the latents, computed once for many queries."""
         return self.decoder.decoder_kv(latents)
 
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"] | None:
-        """The embedding of the coordinates alone; None where there are none."""
+        """The embedding of the coordinates; None for points without fixed coordinates."""
         return self.decoder.embed(queries)
 
     def decode(

@@ -1,9 +1,9 @@
 """Flow matching on coordinate-value sets: INRFlow and its earlier version, ASFT.
 
 Source: INRFlow, arXiv:2412.03791, sections 3.2 to 3.4 and appendix H. Its times are kept: t = 0 is data, t = 1 is
-noise, and the velocity is dy/dt. The network reads the whole noisy set (the context) into latents and answers each
-query from the latents alone (equation 4): queries never see each other and never change the latents, so that a drawn
-sample is a function, which this file calls a `FlowField`.
+noise, and the velocity is dy/dt. The network encodes the whole noisy set (the context) into latents and decodes each
+query from the latents alone (equation 4): queries never see each other and never change the latents, so that a sample
+is a function, a `FlowField`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def build(preset: Preset, spec: SetSpec) -> FlowMatching:
 
 
 class FlowMatching(nn.Module, Method):
-    """The loss that trains the network, and the fields that it draws."""
+    """The training loss of a velocity network, and the fields that are sampled from it."""
 
     STAGES = STAGES
 
@@ -63,7 +63,7 @@ class FlowMatching(nn.Module, Method):
         super().__init__()
         self.config = config
         self.shape = shape
-        # Parts are found by name, so that no type says which methods they have: see docs/adding-a-method.md.
+        # Parts are found by name; their members are those of the contracts, see docs/adding-a-method.md.
         self.network: Any = network
         self.conditioner: Any = conditioner
         self.path = paths.PATHS[config.path]
@@ -80,10 +80,10 @@ class FlowMatching(nn.Module, Method):
         """Mean squared error of the velocity over the queries of each set (INRFlow, equation 4).
 
         Context and queries share one noise and one time. Everything random is keyed by the seeds of the sets. Sets of unequal
-        size pass the network in buckets of like sizes, so that little of its work goes to padding.
+        size pass the network in buckets of similar sizes, which limits padding.
 
         Raises:
-            UsageError: `align = "noise"`, and the queries are not the context's.
+            UsageError: `align = "noise"` with queries other than the context's.
         """
         if self.config.noise_draws_per_example > 1:
             batch = batch.apply(
@@ -112,7 +112,7 @@ class FlowMatching(nn.Module, Method):
         batch = batch.apply(_zero_at_padding)
         sets = batch.context
         t = self.sample_times(sets.seeds).to(sets.values.dtype)
-        noise_keys = sets.queries.noise_keys.long()  # a training set's are ids, or the lattice's own positions
+        noise_keys = sets.queries.noise_keys.long()  # integers in training: ids, or positions of the grid
         eps = noise_field.normal(sets.seeds, noise_keys, purpose="noise", channels=sets.values.shape[-1])
         data = rigid_motion.kabsch_align(sets.values, eps, sets.mask) if self.config.align == "noise" else sets.values
         y_t, velocity = paths.interpolate(self.path, data, eps, t)
@@ -120,14 +120,12 @@ class FlowMatching(nn.Module, Method):
         queries, y_query, target, mask = choose_queries(self.config, self.path, self.shape, batch, noisy)
         embedding = self.embed_condition(sets.condition, dropped=self._dropped(sets.seeds))
         if sets.queries.valid_sizes and len({groups for _, groups in sets.queries.valid_sizes}) == 1:
-            embedding = embedding._replace(
-                is_group=None
-            )  # none is padding, and attention without a mask is the quicker
-        answer = self.network(sets.queries, y_t, t, embedding, queries, y_query, mask=sets.mask)
-        return self._error(answer.float(), target.float(), y_query, t, mask)
+            embedding = embedding._replace(is_group=None)  # there is no padding, and attention without a mask is faster
+        output = self.network(sets.queries, y_t, t, embedding, queries, y_query, mask=sets.mask)
+        return self._error(output.float(), target.float(), y_query, t, mask)
 
     def _noisy_queries(self, sets: CoordValueSet, t: Float[Tensor, " B"]) -> Noisy:
-        """Query sets of their own under the context's noise, which is a function, and the context's times."""
+        """Noisy values of query sets that are not the context: with the context's noise, which is a function, and its times."""
         if self.config.align == "noise":
             raise UsageError(
                 "[method] `align` is `noise`, which superposes a context on its noise, and the queries are not the context's",
@@ -144,22 +142,22 @@ class FlowMatching(nn.Module, Method):
 
     def _error(
         self,
-        answer: Float[Tensor, "B M C"],
+        output: Float[Tensor, "B M C"],
         target: Float[Tensor, "B M C"],
         y: Float[Tensor, "B M C"],
         t: Float[Tensor, " B"],
         mask: Bool[Tensor, "B M"] | None,
     ) -> Float[Tensor, " B"]:
         c = self.config
-        aim = target
+        aligned_target = target
         if c.align == "prediction":
-            aim = _structure_loss.aligned_velocity_target(self.path, answer, target, y, t, mask)
-        error = (answer - aim).square().mean(-1)
+            aligned_target = _structure_loss.aligned_velocity_target(self.path, output, target, y, t, mask)
+        error = (output - aligned_target).square().mean(-1)
         error = error.mean(-1) if mask is None else (error * mask).sum(-1) / mask.sum(-1).clamp(min=1)
         if c.smooth_lddt > 0:
             assert self.shape.unit is not None
-            amiss = _structure_loss.smooth_lddt_loss(self.path, answer, target, y, t, mask, self.shape.unit)
-            error = error + _structure_loss.smooth_lddt_weight(c, t) * amiss
+            lddt_loss = _structure_loss.smooth_lddt_loss(self.path, output, target, y, t, mask, self.shape.unit)
+            error = error + _structure_loss.smooth_lddt_weight(c, t) * lddt_loss
         return error
 
     def sample_times(self, seeds: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
@@ -178,7 +176,7 @@ class FlowMatching(nn.Module, Method):
         return self.velocity_model().is_guidable
 
     def velocity_model(self) -> VelocityModel:
-        """What fields are sampled from, and what can guide another model."""
+        """The model that fields are sampled from; it can guide another model."""
         return VelocityModel(self.network, self.path, self.shape, self.conditioner)
 
     def sample(
@@ -188,9 +186,9 @@ class FlowMatching(nn.Module, Method):
         return FlowField(self.velocity_model(), context, seeds, condition, options)
 
     def invert(self, sets: CoordValueSet, options: SamplingOptions, progress: Progress | None = None) -> FlowField:
-        """The functions behind given sets, with their context cached: the ODE is solved from data to noise.
+        """The functions whose values at `sets.queries` are `sets.values`: the ODE is solved from data to noise.
 
-        Inside the training grid (or among the given points) that noise replaces the keyed noise, which continues outside.
+        The context is cached. At its positions the noise from inversion replaces the keyed noise, which continues elsewhere.
         """
         field = FlowField(self.velocity_model(), sets.queries, sets.seeds, sets.condition, options)
         field.start = field.to_noise(sets.values)
@@ -203,5 +201,5 @@ class FlowMatching(nn.Module, Method):
 
 
 def _zero_at_padding(sets: CoordValueSet) -> CoordValueSet:
-    """Values at padding have no influence, whatever they are."""
+    """The sets with the values at padding set to 0, so that they have no influence."""
     return sets if sets.mask is None else replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], 0))

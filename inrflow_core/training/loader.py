@@ -1,7 +1,7 @@
 """Batches as a pure function of (seed, step, position in the global batch), and a thread that reads them ahead.
 
-The order of an epoch is computed, not stored, so that resuming costs nothing; every set carries its own seed, from
-which everything random about it follows. So 1 process and 4 see the same sets, each with the same noise.
+The order of an epoch is computed, not stored, so that resuming costs nothing. Each set has its own seed, from which all of
+its random numbers are derived: 1 process and 4 see the same sets with the same noise.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Loader:
             self._select_classes(shards, config.classes)
 
     def __len__(self) -> int:
-        """Examples that are learned from."""
+        """Examples of the split, of the selected classes."""
         return self.shards.count(self.split) if self._selected is None else len(self._selected)
 
     def batch(
@@ -65,7 +65,7 @@ class Loader:
         return self.sets(examples, seeds, augment=augment, out=out)
 
     def order(self, step: int, positions: range) -> tuple[Int64[np.ndarray, " B"], Int64[Tensor, " B"]]:
-        """Which examples are at `positions` of the global batch of a step, from 0 to below the length, and their seeds."""
+        """The indices of the examples at `positions` of the global batch of a step, and their seeds."""
         in_batch = np.arange(positions.start, positions.stop, dtype=np.int64)
         position = step * self.batch_size + in_batch
         indices = np.empty_like(position)
@@ -84,7 +84,7 @@ class Loader:
         out: np.ndarray | None = None,
         with_values: bool = True,
     ) -> CoordValueSet:
-        """Some examples under given seeds; without their values, which are then not read, zeros stand in."""
+        """The sets of some examples with these seeds; `with_values=False` reads no values and returns zeros."""
         indices = examples if self._selected is None else self._selected[examples]
         views = keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
         conditions = ConditionSelection(self._reads, views)
@@ -96,7 +96,7 @@ class Loader:
         return self.domain.train_batch(sets)
 
     def buffer(self, count: int) -> np.ndarray | None:
-        """An array for `out` of `count` sets; None where sets differ in size."""
+        """An array for `out` of `count` sets; None if sets differ in size."""
         return self.shards.buffer(self.split, count)
 
     def stream(
@@ -109,7 +109,7 @@ class Loader:
         return Stream(self, positions_by_step, device, ahead, num_in_use)
 
     def _select_classes(self, shards: ShardDataset, classes: Sequence[str]) -> None:
-        """Keep the examples of some classes, renumbered by their order here."""
+        """Select the examples of some classes, which are renumbered in the order of `classes`."""
         for name in classes:
             if name not in shards.classes:
                 raise UsageError(
@@ -131,7 +131,7 @@ class Loader:
 
 
 def required_conditions(domain: Any, condition: Part | None) -> tuple[tuple[str, ...], bool]:
-    """The conditions that a domain's sets and a conditioner need of the shards, and whether they have several views."""
+    """The conditions that the domain and the conditioner read from the shards, and whether they have several views."""
     names = tuple(domain.REQUIRED_CONDITIONS)
     if condition is None:
         return names, False
@@ -139,7 +139,7 @@ def required_conditions(domain: Any, condition: Part | None) -> tuple[tuple[str,
 
 
 class Stream(Iterator[TrainBatch]):
-    """An iterator whose batches a thread reads ahead; `seconds_blocked` is how many seconds it kept its caller waiting."""
+    """An iterator whose batches a thread reads ahead; `seconds_blocked` is the time that its caller waited."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class Stream(Iterator[TrainBatch]):
                 if self._stopped.is_set():
                     return
             self._ready.put(None)
-        except BaseException as error:  # whatever it is, the caller raises it
+        except BaseException as error:  # raised again by the caller's thread
             self._ready.put(error)
 
     def _buffer(self, turn: int, count: int) -> np.ndarray | None:

@@ -1,9 +1,8 @@
-"""Optimizers by name, their gradient clipping, and how a step without a finite gradient leaves no trace.
+"""Optimizers by name, gradient clipping, and skipped steps: those whose gradient is not finite.
 
-Nothing here waits for the device. `Clipping` is called just before an optimizer moves the weights, in ZeRO stages 0 to 2
-alike: at 0 each process holds the whole gradient, at 1 and 2 its part of it, whose squares are then summed over the
-processes. Fused kernels read `found_inf` and skip the step themselves; after any other step the state before it is
-put back where the gradient was not finite.
+Nothing here waits for the device. `Clipping` runs just before an optimizer updates the weights, in ZeRO stages 0 to 2: at 0
+each process has the whole gradient, at 1 and 2 its partition, whose squared norm is summed over the processes. Fused kernels
+read `found_inf` and skip the step themselves; after other steps the earlier state is restored if the gradient was not finite.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from torch import Tensor
 from inrflow_core.config.training import Config
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What each of these optimizers remembers of each weight."""
+"""The state of each weight in each of these optimizers."""
 RUN = 1 << 22
-"""Numbers whose squares are added up in one go: the norm of a flat gradient of 10^9 numbers keeps its digits."""
+"""Numbers whose squares are summed at a time, so that the norm of a flat gradient of 10^9 numbers stays exact enough."""
 
 
 def build(weights: Iterable[Tensor], settings: Config, device: torch.device) -> torch.optim.Optimizer:
@@ -36,18 +35,20 @@ def build(weights: Iterable[Tensor], settings: Config, device: torch.device) -> 
     }
     if settings.optimizer == "radam":
         is_on_gpu = device.type == "cuda" and settings.offload_optimizer is None
-        return torch.optim.RAdam(weights, **options, capturable=is_on_gpu)  # counts steps on the GPU, without a wait
+        return torch.optim.RAdam(
+            weights, **options, capturable=is_on_gpu
+        )  # counts steps on the GPU, without a synchronization
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(weights, **options, fused=True)
 
 
 class Clipping:
-    """Before each step of an optimizer: shortens gradients to a norm, and makes a step that is not finite do nothing."""
+    """Clips gradients to a norm before each step of an optimizer, and skips the step if their norm is not finite."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None, *, is_shared: bool) -> None:
         self.clip, self.is_shared = clip, is_shared
         self.norm: Float[Tensor, ""] = torch.zeros(())
-        """Of the last gradient before clipping; inf where it was not finite."""
+        """Norm of the last gradient before clipping; inf if it was not finite."""
         self._before: list[tuple[Tensor, Tensor]] = []
         optimizer.register_step_pre_hook(self._decide)
         if not optimizer.defaults.get("fused"):
@@ -80,7 +81,7 @@ class Clipping:
 
 
 def _state(optimizer: Any, weight: Tensor) -> list[Tensor]:
-    """The moments of a weight and its count of steps; made before the first step, so that they can be put back."""
+    """The moments of a weight and its count of steps; created before the first step, so that they can be restored."""
     state = optimizer.state[weight]
     if not state:
         state |= empty_state(weight, optimizer)
@@ -88,7 +89,7 @@ def _state(optimizer: Any, weight: Tensor) -> list[Tensor]:
 
 
 def empty_state(weight: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimizer remembers of a weight before its first step; steps are counted where it wants to read them."""
+    """The state of a weight before the first step; the count of steps is on the device that the optimizer reads it from."""
     is_on_device = optimizer.defaults.get("fused") or optimizer.defaults.get("capturable")
     step = torch.zeros((), dtype=torch.float32, device=weight.device if is_on_device else "cpu")
     return {"step": step} | {moment: torch.zeros_like(weight) for moment in MOMENTS}

@@ -1,10 +1,10 @@
-"""What a stage leaves for a later one, such as latents: computed once for every set and kept in the run folder as shards.
+"""Precomputed inputs of a stage, such as latents: computed once for every set and stored in the run folder as shards.
 
-RUN/precomputed/latents-0123456789abcdef/     the digits are of the weights and the data that they were made of
+RUN/precomputed/latents-0123456789abcdef/     digits of the digest of weights and data
     train-00000.h5, ...                       shards whose values are what `Method.precompute` returned
-    manifest.json                             their digests, and mean and deviation of each channel; written last
+    manifest.json                             their digests, mean and deviation of each channel; written last
 
-A shard is written whole or not at all, so that a killed run continues with the next one.
+A shard is written completely or not at all: a killed run continues with the next one.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from inrflow_core.training.loader import Loader
 
 FOLDER = "precomputed"
 DIGITS = 16
-"""Of the key, in a folder's name."""
+"""Digits of the key in a folder's name."""
 TRAIN, HELD_OUT = "train", "held-out"
 SETS_AT_ONCE = 16
 """Sets that pass `Method.precompute` together, at most; the same for any number of processes."""
 SHARD_BYTES, SHARD_SETS = 1 << 26, 4096
 """A shard holds at most this many bytes and sets."""
 SEED_WORD = 3
-"""Tells the seeds under which sets are precomputed from those of steps."""
+"""Separates the seeds of precomputed sets from those of training steps."""
 SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True)
 class PrecomputeJob:
-    """What is to be precomputed for a stage, of which loaders, and where it is kept."""
+    """The precomputation of a stage's inputs: method, sets, and the folder of the run."""
 
     method: Any
     stage: Stage
@@ -75,7 +75,7 @@ class PrecomputeJob:
 
 
 class PrecomputedLoader(Loader):
-    """The examples of a loader with precomputed values; labels and conditions are read from the data, its values are not."""
+    """The sets of a loader with precomputed values; labels and conditions are read from the data, values are not."""
 
     def __init__(self, source: Loader, precomputed: ShardDataset, split: str) -> None:
         vars(self).update(vars(source))
@@ -90,7 +90,7 @@ class PrecomputedLoader(Loader):
         out: np.ndarray | None = None,
         with_values: bool = True,
     ) -> CoordValueSet:
-        """Some examples under given seeds, never augmented."""
+        """The sets of some examples with these seeds, never augmented."""
         assert with_values
         values = torch.from_numpy(self._precomputed.read(self._split, examples, out=out).values)
         return super().sets(examples, seeds, augment=False, with_values=False).with_values(values)
@@ -105,9 +105,9 @@ class PrecomputedLoader(Loader):
 
 
 def open_precomputed(job: PrecomputeJob) -> dict[str, Loader]:
-    """The loaders of a stage, with what is missing in the run folder computed; every process takes part.
+    """The loaders of a stage; computes the shards that the run folder lacks. Call it on every process.
 
-    A damaged shard is named and computed again. The method gets the statistics by `begin_precomputed`.
+    A damaged shard is reported and computed again. The method gets the statistics by `begin_precomputed`.
     """
     folder, is_main = job.folder, job.world.is_main
     if is_main:
@@ -139,7 +139,7 @@ def _key(method: Any, stage: Stage, data: str) -> str:
 
 
 def prune(folder: Path) -> None:
-    """Remove the shards that other weights left under the same name; call it when a checkpoint needs `folder` alone."""
+    """Remove the shards of other weights under the same name; call it when checkpoints need `folder` alone."""
     name = folder.name[: -DIGITS - 1]
     for other in folder.parent.glob(f"{name}-{'[0-9a-f]' * DIGITS}"):
         if other != folder:
@@ -171,8 +171,8 @@ def _remove_damaged(job: PrecomputeJob, folder: Path) -> None:
 def _write_shards(job: PrecomputeJob, folder: Path, split: str, loader: Loader, number: int) -> None:
     """Compute this process's share of the shards of a split that are not there yet; `number` is the split's."""
     header = Header(loader.shards.domain, job.stage.reads, split)
-    one = next(_pieces(job, loader, range(1), number))
-    count = max(1, min(SHARD_SETS, SHARD_BYTES // one.nbytes))
+    example = next(_pieces(job, loader, range(1), number))
+    count = max(1, min(SHARD_SETS, SHARD_BYTES // example.nbytes))
     missing = [
         (folder / _file(split, shard), range(start, min(start + count, len(loader))))
         for shard, start in enumerate(range(0, len(loader), count))
@@ -182,7 +182,7 @@ def _write_shards(job: PrecomputeJob, folder: Path, split: str, loader: Loader, 
     started = reported = time.monotonic()
     for path, positions in missing:
         columns = ShardColumns(np.full(len(positions), -1))
-        shape = (len(positions), *one.shape[1:])
+        shape = (len(positions), *example.shape[1:])
         writer.write(path, header, _pieces(job, loader, positions, number), columns, shape=shape, dtype="float32")
         now, done = time.monotonic(), done + len(positions)
         if job.world.is_main and now - reported > SECONDS_BETWEEN_LINES:
@@ -191,7 +191,7 @@ def _write_shards(job: PrecomputeJob, folder: Path, split: str, loader: Loader, 
 
 
 def _progress(job: PrecomputeJob, done: int, num_sets: int, rate: float) -> str:
-    """Progress of this call, in sets of all processes: the main process writes a share of them that is like the others'."""
+    """Progress of this call as text: the main process's share times the number of processes."""
     size = job.world.size
     return (
         f"`{job.stage.reads}`: {size * done:,} of {size * num_sets:,} sets, {size * rate:,.0f}/s, "
@@ -200,7 +200,7 @@ def _progress(job: PrecomputeJob, done: int, num_sets: int, rate: float) -> str:
 
 
 def _pieces(job: PrecomputeJob, loader: Loader, positions: range, split: int) -> Iterator[np.ndarray]:
-    """What the method makes of the examples at `positions`, some at a time.
+    """The precomputed values of the examples at `positions`, some at a time.
 
     Raises:
         Diverged: a value is not finite.
@@ -278,5 +278,5 @@ def _statistics(shards: Sequence[_WrittenShard]) -> ChannelStats:
 
 
 def _file(split: str, number: int | None) -> str:
-    """The name of a shard, or a pattern of all of a split."""
+    """The file name of a shard, or the pattern of all shards of a split."""
     return f"{split}-{'*' if number is None else f'{number:05d}'}.h5"

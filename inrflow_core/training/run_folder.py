@@ -45,18 +45,18 @@ CONTENTS = (
 LOCK = ".training.lock"
 """The file that a training process locks; it removes the file at its end."""
 STARTED = re.compile(r"\.(preset\.toml|environment\.json)\.[0-9a-f]+\.partial")
-"""Files that were half written when a run was killed at its start."""
+"""Temporary files of a run that was killed at its start."""
 VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
 DATA_ASIDE = {"path", "prepare", "prefetch"}
 CONDITION_ASIDE = {"weights"}
-"""Where an embedder's weights lie; that they are the same is checked by their digest (features.py)."""
+"""The path of an embedder's weights; `condition_features` compares their digest."""
 NETWORK_ASIDE = {"checkpoint_activations"}
-"""Computes the same again instead of keeping it, to the bit."""
+"""Recomputes activations, with the same result to the bit."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What environment.json says and a resumed run must match."""
+    """The values of environment.json that a resumed run must match."""
 
     precision: str
     data: str
@@ -65,7 +65,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class ExistingRun:
-    """A run that is there already: its newest complete checkpoint, and what it decided for good."""
+    """A run in its folder: its newest complete checkpoint, and values that cannot change any more."""
 
     step: int | None
     precision: str
@@ -74,7 +74,7 @@ class ExistingRun:
 
 
 def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
-    """The run in `out`, None where there is nothing yet; reads only.
+    """The run in `out`; None if there is none yet. Writes nothing.
 
     Raises:
         UsageError: the folder holds something else, or a run with other settings; names the first that differs.
@@ -100,8 +100,8 @@ def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
 def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
     """Settings that differ and matter to the weights: (table, key, before, now).
 
-    Where the data lie, how work is divided, kept and reported is left aside. So is the number of steps of the last stage
-    under a constant rate: a longer run is then the same run. [eval] only looks on.
+    Paths of the data and settings of parallelism, checkpoints and reports may differ, as may all of [eval]. So may the number
+    of steps of the last stage if its learning rate is constant: a longer run then has the same steps.
     """
     before, after = _flat(_resolved(was)), _flat(_resolved(now))
     asides = {
@@ -125,7 +125,7 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
 
 
 def _resolved(preset: Preset) -> dict[str, dict[str, Any]]:
-    """The tables of a preset; of a method of several stages, [training] as the settings of each stage and optimizer."""
+    """The tables of a preset; for a method of several stages, [training] is the settings of each stage and optimizer."""
     tables, stages = preset.table(), preset.method.module.STAGES
     if len(stages) > 1:
         config = preset.training.config
@@ -187,7 +187,7 @@ def check_same_data(out: Path, existing: ExistingRun, data: str) -> None:
     """Raise UsageError unless these are the shards that the run was started with.
 
     Raises:
-        UsageError: they are others.
+        UsageError: the manifest has another digest.
     """
     if existing.data != data:
         raise UsageError(
@@ -199,11 +199,11 @@ def check_same_data(out: Path, existing: ExistingRun, data: str) -> None:
 def check_same_initial_weights(out: Path, existing: ExistingRun, init_from: Path | None) -> None:
     """Raise UsageError unless the run was started with the weights that the command names.
 
-    A run that has a checkpoint needs them no more, so that they may be left out, and a source that is a run itself may
-    have gone on.
+    A run with a checkpoint does not need them any more: the command may omit them, and if they came from another run, that
+    may have been trained further.
 
     Raises:
-        UsageError: it was begun with others; a run without a step would silently begin with the wrong ones.
+        UsageError: the run was started with other weights, or needs them and the command names none.
     """
     hint = "repeat the run's `--init-from` to resume it, choose another `--out`, or start it again with `--overwrite`"
     if init_from is None:
@@ -219,9 +219,9 @@ def check_same_initial_weights(out: Path, existing: ExistingRun, init_from: Path
 
 
 def write(out: Path, preset: Preset, environment: dict[str, Any]) -> None:
-    """Record the settings and the environment; preset.toml, which makes a folder a run, comes last.
+    """Record the settings and the environment; preset.toml is written last, because it makes the folder a run.
 
-    What a killed process left half written goes.
+    Temporary files that a killed process left are removed.
     """
     for left in list(out.rglob(".*.partial")):
         if left.is_dir():
@@ -247,7 +247,7 @@ def _is_of_a_start(out: Path, path: Path) -> bool:
 
 
 def clear(out: Path) -> None:
-    """Remove a run, and nothing that is not a run's."""
+    """Remove the files and folders of a run, and no others."""
     for name in CONTENTS:
         path = out / name
         if path.is_dir():
@@ -257,7 +257,7 @@ def clear(out: Path) -> None:
 
 
 def environment(world: World, *, precision: str, data: str, init_from: str | None) -> dict[str, Any]:
-    """Versions, device and settings of a run's start; no host, path or time."""
+    """Versions, device and processes at the start of a run; no host, path or time."""
     device = "cpu" if world.device.type == "cpu" else torch.cuda.get_device_name(world.device)
     return {
         "inrflow": _version("inrflow"),

@@ -45,7 +45,7 @@ class Trainer:
     out: Path
     model: Model
     stage: StageRun
-    """The stage that is trained now."""
+    """The current stage."""
     jobs: Sequence[StageJob]
     """All stages, in order."""
     begin_stage: Callable[[StageJob], StageRun]
@@ -60,7 +60,7 @@ class Trainer:
     """Step of the newest checkpoint."""
     evaluation: Evaluation | None = None
     best: Best | None = None
-    """The checkpoint that scored best; None except on the main process."""
+    """The checkpoint with the best metric so far; None on all but the main process."""
     lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """Holds the lock of the run's folder, on the main process."""
     meter: StepMeter = field(init=False)
@@ -112,8 +112,8 @@ class Trainer:
         """Train up to step `until`, through as many stages as that takes.
 
         Raises:
-            Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
-            Diverged: too many steps in a row had no finite gradient; found where `_look` reads the counts.
+            Interrupted: Ctrl-C or SIGTERM was received; the step was finished and saved.
+            Diverged: too many steps in a row had no finite gradient; `_check_skipped_steps` detects it.
         """
         first = self.counters.step
         try:
@@ -141,17 +141,17 @@ class Trainer:
         self.model.method.train()
         self.meter = StepMeter(batches)
         try:
-            with StopSignal(self.say, self.world) as interruption:
-                while counters.step < end and not interruption.is_stop_requested():
+            with StopSignal(self.say, self.world) as stop_signal:
+                while counters.step < end and not stop_signal.is_stop_requested():
                     self.advance(batches)
-                    self._attend(is_last=counters.step == end)
+                    self._run_scheduled_work(is_last=counters.step == end)
                 if counters.step < end:
                     self._stop(first)
         finally:
             batches.close()
 
     def _next_stage(self) -> None:
-        """Leave a stage whose last step is saved, and begin the next: its optimizers and averages are new."""
+        """Close the finished stage, whose last step is saved, and start the next with new optimizers and averages."""
         job = self.jobs[self.counters.stage + 1]
         self.stage.close()
         self.say(f"stage {job.number + 1} of {len(self.jobs)}: {job.stage.name}, {job.settings.steps:,} steps")
@@ -160,11 +160,11 @@ class Trainer:
 
     @property
     def _num_batches_in_use(self) -> int:
-        """Micro-batches that a step needs at the same time: each optimizer learns from all of them."""
+        """Micro-batches that a step needs at the same time: all of them if several optimizers learn from each."""
         return 1 if len(self.stage.engines) == 1 else len(self.micro_batches)
 
     def advance(self, batches: Stream) -> None:
-        """One step of each optimizer. Nothing here waits for the device, not even for the gradient norm."""
+        """One step of each optimizer, without a device synchronization."""
         counters, stage, num = self.counters, self.stage, len(self.micro_batches)
         state = stage.state(counters.step_in_stage)
         micro: Iterable[TrainBatch] = itertools.islice(batches, num)
@@ -192,7 +192,7 @@ class Trainer:
 
     def save(self) -> None:
         """Save a checkpoint of this step."""
-        self._look()
+        self._check_skipped_steps()
         first, *others = self.stage.engines.items()
         self.counters.updates = first[1].num_updates
         self.counters.other_updates = {name: engine.num_updates for name, engine in others}
@@ -213,11 +213,11 @@ class Trainer:
                 precompute.prune(self.stage.precomputed)
 
     def held_out_loss(self) -> float | None:
-        """The mean loss of the average's weights on the held-out split, always with the same noise; on one process."""
+        """The mean loss of the EMA weights on the held-out split, with fixed noise; None on all but the main process."""
         assert self.held_out is not None
         count, state = self.held_out.batch_size, self.stage.state(self.counters.step_in_stage)
         share = len(self.micro_batches[0])
-        with self._averaged() as method, torch.no_grad():
+        with self._averaged_method() as method, torch.no_grad():
             if method is None:
                 return None
             total = 0.0
@@ -233,7 +233,7 @@ class Trainer:
         """Score samples of the EMA weights and log the result; returns on every process whether it is the best so far."""
         assert self.evaluation is not None
         before, result = self.best, None
-        with self._averaged() as method:
+        with self._averaged_method() as method:
             if method is not None:
                 result = self.evaluation.find(Model(self.model.preset, self.model.domain, method, {}))
         if result is not None:
@@ -246,7 +246,7 @@ class Trainer:
     def draw_samples(self) -> None:
         """Save an image of samples of the EMA weights, with fixed seeds."""
         path = self.out / "samples" / f"{self.counters.step:08d}.png"
-        with self._averaged() as method:
+        with self._averaged_method() as method:
             if method is None:
                 return
             model = Model(self.model.preset, self.model.domain, method, {})
@@ -255,15 +255,15 @@ class Trainer:
                     beside, format="png"
                 )
 
-    def _attend(self, *, is_last: bool) -> None:
-        """Do what is due after this step: log, held-out loss, image of samples, metrics, checkpoint."""
+    def _run_scheduled_work(self, *, is_last: bool) -> None:
+        """After a step: log, compute the held-out loss, draw previews, evaluate and save, as scheduled."""
         settings = self.settings
 
         def is_due(every: int | None) -> bool:
             return every is not None and (is_last or self.counters.step % every == 0)
 
         if is_due(settings.log_every) or is_due(LOOK_EVERY):
-            self._look()
+            self._check_skipped_steps()
         if is_due(settings.log_every):
             self._write_record(self._record())
         if self.held_out is not None and is_due(settings.held_out_every):
@@ -273,16 +273,16 @@ class Trainer:
             )
         if is_due(settings.samples_every):
             self.draw_samples()
-        # Evaluation does not depend on where a call ends, so that a resumed run logs what an unbroken one does.
+        # Evaluations do not depend on the step at which a call ends: a resumed run logs the same as an unbroken one.
         is_evaluated = self.evaluation is not None and self.evaluation.is_due(self.counters.step, self.total_steps)
         is_best = is_evaluated and self.evaluate()
         if is_best or is_due(settings.save_every):
             self.save()
 
-    def _look(self) -> None:
-        """Read the device's count of skipped steps.
+    def _check_skipped_steps(self) -> None:
+        """Read the device's count of skipped steps, which waits for the device.
 
-        This is where the host waits for the device: at every line, before every checkpoint, and every `LOOK_EVERY` steps.
+        Called for every line of the log, before every checkpoint, and every `LOOK_EVERY` steps.
 
         Raises:
             Diverged: too many steps in a row had no finite gradient.
@@ -306,7 +306,7 @@ class Trainer:
         )
 
     def _record(self) -> LogRecord:
-        """The line of this step: means since the last line."""
+        """The log line of this step, with means since the last line."""
         means = self.meter.take()
         samples, seconds = means.samples, means.seconds
         names, size = list(means.losses), self.world.size
@@ -339,22 +339,22 @@ class Trainer:
 
     @functools.cached_property
     def _preview_condition(self) -> Condition:
-        """Conditions of previews: those of the held-out sets, or else of training sets."""
+        """The conditions of previews: of held-out sets if there are any, else of training sets."""
         count = self.settings.samples
         condition = self.shown.batch(0, range(count), augment=False).condition
         return {name: value for name, value in condition.items() if name != CLASS_LABEL}
 
     @property
     def _averaged_weights(self) -> str:
-        """Which weights previews and evaluation use."""
+        """The name of the weights that previews and evaluations use."""
         return f"ema {self.averages[0].decay}" if self.averages else "weights"
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[nn.Module | None]:
-        """The method with the first average's weights, in evaluation mode, on the leading process; None elsewhere."""
+    def _averaged_method(self) -> Iterator[nn.Module | None]:
+        """The method with the weights of the first average, in evaluation mode, on the main process; None elsewhere."""
         average = self.averages[0] if self.averages else None
         if self.engine.stage == 3:
-            yield self._whole_copy(None if average is None else average.values)
+            yield self._copy_with_whole_weights(None if average is None else average.values)
         elif self.world.is_main:
             self.model.method.eval()
             with contextlib.nullcontext() if average is None else average.in_place():
@@ -364,8 +364,8 @@ class Trainer:
             yield None
         self.engine.barrier()
 
-    def _whole_copy(self, own: list[torch.Tensor] | None) -> nn.Module | None:
-        """A second model on the leading process, for weights that are shared out."""
+    def _copy_with_whole_weights(self, own: list[torch.Tensor] | None) -> nn.Module | None:
+        """A copy of the method with whole weights on the main process, for ZeRO stage 3; None elsewhere."""
         values = zip(self.engine.layout(), self.engine.weights(own), strict=True)
         if not self.world.is_main:
             for _ in values:
@@ -386,7 +386,7 @@ class Trainer:
 
 
 def memory_used(device: torch.device) -> int:
-    """The most bytes that this process has taken so far, on the GPU where it computes there."""
+    """The peak memory of this process in bytes: of the GPU if it trains on one, else of the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
