@@ -20,7 +20,7 @@ from inrflow_core.runtime.progress import first_line, format_gigabytes
 
 STAGES = (0, 1, 2, 3)
 SAFETY_FACTOR = 0.9
-"""Of the transient memory of a step that failed, the part that advised settings may take: predictions are this exact."""
+"""Fraction of the transient memory of a failed step that advised settings may take: predictions have this accuracy."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Advice:
 
     @property
     def options(self) -> list[MemoryOption]:
-        """All of them, those that fit first."""
+        """The changes that exist; those that fit come first."""
         options = [each for each in (self.micro_batch, self.checkpointing, self.both, self.stage) if each is not None]
         return sorted(options, key=lambda each: not each.fits)
 
@@ -144,9 +144,9 @@ def out_of_memory(
 def _explain(error: BaseException, planner: Planner, micro: int, saved: int | None, in_step: bool) -> OutOfMemory:
     """The error with the memory taken, free and needed, and settings that take less."""
     device = planner.world.device
-    taken = memory.used_memory(device)
+    used = memory.used_memory(device)
     reason = first_line(error)
-    traceback.clear_frames(error.__traceback__)  # they hold the step's tensors
+    traceback.clear_frames(error.__traceback__)  # its frames reference the step's tensors
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -165,7 +165,7 @@ def _explain(error: BaseException, planner: Planner, micro: int, saved: int | No
         "there is no checkpoint yet" if saved is None else f"run the same command again to resume from step {saved:,}"
     )
     return OutOfMemory(
-        f"out of memory {'in a training step' if in_step else 'before the first step'}: this process had taken {format_gigabytes(taken)}"
+        f"out of memory {'in a training step' if in_step else 'before the first step'}: this process had taken {format_gigabytes(used)}"
         + ("" if free is None else f" ({format_gigabytes(free)} are free without the step's tensors)")
         + f", and {needed}; {resumes} ({reason})",
         hint=hint,

@@ -32,7 +32,7 @@ from inrflow_core.runtime import cache_blocks
 from inrflow_core.sets import CoordValueSet, TrainBatch
 
 BATCH, LOSS, BACKWARD, GRADIENTS = "batch", "loss", "backward", "gradients"
-"""What tensors belong to, beside the parts of a method."""
+"""Parts that tensors belong to, beside those of a method."""
 SMALLEST_BLOCK = 64
 """Blocks smaller than this fraction of the weights are not traced one by one."""
 DEVICE = torch.ops.prim.device.default
@@ -45,7 +45,7 @@ UNTRACEABLE = (
 )
 """What torch raises where an operation needs the numbers of a fake tensor, or has no form without them."""
 UNTRACEABLE_TEXTS = (".numpy() is not supported for tensor subclasses", "FakeTensor.__format__")
-"""Of the errors that torch and Python raise for the same reason without a class of their own."""
+"""Messages of errors for the same reason that have no class of their own."""
 
 
 class UntraceableError(Exception):
@@ -116,7 +116,7 @@ class Watch(TorchDispatchMode):
     def __init__(self, method: nn.Module) -> None:
         super().__init__()
         self.trace, self.part = Trace(), BATCH
-        self._parts = parts.of_modules(method)
+        self._parts = parts.part_by_module(method)
         self._networks = set(parts.networks(method))
         self._starts, self._started = [-1], [BATCH]
         self._alive: dict[int, tuple[int, Any]] = {}
@@ -132,7 +132,7 @@ class Watch(TorchDispatchMode):
             self.trace.executed[self._recorded_part()] += operations
         for tensor in (result,) if isinstance(result, Tensor) else tree_iter(result):
             if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage())
+                self._record_storage(tensor.untyped_storage())
         return result
 
     @contextmanager
@@ -170,7 +170,7 @@ class Watch(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         return self._started[bisect(self._starts, node._sequence_nr()) - 1] if node is not None else LOSS
 
-    def _note(self, storage: Any) -> None:
+    def _record_storage(self, storage: Any) -> None:
         key = storage._cdata
         if key in self._own or key in self._alive:
             return
@@ -266,7 +266,7 @@ def _reads_numbers(error: RuntimeError | TypeError) -> bool:
 def example_of_stage(model: models.Model, stage: Stage, mode: FakeTensorMode) -> TrainBatch:
     """One example without content, of typical size, that a stage of a model with fake weights learns from.
 
-    What the stage reads of an earlier one is computed on fake tensors, for its shape.
+    Precomputed inputs are computed on fake tensors, for their shape.
     """
     one = dummy_set(model)
     if stage.reads == SHARDS:

@@ -14,7 +14,7 @@ def networks(method: nn.Module) -> list[nn.Module]:
     return list(method.networks().values())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
 
-def of_modules(method: nn.Module) -> dict[nn.Module, str]:
+def part_by_module(method: nn.Module) -> dict[nn.Module, str]:
     """The part that each module of a method belongs to.
 
     A network's children are parts by their names, or by the network's `PARTS` (child to part); other children of the
@@ -48,4 +48,5 @@ def _part(network: nn.Module, child: str) -> str:
 
 
 def _named_parts(network: nn.Module) -> Mapping[str, str]:
+    """Child to part, of the children whose part has another name; empty if the network declares none."""
     return network.PARTS if isinstance(network, NamedParts) else {}

@@ -50,7 +50,7 @@ class Plan:
     parameters: dict[str, int]
     """By part of the model."""
     flops: dict[str, float]
-    """FLOPs of one step over all processes, by part: what the loss needs, three times the forward pass of each set."""
+    """FLOPs of one step over all processes, by part, without recomputation: three times the forward pass of each set."""
     memory: dict[str, int]
     """Bytes at the peak of a step, by what they hold (`TABLE_ROWS`)."""
     checkpoint: int
@@ -206,14 +206,14 @@ class Planner:
         return replace(plan, flops=flops, memory=memory, most=most, executed=executed)
 
     def _read_ahead(self, micro: int) -> int:
-        """Bytes of the values of the batches that wait to be learned from, on the device."""
+        """Bytes of the values of prefetched batches on the device."""
         batch = memory_trace.example_of_stage(self._model(self.is_checkpointed), self._stage, self._mode)
         num_bytes = batch.context.values.nbytes + (0 if batch.is_shared else batch.queries.values.nbytes)
         return (self.preset.data.config.prefetch + 1) * micro * num_bytes
 
     @cached_property
     def precomputed_bytes(self) -> int:
-        """Bytes of one set of what the stage reads of an earlier one; 0 if it reads shards, or if the size is unknown."""
+        """Bytes of the precomputed values of one set; 0 if the stage reads shards, or if the size is unknown."""
         if self._stage.reads == SHARDS:
             return 0
         try:
@@ -298,9 +298,9 @@ def _memory(trace: Trace, layout: zero_memory.Layout, read_ahead: int) -> tuple[
     highest = _sum(always, layout.backward, most)
     for name, count in moments[1].items():
         highest[name] = max(highest.get(name, 0), count)
-    taken = max(moments, key=lambda rows: sum(rows.values()))
+    peak = max(moments, key=lambda rows: sum(rows.values()))
     names = [name for name in _ordered(highest) if highest[name]]
-    return {name: taken.get(name, 0) for name in names}, {name: highest[name] for name in names}
+    return {name: peak.get(name, 0) for name in names}, {name: highest[name] for name in names}
 
 
 def _ordered(rows: dict[str, int]) -> list[str]:

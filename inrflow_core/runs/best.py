@@ -10,7 +10,7 @@ from inrflow_core import registry
 from inrflow_core.storage import atomic_write, typed_json
 
 BEST = "best.json"
-"""Of a run: which checkpoint scored best while it was trained."""
+"""The file in a run's folder that records its best checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Best:
     """Its full name: `fid:random:...`."""
     value: float
     by: str
-    """On which samples, against which reference: values by other words cannot be compared."""
+    """Samples and reference; values are comparable only if these are equal."""
 
 
 def read_best(folder: Path) -> Best | None:
-    """The best checkpoint of the run in `folder`; None where none was scored.
+    """The best checkpoint of the run in `folder`; None if none was evaluated.
 
     Raises:
-        IntegrityError: the record of it cannot be read.
+        IntegrityError: best.json cannot be read.
     """
     path = folder / BEST
     if not path.exists():
@@ -39,7 +39,7 @@ def read_best(folder: Path) -> Best | None:
 
 
 def present_metric(full: str) -> str:
-    """The full name of a metric, `paired-cd:inrflow`, where `full` may hold the metric's earlier name."""
+    """The full name of a metric, such as `paired-cd:inrflow`; an earlier name of the metric is replaced by the current one."""
     name, colon, protocol = full.partition(":")
     return registry.canonical("metrics", name) + colon + protocol
 

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: names, sizes and digests of its files; how they are checked and removed."""
+"""The manifest of a checkpoint, with names, sizes and digests of its files; verifies and removes checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.storage import plain_file, typed_json
 
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
-"""Of a checkpoint: what is written last and makes it complete, and the weights that no EMA averaged."""
+"""Files of a checkpoint: the manifest, which is written last and makes it complete, and the weights without EMA."""
 FALL_BACK_HINT = "choose an older checkpoint with `--checkpoint STEP`"
 
 
@@ -25,13 +25,13 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class CheckpointManifest:
-    """What a complete checkpoint says of itself."""
+    """The manifest of a complete checkpoint."""
 
     files: dict[str, FileEntry]
     ema: tuple[float, ...]
     """Decays of its EMAs."""
     saved_by: dict[str, int] | None = None
-    """The ZeRO stage and the number of processes that saved it; older ones do not say it."""
+    """ZeRO stage and number of processes that saved it; absent in checkpoints of earlier versions."""
 
 
 def complete_steps(run: Path) -> list[int]:
@@ -41,7 +41,7 @@ def complete_steps(run: Path) -> list[int]:
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """The folder of the checkpoint of a step."""
     return run / "checkpoints" / f"{step:08d}"
 
 
@@ -54,7 +54,7 @@ def read_manifest(folder: Path, *, hint: str = FALL_BACK_HINT) -> CheckpointMani
     """The manifest of a checkpoint.
 
     Raises:
-        IntegrityError: it is absent, or is not a manifest of a checkpoint; names the key.
+        IntegrityError: it is absent or invalid; names the key.
     """
     path = folder / MANIFEST
     try:
@@ -91,19 +91,19 @@ def check_file(file: Path, entry: FileEntry | None, *, hint: str = FALL_BACK_HIN
 
 
 def verify(source: Path) -> None:
-    """Raise IntegrityError unless every file of a checkpoint is on the disk as its manifest says; names the first."""
+    """Raise IntegrityError unless every file of a checkpoint has the digest of its manifest; names the first that has not."""
     hint = f"remove `{source}` to resume from the checkpoint before it"
     for name, entry in read_manifest(source, hint=hint).files.items():
         check_file(source / name, entry, hint=hint, from_disk=True)
 
 
 def prune(run: Path, keep: int, spared: int | None = None) -> None:
-    """Remove all but the newest `keep` complete checkpoints and the `spared` one, and what an interrupted save left."""
+    """Remove all complete checkpoints but the newest `keep` and that of step `spared`, and what an interrupted save left."""
     for step in complete_steps(run)[:-keep]:
         if step == spared:
             continue
         doomed = checkpoint_folder(run, step)
-        # Under a name that the next call removes, should this removal be interrupted.
+        # If this removal is interrupted, the next call removes what has this name.
         doomed.rename(doomed.with_name(f".{doomed.name}.partial"))
     for left in (run / "checkpoints").glob(".*.partial"):
         shutil.rmtree(left, ignore_errors=True)

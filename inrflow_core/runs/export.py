@@ -30,7 +30,7 @@ from inrflow_core.sets import Queries
 from inrflow_core.storage import atomic_write, safetensors_file
 
 TOLERANCE = 1e-3
-"""Largest difference between ONNX Runtime and torch, in units of the velocity's rms, that passes."""
+"""The largest accepted difference between ONNX Runtime and torch, over the velocity's rms."""
 OPSET = 20
 MOST_INSIDE = 1_900_000_000
 """Bytes of weights that fit into one ONNX file (its limit is 2 GiB); more are written to NAME.onnx.data beside it."""
@@ -63,7 +63,7 @@ class Evaluation(nn.Module):
         condition = {} if labels is None else {"label": labels}
         embedding = self.method.embed_condition(condition)
         context = Queries(self.coordinates, self.noise_keys)
-        # These key the noise, which an evaluation does not use: any values of the right number.
+        # An evaluation does not use the noise: any keys in the right number serve.
         noise_keys = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates
         queries = Queries(query_coordinates, noise_keys)
         return self.method.network(context, values, t, embedding, queries, query_values)
@@ -75,10 +75,10 @@ def export_onnx(model: Model, path: Path, *, origin: Mapping[str, str]) -> float
     Raises:
         MissingError: the packages of the extra `onnx` are not installed.
         UsageError: the network has no ONNX form.
-        IntegrityError: ONNX Runtime and torch differ; nothing is written then.
+        IntegrityError: ONNX Runtime and torch differ; nothing is written.
     """
     part = model.preset.condition
-    if part is not None and part.module.GIVEN_AS:  # it needs more than a label
+    if part is not None and part.module.GIVEN_AS:  # it has inputs beside a label
         raise UsageError(
             f"`{model.preset.name}` draws from a {part.name}, and the graph takes no more than a class beside the set",
             hint="export its weights as .safetensors",
@@ -199,7 +199,8 @@ def copy_weights(source: Path, out: Path, *, ema: float | None = None, step: run
     """Write the weights of a run (or checkpoint, or file) as one file with preset and metadata; returns the metadata.
 
     Raises:
-        MissingError, IntegrityError: there are none, or they are damaged.
+        MissingError: there are no weights.
+        IntegrityError: they are damaged.
     """
     weights = run.resolve_weights(source, ema=ema, step=step)
     preset, info = models.read_metadata(weights)

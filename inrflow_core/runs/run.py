@@ -1,4 +1,4 @@
-"""Runs on disk: find them, list them, and choose the weights of a command."""
+"""Find and list runs on the disk, and resolve the weights that a command names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOW_TO_TRAIN = (
 )
 
 Step = int | Literal["best"] | None
-"""Which checkpoint: that of a step, the best one, or the newest."""
+"""A checkpoint: that of a step, the best one, or with None the newest."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Run:
     folder: Path
     preset_name: str
     tables: dict[str, Any]
-    """The tables of preset.toml, as they are written there."""
+    """The tables of preset.toml."""
     steps: tuple[int, ...]
     """Steps of the complete checkpoints, ascending."""
 
@@ -67,7 +67,7 @@ class Run:
 
         Raises:
             MissingError: there is none.
-            IntegrityError: which one is best cannot be read.
+            IntegrityError: best.json cannot be read.
         """
         if step == "best":
             best = self.best()
@@ -89,7 +89,7 @@ class Run:
         return checkpoint_folder(self.folder, self.steps[-1] if step is None else step)
 
     def best(self) -> Best | None:
-        """The best checkpoint: see `read_best`."""
+        """The best checkpoint; see `read_best`."""
         return read_best(self.folder)
 
     def last_record(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def open_run(folder: Path) -> Run:
     if not (folder / "preset.toml").is_file():
         raise MissingError(f"`{folder}` holds no run: it has no `preset.toml`", hint=HOW_TO_TRAIN)
     run = _opened(folder)
-    _ = run.preset  # a wrong setting is found here
+    _ = run.preset  # raises if a setting is unknown
     return run
 
 
@@ -132,7 +132,7 @@ def _opened(folder: Path) -> Run:
 
 @contextmanager
 def _preset_errors(folder: Path) -> Iterator[None]:
-    """What is wrong with a run's preset is the run's damage, not the user's command."""
+    """Inside the block, an error in a run's preset is raised as an IntegrityError of the run, not as a UsageError."""
     try:
         yield
     except UsageError as error:
@@ -162,30 +162,30 @@ def list_runs(parent: Path | None = None, unreadable: UnreadableRunError | None 
 
 
 def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = None) -> Run:
-    """The newest run with a complete checkpoint, of one of those domains where some are named.
+    """The newest run with a complete checkpoint, of one of `domains` unless that is None.
 
-    Rather one that draws under `condition`, or where that is None one that needs nothing given.
+    Runs whose models are sampled under `condition` (if None, without an input) are preferred.
 
     Raises:
-        MissingError: there is none; says what was looked for and where.
+        MissingError: there is none; says which runs were looked for, and where.
     """
     complete = [run for run in list_runs() if run.steps and _is_resolvable(run)]
-    fitting = [run for run in complete if domains is None or run.preset.domain.name in domains]
-    if fitting:
-        apt = [run for run in fitting if _draws_under(run.preset, condition)]
-        return (apt or fitting)[-1]
+    of_domains = [run for run in complete if domains is None or run.preset.domain.name in domains]
+    if of_domains:
+        preferred = [run for run in of_domains if _samples_under(run.preset, condition)]
+        return (preferred or of_domains)[-1]
     description = "a run with a complete checkpoint" + (
         "" if domains is None else f" of the domain {' or '.join(domains)}"
     )
-    there = f"; there are {len(complete)} of other domains" if complete else ""
+    others = f"; there are {len(complete)} of other domains" if complete else ""
     raise MissingError(
-        f"looked for {description} in `{runs_dir()}` and found none{there}",
+        f"looked for {description} in `{runs_dir()}` and found none{others}",
         hint=f"{HOW_TO_TRAIN}, or name one with `--run`",
     )
 
 
-def _draws_under(preset: Preset, condition: str | None) -> bool:
-    """Whether a preset's models draw under a condition; without one, whether they need nothing given."""
+def _samples_under(preset: Preset, condition: str | None) -> bool:
+    """Whether models of a preset are sampled under `condition`; if that is None, whether they need no input."""
     part = preset.condition
     if condition is not None:
         return part is not None and part.name == condition
@@ -202,14 +202,14 @@ def _is_resolvable(run: Run) -> bool:
 
 
 def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None) -> Path:
-    """The weights that `source` (a run, a checkpoint or a .safetensors file) means, checked against its manifest.
+    """The weights file of `source` (a run, a checkpoint or a .safetensors file), checked against its digest.
 
-    From a run these are an EMA's: of decay `ema`, else of the first decay that its preset names; `ema=0` asks for the
-    raw weights.
+    From a run it is that of an EMA: of decay `ema`, by default of the first decay in its preset; `ema=0` means the weights
+    without EMA.
 
     Raises:
         MissingError: there is nothing at `source`, or no such decay or step.
-        IntegrityError: the file differs from what the checkpoint's manifest, or its own seal, says of it.
+        IntegrityError: the file does not match the digest in the checkpoint's manifest, or its own.
     """
     from inrflow_core.storage import safetensors_file
 
