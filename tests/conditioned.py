@@ -35,16 +35,16 @@ KINDS = {"picture": tiny.POINTS, "sequence": PROTEIN}
 
 
 def objects(folder: Path, counts: dict[str, int]) -> Path:
-    """Shards of clouds of 40 points, each of its own shape, with pictures of grey levels and random tokens."""
+    """Shards of clouds of 40 points, each of its own shape, with pictures of gray levels and random tokens."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     splits = {}
     for split, count in counts.items():
         shape = generator.uniform(0.1, 1, (count, 1, 3))
         values = (shape * generator.uniform(-1, 1, (count, 40, 3))).astype(np.float32)
-        grey = (40 * np.arange(count)[:, None] + 5 * np.arange(VIEWS)).astype(np.uint8)
+        gray = (40 * np.arange(count)[:, None] + 5 * np.arange(VIEWS)).astype(np.uint8)
         condition = {
-            "image": np.broadcast_to(grey[..., None, None, None], (count, VIEWS, 8, 8, 3)).copy(),
+            "image": np.broadcast_to(gray[..., None, None, None], (count, VIEWS, 8, 8, 3)).copy(),
             "camera": np.broadcast_to(cameras.orbit_ring(VIEWS), (count, VIEWS, 4, 4)).copy(),
             "tokens": generator.normal(size=(count, VIEWS, TOKENS, WIDTH + 6)).astype(np.float16),
         }
@@ -87,7 +87,7 @@ def weights(file: Path, kind: str, **info: Any) -> Model:
 
     torch.manual_seed(0)
     built = models.build(preset(kind))
-    tiny.randomise(built.method)
+    tiny.randomize(built.method)
     built.method.eval().requires_grad_(False)
     file.parent.mkdir(parents=True, exist_ok=True)
     models.save(file, built.method.state_dict(), built.preset, {"step": 2, **info})

@@ -30,7 +30,7 @@ CHAINS = ("MKTWAYIARNDCQEGHILKMFPSTWYV", "GSGLIVKE", "ARNDCQEGHILKMFPSTWYVAAGG")
 def model(request: pytest.FixtureRequest) -> Model:
     torch.manual_seed(0)
     model = models.build(preset.load(request.param))
-    tiny.randomise(model.method, 1.0)
+    tiny.randomize(model.method, 1.0)
     model.method.eval().requires_grad_(False)
     return model
 

@@ -75,12 +75,12 @@ def model(kind: dict[str, dict[str, Any]], scale: float = 0.25, **changes: dict[
     """A model whose every weight is random, so that its velocities are far from 0."""
     torch.manual_seed(0)
     built = models.build(preset(kind, **changes))
-    randomise(built.method, scale)
+    randomize(built.method, scale)
     built.method.eval().requires_grad_(False)
     return built
 
 
-def randomise(module: torch.nn.Module, scale: float = 0.25, seed: int = 0) -> None:
+def randomize(module: torch.nn.Module, scale: float = 0.25, seed: int = 0) -> None:
     """Add noise to every weight: by its fan-in for matrices, else by `scale`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

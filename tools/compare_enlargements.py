@@ -7,7 +7,7 @@ With `--data`, held-out images are inverted and their functions evaluated; `--fi
 resolution, the truth. The rows of both the sheet and the table: the noise field (`linear`), the papers' noise at every
 position for itself (`independent`), and bicubic enlargement of the coarse image. The columns of the table:
     back       PSNR in dB of the coarse image against the finer one averaged over its pixels
-    roughness  root mean square difference of a pixel from the mean of its four neighbours, in grey levels
+    roughness  root mean square difference of a pixel from the mean of its four neighbors, in gray levels
     truth      PSNR in dB against the finer truth
 """
 

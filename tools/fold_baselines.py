@@ -9,7 +9,7 @@ The mean structure of a test protein is made without its own structure: every tr
 (`residue_pairs`: BLOSUM62, gaps 11 and 1), laid on the mean by the C-alphas of the residues that align, and averaged
 residue by residue over those; the first mean is the chain with the most identical residues, and laying and averaging are
 done `ROUNDS` times. Of every residue the backbone (N, CA, C, O) is averaged. A residue that fewer than `LEAST` chains
-align with lies on the straight line between its neighbours, or continues with the step of the last two at an end. A mean of
+align with lies on the straight line between its neighbors, or continues with the step of the last two at an end. A mean of
 all chains is smooth: its bonds are short, and are not evaluated. With `--by place` nothing is aligned: residue n of
 every chain counts as residue n of the protein, and the first mean is the chain of the nearest length. That is the mean of
 structures alone, as something that cannot read sequences knows it; the other is modelling by homology.

@@ -211,16 +211,17 @@ def _job(
     if name is None:
         raise UsageError("no data set is named", hint="`inrflow prepare --list` lists all data sets")
     name = name.replace("_", "-")
-    if registry.canonical("datasets", name) not in registry.names("datasets"):
+    table = registry.canonical("datasets", name)
+    if table not in registry.names("datasets"):
         raise UsageError(f"no data set is called `{name}`", hint=did_you_mean(name, registry.names("datasets")))
     if repair and out is not None and (out / manifest.NAME).is_file():
-        before = typed.present_names(dict(manifest.load(out).settings), name)
+        before = typed.present_names(dict(manifest.load(out).settings), table)
         limit = before.pop("limit", None) if limit is None else limit
-        settings = before | typed.present_names(settings, name)
+        settings = before | typed.present_names(settings, table)
     kind = registry.find("datasets", name).Config
     if settings and not dataclasses.fields(kind):
         raise UsageError(f"`{name}` has no settings", hint="leave " + ", ".join(settings) + " out")
-    config = typed.settings(kind, settings, name)
+    config = typed.settings(kind, typed.present_names(settings, table), name)
     return job.resolve_job(name, source, out, config, limit)
 
 

@@ -21,6 +21,7 @@ EARLIER_NAMES = {
         "top_frequency": "max_frequency",
     },
     "shapenet": {"normalisation": "normalization"},
+    "mesh-folder": {"colours": "colors"},
 }
 """Earlier names of settings, by table of a preset or by data set, as presets, weights files, fields and commands of users may have them."""
 

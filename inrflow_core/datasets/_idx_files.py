@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from inrflow_core.datasets._contract import DatasetIndex, Item, source_not_found
-from inrflow_core.datasets._image_decoding import PIXELS, pixel_centres
+from inrflow_core.datasets._image_decoding import PIXELS, pixel_centers
 from inrflow_core.errors import IntegrityError
 from inrflow_core.storage.source_files import fingerprint, list_files
 
@@ -58,7 +58,7 @@ def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[
         fingerprint=fingerprint(used),
         classes=tuple(classes),
         normalization=PIXELS,
-        coordinates=pixel_centres(SIDE),
+        coordinates=pixel_centers(SIDE),
     )
 
 

@@ -41,7 +41,7 @@ def plan(
         fingerprint=fingerprint(sources),
         classes=tuple(classes),
         normalization=PIXELS,
-        coordinates=pixel_centres(resolution),
+        coordinates=pixel_centers(resolution),
     )
 
 
@@ -81,12 +81,12 @@ def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool 
     """
     image = decode_image(content, "L" if channels == 1 else "RGB", is_upright=upright)
     try:
-        return centre_crop(image, resolution)
+        return center_crop(image, resolution)
     except MemoryError as error:
         raise UnreadableItemError("it takes more memory to resize than there is") from error
 
 
-def centre_crop(image: Image.Image, resolution: int) -> Pixels:
+def center_crop(image: Image.Image, resolution: int) -> Pixels:
     """The middle square at R x R, uint8 (R R C), as ADM (Dhariwal and Nichol 2021) makes ImageNet's.
 
     The image is halved with a box filter while its shorter side is at least 2 R, brought to a shorter side of R with
@@ -106,7 +106,7 @@ def centre_crop(image: Image.Image, resolution: int) -> Pixels:
     return cut.reshape(resolution, resolution, -1)
 
 
-def pixel_centres(resolution: int) -> Float32[np.ndarray, "R R 2"]:
+def pixel_centers(resolution: int) -> Float32[np.ndarray, "R R 2"]:
     """Coordinates of the pixels, float32 (R R 2), (row, column), at (2i + 1) / R - 1."""
     axis = (2 * np.arange(resolution) + 1) / resolution - 1
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Mesh files in all their kinds: read with care, as triangles, with colours of textures, vertices or faces.
+"""Mesh files in all their kinds: read with care, as triangles, with colors of textures, vertices or faces.
 
 OFF, OBJ, PLY, STL and GLB are read by trimesh. Open3D's own readers lose GLB meshes, quads with relative indices and,
 in files of several parts, most of the faces, and never return from a comment inside an OFF.
@@ -27,8 +27,8 @@ from inrflow_core.visualization.image_io import FORMATS
 SUFFIXES = (".off", ".obj", ".ply", ".stl", ".glb")
 LARGEST = 1 << 30
 """Bytes of a mesh file; a mesh in memory takes some times as much."""
-GREY = 190.0
-"""Of parts without colours where other parts have some."""
+GRAY = 190.0
+"""Of parts without colors where other parts have some."""
 UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, OSError,
     RuntimeError, SyntaxError, TypeError, ValueError, struct.error, Image.DecompressionBombError,
@@ -38,7 +38,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Body:
-    """A mesh file: the triangles of all its parts, in their order, and the parts, which know their colours."""
+    """A mesh file: the triangles of all its parts, in their order, and the parts, which know their colors."""
 
     mesh: Mesh
     parts: Sequence[Any]
@@ -50,7 +50,7 @@ class Body:
 
     @cached_property
     def skins(self) -> list[Skin | None]:
-        """The colours of each part; None for one without.
+        """The colors of each part; None for one without.
 
         Raises:
             UnreadableItemError: a texture cannot be read.
@@ -60,9 +60,9 @@ class Body:
         except UNREADABLE as error:
             raise UnreadableItemError("its texture cannot be read") from error
 
-    def colours(self, faces: Int[np.ndarray, " N"], weights: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-        """RGB in [0, 255] at places given by faces and weights of their corners; GREY where a part has no colours."""
-        colors = np.full((len(faces), 3), GREY)
+    def colors(self, faces: Int[np.ndarray, " N"], weights: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+        """RGB in [0, 255] at places given by faces and weights of their corners; GRAY where a part has no colors."""
+        colors = np.full((len(faces), 3), GRAY)
         owners = np.searchsorted(self.first_faces, faces, side="right") - 1
         order = np.argsort(owners, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
@@ -75,7 +75,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Skin:
-    """The colours of one part: of faces, of corners, or of places in a texture."""
+    """The colors of one part: of faces, of corners, or of places in a texture."""
 
     faces: Int[np.ndarray, "F 3"]
     of_faces: Float[np.ndarray, "F 3"] | None = None
@@ -122,13 +122,13 @@ def list_source(source: Path) -> tuple[Path, list[tuple[str, int]]]:
     return source.parent, [(source.name, source.stat().st_size)]
 
 
-def load(root: Path, name: str, *, with_colours: bool) -> Body:
+def load(root: Path, name: str, *, with_colors: bool) -> Body:
     """A file's parts, placed as the file says, with faces as triangles.
 
     Raises:
         UnreadableItemError: it cannot be read, has no faces, no area, or corners that are not finite.
     """
-    parts = [part for part in _parts(root, root / name, with_colours) if len(getattr(part, "faces", ()))]
+    parts = [part for part in _parts(root, root / name, with_colors) if len(getattr(part, "faces", ()))]
     if not parts:
         raise UnreadableItemError("it is a mesh without faces")
     if not all(part.faces.min() >= 0 and part.faces.max() < len(part.vertices) for part in parts):
@@ -147,7 +147,7 @@ def load(root: Path, name: str, *, with_colours: bool) -> Body:
     return Body(Mesh(vertices, faces), parts)
 
 
-def _parts(root: Path, path: Path, with_colours: bool) -> list[Any]:
+def _parts(root: Path, path: Path, with_colors: bool) -> list[Any]:
     import trimesh
 
     logging.getLogger("trimesh").setLevel(logging.CRITICAL)  # it prints tracebacks of textures that are not there
@@ -157,21 +157,21 @@ def _parts(root: Path, path: Path, with_colours: bool) -> list[Any]:
     try:
         with path.open("rb") as file:
             scene = trimesh.load(
-                file, file_type=kind, resolver=_inside(root, path, with_colours), force="scene", process=False
+                file, file_type=kind, resolver=_inside(root, path, with_colors), force="scene", process=False
             )
         return list(scene.dump(concatenate=False))  # type: ignore[union-attr]
     except UNREADABLE as error:
         raise UnreadableItemError(f"it cannot be read as a {path.suffix.lower()} file") from error
 
 
-def _inside(root: Path, path: Path, with_colours: bool) -> Any:
+def _inside(root: Path, path: Path, with_colors: bool) -> Any:
     """What fetches the files that a mesh names, such as textures: plain files below the source and nothing else."""
     import trimesh
 
     class Inside(trimesh.resolvers.FilePathResolver):
         def get(self, name: str) -> bytes:
             file = (path.parent / name.strip().replace("\\", "/")).resolve()
-            if not with_colours or not file.is_relative_to(root.resolve()) or not file.is_file():
+            if not with_colors or not file.is_relative_to(root.resolve()) or not file.is_file():
                 raise FileNotFoundError(name)
             if file.stat().st_size > LARGEST:
                 raise ValueError(f"{name} is too large")
@@ -190,7 +190,7 @@ def _skin(part: Any) -> Skin | None:
 
 
 def _material(visual: Any, faces: Int[np.ndarray, "F 3"], corners: int) -> Skin | None:
-    """The material's texture, else its one colour."""
+    """The material's texture, else its one color."""
     from trimesh.visual import color
 
     image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
@@ -212,5 +212,5 @@ def _each(rows: np.ndarray, owners: Sized) -> np.ndarray:
     return rows
 
 
-def _rgb(colours: Any) -> Float[np.ndarray, "*shape 3"]:
-    return np.asarray(colours)[..., :3].astype(np.float64)
+def _rgb(colors: Any) -> Float[np.ndarray, "*shape 3"]:
+    return np.asarray(colors)[..., :3].astype(np.float64)

@@ -11,12 +11,12 @@ from inrflow_core.datasets._contract import Example, Item
 from inrflow_core.errors import UnreadableItemError
 
 BOX = {"kind": "shape", "undo": "points * condition/scale + condition/offset"}
-"""Normalisation `shape`: each cloud's bounding box is centred and its longest side spans [-1, 1] (INRFlow, appendix
+"""Normalisation `shape`: each cloud's bounding box is centered and its longest side spans [-1, 1] (INRFlow, appendix
 F); what undoes it is kept with each cloud."""
 
 
-def boxed(item: Item, points: np.ndarray, colours: np.ndarray | None = None) -> Example:
-    """A cloud in its box, float32, with the offset and scale that undo it; colours in [-1, 1] are put behind.
+def boxed(item: Item, points: np.ndarray, colors: np.ndarray | None = None) -> Example:
+    """A cloud in its box, float32, with the offset and scale that undo it; colors in [-1, 1] are put behind.
 
     Raises:
         UnreadableItemError: a number that is not finite, or all points in one place.
@@ -27,8 +27,8 @@ def boxed(item: Item, points: np.ndarray, colours: np.ndarray | None = None) -> 
     if scale == 0:
         raise UnreadableItemError("all its points lie in one place")
     values = ((points - offset) / scale).astype(np.float32)
-    if colours is not None:
-        values = np.concatenate([values, colours.astype(np.float32)], axis=1)
+    if colors is not None:
+        values = np.concatenate([values, colors.astype(np.float32)], axis=1)
     return Example(values, item.label, item.name, undoing(offset, scale))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from inrflow_core.datasets import _array_pickle
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
-from inrflow_core.datasets._image_decoding import PIXELS, pixel_centres
+from inrflow_core.datasets._image_decoding import PIXELS, pixel_centers
 from inrflow_core.errors import IntegrityError
 from inrflow_core.storage.source_files import fingerprint, list_files
 
@@ -62,7 +62,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         fingerprint=fingerprint((name, len(content)) for name, content in files.items()),
         classes=CLASSES,
         normalization=PIXELS,
-        coordinates=pixel_centres(SIDE),
+        coordinates=pixel_centers(SIDE),
     )
 
 
@@ -132,7 +132,7 @@ def _numbers(value: Any) -> np.ndarray:
 
 
 def _checked(name: str, pixels: np.ndarray, labels: np.ndarray) -> Batch:
-    """Planes of colour, row by row, as images; with labels that are classes."""
+    """Planes of color, row by row, as images; with labels that are classes."""
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != PIXEL_BYTES:
         raise _damaged(name, f"its images are {pixels.dtype} of shape {pixels.shape}")
     if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:

@@ -1,6 +1,6 @@
 """Handwritten digits, 8 x 8, that come with scikit-learn: nothing to download.
 
-Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI), the test part; 1,797 images of 17 grey
+Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI), the test part; 1,797 images of 17 gray
 levels. Every sixth is held out, so that both splits have all writers and classes.
 """
 
@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
-from inrflow_core.datasets._image_decoding import PIXELS, pixel_centres
+from inrflow_core.datasets._image_decoding import PIXELS, pixel_centers
 from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "image"
-DESCRIPTION = "the 1,797 digits inside scikit-learn, no source needed -> grey 8 x 8, 10 classes, train and val"
+DESCRIPTION = "the 1,797 digits inside scikit-learn, no source needed -> gray 8 x 8, 10 classes, train and val"
 NEEDS_SOURCE = False
 IS_READ_BY_SCAN = True
 HELD_OUT_EVERY = 6
 WHITE = 16
-"""The largest grey level of the source."""
+"""The largest gray level of the source."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         fingerprint=fingerprint([("digits.csv.gz", pixels.nbytes)]),
         classes=tuple("0123456789"),
         normalization=PIXELS,
-        coordinates=pixel_centres(8),
+        coordinates=pixel_centers(8),
     )
 
 

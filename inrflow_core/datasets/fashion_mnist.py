@@ -10,7 +10,7 @@ from inrflow_core.datasets._idx_files import idx_plan
 
 DOMAIN = "image"
 NEEDS_SOURCE = True
-DESCRIPTION = "`train-images-idx3-ubyte` and its three fellows, with or without .gz -> grey 28 x 28, 10 classes"
+DESCRIPTION = "`train-images-idx3-ubyte` and its three fellows, with or without .gz -> gray 28 x 28, 10 classes"
 IS_READ_BY_SCAN = True
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 

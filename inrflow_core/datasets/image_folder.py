@@ -19,7 +19,7 @@ DOMAIN = "image"
 NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
-    "any folder, zip or tar of images, with or without `train` and `val` -> RGB or grey; with --classes the "
+    "any folder, zip or tar of images, with or without `train` and `val` -> RGB or gray; with --classes the "
     "sub-folders' names"
 )
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -34,7 +34,7 @@ class Config:
     classes: bool = False
     """Label by sub-folder."""
     channels: int = 3
-    """3 for RGB, 1 for grey."""
+    """3 for RGB, 1 for gray."""
     upright: bool = True
     """Rotate photographs as their EXIF says."""
 

@@ -3,7 +3,7 @@
 Read are: class folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), the Kaggle tree (`ILSVRC/Data/CLS-LOC/`, a flat
 `val` whose classes are in `LOC_val_solution.csv`), the two original tars with the development kit, and the zip of
 StyleGAN and EDM (`dataset.json`). The label is the rank of the class folder's name, as is usual; the
-numbers of the development kit are mapped to names first. Images are cropped as ADM does (see `_image_decoding.centre_crop`).
+numbers of the development kit are mapped to names first. Images are cropped as ADM does (see `_image_decoding.center_crop`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "class folders `train/<class>`, `val/<class>`; the Kaggle tree; ILSVRC2012_img_{train,val}.tar with the "
-    "development kit; an EDM zip -> RGB, ADM's centre crop, classes by the rank of their folder"
+    "development kit; an EDM zip -> RGB, ADM's center crop, classes by the rank of their folder"
 )
 LOOKED_FOR = "`train/<class>/*.JPEG`, `ILSVRC/Data/CLS-LOC`, `ILSVRC2012_img_train.tar`, or a zip with `dataset.json`"
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"

@@ -1,8 +1,8 @@
-"""Any folder of meshes as clouds: points uniform on the surface, with colours and classes."""
+"""Any folder of meshes as clouds: points uniform on the surface, with colors and classes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ DOMAIN = "points"
 NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
-    "any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 15,000 points on their surface, with colours "
+    "any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 15,000 points on their surface, with colors "
     "and classes (sub-folders) where asked, train and val by name"
 )
 
@@ -28,8 +28,8 @@ class Config:
 
     points: int = 15_000
     """Points on the surface of each mesh; training draws its subsets from them."""
-    colours: bool = False
-    """Keep colours, of textures or vertices, as three more numbers of each point; meshes without are skipped."""
+    colors: bool = field(default=False, metadata={"key": "colours"})
+    """Keep colors, of textures or vertices, as three more numbers of each point; meshes without are skipped."""
     classes: bool = False
     """The folder right below the source is the class."""
     val: float = 0.1
@@ -57,7 +57,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     train = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
     return DatasetIndex(
         {split: of for split, of in (("train", train), ("val", held_out)) if of},
-        shape=(config.points, 6 if config.colours else 3),
+        shape=(config.points, 6 if config.colors else 3),
         dtype="float32",
         fingerprint=fingerprint(files),
         classes=tuple(classes),
@@ -69,19 +69,19 @@ def read(item: Item, config: Config) -> Example:
     """Points on one mesh, in its box; which points follows from its name.
 
     Raises:
-        UnreadableItemError: the file cannot be read, has no faces, no area, no colors although `colours` is set, or numbers that are
+        UnreadableItemError: the file cannot be read, has no faces, no area, no colors although `colors` is set, or numbers that are
             not finite.
     """
-    body = _mesh_reading.load(Path(item.location), item.name, with_colours=config.colours)
+    body = _mesh_reading.load(Path(item.location), item.name, with_colors=config.colors)
     points = mesh.sample_surface(body.mesh, config.points, seed=_point_clouds.seed(f"mesh {item.name}"))
-    return _point_clouds.boxed(item, points, _colours(body, points) if config.colours else None)
+    return _point_clouds.boxed(item, points, _colors(body, points) if config.colors else None)
 
 
-def _colours(body: _mesh_reading.Body, points: np.ndarray) -> np.ndarray:
+def _colors(body: _mesh_reading.Body, points: np.ndarray) -> np.ndarray:
     """RGB in [-1, 1] at points on the mesh: of its texture, its vertices or its faces."""
     if not any(body.skins):
         is_textured = any(part.visual.kind == "texture" for part in body.parts)
         raise UnreadableItemError(
-            "it has no colours" + (", or their texture is not below the source" if is_textured else "")
+            "it has no colors" + (", or their texture is not below the source" if is_textured else "")
         )
-    return body.colours(*mesh.closest_faces(body.mesh, points)) / 127.5 - 1
+    return body.colors(*mesh.closest_faces(body.mesh, points)) / 127.5 - 1

@@ -105,7 +105,7 @@ def read(item: Item, config: Config) -> Example:
             few, cannot be read, are not square, or do not show the mesh.
     """
     root = Path(item.location)
-    body = _mesh_reading.load(root, item.name, with_colours=config.renders == "made")
+    body = _mesh_reading.load(root, item.name, with_colors=config.renders == "made")
     mesh, offset, scale = _boxed(body.mesh)
     points = sample_surface(mesh, config.points, seed=_point_clouds.seed(f"objaverse {item.name}")).astype(np.float32)
     if config.renders == "found":
@@ -137,8 +137,8 @@ def _rendered(mesh: Mesh, body: _mesh_reading.Body, config: Config) -> _rendered
             for index in range(config.views)
         ]
     )
-    colours = body.colours if any(body.skins) else None
-    pixels = mesh_rendering.render(mesh, view_cameras, config.resolution, colours)
+    colors = body.colors if any(body.skins) else None
+    pixels = mesh_rendering.render(mesh, view_cameras, config.resolution, colors)
     return _rendered_views.Views(mesh_rendering.on_white(pixels), pixels[..., 3] > 0, view_cameras)
 
 

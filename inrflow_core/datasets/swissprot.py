@@ -145,7 +145,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
 
 def read(item: Item, config: Config) -> Example:
-    """The atoms of one chain, centred on the mean of those that are known.
+    """The atoms of one chain, centered on the mean of those that are known.
 
     Raises:
         UnreadableItemError: the file cannot be read, a filter rejects it, its chain has a gap, or too many atoms are
@@ -156,8 +156,8 @@ def read(item: Item, config: Config) -> Example:
     if reason:
         raise UnreadableItemError(reason)
     known = structure.is_known[:, None]
-    centre = structure.positions[structure.is_known].astype(np.float64).mean(0)
-    values = np.where(known, structure.positions - centre, 0).astype(np.float32)
+    center = structure.positions[structure.is_known].astype(np.float64).mean(0)
+    values = np.where(known, structure.positions - center, 0).astype(np.float32)
     ragged = {"residues": structure.codes, "is_known": structure.is_known.astype(np.uint8)}
     if config.features == "stored" and not registry.find("feature_networks", config.embedder).IS_PLACEHOLDER:
         [tokens] = _stored_features.embedder(config)([structure.sequence])

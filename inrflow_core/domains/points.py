@@ -49,7 +49,7 @@ class Config:
         if self.num_points < 1:
             raise ValueError(f"`num_points` is {self.num_points}: at least 1")
         if self.channels not in (3, 6):
-            raise ValueError(f"`channels` is {self.channels}: 3, or 6 with colours")
+            raise ValueError(f"`channels` is {self.channels}: 3, or 6 with colors")
         if self.value_scale <= 0:
             raise ValueError(f"`value_scale` is {self.value_scale}: above 0")
 
@@ -127,7 +127,7 @@ class Domain(DecodedAtOwnPairs):
         if values.shape[2] < channels:
             raise UsageError(
                 f"the clouds have {values.shape[2]} channels, the preset wants {channels}",
-                hint="prepare them with colours, or set `domain.channels=3`",
+                hint="prepare them with colors, or set `domain.channels=3`",
             )
         if augment and values.shape[1] < num_points:
             raise UsageError(

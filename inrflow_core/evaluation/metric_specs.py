@@ -16,6 +16,8 @@ from inrflow_core.sample_files.collection import SampleCollection
 
 ALIASES = {"1-nna": "one-nna", "is": "inception-score"}
 """Metrics as the papers write them."""
+EARLIER_WORDS = {"grey": "gray", "colour": "color"}
+"""Earlier words of protocols, as commands and presets of users may have them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
     """
     specs: dict[str, MetricSpec] = {}
     for text in texts:
-        name, *words = text.lower().split(":")
+        name, *words = (EARLIER_WORDS.get(word, word) for word in text.lower().split(":"))
         name = registry.canonical("metrics", ALIASES.get(name, name))
         if name not in registry.names("metrics"):
             raise UsageError(f"no metric is called `{name}`", hint=did_you_mean(name, metrics_of_domain(domain)))

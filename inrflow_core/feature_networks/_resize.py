@@ -25,7 +25,7 @@ def tensorflow_bilinear(images: UInt8[np.ndarray, "B H W C"], size: int) -> Floa
     """
     pixels = no_resize(images)
     for axis in (3, 2):
-        low, high, fraction = _neighbours(pixels.shape[axis], size)
+        low, high, fraction = _neighbors(pixels.shape[axis], size)
         if axis == 2:
             fraction = fraction[:, None]
         first, second = pixels.index_select(axis, low), pixels.index_select(axis, high)
@@ -33,7 +33,7 @@ def tensorflow_bilinear(images: UInt8[np.ndarray, "B H W C"], size: int) -> Floa
     return pixels
 
 
-def _neighbours(length: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbors(length: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Indices before and after each new pixel, and its fraction of the way; in float32, as in TensorFlow."""
     position = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
     low = position.long().clamp(max=length - 1)

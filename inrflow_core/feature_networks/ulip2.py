@@ -7,8 +7,8 @@ with their 32 nearest neighbors each, are tokens of 18 blocks of attention; the 
 others are projected.
 
 Preprocessing, by the colors beside the positions:
-    grey    0.4 for all, as ULIP does for clouds without colors
-    colour  the cloud's own
+    gray    0.4 for all, as ULIP does for clouds without colors
+    color  the cloud's own
 
 Farthest point sampling starts with the first point, as in the extension that ULIP uses, which also skips points within
 0.0316 of the mean (squared 1e-3).
@@ -35,7 +35,7 @@ from inrflow_core.feature_networks._weights_file import PublishedWeights, Weight
 KIND = "extractor"
 DOMAIN = "points"
 OUTPUTS = {"embedding": 1280}
-PREPROCESSING = ("grey", "colour")
+PREPROCESSING = ("gray", "color")
 POINTS = 10_000
 
 ULIP2 = "ULIP-2-PointBERT-10k-xyzrgb-pc-vit_g-objaverse_shapenet-pretrained.pt"
@@ -52,7 +52,7 @@ WEIGHTS = Weights(
         PublishedWeights(RENAMED, None, None, "the same model under its first name"),
     ),
 )
-FILES = {"grey": ULIP2, "colour": ULIP2}
+FILES = {"gray": ULIP2, "color": ULIP2}
 """The published weights of each preprocessing's original program."""
 
 NUM_CENTERS, NUM_NEIGHBORS = 512, 32
@@ -61,7 +61,7 @@ LAYERS = 18
 HEADS = 6
 GROUP_WIDTHS = (128, 256, 512, 256)
 POSITION_WIDTH = 128
-GREY = 0.4
+GRAY = 0.4
 MIN_SQUARED_NORM = 1e-3
 
 
@@ -73,14 +73,14 @@ def load(path: Path, device: str | torch.device = "cpu") -> CloudExtractor:
     """
     network = PointEncoder()
     loaded = _weights_file.load_state(network, WEIGHTS, path, device)
-    preprocessors = {"grey": in_gray, "colour": in_color}
+    preprocessors = {"gray": in_gray, "color": in_color}
     return CloudExtractor(network, OUTPUTS, preprocessors, FILES, POINTS, torch.device(device), loaded)
 
 
 def in_gray(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
     """Positions, and gray for colors."""
     positions = _point_features.in_unit_ball(points[..., :3])
-    return torch.cat([positions, torch.full_like(positions, GREY)], dim=2)
+    return torch.cat([positions, torch.full_like(positions, GRAY)], dim=2)
 
 
 def in_color(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
@@ -90,7 +90,7 @@ def in_color(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
         UsageError: the clouds have no colors.
     """
     if points.shape[2] < 6:
-        raise UsageError("the clouds have no colors", hint="choose `ulip-i:grey`, which needs none")
+        raise UsageError("the clouds have no colors", hint="choose `ulip-i:gray`, which needs none")
     return torch.cat([_point_features.in_unit_ball(points[..., :3]), (points[..., 3:6] + 1) / 2], dim=2)
 
 

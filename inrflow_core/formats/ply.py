@@ -38,7 +38,7 @@ def write(
         UsageError: `has_colors`, and the cloud has none.
     """
     if has_colors and points.shape[1] < 6:
-        raise UsageError("the cloud has no colours to write", hint="leave the colours out")
+        raise UsageError("the cloud has no colors to write", hint="leave the colors out")
     columns = {name: points[:, axis].astype("<f4") for axis, name in enumerate("xyz")}
     if has_normals:
         normals = mesh.normals(points[:, :3].astype(np.float64))

@@ -42,10 +42,10 @@ def kabsch_align(
     weight = torch.ones(moving.shape[:2], dtype=torch.float64, device=moving.device) if mask is None else mask.double()
     count = weight.sum(1).clamp(min=1)[:, None, None]
     here, there = moving.double(), fixed.double()
-    centre_here, centre_there = ((weight[..., None] * x).sum(1, keepdim=True) / count for x in (here, there))
-    here, there = here - centre_here, there - centre_there
+    center_here, center_there = ((weight[..., None] * x).sum(1, keepdim=True) / count for x in (here, there))
+    here, there = here - center_here, there - center_there
     turned = here @ _matrix(_nearest((weight[..., None] * here).mT @ there)).mT
-    return (turned + centre_there).to(moving.dtype)
+    return (turned + center_there).to(moving.dtype)
 
 
 def smooth_lddt(

@@ -4,7 +4,7 @@ The cosine of ULIP-2's embedding of the cloud (10,000 points) and CLIP ViT-bigG/
 The best value is below 1: a remark gives that of the objects' own clouds with the same images.
 
 The INRFlow paper (section 4.2) names CLIP and not its size; ULIP-2 shares its space with this one alone. It generates no
-colors, and does not say which ones ULIP-2's network gets: `grey` uses gray on both sides.
+colors, and does not say which ones ULIP-2's network gets: `gray` uses gray on both sides.
 
 Source: Xue et al. 2024, arXiv:2305.08275; Zhang et al. 2024 (CLAY), arXiv:2406.13897.
 """
@@ -21,7 +21,7 @@ from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec, Matches
 
 TITLE = "ULIP-I"
 DOMAIN = "points"
-PROTOCOLS = ("grey", "colour")
+PROTOCOLS = ("gray", "color")
 HIGHER_IS_BETTER = True
 MIN_ITEMS = 1
 

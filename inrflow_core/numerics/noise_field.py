@@ -7,8 +7,8 @@ same bits; the library's own functions are twice as fast and differ between devi
 process and order of queries cannot matter, because no state is kept between calls.
 
 On grids the noise is a field: independent normals on the lattice of signed whole positions, and between them the
-weighted sum of the neighbours divided by the norm of its weights, so that every single query sees N(0, 1) while
-neighbours agree, and the lattice's own values are met exactly.
+weighted sum of the neighbors divided by the norm of its weights, so that every single query sees N(0, 1) while
+neighbors agree, and the lattice's own values are met exactly.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _between(
     override: Tensor | None,
     bounds: tuple[list[int], list[int]],
 ) -> Float32[Tensor, "B N C"]:
-    """The weighted neighbours; the lattice box around all positions is hashed once where it is not much larger."""
+    """The weighted neighbors; the lattice box around all positions is hashed once where it is not much larger."""
     weights = _weights(fraction, kernel)
     reach = KERNELS[kernel] // 2 - 1
     first = [least - reach for least in bounds[0]]

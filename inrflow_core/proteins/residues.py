@@ -134,13 +134,13 @@ def atom_layout(codes: UInt8[np.ndarray, " L"]) -> tuple[Int64[np.ndarray, " N"]
 
 def atom_features(residue: Residue) -> list[Atom]:
     """Table 8 for each atom of a residue inside a chain."""
-    neighbours, orders = _neighbours(residue)
-    rings = _rings(neighbours)
+    neighbors, orders = _neighbors(residue)
+    rings = _rings(neighbors)
     is_double = [2 in orders[index] for index in range(len(residue.atoms))]
     is_flat = [
         is_double[index]
         # A lone pair beside a double bond is in its plane; N has the C=O of the residue before beside it.
-        or (element in "NO" and (index == 0 or any(is_double[other] for other in neighbours[index])))
+        or (element in "NO" and (index == 0 or any(is_double[other] for other in neighbors[index])))
         for index, element in enumerate(residue.elements)
     ]
     features = []
@@ -152,7 +152,7 @@ def atom_features(residue: Residue) -> list[Atom]:
         features.append(
             Atom(
                 element=element,
-                degree=len(neighbours[index]) + is_linked,
+                degree=len(neighbors[index]) + is_linked,
                 charge=charge,
                 valence=HYDROGEN_VALENCE[element] + charge - bonds,
                 hybridization="sp2" if is_flat[index] else "sp3",
@@ -206,21 +206,21 @@ def _parsed() -> Iterator[Residue]:
         )
 
 
-def _neighbours(residue: Residue) -> tuple[list[list[int]], list[list[int]]]:
+def _neighbors(residue: Residue) -> tuple[list[list[int]], list[list[int]]]:
     """Of each atom: the atoms that it is bonded to, and the orders of those bonds."""
-    neighbours: list[list[int]] = [[] for _ in residue.atoms]
+    neighbors: list[list[int]] = [[] for _ in residue.atoms]
     orders: list[list[int]] = [[] for _ in residue.atoms]
     for (first, second), order in zip(residue.bonds, residue.orders, strict=True):
         for one, other in ((first, second), (second, first)):
-            neighbours[one].append(other)
+            neighbors[one].append(other)
             orders[one].append(order)
-    return neighbours, orders
+    return neighbors, orders
 
 
-def _rings(neighbours: list[list[int]]) -> set[frozenset[int]]:
+def _rings(neighbors: list[list[int]]) -> set[frozenset[int]]:
     """The smallest ring through each bond that lies in one: all rings that count, in molecules as small as these."""
     rings = set()
-    for start, others in enumerate(neighbours):
+    for start, others in enumerate(neighbors):
         for end in others:
             paths = [[start]]
             seen = {start}
@@ -228,7 +228,7 @@ def _rings(neighbours: list[list[int]]) -> set[frozenset[int]]:
                 if path[-1] == end:
                     rings.add(frozenset(path))
                     break
-                for other in neighbours[path[-1]]:
+                for other in neighbors[path[-1]]:
                     if other not in seen and {path[-1], other} != {start, end}:
                         seen.add(other)
                         paths.append([*path, other])

@@ -26,7 +26,7 @@ LENGTHS = {
 OUTLIER = 4.0
 """Largest error of a bond in deviations: 0.06 to 0.08 Angstrom."""
 SPACING, SPACING_TOLERANCE = 3.80, 0.10
-"""Between C-alphas of neighbours; 2.95 in the rare cis bonds (0.3 %, before PRO 5 %), which count as wrong."""
+"""Between C-alphas of neighbors; 2.95 in the rare cis bonds (0.3 %, before PRO 5 %), which count as wrong."""
 RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "S": 1.80}
 OVERLAP = 0.4
 """Angstrom by which radii must overlap to be a clash."""
@@ -69,7 +69,7 @@ def bond_errors(structure: Structure) -> tuple[Float64[np.ndarray, " K"], Float6
 
 
 def spacing_errors(structure: Structure) -> Float64[np.ndarray, " K"]:
-    """Distance of the C-alphas of neighbours less 3.80 Angstrom."""
+    """Distance of the C-alphas of neighbors less 3.80 Angstrom."""
     alphas, linked = _starts(structure) + CA, _linked(structure)
     first, second = alphas[linked], alphas[linked + 1]
     is_known = structure.is_known[first] & structure.is_known[second]

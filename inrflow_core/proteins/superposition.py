@@ -129,7 +129,7 @@ def tm_d0(length: int) -> float:
 class _Paired:
     """Paired positions, as sums that give many superpositions and their distances by one matrix product each.
 
-    For every pair a row (1, x, y, products of x's and y's coordinates), both sides centred: the sums of some rows
+    For every pair a row (1, x, y, products of x's and y's coordinates), both sides centered: the sums of some rows
     decide their best superposition, and squared distances after a motion are linear in the row.
     """
 
@@ -142,7 +142,7 @@ class _Paired:
         self.lengths = np.square(x).sum(1) + np.square(y).sum(1)
 
     def motions(self, sums: Float64[np.ndarray, "F 16"]) -> tuple[np.ndarray, np.ndarray]:
-        """Rotations and shifts, among the centred positions, that superpose the pairs that were summed."""
+        """Rotations and shifts, among the centered positions, that superpose the pairs that were summed."""
         means = sums / sums[:, :1]
         x, y = means[:, 1:4], means[:, 4:7]
         covariances = means[:, 7:].reshape(-1, 3, 3) - x[:, :, None] * y[:, None, :]

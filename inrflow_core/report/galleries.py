@@ -23,7 +23,7 @@ from inrflow_core.visualization import image_grid, point_rendering
 MOST_NEAREST = 5
 PIXELS = 2**20
 """Pixels of a side of a gallery, and of all neighbors: at most 4 MB for RGB noise, half of that for photos."""
-MOST_SIDE, NEIGHBOUR_SIDE = 256, 128
+MOST_SIDE, NEIGHBOR_SIDE = 256, 128
 """Maximum side of an image, in a gallery and beside its neighbors; larger ones are reduced."""
 POINTS = 2**18
 """Points of a gallery, and of all neighbors; each takes 8 bytes (12 with colors)."""
@@ -55,7 +55,7 @@ def photos(content: ImageConditionedGallery) -> str:
     strips = ""
     for row in range(rows):
         name = content.names[row]
-        image = _tile(content.images[row], "image", name, 2 * rows, NEIGHBOUR_SIDE)
+        image = _tile(content.images[row], "image", name, 2 * rows, NEIGHBOR_SIDE)
         drawn = _tile(content.samples[row], f"sampled from the image of {name}", "drawn", 2 * rows)
         own = _tile(content.reference[row], f"the object {name}", "the object", 2 * rows)
         strips += f'<div class="strip">{image}{drawn}{own}</div>'
@@ -73,14 +73,14 @@ def neighbors(content: NearestNeighborsPanel) -> str:
     count = min(content.nearest.shape[1], MOST_NEAREST)
     rows = min(len(content.samples), _limits(content.samples).rows)
     if are_images:
-        rows = max(1, min(rows, PIXELS // ((count + 1) * _pixels(content.samples, NEIGHBOUR_SIDE))))
+        rows = max(1, min(rows, PIXELS // ((count + 1) * _pixels(content.samples, NEIGHBOR_SIDE))))
     order = np.argsort(content.distances[:, 0], kind="stable")[:rows]
     together = rows * (count + 1)
     of = f": {content.name}" if content.name else ""
     looked = f" The search covered {content.searched} training items." if content.searched else ""
     strips = "".join(_strip(content, row, count, together) for row in order.tolist())
     return (
-        f'<section id="neighbours" class="{_css_class(content.samples)}"><h2>Nearest in the training set{escape(of)}</h2>\n{_verdict(content)}'
+        f'<section id="neighbors" class="{_css_class(content.samples)}"><h2>Nearest in the training set{escape(of)}</h2>\n{_verdict(content)}'
         f'<p class="says">Each row: a sample, then the training items nearest to it with their distance'
         f" ({escape(content.measure)}); the nearest samples come first"
         f" (shown: {_of(rows, len(content.sample_distances))}).{looked}</p>{_turning(together, are_images=are_images)}"
@@ -121,14 +121,14 @@ def _share(distances: np.ndarray, limit: float) -> str:
 
 
 def _strip(content: NearestNeighborsPanel, row: int, count: int, together: int) -> str:
-    first = _tile(content.samples[row], "sample", "sample", together, NEIGHBOUR_SIDE)
+    first = _tile(content.samples[row], "sample", "sample", together, NEIGHBOR_SIDE)
     others = "".join(
         _tile(
             content.nearest[row, rank],
             f"training item at {number_format.format_compact(float(content.distances[row, rank]))}",
             number_format.format_compact(float(content.distances[row, rank])),
             together,
-            NEIGHBOUR_SIDE,
+            NEIGHBOR_SIDE,
         )
         for rank in range(count)
     )

@@ -70,12 +70,12 @@ def project_points(points: np.ndarray, side: int, azimuth: float, elevation: flo
     The middle 99 percent along each axis set the view: stray points of a sample must not shrink it.
     """
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
-    centred = points - (low + high) / 2
+    centered = points - (low + high) / 2
     turn, tilt = math.radians(azimuth), math.radians(elevation)
-    x = centred[:, 0] * math.cos(turn) - centred[:, 2] * math.sin(turn)
-    forward = centred[:, 0] * math.sin(turn) + centred[:, 2] * math.cos(turn)
-    y = centred[:, 1] * math.cos(tilt) - forward * math.sin(tilt)
-    near = centred[:, 1] * math.sin(tilt) + forward * math.cos(tilt)
+    x = centered[:, 0] * math.cos(turn) - centered[:, 2] * math.sin(turn)
+    forward = centered[:, 0] * math.sin(turn) + centered[:, 2] * math.cos(turn)
+    y = centered[:, 1] * math.cos(tilt) - forward * math.sin(tilt)
+    near = centered[:, 1] * math.sin(tilt) + forward * math.cos(tilt)
     reach = max(float(np.quantile(np.hypot(x, y), 0.995)), 1e-12)
     perspective = 1 / (1 - 0.2 * np.clip(near / reach, -2, 2))
     scale = 0.40 * side / reach

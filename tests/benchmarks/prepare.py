@@ -4,7 +4,7 @@
     python tests/benchmarks/prepare.py --source DIR        # the photographs of a folder
     python tests/benchmarks/prepare.py --engines           # the same job by every engine, in CPU seconds and as ratios
 
-The share is CPU seconds of a plain loop (read the file, decode with Pillow, convert, ADM's centre crop, keep nothing)
+The share is CPU seconds of a plain loop (read the file, decode with Pillow, convert, ADM's center crop, keep nothing)
 over CPU seconds of `prepare` with one worker, which also scans, keeps statistics, writes shards, hashes them and
 writes the manifest. Both run in this process on the same files from the page cache and take turns; the least of the
 repeats counts.
@@ -31,7 +31,7 @@ import psutil
 from PIL import Image
 
 from inrflow_core.datasets import image_folder
-from inrflow_core.datasets._image_decoding import centre_crop
+from inrflow_core.datasets._image_decoding import center_crop
 from inrflow_core.preparation.job import resolve_job
 from inrflow_core.preparation.job_array import ArrayTask
 from inrflow_core.preparation.pipeline import prepare
@@ -67,7 +67,7 @@ def bare(source: Path, resolution: int) -> None:
     """What must be done at the least: read, decode, convert, crop."""
     for name, _ in list_files(source):
         with Image.open(io.BytesIO((source / name).read_bytes())) as image:
-            centre_crop(image.convert("RGB"), resolution)
+            center_crop(image.convert("RGB"), resolution)
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

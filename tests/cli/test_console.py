@@ -81,7 +81,7 @@ def test_progress_says_how_much_time_is_left(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines()[0] == "prepared: 20 of 80 images, 2/s, 30 s left"
 
 
-def test_no_color_means_no_colour(monkeypatch):
+def test_no_color_means_no_color(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert console.stderr().no_color

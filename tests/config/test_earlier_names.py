@@ -9,8 +9,9 @@ import pytest
 from inrflow_core import models
 from inrflow_core.config import preset, toml
 from inrflow_core.config.typed import EARLIER_NAMES, settings
-from inrflow_core.datasets import shapenet
+from inrflow_core.datasets import mesh_folder, shapenet
 from inrflow_core.errors import UsageError
+from inrflow_core.evaluation import metric_specs
 from inrflow_core.preparation.job import _settings, resolve_job
 from tests import tiny
 
@@ -23,6 +24,7 @@ VALUES = {
     },
     "method": {"noise_draws_per_example": 3, "time_std": 1.5},
     "shapenet": {"normalization": "global"},
+    "mesh-folder": {"colors": True},
 }
 """A value of each setting that has an earlier name, other than its default."""
 PRESET_NAMES = {table: names for table, names in EARLIER_NAMES.items() if table in preset.NAMED}
@@ -93,8 +95,18 @@ def test_a_network_of_a_name_has_the_earlier_names_of_networks():
     assert settings(kind, {**NETWORK, "levels": 2}, "network.decoder").decoder_levels == 2
 
 
-@pytest.mark.parametrize("given", ["normalisation", "normalization"])
-def test_a_data_set_takes_a_setting_under_either_name_and_keeps_the_key_of_its_files(given: str):
-    config = settings(shapenet.Config, {given: "global"}, "shapenet")
-    assert config == shapenet.Config(normalization="global")
-    assert _settings(resolve_job("shapenet", config=config)) == {"categories": (), "normalisation": "global"}
+@pytest.mark.parametrize(
+    ("name", "kind", "key"),
+    [("shapenet", shapenet.Config, "normalisation"), ("mesh-folder", mesh_folder.Config, "colours")],
+)
+def test_a_data_set_takes_a_setting_under_either_name_and_keeps_the_key_of_its_files(name: str, kind: type, key: str):
+    ((new, value),) = VALUES[name].items()
+    config = settings(kind, {key: value}, name)
+    assert config == settings(kind, {new: value}, name) == kind(**{new: value})
+    written = _settings(resolve_job(name, config=config, source=Path()))
+    assert written[key] == value and new not in written
+
+
+def test_protocols_take_their_earlier_words():
+    gray, color = metric_specs.parse_metrics(["ulip-i:grey", "ulip-i:colour"], "points")
+    assert (gray.full, color.full) == ("ulip-i:gray", "ulip-i:color")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrflow_core.datasets._image_decoding import centre_crop, pixel_centres, pixels
+from inrflow_core.datasets._image_decoding import center_crop, pixel_centers, pixels
 from inrflow_core.errors import UnreadableItemError
 from tests.datasets import raw
 
@@ -21,20 +21,20 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
-def flat(mode: str, colour, size: tuple[int, int] = (16, 16)) -> Image.Image:
-    return Image.new(mode, size, colour)
+def flat(mode: str, color, size: tuple[int, int] = (16, 16)) -> Image.Image:
+    return Image.new(mode, size, color)
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is():
     image = raw.picture(0, (16, 16))
-    np.testing.assert_array_equal(centre_crop(image, 16), np.asarray(image))
+    np.testing.assert_array_equal(center_crop(image, 16), np.asarray(image))
 
 
 def test_the_middle_is_cut_out_of_a_wide_and_of_a_high_image():
     wide = np.asarray(raw.picture(0, (48, 16)))
-    np.testing.assert_array_equal(centre_crop(Image.fromarray(wide), 16), wide[:, 16:32])
+    np.testing.assert_array_equal(center_crop(Image.fromarray(wide), 16), wide[:, 16:32])
     np.testing.assert_array_equal(
-        centre_crop(Image.fromarray(wide.transpose(1, 0, 2)), 16), wide[:, 16:32].transpose(1, 0, 2)
+        center_crop(Image.fromarray(wide.transpose(1, 0, 2)), 16), wide[:, 16:32].transpose(1, 0, 2)
     )
 
 
@@ -43,22 +43,22 @@ def test_powers_of_two_are_means_of_blocks(halvings: int):
     side = 8 << halvings
     blocks = np.repeat(np.repeat(np.asarray(raw.picture(1, (8, 8))), 1 << halvings, 0), 1 << halvings, 1)
     assert blocks.shape == (side, side, 3)
-    np.testing.assert_array_equal(centre_crop(Image.fromarray(blocks), 8), np.asarray(raw.picture(1, (8, 8))))
+    np.testing.assert_array_equal(center_crop(Image.fromarray(blocks), 8), np.asarray(raw.picture(1, (8, 8))))
 
 
 def test_other_sizes_are_halved_by_box_and_then_brought_to_size_by_bicubic():
     image = raw.picture(2, (75, 50))  # 50 >= 2 * 16, twice not: one halving, then 25 -> 16 rows and 37 -> 24 columns
     halved = image.resize((37, 25), Image.Resampling.BOX)
     sized = halved.resize((round(37 * 16 / 25), 16), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(centre_crop(image, 16), np.asarray(sized)[:, 4:20])
+    np.testing.assert_array_equal(center_crop(image, 16), np.asarray(sized)[:, 4:20])
 
 
 def test_a_small_image_is_enlarged():
-    assert centre_crop(raw.picture(3, (5, 7)), 16).shape == (16, 16, 3)
+    assert center_crop(raw.picture(3, (5, 7)), 16).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize(
-    ("content", "colour"),
+    ("content", "color"),
     [
         (saved(flat("L", 77), "JPEG"), (77, 77, 77)),
         (saved(flat("RGB", (200, 40, 90)), "PNG"), (200, 40, 90)),
@@ -71,15 +71,15 @@ def test_a_small_image_is_enlarged():
         (saved(flat("1", 1), "PNG"), (255, 255, 255)),
         (saved(flat("RGB", (9, 8, 7)), "BMP"), (9, 8, 7)),
     ],
-    ids=["grey jpeg", "rgb", "cmyk", "16 bit", "clear", "opaque webp", "grey alpha", "palette", "1 bit", "bmp"],
+    ids=["gray jpeg", "rgb", "cmyk", "16 bit", "clear", "opaque webp", "gray alpha", "palette", "1 bit", "bmp"],
 )
-def test_every_kind_of_image_becomes_rgb(content: bytes, colour: tuple[int, int, int]):
+def test_every_kind_of_image_becomes_rgb(content: bytes, color: tuple[int, int, int]):
     decoded = pixels(content, 16)
     assert (decoded.shape, decoded.dtype) == ((16, 16, 3), np.uint8)
-    assert np.abs(decoded.astype(int) - colour).max() <= 2
+    assert np.abs(decoded.astype(int) - color).max() <= 2
 
 
-def test_one_channel_is_grey():
+def test_one_channel_is_gray():
     decoded = pixels(saved(flat("RGB", (255, 0, 0)), "PNG"), 8, channels=1)
     assert decoded.shape == (8, 8, 1) and set(decoded.ravel().tolist()) == {76}
 
@@ -123,8 +123,8 @@ def test_broken_content_is_a_reason_without_place_or_address(content: bytes, rea
     assert "0x" not in caught.value.reason and "/" not in caught.value.reason and "\n" not in caught.value.reason
 
 
-def test_coordinates_are_pixel_centres_rows_first():
-    centres = pixel_centres(4)
-    np.testing.assert_array_equal(centres[:, 0, 0], np.array([-0.75, -0.25, 0.25, 0.75], np.float32))
-    np.testing.assert_array_equal(centres[0, :, 1], centres[:, 0, 0])
-    assert centres[3, 0].tolist() == [0.75, -0.75]
+def test_coordinates_are_pixel_centers_rows_first():
+    centers = pixel_centers(4)
+    np.testing.assert_array_equal(centers[:, 0, 0], np.array([-0.75, -0.25, 0.25, 0.75], np.float32))
+    np.testing.assert_array_equal(centers[0, :, 1], centers[:, 0, 0])
+    assert centers[3, 0].tolist() == [0.75, -0.75]

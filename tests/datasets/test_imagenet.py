@@ -101,7 +101,7 @@ def zipped_tree(place: Path) -> Path:
     return place
 
 
-def labelled(plan: DatasetIndex) -> dict[str, list[tuple[str, int, bytes]]]:
+def labeled(plan: DatasetIndex) -> dict[str, list[tuple[str, int, bytes]]]:
     return {
         split: sorted((item.name.rpartition("/")[2], item.label, item.location.read()) for item in items)
         for split, items in plan.splits.items()
@@ -116,7 +116,7 @@ def test_every_layout_gives_the_same_labels(tmp_path: Path, layout: Callable[[Pa
         "train": sorted((name.rpartition("/")[2], FOLDERS.index(name[:9]), content) for name, content in TRAIN.items()),
         "val": sorted((name, FOLDERS.index(folder), VAL[name]) for name, folder in zip(VAL, VAL_FOLDERS, strict=True)),
     }
-    assert labelled(plan) == expected
+    assert labeled(plan) == expected
     assert not any(str(tmp_path) in item.name for items in plan.splits.values() for item in items)
 
 

@@ -1,4 +1,4 @@
-"""Meshes: points uniform on the surface, the same whatever the workers, colours where they are, odd files met."""
+"""Meshes: points uniform on the surface, the same whatever the workers, colors where they are, odd files met."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_points_lie_on_the_faces_in_proportion_to_their_area(tmp_path: Path) -> 
     assert flat[:600].mean() == pytest.approx(1 / 3, abs=0.08), "any part of the points is as uniform as all"
 
 
-def test_a_texture_gives_each_point_the_colour_of_its_place(tmp_path: Path) -> None:
+def test_a_texture_gives_each_point_the_color_of_its_place(tmp_path: Path) -> None:
     Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8).repeat(8, 0).repeat(8, 1)).save(
         tmp_path / "t.png"
     )
     (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd t.png\n")
     square = "mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
     (tmp_path / "a.obj").write_text(square + "f 1/1 2/2 3/3 4/4\n")
-    example = read(tmp_path, "a.obj", points=500, colours=True)
+    example = read(tmp_path, "a.obj", points=500, colors=True)
     x = restored(example)[:, 0]
     sure = np.abs(x - 0.5) > 0.05
     np.testing.assert_allclose(example.values[sure, 3], np.where(x[sure] < 0.5, 1, -1), atol=0.01)
@@ -65,9 +65,9 @@ PLY = (
 )
 
 
-def test_colours_of_vertices_are_interpolated(tmp_path: Path) -> None:
+def test_colors_of_vertices_are_interpolated(tmp_path: Path) -> None:
     (tmp_path / "a.ply").write_text(PLY)
-    example = read(tmp_path, "a.ply", points=300, colours=True)
+    example = read(tmp_path, "a.ply", points=300, colors=True)
     np.testing.assert_allclose(example.values[:, 3], 2 * restored(example)[:, 0] - 1, atol=0.01)
     np.testing.assert_allclose(example.values[:, 5], 1, atol=0.01)
 
@@ -79,13 +79,13 @@ def test_a_texture_outside_the_source_is_not_opened(tmp_path: Path) -> None:
     (inside / "a.mtl").write_text("newmtl m\nmap_Kd ../secret.png\n")
     (inside / "a.obj").write_text("mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nf 1/1 2/1 3/1\n")
     with pytest.raises(UnreadableItemError, match="their texture is not below the source"):
-        read(inside, "a.obj", points=10, colours=True)
+        read(inside, "a.obj", points=10, colors=True)
 
 
-def test_the_colour_of_a_material_without_texture_is_that_of_all_points(tmp_path: Path) -> None:
+def test_the_color_of_a_material_without_texture_is_that_of_all_points(tmp_path: Path) -> None:
     (tmp_path / "a.mtl").write_text("newmtl m\nKd 1.0 0.0 0.0\n")
     (tmp_path / "a.obj").write_text("mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nf 1/1 2/1 3/1\n")
-    np.testing.assert_array_equal(read(tmp_path, "a.obj", points=10, colours=True).values[:, 3:], [[1, -1, -1]] * 10)
+    np.testing.assert_array_equal(read(tmp_path, "a.obj", points=10, colors=True).values[:, 3:], [[1, -1, -1]] * 10)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_a_broken_mesh_is_left_out_with_its_reason(tmp_path: Path, name: str, co
     assert str(tmp_path) not in caught.value.reason
 
 
-def test_a_mesh_without_colours_is_left_out_where_they_are_asked(tmp_path: Path) -> None:
+def test_a_mesh_without_colors_is_left_out_where_they_are_asked(tmp_path: Path) -> None:
     (tmp_path / "roof.obj").write_text(QUADS)
-    with pytest.raises(UnreadableItemError, match="it has no colours"):
-        read(tmp_path, "roof.obj", colours=True)
+    with pytest.raises(UnreadableItemError, match="it has no colors"):
+        read(tmp_path, "roof.obj", colors=True)
 
 
 def test_classes_are_the_first_folders_and_splits_go_by_name(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ WEDGE = (
     "mtllib a.mtl\nv 10 0 0\nv 16 0 0\nv 16 0 4\nv 10 0 4\nv 10 3 0\nv 10 3 4\n"
     "usemtl blue\nf 1 2 3 4\nf 1 5 2\nusemtl green\nf 2 5 6 3\nusemtl red\nf 4 3 6\nusemtl blue\nf 1 4 6 5\n"
 )
-COLOURS = "newmtl red\nKd 1 0 0\nnewmtl green\nKd 0 1 0\nnewmtl blue\nKd 0 0 1\n"
+COLORS = "newmtl red\nKd 1 0 0\nnewmtl green\nKd 0 1 0\nnewmtl blue\nKd 0 0 1\n"
 SMALL: dict[str, Any] = {"points": 2000, "resolution": 64, "embedder": "patches", "val": 0.0}
 TURN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 """What Blender's importers do to a mesh of y up: z is up after."""
@@ -46,7 +46,7 @@ def source(tmp_path: Path) -> Path:
     folder = tmp_path / "source" / "glbs" / "000-023"
     folder.mkdir(parents=True)
     (folder / "wedge.obj").write_text(WEDGE)
-    (folder / "a.mtl").write_text(COLOURS)
+    (folder / "a.mtl").write_text(COLORS)
     return tmp_path / "source"
 
 
@@ -81,7 +81,7 @@ def test_every_point_appears_on_the_object_in_every_picture(source: Path) -> Non
     assert min(share_on_the_object(wrong, view) for view in range(4)) < 0.9
 
 
-def test_each_side_shows_its_colour(source: Path) -> None:
+def test_each_side_shows_its_color(source: Path) -> None:
     images = read(source).condition["image"].astype(int)
     middle = images[:, 36, 32 - 8]
     assert [int(pixel.argmax()) for pixel in middle] == [0, 1, 2, 2]
@@ -131,7 +131,7 @@ def test_a_name_that_is_no_text_is_a_name_too(source: Path) -> None:
     assert read(source, name, views=1).values.shape == (2000, 3)
 
 
-def test_a_mesh_without_colours_is_grey(source: Path) -> None:
+def test_a_mesh_without_colors_is_gray(source: Path) -> None:
     (source / "plain.stl").write_text(
         "solid s\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\nendsolid"
     )
@@ -355,8 +355,8 @@ def test_textured_meshes_show_what_they_are(real_data: Callable[[str], Path], tm
         example = read(tmp_path / "source", str(path.relative_to(tmp_path / "source")))
         assert min(share_on_the_object(example, view) for view in range(4)) > 0.95
         pixels = example.condition["image"].reshape(-1, 3)
-        coloured = pixels[(pixels != 255).any(1)].astype(int)
-        assert (np.ptp(coloured, axis=1) > 30).mean() > 0.2, "it has the colours of its texture"
+        colored = pixels[(pixels != 255).any(1)].astype(int)
+        assert (np.ptp(colored, axis=1) > 30).mean() > 0.2, "it has the colors of its texture"
 
 
 @pytest.mark.parametrize("settings", [{}, {"features": "online", "views": 2}])

@@ -99,7 +99,7 @@ def test_members_of_archives_of_one_name_in_two_folders_are_all_read(tmp_path: P
     assert [item.name for item in items(tmp_path)] == ["a/x/p", "b/x/p"]
 
 
-def test_an_example_is_the_chain_centred(tmp_path: Path) -> None:
+def test_an_example_is_the_chain_centered(tmp_path: Path) -> None:
     source = raw.tarred(tmp_path / "a.tar", files())
     for item in items(source):
         example = swissprot.read(item, config())

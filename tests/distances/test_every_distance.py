@@ -37,7 +37,7 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 @every_distance
 def test_a_cloud_is_nowhere_from_itself(distance: ModuleType, pair: tuple[np.ndarray, np.ndarray]):
     a, b = pair
-    # The soft matchings spend a little of each point's mass on its neighbours.
+    # The soft matchings spend a little of each point's mass on its neighbors.
     most = {emd_lion: 2e-3, emd_pointflow: 0.1}.get(distance, 1e-15)
     assert 0 <= value(distance, a, a.copy()) <= most * value(distance, a, b)
 

@@ -115,12 +115,12 @@ class Domain(DecodedAtOwnPairs):
         raise UsageError("waves are not encoded from files", hint="sample them")
 
     def render(self, outputs: np.ndarray) -> Any:
-        """Strips of grey."""
+        """Strips of gray."""
         return image_grid.image_grid(self.thumbnails(outputs))
 
     @staticmethod
     def thumbnails(values: np.ndarray) -> np.ndarray:
-        """Strips of grey, one row each."""
+        """Strips of gray, one row each."""
         return (np.clip(values[:, None] + 1, 0, 2) * 127.5).astype(np.uint8)
 
     @staticmethod

@@ -22,7 +22,7 @@ def grid(size: tuple[int, int] | None, side: int = 5, **options) -> tuple[torch.
     return queries.coordinates.unflatten(0, (rows, columns)), queries.noise_keys.unflatten(0, (rows, columns))
 
 
-def test_training_pixels_lie_at_their_centres_and_at_whole_places():
+def test_training_pixels_lie_at_their_centers_and_at_whole_places():
     coordinates, places = grid(None)
     axis = torch.tensor([-0.8, -0.4, 0.0, 0.4, 0.8])
     torch.testing.assert_close(coordinates[:, 0, 0], axis, rtol=0, atol=1e-7)

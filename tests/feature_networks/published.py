@@ -13,7 +13,7 @@ from inrflow_core.storage import safetensors_file
 
 
 @torch.no_grad()
-def randomise(network: nn.Module, seed: int = 0) -> None:
+def randomize(network: nn.Module, seed: int = 0) -> None:
     """Numbers that keep signals near 1 through many layers; no two tensors alike, variances positive."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():

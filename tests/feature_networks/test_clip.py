@@ -21,7 +21,7 @@ def extractor(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip, "LAYERS", FEW)
         network = clip.ImageEncoder()
-        published.randomise(network)
+        published.randomize(network)
         published.write(path, network.state_dict(), published.metadata(clip.WEIGHTS))
         yield clip.load(path)
 
@@ -80,6 +80,6 @@ def test_company_and_gray_change_nothing(extractor: Extractor):
     together = extractor(images, ("embedding",), "openai")["embedding"]
     alone = extractor(images[3:4], ("embedding",), "openai")["embedding"]
     torch.testing.assert_close(together[3:4], alone, rtol=1e-4, atol=1e-4)
-    grey = some(1, 1)
-    found, repeated = (extractor(g, ("embedding",), "openai")["embedding"] for g in (grey, np.repeat(grey, 3, axis=3)))
+    gray = some(1, 1)
+    found, repeated = (extractor(g, ("embedding",), "openai")["embedding"] for g in (gray, np.repeat(gray, 3, axis=3)))
     torch.testing.assert_close(found, repeated, rtol=1e-4, atol=1e-4)

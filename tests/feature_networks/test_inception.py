@@ -19,7 +19,7 @@ ALL = tuple(inception.OUTPUTS)
 @pytest.fixture(scope="module")
 def network() -> inception.Inception:
     found = inception.Inception()
-    published.randomise(found)
+    published.randomize(found)
     return found.eval().requires_grad_(False)
 
 
@@ -68,8 +68,8 @@ def test_an_image_has_the_same_features_alone_and_among_five(extractor: Extracto
 
 
 def test_gray_is_its_repetition(extractor: Extractor):
-    grey = some(1, channels=1)
-    found, repeated = (extractor(images, ("pool",), "clean")["pool"] for images in (grey, np.repeat(grey, 3, axis=3)))
+    gray = some(1, channels=1)
+    found, repeated = (extractor(images, ("pool",), "clean")["pool"] for images in (gray, np.repeat(gray, 3, axis=3)))
     torch.testing.assert_close(found, repeated, rtol=1e-4, atol=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_spatial_features_are_rows_columns_and_the_first_seven_channels(network:
     torch.testing.assert_close(spatial.reshape(1, 17, 17, 7)[0, 3, 5], seen["out"][0, :7, 3, 5])
 
 
-def test_pixels_are_centred_at_128(network: inception.Inception):
+def test_pixels_are_centered_at_128(network: inception.Inception):
     """A picture of 128 throughout is 0 to the network: the stem's first answer is its normalisation of 0."""
     first = network.convolutions["conv"]
     seen = {}

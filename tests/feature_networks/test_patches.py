@@ -19,8 +19,8 @@ def test_a_token_is_the_colors_of_its_patch_row_by_row() -> None:
 def waves(rows: int, columns: int) -> torch.Tensor:
     """The same smooth picture at any size."""
     y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
-    colours = torch.stack([torch.sin(5 * x), torch.cos(4 * y), torch.sin(3 * x + 4 * y)], dim=-1)
-    return (127.5 + 120 * colours).round().to(torch.uint8)[None]
+    colors = torch.stack([torch.sin(5 * x), torch.cos(4 * y), torch.sin(3 * x + 4 * y)], dim=-1)
+    return (127.5 + 120 * colors).round().to(torch.uint8)[None]
 
 
 def test_the_size_of_the_image_does_not_matter() -> None:

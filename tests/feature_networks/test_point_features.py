@@ -34,11 +34,11 @@ def test_points_near_the_origin_are_passed_over_but_for_the_first():
 
 def test_a_ball_holds_its_first_points_in_their_order_and_then_its_first_again():
     points = torch.stack([cloud(150, 1), cloud(150, 2)])
-    centres = points[:, 20:40]
-    found = _point_features.ball_query(centres, points, 0.6, 8).numpy()
+    centers = points[:, 20:40]
+    found = _point_features.ball_query(centers, points, 0.6, 8).numpy()
     sizes = set()
     for b, s in np.ndindex(2, 20):
-        squares = ((points[b].double() - centres[b, s].double()) ** 2).sum(1).numpy()
+        squares = ((points[b].double() - centers[b, s].double()) ** 2).sum(1).numpy()
         inside = [n for n in range(150) if squares[n] <= 0.36]
         sizes.add(min(len(inside), 9))
         assert found[b, s].tolist() == (inside[:8] + [inside[0]] * 8)[:8]
@@ -47,10 +47,10 @@ def test_a_ball_holds_its_first_points_in_their_order_and_then_its_first_again()
 
 def test_the_nearest_points_are_those_of_a_plain_loop():
     points = torch.stack([cloud(150, 1), cloud(150, 2)])
-    centres = points[:, :20]
-    found = _point_features.nearest(centres, points, 7)
+    centers = points[:, :20]
+    found = _point_features.nearest(centers, points, 7)
     for b, s in np.ndindex(2, 20):
-        squares = ((points[b].double() - centres[b, s].double()) ** 2).sum(1)
+        squares = ((points[b].double() - centers[b, s].double()) ** 2).sum(1)
         assert set(found[b, s].tolist()) == set(squares.argsort()[:7].tolist())
 
 

@@ -21,12 +21,12 @@ def extractors(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ulip2, "LAYERS", 2)
         for module, network in ((pointnet2, pointnet2.PointNet2()), (ulip2, ulip2.PointEncoder())):
-            published.randomise(network)
+            published.randomize(network)
             published.write(folder / module.WEIGHTS.file, network.state_dict(), published.metadata(module.WEIGHTS))
         yield {m.WEIGHTS.name: m.load(folder / m.WEIGHTS.file) for m in (pointnet2, ulip2)}
 
 
-CASES = (("pointnet2", "point-e", "features", 4096), ("ulip2", "grey", "embedding", 10_000))
+CASES = (("pointnet2", "point-e", "features", 4096), ("ulip2", "gray", "embedding", 10_000))
 
 
 def clouds(count: int, points: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -99,14 +99,14 @@ def test_the_order_of_points_changes_nothing_but_the_start(extractors: dict[str,
 
 def test_colors_are_seen_in_color_alone(extractors: dict[str, CloudExtractor]):
     extractor, some = extractors["ulip2"], clouds(1, 10_000, channels=6)
-    plain = extractor(some[..., :3], ("embedding",), "grey")["embedding"]
-    assert torch.equal(extractor(some, ("embedding",), "grey")["embedding"], plain)
-    assert not torch.allclose(extractor(some, ("embedding",), "colour")["embedding"], plain, rtol=1e-2, atol=1e-2)
+    plain = extractor(some[..., :3], ("embedding",), "gray")["embedding"]
+    assert torch.equal(extractor(some, ("embedding",), "gray")["embedding"], plain)
+    assert not torch.allclose(extractor(some, ("embedding",), "color")["embedding"], plain, rtol=1e-2, atol=1e-2)
     some[..., 3:] = 2 * 0.4 - 1
-    in_colour = extractor(some, ("embedding",), "colour")["embedding"]
-    torch.testing.assert_close(in_colour, plain, rtol=1e-4, atol=1e-4)
+    in_color = extractor(some, ("embedding",), "color")["embedding"]
+    torch.testing.assert_close(in_color, plain, rtol=1e-4, atol=1e-4)
     with pytest.raises(UsageError, match="the clouds have no colors"):
-        extractor(some[..., :3], ("embedding",), "colour")
+        extractor(some[..., :3], ("embedding",), "color")
 
 
 def test_absent_and_damaged_weights_say_what_to_do(tmp_path: Path):
@@ -114,7 +114,7 @@ def test_absent_and_damaged_weights_say_what_to_do(tmp_path: Path):
         find("pointnet2", {}, tmp_path)
     assert "`pointnet.pt` (OpenAI's Point-E" in (caught.value.hint or "")
     network = pointnet2.PointNet2()
-    published.randomise(network)
+    published.randomize(network)
     tensors = network.state_dict() | {"classes.weight": torch.zeros(40, 256)}
     published.write(tmp_path / "pointnet2.safetensors", tensors, published.metadata(pointnet2.WEIGHTS))
     with pytest.raises(IntegrityError, match=r"`classes.weight` as \(40, 256\), the network as \(40, 512\)"):

@@ -59,8 +59,8 @@ def test_an_image_has_the_same_features_in_any_company():
 
 
 def test_gray_is_its_repetition():
-    grey = some(2, 28, 1)
-    np.testing.assert_allclose(features(grey), features(np.repeat(grey, 3, axis=3)), atol=1e-6)
+    gray = some(2, 28, 1)
+    np.testing.assert_allclose(features(gray), features(np.repeat(gray, 3, axis=3)), atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [8, 9, 28, 100])

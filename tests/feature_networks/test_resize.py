@@ -93,6 +93,6 @@ def test_the_middle_of_the_longer_side_is_kept(shape: tuple[int, int, int]):
     [_resize.tensorflow_bilinear, _resize.clean_bicubic, _resize.torch_bicubic, _resize.pillow_bicubic_crop],
 )
 def test_a_gray_image_is_resized_as_each_channel_of_its_repetition(resize):
-    grey = some((50, 70, 1))
-    repeated = resize(np.repeat(grey, 3, axis=3), 224)
-    torch.testing.assert_close(resize(grey, 224).expand(-1, 3, -1, -1), repeated, rtol=0, atol=1e-4)
+    gray = some((50, 70, 1))
+    repeated = resize(np.repeat(gray, 3, axis=3), 224)
+    torch.testing.assert_close(resize(gray, 224).expand(-1, 3, -1, -1), repeated, rtol=0, atol=1e-4)

@@ -21,7 +21,7 @@ def extractor(tmp_path_factory: pytest.TempPathFactory):
         patch.setattr(vgg16, "HIDDEN", NARROW)
         patch.setitem(vgg16.OUTPUTS, "fc2", NARROW)
         network = vgg16.VGG16()
-        published.randomise(network)
+        published.randomize(network)
         published.write(path, network.state_dict(), published.metadata(vgg16.WEIGHTS))
         yield vgg16.load(path)
 
@@ -59,6 +59,6 @@ def test_company_and_gray_change_nothing(extractor: Extractor):
     images = some(3)
     together = extractor(images, ("fc2",), "stylegan")["fc2"]
     torch.testing.assert_close(together[1:2], extractor(images[1:2], ("fc2",), "stylegan")["fc2"], rtol=1e-4, atol=1e-5)
-    grey = some(1, 1)
-    found, repeated = (extractor(g, ("fc2",), "stylegan")["fc2"] for g in (grey, np.repeat(grey, 3, axis=3)))
+    gray = some(1, 1)
+    found, repeated = (extractor(g, ("fc2",), "stylegan")["fc2"] for g in (gray, np.repeat(gray, 3, axis=3)))
     torch.testing.assert_close(found, repeated, rtol=1e-4, atol=1e-5)

@@ -33,7 +33,7 @@ def test_npz_gives_every_sample_to_the_bit_without_pickles(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", [".obj", ".glb"])
 @pytest.mark.parametrize("channels", [3, 6])
-def test_trimesh_reads_the_reconstructed_mesh_with_its_colours(tmp_path: Path, suffix: str, channels: int) -> None:
+def test_trimesh_reads_the_reconstructed_mesh_with_its_colors(tmp_path: Path, suffix: str, channels: int) -> None:
     import trimesh
 
     rng = np.random.default_rng(0)
@@ -48,8 +48,8 @@ def test_trimesh_reads_the_reconstructed_mesh_with_its_colours(tmp_path: Path, s
     np.testing.assert_allclose(read.vertices, wanted.vertices, atol=1e-5)
     np.testing.assert_array_equal(read.faces, wanted.faces)
     if channels == 6:
-        colours = np.asarray(getattr(read.visual, "vertex_colors"))  # noqa: B009 (trimesh's classes hide it)
-        np.testing.assert_array_equal(colours[:, :3], wanted.colors)
+        colors = np.asarray(getattr(read.visual, "vertex_colors"))  # noqa: B009 (trimesh's classes hide it)
+        np.testing.assert_array_equal(colors[:, :3], wanted.colors)
 
 
 def test_columns_of_a_sheet_and_size_of_a_cloud_are_options(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ ORIGIN = {"inrflow": "0.1.0", "note": "two\nlines and a sign: é"}
 def cloud(count: int = 500, channels: int = 3) -> np.ndarray:
     rng = np.random.default_rng(5)
     points = rng.normal(size=(count, 3)).astype(np.float32) * np.float32(10.0) ** rng.integers(-20, 20, (count, 3))
-    colours = rng.integers(0, 256, (count, 3)).astype(np.float32) * np.float32(2 / 255) - 1
-    return np.concatenate([points, colours], axis=1)[:, :channels].astype(np.float32)
+    colors = rng.integers(0, 256, (count, 3)).astype(np.float32) * np.float32(2 / 255) - 1
+    return np.concatenate([points, colors], axis=1)[:, :channels].astype(np.float32)
 
 
 @pytest.mark.parametrize("is_text", [False, True])
@@ -31,7 +31,7 @@ def test_write_then_read_is_exact(tmp_path: Path, is_text: bool, channels: int) 
 
 
 @pytest.mark.parametrize("is_text", [False, True])
-def test_open3d_reads_the_same_points_normals_and_colours(tmp_path: Path, is_text: bool) -> None:
+def test_open3d_reads_the_same_points_normals_and_colors(tmp_path: Path, is_text: bool) -> None:
     from inrflow_core.geometry.open3d_import import load_open3d
 
     rng = np.random.default_rng(0)
@@ -43,10 +43,10 @@ def test_open3d_reads_the_same_points_normals_and_colours(tmp_path: Path, is_tex
     np.testing.assert_allclose(np.asarray(read.colors) * 2 - 1, points[:, 3:], atol=1 / 255)
 
 
-def test_colours_can_be_left_out_and_not_be_invented(tmp_path: Path) -> None:
+def test_colors_can_be_left_out_and_not_be_invented(tmp_path: Path) -> None:
     ply.write(tmp_path / "out.ply", cloud(channels=6), origin={}, has_colors=False)
     assert list(ply_reader.read_columns(tmp_path / "out.ply")) == ["x", "y", "z"]
-    with pytest.raises(UsageError, match="the cloud has no colours"):
+    with pytest.raises(UsageError, match="the cloud has no colors"):
         ply.write(tmp_path / "other.ply", cloud(), origin={}, has_colors=True)
 
 

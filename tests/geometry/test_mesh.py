@@ -70,10 +70,10 @@ def test_the_mesh_of_an_open_surface_stays_near_its_points() -> None:
     assert cKDTree(mesh.vertices).query(sheet)[0].max() < 0.1
 
 
-def test_vertices_take_the_colour_of_the_nearest_point() -> None:
+def test_vertices_take_the_color_of_the_nearest_point() -> None:
     points = ball(3000)
-    coloured = np.concatenate([points, np.where(points[:, :1] > 0, 1.0, -1.0).repeat(3, 1)], axis=1)
-    mesh = reconstruct_surface(coloured.astype(np.float32))
+    colored = np.concatenate([points, np.where(points[:, :1] > 0, 1.0, -1.0).repeat(3, 1)], axis=1)
+    mesh = reconstruct_surface(colored.astype(np.float32))
     assert mesh.colors is not None
     far = np.abs(mesh.vertices[:, 0]) > 0.2
     np.testing.assert_array_equal(mesh.colors[far, 0] == 255, mesh.vertices[far, 0] > 0)

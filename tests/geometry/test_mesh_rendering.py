@@ -1,4 +1,4 @@
-"""Rendering: what is seen lies where the camera says, in its colour, lit from the camera."""
+"""Rendering: what is seen lies where the camera says, in its color, lit from the camera."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_the_outline_is_where_the_camera_projects_the_corners() -> None:
     assert covered == pytest.approx(np.prod(high - low), rel=0.01)
 
 
-def test_each_face_has_its_colour_at_its_place() -> None:
+def test_each_face_has_its_color_at_its_place() -> None:
     picture = render(SQUARE, cameras.orbit())
-    for corner, colour in (([1, -1, 0], [255, 0, 0]), ([-1, 1, 0], [0, 0, 255])):
+    for corner, color in (([1, -1, 0], [255, 0, 0]), ([-1, 1, 0], [0, 0, 255])):
         seen, _ = cameras.project(cameras.orbit(), 0.9 * np.array([corner], dtype=float))
         column, row = np.floor(seen[0] * 64).astype(int)
-        np.testing.assert_allclose(picture[row, column], [*colour, 255], atol=20)
+        np.testing.assert_allclose(picture[row, column], [*color, 255], atol=20)
 
 
 def test_a_face_is_seen_from_behind_as_from_the_front() -> None:
@@ -66,7 +66,7 @@ def test_the_nearer_face_hides_the_farther() -> None:
     assert back[31, 31, 1] > 200 and back[31, 31, 0] == 0
 
 
-def test_edges_are_partly_transparent_and_keep_their_colour() -> None:
+def test_edges_are_partly_transparent_and_keep_their_color() -> None:
     picture = render(SQUARE, cameras.orbit(7), 50, lambda faces, _: np.full((len(faces), 3), 200.0))
     is_edge = (picture[..., 3] > 0) & (picture[..., 3] < 255)
     assert 20 <= is_edge.sum() <= 200
@@ -76,7 +76,7 @@ def test_edges_are_partly_transparent_and_keep_their_colour() -> None:
 
 
 def test_colors_are_asked_at_the_places_that_are_seen() -> None:
-    """A colour that is the place itself comes back as the place that the pixel's ray meets."""
+    """A color that is the place itself comes back as the place that the pixel's ray meets."""
 
     def places(faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
         met = np.einsum("nk,nkd->nd", weights, SQUARE.vertices[SQUARE.faces[faces]])

@@ -16,7 +16,7 @@ from inrflow_core.sample_files import item_selection
 from tests.distances import shapes
 
 
-def test_the_box_protocol_centres_each_box_and_makes_its_longest_side_one():
+def test_the_box_protocol_centers_each_box_and_makes_its_longest_side_one():
     made = point_clouds.normalize(shapes.clouds(6, 100).astype(np.float64), "inrflow", None)
     low, high = made.min(1), made.max(1)
     np.testing.assert_allclose(low + high, 0, atol=1e-15)
@@ -127,6 +127,6 @@ def test_a_cloud_without_extent_is_put_at_0():
     np.testing.assert_array_equal(point_clouds.normalize(np.full((2, 5, 3), 7.0), "inrflow", None), 0)
 
 
-def test_colours_are_left_out():
+def test_colors_are_left_out():
     given = [np.concatenate([cloud, np.ones((50, 3), np.float32)], 1) for cloud in shapes.clouds(2, 50)]
     np.testing.assert_array_equal(point_clouds.stack_checked(given, what="samples"), shapes.clouds(2, 50))

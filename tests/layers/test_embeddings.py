@@ -68,7 +68,7 @@ def test_frequencies_stay_below_what_the_training_grid_can_tell_apart() -> None:
     torch.testing.assert_close(found, 2.0 ** torch.arange(10))
 
 
-def test_neighbouring_times_are_told_apart() -> None:
+def test_neighboring_times_are_told_apart() -> None:
     torch.manual_seed(0)
     embedding = embeddings.TimeEmbedding(32)
     with torch.no_grad():

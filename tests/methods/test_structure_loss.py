@@ -41,7 +41,7 @@ def a_model(**method: Any) -> Model:
     """A model of proteins whose every weight is random."""
     torch.manual_seed(0)
     built = models.build(a_preset(**method))
-    tiny.randomise(built.method)
+    tiny.randomize(built.method)
     built.method.eval().requires_grad_(False)
     return built
 

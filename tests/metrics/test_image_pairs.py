@@ -30,9 +30,9 @@ def as_torch(pictures: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("offset", [1, 16, 255])
 def test_a_constant_offset_has_its_closed_form(offset: int):
     black = np.zeros((3, 8, 8, 3), np.uint8)
-    grey = np.full_like(black, offset)
+    gray = np.full_like(black, offset)
     # Either way round: levels must not wrap.
-    for pairs in (Pairs(grey, black), Pairs(black, grey)):
+    for pairs in (Pairs(gray, black), Pairs(black, gray)):
         assert psnr.compute(pairs, "rgb") == pytest.approx(20 * np.log10(255 / offset), abs=1e-12)
 
 

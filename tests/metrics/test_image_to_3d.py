@@ -43,10 +43,10 @@ def test_ulip_i_is_the_mean_cosine_and_its_note_that_of_the_objects_themselves()
     pictures = np.array([[1, 0], [0, 2], [3, 3]], dtype=np.float32)
     samples = np.array([[5, 0], [1, 0], [0, 1]], dtype=np.float32)
     inputs = Matches(samples, 7 * pictures, pictures)
-    assert ulip_i.compute(inputs, "grey") == pytest.approx((1 + 0 + 0.5**0.5) / 3)
-    assert (ulip_i.remark(inputs, "grey") or "").startswith("ground truth 1.0000:")
+    assert ulip_i.compute(inputs, "gray") == pytest.approx((1 + 0 + 0.5**0.5) / 3)
+    assert (ulip_i.remark(inputs, "gray") or "").startswith("ground truth 1.0000:")
     with pytest.raises(UsageError, match="embeddings of the images are not finite, or 0"):
-        ulip_i.compute(Matches(samples, pictures, 0 * pictures), "grey")
+        ulip_i.compute(Matches(samples, pictures, 0 * pictures), "gray")
 
 
 def test_the_right_one_is_the_samples_own_and_others_are_all_others():
@@ -136,7 +136,7 @@ def angle_of(place: int, view: int) -> float:
 
 @pytest.fixture
 def reference(tmp_path: Path) -> SampleCollection:
-    """Three objects, whose view v of object p is a picture of grey level 20 p + 5 v + 10; with tokens that nobody needs."""
+    """Three objects, whose view v of object p is a picture of gray level 20 p + 5 v + 10; with tokens that nobody needs."""
     pictures = np.zeros((3, VIEWS, 4, 4, 3), dtype=np.uint8)
     for place, view in np.ndindex(3, VIEWS):
         pictures[place, view] = round(100 * angle_of(place, view))
@@ -181,7 +181,7 @@ def test_samples_go_with_the_view_of_the_object_that_they_were_drawn_from(
         found = scored(tmp_path / samples.source.stem, samples, reference)
         assert found.value == pytest.approx(wanted, abs=1e-6)
         assert (found.note or "").startswith(f"ground truth {truth:.4f}")
-        assert (found.samples, found.features) == (4, "ulip2:grey, clip-bigg:openai")
+        assert (found.samples, found.features) == (4, "ulip2:gray, clip-bigg:openai")
         assert networks["clip-bigg"].asked == 3 and networks["ulip2"].asked == 4 + 2
 
 
@@ -253,7 +253,7 @@ def test_too_few_points_are_refused_before_anything_is_drawn(tmp_path: Path):
     small, large = (open_collection(tmp_path / f"{name}.npy") for name in ("small", "large"))
     both = metric_specs.parse_metrics(["p-fid", "ulip-i"], "points")
     metric_specs.check_points(both[:1], "the samples", (4096, 3), small)
-    with pytest.raises(UsageError, match="the samples have 4,096 points each, and `ulip-i:grey` needs 10,000") as e:
+    with pytest.raises(UsageError, match="the samples have 4,096 points each, and `ulip-i:gray` needs 10,000") as e:
         metric_specs.check_points(both, "the samples", (4096, 3), large)
     assert e.value.hint == "sample with `--points 10000`"
     with pytest.raises(UsageError, match="the clouds of the reference .*small.npy` have 5,000 points each"):
@@ -268,7 +268,7 @@ def test_the_real_networks_take_shards_and_their_images(tmp_path: Path, monkeypa
     ):
         monkeypatch.setattr(module, name, value)
     for module, network in ((ulip2, ulip2.PointEncoder()), (clip_bigg, clip_bigg.ImageEncoder())):
-        published.randomise(network)
+        published.randomize(network)
         published.write(tmp_path / module.WEIGHTS.file, network.state_dict(), published.metadata(module.WEIGHTS))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 20, 3), dtype=np.uint8)
     values = drawn((2, 10_100, 3)) * np.array([[[1, 0.2, 0.5]], [[0.3, 1, 1]]], np.float32)
@@ -284,7 +284,7 @@ def test_the_real_networks_take_shards_and_their_images(tmp_path: Path, monkeypa
 
 def test_p_fid_of_clouds_and_themselves_is_0_and_rises_with_noise(tmp_path: Path):
     network = pointnet2.PointNet2()
-    published.randomise(network)
+    published.randomize(network)
     published.write(tmp_path / pointnet2.WEIGHTS.file, network.state_dict(), published.metadata(pointnet2.WEIGHTS))
     objects = drawn((2, 4096, 3)) * np.array([[[1, 0.2, 0.5]], [[0.3, 1, 1]]], np.float32)
     for name, noise in (("same", 0), ("near", 0.05), ("far", 0.5)):

@@ -68,7 +68,7 @@ def test_leaving_out_a_part_equals_the_share_of_the_others(metric, tile: int, mo
 
 def test_a_ball_is_closed_and_a_copy_is_a_neighbor():
     support = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
-    # The third neighbour of 0 is at 3, of 3 at 3, of 1 and 2 at 2: from -3 to 6.
+    # The third neighbor of 0 is at 3, of 3 at 3, of 1 and 2 at 2: from -3 to 6.
     queries = np.array([[-3.0], [-3.01], [6.0], [6.01]], np.float32)
     np.testing.assert_array_equal(_knn_manifold.fraction_inside_manifold(queries, support, k=3)[0], 0.5)
     copies = np.zeros((4, 1), np.float32)

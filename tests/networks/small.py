@@ -17,7 +17,7 @@ IMAGE = SetSpec(2, 3, Grid((8, 8)))
 ODD_IMAGE = SetSpec(2, 3, Grid((7, 10)))
 VIDEO = SetSpec(3, 1, Grid((4, 6, 6)))
 POINTS = SetSpec(3, 3, Points(40))
-COLOURED_POINTS = SetSpec(3, 6, Points(40))
+COLORED_POINTS = SetSpec(3, 6, Points(40))
 SOLID = SetSpec(3, 1, Points(40, has_coordinates=True))
 
 CASES = {
@@ -34,7 +34,7 @@ CASES = {
     "points": (Config(32, 3, 2, latents=8, encoder="perceiver", cross_attend_every=1, num_frequencies=4), POINTS),
     "points, read at times": (Config(32, 3, 2, latents=8, encoder="perceiver", cross_attend_every=2, decoder_levels=2, num_frequencies=4), POINTS),
     "points, read once": (Config(32, 2, 2, latents=8, encoder="perceiver", cross_attend_every=0, num_frequencies=4), POINTS),
-    "coloured points": (Config(32, 2, 2, latents=8, encoder="perceiver", num_frequencies=4), COLOURED_POINTS),
+    "colored points": (Config(32, 2, 2, latents=8, encoder="perceiver", num_frequencies=4), COLORED_POINTS),
     "hashed points": (Config(32, 2, 2, latents=8, pseudo_coordinates="hash", num_frequencies=4), POINTS),
     "nearest points": (Config(48, 2, 2, latents=8, pseudo_coordinates="random", rope=True, num_frequencies=4), POINTS),
     "points on a grid": (Config(48, 2, 2, latents=8, num_frequencies=4), POINTS),
@@ -50,10 +50,10 @@ def network(name: str, scale: float = 0.3, **changes: Any) -> SetTransformer:
     """The network of that case; `scale` says how far its weights are from the fresh ones, 0 not at all."""
     config, shape = CASES[name]
     torch.manual_seed(0)
-    return randomise(set_transformer.build(dataclasses.replace(config, **changes), shape), scale)
+    return randomize(set_transformer.build(dataclasses.replace(config, **changes), shape), scale)
 
 
-def randomise(module: SetTransformer, scale: float) -> SetTransformer:
+def randomize(module: SetTransformer, scale: float) -> SetTransformer:
     """Add noise to every weight, by its fan-in."""
     with torch.no_grad():
         for weight in module.parameters():

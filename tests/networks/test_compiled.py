@@ -35,7 +35,7 @@ torch.set_num_threads(1)
 def built():
     torch.manual_seed(0)
     model = models.build(tiny.preset(getattr(tiny, kind), network=network))
-    tiny.randomise(model.method)
+    tiny.randomize(model.method)
     model.method.train()
     return model
 

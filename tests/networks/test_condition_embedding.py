@@ -48,7 +48,7 @@ every_fold = pytest.mark.parametrize("name", FOLDED)
 def pictured(name: str, scale: float = 0.3) -> SetTransformer:
     """A network that attends to 5 tokens."""
     torch.manual_seed(0)
-    return small.randomise(set_transformer.build(*PICTURED[name], ConditionSpec(tokens=5)), scale)
+    return small.randomize(set_transformer.build(*PICTURED[name], ConditionSpec(tokens=5)), scale)
 
 
 def pairs(name: str, batch: int = 2) -> tuple[Queries, Tensor, Tensor]:
@@ -66,7 +66,7 @@ def answer(module: SetTransformer, context: Queries, values: Tensor, embedding: 
 def folding(name: str, scale: float = 0.3) -> SetTransformer:
     """A network for proteins whose residues have 4 features."""
     torch.manual_seed(0)
-    return small.randomise(set_transformer.build(FOLDED[name], PROTEINS.shape, ConditionSpec(features=4)), scale)
+    return small.randomize(set_transformer.build(FOLDED[name], PROTEINS.shape, ConditionSpec(features=4)), scale)
 
 
 def chains(*sequences: str, seed: int = 3) -> tuple[Queries, Tensor, ConditionEmbedding]:
@@ -148,7 +148,7 @@ def test_keeping_less_for_the_backward_pass_changes_no_gradient_of_the_tokens(na
         config, shape = PICTURED[name]
         torch.manual_seed(0)
         config = dataclasses.replace(config, checkpoint_activations=less)
-        module = small.randomise(set_transformer.build(config, shape, ConditionSpec(tokens=5)), 0.3)
+        module = small.randomize(set_transformer.build(config, shape, ConditionSpec(tokens=5)), 0.3)
         context, values, tokens = pairs(name)
         answer(module, context, values, ConditionEmbedding(tokens=tokens.requires_grad_())).square().mean().backward()
         found.append([tokens.grad, *(weight.grad for weight in module.parameters())])

@@ -46,7 +46,7 @@ def test_each_set_of_a_batch_is_cut_as_if_alone() -> None:
         assert all(torch.equal(a[index : index + 1], b) for a, b in zip(together, alone, strict=True))
 
 
-def test_every_pixel_belongs_to_the_nearest_centre_of_the_grid() -> None:
+def test_every_pixel_belongs_to_the_nearest_center_of_the_grid() -> None:
     for side in (7, 5):  # dividing the side evenly, and not
         positions = _set_grouping.pseudo_coordinates("grid", side * side, IMAGE)
         groups, offsets = _set_grouping.grid_groups("grid", positions, IMAGE, latents=side * side, cells=1)
@@ -82,8 +82,8 @@ def test_hash_codes_are_shared_within_a_cell_and_spread_over_all_latents() -> No
     points = 2 * torch.rand(4096, 3, generator=generator) - 1
     codes = _set_grouping.hash_codes(points, 64, 8)
     assert len(codes.unique()) == 64
-    centre = torch.floor((points + 1) * 4) / 4 - 1 + 0.125
-    assert torch.equal(codes, _set_grouping.hash_codes(centre, 64, 8))
+    center = torch.floor((points + 1) * 4) / 4 - 1 + 0.125
+    assert torch.equal(codes, _set_grouping.hash_codes(center, 64, 8))
     assert (codes.bincount(minlength=64) < 4 * 4096 / 64).all()
     far = _set_grouping.hash_codes(points * 100, 64, 8)
     assert far.min() >= 0 and far.max() < 64

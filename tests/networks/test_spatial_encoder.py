@@ -11,7 +11,7 @@ from inrflow_core.networks import _set_config, _set_encoders, _set_grouping, set
 from inrflow_core.networks._set_encoders import SpatialEncoder
 from inrflow_core.networks.set_transformer import SetTransformer
 from inrflow_core.sets import Grid, Points, Queries, SetSpec
-from tests.networks.small import CASES, network, pairs, randomise
+from tests.networks.small import CASES, network, pairs, randomize
 
 SPATIAL = [name for name, (config, _) in CASES.items() if config.encoder == "spatial"]
 
@@ -77,7 +77,7 @@ def test_padding_has_no_part_in_the_softmax(name: str) -> None:
 def test_a_grid_and_the_same_pairs_scattered_give_the_same_latents() -> None:
     config = _set_config.Config(32, 1, 2, latents=16)
     torch.manual_seed(0)
-    dense = randomise(set_transformer.build(config, SetSpec(2, 3, Grid((12, 12)))), 1.0).requires_grad_(False).encoder
+    dense = randomize(set_transformer.build(config, SetSpec(2, 3, Grid((12, 12)))), 1.0).requires_grad_(False).encoder
     scattered = (
         set_transformer.build(config, SetSpec(2, 3, Points(144, has_coordinates=True))).requires_grad_(False).encoder
     )

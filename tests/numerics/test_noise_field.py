@@ -200,7 +200,7 @@ def test_the_field_has_mean_0_and_deviation_1_at_every_position_edges_and_beyond
 @pytest.mark.parametrize(
     ("kernel", "halfway", "apart"), [("linear", math.sqrt(0.5), 0.5), ("cubic", 9 / math.sqrt(164), 63 / 164)]
 )
-def test_neighbours_agree_as_much_as_the_kernel_says(kernel, halfway, apart):
+def test_neighbors_agree_as_much_as_the_kernel_says(kernel, halfway, apart):
     """`halfway`: a lattice position and the middle; `apart`: two middles one pixel apart, weights (-1 9 9 -1) or (1 1)."""
     places = torch.tensor([[0.0], [0.001], [0.5], [1.5]], dtype=torch.float64)
     z = torch.cat([start(part, places, channels=1, kernel=kernel) for part in torch.arange(60_000).split(5000)])
@@ -210,7 +210,7 @@ def test_neighbours_agree_as_much_as_the_kernel_says(kernel, halfway, apart):
     assert abs((z[:, 2] * z[:, 3]).mean() - apart) < 0.02
 
 
-def test_independent_noise_of_neighbours_is_independent():
+def test_independent_noise_of_neighbors_is_independent():
     seeds = torch.arange(10_000).split(500)
     z = torch.cat([start(part, finer(2, 4), channels=1, kernel="independent") for part in seeds])[..., 0].double()
     correlation = z.T @ z / len(z)

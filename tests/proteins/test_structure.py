@@ -128,7 +128,7 @@ def test_the_lddt_is_biotites(noise: float):
     assert superposition.lddt(sample, reference) != pytest.approx(float(theirs), abs=1e-6)
 
 
-def test_what_has_no_neighbours_has_no_lddt():
+def test_what_has_no_neighbors_has_no_lddt():
     assert np.isnan(superposition.lddt(np.zeros((1, 3)), np.zeros((1, 3))))
 
 

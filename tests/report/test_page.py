@@ -43,7 +43,7 @@ def clouds(count: int, points: int = 256, channels: int = 3) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (count, points, channels)).astype(np.float32)
 
 
-def neighbours(samples: np.ndarray, distances: np.ndarray, held_out: np.ndarray | None) -> NearestNeighborsPanel:
+def neighbors(samples: np.ndarray, distances: np.ndarray, held_out: np.ndarray | None) -> NearestNeighborsPanel:
     nearest = samples[np.arange(len(samples))[:, None].repeat(3, 1)]
     three = distances[: len(samples), None] + np.arange(3.0)
     return NearestNeighborsPanel(samples, nearest, three, "rms", distances, held_out)
@@ -71,7 +71,7 @@ def full_page() -> Page:
             Gallery(f"digits {EVIL}", pictures(3), pictures(5, channels=3), [EVIL] * 3, ["b"]),
             Gallery("clouds", clouds(2), clouds(3, channels=6), ["x"], [EVIL]),
         ],
-        neighbors=neighbours(clouds(4), distances, distances + 0.5),
+        neighbors=neighbors(clouds(4), distances, distances + 0.5),
         histograms=[Histogram(EVIL, EVIL, {EVIL: distances, "reference": distances * 2})],
     )
 
@@ -230,13 +230,13 @@ def test_a_line_falls_where_the_metric_does() -> None:
 @pytest.mark.parametrize(("shift", "share"), [(0.0, 1.0), (-2.0, 100.0), (2.0, 0.0)])
 def test_the_memorisation_check_tells_the_share_that_is_too_near(shift: float, share: float) -> None:
     held_out = np.linspace(3, 4, 1000)
-    page = Page("t", [], neighbors=neighbours(pictures(4), held_out + shift, held_out))
+    page = Page("t", [], neighbors=neighbors(pictures(4), held_out + shift, held_out))
     assert f"<strong>{share:.1f}\N{NO-BREAK SPACE}% of the samples</strong>" in html(page)
 
 
 def test_samples_that_lie_nearest_come_first_beside_their_neighbors() -> None:
     samples = pictures(3)
-    content = neighbours(samples, np.array([5.0, 1.0, 3.0]), None)
+    content = neighbors(samples, np.array([5.0, 1.0, 3.0]), None)
     shown = re.findall(r"data:image/png;base64,([^\"]+)", galleries.neighbors(content))
     decoded = [np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))) for each in shown]
     assert len(decoded) == 3 * 4
@@ -263,9 +263,9 @@ def test_clouds_keep_their_places_to_a_ten_thousandth_of_their_radius() -> None:
     assert raw is not None
     back = (np.frombuffer(base64.b64decode(raw[1]), "<u2").reshape(-1, 3) / 65535 * 2 - 1) * galleries.REACH
     low, high = np.quantile(points[0], [0.005, 0.995], axis=0)
-    centred = points[0] - (low + high) / 2
-    scale = np.quantile(np.linalg.norm(centred, axis=1), 0.995)
-    np.testing.assert_allclose(back, centred / scale, atol=1e-4)
+    centered = points[0] - (low + high) / 2
+    scale = np.quantile(np.linalg.norm(centered, axis=1), 0.995)
+    np.testing.assert_allclose(back, centered / scale, atol=1e-4)
 
 
 def test_the_page_is_bounded_however_much_it_is_given() -> None:
@@ -273,7 +273,7 @@ def test_the_page_is_bounded_however_much_it_is_given() -> None:
     # The parts of a page of noise, which no PNG makes smaller: 1 Mi pixels of 3 bytes, a third more as text.
     assert len(galleries.gallery(Gallery("t", photos))) < 4.4e6
     assert len(galleries.gallery(Gallery("t", clouds(40, points=40_000)))) < 2.4e6
-    near = neighbours(photos, np.linspace(1, 2, 100), None)
+    near = neighbors(photos, np.linspace(1, 2, 100), None)
     assert len(galleries.neighbors(near)) < 4.4e6
 
 

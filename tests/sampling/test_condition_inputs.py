@@ -52,14 +52,14 @@ def test_a_long_photo_stands_in_the_middle_with_white_beside_it(size, tmp_path):
     assert (found[rows[0] : rows[-1], columns[0] : columns[-1]] == (0, 90, 0)).all()
 
 
-def test_photos_of_16_bits_and_grey_ones_keep_their_brightness(tmp_path):
+def test_photos_of_16_bits_and_gray_ones_keep_their_brightness(tmp_path):
     ramp = np.tile(np.linspace(0, 65535, 8).round().astype(np.uint16), (8, 1))
     wanted = (ramp / 257).round()
     for name in ("deep.png", "deep.tif"):
         found = image_io.read_square_image(saved(Image.fromarray(ramp), tmp_path / name), 8)
         assert np.abs(found[..., 1] - wanted).max() <= 1
-    grey = Image.fromarray(wanted.astype(np.uint8))
-    assert np.abs(image_io.read_square_image(saved(grey, tmp_path / "grey.png"), 8)[..., 2] - wanted).max() == 0
+    gray = Image.fromarray(wanted.astype(np.uint8))
+    assert np.abs(image_io.read_square_image(saved(gray, tmp_path / "gray.png"), 8)[..., 2] - wanted).max() == 0
     assert (image_io.read_square_image(saved(Image.new("1", (4, 4), 1), tmp_path / "bits.png"), 4) == 255).all()
     cmyk = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path / "print.jpg", quality=95)
     assert np.abs(image_io.read_square_image(cmyk, 8).astype(int) - (255, 0, 0)).max() < 12

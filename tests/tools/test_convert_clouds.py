@@ -29,9 +29,9 @@ def points(count: int, channels: int) -> Tensor:
     return found / 3**0.5
 
 
-def randomise(network: nn.Module) -> None:
+def randomize(network: nn.Module) -> None:
     """Random numbers; those of batch normalisation positive where they must be."""
-    published.randomise(network)
+    published.randomize(network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             assert module.running_var is not None and module.running_mean is not None
@@ -86,10 +86,10 @@ class PointEs(nn.Module):
         for level, count, radius, most in ((self.sa1, 512, 0.2, 32), (self.sa2, 128, 0.4, 64)):
             chosen = spread(cloud, count)
             groups = []
-            for centre in cloud[chosen]:
-                inside = ((cloud - centre).square().sum(1) <= radius**2).nonzero()[:, 0].tolist()
+            for center in cloud[chosen]:
+                inside = ((cloud - center).square().sum(1) <= radius**2).nonzero()[:, 0].tolist()
                 inside = (inside[:most] + [inside[0]] * most)[:most]
-                groups.append(torch.cat([cloud[inside] - centre, values[inside]], dim=1))
+                groups.append(torch.cat([cloud[inside] - center, values[inside]], dim=1))
             values, cloud = level(torch.stack(groups)[None])[0], cloud[chosen]
         x = self.sa3(torch.cat([cloud, values], dim=1)[None, None])[:, 0]
         features = self.bn2(self.fc2(F.relu(self.bn1(self.fc1(x)))))
@@ -99,7 +99,7 @@ class PointEs(nn.Module):
 def test_point_es_checkpoint_becomes_its_classifier(tmp_path: Path):
     """With what its training kept beside the weights: numbers of NumPy, and the optimiser's state."""
     reference = PointEs().eval().requires_grad_(False)
-    randomise(reference)
+    randomize(reference)
     training = {"epoch": 180, "instance_acc": np.mean([0.5, 0.9]), "class_acc": np.float64(0.9)}
     training["optimizer_state_dict"] = {"state": {0: {"step": 7, "exp_avg": torch.ones(3)}}, "param_groups": [{}]}
     torch.save({**training, "model_state_dict": reference.state_dict()}, tmp_path / pointnet2.POINT_E)
@@ -139,7 +139,7 @@ class Block(nn.Module):
 
 
 class Bert(nn.Module):
-    """ULIP-2's encoder of coloured points under its own names, with some of its blocks."""
+    """ULIP-2's encoder of colored points under its own names, with some of its blocks."""
 
     def __init__(self, blocks: int) -> None:
         super().__init__()
@@ -154,16 +154,16 @@ class Bert(nn.Module):
 
     def forward(self, cloud: Tensor) -> Tensor:
         """Of one cloud (P 6): the first token and the largest of the others."""
-        centres = cloud[spread(cloud[:, :3], 512, 1e-3), :3]
+        centers = cloud[spread(cloud[:, :3], 512, 1e-3), :3]
         groups = []
-        for centre in centres:
-            near = (cloud[:, :3] - centre).square().sum(1).argsort()[:32]
-            groups.append(torch.cat([cloud[near, :3] - centre, cloud[near, 3:]], dim=1))
+        for center in centers:
+            near = (cloud[:, :3] - center).square().sum(1).argsort()[:32]
+            groups.append(torch.cat([cloud[near, :3] - center, cloud[near, 3:]], dim=1))
         x = self.encoder["first_conv"](torch.stack(groups).mT)
         x = torch.cat([x.amax(2, keepdim=True).expand(-1, -1, 32), x], dim=1)
         tokens = self.reduce_dim(self.encoder["second_conv"](x).amax(2))[None]
         x = torch.cat([self.cls_token, tokens], dim=1)
-        where = torch.cat([self.cls_pos, self.pos_embed(centres)[None]], dim=1)
+        where = torch.cat([self.cls_pos, self.pos_embed(centers)[None]], dim=1)
         blocks = self.blocks["blocks"]
         assert isinstance(blocks, nn.ModuleList)
         for block in blocks:
@@ -176,7 +176,7 @@ def test_ulip_2s_checkpoint_becomes_its_encoder(tmp_path: Path, monkeypatch: pyt
     """As training on several devices writes it: `module.` before each name, and the words of the command line."""
     monkeypatch.setattr(ulip2, "LAYERS", 2)
     reference = Bert(2).eval().requires_grad_(False)
-    randomise(reference)
+    randomize(reference)
     projection = torch.randn(768, 1280, generator=torch.Generator().manual_seed(0)) / 30
     state = {f"module.point_encoder.{name}": tensor for name, tensor in reference.state_dict().items()}
     state |= {"module.pc_projection": projection, "module.logit_scale": torch.tensor(4.6)}

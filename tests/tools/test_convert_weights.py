@@ -81,7 +81,7 @@ def test_inceptions_layouts_agree_on_what_is_the_same(ours: str):
 def reference() -> Torchvisions:
     """Random numbers, its scales 1, as the graph's are."""
     found = Torchvisions().eval().requires_grad_(False)
-    published.randomise(found)
+    published.randomize(found)
     for name, tensor in found.state_dict().items():
         if name.endswith("bn.weight"):
             tensor.fill_(1)
@@ -163,7 +163,7 @@ def torchvisions_vgg() -> nn.ModuleDict:
 @pytest.mark.usefixtures("small")
 def test_two_published_layouts_of_vgg16_are_one_network(tmp_path: Path):
     reference = torchvisions_vgg().eval().requires_grad_(False)
-    published.randomise(reference)
+    published.randomize(reference)
     state = reference.state_dict()
     convolutions = [name.removesuffix(".weight") for name in state if name.startswith("f") and name.endswith("weight")]
     nvidia = {

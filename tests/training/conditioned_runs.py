@@ -51,7 +51,7 @@ def folded(folder: Path, embedder: Any = None, told: Mapping[str, str] | None = 
 
 
 def pictured(folder: Path, embedder: Any = None, told: Mapping[str, str] | None = None, side: int = 28) -> Path:
-    """Shards of 12 clouds with 4 pictures each; with an embedder also its tokens. Colours tell the set and the view."""
+    """Shards of 12 clouds with 4 pictures each; with an embedder also its tokens. Colors tell the set and the view."""
     generator = np.random.default_rng(0)
     values = generator.standard_normal((12, 24, 3)).astype(np.float32)
     images = np.zeros((12, 4, side, side, 3), np.uint8)

@@ -25,7 +25,7 @@ TRAINING = {
 
 
 def images(folder: Path, count: int = 30, classes: tuple[str, ...] = CLASSES, side: int = 6) -> Path:
-    """Shards of grey images, 6 x 6 as in `tiny.IMAGE`, one third of them held out; the brightness tells the class."""
+    """Shards of gray images, 6 x 6 as in `tiny.IMAGE`, one third of them held out; the brightness tells the class."""
     generator = np.random.default_rng(0)
     labels = np.arange(count) % 3
     values = (generator.integers(0, 80, (count, side, side, 1)) + 80 * labels[:, None, None, None]).astype(np.uint8)

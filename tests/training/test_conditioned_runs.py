@@ -257,7 +257,7 @@ def test_chains_that_pass_in_one_pack_have_the_losses_of_those_in_packs_of_like_
     sets = setup.check_job(job, {}).loader.batch(0, range(4))
     torch.manual_seed(0)
     method = models.build(job.preset).method
-    tiny.randomise(method)
+    tiny.randomize(method)
     with torch.no_grad():
         wanted = method.loss(TrainBatch.from_sets(sets))
         method.use_single_bucket = True

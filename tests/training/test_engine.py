@@ -40,7 +40,7 @@ def built(*, num_micro: int = 1, network: dict | None = None, **settings) -> Eng
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = models.build(preset)
-    tiny.randomise(model.method)
+    tiny.randomize(model.method)
     return Engine(
         model.method, preset.training.config, distributed.find({}, "cpu"), precision="fp32", num_micro=num_micro
     )

@@ -183,7 +183,7 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
     np.savez("a.npz", images=IMAGES)
     np.savez("one.npz", images=IMAGES[:1])
     np.savez("large.npz", images=IMAGES.repeat(2, 1).repeat(2, 2))
-    np.savez("colour.npz", images=IMAGES.repeat(3, 3))
+    np.savez("color.npz", images=IMAGES.repeat(3, 3))
     np.save("clouds.npy", CLOUDS)
     np.save("few.npy", CLOUDS[:, :20])
     bad = CLOUDS.copy()
@@ -199,7 +199,7 @@ def test_what_cannot_be_compared_is_refused_by_name(place, tmp_path, capsys):
     assert "are 8 x 8 pixels, gray, and the reference `large.npz` holds images of 16 x 16 pixels, gray" in says(
         "a.npz", "large.npz"
     )
-    assert "gray, and the reference `colour.npz` holds images of 8 x 8 pixels, RGB" in says("a.npz", "colour.npz")
+    assert "gray, and the reference `color.npz` holds images of 8 x 8 pixels, RGB" in says("a.npz", "color.npz")
     assert says("a.npz", "clouds.npy").startswith(
         "2: the samples of `a.npz` are images, and the reference `clouds.npy` holds point clouds"
     )
@@ -468,7 +468,7 @@ def test_clouds_are_judged_by_the_object_of_their_name(tmp_path, capsys):
         "--condition-images",
         "pictures",
     ]
-    assert refused(capsys, *words).endswith("`ulip-i:grey` needs 10,000")
+    assert refused(capsys, *words).endswith("`ulip-i:gray` needs 10,000")
     assert evaluate("--samples", "mine", "--reference", "theirs", "--metrics", "paired-cd", "--out", "out") == 0
     (score,) = told(tmp_path / "out")["results"][0]["scores"]
     assert score["value"] < 1e-3 and "to the 2 others" in score["note"] and "of 100.0 % of 3 samples" in score["note"]

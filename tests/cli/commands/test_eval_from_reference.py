@@ -106,7 +106,7 @@ def test_the_distance_to_the_right_object_is_among_what_is_told_and_the_photo_is
     facts = result("out")["facts"]
     assert (facts["guidance"], facts["guidance_interval"], facts["view"]) == ("3", "0.2,0.8", "0")
     page = Path("out/report.html").read_text()
-    section = page[page.index('<section class="photos') : page.index('<section id="neighbours"')]
+    section = page[page.index('<section class="photos') : page.index('<section id="neighbors"')]
     assert section.count('<div class="strip">') == 6 and section.count('class="cloud"') == 12
     assert section.count("<img") == 18 and "val/5.glb, view 0" in section
     assert '<section class="gallery' not in page

@@ -138,7 +138,7 @@ def test_a_run_becomes_one_file_that_draws_the_same(place, tmp_path, capsys):
         (["solids", "out.ply", "--items", "5-2"], "2: `5-2` names no items"),
         (["solids", "out.ply", "--split", "tain"], "2: the shards in `.*solids` have no split `tain`"),
         (["solids", "out.npz", "--ascii"], "2: `--ascii` does not apply to a `.npz` file"),
-        (["solids", "out.ply", "--colors"], "2: the cloud has no colours to write"),
+        (["solids", "out.ply", "--colors"], "2: the cloud has no colors to write"),
         (["solids", "out.obj", "--surface", "alpha"], "2: `--surface alpha` is not a method of surface reconstruction"),
         (["solids", "out.ply", "--ema", "0.9"], "2: `--ema` does not apply to a `.ply` file"),
         (["clouds", "out.safetensors", "--items", "3"], "2: `--items` does not apply to a `.safetensors` file"),

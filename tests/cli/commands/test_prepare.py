@@ -184,7 +184,7 @@ def test_the_list_says_of_every_data_set_what_it_reads_and_makes(
     code, out, err = run("--list --json", capsys)
     told = {row["name"]: row for row in json.loads(out)}
     assert code == 0 and list(told) == registry.names("datasets")
-    assert told["digits"]["domain"] == "image" and told["digits"]["makes"].startswith("grey 8 x 8")
+    assert told["digits"]["domain"] == "image" and told["digits"]["makes"].startswith("gray 8 x 8")
     for name in told:
         assert f" {name} " in err
 
