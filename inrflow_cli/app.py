@@ -67,8 +67,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(is_given: bool) -> None:
-    if is_given:
+def _print_version(is_set: bool) -> None:
+    if is_set:
         from inrflow_core import __version__
 
         sys.stdout.write(f"inrflow {__version__}\n")

@@ -81,8 +81,8 @@ def choose_size(domain: Any, resolution: str | None, points: int | None, scale: 
     """
     from inrflow_core.sampling import request
 
-    given = {"--scale": scale, "--resolution": resolution, "--points": points}
-    names = [f"`{name}`" for name, value in given.items() if value is not None]
+    options = {"--scale": scale, "--resolution": resolution, "--points": points}
+    names = [f"`{name}`" for name, value in options.items() if value is not None]
     if len(names) > 1:
         raise UsageError(f"{' and '.join(names)} exclude each other", hint="give one of them")
     if scale is not None:

@@ -49,6 +49,13 @@ IN_SOURCES = {
     r"\bpictures?\b": "image",
 }
 """What comments, docstrings and names of the code do not say, and what they say for it."""
+IN_NAMES = {
+    r"\b(wanted|chosen|kept)\b": "the thing's own name: requested, selected, cached",
+    r"\bgiven\b(?! as\b)": "the thing's own name: input",
+    r"\bheld\b(?! out\b)": "the thing's own name: locked, cached",
+    r"colour|centre|grey|neighbour|normalis|optimis|initialis|labell|randomis": "the American spelling",
+}
+"""What names of the code do not say, and what they say for it."""
 KEPT = {"inrflow_core/layers/attention.py": {"told"}}
 """Names by file that have to stay: keys of weights in users' files."""
 
@@ -118,14 +125,18 @@ def test_pages_use_the_words_of_the_glossary(path: Path):
 def test_comments_docstrings_and_names_use_the_words_of_the_glossary(path: Path):
     source = path.read_text(encoding="utf-8")
     kept = KEPT.get(str(path.relative_to(ROOT)), set())
-    texts = [*notes_of(source), *((line, name) for line, name in names_of(source) if name not in kept)]
+    names = [(line, name) for line, name in names_of(source) if name not in kept]
+    texts = [*notes_of(source), *names]
     assert not [f"line {line}: {words}" for line, text in texts if (words := found_in(text, IN_SOURCES))]
+    assert not [f"line {line}: {words}" for line, name in names if (words := found_in(name, IN_NAMES))]
 
 
 def test_a_replaced_word_is_found_in_comments_docstrings_and_names():
     source = '"""What stands here."""\nasked = 1  # so many\n\ndef judge_all(toldToMe): ...\nclass PictureFile: ...\n'
     found = [(line, *found_in(text, IN_SOURCES)) for line, text in [*notes_of(source), *names_of(source)]]
     assert sorted(line for line, *words in found if words) == [1, 2, 2, 4, 4, 5]
+    names = names_of("held_out = held = 1\ndef centre_crop(given, GIVEN_AS): ...\n")
+    assert sorted(name for _, name in names if found_in(name, IN_NAMES)) == ["centre crop", "given", "held"]
 
 
 def test_a_replaced_word_is_found():

@@ -82,7 +82,7 @@ class CheckedEvaluationJob:
 
     job: EvaluationJob
     targets: Sequence[EvaluatedModel]
-    given: Sequence[EvaluatedSamples]
+    existing: Sequence[EvaluatedSamples]
     reference: SampleCollection | ReferenceStats
     metrics: Sequence[MetricSpec]
     evaluator: Evaluator
@@ -111,9 +111,9 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     _check_out(job)
     samples = [readers.open_collection(path, job.samples_split, ("samples",), all_models=True) for path in job.samples]
     names = sampling_plan.unique_names([some.name for some in samples])
-    given = [EvaluatedSamples(name, some) for name, some in zip(names, samples, strict=True)]
+    existing = [EvaluatedSamples(name, some) for name, some in zip(names, samples, strict=True)]
     targets = _targets(job, names)
-    domain = _domain(job, given, targets)
+    domain = _domain(job, existing, targets)
     reference = _open_reference(job, domain)
     metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets), domain)
     scorer = evaluator.Evaluator(reference, _settings(job))
@@ -123,7 +123,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
         raise next(iter(missing.values()))
     num = job.sampling.num or min(reference.count if isinstance(reference, SampleCollection) else MOST, MOST)
     work = SamplingWork(job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter)
-    sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in given]
+    sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in existing]
     for target in targets:
         shape = sampling_plan.sample_shape(target, job.sampling, has_baselines=job.has_baselines)
         sizes.append((f"the samples of `{target.name}`", sampling_plan.num_samples(target, work), shape))
@@ -138,7 +138,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
             metric_specs.check_compatible("the samples", domain, shape, copied, role="the training set")
     searches = domain_class(domain).MEMORIZATION is not None
     training = memorization.memorization_set(reference, copied) if searches else None
-    return CheckedEvaluationJob(job, targets, given, reference, metrics, scorer, work, missing, training)
+    return CheckedEvaluationJob(job, targets, existing, reference, metrics, scorer, work, missing, training)
 
 
 def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
@@ -170,22 +170,22 @@ def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
         return None
     if failed and not any(one.scores for one in scored):
         raise next(iter(failed.values()))
-    found = results.Results(ready.reference, scored, ready.missing, failed)
-    _write(ready, found)
-    return found
+    evaluated = results.Results(ready.reference, scored, ready.missing, failed)
+    _write(ready, evaluated)
+    return evaluated
 
 
 def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
-    """The given samples, then those of each run, drawn when they are reached."""
+    """The samples of files, then those of each run, drawn when they are reached."""
     if distributed.find(os.environ, "cpu").rank == 0:
-        yield from ready.given
+        yield from ready.existing
     for target in ready.targets:
         yield from sample_runs.iter_sample_sets(target, ready.work, has_baselines=ready.job.has_baselines)
 
 
 def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
     """The pieces of work with their seconds, measured on a few items; nothing is written."""
-    sizes = [(subject.items.count, subject.items.shape) for subject in ready.given]
+    sizes = [(subject.items.count, subject.items.shape) for subject in ready.existing]
     rows = []
     for target in ready.targets:
         count = sampling_plan.num_samples(target, ready.work)
@@ -219,34 +219,34 @@ def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
     """The checkpoints to evaluate, with names that are unique, also among `taken`."""
     runs = sampling_plan.unique_names([sampling_plan.run_name(run) for run in job.runs])
     targets = [
-        found
+        model
         for source, name in zip(job.runs, runs, strict=True)
-        for found in sampling_plan.resolve_models(source, name, job.sampling)
+        for model in sampling_plan.resolve_models(source, name, job.sampling)
     ]
     names = sampling_plan.unique_names([*taken, *(target.name for target in targets)])[len(taken) :]
     return [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
 
 
-def _write(ready: CheckedEvaluationJob, found: Results) -> None:
+def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:
     """Write both files once both are complete: the same command resumes only if neither exists."""
     out, reporter = ready.job.out, ready.job.reporter
     if ready.memorization_set is None:
-        report = report_data.build_report(found, None)
+        report = report_data.build_report(evaluated, None)
     else:
         with reporter.progress("searching for copies of training items", "items") as progress:
-            report = report_data.build_report(found, ready.memorization_set, progress)
+            report = report_data.build_report(evaluated, ready.memorization_set, progress)
     page.write(out / results.REPORT, report)
-    found.save(out)
+    evaluated.save(out)
     reporter.log(f"wrote `{out / results.METRICS}` and `{out / results.REPORT}`")
 
 
-def _domain(job: EvaluationJob, given: Sequence[EvaluatedSamples], targets: Sequence[EvaluatedModel]) -> str:
+def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: Sequence[EvaluatedModel]) -> str:
     """The one domain of everything that is evaluated.
 
     Raises:
         UsageError: there are several, or `points` is set and they are not point clouds.
     """
-    domains = {subject.items.domain for subject in given} | {target.domain.NAME for target in targets}
+    domains = {subject.items.domain for subject in existing} | {target.domain.NAME for target in targets}
     if len(domains) > 1:
         raise UsageError(
             f"{' and '.join(sorted(domains))} cannot be evaluated together", hint="evaluate them one after the other"
@@ -282,13 +282,13 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
     if reference_stats.is_stats_file(path):
         if job.split is not None:
             raise UsageError(f"`{path}` holds statistics, so it has no split `{job.split}`", hint="leave it out")
-        for name, is_given in (("--classes", bool(classes)), ("--reference-num", job.reference_num is not None)):
-            if is_given:
+        for name, is_set in (("--classes", bool(classes)), ("--reference-num", job.reference_num is not None)):
+            if is_set:
                 raise UsageError(f"`{path}` holds statistics, so `{name}` does not apply", hint="leave it out")
         return reference_stats.read(path)
-    found = readers.open_collection(path, job.split, domain_class(domain).REFERENCE_SPLITS)
-    found = collection.filter_classes(found, classes) if classes else found
-    return collection.evenly_spaced_items(found, job.reference_num) if job.reference_num else found
+    reference = readers.open_collection(path, job.split, domain_class(domain).REFERENCE_SPLITS)
+    reference = collection.filter_classes(reference, classes) if classes else reference
+    return collection.evenly_spaced_items(reference, job.reference_num) if job.reference_num else reference
 
 
 def _settings(job: EvaluationJob) -> gather.EvaluationSettings:

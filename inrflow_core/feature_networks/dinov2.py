@@ -20,7 +20,7 @@ from inrflow_core.feature_networks import _hf_folder
 KIND = "embedder"
 DOMAIN = "image"
 IS_PLACEHOLDER = False
-WANTED = _hf_folder.ExpectedNetwork(
+EXPECTED = _hf_folder.ExpectedNetwork(
     "dinov2", "Dinov2Model", "dinov2", "facebook/dinov2-base", ignored=("embeddings.mask_token", "classifier.")
 )
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -36,7 +36,7 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Dinov2:
         MissingError, IntegrityError, UsageError: see `_hf_folder.load`.
     """
     assert folder is not None, "only placeholders have no folder"
-    network, digest = _hf_folder.load(WANTED, folder, device)
+    network, digest = _hf_folder.load(EXPECTED, folder, device)
     return Dinov2(network, digest)
 
 
@@ -44,7 +44,7 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Dinov2:
 class Dinov2(_hf_folder.PretrainedNetwork):
     """The network with its weights."""
 
-    name: str = WANTED.name
+    name: str = EXPECTED.name
 
     @property
     def patch(self) -> int:

@@ -25,7 +25,7 @@ from inrflow_core.proteins import residues
 KIND = "embedder"
 DOMAIN = "sequence"
 IS_PLACEHOLDER = False
-WANTED = _hf_folder.ExpectedNetwork(
+EXPECTED = _hf_folder.ExpectedNetwork(
     "esm2", "EsmModel", "esm", "facebook/esm2_t33_650M_UR50D",
     ignored=("lm_head.", "contact_head.", "esm.contact_head.", "pooler."),
 )  # fmt: skip
@@ -47,7 +47,7 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Esm2:
         MissingError, IntegrityError, UsageError: see `_hf_folder.load`.
     """
     assert folder is not None, "only placeholders have no folder"
-    network, digest = _hf_folder.load(WANTED, folder, device, add_pooling_layer=False)
+    network, digest = _hf_folder.load(EXPECTED, folder, device, add_pooling_layer=False)
     _check_vocabulary(folder, int(network.config.vocab_size))  # type: ignore[union-attr, arg-type]
     return Esm2(network, digest)
 
@@ -56,7 +56,7 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> Esm2:
 class Esm2(_hf_folder.PretrainedNetwork):
     """The network with its weights."""
 
-    name: str = WANTED.name
+    name: str = EXPECTED.name
 
     def __call__(self, sequences: Sequence[str]) -> list[Float32[np.ndarray, "_ S"]]:
         """Tokens of each sequence, on the CPU; they do not depend on the other sequences.
@@ -118,5 +118,5 @@ def _check_vocabulary(folder: Path, size: int) -> None:
         raise IntegrityError(
             f"`{folder}` is not an ESM-2: it knows {size} tokens, or its `vocab.txt` other ones than the "
             f"{len(VOCABULARY)} of ESM-2",
-            hint=f"get the folder of `{WANTED.source}`",
+            hint=f"get the folder of `{EXPECTED.source}`",
         )

@@ -181,13 +181,15 @@ class Planner:
         num_micro = max(1, settings.batch // self.world.size // micro)
         layout = zero_memory.Layout(weights, trained, settings, self.world, stage, num_micro)
         checkpoint = zero_memory.FLOAT * (weights * (1 + len(settings.ema)) + 2 * trained)
-        num_kept = settings.keep + (preset.eval is not None) + 1  # the latest, the best, and one that is being written
+        num_checkpoints = (
+            settings.keep + (preset.eval is not None) + 1
+        )  # the latest, the best, and one that is being written
         plan = Plan(
             parts.count_parameters(method),
             flops={},
             memory={},
             checkpoint=checkpoint,
-            disk=checkpoint * num_kept,
+            disk=checkpoint * num_checkpoints,
             executed={},
             most={},
             update_bytes=layout.update_bytes,

@@ -193,14 +193,14 @@ def _lock_folder(
 ) -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
         try:
-            is_held = stack.enter_context(file_lock.try_lock(path, kind, patience=patience))
+            is_locked = stack.enter_context(file_lock.try_lock(path, kind, patience=patience))
         except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(
                 f"`{path.parent}` cannot be a folder: a file is in the way", hint="choose another `--out`"
             ) from error
         except BlockingIOError as error:
             raise LockedByAnotherRun(busy, hint="wait for it, or choose another `--out`") from error
-        yield is_held
+        yield is_locked
 
 
 def _writing(folder: Path) -> str:

@@ -34,15 +34,15 @@ class Structure:
     @property
     def ca(self) -> Float32[np.ndarray, "L 3"]:
         """Positions of the C-alpha atoms, one of each residue."""
-        return self.positions[self._ca_places]
+        return self.positions[self._ca_indices]
 
     @property
     def ca_is_known(self) -> Bool[np.ndarray, " L"]:
         """Whether each C-alpha's position is known."""
-        return self.is_known[self._ca_places]
+        return self.is_known[self._ca_indices]
 
     @property
-    def _ca_places(self) -> Int64[np.ndarray, " L"]:
+    def _ca_indices(self) -> Int64[np.ndarray, " L"]:
         sizes = residues.SIZES[self.codes]
         return np.cumsum(sizes) - sizes + 1  # every residue begins N, CA
 

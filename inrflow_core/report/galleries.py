@@ -56,9 +56,9 @@ def photos(content: ImageConditionedGallery) -> str:
     for row in range(rows):
         name = content.names[row]
         image = _tile(content.images[row], "image", name, 2 * rows, NEIGHBOR_SIDE)
-        drawn = _tile(content.samples[row], f"sampled from the image of {name}", "drawn", 2 * rows)
+        tile = _tile(content.samples[row], f"sampled from the image of {name}", "drawn", 2 * rows)
         own = _tile(content.reference[row], f"the object {name}", "the object", 2 * rows)
-        strips += f'<div class="strip">{image}{drawn}{own}</div>'
+        strips += f'<div class="strip">{image}{tile}{own}</div>'
     return (
         f'<section class="photos points"><h2>{escape(content.title)}, sampled from images</h2>\n<p class="says">Each row: an'
         " image, the cloud that was sampled from it, and the object's own cloud, both turned about the upright axis to the"
@@ -109,9 +109,9 @@ def _verdict(content: NearestNeighborsPanel) -> str:
         )
         if not _are_images(content.samples):
             text += " Two random point clouds of one surface are not at distance 0 either."
-    drawn = plots.histogram(values, content.measure, "distances to the nearest training item", limit=limit)
+    histogram = plots.histogram(values, content.measure, "distances to the nearest training item", limit=limit)
     return (
-        f'<div class="verdict"><figure class="plot"><figcaption>Distance to the nearest training item</figcaption>{drawn}'
+        f'<div class="verdict"><figure class="plot"><figcaption>Distance to the nearest training item</figcaption>{histogram}'
         f"{plots.legend(plots.legend_with_counts(values), mark='area')}</figure><p>{text}</p></div>"
     )
 
@@ -163,11 +163,11 @@ def _tile(item: np.ndarray, label: str, name: str, together: int, side: int = MO
 
 
 def _image(pixels: np.ndarray, label: str, side: int) -> str:
-    drawn = image_grid.to_image(pixels)
-    if max(drawn.size) > side:
-        drawn.thumbnail((side, side), Image.Resampling.LANCZOS)
-    sharp = ' class="sharp"' if max(drawn.size) < 100 else ""
-    return f'<img{sharp} width="{drawn.width}" height="{drawn.height}" alt="{escape(label)}" src="{_embedded(drawn)}">'
+    image = image_grid.to_image(pixels)
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    sharp = ' class="sharp"' if max(image.size) < 100 else ""
+    return f'<img{sharp} width="{image.width}" height="{image.height}" alt="{escape(label)}" src="{_embedded(image)}">'
 
 
 def _cloud(points: np.ndarray, label: str, together: int) -> str:
@@ -178,7 +178,7 @@ def _cloud(points: np.ndarray, label: str, together: int) -> str:
         points = points[np.sort(np.random.default_rng(0).permutation(len(points))[:most])]
     if not len(points):
         return f'<div class="cloud"><p>{escape(label)}: no finite point</p></div>'
-    drawn = point_rendering.cloud(points, size=size).quantize(
+    image = point_rendering.cloud(points, size=size).quantize(
         64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
     )
     low, high = np.quantile(points[:, :3], [0.005, 0.995], axis=0)
@@ -191,13 +191,13 @@ def _cloud(points: np.ndarray, label: str, together: int) -> str:
         data += f' data-colors="{_base64(colors.tobytes())}"'
     return (
         f'<div class="cloud"{data}><img width="{size}" height="{size}" alt="{escape(label)}, {len(points):,} points"'
-        f' src="{_embedded(drawn)}"></div>'
+        f' src="{_embedded(image)}"></div>'
     )
 
 
-def _embedded(drawn: Image.Image) -> str:
+def _embedded(image: Image.Image) -> str:
     file = io.BytesIO()
-    drawn.save(file, "PNG", optimize=True)
+    image.save(file, "PNG", optimize=True)
     return f"data:image/png;base64,{_base64(file.getvalue())}"
 
 

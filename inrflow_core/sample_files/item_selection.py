@@ -59,8 +59,8 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
         raise MissingError(f"`{source}` does not exist", hint=HINT)
     if source.suffix not in (".npz", ".ply"):
         raise UsageError(f"`{source}` holds no samples", hint=HINT)
-    for name, is_given in (("--split", split is not None), ("--raw", is_raw)):
-        if is_given:
+    for name, is_set in (("--split", split is not None), ("--raw", is_raw)):
+        if is_set:
             raise UsageError(f"`{source}` is not a folder of shards, so `{name}` does not apply", hint="leave it out")
     if source.suffix == ".npz":
         return _from_npz(source, items)

@@ -32,14 +32,14 @@ def try_lock(path: Path, kind: Literal["alone", "together"] = "alone", *, patien
     deadline = time.monotonic() + patience
     while True:
         try:
-            file, is_held = _locked(path, fcntl.LOCK_EX if kind == "alone" else fcntl.LOCK_SH)
+            file, is_locked = _locked(path, fcntl.LOCK_EX if kind == "alone" else fcntl.LOCK_SH)
             break
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.05)
     try:
-        yield is_held
+        yield is_locked
     finally:
         file.close()
 
@@ -67,16 +67,16 @@ def _locked(path: Path, kind: int) -> tuple[IO[str], bool]:
             file = path.open("a+")  # NFS wants to read for one kind, to write for the other
         except FileNotFoundError:  # another has removed the folder in between
             continue
-        is_held = True
+        is_locked = True
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except OSError as error:
-            is_held = False
+            is_locked = False
             if error.errno not in UNSUPPORTED:
                 file.close()
                 raise
         if _is_there(file, path):
-            return file, is_held
+            return file, is_locked
         file.close()  # its last holder removed it: that lock holds nothing
 
 

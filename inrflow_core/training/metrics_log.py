@@ -112,11 +112,11 @@ def _cut(file: FileIO, path: Path, step: int) -> None:
     """Keep the complete lines up to `step`. Those before the first removed line are not rewritten: a kill cannot lose them."""
     file.seek(0)
     lines = file.read().splitlines(keepends=True)
-    is_kept = [_step_of(line) <= step for line in lines]
-    first = is_kept.index(False) if False in is_kept else len(lines)
+    is_of_run = [_step_of(line) <= step for line in lines]
+    first = is_of_run.index(False) if False in is_of_run else len(lines)
     file.truncate(sum(map(len, lines[:first])))
     atomic_write.append_all_or_nothing(
-        file, path, b"".join(line for line, stays in zip(lines[first:], is_kept[first:], strict=True) if stays)
+        file, path, b"".join(line for line, stays in zip(lines[first:], is_of_run[first:], strict=True) if stays)
     )
 
 
