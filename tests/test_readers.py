@@ -30,7 +30,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "trimesh.load": ("inrflow_core/datasets/_mesh_reading.py",),
     "pickle.load": (),
     "pickle.loads": (),
-    "pickle.Unpickler": ("inrflow_core/datasets/cifar10.py",),  # one that refuses everything but arrays
+    "pickle.Unpickler": ("inrflow_core/datasets/_array_pickle.py",),  # one that refuses everything but arrays
 }
 """Calls that read a file or its bytes, and the only files that may have them."""
 FORBIDDEN = ("plyfile", "gemmi", "Bio", "meshio", "imageio", "cv2", "tomllib", "yaml", "pandas")
