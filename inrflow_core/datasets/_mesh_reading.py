@@ -22,7 +22,7 @@ from inrflow_core.datasets import _point_clouds
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.storage.source_files import list_files
-from inrflow_core.visualization.image_io import FORMATS
+from inrflow_core.visualization import image_io
 
 SUFFIXES = (".off", ".obj", ".ply", ".stl", ".glb")
 LARGEST = 1 << 30
@@ -195,10 +195,14 @@ def _material(visual: Any, faces: Int[np.ndarray, "F 3"], corners: int) -> Skin 
 
     image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
     if image is not None and visual.uv is not None:
-        if getattr(image, "format", None) not in (None, "MPO", *FORMATS):  # to decode an EPS would start Ghostscript
+        if getattr(image, "format", None) not in (
+            None,
+            "MPO",
+            *image_io.FORMATS,
+        ):  # to decode an EPS would start Ghostscript
             raise ValueError(f"a texture is {image.format}")
         texture_coordinates = _each(np.asarray(visual.uv, dtype=np.float64), range(corners))
-        return Skin(faces, texture=np.asarray(image.convert("RGB")), texture_coordinates=texture_coordinates)
+        return Skin(faces, texture=np.asarray(image_io.opaque_rgb(image)), texture_coordinates=texture_coordinates)
     one = np.asarray(visual.material.main_color)
     if np.array_equal(one, color.DEFAULT_COLOR):  # trimesh uses this gray for no color
         return None

@@ -121,7 +121,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     missing = scorer.missing(metrics)
     if len(missing) == len(metrics):
         raise next(iter(missing.values()))
-    num = job.sampling.num or min(reference.count if isinstance(reference, SampleCollection) else MOST, MOST)
+    num = job.sampling.num or min(reference.count if not isinstance(reference, ReferenceStats) else MOST, MOST)
     work = SamplingWork(job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter)
     sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in existing]
     for target in targets:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from inrflow_core.evaluation import nearest_neighbors
 from inrflow_core.evaluation.report_entries import read_evenly_spaced
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.geometry import point_clouds
+from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.report import content
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
@@ -102,13 +102,15 @@ def _comparable(domain: DomainClass, values: np.ndarray, points: int) -> np.ndar
     return point_clouds.boxed(values, points) if len(values) else values[:, :points]
 
 
-def memorization_set(reference: Any, training: SampleCollection | None) -> MemorizationSet | None:
+def memorization_set(
+    reference: SampleCollection | ReferenceStats | None, training: SampleCollection | None
+) -> MemorizationSet | None:
     """The training items among which copies are searched: those given, else the `train` split of reference shards."""
     from inrflow_core.sample_files import readers
 
     if training is not None:
         return MemorizationSet(training, None if training.split is None else _held_out(training.source, training.split))
-    if not isinstance(reference, SampleCollection) or reference.split is None:
+    if reference is None or isinstance(reference, ReferenceStats) or reference.split is None:
         return None
     try:
         train = readers.open_collection(reference.source, "train")

@@ -118,7 +118,7 @@ def check_counts(
         least = metric.metric.min_items
         if samples < least:
             raise UsageError(f"{what} are {samples:,}, and `{metric.full}` needs at least {least}", hint="give more")
-        if isinstance(reference, SampleCollection) and metric.inputs.needs_reference and reference.count < least:
+        if not isinstance(reference, ReferenceStats) and metric.inputs.needs_reference and reference.count < least:
             raise UsageError(
                 f"the reference {reference.display_name} holds {reference.count:,}, and `{metric.full}` needs at least {least}",
                 hint="give more",
@@ -137,7 +137,7 @@ def check_points(
                     f"{what} have {shape[0]:,} points each, and `{metric.full}` needs {needed:,}",
                     hint=f"sample with `--points {needed}`",
                 )
-            if isinstance(reference, SampleCollection) and reference.shape[0] < needed:
+            if not isinstance(reference, ReferenceStats) and reference.shape[0] < needed:
                 raise UsageError(
                     f"the clouds of the reference {reference.display_name} have {reference.shape[0]:,} points each, and "
                     f"`{metric.full}` needs {needed:,}",

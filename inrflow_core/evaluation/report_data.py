@@ -23,6 +23,7 @@ from inrflow_core.evaluation.report_entries import (
 from inrflow_core.evaluation.report_proteins import protein_page
 from inrflow_core.evaluation.results import INTERVALS, EvaluatedSamples, Results
 from inrflow_core.geometry import point_clouds
+from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.report import content
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import CAMERA, IMAGE, SampleCollection, ShardCollection, evenly_spaced
@@ -33,7 +34,7 @@ AZIMUTH = 35.0
 
 def build_report(results: Results, training: MemorizationSet | None, progress: Progress | None = None) -> content.Page:
     """The content of report.html; `progress` counts searched training items."""
-    reference = results.reference if isinstance(results.reference, SampleCollection) else None
+    reference = results.reference if not isinstance(results.reference, ReferenceStats) else None
     if reference is not None and domain_class(reference.domain).MAKES_STRUCTURES:
         return protein_page(results)
     shown = [results.scored[index].subject for index in shown_indices(results.scored)]

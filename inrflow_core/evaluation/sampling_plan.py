@@ -182,7 +182,7 @@ def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplin
             raise UsageError(f"`{option}` does not apply to `{target.name}`, which {source}", hint="leave it out")
     if kind is None:
         return None
-    if not isinstance(work.reference, SampleCollection):
+    if isinstance(work.reference, ReferenceStats):
         raise UsageError(
             f"`{work.reference.source}` holds statistics, and `{target.name}` {source}",
             hint="give shards that hold them with `--reference`",

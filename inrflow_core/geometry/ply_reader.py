@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from inrflow_core.errors import IntegrityError
+from inrflow_core.storage.plain_file import open_plain_file
 
 TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -20,6 +22,8 @@ TYPES = {
 }  # fmt: skip
 ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 COLORS = ("red", "green", "blue")
+WORDS = {"format": 2, "element": 3, "property": 3}
+"""The number of words that a line of the header has at least."""
 LONGEST_HEADER = 1 << 20
 HINT = "give a .ply file whose vertices have x, y and z"
 
@@ -49,21 +53,24 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     """Every property of the vertices by name, in the types of the file.
 
     Raises:
+        MissingError: there is no such file.
         IntegrityError: it is not a whole PLY file.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain_file(path, hint=HINT) as file:
             order, elements = _read_header(file)
             before, count, fields = _until_vertices(elements)
             rows = np.dtype([(name, order + kind) for name, kind in fields])
             if order == "=":
                 return _read_text(file, before, count, rows)
+            if before + count * rows.itemsize > os.fstat(file.fileno()).st_size - file.tell():
+                raise IntegrityError(
+                    f"`{path}` ends early: its header promises {count:,} vertices", hint="copy it again"
+                )
             file.seek(before, 1)
             data = file.read(count * rows.itemsize)
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, IndexError) as error:
         raise IntegrityError(f"`{path}` cannot be read as a PLY file: {error}", hint=HINT) from error
-    if len(data) < count * rows.itemsize:
-        raise IntegrityError(f"`{path}` ends early: its header promises {count:,} vertices", hint="copy it again")
     vertices = np.frombuffer(data, dtype=rows, count=count)
     return {name: vertices[name] for name, _ in fields}
 
@@ -76,6 +83,8 @@ def _read_header(file: BinaryIO) -> tuple[str, list[tuple[str, int, list[tuple[s
     while True:
         line = file.readline(LONGEST_HEADER)
         words = line.decode("ascii", "replace").split()
+        if words and len(words) < WORDS.get(words[0], 0):
+            raise ValueError(f"a line of its header is cut off: {' '.join(words)}")
         if not line or file.tell() > LONGEST_HEADER:
             raise ValueError("its header has no end")
         if words[:1] == ["end_header"]:
@@ -92,11 +101,11 @@ def _until_vertices(elements: list[tuple[str, int, list[tuple[str, str]]]]) -> t
     """Bytes before the vertices, the number of vertices, and their properties."""
     before = 0
     for name, count, fields in elements:
+        if count < 0:
+            raise ValueError(f"its element `{name}` has a negative number of entries")
         if any(kind == "list" for _, kind in fields):
             raise ValueError(f"its element `{name}` holds lists before or among the vertices")
         if name == "vertex":
-            if count < 0:
-                raise ValueError("it has a negative number of vertices")
             return before, count, fields
         before += count * np.dtype([(field, kind) for field, kind in fields]).itemsize
     raise ValueError("it has no vertices")

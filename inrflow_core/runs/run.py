@@ -37,6 +37,13 @@ Step = int | Literal["best"] | None
 
 
 @dataclass(frozen=True)
+class LoggedLoss:
+    """A line of log.jsonl with a loss; None where it was not finite."""
+
+    loss: float | None
+
+
+@dataclass(frozen=True)
 class Run:
     """A folder that training wrote."""
 
@@ -93,9 +100,17 @@ class Run:
         return read_best(self.folder)
 
     def last_record(self) -> dict[str, Any]:
-        """The last whole line of log.jsonl with a loss; empty if there is none."""
-        losses = [record for record in typed_json.json_lines(self.folder / "log.jsonl") if "loss" in record]
-        return losses[-1] if losses else {}
+        """The last whole line of log.jsonl with a loss; empty if there is none.
+
+        Raises:
+            IntegrityError: its loss is not a number.
+        """
+        log = self.folder / "log.jsonl"
+        losses = [record for record in typed_json.json_lines(log) if "loss" in record]
+        if not losses:
+            return {}
+        typed_json.typed(losses[-1], LoggedLoss, f"a line of `{log}`", hint="remove that line", extra=True)
+        return losses[-1]
 
     def size(self) -> int:
         """Bytes of everything in the folder."""
@@ -126,8 +141,10 @@ def _opened(folder: Path) -> Run:
     with _preset_errors(folder):
         tables = toml.read_toml(folder / "preset.toml")
         name = tables.pop("name", folder.name)
+        if not isinstance(name, str):
+            raise UsageError(f"`name` is {name!r}", hint="give a text")
         preset.check_tables(tables)
-    return Run(folder, str(name), tables, tuple(complete_steps(folder)))
+    return Run(folder, name, tables, tuple(complete_steps(folder)))
 
 
 @contextmanager

@@ -50,6 +50,14 @@ class EvalResult:
 
 
 @dataclass(frozen=True)
+class LoggedEval:
+    """A line of log.jsonl with an evaluation."""
+
+    step: int
+    eval: dict[str, float | None]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The evaluations of one run."""
 
@@ -341,6 +349,8 @@ def _message(error: InrflowError | torch.OutOfMemoryError) -> str:
 
 def _records(out: Path) -> Iterator[dict[str, Any]]:
     """The evaluations in a run's log; earlier names of metrics are replaced by the current ones."""
-    for record in typed_json.json_lines(out / "log.jsonl"):
+    log = out / "log.jsonl"
+    for record in typed_json.json_lines(log):
         if "eval" in record:
+            typed_json.typed(record, LoggedEval, f"a line of `{log}`", hint="remove that line", extra=True)
             yield record | {"eval": {best.present_metric(name): value for name, value in record["eval"].items()}}

@@ -376,7 +376,7 @@ def _report_start(ready: CheckedTrainJob, counters: Counters, change: str | None
     else:
         job.say(f"resuming the run `{job.out}` after step {counters.step:,} on {on}")
         if change is not None:
-            job.say(f"{change}: weights, averages and the optimiser's moments were carried over exactly")
+            job.say(f"{change}: weights, averages and the optimizer's moments were carried over exactly")
     if ready.evaluation is not None and not is_finished:
         names = ", ".join(metric.full for metric in ready.evaluation.metrics)
         job.say(

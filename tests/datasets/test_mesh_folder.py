@@ -72,6 +72,14 @@ def test_colors_of_vertices_are_interpolated(tmp_path: Path) -> None:
     np.testing.assert_allclose(example.values[:, 5], 1, atol=0.01)
 
 
+def test_a_texture_of_16_bits_is_scaled_like_an_image(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 2), 30_000, np.uint16)).save(tmp_path / "t.png")
+    (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd t.png\n")
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nf 1/1 2/1 3/1\n")
+    colors = read(tmp_path, "a.obj", points=10, colors=True).values[:, 3:]
+    np.testing.assert_allclose(colors, 117 / 127.5 - 1, atol=1e-6)
+
+
 def test_a_texture_outside_the_source_is_not_opened(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2), "red").save(tmp_path / "secret.png")
     inside = tmp_path / "source"

@@ -82,6 +82,12 @@ def damaged(raw: bytes) -> dict[str, bytes]:
         "no-vertices": raw.replace(b"element vertex", b"element ground"),
         "no-x": raw.replace(b"float x", b"float u"),
         "lying": raw.replace(b"vertex 500", b"vertex 999"),
+        "huge": raw.replace(b"vertex 500", b"vertex 999999999999999999"),
+        "beyond": raw.replace(b"vertex 500", b"vertex " + b"9" * 40),
+        "negative": raw.replace(b"element vertex", b"element edge -9\nproperty float a\nelement vertex"),
+        "no-count": raw.replace(b"vertex 500", b"vertex"),
+        "no-format": raw.replace(b"format binary_little_endian 1.0", b"format"),
+        "no-type": raw.replace(b"property float x", b"property"),
         "nan": raw[:-12] + np.full(3, np.nan, dtype="<f4").tobytes(),
         "no-points": raw.split(b"end_header\n")[0].replace(b"vertex 500", b"vertex 0") + b"end_header\n",
     }

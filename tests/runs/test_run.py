@@ -154,6 +154,22 @@ def test_the_last_record_is_the_last_whole_line_with_a_loss(parent):
     assert run.last_record() == {"step": 2, "loss": 1.5}
 
 
+@pytest.mark.parametrize("loss", ['"x"', "[1]", "{}"])
+def test_a_loss_that_is_not_a_number_is_an_integrity_error_that_names_the_log(parent, loss):
+    run = open_run(parent / "clouds")
+    (run.folder / "log.jsonl").write_text(f'{{"step": 1, "loss": {loss}}}\n')
+    with pytest.raises(IntegrityError, match=r"a line of `.*log\.jsonl`.*`loss` must be a number"):
+        run.last_record()
+
+
+def test_a_run_whose_preset_has_no_text_as_its_name_is_damaged(parent):
+    file = parent / "clouds" / "preset.toml"
+    tables = [line for line in file.read_text().splitlines() if not line.startswith("name =")]
+    file.write_text("\n".join(["name = 3", *tables]))
+    with pytest.raises(IntegrityError, match="`name` is 3"):
+        open_run(parent / "clouds")
+
+
 def test_a_damaged_file_is_found_also_where_it_is_named_itself(tmp_path):
     tiny.run_folder(tmp_path / "run", tiny.POINTS)
     inside = tmp_path / "run/checkpoints/00000002/ema_0.999.safetensors"

@@ -105,7 +105,7 @@ def test_a_run_goes_on_exactly_with_any_stage_and_any_number_of_processes(data, 
             assert_exported(tmp_path / chain, LINK * end)
     said = (tmp_path / "2323.said").read_text()
     assert said.count("carried over exactly") == 3
-    assert "ZeRO stage 2 became 3 and 1 process became 2: weights, averages and the optimiser's moments" in said
+    assert "ZeRO stage 2 became 3 and 1 process became 2: weights, averages and the optimizer's moments" in said
     assert "ZeRO stage 3 became 2 and 2 processes became 4: " in said
     assert (tmp_path / "1111.said").read_text().count("\n2 processes became 4: ") == 1
 
