@@ -236,15 +236,15 @@ def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool) -> None:
         if ready.missing:
             raise typer.Exit(int(Exit.MISSING))
         return
-    found = evaluation.run_evaluation(ready)
-    if found is None:
+    results = evaluation.run_evaluation(ready)
+    if results is None:
         return
-    scores.show_scores(found)
-    console.print_json({"out": str(ready.job.out), **found.to_json()}, as_json=as_json)
-    for name, error in found.failed.items():
+    scores.show_scores(results)
+    console.print_json({"out": str(ready.job.out), **results.to_json()}, as_json=as_json)
+    for name, error in results.failed.items():
         console.warn(f"`{name}` could not be computed: {error.message}")
-    if found.failed or found.skipped_metrics:
-        raise typer.Exit(int(next(iter([*found.failed.values(), *found.skipped_metrics.values()])).code))
+    if results.failed or results.skipped_metrics:
+        raise typer.Exit(int(next(iter([*results.failed.values(), *results.skipped_metrics.values()])).code))
 
 
 def _estimate(ready: CheckedEvaluationJob, *, as_json: bool) -> None:

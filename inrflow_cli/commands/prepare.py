@@ -317,8 +317,8 @@ def _list(json: bool) -> None:
     parts = {name: registry.find("datasets", name) for name in registry.names("datasets")}
     rows = [(name, part.DOMAIN, *_split_description(part.DESCRIPTION)) for name, part in parts.items()]
     console.table(("name", "domain", "reads", "makes"), rows)
-    listed = [dict(zip(("name", "domain", "reads", "makes"), row, strict=True)) for row in rows]
-    console.print_json(listed, as_json=json)
+    datasets = [dict(zip(("name", "domain", "reads", "makes"), row, strict=True)) for row in rows]
+    console.print_json(datasets, as_json=json)
 
 
 def _split_description(description: str) -> tuple[str, str]:

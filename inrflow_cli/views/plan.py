@@ -301,18 +301,20 @@ def _fit(run: RunPlan) -> dict[str, Any]:
         return {}
     if plan.problem is not None:
         return {}
-    room, name = run.gpu.memory, run.gpu.name
+    capacity, name = run.gpu.memory, run.gpu.name
     stages = advice.stages(planner, micro)
-    rows = [(stage, format_bytes(memory), "yes" if memory <= room else "no") for stage, memory in stages.items()]
+    rows = [(stage, format_bytes(memory), "yes" if memory <= capacity else "no") for stage, memory in stages.items()]
     console.table(["ZeRO stage", "memory of a process", "fits"], rows)
-    if plan.total_memory > room:
+    if plan.total_memory > capacity:
         raise OutOfMemory(
-            f"a process needs about {format_bytes(plan.total_memory)}, and {name} has {format_bytes(room)}: "
-            f"{format_bytes(plan.total_memory - room)} too little",
-            hint=advice.find(planner, micro, room).hint(),
+            f"a process needs about {format_bytes(plan.total_memory)}, and {name} has {format_bytes(capacity)}: "
+            f"{format_bytes(plan.total_memory - capacity)} too little",
+            hint=advice.find(planner, micro, capacity).hint(),
         )
     how = (
-        "it fits" if plan.total_memory <= SAFE_FRACTION * room else "it fits barely, by numbers that are partly assumed"
+        "it fits"
+        if plan.total_memory <= SAFE_FRACTION * capacity
+        else "it fits barely, by numbers that are partly assumed"
     )
-    console.info(f"{how}: {format_bytes(plan.total_memory)} of {format_bytes(room)}")
+    console.info(f"{how}: {format_bytes(plan.total_memory)} of {format_bytes(capacity)}")
     return {"stages": stages}

@@ -91,6 +91,6 @@ def _label(entry: Entry, folders: set[str]) -> int:
         if name in folders:
             return number
     raise UsageError(
-        f"classes are asked for, and `{entry.name}` lies in neither of the folders {', '.join(CLASSES)}",
+        f"classes are requested, and `{entry.name}` lies in neither of the folders {', '.join(CLASSES)}",
         hint="leave `--classes` out, or sort the images into such folders",
     )

@@ -102,7 +102,7 @@ def _class(entry: Entry) -> str:
     folder, slash, _ = entry.name.partition("/")
     if not slash:
         raise UsageError(
-            f"classes are asked for, and `{entry.name}` lies in no sub-folder",
+            f"classes are requested, and `{entry.name}` lies in no sub-folder",
             hint="leave `--classes` out, or put every image into the folder of its class",
         )
     return folder

@@ -100,7 +100,7 @@ def subsample(
     for index, (cloud, key) in enumerate(zip(clouds, keys, strict=True)):
         if len(cloud) < count:
             raise UsageError(
-                f"{_name(what, index, None)} has {len(cloud):,} points, fewer than the {count:,} asked for",
+                f"{_name(what, index, None)} has {len(cloud):,} points, fewer than the {count:,} requested",
                 hint=f"ask for {min(len(c) for c in clouds):,} or fewer, or draw the {what} with more points",
             )
         if len(cloud) > count:

@@ -65,14 +65,14 @@ class Advice:
         )
 
 
-def find(planner: Planner, micro: int, room: float) -> Advice:
-    """Changes that reduce a run with micro-batches of `micro` sets to `room` bytes per process."""
+def find(planner: Planner, micro: int, capacity: float) -> Advice:
+    """Changes that reduce a run with micro-batches of `micro` sets to `capacity` bytes per process."""
     stage = planner.preset.training.config.zero_stage
     fewer = _fewer(planner, micro)
 
     def option_of(option: str, count: int, **settings: Any) -> MemoryOption:
         memory = planner.plan(count, **settings).total_memory
-        return MemoryOption(option, memory, memory <= room)
+        return MemoryOption(option, memory, memory <= capacity)
 
     def smaller(prefix: str, **settings: Any) -> MemoryOption | None:
         return _largest(
@@ -85,7 +85,7 @@ def find(planner: Planner, micro: int, room: float) -> Advice:
     checkpointing = option_of(again, micro, checkpointed=True) if can_checkpoint else None
     is_solved = any(one is not None and one.fits for one in (micro_batch, checkpointing))
     both = smaller(f"{again} ", checkpointed=True) if can_checkpoint and not is_solved else None
-    return Advice(micro_batch, checkpointing, both, _stage(stages(planner, micro), stage, planner.world, room))
+    return Advice(micro_batch, checkpointing, both, _stage(stages(planner, micro), stage, planner.world, capacity))
 
 
 def stages(planner: Planner, micro: int) -> dict[int, int]:
@@ -110,16 +110,16 @@ def _largest(options: list[Callable[[], MemoryOption]]) -> MemoryOption | None:
     return options[low]()
 
 
-def _stage(stages: dict[int, int], now: int, world: World, room: float) -> MemoryOption | None:
+def _stage(stages: dict[int, int], now: int, world: World, capacity: float) -> MemoryOption | None:
     """The lowest ZeRO stage that fits, else the one that takes least, if it takes less than now."""
     if world.size == 1:  # there is no other process to share with
         others = {0: stages[0]}
     else:
         others = {number: memory for number, memory in stages.items() if number != now}
-    number = next((n for n, memory in others.items() if memory <= room), min(others, key=lambda n: others[n]))
+    number = next((n for n, memory in others.items() if memory <= capacity), min(others, key=lambda n: others[n]))
     if number == now or others[number] >= stages[now]:
         return None
-    return MemoryOption(f"--set training.zero_stage={number}", others[number], others[number] <= room)
+    return MemoryOption(f"--set training.zero_stage={number}", others[number], others[number] <= capacity)
 
 
 @contextmanager

@@ -42,8 +42,8 @@ class Gpu:
         resolved = ("bf16" if self.bf16 else "fp32") if precision == "auto" else precision
         if not self.peak(resolved):
             raise UsageError(
-                f"`--plan-for {self.name}` does not say how quick the GPU is in {resolved}",
-                hint=f"say it, as in `--plan-for {self.name},{resolved}=100` (TFLOP/s), or take another `--precision`",
+                f"`--plan-for {self.name}` has no speed of the GPU in {resolved}",
+                hint=f"give it, as in `--plan-for {self.name},{resolved}=100` (TFLOP/s), or take another `--precision`",
             )
         return resolved
 
@@ -97,7 +97,7 @@ def find(text: str) -> Gpu:
     else:
         raise UsageError(
             f"`--plan-for {text}`: no GPU `{first}` is known",
-            hint=f"{did_you_mean(first, GPUS)}; or say its numbers, as in `--plan-for memory=64,bf16=400,bandwidth=3000`",
+            hint=f"{did_you_mean(first, GPUS)}; or give its numbers, as in `--plan-for memory=64,bf16=400,bandwidth=3000`",
         )
     for word in rest:
         name, _, number = word.partition("=")

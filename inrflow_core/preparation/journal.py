@@ -370,7 +370,7 @@ def _check_identity(folder: Path, there: Mapping[str, Any], now: Mapping[str, An
     difference = first_difference(there, now)
     if difference is not None:
         raise UsageError(
-            f"`{folder}` holds shards that were made otherwise: they differ in {difference}",
+            f"`{folder}` holds shards of another job: they differ in {difference}",
             hint="choose another `--out`, or replace them with `--overwrite`",
         )
 

@@ -48,10 +48,10 @@ class Axis:
         """An axis that holds all values, with a margin; logarithmic if their ratio is at least `steep`."""
         low, high = min(values), max(values)
         if low > 0 and high / low >= steep:
-            room = (high / low) ** margin
-            return Axis(low / room, high * room, start, stop, True)
-        room = (high - low) * margin or abs(high) * 0.1 or 1.0
-        return Axis(low - room, high + room, start, stop)
+            factor = (high / low) ** margin
+            return Axis(low / factor, high * factor, start, stop, True)
+        margin_width = (high - low) * margin or abs(high) * 0.1 or 1.0
+        return Axis(low - margin_width, high + margin_width, start, stop)
 
     def __call__(self, value: float) -> float:
         """The position of a value."""

@@ -123,7 +123,7 @@ def _spread(
     advance: ReportProgress,
     workers: int | None,
 ) -> Iterator[Any]:
-    tally = _tally(ray)
+    counter = _progress_counter(ray)
     work = ray.remote(num_cpus=1, max_retries=MAX_ATTEMPTS - 1, scheduling_strategy="SPREAD")(_work)
     pending, running = iter(enumerate(tasks)), {}
     done: dict[int, int] = {}
@@ -132,7 +132,7 @@ def _spread(
         while True:
             cores = int(ray.cluster_resources().get("CPU", 0))
             for number, task in itertools.islice(pending, num_free_slots(workers, cores, len(running))):
-                running[work.remote(function, task, number, site, tally)] = number
+                running[work.remote(function, task, number, site, counter)] = number
             if not running:
                 return
             ready, _ = ray.wait(list(running), timeout=SECONDS)
@@ -140,7 +140,7 @@ def _spread(
             done |= {number: count for number, (_, count) in results}
             if results or time.monotonic() - last > SECONDS:
                 last = time.monotonic()
-                now = sum((ray.get(tally.read.remote()) | done).values())
+                now = sum((ray.get(counter.read.remote()) | done).values())
                 advance(max(0, now - shown))
                 shown = max(now, shown)
             yield from (result for _, (result, _) in results)
@@ -149,7 +149,7 @@ def _spread(
             ray.cancel(one, force=True)
 
 
-def _work(function: Function, task: Any, number: int, site: NodeEnvironment, tally: Any) -> tuple[str, Any, int]:
+def _work(function: Function, task: Any, number: int, site: NodeEnvironment, counter: Any) -> tuple[str, Any, int]:
     """One task on some node: how it ended, with what, and the items that it did."""
     done, last = 0, time.monotonic()
 
@@ -158,7 +158,7 @@ def _work(function: Function, task: Any, number: int, site: NodeEnvironment, tal
         done += count
         if time.monotonic() - last > SECONDS:
             last = time.monotonic()
-            tally.report.remote(number, done)
+            counter.report.remote(number, done)
 
     try:
         site.enter()
@@ -190,7 +190,7 @@ def _received(ray: Any, one: Any) -> tuple[Any, int]:
     return content, count
 
 
-def _tally(ray: Any) -> Any:
+def _progress_counter(ray: Any) -> Any:
     """A `Tally` on this machine, which lives as long as this run."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -102,14 +102,14 @@ def write_samples(
     model, request = source.model, source.request
     with source.reporter.progress("sampling", "steps") as progress:
         if field is None:
-            found = source.draw(request, progress)
+            parts = source.draw(request, progress)
         else:
             values = sample.evaluate(model, field, request.size, request.window, chunk=source.budget, progress=progress)
-            found = [(slice(0, len(values)), values)]
-        drawn = [values for _, values in found]
+            parts = [(slice(0, len(values)), values)]
+        values_of_parts = [values for _, values in parts]
     items: list[dict[str, str]] = []
     if len(writer.files(out, len(request.seeds))) > 1:  # each file names its own sample alone
         items = provenance.per_sample_metadata(model, request)
         origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
-    values = sample.concatenate(drawn)
+    values = sample.concatenate(values_of_parts)
     return writer.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)

@@ -82,7 +82,7 @@ def test_thinning_keeps_points_of_the_cloud_by_its_key_alone():
 
 
 def test_thinning_refuses_clouds_of_fewer_points():
-    with pytest.raises(UsageError, match=r"number 1 of the samples has 90 points, fewer than the 100 asked for"):
+    with pytest.raises(UsageError, match=r"number 1 of the samples has 90 points, fewer than the 100 requested"):
         point_clouds.subsample([np.zeros((100, 3)), np.zeros((90, 3))], 100, [1, 2], what="samples")
 
 

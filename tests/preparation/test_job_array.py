@@ -212,9 +212,9 @@ def test_pieces_of_other_settings_sources_or_versions_are_refused(
     prepare(made("pictures", raw_files["pictures"], out), workers=1, piece=ArrayTask(0, 2))
     before = content(out)
     config = image_folder.Config(resolution=8, classes=True, channels=1)
-    with pytest.raises(UsageError, match="made otherwise: they differ in `shape`"):
+    with pytest.raises(UsageError, match="of another job: they differ in `shape`"):
         prepare(resolve_job("images", raw_files["pictures"], out, config), workers=1, piece=ArrayTask(1, 2))
-    with pytest.raises(UsageError, match="made otherwise: they differ in `source` `bytes`"):
+    with pytest.raises(UsageError, match="of another job: they differ in `source` `bytes`"):
         prepare(made("pictures", raw_files["pictures"] / "train", out), workers=1, piece=ArrayTask(1, 2))
     with monkeypatch.context() as patched:
         patched.setattr(job, "__version__", "0.0.1")

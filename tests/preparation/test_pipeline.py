@@ -222,7 +222,7 @@ def test_repair_from_changed_raw_files_is_refused(source: Path, prepared: Path, 
 
 def test_other_settings_need_another_place_or_overwrite(source: Path, prepared: Path, tmp_path: Path):
     out = shutil.copytree(prepared, tmp_path / "s")
-    with pytest.raises(UsageError, match=r"made otherwise: they differ in `shape`|`settings` `channels`"):
+    with pytest.raises(UsageError, match=r"of another job: they differ in `shape`|`settings` `channels`"):
         prepare(images(source, out, channels=1))
     assert content(out) == content(prepared)
     prepare(images(source, out, channels=1), mode="overwrite")

@@ -152,7 +152,7 @@ def test_inputs_that_a_later_stage_precomputes_count_to_the_disk_if_the_shards_a
 @pytest.mark.parametrize(("known", "lacks"), [("bf16", "fp32"), ("fp32", "bf16")])
 def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
     code, told, _ = run("--plan-for", f"memory=64,{known}=50", "--precision", lacks)
-    assert code == 2 and f"how quick the GPU is in {lacks}" in told["error"] and f"{lacks}=100" in told["hint"]
+    assert code == 2 and f"no speed of the GPU in {lacks}" in told["error"] and f"{lacks}=100" in told["hint"]
 
 
 @pytest.mark.parametrize(
