@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that a fresh machine needs: both make the environment first.
 
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help setup demo test test-all lint format benchmark soak clean
 
