@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -58,6 +58,7 @@ class Grid:
 
     shape: tuple[int, ...]
     """Size along each axis, rows before columns."""
+    has_coordinates: ClassVar[bool] = True
 
     @property
     def num_queries(self) -> int:
@@ -83,6 +84,7 @@ class Rays:
     views: int
     height: int
     width: int
+    has_coordinates: ClassVar[bool] = True
 
     @property
     def num_queries(self) -> int:
@@ -101,6 +103,7 @@ class Groups:
     """Pairs of a group, at most."""
     num_queries: int
     """Pairs of a training set of typical size."""
+    has_coordinates: ClassVar[bool] = True
 
 
 Layout = Grid | Points | Rays | Groups
@@ -138,19 +141,9 @@ class SetSpec:
         """Pairs of a training set, N."""
         return self.layout.num_queries
 
-    @property
-    def grid(self) -> tuple[int, ...] | None:
-        """The training grid's size along each axis (rows, columns); None for pairs without a grid."""
-        return self.layout.shape if isinstance(self.layout, Grid) else None
-
     def coordinates_of(self, queries: Queries, values: Float[Tensor, "B N C"]) -> Tensor | None:
         """The pairs' coordinates; of points without fixed coordinates the first numbers of their values."""
-        return values[..., : self.coordinate_size] if self.is_moving else queries.coordinates
-
-    @property
-    def is_moving(self) -> bool:
-        """Whether the first numbers of a value are its coordinate."""
-        return isinstance(self.layout, Points) and not self.layout.has_coordinates
+        return queries.coordinates if self.layout.has_coordinates else values[..., : self.coordinate_size]
 
 
 @dataclass(frozen=True)

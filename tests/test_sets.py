@@ -98,9 +98,9 @@ def test_a_layout_says_how_many_queries_a_set_has(kind: str):
     assert SPECS[kind].num_queries == PAIRS == len(queries(kind))
 
 
-def test_only_points_without_coordinates_move_and_only_a_grid_has_sides():
-    assert [kind for kind, spec in SPECS.items() if spec.is_moving] == ["points"]
-    assert {kind: spec.grid for kind, spec in SPECS.items() if spec.grid is not None} == {"grid": (2, 3)}
+def test_only_points_that_move_have_no_coordinates_of_their_own():
+    assert [kind for kind, spec in SPECS.items() if not spec.layout.has_coordinates] == ["points"]
+    assert [kind for kind, spec in SPECS.items() if isinstance(spec.layout, Grid)] == ["grid"]
 
 
 @pytest.mark.parametrize(

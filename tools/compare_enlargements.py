@@ -26,6 +26,7 @@ from PIL import Image
 from inrflow_core.domains._contract import InputExample
 from inrflow_core.models import Model
 from inrflow_core.sampling import invert, options, sample
+from inrflow_core.sets import Grid
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.visualization import image_grid
 
@@ -109,8 +110,10 @@ def encoded(
 
 
 def finer_size(model: Model, scale: int) -> tuple[int, int]:
-    grid = model.domain.shape.grid
-    return scale * grid[0], scale * grid[1]
+    layout = model.domain.shape.layout
+    assert isinstance(layout, Grid)
+    rows, columns = layout.shape
+    return scale * rows, scale * columns
 
 
 def bicubic(coarse: Images, side: int) -> Images:

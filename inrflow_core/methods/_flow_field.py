@@ -18,7 +18,7 @@ from inrflow_core.methods._velocity_model import VelocityModel
 from inrflow_core.numerics import noise_field, paths, solver
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
-from inrflow_core.sets import Condition, ConditionEmbedding, Queries
+from inrflow_core.sets import Condition, ConditionEmbedding, Grid, Queries
 
 
 @dataclass
@@ -319,8 +319,8 @@ class FlowField:
         """The noise from inversion, in the shape of the grid or list that it replaces; None for a new sample."""
         if self.start is None:
             return None
-        grid = self.model.spec.grid
-        return self.start if grid is None else self.start.unflatten(1, grid)
+        layout = self.model.spec.layout
+        return self.start.unflatten(1, layout.shape) if isinstance(layout, Grid) else self.start
 
     def _increment(self, queries: Queries, index: int) -> Float[Tensor, "B M C"]:
         channels = self.model.spec.value_size

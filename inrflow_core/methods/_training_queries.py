@@ -9,7 +9,7 @@ from torch import Tensor
 from inrflow_core.methods._flow_config import Config
 from inrflow_core.numerics import keyed_random, noise_field, paths
 from inrflow_core.numerics.paths import Path
-from inrflow_core.sets import CoordValueSet, Queries, SetSpec, TrainBatch
+from inrflow_core.sets import CoordValueSet, Grid, Queries, SetSpec, TrainBatch
 
 Noisy = tuple[Float[Tensor, "B N C"], Float[Tensor, "B N C"], Float[Tensor, " B"]]
 """Noisy values, their velocities, and the times."""
@@ -25,8 +25,8 @@ def choose_queries(
     """
     sets, (y_t, velocity, t) = batch.queries, noisy
     count = config.num_queries or len(sets.queries)
-    if config.query_positions == "anywhere" and batch.is_shared and spec.grid is not None:
-        return (*queries_anywhere(config, path, spec.grid, sets, count, t), None)
+    if config.query_positions == "anywhere" and batch.is_shared and isinstance(spec.layout, Grid):
+        return (*queries_anywhere(config, path, spec.layout.shape, sets, count, t), None)
     if count >= len(sets.queries):
         return sets.queries, y_t, velocity, sets.mask
     subset = random_subset(sets, count)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from inrflow_core.errors import UsageError
-from inrflow_core.sets import SetSpec
+from inrflow_core.sets import Grid, SetSpec
 
 HASH_PRIMES = (73_856_093, 19_349_663, 83_492_791)
 """Multipliers of a cell's indices (Teschner et al. 2003, spatial hashing)."""
@@ -51,14 +51,14 @@ def grid_sides(latents: int, shape: SetSpec) -> tuple[int, ...]:
     Raises:
         UsageError: the best grid's cells would be more than twice as long as wide, or smaller than a pixel.
     """
-    extent = shape.grid or (1,) * shape.coordinate_size
+    extent = shape.layout.shape if isinstance(shape.layout, Grid) else (1,) * shape.coordinate_size
 
     def stretch(sides: tuple[int, ...]) -> float:
         cells = [n / side for n, side in zip(extent, sides, strict=True)]
         return max(cells) / min(cells)
 
     best = min(_factorizations(latents, len(extent)), key=stretch)
-    too_fine = shape.grid is not None and any(side > n for n, side in zip(extent, best, strict=True))
+    too_fine = isinstance(shape.layout, Grid) and any(side > n for n, side in zip(extent, best, strict=True))
     if stretch(best) > 2 or too_fine:
         size = " x ".join(map(str, best))
         raise UsageError(
@@ -83,8 +83,8 @@ def pseudo_coordinates(kind: str, latents: int, shape: SetSpec) -> Float64[Tenso
     if kind == "random":
         return torch.from_numpy(random.uniform(-1, 1, (latents, shape.coordinate_size)))
     pairs = random.uniform(-1, 1, (PAIRS_PER_CENTER * latents, shape.coordinate_size))
-    if shape.grid is not None:
-        pairs = cell_centers(shape.grid)
+    if isinstance(shape.layout, Grid):
+        pairs = cell_centers(shape.layout.shape)
     if latents > len(pairs):
         raise UsageError(
             f"[network] `latents` is {latents}: k-means finds at most as many centers as the {len(pairs)} pairs",
@@ -101,18 +101,19 @@ def grid_groups(
     A cell spans [0, 1], about its pseudo-coordinate at 0.5; hash codes have no positions, and the pixel's absolute
     coordinate is returned. A pixel on the border of two cells of a grid belongs to the upper.
     """
-    assert shape.grid is not None
-    pairs = torch.from_numpy(cell_centers(shape.grid))
+    assert isinstance(shape.layout, Grid)
+    extent = shape.layout.shape
+    pairs = torch.from_numpy(cell_centers(extent))
     if positions is None:
         return hash_codes(pairs, latents, cells), pairs.float()
     if kind == "grid":
         sides = grid_sides(latents, shape)
         groups = torch.zeros((), dtype=torch.int64)
-        for n, side in zip(shape.grid, sides, strict=True):
+        for n, side in zip(extent, sides, strict=True):
             groups = groups[..., None] * side + (2 * torch.arange(n) + 1) * side // (2 * n)
         groups, per_unit = groups.flatten(), torch.tensor(sides, dtype=torch.float64) / 2
     else:
-        groups, per_unit = nearest_center(pairs, positions), latents ** (1 / len(shape.grid)) / 2
+        groups, per_unit = nearest_center(pairs, positions), latents ** (1 / len(extent)) / 2
     return groups, (0.5 + (pairs - positions[groups]) * per_unit).float()
 
 

@@ -259,7 +259,7 @@ class SetTransformer(nn.Module):
             assert positions is not None
             side = config.latents ** (1 / positions.shape[-1])
             frequencies = _frequencies(config, self.shape, config.width)
-            if self.shape.is_moving:
+            if not self.shape.layout.has_coordinates:
                 count = config.width // (2 * self.shape.coordinate_size)
                 frequencies = geometric(math.pi, math.pi * max(1.0, side / 2), count)
             self.register_buffer(
@@ -318,9 +318,9 @@ def _encoder(
 
 def _tokens(config: Config, shape: SetSpec, width: int) -> Tokens:
     frequencies = _frequencies(config, shape, width)
-    if shape.is_moving:
-        return Tokens(shape.value_size, width, Fourier(frequencies), shape.coordinate_size)
-    return Tokens(shape.value_size, width, Fourier(frequencies, width), None)
+    if shape.layout.has_coordinates:
+        return Tokens(shape.value_size, width, Fourier(frequencies, width), None)
+    return Tokens(shape.value_size, width, Fourier(frequencies), shape.coordinate_size)
 
 
 def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " F"]:

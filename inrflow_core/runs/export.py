@@ -119,7 +119,7 @@ def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
     inputs = {"values": values, "t": torch.linspace(0.1, 0.9, batch), "query_values": query_values}
     if model.preset.condition is not None:
         inputs["labels"] = torch.arange(batch) % model.preset.condition.config.classes - 1
-    if not shape.is_moving:
+    if shape.layout.has_coordinates:
         inputs["query_coordinates"] = torch.linspace(-1, 1, count)[:, None].repeat(1, shape.coordinate_size)
     return inputs
 

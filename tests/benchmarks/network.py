@@ -193,10 +193,10 @@ def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]
 
 def whole(shape: SetSpec) -> Queries:
     """The queries of the training grid or cloud."""
-    if shape.grid is None:
+    if not isinstance(shape.layout, Grid):
         return Queries(None, torch.arange(shape.num_queries))
-    coordinates = torch.from_numpy(_set_grouping.cell_centers(shape.grid)).float()
-    return Queries(coordinates, torch.zeros(shape.num_queries, len(shape.grid), dtype=torch.float64))
+    coordinates = torch.from_numpy(_set_grouping.cell_centers(shape.layout.shape)).float()
+    return Queries(coordinates, torch.zeros(shape.num_queries, len(shape.layout.shape), dtype=torch.float64))
 
 
 def generate(case: Case, network: Any, forward: Callable[..., Tensor], arguments: tuple[Any, ...]) -> Tensor:

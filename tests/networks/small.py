@@ -43,7 +43,7 @@ CASES = {
     "hashed solid": (Config(36, 2, 2, latents=8, pseudo_coordinates="hash"), SOLID),
     "nearest solid": (Config(36, 2, 2, latents=8, pseudo_coordinates="random"), SOLID),
 }  # fmt: skip
-SCATTERED = [name for name, (_, shape) in CASES.items() if shape.grid is None]
+SCATTERED = [name for name, (_, shape) in CASES.items() if not isinstance(shape.layout, Grid)]
 
 
 def network(name: str, scale: float = 0.3, **changes: Any) -> SetTransformer:
@@ -68,10 +68,10 @@ def pairs(name: str, batch: int = 2, seed: int = 1) -> tuple[Queries, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(batch, shape.num_queries, shape.value_size, generator=generator)
     places = torch.arange(shape.num_queries)
-    if shape.is_moving:
+    if not shape.layout.has_coordinates:
         return Queries(None, places), values
-    if shape.grid is not None:
-        return Queries(torch.from_numpy(_set_grouping.cell_centers(shape.grid)).float(), places), values
+    if isinstance(shape.layout, Grid):
+        return Queries(torch.from_numpy(_set_grouping.cell_centers(shape.layout.shape)).float(), places), values
     return Queries(2 * torch.rand(shape.num_queries, shape.coordinate_size, generator=generator) - 1, places), values
 
 

@@ -19,12 +19,12 @@ SPATIAL = [name for name, (config, _) in CASES.items() if config.encoder == "spa
 def unfolded(encoder: SpatialEncoder, context: Queries, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Project the keys (with a bias, which must not matter) and values of every pair; mask all but a latent's own."""
     shape, heads = encoder.shape, encoder.heads
-    if shape.is_moving:
+    if not shape.layout.has_coordinates:
         tokens = encoder.tokens(None, values)[0]
         groups = encoder.groups(values[..., : shape.coordinate_size])
     else:
         assert context.coordinates is not None
-        if shape.grid is not None:
+        if isinstance(shape.layout, Grid):
             groups = torch.empty(shape.num_queries, dtype=torch.int64)
             groups[encoder.tile_pairs[encoder.tile_is_real]] = encoder.tile_latent[:, None].expand_as(
                 encoder.tile_pairs
@@ -34,7 +34,7 @@ def unfolded(encoder: SpatialEncoder, context: Queries, values: Tensor, mask: Te
         place = context.coordinates
         if encoder.positions is not None:
             per_unit = encoder.latents ** (1 / shape.coordinate_size) / 2
-            if encoder.kind == "grid" and shape.grid is not None:
+            if encoder.kind == "grid" and isinstance(shape.layout, Grid):
                 per_unit = torch.tensor(_set_grouping.grid_sides(encoder.latents, shape)) / 2
             place = 0.5 + (place - encoder.positions[groups]) * per_unit
         tokens = encoder.tokens.value(values) + encoder.tokens.fourier(place)

@@ -87,10 +87,10 @@ class Latent(nn.Module, Method):
 
     def __init__(self, config: Config, denoiser: nn.Module, spec: SetSpec) -> None:
         super().__init__()
-        assert spec.grid is not None
-        self.config, self.shape, self.grid = config, spec, spec.grid
+        assert isinstance(spec.layout, Grid)
+        self.config, self.shape, self.grid = config, spec, spec.layout.shape
         self.conditioner = None
-        self.encoder = nn.Conv2d(spec.value_size, CHANNELS, 3, stride=spec.grid[0] // SIDE, padding=1)
+        self.encoder = nn.Conv2d(spec.value_size, CHANNELS, 3, stride=self.grid[0] // SIDE, padding=1)
         self.decoder, self.critic = Decoder(spec.value_size), nn.Linear(spec.num_queries * spec.value_size, 1)
         self.denoiser = denoiser
         self.register_buffer("mean", torch.zeros(CHANNELS))
