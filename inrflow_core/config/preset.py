@@ -245,7 +245,7 @@ def _part(table: str, values: dict[str, Any]) -> Part:
 
 def _networks(tables: dict[str, Any], method: Part) -> dict[str, Part]:
     """The networks of a method: from `[network]` where it has one, else from a table `[network.NAME]` for each."""
-    names: tuple[str, ...] = getattr(method.module, "NETWORKS", ("network",))
+    names = method.module.NETWORKS
     values = _table(tables, "network")
     expected = ", ".join(f"[network.{name}]" for name in names)
     inner = [key for key, value in values.items() if isinstance(value, dict)]
@@ -278,7 +278,7 @@ def _is_left_out(table: str, tables: dict[str, Any], method: Part | None) -> boo
         UsageError: it has a sampler, and its method samples without one.
     """
     if table == "sampler" and method is not None:
-        if getattr(method.module, "USES_SAMPLER", True):
+        if method.module.USES_SAMPLER:
             return False
         if table in tables:
             raise UsageError(f"the method `{method.name}` samples without a sampler", hint="leave [sampler] out")

@@ -35,7 +35,7 @@ from inrflow_core.runtime import distributed
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files import collection, readers
 from inrflow_core.sample_files.collection import SampleCollection
-from inrflow_core.sampling import reference_inputs
+from inrflow_core.sampling import reference_inputs, request
 from inrflow_core.storage import atomic_write
 
 MOST = 50_000
@@ -252,9 +252,9 @@ def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: S
             f"{' and '.join(sorted(domains))} cannot be evaluated together", hint="evaluate them one after the other"
         )
     (domain,) = domains
-    kind = domain_class(domain)
-    if kind.SIZE_OPTION != "--points" and job.sampling.points is not None:
-        raise UsageError(f"`--points` does not apply to {kind.NOUN}", hint="leave it out")
+    sized = request.domains_of_options(points=job.sampling.points)
+    if sized is not None and domain not in sized:
+        raise UsageError(f"`--points` does not apply to {domain_class(domain).NOUN}", hint="leave it out")
     return domain
 
 

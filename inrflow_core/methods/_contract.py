@@ -91,13 +91,13 @@ class Method(Protocol):
 
 @runtime_checkable
 class MethodPart(Protocol):
-    """A method's module.
-
-    It may have `NETWORKS`, the names of the networks that presets configure (by default `("network",)`), and `USES_SAMPLER =
-    False` where presets have no [sampler].
-    """
+    """A method's module."""
 
     STAGES: tuple[Stage, ...]
+    NETWORKS: tuple[str, ...]
+    """Networks that presets configure: of one by [network], of several by [network.NAME]."""
+    USES_SAMPLER: bool
+    """Whether presets have a [sampler]."""
     Config: Any
     """Settings of [method]."""
     SamplingConfig: Any

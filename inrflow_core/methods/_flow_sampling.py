@@ -79,7 +79,7 @@ def sampling_options(
     Raises:
         UsageError: a setting is out of range, or guidance cannot act.
     """
-    assert sampler is not None, "[sampler] is required where a method does not say USES_SAMPLER = False"
+    assert sampler is not None, "[sampler] is required where USES_SAMPLER = True"
     own = vars(model.preset.method.config)
     values = {f.name: own[f.name] for f in dataclasses.fields(SamplingConfig)} | dict(overrides)
     config = settings(SamplingConfig, values, "method")

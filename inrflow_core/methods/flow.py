@@ -32,8 +32,12 @@ from inrflow_core.runtime.progress import Progress
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec, TrainBatch
 
 STAGES = (Stage("train"),)
+NETWORKS = ("network",)
+USES_SAMPLER = True
 __all__ = [
+    "NETWORKS",
     "STAGES",
+    "USES_SAMPLER",
     "Config",
     "FlowMatching",
     "SamplingConfig",

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from scipy.special import entr, log_softmax
 
 from inrflow_core.metrics._feature_checks import check_side
-from inrflow_core.metrics._inputs import Features, MetricInputs
+from inrflow_core.metrics._inputs import Features
 
 
 def unit(protocol: str) -> str:
@@ -18,13 +18,12 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def logits_of(inputs: MetricInputs, least: int = 2) -> Float32[np.ndarray, "N K"]:
+def logits_of(inputs: Features, least: int = 2) -> Float32[np.ndarray, "N K"]:
     """The samples' logits.
 
     Raises:
         UsageError: fewer samples than `least`, or numbers that are not finite.
     """
-    assert isinstance(inputs, Features)
     check_side(inputs.samples, "samples", least)
     return inputs.samples
 

@@ -6,17 +6,16 @@ import numpy as np
 from jaxtyping import Float32
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics._inputs import Features, MetricInputs, count_of
+from inrflow_core.metrics._inputs import Features, count_of
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 
 
-def checked(inputs: MetricInputs, least: int = 2) -> Features:
+def checked(inputs: Features, least: int = 2) -> Features:
     """The features.
 
     Raises:
         UsageError: fewer samples or references than `least`, NaN or infinity, or features of different widths.
     """
-    assert isinstance(inputs, Features)
     check_side(inputs.samples, "samples", least)
     check_side(inputs.reference, "references", least)
     widths = inputs.samples.shape[1], width_of(inputs.reference)
@@ -29,7 +28,7 @@ def checked(inputs: MetricInputs, least: int = 2) -> Features:
 
 
 def both_sides(
-    inputs: MetricInputs, title: str, least: int = 2
+    inputs: Features, title: str, least: int = 2
 ) -> tuple[Float32[np.ndarray, "N F"], Float32[np.ndarray, "R F"]]:
     """Features of samples and reference; raises as `checked`, and for a reference that is statistics alone."""
     features = checked(inputs, least)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from inrflow_core.metrics._feature_checks import checked, count_of, width_of
-from inrflow_core.metrics._inputs import Features, MetricInputs, jackknife_groups
+from inrflow_core.metrics._inputs import Features, jackknife_groups
 from inrflow_core.numerics import gaussian_stats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 
@@ -41,7 +41,7 @@ def unit(protocol: str) -> str:
     return ""
 
 
-def compute(inputs: MetricInputs, protocol: str) -> float:
+def compute(inputs: Features, protocol: str) -> float:
     """The squared distance; 0 for equal Gaussians up to rounding, never negative.
 
     Raises:
@@ -51,16 +51,15 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
     return distance(gaussian(features.samples), gaussian(features.reference))
 
 
-def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The distance without each group; covariances of the groups are subtracted from the whole."""
     features = checked(inputs)
     samples, reference = (_leaving_out(side, parts) for side in (features.samples, features.reference))
     return np.array([distance(gaussian(samples(part)), gaussian(reference(part))) for part in range(parts)])
 
 
-def remark(inputs: MetricInputs, protocol: str) -> str | None:
+def remark(inputs: Features, protocol: str) -> str | None:
     """A warning if there are no more images than features: the distance is then much too large."""
-    assert isinstance(inputs, Features)
     width = width_of(inputs.samples)
     few = [
         f"{count_of(side)} {name}"

@@ -84,13 +84,12 @@ def pair_by_name(samples: Items, reference: Items) -> Pairs:
     return Pairs(images.values, references.values)
 
 
-def checked(inputs: MetricInputs) -> Pairs:
+def checked(inputs: Pairs) -> Pairs:
     """The pairs.
 
     Raises:
         UsageError: there are fewer than two, or samples and reference differ in number, size or channels.
     """
-    assert isinstance(inputs, Pairs)
     samples, reference = inputs.samples.shape, inputs.reference.shape
     if samples != reference:
         shapes = (

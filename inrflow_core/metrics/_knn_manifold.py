@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from inrflow_core.metrics._feature_checks import both_sides
-from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
+from inrflow_core.metrics._inputs import Features, FeatureSpec, jackknife_groups
 
 PROTOCOLS = ("inception:adm", "vgg16:stylegan", "random")
 OUTPUTS = {"inception": "pool", "vgg16": "fc2", "random": "all"}
@@ -46,15 +46,15 @@ class ManifoldMetric:
     is_of_samples: bool
     """True: samples in the reference's manifold; False: the reference in that of the samples."""
 
-    def compute(self, inputs: MetricInputs, protocol: str) -> float:
+    def compute(self, inputs: Features, protocol: str) -> float:
         """The share; raises UsageError as `_feature_checks.both_sides`, for fewer than four of either side too."""
         return float(self._shares(inputs, 1)[0])
 
-    def jackknife_values(self, inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+    def jackknife_values(self, inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
         """The share without each group, at little more than the cost of one value."""
         return self._shares(inputs, parts)[1:]
 
-    def _shares(self, inputs: MetricInputs, parts: int) -> Float64[np.ndarray, " V"]:
+    def _shares(self, inputs: Features, parts: int) -> Float64[np.ndarray, " V"]:
         samples, reference = both_sides(inputs, self.title, MIN_ITEMS)
         queries, support = (samples, reference) if self.is_of_samples else (reference, samples)
         return fraction_inside_manifold(queries, support, k=K, parts=parts)

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.errors import UsageError
-from inrflow_core.metrics._inputs import MetricInputs
 from inrflow_core.metrics._protein_inputs import Protein, Structures, StructureSpec
 from inrflow_core.proteins.structure import Structure
 
@@ -46,17 +45,17 @@ class PairMetric:
     """Called with a protein, a sample's index and the protocol's first word; NaN if nothing can be compared."""
     higher_is_better: bool
 
-    def values(self, inputs: MetricInputs, protocol: str) -> Values:
+    def values(self, inputs: Structures, protocol: str) -> Values:
         """Of every sample of every protein; raises UsageError as `values`."""
         word = protocol.split(":")[0]
         return values(inputs, f"{self.name}:{word}", lambda protein, index: self.of_pair(protein, index, word))
 
-    def compute(self, inputs: MetricInputs, protocol: str) -> float:
+    def compute(self, inputs: Structures, protocol: str) -> float:
         """Mean over proteins; raises UsageError as `values`."""
         scores = self.values(inputs, protocol)
         return average_over_proteins(scores, protocol, higher_is_better=self.higher_is_better)
 
-    def remark(self, inputs: MetricInputs, protocol: str) -> str | None:
+    def remark(self, inputs: Structures, protocol: str) -> str | None:
         """The best of several samples beside their mean."""
         scores = self.values(inputs, protocol)
         return remark(inputs, scores, protocol, higher_is_better=self.higher_is_better)
@@ -75,7 +74,7 @@ class StructureMetric:
         """Samples and references; how residues are aligned does not matter."""
         return StructureSpec()
 
-    def values(self, inputs: MetricInputs, protocol: str) -> Values:
+    def values(self, inputs: Structures, protocol: str) -> Values:
         """Of every sample of every protein; raises UsageError as `values`."""
         return values(
             inputs,
@@ -83,23 +82,22 @@ class StructureMetric:
             lambda protein, index: self.of_structure(protein.samples[index], protocol),
         )
 
-    def compute(self, inputs: MetricInputs, protocol: str) -> float:
+    def compute(self, inputs: Structures, protocol: str) -> float:
         """Mean over proteins of the mean over samples; raises UsageError as `values`."""
         return float(np.mean([each.mean() for each in self.values(inputs, protocol)]))
 
-    def remark(self, inputs: MetricInputs, protocol: str) -> str | None:
+    def remark(self, inputs: Structures, protocol: str) -> str | None:
         """The value of the references."""
         value = reference_value(inputs, lambda structure: self.of_structure(structure, protocol))
         return f"of the references: {value:.{DIGITS}g} {self.unit}"
 
 
-def values(inputs: MetricInputs, name: str, of_sample: Callable[[Protein, int], float]) -> Values:
+def values(inputs: Structures, name: str, of_sample: Callable[[Protein, int], float]) -> Values:
     """The measure of every sample of every protein, computed once; `of_sample` gets a protein and a sample's index.
 
     Raises:
         UsageError: there are no proteins, or a sample has too little in common with its reference.
     """
-    assert isinstance(inputs, Structures)
     if not inputs.proteins:
         raise UsageError("there are no proteins to evaluate", hint="give predictions and references of the same names")
     scores = inputs.each(
@@ -121,9 +119,8 @@ def average_over_proteins(scores: Values, protocol: str, *, higher_is_better: bo
     return float(np.mean([best(each) if protocol.endswith(":best") else each.mean() for each in scores]))
 
 
-def remark(inputs: MetricInputs, scores: Values, protocol: str, *, higher_is_better: bool) -> str | None:
+def remark(inputs: Structures, scores: Values, protocol: str, *, higher_is_better: bool) -> str | None:
     """The best of several samples beside their mean, and the remark of the inputs."""
-    assert isinstance(inputs, Structures)
     notes = [inputs.note]
     counts = sorted({len(each) for each in scores})
     if counts[-1] > 1:
@@ -135,8 +132,7 @@ def remark(inputs: MetricInputs, scores: Values, protocol: str, *, higher_is_bet
     return "; ".join(part for part in notes if part) or None
 
 
-def reference_value(inputs: MetricInputs, measure: Callable[[Structure], float]) -> float:
+def reference_value(inputs: Structures, measure: Callable[[Structure], float]) -> float:
     """Mean over the references of a measure: its value in experiments, or in the data."""
-    assert isinstance(inputs, Structures)
     measured = np.array([measure(protein.reference) for protein in inputs.proteins])
     return float(np.nanmean(measured)) if np.isfinite(measured).any() else float("nan")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from inrflow_core.metrics import _class_scores
-from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
+from inrflow_core.metrics._inputs import Features, FeatureSpec, jackknife_groups
 
 TITLE = "IS"
 DOMAIN = "image"
@@ -28,7 +28,7 @@ def inputs(protocol: str) -> FeatureSpec:
     return FeatureSpec("inception", "logits", protocol, needs_reference=False)
 
 
-def compute(inputs: MetricInputs, protocol: str) -> float:
+def compute(inputs: Features, protocol: str) -> float:
     """The mean score of the splits, from 1 to the number of classes.
 
     Raises:
@@ -37,14 +37,14 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
     return _class_scores.score(_ordered(inputs, protocol), SPLITS)
 
 
-def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The score without each group; shuffled once, so that a split loses the group's items alone."""
     logits = _ordered(inputs, protocol)
     groups = jackknife_groups(len(logits), parts)
     return np.array([_class_scores.score(logits[groups != part], SPLITS) for part in range(parts)])
 
 
-def _ordered(inputs: MetricInputs, protocol: str) -> Float32[np.ndarray, "N K"]:
+def _ordered(inputs: Features, protocol: str) -> Float32[np.ndarray, "N K"]:
     logits = _class_scores.logits_of(inputs, MIN_ITEMS)
     if protocol == "torch-fidelity":
         return logits[np.random.RandomState(SHUFFLE_SEED).permutation(len(logits))]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.metrics._feature_checks import both_sides
-from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
+from inrflow_core.metrics._inputs import Features, FeatureSpec, jackknife_groups
 
 TITLE = "KID"
 DOMAIN = "image"
@@ -31,7 +31,7 @@ def inputs(protocol: str) -> FeatureSpec:
     return FeatureSpec("random", "all", "v1") if protocol == "random" else FeatureSpec("inception", "pool", protocol)
 
 
-def compute(inputs: MetricInputs, protocol: str) -> float:
+def compute(inputs: Features, protocol: str) -> float:
     """The mean over subsets of the unbiased squared MMD, x 10^3.
 
     Raises:
@@ -40,12 +40,12 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
     return float(estimates(inputs, parts=1)[0])
 
 
-def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The value without each group, at the cost of one: the same subsets without the items of the group."""
     return estimates(inputs, parts=parts)[1:]
 
 
-def estimates(inputs: MetricInputs, *, parts: int) -> Float64[np.ndarray, " V"]:
+def estimates(inputs: Features, *, parts: int) -> Float64[np.ndarray, " V"]:
     """The value of all, then without each group (NaN for a single group)."""
     samples, reference = both_sides(inputs, TITLE)
     size = min(SUBSET_SIZE, len(samples), len(reference))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.metrics import _class_scores
-from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs, jackknife_groups
+from inrflow_core.metrics._inputs import Features, FeatureSpec, jackknife_groups
 
 TITLE = "P-IS"
 DOMAIN = "points"
@@ -24,7 +24,7 @@ def inputs(protocol: str) -> FeatureSpec:
     return FeatureSpec("pointnet2", "logits", protocol, needs_reference=False)
 
 
-def compute(inputs: MetricInputs, protocol: str) -> float:
+def compute(inputs: Features, protocol: str) -> float:
     """The mean score, from 1 to 40.
 
     Raises:
@@ -35,7 +35,7 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
     return float(np.mean([_class_scores.score(logits[start : start + SPLIT_SIZE], splits=1) for start in starts]))
 
 
-def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The score without each group; every split loses the group's items alone."""
     logits = _class_scores.logits_of(inputs)
     groups, starts = jackknife_groups(len(logits), parts), range(0, len(logits), SPLIT_SIZE)

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
-from inrflow_core.metrics._inputs import MetricInputs
 
 TITLE = "PSNR"
 DOMAIN = "image"
@@ -28,12 +27,12 @@ def inputs(protocol: str) -> ImagePairSpec:
     return ImagePairSpec()
 
 
-def compute(inputs: MetricInputs, protocol: str) -> float:
+def compute(inputs: Pairs, protocol: str) -> float:
     """The mean over images; raises UsageError as `_image_pairs.checked`."""
     return float(per_image(checked(inputs)).mean())
 
 
-def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: Pairs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each group, at the cost of one."""
     return means_without_each(per_image(checked(inputs)), parts)
 

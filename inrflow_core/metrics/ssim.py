@@ -15,7 +15,6 @@ from scipy.ndimage import correlate1d
 
 from inrflow_core.errors import UsageError
 from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
-from inrflow_core.metrics._inputs import MetricInputs
 
 TITLE = "SSIM"
 DOMAIN = "image"
@@ -36,7 +35,7 @@ def inputs(protocol: str) -> ImagePairSpec:
     return ImagePairSpec()
 
 
-def compute(inputs: MetricInputs, protocol: str) -> float:
+def compute(inputs: Pairs, protocol: str) -> float:
     """The mean over images.
 
     Raises:
@@ -45,7 +44,7 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
     return float(per_image(checked(inputs), protocol).mean())
 
 
-def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: Pairs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each group, at the cost of one."""
     return means_without_each(per_image(checked(inputs), protocol), parts)
 

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64
 
 from inrflow_core.errors import UsageError
 from inrflow_core.metrics._image_pairs import means_without_each
-from inrflow_core.metrics._inputs import FeatureSpec, MetricInputs
+from inrflow_core.metrics._inputs import FeatureSpec
 from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec, Matches
 
 TITLE = "ULIP-I"
@@ -38,7 +38,7 @@ def inputs(protocol: str) -> MatchedFeatureSpec:
     )
 
 
-def compute(inputs: MetricInputs, protocol: str) -> float:
+def compute(inputs: Matches, protocol: str) -> float:
     """The mean cosine of samples and their images.
 
     Raises:
@@ -48,21 +48,20 @@ def compute(inputs: MetricInputs, protocol: str) -> float:
     return float(cosines(matches.samples, matches.images).mean())
 
 
-def jackknife_values(inputs: MetricInputs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+def jackknife_values(inputs: Matches, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each group, at the cost of one."""
     matches = checked(inputs)
     return means_without_each(cosines(matches.samples, matches.images), parts)
 
 
-def remark(inputs: MetricInputs, protocol: str) -> str | None:
+def remark(inputs: Matches, protocol: str) -> str | None:
     """The mean cosine of the objects' own clouds and their images."""
     matches = checked(inputs)
     return f"ground truth {cosines(matches.reference, matches.images).mean():.4f}: the objects' own clouds, same images"
 
 
-def checked(inputs: MetricInputs) -> Matches:
+def checked(inputs: Matches) -> Matches:
     """The same inputs; raises as `compute`."""
-    assert isinstance(inputs, Matches)
     if not len(inputs.samples):
         raise UsageError("there are no samples", hint="give one at least")
     for rows, what in (

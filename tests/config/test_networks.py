@@ -21,7 +21,7 @@ SMALL = {"name": "set-transformer", **tiny.IMAGE["network"]}
 
 @pytest.fixture
 def _two_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "NETWORKS", NAMES, raising=False)
+    monkeypatch.setattr(flow, "NETWORKS", NAMES)
 
 
 def tables(**networks: Any) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_a_sampler_is_needed_where_the_method_samples_with_one(monkeypatch: pyte
     without = {table: values for table, values in tiny.tables(tiny.IMAGE).items() if table != "sampler"}
     with pytest.raises(UsageError, match=r"\[sampler\] has no `name`"):
         resolve("tiny", without)
-    monkeypatch.setattr(flow, "USES_SAMPLER", False, raising=False)
+    monkeypatch.setattr(flow, "USES_SAMPLER", False)
     preset = resolve("tiny", without)
     assert preset.sampler is None and "sampler" not in preset.table()
     assert resolve("tiny", preset.table()) == preset

@@ -34,7 +34,7 @@ def test_a_method_has_what_the_contract_says(name: str):
     assert method.STAGES == part.STAGES
     names = [stage.name for stage in part.STAGES]
     assert len(names) == len(set(names)) > 0
-    assert set(getattr(part, "NETWORKS", ("network",))) <= set(method.networks())
+    assert set(part.NETWORKS) <= set(method.networks())
     trained = [weights_by_optimizer(method, stage) for stage in part.STAGES]
     assert all(set(found) == set(stage.optimizers) for found, stage in zip(trained, part.STAGES, strict=True))
     assert part.STAGES[0].reads == _contract.SHARDS

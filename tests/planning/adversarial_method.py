@@ -16,7 +16,19 @@ STAGES = (
     Stage("against", {"main": ("network",), "adversary": ("critic",)}),
     Stage("alone", {"main": ("network",)}),
 )
-__all__ = ["STAGES", "Adversarial", "Config", "SamplingConfig", "build", "load_field", "sampling_options"]
+NETWORKS = ("network",)
+USES_SAMPLER = True
+__all__ = [
+    "NETWORKS",
+    "STAGES",
+    "USES_SAMPLER",
+    "Adversarial",
+    "Config",
+    "SamplingConfig",
+    "build",
+    "load_field",
+    "sampling_options",
+]
 
 
 class Adversarial(FlowMatching):

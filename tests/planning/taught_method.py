@@ -15,7 +15,19 @@ from inrflow_core.methods.flow import FlowMatching, SamplingConfig, load_field, 
 from inrflow_core.sets import SetSpec, TrainBatch
 
 STAGES = (Stage("alone"), Stage("taught"))
-__all__ = ["STAGES", "Config", "SamplingConfig", "Taught", "build", "load_field", "sampling_options"]
+NETWORKS = ("network",)
+USES_SAMPLER = True
+__all__ = [
+    "NETWORKS",
+    "STAGES",
+    "USES_SAMPLER",
+    "Config",
+    "SamplingConfig",
+    "Taught",
+    "build",
+    "load_field",
+    "sampling_options",
+]
 
 
 class Taught(FlowMatching):

@@ -50,7 +50,7 @@ def without_sampler(monkeypatch: pytest.MonkeyPatch) -> Model:
         "SamplingConfig": StepsConfig,
         "sampling_options": steps_options,
     }.items():
-        monkeypatch.setattr(flow, name, value, raising=False)
+        monkeypatch.setattr(flow, name, value)
     return tiny.model(tiny.IMAGE, sampler=None)
 
 

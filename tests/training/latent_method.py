@@ -33,6 +33,7 @@ STAGES = (
     Stage("denoiser", {"main": ("denoiser",)}, reads="latents"),
 )
 NETWORKS = ("denoiser",)
+USES_SAMPLER = True
 SIDE, CHANNELS = 3, 2
 LATENTS = SetSpec(2, CHANNELS, Grid((SIDE, SIDE)))
 

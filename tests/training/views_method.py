@@ -14,6 +14,7 @@ from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.sets import SetSpec, TrainBatch
 
 STAGES = (Stage("train"),)
+NETWORKS = ("network",)
 USES_SAMPLER = False
 
 

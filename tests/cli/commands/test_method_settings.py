@@ -74,6 +74,7 @@ def build(preset, shape):
 METHOD = ModuleType("inrflow_core.methods.jumps")
 vars(METHOD).update(
     STAGES=flow.STAGES,
+    NETWORKS=("network",),
     USES_SAMPLER=False,
     Config=flow.Config,
     SamplingConfig=JumpConfig,
