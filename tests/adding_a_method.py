@@ -17,13 +17,13 @@ PATH = re.compile(r"# (\S+/\S+)\n+")
 
 def files() -> dict[str, str]:
     """Path to content: blocks begin with their file's path, and those of one file follow each other."""
-    found: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         if language in ("python", "toml"):
             head = PATH.match(text)
             assert head is not None, f"a block of {PAGE.name} does not begin with its file's path: {text[:40]!r}"
-            found[head[1]] = found.get(head[1], "") + ("\n\n" if head[1] in found else "") + text[head.end() :]
-    return found
+            sources[head[1]] = sources.get(head[1], "") + ("\n\n" if head[1] in sources else "") + text[head.end() :]
+    return sources
 
 
 def commands() -> list[str]:

@@ -1,4 +1,4 @@
-"""Shards of objects with pictures and of proteins, and small models that draw from them."""
+"""Shards of objects with images and of proteins, and small models that are conditioned on them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS = {"picture": tiny.POINTS, "sequence": PROTEIN}
 
 
 def objects(folder: Path, counts: dict[str, int]) -> Path:
-    """Shards of clouds of 40 points, each of its own shape, with pictures of gray levels and random tokens."""
+    """Shards of clouds of 40 points, each of its own shape, with images of gray levels and random tokens."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     splits = {}
@@ -48,7 +48,7 @@ def objects(folder: Path, counts: dict[str, int]) -> Path:
             "camera": np.broadcast_to(cameras.orbit_ring(VIEWS), (count, VIEWS, 4, 4)).copy(),
             "tokens": generator.normal(size=(count, VIEWS, TOKENS, WIDTH + 6)).astype(np.float16),
         }
-        names = [f"{split}/{place}.glb" for place in range(count)]
+        names = [f"{split}/{index}.glb" for index in range(count)]
         entry = writer.write(
             folder / f"{split}-00000.h5",
             schema.Header("points", "objects", split, {"embedder_digest": DIGEST}),
@@ -58,19 +58,19 @@ def objects(folder: Path, counts: dict[str, int]) -> Path:
             dtype="float32",
         )
         splits[split] = Split(count, (entry,), ChannelStats((0.0,), (1.0,)))
-    told = {"embedder_digest": DIGEST}
-    manifest.save(Manifest("objects", "points", "0", (40, 3), "float32", (), told, {}, {}, splits), folder)
+    metadata = {"embedder_digest": DIGEST}
+    manifest.save(Manifest("objects", "points", "0", (40, 3), "float32", (), metadata, {}, {}, splits), folder)
     return folder
 
 
 def proteins(folder: Path, train: int = 4, test: int = 3) -> Path:
     """Shards of helices of 10 to 14 residues; the raw files, ten for each of the test, lie beside in `raw`."""
     generator = np.random.default_rng(1)
-    for place in range(10 * test):
-        sequence = "".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), 10 + place % 5))
-        write(folder / "raw" / f"helix {place}.pdb", helix(sequence))
-    told = swissprot.Config(train=train, test=test, embedder="one-hot", missing=0.9)
-    pipeline.prepare(job.resolve_job("swissprot", folder / "raw", folder / "shards", told), workers=1)
+    for index in range(10 * test):
+        sequence = "".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), 10 + index % 5))
+        write(folder / "raw" / f"helix {index}.pdb", helix(sequence))
+    config = swissprot.Config(train=train, test=test, embedder="one-hot", missing=0.9)
+    pipeline.prepare(job.resolve_job("swissprot", folder / "raw", folder / "shards", config), workers=1)
     return folder / "shards"
 
 

@@ -36,10 +36,10 @@ def checkout() -> Path:
 def real_data() -> Callable[[str], Path]:
     """A path below the folder of real data beside the checkout; where that is absent the test is skipped."""
 
-    def find(place: str) -> Path:
-        path = CHECKOUT.parent / "shared" / "data" / place
+    def find(name: str) -> Path:
+        path = CHECKOUT.parent / "shared" / "data" / name
         if not path.exists():
-            pytest.skip(f"no real data at ../shared/data/{place}")
+            pytest.skip(f"no real data at ../shared/data/{name}")
         return path
 
     return find

@@ -21,9 +21,9 @@ def smaller_shards(fewest: int = 12) -> None:
     job.MIN_ITEMS = fewest
 
 
-def sources(place: Path) -> dict[str, Path]:
+def sources(folder: Path) -> dict[str, Path]:
     """Raw files of every kind; of each, two items cannot be read."""
-    return {"pictures": _pictures(place / "pictures"), "clouds": _clouds(place), "proteins": _proteins(place / "tar")}
+    return {"pictures": _images(folder / "pictures"), "clouds": _clouds(folder), "proteins": _proteins(folder / "tar")}
 
 
 def made(kind: str, source: Path, out: Path) -> PrepareJob:
@@ -40,23 +40,23 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def _pictures(folder: Path) -> Path:
+def _images(folder: Path) -> Path:
     raw.folder(folder, [f"train/{'ab'[n % 2]}/{n:03d}.png" for n in range(90)] + [f"val/a/{n}.png" for n in range(5)])
     (folder / "train/a/010.png").write_bytes(b"")
     (folder / "train/b/071.png").write_text("no picture")
     return folder
 
 
-def _clouds(place: Path) -> Path:
+def _clouds(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for synset in ("02958343", "03001627"):
         for split, count in (("train", 40), ("val", 6)):
-            folder = place / "ShapeNetCore.v2.PC15k" / synset / split
+            folder = root / "ShapeNetCore.v2.PC15k" / synset / split
             folder.mkdir(parents=True)
             for number in range(count):
                 np.save(folder / f"{number:03d}.npy", rng.normal(0.1, 0.3, size=(50, 3)).astype(np.float32))
             (folder / "001.npy").write_bytes(b"junk")
-    return place / "ShapeNetCore.v2.PC15k"
+    return root / "ShapeNetCore.v2.PC15k"
 
 
 def _proteins(folder: Path) -> Path:

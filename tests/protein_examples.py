@@ -18,17 +18,17 @@ def helix(sequence: str, name: str = "helix", first: int = 1) -> Structure:
     atoms = [np.array([0.0, 0.0, 0.0]), np.array([1.458, 0.0, 0.0])]
     atoms.append(atoms[1] + 1.525 * np.array([-np.cos(np.radians(111.2)), np.sin(np.radians(111.2)), 0]))
     rows = [atoms]
-    for place in range(1, len(sequence)):
-        peptide = 1.341 if sequence[place] == "P" else 1.329
+    for index in range(1, len(sequence)):
+        peptide = 1.341 if sequence[index] == "P" else 1.329
         n = _placed(rows[-1], peptide, 116.2, PSI)
-        ca = _placed([rows[-1][1], rows[-1][2], n], _length(sequence[place], "N-CA"), 121.7, OMEGA)
-        c = _placed([rows[-1][2], n, ca], _length(sequence[place], "CA-C"), 111.2, PHI)
+        ca = _placed([rows[-1][1], rows[-1][2], n], _length(sequence[index], "N-CA"), 121.7, OMEGA)
+        c = _placed([rows[-1][2], n, ca], _length(sequence[index], "CA-C"), 111.2, PHI)
         rows.append([n, ca, c])
     codes = residues.to_codes(sequence)
-    residue, place = residues.atom_layout(codes)
+    residue, slot = residues.atom_layout(codes)
     positions = np.zeros((len(residue), 3), dtype=np.float32)
-    is_known = place < 4
-    for row, (owner, at) in enumerate(zip(residue, place, strict=True)):
+    is_known = slot < 4
+    for row, (owner, at) in enumerate(zip(residue, slot, strict=True)):
         if at < 3:
             positions[row] = rows[owner][at]
         elif at == 3:
@@ -38,7 +38,7 @@ def helix(sequence: str, name: str = "helix", first: int = 1) -> Structure:
 
 
 def shaken(structure: Structure, size: float, seed: int, name: str | None = None) -> Structure:
-    """The same with noise of so many Angstrom on every known atom."""
+    """The structure with noise of `size` Angstrom on every known atom."""
     noise = size * np.random.default_rng(seed).normal(size=structure.positions.shape)
     positions = np.where(structure.is_known[:, None], structure.positions + noise, 0).astype(np.float32)
     return replace(structure, positions=positions, name=name or structure.name)
@@ -58,8 +58,8 @@ def part(structure: Structure, start: int, stop: int) -> Structure:
     )
 
 
-def write(place: Path, structure: Structure) -> None:
-    """A PDB file, gone over by no other code than this."""
+def write(path: Path, structure: Structure) -> None:
+    """A PDB file, written without any of the package's own writers."""
     owner, slot = residues.atom_layout(structure.codes)
     lines = []
     for row in np.flatnonzero(structure.is_known):
@@ -70,8 +70,8 @@ def write(place: Path, structure: Structure) -> None:
         lines.append(
             f"ATOM  {row + 1:5d}  {name:<3} {kind} A{number:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00          {name[0]:>2}\n"
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("".join(lines))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))
 
 
 def _length(letter: str, bond: str) -> float:

@@ -16,12 +16,12 @@ ALL = residues.LETTERS
 def structure(sequence: str = ALL, *, seed: int = 0, name: str = "made") -> Structure:
     """A chain whose C and next N are 1.33 Angstrom apart, and whose other atoms lie somewhere near, to 0.001."""
     codes = residues.to_codes(sequence)
-    residue, place = residues.atom_layout(codes)
+    residue, slot = residues.atom_layout(codes)
     noise = np.random.default_rng(seed).uniform(-0.2, 0.2, (len(residue), 3))
     base = np.zeros((len(residue), 3))
-    base[:, 0] = 3.8 * residue + np.select([place == 0, place == 1, place == 2], [0.0, 1.2, 2.5], 1.5)
-    base[:, 1] = np.where(place > 2, place, 0)
-    noise[place < 3] /= 10
+    base[:, 0] = 3.8 * residue + np.select([slot == 0, slot == 1, slot == 2], [0.0, 1.2, 2.5], 1.5)
+    base[:, 1] = np.where(slot > 2, slot, 0)
+    noise[slot < 3] /= 10
     positions = (base + noise).round(3).astype(np.float32)
     numbers = np.arange(1, len(codes) + 1)
     return Structure(name, codes, positions, np.ones(len(residue), bool), numbers)
@@ -39,13 +39,13 @@ def pdb_line(
     )
 
 
-def pdb_lines(given: Structure, *, factor: float = 20.0, chain: str = "A", first: int = 1) -> list[str]:
+def pdb_lines(chain_structure: Structure, *, factor: float = 20.0, chain: str = "A", first: int = 1) -> list[str]:
     """A line for each atom."""
-    residue, place = residues.atom_layout(given.codes)
+    residue, slot = residues.atom_layout(chain_structure.codes)
     return [
         pdb_line(
-            row + 1, residues.ATOMS[given.codes[residue[row]]][place[row]], residues.NAMES[given.codes[residue[row]]],
-            int(residue[row]) + first, given.positions[row].tolist(), factor=factor, chain=chain,
+            row + 1, residues.ATOMS[chain_structure.codes[residue[row]]][slot[row]], residues.NAMES[chain_structure.codes[residue[row]]],
+            int(residue[row]) + first, chain_structure.positions[row].tolist(), factor=factor, chain=chain,
         )
         for row in range(len(residue))
     ]  # fmt: skip

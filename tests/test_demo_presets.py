@@ -35,43 +35,43 @@ def model(request: pytest.FixtureRequest) -> Model:
     return model
 
 
-def told(model: Model, places: Sequence[int]) -> dict[str, torch.Tensor]:
-    """What the samples at some of three places are drawn under."""
+def condition_of(model: Model, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The conditions of some of three samples."""
     if model.preset.condition is None or model.preset.condition.name == "label":
-        return {"label": torch.tensor([1, 2, 3])[list(places)]}
+        return {"label": torch.tensor([1, 2, 3])[list(indices)]}
     if model.preset.condition.name == "image":
-        return {"tokens": torch.randn(3, 64, 198, generator=torch.Generator().manual_seed(1))[list(places)]}
-    rows = [torch.from_numpy(residues.to_codes(CHAINS[place]).astype(np.int64)) for place in places]
+        return {"tokens": torch.randn(3, 64, 198, generator=torch.Generator().manual_seed(1))[list(indices)]}
+    rows = [torch.from_numpy(residues.to_codes(CHAINS[index]).astype(np.int64)) for index in indices]
     return {"residues": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)}
 
 
 def test_a_whole_sample_is_the_same_in_any_batch_and_chunk_and_at_any_resolution(model: Model):
     steps = 20 if model.preset.name in SLOW else None
     how = options.sampling_options(model, steps=steps)
-    whole, own = told(model, range(3)), told(model, [1])
+    whole, own = condition_of(model, range(3)), condition_of(model, [1])
     queries = model.domain.queries(condition=whole)
     together = sample.sample_fields(model, [3, 4, 5], None, how, whole).query(queries)[1]
     finer = model.domain.queries(FINER[model.preset.name], condition=own)
     alone = sample.sample_fields(model, [4], None, how, own).query(finer, chunk=100)[0]
-    held = alone.view(24, 24, 1)[1::3, 1::3].flatten(0, 1) if model.domain.NAME == "image" else alone
-    held = held[: len(together)]
-    together = together[: len(held)]
-    torch.testing.assert_close(held, together, rtol=0, atol=1e-4)
-    start = noise_field.normal(torch.tensor([4]), queries.noise_keys, purpose="start", channels=held.shape[-1])[0]
+    coarse = alone.view(24, 24, 1)[1::3, 1::3].flatten(0, 1) if model.domain.NAME == "image" else alone
+    coarse = coarse[: len(together)]
+    together = together[: len(coarse)]
+    torch.testing.assert_close(coarse, together, rtol=0, atol=1e-4)
+    start = noise_field.normal(torch.tensor([4]), queries.noise_keys, purpose="start", channels=coarse.shape[-1])[0]
     assert (together - start[: len(together)]).square().mean().sqrt() > 0.3
 
 
 def test_one_velocity_is_the_same_in_any_batch_and_chunk_to_1e_5_of_its_rms(model: Model):
-    network, condition = model.method.network, told(model, range(3))
+    network, condition = model.method.network, condition_of(model, range(3))
     queries = model.domain.queries(condition=condition)
     y = noise_field.normal(torch.arange(3), queries.noise_keys, purpose="start", channels=model.domain.shape.value_size)
     t = torch.tensor([0.9, 0.5, 0.1])
     whole = network(queries, y, t, model.method.embed_condition(condition), queries, y)
     for row in range(3):
-        own = model.method.embed_condition(told(model, [row]))
-        context = model.domain.queries(condition=told(model, [row]))
+        own = model.method.embed_condition(condition_of(model, [row]))
+        context = model.domain.queries(condition=condition_of(model, [row]))
         size = len(context)
         only = slice(row, row + 1)
-        found = network(context, y[only, :size], t[only], own, context[10:31], y[only, 10:31])
-        error = (found - whole[only, 10:31]).square().mean().sqrt()
+        velocity = network(context, y[only, :size], t[only], own, context[10:31], y[only, 10:31])
+        error = (velocity - whole[only, 10:31]).square().mean().sqrt()
         assert error < 1e-5 * whole.square().mean().sqrt()

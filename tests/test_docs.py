@@ -49,9 +49,9 @@ def test_the_data_set_of_the_docs_reads_the_same_from_its_folder_and_from_above(
     spec.loader.exec_module(my_faces)
     config = my_faces.Config(resolution=8)
     for name in ("2019/1.jpg", "2019/2.jpg", "2020/3.jpg"):
-        place = tmp_path / "data" / "my-faces" / "faces" / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(raw.encoded(1, "JPEG"))
+        path = tmp_path / "data" / "my-faces" / "faces" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw.encoded(1, "JPEG"))
     near, far = (my_faces.scan(tmp_path / "data" / below, config) for below in ("my-faces", "."))
     assert [(split, [item.name for item in items]) for split, items in near.splits.items()] == [
         ("train", ["2019/1.jpg", "2019/2.jpg"]),
@@ -89,9 +89,9 @@ def test_every_file_that_a_page_names_or_links_exists(page: Path, checkout: Path
     named = set(
         re.findall(r"`((?:[\w.-]+/)*\w[\w.-]*\.py|(?:inrflow_core|inrflow_cli|tests|tools|docs)/[\w/.-]+)`", text)
     )
-    places = ("", "inrflow_core", "inrflow_cli", "tests", "tools")
+    folders = ("", "inrflow_core", "inrflow_cli", "tests", "tools")
     for path in named - PLACEHOLDERS:
-        is_there = any((checkout / place / path).exists() for place in places)
+        is_there = any((checkout / folder / path).exists() for folder in folders)
         assert is_there or ("/" not in path and any(checkout.glob(f"inrflow_c*/**/{path}"))), path
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / link).exists(), link

@@ -52,7 +52,7 @@ def names_of_imports(tree: ast.Module) -> dict[str, str]:
 
 def references(tree: ast.Module) -> set[str]:
     """The full name of everything from a package that a file uses, but for annotations: `np.load` is `numpy.load`."""
-    names, found = names_of_imports(tree), set()
+    names, used = names_of_imports(tree), set()
     annotations = {
         id(inner)
         for node in ast.walk(tree)
@@ -67,12 +67,12 @@ def references(tree: ast.Module) -> set[str]:
         while isinstance(node, ast.Attribute):
             parts, node = [node.attr, *parts], node.value
         if isinstance(node, ast.Name) and node.id in names:
-            found.add(".".join([names[node.id], *parts]))
-    return found
+            used.add(".".join([names[node.id], *parts]))
+    return used
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_every_kind_of_file_is_read_in_one_place(path):
+def test_every_kind_of_file_has_one_reader(path):
     used = references(parsed(path))
     for call, allowed in READERS.items():
         is_used = any(f"{name}.".startswith(f"{call}.") for name in used)

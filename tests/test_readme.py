@@ -45,17 +45,17 @@ def make_raw_data(folder: Path) -> None:
     """ShapeNet and ImageNet as their authors lay them out, with few and small items."""
     random = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 2), ("test", 1)):
-        place = folder / "shapenet" / "ShapeNetCore.v2.PC15k" / "02691156" / split
-        place.mkdir(parents=True)
+        target = folder / "shapenet" / "ShapeNetCore.v2.PC15k" / "02691156" / split
+        target.mkdir(parents=True)
         for index in range(count):
-            np.save(place / f"{index:032x}.npy", random.normal(size=(15000, 3)).astype(np.float32))
+            np.save(target / f"{index:032x}.npy", random.normal(size=(15000, 3)).astype(np.float32))
     for split in ("train", "val"):
         for synset in ("n01440764", "n01443537"):
-            place = folder / "imagenet" / split / synset
-            place.mkdir(parents=True)
+            target = folder / "imagenet" / split / synset
+            target.mkdir(parents=True)
             for index in range(2):
                 pixels = random.integers(0, 256, size=(140, 150, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(place / f"{synset}_{index}.JPEG")
+                Image.fromarray(pixels).save(target / f"{synset}_{index}.JPEG")
 
 
 def test_every_command_of_the_readme_runs(tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch):
@@ -79,9 +79,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, checkout: Path, monkey
 def test_every_make_target_of_the_readme_is_there(checkout: Path):
     text = (checkout / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (checkout / "Makefile").read_text(), re.MULTILINE))
-    asked = set(re.findall(r"\bmake ([a-z-]+)", text))
-    assert asked
-    assert asked <= targets
+    mentioned = set(re.findall(r"\bmake ([a-z-]+)", text))
+    assert mentioned
+    assert mentioned <= targets
 
 
 def test_every_link_of_the_readme_and_the_docs_leads_somewhere(checkout: Path):

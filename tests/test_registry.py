@@ -11,7 +11,7 @@ from inrflow_core import registry
 from inrflow_core.errors import UsageError
 
 
-def test_a_part_is_found_by_its_file_name_with_hyphens_or_underscores():
+def test_a_part_has_the_name_of_its_file_with_hyphens_or_underscores():
     assert registry.find("samplers", "euler-maruyama") is registry.find("samplers", "euler_maruyama")
     assert "euler-maruyama" in registry.names("samplers")
 

@@ -47,10 +47,10 @@ def sets(kind: str) -> CoordValueSet:
     return CoordValueSet(queries(kind), values, torch.arange(SETS), {"label": torch.arange(SETS)}, mask)
 
 
-def row(of: Queries, place: int, pair: int) -> list[list[float]]:
+def row(of: Queries, set_index: int, pair: int) -> list[list[float]]:
     """All that belongs to one pair of one set."""
     placed = [t if t is None or t.ndim == 3 else t[None].expand(SETS, -1, -1) for t in (of.coordinates, of.directions)]
-    picked = [None if t is None else t[place, pair] for t in (*placed, of.group_ids)]
+    picked = [None if t is None else t[set_index, pair] for t in (*placed, of.group_ids)]
     return [[] if t is None else t.flatten().tolist() for t in (*picked, of.noise_keys[pair])]
 
 
@@ -58,22 +58,22 @@ def row(of: Queries, place: int, pair: int) -> list[list[float]]:
 def test_a_slice_and_an_index_keep_all_that_belongs_to_a_query(kind: str):
     whole = queries(kind)
     for part in (slice(2, 5), torch.tensor([4, 0, 0])):
-        found, index = whole[part], torch.arange(PAIRS)[part].tolist()
-        assert len(found) == len(index) and found.valid_sizes is None
-        for place in range(SETS):
-            assert [row(found, place, i) for i in range(len(index))] == [row(whole, place, i) for i in index]
+        selected, index = whole[part], torch.arange(PAIRS)[part].tolist()
+        assert len(selected) == len(index) and selected.valid_sizes is None
+        for set_index in range(SETS):
+            assert [row(selected, set_index, i) for i in range(len(index))] == [row(whole, set_index, i) for i in index]
 
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_selected_sets_keep_their_queries(kind: str):
     whole = sets(kind)
     for part in (slice(1, 3), torch.tensor([2, 0])):
-        found, index = whole[part], torch.arange(SETS)[part].tolist()
-        assert len(found) == len(index) and found.condition["label"].tolist() == index
-        for place, of in enumerate(index):
-            torch.testing.assert_close(found.values[place], whole.values[of], rtol=0, atol=0)
+        selected, index = whole[part], torch.arange(SETS)[part].tolist()
+        assert len(selected) == len(index) and selected.condition["label"].tolist() == index
+        for position, of in enumerate(index):
+            torch.testing.assert_close(selected.values[position], whole.values[of], rtol=0, atol=0)
             for pair in range(PAIRS):
-                assert row(found.queries, place, pair) == row(whole.queries, of, pair)
+                assert row(selected.queries, position, pair) == row(whole.queries, of, pair)
     sizes = whole.queries.valid_sizes
     assert whole[1:].queries.valid_sizes == (None if sizes is None else sizes[1:])
 
@@ -129,5 +129,5 @@ def test_rows_of_both_sets_of_a_batch_stay_together():
     support, views = sets("rays"), sets("occupancy")
     part = TrainBatch(support, views)[torch.tensor([2, 0])]
     assert not part.is_shared and len(part) == 2
-    for found, whole in ((part.context, support), (part.queries, views)):
-        torch.testing.assert_close(found.values, whole.values[[2, 0]], rtol=0, atol=0)
+    for rows, whole in ((part.context, support), (part.queries, views)):
+        torch.testing.assert_close(rows.values, whole.values[[2, 0]], rtol=0, atol=0)

@@ -30,7 +30,7 @@ POINTS: dict[str, dict[str, Any]] = {
         "num_frequencies": 4,
     },
 }
-PICTURE: dict[str, dict[str, Any]] = {
+IMAGE_TO_POINTS: dict[str, dict[str, Any]] = {
     **POINTS,
     "condition": {"name": "picture", "embedder": "patches", "tokens": 64, "width": 192},
 }
@@ -94,12 +94,12 @@ def run_folder(
     kind: dict[str, dict[str, Any]],
     step: int = 2,
     *,
-    told: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
     **changes: dict[str, Any] | None,
 ) -> Model:
     """A run with one complete checkpoint in the layout that training writes; returns its model.
 
-    `told` is what its weights files say of themselves beside step and classes.
+    `metadata` goes into its weights files beside step and classes.
     """
     built = model(kind, 0.25, **changes)
     checkpoint = folder / "checkpoints" / f"{step:08d}"
@@ -107,7 +107,7 @@ def run_folder(
     (folder / "preset.toml").write_text(f'name = "tiny"\n\n{toml.to_toml(built.preset.table())}')
     files = {}
     for name in ("weights.safetensors", "ema_0.999.safetensors"):
-        info = {"step": step, "classes": NAMES, **(told or {})}
+        info = {"step": step, "classes": NAMES, **(metadata or {})}
         models.save(checkpoint / name, built.method.state_dict(), built.preset, info)
         files[name] = {"bytes": (checkpoint / name).stat().st_size, "sha256": plain_file.file_digest(checkpoint / name)}
     (checkpoint / "manifest.json").write_text(json.dumps({"step": step, "ema": [0.999], "files": files}))

@@ -99,25 +99,26 @@ FORMS = {
 }
 
 
-def seconds(prepare: Callable[[np.ndarray], Any], between: Between, given: np.ndarray, pairs: Sequence[Any]) -> float:
+def seconds(prepare: Callable[[np.ndarray], Any], between: Between, clouds: np.ndarray, pairs: Sequence[Any]) -> float:
     """CPU seconds a pair, preparation included."""
     start = time.process_time()
-    prepared = [prepare(cloud) for cloud in given]
+    prepared = [prepare(cloud) for cloud in clouds]
     for i, j in pairs:
         between(prepared[i], prepared[j])
     return (time.process_time() - start) / len(pairs)
 
 
-def check_equal(name: str, given: np.ndarray) -> None:
-    values = [between(prepare(given[0]), prepare(given[1])) for prepare, between in FORMS[name].values()]
+def check_equal(name: str, clouds: np.ndarray) -> None:
+    values = [between(prepare(clouds[0]), prepare(clouds[1])) for prepare, between in FORMS[name].values()]
     np.testing.assert_allclose(values, values[0], rtol=1e-3)
 
 
-def on_gpu(name: str, given: np.ndarray, device: str, batch: int = 64) -> float:
+def on_gpu(name: str, clouds: np.ndarray, device: str, batch: int = 64) -> float:
     """Seconds of the clock a pair, in batches."""
     distance = registry.find("distances", name)
     a, b = (
-        torch.from_numpy(np.resize(side, (batch, *side.shape[1:]))).float().to(device) for side in (given, given[::-1])
+        torch.from_numpy(np.resize(side, (batch, *side.shape[1:]))).float().to(device)
+        for side in (clouds, clouds[::-1])
     )
     distance.batched_distance(a, b).cpu()
     start = time.perf_counter()
@@ -127,17 +128,17 @@ def on_gpu(name: str, given: np.ndarray, device: str, batch: int = 64) -> float:
 
 
 def measure(count: int, points: int, device: str | None) -> list[dict[str, Any]]:
-    given = point_clouds.normalize(shapes.clouds(count, points), "inrflow", None)
+    clouds = point_clouds.normalize(shapes.clouds(count, points), "inrflow", None)
     pairs = list(combinations(range(count), 2))
     rows = []
     for name, forms in FORMS.items():
-        check_equal(name, given)
+        check_equal(name, clouds)
         least = dict.fromkeys(forms, np.inf)
         for _ in range(REPEATS):
             for form, (prepare, between) in forms.items():
-                least[form] = min(least[form], seconds(prepare, between, given, pairs))
+                least[form] = min(least[form], seconds(prepare, between, clouds, pairs))
         if device and _contract.find(name).batched_distance is not None:
-            least[f"ours, on {device}"] = on_gpu(name, given, device)
+            least[f"ours, on {device}"] = on_gpu(name, clouds, device)
         rows += [
             {"distance": name, "form": form, "seconds": took, "ratio": took / least[OURS]}
             for form, took in least.items()

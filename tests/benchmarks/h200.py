@@ -8,7 +8,7 @@ Training: imagenet256-xl with 4096 queries, bf16, `training.compile = true`, sta
 on shards made on the spot, so that reading, clipping, AdamW and the average are inside. Batches are doubled until one does
 not fit, then the one between is tried, each in a fresh process. Model FLOP utilisation is three times the forward
 operations of the folded network (recomputed ones do not count) times images per second, as a share of the GPU's dense
-bf16 peak. Under it stands the profile: the ten kernels that take longest in two steps.
+bf16 peak. Under it is the profile: the ten kernels that take longest in two steps.
 
 Sampling: random weights, which take as long as trained ones; bf16 and compiled as `sample --compile` does, one at a time. `points` is
 objaverse-xl (866.8M), 500 steps of its SDE without guidance; `image` is imagenet256-xl with 100 Euler steps and
@@ -58,7 +58,7 @@ KERNELS = 10
 
 
 def main() -> None:
-    """Measure what is asked for, or make one trial in this process; Markdown goes to stdout."""
+    """Measure the requested parts, or make one trial in this process; Markdown goes to stdout."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--rehearse", action="store_true", help="in small, on the CPU")
@@ -68,29 +68,33 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=65_536)
     parser.add_argument("--batch", type=int, help="one training trial with this batch, in this process")
     parser.add_argument("--trial", choices=["points", "image"], help="one sampling trial, in this process")
-    given = parser.parse_args()
-    if given.batch is not None:
-        print(json.dumps(train(given)))
-    elif given.trial is not None:
-        print(json.dumps(sample(given)))
+    arguments = parser.parse_args()
+    if arguments.batch is not None:
+        print(json.dumps(train(arguments)))
+    elif arguments.trial is not None:
+        print(json.dumps(sample(arguments)))
     else:
-        print(report(given))
+        print(report(arguments))
 
 
-def report(given: argparse.Namespace) -> str:
+def report(arguments: argparse.Namespace) -> str:
     """All measurements as Markdown."""
-    is_measured = given.rehearse or torch.cuda.is_available()
+    is_measured = arguments.rehearse or torch.cuda.is_available()
     rows, kernels = [], []
-    for part in [given.only] if given.only else PARTS:
+    for part in [arguments.only] if arguments.only else PARTS:
         if part == "training":
-            best = largest(given) if is_measured else None
+            best = largest(arguments) if is_measured else None
             rows.append(("imagenet256-xl, training step, 4096 queries", _training_row(best)))
             kernels = [] if best is None else best["kernels"]
         else:
-            what = f"{given.points:,} points, 500" if part == "points" else f"{given.side} x {given.side}, 100 guided"
-            found = trial(given, "--trial", part) if is_measured else None
-            rows.append((f"{PARTS[part][0]}, {what} steps", _sampling_row(found)))
-    device = "no GPU at hand" if not is_measured else "a rehearsal on a CPU" if given.rehearse else _name()
+            what = (
+                f"{arguments.points:,} points, 500"
+                if part == "points"
+                else f"{arguments.side} x {arguments.side}, 100 guided"
+            )
+            measured = trial(arguments, "--trial", part) if is_measured else None
+            rows.append((f"{PARTS[part][0]}, {what} steps", _sampling_row(measured)))
+    device = "no GPU at hand" if not is_measured else "a rehearsal on a CPU" if arguments.rehearse else _name()
     lines = [f"| what ({device}) | result |", "| --- | --- |", *(f"| {what} | {result} |" for what, result in rows)]
     if kernels:
         lines += ["", "| kernel | share | calls |", "| --- | --- | --- |"]
@@ -98,22 +102,22 @@ def report(given: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def largest(given: argparse.Namespace) -> dict[str, Any] | None:
+def largest(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """The fastest of the trials that fit."""
-    found, batch = [], 2 if given.rehearse else 16
-    while done := trial(given, "--batch", str(batch)):
-        found.append(done)
+    trials, batch = [], 2 if arguments.rehearse else 16
+    while done := trial(arguments, "--batch", str(batch)):
+        trials.append(done)
         batch *= 2
-        if given.rehearse and batch > 4:
+        if arguments.rehearse and batch > 4:
             break
-    found.append(trial(given, "--batch", str(3 * batch // 4)))
-    return max((one for one in found if one), key=lambda one: one["images_per_second"], default=None)
+    trials.append(trial(arguments, "--batch", str(3 * batch // 4)))
+    return max((one for one in trials if one), key=lambda one: one["images_per_second"], default=None)
 
 
-def trial(given: argparse.Namespace, *arguments: str) -> dict[str, Any] | None:
+def trial(options: argparse.Namespace, *arguments: str) -> dict[str, Any] | None:
     """One measurement in a fresh process; None where it does not fit."""
-    common = ["--points", str(given.points), "--side", str(given.side), "--chunk", str(given.chunk)]
-    common += [f"--{name}" for name in ("rehearse", "eager") if getattr(given, name)]
+    common = ["--points", str(options.points), "--side", str(options.side), "--chunk", str(options.chunk)]
+    common += [f"--{name}" for name in ("rehearse", "eager") if getattr(options, name)]
     done = subprocess.run([sys.executable, __file__, *arguments, *common], stdout=subprocess.PIPE, text=True)
     if done.returncode == OUT_OF_MEMORY:
         return None
@@ -121,18 +125,20 @@ def trial(given: argparse.Namespace, *arguments: str) -> dict[str, Any] | None:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def train(given: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str, Any]:
+def train(arguments: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str, Any]:
     """Images per second of one batch size; leaves with a code of its own where it does not fit."""
-    precision, compiled = ("fp32", "false") if given.rehearse else ("bf16", "false" if given.eager else "true")
-    training = {"batch": given.batch, "precision": precision, "compile": compiled, "log_every": 1000, "steps": 1000}
-    preset = _preset("training", given, [f"training.{name}={value}" for name, value in training.items()])
+    precision, compiled = ("fp32", "false") if arguments.rehearse else ("bf16", "false" if arguments.eager else "true")
+    training = {"batch": arguments.batch, "precision": precision, "compile": compiled, "log_every": 1000, "steps": 1000}
+    preset = _preset("training", arguments, [f"training.{name}={value}" for name, value in training.items()])
     with tempfile.TemporaryDirectory() as folder:
-        data = images(Path(folder) / "shards", preset.domain.config.resolution, 64 if given.rehearse else IMAGES)
-        job = setup.TrainJob(preset, Path(folder) / "run", data, "cpu" if given.rehearse else None, check_data=False)
+        data = images(Path(folder) / "shards", preset.domain.config.resolution, 64 if arguments.rehearse else IMAGES)
+        job = setup.TrainJob(
+            preset, Path(folder) / "run", data, "cpu" if arguments.rehearse else None, check_data=False
+        )
         checked = setup.check_job(job, {})
         trainer = setup.build_trainer(checked)
-        wanted = ((step, places) for step in range(1000) for places in trainer.micro_batches)
-        batches = trainer.loader.stream(wanted, trainer.world.device, preset.data.config.prefetch)
+        requests = ((step, positions) for step in range(1000) for positions in trainer.micro_batches)
+        batches = trainer.loader.stream(requests, trainer.world.device, preset.data.config.prefetch)
         trainer.model.method.train()
         trainer.meter = StepMeter(batches)
         try:
@@ -152,8 +158,8 @@ def train(given: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict[str
     operations = checked.stages[0].plan.total_flops
     peak = next((peak for name, peak in PEAKS.items() if name in _name()), None)
     return {
-        "batch": given.batch,
-        "images_per_second": given.batch / seconds,
+        "batch": arguments.batch,
+        "images_per_second": arguments.batch / seconds,
         "utilisation": None if peak is None else operations / seconds / peak,
         "waiting": waited / seconds,
         "memory": memory_used(trainer.world.device),
@@ -170,9 +176,9 @@ def profiled(trainer: Trainer, batches: Any, steps: int = 2) -> list[tuple[str, 
             trainer.advance(batches)
         _synchronise()
     of = "self_device_time_total" if is_cuda else "self_cpu_time_total"
-    found = sorted(((getattr(one, of), one.key, one.count) for one in profile.key_averages()), reverse=True)
-    total = sum(time for time, _, _ in found) or 1
-    return [(name[:80], time / total, count) for time, name, count in found[:KERNELS]]
+    kernels = sorted(((getattr(one, of), one.key, one.count) for one in profile.key_averages()), reverse=True)
+    total = sum(time for time, _, _ in kernels) or 1
+    return [(name[:80], time / total, count) for time, name, count in kernels[:KERNELS]]
 
 
 def images(folder: Path, side: int, count: int) -> Path:
@@ -192,53 +198,53 @@ def images(folder: Path, side: int, count: int) -> Path:
     return folder
 
 
-def sample(given: argparse.Namespace) -> dict[str, Any]:
+def sample(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds and memory of one cloud or one image."""
-    preset = _preset(given.trial, given, [])
-    place = distributed.find({}, "cpu" if given.rehearse else None)
-    with torch.device(place.device):
+    preset = _preset(arguments.trial, arguments, [])
+    world = distributed.find({}, "cpu" if arguments.rehearse else None)
+    with torch.device(world.device):
         model = models.build(preset)
     model.method.eval().requires_grad_(False)
-    precision = "fp32" if given.rehearse else "bf16"
-    short: dict[str, Any] = {"precision": precision} | ({"guidance": 1.0} if given.trial == "points" else {})
+    precision = "fp32" if arguments.rehearse else "bf16"
+    short: dict[str, Any] = {"precision": precision} | ({"guidance": 1.0} if arguments.trial == "points" else {})
     how = options.sampling_options(model, **short)
     model, _ = optimize.optimize_for_inference(
-        model, how, compile=not (given.rehearse or given.eager)
+        model, how, compile=not (arguments.rehearse or arguments.eager)
     )  # as `sample --compile` does
-    size: Any = given.points if given.trial == "points" else (given.side, given.side)
+    size: Any = arguments.points if arguments.trial == "points" else (arguments.side, arguments.side)
     condition = model.method.conditioner.dummy_batch(model.domain.dummy_batch(1))
     labels = [0] if "label" in condition else None
-    told = None if labels else condition
-    steps = 4 if given.rehearse else preset.sampler.config.steps
+    other_condition = None if labels else condition
+    steps = 4 if arguments.rehearse else preset.sampler.config.steps
     try:
         for seed, count in ((0, 2), (1, steps)):  # the first compiles
             how = options.sampling_options(model, steps=count, **short)
             _synchronise()
             start = time.perf_counter()
-            found = evaluate(model, sample_fields(model, [seed], labels, how, told), size, chunk=given.chunk)
+            values = evaluate(
+                model, sample_fields(model, [seed], labels, how, other_condition), size, chunk=arguments.chunk
+            )
             _synchronise()
     except (torch.OutOfMemoryError, OutOfMemory):
         sys.exit(OUT_OF_MEMORY)
-    return {"seconds": time.perf_counter() - start, "shape": found.shape, "memory": memory_used(place.device)}
+    return {"seconds": time.perf_counter() - start, "shape": values.shape, "memory": memory_used(world.device)}
 
 
-def _preset(part: str, given: argparse.Namespace, changes: list[str]) -> Any:
+def _preset(part: str, arguments: argparse.Namespace, changes: list[str]) -> Any:
     name, own, small = PARTS[part]
-    return preset.load(name, [*own, *(small if given.rehearse else []), *changes])
+    return preset.load(name, [*own, *(small if arguments.rehearse else []), *changes])
 
 
-def _training_row(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _training_row(measured: dict[str, Any] | None) -> str:
+    if measured is None:
         return "not measured"
-    use = "" if found["utilisation"] is None else f", {found['utilisation']:.1%} of the peak"
-    wait = f", waiting for data {found['waiting']:.1%}"
-    return (
-        f"batch {found['batch']}: {found['images_per_second']:.1f} images/s{use}{wait}, {found['memory'] / 1e9:.1f} GB"
-    )
+    use = "" if measured["utilisation"] is None else f", {measured['utilisation']:.1%} of the peak"
+    wait = f", waiting for data {measured['waiting']:.1%}"
+    return f"batch {measured['batch']}: {measured['images_per_second']:.1f} images/s{use}{wait}, {measured['memory'] / 1e9:.1f} GB"
 
 
-def _sampling_row(found: dict[str, Any] | None) -> str:
-    return "not measured" if found is None else f"{found['seconds']:.1f} s, {found['memory'] / 1e9:.2f} GB"
+def _sampling_row(measured: dict[str, Any] | None) -> str:
+    return "not measured" if measured is None else f"{measured['seconds']:.1f} s, {measured['memory'] / 1e9:.2f} GB"
 
 
 def _synchronise() -> None:

@@ -41,10 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=10_000, help="images on either side")
     parser.add_argument("--proteins", action="store_true", help="pairs of proteins alone")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if not asked.proteins:
-        of_images(asked.num)
+    if not arguments.proteins:
+        of_images(arguments.num)
     of_proteins()
 
 
@@ -151,12 +151,12 @@ def networks_of_clouds() -> None:
         network.eval().requires_grad_(False)
         clouds = torch.from_numpy(generator.normal(size=(_point_features.CHUNK, module.POINTS, 3)).astype(np.float32))
         with torch.inference_mode():
-            given = prepare(clouds)
-            network(given, ())
+            inputs = prepare(clouds)
+            network(inputs, ())
             start = time.process_time()
-            network(given, ())
+            network(inputs, ())
             middle = time.process_time()
-            _point_features.farthest_point_sampling(given[..., :3].contiguous(), 512)
+            _point_features.farthest_point_sampling(inputs[..., :3].contiguous(), 512)
             end = time.process_time()
         whole, part = (1e3 * seconds / len(clouds) for seconds in (middle - start, end - middle))
         print(f"| `{module.WEIGHTS.name}` | {module.POINTS:,} | {whole:.3g} | {part:.2g} |", flush=True)

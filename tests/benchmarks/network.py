@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of the network, what it is asked, and the ratios that it must not exceed (or, the last, miss)."""
+    """One setting of the network, its number of queries, and the ratios that it must not exceed (or, the last, miss)."""
 
     config: _set_config.Config
     shape: SetSpec
@@ -81,7 +81,7 @@ CHUNK = 4096
 
 
 def main() -> None:
-    """Measure the cases asked for and print the table."""
+    """Measure the requested cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, action="append", help="measure this one alone")
     parser.add_argument("--rounds", type=int, default=3, help="processes per form, for memory")
@@ -163,7 +163,7 @@ def measure_times(case: Case) -> dict[str, float]:
     with torch.no_grad():
         for form, forward in FORMS.items():
             seconds[f"{form} euler"] = [cpu_seconds(lambda f=forward: generate(case, network, f, arguments))]
-    least = {name: min(found) for name, found in seconds.items()}
+    least = {name: min(times) for name, times in seconds.items()}
     with torch.no_grad(), flops.counter() as counted:
         network(*arguments)
     return least | {"matmul": 2 * 1024**3 / least["product"], "flops": 3 * counted.get_total_flops()}
@@ -184,11 +184,11 @@ def prepare(case: Case) -> tuple[set_transformer.SetTransformer, tuple[Any, ...]
             weight.grad = torch.ones_like(weight)  # written to, so that its pages exist
     values = torch.randn(case.batch, case.shape.num_queries, case.shape.value_size)
     context = whole(case.shape)
-    chosen = torch.stack([torch.randperm(case.shape.num_queries)[: case.num_queries] for _ in range(case.batch)])
-    coordinates = None if context.coordinates is None else context.coordinates[chosen]
+    indices = torch.stack([torch.randperm(case.shape.num_queries)[: case.num_queries] for _ in range(case.batch)])
+    coordinates = None if context.coordinates is None else context.coordinates[indices]
     queries = Queries(coordinates, torch.arange(case.num_queries))
-    asked = values.gather(1, chosen[..., None].expand(-1, -1, values.shape[-1]))
-    return network, (context, values, torch.rand(case.batch), ConditionEmbedding(), queries, asked)
+    query_values = values.gather(1, indices[..., None].expand(-1, -1, values.shape[-1]))
+    return network, (context, values, torch.rand(case.batch), ConditionEmbedding(), queries, query_values)
 
 
 def whole(shape: SetSpec) -> Queries:
@@ -218,14 +218,14 @@ def check_equal(case: Case) -> None:
     """Both forms answer the same and have the same gradients: nothing is compared that is not the same function."""
     small = Case(case.config, case.shape, 1, min(case.num_queries, 256), 0, 0, 0)
     network, arguments = prepare(small)
-    found = []
+    results = []
     for forward in (ours, plain):
         network.zero_grad()
         answer = forward(network, *arguments)
         answer.square().mean().backward()
-        found.append((answer.detach(), {name: weight.grad for name, weight in network.named_parameters()}))
-    (mine, gradients), (wanted, others) = found
-    torch.testing.assert_close(mine, wanted, atol=1e-4, rtol=1e-4)
+        results.append((answer.detach(), {name: weight.grad for name, weight in network.named_parameters()}))
+    (mine, gradients), (reference, others) = results
+    torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4)
     for name, gradient in gradients.items():
         other = others[name]
         assert gradient is not None and other is not None, f"`{name}` has a gradient in both forms"
@@ -268,13 +268,19 @@ def ours(network: Any, *arguments: Any) -> Tensor:
 
 
 def plain(
-    network: Any, context: Queries, values: Tensor, t: Tensor, told: ConditionEmbedding, queries: Queries, asked: Tensor
+    network: Any,
+    context: Queries,
+    values: Tensor,
+    t: Tensor,
+    embedding: ConditionEmbedding,
+    queries: Queries,
+    query_values: Tensor,
 ) -> Tensor:
     """The same function, straightforwardly."""
-    c = network.time(t) if told.vector is None else network.time(t) + told.vector
+    c = network.time(t) if embedding.vector is None else network.time(t) + embedding.vector
     levels, x = [], None
     if network.start is None:
-        x = plain_spatial(network.encoder, values) + network.micro_batches
+        x = plain_spatial(network.encoder, values) + network.places
         tokens = None
     else:
         x = network.latent.expand(len(values), -1, -1)
@@ -285,7 +291,7 @@ def plain(
         x = plain_block(layer.own, x, c, None, network.rope)
         if index in network.config.level_blocks:
             levels.append(x)
-    q, value = plain_tokens(network.decoder.tokens, queries.coordinates, asked)
+    q, value = plain_tokens(network.decoder.tokens, queries.coordinates, query_values)
     for block, level in zip(network.decoder.blocks, levels, strict=True):
         q = plain_block(block, q, c, level, None)
     shift, scale = network.decoder.modulation(F.silu(c))[:, None].chunk(2, -1)

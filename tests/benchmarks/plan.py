@@ -1,6 +1,6 @@
 """What `inrflow train --dry-run` predicts, against what a training step takes: memory and operations, on a CPU.
 
-    python tests/benchmarks/plan.py                    # all cases, about six minutes on one core that nobody else uses
+    python tests/benchmarks/plan.py                    # all cases, about six minutes on one idle core
     python tests/benchmarks/plan.py --case image       # one kind, all its settings
     python tests/benchmarks/plan.py --json             # one list on stdout
 
@@ -80,17 +80,17 @@ MOST = 0.15
 
 
 def main() -> None:
-    """Measure the cases asked for, print the table, and fail where a prediction is too far off."""
+    """Measure the requested cases, print the table, and fail where a prediction is too far off."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--case", choices=KINDS, action="append", help="this kind alone")
     parser.add_argument("--json", action="store_true", help="one list instead of the table")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(given.one)))
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one)))
         return
-    rows = [compare(case) for case in CASES if case["kind"] in (given.case or KINDS)]
-    print(json.dumps(rows, indent=1) if given.json else table(rows))
+    rows = [compare(case) for case in CASES if case["kind"] in (arguments.case or KINDS)]
+    print(json.dumps(rows, indent=1) if arguments.json else table(rows))
     sys.exit(0 if all(abs(row[name] - 1) <= MOST for row in rows for name in RATIOS) else 1)
 
 
@@ -100,18 +100,18 @@ RATIOS = ("total", "activations", "executed")
 def compare(case: dict[str, Any]) -> dict[str, Any]:
     """A case with its predictions over what was measured."""
     command = [sys.executable, __file__, "--one", json.dumps(case)]
-    told = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **MALLOC})
-    if told.returncode:
-        raise SystemExit(told.stderr)
-    found = json.loads(told.stdout.splitlines()[-1])  # DeepSpeed says something first
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **MALLOC})
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    result = json.loads(done.stdout.splitlines()[-1])  # DeepSpeed says something first
     return (
         case
-        | found
+        | result
         | {
-            "total": found["predicted"]["total"] / found["measured"]["total"],
-            "activations": found["predicted"]["activations"] / found["measured"]["activations"],
-            "flops": found["predicted"]["flops"] / found["measured"]["flops"],
-            "executed": found["predicted"]["executed"] / found["measured"]["flops"],
+            "total": result["predicted"]["total"] / result["measured"]["total"],
+            "activations": result["predicted"]["activations"] / result["measured"]["activations"],
+            "flops": result["predicted"]["flops"] / result["measured"]["flops"],
+            "executed": result["predicted"]["executed"] / result["measured"]["flops"],
         }
     )
 

@@ -82,8 +82,8 @@ def share(source: Path, resolution: int, workers: int) -> dict[str, float]:
     least = {"bare": np.inf, "prepare": np.inf}
     for _ in range(REPEATS):
         least["bare"] = min(least["bare"], cpu_seconds(partial(bare, source, resolution)))
-        with tempfile.TemporaryDirectory() as place:
-            work = resolve_job("images", source, Path(place) / "s", config)
+        with tempfile.TemporaryDirectory() as folder:
+            work = resolve_job("images", source, Path(folder) / "s", config)
             least["prepare"] = min(least["prepare"], cpu_seconds(partial(prepare, work, workers=workers)))
     return {"resolution": resolution, **least, "share": least["bare"] / least["prepare"]}
 
@@ -91,7 +91,7 @@ def share(source: Path, resolution: int, workers: int) -> dict[str, float]:
 def tree_seconds(work: Callable[[], object]) -> tuple[float, float]:
     """CPU seconds of this process and of all below it, and seconds on the clock.
 
-    Looked at every fifth of a second while they live: Ray's workers are nobody's to wait for, so `os.times` would
+    Looked at every fifth of a second while they live: no process here waits for Ray's workers, so `os.times` would
     leave them out. What a process does after the last look is missed.
     """
     seen: dict[tuple[int, float], float] = {}
@@ -131,8 +131,8 @@ def engines(source: Path, resolution: int) -> list[dict[str, Any]]:
 
     rows = []
     for engine in ("1 process", "2 processes", "pieces", "ray"):
-        with tempfile.TemporaryDirectory() as place:
-            cpu, clock = tree_seconds(partial(run, engine, Path(place) / "s"))
+        with tempfile.TemporaryDirectory() as folder:
+            cpu, clock = tree_seconds(partial(run, engine, Path(folder) / "s"))
         rows.append({"engine": engine, "cpu": cpu, "clock": clock})
     return [
         row | {"cpu_ratio": row["cpu"] / rows[0]["cpu"], "clock_ratio": row["clock"] / rows[0]["clock"]} for row in rows
@@ -146,11 +146,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--engines", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        source = options.source or photographs(Path(place), options.count)
+    with tempfile.TemporaryDirectory() as folder:
+        source = options.source or photographs(Path(folder), options.count)
         if options.engines:
-            found = engines(source, 128)
-            for row in found:
+            rows = engines(source, 128)
+            for row in rows:
                 print(
                     json.dumps(row)
                     if options.json

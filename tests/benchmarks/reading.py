@@ -46,8 +46,8 @@ def write(folder: Path, images: int) -> None:
         columns = ShardColumns(np.zeros(OF_A_SHARD, np.int64))
         entries.append(writer.write(path, header, [values], columns, shape=values.shape, dtype="uint8"))
     split = manifest.Split(images, tuple(entries), manifest.ChannelStats((), ()))
-    told = manifest.Manifest("noise", "image", "", (SIDE, SIDE, 3), "uint8", (), {}, {}, {}, {"train": split})
-    manifest.save(told, folder)
+    content = manifest.Manifest("noise", "image", "", (SIDE, SIDE, 3), "uint8", (), {}, {}, {}, {"train": split})
+    manifest.save(content, folder)
 
 
 def ways(folder: Path, images: int) -> dict[str, Callable[[np.ndarray], object]]:
@@ -61,12 +61,12 @@ def ways(folder: Path, images: int) -> dict[str, Callable[[np.ndarray], object]]
     memory = np.concatenate([array[: min(OF_A_SHARD, 1000)] for array in arrays])
 
     def plain(indices: np.ndarray) -> None:
-        for place, index in enumerate(indices):
-            out[place] = arrays[index // OF_A_SHARD][index % OF_A_SHARD]
+        for row, index in enumerate(indices):
+            out[row] = arrays[index // OF_A_SHARD][index % OF_A_SHARD]
 
     def copy(indices: np.ndarray) -> None:
-        for place, index in enumerate(indices):
-            out[place] = memory[index]
+        for row, index in enumerate(indices):
+            out[row] = memory[index]
 
     return {"ours": lambda indices: opened.read("train", indices, out), "h5py d[i]": plain, "copy in memory": copy}
 
@@ -92,15 +92,15 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        write(Path(place), options.images)
-        rates = measure(Path(place), options.images)
-    told: dict[str, float] = {name: round(rate) for name, rate in rates.items()}
-    told["ours over copy"] = round(rates["ours"] / rates["copy in memory"], 3)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), options.images)
+        rates = measure(Path(folder), options.images)
+    results: dict[str, float] = {name: round(rate) for name, rate in rates.items()}
+    results["ours over copy"] = round(rates["ours"] / rates["copy in memory"], 3)
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(results))
     else:
-        for name, number in told.items():
+        for name, number in results.items():
             print(f"{name:>16}  {number:,}" + (" images/s" if isinstance(number, int) else ""))
         print(f"target: ours at least {TARGET:,} images/s: {'reached' if rates['ours'] >= TARGET else 'MISSED'}")
     return 0 if rates["ours"] >= TARGET else 1

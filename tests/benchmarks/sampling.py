@@ -70,23 +70,23 @@ WIDTH = ["network.width=192", "network.heads=6", "network.decoder_width=none", "
 
 
 def main() -> None:
-    """The tables that are asked for, on stdout."""
+    """The requested tables, on stdout."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=["loop", "bf16", "presets"])
     parser.add_argument("--names", nargs="*", default=NAMES)
     parser.add_argument("--one", help="one preset, in this process")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     memory.retain_freed_pages()
-    if given.one:
-        print(json.dumps(preset_cost(given.one)))
+    if arguments.one:
+        print(json.dumps(preset_cost(arguments.one)))
         return
-    if given.only in (None, "loop"):
+    if arguments.only in (None, "loop"):
         _print(("what", "straightforward s", "ours s", "ratio", "largest difference"), map(loop_row, SMALL))
-    if given.only in (None, "bf16"):
+    if arguments.only in (None, "bf16"):
         _print(("preset", "fp32 s", "autocast s", "cast once s", "error of bf16"), [bf16_row("shapenet-l-fast")])
-    if given.only in (None, "presets"):
+    if arguments.only in (None, "presets"):
         head = (
             "preset",
             "parameters",
@@ -96,46 +96,50 @@ def main() -> None:
             "4096 queries s",
             "peak GB",
         )
-        _print(head, map(preset_row, given.names))
+        _print(head, map(preset_row, arguments.names))
 
 
 def loop_row(name: str) -> tuple[str, ...]:
-    """A drawing by the straightforward loop and by ours."""
+    """A sample by the straightforward loop and by ours."""
     preset, changes, settings, size = SMALL[name]
     narrow = [change for change in changes if "decoder" in change]
     model = built(preset, [*changes, *(change for change in WIDTH if not (narrow and "decoder_width" in change))])
     how = options.sampling_options(model, **settings)
     field = sample.sample_fields(model, [3], [1] if model.preset.condition else None, how)
     queries = model.domain.queries(size)
-    plain, wanted = timed(lambda: straightforward(model, field, queries), times=1)
-    ours, found = timed(lambda: field.query(queries, chunk=QueryBudget(CHUNK)), times=1)
-    return name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}", f"{(wanted - found).abs().max():.0e}"
+    plain, expected = timed(lambda: straightforward(model, field, queries), times=1)
+    ours, result = timed(lambda: field.query(queries, chunk=QueryBudget(CHUNK)), times=1)
+    return name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}", f"{(expected - result).abs().max():.0e}"
 
 
 def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
-    """The samples with nothing kept: every velocity of every chunk from the context on."""
+    """The samples with nothing cached: every velocity of every chunk from the context on."""
     flow, how = model.method, field.options
     network, context = flow.network, field.context
     halves = [flow.embed_condition(field.condition)]
     if how.guidance != 1 and flow.is_guidable:
         halves.append(flow.conditioner.null_condition(len(field.seeds)))
     states = [field._initial_noise(context), field._initial_noise(queries)]
-    asked = [context, queries]
+    query_sets = [context, queries]
     grid = how.sampler.time_grid(how.config)
     for index, (t, t_next) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         ends = [torch.full((len(field.seeds),), float(end), dtype=torch.float64) for end in (t, t_next)]
         step, seen = solver.Step(index, *ends), states[0]
 
         def velocity(
-            places: Any, y: torch.Tensor, seen: torch.Tensor = seen, t: torch.Tensor = ends[0]
+            queries_at: Any, y: torch.Tensor, seen: torch.Tensor = seen, t: torch.Tensor = ends[0]
         ) -> torch.Tensor:
-            found = []
-            for told in halves:
-                latents = network.latents(network.encode(context, seen, None, told), t.float(), told)
-                found.append(network.decode(places, y, network.decoder_kv(latents)))
-            return found[0] if len(found) == 1 else paths.guided_velocity(found[0], found[1], how.guidance, t)
+            velocities = []
+            for embedding in halves:
+                latents = network.latents(network.encode(context, seen, None, embedding), t.float(), embedding)
+                velocities.append(network.decode(queries_at, y, network.decoder_kv(latents)))
+            return (
+                velocities[0]
+                if len(velocities) == 1
+                else paths.guided_velocity(velocities[0], velocities[1], how.guidance, t)
+            )
 
-        for place, (where, y) in enumerate(zip(asked, list(states), strict=True)):
+        for index_of_set, (where, y) in enumerate(zip(query_sets, list(states), strict=True)):
             moved = []
             for start in range(0, len(where), CHUNK):
                 part = slice(start, start + CHUNK)
@@ -151,7 +155,7 @@ def straightforward(model: Model, field: Any, queries: Any) -> torch.Tensor:
                         noise=lambda index, own=own: field._increment(own, index),
                     )  # fmt: skip
                 )
-            states[place] = torch.cat(moved, 1)
+            states[index_of_set] = torch.cat(moved, 1)
     return states[1]
 
 
@@ -171,27 +175,27 @@ def bf16_row(name: str) -> tuple[str, ...]:
 
 def evaluation(model: Model, method: Any) -> torch.Tensor:
     """The velocities of one chunk."""
-    network, context, y, told = _inputs(model, method)
-    latents = network.latents(network.encode(context, y, None, told), torch.tensor([0.5]), told)
+    network, context, y, embedding = _inputs(model, method)
+    latents = network.latents(network.encode(context, y, None, embedding), torch.tensor([0.5]), embedding)
     return network.decode(context[:CHUNK], y[:, :CHUNK], network.decoder_kv(latents))
 
 
 def preset_row(name: str) -> tuple[str, ...]:
-    """A preset's cost, found in a process of its own."""
+    """A preset's cost, measured in a process of its own."""
     done = subprocess.run([sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    cost = json.loads(done.stdout.splitlines()[-1])
     return (
-        f"`{name}`", f"{found['parameters'] / 1e6:.1f}M", f"{found['training'] / 1e12:.2f}",
-        f"{found['evaluation'] / 1e12:.2f}", f"{found['trunk']:.1f}", f"{found['queries']:.2f}", f"{found['peak'] / 1e9:.1f}",
+        f"`{name}`", f"{cost['parameters'] / 1e6:.1f}M", f"{cost['training'] / 1e12:.2f}",
+        f"{cost['evaluation'] / 1e12:.2f}", f"{cost['trunk']:.1f}", f"{cost['queries']:.2f}", f"{cost['peak'] / 1e9:.1f}",
     )  # fmt: skip
 
 
 def preset_cost(name: str) -> dict[str, float]:
-    """CPU seconds of a trunk pass and of a chunk of queries at full size, and what the process held at most."""
+    """CPU seconds of a trunk pass and of a chunk of queries at full size, and the most memory that the process used."""
     model = built(name, [])
-    network, context, y, told = _inputs(model, model.method)
+    network, context, y, embedding = _inputs(model, model.method)
     trunk, latents = timed(
-        lambda: network.latents(network.encode(context, y, None, told), torch.tensor([0.5]), told), times=1
+        lambda: network.latents(network.encode(context, y, None, embedding), torch.tensor([0.5]), embedding), times=1
     )
     memory, chunk = network.decoder_kv(latents), context[:CHUNK]
     if len(chunk) < CHUNK:
@@ -227,25 +231,25 @@ def built(name: str, changes: list[str]) -> Model:
 
 def timed(function: Callable[[], Any], times: int = 2) -> tuple[float, Any]:
     """CPU seconds of this thread, the least of some times, and what came out."""
-    best, found = float("inf"), None
+    best, result = float("inf"), None
     for _ in range(times):
         gc.collect()
         start = time.thread_time()
-        found = function()
+        result = function()
         best = min(best, time.thread_time() - start)
-    return best, found
+    return best, result
 
 
 def _inputs(model: Model, method: Any) -> tuple[Any, Any, torch.Tensor, Any]:
-    """Network, context, a state and what the network is told, for one set."""
+    """Network, context, a state and the condition embedding, for one set."""
     blank = model.domain.dummy_batch(1)
-    told = {} if method.conditioner is None else method.conditioner.dummy_batch(blank)
+    condition = {} if method.conditioner is None else method.conditioner.dummy_batch(blank)
     y = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(1))
     return (
         method.network,
         blank.queries,
         y,
-        method.network.project_kv(method.embed_condition({**blank.condition, **told})),
+        method.network.project_kv(method.embed_condition({**blank.condition, **condition})),
     )
 
 

@@ -43,10 +43,10 @@ def main() -> None:
     parser.add_argument("--preset", default="digits-demo")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        answer = measure(given.preset, given.steps, Path(folder))
-    if given.json:
+        answer = measure(arguments.preset, arguments.steps, Path(folder))
+    if arguments.json:
         print(json.dumps(answer))
     else:
         for name, value in answer.items():
@@ -63,8 +63,8 @@ def measure(name: str, steps: int, folder: Path) -> dict[str, Any]:
     job = setup.TrainJob(preset, folder / "run", data=data, device="cpu", threads=1)
     trainer = setup.build_trainer(setup.check_job(job, {}))
     trainer.model.method.train()
-    wanted = ((step, places) for step in range(WARM + steps) for places in trainer.micro_batches)
-    batches = trainer.loader.stream(wanted, trainer.world.device, preset.data.config.prefetch)
+    requests = ((step, positions) for step in range(WARM + steps) for positions in trainer.micro_batches)
+    batches = trainer.loader.stream(requests, trainer.world.device, preset.data.config.prefetch)
     trainer.meter = StepMeter(batches)
     for _ in range(WARM):
         trainer.advance(batches)

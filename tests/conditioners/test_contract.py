@@ -11,7 +11,7 @@ from inrflow_core import registry
 from inrflow_core.conditioners import _contract
 from tests import contracts, tiny
 
-KINDS: dict[str, dict[str, Any]] = {"label": tiny.IMAGE, "image": tiny.PICTURE, "sequence": tiny.PROTEIN}
+KINDS: dict[str, dict[str, Any]] = {"label": tiny.IMAGE, "image": tiny.IMAGE_TO_POINTS, "sequence": tiny.PROTEIN}
 
 
 def test_each_conditioner_is_in_the_test_below():

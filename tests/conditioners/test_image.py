@@ -1,4 +1,4 @@
-"""Pictures as tokens, stored or made in training."""
+"""Images as tokens, stored or made in training."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PATCHES = Config(embedder="patches", tokens=64, width=192)
 
 
 def views(count: int = 3) -> dict[str, torch.Tensor]:
-    """Pictures and their cameras."""
+    """Images and their cameras."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=generator)
     return {"image": images, "camera": torch.from_numpy(cameras.orbit_ring(count))}
 
 
 def stored(count: int = 3) -> dict[str, torch.Tensor]:
-    given = views(count)
-    return {"tokens": posed_image_tokens(patches.load(None), given["image"], given["camera"])}
+    batch = views(count)
+    return {"tokens": posed_image_tokens(patches.load(None), batch["image"], batch["camera"])}
 
 
 def module(**settings: float) -> image.ImageConditioner:
@@ -39,41 +39,41 @@ def module(**settings: float) -> image.ImageConditioner:
 
 
 def test_tokens_made_in_training_are_those_that_shards_store() -> None:
-    wanted = stored()
-    torch.testing.assert_close(module()(views()).tokens, module()(wanted).tokens, rtol=0, atol=0)
+    expected = stored()
+    torch.testing.assert_close(module()(views()).tokens, module()(expected).tokens, rtol=0, atol=0)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(module()(views()).tokens, module()(wanted).tokens, rtol=0, atol=0)
+        torch.testing.assert_close(module()(views()).tokens, module()(expected).tokens, rtol=0, atol=0)
 
 
-def test_a_dropped_pictures_tokens_are_all_the_one_of_nothing() -> None:
+def test_a_dropped_images_tokens_are_all_the_one_of_nothing() -> None:
     built = module()
-    found = built(stored(), torch.tensor([True, False, True])).tokens
+    some_dropped = built(stored(), torch.tensor([True, False, True])).tokens
     nothing = built.null_condition(2).tokens
-    assert found is not None and nothing is not None and nothing.shape == (2, 1, 16)
-    torch.testing.assert_close(found[::2], nothing.expand(-1, 64, -1), atol=1e-6, rtol=0)
-    kept = built(stored()).tokens
-    assert kept is not None
-    torch.testing.assert_close(found[1], kept[1], rtol=0, atol=0)
+    assert some_dropped is not None and nothing is not None and nothing.shape == (2, 1, 16)
+    torch.testing.assert_close(some_dropped[::2], nothing.expand(-1, 64, -1), atol=1e-6, rtol=0)
+    none_dropped = built(stored()).tokens
+    assert none_dropped is not None
+    torch.testing.assert_close(some_dropped[1], none_dropped[1], rtol=0, atol=0)
 
 
-def test_a_model_answers_as_much_under_a_dropped_picture_as_under_nothing() -> None:
-    model = tiny.model(tiny.PICTURE)
+def test_a_model_predicts_the_same_under_a_dropped_image_as_under_nothing() -> None:
+    model = tiny.model(tiny.IMAGE_TO_POINTS)
     flow, queries = model.method, model.domain.queries()
     y = torch.randn(3, 24, 3, generator=torch.Generator().manual_seed(1))
     t = torch.tensor([0.2, 0.5, 0.9])
     dropped = flow.embed_condition(stored(), dropped=torch.ones(3, dtype=torch.bool))
-    found, wanted = (
+    velocity, expected = (
         flow.network(queries, y, t, embedding, queries, y)
         for embedding in (dropped, flow.conditioner.null_condition(3))
     )
-    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(velocity, expected, atol=1e-6, rtol=1e-5)
     shown = flow.network(queries, y, t, flow.embed_condition(stored()), queries, y)
-    assert (shown - found).abs().max() > 1e-3
+    assert (shown - velocity).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
 def test_a_field_is_the_plain_solution_of_the_guided_velocity(guidance: float) -> None:
-    model = tiny.model(tiny.PICTURE)
+    model = tiny.model(tiny.IMAGE_TO_POINTS)
     flow, context, seeds = model.method, model.domain.queries(), [5, 6, 7]
     drawing = options.sampling_options(model, guidance=guidance)
     values = sample.sample_fields(model, seeds, None, drawing, stored()).query(context)
@@ -88,22 +88,26 @@ def test_a_field_is_the_plain_solution_of_the_guided_velocity(guidance: float) -
     torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
 
 
-def test_a_sample_depends_on_its_seed_and_picture_and_not_on_its_batch() -> None:
-    model, given = tiny.model(tiny.PICTURE), stored()
+def test_a_sample_depends_on_its_seed_and_image_and_not_on_its_batch() -> None:
+    model, condition = tiny.model(tiny.IMAGE_TO_POINTS), stored()
     how = options.sampling_options(model, guidance=2.0)
-    together = sample.sample_fields(model, [5, 6, 7], None, how, given).query(model.domain.queries(40))
+    together = sample.sample_fields(model, [5, 6, 7], None, how, condition).query(model.domain.queries(40))
     for row, seed in enumerate((5, 6, 7)):
-        own = {"tokens": given["tokens"][row : row + 1]}
+        own = {"tokens": condition["tokens"][row : row + 1]}
         alone = sample.sample_fields(model, [seed], None, how, own).query(model.domain.queries(40), chunk=7)
         torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=0)
 
 
 def test_a_blank_condition_has_the_shapes_of_a_real_one() -> None:
     built = module()
-    blank = built.dummy_batch(tiny.model(tiny.PICTURE).domain.dummy_batch(3))
+    blank = built.dummy_batch(tiny.model(tiny.IMAGE_TO_POINTS).domain.dummy_batch(3))
     assert blank["tokens"].shape == stored()["tokens"].shape
-    found = built(blank)
-    assert isinstance(found, ConditionEmbedding) and found.tokens is not None and found.tokens.shape == (3, 64, 16)
+    embedding = built(blank)
+    assert (
+        isinstance(embedding, ConditionEmbedding)
+        and embedding.tokens is not None
+        and embedding.tokens.shape == (3, 64, 16)
+    )
 
 
 def test_the_frozen_network_is_no_part_of_the_model() -> None:
@@ -115,9 +119,9 @@ def test_the_frozen_network_is_no_part_of_the_model() -> None:
 
 def test_every_weight_learns_where_some_are_dropped() -> None:
     built = module()
-    found = built(stored(), torch.tensor([True, False, False])).tokens
-    assert found is not None
-    found.square().sum().backward()
+    tokens = built(stored(), torch.tensor([True, False, False])).tokens
+    assert tokens is not None
+    tokens.square().sum().backward()
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in built.parameters())
 
 

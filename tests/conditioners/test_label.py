@@ -12,19 +12,19 @@ from inrflow_core.conditioners.label import Config
 def test_each_class_has_its_row_and_none_the_last() -> None:
     torch.manual_seed(0)
     module = label.build(Config(classes=4), width=8)
-    found = module({"label": torch.tensor([0, 3, -1])}).vector
-    torch.testing.assert_close(found, module.table.weight[[0, 3, 4]], rtol=0, atol=0)
+    vectors = module({"label": torch.tensor([0, 3, -1])}).vector
+    torch.testing.assert_close(vectors, module.table.weight[[0, 3, 4]], rtol=0, atol=0)
 
 
 def test_a_dropped_label_is_none() -> None:
     torch.manual_seed(0)
     module = label.build(Config(classes=4), width=8)
-    found = module({"label": torch.tensor([0, 3, 2])}, torch.tensor([True, False, True])).vector
-    torch.testing.assert_close(found, module({"label": torch.tensor([-1, 3, -1])}).vector, rtol=0, atol=0)
-    torch.testing.assert_close(found[::2], module.null_condition(2).vector, rtol=0, atol=0)
+    vectors = module({"label": torch.tensor([0, 3, 2])}, torch.tensor([True, False, True])).vector
+    torch.testing.assert_close(vectors, module({"label": torch.tensor([-1, 3, -1])}).vector, rtol=0, atol=0)
+    torch.testing.assert_close(vectors[::2], module.null_condition(2).vector, rtol=0, atol=0)
 
 
-def test_only_the_rows_asked_for_learn() -> None:
+def test_only_the_requested_rows_learn() -> None:
     module = label.build(Config(classes=4), width=8)
     module({"label": torch.tensor([1, -1])}).vector.sum().backward()
     assert module.table.weight.grad is not None

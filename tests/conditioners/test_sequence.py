@@ -25,12 +25,12 @@ def codes() -> torch.Tensor:
 
 
 def test_one_hot_residues_are_those_of_the_stand_in() -> None:
-    found = sequence.build(Config("one-hot", 20), 16)({"residues": codes()})
-    assert found.features is not None and found.is_group is not None
-    for row, wanted in enumerate(_contract.load("one-hot")(CHAINS)):
-        np.testing.assert_array_equal(found.features[row, : len(wanted)].numpy(), wanted)
-    assert found.features[1, 2:].abs().max() == 0
-    assert found.is_group.tolist() == [[True] * 7, [True] * 2 + [False] * 5]
+    embedding = sequence.build(Config("one-hot", 20), 16)({"residues": codes()})
+    assert embedding.features is not None and embedding.is_group is not None
+    for row, expected in enumerate(_contract.load("one-hot")(CHAINS)):
+        np.testing.assert_array_equal(embedding.features[row, : len(expected)].numpy(), expected)
+    assert embedding.features[1, 2:].abs().max() == 0
+    assert embedding.is_group.tolist() == [[True] * 7, [True] * 2 + [False] * 5]
 
 
 def test_features_made_in_training_are_those_that_shards_store(tmp_path: Path) -> None:
@@ -40,18 +40,18 @@ def test_features_made_in_training_are_those_that_shards_store(tmp_path: Path) -
         stored[row, : len(embedding)] = torch.from_numpy(embedding)
     config = Config(width=32, features="online", weights=str(folder))
     online = sequence.build(config, 16)({"residues": codes()})
-    found = sequence.build(Config(width=32), 16)({"residues": codes(), "embedding": stored})
-    assert online.features is not None and found.features is not None
-    torch.testing.assert_close(online.features, found.features, atol=2e-3, rtol=1e-3)
+    offline = sequence.build(Config(width=32), 16)({"residues": codes(), "embedding": stored})
+    assert online.features is not None and offline.features is not None
+    torch.testing.assert_close(online.features, offline.features, atol=2e-3, rtol=1e-3)
     with torch.autocast("cpu", torch.bfloat16):
         again = sequence.build(config, 16)({"residues": codes()})
     torch.testing.assert_close(again.features, online.features, atol=1e-5, rtol=1e-5)
 
 
-def test_what_stands_behind_a_chains_end_is_never_seen() -> None:
+def test_what_is_behind_a_chains_end_is_never_seen() -> None:
     stored = torch.full((2, 7, 32), 9.0)
-    found = sequence.build(Config(width=32), 16)({"residues": codes(), "embedding": stored})
-    assert found.features is not None and found.features[1, 2:].abs().max() == 0
+    embedding = sequence.build(Config(width=32), 16)({"residues": codes(), "embedding": stored})
+    assert embedding.features is not None and embedding.features[1, 2:].abs().max() == 0
 
 
 def test_a_sequence_is_never_dropped() -> None:

@@ -54,12 +54,12 @@ def test_every_earlier_name_is_in_this_test():
 
 
 def test_a_preset_of_earlier_names_is_the_same_preset(tmp_path: Path):
-    wanted = preset.resolve("some", present())
-    assert preset.resolve("some", earlier()) == wanted
+    expected = preset.resolve("some", present())
+    assert preset.resolve("some", earlier()) == expected
     file = tmp_path / "some.toml"
     file.write_text(toml.to_toml(earlier()), encoding="utf-8")
-    assert preset.load(str(file)) == wanted
-    assert not any(old in wanted.table()[table] for table, names in PRESET_NAMES.items() for old in names)
+    assert preset.load(str(file)) == expected
+    assert not any(old in expected.table()[table] for table, names in PRESET_NAMES.items() for old in names)
 
 
 @pytest.mark.parametrize(
@@ -68,19 +68,19 @@ def test_a_preset_of_earlier_names_is_the_same_preset(tmp_path: Path):
 def test_an_override_by_either_name_replaces_either(table: str, old: str, new: str):
     value = VALUES[table][new]
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    for held in (old, new):
-        for given in (old, new):
-            tables = {table: {held: 1}}
-            assert preset.override(tables, [f"{table}.{given}={text}"]) == {table: {new: value}}
-            assert preset.override(tables, [f"{table}.{given}=none"]) == {table: {}}
+    for stored_name in (old, new):
+        for override_name in (old, new):
+            tables = {table: {stored_name: 1}}
+            assert preset.override(tables, [f"{table}.{override_name}={text}"]) == {table: {new: value}}
+            assert preset.override(tables, [f"{table}.{override_name}=none"]) == {table: {}}
 
 
 def test_a_weights_file_of_earlier_names_has_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    wanted = preset.resolve("some", present())
-    monkeypatch.setattr(type(wanted), "table", lambda _: earlier())
-    models.save(tmp_path / "weights.safetensors", {}, wanted, {})
+    expected = preset.resolve("some", present())
+    monkeypatch.setattr(type(expected), "table", lambda _: earlier())
+    models.save(tmp_path / "weights.safetensors", {}, expected, {})
     monkeypatch.undo()
-    assert models.read_metadata(tmp_path / "weights.safetensors")[0] == wanted
+    assert models.read_metadata(tmp_path / "weights.safetensors")[0] == expected
 
 
 def test_both_names_at_once_are_refused():

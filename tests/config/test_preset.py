@@ -29,7 +29,7 @@ SMALL = [
     "network.decoder_width=none",
     "network.decoder_heads=none",
 ]
-SMALL_PLACES = {
+SMALL_GRIDS = {
     "image": ["domain.resolution=16", "network.latents=16", "method.num_queries=none"],
     "points": ["domain.num_points=32", "network.latents=8", "method.num_queries=none"],
     "protein": ["domain.residues=12", "network.latents=12", "method.num_queries=none"],
@@ -100,10 +100,10 @@ SCHEDULES = {
 
 
 def small(name: str) -> Preset:
-    """The preset with a small network over few places, all else as it is."""
+    """The preset with a small network over a small grid, all else as it is."""
     domain = load(name).domain.name
     assert domain is not None
-    return load(name, SMALL + SMALL_PLACES[domain])
+    return load(name, SMALL + SMALL_GRIDS[domain])
 
 
 @pytest.mark.parametrize("name", names())
@@ -111,8 +111,8 @@ def test_every_preset_builds_and_has_a_loss(name: str):
     torch.manual_seed(0)
     model = models.build(small(name))
     blank = model.domain.dummy_batch(2)
-    told = {} if model.preset.condition is None else model.method.conditioner.dummy_batch(blank)
-    condition = {**blank.condition, **told}
+    condition = {} if model.preset.condition is None else model.method.conditioner.dummy_batch(blank)
+    condition = {**blank.condition, **condition}
     values = torch.rand(blank.values.shape) * 2 - 1
     sets = replace(blank, values=values, seeds=torch.tensor([3, 4]), condition=condition)
     loss = model.method.loss(TrainBatch.from_sets(sets))
@@ -128,16 +128,16 @@ def test_parameters_are_the_papers(name: str):
     with torch.device("meta"):
         method = models.build(load(name)).method
     count = sum(weight.numel() for weight in method.parameters())
-    wanted, why = COUNTED[name]
-    assert count == wanted if isinstance(wanted, int) else abs(count / wanted - 1) < 6e-4, why
+    expected, why = COUNTED[name]
+    assert count == expected if isinstance(expected, int) else abs(count / expected - 1) < 6e-4, why
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_sizes_are_the_papers(name: str):
     size = next(part for part in reversed(name.split("-")) if part in SIZES)
     network = load(name).network.config
-    wanted = SIZES[f"points {size}" if name.startswith(POINTS) else size]
-    assert (network.width, network.depth, network.heads, network.decoder_levels) == wanted
+    expected = SIZES[f"points {size}" if name.startswith(POINTS) else size]
+    assert (network.width, network.depth, network.heads, network.decoder_levels) == expected
     latents = {"church256-b-random2048": 2048, "cifar10-s": 256, "mnist-s": 196, "swissprot-xl": 350}
     assert network.latents == latents.get(name, 256 if name.endswith("-fast") else 1024)
     assert network.rope == (name.removesuffix("-fast") in ("imagenet128-xl", "imagenet256-xl", "imagenet256-b-rope"))
@@ -158,14 +158,14 @@ def test_training_settings_are_the_papers(name: str):
 @pytest.mark.parametrize("name", PAPERS)
 def test_sampling_is_the_papers(name: str):
     preset = load(name)
-    wanted = {
+    expected = {
         "shapenet": ("euler-maruyama", 1000),
         "objaverse": ("euler-maruyama", 500),
         "swissprot": ("euler-maruyama", 500),
     }
     of = name.partition("-")[0]
     assert preset.sampler is not None
-    assert (preset.sampler.name, preset.sampler.config.steps) == wanted.get(of, ("euler", 100))
+    assert (preset.sampler.name, preset.sampler.config.steps) == expected.get(of, ("euler", 100))
     scale = 5.0 if of == "objaverse" else 1.5 if of.startswith("imagenet") else 1.0
     assert preset.method.config.guidance == scale
 
@@ -192,7 +192,7 @@ ABLATIONS |= {
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_changes_one_thing(name: str):
-    other, wanted = ABLATIONS[name]
+    other, expected = ABLATIONS[name]
     one, two = load(name).table(), load(other).table()
     assert one.keys() == two.keys()
     changed = {
@@ -201,7 +201,7 @@ def test_an_ablation_changes_one_thing(name: str):
         for key in {*one[table], *two[table]}
         if one[table].get(key) != two[table].get(key)
     }
-    assert changed == wanted
+    assert changed == expected
 
 
 @pytest.mark.parametrize("name", names())

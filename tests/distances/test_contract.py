@@ -19,8 +19,8 @@ def test_every_file_has_the_members_of_the_contract(name: str):
     distance = _contract.find(name)
     assert isinstance(distance.file, DistanceFile) and isinstance(distance.is_symmetric, bool)
     a, b = shapes.clouds(2, 30)
-    found = distance.between(a, b)
-    assert isinstance(found, float) and np.isfinite(found) and found > 0
+    distance_value = distance.between(a, b)
+    assert isinstance(distance_value, float) and np.isfinite(distance_value) and distance_value > 0
 
 
 def test_what_a_file_leaves_out_has_a_default():

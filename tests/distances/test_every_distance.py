@@ -137,8 +137,8 @@ def test_the_soft_matching_is_the_plain_loops(distance: ModuleType):
 @pytest.mark.parametrize("distance", [d for d in EVERY if hasattr(d, "batched_distance")])
 def test_a_batch_gives_what_its_pairs_give(distance: ModuleType):
     a, b = shapes.clouds(4, 128), shapes.clouds(4, 128, seed=9)
-    found = distance.batched_distance(torch.from_numpy(a), torch.from_numpy(b)).tolist()
-    assert found == pytest.approx([value(distance, *pair) for pair in zip(a, b, strict=True)], rel=1e-5)
+    distances = distance.batched_distance(torch.from_numpy(a), torch.from_numpy(b)).tolist()
+    assert distances == pytest.approx([value(distance, *pair) for pair in zip(a, b, strict=True)], rel=1e-5)
 
 
 def test_the_reference_sets_have_the_distances_that_were_computed_elsewhere(real_data: Callable[[str], Path]):

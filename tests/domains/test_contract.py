@@ -60,41 +60,43 @@ def one_file_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", registry.names("domains"))
 def test_a_domain_has_every_member_of_the_contract(name: str):
-    found = domain(name)
-    assert [member for member in MEMBERS if not hasattr(found, member)] == []
-    assert name == found.NAME
+    instance = domain(name)
+    assert [member for member in MEMBERS if not hasattr(instance, member)] == []
+    assert name == instance.NAME
 
 
 @pytest.mark.parametrize("name", registry.names("domains"))
 def test_its_methods_take_what_the_contract_says(name: str):
-    found = domain(name)
+    instance = domain(name)
     for member in MEMBERS:
-        wanted = inspect.getattr_static(_contract.Domain, member, None)
-        wanted = wanted.__func__ if isinstance(wanted, staticmethod) else wanted
-        if inspect.isfunction(wanted):
-            parameters = [p for p in inspect.signature(wanted).parameters if p != "self"]
-            assert list(inspect.signature(getattr(found, member)).parameters) == parameters, member
+        expected = inspect.getattr_static(_contract.Domain, member, None)
+        expected = expected.__func__ if isinstance(expected, staticmethod) else expected
+        if inspect.isfunction(expected):
+            parameters = [p for p in inspect.signature(expected).parameters if p != "self"]
+            assert list(inspect.signature(getattr(instance, member)).parameters) == parameters, member
 
 
 @pytest.mark.parametrize("name", registry.names("domains"))
 def test_what_it_names_is_there(name: str):
-    found = domain(name)
-    assert set(found.FORMATS) <= set(registry.names("formats"))
-    metric_specs.parse_metrics([*found.DEFAULT_METRICS, *found.METRICS_OF_SEVERAL], name)
-    assert found.REFERENCE_SPLITS and (found.FILES is None) == found.MAKES_STRUCTURES == (found.GALLERY is None)
+    instance = domain(name)
+    assert set(instance.FORMATS) <= set(registry.names("formats"))
+    metric_specs.parse_metrics([*instance.DEFAULT_METRICS, *instance.METRICS_OF_SEVERAL], name)
+    assert instance.REFERENCE_SPLITS and (instance.FILES is None) == instance.MAKES_STRUCTURES == (
+        instance.GALLERY is None
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names("domains") if name != "protein"])
 def test_samples_have_the_shape_and_the_type_that_it_promises(name: str):
-    found = domain(name)
+    instance = domain(name)
     sizes = {"--resolution": "4x5", "--points": "9"}
-    for size in (None, found.parse_size(sizes[found.SIZE_OPTION]), found.scale_size(2)):
-        count = len(found.queries(size))
-        values = found.decode_values(torch.zeros(2, count, found.shape.value_size), size)
-        spec = found.output_spec(size)
+    for size in (None, instance.parse_size(sizes[instance.SIZE_OPTION]), instance.scale_size(2)):
+        count = len(instance.queries(size))
+        values = instance.decode_values(torch.zeros(2, count, instance.shape.value_size), size)
+        spec = instance.output_spec(size)
         assert (values.shape[1:], str(values.dtype)) == (spec.shape, spec.dtype)
-        assert found.FILES.holds(values)
-        assert found.thumbnails(values).ndim in (3, 4) and found.describe_size(size)
+        assert instance.FILES.holds(values)
+        assert instance.thumbnails(values).ndim in (3, 4) and instance.describe_size(size)
 
 
 def test_a_domain_without_sizes_refuses_one():
@@ -114,11 +116,11 @@ def test_a_domain_of_one_file_is_trained_sampled_written_and_read(tmp_path: Path
     trainer = small.train(waves(tmp_path / "shards"), tmp_path / "run", kind=SIGNAL, until=2)
     assert trainer.counters.step == 2 and list((tmp_path / "run").glob("**/*.safetensors"))
     model = sample.load(tmp_path / "run")
-    ((_, drawn),) = sample.iter_samples(model, SampleRequest(range(3), size=30))
-    assert drawn.shape == (3, 30, 1)
-    (file,) = writer.write(tmp_path / "out.npz", drawn, "signal", origin={"preset": "tiny"})
+    ((_, samples),) = sample.iter_samples(model, SampleRequest(range(3), size=30))
+    assert samples.shape == (3, 30, 1)
+    (file,) = writer.write(tmp_path / "out.npz", samples, "signal", origin={"preset": "tiny"})
     with np.load(file) as archive:
-        np.testing.assert_array_equal(archive["waves"], drawn)
+        np.testing.assert_array_equal(archive["waves"], samples)
     assert item_selection.read(file).domain == "signal"
     assert sample.preview(model, 2).size[0] > 0
 
@@ -152,7 +154,7 @@ def test_no_branch_names_a_domain_or_a_condition(package: str):
     """A new domain, and a new conditioner, is a new file: the contracts say what these packages must know of it."""
     names = {*registry.names("domains"), *registry.names("conditioners")}
     names |= {name for part in map(conditioner_part, registry.names("conditioners")) for name in part.GIVEN_AS}
-    found = [
+    named = [
         f"{path.name}, line {node.lineno}: {text.value}"
         for path in sorted((ROOT / package).rglob("*.py"))
         for branch in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -161,4 +163,4 @@ def test_no_branch_names_a_domain_or_a_condition(package: str):
         for text in ast.walk(node)
         if isinstance(text, ast.Constant) and text.value in names
     ]
-    assert not found
+    assert not named

@@ -15,20 +15,20 @@ SEEDS = torch.arange(64)
 
 
 def grid(size: tuple[int, int] | None, side: int = 5, **options) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates and places as pictures (rows, columns, axis)."""
+    """Coordinates and noise keys as images (rows, columns, axis)."""
     queries = Domain(Config(side)).queries(size, **options)
     rows, columns = size or (side, side)
     assert queries.coordinates is not None
     return queries.coordinates.unflatten(0, (rows, columns)), queries.noise_keys.unflatten(0, (rows, columns))
 
 
-def test_training_pixels_lie_at_their_centers_and_at_whole_places():
-    coordinates, places = grid(None)
+def test_training_pixels_lie_at_their_centers_and_have_whole_noise_keys():
+    coordinates, noise_keys = grid(None)
     axis = torch.tensor([-0.8, -0.4, 0.0, 0.4, 0.8])
     torch.testing.assert_close(coordinates[:, 0, 0], axis, rtol=0, atol=1e-7)
     torch.testing.assert_close(coordinates[0, :, 1], axis, rtol=0, atol=1e-7)
-    assert places[..., 0].tolist() == [[float(row)] * 5 for row in range(5)]
-    assert places[2, 4].tolist() == [2.0, 4.0]
+    assert noise_keys[..., 0].tolist() == [[float(row)] * 5 for row in range(5)]
+    assert noise_keys[2, 4].tolist() == [2.0, 4.0]
 
 
 @pytest.mark.parametrize("side", [1, 5, 8, 28, 112, 128, 256])
@@ -44,16 +44,16 @@ def test_odd_multiples_hold_the_training_grid_to_the_bit(side: int, factor: int)
 
 
 def test_means_of_blocks_of_a_finer_grid_are_the_training_grid():
-    coarse, coarse_places = grid(None, side=6)
-    for fine, own in zip(grid((12, 12), side=6), (coarse, coarse_places), strict=True):
+    coarse, coarse_keys = grid(None, side=6)
+    for fine, own in zip(grid((12, 12), side=6), (coarse, coarse_keys), strict=True):
         blocks = fine.unflatten(0, (6, 2)).unflatten(2, (6, 2)).mean((1, 3))
         torch.testing.assert_close(blocks, own, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(7, 11), (11, 7), (8, 8), (97, 33), (1, 3)])
-def test_place_and_coordinate_say_the_same(size: tuple[int, int]):
-    coordinates, places = grid(size)
-    torch.testing.assert_close((coordinates.double() + 1) * 5 / 2 - 0.5, places, rtol=0, atol=1e-6)
+def test_noise_key_and_coordinate_are_one_position(size: tuple[int, int]):
+    coordinates, noise_keys = grid(size)
+    torch.testing.assert_close((coordinates.double() + 1) * 5 / 2 - 0.5, noise_keys, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(8, 12), (12, 8), (5, 15), (10, 11)])
@@ -75,14 +75,14 @@ def test_another_aspect_is_a_wider_window_around_the_same_square(size: tuple[int
         torch.testing.assert_close(wide[cut[0], cut[1]], square, rtol=0, atol=1e-6)
 
 
-def test_a_window_is_a_part_of_the_finer_picture():
-    whole, whole_places = grid((20, 20))
-    part, part_places = grid((5, 10), window=(0.25, 0.5, 0.5, 1.0))
+def test_a_window_is_a_part_of_the_finer_image():
+    whole, whole_keys = grid((20, 20))
+    part, part_keys = grid((5, 10), window=(0.25, 0.5, 0.5, 1.0))
     torch.testing.assert_close(part, whole[5:10, 10:], rtol=0, atol=1e-6)
-    torch.testing.assert_close(part_places, whole_places[5:10, 10:], rtol=0, atol=1e-9)
+    torch.testing.assert_close(part_keys, whole_keys[5:10, 10:], rtol=0, atol=1e-9)
 
 
-def test_a_picture_without_pixels_is_refused():
+def test_an_image_without_pixels_is_refused():
     with pytest.raises(UsageError, match="an image of 0 x 5 has no pixels"):
         Domain(Config(5)).queries((0, 5))
 
@@ -97,19 +97,19 @@ def test_pixels_there_and_back_are_the_same(scale: float):
 
 def test_values_follow_their_queries_row_by_row():
     sets = Domain(Config(5)).to_set(batch_of(PIXELS), SEEDS)
-    for pixel, place in zip(sets.values[3], sets.queries.noise_keys.long().tolist(), strict=True):
-        expected = torch.from_numpy(PIXELS[3, place[0], place[1]]).float() / 127.5 - 1
+    for pixel, noise_key in zip(sets.values[3], sets.queries.noise_keys.long().tolist(), strict=True):
+        expected = torch.from_numpy(PIXELS[3, noise_key[0], noise_key[1]]).float() / 127.5 - 1
         torch.testing.assert_close(pixel, expected, rtol=0, atol=1e-6)
 
 
-def test_answers_beyond_the_range_are_cut_and_any_size_becomes_a_picture():
+def test_values_beyond_the_range_are_clipped_and_any_size_becomes_an_image():
     values = torch.tensor([-3.0, -1.0, 0.0, 1.0, 9.0, 0.5]).view(1, 6, 1).repeat(2, 1, 3)
-    pictures = Domain(Config(5)).decode_values(values, (2, 3))
-    assert (pictures.shape, pictures.dtype) == ((2, 2, 3, 3), np.uint8)
-    assert pictures[1, ..., 0].tolist() == [[0, 0, 128], [255, 255, 191]]
+    images = Domain(Config(5)).decode_values(values, (2, 3))
+    assert (images.shape, images.dtype) == ((2, 2, 3, 3), np.uint8)
+    assert images[1, ..., 0].tolist() == [[0, 0, 128], [255, 255, 191]]
 
 
-def test_half_the_pictures_are_mirrored_by_their_seed_and_not_by_the_batch():
+def test_half_the_images_are_mirrored_by_their_seed_and_not_by_the_batch():
     domain = Domain(Config(5, flip=True))
     plain, flipped = (
         domain.to_set(batch_of(PIXELS), SEEDS, augment=augment).values.view(64, 5, 5, 3) for augment in (False, True)
@@ -118,8 +118,8 @@ def test_half_the_pictures_are_mirrored_by_their_seed_and_not_by_the_batch():
     is_mirror = (plain.flip(2) == flipped).flatten(1).all(1)
     assert (is_same ^ is_mirror).all()
     assert 16 < int(is_mirror.sum()) < 48
-    for place in range(0, 64, 7):
-        part = slice(place, place + 7)
+    for start in range(0, 64, 7):
+        part = slice(start, start + 7)
         alone = domain.to_set(batch_of(PIXELS[part]), SEEDS[part], augment=True).values
         assert torch.equal(alone.view(-1, 5, 5, 3), flipped[part])
 

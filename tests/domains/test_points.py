@@ -19,9 +19,9 @@ def test_a_set_holds_points_of_its_cloud_each_at_most_once() -> None:
     assert sets.queries.coordinates is None
     for cloud, values in zip(CLOUDS, sets.values.numpy(), strict=True):
         stored = {row.tobytes() for row in cloud[:, :3]}
-        drawn = [row.tobytes() for row in values]
-        assert stored.issuperset(drawn)
-        assert len(set(drawn)) == 200
+        sampled = [row.tobytes() for row in values]
+        assert stored.issuperset(sampled)
+        assert len(set(sampled)) == 200
 
 
 def test_the_subset_is_keyed_by_the_seed_and_not_by_the_batch() -> None:
@@ -33,10 +33,12 @@ def test_the_subset_is_keyed_by_the_seed_and_not_by_the_batch() -> None:
     assert not torch.equal(alone, other)
 
 
-def test_every_point_is_drawn_equally_often() -> None:
-    places = np.arange(20, dtype=np.float32)[None, :, None].repeat(2000, 0).repeat(3, 2)
-    drawn = Domain(Config(num_points=5)).to_set(batch_of(places), torch.arange(2000), None, augment=True).values[..., 0]
-    counts = torch.bincount(drawn.flatten().long(), minlength=20)
+def test_every_point_is_sampled_equally_often() -> None:
+    points = np.arange(20, dtype=np.float32)[None, :, None].repeat(2000, 0).repeat(3, 2)
+    sampled = (
+        Domain(Config(num_points=5)).to_set(batch_of(points), torch.arange(2000), None, augment=True).values[..., 0]
+    )
+    counts = torch.bincount(sampled.flatten().long(), minlength=20)
     assert counts.sum() == 10_000
     assert (counts - 500).abs().max() < 5 * (2000 * 0.25 * 0.75) ** 0.5
 

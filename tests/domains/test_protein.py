@@ -1,4 +1,4 @@
-"""The domain of proteins: what a stored chain becomes, and what is drawn becomes a structure."""
+"""The domain of proteins: a stored chain becomes a set, and a sample becomes a structure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SEEDS = torch.arange(10, 13)
 
 def read() -> Batch:
     """Three chains as shards give them: padded with 0, one atom of the second unknown."""
-    found = [protein_files.structure(chain, seed=place) for place, chain in enumerate(CHAINS)]
-    most = max(len(one.positions) for one in found)
+    structures = [protein_files.structure(chain, seed=seed) for seed, chain in enumerate(CHAINS)]
+    most = max(len(one.positions) for one in structures)
     values, known = np.zeros((3, most, 3), np.float32), np.zeros((3, most), np.uint8)
     codes = np.zeros((3, max(map(len, CHAINS))), np.uint8)
-    for row, one in enumerate(found):
+    for row, one in enumerate(structures):
         values[row, : len(one.positions)] = one.positions - one.positions.mean(0)
         known[row, : len(one.positions)] = 1
         codes[row, : len(one.codes)] = one.codes
     known[1, 4], values[1, 4] = 0, 0
-    sizes = np.array([len(one.positions) for one in found])
+    sizes = np.array([len(one.positions) for one in structures])
     counts = {"residues": np.array([len(chain) for chain in CHAINS]), "is_known": sizes}
     return Batch(values, np.full(3, -1), [], np.empty(0), sizes, {"residues": codes, "is_known": known}, counts)
 
@@ -40,55 +40,55 @@ def sets(seeds: torch.Tensor = SEEDS, *, augment: bool = False, **settings: bool
     return Domain(Config(**settings)).to_set(batch, seeds, batch.labels, augment=augment)  # type: ignore[arg-type]
 
 
-def test_an_atom_has_the_features_of_its_residue_and_place():
-    found = sets()
-    queries = found.queries
-    assert queries.group_ids is not None and queries.coordinates is not None and found.mask is not None
+def test_an_atom_has_the_features_of_its_residue_and_slot():
+    protein_sets = sets()
+    queries = protein_sets.queries
+    assert queries.group_ids is not None and queries.coordinates is not None and protein_sets.mask is not None
     for row, chain in enumerate(CHAINS):
         codes = residues.to_codes(chain)
-        group, place = residues.atom_layout(codes)
+        group, slot = residues.atom_layout(codes)
         size = len(group)
-        wanted = np.concatenate([FEATURES[codes[group], place], EIGENVECTORS[codes[group], place]], axis=1)
-        np.testing.assert_array_equal(queries.coordinates[row, :size].numpy(), wanted)
+        expected = np.concatenate([FEATURES[codes[group], slot], EIGENVECTORS[codes[group], slot]], axis=1)
+        np.testing.assert_array_equal(queries.coordinates[row, :size].numpy(), expected)
         assert queries.group_ids[row, :size].tolist() == group.tolist()
         assert set(queries.group_ids[row, size:].tolist()) <= {-1}
-        assert found.condition["residues"][row].tolist() == [*codes, *[-1] * (20 - len(codes))]
-        assert found.mask[row].sum() == size - (row == 1)
-    assert "is_known" not in found.condition
+        assert protein_sets.condition["residues"][row].tolist() == [*codes, *[-1] * (20 - len(codes))]
+        assert protein_sets.mask[row].sum() == size - (row == 1)
+    assert "is_known" not in protein_sets.condition
 
 
-def test_values_are_places_in_the_networks_scale():
+def test_values_are_positions_in_the_networks_scale():
     batch = read()
     np.testing.assert_allclose(sets().values.numpy(), 0.1 * batch.values, rtol=1e-6)
-    found = sets()
-    for row, one in enumerate(Domain(Config()).decode_values(found.values, condition=found.condition)):
+    protein_sets = sets()
+    for row, one in enumerate(Domain(Config()).decode_values(protein_sets.values, condition=protein_sets.condition)):
         np.testing.assert_allclose(one.positions, batch.values[row, : len(one.positions)], rtol=1e-5, atol=1e-6)
 
 
 def test_training_turns_each_chain_by_a_proper_rotation_of_its_seed():
     plain, turned, again = sets().values, sets(augment=True).values, sets(augment=True).values
     torch.testing.assert_close(again, turned, rtol=0, atol=0)
-    found = []
+    rotations = []
     for row in range(3):
         rotation = torch.linalg.lstsq(plain[row].double(), turned[row].double()).solution.T
         torch.testing.assert_close(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=1e-4, rtol=0)
         assert torch.linalg.det(rotation) == pytest.approx(1, abs=1e-4)
         torch.testing.assert_close(plain[row] @ rotation.T.float(), turned[row], atol=1e-4, rtol=0)
-        found.append(rotation)
-    assert (found[0] - found[1]).abs().max() > 0.1 and (found[1] - found[2]).abs().max() > 0.1
+        rotations.append(rotation)
+    assert (rotations[0] - rotations[1]).abs().max() > 0.1 and (rotations[1] - rotations[2]).abs().max() > 0.1
     other = sets(SEEDS.flip(0), augment=True).values
     rotation = torch.linalg.lstsq(plain[0].double(), other[0].double()).solution.T
-    torch.testing.assert_close(rotation, found[2] @ torch.eye(3, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(rotation, rotations[2] @ torch.eye(3, dtype=torch.float64), atol=1e-4, rtol=0)
     torch.testing.assert_close(sets(augment=True, rotate=False).values, plain, rtol=0, atol=0)
 
 
 def test_training_draws_a_sign_for_each_eigenvector_of_each_residue_by_the_seed():
-    plain, drawn = sets().queries, sets(augment=True).queries
-    assert plain.coordinates is not None and drawn.coordinates is not None and plain.group_ids is not None
+    plain, augmented = sets().queries, sets(augment=True).queries
+    assert plain.coordinates is not None and augmented.coordinates is not None and plain.group_ids is not None
     features = FEATURES.shape[-1]
-    torch.testing.assert_close(drawn.coordinates[..., :features], plain.coordinates[..., :features], rtol=0, atol=0)
-    torch.testing.assert_close(drawn.coordinates.abs(), plain.coordinates.abs(), rtol=0, atol=0)
-    ratio = drawn.coordinates[..., features:] / plain.coordinates[..., features:]
+    torch.testing.assert_close(augmented.coordinates[..., :features], plain.coordinates[..., :features], rtol=0, atol=0)
+    torch.testing.assert_close(augmented.coordinates.abs(), plain.coordinates.abs(), rtol=0, atol=0)
+    ratio = augmented.coordinates[..., features:] / plain.coordinates[..., features:]
     ratio = ratio.where(plain.coordinates[..., features:].abs() > 1e-6, torch.nan)
     seen = []
     for row, chain in enumerate(CHAINS):
@@ -99,7 +99,7 @@ def test_training_draws_a_sign_for_each_eigenvector_of_each_residue_by_the_seed(
     share = np.nanmean(np.array(seen) > 0)
     assert set(np.array(seen)[~np.isnan(seen)]) == {-1.0, 1.0} and 0.35 < share < 0.65
     again = sets(augment=True).queries.coordinates
-    assert again is not None and torch.equal(again, drawn.coordinates)
+    assert again is not None and torch.equal(again, augmented.coordinates)
     fixed = sets(augment=True, random_signs=False).queries.coordinates
     assert fixed is not None and torch.equal(fixed, plain.coordinates)
 
@@ -122,8 +122,8 @@ def test_the_signs_and_the_rotation_of_a_chain_do_not_depend_on_what_is_read_wit
 
 
 def test_samples_are_structures_of_their_own_sequence():
-    domain, found = Domain(Config()), sets()
-    made = domain.decode_values(found.values, condition=found.condition)
+    domain, protein_sets = Domain(Config()), sets()
+    made = domain.decode_values(protein_sets.values, condition=protein_sets.condition)
     assert [one.sequence for one in made] == list(CHAINS)
     for row, one in enumerate(made):
         assert one.is_known.all() and one.numbers.tolist() == list(range(1, len(CHAINS[row]) + 1))
@@ -149,9 +149,12 @@ def test_samples_of_one_sequence_lie_on_the_first_however_they_are_divided():
 
 
 def test_queries_of_a_condition_are_those_of_its_sets():
-    found, domain = sets(), Domain(Config())
-    queries = domain.queries(condition=found.condition)
-    for one, other in ((queries.coordinates, found.queries.coordinates), (queries.group_ids, found.queries.group_ids)):
+    protein_sets, domain = sets(), Domain(Config())
+    queries = domain.queries(condition=protein_sets.condition)
+    for one, other in (
+        (queries.coordinates, protein_sets.queries.coordinates),
+        (queries.group_ids, protein_sets.queries.group_ids),
+    ):
         assert one is not None and other is not None and torch.equal(one, other)
 
 
@@ -164,10 +167,10 @@ def test_blank_sets_have_the_shape_that_the_network_is_built_for():
     assert blank.condition["residues"].shape == (2, 11)
 
 
-def test_a_protein_cannot_be_asked_elsewhere():
-    for given in ({"size": 5}, {"window": (0.0, 0.0, 1.0, 1.0)}):
+def test_a_protein_cannot_be_evaluated_elsewhere():
+    for arguments in ({"size": 5}, {"window": (0.0, 0.0, 1.0, 1.0)}):
         with pytest.raises(UsageError, match="a protein has the atoms of its sequence"):
-            Domain(Config()).queries(**given)  # type: ignore[arg-type]
+            Domain(Config()).queries(**arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ WIDE = {"width": 32, "heads": 4}
 KINDS = {
     "image": (tiny.IMAGE, WIDE),
     "points": (tiny.POINTS, WIDE),
-    "picture": (tiny.PICTURE, WIDE),
+    "picture": (tiny.IMAGE_TO_POINTS, WIDE),
     "protein": (tiny.PROTEIN, WIDE),
 }
 

@@ -34,7 +34,7 @@ def test_the_newest_complete_run_of_a_fitting_domain_is_taken(parent):
 
 
 def test_a_run_that_must_be_given_something_is_taken_by_those_who_give_it(parent):
-    for moment, (name, kind) in enumerate([("photos", tiny.PICTURE), ("folds", tiny.PROTEIN)], start=5):
+    for moment, (name, kind) in enumerate([("photos", tiny.IMAGE_TO_POINTS), ("folds", tiny.PROTEIN)], start=5):
         tiny.run_folder(parent / name, kind)
         os.utime(next((parent / name).glob("checkpoints/*/manifest.json")), (moment, moment))
     assert latest_run().name == "clouds"

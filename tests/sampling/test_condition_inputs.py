@@ -82,7 +82,7 @@ def test_a_photo_is_turned_as_its_exif_says(orientation, tmp_path):
 
 
 def test_a_photos_tokens_are_those_of_its_embedder_and_camera(tmp_path):
-    model, camera = tiny.model(tiny.PICTURE), cameras.orbit(30, 20)
+    model, camera = tiny.model(tiny.IMAGE_TO_POINTS), cameras.orbit(30, 20)
     pixels = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
     path = saved(Image.fromarray(pixels), tmp_path / "a.png")
     found = condition_inputs.condition_from_input(model, "image", image.ImageInput(path, camera))["tokens"]
@@ -96,7 +96,7 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
     folder = hf_folders.dinov2(tmp_path / "dinov2", image_size=28)
     path = saved(Image.new("RGB", (28, 28)), tmp_path / "a.png")
     condition = {"name": "picture", "embedder": "dinov2", "tokens": 4, "width": 32}
-    model = tiny.model(tiny.PICTURE, condition=condition)
+    model = tiny.model(tiny.IMAGE_TO_POINTS, condition=condition)
     digest = _contract.load("dinov2", folder).digest
     for told, is_right in ((digest, True), ("0" * 64, False), (None, True)):
         normalization = {} if told is None else {"embedder": "dinov2", "embedder_digest": told}
@@ -116,7 +116,7 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
         condition_inputs.condition_from_input(
             model, "image", image.ImageInput(path, cameras.orbit()), tmp_path / "none"
         )
-    wide = tiny.model(tiny.PICTURE, condition={**condition, "width": 64})
+    wide = tiny.model(tiny.IMAGE_TO_POINTS, condition={**condition, "width": 64})
     with pytest.raises(UsageError, match="makes 4 tokens of 32 numbers, and the model `tiny` was trained on 4 of 64"):
         condition_inputs.condition_from_input(wide, "image", image.ImageInput(path, cameras.orbit()), folder)
 
@@ -159,7 +159,7 @@ def test_a_fasta_file_that_cannot_be_folded_is_refused(name, tmp_path):
 
 def test_the_conditions_of_shards_are_those_of_their_sets(tmp_path):
     shards = ShardDataset(conditioned_runs.pictured(tmp_path / "pictures", _contract.load("patches")))
-    model = tiny.model(tiny.PICTURE)
+    model = tiny.model(tiny.IMAGE_TO_POINTS)
     whole = shards.read("val", [2, 0]).condition["tokens"]
     for view in range(4):
         found = condition_inputs.conditions_from_shards(model, shards, "val", [2, 0], view)

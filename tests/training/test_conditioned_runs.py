@@ -67,7 +67,7 @@ def condition(kind: Any, **changes: Any) -> dict[str, Any]:
 
 
 def test_each_set_is_read_with_one_view_which_is_drawn_uniformly(patched):
-    loader = a_loader(patched, tiny.PICTURE, condition=condition(tiny.PICTURE, features="online"))
+    loader = a_loader(patched, tiny.IMAGE_TO_POINTS, condition=condition(tiny.IMAGE_TO_POINTS, features="online"))
     seen = np.zeros((8, 4), int)
     for step in range(400):
         sets = loader.batch(step, range(4))
@@ -83,7 +83,7 @@ def test_each_set_is_read_with_one_view_which_is_drawn_uniformly(patched):
 
 
 def test_processes_together_see_the_views_and_chains_that_one_sees(patched, folded):
-    for data, kind in ((patched, tiny.PICTURE), (folded, tiny.PROTEIN)):
+    for data, kind in ((patched, tiny.IMAGE_TO_POINTS), (folded, tiny.PROTEIN)):
         loader = a_loader(data, kind)
         whole = loader.batch(3, range(4))
         for at in (2, 0, 3, 1):
@@ -98,7 +98,7 @@ def test_processes_together_see_the_views_and_chains_that_one_sees(patched, fold
 
 
 def test_the_held_out_loss_is_of_the_same_views_each_time(patched):
-    _, held_out = open_data(conditioned_runs.preset(tiny.PICTURE, training={"held_out_every": 1}), patched)
+    _, held_out = open_data(conditioned_runs.preset(tiny.IMAGE_TO_POINTS, training={"held_out_every": 1}), patched)
     assert held_out is not None
     first, again = (held_out.batch(0, range(4), augment=False).condition["tokens"] for _ in range(2))
     assert torch.equal(first, again)
@@ -124,7 +124,7 @@ def told(run: Path, step: int = 3) -> dict[str, Any]:
 
 def test_pictures_embedded_in_training_give_the_loss_of_stored_tokens(dinov2, tmp_path):
     data = conditioned_runs.pictured(tmp_path / "shards", _contract.load("dinov2", dinov2))
-    one, other = stored_and_online(tiny.PICTURE, data, tmp_path, weights=str(dinov2), **DINO)
+    one, other = stored_and_online(tiny.IMAGE_TO_POINTS, data, tmp_path, weights=str(dinov2), **DINO)
     assert small.losses(other) == pytest.approx(small.losses(one), rel=1e-3)
     assert (
         told(one) == told(other) == {"embedder": "dinov2", "embedder_digest": _contract.load("dinov2", dinov2).digest}
@@ -143,7 +143,7 @@ def test_a_stand_in_is_named_in_the_weights_whatever_else_the_shards_hold(esm2, 
     for name, shards, more in (("first", data, {"unit": "Angstrom"}), ("second", folded, {})):
         setup.train(conditioned_runs.job(shards, tmp_path / name, tiny.PROTEIN, until=1))
         assert told(tmp_path / name, 1) == {"embedder": "one-hot", "embedder_digest": "one-hot-1", **more}
-    setup.train(conditioned_runs.job(patched, tmp_path / "patches", tiny.PICTURE, until=1))
+    setup.train(conditioned_runs.job(patched, tmp_path / "patches", tiny.IMAGE_TO_POINTS, until=1))
     assert told(tmp_path / "patches", 1) == {"embedder": "patches", "embedder_digest": "patches-1"}
 
 
@@ -176,7 +176,7 @@ def test_an_embedder_whose_weights_are_absent_is_found_before_anything_is_writte
     folded, patched, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("INRFLOW_WEIGHTS", str(tmp_path / "nowhere"))
-    for kind, data, settings in ((tiny.PROTEIN, folded, ESM), (tiny.PICTURE, patched, DINO)):
+    for kind, data, settings in ((tiny.PROTEIN, folded, ESM), (tiny.IMAGE_TO_POINTS, patched, DINO)):
         online = condition(kind, features="online", **settings)
         with pytest.raises(MissingError, match=f"the weights of `{settings['embedder']}` are absent") as caught:
             setup.train(conditioned_runs.job(data, tmp_path / "run", kind, condition=online))
@@ -187,10 +187,10 @@ def test_an_embedder_whose_weights_are_absent_is_found_before_anything_is_writte
 
 
 MISFITS = {
-    "another embedder": ("patched", tiny.PICTURE, DINO, "hold features of `patches`, and the preset `tiny` learns from those of `dinov2`"),
-    "fewer tokens": ("patched", tiny.PICTURE, {"tokens": 16}, r"of shape \[64, 198\], and \[condition\] of `tiny` says \[16, 198\]"),
-    "wider tokens": ("patched", tiny.PICTURE, {"width": 768}, r"says \[64, 774\]"),
-    "no tokens": ("online", tiny.PICTURE, {}, "hold none"),
+    "another embedder": ("patched", tiny.IMAGE_TO_POINTS, DINO, "hold features of `patches`, and the preset `tiny` learns from those of `dinov2`"),
+    "fewer tokens": ("patched", tiny.IMAGE_TO_POINTS, {"tokens": 16}, r"of shape \[64, 198\], and \[condition\] of `tiny` says \[16, 198\]"),
+    "wider tokens": ("patched", tiny.IMAGE_TO_POINTS, {"width": 768}, r"says \[64, 774\]"),
+    "no tokens": ("online", tiny.IMAGE_TO_POINTS, {}, "hold none"),
     "no embeddings": ("folded", tiny.PROTEIN, ESM, "hold none: they were prepared for `one-hot`"),
     "wider embeddings": ("esm", tiny.PROTEIN, {"embedder": "esm2", "width": 1280}, r"the `embedding` in .* are of shape \[32\]"),
     "clouds for proteins": ("patched", tiny.PROTEIN, {}, "hold points, and the preset `tiny` learns protein"),
@@ -213,7 +213,7 @@ def test_features_that_the_preset_was_not_made_for_are_refused(name, patched, fo
 def test_an_embedder_of_other_tokens_than_the_settings_say_is_refused(folded, patched, esm2, dinov2, tmp_path):
     cases = [
         (tiny.PROTEIN, folded, {"embedder": "esm2", "width": 1280, "weights": str(esm2)}, "gives 32 numbers for a residue"),
-        (tiny.PICTURE, patched, {**DINO, "tokens": 9, "weights": str(dinov2)}, "makes 4 tokens of 32 numbers of an image of 28 x 28"),
+        (tiny.IMAGE_TO_POINTS, patched, {**DINO, "tokens": 9, "weights": str(dinov2)}, "makes 4 tokens of 32 numbers of an image of 28 x 28"),
     ]  # fmt: skip
     for kind, data, settings, message in cases:
         with pytest.raises(UsageError, match=message):
@@ -225,7 +225,7 @@ def test_an_embedder_of_other_tokens_than_the_settings_say_is_refused(folded, pa
         assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", [tiny.PICTURE, tiny.PROTEIN], ids=["picture", "protein"])
+@pytest.mark.parametrize("kind", [tiny.IMAGE_TO_POINTS, tiny.PROTEIN], ids=["picture", "protein"])
 def test_parameters_operations_and_memory_are_foretold(kind):
     preset = conditioned_runs.preset(kind)
     predicted = plan.predict(preset, ALONE, precision="fp32", micro=4)
@@ -264,9 +264,9 @@ def test_chains_that_pass_in_one_pack_have_the_losses_of_those_in_packs_of_like_
         torch.testing.assert_close(method.loss(TrainBatch.from_sets(sets)), wanted, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("kind", [tiny.PICTURE, tiny.PROTEIN], ids=["picture", "protein"])
+@pytest.mark.parametrize("kind", [tiny.IMAGE_TO_POINTS, tiny.PROTEIN], ids=["picture", "protein"])
 def test_a_run_of_samples_and_a_held_out_loss_goes_on_to_the_bit(kind, patched, folded, tmp_path):
-    data = patched if kind is tiny.PICTURE else folded
+    data = patched if kind is tiny.IMAGE_TO_POINTS else folded
     often = {"held_out_every": 2, "samples_every": 3, "samples": 2}
     setup.train(conditioned_runs.job(data, tmp_path / "parts", kind, until=3, training=often))
     parts = setup.train(conditioned_runs.job(data, tmp_path / "parts", kind, training=often))

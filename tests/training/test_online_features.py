@@ -18,7 +18,7 @@ from tests import conditioned, tiny
 
 def test_items_are_embedded_as_in_training_or_not_at_all(tmp_path: Path):
     shards = ShardDataset(conditioned.objects(tmp_path / "shards", {"val": 2}))
-    model = tiny.model(tiny.PICTURE, condition={"features": "online"})
+    model = tiny.model(tiny.IMAGE_TO_POINTS, condition={"features": "online"})
     other = replace(model, metadata={"normalization": {"embedder_digest": "f" * 64}})
     with pytest.raises(IntegrityError, match="patches-1, and `tiny` was trained with ffff"):
         condition_inputs.conditions_from_shards(other, shards, "val", [0, 1])

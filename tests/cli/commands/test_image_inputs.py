@@ -29,7 +29,7 @@ GENERATOR = np.random.default_rng(0)
 def folders(tmp_path_factory) -> Path:
     parent = tmp_path_factory.mktemp("runs")
     told = {"normalization": {"embedder": "patches", "embedder_digest": "patches-1"}}
-    tiny.run_folder(parent / "objects", tiny.PICTURE, told=told)
+    tiny.run_folder(parent / "objects", tiny.IMAGE_TO_POINTS, metadata=told)
     tiny.run_folder(parent / "images", KIND)
     return parent
 

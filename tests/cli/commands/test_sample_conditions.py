@@ -23,7 +23,7 @@ SEQUENCE = "MKTWAYG"
 def folders(tmp_path_factory) -> Path:
     parent = tmp_path_factory.mktemp("runs")
     told = {"normalization": {"embedder": "patches", "embedder_digest": "patches-1"}}
-    tiny.run_folder(parent / "objects", tiny.PICTURE, told=told)
+    tiny.run_folder(parent / "objects", tiny.IMAGE_TO_POINTS, metadata=told)
     tiny.run_folder(parent / "proteins", tiny.PROTEIN)
     tiny.run_folder(parent / "clouds", tiny.POINTS)
     return parent
