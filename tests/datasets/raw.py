@@ -13,47 +13,47 @@ import numpy as np
 from PIL import Image
 
 
-def picture(number: int, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Image.Image:
-    """A picture of its own for every number."""
+def image(number: int, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Image.Image:
+    """An image of its own for every number."""
     channels = {"L": 1, "RGB": 3, "RGBA": 4, "CMYK": 4}[mode]
     noise = np.random.default_rng(number).integers(0, 256, (3, 4, channels), dtype=np.uint8)
     return Image.fromarray(noise.squeeze(), mode).resize(size, Image.Resampling.BICUBIC)
 
 
 def encoded(number: int, kind: str = "PNG", **options) -> bytes:
-    """The bytes of such a picture."""
+    """The bytes of such an image."""
     file = io.BytesIO()
-    picture(number, **options).save(file, kind)
+    image(number, **options).save(file, kind)
     return file.getvalue()
 
 
-def folder(place: Path, files: Iterable[str]) -> Path:
-    """A folder of encoded pictures, numbered in the order given."""
+def folder(root: Path, files: Iterable[str]) -> Path:
+    """A folder of encoded images, numbered in the order of `files`."""
     for number, name in enumerate(files):
-        path = place / name
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(number))
-    return place
+    return root
 
 
-def zipped(place: Path, files: Mapping[str, bytes]) -> Path:
+def zipped(path: Path, files: Mapping[str, bytes]) -> Path:
     """A zip, stored as StyleGAN stores it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(place, "w") as archive:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-    return place
+    return path
 
 
-def tarred(place: Path, files: Mapping[str, bytes], mode: Any = "w") -> Path:
+def tarred(path: Path, files: Mapping[str, bytes], mode: Any = "w") -> Path:
     """A tar, packed or not by its mode."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(place, mode) as archive:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return place
+    return path
 
 
 def tar_bytes(files: Mapping[str, bytes]) -> bytes:

@@ -22,9 +22,9 @@ PLANES = {
 
 
 def python_batch(name: str, *, keys: type = str, protocol: int = 2, **replaced: Any) -> bytes:
-    told = {"data": PLANES[name], "labels": NUMBERS[name].tolist(), "batch_label": name, "filenames": ["a.png"] * 4}
-    told |= replaced
-    return pickle.dumps({key.encode() if keys is bytes else key: value for key, value in told.items()}, protocol)
+    content = {"data": PLANES[name], "labels": NUMBERS[name].tolist(), "batch_label": name, "filenames": ["a.png"] * 4}
+    content |= replaced
+    return pickle.dumps({key.encode() if keys is bytes else key: value for key, value in content.items()}, protocol)
 
 
 def python_files(**options: Any) -> dict[str, bytes]:
@@ -38,15 +38,15 @@ def binary_files() -> dict[str, bytes]:
     }
 
 
-def write(place: Path, files: dict[str, bytes]) -> Path:
+def write(folder: Path, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
-    return place
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
-def check(place: Path) -> None:
-    plan = cifar10.scan(place, cifar10.Config())
+def check(folder: Path) -> None:
+    plan = cifar10.scan(folder, cifar10.Config())
     assert {split: len(items) for split, items in plan.splits.items()} == {"train": 20, "val": 4}
     for split, names in (("train", list(PLANES)[:5]), ("val", ["test_batch"])):
         planes = np.concatenate([PLANES[name] for name in names]).reshape(-1, 3, 32, 32)
@@ -93,11 +93,11 @@ def test_pickles_of_python_2_are_read(tmp_path: Path):
 class Runs:
     """What would make a file when it is unpickled."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self):
-        return os.mkdir, (str(self.place),)
+        return os.mkdir, (str(self.folder),)
 
 
 class Evaluates:

@@ -25,5 +25,5 @@ def test_a_data_set_has_every_member_of_the_contract(name: str):
 def test_its_functions_take_what_the_contract_says(name: str):
     module = registry.find("datasets", name)
     for function in ("scan", "read"):
-        wanted = inspect.signature(getattr(_contract.Dataset, function)).parameters
-        assert len(inspect.signature(getattr(module, function)).parameters) == len(wanted), function
+        expected = inspect.signature(getattr(_contract.Dataset, function)).parameters
+        assert len(inspect.signature(getattr(module, function)).parameters) == len(expected), function

@@ -27,8 +27,8 @@ def idx(array: np.ndarray, *, magic: int | None = None, count: int | None = None
     return struct.pack(f">{1 + array.ndim}I", kind, *shape) + array.tobytes()
 
 
-def write(place: Path, *, packed: bool = False, **replaced: bytes) -> Path:
-    place.mkdir(parents=True, exist_ok=True)
+def write(folder: Path, *, packed: bool = False, **replaced: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for prefix, part in (("train", slice(None)), ("t10k", slice(0, 3))):
         files[f"{prefix}-images-idx3-ubyte"] = idx(PIXELS[part])
@@ -36,8 +36,8 @@ def write(place: Path, *, packed: bool = False, **replaced: bytes) -> Path:
     for name, content in files.items():
         content = replaced.get(name.partition("-idx")[0].replace("-", "_"), content)
         assert content is not None
-        (place / (name + ".gz" * packed)).write_bytes(gzip.compress(content) if packed else content)
-    return place
+        (folder / (name + ".gz" * packed)).write_bytes(gzip.compress(content) if packed else content)
+    return folder
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
@@ -55,7 +55,7 @@ def test_packing_changes_neither_fingerprint_nor_plan(tmp_path: Path):
     assert plans[0].fingerprint == plans[1].fingerprint
 
 
-def test_the_kin_in_one_folder_are_told_apart(tmp_path: Path):
+def test_the_kin_in_one_folder_are_distinguished(tmp_path: Path):
     write(tmp_path / "MNIST/raw")
     write(tmp_path / "FashionMNIST/raw", train_labels=idx(NUMBERS[::-1]))
     write(tmp_path / "KMNIST/raw", train_labels=idx(NUMBERS * 0))
@@ -82,7 +82,7 @@ LIES = {
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize(("replaced", "message"), LIES.values(), ids=LIES)
-def test_a_header_that_lies_is_found_out(tmp_path: Path, replaced: dict[str, bytes], message: str, packed: bool):
+def test_a_wrong_header_is_detected(tmp_path: Path, replaced: dict[str, bytes], message: str, packed: bool):
     with pytest.raises(IntegrityError, match=message) as caught:
         mnist.scan(write(tmp_path, packed=packed, **replaced), mnist.Config())
     assert "is not a complete idx file" in caught.value.message

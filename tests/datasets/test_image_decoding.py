@@ -26,12 +26,12 @@ def flat(mode: str, color, size: tuple[int, int] = (16, 16)) -> Image.Image:
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is():
-    image = raw.picture(0, (16, 16))
+    image = raw.image(0, (16, 16))
     np.testing.assert_array_equal(center_crop(image, 16), np.asarray(image))
 
 
 def test_the_middle_is_cut_out_of_a_wide_and_of_a_high_image():
-    wide = np.asarray(raw.picture(0, (48, 16)))
+    wide = np.asarray(raw.image(0, (48, 16)))
     np.testing.assert_array_equal(center_crop(Image.fromarray(wide), 16), wide[:, 16:32])
     np.testing.assert_array_equal(
         center_crop(Image.fromarray(wide.transpose(1, 0, 2)), 16), wide[:, 16:32].transpose(1, 0, 2)
@@ -41,20 +41,20 @@ def test_the_middle_is_cut_out_of_a_wide_and_of_a_high_image():
 @pytest.mark.parametrize("halvings", [1, 2, 3])
 def test_powers_of_two_are_means_of_blocks(halvings: int):
     side = 8 << halvings
-    blocks = np.repeat(np.repeat(np.asarray(raw.picture(1, (8, 8))), 1 << halvings, 0), 1 << halvings, 1)
+    blocks = np.repeat(np.repeat(np.asarray(raw.image(1, (8, 8))), 1 << halvings, 0), 1 << halvings, 1)
     assert blocks.shape == (side, side, 3)
-    np.testing.assert_array_equal(center_crop(Image.fromarray(blocks), 8), np.asarray(raw.picture(1, (8, 8))))
+    np.testing.assert_array_equal(center_crop(Image.fromarray(blocks), 8), np.asarray(raw.image(1, (8, 8))))
 
 
 def test_other_sizes_are_halved_by_box_and_then_brought_to_size_by_bicubic():
-    image = raw.picture(2, (75, 50))  # 50 >= 2 * 16, twice not: one halving, then 25 -> 16 rows and 37 -> 24 columns
+    image = raw.image(2, (75, 50))  # 50 >= 2 * 16, twice not: one halving, then 25 -> 16 rows and 37 -> 24 columns
     halved = image.resize((37, 25), Image.Resampling.BOX)
     sized = halved.resize((round(37 * 16 / 25), 16), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(center_crop(image, 16), np.asarray(sized)[:, 4:20])
 
 
 def test_a_small_image_is_enlarged():
-    assert center_crop(raw.picture(3, (5, 7)), 16).shape == (16, 16, 3)
+    assert center_crop(raw.image(3, (5, 7)), 16).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_one_channel_is_gray():
     assert decoded.shape == (8, 8, 1) and set(decoded.ravel().tolist()) == {76}
 
 
-def test_a_photograph_is_turned_only_when_asked():
-    image = raw.picture(4, (16, 16))
+def test_a_photograph_is_turned_only_on_request():
+    image = raw.image(4, (16, 16))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held a quarter turn to the left
     content = saved(image, "PNG", exif=exif)
@@ -117,7 +117,7 @@ PNG = raw.encoded(5, "PNG", size=(64, 64))
     ],
     ids=["empty", "web page", "postscript", "half a jpeg", "half a png", "a header", "holed", "a bomb"],
 )
-def test_broken_content_is_a_reason_without_place_or_address(content: bytes, reason: str):
+def test_broken_content_is_a_reason_without_path_or_address(content: bytes, reason: str):
     with pytest.raises(UnreadableItemError, match=reason) as caught:
         pixels(content, 16)
     assert "0x" not in caught.value.reason and "/" not in caught.value.reason and "\n" not in caught.value.reason

@@ -15,10 +15,10 @@ from inrflow_core.datasets._contract import DatasetIndex
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from tests.datasets import raw
 
-Told = dict[str, list[tuple[str, int]]]
+NamesAndLabels = dict[str, list[tuple[str, int]]]
 
 
-def told(plan: DatasetIndex) -> Told:
+def names_and_labels(plan: DatasetIndex) -> NamesAndLabels:
     return {split: [(item.name, item.label) for item in items] for split, items in plan.splits.items()}
 
 
@@ -44,9 +44,9 @@ def test_thumbnails_alone_and_flat_copies_and_zips_are_read_too(tmp_path: Path):
     raw.folder(tmp_path / "a", [f"thumbnails128x128/{name}" for name in FACES])
     raw.folder(tmp_path / "b", flat)
     raw.zipped(tmp_path / "c/ffhq.zip", {f"0/img{name[:-4]:0>8}.png": raw.encoded(0) for name in flat})
-    for place in "abc":
-        plan = ffhq.scan(tmp_path / place, ffhq.Config(resolution=8))
-        assert [len(items) for items in plan.splits.values()] == [3, 2], place
+    for folder in "abc":
+        plan = ffhq.scan(tmp_path / folder, ffhq.Config(resolution=8))
+        assert [len(items) for items in plan.splits.values()] == [3, 2], folder
 
 
 def test_faces_that_have_no_numbers_are_another_data_set(tmp_path: Path):
@@ -65,12 +65,14 @@ def test_animals_are_classes_and_test_or_val_is_held_out(tmp_path: Path, held_ou
     ]
     plan = afhq.scan(raw.folder(tmp_path, files), afhq.Config(resolution=8))
     assert plan.classes == ("cat", "dog", "wild")
-    assert {split: [label for _, label in items] for split, items in told(plan).items()} == {
+    assert {split: [label for _, label in items] for split, items in names_and_labels(plan).items()} == {
         "train": [0, 0, 2, 2],
         "val": [0, 0, 2, 2],
     }
     some = afhq.scan(tmp_path, afhq.Config(resolution=8, animals=("wild",)))
-    assert some.classes == ("wild",) and {label for items in told(some).values() for _, label in items} == {0}
+    assert some.classes == ("wild",) and {label for items in names_and_labels(some).values() for _, label in items} == {
+        0
+    }
 
 
 def test_animals_that_do_not_exist_are_refused():
@@ -82,9 +84,12 @@ def test_star_gans_layout_of_celeba_has_splits_and_classes(tmp_path: Path):
     files = ["train/female/1.jpg", "train/male/2.jpg", "val/female/3.jpg"]
     raw.folder(tmp_path, [f"celeba_hq/{name}" for name in files])
     plain = celeba_hq.scan(tmp_path, celeba_hq.Config(resolution=8))
-    assert (plain.classes, told(plain)) == ((), {"train": [(files[0], -1), (files[1], -1)], "val": [(files[2], -1)]})
+    assert (plain.classes, names_and_labels(plain)) == (
+        (),
+        {"train": [(files[0], -1), (files[1], -1)], "val": [(files[2], -1)]},
+    )
     classed = celeba_hq.scan(tmp_path, celeba_hq.Config(resolution=8, classes=True))
-    assert (classed.classes, [label for _, label in told(classed)["train"]]) == (("female", "male"), [0, 1])
+    assert (classed.classes, [label for _, label in names_and_labels(classed)["train"]]) == (("female", "male"), [0, 1])
 
 
 def test_every_tenth_face_is_held_out_where_nothing_says_which(tmp_path: Path):
@@ -101,7 +106,7 @@ def test_classes_that_no_folder_says_are_refused(tmp_path: Path):
         celeba_hq.scan(tmp_path, celeba_hq.Config(classes=True))
 
 
-def test_exported_churches_are_found_at_any_depth_and_other_categories_left_out(tmp_path: Path):
+def test_exported_churches_are_read_at_any_depth_and_other_categories_left_out(tmp_path: Path):
     files = [
         "church_outdoor_train/a/b/c/d/e/f/key1.webp",
         "church_outdoor_train/0/key0.webp",
@@ -113,10 +118,10 @@ def test_exported_churches_are_found_at_any_depth_and_other_categories_left_out(
     assert names(plan) == {"train": sorted(files[:2]), "val": files[2:]}
 
 
-def database(place: Path, content: dict[str, bytes]) -> None:
+def database(folder: Path, content: dict[str, bytes]) -> None:
     lmdb = pytest.importorskip("lmdb")
-    place.mkdir(parents=True)
-    with lmdb.open(str(place), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+    folder.mkdir(parents=True)
+    with lmdb.open(str(folder), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
         for key, value in content.items():
             transaction.put(key.encode(), value)
 
@@ -133,7 +138,7 @@ def test_a_database_gives_the_examples_of_its_exported_folders(tmp_path: Path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(value)
     config = lsun_church.Config(resolution=8)
-    plans = [lsun_church.scan(tmp_path / place, config) for place in ("db", "folders")]
+    plans = [lsun_church.scan(tmp_path / name, config) for name in ("db", "folders")]
     for split in ("train", "val"):
         one, other = ([lsun_church.read(item, config).values for item in plan.splits[split]] for plan in plans)
         np.testing.assert_array_equal(one, other)
@@ -173,11 +178,11 @@ def test_any_folder_is_a_data_set(tmp_path: Path, files: list[str], expected: di
     assert names(image_folder.scan(raw.folder(tmp_path, files), image_folder.Config(resolution=8))) == expected
 
 
-def test_sub_folders_are_classes_when_asked(tmp_path: Path):
+def test_sub_folders_are_classes_on_request(tmp_path: Path):
     raw.folder(tmp_path, ["train/rose/1.png", "train/daisy/2.png", "val/rose/3.png", "val/tulip/deep/4.png"])
     plan = image_folder.scan(tmp_path, image_folder.Config(resolution=8, classes=True))
     assert plan.classes == ("daisy", "rose", "tulip")
-    assert told(plan) == {
+    assert names_and_labels(plan) == {
         "train": [("train/daisy/2.png", 0), ("train/rose/1.png", 1)],
         "val": [("val/rose/3.png", 1), ("val/tulip/deep/4.png", 2)],
     }
@@ -194,8 +199,8 @@ def test_a_folder_a_zip_and_a_tar_give_the_same_plan(tmp_path: Path):
         (tmp_path / "z" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "z" / name).write_bytes(content)
     config = image_folder.Config(resolution=8, classes=True)
-    plans = [image_folder.scan(tmp_path / place, config) for place in ("x.zip", "y.tar", "z")]
-    assert told(plans[0]) == told(plans[1]) == told(plans[2])
+    plans = [image_folder.scan(tmp_path / source, config) for source in ("x.zip", "y.tar", "z")]
+    assert names_and_labels(plans[0]) == names_and_labels(plans[1]) == names_and_labels(plans[2])
     assert plans[0].fingerprint == plans[1].fingerprint == plans[2].fingerprint
     pixels = [[image_folder.read(item, config).values for item in plan.splits["train"]] for plan in plans]
     np.testing.assert_array_equal(pixels[0], pixels[1])

@@ -31,30 +31,30 @@ VAL_FOLDERS = (FOLDERS[2], FOLDERS[0], FOLDERS[2], FOLDERS[1])
 CONFIG = imagenet.Config(resolution=8)
 
 
-def write(place: Path, files: dict[str, bytes]) -> None:
+def write(root: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
 
 
-def class_folders(place: Path) -> Path:
-    write(place / "train", TRAIN)
-    write(place / "val", {f"{folder}/{name}": VAL[name] for name, folder in zip(VAL, VAL_FOLDERS, strict=True)})
-    (place / "train" / FOLDERS[0] / "._n01440764_1.JPEG").write_bytes(b"of a Mac")
-    (place / ".cache" / "train" / "x").mkdir(parents=True)
-    (place / ".cache" / "train" / "x" / "1.JPEG").write_bytes(b"hidden")
-    return place
+def class_folders(root: Path) -> Path:
+    write(root / "train", TRAIN)
+    write(root / "val", {f"{folder}/{name}": VAL[name] for name, folder in zip(VAL, VAL_FOLDERS, strict=True)})
+    (root / "train" / FOLDERS[0] / "._n01440764_1.JPEG").write_bytes(b"of a Mac")
+    (root / ".cache" / "train" / "x").mkdir(parents=True)
+    (root / ".cache" / "train" / "x" / "1.JPEG").write_bytes(b"hidden")
+    return root
 
 
-def kaggle(place: Path) -> Path:
-    write(place / "ILSVRC/Data/CLS-LOC/train", TRAIN)
-    write(place / "ILSVRC/Data/CLS-LOC/val", VAL)
-    write(place / "ILSVRC/Data/CLS-LOC/test", {"ILSVRC2012_test_00000001.JPEG": raw.encoded(0)})
+def kaggle(root: Path) -> Path:
+    write(root / "ILSVRC/Data/CLS-LOC/train", TRAIN)
+    write(root / "ILSVRC/Data/CLS-LOC/val", VAL)
+    write(root / "ILSVRC/Data/CLS-LOC/test", {"ILSVRC2012_test_00000001.JPEG": raw.encoded(0)})
     rows = [
         f"{Path(name).stem},{folder} 1 2 3 4 {folder} 5 6 7 8" for name, folder in zip(VAL, VAL_FOLDERS, strict=True)
     ]
-    (place / imagenet.CSV).write_text("\n".join(["ImageId,PredictionString", *rows]) + "\n")
-    return place
+    (root / imagenet.CSV).write_text("\n".join(["ImageId,PredictionString", *rows]) + "\n")
+    return root
 
 
 def development_kit() -> bytes:
@@ -76,29 +76,29 @@ def development_kit() -> bytes:
     return packed.getvalue()
 
 
-def tars(place: Path) -> Path:
+def tars(root: Path) -> Path:
     inner = {
         f"{folder}.tar": raw.tar_bytes({Path(n).name: c for n, c in TRAIN.items() if n.startswith(folder)})
         for folder in reversed(FOLDERS)
     }
-    raw.tarred(place / "downloads" / imagenet.TRAIN_TAR, inner)
-    raw.tarred(place / "downloads" / imagenet.VAL_TAR, VAL)
-    (place / "downloads" / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(development_kit())
-    return place
+    raw.tarred(root / "downloads" / imagenet.TRAIN_TAR, inner)
+    raw.tarred(root / "downloads" / imagenet.VAL_TAR, VAL)
+    (root / "downloads" / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(development_kit())
+    return root
 
 
-def unpacked_kit(place: Path) -> Path:
-    write(place / "train", TRAIN)
-    write(place / "val", VAL)
+def unpacked_kit(root: Path) -> Path:
+    write(root / "train", TRAIN)
+    write(root / "val", VAL)
     with tarfile.open(fileobj=io.BytesIO(development_kit())) as kit:
-        kit.extractall(place, filter="data")
-    return place
+        kit.extractall(root, filter="data")
+    return root
 
 
-def zipped_tree(place: Path) -> Path:
-    place.mkdir()
-    shutil.make_archive(str(place / "imagenet"), "zip", kaggle(place.with_name("tree")))
-    return place
+def zipped_tree(root: Path) -> Path:
+    root.mkdir()
+    shutil.make_archive(str(root / "imagenet"), "zip", kaggle(root.with_name("tree")))
+    return root
 
 
 def labeled(plan: DatasetIndex) -> dict[str, list[tuple[str, int, bytes]]]:
@@ -139,10 +139,10 @@ def test_someone_may_point_at_train_itself(tmp_path: Path):
     assert (list(plan.splits), len(plan.splits["train"]), plan.classes) == (["train"], 6, FOLDERS)
 
 
-def edm(place: Path, labels: object) -> Path:
+def edm(root: Path, labels: object) -> Path:
     images = {f"00000/img{n:08d}.png": raw.encoded(n, size=(8, 8)) for n in range(3)}
-    raw.zipped(place / "imagenet-64.zip", images | {"dataset.json": json.dumps({"labels": labels}).encode()})
-    return place
+    raw.zipped(root / "imagenet-64.zip", images | {"dataset.json": json.dumps({"labels": labels}).encode()})
+    return root
 
 
 def test_the_archive_of_edm_brings_its_labels(tmp_path: Path):
@@ -150,7 +150,7 @@ def test_the_archive_of_edm_brings_its_labels(tmp_path: Path):
     assert [item.label for item in plan.splits["train"]] == [2, 1, 0]
     assert plan.classes == ("0", "1", "2")
     pixels = imagenet.read(plan.splits["train"][1], CONFIG).values
-    np.testing.assert_array_equal(pixels, np.asarray(raw.picture(1, (8, 8))))
+    np.testing.assert_array_equal(pixels, np.asarray(raw.image(1, (8, 8))))
 
 
 @pytest.mark.parametrize("labels", [[["00000/img00000000.png", 1]], [["x", -1]], [["x", "y"]], 7], ids=str)

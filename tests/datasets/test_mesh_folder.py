@@ -43,7 +43,7 @@ def test_points_lie_on_the_faces_in_proportion_to_their_area(tmp_path: Path) -> 
     assert flat[:600].mean() == pytest.approx(1 / 3, abs=0.08), "any part of the points is as uniform as all"
 
 
-def test_a_texture_gives_each_point_the_color_of_its_place(tmp_path: Path) -> None:
+def test_a_texture_gives_each_point_the_color_of_its_position(tmp_path: Path) -> None:
     Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8).repeat(8, 0).repeat(8, 1)).save(
         tmp_path / "t.png"
     )
@@ -118,7 +118,7 @@ def test_a_broken_mesh_is_left_out_with_its_reason(tmp_path: Path, name: str, co
     assert str(tmp_path) not in caught.value.reason
 
 
-def test_a_mesh_without_colors_is_left_out_where_they_are_asked(tmp_path: Path) -> None:
+def test_a_mesh_without_colors_is_left_out_where_they_are_requested(tmp_path: Path) -> None:
     (tmp_path / "roof.obj").write_text(QUADS)
     with pytest.raises(UnreadableItemError, match="it has no colors"):
         read(tmp_path, "roof.obj", colors=True)
@@ -176,7 +176,9 @@ def test_workers_change_no_byte(real_data: Callable[[str], Path], tmp_path: Path
         assert file.read_bytes() == (tmp_path / "out2" / file.name).read_bytes()
 
 
-def test_quads_alone_and_numbers_that_are_none_are_told_apart(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_mesh_of_quads_is_read_and_one_without_numbers_is_not(
+    real_data: Callable[[str], Path], tmp_path: Path
+) -> None:
     with tarfile.open(real_data("meshes/random_urdfs_zlib/random_urdfs_obj.tar.gz")) as tar:
         names = [name for name in tar.getnames() if name.endswith(("/168.obj", "/000.obj"))]
         for name in names:
@@ -191,7 +193,7 @@ def test_quads_alone_and_numbers_that_are_none_are_told_apart(real_data: Callabl
 
 
 @pytest.mark.parametrize(("recorded", "typed"), [("meshes", "mesh-folder"), ("mesh-folder", "meshes")])
-def test_shards_of_the_earlier_name_are_recognised(tmp_path: Path, recorded: str, typed: str) -> None:
+def test_shards_of_the_earlier_name_are_recognized(tmp_path: Path, recorded: str, typed: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "roof.obj").write_text(QUADS)
     config = mesh_folder.Config(points=20, val=0.0)

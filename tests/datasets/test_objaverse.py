@@ -1,4 +1,4 @@
-"""Objaverse: points, pictures and cameras of one object share their units, and tokens are those of the pictures."""
+"""Objaverse: points, images and cameras of one object share their units, and tokens are those of the images."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read(source: Path, name: str = "glbs/000-023/wedge.obj", **settings) -> Exam
 
 
 def share_on_the_object(example: Example, view: int) -> float:
-    """How many of the points appear where the picture is not white."""
+    """How many of the points appear where the image is not white."""
     image = example.condition["image"][view]
     seen, _ = cameras.project(example.condition["camera"][view], example.values.astype(np.float64))
     column, row = np.floor(seen * len(image)).astype(int).T
@@ -73,7 +73,7 @@ def test_points_fill_the_box_and_can_be_undone(source: Path) -> None:
     np.testing.assert_allclose(undone.max(0), [16, 3, 4], atol=0.05)
 
 
-def test_every_point_appears_on_the_object_in_every_picture(source: Path) -> None:
+def test_every_point_appears_on_the_object_in_every_image(source: Path) -> None:
     example = read(source)
     assert example.condition["image"].shape == (4, 64, 64, 3)
     assert min(share_on_the_object(example, view) for view in range(4)) > 0.98
@@ -89,21 +89,21 @@ def test_each_side_shows_its_color(source: Path) -> None:
     assert (front[:, :32] != 255).any(-1).sum() > 1.5 * (front[:, 32:] != 255).any(-1).sum(), "it is high at the left"
 
 
-def test_tokens_are_those_of_the_stored_pictures_and_cameras(source: Path) -> None:
+def test_tokens_are_those_of_the_stored_images_and_cameras(source: Path) -> None:
     condition = read(source).condition
-    images, given = torch.from_numpy(condition["image"]), torch.from_numpy(condition["camera"])
+    images, poses = torch.from_numpy(condition["image"]), torch.from_numpy(condition["camera"])
     assert condition["tokens"].shape == (4, 64, 192 + 6) and condition["tokens"].dtype == np.float16
-    wanted = posed_image_tokens(patches.load(None), images, given)
-    np.testing.assert_array_equal(condition["tokens"], wanted.numpy())
+    expected = posed_image_tokens(patches.load(None), images, poses)
+    np.testing.assert_array_equal(condition["tokens"], expected.numpy())
     online = read(source, features="online").condition
     assert "tokens" not in online
     np.testing.assert_array_equal(online["image"], condition["image"])
 
 
-def test_a_picture_tells_the_same_whether_its_tokens_are_stored_or_made_in_training(
+def test_an_image_has_the_same_embedding_whether_its_tokens_are_stored_or_made_in_training(
     source: Path, tmp_path: Path
 ) -> None:
-    told = []
+    embeddings = []
     torch.manual_seed(0)
     part = image.build(image.Config(embedder="patches", tokens=64, width=192), 16)
     kinds: tuple[Literal["stored", "online"], ...] = ("stored", "online")
@@ -112,17 +112,17 @@ def test_a_picture_tells_the_same_whether_its_tokens_are_stored_or_made_in_train
         config = objaverse.Config(**settings)
         pipeline.prepare(resolve_job("objaverse", source, tmp_path / features, config), workers=1)
         names = image.required_conditions(image.Config(embedder="patches", features=features))
-        wanted = batch.ConditionSelection(names, np.array([0.5]))
-        condition = shard_dataset.ShardDataset(tmp_path / features).read("train", [0], conditions=wanted).condition
+        selection = batch.ConditionSelection(names, np.array([0.5]))
+        condition = shard_dataset.ShardDataset(tmp_path / features).read("train", [0], conditions=selection).condition
         assert set(condition) == set(names)
-        told.append(part({name: torch.from_numpy(array) for name, array in condition.items()}).tokens)
-    torch.testing.assert_close(told[0], told[1], atol=0, rtol=0)
+        embeddings.append(part({name: torch.from_numpy(array) for name, array in condition.items()}).tokens)
+    torch.testing.assert_close(embeddings[0], embeddings[1], atol=0, rtol=0)
 
 
-def test_raised_cameras_stand_where_they_are_asked(source: Path) -> None:
-    given = read(source, elevation=30.0, distance=4.0, views=3).condition["camera"]
-    np.testing.assert_allclose(given[:, 1, 3], 2, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(given[:, :3, 3], axis=1), 4, atol=1e-6)
+def test_raised_cameras_have_the_requested_height_and_distance(source: Path) -> None:
+    poses = read(source, elevation=30.0, distance=4.0, views=3).condition["camera"]
+    np.testing.assert_allclose(poses[:, 1, 3], 2, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(poses[:, :3, 3], axis=1), 4, atol=1e-6)
 
 
 def test_a_name_that_is_no_text_is_a_name_too(source: Path) -> None:
@@ -139,8 +139,8 @@ def test_a_mesh_without_colors_is_gray(source: Path) -> None:
     assert (image[..., 0] == image[..., 1]).all() and 150 < image[40, 24, 0] < 200
 
 
-def found(source: Path, example: Example, *, world: str, kind: str) -> None:
-    """The example's pictures beside its mesh, as others would have written them."""
+def write_views(source: Path, example: Example, *, world: str, kind: str) -> None:
+    """The example's images beside its mesh, as others would have written them."""
     folder = source / "views" / "wedge"
     folder.mkdir(parents=True, exist_ok=True)
     scale, offset = float(example.condition["scale"][0]), example.condition["offset"].astype(np.float64)
@@ -159,15 +159,15 @@ def found(source: Path, example: Example, *, world: str, kind: str) -> None:
             np.save(folder / f"{number:03d}.npy", np.linalg.inv(pose)[:3])
         frames.append({"file_path": f"./{number:03d}", "transform_matrix": pose.tolist()})
     if kind == "json":
-        told = {"camera_angle_x": np.radians(40.0), "frames": frames[::-1]}
-        (folder / "transforms.json").write_text(json.dumps(told))
+        transforms = {"camera_angle_x": np.radians(40.0), "frames": frames[::-1]}
+        (folder / "transforms.json").write_text(json.dumps(transforms))
 
 
 @pytest.mark.parametrize("kind", ["npy", "json"])
 @pytest.mark.parametrize("world", ["mesh", "blender", "zero123"])
-def test_pictures_that_others_made_are_read_with_their_cameras(source: Path, world: str, kind: str) -> None:
+def test_images_that_others_made_are_read_with_their_cameras(source: Path, world: str, kind: str) -> None:
     made = read(source)
-    found(source, made, world=world, kind=kind)
+    write_views(source, made, world=world, kind=kind)
     again = read(source, renders="found", world=world)
     np.testing.assert_array_equal(again.condition["image"], made.condition["image"])
     np.testing.assert_allclose(again.condition["camera"], made.condition["camera"], atol=1e-5)
@@ -175,23 +175,23 @@ def test_pictures_that_others_made_are_read_with_their_cameras(source: Path, wor
 
 
 def test_cameras_of_another_world_are_noticed(source: Path) -> None:
-    found(source, read(source), world="zero123", kind="npy")
+    write_views(source, read(source), world="zero123", kind="npy")
     with pytest.raises(
         UnreadableItemError, match=r"\d+ % of its points appear on the object in view 0: .* another world"
     ):
         read(source, renders="found", world="mesh")
 
 
-def test_pictures_of_another_size_are_resized(source: Path) -> None:
-    found(source, read(source, resolution=128), world="mesh", kind="npy")
+def test_images_of_another_size_are_resized(source: Path) -> None:
+    write_views(source, read(source, resolution=128), world="mesh", kind="npy")
     halved = read(source, renders="found").condition["image"].astype(int)
     assert np.abs(halved - read(source).condition["image"].astype(int)).mean() < 4
 
 
-def test_pictures_that_cannot_be_used_are_named(source: Path) -> None:
+def test_images_that_cannot_be_used_are_named(source: Path) -> None:
     with pytest.raises(UnreadableItemError, match="it has 0 views with cameras, fewer than 4"):
         read(source, renders="found")
-    found(source, read(source), world="mesh", kind="npy")
+    write_views(source, read(source), world="mesh", kind="npy")
     with pytest.raises(UnreadableItemError, match="it has 4 views with cameras, fewer than 5"):
         read(source, renders="found", views=5)
     folder = source / "views" / "wedge"
@@ -201,7 +201,7 @@ def test_pictures_that_cannot_be_used_are_named(source: Path) -> None:
     np.save(folder / "000.npy", np.zeros((3, 4)))
     with pytest.raises(UnreadableItemError, match="the cameras of its views cannot be read"):
         read(source, renders="found")
-    found(source, read(source), world="mesh", kind="npy")
+    write_views(source, read(source), world="mesh", kind="npy")
     Image.new("RGB", (64, 32)).save(folder / "000.png")
     with pytest.raises(UnreadableItemError, match="not square: 64 x 32"):
         read(source, renders="found")
@@ -210,11 +210,11 @@ def test_pictures_that_cannot_be_used_are_named(source: Path) -> None:
         read(source, renders="found")
 
 
-def test_a_file_outside_the_source_is_no_view(source: Path) -> None:
-    found(source, read(source), world="mesh", kind="json")
-    place = source / "views" / "wedge" / "transforms.json"
+def test_a_file_outside_the_source_is_not_a_view(source: Path) -> None:
+    write_views(source, read(source), world="mesh", kind="json")
+    path = source / "views" / "wedge" / "transforms.json"
     Image.new("RGB", (8, 8)).save(source.parent / "secret.png")
-    place.write_text(place.read_text().replace("./000", "../../../secret"))
+    path.write_text(path.read_text().replace("./000", "../../../secret"))
     with pytest.raises(UnreadableItemError, match="the cameras of its views cannot be read"):
         read(source, renders="found")
 
@@ -243,13 +243,13 @@ def test_broken_cameras_are_a_bad_item(tmp_path: Path, kind: str) -> None:
 
 
 def glb(path: Path, *, corners: int = 4, uvs: int = 4, shift: float = 0.0) -> None:
-    """A tetrahedron with a texture; its faces name `corners` corners, of which `uvs` have a place in the texture."""
+    """A tetrahedron with a texture; its faces name `corners` corners, of which `uvs` have a position in the texture."""
     texture = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(texture, "PNG")
     faces = np.array([0, 1, 2, 0, 1, corners - 1], "<u2")
     parts = [np.eye(4, 3, dtype="<f4"), faces, np.zeros((uvs, 2), "<f4"), texture.getvalue()]
     blobs = [part if isinstance(part, bytes) else part.tobytes() for part in parts]
-    told: dict[str, Any] = {
+    document: dict[str, Any] = {
         "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "translation": [shift, 0, 0]}],
         "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 2}, "indices": 1, "material": 0}]}],
@@ -261,12 +261,12 @@ def glb(path: Path, *, corners: int = 4, uvs: int = 4, shift: float = 0.0) -> No
             {"bufferView": 2, "componentType": 5126, "count": uvs, "type": "VEC2"},
         ],
         "bufferViews": [
-            {"buffer": 0, "byteOffset": sum(map(len, blobs[:place])), "byteLength": len(blob)}
-            for place, blob in enumerate(blobs)
+            {"buffer": 0, "byteOffset": sum(map(len, blobs[:index])), "byteLength": len(blob)}
+            for index, blob in enumerate(blobs)
         ],
         "buffers": [{"byteLength": sum(map(len, blobs))}],
     }  # fmt: skip
-    chunks = [(b"JSON", json.dumps(told).encode(), b" "), (b"BIN\0", b"".join(blobs), b"\0")]
+    chunks = [(b"JSON", json.dumps(document).encode(), b" "), (b"BIN\0", b"".join(blobs), b"\0")]
     body = b""
     for kind, content, filler in chunks:
         content += filler * (-len(content) % 4)
@@ -320,16 +320,16 @@ def test_dinov2s_tokens_are_stored_with_the_digest_of_its_weights(source: Path, 
     config = objaverse.Config(**(SMALL | {"embedder": "dinov2", "weights": str(folder), "views": 2}))
     report = pipeline.prepare(resolve_job("objaverse", source, tmp_path / "out", config), workers=1)
     assert report.splits == {"train": 1}
-    told = manifest.load(tmp_path / "out")
+    written = manifest.load(tmp_path / "out")
     embedder = dinov2.load(folder)
-    assert told.normalization["embedder"] == "dinov2"
-    assert told.normalization["embedder_digest"] == embedder.digest
+    assert written.normalization["embedder"] == "dinov2"
+    assert written.normalization["embedder_digest"] == embedder.digest
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text(), "a path is no setting to keep"
     batch = shard_dataset.ShardDataset(tmp_path / "out").read("train", [0])
-    images, given = (torch.from_numpy(batch.condition[name][0]) for name in ("image", "camera"))
+    images, poses = (torch.from_numpy(batch.condition[name][0]) for name in ("image", "camera"))
     assert batch.condition["tokens"].shape == (1, 2, 25, 32 + 6)
-    wanted = posed_image_tokens(embedder, images, given).numpy()
-    np.testing.assert_allclose(batch.condition["tokens"][0], wanted, atol=2e-3)
+    expected = posed_image_tokens(embedder, images, poses).numpy()
+    np.testing.assert_allclose(batch.condition["tokens"][0], expected, atol=2e-3)
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
@@ -340,10 +340,10 @@ def test_settings_that_cannot_be_are_refused() -> None:
 
 
 def test_views_lie_by_the_whole_name_or_its_last_part(tmp_path: Path) -> None:
-    for place in ("views/a/b", "views_release/c", "a/views/d"):
-        (tmp_path / place).mkdir(parents=True)
-    for mesh, place in (("a/b.glb", "views/a/b"), ("glbs/c.glb", "views_release/c"), ("a/d.obj", "a/views/d")):
-        assert _rendered_views._folder(tmp_path, mesh) == tmp_path / place
+    for folder in ("views/a/b", "views_release/c", "a/views/d"):
+        (tmp_path / folder).mkdir(parents=True)
+    for mesh, folder in (("a/b.glb", "views/a/b"), ("glbs/c.glb", "views_release/c"), ("a/d.obj", "a/views/d")):
+        assert _rendered_views._folder(tmp_path, mesh) == tmp_path / folder
 
 
 def test_textured_meshes_show_what_they_are(real_data: Callable[[str], Path], tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_textured_meshes_show_what_they_are(real_data: Callable[[str], Path], tm
 
 
 @pytest.mark.parametrize("settings", [{}, {"features": "online", "views": 2}])
-def test_pictures_and_tokens_count_for_the_size_of_shards_and_for_the_disk(
+def test_images_and_tokens_count_for_the_size_of_shards_and_for_the_disk(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     for number in range(9):
@@ -373,7 +373,7 @@ def test_pictures_and_tokens_count_for_the_size_of_shards_and_for_the_disk(
     monkeypatch.setattr(preparation_job, "MAX_SHARD_BYTES", 3 * whole)
     job = preparation_job.resolve_job("objaverse", source, tmp_path / "out", config)
     assert [len(part.items) for part in plan_shards(job, plan)] == [2, 3, 2, 3]
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10 * whole - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10 * whole - 1))
     with pytest.raises(OutOfMemory, match="the shards need"):
         pipeline.prepare(job, workers=1)
 

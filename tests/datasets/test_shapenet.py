@@ -65,14 +65,14 @@ def test_both_layouts_hold_the_same_clouds(tree: Path, single: Path) -> None:
         }
 
 
-@pytest.mark.parametrize("place", [".", "ShapeNetCore.v2.PC15k", f"ShapeNetCore.v2.PC15k/{CHAIR}"])
-def test_any_part_of_the_tree_may_be_named(tree: Path, place: str) -> None:
-    assert shapenet.scan(tree / place, shapenet.Config(categories=("chair",))).classes == ("chair",)
+@pytest.mark.parametrize("folder", [".", "ShapeNetCore.v2.PC15k", f"ShapeNetCore.v2.PC15k/{CHAIR}"])
+def test_any_part_of_the_tree_may_be_named(tree: Path, folder: str) -> None:
+    assert shapenet.scan(tree / folder, shapenet.Config(categories=("chair",))).classes == ("chair",)
 
 
-@pytest.mark.parametrize("asked", [("chair",), (CHAIR,), ("Chair", CHAIR)])
-def test_categories_go_by_name_or_synset(tree: Path, asked: tuple[str, ...]) -> None:
-    plan = shapenet.scan(tree, shapenet.Config(categories=asked))
+@pytest.mark.parametrize("categories", [("chair",), (CHAIR,), ("Chair", CHAIR)])
+def test_categories_go_by_name_or_synset(tree: Path, categories: tuple[str, ...]) -> None:
+    plan = shapenet.scan(tree, shapenet.Config(categories=categories))
     assert plan.classes == ("chair",)
     assert [item.name for item in plan.splits["train"]] == [f"{CHAIR}/000{n}" for n in range(3)]
 
@@ -90,7 +90,7 @@ def test_each_cloud_is_put_into_its_box_and_comes_back(tree: Path) -> None:
         np.testing.assert_allclose(back, raw, atol=1e-6)
 
 
-def test_global_normalisation_is_pointflows_mean_and_one_deviation_of_the_train_split(tree: Path) -> None:
+def test_global_normalization_is_pointflows_mean_and_one_deviation_of_the_train_split(tree: Path) -> None:
     plan = shapenet.scan(tree, shapenet.Config(normalization="global"))
     train = np.concatenate([clouds()[CAR, "train"], clouds()[CHAIR, "train"]]).astype(np.float64).reshape(-1, 3)
     np.testing.assert_allclose(plan.normalization["offset"], train.mean(0), rtol=1e-8)
@@ -161,7 +161,7 @@ def test_an_hdf5_file_with_an_external_link_is_refused(single: Path) -> None:
         shapenet.scan(single, shapenet.Config())
 
 
-def test_an_empty_or_wrong_source_says_what_was_looked_for_and_found(tmp_path: Path) -> None:
+def test_the_error_of_an_empty_or_wrong_source_names_the_expected_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(
         MissingError, match=r"`ShapeNetCore\.v2\.PC15k/.*` or a `shapenet\.hdf5` and found neither among 1 files"

@@ -26,9 +26,9 @@ def test_a_solid_depends_on_its_name_alone() -> None:
 
 def test_train_and_val_share_no_solid() -> None:
     config = solids.Config(train=8, val=8, points=50)
-    for kept, held_out in zip(make(config, "train"), make(config, "val"), strict=True):
-        assert kept.label == held_out.label
-        assert not np.array_equal(kept.values, held_out.values)
+    for train, held_out in zip(make(config, "train"), make(config, "val"), strict=True):
+        assert train.label == held_out.label
+        assert not np.array_equal(train.values, held_out.values)
 
 
 def test_every_solid_fills_its_box_and_the_box_is_undone() -> None:

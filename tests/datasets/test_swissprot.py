@@ -42,14 +42,14 @@ def made(number: int) -> Structure:
 
 def files(kind: str = "pdb", numbers: range = range(30), version: int = 4) -> dict[str, bytes]:
     """Members as AlphaFold DB names and packs them."""
-    found = {}
+    members = {}
     for number in numbers:
         if kind == "pdb":
             content = protein_files.pdb(protein_files.pdb_lines(made(number), factor=60 + number))
         else:
             content = structure_writer.cif_text([made(number)], {}).encode()
-        found[f"{NAMES[number]}-model_v{version}.{kind}.gz"] = gzip.compress(content)
-    return found
+        members[f"{NAMES[number]}-model_v{version}.{kind}.gz"] = gzip.compress(content)
+    return members
 
 
 def laid(folder: Path, content: Mapping[str, bytes]) -> Path:
@@ -81,11 +81,11 @@ def test_a_tar_a_folder_of_tars_and_a_folder_of_files_give_the_same(tmp_path: Pa
     plain = {f"{name[4:6]}/{name}": content for name, content in files().items()}
     loose = laid(tmp_path / "loose", plain | {"README.md": b"x"})
     unpacked = laid(tmp_path / "unpacked", {name[:-3]: gzip.decompress(data) for name, data in files().items()})
-    wanted = [swissprot.read(item, config()) for item in items(tar)]
-    assert len(wanted) == 30
+    expected = [swissprot.read(item, config()) for item in items(tar)]
+    assert len(expected) == 30
     for source in (halves, loose, unpacked):
-        found = [swissprot.read(item, config()) for item in items(source)]
-        for one, other in zip(wanted, found, strict=True):
+        examples = [swissprot.read(item, config()) for item in items(source)]
+        for one, other in zip(expected, examples, strict=True):
             assert one.name == other.name and re.fullmatch(r"AF-P\d+-F1-model_v4", one.name)
             np.testing.assert_array_equal(one.values, other.values)
             np.testing.assert_array_equal(one.variable_length["residues"], other.variable_length["residues"])
@@ -124,9 +124,9 @@ def test_of_versions_and_formats_of_a_protein_one_is_read_and_the_newest(tmp_pat
     raw.tarred(source / "old.tar", files("cif", version=3))
     raw.tarred(source / "both.tar", files("pdb", version=4) | files("cif", version=4, numbers=range(10)))
     laid(source, {"more/x.pdb": b"", "more/x.cif.gz": b"", "more/x.cif": b"", "other/x.pdb": b""})
-    found = {item.name: item.location.name for item in items(source)}
-    assert len(found) == 32
-    kinds = Counter(re.sub(r"^both/AF-P\d+-F1", "", place) for place in found.values())
+    locations = {item.name: item.location.name for item in items(source)}
+    assert len(locations) == 32
+    kinds = Counter(re.sub(r"^both/AF-P\d+-F1", "", location) for location in locations.values())
     assert kinds == {"-model_v4.cif.gz": 10, "-model_v4.pdb.gz": 20, "more/x.cif": 1, "other/x.pdb": 1}
 
 
@@ -147,9 +147,9 @@ def test_the_split_depends_on_names_and_seed_alone(tmp_path: Path) -> None:
 def test_filters_choose_before_the_split(tmp_path: Path) -> None:
     source = raw.tarred(tmp_path / "a.tar", files())
     lengths = {name: len(sequence(number)) for number, name in enumerate(NAMES)}
-    found = names(source, shortest=9, longest=11)
-    assert sorted(sum(found.values(), [])) == [name for name in NAMES if 9 <= lengths[name] <= 11]
-    assert len(found["test"]) == 1
+    filtered = names(source, shortest=9, longest=11)
+    assert sorted(sum(filtered.values(), [])) == [name for name in NAMES if 9 <= lengths[name] <= 11]
+    assert len(filtered["test"]) == 1
     assert sorted(sum(names(source, plddt=75).values(), [])) == NAMES[15:]
     limited = names(source, longest=11, train=5, test=2)
     assert (len(limited["train"]), len(limited["test"])) == (5, 2)
@@ -166,9 +166,9 @@ def test_dedup_keeps_one_structure_of_each_sequence(tmp_path: Path) -> None:
     again = {name.replace("AF-P", "AF-Q"): content for name, content in files(numbers=range(10)).items()}
     source = raw.tarred(tmp_path / "a.tar", files() | again)
     assert len(items(source)) == 40
-    found = [swissprot.read(item, config()) for item in items(source, dedup=True)]
-    sequences = [example.variable_length["residues"].tobytes() for example in found]
-    assert len(found) == 30 == len(set(sequences))
+    examples = [swissprot.read(item, config()) for item in items(source, dedup=True)]
+    sequences = [example.variable_length["residues"].tobytes() for example in examples]
+    assert len(examples) == 30 == len(set(sequences))
 
 
 def test_faults_are_named_and_no_reason_to_stop(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_absent_atoms_may_be_let_pass_and_are_marked(tmp_path: Path) -> None:
     assert np.abs(example.values.mean(0)).max() < 1e-4
 
 
-def test_a_gap_is_found_by_distance_and_else_by_number() -> None:
+def test_a_gap_is_detected_by_distance_and_else_by_number() -> None:
     whole = protein_files.structure("GAGAG")
     assert swissprot.fault(whole) is None
     numbers = np.array([1, 2, 5, 6, 7])
@@ -223,15 +223,15 @@ def test_a_gap_is_found_by_distance_and_else_by_number() -> None:
     assert swissprot.fault(part, 0.5) == "its chain has a gap between residues 2 and 5"
 
 
-def test_the_chain_is_chosen(tmp_path: Path) -> None:
+def test_the_chain_is_selected(tmp_path: Path) -> None:
     one, two = (protein_files.pdb_lines(protein_files.structure(text), chain=chain) for text, chain in (("GAG", "A"), ("WW", "B")))  # fmt: skip
     source = laid(tmp_path, {"a.pdb": protein_files.pdb([*one, *two])})
     [item] = items(source)
-    found = [swissprot.read(item, config(chain=chain)).variable_length["residues"] for chain in (None, "A", "B")]
-    assert [residues.to_letters(codes) for codes in found] == ["GAG", "GAG", "WW"]
+    chains = [swissprot.read(item, config(chain=chain)).variable_length["residues"] for chain in (None, "A", "B")]
+    assert [residues.to_letters(codes) for codes in chains] == ["GAG", "GAG", "WW"]
 
 
-def test_absent_weights_are_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_weights_are_reported_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = raw.tarred(tmp_path / "a.tar", files())
     monkeypatch.setattr(_archives, "listing", lambda source: pytest.fail("the source is read"))
     monkeypatch.setenv("INRFLOW_WEIGHTS", str(tmp_path / "none"))
@@ -244,7 +244,7 @@ def test_absent_weights_are_told_before_anything_is_read(tmp_path: Path, monkeyp
     }  # fmt: skip
 
 
-def test_other_sources_are_told_what_is_looked_for(tmp_path: Path) -> None:
+def test_the_error_of_another_source_names_the_expected_files(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"looked for a \.tar, \.pdb, \.cif or \.bcif"):
         swissprot.scan(laid(tmp_path / "a", {"x.txt": b""}), config())
     with pytest.raises(MissingError, match="no structures but in packed tars, such as `x.tar.gz`"):
@@ -268,15 +268,15 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
     weights = test_esm2.published(tmp_path / "esm2")
     source = raw.tarred(tmp_path / "a.tar", files(numbers=range(12)))
     before = sorted(tmp_path.rglob("*"))
-    told = swissprot.Config(weights=str(weights), test=0)
-    pipeline.prepare(resolve_job("swissprot", source, tmp_path / "out", told), workers=1)
+    settings = swissprot.Config(weights=str(weights), test=0)
+    pipeline.prepare(resolve_job("swissprot", source, tmp_path / "out", settings), workers=1)
     opened = shard_dataset.ShardDataset(tmp_path / "out")
     assert opened.manifest.normalization["embedder"] == "esm2"
     assert opened.manifest.normalization["embedder_digest"] == _contract.load("esm2", weights).digest
     assert "weights" not in opened.manifest.settings
     batch = opened.read("train", np.arange(12), with_names=True)
     assert batch.sizes is not None
-    plan = swissprot.scan(source, told)
+    plan = swissprot.scan(source, settings)
     atoms, rows = int(batch.sizes.sum()), {name: int(counts.sum()) for name, counts in batch.condition_lengths.items()}
     real = sum(count * batch.condition[name][0, 0].nbytes for name, count in rows.items()) / atoms
     assert plan.condition_bytes / plan.shape[0] == pytest.approx(real, rel=0.1), "embeddings size the shards"
@@ -304,26 +304,26 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path, monkeypatch
 
 
 def test_real_tars_of_both_formats_and_all_versions_are_read(real_data) -> None:
-    found = items(real_data("proteins/afdb_swissprot_layout"))
-    assert len(found) == 38 + 6
-    assert sum(item.name.endswith("_v2") for item in found) == 6
-    for item in found[::6]:
+    real_items = items(real_data("proteins/afdb_swissprot_layout"))
+    assert len(real_items) == 38 + 6
+    assert sum(item.name.endswith("_v2") for item in real_items) == 6
+    for item in real_items[::6]:
         example = swissprot.read(item, config(plddt=20))
         assert example.variable_length["is_known"].all()
         assert len(example.values) == len(residues.atom_layout(example.variable_length["residues"])[0])
 
 
 @pytest.mark.slow
-def test_faults_of_real_experiments_are_told_by_name(real_data, tmp_path: Path) -> None:
+def test_faults_of_real_experiments_are_reported_by_name(real_data, tmp_path: Path) -> None:
     with tarfile.open(real_data("proteins/db55_single_chains/db55_bound_single_chains.tar.gz")) as archive:
         archive.extractall(tmp_path, filter="data")
-    told = Counter()
+    faults = Counter()
     for item in items(tmp_path):
         try:
             swissprot.read(item, config())
         except UnreadableItemError as bad:
-            told[re.sub(r"[-0-9,]+", "N", bad.reason)] += 1
-    assert told == {
+            faults[re.sub(r"[-0-9,]+", "N", bad.reason)] += 1
+    assert faults == {
         "N of its N heavy atoms are absent": 86,
         "its chain has a gap between residues N and N": 36,
     }

@@ -28,7 +28,7 @@ CLOUDS = np.random.default_rng(1).normal(size=(24, 12, 3)).astype(np.float32)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Path:
     np.savez(tmp_path / "mine.npz", images=IMAGES[:36])
     np.savez(tmp_path / "theirs.npz", images=IMAGES[36:])
     np.save(tmp_path / "mine.npy", CLOUDS)
@@ -59,102 +59,102 @@ def network(monkeypatch) -> Network:
     return made
 
 
-def evaluator_of(place: Path, reference: str, **setting) -> Evaluator:
-    return Evaluator(open_collection(place / reference), EvaluationSettings(place / "kept", **setting))
+def evaluator_of(root: Path, reference: str, **setting) -> Evaluator:
+    return Evaluator(open_collection(root / reference), EvaluationSettings(root / "kept", **setting))
 
 
-def test_no_value_depends_on_the_order_or_the_company_in_which_metrics_are_requested(place: Path):
+def test_no_value_depends_on_the_order_or_the_company_in_which_metrics_are_requested(root: Path):
     for mine, theirs, names in (
         ("mine.npz", "theirs.npz", ["fid:random", "kid:random", "precision:random", "recall:random"]),
         ("mine.npy", "theirs.npy", ["mmd", "cov", "1-nna", "jsd", "mmd:emd-exact", "mmd:cd:lion-global"]),
     ):
-        chosen = metric_specs.parse_metrics(names, open_collection(place / mine).domain)
-        evaluator = evaluator_of(place, theirs)
-        subject = EvaluatedSamples("mine", open_collection(place / mine))
-        together = [evaluator.score(subject, metric, chosen) for metric in chosen]
-        backwards = [evaluator_of(place, theirs).score(subject, metric, chosen[::-1]) for metric in chosen[::-1]]
-        alone = evaluator_of(place, theirs)
-        assert together == backwards[::-1] == [alone.score(subject, metric) for metric in chosen]
+        metrics = metric_specs.parse_metrics(names, open_collection(root / mine).domain)
+        evaluator = evaluator_of(root, theirs)
+        subject = EvaluatedSamples("mine", open_collection(root / mine))
+        together = [evaluator.score(subject, metric, metrics) for metric in metrics]
+        backwards = [evaluator_of(root, theirs).score(subject, metric, metrics[::-1]) for metric in metrics[::-1]]
+        alone = evaluator_of(root, theirs)
+        assert together == backwards[::-1] == [alone.score(subject, metric) for metric in metrics]
 
 
-def test_features_of_several_metrics_are_made_in_one_pass(place: Path, network: Network):
-    chosen = metric_specs.parse_metrics(["fid:adm", "sfid:adm", "is:adm"], "image")
-    evaluator = evaluator_of(place, "theirs.npz")
-    subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
-    for metric in chosen:
-        evaluator.score(subject, metric, chosen)
+def test_features_of_several_metrics_are_made_in_one_pass(root: Path, network: Network):
+    metrics = metric_specs.parse_metrics(["fid:adm", "sfid:adm", "is:adm"], "image")
+    evaluator = evaluator_of(root, "theirs.npz")
+    subject = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
+    for metric in metrics:
+        evaluator.score(subject, metric, metrics)
     assert network.requests == [(36, ("logits", "pool", "spatial")), (24, ("pool", "spatial"))]
 
 
-def test_the_inception_score_looks_at_no_reference(place: Path, network: Network):
+def test_the_inception_score_looks_at_no_reference(root: Path, network: Network):
     (metric,) = metric_specs.parse_metrics(["is:adm"], "image")
-    subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
-    score = evaluator_of(place, "theirs.npz").score(subject, metric)
+    subject = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
+    score = evaluator_of(root, "theirs.npz").score(subject, metric)
     assert network.requests == [(36, ("logits",))]
     assert (score.samples, score.reference) == (36, None) and score.interval is not None
-    np.savez(place / "adm.npz", mu=np.zeros(8), sigma=np.eye(8), mu_s=np.zeros(8), sigma_s=np.eye(8))
-    by_statistics = Evaluator(reference_stats.read(place / "adm.npz"), EvaluationSettings(place / "other"))
+    np.savez(root / "adm.npz", mu=np.zeros(8), sigma=np.eye(8), mu_s=np.zeros(8), sigma_s=np.eye(8))
+    by_statistics = Evaluator(reference_stats.read(root / "adm.npz"), EvaluationSettings(root / "other"))
     by_statistics.check([metric])
     assert by_statistics.score(subject, metric) == score
 
 
-def test_a_score_says_of_how_many_images_it_was_taken(place: Path, monkeypatch):
+def test_a_score_says_of_how_many_images_it_was_taken(root: Path, monkeypatch):
     monkeypatch.setattr(feature_cache, "MAX_STORED_ROWS", 22)
     fid, kid = metric_specs.parse_metrics(["fid:random", "kid:random"], "image")
-    evaluator = evaluator_of(place, "theirs.npz")
-    subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
+    evaluator = evaluator_of(root, "theirs.npz")
+    subject = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
     counts = [
         (score.samples, score.reference) for score in (evaluator.score(subject, fid), evaluator.score(subject, kid))
     ]
     assert counts == [(22, 24), (22, 22)]  # of the reference, moments are of all
 
 
-def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(place: Path, monkeypatch):
-    items = open_collection(place / "theirs.npz")
+def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(root: Path, monkeypatch):
+    items = open_collection(root / "theirs.npz")
     assert isinstance(items, ArrayCollection)
-    shards = replace(items, source=place)
-    (place / "manifest.json").write_text("{}")
-    chosen = MetricSpec("fid", _contract.find("fid"), "random")
-    assert isinstance(chosen.inputs, FeatureSpec)
-    evaluator = Evaluator(shards, EvaluationSettings(place / "kept"))
-    subject = EvaluatedSamples("mine", open_collection(place / "mine.npz"))
-    value = evaluator.score(subject, chosen)
-    beside = sorted((place / "statistics").rglob("*.safetensors"))
+    shards = replace(items, source=root)
+    (root / "manifest.json").write_text("{}")
+    metric = MetricSpec("fid", _contract.find("fid"), "random")
+    assert isinstance(metric.inputs, FeatureSpec)
+    evaluator = Evaluator(shards, EvaluationSettings(root / "kept"))
+    subject = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
+    value = evaluator.score(subject, metric)
+    beside = sorted((root / "statistics").rglob("*.safetensors"))
     assert beside
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    again = Evaluator(shards, EvaluationSettings(place / "elsewhere"))
-    assert again.score(subject, chosen) == value
-    assert not list((place / "elsewhere").rglob(f"*{items.digest[:16]}*"))
+    again = Evaluator(shards, EvaluationSettings(root / "elsewhere"))
+    assert again.score(subject, metric) == value
+    assert not list((root / "elsewhere").rglob(f"*{items.digest[:16]}*"))
     beside[0].write_bytes(b"")
-    assert Evaluator(shards, EvaluationSettings(place / "elsewhere")).score(subject, chosen) == value
-    assert list((place / "elsewhere").rglob(f"*{items.digest[:16]}*")) and beside[0].read_bytes() == b""
+    assert Evaluator(shards, EvaluationSettings(root / "elsewhere")).score(subject, metric) == value
+    assert list((root / "elsewhere").rglob(f"*{items.digest[:16]}*")) and beside[0].read_bytes() == b""
 
 
 @pytest.mark.parametrize(("suffix", "names"), [("npz", ["fid:random", "psnr"]), ("npy", ["mmd", "jsd"])])
-def test_other_samples_are_evaluated_by_themselves(place: Path, suffix: str, names: list[str]):
-    mine, theirs = (EvaluatedSamples(name, open_collection(place / f"{name}.{suffix}")) for name in ("mine", "theirs"))
-    evaluator = evaluator_of(place, f"mine.{suffix}")
+def test_other_samples_are_evaluated_by_themselves(root: Path, suffix: str, names: list[str]):
+    mine, theirs = (EvaluatedSamples(name, open_collection(root / f"{name}.{suffix}")) for name in ("mine", "theirs"))
+    evaluator = evaluator_of(root, f"mine.{suffix}")
     for metric in metric_specs.parse_metrics(names, mine.items.domain):
         scores = [evaluator.score(subject, metric).value for subject in (mine, theirs)]
         assert scores == [
-            evaluator_of(place, f"mine.{suffix}").score(subject, metric).value for subject in (mine, theirs)
+            evaluator_of(root, f"mine.{suffix}").score(subject, metric).value for subject in (mine, theirs)
         ]
         assert scores[0] != scores[1]
 
 
-def test_images_are_paired_by_name_if_all_have_one_and_else_in_order(place: Path):
+def test_images_are_paired_by_name_if_all_have_one_and_else_in_order(root: Path):
     for folder, names in (("all", range(24)), ("some", (7, 3)), ("others", (90, 91)), ("as-many", range(50, 74))):
-        (place / folder).mkdir()
+        (root / folder).mkdir()
         for at, name in enumerate(sorted(names)):
             number = at if folder == "as-many" else name % 24
-            Image.fromarray(IMAGES[number, ..., 0]).save(place / folder / f"{name:02d}.png")
+            Image.fromarray(IMAGES[number, ..., 0]).save(root / folder / f"{name:02d}.png")
     (psnr,) = metric_specs.parse_metrics(["psnr"], "image")
     for folder, count in (("some", 2), ("as-many", 24)):
-        score = evaluator_of(place, "all").score(EvaluatedSamples("mine", open_collection(place / folder)), psnr)
-        assert score.value == pytest.approx(20 * np.log10(255) + 10 * np.log10(64))  # the value of equal pictures
+        score = evaluator_of(root, "all").score(EvaluatedSamples("mine", open_collection(root / folder)), psnr)
+        assert score.value == pytest.approx(20 * np.log10(255) + 10 * np.log10(64))  # the value of equal images
         assert (score.samples, score.reference) == (count, count)
     with pytest.raises(UsageError, match="2 samples cannot be paired with 24 references of other names"):
-        evaluator_of(place, "all").score(EvaluatedSamples("mine", open_collection(place / "others")), psnr)
+        evaluator_of(root, "all").score(EvaluatedSamples("mine", open_collection(root / "others")), psnr)
 
 
 @pytest.mark.parametrize(

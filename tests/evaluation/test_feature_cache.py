@@ -27,7 +27,7 @@ def items(tmp_path: Path, monkeypatch) -> SampleCollection:
 
 
 class Rows:
-    """Means of rows and of columns; counts what it was given, and stops where it is told to."""
+    """Means of rows and of columns; counts the images, and stops after `most` of them."""
 
     def __init__(self, most: int = 1000) -> None:
         self.seen, self.most = 0, most
@@ -45,9 +45,9 @@ def test_rows_are_those_of_all_images_in_their_order(items: SampleCollection, tm
     one.run(Rows())
     np.testing.assert_array_equal(one.select_rows("rows"), IMAGES[..., 0].astype(np.float32).mean(1))
     moments = one.moments("columns")
-    wanted = IMAGES[..., 0].astype(np.float64).mean(2)
-    np.testing.assert_allclose(moments.mean, wanted.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(moments.covariance, np.cov(wanted.T), rtol=1e-6)
+    expected = IMAGES[..., 0].astype(np.float64).mean(2)
+    np.testing.assert_allclose(moments.mean, expected.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(moments.covariance, np.cov(expected.T), rtol=1e-6)
     assert moments.count == 50
 
 
@@ -92,16 +92,16 @@ def test_of_very_many_images_a_part_serves_as_rows_and_all_as_moments(
     np.testing.assert_array_equal(rows[[0, -1]], IMAGES[[0, -1], ..., 0].astype(np.float32).mean(1))
 
 
-def test_kept_moments_are_statistics_that_know_their_protocol(items: SampleCollection, tmp_path: Path):
-    told = {"network": "random", "weights": "w" * 64}
-    one = FeatureCache(items, ("rows",), "v1", tmp_path / "kept", told)
+def test_cached_moments_are_statistics_that_know_their_protocol(items: SampleCollection, tmp_path: Path):
+    provenance = {"network": "random", "weights": "w" * 64}
+    one = FeatureCache(items, ("rows",), "v1", tmp_path / "kept", provenance)
     one.run(Rows())
     moments = one.moments("rows")
     file = tmp_path / "kept" / "moments-rows.safetensors"
     assert reference_stats.is_stats_file(file)
     read = reference_stats.read(file)
-    found = read.stats_for(FeatureSpec("random", "rows", "v1", accepts_stats=True), "w" * 64)
-    np.testing.assert_array_equal(found.covariance, moments.covariance)
+    stats = read.stats_for(FeatureSpec("random", "rows", "v1", accepts_stats=True), "w" * 64)
+    np.testing.assert_array_equal(stats.covariance, moments.covariance)
     with pytest.raises(UsageError, match="protocol `random:v1`, and `inception:adm` needs `pool`"):
         read.stats_for(FeatureSpec("inception", "pool", "adm", accepts_stats=True), None)
     with pytest.raises(UsageError, match="mean and covariance alone"):
@@ -118,9 +118,9 @@ def test_a_published_reference_batch_gives_pooled_and_spatial_moments(tmp_path: 
     spatial = {"mu_s": np.zeros(3), "sigma_s": 2 * np.eye(3)}
     np.savez(path, mu=np.arange(4.0), sigma=np.eye(4), **spatial)
     read = reference_stats.read(path)
-    found = read.stats_for(FeatureSpec("inception", "spatial", "adm", accepts_stats=True), "any")
-    np.testing.assert_array_equal(found.covariance, 2 * np.eye(3))
-    assert found.count == 0
+    stats = read.stats_for(FeatureSpec("inception", "spatial", "adm", accepts_stats=True), "any")
+    np.testing.assert_array_equal(stats.covariance, 2 * np.eye(3))
+    assert stats.count == 0
     with pytest.raises(UsageError, match="protocol `inception:adm`, and `inception:clean` needs"):
         read.stats_for(FeatureSpec("inception", "pool", "clean", accepts_stats=True), None)
     np.savez(path, mu=np.arange(4.0), sigma=np.eye(3), **spatial)
@@ -128,7 +128,7 @@ def test_a_published_reference_batch_gives_pooled_and_spatial_moments(tmp_path: 
         reference_stats.read(path)
 
 
-def test_what_is_kept_of_fewer_images_is_made_again(items: SampleCollection, tmp_path: Path):
+def test_the_cache_of_fewer_images_is_made_again(items: SampleCollection, tmp_path: Path):
     np.savez(tmp_path / "few.npz", images=IMAGES[:40])
     fewer = FeatureCache(open_collection(tmp_path / "few.npz"), ("rows",), "v1", tmp_path / "kept")
     fewer.run(Rows())

@@ -27,14 +27,14 @@ NOTHING = np.zeros((0, 3), np.float32)
 
 def test_the_error_of_a_mean_is_its_deviation_and_the_interval_covers_the_truth():
     draws = 1500
-    found = []
+    results = []
     for seed in range(draws):
         interval = jackknife.jackknife_interval(
             mean_of, Features(gaussian(np.random.default_rng(seed), 50, 1), NOTHING[:, :1])
         )
         assert interval is not None
-        found.append((interval.error, interval.low <= 0 <= interval.high))
-    errors, covered = np.array(found).T
+        results.append((interval.error, interval.low <= 0 <= interval.high))
+    errors, covered = np.array(results).T
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(1 / np.sqrt(50), rel=0.05)
     assert covered.mean() == pytest.approx(0.95, abs=0.02)
 
@@ -45,7 +45,7 @@ def test_the_error_of_a_frechet_distance_is_its_deviation():
         draw = np.random.default_rng(seed)
         evidence = Features(gaussian(draw, 200), 1.5 * gaussian(draw, 300) + np.float32(0.5))
         interval = jackknife.jackknife_interval(
-            lambda given: _frechet.compute(given, "clean"),
+            lambda inputs: _frechet.compute(inputs, "clean"),
             evidence,
             values=_frechet.jackknife_values(evidence, "clean", jackknife.NUM_GROUPS),
         )
@@ -55,12 +55,12 @@ def test_the_error_of_a_frechet_distance_is_its_deviation():
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.15)
 
 
-def test_given_values_and_computed_ones_make_the_same_interval():
+def test_values_passed_in_and_computed_ones_make_the_same_interval():
     draw = np.random.default_rng(0)
     evidence = Features(gaussian(draw, 100), gaussian(draw, 80))
 
-    def compute(given: MetricInputs) -> float:
-        return _frechet.compute(given, "clean")
+    def compute(inputs: MetricInputs) -> float:
+        return _frechet.compute(inputs, "clean")
 
     slow = jackknife.jackknife_interval(compute, evidence)
     fast = jackknife.jackknife_interval(
@@ -94,8 +94,8 @@ def test_parts_are_equal_disjoint_and_no_class_that_comes_in_turn():
     owners = jackknife_groups(1003, 10)
     assert sorted(np.bincount(owners)) == [100] * 7 + [101] * 3
     rows = np.arange(1003, dtype=np.float32)[:, None]
-    kept = [set(Features(rows, rows).leave_out(part, 10).samples[:, 0]) for part in range(10)]
-    assert set.union(*kept) == set(rows[:, 0]) and not set.intersection(*kept)
+    remaining = [set(Features(rows, rows).leave_out(part, 10).samples[:, 0]) for part in range(10)]
+    assert set.union(*remaining) == set(rows[:, 0]) and not set.intersection(*remaining)
     # Of labels 0 to 9 in turn each part has about ten each.
     table = np.histogram2d(owners, np.arange(1003) % 10, bins=10)[0]
     assert table.min() >= 2 and table.max() <= 22

@@ -12,7 +12,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import nearest_neighbors
 
 
-def pictures(count: int, side: int = 12, channels: int = 3, seed: int = 0) -> np.ndarray:
+def noise_images(count: int, side: int = 12, channels: int = 3, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
 
 
@@ -42,18 +42,18 @@ def chamfer(a: np.ndarray, b: np.ndarray) -> float:
     "find", [nearest_neighbors.nearest_images, nearest_neighbors.nearest_clouds], ids=["images", "clouds"]
 )
 def test_a_training_item_finds_itself_at_distance_0(find) -> None:
-    training = pictures(50) if find is nearest_neighbors.nearest_images else balls(50)
-    found = find(training[[3, 17, 42]], batches(training, 8), 2)
-    np.testing.assert_array_equal(found.indices[:, 0], [3, 17, 42])
-    np.testing.assert_array_equal(found.distances[:, 0], 0.0)
-    assert (found.distances[:, 1] > 0).all()
+    training = noise_images(50) if find is nearest_neighbors.nearest_images else balls(50)
+    nearest = find(training[[3, 17, 42]], batches(training, 8), 2)
+    np.testing.assert_array_equal(nearest.indices[:, 0], [3, 17, 42])
+    np.testing.assert_array_equal(nearest.distances[:, 0], 0.0)
+    assert (nearest.distances[:, 1] > 0).all()
 
 
 @pytest.mark.parametrize(
     "find", [nearest_neighbors.nearest_images, nearest_neighbors.nearest_clouds], ids=["images", "clouds"]
 )
 def test_distances_ascend_and_batches_do_not_change_the_answer(find) -> None:
-    make = pictures if find is nearest_neighbors.nearest_images else balls
+    make = noise_images if find is nearest_neighbors.nearest_images else balls
     samples, training = make(7, seed=1), make(40)
     whole = find(samples, batches(training, 40), 5)
     assert (np.diff(whole.distances) >= 0).all()
@@ -66,11 +66,11 @@ def test_distances_ascend_and_batches_do_not_change_the_answer(find) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_images_agree_with_brute_force(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest_neighbors, "ROWS", 4)
-    samples, training = pictures(9, channels=channels, seed=1), pictures(60, channels=channels)
-    found = nearest_neighbors.nearest_images(samples, batches(training, 16), 6)
+    samples, training = noise_images(9, channels=channels, seed=1), noise_images(60, channels=channels)
+    nearest = nearest_neighbors.nearest_images(samples, batches(training, 16), 6)
     every = rms(samples, training)
-    np.testing.assert_array_equal(found.indices, np.argsort(every, axis=1)[:, :6])
-    np.testing.assert_allclose(found.distances, np.sort(every, axis=1)[:, :6], rtol=1e-12)
+    np.testing.assert_array_equal(nearest.indices, np.argsort(every, axis=1)[:, :6])
+    np.testing.assert_allclose(nearest.distances, np.sort(every, axis=1)[:, :6], rtol=1e-12)
 
 
 def test_large_images_that_differ_in_one_gray_level_keep_their_order() -> None:
@@ -80,50 +80,50 @@ def test_large_images_that_differ_in_one_gray_level_keep_their_order() -> None:
     for index in range(8):
         training[index].reshape(-1)[: 7 - index] -= 1
     for size in (3, 8):
-        found = nearest_neighbors.nearest_images(base, batches(training, size), 2)
-        np.testing.assert_array_equal(found.indices, [[7, 6]])
-        np.testing.assert_allclose(found.distances[0] ** 2 * base.size, [0, 1], rtol=1e-12, atol=1e-12)
+        nearest = nearest_neighbors.nearest_images(base, batches(training, size), 2)
+        np.testing.assert_array_equal(nearest.indices, [[7, 6]])
+        np.testing.assert_allclose(nearest.distances[0] ** 2 * base.size, [0, 1], rtol=1e-12, atol=1e-12)
 
 
-def test_equally_near_items_stand_in_their_order_in_the_training_set() -> None:
-    training = pictures(2)[[0, 1, 0, 1, 0]]
+def test_equally_near_items_keep_their_order_in_the_training_set() -> None:
+    training = noise_images(2)[[0, 1, 0, 1, 0]]
     for size in (1, 2, 5):
-        found = nearest_neighbors.nearest_images(training[:1], batches(training, size), 3)
-        np.testing.assert_array_equal(found.indices, [[0, 2, 4]])
+        nearest = nearest_neighbors.nearest_images(training[:1], batches(training, size), 3)
+        np.testing.assert_array_equal(nearest.indices, [[0, 2, 4]])
 
 
 def test_clouds_agree_with_brute_force() -> None:
     samples, training = balls(6, seed=1), balls(30)
-    found = nearest_neighbors.nearest_clouds(samples, batches(training, 7), 4)
+    nearest = nearest_neighbors.nearest_clouds(samples, batches(training, 7), 4)
     every = np.array([[chamfer(a, b) for b in training] for a in samples])
-    np.testing.assert_array_equal(found.indices, np.argsort(every, axis=1)[:, :4])
-    np.testing.assert_allclose(found.distances, np.sort(every, axis=1)[:, :4], rtol=1e-6)
+    np.testing.assert_array_equal(nearest.indices, np.argsort(every, axis=1)[:, :4])
+    np.testing.assert_allclose(nearest.distances, np.sort(every, axis=1)[:, :4], rtol=1e-6)
 
 
 def test_a_thinned_cloud_still_finds_itself_and_colors_are_no_coordinates() -> None:
     training = balls(20, size=256)
     training = np.concatenate([training, np.random.default_rng(2).normal(size=training.shape)], axis=2).astype("f4")
-    found = nearest_neighbors.nearest_clouds(training[[4, 9], ..., :3], batches(training, 6), 1, points=48)
-    np.testing.assert_array_equal(found.indices, [[4], [9]])
-    np.testing.assert_array_equal(found.distances, 0.0)
+    nearest = nearest_neighbors.nearest_clouds(training[[4, 9], ..., :3], batches(training, 6), 1, points=48)
+    np.testing.assert_array_equal(nearest.indices, [[4], [9]])
+    np.testing.assert_array_equal(nearest.distances, 0.0)
 
 
-def test_fewer_training_items_than_requested_are_all_found() -> None:
-    found = nearest_neighbors.nearest_images(pictures(2, seed=1), batches(pictures(3), 2), 5)
-    assert found.indices.shape == found.distances.shape == (2, 3)
-    np.testing.assert_array_equal(np.sort(found.indices, axis=1), [[0, 1, 2]] * 2)
+def test_fewer_training_items_than_requested_are_all_returned() -> None:
+    nearest = nearest_neighbors.nearest_images(noise_images(2, seed=1), batches(noise_images(3), 2), 5)
+    assert nearest.indices.shape == nearest.distances.shape == (2, 3)
+    np.testing.assert_array_equal(np.sort(nearest.indices, axis=1), [[0, 1, 2]] * 2)
 
 
 def test_images_of_another_size_or_mode_are_refused() -> None:
     with pytest.raises(UsageError, match="samples are 12 x 12 x 3, training images 12 x 12 x 1"):
-        nearest_neighbors.nearest_images(pictures(2), batches(pictures(3, channels=1), 2), 1)
+        nearest_neighbors.nearest_images(noise_images(2), batches(noise_images(3, channels=1), 2), 1)
 
 
-def test_real_digits_that_were_copied_are_found_out(real_data) -> None:
+def test_copies_of_real_digits_are_detected(real_data) -> None:
     raw = gzip.decompress(real_data("images/mnist_idx/t10k-images-idx3-ubyte.gz").read_bytes())
     digits = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28, 1)
     training, samples = digits[:3000], digits[3000:3200].copy()
     samples[:50] = np.clip(training[100:150].astype(np.int16) + 2, 0, 255).astype(np.uint8)
-    found = nearest_neighbors.nearest_images(samples, batches(training, 512), 1)
-    np.testing.assert_array_equal(found.indices[:50, 0], np.arange(100, 150))
-    assert found.distances[:50].max() <= 2 < 10 < found.distances[50:].min()
+    nearest = nearest_neighbors.nearest_images(samples, batches(training, 512), 1)
+    np.testing.assert_array_equal(nearest.indices[:50, 0], np.arange(100, 150))
+    assert nearest.distances[:50].max() <= 2 < 10 < nearest.distances[50:].min()

@@ -39,22 +39,22 @@ def same(a: Distances, b: Distances) -> bool:
 def test_every_entry_is_the_distance_of_its_pair(name: str):
     distance = registry.find("distances", name)
     samples, reference = ([distance.prepare(cloud) for cloud in side] for side in (SAMPLES, REFERENCE))
-    found = pairwise_distances.compute_distances(SAMPLES, REFERENCE, DistanceSpec(name, "inrflow", is_within=True))
+    distances = pairwise_distances.compute_distances(SAMPLES, REFERENCE, DistanceSpec(name, "inrflow", is_within=True))
     across = [[distance.distance(r, s) for r in reference] for s in samples]
-    np.testing.assert_allclose(found.across, across, rtol=1e-12)
-    for matrix, clouds in zip(parts(found)[1:], (samples, reference), strict=True):
+    np.testing.assert_allclose(distances.across, across, rtol=1e-12)
+    for matrix, clouds in zip(parts(distances)[1:], (samples, reference), strict=True):
         expected = np.array([[distance.distance(a, b) if a is not b else 0.0 for b in clouds] for a in clouds])
         np.testing.assert_allclose(matrix, expected, rtol=1e-12)
 
 
 def test_only_what_is_needed_is_computed():
-    told: list[tuple[int, int]] = []
-    found = pairwise_distances.compute_distances(
-        SAMPLES, REFERENCE, DistanceSpec("cd", "inrflow"), progress=lambda done, total: told.append((done, total))
+    reported: list[tuple[int, int]] = []
+    distances = pairwise_distances.compute_distances(
+        SAMPLES, REFERENCE, DistanceSpec("cd", "inrflow"), progress=lambda done, total: reported.append((done, total))
     )
-    assert found.among_samples is None and found.among_reference is None
-    assert told[0] == (0, 99) and told[-1] == (99, 99)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert distances.among_samples is None and distances.among_reference is None
+    assert reported[0] == (0, 99) and reported[-1] == (99, 99)
+    assert [done for done, _ in reported] == sorted(done for done, _ in reported)
 
 
 def test_symmetric_distances_are_computed_once():
@@ -82,25 +82,30 @@ def test_any_number_of_processes_gives_the_same_bytes(name: str, monkeypatch: py
     assert same(one, pairwise_distances.compute_distances(SAMPLES, REFERENCE, need, PairwiseJob(workers=3)))
 
 
-def test_what_is_kept_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cached_distances_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path))
     monkeypatch.setattr(pairwise_distances, "_compute_tile", None)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     said: list[str] = []
     again = pairwise_distances.compute_distances(
-        SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: told.append(numbers), log=said.append
+        SAMPLES,
+        REFERENCE,
+        CD,
+        PairwiseJob(tmp_path),
+        progress=lambda *numbers: reported.append(numbers),
+        log=said.append,
     )
-    assert same(first, again) and told == [(190, 190)] and not said
+    assert same(first, again) and reported == [(190, 190)] and not said
 
 
-def test_the_reference_is_kept_for_other_samples(tmp_path: Path):
+def test_the_distances_among_the_reference_are_cached_for_other_samples(tmp_path: Path):
     pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path))
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     others = shapes.clouds(11, 60, seed=4)
     pairwise_distances.compute_distances(
-        others, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: told.append(numbers)
+        others, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: reported.append(numbers)
     )
-    assert told[0] == (36, 190)
+    assert reported[0] == (36, 190)
 
 
 @pytest.mark.parametrize(
@@ -166,21 +171,21 @@ def test_a_kill_at_any_moment_loses_no_more_than_the_tile_at_hand(tmp_path: Path
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     resumed = pairwise_distances.compute_distances(
-        SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: told.append(numbers)
+        SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: reported.append(numbers)
     )
-    assert 0 < told[0][0] < 190 and told[-1] == (190, 190)
+    assert 0 < reported[0][0] < 190 and reported[-1] == (190, 190)
     assert same(resumed, pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD))
 
 
 def test_an_error_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cd = registry.find("distances", "cd")
-    quick, asked = cd.distance, []
+    quick, calls = cd.distance, []
 
     def failing(a, b):
-        asked.append(1)
-        if len(asked) > 150:
+        calls.append(1)
+        if len(calls) > 150:
             raise KeyboardInterrupt
         return quick(a, b)
 
@@ -188,11 +193,11 @@ def test_an_error_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path))
     monkeypatch.undo()
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     pairwise_distances.compute_distances(
-        SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: told.append(numbers)
+        SAMPLES, REFERENCE, CD, PairwiseJob(tmp_path), progress=lambda *numbers: reported.append(numbers)
     )
-    assert told[0][0] >= 99
+    assert reported[0][0] >= 99
 
 
 def test_the_time_is_estimated_before_the_start(monkeypatch: pytest.MonkeyPatch):
@@ -208,9 +213,9 @@ def test_the_time_is_estimated_before_the_start(monkeypatch: pytest.MonkeyPatch)
         and order[1] == "progress"
         and len([o for o in order if "by" in o]) == 1
     )
-    told = pairwise_distances.estimate_cost(SAMPLES, REFERENCE, CD, PairwiseJob(workers=2))
-    assert told.pairs == 190 and 20 < told.per_second < 50
-    assert told.seconds == pytest.approx(190 / told.per_second / 2)
+    estimate = pairwise_distances.estimate_cost(SAMPLES, REFERENCE, CD, PairwiseJob(workers=2))
+    assert estimate.pairs == 190 and 20 < estimate.per_second < 50
+    assert estimate.seconds == pytest.approx(190 / estimate.per_second / 2)
     assert str(pairwise_distances.CostEstimate(1_970_325, 2.0, 16, "emd-exact")) == (
         "1,970,325 pairs by `emd-exact`, 2.0 pairs/s in each of 16 processes: about 17 h 6 min"
     )
@@ -221,7 +226,7 @@ def test_clouds_of_unequal_sizes_are_refused():
         pairwise_distances.compute_distances(SAMPLES, REFERENCE[:, :50], CD)
 
 
-def test_a_set_against_itself_is_kept_apart_from_distances_among_it(tmp_path: Path):
+def test_a_set_against_itself_is_cached_apart_from_distances_among_it(tmp_path: Path):
     few, need = SAMPLES[:4], DistanceSpec("emd-lion", "inrflow", is_within=True)
     whole = pairwise_distances.compute_distances(few, few, need)
     for _ in range(2):
@@ -242,9 +247,9 @@ def test_every_distance_is_computed_by_one_thread(monkeypatch: pytest.MonkeyPatc
     assert seen == {1}
 
 
-def test_a_distance_that_is_no_number_is_an_error_and_no_value():
+def test_a_distance_that_is_not_a_number_is_an_error():
     far = SAMPLES.copy()
-    far[3, 7] = 1e25  # its square is no number of 32 bits
+    far[3, 7] = 1e25  # its square exceeds 32-bit floats
     with pytest.raises(IntegrityError, match="9 pairs of clouds is not finite, the first is of clouds 3 and 0"):
         pairwise_distances.compute_distances(far, REFERENCE, DistanceSpec("emd-lion", "lion-global"))
 
@@ -265,17 +270,17 @@ def test_batches_give_what_pairs_give(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_little_work_starts_no_process_and_more_does(monkeypatch: pytest.MonkeyPatch):
-    asked: list[int] = []
+    requested_workers: list[int] = []
     each = process_pool.map_unordered
 
     def counted(function, tasks, *, workers, advance):
-        asked.append(workers)
+        requested_workers.append(workers)
         return each(function, tasks, workers=1, advance=advance)
 
     monkeypatch.setattr(process_pool, "map_unordered", counted)
-    told: list[str] = []
+    messages: list[str] = []
     for seconds in (10.0, 0.0):
         monkeypatch.setattr(pairwise_distances, "MIN_PARALLEL_SECONDS", seconds)
-        pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(workers=3), log=told.append)
-    assert asked == [1, 3]
-    assert "3 processes" not in told[0] and "3 processes" in told[1]
+        pairwise_distances.compute_distances(SAMPLES, REFERENCE, CD, PairwiseJob(workers=3), log=messages.append)
+    assert requested_workers == [1, 3]
+    assert "3 processes" not in messages[0] and "3 processes" in messages[1]

@@ -22,19 +22,19 @@ SEQUENCES = {"one": "MKTAYIAKQRGPLDEG", "two": "SWNVFHCIPAEKMMKTA"}
 def folders(
     root: Path, *samples: str, references: tuple[str, ...] = ("one", "two")
 ) -> tuple[collection.SampleCollection, collection.SampleCollection]:
-    """Folders of predictions and references; a sample's noise follows its place, its sequence its name."""
-    for place, name in enumerate(samples):
+    """Folders of predictions and references; a sample's noise follows its index, its sequence its name."""
+    for index, name in enumerate(samples):
         owner = "two" if "two" in name else "one"
-        write(root / "samples" / f"{name}.pdb", shaken(helix(SEQUENCES[owner]), 0.2 * (place + 1), place))
+        write(root / "samples" / f"{name}.pdb", shaken(helix(SEQUENCES[owner]), 0.2 * (index + 1), index))
     for name in references:
         write(root / "references" / f"{name}.pdb", helix(SEQUENCES["two" if "two" in name else "one"]))
     return readers.open_collection(root / "samples"), readers.open_collection(root / "references")
 
 
 def test_names_find_their_reference_whole_or_without_their_number():
-    found = protein_matching.match(["a-1", "a-1-0", "b/3", "b", "a", "c-x", "b-2/1"], ["a", "a-1", "b", "d"])
-    assert found.samples == {0: [4], 1: [0, 1], 2: [2, 3]}
-    assert found.unsampled == ["d"] and found.unmatched == ["c-x", "b-2/1"]
+    matched = protein_matching.match(["a-1", "a-1-0", "b/3", "b", "a", "c-x", "b-2/1"], ["a", "a-1", "b", "d"])
+    assert matched.samples == {0: [4], 1: [0, 1], 2: [2, 3]}
+    assert matched.unsampled == ["d"] and matched.unmatched == ["c-x", "b-2/1"]
     assert protein_matching.match(["x"], ["y"]).samples == {0: [0]}
     assert protein_matching.match(["x-0", "x-1"], ["y"]).samples == {0: [0, 1]}
     assert protein_matching.match(["x-0", "z-1"], ["y"]).samples == {}
@@ -43,12 +43,12 @@ def test_names_find_their_reference_whole_or_without_their_number():
 def test_folders_give_proteins_with_all_their_samples(tmp_path: Path):
     samples, references = folders(tmp_path, "one-0", "one-1", "two/0", "two/7", "two")
     assert (samples.domain, samples.count, references.count, samples.shape) == ("protein", 5, 2, ())
-    found = protein_matching.load_matched(samples, references, "auto")
-    assert [(p.name, [s.name for s in p.samples]) for p in found.proteins] == [
+    matched = protein_matching.load_matched(samples, references, "auto")
+    assert [(p.name, [s.name for s in p.samples]) for p in matched.proteins] == [
         ("one", ["one-0", "one-1"]),
         ("two", ["two", "two/0", "two/7"]),
     ]
-    assert found.note == "" and [one.reference.sequence for one in found.proteins] == list(SEQUENCES.values())
+    assert matched.note == "" and [one.reference.sequence for one in matched.proteins] == list(SEQUENCES.values())
 
 
 def test_items_without_a_partner_are_named(tmp_path: Path):
@@ -67,17 +67,17 @@ def test_numbers_that_differ_and_missing_residues_are_reported(tmp_path: Path):
     _, references = folders(tmp_path, "one", references=("one", "two"))
     short = part(helix(SEQUENCES["one"]), 0, 12)
     write(tmp_path / "samples" / "one.pdb", replace(short, numbers=short.numbers + 40))
-    found = protein_matching.load_matched(readers.open_collection(tmp_path / "samples"), references, "auto")
-    assert "residues of 1 of 1 samples are aligned by sequence" in found.note
-    assert "`one`, has 75 % of them" in found.note
-    assert found.proteins[0].pairs[0].tolist() == [[place, place] for place in range(12)]
+    matched = protein_matching.load_matched(readers.open_collection(tmp_path / "samples"), references, "auto")
+    assert "residues of 1 of 1 samples are aligned by sequence" in matched.note
+    assert "`one`, has 75 % of them" in matched.note
+    assert matched.proteins[0].pairs[0].tolist() == [[index, index] for index in range(12)]
 
 
 def test_one_file_is_evaluated_by_one_file(tmp_path: Path):
     folders(tmp_path, "one", references=("one-measured",))
     sample, reference = tmp_path / "samples" / "one.pdb", tmp_path / "references" / "one-measured.pdb"
-    found = protein_matching.load_matched(readers.open_collection(sample), readers.open_collection(reference), "auto")
-    assert [(one.name, len(one.samples)) for one in found.proteins] == [("one-measured", 1)]
+    matched = protein_matching.load_matched(readers.open_collection(sample), readers.open_collection(reference), "auto")
+    assert [(one.name, len(one.samples)) for one in matched.proteins] == [("one-measured", 1)]
 
 
 @pytest.mark.parametrize("kind", ["pdb", "cif"])
@@ -88,10 +88,10 @@ def test_every_model_of_a_file_is_a_sample_and_the_first_of_a_reference_counts(t
     write(tmp_path / "samples" / "one.pdb", made[0])
     samples = readers.open_collection(tmp_path / f"drawn.{kind}", all_models=True)
     assert samples.item_names() == ["drawn-0", "drawn-1", "drawn-2"]
-    found = protein_matching.load_matched(samples, readers.open_collection(tmp_path / "samples"), "auto").proteins
-    assert [len(one.samples) for one in found] == [3]
-    for sample, wanted in zip(found[0].samples, made, strict=True):
-        np.testing.assert_allclose(sample.positions, wanted.positions, atol=6e-4)
+    matched = protein_matching.load_matched(samples, readers.open_collection(tmp_path / "samples"), "auto").proteins
+    assert [len(one.samples) for one in matched] == [3]
+    for sample, expected in zip(matched[0].samples, made, strict=True):
+        np.testing.assert_allclose(sample.positions, expected.positions, atol=6e-4)
     assert readers.open_collection(tmp_path / f"drawn.{kind}").count == 1
     alone = readers.open_collection(tmp_path / "samples", all_models=True)
     assert alone.item_names() == ["one"]
@@ -108,10 +108,10 @@ def test_two_files_of_one_name_and_damaged_ones_are_named(tmp_path: Path):
 
 
 def test_proteins_of_shards_are_those_of_the_files_they_were_made_of(tmp_path: Path):
-    names = [f"one-{place}" for place in range(6)]
+    names = [f"one-{number}" for number in range(6)]
     files, _ = folders(tmp_path, *names)
-    told = swissprot.Config(train=5, test=1, embedder="one-hot", missing=0.9)
-    pipeline.prepare(job.resolve_job("swissprot", tmp_path / "samples", tmp_path / "shards", told), workers=1)
+    config = swissprot.Config(train=5, test=1, embedder="one-hot", missing=0.9)
+    pipeline.prepare(job.resolve_job("swissprot", tmp_path / "samples", tmp_path / "shards", config), workers=1)
     for split in readers.split_names(tmp_path / "shards"):
         stored = readers.open_collection(tmp_path / "shards", split)
         assert stored.domain == "protein"

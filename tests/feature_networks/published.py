@@ -28,11 +28,11 @@ def randomize(network: nn.Module, seed: int = 0) -> None:
             tensor.normal_(0, 0.1, generator=generator)
 
 
-def metadata(weights: Weights, place: int = 0, *, is_verified: bool = True) -> dict[str, str]:
+def metadata(weights: Weights, index: int = 0, *, is_verified: bool = True) -> dict[str, str]:
     return {
         "format": _weights_file.FORMAT,
         "network": weights.name,
-        "published": weights.published[place].file,
+        "published": weights.published[index].file,
         "published_sha256": "0" * 64,
         "is_verified": "yes" if is_verified else "no",
     }

@@ -56,16 +56,16 @@ def test_a_block_is_torchs_attention_and_an_mlp(extractor: Extractor):
         y = F.layer_norm(x, (clip.WIDTH,), block.norm_1.weight, block.norm_1.bias, 1e-5)
         y = x + attention(y, y, y, need_weights=False)[0]
         z = block.mlp_in(F.layer_norm(y, (clip.WIDTH,), block.norm_2.weight, block.norm_2.bias, 1e-5))
-        wanted = y + block.mlp_out(z / (1 + torch.exp(-1.702 * z)))
-        torch.testing.assert_close(block(x), wanted, rtol=1e-4, atol=1e-4)
+        expected = y + block.mlp_out(z / (1 + torch.exp(-1.702 * z)))
+        torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_embedding_is_not_normalized_and_depends_on_where_things_are(extractor: Extractor):
     image = some(1, shape=(224, 224))
     turned = np.ascontiguousarray(image[:, ::-1])
-    found = extractor(np.concatenate([image, turned]), ("embedding",), "openai")["embedding"]
-    assert found.shape == (2, 512) and not torch.allclose(found[0], found[1], rtol=1e-2, atol=1e-2)
-    assert abs(float(found[0].norm()) - 1) > 0.1
+    embeddings = extractor(np.concatenate([image, turned]), ("embedding",), "openai")["embedding"]
+    assert embeddings.shape == (2, 512) and not torch.allclose(embeddings[0], embeddings[1], rtol=1e-2, atol=1e-2)
+    assert abs(float(embeddings[0].norm()) - 1) > 0.1
 
 
 def test_preprocessings_agree_on_an_image_of_the_networks_size_and_not_on_a_long_one(extractor: Extractor):
@@ -81,5 +81,7 @@ def test_company_and_gray_change_nothing(extractor: Extractor):
     alone = extractor(images[3:4], ("embedding",), "openai")["embedding"]
     torch.testing.assert_close(together[3:4], alone, rtol=1e-4, atol=1e-4)
     gray = some(1, 1)
-    found, repeated = (extractor(g, ("embedding",), "openai")["embedding"] for g in (gray, np.repeat(gray, 3, axis=3)))
-    torch.testing.assert_close(found, repeated, rtol=1e-4, atol=1e-4)
+    of_gray, repeated = (
+        extractor(g, ("embedding",), "openai")["embedding"] for g in (gray, np.repeat(gray, 3, axis=3))
+    )
+    torch.testing.assert_close(of_gray, repeated, rtol=1e-4, atol=1e-4)

@@ -23,18 +23,18 @@ def noise(count: int, rows: int, columns: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_the_network_sees_imagenets_normalisation_and_its_class_token_is_cut_off(embedder: Dinov2) -> None:
+def test_the_network_sees_imagenets_normalization_and_its_class_token_is_cut_off(embedder: Dinov2) -> None:
     images = noise(2, 42, 56)
     pixels = images.permute(0, 3, 1, 2) / 255
     pixels = (pixels - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
         :, None, None
     ]
-    wanted = embedder.network(pixel_values=pixels).last_hidden_state[:, 1:]
-    assert wanted.shape == (2, 12, 32)
-    torch.testing.assert_close(embedder(images), wanted)
+    expected = embedder.network(pixel_values=pixels).last_hidden_state[:, 1:]
+    assert expected.shape == (2, 12, 32)
+    torch.testing.assert_close(embedder(images), expected)
 
 
-def test_a_bright_patch_changes_most_the_token_at_its_place_row_by_row(embedder: Dinov2) -> None:
+def test_a_bright_patch_changes_most_the_token_at_its_position_row_by_row(embedder: Dinov2) -> None:
     rows, columns = embedder.grid(42, 70)
     assert (rows, columns) == (3, 5)
     dark = torch.full((1, 42, 70, 3), 20, dtype=torch.uint8)

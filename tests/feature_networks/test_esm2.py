@@ -116,8 +116,8 @@ def test_other_vocabularies_networks_and_letters_are_refused(folder: Path, tmp_p
     (other / "vocab.txt").write_text("\n".join(sorted(esm2.VOCABULARY)), encoding="utf-8")
     with pytest.raises(IntegrityError, match=r"is not an ESM-2: it knows 33 tokens, or its `vocab.txt`"):
         esm2.load(other)
-    told = json.loads((folder / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(told | {"hidden_size": 64}))
+    config = json.loads((folder / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
     with pytest.raises(IntegrityError, match=r"the tensor `.*` is \[.*32.*\], not \[.*64.*\]"):
         esm2.load(other)
     larger = published(tmp_path / "larger", vocab_size=40)

@@ -46,10 +46,10 @@ def test_weights_in_several_files_are_those_in_one(whole: Path, tmp_path: Path) 
     names, folder = sorted(tensors), tmp_path / "parts"
     folder.mkdir()
     shutil.copy(whole / "config.json", folder)
-    places = {name: f"model-0000{1 + place % 2}-of-00002.safetensors" for place, name in enumerate(names)}
-    for file in set(places.values()):
-        save_file({name: tensors[name] for name in names if places[name] == file}, folder / file, {"format": "pt"})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    file_of = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(names)}
+    for file in set(file_of.values()):
+        save_file({name: tensors[name] for name in names if file_of[name] == file}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": file_of}))
     one, two = dinov2.load(whole), dinov2.load(folder)
     images = torch.randint(0, 256, (1, 28, 28, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(one(images), two(images), rtol=0, atol=0)
@@ -72,8 +72,8 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(whole: Path, tmp_pa
 def test_weights_of_another_width_than_the_config_are_refused(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     shutil.copytree(whole, folder)
-    told = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(told | {"hidden_size": 64}))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
     with pytest.raises(IntegrityError, match=r"the tensor `embeddings\.cls_token` is \[1, 1, 32\], not \[1, 1, 64\]"):
         dinov2.load(folder)
 
@@ -120,11 +120,11 @@ def test_damaged_files_and_other_networks_are_named(whole: Path, tmp_path: Path)
     with pytest.raises(IntegrityError, match="not a whole safetensors file"):
         dinov2.load(folder)
     (folder / "model.safetensors").write_bytes(content)
-    told = json.loads((whole / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(told | {"hidden_size": "wide"}))
+    config = json.loads((whole / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "wide"}))
     with pytest.raises(IntegrityError, match="cannot be loaded as `dinov2`"):
         dinov2.load(folder)
-    (folder / "config.json").write_text(json.dumps(told | {"model_type": "esm"}))
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "esm"}))
     with pytest.raises(IntegrityError, match="of the type 'esm'; `dinov2` is a `dinov2`"):
         dinov2.load(folder)
     (folder / "config.json").write_text("{")
@@ -132,7 +132,7 @@ def test_damaged_files_and_other_networks_are_named(whole: Path, tmp_path: Path)
         dinov2.load(folder)
 
 
-def test_the_folder_is_the_given_one_else_that_of_the_environment(
+def test_the_folder_is_the_argument_else_that_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("INRFLOW_WEIGHTS", raising=False)

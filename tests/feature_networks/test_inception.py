@@ -18,9 +18,9 @@ ALL = tuple(inception.OUTPUTS)
 
 @pytest.fixture(scope="module")
 def network() -> inception.Inception:
-    found = inception.Inception()
-    published.randomize(found)
-    return found.eval().requires_grad_(False)
+    network = inception.Inception()
+    published.randomize(network)
+    return network.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -69,23 +69,23 @@ def test_an_image_has_the_same_features_alone_and_among_five(extractor: Extracto
 
 def test_gray_is_its_repetition(extractor: Extractor):
     gray = some(1, channels=1)
-    found, repeated = (extractor(images, ("pool",), "clean")["pool"] for images in (gray, np.repeat(gray, 3, axis=3)))
-    torch.testing.assert_close(found, repeated, rtol=1e-4, atol=1e-4)
+    of_gray, repeated = (extractor(images, ("pool",), "clean")["pool"] for images in (gray, np.repeat(gray, 3, axis=3)))
+    torch.testing.assert_close(of_gray, repeated, rtol=1e-4, atol=1e-4)
 
 
 def test_averages_leave_the_padding_out_and_the_last_block_takes_the_maximum(network: inception.Inception):
     x = torch.rand(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     ones, count = torch.ones(4, 1, 3, 3), torch.ones(1, 4, 6, 6)
-    wanted = F.conv2d(x, ones, padding=1, groups=4) / F.conv2d(count, ones, padding=1, groups=4)
-    torch.testing.assert_close(network._follow("", (inception.AVERAGE,), x), wanted)
+    expected = F.conv2d(x, ones, padding=1, groups=4) / F.conv2d(count, ones, padding=1, groups=4)
+    torch.testing.assert_close(network._follow("", (inception.AVERAGE,), x), expected)
     pools = [branches[-1][0] for branches in inception.BLOCKS.values()]
     average, halve, largest = inception.AVERAGE, inception.HALVE, inception.LARGEST
     assert pools == [average] * 3 + [halve] + [average] * 4 + [halve] + [average, largest]
 
 
 def test_logits_have_no_bias(network: inception.Inception, extractor: Extractor):
-    found = extractor(some(1), ("pool", "logits"), "adm")
-    torch.testing.assert_close(found["logits"], found["pool"] @ network.classes.weight.T)
+    outputs = extractor(some(1), ("pool", "logits"), "adm")
+    torch.testing.assert_close(outputs["logits"], outputs["pool"] @ network.classes.weight.T)
 
 
 def test_spatial_features_are_rows_columns_and_the_first_seven_channels(network: inception.Inception):
@@ -100,7 +100,7 @@ def test_spatial_features_are_rows_columns_and_the_first_seven_channels(network:
 
 
 def test_pixels_are_centered_at_128(network: inception.Inception):
-    """A picture of 128 throughout is 0 to the network: the stem's first answer is its normalisation of 0."""
+    """An image of 128 throughout is 0 to the network: the stem's first output is its normalization of 0."""
     first = network.convolutions["conv"]
     seen = {}
     hook = first.register_forward_hook(lambda m, i, out: seen.update(x=i[0].clone()))

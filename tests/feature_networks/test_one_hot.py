@@ -12,7 +12,7 @@ from inrflow_core.feature_networks import _contract
 from inrflow_core.proteins.residues import LETTERS
 
 
-def test_each_residue_has_its_own_place() -> None:
+def test_each_residue_has_its_own_column() -> None:
     embedder = _contract.load("one-hot")
     assert (embedder.name, embedder.width, embedder.digest) == ("one-hot", 20, "one-hot-1")
     all_of_them, one = embedder([LETTERS, "RrA"])

@@ -17,7 +17,7 @@ def test_a_token_is_the_colors_of_its_patch_row_by_row() -> None:
 
 
 def waves(rows: int, columns: int) -> torch.Tensor:
-    """The same smooth picture at any size."""
+    """The same smooth image at any size."""
     y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
     colors = torch.stack([torch.sin(5 * x), torch.cos(4 * y), torch.sin(3 * x + 4 * y)], dim=-1)
     return (127.5 + 120 * colors).round().to(torch.uint8)[None]

@@ -16,14 +16,14 @@ def cloud(count: int, seed: int = 0) -> Tensor:
 
 def test_the_farthest_points_are_those_of_a_plain_loop():
     clouds = torch.stack([cloud(200, seed) for seed in range(3)])
-    for found, points in zip(
+    for indices, points in zip(
         _point_features.farthest_point_sampling(clouds, 40).tolist(), clouds.double().numpy(), strict=True
     ):
-        wanted = [0]
+        expected = [0]
         for _ in range(39):
-            squares = ((points[:, None] - points[wanted]) ** 2).sum(2).min(1)
-            wanted.append(int(squares.argmax()))
-        assert found == wanted
+            squares = ((points[:, None] - points[expected]) ** 2).sum(2).min(1)
+            expected.append(int(squares.argmax()))
+        assert indices == expected
 
 
 def test_points_near_the_origin_are_passed_over_but_for_the_first():
@@ -35,23 +35,23 @@ def test_points_near_the_origin_are_passed_over_but_for_the_first():
 def test_a_ball_holds_its_first_points_in_their_order_and_then_its_first_again():
     points = torch.stack([cloud(150, 1), cloud(150, 2)])
     centers = points[:, 20:40]
-    found = _point_features.ball_query(centers, points, 0.6, 8).numpy()
+    neighbors = _point_features.ball_query(centers, points, 0.6, 8).numpy()
     sizes = set()
     for b, s in np.ndindex(2, 20):
         squares = ((points[b].double() - centers[b, s].double()) ** 2).sum(1).numpy()
         inside = [n for n in range(150) if squares[n] <= 0.36]
         sizes.add(min(len(inside), 9))
-        assert found[b, s].tolist() == (inside[:8] + [inside[0]] * 8)[:8]
+        assert neighbors[b, s].tolist() == (inside[:8] + [inside[0]] * 8)[:8]
     assert {1, 9} < sizes, "balls of one point, of too many, and between"
 
 
 def test_the_nearest_points_are_those_of_a_plain_loop():
     points = torch.stack([cloud(150, 1), cloud(150, 2)])
     centers = points[:, :20]
-    found = _point_features.nearest(centers, points, 7)
+    neighbors = _point_features.nearest(centers, points, 7)
     for b, s in np.ndindex(2, 20):
         squares = ((points[b].double() - centers[b, s].double()) ** 2).sum(1)
-        assert set(found[b, s].tolist()) == set(squares.argsort()[:7].tolist())
+        assert set(neighbors[b, s].tolist()) == set(squares.argsort()[:7].tolist())
 
 
 def test_which_points_are_seen_is_fixed_and_mixed():
@@ -65,14 +65,14 @@ def test_which_points_are_seen_is_fixed_and_mixed():
 
 def test_a_cloud_is_put_into_the_unit_ball_and_its_colors_stay():
     points = torch.cat([7 * cloud(50) + 3, cloud(50, 1)], dim=1)[None]
-    found = _point_features.in_unit_ball(points)[0]
-    assert float(found[:, :3].norm(dim=1).max()) == pytest.approx(1, abs=1e-6)
-    torch.testing.assert_close(found[:, :3].mean(0), torch.zeros(3), rtol=0, atol=1e-6)
-    assert torch.equal(found[:, 3:], points[0, :, 3:])
+    scaled = _point_features.in_unit_ball(points)[0]
+    assert float(scaled[:, :3].norm(dim=1).max()) == pytest.approx(1, abs=1e-6)
+    torch.testing.assert_close(scaled[:, :3].mean(0), torch.zeros(3), rtol=0, atol=1e-6)
+    assert torch.equal(scaled[:, 3:], points[0, :, 3:])
     assert torch.equal(_point_features.in_unit_ball(torch.ones(1, 4, 3)), torch.zeros(1, 4, 3))
 
 
-def test_a_layer_is_torchs_linear_layer_and_batch_normalisation():
+def test_a_layer_is_torchs_linear_layer_and_batch_normalization():
     layer, norm = _point_features.Layer(5, 4), torch.nn.BatchNorm1d(4).eval()
     generator = torch.Generator().manual_seed(0)
     for name, own in (("weight", "gamma"), ("bias", "beta"), ("running_mean", "mean"), ("running_var", "variance")):

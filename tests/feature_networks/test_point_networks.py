@@ -47,21 +47,21 @@ def test_parameters_and_tensors_are_as_many_as_published():
     layers = [(3, 128), (128, 128), (128, 256), (259, 256), (256, 256), (256, 512), (515, 512), (512, 1024)]
     layers += [(1024, 2048), (2048, 1024), (1024, 512)]
     linear, norms = sum(a * b + b for a, b in layers), sum(2 * b for _, b in layers)
-    found = {name: tensor.numel() for name, tensor in points.state_dict().items()}
-    assert sum(n for name, n in found.items() if not name.endswith(("mean", "variance"))) == linear + norms + 513 * 40
+    sizes = {name: tensor.numel() for name, tensor in points.state_dict().items()}
+    assert sum(n for name, n in sizes.items() if not name.endswith(("mean", "variance"))) == linear + norms + 513 * 40
 
 
 @pytest.mark.parametrize(("name", "form", "output", "points"), CASES)
-def test_company_place_and_size_change_nothing_and_shape_does(
+def test_company_position_and_size_change_nothing_and_shape_does(
     extractors: dict[str, CloudExtractor], name: str, form: str, output: str, points: int
 ):
     extractor, some = extractors[name], clouds(5, points)
-    found = extractor(some, (output,), form)[output]
-    torch.testing.assert_close(extractor(some[4:], (output,), form)[output], found[4:], rtol=1e-4, atol=1e-4)
+    features = extractor(some, (output,), form)[output]
+    torch.testing.assert_close(extractor(some[4:], (output,), form)[output], features[4:], rtol=1e-4, atol=1e-4)
     # A power of two and a shift that float32 takes without rounding much.
     moved = extractor(4 * some[:1] + np.float32(0.5), (output,), form)[output]
-    spread = float((found[0] - found[1]).abs().max())
-    assert float((moved - found[:1]).abs().max()) < 0.05 * spread
+    spread = float((features[0] - features[1]).abs().max())
+    assert float((moved - features[:1]).abs().max()) < 0.05 * spread
     assert spread > 0.01
 
 
@@ -74,8 +74,8 @@ def test_of_more_points_the_fixed_ones_are_seen_and_of_fewer_it_is_said_what_to_
     same[:, _point_features.point_subset(points, points).numpy()] = some[
         :, _point_features.point_subset(points + 500, points).numpy()
     ]
-    found, wanted = (extractor(each, (output,), form)[output] for each in (some, same))
-    assert torch.equal(found, wanted)
+    features, expected = (extractor(each, (output,), form)[output] for each in (some, same))
+    assert torch.equal(features, expected)
     with pytest.raises(UsageError, match=f"the clouds have 2,048 points each, and the network needs {points:,}") as e:
         extractor(some[:, :2048], (output,), form)
     assert f"--points {points}" in (e.value.hint or "")
@@ -92,9 +92,9 @@ def test_the_order_of_points_changes_nothing_but_the_start(extractors: dict[str,
     for name, points in (("pointnet2", sparse), ("ulip2", torch.cat([sparse, sparse.abs()], dim=2))):
         network, (output, *_) = extractors[name].network, extractors[name].outputs
         with torch.inference_mode():
-            found, same, other = (network(points[:, p], (output,))[output] for p in (slice(None), mixed, mixed.flip(0)))
-        torch.testing.assert_close(same, found, rtol=1e-4, atol=1e-4)
-        assert not torch.allclose(other, found, rtol=1e-3, atol=1e-3), "the start counts"
+            plain, same, other = (network(points[:, p], (output,))[output] for p in (slice(None), mixed, mixed.flip(0)))
+        torch.testing.assert_close(same, plain, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(other, plain, rtol=1e-3, atol=1e-3), "the start counts"
 
 
 def test_colors_are_seen_in_color_alone(extractors: dict[str, CloudExtractor]):

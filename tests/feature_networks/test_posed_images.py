@@ -12,26 +12,26 @@ from inrflow_core.geometry import cameras
 
 
 def test_rays_on_a_device_are_those_of_the_cameras() -> None:
-    given = np.stack([cameras.orbit(30, 20), cameras.orbit(200, -10, 2.0, field_of_view=60)])
-    got = cameras.pluecker_batch(torch.from_numpy(given), 5, 7)
-    wanted = np.stack([cameras.pluecker(camera, 5, 7) for camera in given])
-    np.testing.assert_allclose(got.numpy(), wanted, atol=2e-6)
+    poses = np.stack([cameras.orbit(30, 20), cameras.orbit(200, -10, 2.0, field_of_view=60)])
+    got = cameras.pluecker_batch(torch.from_numpy(poses), 5, 7)
+    expected = np.stack([cameras.pluecker(camera, 5, 7) for camera in poses])
+    np.testing.assert_allclose(got.numpy(), expected, atol=2e-6)
 
 
 def test_a_token_is_the_patch_and_then_its_ray() -> None:
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    given = torch.from_numpy(cameras.orbit_ring(2))
+    poses = torch.from_numpy(cameras.orbit_ring(2))
     embedder = patches.load(None)
-    got = posed_image_tokens(embedder, images, given)
+    got = posed_image_tokens(embedder, images, poses)
     assert got.dtype == torch.float16 and got.shape == (2, 64, 192 + 6)
     torch.testing.assert_close(got[..., :192], embedder(images).half(), rtol=0, atol=0)
-    torch.testing.assert_close(got[..., 192:], cameras.pluecker_batch(given, 8, 8).half(), rtol=0, atol=0)
+    torch.testing.assert_close(got[..., 192:], cameras.pluecker_batch(poses, 8, 8).half(), rtol=0, atol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_tokens_of_the_processor() -> None:
     images = torch.randint(0, 256, (2, 112, 112, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    given = torch.from_numpy(cameras.orbit_ring(2))
-    here = posed_image_tokens(patches.load(None), images, given)
-    there = posed_image_tokens(patches.load(None, "cuda"), images.cuda(), given.cuda())
+    poses = torch.from_numpy(cameras.orbit_ring(2))
+    here = posed_image_tokens(patches.load(None), images, poses)
+    there = posed_image_tokens(patches.load(None, "cuda"), images.cuda(), poses.cuda())
     torch.testing.assert_close(there.cpu(), here, rtol=0, atol=2e-3)

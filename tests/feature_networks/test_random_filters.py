@@ -46,8 +46,10 @@ def test_weights_and_features_are_what_they_were_when_v2_was_named():
     first = filters.get_buffer("first_0").flatten()[:3]
     torch.testing.assert_close(first, torch.tensor(FILTERS), rtol=1e-6, atol=0)
     ramp = (np.arange(16 * 16 * 3) % 256).astype(np.uint8).reshape(1, 16, 16, 3)
-    found = features(ramp)[0]
-    np.testing.assert_allclose([found[0], found[100], found[511], np.abs(found).sum()], VALUES, rtol=1e-4, atol=1e-6)
+    values = features(ramp)[0]
+    np.testing.assert_allclose(
+        [values[0], values[100], values[511], np.abs(values).sum()], VALUES, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_an_image_has_the_same_features_in_any_company():
@@ -67,7 +69,7 @@ def test_gray_is_its_repetition():
 def test_flat_images_vary_nowhere_and_are_distinguished_by_their_brightness(side: int):
     dark, light = (features(np.full((1, side, side, 3), level, dtype=np.uint8)) for level in (40, 200))
     deviations = np.concatenate([np.arange(start + 32, start + 64) for start in range(0, 512, 128)])
-    assert max(np.abs(found[:, deviations]).max() for found in (dark, light)) < 1e-5
+    assert max(np.abs(features_of_level[:, deviations]).max() for features_of_level in (dark, light)) < 1e-5
     assert np.square(dark - light).sum() > 1
 
 
@@ -102,8 +104,8 @@ def test_halves_are_near_and_noise_and_blur_are_further_the_more_there_is(digits
         return (there + generator.normal(0, deviation, there.shape)).clip(0, 255).astype(np.uint8)
 
     def blurred(radius: float) -> np.ndarray:
-        pictures = [Image.fromarray(image[:, :, 0]).filter(ImageFilter.GaussianBlur(radius)) for image in there]
-        return np.stack([np.asarray(picture)[:, :, None] for picture in pictures])
+        smoothed = [Image.fromarray(image[:, :, 0]).filter(ImageFilter.GaussianBlur(radius)) for image in there]
+        return np.stack([np.asarray(image)[:, :, None] for image in smoothed])
 
     def mixed(share: float) -> np.ndarray:
         out = there.copy()

@@ -42,17 +42,17 @@ def test_features_are_those_of_the_plain_chain_of_layers(extractor: Extractor):
     network = extractor.network
     assert isinstance(network, vgg16.VGG16)
     layers: list[nn.Module] = []
-    for place, layer in enumerate(network.convolutions, start=1):
-        layers += [layer, nn.ReLU()] + [nn.MaxPool2d(2, 2)] * (place in (2, 4, 7, 10, 13))
+    for number, layer in enumerate(network.convolutions, start=1):
+        layers += [layer, nn.ReLU()] + [nn.MaxPool2d(2, 2)] * (number in (2, 4, 7, 10, 13))
     layers += [nn.AdaptiveAvgPool2d(7), nn.Flatten(), network.fc1, nn.ReLU(), network.fc2, nn.ReLU()]
     image = some(1)
     pixels = extractor.preprocessors["stylegan"](image) / 255
     normal = torch.stack([(pixels[:, c] - vgg16.MEAN[c]) / vgg16.DEVIATION[c] for c in range(3)], dim=1)
     with torch.inference_mode():
-        wanted = nn.Sequential(*layers)(normal)
-    found = extractor(image, ("fc2",), "stylegan")["fc2"]
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-    assert (found >= 0).all() and (found > 0).any()
+        expected = nn.Sequential(*layers)(normal)
+    features = extractor(image, ("fc2",), "stylegan")["fc2"]
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    assert (features >= 0).all() and (features > 0).any()
 
 
 def test_company_and_gray_change_nothing(extractor: Extractor):
@@ -60,5 +60,5 @@ def test_company_and_gray_change_nothing(extractor: Extractor):
     together = extractor(images, ("fc2",), "stylegan")["fc2"]
     torch.testing.assert_close(together[1:2], extractor(images[1:2], ("fc2",), "stylegan")["fc2"], rtol=1e-4, atol=1e-5)
     gray = some(1, 1)
-    found, repeated = (extractor(g, ("fc2",), "stylegan")["fc2"] for g in (gray, np.repeat(gray, 3, axis=3)))
-    torch.testing.assert_close(found, repeated, rtol=1e-4, atol=1e-5)
+    of_gray, repeated = (extractor(g, ("fc2",), "stylegan")["fc2"] for g in (gray, np.repeat(gray, 3, axis=3)))
+    torch.testing.assert_close(of_gray, repeated, rtol=1e-4, atol=1e-5)

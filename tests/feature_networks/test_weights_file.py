@@ -71,11 +71,11 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, change: dict, messa
         filled(path)
 
 
-@pytest.mark.parametrize("kept", [0, 5, 100, -3])
-def test_a_truncated_file_is_damaged(tmp_path: Path, kept: int):
+@pytest.mark.parametrize("size", [0, 5, 100, -3])
+def test_a_truncated_file_is_damaged(tmp_path: Path, size: int):
     path = tmp_path / "tiny.safetensors"
     published.write(path, tensors(), published.metadata(TINY))
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(IntegrityError, match="not a whole safetensors file"):
         filled(path)
 
@@ -108,24 +108,24 @@ def test_absent_weights_say_what_to_get_and_what_to_do(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".bin", ".pb"])
 def test_a_published_file_is_refused_with_the_command_that_converts_it(suffix: str, tmp_path: Path):
-    given = tmp_path / f"some{suffix}"
-    given.touch()
+    path = tmp_path / f"some{suffix}"
+    path.touch()
     with pytest.raises(UsageError, match="not in our form") as caught:
-        _weights_file.find("inception", {"inception": given}, tmp_path)
+        _weights_file.find("inception", {"inception": path}, tmp_path)
     assert f"tools/convert_weights.py inception some{suffix}" in (caught.value.hint or "")
 
 
-def test_a_given_file_comes_before_the_folder_and_the_folder_before_the_environments(
+def test_a_file_argument_comes_before_the_folder_and_the_folder_before_the_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    given, folder, other = tmp_path / "mine.safetensors", tmp_path / "folder", tmp_path / "other"
-    for place in (folder, other):
-        place.mkdir()
-        (place / "inception.safetensors").touch()
-    given.touch()
+    file, folder, other = tmp_path / "mine.safetensors", tmp_path / "folder", tmp_path / "other"
+    for directory in (folder, other):
+        directory.mkdir()
+        (directory / "inception.safetensors").touch()
+    file.touch()
     monkeypatch.setenv(_weights_file.VARIABLE, str(other))
-    assert _weights_file.find("inception", {"inception": given, "clip": folder}, folder) == given
-    assert _weights_file.find("inception", {"clip": given}, folder) == folder / "inception.safetensors"
+    assert _weights_file.find("inception", {"inception": file, "clip": folder}, folder) == file
+    assert _weights_file.find("inception", {"clip": file}, folder) == folder / "inception.safetensors"
     assert _weights_file.find("inception", {}) == other / "inception.safetensors"
     monkeypatch.delenv(_weights_file.VARIABLE)
     monkeypatch.chdir(tmp_path)
