@@ -14,9 +14,12 @@ READERS: dict[str, tuple[str, ...]] = {
     "numpy.fromfile": (),
     "numpy.loadtxt": (),
     "numpy.genfromtxt": (),
+    "numpy.lib.format": ("inrflow_core/storage/array_file.py",),  # headers alone
+    "numpy.lib.npyio": (),
     "h5py.File": ("inrflow_core/shards/hdf5.py", "inrflow_core/shards/writer.py"),  # the second writes, in memory
     "json.load": (),
     "json.loads": ("inrflow_core/storage/typed_json.py",),
+    "json.JSONDecoder": (),
     "tomli.load": (),
     "tomli.loads": ("inrflow_core/config/toml.py",),
     "safetensors.safe_open": ("inrflow_core/storage/safetensors_file.py",),
@@ -28,6 +31,9 @@ READERS: dict[str, tuple[str, ...]] = {
     "PIL.Image.open": ("inrflow_core/visualization/image_io.py",),
     "biotite.structure.io": ("inrflow_core/proteins/structure_reader.py",),
     "trimesh.load": ("inrflow_core/datasets/_mesh_reading.py",),
+    "lmdb.open": ("inrflow_core/datasets/lsun_church.py",),
+    "zipfile.ZipFile": ("inrflow_core/datasets/_archives.py",),
+    "tarfile.open": ("inrflow_core/datasets/_archives.py",),
     "pickle.load": (),
     "pickle.loads": (),
     "pickle.Unpickler": ("inrflow_core/datasets/_array_pickle.py",),  # one that refuses everything but arrays

@@ -12,7 +12,8 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from io import BufferedIOBase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,6 +144,28 @@ def tar_members(path: Path, inside: str | None = None) -> Iterator[Entry]:
                     yield from _inner(path, outer, member)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise IntegrityError(f"`{path}` is not a complete tar: {error}", hint="copy or download it again") from error
+
+
+def read_members(
+    file: BufferedIOBase, source: str | Path, names: Collection[str], *, largest: int = LARGEST
+) -> dict[str, bytes]:
+    """Some plain members of a tar, compressed or not, by their last name; larger ones than `largest` are passed over.
+
+    Raises:
+        IntegrityError: the tar is damaged; `source` names it.
+    """
+    content = {}
+    try:
+        with tarfile.open(fileobj=file) as archive:
+            for member in archive:
+                name = member.name.rpartition("/")[2]
+                if name in names and member.isreg() and member.size <= largest:
+                    opened = archive.extractfile(member)
+                    assert opened is not None
+                    content[name] = opened.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise IntegrityError(f"`{source}` is not a complete tar: {error}", hint="copy or download it again") from error
+    return dict(sorted(content.items()))
 
 
 def _inner(path: Path, outer: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Entry]:

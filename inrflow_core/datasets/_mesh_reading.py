@@ -195,11 +195,8 @@ def _material(visual: Any, faces: Int[np.ndarray, "F 3"], corners: int) -> Skin 
 
     image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
     if image is not None and visual.uv is not None:
-        if getattr(image, "format", None) not in (
-            None,
-            "MPO",
-            *image_io.FORMATS,
-        ):  # to decode an EPS would start Ghostscript
+        # To decode an EPS would start Ghostscript. glTF ignores the orientation in a file of a texture.
+        if image.format not in (None, "MPO", *image_io.FORMATS):
             raise ValueError(f"a texture is {image.format}")
         texture_coordinates = _each(np.asarray(visual.uv, dtype=np.float64), range(corners))
         return Skin(faces, texture=np.asarray(image_io.opaque_rgb(image)), texture_coordinates=texture_coordinates)

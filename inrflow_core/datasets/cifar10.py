@@ -6,15 +6,13 @@ lists are read from it (`_array_pickle`).
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inrflow_core.datasets import _array_pickle
+from inrflow_core.datasets import _archives, _array_pickle
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 from inrflow_core.datasets._image_decoding import PIXELS, pixel_centers
 from inrflow_core.errors import IntegrityError
@@ -82,27 +80,13 @@ def _files(source: Path) -> dict[str, bytes]:
             return {name: (folder / loose[name]).read_bytes() for name in sorted(batches)}
         for name, _ in files:
             if name.endswith((".tar.gz", ".tgz", ".tar")) and "cifar" in name.lower():
-                packed = _from_tar(folder / name, batches)
+                with (folder / name).open("rb") as file:
+                    packed = _archives.read_members(file, folder / name, batches, largest=LARGEST)
                 if batches <= set(packed):
                     return packed
     raise source_not_found(
         "cifar10", source, f"{', '.join(f'`{name}`' for name in BATCHES)} (or with .bin), or `cifar-10-*.tar.gz`", files
     )
-
-
-def _from_tar(path: Path, batches: set[str]) -> dict[str, bytes]:
-    """Some plain members of a tar, by their last name; nothing is unpacked to the disk."""
-    content = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                file = archive.extractfile(member) if member.isreg() and member.size <= LARGEST else None
-                if name in batches and file is not None:
-                    content[name] = file.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise IntegrityError(f"`{path}` is not a complete tar: {error}", hint="copy or download it again") from error
-    return dict(sorted(content.items()))
 
 
 def _from_binary(name: str, content: bytes) -> Batch:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,27 +131,13 @@ def _val_classes(source: Path, around: Sequence[Entry]) -> dict[str, str]:
     kit = {name: by_name[name].location.read() for name in (TRUTH, META) if name in by_name}
     for name, entry in by_name.items():
         if name.startswith("ILSVRC2012_devkit") and len(kit) < 2:
-            kit = _from_kit(name, entry.location.read())
+            kit = _archives.read_members(io.BytesIO(entry.location.read()), name, (TRUTH, META))
     if len(kit) < 2:
         raise MissingError(
             f"`{source}` has a flat `val` without classes: looked for `{CSV}` and `ILSVRC2012_devkit_t12.tar.gz`",
             hint="put one of them beside it, or put the images of `val` into class folders",
         )
     return _from_truth(kit[TRUTH], kit[META])
-
-
-def _from_kit(name: str, content: bytes) -> dict[str, bytes]:
-    """The two required files of the development kit, by name."""
-    tables = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as kit:
-            for member in kit:
-                file = kit.extractfile(member) if member.isreg() else None
-                if file is not None and Path(member.name).name in (TRUTH, META):
-                    tables[Path(member.name).name] = file.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise IntegrityError(f"`{name}` is not a complete tar: {error}", hint="copy or download it again") from error
-    return tables
 
 
 def _from_truth(truth: bytes, meta: bytes) -> dict[str, str]:

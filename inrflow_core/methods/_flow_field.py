@@ -91,9 +91,8 @@ class FlowField:
                 part: slice, step: solver.Step = step, evaluations: list[ContextEvaluation] = evaluations
             ) -> None:
                 queried = self._query_chunk(queries, part, budget)
-                y[:, part] = self._advance(
-                    queried, y[:, part], step, evaluations
-                )  # written after the step, which may run out of memory
+                # The step may run out of memory: y is written after it.
+                y[:, part] = self._advance(queried, y[:, part], step, evaluations)
 
             budget.run_in_chunks(len(queries), sets, advance)
             if progress is not None:

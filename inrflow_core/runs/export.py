@@ -1,9 +1,9 @@
 """Export a run: its weights as one .safetensors file, or one evaluation of its network as an ONNX file.
 
 The ONNX file maps noisy pairs to velocities and needs neither torch nor inrflow. Inputs: `values` (B, N, C) of the
-context, `t` (B), `labels` (B) where the model has classes (-1 is none), `query_values` (B, M, C), and for images `query_coordinates` (M, D). Output: `velocity` (B, M, C). Images have the
-training grid as their context; its coordinates are inside. The solver stays outside: y follows dy/dt = velocity from
-t = 1 (noise) to t = 0 (data).
+context, `t` (B), `labels` (B) where the model has classes (-1 is none), `query_values` (B, M, C), and for images
+`query_coordinates` (M, D). Output: `velocity` (B, M, C). Images have the training grid as their context; its
+coordinates are inside. The solver stays outside: y follows dy/dt = velocity from t = 1 (noise) to t = 0 (data).
 """
 
 from __future__ import annotations

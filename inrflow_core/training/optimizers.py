@@ -34,10 +34,9 @@ def build(weights: Iterable[Tensor], settings: Config, device: torch.device) -> 
         "weight_decay": settings.weight_decay,
     }
     if settings.optimizer == "radam":
+        # On a GPU `capturable` counts steps there, without a synchronization.
         is_on_gpu = device.type == "cuda" and settings.offload_optimizer is None
-        return torch.optim.RAdam(
-            weights, **options, capturable=is_on_gpu
-        )  # counts steps on the GPU, without a synchronization
+        return torch.optim.RAdam(weights, **options, capturable=is_on_gpu)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(weights, **options, fused=True)
 

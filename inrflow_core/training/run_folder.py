@@ -166,8 +166,9 @@ def lock(out: Path) -> Iterator[None]:
             yield
         finally:
             (out / LOCK).unlink(missing_ok=True)
-            if is_new and not any(out.iterdir()):
-                out.rmdir()
+            if is_new:
+                with contextlib.suppress(OSError):  # not empty, as after training
+                    out.rmdir()
 
 
 def check_same_step(out: Path, existing: ExistingRun | None) -> None:
