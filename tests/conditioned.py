@@ -28,10 +28,10 @@ PROTEIN: dict[str, dict[str, Any]] = {
     },
 }
 CONDITIONS: dict[str, dict[str, Any]] = {
-    "picture": {"name": "picture", "embedder": "patches", "tokens": TOKENS, "width": WIDTH},
+    "image": {"name": "image", "embedder": "patches", "tokens": TOKENS, "width": WIDTH},
     "sequence": {"name": "sequence", "embedder": "one-hot", "width": 20},
 }
-KINDS = {"picture": tiny.POINTS, "sequence": PROTEIN}
+KINDS = {"image": tiny.POINTS, "sequence": PROTEIN}
 
 
 def objects(folder: Path, counts: dict[str, int]) -> Path:
@@ -75,7 +75,7 @@ def proteins(folder: Path, train: int = 4, test: int = 3) -> Path:
 
 
 def preset(kind: str, **changes: Any) -> Preset:
-    """The small preset that draws from one of `KINDS`."""
+    """The small preset that is conditioned as one of `KINDS`."""
     tables = tiny.tables(KINDS[kind], condition=None, **changes)
     tables["condition"] = CONDITIONS[kind]
     return resolve("tiny", tables)

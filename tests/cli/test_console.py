@@ -37,7 +37,7 @@ def test_a_long_line_is_not_wrapped_so_that_paths_can_be_copied(capsys):
     assert capsys.readouterr().err == "x" * 500 + "\n"
 
 
-def test_the_name_of_a_metric_is_no_picture(capsys):
+def test_the_name_of_a_metric_is_not_an_emoji(capsys):
     console.info("mmd:cd:inrflow")
     console.warn("mmd:cd:inrflow")
     assert capsys.readouterr().err == "mmd:cd:inrflow\nnote: mmd:cd:inrflow\n"

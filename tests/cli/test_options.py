@@ -43,7 +43,7 @@ def test_an_empty_or_outside_window_is_refused(text: str):
         options.parse_window(text)
 
 
-def test_the_shell_is_told_of_presets_samplers_and_runs(tmp_path, monkeypatch):
+def test_the_shell_completes_presets_samplers_and_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path))
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "preset.toml").touch()

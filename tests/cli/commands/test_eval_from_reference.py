@@ -1,4 +1,4 @@
-"""`inrflow eval --run` of models that draw from what the reference shows: pictures of objects, sequences of proteins."""
+"""`inrflow eval --run` of models that sample from the conditions of the reference: images of objects, sequences of proteins."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from inrflow_core.shards.shard_dataset import ShardDataset
 from tests import conditioned, tiny
 
 
-class Place:
+class Inputs:
     """Shards and models, made once."""
 
     def __init__(self, parent: Path) -> None:
         self.objects = conditioned.objects(parent / "objects", {"train": 8, "val": 6})
         self.proteins = conditioned.proteins(parent / "proteins")
-        self.picture, self.sequence = parent / "picture.safetensors", parent / "sequence.safetensors"
-        told = {"normalization": {"embedder_digest": conditioned.DIGEST}}
-        self.drawing: Model = conditioned.weights(self.picture, "picture", **told)
+        self.image, self.sequence = parent / "image.safetensors", parent / "sequence.safetensors"
+        metadata = {"normalization": {"embedder_digest": conditioned.DIGEST}}
+        self.drawing: Model = conditioned.weights(self.image, "image", **metadata)
         self.folding: Model = conditioned.weights(self.sequence, "sequence")
         tiny.run_folder(parent / "clouds", tiny.POINTS)
         self.clouds = parent / "clouds"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("from-reference"))
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return Inputs(tmp_path_factory.mktemp("from-reference"))
 
 
 @pytest.fixture(autouse=True)
@@ -53,24 +53,24 @@ def evaluate(*words: object) -> int:
 
 
 def result(out: str) -> dict:
-    (found,) = json.loads((Path(out) / "metrics.json").read_text())["results"]
-    return found
+    (entry,) = json.loads((Path(out) / "metrics.json").read_text())["results"]
+    return entry
 
 
 def scores(out: str) -> dict[str, dict]:
     return {score["metric"]: score for score in result(out)["scores"]}
 
 
-def pictures(place: Place, *words: object, out: str = "out") -> int:
-    return evaluate("--run", place.picture, "--reference", place.objects, "--out", out, *words)
+def clouds_of_images(inputs: Inputs, *words: object, out: str = "out") -> int:
+    return evaluate("--run", inputs.image, "--reference", inputs.objects, "--out", out, *words)
 
 
-def folds(place: Place, *words: object, out: str = "out") -> int:
-    return evaluate("--run", place.sequence, "--reference", place.proteins, "--out", out, *words)
+def folds(inputs: Inputs, *words: object, out: str = "out") -> int:
+    return evaluate("--run", inputs.sequence, "--reference", inputs.proteins, "--out", out, *words)
 
 
 def sampled(out: str) -> ShardDataset:
-    return ShardDataset(Path(out) / "samples" / "picture.h5")
+    return ShardDataset(Path(out) / "samples" / "image.h5")
 
 
 def structures(out: str) -> dict[str, bytes]:
@@ -78,28 +78,28 @@ def structures(out: str) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.pdb"))}
 
 
-# Clouds of pictures.
+# Clouds sampled from images.
 
 
-def test_every_cloud_is_drawn_from_the_picture_that_is_recorded_with_it(place: Place):
+def test_every_cloud_is_sampled_from_the_image_that_is_recorded_with_it(inputs: Inputs):
     words = ("--num", 3, "--samples-per-item", 2, "--view", 2, "--seed", 7, "--points", 30)
-    assert pictures(place, *words) == 0
-    shard = ShardDataset(Path("out/samples/picture-30.h5"))
-    held = shard.read("samples", range(6))
-    assert held.condition["item"].tolist() == [0, 0, 2, 2, 5, 5] and held.condition["view"].tolist() == [2] * 6
-    assert held.seeds.tolist() == list(range(7, 13))
+    assert clouds_of_images(inputs, *words) == 0
+    shard = ShardDataset(Path("out/samples/image-30.h5"))
+    stored = shard.read("samples", range(6))
+    assert stored.condition["item"].tolist() == [0, 0, 2, 2, 5, 5] and stored.condition["view"].tolist() == [2] * 6
+    assert stored.seeds.tolist() == list(range(7, 13))
     for row in range(6):
-        told = condition_inputs.conditions_from_shards(
-            place.drawing, ShardDataset(place.objects), "val", [int(held.condition["item"][row])], 2
+        condition = condition_inputs.conditions_from_shards(
+            inputs.drawing, ShardDataset(inputs.objects), "val", [int(stored.condition["item"][row])], 2
         )
-        request = SampleRequest([int(held.seeds[row])], None, 30, condition=told)
-        ((_, wanted),) = sample.iter_samples(place.drawing, request)
-        np.testing.assert_allclose(held.values[row], wanted[0], atol=1e-4)
-    assert np.ptp(held.values[[0, 2]], axis=0).max() > 0.1
+        request = SampleRequest([int(stored.seeds[row])], None, 30, condition=condition)
+        ((_, expected),) = sample.iter_samples(inputs.drawing, request)
+        np.testing.assert_allclose(stored.values[row], expected[0], atol=1e-4)
+    assert np.ptp(stored.values[[0, 2]], axis=0).max() > 0.1
 
 
-def test_the_distance_to_the_right_object_is_among_what_is_told_and_the_photo_is_shown(place: Place):
-    assert pictures(place, "--guidance", 3, "--guidance-interval", "0.2,0.8") == 0
+def test_the_distance_to_the_right_object_is_reported_and_the_photo_is_shown(inputs: Inputs):
+    assert clouds_of_images(inputs, "--guidance", 3, "--guidance-interval", "0.2,0.8") == 0
     assert list(scores("out")) == [
         "mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "paired-cd:cd:inrflow",
     ]  # fmt: skip
@@ -112,19 +112,22 @@ def test_the_distance_to_the_right_object_is_among_what_is_told_and_the_photo_is
     assert '<section class="gallery' not in page
 
 
-def test_a_view_may_be_chosen_by_the_seed(place: Place):
+def test_a_view_may_be_selected_by_the_seed(inputs: Inputs):
     for out in ("a", "b"):
-        assert pictures(place, "--view", "by-seed", "--samples-per-item", 6, "--metrics", "paired-cd", out=out) == 0
+        assert (
+            clouds_of_images(inputs, "--view", "by-seed", "--samples-per-item", 6, "--metrics", "paired-cd", out=out)
+            == 0
+        )
     views = sampled("a").read("samples", range(36)).condition["view"]
     assert np.bincount(views, minlength=3).min() >= 6 and views.max() == 2
     assert (Path("a") / "metrics.json").read_bytes() == (Path("b") / "metrics.json").read_bytes()
 
 
-def test_what_was_drawn_from_a_part_finds_its_objects_in_the_whole_and_in_the_part(place: Place):
+def test_samples_of_a_part_match_their_objects_in_the_whole_and_in_the_part(inputs: Inputs):
     words = ("--reference-num", 3, "--samples-per-item", 2, "--metrics", "paired-cd")
-    assert pictures(place, *words) == 0
-    samples = readers.open_collection(Path("out/samples/picture.h5"))
-    whole = readers.open_collection(place.objects, "val")
+    assert clouds_of_images(inputs, *words) == 0
+    samples = readers.open_collection(Path("out/samples/image.h5"))
+    whole = readers.open_collection(inputs.objects, "val")
     part = collection.evenly_spaced_items(whole, 3)
     assert sample_matching.match_to_reference(samples, part).reference_index.tolist() == [0, 0, 1, 1, 2, 2]
     assert sample_matching.match_to_reference(samples, whole).reference_index.tolist() == [0, 0, 2, 2, 5, 5]
@@ -141,48 +144,50 @@ def test_what_was_drawn_from_a_part_finds_its_objects_in_the_whole_and_in_the_pa
         sample_matching.match_to_reference(samples, collection.evenly_spaced_items(whole, 2))
 
 
-@pytest.mark.parametrize("kind", ["picture", "sequence"])
-def test_an_interrupted_evaluation_goes_on_and_ends_as_one_that_nothing_disturbed(
-    place: Place, monkeypatch: pytest.MonkeyPatch, kind: str
+@pytest.mark.parametrize("kind", ["image", "sequence"])
+def test_an_interrupted_evaluation_resumes_and_ends_as_one_that_nothing_disturbed(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
-    command = {"picture": pictures, "sequence": folds}[kind]
+    command = {"image": clouds_of_images, "sequence": folds}[kind]
     words = ("--batch", 2, "--samples-per-item", 3)
-    assert command(place, *words, out="whole") == 0
-    owner, name = {"picture": (SampleShard, "write"), "sequence": (writer, "write")}[kind]
-    kept, calls = getattr(owner, name), []
+    assert command(inputs, *words, out="whole") == 0
+    owner, name = {"image": (SampleShard, "write"), "sequence": (writer, "write")}[kind]
+    original, calls = getattr(owner, name), []
 
-    def dying(*given, **named):
-        calls.append(given)
+    def dying(*arguments, **named):
+        calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return kept(*given, **named)
+        return original(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, dying)
-        assert command(place, *words) != 0
+        assert command(inputs, *words) != 0
     assert not Path("out/metrics.json").exists()
     before = len(calls)
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, lambda *given, **named: (calls.append(given), kept(*given, **named))[1])
-        assert command(place, *words) == 0
-    assert before == 3 and len(calls) - before == {"picture": 7, "sequence": 7}[kind]  # of 9, two were there
+        patch.setattr(
+            owner, name, lambda *arguments, **named: (calls.append(arguments), original(*arguments, **named))[1]
+        )
+        assert command(inputs, *words) == 0
+    assert before == 3 and len(calls) - before == {"image": 7, "sequence": 7}[kind]  # of 9, two were there
     for file in ("metrics.json", "report.html"):
         assert (Path("out") / file).read_bytes() == (Path("whole") / file).read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["picture", "sequence"])
-def test_several_processes_share_the_drawing_and_one_of_them_judges(
-    place: Place, monkeypatch: pytest.MonkeyPatch, kind: str
+@pytest.mark.parametrize("kind", ["image", "sequence"])
+def test_several_processes_share_the_sampling_and_one_of_them_evaluates(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
-    command = {"picture": pictures, "sequence": folds}[kind]
+    command = {"image": clouds_of_images, "sequence": folds}[kind]
     words = ("--batch", 2, "--samples-per-item", 2)
-    assert command(place, *words, out="alone") == 0
+    assert command(inputs, *words, out="alone") == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", "1")
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
-        assert command(place, *words) == 0
+        assert command(inputs, *words) == 0
         if rank == "1":
             assert not Path("out/metrics.json").exists()
             there = len(structures("out")) if kind == "sequence" else len(list(Path("out/samples").rglob("*.npz"))) * 2
@@ -191,41 +196,41 @@ def test_several_processes_share_the_drawing_and_one_of_them_judges(
         assert (Path("out") / file).read_bytes() == (Path("alone") / file).read_bytes()
 
 
-def test_how_long_it_will_take_is_foretold(place: Place, capsys: pytest.CaptureFixture[str]):
-    for command, samples in ((pictures, 12), (folds, 6)):
-        assert command(place, "--dry-run", "--samples-per-item", 2) == 0
+def test_a_dry_run_estimates_the_number_of_samples(inputs: Inputs, capsys: pytest.CaptureFixture[str]):
+    for command, samples in ((clouds_of_images, 12), (folds, 6)):
+        assert command(inputs, "--dry-run", "--samples-per-item", 2) == 0
         assert f"draw {samples} samples of" in capsys.readouterr().err and not Path("out").exists()
 
 
 # Structures of sequences.
 
 
-def test_every_protein_of_the_reference_is_folded_and_judged(place: Place):
-    assert folds(place, "--samples-per-item", 2, "--seed", 4) == 0
-    reference = readers.open_collection(place.proteins, "test")
+def test_every_protein_of_the_reference_is_folded_and_evaluated(inputs: Inputs):
+    assert folds(inputs, "--samples-per-item", 2, "--seed", 4) == 0
+    reference = readers.open_collection(inputs.proteins, "test")
     names = reference.item_names()
     assert set(structures("out")) == {f"{name.replace(' ', '_')}/{k}.pdb" for name in names for k in (0, 1)}
-    found = scores("out")
-    assert [name for name in found if name.endswith("best")] == [
+    by_metric = scores("out")
+    assert [name for name in by_metric if name.endswith("best")] == [
         "lddt:ca:auto:best", "tm-score:reference:auto:best", "rmsd:ca:auto:best",
     ]  # fmt: skip
-    assert found["lddt:ca:auto:best"]["value"] >= found["lddt:ca:auto:mean"]["value"] > 0
-    assert all((score["samples"], score["reference"]) == (6, 3) for score in found.values())
+    assert by_metric["lddt:ca:auto:best"]["value"] >= by_metric["lddt:ca:auto:mean"]["value"] > 0
+    assert all((score["samples"], score["reference"]) == (6, 3) for score in by_metric.values())
     assert result("out")["facts"]["seeds"] == "4-5" and 'id="proteins"' in Path("out/report.html").read_text()
-    told = condition_inputs.condition_from_input(place.folding, "sequence", reference.structures([1])[0].sequence)
-    ((_, wanted),) = sample.iter_samples(place.folding, SampleRequest([5], condition=told))
-    drawn_one = structure_reader.read(Path("out/samples/sequence") / names[1].replace(" ", "_") / "1.pdb")
-    np.testing.assert_allclose(drawn_one.positions, wanted[0].positions, atol=2e-3)
+    condition = condition_inputs.condition_from_input(inputs.folding, "sequence", reference.structures([1])[0].sequence)
+    ((_, expected),) = sample.iter_samples(inputs.folding, SampleRequest([5], condition=condition))
+    folded = structure_reader.read(Path("out/samples/sequence") / names[1].replace(" ", "_") / "1.pdb")
+    np.testing.assert_allclose(folded.positions, expected[0].positions, atol=2e-3)
 
 
-def test_more_proteins_and_more_samples_keep_what_is_there(place: Place):
-    assert folds(place, "--num", 2, "--metrics", "lddt") == 0
+def test_more_proteins_and_more_samples_keep_what_is_there(inputs: Inputs):
+    assert folds(inputs, "--num", 2, "--metrics", "lddt") == 0
     before = structures("out")
     assert len(before) == 2 and scores("out")["lddt:ca:auto:mean"]["reference"] == 2
-    assert folds(place, "--samples-per-item", 2, "--metrics", "lddt", "--overwrite") == 0
+    assert folds(inputs, "--samples-per-item", 2, "--metrics", "lddt", "--overwrite") == 0
     after = structures("out")
     assert len(after) == 6 and {name: after[name] for name in before} == before
-    assert folds(place, "--samples-per-item", 2, "--metrics", "lddt", out="fresh") == 0
+    assert folds(inputs, "--samples-per-item", 2, "--metrics", "lddt", out="fresh") == 0
     assert set(structures("fresh")) == set(after)
     for (
         name
@@ -234,25 +239,27 @@ def test_more_proteins_and_more_samples_keep_what_is_there(place: Place):
         np.testing.assert_allclose(one.positions, other.positions, atol=2e-3)
 
 
-def test_structures_that_were_drawn_otherwise_are_not_judged_as_these(place: Place, capsys: pytest.CaptureFixture[str]):
-    assert folds(place, "--num", 1, "--metrics", "lddt") == 0
+def test_structures_sampled_with_other_options_are_not_evaluated_as_these(
+    inputs: Inputs, capsys: pytest.CaptureFixture[str]
+):
+    assert folds(inputs, "--num", 1, "--metrics", "lddt") == 0
     (Path("out") / "metrics.json").unlink()
     (Path("out") / "report.html").unlink()
     before = structures("out")
-    assert folds(place, "--num", 1, "--metrics", "lddt", "--steps", 3) == 2
+    assert folds(inputs, "--num", 1, "--metrics", "lddt", "--steps", 3) == 2
     assert "samples of other options" in " ".join(capsys.readouterr().err.split())
     assert structures("out") == before
-    assert folds(place, "--num", 1, "--metrics", "lddt", "--steps", 3, "--overwrite") == 0
+    assert folds(inputs, "--num", 1, "--metrics", "lddt", "--steps", 3, "--overwrite") == 0
     assert structures("out") != before
 
 
-def test_files_of_structures_give_their_sequences(place: Place):
-    raw = place.proteins.parent / "raw"
-    assert evaluate("--run", place.sequence, "--reference", raw, "--num", 2, "--out", "out") == 0
+def test_files_of_structures_give_their_sequences(inputs: Inputs):
+    raw = inputs.proteins.parent / "raw"
+    assert evaluate("--run", inputs.sequence, "--reference", raw, "--num", 2, "--out", "out") == 0
     assert scores("out")["lddt:ca:auto:mean"]["samples"] == 2
 
 
-def test_what_cannot_be_drawn_is_refused_before_anything_is(place: Place, capsys: pytest.CaptureFixture[str]):
+def test_what_cannot_be_sampled_is_refused_before_anything_is(inputs: Inputs, capsys: pytest.CaptureFixture[str]):
     np.save("clouds.npy", np.zeros((4, 7, 3), dtype=np.float32))
 
     def refused(code: int, *words: object) -> str:
@@ -261,29 +268,29 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(place: Place, capsys
         assert error.count("error:") == error.count("hint:") == 1 and not Path("out/samples").exists()
         return error
 
-    drawing = ("--run", place.picture, "--reference", place.objects)
-    plain = ("--run", place.clouds, "--reference", place.objects)
-    folding = ("--run", place.sequence, "--reference", place.proteins)
+    drawing = ("--run", inputs.image, "--reference", inputs.objects)
+    plain = ("--run", inputs.clouds, "--reference", inputs.objects)
+    folding = ("--run", inputs.sequence, "--reference", inputs.proteins)
     assert "has views 0 to 2, not 3" in refused(2, *drawing, "--view", 3)
     assert "`--view front` is not a view" in refused(2, *drawing, "--view", "front")
-    assert "`--label` does not apply to `picture`, which is conditioned on images" in refused(2, *drawing, "--label", 1)
+    assert "`--label` does not apply to `image`, which is conditioned on images" in refused(2, *drawing, "--label", 1)
     assert "`--view` does not apply to `clouds`, which takes no condition" in refused(2, *plain, "--view", 0)
     assert "`--samples-per-item` does not apply to `clouds`" in refused(2, *plain, "--samples-per-item", 2)
     assert "`--view` does not apply to `sequence`, which is conditioned on sequences" in refused(
         2, *folding, "--view", 0
     )
     assert "has the atoms of its sequence" in refused(2, *folding, "--resolution", 8)
-    assert "holds no images to sample from" in refused(2, "--run", place.picture, "--reference", "clouds.npy")
+    assert "holds no images to sample from" in refused(2, "--run", inputs.image, "--reference", "clouds.npy")
     assert "needs a run to sample" in refused(
         2, "--samples", "clouds.npy", "--reference", "clouds.npy", "--samples-per-item", 2
     )
 
 
-def test_pictures_that_another_network_embedded_are_refused(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_images_that_another_network_embedded_are_refused(
+    inputs: Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    told = {"normalization": {"embedder_digest": "another"}}
-    conditioned.weights(tmp_path / "other.safetensors", "picture", **told)
-    assert evaluate("--run", "other.safetensors", "--reference", place.objects, "--out", "out") == 4
+    metadata = {"normalization": {"embedder_digest": "another"}}
+    conditioned.weights(tmp_path / "other.safetensors", "image", **metadata)
+    assert evaluate("--run", "other.safetensors", "--reference", inputs.objects, "--out", "out") == 4
     said = " ".join(capsys.readouterr().err.split())
     assert "were embedded by weights of the digest patches-1, and `tiny` learned from another" in said

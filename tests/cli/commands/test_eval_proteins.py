@@ -16,8 +16,8 @@ from inrflow_core.proteins import residues
 from tests.protein_examples import helix, shaken, write
 
 SEQUENCES = {
-    f"p{place:02d}": "".join(np.random.default_rng(place).choice(list("ACDEFGHIKLMNPQRSTVWY"), 12 + place))
-    for place in range(21)
+    f"p{number:02d}": "".join(np.random.default_rng(number).choice(list("ACDEFGHIKLMNPQRSTVWY"), 12 + number))
+    for number in range(21)
 }
 
 
@@ -32,11 +32,11 @@ def _working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """21 references, and two predictions of each: the second is worse, and all the more the longer the protein."""
-    for place, (name, sequence) in enumerate(SEQUENCES.items()):
+    for index, (name, sequence) in enumerate(SEQUENCES.items()):
         structure = helix(sequence, name)
         write(tmp_path / "experiments" / f"{name}.pdb", structure)
-        for number, size in enumerate((0.1, 0.2 + 0.1 * place)):
-            write(tmp_path / "predictions" / name / f"{number}.pdb", shaken(structure, size, place))
+        for number, size in enumerate((0.1, 0.2 + 0.1 * index)):
+            write(tmp_path / "predictions" / name / f"{number}.pdb", shaken(structure, size, index))
     return tmp_path / "predictions", tmp_path / "experiments"
 
 
@@ -45,23 +45,25 @@ def evaluate(*words: object) -> int:
 
 
 def scores(folder: Path) -> dict[str, dict]:
-    told = json.loads((folder / "metrics.json").read_text())
-    return {score["metric"]: score for score in told["results"][0]["scores"]}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {score["metric"]: score for score in metrics["results"][0]["scores"]}
 
 
-def test_a_folder_of_predictions_is_judged_by_the_references_of_their_names(folders: tuple[Path, Path], tmp_path: Path):
+def test_a_folder_of_predictions_is_compared_with_the_references_of_their_names(
+    folders: tuple[Path, Path], tmp_path: Path
+):
     predictions, experiments = folders
     assert evaluate("--samples", predictions, "--reference", experiments, "--out", "out") == 0
-    found = scores(tmp_path / "out")
-    assert list(found) == [
+    by_metric = scores(tmp_path / "out")
+    assert list(by_metric) == [
         "lddt:ca:auto:mean", "tm-score:reference:auto:mean", "rmsd:ca:auto:mean", "bond-lengths:backbone", "clashes:heavy",
     ]  # fmt: skip
-    for score in found.values():
+    for score in by_metric.values():
         assert (score["samples"], score["reference"]) == (42, 21)
-    lddt = found["lddt:ca:auto:mean"]
+    lddt = by_metric["lddt:ca:auto:mean"]
     low, high = lddt["interval"]
     assert 0.6 < low < lddt["value"] < high < 1 and lddt["note"].startswith("best of 2 samples of each protein: 0.9")
-    assert found["bond-lengths:backbone"]["note"] == "of the references: 100 %"
+    assert by_metric["bond-lengths:backbone"]["note"] == "of the references: 100 %"
 
 
 def test_the_page_shows_the_worst_and_the_best_first(folders: tuple[Path, Path], tmp_path: Path):
@@ -72,20 +74,20 @@ def test_the_page_shows_the_worst_and_the_best_first(folders: tuple[Path, Path],
     rows = re.findall(r'<th scope="row">(p\d\d)</th>', section)
     assert "20 of 21: the worst and the best by lDDT" in section
     assert len(rows) == 20 and {"p19", "p20"} <= set(rows[:5]) and {"p00", "p01"} <= set(rows[-5:])
-    drawn = re.findall(r"<figcaption>(p\d\d)", section)
-    assert drawn == [*rows[:4], *rows[-4:]]
+    captions = re.findall(r"<figcaption>(p\d\d)", section)
+    assert captions == [*rows[:4], *rows[-4:]]
     assert section.count("#d9731a") > 8 and section.count("#2f8f4e") > 8
 
 
-def test_one_prediction_is_judged_by_one_reference(folders: tuple[Path, Path], tmp_path: Path):
+def test_one_prediction_is_compared_with_one_reference(folders: tuple[Path, Path], tmp_path: Path):
     sample, reference = folders[0] / "p05" / "0.pdb", folders[1] / "p05.pdb"
     assert evaluate("--samples", sample, "--reference", reference, "--metrics", "lddt,lddt:best", "--out", "out") == 0
-    found = scores(tmp_path / "out")
-    assert found["lddt:ca:auto:mean"]["value"] == found["lddt:ca:auto:best"]["value"]
-    assert found["lddt:ca:auto:mean"]["interval"] is None and found["lddt:ca:auto:mean"]["note"] is None
+    by_metric = scores(tmp_path / "out")
+    assert by_metric["lddt:ca:auto:mean"]["value"] == by_metric["lddt:ca:auto:best"]["value"]
+    assert by_metric["lddt:ca:auto:mean"]["interval"] is None and by_metric["lddt:ca:auto:mean"]["note"] is None
 
 
-def test_nothing_is_judged_twice_as_two_things(folders: tuple[Path, Path], tmp_path: Path):
+def test_the_same_files_always_have_the_same_scores(folders: tuple[Path, Path], tmp_path: Path):
     for out in ("a", "b"):
         assert evaluate("--samples", folders[0], "--reference", folders[1], "--out", out) == 0
     for name in ("metrics.json", "report.html"):
@@ -96,15 +98,15 @@ def test_one_sample_without_atoms_in_common_loses_no_metric_that_does_without(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     whole = helix(SEQUENCES["p00"])
-    owner, place = residues.atom_layout(whole.codes)
-    write(folders[0] / "p00" / "2.pdb", replace(whole, is_known=whole.is_known & (place == 0)))  # N alone
+    owner, slot = residues.atom_layout(whole.codes)
+    write(folders[0] / "p00" / "2.pdb", replace(whole, is_known=whole.is_known & (slot == 0)))  # N alone
     assert evaluate("--samples", folders[0], "--reference", folders[1], "--out", "out") == 2
     assert set(scores(tmp_path / "out")) == {"clashes:heavy"}
     assert "too few atoms of `p00/2`" in capsys.readouterr().err
     assert 'id="proteins"' not in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_what_cannot_be_judged_is_refused(
+def test_what_cannot_be_evaluated_is_refused(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     predictions, experiments = folders
@@ -122,6 +124,6 @@ def test_what_cannot_be_judged_is_refused(
         "--samples", predictions, "--reference", experiments, "--metrics", "fid"
     )
     (tmp_path / "others").mkdir()
-    for place in (1, 2):
-        write(tmp_path / "others" / f"other-{place}.pdb", helix("ACDEFG"))
+    for number in (1, 2):
+        write(tmp_path / "others" / f"other-{number}.pdb", helix("ACDEFG"))
     assert "has the name of a reference" in refused("--samples", "others", "--reference", experiments)

@@ -22,19 +22,19 @@ from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folders(tmp_path_factory):
     parent = tmp_path_factory.mktemp("export")
     config = solids.Config(train=20, val=4, points=400)
     pipeline.prepare(job.resolve_job("solids", out=parent / "solids", config=config), workers=1)
     pipeline.prepare(job.resolve_job("digits", out=parent / "digits", limit=6), workers=1)
     tiny.run_folder(parent / "clouds", tiny.POINTS)
-    tiny.run_folder(parent / "pictures", tiny.IMAGE)
+    tiny.run_folder(parent / "images", tiny.IMAGE)
     return parent
 
 
 @pytest.fixture(autouse=True)
-def _working_folder(place, tmp_path, monkeypatch):
-    monkeypatch.setenv("INRFLOW_RUNS", str(place))
+def _working_folder(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("INRFLOW_RUNS", str(folders))
     monkeypatch.chdir(tmp_path)
     console.stderr.cache_clear()
     yield
@@ -47,33 +47,33 @@ def export(*words) -> int:
 
 def refused(capsys, *words) -> str:
     code = export(*words)
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    assert told.count("error:") == told.count("hint:") == 1
-    return f"{code}: {told.partition('error: ')[2].partition(chr(10))[0]}"
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("error:") == error.count("hint:") == 1
+    return f"{code}: {error.partition('error: ')[2].partition(chr(10))[0]}"
 
 
-def test_shards_become_numbered_clouds_with_name_class_and_seedless_origin(place, tmp_path):
-    assert export(place / "solids", "out.ply", "--items", "1,18-19", "--split", "train") == 0
+def test_shards_become_numbered_clouds_with_name_class_and_seedless_origin(folders, tmp_path):
+    assert export(folders / "solids", "out.ply", "--items", "1,18-19", "--split", "train") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-000.ply", "out-001.ply", "out-002.ply"]
-    stored = ShardDataset(place / "solids").read("train", [1, 18, 19]).values
+    stored = ShardDataset(folders / "solids").read("train", [1, 18, 19]).values
     for number in range(3):
         np.testing.assert_array_equal(ply_reader.read_points(tmp_path / f"out-00{number}.ply"), stored[number])
     head = (tmp_path / "out-000.ply").read_bytes().split(b"end_header")[0].decode()
     assert "comment item: 1\ncomment name: train-00001-ball\ncomment class: ball\n" in head
-    assert str(place) not in head
+    assert str(folders) not in head
 
 
-def test_raw_clouds_are_in_the_units_of_their_source(place, tmp_path):
-    assert export(place / "solids", "box.ply", "--items", "3") == 0
-    assert export(place / "solids", "raw.ply", "--items", "3", "--raw") == 0
-    batch = ShardDataset(place / "solids").read("train", [3])
-    wanted = ply_reader.read_points(tmp_path / "box.ply") * batch.condition["scale"][0] + batch.condition["offset"][0]
-    np.testing.assert_allclose(ply_reader.read_points(tmp_path / "raw.ply"), wanted, atol=1e-6)
+def test_raw_clouds_are_in_the_units_of_their_source(folders, tmp_path):
+    assert export(folders / "solids", "box.ply", "--items", "3") == 0
+    assert export(folders / "solids", "raw.ply", "--items", "3", "--raw") == 0
+    batch = ShardDataset(folders / "solids").read("train", [3])
+    expected = ply_reader.read_points(tmp_path / "box.ply") * batch.condition["scale"][0] + batch.condition["offset"][0]
+    np.testing.assert_allclose(ply_reader.read_points(tmp_path / "raw.ply"), expected, atol=1e-6)
 
 
-def test_text_normals_and_surfaces_are_options(place, tmp_path):
-    assert export(place / "solids", "a.ply", "--items", "1", "--ascii", "--normals") == 0
+def test_text_normals_and_surfaces_are_options(folders, tmp_path):
+    assert export(folders / "solids", "a.ply", "--items", "1", "--ascii", "--normals") == 0
     columns = ply_reader.read_columns(tmp_path / "a.ply")
     assert list(columns) == ["x", "y", "z", "nx", "ny", "nz"]
     assert (tmp_path / "a.ply").read_bytes().startswith(b"ply\nformat ascii 1.0\n")
@@ -85,18 +85,18 @@ def test_text_normals_and_surfaces_are_options(place, tmp_path):
     assert (tmp_path / "a.glb").read_bytes()[:4] == b"glTF"
 
 
-def test_images_become_sheets_and_archives_to_the_bit(place, tmp_path, capsys):
-    assert export(place / "digits", "one.png", "--items", "2", "--split", "val") == 0
-    stored = ShardDataset(place / "digits").read("val", range(6)).values
+def test_images_become_sheets_and_archives_to_the_bit(folders, tmp_path, capsys):
+    assert export(folders / "digits", "one.png", "--items", "2", "--split", "val") == 0
+    stored = ShardDataset(folders / "digits").read("val", range(6)).values
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "one.png")), stored[2, ..., 0])
-    assert export(place / "digits", "all.npz", "--items", "all", "--split", "val") == 0
+    assert export(folders / "digits", "all.npz", "--items", "all", "--split", "val") == 0
     np.testing.assert_array_equal(np.load(tmp_path / "all.npz")["images"], stored)
     assert export("all.npz", "again.png", "--items", "2", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"out": ["again.png"], "items": 1, "of": 6}
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "again.png")), stored[2, ..., 0])
 
 
-def test_drawn_samples_are_exported_with_their_seeds(tmp_path):
+def test_samples_are_exported_with_their_seeds(tmp_path):
     assert run(["sample", "--num", "3", "--seed", "5", "--points", "30", "out.h5"]) == 0
     assert export("out.h5", "out.ply", "--items", "2") == 0
     np.testing.assert_array_equal(
@@ -105,25 +105,25 @@ def test_drawn_samples_are_exported_with_their_seeds(tmp_path):
     assert b"comment seed: 7\n" in (tmp_path / "out.ply").read_bytes()
 
 
-def test_sixteen_are_taken_where_none_are_named_and_that_is_said(place, capsys):
-    assert export(place / "solids", "out.npz") == 0
-    assert "16 of" in (told := capsys.readouterr().err)
-    assert "the first of 20" in told
+def test_sixteen_are_taken_where_none_are_named_and_that_is_said(folders, capsys):
+    assert export(folders / "solids", "out.npz") == 0
+    assert "16 of" in (message := capsys.readouterr().err)
+    assert "the first of 20" in message
 
 
-def test_the_same_command_gives_the_same_bytes(place, tmp_path):
+def test_the_same_command_gives_the_same_bytes(folders, tmp_path):
     for suffix in ("ply", "obj", "glb", "png", "npz"):
         for name in ("a", "b"):
-            assert export(place / "solids", f"{name}.{suffix}", "--items", "2") == 0
+            assert export(folders / "solids", f"{name}.{suffix}", "--items", "2") == 0
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
-def test_a_run_becomes_one_file_that_draws_the_same(place, tmp_path, capsys):
-    assert export(place / "clouds", "model.safetensors", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["preset"], told["step"]) == ("tiny", 2)
+def test_a_run_becomes_one_file_with_the_same_samples(folders, tmp_path, capsys):
+    assert export(folders / "clouds", "model.safetensors", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["preset"], report["step"]) == ("tiny", 2)
     assert models.load(tmp_path / "model.safetensors").metadata["classes"] == tiny.NAMES
-    for name, source in (("run", place / "clouds"), ("file", "model.safetensors")):
+    for name, source in (("run", folders / "clouds"), ("file", "model.safetensors")):
         assert run(["sample", "--run", str(source), f"{name}.npz"]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "run.npz")["points"], np.load(tmp_path / "file.npz")["points"])
 
@@ -150,16 +150,16 @@ def test_a_run_becomes_one_file_that_draws_the_same(place, tmp_path, capsys):
         (["clouds", "out.safetensors", "--checkpoint", "7"], "3: the run `.*clouds` has no checkpoint of step 7"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence_and_a_hint_and_leaves_nothing(place, tmp_path, capsys, words, message):
+def test_what_cannot_be_done_is_one_sentence_and_a_hint_and_leaves_nothing(folders, tmp_path, capsys, words, message):
     import re
 
-    assert re.match(message, refused(capsys, place / words[0], *words[1:]))
+    assert re.match(message, refused(capsys, folders / words[0], *words[1:]))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_file_is_kept_unless_overwriting_is_asked(place, tmp_path, capsys):
+def test_an_existing_file_is_overwritten_only_on_request(folders, tmp_path, capsys):
     for out in ("out.npz", "out.safetensors"):
-        source = place / ("clouds" if out.endswith("safetensors") else "solids")
+        source = folders / ("clouds" if out.endswith("safetensors") else "solids")
         (tmp_path / out).write_text("mine")
         assert refused(capsys, source, out) == f"2: `{out}` exists already"
         assert (tmp_path / out).read_text() == "mine"
@@ -167,8 +167,8 @@ def test_an_existing_file_is_kept_unless_overwriting_is_asked(place, tmp_path, c
         assert (tmp_path / out).stat().st_size > 1000
 
 
-def test_a_flipped_byte_of_a_shard_is_found_before_it_is_exported(place, tmp_path, capsys):
-    shutil.copytree(place / "digits", tmp_path / "digits")
+def test_a_flipped_byte_of_a_shard_is_reported_before_it_is_exported(folders, tmp_path, capsys):
+    shutil.copytree(folders / "digits", tmp_path / "digits")
     shard = tmp_path / "digits" / "train-00000.h5"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -178,7 +178,7 @@ def test_a_flipped_byte_of_a_shard_is_found_before_it_is_exported(place, tmp_pat
     assert export(tmp_path / "digits", "b.png", "--split", "val") == 0
 
 
-def test_damaged_sources_are_integrity_errors(place, tmp_path, capsys):
+def test_damaged_sources_are_integrity_errors(folders, tmp_path, capsys):
     (tmp_path / "junk.npz").write_bytes(b"PK junk")
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
@@ -205,8 +205,8 @@ def test_a_flipped_byte_of_a_compressed_archive_is_named_wherever_it_is(tmp_path
     file = tmp_path / "a.npz"
     np.savez_compressed(file, images=whole)
     content, named = file.read_bytes(), 0
-    for place in range(len(content)):
-        file.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+    for offset in range(len(content)):
+        file.write_bytes(content[:offset] + bytes([content[offset] ^ 0xFF]) + content[offset + 1 :])
         try:
             assert (item_selection.read(file).values == whole).all()
         except (IntegrityError, UsageError) as error:

@@ -28,8 +28,8 @@ GENERATOR = np.random.default_rng(0)
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
     parent = tmp_path_factory.mktemp("runs")
-    told = {"normalization": {"embedder": "patches", "embedder_digest": "patches-1"}}
-    tiny.run_folder(parent / "objects", tiny.IMAGE_TO_POINTS, metadata=told)
+    metadata = {"normalization": {"embedder": "patches", "embedder_digest": "patches-1"}}
+    tiny.run_folder(parent / "objects", tiny.IMAGE_TO_POINTS, metadata=metadata)
     tiny.run_folder(parent / "images", KIND)
     return parent
 
@@ -40,17 +40,17 @@ def _working_folder(folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("good", "bad"):
         Path(name).mkdir()
-        for place in range(3):
-            Image.fromarray(GENERATOR.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(f"{name}/{place}.png")
+        for number in range(3):
+            Image.fromarray(GENERATOR.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(f"{name}/{number}.png")
     console.stderr.cache_clear()
     yield
     console.stderr.cache_clear()
 
 
 def exif(orientation: int) -> Image.Exif:
-    told = Image.Exif()
-    told[0x0112] = orientation
-    return told
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 PIXELS = GENERATOR.integers(1, 255, (SIDE, SIDE, 3), dtype=np.uint8)

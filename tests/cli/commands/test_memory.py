@@ -38,7 +38,7 @@ def test_a_million_points_take_less_than_two_gigabytes(tmp_path, sampler):
 @pytest.mark.parametrize("sampler", ["euler", "euler-maruyama"])
 def test_an_image_of_4096_rows_takes_less_than_two_gigabytes(tmp_path, sampler):
     shape = {"width": 16, "depth": 2, "decoder_width": 8, "rope": False}
-    tiny.run_folder(tmp_path / "pictures", tiny.IMAGE, domain={"channels": 3}, network=shape)
+    tiny.run_folder(tmp_path / "images", tiny.IMAGE, domain={"channels": 3}, network=shape)
     how = ("--sampler", sampler, "--steps", "2", "--guidance", "1")
     small = peak(tmp_path, "sample", "small.png", "--resolution", "6", *how)
     assert peak(tmp_path, "sample", "large.png", "--resolution", "4096", *how) - small < 2e9

@@ -158,9 +158,9 @@ def test_an_evaluation_records_the_settings_and_reuses_no_samples_of_others(
     words += ["--resolution", "8"]
     assert run([*words, "--set", f"method.{setting}", "--dry-run", "--out", "out"]) == 0
     assert run([*words, "--set", f"method.{setting}", "--out", "out"]) == 0
-    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     key, _, value = setting.partition("=")
-    assert found["results"][0]["facts"][key] == value
+    assert metrics["results"][0]["facts"][key] == value
     assert run([*words, "--out", "out"]) == 2  # the folder holds samples of other options
 
 
@@ -184,7 +184,7 @@ def test_a_setting_that_the_method_lacks_or_cannot_have_is_named(command, run_na
     assert message in error and hint in error.partition("hint:")[2]
 
 
-def test_a_setting_is_given_once(capsys):
+def test_two_values_of_one_setting_are_refused(capsys):
     words = ["--run", "flow", "--set", "method.guidance=2", "--guidance", "3"]
     assert run(["sample", *words, "out.png"]) == run(["upsample", *words, "out.png"]) == 2
     assert run(["eval", *words, "--out", "out"]) == 2

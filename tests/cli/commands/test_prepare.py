@@ -28,12 +28,12 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def run(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     capsys.readouterr()
     code = app.run(["prepare", *line.split()])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
-def pictures(place: str, *, spoilt: tuple[int, ...] = ()) -> Path:
-    source = raw.folder(Path(place), [f"{'ab'[n % 2]}/{n}.png" for n in range(6)])
+def image_files(folder: str, *, spoilt: tuple[int, ...] = ()) -> Path:
+    source = raw.folder(Path(folder), [f"{'ab'[n % 2]}/{n}.png" for n in range(6)])
     for number in spoilt:
         (source / f"{'ab'[number % 2]}/{number}.png").write_bytes(b"")
     return source
@@ -53,17 +53,17 @@ def test_digits_need_nothing_and_everything_is_said(capsys: pytest.CaptureFixtur
 def test_it_reads_data_name_and_writes_shards_name_with_the_resolution(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    pictures("data/images")
+    image_files("data/images")
     assert run("images --resolution 8", capsys)[0] == 0
     assert ShardDataset("shards/images-8").manifest.shape == (8, 8, 3)
-    pictures("big/images")
+    image_files("big/images")
     monkeypatch.setenv("INRFLOW_DATA", "big")
     assert run("images --resolution 4 --out elsewhere/mine", capsys)[0] == 0
     assert ShardDataset("elsewhere/mine").manifest.shape == (4, 4, 3)
 
 
 def test_settings_come_by_set_and_by_their_own_options(capsys: pytest.CaptureFixture[str]):
-    pictures("p")
+    image_files("p")
     assert run("images --source p --classes --resolution 4 --set channels=1", capsys)[0] == 0
     opened = ShardDataset("shards/images-4")
     assert (opened.classes, opened.manifest.shape) == (("a", "b"), (4, 4, 1))
@@ -95,16 +95,16 @@ def test_a_run_whose_only_items_of_a_split_are_bad_counts_its_shards_right(capsy
 
 
 def test_json_is_one_object_on_stdout(capsys: pytest.CaptureFixture[str]):
-    pictures("p")
+    image_files("p")
     code, out, err = run("images --source p --resolution 4 --json", capsys)
-    told = json.loads(out)
+    report = json.loads(out)
     assert (code, out.count("\n")) == (0, 1)
-    assert (told["dataset"], told["splits"], told["made"], told["skipped"]) == ("images", {"train": 6}, 1, [])
+    assert (report["dataset"], report["splits"], report["made"], report["skipped"]) == ("images", {"train": 6}, 1, [])
     assert "wrote `shards/images-4`" in err
 
 
 def test_unreadable_items_are_named_counted_and_make_exit_code_6(capsys: pytest.CaptureFixture[str]):
-    pictures("p", spoilt=(2, 3))
+    image_files("p", spoilt=(2, 3))
     for line in (
         "images --source p --resolution 4",
         "images --source p --resolution 4 --json",
@@ -120,7 +120,7 @@ def test_unreadable_items_are_named_counted_and_make_exit_code_6(capsys: pytest.
 
 
 def test_a_dry_run_predicts_and_writes_nothing(capsys: pytest.CaptureFixture[str]):
-    pictures("p")
+    image_files("p")
     before = sorted(os.listdir())
     code, out, err = run("images --source p --resolution 4 --dry-run --json", capsys)
     assert code == 0 and sorted(os.listdir()) == before
@@ -154,7 +154,7 @@ def test_a_dry_run_predicts_and_writes_nothing(capsys: pytest.CaptureFixture[str
 def test_what_cannot_be_done_is_said_with_its_code(
     line: str, code: int, error: str, hint: str, capsys: pytest.CaptureFixture[str]
 ):
-    pictures("p")
+    image_files("p")
     Path("empty").mkdir()
     got, out, err = run(line, capsys)
     assert (got, out) == (code, "")
@@ -164,7 +164,7 @@ def test_what_cannot_be_done_is_said_with_its_code(
 
 
 def test_the_hint_of_a_damaged_shard_is_a_command_that_mends_it(capsys: pytest.CaptureFixture[str]):
-    pictures("p")
+    image_files("p")
     run("images --source p --resolution 4 --classes --limit 4", capsys)
     path = Path("shards/images-4/train-00000.h5")
     whole = path.read_bytes()
@@ -182,21 +182,21 @@ def test_the_list_says_of_every_data_set_what_it_reads_and_makes(
 ):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, err = run("--list --json", capsys)
-    told = {row["name"]: row for row in json.loads(out)}
-    assert code == 0 and list(told) == registry.names("datasets")
-    assert told["digits"]["domain"] == "image" and told["digits"]["makes"].startswith("gray 8 x 8")
-    for name in told:
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and list(rows) == registry.names("datasets")
+    assert rows["digits"]["domain"] == "image" and rows["digits"]["makes"].startswith("gray 8 x 8")
+    for name in rows:
         assert f" {name} " in err
 
 
-def wedge(place: str) -> Path:
-    source = Path(place)
+def wedge(folder: str) -> Path:
+    source = Path(folder)
     source.mkdir(parents=True)
     (source / "wedge.obj").write_text("v 0 0 0\nv 4 0 0\nv 4 0 3\nv 0 2 0\nf 1 2 3\nf 1 4 2\nf 1 3 4\nf 2 4 3\n")
     return source
 
 
-def test_pictures_of_meshes_need_weights_or_a_stand_in_that_is_said(
+def test_images_of_meshes_need_weights_or_a_stand_in_that_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("INRFLOW_WEIGHTS", raising=False)
@@ -217,9 +217,9 @@ def test_tokens_may_be_left_to_training(capsys: pytest.CaptureFixture[str]):
     wedge("data/objaverse")
     code, _, err = run("objaverse --resolution 16 --features online --set points=100", capsys)
     assert code == 0 and "placeholder" not in err
-    told = ShardDataset("shards/objaverse-16")
-    assert told.manifest.settings["features"] == "online"
-    assert set(told.read(told.splits[0], [0]).condition) == {"image", "camera", "offset", "scale"}
+    shards = ShardDataset("shards/objaverse-16")
+    assert shards.manifest.settings["features"] == "online"
+    assert set(shards.read(shards.splits[0], [0]).condition) == {"image", "camera", "offset", "scale"}
     code, _, err = run("objaverse --features sometimes", capsys)
     assert code == 2 and "`features` is 'sometimes'" in err and "`online`" in err
     code, _, err = run("digits --features online", capsys)
@@ -236,8 +236,8 @@ def test_weights_are_looked_for_where_they_are_named(capsys: pytest.CaptureFixtu
 
 def test_pieces_of_a_job_array_say_what_they_did_and_the_last_one_finishes(capsys: pytest.CaptureFixture[str]):
     code, out, err = run("digits --array-size 2 --array-index 1 --json", capsys)
-    told = json.loads(out)
-    assert (code, told["is_whole"], told["left"], told["made"]) == (0, False, 4, 4)
+    report = json.loads(out)
+    assert (code, report["is_whole"], report["left"], report["made"]) == (0, False, 4, 4)
     assert "piece 1 of 2 made 4 of its 4 shards in `shards/digits`; 4 of others are left" in err
     code, _, err = run("digits --array-size 2 --array-index 0", capsys)
     assert code == 0 and "wrote `shards/digits`: 1,498 train, 299 val (8 shards, 4 of them there already" in err

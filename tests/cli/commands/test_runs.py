@@ -17,7 +17,7 @@ HEAVY = ("torch", "h5py", "deepspeed")
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Path:
-    """A run of points of step 3, and one whose preset is no TOML."""
+    """A run of points of step 3, and one whose preset is not TOML."""
     tiny.run_folder(tmp_path / "clouds", tiny.POINTS, step=3)
     (tmp_path / "clouds" / "log.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
     (tmp_path / "begun").mkdir()
@@ -32,13 +32,13 @@ def test_runs_are_listed_without_torch_and_the_unreadable_named(parent: Path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(parent)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    listing = json.loads(done.stdout)
     size = sum(path.stat().st_size for path in (parent / "clouds").rglob("*") if path.is_file())
-    assert told["runs"] == [
+    assert listing["runs"] == [
         {"run": str(parent / "clouds"), "preset": "tiny", "step": 3, "loss": 0.5, "best": None, "bytes": size}
     ]
-    assert [one["run"] for one in told["unreadable"]] == [str(parent / "begun")]
-    assert "TOML" in told["unreadable"][0]["error"]
+    assert [one["run"] for one in listing["unreadable"]] == [str(parent / "begun")]
+    assert "TOML" in listing["unreadable"][0]["error"]
 
 
 def test_a_run_with_a_setting_of_another_version_is_listed(parent: Path, capsys: pytest.CaptureFixture[str]):
@@ -52,5 +52,5 @@ def test_a_run_of_an_unknown_part_is_unreadable(parent: Path, capsys: pytest.Cap
     preset = parent / "clouds" / "preset.toml"
     preset.write_text(preset.read_text().replace('name = "heun"', 'name = "hein"').replace('"euler"', '"hein"'))
     assert run(["runs", str(parent), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["runs"] == [] and "`hein`" in told["unreadable"][1]["error"]
+    listing = json.loads(capsys.readouterr().out)
+    assert listing["runs"] == [] and "`hein`" in listing["unreadable"][1]["error"]

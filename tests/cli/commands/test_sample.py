@@ -26,7 +26,7 @@ from tests import tiny
 def folders(tmp_path_factory):
     parent = tmp_path_factory.mktemp("runs")
     tiny.run_folder(parent / "clouds", tiny.POINTS)
-    tiny.run_folder(parent / "pictures", tiny.IMAGE)
+    tiny.run_folder(parent / "images", tiny.IMAGE)
     return parent
 
 
@@ -48,7 +48,7 @@ def test_a_cloud_needs_no_run_named_and_begins_with_the_smaller_one(tmp_path, ca
     np.testing.assert_allclose(large[:24], small, atol=1e-4)
 
 
-def test_points_choose_a_run_of_clouds_for_a_picture_too(tmp_path, capsys):
+def test_points_select_a_run_of_clouds_for_an_image_file_too(tmp_path, capsys):
     assert run(["sample", "--points", "50", "out.png"]) == 0
     assert "clouds`" in capsys.readouterr().err
 
@@ -61,18 +61,18 @@ def test_the_same_command_gives_the_same_bytes(tmp_path):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
-def test_a_picture_carries_its_origin_and_no_place_or_time(tmp_path, folders):
+def test_an_image_records_its_provenance_and_no_path_or_time(tmp_path, folders):
     assert run(["sample", "a.png", "--seed", "5"]) == 0
-    with Image.open(tmp_path / "a.png") as picture:
-        told = picture.info
-    assert (told["seeds"], told["preset"]) == ("5", "tiny")
-    assert str(folders) not in str(told)
+    with Image.open(tmp_path / "a.png") as image:
+        info = image.info
+    assert (info["seeds"], info["preset"]) == ("5", "tiny")
+    assert str(folders) not in str(info)
 
 
 def test_the_origin_tells_what_guided_and_when(tmp_path, folders):
-    common = ["sample", "--run", str(folders / "pictures"), "--guidance", "2"]
+    common = ["sample", "--run", str(folders / "images"), "--guidance", "2"]
     assert run([*common, "plain.png"]) == 0
-    assert run([*common, "other.png", "--guide-run", str(folders / "pictures")]) == 0
+    assert run([*common, "other.png", "--guide-run", str(folders / "images")]) == 0
     assert run([*common, "part.png", "--guidance-interval", "0.1,0.9"]) == 0
     plain, other, part = (Image.open(tmp_path / f"{name}.png").info for name in ("plain", "other", "part"))
     assert other["guide"] == other["weights"] == plain["weights"]
@@ -82,8 +82,8 @@ def test_the_origin_tells_what_guided_and_when(tmp_path, folders):
 
 def test_each_of_several_clouds_tells_its_own_seed_and_label(tmp_path):
     assert run(["sample", "a.ply", "--num", "3", "--seed", "4", "--label", "all"]) == 0
-    for place, (seed, label, name) in enumerate([("4", "1", "dog"), ("5", "2", "owl"), ("6", "0", "cat")]):
-        file = tmp_path / f"a-{place:03d}.ply"
+    for index, (seed, label, name) in enumerate([("4", "1", "dog"), ("5", "2", "owl"), ("6", "0", "cat")]):
+        file = tmp_path / f"a-{index:03d}.ply"
         header = file.read_bytes().partition(b"end_header")[0].decode()
         assert f"comment seed: {seed}\ncomment label: {label}\ncomment class: {name}\n" in header
         assert "seeds" not in header and "labels" not in header
@@ -111,7 +111,7 @@ def test_upsample_by_seed_asks_the_same_sample(tmp_path):
     assert np.abs(large[1::3, 1::3].astype(int) - small).max() <= 1
 
 
-def test_a_given_picture_comes_back_and_its_psnr_is_told(tmp_path, capsys):
+def test_an_input_image_is_reconstructed_and_its_psnr_is_reported(tmp_path, capsys):
     assert (
         run(
             [
@@ -133,19 +133,19 @@ def test_a_given_picture_comes_back_and_its_psnr_is_told(tmp_path, capsys):
     )
     capsys.readouterr()
     assert run(["upsample", "given.png", "finer.png", "--scale", "2", "--label", "1", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["files"][0]["psnr"] > 30
+    report = json.loads(capsys.readouterr().out)
+    assert report["files"][0]["psnr"] > 30
     assert Image.open(tmp_path / "finer.png").size == (12, 12)
     papers = ["upsample", "given.png", "rough.png", "--scale", "3", "--label", "1", "--noise", "independent", "--json"]
     assert run(papers) == 0
-    assert json.loads(capsys.readouterr().out)["files"][0]["psnr"] == told["files"][0]["psnr"]
+    assert json.loads(capsys.readouterr().out)["files"][0]["psnr"] == report["files"][0]["psnr"]
     assert run(["upsample", "given.png", "smooth.png", "--scale", "3", "--label", "1"]) == 0
     rough, smooth = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("rough.png", "smooth.png"))
     assert np.abs(rough[1::3, 1::3] - smooth[1::3, 1::3]).max() <= 1
     assert np.abs(rough - smooth).max() > 8
 
 
-def test_a_given_cloud_comes_back_and_grows(tmp_path, capsys):
+def test_an_input_cloud_is_reconstructed_and_grows(tmp_path, capsys):
     assert run(["sample", "given.ply", "--steps", "50", "--sampler", "heun", "--guidance", "1"]) == 0
     capsys.readouterr()
     assert run(["upsample", "given.ply", "finer.ply", "--points", "200", "--json"]) == 0
@@ -153,27 +153,27 @@ def test_a_given_cloud_comes_back_and_grows(tmp_path, capsys):
     assert ply_reader.read_points(tmp_path / "finer.ply").shape == (200, 3)
 
 
-def test_several_files_take_the_labels_in_turn_and_their_origin_tells_what_was_given(tmp_path):
+def test_several_files_take_the_labels_in_turn_and_record_the_digest_of_their_input(tmp_path):
     for seed in ("1", "2"):
         assert run(["sample", f"{seed}.png", "--seed", seed, "--label", "dog"]) == 0
     (tmp_path / "out").mkdir()
     assert run(["upsample", "1.png", "2.png", "out", "--scale", "2", "--steps", "3", "--label", "dog,owl"]) == 0
-    told = [Image.open(tmp_path / "out" / f"{seed}.png").info for seed in ("1", "2")]
-    assert [one["labels"] for one in told] == ["1", "2"]
-    assert [one["given"] for one in told] == [
+    infos = [Image.open(tmp_path / "out" / f"{seed}.png").info for seed in ("1", "2")]
+    assert [one["labels"] for one in infos] == ["1", "2"]
+    assert [one["given"] for one in infos] == [
         plain_file.file_digest(tmp_path / f"{seed}.png")[:16] for seed in ("1", "2")
     ]
-    assert {(one["sampler"], one["guidance"], one["size"]) for one in told} == {
+    assert {(one["sampler"], one["guidance"], one["size"]) for one in infos} == {
         ("heun spacing=equal steps=3", "1", "12x12")
     }
 
 
-def test_what_a_saved_field_answers_tells_how_it_was_drawn(tmp_path):
+def test_samples_of_a_saved_field_record_its_sampling_options(tmp_path):
     common = ["--seed", "4", "--num", "2", "--steps", "3"]
     assert run(["sample", "a.npz", *common, "--resolution", "6", "--save-field", "field.safetensors"]) == 0
     assert run(["upsample", "field.safetensors", "fine.png", "--scale", "3", "--window", "0,0,0.5,1"]) == 0
-    told = Image.open(tmp_path / "fine.png").info
-    assert (told["seeds"], told["sampler"], told["size"], told["window"]) == (
+    info = Image.open(tmp_path / "fine.png").info
+    assert (info["seeds"], info["sampler"], info["size"], info["window"]) == (
         "4-5",
         "euler spacing=equal steps=3",
         "18x18",
@@ -181,7 +181,7 @@ def test_what_a_saved_field_answers_tells_how_it_was_drawn(tmp_path):
     )
 
 
-def test_what_is_kept_as_a_field_is_drawn_once(tmp_path, monkeypatch):
+def test_what_is_saved_as_a_field_is_sampled_once(tmp_path, monkeypatch):
     common = ["--seed", "4", "--num", "3", "--resolution", "9", "--steps", "3", "--label", "1"]
     assert run(["sample", "plain.npz", *common]) == 0
     times: list[int] = []
@@ -189,14 +189,14 @@ def test_what_is_kept_as_a_field_is_drawn_once(tmp_path, monkeypatch):
     monkeypatch.setattr(FlowField, "_evaluate", lambda field, *rest: times.append(1) or walk(field, *rest))
     assert run(["sample", "kept.npz", *common, "--save-field", "f.safetensors"]) == 0
     assert len(times) == 3
-    plain, kept = (np.load(tmp_path / f"{name}.npz")["images"].astype(int) for name in ("plain", "kept"))
-    assert np.abs(plain - kept).max() <= 1
+    plain, saved = (np.load(tmp_path / f"{name}.npz")["images"].astype(int) for name in ("plain", "kept"))
+    assert np.abs(plain - saved).max() <= 1
 
 
-def test_what_says_nothing_about_a_given_file_or_a_saved_field_is_refused(tmp_path, capsys):
+def test_options_that_do_not_apply_to_an_input_file_or_a_saved_field_are_refused(tmp_path, capsys):
     assert run(["sample", "a.png", "--resolution", "6", "--save-field", "f.safetensors"]) == 0
     both = [["--seed", "3"], ["--num", "2"], ["--sampler", "euler"], ["--guidance", "2"]]
-    drawn = [
+    sampling_only = [
         ["--run", "x"],
         ["--label", "1"],
         ["--steps", "3"],
@@ -204,11 +204,11 @@ def test_what_says_nothing_about_a_given_file_or_a_saved_field_is_refused(tmp_pa
         ["--checkpoint", "2"],
         ["--noise", "cubic"],
     ]
-    for file, options in [("a.png", both), ("f.safetensors", both + drawn)]:
-        for given in options:
+    for file, options in [("a.png", both), ("f.safetensors", both + sampling_only)]:
+        for option in options:
             capsys.readouterr()
-            assert run(["upsample", file, "out.png", *given]) == 2
-            assert f"`{given[0]}` does not apply to a" in capsys.readouterr().err
+            assert run(["upsample", file, "out.png", *option]) == 2
+            assert f"`{option[0]}` does not apply to a" in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()
 
 
@@ -216,14 +216,14 @@ def test_a_field_without_a_weight_is_an_error(tmp_path, capsys):
     assert run(["sample", "a.png", "--resolution", "6", "--save-field", "f.safetensors"]) == 0
     tensors = safetensors.torch.load_file(tmp_path / "f.safetensors")
     with safetensors.safe_open(tmp_path / "f.safetensors", "pt") as file:
-        told = {name: text for name, text in file.metadata().items() if name != "seal"}
+        metadata = {name: text for name, text in file.metadata().items() if name != "seal"}
     tensors.pop(next(name for name in tensors if name.startswith("decoder.0.")))
-    safetensors.torch.save_file(tensors, tmp_path / "f.safetensors", told)
+    safetensors.torch.save_file(tensors, tmp_path / "f.safetensors", metadata)
     assert run(["upsample", "f.safetensors", "out.png"]) == 4
     assert "is not a whole field" in capsys.readouterr().err
 
 
-def test_a_picture_that_unpacks_to_gigabytes_is_refused(tmp_path, capsys):
+def test_an_image_that_unpacks_to_gigabytes_is_refused(tmp_path, capsys):
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     (tmp_path / "bomb.png").write_bytes(
@@ -240,13 +240,13 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused(tmp_path, capsys):
     assert not (tmp_path / "out.png").exists()
 
 
-def test_a_saved_field_is_asked_without_its_run(tmp_path, monkeypatch):
+def test_a_saved_field_is_evaluated_without_its_run(tmp_path, monkeypatch):
     assert run(["sample", "a.npz", "--num", "2", "--save-field", "field.safetensors", "--field-fp16"]) == 0
     monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path / "none"))
     assert run(["upsample", "field.safetensors", "fine.npz", "--scale", "3"]) == 0
 
 
-def test_a_shard_is_the_same_whatever_the_batch_and_is_gone_on_with(tmp_path):
+def test_a_shard_is_the_same_whatever_the_batch(tmp_path):
     common = ["--seeds", "4-13", "--label", "all", "--resolution", "6"]
     assert run(["sample", "a.h5", *common, "--batch", "4"]) == 0
     assert run(["sample", "b.h5", *common, "--batch", "3"]) == 0
@@ -277,7 +277,7 @@ def test_two_processes_write_the_shard_of_one(tmp_path, monkeypatch):
     [["--label", "2"], ["--guidance-interval", "0.1,0.9"], ["--guide-run", "weak"], ["--guidance", "3"]],
     ids=lambda words: words[0],
 )
-def test_an_unfinished_shard_is_gone_on_with_by_the_same_command_alone(other, tmp_path, monkeypatch, capsys):
+def test_an_unfinished_shard_is_resumed_by_the_same_command_alone(other, tmp_path, monkeypatch, capsys):
     for name in ("run", "weak"):
         tiny.run_folder(tmp_path / name, tiny.IMAGE, network={"depth": len(name) - 2})
     command = ["sample", "a.h5", "--run", "run", "--num", "3", "--label", "1", "--guidance", "2"]
@@ -290,15 +290,15 @@ def test_an_unfinished_shard_is_gone_on_with_by_the_same_command_alone(other, tm
     assert run(command) == 0 and (tmp_path / "a.h5").is_file()
 
 
-def test_a_picture_drawn_with_a_guide_in_an_interval_says_so(tmp_path):
+def test_an_image_sampled_with_a_guide_in_an_interval_records_both(tmp_path):
     tiny.run_folder(tmp_path / "weak", tiny.IMAGE, network={"width": 16, "depth": 1})
     how = ["--guide-run", "weak", "--guidance", "2", "--guidance-interval", "0.25,0.75"]
     assert run(["sample", "a.png", *how]) == 0
-    with Image.open(tmp_path / "a.png") as picture:
-        told = picture.info
+    with Image.open(tmp_path / "a.png") as image:
+        info = image.info
     weights = tmp_path / "weak/checkpoints/00000002/ema_0.999.safetensors"
-    assert (told["guidance"], told["guidance_interval"]) == ("2", "0.25,0.75")
-    assert told["guide"] == plain_file.file_digest(weights)[:16]
+    assert (info["guidance"], info["guidance_interval"]) == ("2", "0.25,0.75")
+    assert info["guide"] == plain_file.file_digest(weights)[:16]
 
 
 def test_what_cannot_act_is_refused(tmp_path, capsys):
@@ -347,14 +347,14 @@ def test_what_cannot_act_is_refused(tmp_path, capsys):
 )
 def test_bad_input_gets_its_code_one_sentence_and_a_hint(arguments, code, words, tmp_path, capsys):
     assert run(arguments) == code
-    told = capsys.readouterr().err
-    assert "error: " in told
-    assert "hint: " in told
-    assert words in told
+    message = capsys.readouterr().err
+    assert "error: " in message
+    assert "hint: " in message
+    assert words in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_exists_is_kept(tmp_path, capsys):
+def test_an_output_that_exists_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "out.ply").write_text("mine")
     assert run(["sample", "out.ply"]) == 2
     assert (tmp_path / "out.ply").read_text() == "mine"
@@ -368,7 +368,7 @@ def test_a_file_that_holds_no_weights_is_refused(content, tmp_path, capsys):
     assert "weights.safetensors" in capsys.readouterr().err
 
 
-def test_a_picture_that_is_cut_off_is_refused(tmp_path, capsys):
+def test_an_image_that_is_cut_off_is_refused(tmp_path, capsys):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:500])
     assert run(["upsample", "a.jpg", "b.png", "--scale", "2"]) == 4
@@ -377,14 +377,14 @@ def test_a_picture_that_is_cut_off_is_refused(tmp_path, capsys):
 
 def test_runs_lists_what_there_is(capsys):
     assert run(["runs", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["runs"]
-    assert {row["run"].rpartition("/")[2]: row["step"] for row in found} == {"pictures": 2, "clouds": 2}
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert {row["run"].rpartition("/")[2]: row["step"] for row in runs} == {"images": 2, "clouds": 2}
 
 
-def test_a_setting_of_the_sampler_is_taken_and_told_and_others_are_refused(tmp_path, capsys):
-    wanted = ["--sampler", "euler-maruyama", "--steps", "3", "--points", "8"]
-    assert run(["sample", "hot.ply", *wanted]) == 0
-    assert run(["sample", "cold.ply", *wanted, "--set", "sampler.temperature=0", "--set", "sampler.spacing=log"]) == 0
+def test_a_setting_of_the_sampler_is_used_and_recorded_and_others_are_refused(tmp_path, capsys):
+    options = ["--sampler", "euler-maruyama", "--steps", "3", "--points", "8"]
+    assert run(["sample", "hot.ply", *options]) == 0
+    assert run(["sample", "cold.ply", *options, "--set", "sampler.temperature=0", "--set", "sampler.spacing=log"]) == 0
     assert b"spacing=log" in (tmp_path / "cold.ply").read_bytes()
     assert b"temperature=0.0" in (tmp_path / "cold.ply").read_bytes()
     assert (
@@ -396,5 +396,5 @@ def test_a_setting_of_the_sampler_is_taken_and_told_and_others_are_refused(tmp_p
         ("sampler.heat=1", "[sampler] has no setting `heat`"),
         ("network.width=8", "`--set network...` cannot change a trained model"),
     ):
-        assert run(["sample", "out.ply", *wanted, "--set", text]) == 2
+        assert run(["sample", "out.ply", *options, "--set", text]) == 2
         assert message in capsys.readouterr().err

@@ -22,8 +22,8 @@ SEQUENCE = "MKTWAYG"
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
     parent = tmp_path_factory.mktemp("runs")
-    told = {"normalization": {"embedder": "patches", "embedder_digest": "patches-1"}}
-    tiny.run_folder(parent / "objects", tiny.IMAGE_TO_POINTS, metadata=told)
+    metadata = {"normalization": {"embedder": "patches", "embedder_digest": "patches-1"}}
+    tiny.run_folder(parent / "objects", tiny.IMAGE_TO_POINTS, metadata=metadata)
     tiny.run_folder(parent / "proteins", tiny.PROTEIN)
     tiny.run_folder(parent / "clouds", tiny.POINTS)
     return parent
@@ -43,11 +43,11 @@ def _working_folder(folders, tmp_path, monkeypatch):
 
 def chains(file: str) -> list[Structure]:
     """The models of a .pdb file that `sample` wrote."""
-    text, found = Path(file).read_text(), []
+    text, structures = Path(file).read_text(), []
     for part in text.split("ENDMDL") if "ENDMDL" in text else [text]:
         if "ATOM" in part:
-            found.append(structure_reader.parse(part.encode(), "model.pdb"))
-    return found
+            structures.append(structure_reader.parse(part.encode(), "model.pdb"))
+    return structures
 
 
 def test_a_photo_becomes_a_cloud_whose_first_points_are_those_of_fewer(capsys):
@@ -63,10 +63,10 @@ def test_another_photo_camera_or_guidance_is_another_cloud_of_the_same_seed():
     Image.new("RGB", (9, 9), "red").save("red.png")
     assert run(["sample", "--image", "photo.png", "first.ply"]) == 0
     first = ply_reader.read_points(Path("first.ply"))
-    for place, options in enumerate((["--image", "red.png"], ["--azimuth", "90"], ["--guidance", "3"])):
+    for index, options in enumerate((["--image", "red.png"], ["--azimuth", "90"], ["--guidance", "3"])):
         image = [] if options[0] == "--image" else ["--image", "photo.png"]
-        assert run(["sample", *image, *options, f"{place}.ply"]) == 0
-        assert np.abs(ply_reader.read_points(Path(f"{place}.ply")) - first).max() > 1e-3
+        assert run(["sample", *image, *options, f"{index}.ply"]) == 0
+        assert np.abs(ply_reader.read_points(Path(f"{index}.ply")) - first).max() > 1e-3
 
 
 def test_a_photos_cloud_is_the_same_in_any_batch_and_in_a_shard():
@@ -78,8 +78,8 @@ def test_a_photos_cloud_is_the_same_in_any_batch_and_in_a_shard():
         [file[name] for name in file.files if file[name].ndim == 3] for file in map(np.load, ("a.npz", "b.npz"))
     )
     np.testing.assert_allclose(shard, together, atol=1e-4)
-    for place in range(3):
-        np.testing.assert_allclose(ply_reader.read_points(Path(f"a-{place:03d}.ply")), together[place], atol=1e-4)
+    for index in range(3):
+        np.testing.assert_allclose(ply_reader.read_points(Path(f"a-{index:03d}.ply")), together[index], atol=1e-4)
 
 
 def test_a_saved_field_of_a_photo_answers_as_the_model_does():
@@ -108,13 +108,13 @@ def test_a_sequence_becomes_models_of_its_atoms_that_depend_on_their_seeds_alone
     assert [one.sequence for one in both] == [SEQUENCE] * 2
     for one, other in zip(both, same, strict=True):
         np.testing.assert_allclose(one.positions, other.positions, atol=2e-3)
-    # The second lies on the first; alone it lies as it was drawn.
+    # In the file of both, the second is superposed on the first; alone it is as it was sampled.
     motion = superposition.superpose(second.ca, both[1].ca)
     np.testing.assert_allclose(motion(second.positions), both[1].positions, atol=5e-3)
     assert np.abs(both[0].positions - both[1].positions).max() > 0.1
 
 
-def test_a_fasta_file_becomes_a_file_of_each_sequence_and_what_is_there_is_kept(capsys):
+def test_a_fasta_file_becomes_a_file_of_each_sequence_and_existing_files_remain(capsys):
     fold = ["sample", "--fasta", "two.fa", "--num", "2", "folded"]
     assert run(fold) == 0
     assert sorted(path.name for path in Path("folded").iterdir()) == ["one.pdb", "two.pdb"]
@@ -171,7 +171,7 @@ def test_no_name_leads_out_of_the_folder():
 BAD = {
     "two things": (["--image", "photo.png", "--sequence", "GG", "a.ply"], 2, "`--image` and `--sequence` exclude each other"),
     "no such photo": (["--image", "none.png", "a.ply"], 3, "the photo `none.png` does not exist"),
-    "no picture": (["--image", "two.fa", "a.ply"], 4, "`two.fa` cannot be read as an image: its content is not JPEG"),
+    "not an image": (["--image", "two.fa", "a.ply"], 4, "`two.fa` cannot be read as an image: its content is not JPEG"),
     "a photo for a structure": (["--image", "photo.png", "a.pdb"], 2, "is not conditioned on images"),
     "a photo for a plain run": (["--image", "photo.png", "--run", "{runs}/clouds", "a.ply"], 2, "is not conditioned on images"),
     "no photo": (["--run", "{runs}/objects", "a.ply"], 2, "add `--image photo.png`"),
@@ -205,9 +205,9 @@ def test_bad_input_gets_its_code_one_sentence_and_a_hint(name: str, folders: Pat
     Path("alike.fa").write_text(">a|b\nMK\n>a:b\nMKT\n")
     before = sorted(Path().iterdir())
     assert run(["sample", *(text.replace("{runs}", str(folders)) for text in arguments)]) == code
-    told = capsys.readouterr().err
-    assert "error: " in told and "hint: " in told
-    assert words in told
+    message = capsys.readouterr().err
+    assert "error: " in message and "hint: " in message
+    assert words in message
     assert sorted(Path().iterdir()) == before
 
 
@@ -218,11 +218,13 @@ def test_no_graph_is_made_of_a_model_that_draws_from_more_than_a_class(kind: str
     assert run(["export", str(folders / kind), "a.safetensors"]) == 0
 
 
-def test_a_cloud_of_a_photo_is_asked_again_by_its_field_alone(folders: Path, capsys):
+def test_a_cloud_of_a_photo_is_evaluated_again_by_its_field_alone(folders: Path, capsys):
     run_of = ["--run", str(folders / "objects")]
     assert run(["sample", "--image", "photo.png", "a.ply", *run_of]) == 0
     for files in ([], ["a.ply"]):
         capsys.readouterr()
         assert run(["upsample", *files, "b.ply", *run_of, "--points", "50"]) == 2
-        told = capsys.readouterr().err
-        assert "`tiny` is conditioned on images, which `upsample` does not take" in told and "--save-field" in told
+        message = capsys.readouterr().err
+        assert (
+            "`tiny` is conditioned on images, which `upsample` does not take" in message and "--save-field" in message
+        )

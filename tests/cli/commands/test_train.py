@@ -39,11 +39,11 @@ def train(preset: Path, *arguments: object) -> int:
     return app.run(["train", "--preset", str(preset), "--device", "cpu", "--threads", "1", *map(str, arguments)])
 
 
-def test_a_run_is_written_where_out_says_and_told_as_one_object(preset, data, tmp_path, capsys):
+def test_a_run_is_written_where_out_says_and_reported_as_one_object(preset, data, tmp_path, capsys):
     assert train(preset, "--data", data, "--out", tmp_path / "run", "--json") == 0
     out, errors = capsys.readouterr()
-    told = json.loads(out)
-    assert told["out"] == str(tmp_path / "run") and told["step"] == 3 and told["samples_seen"] == 12
+    report = json.loads(out)
+    assert report["out"] == str(tmp_path / "run") and report["step"] == 3 and report["samples_seen"] == 12
     assert f"step 3 of 3 is saved in `{tmp_path}/run`" in errors
 
 
@@ -74,32 +74,32 @@ def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(preset, data, tmp
     before = sorted(tmp_path.rglob("*"))
     assert train(preset, "--data", data, "--out", tmp_path / "run", "--dry-run", "--json") == 0
     out, tables = capsys.readouterr()
-    told = json.loads(out)
-    assert told["total"]["parameters"] == sum(told["parameters"].values())
-    assert told["total"]["flops"] == sum(told["flops"].values())
-    assert sum(told["executed"].values()) == pytest.approx(told["seconds_per_step"] * told["rate"])
-    rows = [plan.row_title(row) for row in told["memory"]]
-    for part in (*told["parameters"], *told["flops"], *rows, "a step takes at least", "a checkpoint takes"):
+    estimate = json.loads(out)
+    assert estimate["total"]["parameters"] == sum(estimate["parameters"].values())
+    assert estimate["total"]["flops"] == sum(estimate["flops"].values())
+    assert sum(estimate["executed"].values()) == pytest.approx(estimate["seconds_per_step"] * estimate["rate"])
+    rows = [plan.row_title(row) for row in estimate["memory"]]
+    for part in (*estimate["parameters"], *estimate["flops"], *rows, "a step takes at least", "a checkpoint takes"):
         assert part in tables
-    assert told["total"]["memory"] == sum(told["memory"].values()) and told["seconds_per_step"] > 0
+    assert estimate["total"]["memory"] == sum(estimate["memory"].values()) and estimate["seconds_per_step"] > 0
     state = {"program", "weights", "zero_weights", "gradients", "zero_gradients", "moments", "averages", "batch"}
-    assert set(told["flops"]) == {"encoder", "trunk", "decoder"}
-    activations = {f"activations_{part}" for part in (*told["parameters"], "loss")}
-    assert set(told["memory"]) == state | activations | {"backward"}
+    assert set(estimate["flops"]) == {"encoder", "trunk", "decoder"}
+    activations = {f"activations_{part}" for part in (*estimate["parameters"], "loss")}
+    assert set(estimate["memory"]) == state | activations | {"backward"}
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_dry_run_of_what_does_not_fit_tells_both_and_leaves_with_5(preset, data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 100_000_000)
     assert train(preset, "--data", data, "--out", tmp_path / "run", "--dry-run", "--json") == 5
-    told = json.loads(capsys.readouterr().out)
-    assert "too little" in told["error"] and told["total"]["memory"] > 100_000_000
+    estimate = json.loads(capsys.readouterr().out)
+    assert "too little" in estimate["error"] and estimate["total"]["memory"] > 100_000_000
     assert train(preset, "--data", data, "--out", tmp_path / "run") == 5
     assert not (tmp_path / "run").exists()
 
 
 def test_too_little_disk_is_said_before_the_first_step(preset, data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     for arguments in ([], ["--dry-run"]):
         assert train(preset, "--data", data, "--out", tmp_path / "run", *arguments) == 5
         assert "of disk below" in capsys.readouterr().err
@@ -124,13 +124,13 @@ def test_too_little_disk_is_said_before_the_first_step(preset, data, tmp_path, c
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_a_hint(preset, data, tmp_path, capsys, arguments, code, says):
-    given = arguments if "--data" in arguments else ["--data", data, *arguments]
-    assert train(preset, *given, "--out", tmp_path / "run") == code
+    words = arguments if "--data" in arguments else ["--data", data, *arguments]
+    assert train(preset, *words, "--out", tmp_path / "run") == code
     message = capsys.readouterr().err
     assert says in message and "Traceback" not in message
     assert not (tmp_path / "run").exists()
 
 
-def test_a_preset_of_no_name_is_told_with_the_nearest(data, capsys):
+def test_a_preset_of_no_name_is_reported_with_the_nearest(data, capsys):
     assert app.run(["train", "--preset", "digits-dmo", "--data", str(data)]) == 2
     assert "no preset is called `digits-dmo`\n\nhint: did you mean `digits-demo`?" in capsys.readouterr().err

@@ -36,39 +36,39 @@ def run(tmp_path, capsys, monkeypatch):
 
 
 def test_a_run_is_planned_for_gpus_that_are_elsewhere_without_data(run, tmp_path):
-    code, told, text = run("--plan-for", "h200,share=0.5", "--processes", "4")
-    assert code == 0 and told["fits"] and "the plan is made without them" in text
-    assert (told["processes"], told["micro_batch"], told["precision"]) == (4, 4, "bf16")
-    assert told["rate"] == pytest.approx(0.5 * 989e12)
+    code, estimate, text = run("--plan-for", "h200,share=0.5", "--processes", "4")
+    assert code == 0 and estimate["fits"] and "the plan is made without them" in text
+    assert (estimate["processes"], estimate["micro_batch"], estimate["precision"]) == (4, 4, "bf16")
+    assert estimate["rate"] == pytest.approx(0.5 * 989e12)
     assert "50% of the 989 TFLOP/s that the data sheet says of bf16" in text
-    products = sum(told["executed"].values()) / 4 / told["rate"]
-    assert told["seconds_per_step"] == pytest.approx(products + told["update_bytes"] / 4.8e12)
-    assert told["gpu_hours"] == pytest.approx(told["seconds_per_step"] * 10 * 4 / 3600)
-    assert told["samples"] == 160 and set(told["stages"]) == {"0", "1", "2", "3"}
+    products = sum(estimate["executed"].values()) / 4 / estimate["rate"]
+    assert estimate["seconds_per_step"] == pytest.approx(products + estimate["update_bytes"] / 4.8e12)
+    assert estimate["gpu_hours"] == pytest.approx(estimate["seconds_per_step"] * 10 * 4 / 3600)
+    assert estimate["samples"] == 160 and set(estimate["stages"]) == {"0", "1", "2", "3"}
     assert not (tmp_path / "runs").exists()
 
 
 def test_what_does_not_fit_leaves_with_5_and_says_what_does(run):
     fits = run("--plan-for", "memory=100,bf16=100", "--set", "training.micro_batch=2")[1]["total"]["memory"]
-    code, told, text = run("--plan-for", f"memory={(fits + 1) / 1e9},bf16=100")
-    assert code == 5 and not told["fits"]
-    assert "--set training.micro_batch=2" in told["hint"] and "what fits" in text
+    code, estimate, text = run("--plan-for", f"memory={(fits + 1) / 1e9},bf16=100")
+    assert code == 5 and not estimate["fits"]
+    assert "--set training.micro_batch=2" in estimate["hint"] and "what fits" in text
 
 
 def test_without_a_gpu_named_this_machine_is_planned_for_and_its_rate_measured(run):
-    code, told, text = run("--processes", "2", "--device", "cpu")
-    assert code == 0 and told["gpu"] is None and told["processes"] == 2
-    assert told["fits"] is None  # nobody knows on what
+    code, estimate, text = run("--processes", "2", "--device", "cpu")
+    assert code == 0 and estimate["gpu"] is None and estimate["processes"] == 2
+    assert estimate["fits"] is None  # the machines of two processes are unknown
     assert "that a matrix product reaches here" in text
 
 
-def test_without_data_too_little_memory_here_is_found_too(run, monkeypatch):
+def test_without_data_too_little_memory_here_is_reported_too(run, monkeypatch):
     from inrflow_core.runtime import memory
 
     assert run("--device", "cpu")[1]["fits"] is True
     monkeypatch.setattr(memory, "free_memory", lambda device: 1_000_000)
-    code, told, _ = run("--device", "cpu")
-    assert code == 5 and told["fits"] is False and "are free" in told["error"]
+    code, estimate, _ = run("--device", "cpu")
+    assert code == 5 and estimate["fits"] is False and "are free" in estimate["error"]
 
 
 @pytest.fixture
@@ -98,30 +98,30 @@ def run_in_stages(tmp_path, capsys, monkeypatch):
 
 
 def test_every_stage_is_planned_the_largest_memory_decides_and_times_add_up(run_in_stages, tmp_path):
-    code, found, text = run_in_stages("--plan-for", "h100")
-    against, alone = found["training_stages"]
-    assert code == 0 and found["fits"]
+    code, estimate, text = run_in_stages("--plan-for", "h100")
+    against, alone = estimate["training_stages"]
+    assert code == 0 and estimate["fits"]
     assert (against["name"], against["steps"], against["micro_batch"]) == ("against", 10, 4)
     assert (alone["name"], alone["steps"], alone["micro_batch"]) == ("alone", 6, 8)
     assert "critic" in against["flops"] and "critic" not in alone["flops"]
-    assert found["total"]["memory"] == max(stage["total"]["memory"] for stage in (against, alone))
-    assert found["steps"] == 16 and found["samples"] == 10 * 4 + 6 * 8
+    assert estimate["total"]["memory"] == max(stage["total"]["memory"] for stage in (against, alone))
+    assert estimate["steps"] == 16 and estimate["samples"] == 10 * 4 + 6 * 8
     seconds = [stage["seconds_per_step"] * stage["steps"] for stage in (against, alone)]
-    assert found["gpu_hours"] == pytest.approx(sum(seconds) / 3600)
+    assert estimate["gpu_hours"] == pytest.approx(sum(seconds) / 3600)
     titles = ("stage `against`: 10 steps", "stage `alone`: 6 steps", r"stage +steps +memory of a process +time")
-    found_at = [re.search(title, text) for title in titles]
-    assert all(found_at)
-    order = [match.start() for match in found_at if match]
+    title_matches = [re.search(title, text) for title in titles]
+    assert all(title_matches)
+    order = [match.start() for match in title_matches if match]
     assert order == sorted(order)
     assert text.count("FLOPs of a step, all processes") == 2
 
 
 def test_a_plan_of_several_stages_with_their_data_here_is_the_same(run_in_stages, tmp_path):
     data = small.images(tmp_path / "shards")
-    code, found, text = run_in_stages("--data", str(data), "--device", "cpu")
-    assert code == 0 and found["fits"]
+    code, estimate, text = run_in_stages("--data", str(data), "--device", "cpu")
+    assert code == 0 and estimate["fits"]
     without = run_in_stages("--device", "cpu")[1]
-    for here, there in zip(found["training_stages"], without["training_stages"], strict=True):
+    for here, there in zip(estimate["training_stages"], without["training_stages"], strict=True):
         assert here["memory"] == there["memory"] and here["executed"] == there["executed"]
 
 
@@ -150,9 +150,9 @@ def test_inputs_that_a_later_stage_precomputes_count_to_the_disk_if_the_shards_a
 
 
 @pytest.mark.parametrize(("known", "lacks"), [("bf16", "fp32"), ("fp32", "bf16")])
-def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
-    code, told, _ = run("--plan-for", f"memory=64,{known}=50", "--precision", lacks)
-    assert code == 2 and f"no speed of the GPU in {lacks}" in told["error"] and f"{lacks}=100" in told["hint"]
+def test_a_speed_that_is_not_known_is_requested(run, known, lacks):
+    code, estimate, _ = run("--plan-for", f"memory=64,{known}=50", "--precision", lacks)
+    assert code == 2 and f"no speed of the GPU in {lacks}" in estimate["error"] and f"{lacks}=100" in estimate["hint"]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_a_speed_that_is_not_known_is_asked_for(run, known, lacks):
     ],
 )
 def test_a_gpu_that_cannot_be_is_one_sentence_and_a_hint(run, name, says):
-    code, told, _ = run("--plan-for", name)
-    assert code == 2 and says in told["error"] and told["hint"]
+    code, estimate, _ = run("--plan-for", name)
+    assert code == 2 and says in estimate["error"] and estimate["hint"]
 
 
 def test_settings_of_a_gpu_are_in_the_units_of_data_sheets():
