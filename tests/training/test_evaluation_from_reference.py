@@ -18,12 +18,12 @@ from tests import conditioned
 from tests.training import small
 
 WANTED = {
-    "picture": ["mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "paired-cd:cd:inrflow"],
+    "image": ["mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "paired-cd:cd:inrflow"],
     "sequence": [
         "lddt:ca:auto:mean", "tm-score:reference:auto:mean", "rmsd:ca:auto:mean", "bond-lengths:backbone", "clashes:heavy",
     ],
 }  # fmt: skip
-SPLITS = {"picture": "val", "sequence": "test"}
+SPLITS = {"image": "val", "sequence": "test"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Shards by what is drawn from."""
     parent = tmp_path_factory.mktemp("evaluation")
     objects = conditioned.objects(parent / "objects", {"train": 8, "val": 6})
-    return {"picture": objects, "sequence": conditioned.proteins(parent / "proteins")}
+    return {"image": objects, "sequence": conditioned.proteins(parent / "proteins")}
 
 
 def job(kind: str, data: dict[str, Path], out: Path, **settings: Any) -> TrainJob:
@@ -60,7 +60,7 @@ def test_the_values_are_those_of_the_command_on_the_same_items(
     (judged,) = json.loads((tmp_path / "judged" / "metrics.json").read_text())["results"]
     found = {score["metric"]: score["value"] for score in judged["scores"]}
     # Places in a .pdb file have three decimals.
-    assert records[-1]["eval"] == pytest.approx(found, rel=1e-9 if kind == "picture" else 5e-3)
+    assert records[-1]["eval"] == pytest.approx(found, rel=1e-9 if kind == "image" else 5e-3)
 
 
 def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_path: Path):
@@ -70,22 +70,22 @@ def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_pa
         assert ready.evaluation is not None
         said[kind] = ready.evaluation.by.partition(" against ")[0]
     assert said == {
-        "picture": "seeds 5 to 8, 4 pictures, view 0 of each once,",
+        "image": "seeds 5 to 8, 4 pictures, view 0 of each once,",
         "sequence": "seed 5, 3 sequences, each once,",
     }
 
 
 def test_pictures_of_pixels_still_have_no_partner(data: dict[str, Path], tmp_path: Path):
     with pytest.raises(UsageError, match="`ssim` evaluates images, and these are point clouds"):
-        setup.check_job(job("picture", data, tmp_path / "run", metrics=["ssim"]), {})
-    chosen = setup.check_job(job("picture", data, tmp_path / "run", metrics=["paired-cd", "mmd"], best="paired-cd"), {})
+        setup.check_job(job("image", data, tmp_path / "run", metrics=["ssim"]), {})
+    chosen = setup.check_job(job("image", data, tmp_path / "run", metrics=["paired-cd", "mmd"], best="paired-cd"), {})
     assert chosen.evaluation is not None and chosen.evaluation.best.name == "paired-cd"
 
 
 def test_a_run_of_the_metrics_earlier_name_keeps_its_best_checkpoint(data: dict[str, Path], tmp_path: Path):
     """best.json, log.jsonl and preset.toml of earlier runs hold `right-cd`."""
     out = tmp_path / "run"
-    trained = setup.train(job("picture", data, out, metrics=["mmd", "paired-cd"], best="paired-cd")).best
+    trained = setup.train(job("image", data, out, metrics=["mmd", "paired-cd"], best="paired-cd")).best
     assert trained is not None and trained.metric == "paired-cd:cd:inrflow"
     for name in ("best.json", "log.jsonl", "preset.toml"):
         text = (out / name).read_text()
@@ -93,5 +93,5 @@ def test_a_run_of_the_metrics_earlier_name_keeps_its_best_checkpoint(data: dict[
         (out / name).write_text(text.replace("paired-cd", "right-cd"))
     assert best.read_best(out) == trained
     (out / "best.json").unlink()
-    ready = setup.check_job(job("picture", data, out, metrics=["mmd", "right-cd"], best="right-cd"), {})
+    ready = setup.check_job(job("image", data, out, metrics=["mmd", "right-cd"], best="right-cd"), {})
     assert periodic_eval.restore_best(ready.evaluation, out, 2) == trained == best.read_best(out)
