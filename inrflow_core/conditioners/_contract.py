@@ -28,11 +28,11 @@ class Conditioner(Protocol):
     """Share of sets that train without condition, from 0 to below 1; above 0 there is a `null_condition`."""
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
-        """The embedding of a condition; where `dropped` is True, that of none."""
+        """Embed a condition; sets where `dropped` is True get the embedding of no condition."""
         ...
 
     def dummy_batch(self, sets: CoordValueSet) -> Condition:
-        """A condition of the sets with the right shapes and no meaning, for planning."""
+        """A placeholder condition with the right shapes, for planning."""
         ...
 
 
@@ -49,9 +49,9 @@ class StoredFeatures(NamedTuple):
     """Features in the shards that an embedder made."""
 
     name: str
-    """The condition of the shards that holds them."""
+    """The condition in the shards that stores them."""
     shape: tuple[int, ...]
-    """Their shape for one set: of one of its views, or of one of its groups."""
+    """Shape of the features of one view, or of one group, of a set."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ModelEmbedder:
     """The folder of weights that the user names."""
     device: str
     load: Callable[[], Any]
-    """Loads it; raises MissingError without its weights, IntegrityError if they are not those of the training."""
+    """Load the embedder; MissingError without its weights, IntegrityError if they are not the weights of the training."""
 
 
 @runtime_checkable
@@ -74,9 +74,9 @@ class ConditionerPart(Protocol):
     NOUN: str
     """What samples are conditioned on, for messages: `images`."""
     GIVEN_AS: tuple[str, ...]
-    """Names in a condition, one of which a user must give; empty where a model samples without one."""
+    """Keys of a condition, one of which a user must provide; empty if the model also samples without a condition."""
     OPTIONS: tuple[str, ...]
-    """Options of `inrflow sample` that give it."""
+    """Options of `inrflow sample` that provide the condition."""
     OPTION_HINT: str
     """These options with an example of each."""
     FROM_REFERENCE: bool
@@ -84,15 +84,15 @@ class ConditionerPart(Protocol):
     REFERENCE_METRICS: tuple[str, ...]
     """Metrics of samples conditioned on a reference's items, beside those of their domain."""
     HAS_VIEWS: bool
-    """Whether each set has several conditions, of which training draws one for each step."""
+    """Whether each set has several conditions, of which training samples one at each step."""
     Config: Any
 
     def required_conditions(self, config: Any) -> tuple[str, ...]:
-        """Conditions of the shards that are read with the sets, beside the domain's; labels are always read."""
+        """Conditions to read from the shards, in addition to the domain's; labels are always read."""
         ...
 
     def stored_features(self, config: Any) -> StoredFeatures | None:
-        """The features that are read from the shards; None if the conditioner computes them or has none."""
+        """The features to read from the shards; None if the conditioner computes them or has none."""
         ...
 
     def num_classes(self, config: Any) -> int | None:
@@ -100,22 +100,22 @@ class ConditionerPart(Protocol):
         ...
 
     def input_from_options(self, options: Mapping[str, Any]) -> Any:
-        """What the function of `make_encoder` takes, from the values of `OPTIONS` and the options beside them.
+        """The input of the function that `make_encoder` returns, from the values of `OPTIONS` and related options.
 
         The names of options have no dashes. Raises UsageError if the conditioner takes no such input.
         """
         ...
 
     def provenance(self, options: Mapping[str, Any]) -> dict[str, str]:
-        """The entries of such an input in the provenance of samples."""
+        """The entries that record this input in the provenance of samples."""
         ...
 
     def input_from_structure(self, structure: Structure) -> Any:
-        """The input from a protein of a reference; raises UsageError for conditions that no structure has."""
+        """The input from a reference protein; raises UsageError if a structure has no such condition."""
         ...
 
     def make_encoder(self, config: Any, embedder: ModelEmbedder) -> Callable[[Any], Condition]:
-        """A function from inputs to conditions of one row; the embedder is loaded once.
+        """Return a function from an input to a condition of one row; it loads the embedder once.
 
         Raises:
             UsageError: the conditioner takes no such input, or the embedder's features have another shape.
@@ -124,7 +124,7 @@ class ConditionerPart(Protocol):
         ...
 
     def spec(self, config: Any) -> ConditionSpec:
-        """What the network must know of the embedding to be built."""
+        """The kinds and sizes of the embedding, which the network is built for."""
         ...
 
     def build(self, config: Any, width: int) -> Conditioner:
@@ -133,13 +133,13 @@ class ConditionerPart(Protocol):
 
 
 class FrozenConditioner(nn.Module):
-    """A conditioner with an embedder of its settings' `embedder` and `weights`, loaded when it is first needed."""
+    """A conditioner with a frozen embedder: that of the settings `embedder` and `weights`, loaded on first use."""
 
     config: Any
 
     def __init__(self) -> None:
         super().__init__()
-        self._embedder: list[Any] = []  # in a list: it is not a submodule, and not among the weights
+        self._embedder: list[Any] = []  # in a list, so that it is neither a submodule nor saved
 
     @property
     def is_ready(self) -> bool:
@@ -147,7 +147,7 @@ class FrozenConditioner(nn.Module):
         return bool(self._embedder)
 
     def use(self, embedder: Any) -> None:
-        """Compute with this embedder, which is loaded already."""
+        """Use an embedder that is already loaded."""
         self._embedder[:] = [embedder]
 
     def embedder(self, device: torch.device) -> Any:
@@ -165,5 +165,5 @@ def conditioner_part(name: str) -> ConditionerPart:
 
 
 def conditioner_of_option(option: str) -> str | None:
-    """The conditioner whose condition an option of `inrflow sample` gives; None for other options."""
+    """The conditioner that an option of `inrflow sample` belongs to; None for other options."""
     return next((name for name in registry.names("conditioners") if option in conditioner_part(name).OPTIONS), None)

@@ -1,8 +1,8 @@
 """An image as tokens that every block of the trunk attends to; a dropped image is one learned token.
 
 Source: INRFlow (arXiv:2412.03791), section 4.2 and appendix A.2: patch features of a frozen network (DINOv2), each
-joined with the six Pluecker numbers of its ray, dropped for a tenth of the sets. The two layers behind them are as in
-the authors' release, where the token of no image is random and never learned.
+joined with the six Pluecker numbers of its ray, dropped for a tenth of the sets. Two layers follow, as in the authors'
+release; there the token of a dropped image is random and not learned.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ OPTION_HINT = "`--image photo.png`"
 REFERENCE_METRICS = ("paired-cd",)
 FROM_REFERENCE = True
 HAS_VIEWS = True
-"""Each set has several images; training draws one for each step."""
+"""Each set has several images; training samples one at each step."""
 
 PATCH = 14
-"""Pixels of a patch's side, DINOv2's; the paper has photos of 32 x 32 patches, 448 pixels wide."""
+"""Side of a DINOv2 patch in pixels; the paper's photos have 32 x 32 patches and are 448 pixels wide."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Config:
     """Settings of the condition on an image."""
 
     embedder: str = "dinov2"
-    """The frozen network of `feature_networks/` whose tokens are learned from."""
+    """The frozen network of `feature_networks/` that computes the tokens."""
     tokens: int = 1024
-    """Patches of an image."""
+    """Tokens of an image, one for each patch."""
     width: int = 768
-    """Numbers of the embedder's token, without its ray."""
+    """Width of the embedder's tokens, without the ray."""
     features: Literal["stored", "online"] = "stored"
     """`online` computes the tokens in training, from the images in the shards."""
     weights: str | None = None
@@ -79,12 +79,12 @@ def stored_features(config: Config) -> StoredFeatures | None:
 
 
 def num_classes(config: Config) -> int | None:
-    """None: images are no classes."""
+    """None: there are no classes."""
     return None
 
 
 def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
-    """Compare an embedder's tokens of images of `shape` (R, R, 3) with the settings.
+    """Check that an embedder's tokens of images of `shape` (R, R, 3) have the number and width of the settings.
 
     Raises:
         UsageError: it makes another number of tokens, or tokens of another width.
@@ -92,8 +92,8 @@ def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
     rows, columns = embedder.grid(*shape[:2])
     if (rows * columns, embedder.width) != (config.tokens, config.width):
         raise UsageError(
-            f"`{embedder.name}` makes {rows * columns} tokens of {embedder.width} numbers of an image of {shape[0]} x "
-            f"{shape[1]} pixels, and [condition] says {config.tokens} of {config.width}",
+            f"`{embedder.name}` makes {rows * columns} tokens of width {embedder.width} from an image of {shape[0]} x "
+            f"{shape[1]} pixels, but [condition] expects {config.tokens} of width {config.width}",
             hint=f"`--set condition.tokens={rows * columns} --set condition.width={embedder.width}`, or other weights",
         )
 
@@ -124,13 +124,13 @@ def input_from_structure(structure: Structure) -> Any:
 
 
 def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[ImageInput], Condition]:
-    """A function from images to conditions.
+    """Return a function from images to conditions.
 
-    It raises MissingError or IntegrityError for a file that does not exist or is not a readable image, and UsageError
-    if the embedder makes other tokens than those of the training.
+        It raises MissingError or IntegrityError for a file that does not exist or is not a readable image, and UsageError
+    if the number or the width of the tokens differs from the training.
 
-    Raises:
-        MissingError, IntegrityError: as `ModelEmbedder.load`, when the first image has been read.
+        Raises:
+            MissingError, IntegrityError: as `ModelEmbedder.load`, when the first image has been read.
     """
     loaded: list[Any] = []
 
@@ -143,8 +143,8 @@ def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[ImageInpu
         tokens = posed_image_tokens(network, pixels.to(embedder.device), camera.to(embedder.device))
         if tokens.shape[1:] != (config.tokens, config.width + RAY):
             raise UsageError(
-                f"`{config.embedder}` makes {tokens.shape[1]} tokens of {network.width} numbers, and the model "
-                f"`{embedder.model_name}` was trained on {config.tokens} of {config.width}",
+                f"`{config.embedder}` makes {tokens.shape[1]} tokens of width {network.width}, but the model "
+                f"`{embedder.model_name}` was trained with {config.tokens} of width {config.width}",
                 hint="give the weights that it was trained with",
             )
         return {"tokens": tokens}
@@ -153,7 +153,7 @@ def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[ImageInpu
 
 
 def spec(config: Config) -> ConditionSpec:
-    """Tokens alone."""
+    """Tokens, no features."""
     return ConditionSpec(tokens=config.tokens)
 
 
@@ -163,7 +163,7 @@ def build(config: Config, width: int) -> ImageConditioner:
 
 
 class ImageConditioner(FrozenConditioner):
-    """Two layers on each token, and the learned token of no image."""
+    """Two linear layers on each token, and a learned token for dropped images."""
 
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class ImageConditioner(FrozenConditioner):
             nn.init.zeros_(layer.bias)
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
-        """The images' tokens; those of a dropped image are all the same."""
+        """The tokens of the images; a dropped image has the learned token at every patch."""
         tokens = condition["tokens"] if "tokens" in condition else self._embedded(condition)
         tokens = tokens.to(self.none.dtype)
         if dropped is not None:
@@ -184,7 +184,7 @@ class ImageConditioner(FrozenConditioner):
         return self._project(tokens)
 
     def null_condition(self, count: int) -> ConditionEmbedding:
-        """The embedding of `count` dropped images: one token each, as attention to equal tokens is attention to one."""
+        """The embedding of `count` dropped images: one token each, because attention to equal tokens is attention to one."""
         return self._project(self.none.expand(count, 1, -1))
 
     def dummy_batch(self, sets: CoordValueSet) -> Condition:

@@ -45,12 +45,12 @@ HAS_VIEWS = False
 
 
 def required_conditions(config: Config) -> tuple[str, ...]:
-    """Conditions of the shards that are read with the sets: none, labels always are."""
+    """No condition of the shards: labels are always read."""
     return ()
 
 
 def stored_features(config: Config) -> StoredFeatures | None:
-    """None: labels are no features."""
+    """None: labels have no stored features."""
     return None
 
 
@@ -61,7 +61,7 @@ def num_classes(config: Config) -> int:
 
 def input_from_options(options: Mapping[str, Any]) -> Any:
     """Raises UsageError: each seed has its own label (`sampling.labels`)."""
-    raise UsageError("a class is chosen for each seed", hint="use `--label`")
+    raise UsageError("each seed has its own class", hint="use `--label`")
 
 
 def provenance(options: Mapping[str, Any]) -> dict[str, str]:
@@ -76,11 +76,11 @@ def input_from_structure(structure: Structure) -> Any:
 
 def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[Any], Condition]:
     """Raises UsageError: each seed has its own label (`sampling.labels`)."""
-    raise UsageError("a class is chosen for each seed", hint="use `--label`")
+    raise UsageError("each seed has its own class", hint="use `--label`")
 
 
 def spec(config: Config) -> ConditionSpec:
-    """A vector alone."""
+    """A vector, no tokens and no features."""
     return ConditionSpec()
 
 
@@ -90,7 +90,7 @@ def build(config: Config, width: int) -> LabelConditioner:
 
 
 class LabelConditioner(nn.Module):
-    """One vector per class, and one more for none."""
+    """One vector per class, and one for no class."""
 
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()

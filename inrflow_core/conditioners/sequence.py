@@ -1,7 +1,7 @@
 """An amino-acid sequence as the features that a frozen language model (or one-hot codes) gives each residue.
 
-Source: INRFlow (arXiv:2412.03791), appendix A.3: the residue's ESM embedding beside the features of each atom. It is a
-part of the atoms' coordinates and never dropped: guidance needs a second model.
+Source: INRFlow (arXiv:2412.03791), appendix A.3: the residue's ESM embedding beside the features of each atom. It is
+part of the atoms' coordinates and is never dropped, so that guidance needs a second model.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Config:
     """Settings of the condition on a sequence."""
 
     embedder: str = "esm2"
-    """The frozen network of `feature_networks/` whose residue embeddings are learned from, or `one-hot` codes."""
+    """The frozen network of `feature_networks/` that embeds the residues, or `one-hot` codes."""
     width: int = 1280
-    """Numbers of a residue's embedding."""
+    """Width of a residue's embedding."""
     features: Literal["stored", "online"] = "stored"
     """`online` computes the embeddings in training, from the sequences in the shards."""
     weights: str | None = None
@@ -65,19 +65,19 @@ def stored_features(config: Config) -> StoredFeatures | None:
 
 
 def num_classes(config: Config) -> int | None:
-    """None: sequences are no classes."""
+    """None: there are no classes."""
     return None
 
 
 def check(config: Config, embedder: Any, shape: tuple[int, ...]) -> None:
-    """Compare the width of an embedder's residue embedding with the settings.
+    """Check that an embedder's residue embedding has the width of the settings.
 
     Raises:
         UsageError: it has another width.
     """
     if embedder.width != config.width:
         raise UsageError(
-            f"`{embedder.name}` gives {embedder.width} numbers for a residue, and [condition] says {config.width}",
+            f"`{embedder.name}` embeds a residue with width {embedder.width}, but [condition] expects {config.width}",
             hint=f"`--set condition.width={embedder.width}`, or other weights",
         )
 
@@ -98,20 +98,20 @@ def input_from_structure(structure: Structure) -> str:
 
 
 def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[str], Condition]:
-    """A function from sequences of amino acids, in one-letter codes, to conditions.
+    """Return a function from sequences of amino acids, in one-letter codes, to conditions.
 
     It raises UsageError for a letter that is not one of the 20.
 
     Raises:
-        UsageError: the embedding has another width than that of the training.
+        UsageError: the embedding has another width than in training.
         MissingError, IntegrityError: as `ModelEmbedder.load`.
     """
     is_placeholder = _contract.weights_folder(config.embedder, embedder.weights) is None
     network = None if is_placeholder else embedder.load()
     if network is not None and network.width != config.width:
         raise UsageError(
-            f"`{config.embedder}` gives {network.width} numbers per residue, and the model `{embedder.model_name}` was "
-            f"trained on {config.width}",
+            f"`{config.embedder}` embeds a residue with width {network.width}, but the model `{embedder.model_name}` was "
+            f"trained with {config.width}",
             hint="give the weights that it was trained with",
         )
 
@@ -132,7 +132,7 @@ def spec(config: Config) -> ConditionSpec:
 
 
 def build(config: Config, width: int) -> SequenceConditioner:
-    """A conditioner without weights of its own: the network's layers take the features in."""
+    """A conditioner without weights of its own: the network's layers project the features."""
     return SequenceConditioner(config)
 
 
@@ -151,7 +151,7 @@ class SequenceConditioner(FrozenConditioner):
         if "embedding" in condition:
             features = condition["embedding"].float()
         elif self.config.embedder == ONE_HOT:
-            letters = torch.arange(len(residues.LETTERS), device=codes.device)  # `one_hot` would wait for the device
+            letters = torch.arange(len(residues.LETTERS), device=codes.device)  # `one_hot` would synchronize the device
             features = (codes.clamp(min=0)[..., None] == letters).float()
         else:
             features = self._embedded(codes)
@@ -159,7 +159,7 @@ class SequenceConditioner(FrozenConditioner):
         return ConditionEmbedding(features=features * is_residue[..., None], is_group=is_residue)
 
     def dummy_batch(self, sets: CoordValueSet) -> Condition:
-        """A condition of the sets with the right shapes, for planning; the domain's own conditions are there already."""
+        """A condition of the sets with the right shapes, for planning; the domain's own conditions exist already."""
         if self.config.embedder == ONE_HOT:
             return {}
         return {"embedding": torch.zeros(*sets.condition["residues"].shape, self.config.width)}

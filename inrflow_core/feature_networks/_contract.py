@@ -9,8 +9,8 @@ An `extractor` turns images or point clouds into feature vectors that metrics co
 
     image:    uint8 (N H W C), points: float32 (N P C)   -> for each output float32 (N F)
 
-Weights come from a local folder or file; nothing is downloaded. A placeholder needs no weights; it never replaces a
-network by itself: it is selected by its name.
+Weights come from a local folder or file; nothing is downloaded. A placeholder needs no weights and is used only if it
+is selected by its name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EmbedderFile(Protocol):
 
     KIND: Literal["embedder"]
     DOMAIN: str
-    """What it embeds: `image` or `sequence`."""
+    """The input that it embeds: `image` or `sequence`."""
     IS_PLACEHOLDER: bool
     """Whether it needs no weights: a replacement for a pretrained network whose weights are absent."""
 
@@ -133,7 +133,7 @@ def find_embedder(name: str) -> Any:
 
 
 def names(kind: Kind) -> list[str]:
-    """The networks of a kind."""
+    """Names of the networks of a kind."""
     return [name for name in registry.names("feature_networks") if kind == _find(name).KIND]
 
 
@@ -148,7 +148,7 @@ class Embedder(Protocol):
     name: str
     """Its name in the registry."""
     width: int
-    """Numbers in a token."""
+    """Width of a token."""
     digest: str
     """SHA-256 of its weights; of a placeholder its name and version, as `patches-1`."""
 
@@ -170,18 +170,16 @@ class SequenceEmbedder(Embedder, Protocol):
 
 
 def weights_folder(name: str, folder: Path | None = None) -> Path | None:
-    """The folder of an embedder's weights: the given one, else NAME below INRFLOW_WEIGHTS, else `weights/NAME`.
+    """The folder of an embedder's weights: `folder`, else NAME in the folder INRFLOW_WEIGHTS, else `weights/NAME`.
 
     It need not exist (then `load` raises); None for a placeholder.
 
     Raises:
-        UsageError: no embedder has that name, or a folder is given for one that has no weights.
+        UsageError: no embedder has that name, or `folder` is set for one without weights.
     """
     if find_embedder(name).IS_PLACEHOLDER:
         if folder is not None:
-            raise UsageError(
-                f"the embedder `{name}` has no weights, and `{folder}` is given for it", hint="leave it out"
-            )
+            raise UsageError(f"the embedder `{name}` has no weights, got `{folder}`", hint="leave it out")
         return None
     return folder or Path(os.environ.get(VARIABLE) or DEFAULT_FOLDER) / name.replace("_", "-")
 
@@ -200,7 +198,7 @@ def load(name: str, folder: Path | None = None, device: torch.device | str = "cp
 def posed_image_tokens(
     embedder: Any, images: UInt8[Tensor, "V H W 3"], cameras: Float32[Tensor, "V 4 4"]
 ) -> Float16[Tensor, "V K S"]:
-    """Tokens of images taken by cameras (inrflow_core/geometry/cameras.py), row by row: each patch's token of the embedder, then its ray.
+    """Tokens of images from cameras (geometry/cameras.py), row by row: each patch's token of the embedder, then its ray.
 
     INRFlow, appendix A.2: features of DINOv2 and the Pluecker coordinates of each patch's ray. S is the embedder's width
     plus RAY; all are on the embedder's device.

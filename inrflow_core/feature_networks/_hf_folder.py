@@ -22,7 +22,7 @@ from inrflow_core.storage import plain_file, safetensors_file, typed_json
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-"""In place of WEIGHTS for tensors in several files, which it lists."""
+"""In place of WEIGHTS if the tensors are in several files: it lists them."""
 PICKLES = ("pytorch_model.bin", "*.pth", "*.pt")
 
 
@@ -31,7 +31,7 @@ class ExpectedNetwork:
     """The network that is expected in a folder."""
 
     name: str
-    """The embedder's."""
+    """The embedder's name."""
     kind: str
     """The class of Transformers that runs it."""
     model_type: str
@@ -52,7 +52,7 @@ class PretrainedNetwork:
 
     @property
     def width(self) -> int:
-        """Numbers in a token."""
+        """Width of a token."""
         return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
 
@@ -88,7 +88,7 @@ def load(
 
 
 def digest(files: Sequence[Path]) -> str:
-    """SHA-256 of a weights file; of several, that of their digests, a line each, in the order of their names."""
+    """SHA-256 of a weights file; of several files, SHA-256 of their digests, one per line, in the order of their names."""
     digests = [plain_file.file_digest(path, from_disk=True) for path in sorted(files)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -168,8 +168,8 @@ def _json(expected: ExpectedNetwork, path: Path) -> dict[str, Any]:
 
 def _download_hint(expected: ExpectedNetwork) -> str:
     return (
-        f"get `{CONFIG}` and `{WEIGHTS}` of `{expected.source}` from Hugging Face, put both into `weights/{expected.name}` "
-        "(INRFLOW_WEIGHTS names another parent), or name their folder with `--weights DIR`"
+        f"get `{CONFIG}` and `{WEIGHTS}` of `{expected.source}` from Hugging Face, put both into "
+        f"`weights/{expected.name}` (INRFLOW_WEIGHTS names another parent), or name their folder with `--weights DIR`"
     )
 
 
@@ -181,7 +181,7 @@ def _transformers(expected: ExpectedNetwork) -> Any:
             f"`{expected.name}` is run by the package `transformers`, which is not installed",
             hint='`pip install "inrflow[pretrained]"`',
         ) from error
-    # Its log and progress bar; the checks here raise errors in place of its warnings.
+    # Silence its log and progress bar: the checks here raise errors in place of its warnings.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers

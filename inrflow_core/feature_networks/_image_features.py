@@ -16,7 +16,7 @@ from inrflow_core.feature_networks._weights_file import WeightsProvenance
 Resize = Callable[[np.ndarray], Tensor]
 """uint8 (B H W C) to float32 (B C H W) in [0, 255]."""
 CHUNK = 32
-"""Images in a batch of the network; limits the memory."""
+"""Images in a batch of the network: limits memory."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Extractor:
 
 
 def note(loaded: WeightsProvenance | None, expected: str | None, preprocessing: str) -> str | None:
-    """A remark if `loaded` weights are not verified, or not made of the file `expected`, which belongs to the preprocessing."""
+    """A remark if `loaded` weights are not verified, or not converted from `expected`, the file of the preprocessing."""
     if loaded is None:
         return None
     if loaded.published != expected:
-        return f"weights made of `{loaded.published}`, while `{preprocessing}` belongs to those of `{expected}`"
+        return f"weights converted from `{loaded.published}`, but `{preprocessing}` belongs to `{expected}`"
     if not loaded.is_verified:
-        return f"weights made of a `{loaded.published}` with an unknown digest: sha256 {loaded.published_digest}"
+        return f"weights converted from a `{loaded.published}` with an unknown digest: sha256 {loaded.published_digest}"
     return None

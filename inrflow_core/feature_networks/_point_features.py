@@ -1,7 +1,7 @@
 """Feature extractors of clouds: point sampling, neighbor search, and the layer that the networks share.
 
-In torch without compiled extensions, and exact: distances are sums of squared differences, while the published programs
-use matrix products, which lose digits. Of equal distances the first point is chosen.
+Pure torch without compiled extensions, and exact: distances are sums of squared differences; the published programs use
+matrix products, which lose digits. Of points at equal distances the first is selected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from inrflow_core.feature_networks._weights_file import WeightsProvenance
 from inrflow_core.numerics import keyed_random
 
 CHUNK = 4
-"""Clouds in a batch of a network; limits the memory."""
+"""Clouds in a batch of a network: limits memory."""
 PURPOSE = "feature points"
 EPSILON = 1e-5
 """Of batch normalization."""
@@ -31,7 +31,7 @@ Prepare = Callable[[Float32[Tensor, "B N C"]], Tensor]
 
 @dataclass(frozen=True)
 class CloudExtractor:
-    """A network of point clouds with its weights; `_image_features.Extractor` is that of images."""
+    """A network of point clouds with its weights; for images, see `_image_features.Extractor`."""
 
     network: nn.Module
     """Called with points (B N K) and names of outputs; returns these by name."""
@@ -84,16 +84,16 @@ def check_points(points: int, expected: int, what: str = "the clouds") -> None:
 
 
 def point_subset(points: int, count: int) -> Int64[Tensor, " count"]:
-    """The points of a cloud that a network gets, in their order: the same for every cloud of that size.
+    """Indices of the points of a cloud that a network gets, in this order: the same for every cloud of that size.
 
-    Also shuffled if all points are used: points of a mesh are often sorted by face, and the order decides which of a
+    The points are shuffled even if all are used: points of a mesh are often sorted by face, and the order decides which of a
     ball's points are used, and with which point farthest point sampling starts.
     """
     return keyed_random.subset(torch.zeros(1, dtype=torch.int64), points, count, purpose=PURPOSE)[0]
 
 
 def in_unit_ball(points: Float32[Tensor, "B N C"]) -> Float32[Tensor, "B N C"]:
-    """Positions less their mean, scaled to a largest norm of 1 (or 0 for equal points); colors do not change."""
+    """Positions minus their mean, scaled to a largest norm of 1 (or 0 for equal points); colors do not change."""
     positions = points[..., :3] - points[..., :3].mean(1, keepdim=True)
     farthest = positions.norm(dim=2, keepdim=True).amax(1, keepdim=True)
     return torch.cat([positions / torch.where(farthest > 0, farthest, 1), points[..., 3:]], dim=2)
@@ -102,7 +102,7 @@ def in_unit_ball(points: Float32[Tensor, "B N C"]) -> Float32[Tensor, "B N C"]:
 def farthest_point_sampling(
     positions: Float[Tensor, "B N 3"], count: int, *, least_square: float | None = None
 ) -> Int64[Tensor, "B count"]:
-    """Starts with the first point and repeatedly adds the point farthest from all chosen ones.
+    """Start with the first point and repeatedly add the point farthest from all selected ones.
 
     Args:
         least_square: points with a squared norm of at most this are skipped, except for the first.

@@ -1,4 +1,4 @@
-"""Weights of feature networks: published files, the folder of ours, and a reader that checks them.
+"""Weights of feature networks: published files, the folder of converted files, and a reader that checks them.
 
 `tools/convert_weights.py` converts a published file (TorchScript, pickle, GraphDef) to NAME.safetensors, whose metadata
 names the source. Only such files are read: nothing is downloaded or unpickled.
@@ -28,7 +28,7 @@ THIRD_PARTY = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pb", ".tgz"}
 
 
 class PublishedWeights(NamedTuple):
-    """A published file that can be converted to ours."""
+    """A published file that `tools/convert_weights.py` converts."""
 
     file: str
     bytes: int | None
@@ -41,8 +41,8 @@ class PublishedWeights(NamedTuple):
     """Whether converting runs code that the file holds (TorchScript)."""
 
     def __str__(self) -> str:
-        size = "size not known" if self.bytes is None else f"{self.bytes:,} bytes"
-        digest = "sha256 not known" if self.sha256 is None else f"sha256 {self.sha256}"
+        size = "size unknown" if self.bytes is None else f"{self.bytes:,} bytes"
+        digest = "sha256 unknown" if self.sha256 is None else f"sha256 {self.sha256}"
         return f"`{self.file}` ({self.source}; {size}, {digest})"
 
 
@@ -82,14 +82,14 @@ class WeightsProvenance:
 
 
 def find(name: str, files: Mapping[str, Path], folder: Path | None = None) -> Path:
-    """The weights file of a network: the one given for it, else the one in `folder`.
+    """The weights file of a network: its entry in `files`, else the one in `folder`.
 
     Args:
-        folder: None for that of the environment variable INRFLOW_WEIGHTS, else `weights`.
+        folder: default: the environment variable INRFLOW_WEIGHTS, else `weights`.
 
     Raises:
         MissingError: it does not exist; the hint names the published file with size and digest, and how to convert it.
-        UsageError: the given file is a published one, not yet converted; or the network has no weights.
+        UsageError: the file in `files` is not converted yet; or the network has no weights.
     """
     weights: Weights | None = registry.find("feature_networks", name).WEIGHTS
     if weights is None:
@@ -100,7 +100,7 @@ def find(name: str, files: Mapping[str, Path], folder: Path | None = None) -> Pa
     target = folder / weights.file
     if path.suffix in THIRD_PARTY:
         raise UsageError(
-            f"`{path}` is not in our form: weights are .safetensors files",
+            f"`{path}` is not a converted weights file: these are .safetensors files",
             hint=f"convert it with `{weights.command(path.name, target)}`",
         )
     if not path.is_file():
@@ -127,7 +127,7 @@ def load_state(
             another shape or not finite.
     """
     expected = network.state_dict()
-    again = f"make it again with `{weights.command(weights.published[0].file, path)}`"
+    again = f"convert it again with `{weights.command(weights.published[0].file, path)}`"
     metadata = safetensors_file.read_metadata(path, hint=again)
     _check_header(path, weights, metadata, again)
     with safetensors_file.open_tensors(path, hint=again) as file:
@@ -150,7 +150,8 @@ def load_state(
 def _check_header(path: Path, weights: Weights, metadata: Mapping[str, str], again: str) -> None:
     if metadata.get("format") != FORMAT:
         raise IntegrityError(
-            f"`{path}` is not a weights file of a feature network: its format is {metadata.get('format')!r}, not `{FORMAT}`",
+            f"`{path}` is not a weights file of a feature network: its format is {metadata.get('format')!r}, "
+            f"not `{FORMAT}`",
             hint=again,
         )
     if metadata.get("network") != weights.name:

@@ -69,7 +69,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
 
 
 class ImageEncoder(_clip_vit.SizedEncoder):
-    """The encoder of this size."""
+    """The encoder ViT-B/32."""
 
     def __init__(self) -> None:
         super().__init__(

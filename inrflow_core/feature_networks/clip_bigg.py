@@ -64,7 +64,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Extractor:
 
 
 class ImageEncoder(_clip_vit.SizedEncoder):
-    """The encoder of this size."""
+    """The encoder ViT-bigG/14."""
 
     def __init__(self) -> None:
         super().__init__(_clip_vit.Size(PATCH, WIDTH, LAYERS, HEADS, HIDDEN, OUTPUTS["embedding"], F.gelu))

@@ -1,4 +1,4 @@
-"""DINOv2: tokens of the patches of 14 x 14 pixels of an image; ViT-B/14 gives 32 x 32 of width 768 at 448 pixels.
+"""DINOv2: a token for each patch of 14 x 14 pixels of an image; ViT-B/14 gives 32 x 32 of width 768 at 448 pixels.
 
 Source: Oquab et al. 2023, arXiv:2304.07193, run by Transformers. The tokens are those after the last layer norm,
 without the class token. Any size of the network is supported, as described by config.json; position embeddings are
@@ -48,11 +48,11 @@ class Dinov2(_hf_folder.PretrainedNetwork):
 
     @property
     def patch(self) -> int:
-        """Rows and columns of a patch."""
+        """Side of a patch in pixels."""
         return int(self.network.config.patch_size)  # type: ignore[union-attr, arg-type]
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows and columns of patches; other images are resized to the nearest whole number of patches."""
+        """Rows and columns of patches; images are resized to the nearest whole number of patches."""
         return max(1, round(rows / self.patch)), max(1, round(columns / self.patch))
 
     @torch.no_grad()

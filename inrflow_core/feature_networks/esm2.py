@@ -1,7 +1,7 @@
 """ESM-2: one token for each residue of a sequence; the model of 650M parameters gives width 1280.
 
 Source: Lin et al. 2023, doi:10.1126/science.ade2574, run by Transformers. The tokens are those after the last layer
-norm, without those of both ends. Any size of the network is supported, as described by config.json.
+norm, without the begin and end tokens. Any size of the network is supported, as described by config.json.
 
 It was trained on at most 1022 residues. A longer sequence is split into windows of 1022 at a stride of 511, and a
 residue's token is that of the window whose middle is nearest.
@@ -41,7 +41,7 @@ CHUNK = 4096
 
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> Esm2:
-    """The network of a folder; a vocab.txt beside it must be the one known here.
+    """The network of a folder; if the folder has a vocab.txt, it must equal `VOCABULARY`.
 
     Raises:
         MissingError, IntegrityError, UsageError: see `_hf_folder.load`.
@@ -116,7 +116,7 @@ def _check_vocabulary(folder: Path, size: int) -> None:
     lines = vocabulary.read_text(encoding="utf-8").split() if vocabulary.is_file() else list(VOCABULARY)
     if size != len(VOCABULARY) or tuple(lines) != VOCABULARY:
         raise IntegrityError(
-            f"`{folder}` is not an ESM-2: it knows {size} tokens, or its `vocab.txt` other ones than the "
+            f"`{folder}` is not an ESM-2: it has {size} tokens, or its `vocab.txt` has other tokens than the "
             f"{len(VOCABULARY)} of ESM-2",
             hint=f"get the folder of `{EXPECTED.source}`",
         )

@@ -75,14 +75,14 @@ EPSILON = 1e-3
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution without bias, batch normalisation and ReLU."""
+    """A convolution without bias, batch normalization and ReLU."""
 
     name: str
     channels: int
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
     is_padded: bool = True
-    """At stride 1, keeps the number of rows and columns."""
+    """Padding keeps the number of rows and columns at stride 1."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Inception(nn.Module):
         self.classes = nn.Linear(channels, OUTPUTS["logits"])
 
     def _add(self, scope: str, branch: Branch, channels: int) -> int:
-        """Add a branch's convolutions; returns its number of output channels."""
+        """Add a branch's convolutions; return its number of output channels."""
         for step in branch:
             if isinstance(step, Conv):
                 self.convolutions[scope + step.name] = Convolution(channels, step)

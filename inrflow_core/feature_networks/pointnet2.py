@@ -6,8 +6,8 @@ the paper's (5.9 million parameters).
     features  512  the last layer before the classes, after its normalization and before its ReLU
     logits     40  classes
 
-4096 points of a cloud, its mean at 0 and its farthest point at distance 1. Farthest point sampling starts
-with the first point; in Point-E it starts with the point whose index is that of the cloud in its batch, so that features
+Inputs are 4096 points of a cloud, with mean 0 and the farthest point at distance 1. Farthest point sampling starts with
+the first point; in Point-E it starts with the point whose index is that of the cloud in its batch, so that features
 depend on the batch. Of too many points in a ball, both use the first.
 
 Source: Qi et al. 2017, arXiv:1706.02413; Nichol et al. 2022 (Point-E), arXiv:2212.08751, section 5.1.
@@ -62,7 +62,7 @@ def positions(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 3"]:
 
 
 class PointNet2(nn.Module):
-    """Two levels of balls around the farthest points, one level over all, and three layers on the maximum."""
+    """Two levels of balls around farthest points, one level over all points, and three layers on their maximum."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,8 +7,8 @@ of these features at that size.
 
     all  512  64 + 64 of each scale
 
-The numbers depend on every detail here; a change is another preprocessing (`v2`). Filters keep their mean and the sign
-of their outputs: otherwise digits and their negatives had a distance of 0.
+Every detail here determines the numbers; a change is another preprocessing (`v2`). Filters keep their mean and the sign
+of their outputs: otherwise digits and their negatives would have a distance of 0.
 """
 
 from __future__ import annotations

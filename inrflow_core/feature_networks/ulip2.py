@@ -2,11 +2,11 @@
 
     embedding  1280  the projection, not normalized
 
-10,000 points of a cloud, its mean at 0 and its farthest point at distance 1: 512 of them by farthest point sampling,
-with their 32 nearest neighbors each, are tokens of 18 blocks of attention; the class token and the maximum of the
-others are projected.
+Inputs are 10,000 points of a cloud, with mean 0 and the farthest point at distance 1. 512 of them, by farthest point
+sampling, each with its 32 nearest neighbors, are the tokens of 18 blocks of attention; the class token and the maximum
+of the others are projected.
 
-Preprocessing, by the colors beside the positions:
+Preprocessing, by the colors of the points:
     gray    0.4 for all, as ULIP does for clouds without colors
     color  the cloud's own
 
@@ -95,7 +95,7 @@ def in_color(points: Float[Tensor, "B N C"]) -> Float[Tensor, "B N 6"]:
 
 
 class Groups(nn.Module):
-    """A point and its neighbors as one token: two layers on each, concatenated with their maximum, two more, the maximum."""
+    """A point and its neighbors as one token: two layers, concatenation with the maximum, two layers, the maximum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Block(nn.Module):
 
 
 class PointEncoder(nn.Module):
-    """Groups of neighbors and a class token in the blocks; position embeddings are added to the input of every block."""
+    """Groups of neighbors and a class token in the blocks; every block's input gets the position embeddings added."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
     fc2  4096  after its ReLU: the output of NVIDIA's vgg16.pt with `return_features`
 
-Preprocessing `stylegan`: resized to 224 x 224 as in TensorFlow 1, normalized by ImageNet's channel means and deviations.
+Preprocessing `stylegan`: resized to 224 x 224 as in TensorFlow 1, then normalized by ImageNet's means and deviations.
 Torchvision's weights are the same network: torch-fidelity's tests compare its features with NVIDIA's to 1e-4. The last
 layer, of classes, is omitted.
 

@@ -60,7 +60,7 @@ def orbit(
 
 
 def orbit_ring(count: int = 4, *, field_of_view: float = DEFAULT_FOV) -> Float32[np.ndarray, "V 4 4"]:
-    """Cameras at equal steps around y, the first on +z; four of them are the paper's, on both sides of z and x."""
+    """Cameras at equal steps around y, the first on +z; the paper uses four, on +z, +x, -z and -x."""
     return np.stack([orbit(360 * index / count, field_of_view=field_of_view) for index in range(count)])
 
 
@@ -115,7 +115,7 @@ def project(
 def rays(
     camera: Float32[np.ndarray, "4 4"], rows: int, columns: int
 ) -> tuple[Float64[np.ndarray, " 3"], Float64[np.ndarray, "{rows}*{columns} 3"]]:
-    """The camera's position, and unit directions from it through the cell centers of a grid over its image, row by row."""
+    """The camera's position, and unit directions through the cell centers of a grid over its image, row by row."""
     matrix = camera.astype(np.float64)
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
     seen = np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=1)
@@ -125,7 +125,7 @@ def rays(
 
 
 def pluecker(camera: Float32[np.ndarray, "4 4"], rows: int, columns: int) -> Float64[np.ndarray, "{rows}*{columns} 6"]:
-    """The six Pluecker numbers of the ray through the middle of each patch: its unit direction, and position x direction.
+    """The six Pluecker numbers of the ray through each patch's center: its unit direction, and position x direction.
 
     The moment is the same for every point of the ray, and at right angles to the direction (Pluecker 1828).
     """
@@ -134,7 +134,7 @@ def pluecker(camera: Float32[np.ndarray, "4 4"], rows: int, columns: int) -> Flo
 
 
 RAY = 6
-"""Numbers of a ray, which follow the embedder's in a token."""
+"""Numbers of a ray; in a token they follow the embedder's."""
 
 
 def pluecker_batch(

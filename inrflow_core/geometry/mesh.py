@@ -1,4 +1,4 @@
-"""Surfaces and points by Open3D: sampling a mesh, normals of a cloud, a mesh through a cloud. Seeded, one thread."""
+"""Sample a mesh, estimate the normals of a cloud, reconstruct a mesh from a cloud: by Open3D, seeded, in one thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inrflow_core.geometry.open3d_import import load_open3d
 
 Method = Literal["poisson", "pivoting"]
 NEIGHBORS = 24
-"""Points that a normal is estimated from."""
+"""Neighbors from which a normal is estimated."""
 VIEWS = 64
 """Directions of the parallel projections that find the outside of a cloud."""
 SMOOTHINGS = 4
@@ -35,7 +35,7 @@ class Mesh:
 
 
 def sample_surface(mesh: Mesh, count: int, *, seed: int) -> Float64[np.ndarray, "N 3"]:
-    """`count` points uniform on a mesh's surface, in random order: any part of them is as uniform as all.
+    """`count` points uniform on a mesh's surface, in random order: any subset is uniform as well.
 
     The same mesh and seed give the same points; the surface must have some area.
     """
@@ -49,7 +49,7 @@ def sample_surface(mesh: Mesh, count: int, *, seed: int) -> Float64[np.ndarray, 
 def closest_faces(
     mesh: Mesh, points: Float64[np.ndarray, "N 3"]
 ) -> tuple[Int[np.ndarray, " N"], Float64[np.ndarray, "N 3"]]:
-    """The triangle nearest to each point, and the weights of its three corners at the nearest place."""
+    """The triangle nearest to each point, and the barycentric weights of the closest point on it."""
     open3d = load_open3d()
     scene = open3d.t.geometry.RaycastingScene()
     scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
@@ -62,7 +62,7 @@ def normals(points: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N 3"]:
     """Unit normals of the surface that a cloud lies on, turned outwards.
 
     Raises:
-        UsageError: fewer than 4 points, or most of them in one place.
+        UsageError: fewer than 4 points, or most of them coincide.
     """
     from scipy.spatial import cKDTree
 
@@ -75,7 +75,7 @@ def normals(points: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N 3"]:
     distances, others = cKDTree(points).query(points, k=min(9, len(points)))
     spacing = float(np.median(distances[:, 1]))
     if spacing == 0:
-        raise UsageError("most points of the cloud lie on one another", hint="a surface needs distinct points")
+        raise UsageError("most points of the cloud coincide", hint="a surface needs distinct points")
     score = _seen_from_outside(points, directions, spacing)
     for _ in range(SMOOTHINGS):
         agreement = np.einsum("nkc,nc->nk", directions[others], directions)
@@ -131,7 +131,7 @@ def colors_to_bytes(points: Float[np.ndarray, "N C"]) -> UInt8[np.ndarray, "N 3"
 def _seen_from_outside(
     points: Float64[np.ndarray, "N 3"], normal_vectors: Float64[np.ndarray, "N 3"], spacing: float
 ) -> Float64[np.ndarray, " N"]:
-    """How much more each normal looks towards the views in which its point is seen than away from them.
+    """Score of each normal, above 0 if it points towards the views in which its point is visible.
 
     A point is visible if no other is in front of it in its cell of a parallel projection. Following neighbors along a
     spanning tree (Hoppe et al. 1992) instead turns whole legs of chairs inside out, takes 10 s for 128,000 points, and

@@ -14,7 +14,7 @@ from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.geometry.open3d_import import load_open3d
 
 Colors = Callable[[Int[np.ndarray, " N"], Float[np.ndarray, "N 3"]], Float[np.ndarray, "N 3"]]
-"""RGB in [0, 255] at points of a mesh, given by faces and weights of their corners."""
+"""RGB in [0, 255] at points of a mesh, from their faces and barycentric weights."""
 AMBIENT = 0.4
 """Share of a surface's color that is seen edge-on; the rest comes from a lamp at the camera."""
 PLAIN = 190.0
@@ -48,7 +48,7 @@ def on_white(pixels: UInt8[np.ndarray, "*images H W C"]) -> UInt8[np.ndarray, "*
 def _render_view(
     scene: Any, camera: Float32[np.ndarray, "4 4"], resolution: int, colors: Colors | None
 ) -> UInt8[np.ndarray, "resolution resolution 4"]:
-    """The mean of the rays of each pixel; of those that hit, for the color."""
+    """The mean over the rays of each pixel; the color over those that hit the mesh."""
     total = np.zeros((resolution**2, 3), dtype=np.float32)
     hits = np.zeros((resolution**2, 1), dtype=np.float32)
     steps = ((np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5) / resolution
@@ -66,7 +66,7 @@ def _render_view(
 def _cast(
     scene: Any, camera: Float32[np.ndarray, "4 4"], resolution: int, colors: Colors | None
 ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, "N 3"]]:
-    """The pixels whose ray hits the mesh, and the color that it sees."""
+    """The pixels whose ray hits the mesh, and the color at each hit."""
     origin, directions = cameras.rays(camera, resolution, resolution)
     rays = np.empty((len(directions), 6), dtype=np.float32)
     rays[:, :3], rays[:, 3:] = origin, directions

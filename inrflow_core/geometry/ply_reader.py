@@ -23,7 +23,7 @@ TYPES = {
 ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 COLORS = ("red", "green", "blue")
 WORDS = {"format": 2, "element": 3, "property": 3}
-"""The number of words that a line of the header has at least."""
+"""Fewest words in a line of the header."""
 LONGEST_HEADER = 1 << 20
 HINT = "give a .ply file whose vertices have x, y and z"
 

@@ -26,7 +26,7 @@ SUBSAMPLE_KEY = "evaluation points"
 
 @dataclass(frozen=True)
 class SourceUnits:
-    """What brings stored clouds back to the units of their source: `values * scale + offset`."""
+    """Offset and scale from stored values to the units of the source: `values * scale + offset`."""
 
     offset: np.ndarray
     """(3,), or one row for each cloud."""
@@ -35,20 +35,20 @@ class SourceUnits:
 
 
 SOURCE = SourceUnits(np.zeros(3), np.ones(()))
-"""Of clouds that are in the units of their source already."""
+"""For clouds that are in the units of their source already."""
 
 
 def boxed(values: Float[np.ndarray, "N Q C"], points: int) -> Float[np.ndarray, "N P 3"]:
-    """Positions of clouds thinned to `points` points, each in its own box, float32."""
+    """Positions of clouds subsampled to `points` points, each in its own box, in float32."""
     thinned = np.stack(subsample(list(values[..., :3]), points, range(len(values))))
     return normalize(thinned, BOX, None).astype(np.float32)
 
 
 def units(normalization: Mapping[str, Any], condition: Mapping[str, np.ndarray]) -> SourceUnits | None:
-    """The units that a shard's header (`normalisation`) and the arrays stored with each cloud (`condition`) give.
+    """The units of the source, from a shard's header (`normalisation`) and the arrays stored with each cloud (`condition`).
 
-    None where they are not known: clouds in their own boxes without what undoes it, as samples of a model that was
-    trained on such clouds are.
+    None if unknown: clouds in their own boxes without stored offset and scale, such as samples of a model trained on
+    such clouds.
     """
     kind = normalization.get("kind")
     if kind == "global":
@@ -65,7 +65,7 @@ def stack_checked(
 
     Raises:
         UsageError: fewer than two, or of unequal sizes.
-        IntegrityError: a cloud has no points, one point or all in one place, or a number that is not finite.
+        IntegrityError: a cloud has no points, one point or only equal points, or a number that is not finite.
     """
     if len(clouds) < MIN_POINTS:
         raise UsageError(
@@ -80,7 +80,7 @@ def stack_checked(
         raise UsageError(
             f"the {what} are of unequal sizes: {sizes[0]:,} points in {_name(what, 0, names)}, "
             f"{sizes[other]:,} in {_name(what, other, names)}",
-            hint=f"ask for one number of points, at most {min(sizes):,}",
+            hint=f"request one number of points, at most {min(sizes):,}",
         )
     return np.stack([np.asarray(cloud)[:, :3].astype(np.float64) for cloud in clouds])
 
@@ -88,9 +88,9 @@ def stack_checked(
 def subsample(
     clouds: Sequence[np.ndarray], count: int, keys: Sequence[int], *, what: str = "clouds"
 ) -> Sequence[np.ndarray]:
-    """`count` points of each cloud, in their order, chosen by the cloud's own key; the whole cloud where it has as many.
+    """`count` points of each cloud, in their order, selected by the cloud's key; all points of a cloud that has `count`.
 
-    The choice depends on key, size and `count` alone, not on the other clouds.
+    The selection depends on key, size and `count` alone, not on the other clouds.
 
     Raises:
         UsageError: a cloud has fewer points.
@@ -101,7 +101,7 @@ def subsample(
         if len(cloud) < count:
             raise UsageError(
                 f"{_name(what, index, None)} has {len(cloud):,} points, fewer than the {count:,} requested",
-                hint=f"ask for {min(len(c) for c in clouds):,} or fewer, or draw the {what} with more points",
+                hint=f"request {min(len(c) for c in clouds):,} or fewer, or make the {what} with more points",
             )
         if len(cloud) > count:
             subset = keyed_random.subset(torch.tensor([key]), len(cloud), count, purpose=SUBSAMPLE_KEY)[0].numpy()
@@ -119,7 +119,7 @@ def normalize(
     extent is put at 0. `lion-global` and `pointflow`: in the units of the source.
 
     Raises:
-        UsageError: there is no such protocol, or it needs units that are not known.
+        UsageError: there is no such protocol, or it needs units that are unknown.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"no protocol for clouds is called `{protocol}`", hint=did_you_mean(protocol, PROTOCOLS))
@@ -130,7 +130,7 @@ def normalize(
         return (values - (low + high) / 2) / np.where(longest > 0, longest, 1)
     if units is None:
         raise UsageError(
-            f"the protocol `{protocol}` compares in the units of the source, and those of the {what} are not known: "
+            f"the protocol `{protocol}` compares in the units of the source, and those of the {what} are unknown: "
             "each cloud was put into its own box",
             hint="use the protocol `inrflow`, or a model trained on data prepared with `--set normalization=global`",
         )
@@ -144,7 +144,7 @@ def _check(cloud: np.ndarray, name: str) -> None:
     if broken:
         raise IntegrityError(
             f"{name} is damaged: {broken:,} of its {len(cloud):,} points are not finite numbers",
-            hint="draw or copy it again, or leave it out",
+            hint="generate or copy it again, or leave it out",
         )
     if (cloud[:, :3] == cloud[0, :3]).all():
         whole = "has one point" if len(cloud) == 1 else f"has all its {len(cloud):,} points in one place"

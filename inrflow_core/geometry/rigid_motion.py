@@ -1,4 +1,4 @@
-"""Rigid motions of positions, and how well two structures agree whatever their place: batched, without a wait for the host."""
+"""Rigid motions of positions, and the smooth lDDT of two structures: batched, without device synchronization."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from inrflow_core.numerics import noise_field
 
 NUM_SQUARINGS = 40
-"""Of the matrix whose largest eigenvector is the rotation: what is 1e-10 below the largest eigenvalue is gone after them."""
+"""Squarings of the matrix whose top eigenvector is the rotation: they resolve a relative eigenvalue gap of 1e-10."""
 TOLERANCES = (0.5, 1.0, 2.0, 4.0)
 """In Angstrom."""
 PAIRS = 1 << 22
@@ -18,7 +18,7 @@ PAIRS = 1 << 22
 
 
 def random_rotations(seeds: Int64[Tensor, " B"]) -> Float32[Tensor, "B 3 3"]:
-    """Rotations drawn uniformly, one keyed by each seed: the unit quaternions of four normals (Muller 1959).
+    """Uniformly random rotations, one for each seed: unit quaternions from four normals (Muller 1959).
 
     `positions @ rotation.mT` turns positions of shape (B, N, 3).
     """
@@ -36,8 +36,8 @@ def kabsch_align(
     fewer than three pairs), one of them; with no pair, `moving` around the origin.
 
     Horn 1987, "Closed-form solution of absolute orientation using unit quaternions", in float64: the largest
-    eigenvector of a 4 x 4 matrix, which is proper by itself, found by squaring the matrix. An eigenvalue or singular
-    value routine waits for the host to see whether it has converged.
+    eigenvector of a 4 x 4 matrix, which always gives a proper rotation, found by squaring the matrix. Eigenvalue and
+    singular value routines synchronize the device to check convergence.
     """
     weight = torch.ones(moving.shape[:2], dtype=torch.float64, device=moving.device) if mask is None else mask.double()
     count = weight.sum(1).clamp(min=1)[:, None, None]
@@ -57,7 +57,7 @@ def smooth_lddt(
     cutoff: float = 15.0,
     pairs: int = PAIRS,
 ) -> Float[Tensor, " B"]:
-    """Mean agreement of the distances within each structure, with a gradient; a motion of either changes nothing.
+    """Smooth lDDT: mean agreement of the distances within each structure; differentiable, invariant to rigid motions.
 
     Over all pairs of atoms in the mask that are less than `cutoff` apart in truth, the mean of sigmoid(k - d) for k of
     0.5, 1, 2 and 4, where d is the error of their distance; all in Angstrom. AlphaFold 3 (Abramson et al. 2024),
@@ -65,9 +65,9 @@ def smooth_lddt(
     right; 0 where no pair counts.
 
     Args:
-        unit: what one Angstrom is in the positions' units.
-        pairs: compared at once. With more of them parts are computed one after the other, and again for the gradient,
-            so that memory is bounded and time a third longer.
+        unit: one Angstrom in the positions' units.
+        pairs: most pairs compared at once. More pairs are computed in parts, and again for the gradient: memory is
+            bounded, and time is a third longer.
     """
     num_sets, num_atoms, _ = true.shape
     known = torch.ones(num_sets, num_atoms, dtype=torch.bool, device=true.device) if mask is None else mask
@@ -92,7 +92,7 @@ def _agreement(
     start: int,
     end: int,
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """The sum over pairs of one of the rows from `start` to `end` with a later one, and how many such pairs there are."""
+    """The sum over pairs of a row from `start` to `end` with a later row, and the number of such pairs."""
     is_later = torch.ones(end - start, known.shape[1] - start, dtype=torch.bool, device=known.device).triu(1)
     distance = _distances(true, start, end)
     counts = is_later & known[:, start:end, None] & known[:, None, start:] & (distance < cutoff)
@@ -102,7 +102,7 @@ def _agreement(
 
 
 def _distances(positions: Float[Tensor, "B N 3"], start: int, end: int) -> Float[Tensor, "B R K"]:
-    """From rows `start` to `end` to all from `start` on. Not by a matrix product, which loses the small ones."""
+    """Distances from rows `start` to `end` to all from `start`. No matrix product: small distances would be inaccurate."""
     return torch.cdist(positions[:, start:end], positions[:, start:], compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -118,7 +118,7 @@ def _nearest(products: Float64[Tensor, "B 3 3"]) -> Float64[Tensor, "B 4"]:
     matrix = torch.stack([torch.stack(row, -1) for row in rows], -2)
     size = matrix.square().sum((1, 2), keepdim=True).sqrt()
     eye = torch.eye(4, dtype=matrix.dtype, device=matrix.device)
-    # No eigenvalue is below -size: the shifted matrix has none below 0, so that the largest is the one that wins.
+    # No eigenvalue is below -size: after the shift all are at least 0, so that squaring converges to the largest.
     power = matrix + torch.where(size > 0, size, 1) * eye
     for _ in range(NUM_SQUARINGS):
         power = power / power.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None]

@@ -1,6 +1,6 @@
-"""The functions between the matrix products, each with its derivative (`recompute.Recomputable`).
+"""Norms, modulation and activations, each with its derivative (`recompute.Recomputable`).
 
-Norms are computed in fp32 whatever the precision around them.
+Norms are computed in fp32 at least, also under autocast.
 """
 
 from __future__ import annotations

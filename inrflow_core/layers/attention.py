@@ -21,7 +21,7 @@ Modulation = tuple[Tensor, ...]
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of tokens that others attend to, computed once for all of these."""
+    """Keys and values of tokens, computed once for all tokens that attend to them."""
 
     keys: Float[Tensor, "B H N d"]
     values: Float[Tensor, "B H N d"]
@@ -62,7 +62,10 @@ class SelfAttention(nn.Module):
         rope: Float[Tensor, "2 L d"] | None,
         mask: Bool[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "B L W"]:
-        """Each modulated token's mixture of all tokens; `rope` are the cosines and sines of rotary embeddings, and `mask` is False at padding."""
+        """Attention of the modulated tokens to each other.
+
+        `rope` are the cosines and sines of rotary embeddings; `mask` is False at padding.
+        """
         qkv = self.qkv(x, shift, scale).unflatten(-1, (3, self.heads, -1))
         q, k, v = (part.transpose(1, 2) for part in normed_heads(qkv, self.gains, rope))
         allowed = None if mask is None else mask[:, None, None, :]
@@ -73,8 +76,8 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Tokens attend to the tokens of a source.
 
-    The gains of the normed queries and keys multiply one of the two, which gives the same scores and saves one tensor
-    of the other for the backward pass. That other should be the larger: the queries if they `outnumber` their source.
+    The gains of the normed queries and keys both multiply one of the two: the scores are the same, and the backward pass
+    stores one tensor less of the other. That should be the larger one: the queries if they `outnumber` their source.
     """
 
     def __init__(self, width: int, heads: int, source_width: int, *, outnumber: bool = False) -> None:
@@ -98,7 +101,7 @@ class CrossAttention(nn.Module):
         source: KeyValue,
         mask: Bool[Tensor, "B N"] | None = None,
     ) -> Float[Tensor, "B M W"]:
-        """Each modulated token's mixture of the source; `mask` is False at padding."""
+        """Attention of the modulated tokens to the source; `mask` is False at padding of the source."""
         q = rms_norm(self.query(x, shift, scale).unflatten(-1, (self.heads, -1)))
         q = (q if self.outnumber else self._apply_gains(q)).transpose(1, 2)
         allowed = None if mask is None else mask[:, None, None, :]
@@ -112,11 +115,11 @@ class CrossAttention(nn.Module):
 class Block(nn.Module):
     """adaLN-Zero block: attention and MLP, each modulated by the condition and gated from 0.
 
-    With `source_width` it is cross-attention to the tokens of a source, which its own tokens may `outnumber`; `forward`
-    then takes the source's keys and values and a mask. Without, it is self-attention; `forward` then takes `rope` or None,
-    and a mask. With `has_tokens` a second cross-attention, to the condition's tokens, precedes the MLP: neither modulated
-    nor gated (INRFlow's image-to-3D model), but its last layer is initialized to 0. (Submodules keep their names: these
-    are keys of weights files.)
+    With `source_width` the attention is cross-attention to the tokens of a source, which the block's tokens may
+    `outnumber`; `forward` then takes the source's keys and values and a mask. Without, it is self-attention; `forward`
+    then takes `rope` or None, and a mask. With `has_tokens` a second cross-attention, to the condition's tokens, precedes
+    the MLP: it is neither modulated nor gated (INRFlow's image-to-3D model), but its last layer is initialized to 0.
+    (Submodules keep their names: these are keys of weights files.)
     """
 
     def __init__(

@@ -102,7 +102,7 @@ class Projection(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Pairs as tokens. A pair with a fixed coordinate is its value's projection plus the coordinate's features.
+    """Embed pairs as tokens. A pair with a fixed coordinate is its value's projection plus the coordinate's features.
 
     A moving point is embedded as a coordinate and as a value, and the two are joined (INRFlow's point models).
     """
@@ -121,7 +121,7 @@ class Tokens(nn.Module):
         values: Float[Tensor, "B N C"],
         embedded: Float[Tensor, "*B N W"] | None = None,
     ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B N W"]]:
-        """The tokens, and the embedded values without a position; `embedded` is the result of `embed`, if it was computed before."""
+        """The tokens, and the embedded values without a position; `embedded` is a precomputed result of `embed`."""
         value = self.value(values)
         if self.moving_size is not None:
             coordinate = self.coordinate(self.fourier(values[..., : self.moving_size]))

@@ -33,12 +33,12 @@ class Recomputable:
     value: Callable[..., Tensor]
     """The function of its inputs."""
     value_and_grad: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
-    """From the gradient of the value, which it may overwrite, and the inputs: the value again, and the gradient of each
+    """Takes the gradient of the value, which it may overwrite, and the inputs; returns the value and the gradient of each
     input."""
 
 
 def keeps_everything() -> bool:
-    """Whether ordinary code is used: nothing is saved anyway, or the compiler decides what is."""
+    """Whether autograd runs as usual: without gradients nothing is saved, and under a compiler that decides what is."""
     return torch.compiler.is_compiling() or not torch.is_grad_enabled()
 
 
@@ -51,8 +51,8 @@ def linear_of(
 ) -> Float[Tensor, "B N out"]:
     """`linear(function.value(*inputs), weight, bias)`, which saves only the inputs and the weight.
 
-    The first input has all rows; others may have one row for each set. If it `is_handed_over`, no
-    other code uses it, and its gradient may overwrite it in the backward pass. (Autograd raises an error if it is used.)
+    The first input has all rows; others may have one row for each set. If it `is_handed_over`, no other code uses it, and
+    its gradient may overwrite it in the backward pass. (Autograd raises an error if it is used.)
     """
     if keeps_everything():
         return functional.linear(function.value(*inputs), weight, bias)

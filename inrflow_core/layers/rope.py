@@ -42,7 +42,7 @@ def normed_heads(
 ) -> tuple[Float[Tensor, "B N H d"], Float[Tensor, "B N H d"], Float[Tensor, "B N H d"]]:
     """Queries, keys and values: queries and keys at unit root mean square times their gain, then rotated (RoPE).
 
-    Saved for the backward pass are `qkv`, which holds the values anyway, and the results.
+    Saved for the backward pass: `qkv`, which attention needs for the values anyway, and the results.
     """
     if keeps_everything():
         return _normed_heads(qkv, inverse_rms(qkv[:, :, :2]), gains, rope)

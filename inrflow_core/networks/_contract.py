@@ -20,13 +20,13 @@ class QueryDecoder(Protocol):
         ...
 
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"] | None:
-        """The embedding of the coordinates, which the decoder takes as `embedded`; None for points without fixed coordinates."""
+        """The embedding of the coordinates (the decoder's `embedded`); None for points without fixed coordinates."""
         ...
 
 
 @runtime_checkable
 class Network(QueryDecoder, Protocol):
-    """The module that `build` returns: context and values become latents, and each query is decoded from them alone."""
+    """The module that `build` returns: it encodes a context as latents, and decodes each query from the latents alone."""
 
     config: Any
     decoder: nn.Module
@@ -61,11 +61,11 @@ class Network(QueryDecoder, Protocol):
         mask: Bool[Tensor, "B N"] | None,
         embedding: ConditionEmbedding,
     ) -> Any:
-        """The encoding of the context, without the time."""
+        """Encode the context, independently of the time."""
         ...
 
     def latents(self, encoded: Any, t: Float[Tensor, " B"], embedding: ConditionEmbedding) -> Any:
-        """The latents at a time and under a condition: a `Latents` of the module."""
+        """The latents at time t under a condition: a `Latents` of the module."""
         ...
 
     def decode(
@@ -77,10 +77,10 @@ class Network(QueryDecoder, Protocol):
 
 @runtime_checkable
 class NamedParts(Protocol):
-    """A network whose children a plan lists under other names than their own."""
+    """A network that assigns its children to the parts that a plan lists."""
 
     PARTS: ClassVar[Mapping[str, str]]
-    """Child to part; several children can belong to one part."""
+    """The part of each child; several children can belong to one part."""
 
 
 @runtime_checkable
@@ -89,7 +89,7 @@ class RecomputingConfig(Protocol):
 
     @property
     def checkpoint_activations(self) -> bool:
-        """Whether it does."""
+        """Whether it recomputes them."""
         ...
 
 
@@ -102,7 +102,7 @@ class NetworkPart(Protocol):
     """The class of the latents of an evaluation, (levels, vector), which a saved field stores."""
 
     def build(self, config: Any, shape: SetSpec, condition: ConditionSpec = ...) -> nn.Module:
-        """The network for sets of a spec under a condition of a spec; a `Network`.
+        """The network, a `Network`, for sets and conditions of these specs.
 
         Raises:
             UsageError: the settings do not fit the sets, or each other.
@@ -110,5 +110,5 @@ class NetworkPart(Protocol):
         ...
 
     def build_decoder(self, config: Any, shape: SetSpec, condition: ConditionSpec = ...) -> nn.Module:
-        """Its decoder alone, without weights; a `QueryDecoder`."""
+        """The network's decoder alone, a `QueryDecoder`, with initial weights."""
         ...

@@ -12,7 +12,7 @@ class Config:
     """Sizes and kinds of the set transformer."""
 
     width: int
-    """Numbers in a latent token."""
+    """Width of a latent token."""
     depth: int
     """Blocks of the trunk."""
     heads: int
@@ -20,23 +20,24 @@ class Config:
     latents: int = 1024
     """Latent tokens."""
     encoder: Literal["spatial", "linear", "perceiver"] = "spatial"
-    """How the context becomes latents: nearest pairs, a linear map of each patch, or every latent attends to every pair (`perceiver`)."""
+    """How the context becomes latents: attention to the nearest pairs (`spatial`), a linear map of each patch (`linear`), or
+    attention of every latent to every pair (`perceiver`)."""
     pseudo_coordinates: Literal["grid", "random", "kmeans", "hash", "residue"] = "grid"
-    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead. `residue` has
-    one latent for each amino acid, `latents` being a typical number of them.
+    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead. `residue` makes
+    one latent for each amino acid; `latents` is then a typical number of amino acids.
 
     Points without fixed coordinates are grouped again in every evaluation. Rounding can then move a point across a
-    border, so that samples can differ between batch sizes by more than rounding."""
+    border, so that samples of different batch sizes can differ by more than rounding."""
     cross_attend_every: int = 1
-    """Distance in blocks between the perceiver's cross-attentions to the context; 0: only one, at the start."""
+    """Blocks from one cross-attention of the perceiver to the context to the next; 0: only one, at the start."""
     separate_cross_attention: bool = False
-    """Each such cross-attention is in a layer of its own, with self-attention, as in the paper's image-to-3D model."""
+    """Put each such cross-attention into a layer of its own, with self-attention, as in the paper's image-to-3D model."""
     residue_skip: bool = False
     """A query of a protein's atom also receives the latent of its residue directly (not in the paper)."""
     decoder_levels: int = 1
     """Decoder levels; each attends to the latents of another depth, the earliest first."""
     decoder_width: int | None = None
-    """Numbers in a query token. Default: `width`."""
+    """Width of a query token. Default: `width`."""
     decoder_heads: int | None = None
     """Heads of the decoder. Default: `heads`."""
     mlp_ratio: float = 4.0
@@ -114,7 +115,7 @@ class Config:
 
     @property
     def level_blocks(self) -> list[int]:
-        """Blocks whose latents the decoder attends to: the last one, and others before it at equal distances."""
+        """Blocks whose latents the decoder attends to: the last one, and earlier ones at equal distances."""
         return sorted(
             self.depth - 1 - level * (self.depth // self.decoder_levels) for level in range(self.decoder_levels)
         )

@@ -36,17 +36,17 @@ class Latents:
 
 @dataclass(frozen=True)
 class DecoderKV:
-    """Shared by all queries of one evaluation: each level's keys, values and modulation, and the final modulation."""
+    """What all queries of one evaluation share: each level's keys, values and modulation, and the final modulation."""
 
     levels: tuple[tuple[KeyValue, Modulation], ...]
     final: tuple[Tensor, Tensor]
     groups: Float[Tensor, "B L W"] | None = None
-    """What is added to the tokens of each group's queries."""
+    """Added to the tokens of each group's queries."""
     is_group: Bool[Tensor, "B L"] | None = None
 
 
 class Decoder(nn.Module):
-    """Velocities of queries, computed from the latents."""
+    """Compute the velocity of each query from the latents."""
 
     def __init__(self, config: Config, tokens: Tokens | AtomEmbedding, value_size: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         return DecoderKV(levels, (shift, scale), groups, latents.is_group)
 
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"]:
-        """The part of the queries' tokens that depends on fixed coordinates alone, computed once for all evaluations."""
+        """The part of the queries' tokens that depends on fixed coordinates alone: once for all evaluations."""
         assert queries.coordinates is not None, "points without fixed coordinates have no such part"
         return self.tokens.embed(queries.coordinates)
 
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B M C"]:
         """The velocity of each query, in fp32 at least; the final layer takes the decoded query and its embedded value.
 
-        `embedded` is the result of `embed`, if it was computed before.
+        `embedded` is a precomputed result of `embed`.
         """
         if isinstance(self.tokens, AtomEmbedding):
             assert decoder_kv.groups is not None

@@ -1,4 +1,4 @@
-"""Encoders: from the context's pairs to latents. They take neither time nor condition, so that guidance shares them.
+"""Encoders: from the context's pairs to latents. They use neither time nor condition, so that guidance encodes once.
 
 `SpatialEncoder` is INRFlow's (arXiv:2412.03791, section 3.4): a latent attends to its own pairs alone. `PatchEncoder`
 maps each patch of a grid by one layer. The Perceiver's cross-attention to the whole context is modulated by time and
@@ -93,7 +93,7 @@ class SpatialEncoder(nn.Module):
         return torch.bmm(queries.transpose(0, 1), key).transpose(0, 1) * queries.shape[-1] ** -0.5
 
     def groups(self, coordinates: Float[Tensor, "*B N D"]) -> Int64[Tensor, "*B N"]:
-        """The latent that each scattered pair belongs to."""
+        """The index of the latent that each scattered pair belongs to."""
         if self.positions is None:
             return _set_grouping.hash_codes(coordinates, self.latents, self.cells)
         return _set_grouping.nearest_center(to_fp32(coordinates), self.positions.to(coordinates.dtype))
@@ -237,13 +237,14 @@ class PatchEncoder(nn.Module):
         super().__init__()
         if not isinstance(shape.layout, Grid):
             raise UsageError(
-                "[network] `encoder` is `linear`, which takes patches of a grid, and these sets have none",
+                "[network] `encoder` is `linear`, which needs the patches of a grid, and these sets have no grid",
                 hint="use `perceiver` or `spatial`",
             )
         sides = _set_grouping.grid_sides(latents, shape)
         if any(n % side for n, side in zip(shape.layout.shape, sides, strict=True)):
             raise UsageError(
-                f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.layout.shape} into equal patches",
+                f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.layout.shape} into equal "
+                "patches",
                 hint="choose latents whose sides divide the grid's, or `spatial`",
             )
         positions = _set_grouping.pseudo_coordinates("grid", latents, shape)

@@ -46,7 +46,7 @@ def cell_centers(sides: tuple[int, ...]) -> Float[np.ndarray, "L D"]:
 
 
 def grid_sides(latents: int, shape: SetSpec) -> tuple[int, ...]:
-    """Sides of the grid of that many latents whose cells are nearest to squares.
+    """Sides of the grid of `latents` cells whose cells are closest to squares.
 
     Raises:
         UsageError: the best grid's cells would be more than twice as long as wide, or smaller than a pixel.
@@ -140,7 +140,7 @@ def hash_codes(pairs: Float[Tensor, "*B N D"], latents: int, cells: int) -> Int6
 
 
 def tile_groups(groups: Int64[Tensor, "B N"], latents: int) -> Tiles:
-    """The pairs of each group in tiles; the number of tiles depends on the shapes alone, so that the device is not synchronized."""
+    """The pairs of each group in tiles. The number of tiles depends on shapes alone: no device synchronization."""
     batch, num_pairs = groups.shape
     size, num_tiles = tile_layout(num_pairs, latents)
     members, order = groups.sort(dim=1, stable=True)
@@ -159,7 +159,7 @@ def tile_groups(groups: Int64[Tensor, "B N"], latents: int) -> Tiles:
 
 
 def tile_layout(num_pairs: int, latents: int) -> tuple[int, int]:
-    """Length and number of the tiles that hold that many pairs in any groups."""
+    """Length and number of tiles for `num_pairs` pairs, whatever the sizes of the groups."""
     size = max(1, num_pairs // latents)
     return size, (num_pairs + latents * (size - 1)) // size
 

@@ -1,8 +1,8 @@
 """Pairs in groups, such as the atoms of amino acids: their tokens, and one latent for each group.
 
-Source: INRFlow (arXiv:2412.03791), section 4.3 and appendix A.3: the coordinate of an atom is a list of its features with
-the embedding of its residue, its value is its position; all atoms of a residue are gathered by cross-attention into one
-latent, or by a linear layer.
+Source: INRFlow (arXiv:2412.03791), section 4.3 and appendix A.3: the coordinate of an atom is its features and the
+embedding of its residue, its value is its position; cross-attention or a linear layer gathers all atoms of a residue in
+one latent.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def gather_groups(shared: Float[Tensor, "B L W"], groups: Int64[Tensor, "B N"]) 
 
 
 class AtomEmbedding(nn.Module):
-    """A pair as the sum of the embeddings of its features, of its value (raw and as waves) and of its group."""
+    """Embed a pair as the sum of embeddings of its features, of its value (raw and as waves) and of its group."""
 
     def __init__(self, shape: SetSpec, width: int, features: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class AtomEmbedding(nn.Module):
         shared: Float[Tensor, "B L W"],
         embedded: Float[Tensor, "*B N W"] | None = None,
     ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B N W"]]:
-        """The tokens, and the embedded values alone; `embedded` is the result of `embed`, if it was computed before."""
+        """The tokens, and the embedded values alone; `embedded` is a precomputed result of `embed`."""
         assert queries.coordinates is not None and queries.group_ids is not None, "pairs in groups have features"
         value = self.value(torch.cat([to_fp32(values), self.waves(values)], -1))
         own = self.embed(queries.coordinates) if embedded is None else embedded

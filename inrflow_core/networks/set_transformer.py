@@ -29,7 +29,7 @@ from inrflow_core.networks._set_residues import AtomEmbedding, ResidueEncoder
 from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Grid, Groups, Points, Queries, Rays, SetSpec
 
 NOTHING = ConditionSpec()
-"""The condition of an unconditional model, or one that is a vector alone."""
+"""The spec of no condition, or of a condition that is a vector alone."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,14 @@ class EncoderOutput:
 
 
 def build(config: Config, shape: SetSpec, condition: ConditionSpec = NOTHING) -> SetTransformer:
-    """The network for sets of a spec under a condition of a spec; its initial outputs are exactly 0.
+    """The network for sets and conditions of these specs; its initial outputs are exactly 0.
 
     Raises:
         UsageError: the settings do not fit the sets, or each other.
     """
     has_groups = isinstance(shape.layout, Groups)
     if isinstance(shape.layout, Rays):
-        raise UsageError(
-            "[network] the set transformer does not support rays: it does not use the directions of queries"
-        )
+        raise UsageError("[network] the set transformer does not support rays: it ignores the directions of queries")
     head_size, axes = config.width // config.heads, 1 if has_groups else shape.coordinate_size
     if config.rope and (head_size % 2 or head_size < 2 * axes):
         raise UsageError(
@@ -89,7 +87,10 @@ def build_decoder(config: Config, shape: SetSpec, condition: ConditionSpec = NOT
 
 
 class SetTransformer(nn.Module):
-    """Encoder, trunk and decoder, each callable by itself. (Submodules keep their names: these are keys of weights files.)"""
+    """Encoder, trunk and decoder, each callable by itself.
+
+    (Submodules and parameters keep their names, also `places`: these are keys of weights files.)
+    """
 
     PARTS: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("encoder", "latent", "places"), "encoder"),
@@ -145,7 +146,7 @@ class SetTransformer(nn.Module):
         return self.decode(queries, query_values, self.decoder_kv(latents))
 
     def project_kv(self, embedding: ConditionEmbedding) -> ConditionEmbedding:
-        """The embedding with its tokens as keys and values of every block, computed once for all evaluations of a sample."""
+        """The embedding with its tokens as keys and values of every block: once for all evaluations of a sample."""
         if embedding.tokens is None:
             return embedding
         blocks = [layer.own.told for layer in self.all_layers()]
@@ -226,7 +227,7 @@ class SetTransformer(nn.Module):
         decoder_kv: DecoderKV,
         embedded: Float[Tensor, "*B M W"] | None = None,
     ) -> Float[Tensor, "B M C"]:
-        """The velocity of each query; queries do not influence each other. `embedded` is the result of `embed`, if it was computed before."""
+        """The velocity of each query, independent of the other queries; `embedded` is a precomputed result of `embed`."""
         return self.decoder(queries, values, decoder_kv, embedded)
 
     def all_layers(self) -> list[Layer]:
@@ -250,7 +251,7 @@ class SetTransformer(nn.Module):
         return self.config.checkpoint_activations and torch.is_grad_enabled()
 
     def _place_latents(self) -> None:
-        """Create what is added to the encoder's latents: features of their pseudo-coordinates, or a table for hash codes."""
+        """Create what is added to the encoder's latents: features of pseudo-coordinates, or a table for hash codes."""
         config, rope = self.config, None
         if isinstance(self.encoder, SpatialEncoder) and not config.has_positions:
             self.places = nn.Parameter(0.02 * torch.randn(config.latents, config.width))
@@ -324,7 +325,7 @@ def _tokens(config: Config, shape: SetSpec, width: int) -> Tokens:
 
 
 def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " F"]:
-    """Frequencies of coordinates in rad: octaves for points without fixed coordinates, else from pi to `max_frequency`."""
+    """Frequencies of coordinates in rad: octaves for points without fixed coordinates, else pi to `max_frequency`."""
     top = config.max_frequency
     match shape.layout:
         case Points(has_coordinates=False):

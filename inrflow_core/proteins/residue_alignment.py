@@ -13,7 +13,7 @@ ALIGNMENT_MODES = ("auto", "number", "sequence")
 MIN_IDENTITY = 0.9
 """`auto` pairs by number if at least this share of the shorter chain's residues then has equal letters."""
 GAP = (-11, -1)
-"""What opening and lengthening a gap costs, in BLOSUM62's units; none at the ends."""
+"""Scores of opening and extending a gap, in BLOSUM62's units; gaps at the ends are free."""
 BACKBONE = 4
 """The first atoms of every residue: N, CA, C, O."""
 
@@ -38,7 +38,7 @@ def align_residues(sample: Structure, reference: Structure, rule: str) -> Pairs:
         aligned = _by_sequence(sample, reference)
     if not len(aligned):
         raise UsageError(
-            f"no residue of `{sample.name}` has its like in the reference `{reference.name}`",
+            f"no residue of `{sample.name}` corresponds to one of the reference `{reference.name}`",
             hint="pair residues by `sequence`" if rule == "number" else "compare structures of one protein",
         )
     return aligned
@@ -52,7 +52,7 @@ def uses_numbering(sample: Structure, reference: Structure, rule: str) -> bool:
 def c_alphas(
     sample: Structure, reference: Structure, pairs: Pairs
 ) -> tuple[Float64[np.ndarray, "K 3"], Float64[np.ndarray, "K 3"]]:
-    """The C-alphas of paired residues that both sides know."""
+    """Positions of the C-alphas of paired residues that are known in both structures."""
     here, there = pairs.T
     is_known = sample.ca_is_known[here] & reference.ca_is_known[there]
     return sample.ca[here[is_known]].astype(np.float64), reference.ca[there[is_known]].astype(np.float64)
@@ -61,9 +61,9 @@ def c_alphas(
 def heavy_atoms(
     sample: Structure, reference: Structure, pairs: Pairs
 ) -> tuple[Float64[np.ndarray, "K 3"], Float64[np.ndarray, "K 3"], Int64[np.ndarray, " K"]]:
-    """The atoms of paired residues that both sides know, and the reference's residue of each.
+    """Positions of the atoms of paired residues that are known in both structures, and the reference's residue of each.
 
-    Of residues of different letters those of the backbone alone are paired.
+    Where the letters differ, only the atoms of the backbone are paired.
     """
     here, there = pairs.T
     is_same = sample.codes[here] == reference.codes[there]

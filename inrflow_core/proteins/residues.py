@@ -1,13 +1,12 @@
 """The 20 amino acids inside a chain: heavy atoms, bonds, and the features of INRFlow's table 8.
 
-The graph that is read: the heavy atoms of one residue, a peptide bond on either side of it (they count for the degree
-and the valence of N and C), no OXT, no hydrogens. An implicit valence is the number of hydrogens that the graph leaves
-out; RDKit agrees but for NE2 of HIS and NE1 of TRP, whose hydrogen it writes down when it finds the aromatic ring. The
+The graph: the heavy atoms of one residue, a peptide bond on either side of it (they count for the degree and the
+valence of N and C), no OXT, no hydrogens. The implicit valence is the number of hydrogens that the graph leaves out; RDKit agrees but for NE2 of HIS and NE1 of TRP, whose hydrogen it writes down when it finds the aromatic ring. The
 ends of a chain get the same features as its middle. Charges are those of the component dictionary: +1 on NH2 of ARG,
 ND1 of HIS and NZ of LYS, ASP and GLU neutral.
 
-The paper names 35 elements and not which: these are those of GEOM-DRUGS, the set of the work whose features it takes
-(Wang et al. 2023, "Swallowing the Bitter Pill", arXiv:2311.17932).
+The paper has 35 elements but does not list them: these are the 35 of GEOM-DRUGS, the data of the work whose features
+it adopts (Wang et al. 2023, "Swallowing the Bitter Pill", arXiv:2311.17932).
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Residue(NamedTuple):
 
     @property
     def elements(self) -> tuple[str, ...]:
-        """Of each atom: in these 20 the first letter of its name."""
+        """The element of each atom: in these 20 amino acids the first letter of its name."""
         return tuple(atom[0] for atom in self.atoms)
 
 
@@ -125,7 +124,7 @@ def to_letters(codes: UInt8[np.ndarray, " L"]) -> str:
 
 
 def atom_layout(codes: UInt8[np.ndarray, " L"]) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
-    """Every heavy atom of a chain in order: the number of its residue, from 0, and its place in `ATOMS` of that."""
+    """Every heavy atom of a chain in order: the index of its residue, and its index in that residue's `ATOMS`."""
     sizes = SIZES[codes]
     residue = np.repeat(np.arange(len(codes), dtype=np.int64), sizes)
     starts = np.cumsum(sizes) - sizes
@@ -167,9 +166,9 @@ def eigenvectors(residue: Residue) -> Float32[np.ndarray, "N 8"]:
     """The first eigenvectors of the Laplacian (degrees less adjacency) of the bonds inside a residue, as columns.
 
     By growing eigenvalue, of unit length; padded with 0 where the residue has fewer. The constant one is left out: it
-    is the same for every atom and depends only on their number. The first atom at which a vector is not 0 has a
-    positive number. GLN, GLU and PHE have one eigenvalue twice: there the first vector is the one nearest to the
-    first atom, the second the rest, so that no linear algebra library has a choice.
+    is the same for every atom and depends only on their number. The first number of a vector that
+    is not 0 is positive. GLN, GLU and PHE have one eigenvalue twice: there the first vector is the one nearest to the
+    first atom and the second is orthogonal to it, so that the result does not depend on the linear algebra library.
     """
     count = len(residue.atoms)
     adjacency = np.zeros((count, count))
@@ -207,7 +206,7 @@ def _parsed() -> Iterator[Residue]:
 
 
 def _neighbors(residue: Residue) -> tuple[list[list[int]], list[list[int]]]:
-    """Of each atom: the atoms that it is bonded to, and the orders of those bonds."""
+    """For each atom, the atoms that it is bonded to, and the orders of those bonds."""
     neighbors: list[list[int]] = [[] for _ in residue.atoms]
     orders: list[list[int]] = [[] for _ in residue.atoms]
     for (first, second), order in zip(residue.bonds, residue.orders, strict=True):
@@ -218,7 +217,7 @@ def _neighbors(residue: Residue) -> tuple[list[list[int]], list[list[int]]]:
 
 
 def _rings(neighbors: list[list[int]]) -> set[frozenset[int]]:
-    """The smallest ring through each bond that lies in one: all rings that count, in molecules as small as these."""
+    """The smallest ring through each bond that is in a ring; in molecules this small these are all relevant rings."""
     rings = set()
     for start, others in enumerate(neighbors):
         for end in others:

@@ -1,10 +1,10 @@
-"""Lengths of bonds, and pairs of atoms that are too near each other, in one structure.
+"""Errors of bond lengths, and clashes of atoms, in one structure.
 
 Bond lengths and their deviations: Engh and Huber 1991, "Accurate bond and angle parameters for X-ray protein structure
-refinement", with their own values for GLY and PRO. Radii: Bondi 1964, "van der Waals volumes and radii". That a bond off
-by more than four deviations is an outlier, and an overlap of 0.4 Angstrom a clash, is MolProbity's convention (Chen et
-al. 2010); MolProbity adds hydrogens first, which is not done here, so that its clashscore is another quantity. Instead
-of looking for hydrogen bonds, N and O may come nearer to each other.
+refinement", with their own values for GLY and PRO. Radii: Bondi 1964, "van der Waals volumes and radii". As in
+MolProbity (Chen et al. 2010), a bond is an outlier if its error exceeds four deviations, and an overlap of 0.4 Angstrom
+is a clash. MolProbity adds hydrogens first, and this module does not: its clashscore is another quantity. Hydrogen bonds
+are not detected; N and O may overlap more instead.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ LENGTHS = {
     "CA-C": {"": (1.525, 0.021), "G": (1.516, 0.018)},
     "C-N": {"": (1.329, 0.014), "P": (1.341, 0.016)},
 }
-"""Ideal length and deviation in Angstrom, of all residues and of those that differ; C-N goes by the second residue."""
+"""Ideal length and deviation in Angstrom, for all residues and for the letters that differ; C-N by the second residue."""
 OUTLIER = 4.0
 """Largest error of a bond in deviations: 0.06 to 0.08 Angstrom."""
 SPACING, SPACING_TOLERANCE = 3.80, 0.10
-"""Between C-alphas of neighbors; 2.95 in the rare cis bonds (0.3 %, before PRO 5 %), which count as wrong."""
+"""Distance between C-alphas of neighbors, in Angstrom; rare cis bonds (0.3 %, before PRO 5 %) have 2.95 and count as
+wrong."""
 RADII = {"C": 1.70, "N": 1.55, "O": 1.52, "S": 1.80}
 OVERLAP = 0.4
 """Angstrom by which radii must overlap to be a clash."""
 DISULFIDE = 2.5
-"""Sulphurs of two CYS nearer than this are bonded."""
+"""Sulfurs of two CYS nearer than this, in Angstrom, are bonded."""
 BRIDGED = 0.4
-"""Angstrom more that N and O may overlap with each other, which hydrogen bonds and salt bridges bring together."""
+"""Additional overlap, in Angstrom, allowed between N and O, which hydrogen bonds and salt bridges bring together."""
 SEPARATION = 4
-"""Atoms at most this number of bonds apart do not clash: in every helix O of a residue is 2.9 Angstrom from C of the next."""
+"""Atoms at most this number of bonds apart do not clash: in every helix O is 2.9 Angstrom from C of the next residue."""
 
 
 def errors(structure: Structure, protocol: str) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]:
-    """Of the bonds of the `backbone`, or of its `ca-spacing`: length less the ideal one, and what is right; in Angstrom."""
+    """Errors of the bond lengths (`backbone`) or of the C-alpha spacings (`ca-spacing`), and their tolerances; Angstrom."""
     if protocol == "backbone":
         return bond_errors(structure)
     errors = spacing_errors(structure)
@@ -47,7 +48,7 @@ def errors(structure: Structure, protocol: str) -> tuple[Float64[np.ndarray, " K
 
 
 def bond_errors(structure: Structure) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]:
-    """Of every known backbone bond: length less the ideal one, and the most that this may be; in Angstrom.
+    """Length minus ideal length of every known backbone bond, and the tolerance of each; in Angstrom.
 
     Residues are bonded to the next where their numbers follow each other.
     """
@@ -69,7 +70,7 @@ def bond_errors(structure: Structure) -> tuple[Float64[np.ndarray, " K"], Float6
 
 
 def spacing_errors(structure: Structure) -> Float64[np.ndarray, " K"]:
-    """Distance of the C-alphas of neighbors less 3.80 Angstrom."""
+    """Distance of the C-alphas of neighbors minus 3.80 Angstrom."""
     alphas, linked = _starts(structure) + CA, _linked(structure)
     first, second = alphas[linked], alphas[linked + 1]
     is_known = structure.is_known[first] & structure.is_known[second]
@@ -77,9 +78,9 @@ def spacing_errors(structure: Structure) -> Float64[np.ndarray, " K"]:
 
 
 def clashes(structure: Structure) -> Int64[np.ndarray, "K 2"]:
-    """Pairs of heavy atoms more than four bonds apart and nearer than the sum of their radii less 0.4 Angstrom.
+    """Pairs of heavy atoms more than four bonds apart and nearer than the sum of their radii minus 0.4 Angstrom.
 
-    Less 0.8 for two of N and O.
+    For pairs of N and O, minus 0.8 Angstrom.
     """
     from scipy.spatial import KDTree
 
@@ -92,19 +93,19 @@ def clashes(structure: Structure) -> Int64[np.ndarray, "K 2"]:
     near = known[KDTree(structure.positions[known]).query_pairs(reach, output_type="ndarray")].reshape(-1, 2)
     lengths = _distances(structure, near[:, 0], near[:, 1])
     near, lengths = near[order := np.lexsort((near[:, 1], near[:, 0]))], lengths[order]
-    sulphurs = near[(elements[near] == "S").all(1) & (lengths < DISULFIDE)]
+    sulfurs = near[(elements[near] == "S").all(1) & (lengths < DISULFIDE)]
     overlaps = np.where(np.isin(elements[near], ("N", "O")).all(1), OVERLAP + BRIDGED, OVERLAP)
     is_near = lengths < radii[near].sum(1) - overlaps
-    return near[is_near & ~_are_bonded(structure, near, sulphurs)]
+    return near[is_near & ~_are_bonded(structure, near, sulfurs)]
 
 
-def _are_bonded(structure: Structure, pairs: np.ndarray, sulphurs: np.ndarray) -> np.ndarray:
+def _are_bonded(structure: Structure, pairs: np.ndarray, sulfurs: np.ndarray) -> np.ndarray:
     """Whether the atoms of each pair are at most `SEPARATION` bonds apart."""
     from scipy.sparse import coo_array
 
     start, linked = _starts(structure), _linked(structure)
     within = [np.array(residues.BONDS[code]) + at for code, at in zip(structure.codes.tolist(), start, strict=True)]
-    bonds = np.concatenate([*within, np.stack([start[linked] + C, start[linked + 1] + N], axis=1), sulphurs])
+    bonds = np.concatenate([*within, np.stack([start[linked] + C, start[linked + 1] + N], axis=1), sulfurs])
     count = len(structure.positions)
     ones = np.ones(len(bonds), dtype=np.int32)
     once = coo_array((ones, (bonds[:, 0], bonds[:, 1])), shape=(count, count)).tocsr()
@@ -122,7 +123,7 @@ def _starts(structure: Structure) -> Int64[np.ndarray, " L"]:
 
 
 def _linked(structure: Structure) -> Int64[np.ndarray, " K"]:
-    """Residues that the next one is bonded to: its number is the next, or the same with an insertion code."""
+    """Indices of residues bonded to the next, whose number is one more, or the same with an insertion code."""
     return np.flatnonzero(np.isin(np.diff(structure.numbers), (0, 1)))
 
 

@@ -1,4 +1,4 @@
-"""Structures of proteins, and how two whose atoms are paired are compared. Positions are in Angstrom."""
+"""Protein structures. Positions are in Angstrom."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Structure:
 
     name: str
     codes: UInt8[np.ndarray, " L"]
-    """Amino acids, as places in `residues.LETTERS`."""
+    """Amino acids, as indices into `residues.LETTERS`."""
     positions: Float32[np.ndarray, "N 3"]
-    """Of each atom in Angstrom; 0 where not known."""
+    """Position of each atom in Angstrom; 0 where unknown."""
     is_known: Bool[np.ndarray, " N"]
     """Whether each atom's position is known."""
     numbers: Int64[np.ndarray, " L"]
-    """Of the residues, in the file they come from."""
+    """Residue numbers in the source file."""
     plddt: float | None = None
     """Mean confidence over the residues, 0 to 100; None where the file has none."""
 
@@ -44,13 +44,13 @@ class Structure:
     @property
     def _ca_indices(self) -> Int64[np.ndarray, " L"]:
         sizes = residues.SIZES[self.codes]
-        return np.cumsum(sizes) - sizes + 1  # every residue begins N, CA
+        return np.cumsum(sizes) - sizes + 1  # the first two atoms of every residue are N and CA
 
 
 def principal_axes(trace: np.ndarray) -> np.ndarray:
-    """Rows right, up and to the viewer (3 3) that show a trace (L 3) where it is widest; never its mirror image.
+    """Axes right, up and towards the viewer (rows of 3 3) that show a trace (L 3) at its widest; never mirrored.
 
-    Positions that are not finite count for nothing. The sign of an axis is that of the skewness along it.
+    Positions that are not finite are ignored. The sign of an axis is that of the skewness along it.
     """
     known = trace[np.isfinite(trace).all(1)]
     centered = known.astype(np.float64) - known.mean(0)

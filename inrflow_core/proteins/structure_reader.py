@@ -1,12 +1,10 @@
-"""Files of protein structures: PDB, mmCIF and BinaryCIF to read, by Biotite; PDB and mmCIF to write.
+"""Read protein structures from PDB, mmCIF and BinaryCIF files, by Biotite.
 
-Of a file its first model is read, or each, and of that one chain: the first of amino acids, or the one named.
-If an atom has alternate locations, those of the letter with the highest occupancy in its residue count. A modified
-residue is read as the one of the 20 that the component dictionary names as its parent, by the atoms that both have;
-one that has no such parent makes the file bad. Hydrogens, OXT, caps, ligands and water are left out. Residues that
-the file lists and does not place (SEQRES) are not there either: such a chain has a gap.
-
-What is written has chain A, residues numbered from 1 and no atom whose place is not known.
+The first model of a file is read, or every model, and one chain of it: the first of amino acids, or the one named.
+Of alternate locations in a residue, the letter with the highest occupancy is read. A modified residue is read as its
+parent in the component dictionary, by the atoms that both have; a file is rejected if that is none of the 20. Hydrogens,
+OXT, caps, ligands and water are left out. Residues without positions (SEQRES alone) are left out too: such a chain has
+a gap.
 """
 
 from __future__ import annotations
@@ -30,9 +28,9 @@ from inrflow_core.proteins.structure import Structure
 KINDS = {".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".mmcif": "cif", ".bcif": "bcif"}
 """Suffixes that are read, before a `.gz`."""
 LARGEST = 1 << 28
-"""Bytes of an unpacked file, some 3 million atoms; larger files are rejected; reading takes a multiple of it."""
+"""Most bytes of an unpacked file, some 3 million atoms; reading needs a multiple of it in memory."""
 LONGEST_BOND = 2.0
-"""Angstrom between C and the next N, above which they are not bonded: it is 1.33 in a peptide."""
+"""Largest distance in Angstrom between C and the next N of a bond; it is 1.33 in a peptide."""
 MISSING_VALUES = ("", ".", "?", " ")
 SELENIUM_SUBSTITUTES = {"MET": "SD", "CYS": "SG"}
 """The sulfur atom that SE of a modified residue replaces."""
@@ -40,7 +38,7 @@ UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
     TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
-"""What the parsers raise on content that is broken, beside Biotite's own."""
+"""Exceptions that the parsers raise on broken content, besides Biotite's own."""
 ATOM_INDEX = [{name: index for index, name in enumerate(atoms)} for atoms in residues.ATOMS]
 
 
@@ -52,18 +50,18 @@ class Group(NamedTuple):
     name: str
     is_hetero: bool
     rows: np.ndarray
-    """Of the table of atoms."""
+    """Rows of the table of atoms."""
     atom_rows: Mapping[str, int]
     """Row of each atom by its name."""
 
 
 def is_structure(file: str) -> bool:
-    """Whether a file's name says that it holds a structure."""
+    """Whether a file's name has the suffix of a structure."""
     return _kind(file) is not None
 
 
 def structure_name(file: str) -> str:
-    """A file's name without the suffixes that say its format and packing."""
+    """A file's name without the suffixes of its format and compression."""
     bare = file[:-3] if file.lower().endswith(".gz") else file
     return bare[: -len(Path(bare).suffix)] if _kind(file) else file
 
@@ -74,7 +72,7 @@ def read(path: Path, chain: str | None = None) -> Structure:
     Raises:
         MissingError: there is no such file.
         UsageError: its name has none of the suffixes of `KINDS`.
-        IntegrityError: it is damaged or not of that format, or has no such chain, or a residue that is not one of the 20.
+        IntegrityError: it is damaged or of another format, has no such chain, or a residue that is none of the 20.
     """
     [first] = _read(path, chain, is_first_alone=True)
     return first
@@ -86,10 +84,10 @@ def read_models(path: Path, chain: str | None = None) -> list[Structure]:
 
 
 def parse(content: bytes, file: str, chain: str | None = None) -> Structure:
-    """One chain of the first model of a file's content; its name says the format.
+    """One chain of the first model of a file's content; the format is that of its name.
 
     Raises:
-        UnreadableItemError: it is damaged or not of that format, or has no such chain, or a residue that is not one of the 20.
+        UnreadableItemError: as the IntegrityError of `read`.
     """
     [first] = _parsed(content, file, chain, is_first_alone=True)
     return first
@@ -165,7 +163,7 @@ def _structure(atoms: Any, name: str, chain: str | None, is_experimental: bool) 
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
-    """What the parsers raise on content that is broken."""
+    """All exceptions that the parsers raise on broken content."""
     from biotite import DeserializationError, InvalidFileError
     from biotite.structure import BadStructureError
 
@@ -173,7 +171,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 def _tables(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Any], bool]:
-    """Biotite's atoms of the first or of every model, with all alternate locations; and whether the file is of an experiment."""
+    """Biotite's atoms of the first or of every model, with all alternate locations; whether the file is experimental."""
     from biotite.structure.io import pdb, pdbx
 
     options: Any = {"altloc": "all", "extra_fields": ["occupancy", "b_factor"]}
@@ -196,7 +194,7 @@ def _tables(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Any],
 
 
 def _groups(atoms: Any) -> Iterator[Group]:
-    """The residues of a table of atoms, each with one place for each of its atoms."""
+    """The residues of a table of atoms, with one location for each atom."""
     keys = (atoms.chain_id, atoms.res_id, atoms.ins_code)
     changes = np.any([key[1:] != key[:-1] for key in keys], axis=0)
     bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(atoms)]
@@ -207,7 +205,7 @@ def _groups(atoms: Any) -> Iterator[Group]:
             rows = rows[_best(atoms.altloc_id[rows], atoms.occupancy[rows])]
         rows = rows[atoms.res_name[rows] == atoms.res_name[rows[0]]]
         names = atoms.atom_name[rows].tolist()
-        atom_rows = dict(zip(reversed(names), reversed(rows.tolist()), strict=True))  # the first of a name counts
+        atom_rows = dict(zip(reversed(names), reversed(rows.tolist()), strict=True))  # the first atom of a name counts
         one = rows[0]
         yield Group(
             str(atoms.chain_id[one]), int(atoms.res_id[one]), str(atoms.res_name[one]), bool(atoms.hetero[one]),
@@ -216,7 +214,7 @@ def _groups(atoms: Any) -> Iterator[Group]:
 
 
 def _best(letters: np.ndarray, occupancy: np.ndarray) -> np.ndarray:
-    """Which atoms of a residue to keep: those without a letter, and those of the letter that is occupied most."""
+    """Which atoms of a residue to keep: those without a letter, and those of the letter with the highest occupancy."""
     totals = {
         letter: float(occupancy[letters == letter].sum())
         for letter in sorted(set(letters.tolist()) - {*MISSING_VALUES})
@@ -273,7 +271,7 @@ def _code(group: Group) -> int:
 
 @cache
 def _parent(name: str) -> str | None:
-    """The amino acid of the 20 that a modified one is made of, by the component dictionary; None where it names none.
+    """The parent of a modified amino acid in the component dictionary; None if it is none of the 20.
 
     The first call in a process loads the dictionary: one to four seconds.
     """
@@ -285,7 +283,7 @@ def _parent(name: str) -> str | None:
 
 
 def _confidence(factors: np.ndarray) -> float | None:
-    """Mean of B factors as pLDDT from 0 to 100, scaled where they are given from 0 to 1; None where they cannot be."""
+    """Mean of B factors as pLDDT from 0 to 100, scaled if they are from 0 to 1; None if they cannot be pLDDT."""
     if (
         not len(factors)
         or not np.isfinite(factors).all()

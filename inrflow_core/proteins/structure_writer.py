@@ -1,4 +1,4 @@
-"""Structures as PDB and mmCIF text."""
+"""Structures as PDB and mmCIF text: chain A, residues numbered from 1, and only atoms with known positions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from inrflow_core.proteins import residues
 from inrflow_core.proteins.structure import Structure
 
 PDB_WIDTH, CIF_WIDTH = 69, 118
-"""Letters of a line of the origin."""
+"""Most letters in a line of the origin."""
 WIDEST, MOST_RESIDUES, MOST_ATOMS = 999.0, 9_999, 99_999
-"""What the columns of a PDB file can hold."""
+"""Limits of the columns of a PDB file: Angstrom, residues, atoms."""
 
 
 def pdb_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
@@ -102,7 +102,7 @@ def _loop(category: str, items: str, rows: Any) -> str:
 
 
 def _atoms(structure: Structure) -> Iterator[tuple[str, str, str, int, list[float]]]:
-    """Name, element, residue, its number from 1 and position of each atom that is known."""
+    """Name, element, residue, residue number (from 1) and position of each known atom."""
     residue, index = residues.atom_layout(structure.codes)
     codes = structure.codes[residue]
     positions = structure.positions.astype(np.float64).tolist()

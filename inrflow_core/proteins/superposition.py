@@ -15,9 +15,9 @@ from inrflow_core.proteins.structure import Structure
 RADIUS = 15.0
 """Largest distance in the reference, in Angstrom, of atoms that the lDDT compares."""
 TOLERANCES = (0.5, 1.0, 2.0, 4.0)
-"""Differences of a distance that the lDDT counts as kept."""
+"""Errors of a distance, in Angstrom, up to which the lDDT counts it as preserved."""
 FRAGMENTS, SHORTEST = 6, 4
-"""How often the fragments that begin a search of the TM-score are halved, and the shortest of them."""
+"""Most lengths of the fragments that start the TM-score's search, each half of the one before, and the shortest."""
 ROUNDS = 20
 """Most refinements of a fragment's superposition."""
 
@@ -46,7 +46,7 @@ def superpose(mobile: Positions, fixed: Positions) -> Motion:
 
 
 def superpose_on_first(samples: Sequence[Structure]) -> list[Structure]:
-    """Superpose consecutive structures of one sequence on the first of them, by their C-alphas."""
+    """Superpose each run of consecutive structures of one sequence on the first of the run, by their C-alphas."""
     superposed: list[Structure] = []
     for _, same in groupby(samples, key=lambda sample: sample.sequence):
         first, *others = same
@@ -69,12 +69,12 @@ def lddt(
     *,
     radius: float = RADIUS,
 ) -> float:
-    """The share of the reference's distances up to `radius` that the sample keeps, mean over four tolerances; 0 to 1.
+    """The share of the reference's distances up to `radius` that the sample preserves, mean over four tolerances; 0 to 1.
 
     Source: Mariani et al. 2013, with all distances pooled, as Biotite has it. Distances inside a residue do not count;
     without `residues` every atom is a residue of its own. NaN where the reference has no distance to count.
     """
-    from scipy.spatial import KDTree  # half a second, for those who need it
+    from scipy.spatial import KDTree  # half a second
 
     first, second = KDTree(reference).query_pairs(radius, output_type="ndarray").T
     if residues is not None:
@@ -88,15 +88,15 @@ def lddt(
 
 
 def tm_score(mobile: Positions, fixed: Positions, length: int | None = None) -> tuple[float, Motion]:
-    """The TM-score of the best superposition that a search finds, from 0 to 1, and that superposition.
+    """The TM-score, from 0 to 1, of the best superposition that a search finds, and that superposition.
 
     Source: Zhang and Skolnick 2004; the search is that of US-align for a given alignment. Fragments of L, L/2, L/4, ...
-    pairs at every place are superposed; each superposition is refined by the pairs that it brings near, up to 20 times.
-    All fragments are refined at once; those that reach the same pairs are merged. Of fewer than some 25 residues d0 is
-    far below the reach of the refinement, which may then miss the best superposition by some hundredths.
+    pairs at every offset are superposed; each superposition is refined by the pairs that it brings near, up to 20 times.
+    All fragments are refined at once; those that reach the same pairs are merged. Below about 25 residues d0 is far
+    below the reach of the refinement, so that the score may be some hundredths below the best.
 
     Args:
-        length: residues that the score is normalised by, those of the reference as a rule; None: as many as are paired.
+        length: number of residues that the score is divided by, usually the reference's; None: the number of pairs.
     """
     count = len(mobile)
     length = count if length is None else length
@@ -122,15 +122,15 @@ def tm_score(mobile: Positions, fixed: Positions, length: int | None = None) -> 
 
 
 def tm_d0(length: int) -> float:
-    """The distance d0 at which a pair counts half, by the number of residues."""
+    """The distance d0, in Angstrom, at which a pair counts half, by the number of residues."""
     return 0.5 if length <= 21 else max(0.5, 1.24 * (length - 15) ** (1 / 3) - 1.8)
 
 
 class _Paired:
-    """Paired positions, as sums that give many superpositions and their distances by one matrix product each.
+    """Paired positions, as terms whose sums give many superpositions, and their distances, by one matrix product each.
 
-    For every pair a row (1, x, y, products of x's and y's coordinates), both sides centered: the sums of some rows
-    decide their best superposition, and squared distances after a motion are linear in the row.
+    Every pair has a row (1, x, y, products of x's and y's coordinates), both sides centered: the sum over some rows
+    determines their best superposition, and squared distances after a motion are linear in the row.
     """
 
     def __init__(self, mobile: Positions, fixed: Positions) -> None:
@@ -142,7 +142,7 @@ class _Paired:
         self.lengths = np.square(x).sum(1) + np.square(y).sum(1)
 
     def motions(self, sums: Float64[np.ndarray, "F 16"]) -> tuple[np.ndarray, np.ndarray]:
-        """Rotations and shifts, among the centered positions, that superpose the pairs that were summed."""
+        """Rotations and shifts of centered positions that superpose the pairs in each sum."""
         means = sums / sums[:, :1]
         x, y = means[:, 1:4], means[:, 4:7]
         covariances = means[:, 7:].reshape(-1, 3, 3) - x[:, :, None] * y[:, None, :]
@@ -163,13 +163,13 @@ class _Paired:
         return np.maximum(squares, 0, out=squares)
 
     def motion(self, rotation: np.ndarray, shift: np.ndarray) -> Motion:
-        """One motion, among the positions as they were given."""
+        """One motion, for positions that are not centered."""
         here, there = self.centers
         return Motion(rotation, shift + there - rotation @ here)
 
 
 def _fragment_sums(terms: Float64[np.ndarray, "N 16"]) -> Float64[np.ndarray, "F 16"]:
-    """The sums of every fragment of all, half, a quarter, ... of the pairs."""
+    """The sums over every fragment of all, half, a quarter, ... of the pairs."""
     count = len(terms)
     shortest = min(SHORTEST, count)
     halved = [max(count >> times, shortest) for times in range(FRAGMENTS - 1)]
@@ -178,7 +178,7 @@ def _fragment_sums(terms: Float64[np.ndarray, "N 16"]) -> Float64[np.ndarray, "F
 
 
 def _near(squares: Float64[np.ndarray, "F N"], reach: float) -> Bool[np.ndarray, "F N"]:
-    """The pairs nearer than `reach`; where these are fewer than three, than `reach` and as many times 0.5 as it takes."""
+    """The pairs nearer than `reach`, which grows in steps of 0.5 until there are three."""
     least = min(3, squares.shape[1])
     near = squares < reach**2
     short = np.flatnonzero(near.sum(1) < least)
@@ -190,7 +190,7 @@ def _near(squares: Float64[np.ndarray, "F N"], reach: float) -> Bool[np.ndarray,
 
 
 def _unseen(near: Bool[np.ndarray, "F N"], seen: set[bytes]) -> Bool[np.ndarray, "K N"]:
-    """Selections of pairs that come up for the first time, each once; they are added to `seen`."""
+    """Selections of pairs that are not in `seen`, each once; they are added to `seen`."""
     unseen = []
     for row, packed in enumerate(np.packbits(near, axis=1)):
         key = packed.tobytes()

@@ -14,7 +14,7 @@ from inrflow_core.errors import IntegrityError, MissingError
 
 
 class InMemoryHDF5:
-    """A new HDF5 file in memory, without the values, for which it leaves a gap.
+    """A new HDF5 file in memory, with a gap in place of the values.
 
     HDF5 itself never writes to the disk: on a full disk it prints pages, raises errors that look like bugs, and may
     crash the process (2.0 did). The methods are those of a file, as h5py calls them.
@@ -71,11 +71,11 @@ HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 @contextmanager
 def open_hdf5_safely(path: Path, *, hint: str = "name another file") -> Iterator[h5py.File]:
-    """An HDF5 file for reading, of ours or of a raw data set, after a check that nothing in it reaches outside.
+    """Open an HDF5 file, ours or of a raw data set, after a check that nothing in it refers to other files or runs code.
 
     Raises:
         MissingError: there is no such file.
-        IntegrityError: it is not an HDF5 file, is damaged (also where the block finds it), or contains a refused object.
+        IntegrityError: it is not an HDF5 file, is damaged (also while the block reads it), or contains a refused object.
     """
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint=hint)
@@ -118,7 +118,7 @@ def _refused(root: h5py.Group) -> Iterator[str]:
 def _refused_layout(data: h5py.Dataset, path: str) -> Iterator[str]:
     settings = data.id.get_create_plist()
     if data.id.get_type().get_class() not in PLAIN_TYPES:
-        yield f"something else than numbers and text, `{path}`"
+        yield f"an array of neither numbers nor text, `{path}`"
     if settings.get_layout() == h5py.h5d.VIRTUAL:
         yield f"a virtual data set, `{path}`"
     if settings.get_external_count():

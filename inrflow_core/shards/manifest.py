@@ -73,7 +73,7 @@ class Manifest:
     version: str
     """The version of inrflow that wrote it."""
     shape: tuple[int, ...]
-    """Shape of one example's values; the first number is 0 where examples differ in it."""
+    """Shape of one example's values; the first number is 0 if examples differ in size."""
     dtype: str
     classes: tuple[str, ...]
     normalization: Mapping[str, Any] = field(metadata={"key": "normalisation"})
@@ -127,11 +127,11 @@ def load(folder: Path) -> Manifest:
 
 
 def repair_hint(folder: Path, content: Manifest) -> str:
-    """The hint for a damaged shard: the command that makes it again."""
+    """The hint for a damaged shard: the command that writes it again."""
     if set(content.splits) == {"samples"}:
         if (folder / NAME).is_file():
-            return f"delete that shard, and draw it again with the `inrflow sample ... {folder}` that drew the others"
-        return "draw the samples again with `inrflow sample --overwrite`, or remove its .sha256 to use it as it is"
+            return f"delete that shard, and repeat the `inrflow sample ... {folder}` that wrote the others"
+        return "sample again with `inrflow sample --overwrite`, or remove its .sha256 to use it as it is"
     return f"prepare that shard again with `inrflow prepare {content.dataset} --source DIR --out {folder} --repair`"
 
 
@@ -170,7 +170,7 @@ def check(folder: Path, content: Manifest, entry: ShardEntry) -> None:
 def find_damaged(
     folder: Path, content: Manifest, entries: Sequence[ShardEntry], progress: Progress | None = None
 ) -> Iterator[tuple[ShardEntry, IntegrityError]]:
-    """The damaged shards among some, with the error; reads all of them, several at once. `progress` counts bytes."""
+    """The damaged shards among `entries`, each with its error; reads several at once. `progress` counts bytes."""
 
     def problem(entry: ShardEntry) -> IntegrityError | None:
         try:

@@ -114,7 +114,7 @@ class ShardDataset:
         conditions: ConditionSelection = batch.ALL,
         with_values: bool = True,
     ) -> Batch:
-        """The sets at `indices`, in that order; values are read into `out` (see `buffer`) if given.
+        """The sets at `indices`, in that order; values are read into `out` (see `buffer`) if it is set.
 
         With `with_values = False` no value is read: the batch has zeros of the same shape.
 
@@ -143,7 +143,7 @@ class ShardDataset:
         except KeyError as error:
             raise UsageError(
                 f"the shards in `{self.folder}` have no condition {error}",
-                hint="prepare them again with what the preset learns from; docs/data-sets.md says how",
+                hint="prepare them again with the conditions of the preset; docs/data-sets.md says how",
             ) from error
         return Batch(
             values,
@@ -173,7 +173,7 @@ class ShardDataset:
                 manifest.check(self.folder, self.manifest, entry)
 
     def _manifest_of_samples(self, path: Path) -> Manifest:
-        shard = self._open[path.name] = ShardFile(path, hint=f"draw the samples again with `inrflow sample {path}`")
+        shard = self._open[path.name] = ShardFile(path, hint=f"sample again with `inrflow sample {path}`")
         beside = path.with_name(f"{path.name}{SEAL}")
         digest = beside.read_text(encoding="ascii", errors="replace").strip() if beside.is_file() else ""
         entry = ShardEntry(path.name, len(shard), path.stat().st_size, digest)

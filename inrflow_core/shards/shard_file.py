@@ -72,7 +72,7 @@ class ShardFile:
 
     @property
     def item_shape(self) -> tuple[int, ...]:
-        """Shape of one set's values; the first number is 0 where sets differ in it."""
+        """Shape of one set's values; the first number is 0 if sets differ in size."""
         shape = self.values.shape[1:]
         return shape if self.offsets is None else (0, *shape)
 
@@ -85,7 +85,7 @@ class ShardFile:
             return [bytes(name).decode(errors="replace") for name in array_at(file, "names")[...]]
 
     def byte_range(self, index: int) -> tuple[int, int]:
-        """The rows of the values that a set has, where sets differ in size."""
+        """The first row of a set's values and the row after the last, where sets differ in size."""
         assert self.offsets is not None
         return int(self.offsets[index]), int(self.offsets[index + 1])
 
@@ -98,7 +98,7 @@ class ShardFile:
         expected = rows.stride * count
         if not expected:
             return
-        file = _file(self)  # the name keeps it open while it is read
+        file = _file(self)  # the reference keeps it open while it is read
         got = os.preadv(file.fileno(), [memoryview(out.data).cast("B")], rows.offset + rows.stride * index)
         if got != expected:
             raise self._damaged(f"it ends {expected - got} bytes early")

@@ -28,7 +28,7 @@ def write(
 ) -> ShardEntry:
     """Write one shard, whole or not at all; the same arguments give the same bytes.
 
-    `shape` is that of all values; `blocks` yields them some rows at a time, in order.
+    `shape` is the shape of all values together; `blocks` yields their rows in order, some at a time.
 
     Raises:
         OutOfMemory: the disk is full.
@@ -55,7 +55,7 @@ def write(
 
 
 def _fill(frame: InMemoryHDF5, header: Header, columns: ShardColumns, shape: tuple[int, ...], dtype: str) -> int:
-    """Write everything but the values into an in-memory file; returns the offset of the values."""
+    """Write everything but the values into an in-memory file; return the offset of the values."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

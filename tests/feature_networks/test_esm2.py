@@ -114,14 +114,14 @@ def test_other_vocabularies_networks_and_letters_are_refused(folder: Path, tmp_p
     assert "facebook/esm2_t33_650M_UR50D" in str(caught.value.hint)
     other = published(tmp_path / "other")
     (other / "vocab.txt").write_text("\n".join(sorted(esm2.VOCABULARY)), encoding="utf-8")
-    with pytest.raises(IntegrityError, match=r"is not an ESM-2: it knows 33 tokens, or its `vocab.txt`"):
+    with pytest.raises(IntegrityError, match=r"is not an ESM-2: it has 33 tokens, or its `vocab.txt`"):
         esm2.load(other)
     config = json.loads((folder / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
     with pytest.raises(IntegrityError, match=r"the tensor `.*` is \[.*32.*\], not \[.*64.*\]"):
         esm2.load(other)
     larger = published(tmp_path / "larger", vocab_size=40)
-    with pytest.raises(IntegrityError, match="knows 40 tokens"):
+    with pytest.raises(IntegrityError, match="has 40 tokens"):
         esm2.load(larger)
 
 

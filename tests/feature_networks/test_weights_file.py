@@ -101,8 +101,8 @@ def test_absent_weights_say_what_to_get_and_what_to_do(name: str, tmp_path: Path
     hint = caught.value.hint or ""
     for file in published:
         assert file.file in hint
-        assert (f"{file.bytes:,} bytes" if file.bytes else "size not known") in hint
-        assert (file.sha256 or "sha256 not known") in hint
+        assert (f"{file.bytes:,} bytes" if file.bytes else "size unknown") in hint
+        assert (file.sha256 or "sha256 unknown") in hint
     assert f"tools/convert_weights.py {name} {published[0].file} {tmp_path / name}.safetensors" in hint
 
 
@@ -110,7 +110,7 @@ def test_absent_weights_say_what_to_get_and_what_to_do(name: str, tmp_path: Path
 def test_a_published_file_is_refused_with_the_command_that_converts_it(suffix: str, tmp_path: Path):
     path = tmp_path / f"some{suffix}"
     path.touch()
-    with pytest.raises(UsageError, match="not in our form") as caught:
+    with pytest.raises(UsageError, match="not a converted weights file") as caught:
         _weights_file.find("inception", {"inception": path}, tmp_path)
     assert f"tools/convert_weights.py inception some{suffix}" in (caught.value.hint or "")
 
@@ -145,7 +145,7 @@ def test_a_form_says_when_its_weights_are_not_those_it_is_named_after():
         return Extractor(nn.Identity(), inception.OUTPUTS, inception.RESIZERS, inception.FILES, device, loaded)
 
     assert extractor(inception.NVIDIA, True).note("clean") is None
-    assert "made of `classify_image_graph_def.pb`" in (extractor(inception.GRAPH, True).note("clean") or "")
+    assert "converted from `classify_image_graph_def.pb`" in (extractor(inception.GRAPH, True).note("clean") or "")
     assert "with an unknown digest: sha256 e" in (extractor(inception.NVIDIA, False).note("clean") or "")
 
 

@@ -84,7 +84,7 @@ def test_too_few_points_are_refused_with_a_remedy() -> None:
         reconstruct_surface(np.eye(3, dtype=np.float32))
     with pytest.raises(UsageError, match="3 points has no normals"):
         normals(np.eye(3))
-    with pytest.raises(UsageError, match="lie on one another"):
+    with pytest.raises(UsageError, match="most points of the cloud coincide"):
         reconstruct_surface(np.zeros((100, 3), dtype=np.float32))
 
 

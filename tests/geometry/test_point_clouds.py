@@ -64,7 +64,7 @@ def _small_solids():
 
 def test_the_global_protocols_refuse_clouds_whose_units_are_not_known():
     given = shapes.clouds(2, 50)
-    with pytest.raises(UsageError, match="the units of the source, and those of the samples are not known"):
+    with pytest.raises(UsageError, match="the units of the source, and those of the samples are unknown"):
         point_clouds.normalize(given, "lion-global", point_clouds.units({"kind": "shape"}, {}), what="samples")
     with pytest.raises(UsageError, match="no protocol for clouds is called `lion`"):
         point_clouds.normalize(given, "lion", None)

@@ -84,7 +84,7 @@ def test_residues_are_paired_by_number_where_numbers_agree_and_else_by_sequence(
     assert rmsd.compute(evidence((PROTEIN, [renumbered])), "ca:auto:mean") < 1e-3
     with pytest.raises(UsageError, match="several residues of one number"):
         residue_alignment.align_residues(replace(PROTEIN, numbers=PROTEIN.numbers // 2), PROTEIN, "number")
-    with pytest.raises(UsageError, match="no residue of `helix` has its like"):
+    with pytest.raises(UsageError, match="no residue of `helix` corresponds to one"):
         residue_alignment.align_residues(helix("AAAA", first=100), PROTEIN, "number")
 
 

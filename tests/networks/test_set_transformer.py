@@ -203,7 +203,7 @@ def test_settings_that_cannot_be_are_refused(name: str) -> None:
 
 
 MISFITS = {
-    "linear without grid": ({"encoder": "linear"}, POINTS, "takes patches of a grid"),
+    "linear without grid": ({"encoder": "linear"}, POINTS, "needs the patches of a grid"),
     "linear, uneven": ({"encoder": "linear", "latents": 9}, IMAGE, "do not cut the grid"),
     "long cells": ({"latents": 14}, IMAGE, "its cells would be long and thin"),
     "cells below a pixel": ({"latents": 256}, IMAGE, "finer than the training grid"),

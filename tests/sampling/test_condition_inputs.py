@@ -117,7 +117,9 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
             model, "image", image.ImageInput(path, cameras.orbit()), tmp_path / "none"
         )
     wide = tiny.model(tiny.IMAGE_TO_POINTS, condition={**condition, "width": 64})
-    with pytest.raises(UsageError, match="makes 4 tokens of 32 numbers, and the model `tiny` was trained on 4 of 64"):
+    with pytest.raises(
+        UsageError, match="makes 4 tokens of width 32, but the model `tiny` was trained with 4 of width 64"
+    ):
         condition_inputs.condition_from_input(wide, "image", image.ImageInput(path, cameras.orbit()), folder)
 
 

@@ -239,7 +239,7 @@ def _hidden_deep(file: h5py.File) -> None:
         (_hidden_deep, "a link to elsewhere, `/condition/deep/deeper/elsewhere`"),
         (_external_storage, "stored in another file, `/labels`"),
         (_virtual, "a virtual data set, `/labels`"),
-        (_reference, "something else than numbers and text, `/pointer`"),
+        (_reference, "an array of neither numbers nor text, `/pointer`"),
         (_reference_attribute, "an attribute that is neither a number nor text, `pointer`"),
         (_unknown_filter, "an unknown filter, number 6, on `/labels`"),
     ],

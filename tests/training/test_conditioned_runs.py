@@ -212,8 +212,8 @@ def test_features_that_the_preset_was_not_made_for_are_refused(name, patched, fo
 
 def test_an_embedder_of_other_tokens_than_the_settings_say_is_refused(folded, patched, esm2, dinov2, tmp_path):
     cases = [
-        (tiny.PROTEIN, folded, {"embedder": "esm2", "width": 1280, "weights": str(esm2)}, "gives 32 numbers for a residue"),
-        (tiny.IMAGE_TO_POINTS, patched, {**DINO, "tokens": 9, "weights": str(dinov2)}, "makes 4 tokens of 32 numbers of an image of 28 x 28"),
+        (tiny.PROTEIN, folded, {"embedder": "esm2", "width": 1280, "weights": str(esm2)}, "embeds a residue with width 32"),
+        (tiny.IMAGE_TO_POINTS, patched, {**DINO, "tokens": 9, "weights": str(dinov2)}, "makes 4 tokens of width 32 from an image of 28 x 28"),
     ]  # fmt: skip
     for kind, data, settings, message in cases:
         with pytest.raises(UsageError, match=message):

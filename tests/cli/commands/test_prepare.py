@@ -231,7 +231,7 @@ def test_weights_are_looked_for_where_they_are_named(capsys: pytest.CaptureFixtu
     code, _, err = run("objaverse --weights elsewhere", capsys)
     assert code == 3 and "there is no folder `elsewhere`" in err
     code, _, err = run("objaverse --weights elsewhere --set embedder=patches", capsys)
-    assert code == 2 and "the embedder `patches` has no weights, and `elsewhere` is given for it" in err
+    assert code == 2 and "the embedder `patches` has no weights, got `elsewhere`" in err
 
 
 def test_pieces_of_a_job_array_say_what_they_did_and_the_last_one_finishes(capsys: pytest.CaptureFixture[str]):
