@@ -13,7 +13,7 @@ from inrflow_core.preparation.job import PrepareJob, resolve_job
 from tests import protein_files
 from tests.datasets import raw
 
-KINDS = ("pictures", "clouds", "proteins")
+KINDS = ("images", "clouds", "proteins")
 
 
 def smaller_shards(fewest: int = 12) -> None:
@@ -23,12 +23,12 @@ def smaller_shards(fewest: int = 12) -> None:
 
 def sources(folder: Path) -> dict[str, Path]:
     """Raw files of every kind; of each, two items cannot be read."""
-    return {"pictures": _images(folder / "pictures"), "clouds": _clouds(folder), "proteins": _proteins(folder / "tar")}
+    return {"images": _images(folder / "images"), "clouds": _clouds(folder), "proteins": _proteins(folder / "tar")}
 
 
 def made(kind: str, source: Path, out: Path) -> PrepareJob:
     """The job of a kind."""
-    if kind == "pictures":
+    if kind == "images":
         return resolve_job("images", source, out, image_folder.Config(resolution=8, classes=True))
     if kind == "clouds":
         return resolve_job("shapenet", source, out, shapenet.Config(normalization="global"))

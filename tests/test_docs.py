@@ -79,8 +79,8 @@ PAGES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glo
 OTHERS = {"--signal", "--hostfile", "--dependency", "--gpus-per-node", "--gpus-per-task", "--no"}
 """Options of Slurm, DeepSpeed and torchrun that the pages explain."""
 PLACEHOLDERS = {"tests/PACKAGE/test_FILE.py", "inrflow_core/metrics/_NAME_inputs.py", "datasets/my_faces.py"}
-PLACEHOLDERS |= {"tests/datasets/test_my_faces.py", "metrics/mean_distance.py"}
-"""Paths that stand for those of a reader's own files."""
+PLACEHOLDERS |= {"tests/PACKAGE/test_BEHAVIOR.py", "tests/datasets/test_my_faces.py", "metrics/mean_distance.py"}
+"""Paths in place of those of a reader's own files."""
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)

@@ -3,7 +3,7 @@
     python tests/benchmarks/reading.py                # 4,000 images (0.8 GB), batches of 64, about a minute
     python tests/benchmarks/reading.py --json         # one object on stdout
 
-The shards are written to a temporary folder and read once before anything is timed. Beside ours stand a plain copy
+The shards are written to a temporary folder and read once before anything is timed. The rivals are a plain copy
 of the same images in memory (what no reader can beat), and h5py's `d[i]` on the same files. Times are CPU seconds of
 one thread, the least of the repeats, the ways taking turns, so that a busy machine slows all of them alike.
 """

@@ -223,7 +223,7 @@ FRAME = {"file_path": "000.png", "transform_matrix": np.eye(4).tolist()}
 BROKEN: dict[str, bytes] = {
     "frames that are texts": b'{"frames": ["000"]}',
     "an angle of nothing": json.dumps({"frames": [FRAME | {"camera_angle_x": 0}]}).encode(),
-    "an angle that is no number": json.dumps({"frames": [FRAME | {"camera_angle_x": float("nan")}]}).encode(),
+    "an angle that is not a number": json.dumps({"frames": [FRAME | {"camera_angle_x": float("nan")}]}).encode(),
     "a mirror": json.dumps({"frames": [FRAME | {"transform_matrix": np.diag([1.0, 1, -1, 1]).tolist()}]}).encode(),
     "brackets without end": b"[" * 100_000,
     "an empty .npy": b"",
@@ -324,7 +324,7 @@ def test_dinov2s_tokens_are_stored_with_the_digest_of_its_weights(source: Path, 
     embedder = dinov2.load(folder)
     assert written.normalization["embedder"] == "dinov2"
     assert written.normalization["embedder_digest"] == embedder.digest
-    assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text(), "a path is no setting to keep"
+    assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text(), "a path is not recorded as a setting"
     batch = shard_dataset.ShardDataset(tmp_path / "out").read("train", [0])
     images, poses = (torch.from_numpy(batch.condition[name][0]) for name in ("image", "camera"))
     assert batch.condition["tokens"].shape == (1, 2, 25, 32 + 6)

@@ -77,7 +77,7 @@ def test_a_tar_a_folder_of_tars_and_a_folder_of_files_give_the_same(tmp_path: Pa
     halves = tmp_path / "halves"
     raw.tarred(halves / "a.tar", files(numbers=range(13)))
     raw.tarred(halves / "b.tar", files(numbers=range(13, 30)))
-    (halves / "picture.png").write_bytes(b"")
+    (halves / "image.png").write_bytes(b"")
     plain = {f"{name[4:6]}/{name}": content for name, content in files().items()}
     loose = laid(tmp_path / "loose", plain | {"README.md": b"x"})
     unpacked = laid(tmp_path / "unpacked", {name[:-3]: gzip.decompress(data) for name, data in files().items()})

@@ -22,6 +22,11 @@ def mean_of(evidence: MetricInputs) -> float:
     return float(evidence.samples.mean())
 
 
+def frechet_of(evidence: MetricInputs) -> float:
+    assert isinstance(evidence, Features)
+    return _frechet.compute(evidence, "clean")
+
+
 NOTHING = np.zeros((0, 3), np.float32)
 
 
@@ -45,7 +50,7 @@ def test_the_error_of_a_frechet_distance_is_its_deviation():
         draw = np.random.default_rng(seed)
         evidence = Features(gaussian(draw, 200), 1.5 * gaussian(draw, 300) + np.float32(0.5))
         interval = jackknife.jackknife_interval(
-            lambda inputs: _frechet.compute(inputs, "clean"),
+            frechet_of,
             evidence,
             values=_frechet.jackknife_values(evidence, "clean", jackknife.NUM_GROUPS),
         )
@@ -58,20 +63,16 @@ def test_the_error_of_a_frechet_distance_is_its_deviation():
 def test_values_passed_in_and_computed_ones_make_the_same_interval():
     draw = np.random.default_rng(0)
     evidence = Features(gaussian(draw, 100), gaussian(draw, 80))
-
-    def compute(inputs: MetricInputs) -> float:
-        return _frechet.compute(inputs, "clean")
-
-    slow = jackknife.jackknife_interval(compute, evidence)
+    slow = jackknife.jackknife_interval(frechet_of, evidence)
     fast = jackknife.jackknife_interval(
-        compute,
+        frechet_of,
         evidence,
-        value=compute(evidence),
+        value=frechet_of(evidence),
         values=_frechet.jackknife_values(evidence, "clean", jackknife.NUM_GROUPS),
     )
     assert slow is not None and fast is not None
     np.testing.assert_allclose([fast.low, fast.high, fast.error], [slow.low, slow.high, slow.error], rtol=1e-9)
-    assert slow.low < compute(evidence) < slow.high
+    assert slow.low < frechet_of(evidence) < slow.high
 
 
 def test_too_few_for_two_in_each_part_have_no_interval():

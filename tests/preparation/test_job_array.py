@@ -98,8 +98,8 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 def test_the_data_of_these_tests_have_many_shards_and_items_that_cannot_be_read(alone):
-    assert {kind: len(files) for kind, files in alone.items()} == {"pictures": 10, "clouds": 9, "proteins": 6}
-    assert all(b'"skipped": []' not in alone[kind]["manifest.json"] for kind in ("pictures", "clouds"))
+    assert {kind: len(files) for kind, files in alone.items()} == {"images": 10, "clouds": 9, "proteins": 6}
+    assert all(b'"skipped": []' not in alone[kind]["manifest.json"] for kind in ("images", "clouds"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,61 +128,61 @@ def test_two_processes_give_the_bytes_of_one(kind: str, raw_files, alone, tmp_pa
 
 def test_a_killed_piece_is_waited_for_and_goes_on(raw_files, alone, tmp_path: Path):
     out = tmp_path / "s"
-    killed = start(HELD, "pictures", raw_files["pictures"], out, 1, 3)
+    killed = start(HELD, "images", raw_files["images"], out, 1, 3)
     assert killed.stdout is not None and killed.stdout.readline() == "train-00001.h5\n"
     killed.send_signal(signal.SIGKILL)
     ended(killed, -signal.SIGKILL)
     (out / ".train-00004.h5.0badc0de.partial").write_bytes(b"half")
     with (out / ".journal-1-of-3.jsonl").open("a") as file:
         file.write('{"file": "train-0000')
-    work = made("pictures", raw_files["pictures"], out)
+    work = made("images", raw_files["images"], out)
     assert [prepare(work, workers=1, piece=ArrayTask(index, 3)).is_whole for index in (0, 2)] == [False, False]
     told = prepare(work, workers=1, piece=ArrayTask(1, 3))
     assert (told.num_written, told.is_whole) == (2, True)
-    assert content(out) == alone["pictures"]
+    assert content(out) == alone["images"]
 
 
 def test_a_piece_started_twice_is_told_so_and_does_no_damage(raw_files, alone, tmp_path: Path):
     out = tmp_path / "s"
-    first = start(HELD, "pictures", raw_files["pictures"], out, 1, 3)
+    first = start(HELD, "images", raw_files["images"], out, 1, 3)
     assert first.stdout is not None and first.stdout.readline() == "train-00001.h5\n"
-    work = made("pictures", raw_files["pictures"], out)
+    work = made("images", raw_files["images"], out)
     with pytest.raises(LockedByAnotherRun, match="piece 1-of-3 of `.*` is being made by another `inrflow prepare`"):
         prepare(work, workers=1, piece=ArrayTask(1, 3))
     prepare(work, workers=1, piece=ArrayTask(0, 3))
     prepare(work, workers=1, piece=ArrayTask(2, 3))
     ended(first)
-    assert content(out) == alone["pictures"]
+    assert content(out) == alone["images"]
 
 
 def test_a_piece_started_again_when_all_is_done_changes_nothing(raw_files, alone, tmp_path: Path):
-    work = made("pictures", raw_files["pictures"], tmp_path / "s")
+    work = made("images", raw_files["images"], tmp_path / "s")
     prepare(work, workers=1)
     told = prepare(work, workers=1, piece=ArrayTask(1, 3))
     assert (told.num_written, told.is_whole, told.num_pending) == (0, True, 0)
-    assert content(tmp_path / "s") == alone["pictures"]
+    assert content(tmp_path / "s") == alone["images"]
 
 
 def test_a_run_without_a_piece_waits_for_pieces_and_makes_what_is_left(raw_files, alone, tmp_path: Path):
     out = tmp_path / "s"
-    work = made("pictures", raw_files["pictures"], out)
-    at_work = start(HELD, "pictures", raw_files["pictures"], out, 1, 3)
+    work = made("images", raw_files["images"], out)
+    at_work = start(HELD, "images", raw_files["images"], out, 1, 3)
     assert at_work.stdout is not None and at_work.stdout.readline()
     with pytest.raises(LockedByAnotherRun, match="another `inrflow prepare` is writing to"):
         prepare(work, workers=1)
     ended(at_work)
     assert prepare(work, workers=1).num_written == 6
-    assert content(out) == alone["pictures"]
+    assert content(out) == alone["images"]
 
 
 def test_a_piece_that_meets_a_run_without_one_is_refused(raw_files, tmp_path: Path):
     with file_lock.try_lock(tmp_path / "s" / job_array.LOCK), pytest.raises(LockedByAnotherRun, match="is writing to"):
-        prepare(made("pictures", raw_files["pictures"], tmp_path / "s"), workers=1, piece=ArrayTask(0, 2))
+        prepare(made("images", raw_files["images"], tmp_path / "s"), workers=1, piece=ArrayTask(0, 2))
 
 
 def test_the_last_piece_looks_at_every_shard_and_makes_the_damaged_again(raw_files, alone, tmp_path: Path):
     out = tmp_path / "s"
-    work = made("pictures", raw_files["pictures"], out)
+    work = made("images", raw_files["images"], out)
     prepare(work, workers=1, piece=ArrayTask(0, 2))
     path = out / "train-00002.h5"
     held = bytearray(path.read_bytes())
@@ -191,38 +191,38 @@ def test_the_last_piece_looks_at_every_shard_and_makes_the_damaged_again(raw_fil
     (out / "train-00004.h5").unlink()
     told = prepare(work, workers=1, piece=ArrayTask(1, 2))
     assert (told.num_written, told.is_whole) == (4 + 2, True)
-    assert content(out) == alone["pictures"]
+    assert content(out) == alone["images"]
 
 
 def test_more_pieces_than_shards_and_other_numbers_of_pieces_are_no_matter(raw_files, alone, tmp_path: Path):
     out = tmp_path / "s"
-    work = made("pictures", raw_files["pictures"], out)
+    work = made("images", raw_files["images"], out)
     idle = prepare(work, workers=1, piece=ArrayTask(19, 20))
     assert (idle.shards, idle.num_written, idle.num_pending, out.exists()) == (0, 0, 9, False)
     for piece in (ArrayTask(1, 3), ArrayTask(0, 2), ArrayTask(4, 5), ArrayTask(1, 4)):
         prepare(work, workers=1, piece=piece)
     assert prepare(work, workers=1, piece=ArrayTask(3, 4)).is_whole
-    assert content(out) == alone["pictures"]
+    assert content(out) == alone["images"]
 
 
 def test_pieces_of_other_settings_sources_or_versions_are_refused(
     raw_files, alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "s"
-    prepare(made("pictures", raw_files["pictures"], out), workers=1, piece=ArrayTask(0, 2))
+    prepare(made("images", raw_files["images"], out), workers=1, piece=ArrayTask(0, 2))
     before = content(out)
     config = image_folder.Config(resolution=8, classes=True, channels=1)
     with pytest.raises(UsageError, match="of another job: they differ in `shape`"):
-        prepare(resolve_job("images", raw_files["pictures"], out, config), workers=1, piece=ArrayTask(1, 2))
+        prepare(resolve_job("images", raw_files["images"], out, config), workers=1, piece=ArrayTask(1, 2))
     with pytest.raises(UsageError, match="of another job: they differ in `source` `bytes`"):
-        prepare(made("pictures", raw_files["pictures"] / "train", out), workers=1, piece=ArrayTask(1, 2))
+        prepare(made("images", raw_files["images"] / "train", out), workers=1, piece=ArrayTask(1, 2))
     with monkeypatch.context() as patched:
         patched.setattr(job, "__version__", "0.0.1")
         with pytest.raises(UsageError, match=r"was begun by inrflow .*, and this is 0\.0\.1"):
-            prepare(made("pictures", raw_files["pictures"], out), workers=1, piece=ArrayTask(1, 2))
+            prepare(made("images", raw_files["images"], out), workers=1, piece=ArrayTask(1, 2))
     assert content(out) == before
-    prepare(made("pictures", raw_files["pictures"], out), workers=1, piece=ArrayTask(1, 2))
-    assert content(out) == alone["pictures"]
+    prepare(made("images", raw_files["images"], out), workers=1, piece=ArrayTask(1, 2))
+    assert content(out) == alone["images"]
 
 
 def test_nothing_readable_and_nothing_to_read_leave_nothing_behind(tmp_path: Path):
@@ -239,7 +239,7 @@ def test_nothing_readable_and_nothing_to_read_leave_nothing_behind(tmp_path: Pat
 @pytest.mark.parametrize("mode", ["overwrite", "repair"])
 def test_a_piece_neither_overwrites_nor_repairs(raw_files, tmp_path: Path, mode: journal.Mode):
     with pytest.raises(UsageError, match=f"a piece of a job array cannot {mode}"):
-        prepare(made("pictures", raw_files["pictures"], tmp_path / "s"), mode=mode, piece=ArrayTask(0, 2))
+        prepare(made("images", raw_files["images"], tmp_path / "s"), mode=mode, piece=ArrayTask(0, 2))
 
 
 @pytest.mark.parametrize(("index", "count"), [(3, 3), (-1, 3), (0, 0)])
@@ -255,9 +255,9 @@ def test_where_a_file_system_has_no_locks_the_bytes_are_the_same(
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(file_lock.fcntl, "flock", refuse)
-    work = made("pictures", raw_files["pictures"], tmp_path / "s")
+    work = made("images", raw_files["images"], tmp_path / "s")
     assert [prepare(work, workers=1, piece=ArrayTask(index, 2)).is_whole for index in (1, 0)] == [False, True]
-    assert content(tmp_path / "s") == alone["pictures"]
+    assert content(tmp_path / "s") == alone["images"]
 
 
 def test_where_a_file_has_one_name_alone_the_bytes_are_the_same(
@@ -267,9 +267,9 @@ def test_where_a_file_has_one_name_alone_the_bytes_are_the_same(
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(journal.os, "link", refuse)
-    work = made("pictures", raw_files["pictures"], tmp_path / "s")
+    work = made("images", raw_files["images"], tmp_path / "s")
     assert [prepare(work, workers=1, piece=ArrayTask(index, 2)).is_whole for index in (1, 0)] == [False, True]
-    assert content(tmp_path / "s") == alone["pictures"]
+    assert content(tmp_path / "s") == alone["images"]
 
 
 @pytest.mark.slow

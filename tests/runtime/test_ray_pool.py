@@ -135,8 +135,8 @@ def test_two_nodes_give_the_bytes_of_one_process(kind: str, nodes: Any, raw_file
 
 @slow
 def test_a_piece_may_be_made_on_a_cluster(nodes: Any, raw_files: dict[str, Path], tmp_path: Path):
-    work = made("pictures", raw_files["pictures"], tmp_path / "s")
-    prepare(made("pictures", raw_files["pictures"], tmp_path / "one"), workers=1)
+    work = made("images", raw_files["images"], tmp_path / "s")
+    prepare(made("images", raw_files["images"], tmp_path / "one"), workers=1)
     on_ray(work, nodes.address, piece=job_array.ArrayTask(1, 2))
     prepare(work, workers=1, piece=job_array.ArrayTask(0, 2))
     assert content(tmp_path / "s") == content(tmp_path / "one")

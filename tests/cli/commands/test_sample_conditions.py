@@ -86,9 +86,9 @@ def test_a_saved_field_of_a_photo_answers_as_the_model_does():
     direct = ["sample", "--image", "photo.png", "--seed", "3"]
     assert run([*direct, "--points", "90", "direct.ply"]) == 0
     assert run([*direct, "small.ply", "--save-field", "field.safetensors"]) == 0
-    assert run(["upsample", "field.safetensors", "asked.ply", "--points", "90"]) == 0
+    assert run(["upsample", "field.safetensors", "finer.ply", "--points", "90"]) == 0
     np.testing.assert_allclose(
-        ply_reader.read_points(Path("asked.ply")), ply_reader.read_points(Path("direct.ply")), atol=1e-5
+        ply_reader.read_points(Path("finer.ply")), ply_reader.read_points(Path("direct.ply")), atol=1e-5
     )
 
 
