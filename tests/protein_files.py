@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inrflow_core.proteins import residues
+from inrflow_core.proteins import residues, structure_writer
 from inrflow_core.proteins.structure import Structure
 
 ALL = residues.LETTERS
@@ -65,3 +65,27 @@ def bcif(text: str, *, model: int | None = 1) -> bytes:
     pdbx.set_structure(file, atoms, data_block="sample")
     file.write(content)
     return content.getvalue()
+
+
+CIF_COLUMNS = structure_writer.ATOM_SITE.split()
+
+
+def cif_rows(chain_structure: Structure, **values: object) -> list[dict[str, str]]:
+    """The columns of each atom in mmCIF's table of atoms; `values` replace them in every row."""
+    residue, slot = residues.atom_layout(chain_structure.codes)
+    rows = []
+    for row, (number, place) in enumerate(zip(residue.tolist(), slot.tolist(), strict=True)):
+        code = chain_structure.codes[number]
+        atom, name = residues.ATOMS[code][place], residues.NAMES[code]
+        x, y, z = (f"{value:.3f}" for value in chain_structure.positions[row].tolist())
+        columns = ["ATOM", row + 1, atom[0], atom, ".", name, "A", 1, number + 1, "?", x, y, z, "1.00", "50.00"]
+        columns += [number + 1, name, "A", atom, 1]
+        rows.append({key: str(value) for key, value in (dict(zip(CIF_COLUMNS, columns, strict=True)) | values).items()})
+    return rows
+
+
+def cif(rows: Sequence[dict[str, str]], *, without: Sequence[str] = ()) -> bytes:
+    """An mmCIF file of such rows, without some columns."""
+    columns = [name for name in CIF_COLUMNS if name not in without]
+    head = "".join(f"_atom_site.{name}\n" for name in columns)
+    return f"data_made\n#\nloop_\n{head}{''.join(' '.join(row[name] for name in columns) + chr(10) for row in rows)}#\n".encode()

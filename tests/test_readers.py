@@ -29,7 +29,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "safetensors.torch.load_file": (),
     "torch.load": (),
     "PIL.Image.open": ("inrflow_core/visualization/image_io.py",),
-    "biotite.structure.io": ("inrflow_core/proteins/structure_reader.py",),
+    "biotite.structure.io": ("inrflow_core/proteins/atom_tables.py",),
     "trimesh.load": ("inrflow_core/datasets/_mesh_reading.py",),
     "lmdb.open": ("inrflow_core/datasets/lsun_church.py",),
     "zipfile.ZipFile": ("inrflow_core/datasets/_archives.py",),

@@ -1,19 +1,32 @@
-"""Read protein sequences from FASTA files."""
+"""Read protein sequences from FASTA files, plain or gzipped."""
 
 from __future__ import annotations
 
+import gzip
+import io
+import re
+import zlib
 from pathlib import Path
 
-from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.proteins import residues
+
+LARGEST = 1 << 28
+"""Bytes of an unpacked file, some 500,000 sequences."""
+GZIP = b"\x1f\x8b"
+LINE_END = re.compile("\r\n|\r|\n")
+"""Other control characters end no line: they may stand in a header."""
 
 
 def read_fasta(path: Path) -> list[tuple[str, str]]:
     """The names and sequences of a FASTA file, in order; a name is the first word behind `>`.
 
+    Spaces and tabs between letters and a `*` at the end of a sequence are left out.
+
     Raises:
         MissingError: there is no such file.
-        UsageError: it holds no sequence, an empty one, letters that are no amino acid, something before the first name,
+        IntegrityError: its gzip is damaged.
+        UsageError: it is no UTF-8 text or too large; it holds no sequence, an empty one, letters that are no amino acid, something before the first name,
             or two of one name.
     """
     if not path.is_file():
@@ -21,10 +34,10 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
     records: dict[str, list[str]] = {}
     lines: list[str] | None = None
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _content(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"`{path}` is not text", hint="give a FASTA file") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+        raise UsageError(f"`{path}` is not text in UTF-8", hint="give a FASTA file in ASCII or UTF-8") from error
+    for number, line in enumerate(LINE_END.split(text), start=1):
         if line.startswith(">"):
             words = line[1:].split()
             name = words[0] if words else f"sequence-{len(records) + 1}"
@@ -34,7 +47,7 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
         elif line.strip() and lines is None:
             raise UsageError(f"`{path}` begins without a name, line {number}", hint="put a line `>NAME` before it")
         elif lines is not None:
-            lines.append("".join(line.split()))
+            lines.append(line.replace(" ", "").replace("\t", ""))
     if not records:
         raise UsageError(f"`{path}` holds no sequence", hint="a sequence is a line `>NAME` and lines of letters")
     sequences = {name: "".join(parts).removesuffix("*") for name, parts in records.items()}
@@ -46,3 +59,18 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
         except UsageError as error:
             raise UsageError(f"`{name}` in `{path}`: {error.message}", hint=error.hint) from error
     return list(sequences.items())
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, unpacked where they are gzipped, by their first two and not by the name."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if content.startswith(GZIP):
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+                content = packed.read(LARGEST + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise IntegrityError(f"`{path}` is not a complete gzip file: {error}", hint="copy it again") from error
+    if len(content) > LARGEST:
+        raise UsageError(f"`{path}` is larger than {LARGEST >> 20} MiB", hint="split it into several files")
+    return content

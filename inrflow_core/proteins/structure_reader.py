@@ -1,28 +1,29 @@
-"""Read protein structures from PDB, mmCIF and BinaryCIF files, by Biotite.
+"""Read protein structures from PDB, mmCIF and BinaryCIF files.
 
-The first model of a file is read, or every model, and one chain of it: the first of amino acids, or the one named.
-Of alternate locations in a residue, the letter with the highest occupancy is read. A modified residue is read as its
-parent in the component dictionary, by the atoms that both have; a file is rejected if that is none of the 20. Hydrogens,
-OXT, caps, ligands and water are left out. Residues without positions (SEQRES alone) are left out too: such a chain has
-a gap.
+The first model of a file is read, or every model, and one chain of it: the first of amino acids, the longest, or the one
+named. Of alternate locations in a residue, the letter with the highest occupancy is read. A force field's name (HSD,
+HIE, CYX ...) is read as the residue that its atoms are, another modified residue as its parent in the component
+dictionary, by the atoms that both have; a file is rejected if that is none of the 20. Residues of one number are never
+merged: mmCIF's own number tells them apart, else the file is rejected, as it is for a residue that is there twice.
+Hydrogens, OXT, caps, ligands and water are left out. Residues without positions (SEQRES alone) are left out too: such a
+chain has a gap.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
-from inrflow_core.proteins import residues
+from inrflow_core.proteins import atom_tables, residues
+from inrflow_core.proteins.atom_tables import MISSING_VALUES, AtomTable
 from inrflow_core.proteins.structure import Structure
 
 KINDS = {".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".mmcif": "cif", ".bcif": "bcif"}
@@ -31,28 +32,48 @@ LARGEST = 1 << 28
 """Most bytes of an unpacked file, some 3 million atoms; reading needs a multiple of it in memory."""
 LONGEST_BOND = 2.0
 """Largest distance in Angstrom between C and the next N of a bond; it is 1.33 in a peptide."""
-MISSING_VALUES = ("", ".", "?", " ")
 SELENIUM_SUBSTITUTES = {"MET": "SD", "CYS": "SG"}
 """The sulfur atom that SE of a modified residue replaces."""
-UNREADABLE = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
-    TypeError, ValueError, struct.error, zlib.error,
-)  # fmt: skip
-"""Exceptions that the parsers raise on broken content, besides Biotite's own."""
+FORCE_FIELD_NAMES = {
+    "ARG": "ARN ARGN",
+    "ASP": "ASH ASPH ASPP",
+    "CYS": "CYX CYM CYSH CYS1 CYS2",
+    "GLU": "GLH GLUH GLUP",
+    "HIS": "HSD HSE HSP HID HIE HIP HISA HISB HISD HISE HISH HISP HIS1 HIS2",
+    "LYS": "LYN LYSH LSN",
+    "TYR": "TYM",
+}
+"""Names that force fields give to protonation states, bridges and charges of the 20. Some are those of other components
+of the dictionary too (HSE is homoserine there): the atoms decide."""
+FORCE_FIELD_PARENTS = {name: parent for parent, names in FORCE_FIELD_NAMES.items() for name in names.split()}
+FORCE_FIELD_ATOMS = {("ILE", "CD"): "CD1"} | {
+    (name, atom): "O" for name in residues.NAMES for atom in ("OT1", "OC1", "O1")
+}
+"""Atoms that force fields name otherwise, by their residue."""
+TERMINAL_OXYGENS = ("OXT", "OT2", "OC2", "O2")
 ATOM_INDEX = [{name: index for index, name in enumerate(atoms)} for atoms in residues.ATOMS]
 
 
 class Group(NamedTuple):
-    """Atoms that follow one another in a file and have the same chain and residue number."""
+    """A residue: atoms that follow one another in a file and have the same chain and residue number."""
 
     chain: str
-    number: int
+    strand: str
+    identity: tuple[int, int, str]
+    """The author's number, mmCIF's own, and the insertion code."""
     name: str
     is_hetero: bool
-    rows: np.ndarray
-    """Rows of the table of atoms."""
+    row: int
+    """Of its first atom."""
     atom_rows: Mapping[str, int]
     """Row of each atom by its name."""
+    fault: str | None
+    """Why it cannot be one residue; None if it can."""
+
+    @property
+    def number(self) -> int:
+        """The author's number."""
+        return self.identity[0]
 
 
 def is_structure(file: str) -> bool:
@@ -98,6 +119,12 @@ def parse_models(content: bytes, file: str, chain: str | None = None) -> list[St
     return _parsed(content, file, chain, is_first_alone=False)
 
 
+def chain_names(content: bytes, file: str) -> list[str]:
+    """The names of the chains of amino acids in the first model of a file's content; raises as `parse` does."""
+    [table] = _tables(content, file, is_first_alone=True)[0]
+    return list(_amino_acids(list(_groups(table)), table.positions))
+
+
 def _kind(file: str) -> str | None:
     return KINDS.get(Path(file.lower().removesuffix(".gz")).suffix)
 
@@ -129,98 +156,112 @@ def _read(path: Path, chain: str | None, *, is_first_alone: bool) -> list[Struct
 
 
 def _parsed(content: bytes, file: str, chain: str | None, *, is_first_alone: bool) -> list[Structure]:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # Biotite's, of columns that it does not need
-            tables, is_experimental = _tables(_unpacked(content, file), _kind(file) or "pdb", is_first_alone)
-    except _unreadable() as error:
-        raise UnreadableItemError(
-            f"it cannot be read as a {Path(structure_name(file)).name and file[len(structure_name(file)) :]} file"
-        ) from error
+    tables, is_experimental = _tables(content, file, is_first_alone=is_first_alone)
     return [_structure(atoms, Path(structure_name(file)).name, chain, is_experimental) for atoms in tables]
 
 
-def _structure(atoms: Any, name: str, chain: str | None, is_experimental: bool) -> Structure:
+def _tables(content: bytes, file: str, *, is_first_alone: bool) -> tuple[list[AtomTable], bool]:
+    broken = f"it cannot be read as a {file[len(structure_name(file)) :]} file"
+    try:
+        unpacked = _unpacked(content, file)
+    except atom_tables.unreadable() as error:
+        raise UnreadableItemError(broken) from error
+    try:
+        return atom_tables.read_tables(unpacked, _kind(file) or "pdb", is_first_alone=is_first_alone)
+    except UnreadableItemError as bad:
+        raise UnreadableItemError(f"{broken}: {bad.reason}") from bad
+    except atom_tables.unreadable() as error:
+        raise UnreadableItemError(broken) from error
+
+
+def _structure(atoms: AtomTable, name: str, chain: str | None, is_experimental: bool) -> Structure:
     """One chain of a table of atoms."""
-    groups = list(_groups(atoms))
-    selected = _select_chain([group for group in groups if _is_amino_acid(group)], groups, atoms.coord, chain)
+    selected = _select_chain(_amino_acids(list(_groups(atoms)), atoms.positions), chain)
     codes = np.array([_code(group) for group in selected], dtype=np.uint8)
+    _check_residues(selected)
     residue, _ = residues.atom_layout(codes)
     starts = np.searchsorted(residue, np.arange(len(selected)))
     rows = np.full(len(residue), -1)
     for start, code, group in zip(starts.tolist(), codes.tolist(), selected, strict=True):
         for atom, row in group.atom_rows.items():
-            parent = SELENIUM_SUBSTITUTES.get(residues.NAMES[code], atom) if atom == "SE" else atom
-            if parent in ATOM_INDEX[code]:
-                rows[start + ATOM_INDEX[code][parent]] = row
+            standard = _standard_atom(residues.NAMES[code], atom)
+            if standard in ATOM_INDEX[code] and (atom == standard or standard not in group.atom_rows):
+                rows[start + ATOM_INDEX[code][standard]] = row
     is_known = rows >= 0
-    positions = np.where(is_known[:, None], atoms.coord[rows], 0).astype(np.float32)
+    positions = np.where(is_known[:, None], atoms.positions[rows], 0).astype(np.float32)
     if not np.isfinite(positions).all():
         raise UnreadableItemError("it has positions that are not finite numbers")
     numbers = np.array([group.number for group in selected], dtype=np.int64)
-    factors = atoms.b_factor[rows[starts + 1][is_known[starts + 1]]]
+    factors = atoms.factor[rows[starts + 1][is_known[starts + 1]]]
     plddt = None if is_experimental else _confidence(factors)
     return Structure(name, codes, positions, is_known, numbers, plddt)
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
-    """All exceptions that the parsers raise on broken content."""
-    from biotite import DeserializationError, InvalidFileError
-    from biotite.structure import BadStructureError
-
-    return (*UNREADABLE, DeserializationError, InvalidFileError, BadStructureError)
-
-
-def _tables(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Any], bool]:
-    """Biotite's atoms of the first or of every model, with all alternate locations; whether the file is experimental."""
-    from biotite.structure.io import pdb, pdbx
-
-    options: Any = {"altloc": "all", "extra_fields": ["occupancy", "b_factor"]}
-    if kind == "pdb":
-        text = content.decode("utf-8", "replace")
-        file = pdb.PDBFile.read(io.StringIO(text))
-        methods = [line for line in text.splitlines() if line.startswith("EXPDTA") and "THEORETICAL" not in line]
-        count = 1 if is_first_alone else file.get_model_count()
-        return [file.get_structure(model=model, **options) for model in range(1, count + 1)], bool(methods)
-    if kind == "cif":
-        blocks: Any = pdbx.CIFFile.read(io.StringIO(content.decode("utf-8", "replace")))
-    else:
-        blocks = pdbx.BinaryCIFFile.read(io.BytesIO(content))
-    [block, *_] = [block for block in blocks.values() if "atom_site" in block]
-    methods = block["exptl"]["method"].as_array(str).tolist() if "exptl" in block else []
-    is_experimental = any(method not in MISSING_VALUES and "THEORETICAL" not in method.upper() for method in methods)
-    count = 1 if is_first_alone else pdbx.get_model_count(block)
-    tables = [pdbx.get_structure(block, model=model, include_bonds=False, **options) for model in range(1, count + 1)]
-    return tables, is_experimental
+def _standard_atom(residue: str, atom: str) -> str:
+    """The name of an atom in the component dictionary."""
+    if atom == "SE":
+        return SELENIUM_SUBSTITUTES.get(residue, atom)
+    return FORCE_FIELD_ATOMS.get((residue, atom), atom)
 
 
-def _groups(atoms: Any) -> Iterator[Group]:
+def _check_residues(chain: Sequence[Group]) -> None:
+    """Raise UnreadableItemError if a residue of a chain is several, has no number, or is there twice."""
+    if fault := next((group.fault for group in chain if group.fault), None):
+        raise UnreadableItemError(fault)
+    identity, count = Counter(group.identity for group in chain).most_common(1)[0]
+    if count > 1:
+        raise UnreadableItemError(
+            f"residue {identity[0]}{identity[2]} of chain `{chain[0].chain}` is there {count} times"
+        )
+
+
+def _groups(atoms: AtomTable) -> Iterator[Group]:
     """The residues of a table of atoms, with one location for each atom."""
-    keys = (atoms.chain_id, atoms.res_id, atoms.ins_code)
-    changes = np.any([key[1:] != key[:-1] for key in keys], axis=0)
-    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(atoms)]
-    has_letter = ~np.isin(atoms.altloc_id, MISSING_VALUES)
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    has_letter = ~np.isin(atoms.letter, MISSING_VALUES)
+    for first, last in atom_tables.bounds(atoms):
         rows = np.arange(first, last)
         if has_letter[first:last].any():
-            rows = rows[_best(atoms.altloc_id[rows], atoms.occupancy[rows])]
-        rows = rows[atoms.res_name[rows] == atoms.res_name[rows[0]]]
-        names = atoms.atom_name[rows].tolist()
+            rows = rows[_best(atoms, rows)]
+        names = atoms.atom[rows].tolist()
         atom_rows = dict(zip(reversed(names), reversed(rows.tolist()), strict=True))  # the first atom of a name counts
-        one = rows[0]
+        one = int(rows[0])
+        identity = (int(atoms.number[one]), int(atoms.place[one]), str(atoms.insertion[one]))
         yield Group(
-            str(atoms.chain_id[one]), int(atoms.res_id[one]), str(atoms.res_name[one]), bool(atoms.hetero[one]),
-            rows, atom_rows,
+            str(atoms.chain[one]), str(atoms.strand[one]), identity, str(atoms.residue[one]), bool(atoms.is_hetero[one]),
+            one, atom_rows, _fault(identity[0], atoms.residue[rows].tolist(), names),
         )  # fmt: skip
 
 
-def _best(letters: np.ndarray, occupancy: np.ndarray) -> np.ndarray:
-    """Which atoms of a residue to keep: those without a letter, and those of the letter with the highest occupancy."""
-    totals = {
-        letter: float(occupancy[letters == letter].sum())
-        for letter in sorted(set(letters.tolist()) - {*MISSING_VALUES})
-    }
+def _fault(number: int, residue_names: Sequence[str], names: Sequence[str]) -> str | None:
+    """Why atoms of one residue number, without their other alternate locations, are not one residue."""
+    if number == atom_tables.NO_NUMBER:
+        return "its residues have no numbers"
+    kinds = list(dict.fromkeys(residue_names))
+    if len(kinds) > 1:
+        return f"residue {number} is both `{kinds[0]}` and `{kinds[1]}`"
+    if len(set(names)) < len(names):
+        heavy = ATOM_INDEX[residues.NAMES.index(kinds[0])] if kinds[0] in residues.NAMES else ("N", "CA", "C")
+        if twice := next((name for name, count in Counter(names).items() if count > 1 and name in heavy), None):
+            return f"residue {number} has {names.count(twice)} atoms `{twice}`, so it is damaged or several residues in one"
+    return None
+
+
+def _best(atoms: AtomTable, rows: np.ndarray) -> np.ndarray:
+    """Which atoms of a residue to keep: those of the letter with the highest occupancy, and those without a letter.
+
+    Where an atom is there without a letter too, that is another alternate location of these atoms.
+    """
+    letters, names, occupancy = atoms.letter[rows], atoms.atom[rows], atoms.occupancy[rows]
+    is_plain = np.isin(letters, MISSING_VALUES)
+    totals = {letter: float(occupancy[letters == letter].sum()) for letter in sorted({*letters[~is_plain].tolist()})}
     best = max(totals, key=lambda letter: totals[letter])  # of equals the first
-    return (letters == best) | np.isin(letters, MISSING_VALUES)
+    doubled = is_plain & np.isin(names, names[letters == best])
+    if (
+        doubled.any()
+        and occupancy[doubled].sum() >= occupancy[(letters == best) & np.isin(names, names[doubled])].sum()
+    ):
+        return is_plain | ((letters == best) & ~np.isin(names, names[doubled]))
+    return (letters == best) | (is_plain & ~doubled)
 
 
 def _is_amino_acid(group: Group) -> bool:
@@ -228,31 +269,61 @@ def _is_amino_acid(group: Group) -> bool:
     return group.name in residues.NAMES or {"N", "CA", "C"} <= group.atom_rows.keys()
 
 
-def _select_chain(
-    candidates: list[Group], groups: list[Group], positions: np.ndarray, chain: str | None
-) -> list[Group]:
-    """The residues of the requested chain.
+def _amino_acids(groups: Sequence[Group], positions: np.ndarray) -> dict[str, list[Group]]:
+    """The residues of every chain of amino acids.
 
     A residue in HETATM lines is part of a chain if it is bonded to a neighbor in the file; else it is a ligand.
+
+    Raises:
+        UnreadableItemError: there is none.
     """
-    after = {group.rows[0]: following for group, following in zip(groups, groups[1:], strict=False)}
-    before = {group.rows[0]: preceding for preceding, group in zip(groups, groups[1:], strict=False)}
+    after = {group.row: following for group, following in zip(groups, groups[1:], strict=False)}
+    before = {group.row: preceding for preceding, group in zip(groups, groups[1:], strict=False)}
     selected = [
         group
-        for group in candidates
-        if not group.is_hetero
-        or _are_bonded(before.get(group.rows[0]), group, positions)
-        or _are_bonded(group, after.get(group.rows[0]), positions)
+        for group in groups
+        if _is_amino_acid(group)
+        and (
+            not group.is_hetero
+            or _are_bonded(before.get(group.row), group, positions)
+            or _are_bonded(group, after.get(group.row), positions)
+        )
     ]
-    chains = list(dict.fromkeys(group.chain for group in selected))
-    if not chains:
+    if not selected:
         raise UnreadableItemError("it has no chain of amino acids")
-    requested = chains[0] if chain is None else chain
+    return _chains(selected, positions)
+
+
+def _select_chain(chains: Mapping[str, list[Group]], chain: str | None) -> list[Group]:
+    """The residues of the requested chain."""
+    if chain == "longest":
+        return max(chains.values(), key=len)  # of equals the first
+    requested = next(iter(chains)) if chain in (None, "first") else chain
     if requested not in chains:
         raise UnreadableItemError(
             f"it has no chain `{requested}` of amino acids; it has {', '.join(f'`{one}`' for one in chains)}"
         )
-    return [group for group in selected if group.chain == requested]
+    return chains[requested]
+
+
+def _chains(groups: Sequence[Group], positions: np.ndarray) -> dict[str, list[Group]]:
+    """Residues by chain, in the order of the file: the author's letter, and from the second of a letter on its number.
+
+    Residues of one letter are several chains where mmCIF's own names differ and no peptide bond joins them.
+    """
+    by_letter: dict[str, list[list[Group]]] = {}
+    for group in groups:
+        chains = by_letter.setdefault(group.chain, [])
+        joined = (one for one in chains if one[-1].strand == group.strand or _are_bonded(one[-1], group, positions))
+        if (chain := next(joined, None)) is None:
+            chains.append([group])
+        else:
+            chain.append(group)
+    return {
+        letter if number == 1 else f"{letter}.{number}": chain
+        for letter, chains in by_letter.items()
+        for number, chain in enumerate(chains, 1)
+    }
 
 
 def _are_bonded(one: Group | None, other: Group | None, positions: np.ndarray) -> bool:
@@ -263,10 +334,22 @@ def _are_bonded(one: Group | None, other: Group | None, positions: np.ndarray) -
 
 
 def _code(group: Group) -> int:
-    name = group.name if group.name in residues.NAMES else _parent(group.name)
+    name = group.name
+    if name not in residues.NAMES:
+        name = _force_field_parent(group) or _parent(name)
     if name is None:
         raise UnreadableItemError(f"residue {group.number} is `{group.name}`, which is none of the 20 amino acids")
     return residues.NAMES.index(name)
+
+
+def _force_field_parent(group: Group) -> str | None:
+    """The amino acid that a force field's name stands for, if the residue has no heavy atom that it lacks."""
+    parent = FORCE_FIELD_PARENTS.get(group.name)
+    if parent is None:
+        return None
+    heavy = [atom for atom in group.atom_rows if atom.lstrip("0123456789")[:1] not in ("H", "D")]
+    known = {*ATOM_INDEX[residues.NAMES.index(parent)], *TERMINAL_OXYGENS}
+    return parent if all(_standard_atom(parent, atom) in known for atom in heavy) else None
 
 
 @cache

@@ -148,6 +148,38 @@ def test_modified_residues_are_read_as_their_parents() -> None:
     assert_same(structure_reader.parse(pdb(lines), "a.pdb"), made)
 
 
+FORCE_FIELDS = [
+    *(("HIS", name) for name in ("HSD", "HSE", "HSP", "HID", "HIE", "HIP")), ("GLU", "GLH"), ("ASP", "ASH"),
+    ("CYS", "CYX"), ("CYS", "CYM"), ("LYS", "LYN"), ("ARG", "ARN"), ("TYR", "TYM"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parent", "name"), FORCE_FIELDS)
+@pytest.mark.parametrize("kind", ["pdb", "cif"])
+def test_names_of_force_fields_are_read_as_their_parents(kind: str, parent: str, name: str) -> None:
+    made = protein_files.structure("AHECDKRYG")
+    content = protein_files.cif(protein_files.cif_rows(made)) if kind == "cif" else pdb(pdb_lines(made))
+    assert_same(structure_reader.parse(content.replace(parent.encode(), name.encode()), f"a.{kind}"), made)
+
+
+def test_a_residue_with_other_atoms_is_not_what_a_force_field_calls_so() -> None:
+    lines = pdb_lines(protein_files.structure("GHG"))
+    homoserine = [
+        line.replace("HIS", "HSE").replace(" CG ", " C4 ").replace(" CB ", " C3 ")
+        for line in lines
+        if "HIS" not in line or line[12:16].strip() in ("N", "CA", "C", "O", "CB", "CG")
+    ]
+    found = structure_reader.parse(pdb(homoserine), "a.pdb")  # the component dictionary's parent
+    assert found.sequence == "GSG" and not found.is_known.all()
+
+
+def test_atoms_that_force_fields_name_otherwise_are_known() -> None:
+    made = protein_files.structure("GIG")
+    lines = [line.replace(" CD1 ILE", " CD  ILE") for line in pdb_lines(made)]
+    lines[-1] = lines[-1].replace(" O   GLY", " OT1 GLY")
+    assert_same(structure_reader.parse(pdb([*lines, pdb_line(99, "OT2", "GLY", 3, [0, 0, 0])]), "a.pdb"), made)
+
+
 @pytest.mark.parametrize("name", ["DAL", "3MY", "UNK", "CRO"])  # 3MY is a D-tyrosine, by its parent TYR
 def test_residues_without_a_parent_make_the_file_bad(name: str) -> None:
     lines = [line.replace("ALA", name) for line in pdb_lines(protein_files.structure("GAG"))]
@@ -177,6 +209,24 @@ def test_the_chain_is_the_first_or_the_one_named() -> None:
     assert found.sequence == "WW" and found.numbers.tolist() == [7, 8]
     with pytest.raises(UnreadableItemError, match="has no chain `B` of amino acids; it has ` `, `z`|it has ``, `z`"):
         structure_reader.parse(content, "a.pdb", "B")
+
+
+def test_the_longest_chain_is_chosen_and_every_chain_has_a_name() -> None:
+    one, two = protein_files.structure("GAG"), protein_files.structure("WWGG", seed=1)
+    content = pdb([*pdb_lines(one, chain="B"), *pdb_lines(two, chain="A")])
+    assert structure_reader.chain_names(content, "a.pdb") == ["B", "A"]
+    assert [structure_reader.parse(content, "a.pdb", chain).sequence for chain in (None, "first", "longest", "A")] == [
+        "GAG", "GAG", "WWGG", "WWGG",
+    ]  # fmt: skip
+
+
+def test_chains_that_mmcif_names_apart_are_not_joined_by_their_letter() -> None:
+    one, two = protein_files.structure("GAG"), protein_files.structure("GAG", seed=1)
+    rows = protein_files.cif_rows(one) + protein_files.cif_rows(two, label_asym_id="B")
+    content = protein_files.cif(rows)
+    assert structure_reader.chain_names(content, "a.cif") == ["A", "A.2"]
+    assert_same(structure_reader.parse(content, "a.cif"), one)
+    assert_same(structure_reader.parse(content, "a.cif", "A.2"), two)
 
 
 def test_confidence_is_read_where_no_experiment_is_named() -> None:
