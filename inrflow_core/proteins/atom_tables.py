@@ -1,7 +1,7 @@
 """Tables of the atoms in PDB, mmCIF and BinaryCIF files, one for each model: Biotite reads the text, the defaults are ours.
 
 mmCIF's optional columns have the defaults of its dictionary: group `ATOM`, model 1, occupancy 1, no alternate location,
-no insertion code. Where a name or number of the author is missing, that of the label stands in, row by row, and the
+no insertion code. Where a name or number of the author is missing, that of the label is read, row by row, and the
 other way round. A file without any of two such columns, or without positions, is refused with the column's name.
 Keywords, categories and items of mmCIF are matched in any case. Lines of a PDB file may end behind the position.
 """

@@ -343,7 +343,7 @@ def _code(group: Group) -> int:
 
 
 def _force_field_parent(group: Group) -> str | None:
-    """The amino acid that a force field's name stands for, if the residue has no heavy atom that it lacks."""
+    """The amino acid that a force field's name means, if the residue has no heavy atom that it lacks."""
     parent = FORCE_FIELD_PARENTS.get(group.name)
     if parent is None:
         return None
