@@ -84,7 +84,7 @@ class Domain(DecodedAtOwnPairs):
     FILES = ArrayFiles(("points",), "float32", 3, (3, 6), "float (N P 3)", (".ply", ".npy"), read_file, describe_shape)
     SIZE_OPTION = "--points"
     HAS_WINDOWS = False
-    REFERENCE_SPLITS = ("test", "val", "train")
+    REFERENCE_SPLITS = ("val", "test", "train")
     DEFAULT_METRICS = ("mmd", "cov", "one-nna", "jsd")
     METRICS_OF_SEVERAL = ()
     REQUIRED_CONDITIONS = ()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from inrflow_core.errors import MissingError, UsageError
-from inrflow_core.evaluation import estimate, jackknife
+from inrflow_core.evaluation import estimate, intervals
 from inrflow_core.evaluation.gather import EvaluationSettings, Gatherer
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
@@ -56,7 +56,7 @@ class Evaluator:
             value=value,
             unit=metric.unit,
             higher_is_better=metric.metric.higher_is_better,
-            interval=jackknife.metric_interval(metric, inputs, value),
+            interval=intervals.metric_interval(metric, inputs, value),
             samples=num_samples,
             reference=num_references or None,
             features=", ".join(spec.protocol for spec in specs) or None,

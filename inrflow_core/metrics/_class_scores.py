@@ -6,11 +6,14 @@ Source: Salimans et al. 2016, arXiv:1606.03498.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from scipy.special import entr, log_softmax
 
 from inrflow_core.metrics._feature_checks import check_side
-from inrflow_core.metrics._inputs import Features
+from inrflow_core.metrics._inputs import Features, assign_groups
+
+SPLIT_SIZE = 5000
+"""Samples of a score in the programs of ADM and Point-E, which average over such parts."""
 
 
 def unit(protocol: str) -> str:
@@ -32,6 +35,24 @@ def score(logits: Float32[np.ndarray, "N K"], splits: int) -> float:
     """The mean over splits of exp(H(mean of p) - mean of H(p)), which is exp of the mean KL from p to its mean."""
     bounds = np.arange(splits + 1) * len(logits) // splits
     return float(np.mean([_split_score(logits[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]))
+
+
+def score_in_order(logits: Float32[np.ndarray, "N K"]) -> float:
+    """The mean of the scores of `SPLIT_SIZE` samples at a time, in their order; the last part may be smaller."""
+    parts = [logits[start : start + SPLIT_SIZE] for start in range(0, len(logits), SPLIT_SIZE)]
+    return float(np.mean([_split_score(part) for part in parts if len(part)]))
+
+
+def jackknife_in_order(logits: Float32[np.ndarray, "N K"], parts: int) -> Float64[np.ndarray, " P"]:
+    """`score_in_order` without each group; every split loses the group's items alone."""
+    groups, starts = assign_groups(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
+
+    def without(part: int) -> float:
+        splits = (slice(start, start + SPLIT_SIZE) for start in starts)
+        remaining = [logits[split][groups[split] != part] for split in splits]
+        return float(np.mean([_split_score(some) for some in remaining if len(some)]))
+
+    return np.array([without(part) for part in range(parts)])
 
 
 def _split_score(logits: Float32[np.ndarray, "N K"]) -> float:

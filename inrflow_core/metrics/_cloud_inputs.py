@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from inrflow_core.metrics._inputs import (
     MetricInputs,
     ReferenceStats,
     items_of,
-    remaining,
+    rows_in_groups,
 )
 
 
@@ -48,9 +48,10 @@ class Clouds(MetricInputs):
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
 
-    def leave_out(self, part: int, parts: int) -> Clouds:
-        """Without one group of both sides."""
-        return Clouds(*(clouds[remaining(len(clouds), part, parts)] for clouds in (self.samples, self.reference)))
+    def select_groups(self, groups: Collection[int], num_groups: int) -> Clouds:
+        """Some groups of both sides."""
+        sides = self.samples, self.reference
+        return Clouds(*(clouds[rows_in_groups(len(clouds), groups, num_groups)] for clouds in sides))
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,12 @@ class Distances(MetricInputs):
         samples, references = self.across.shape
         return samples, references
 
-    def leave_out(self, part: int, parts: int) -> Distances:
-        """Without one group of both sides; of the samples alone if each has its own reference."""
+    def select_groups(self, groups: Collection[int], num_groups: int) -> Distances:
+        """Some groups of both sides; of the samples alone if each has its own reference."""
         if self.own_reference is not None:
-            rows = remaining(len(self.across), part, parts)
+            rows = rows_in_groups(len(self.across), groups, num_groups)
             return Distances(self.across[rows], own_reference=self.own_reference[rows])
-        rows, columns = (remaining(count, part, parts) for count in self.across.shape)
+        rows, columns = (rows_in_groups(count, groups, num_groups) for count in self.across.shape)
         return Distances(
             self.across[np.ix_(rows, columns)],
             None if self.among_samples is None else self.among_samples[np.ix_(rows, rows)],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from inrflow_core import registry
 from inrflow_core.metrics._inputs import InputSpec
@@ -44,6 +45,7 @@ class MetricFile(Protocol):
 
 Remark = Callable[[Any, str], str | None]
 JackknifeValues = Callable[[Any, str, int], Float64[np.ndarray, " P"]]
+SubsetValues = Callable[[Any, str, Bool[np.ndarray, "V G"]], Float64[np.ndarray, " V"]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,14 @@ class Metric:
     """`MIN_ITEMS`: the smallest number of samples, and of reference items."""
     remark: Remark = lambda inputs, protocol: None
     """`remark(inputs, protocol)`: a remark on the value, or None."""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    """`BOUNDS`: the smallest and largest possible value; the interval ends there."""
+    counts_neighbors: bool = False
+    """`COUNTS_NEIGHBORS`: the value counts nearest neighbors, so that its interval is that of half samples."""
     jackknife_values: JackknifeValues | None = None
-    """`jackknife_values(inputs, protocol, parts)`: the value without each group, if that is faster than `compute`."""
+    """`jackknife_values(inputs, protocol, num_groups)`: the value without each group, if that is faster than `compute`."""
+    subset_values: SubsetValues | None = None
+    """`subset_values(inputs, protocol, subsets)`: the values of some groups alone, if that is faster than `compute`."""
 
     @property
     def title(self) -> str:
@@ -79,7 +87,14 @@ class Metric:
         return self.file.HIGHER_IS_BETTER
 
 
-OPTIONAL = {"MIN_ITEMS": "min_items", "remark": "remark", "jackknife_values": "jackknife_values"}
+OPTIONAL = {
+    "MIN_ITEMS": "min_items",
+    "BOUNDS": "bounds",
+    "COUNTS_NEIGHBORS": "counts_neighbors",
+    "remark": "remark",
+    "jackknife_values": "jackknife_values",
+    "subset_values": "subset_values",
+}
 """Optional members of a file, and the fields of `Metric` that hold them."""
 
 

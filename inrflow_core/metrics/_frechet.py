@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from inrflow_core.metrics._feature_checks import checked, count_of, width_of
-from inrflow_core.metrics._inputs import Features, jackknife_groups
+from inrflow_core.metrics._inputs import Features, assign_groups
 from inrflow_core.numerics import gaussian_stats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 
@@ -119,7 +119,7 @@ def _leaving_out(side: Side, parts: int) -> Callable[[int], Side]:
     """A function that returns a side without one of its groups."""
     if isinstance(side, GaussianStats):
         return lambda part: side
-    groups = jackknife_groups(len(side), parts)
+    groups = assign_groups(len(side), parts)
     smallest = len(side) // parts
     if len(side) - smallest - 1 <= side.shape[1] or smallest < 2:
         return lambda part: side[groups != part]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from inrflow_core.metrics._inputs import (
     MatchedBy,
     MetricInputs,
     ReferenceStats,
+    assign_groups,
     items_of,
-    jackknife_groups,
-    remaining,
+    rows_in_groups,
 )
 
 
@@ -55,9 +55,10 @@ class Pairs(MetricInputs):
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
 
-    def leave_out(self, part: int, parts: int) -> Pairs:
-        """Without the pairs of one group."""
-        return Pairs(*(images[remaining(len(images), part, parts)] for images in (self.samples, self.reference)))
+    def select_groups(self, groups: Collection[int], num_groups: int) -> Pairs:
+        """The pairs of some groups."""
+        rows = rows_in_groups(len(self.samples), groups, num_groups)
+        return Pairs(self.samples[rows], self.reference[rows])
 
 
 def pair_by_name(samples: Items, reference: Items) -> Pairs:
@@ -105,5 +106,5 @@ def checked(inputs: Pairs) -> Pairs:
 
 def means_without_each(values: Float64[np.ndarray, " N"], parts: int) -> Float64[np.ndarray, " P"]:
     """The mean of the values without each jackknife group."""
-    groups = jackknife_groups(len(values), parts)
+    groups = assign_groups(len(values), parts)
     return np.array([values[groups != part].mean() for part in range(parts)])

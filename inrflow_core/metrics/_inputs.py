@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -149,6 +149,9 @@ class CostTimer(ABC, Generic[ItemsT]):
         """Distances between clouds, of a `DistanceSpec`."""
 
 
+InputsT = TypeVar("InputsT", bound="MetricInputs")
+
+
 class MetricInputs(ABC):
     """What a metric's `compute` receives: immutable, of samples and of a reference."""
 
@@ -157,12 +160,17 @@ class MetricInputs(ABC):
         """Numbers of samples and reference items; 0 for an unused reference or one of unknown number."""
 
     def num_independent(self) -> int:
-        """Items of the smaller side among those that `leave_out` reduces; by default of samples and reference."""
+        """Items of the smaller side among those that `select_groups` reduces; by default of samples and reference."""
         return min(self.counts())
 
     @abstractmethod
-    def leave_out(self, part: int, parts: int) -> MetricInputs:
-        """These inputs without the items of one jackknife group (`jackknife_groups`)."""
+    def select_groups(self, groups: Collection[int], num_groups: int) -> MetricInputs:
+        """These inputs with the items of some of `num_groups` groups alone (`assign_groups`)."""
+
+    def leave_out(self: InputsT, group: int, num_groups: int) -> InputsT:
+        """These inputs without the items of one group."""
+        others = [other for other in range(num_groups) if other != group]
+        return cast("InputsT", self.select_groups(others, num_groups))
 
 
 class InputSpec(ABC):
@@ -299,12 +307,12 @@ class Features(MetricInputs):
             return len(self.samples)
         return min(len(self.samples), len(self.reference))
 
-    def leave_out(self, part: int, parts: int) -> Features:
-        """Without one group of both sides; statistics do not change."""
+    def select_groups(self, groups: Collection[int], num_groups: int) -> Features:
+        """Some groups of both sides; statistics do not change."""
         reference = self.reference
         if not isinstance(reference, GaussianStats):
-            reference = reference[remaining(len(reference), part, parts)]
-        return Features(self.samples[remaining(len(self.samples), part, parts)], reference)
+            reference = reference[rows_in_groups(len(reference), groups, num_groups)]
+        return Features(self.samples[rows_in_groups(len(self.samples), groups, num_groups)], reference)
 
 
 def count_of(side: Float32[np.ndarray, "N F"] | GaussianStats) -> int:
@@ -354,17 +362,17 @@ class ReferenceStats:
         return self.moments[spec.output]
 
 
-def jackknife_groups(count: int, parts: int) -> Int64[np.ndarray, " N"]:
+def assign_groups(count: int, num_groups: int) -> Int64[np.ndarray, " N"]:
     """The group, from 0 on, of each of `count` items: groups of equal size to within one, the same at every call.
 
     Assigned at random and not cyclically: in data sorted by class every tenth sample may be of one class.
     """
-    return np.random.default_rng((count, parts)).permutation(count) % parts
+    return np.random.default_rng((count, num_groups)).permutation(count) % num_groups
 
 
-def remaining(count: int, part: int, parts: int) -> Int64[np.ndarray, " K"]:
-    """Indices of the items that are not in one group."""
-    return np.flatnonzero(jackknife_groups(count, parts) != part)
+def rows_in_groups(count: int, groups: Collection[int], num_groups: int) -> Int64[np.ndarray, " K"]:
+    """Indices of the items that are in some of the groups."""
+    return np.flatnonzero(np.isin(assign_groups(count, num_groups), list(groups)))
 
 
 def all_of(items: Sequence[Any], indices: Int64[np.ndarray, " K"]) -> list[Any]:

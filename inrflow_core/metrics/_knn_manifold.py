@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from inrflow_core.metrics._feature_checks import both_sides
-from inrflow_core.metrics._inputs import Features, FeatureSpec, jackknife_groups
+from inrflow_core.metrics._inputs import Features, FeatureSpec, assign_groups
 
 PROTOCOLS = ("inception:adm", "vgg16:stylegan", "random")
 OUTPUTS = {"inception": "pool", "vgg16": "fc2", "random": "all"}
@@ -48,40 +48,41 @@ class ManifoldMetric:
 
     def compute(self, inputs: Features, protocol: str) -> float:
         """The share; raises UsageError as `_feature_checks.both_sides`, for fewer than four of either side too."""
-        return float(self._shares(inputs, 1)[0])
+        return float(self.subset_values(inputs, protocol, np.ones((1, 1), dtype=bool))[0])
 
-    def jackknife_values(self, inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
-        """The share without each group, at little more than the cost of one value."""
-        return self._shares(inputs, parts)[1:]
-
-    def _shares(self, inputs: Features, parts: int) -> Float64[np.ndarray, " V"]:
+    def subset_values(
+        self, inputs: Features, protocol: str, subsets: Bool[np.ndarray, "V G"]
+    ) -> Float64[np.ndarray, " V"]:
+        """The share of each subset of groups, all at less than the cost of one value for each."""
         samples, reference = both_sides(inputs, self.title, MIN_ITEMS)
         queries, support = (samples, reference) if self.is_of_samples else (reference, samples)
-        return fraction_inside_manifold(queries, support, k=K, parts=parts)
+        return fraction_inside_manifold(queries, support, k=K, subsets=subsets)
 
 
 def fraction_inside_manifold(
-    queries: Float32[np.ndarray, "N F"], support: Float32[np.ndarray, "R F"], *, k: int, parts: int = 1
+    queries: Float32[np.ndarray, "N F"],
+    support: Float32[np.ndarray, "R F"],
+    *,
+    k: int,
+    subsets: Bool[np.ndarray, "V G"],
 ) -> Float64[np.ndarray, " V"]:
-    """The share of queries inside any ball of the support: of all, then without each group of both sides.
+    """The share of queries inside any ball of the support, in each subset of the groups of both sides.
 
-    With one group the second value is NaN. The groups cost little more than the whole: distances are computed once.
+    Distances are computed once for all subsets, and compared with a radius for each subset that has both groups.
     """
     center = support.mean(0, dtype=np.float64).astype(np.float32)
-    groups = jackknife_groups(len(support), parts)
-    radii = _radii(support, groups, center, k, parts)
-    query_groups = jackknife_groups(len(queries), parts)
-    hits = np.zeros((len(queries), parts + 1), dtype=bool)
-    for rows in _runs(np.arange(len(queries))):
+    groups, query_groups = (assign_groups(len(side), subsets.shape[1]) for side in (support, queries))
+    radii = _radii(support, groups, center, k, subsets)
+    hits = np.zeros((len(queries), len(subsets)), dtype=bool)
+    for query_group, rows in _tiles(query_groups, subsets.shape[1]):
         x = queries[rows] - center
-        for part, columns in _tiles(groups, parts):
-            squares = _squares(x, support[columns] - center)
-            for left in range(parts + 1):
-                if left != part + 1:
-                    hits[rows, left] |= (squares <= radii[columns, left]).any(1)
-    counted = np.column_stack([np.ones(len(queries), dtype=bool), query_groups[:, None] != np.arange(parts)])
-    with np.errstate(invalid="ignore"):
-        return (hits & counted).sum(0) / counted.sum(0)
+        for group, columns in _tiles(groups, subsets.shape[1]):
+            shared = np.flatnonzero(subsets[:, query_group] & subsets[:, group])
+            squares = _squares(x, support[columns] - center) if len(shared) else np.empty(0)
+            for subset in shared:
+                hits[rows, subset] |= (squares <= radii[columns, subset]).any(1)
+    counted = subsets[:, query_groups].T
+    return (hits & counted).sum(0) / counted.sum(0)
 
 
 def _radii(
@@ -89,21 +90,19 @@ def _radii(
     groups: Int64[np.ndarray, " R"],
     center: Float32[np.ndarray, " F"],
     k: int,
-    parts: int,
+    subsets: Bool[np.ndarray, "V G"],
 ) -> Float32[np.ndarray, "R V"]:
-    """Squared distances to the k-th neighbor: among all, then without each group."""
-    radii = np.empty((len(support), parts + 1), dtype=np.float32)
+    """Squared distances to the k-th neighbor in each subset."""
+    radii = np.empty((len(support), len(subsets)), dtype=np.float32)
     for rows in _runs(np.arange(len(support))):
         x = support[rows] - center
-        nearest = np.full((len(rows), parts, k), np.inf, dtype=np.float32)
-        for part, columns in _tiles(groups, parts):
+        nearest = np.full((len(rows), subsets.shape[1], k), np.inf, dtype=np.float32)
+        for group, columns in _tiles(groups, subsets.shape[1]):
             squares = _squares(x, support[columns] - center)
             squares[rows[:, None] == columns] = np.inf
-            nearest[:, part] = _smallest(np.concatenate([nearest[:, part], squares], axis=1), k)
-        radii[rows, 0] = _smallest(nearest.reshape(len(rows), -1), k).max(1)
-        for left in range(parts):
-            others = np.delete(nearest, left, axis=1).reshape(len(rows), -1)
-            radii[rows, left + 1] = _smallest(others, k).max(1) if parts > 1 else np.nan
+            nearest[:, group] = _smallest(np.concatenate([nearest[:, group], squares], axis=1), k)
+        for index, subset in enumerate(subsets):
+            radii[rows, index] = _smallest(nearest[:, subset].reshape(len(rows), -1), k).max(1)
     return radii
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from inrflow_core.metrics._inputs import (
     MetricInputs,
     ReferenceStats,
     items_of,
-    remaining,
+    rows_in_groups,
 )
 
 
@@ -77,7 +77,7 @@ class Matches(MetricInputs):
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
 
-    def leave_out(self, part: int, parts: int) -> Matches:
-        """Without one group of the samples."""
-        left = remaining(len(self.samples), part, parts)
-        return Matches(*(rows[left] for rows in (self.samples, self.reference, self.images)))
+    def select_groups(self, groups: Collection[int], num_groups: int) -> Matches:
+        """Some groups of the samples."""
+        rows = rows_in_groups(len(self.samples), groups, num_groups)
+        return Matches(self.samples[rows], self.reference[rows], self.images[rows])

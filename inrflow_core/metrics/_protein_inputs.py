@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from inrflow_core.metrics._inputs import (
     ReferenceStats,
     all_of,
     items_of,
-    remaining,
+    rows_in_groups,
 )
 from inrflow_core.proteins.structure import Structure
 
@@ -78,10 +78,10 @@ class Structures(MetricInputs):
         """Proteins: samples of one protein are left out together."""
         return len(self.proteins)
 
-    def leave_out(self, part: int, parts: int) -> Structures:
-        """Without the proteins of one group."""
-        left = remaining(len(self.proteins), part, parts)
+    def select_groups(self, groups: Collection[int], num_groups: int) -> Structures:
+        """The proteins of some groups."""
+        rows = rows_in_groups(len(self.proteins), groups, num_groups)
         cached: dict[str, Sequence[Float64[np.ndarray, " _"]]] = {}
         for name, values in self.cached_values.items():
-            cached[name] = all_of(values, left)
-        return Structures(all_of(self.proteins, left), self.note, cached)
+            cached[name] = all_of(values, rows)
+        return Structures(all_of(self.proteins, rows), self.note, cached)

@@ -15,6 +15,8 @@ DOMAIN = "points"
 PROTOCOLS = _point_protocols.PROTOCOLS
 HIGHER_IS_BETTER = True
 MIN_ITEMS = _point_protocols.MIN_ITEMS
+BOUNDS = (0.0, 100.0)
+COUNTS_NEIGHBORS = True
 unit = _point_protocols.percent
 remark = _point_protocols.count_note
 

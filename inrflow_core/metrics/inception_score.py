@@ -1,8 +1,8 @@
 """Inception Score (Salimans et al. 2016, arXiv:1606.03498): exp of the mean KL divergence of classes from their mean.
 
-From the softmax of the logits of Inception-v3, averaged over ten equal splits. `adm` splits the samples in their order:
-if they are sorted by class, a split has few classes and the score is far too low. `torch-fidelity` shuffles first, by
-that program's own permutation.
+From the softmax of the logits of Inception-v3. `adm` averages over 5,000 samples at a time, in their order: if they are
+sorted by class, a split has few classes and the score is far too low. `torch-fidelity` shuffles first, by that program's
+own permutation, and averages over ten equal splits.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from inrflow_core.metrics import _class_scores
-from inrflow_core.metrics._inputs import Features, FeatureSpec, jackknife_groups
+from inrflow_core.metrics._inputs import Features, FeatureSpec, assign_groups
 
 TITLE = "IS"
 DOMAIN = "image"
 PROTOCOLS = ("adm", "torch-fidelity")
 HIGHER_IS_BETTER = True
 SPLITS = 10
+"""Of `torch-fidelity`."""
 MIN_ITEMS = 2 * SPLITS
 SHUFFLE_SEED = 2020
 unit = _class_scores.unit
@@ -34,18 +35,20 @@ def compute(inputs: Features, protocol: str) -> float:
     Raises:
         UsageError: fewer than two samples for each split, or logits that are not finite.
     """
-    return _class_scores.score(_ordered(inputs, protocol), SPLITS)
+    logits = _class_scores.logits_of(inputs, MIN_ITEMS)
+    if protocol == "adm":
+        return _class_scores.score_in_order(logits)
+    return _class_scores.score(_shuffled(logits), SPLITS)
 
 
 def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The score without each group; shuffled once, so that a split loses the group's items alone."""
-    logits = _ordered(inputs, protocol)
-    groups = jackknife_groups(len(logits), parts)
+    logits = _class_scores.logits_of(inputs, MIN_ITEMS)
+    if protocol == "adm":
+        return _class_scores.jackknife_in_order(logits, parts)
+    logits, groups = _shuffled(logits), assign_groups(len(logits), parts)
     return np.array([_class_scores.score(logits[groups != part], SPLITS) for part in range(parts)])
 
 
-def _ordered(inputs: Features, protocol: str) -> Float32[np.ndarray, "N K"]:
-    logits = _class_scores.logits_of(inputs, MIN_ITEMS)
-    if protocol == "torch-fidelity":
-        return logits[np.random.RandomState(SHUFFLE_SEED).permutation(len(logits))]
-    return logits
+def _shuffled(logits: Float32[np.ndarray, "N K"]) -> Float32[np.ndarray, "N K"]:
+    return logits[np.random.RandomState(SHUFFLE_SEED).permutation(len(logits))]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.metrics._feature_checks import both_sides
-from inrflow_core.metrics._inputs import Features, FeatureSpec, jackknife_groups
+from inrflow_core.metrics._inputs import Features, FeatureSpec, assign_groups
 
 TITLE = "KID"
 DOMAIN = "image"
@@ -57,8 +57,8 @@ def estimates(inputs: Features, *, parts: int) -> Float64[np.ndarray, " V"]:
         total += _squared_mmd(
             samples[rows].astype(np.float64),
             reference[columns].astype(np.float64),
-            np.eye(parts)[jackknife_groups(len(samples), parts)[rows]],
-            np.eye(parts)[jackknife_groups(len(reference), parts)[columns]],
+            np.eye(parts)[assign_groups(len(samples), parts)[rows]],
+            np.eye(parts)[assign_groups(len(reference), parts)[columns]],
         )
     return 1e3 * total / subsets
 

@@ -16,6 +16,8 @@ DOMAIN = "points"
 PROTOCOLS = _point_protocols.PROTOCOLS
 HIGHER_IS_BETTER = False
 MIN_ITEMS = _point_protocols.MIN_ITEMS
+BOUNDS = (0.0, 100.0)
+COUNTS_NEIGHBORS = True
 unit = _point_protocols.percent
 
 

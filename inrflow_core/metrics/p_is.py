@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.metrics import _class_scores
-from inrflow_core.metrics._inputs import Features, FeatureSpec, jackknife_groups
+from inrflow_core.metrics._inputs import Features, FeatureSpec
 
 TITLE = "P-IS"
 DOMAIN = "points"
 PROTOCOLS = ("point-e",)
 HIGHER_IS_BETTER = True
-SPLIT_SIZE = 5000
 unit = _class_scores.unit
 
 
@@ -30,19 +29,9 @@ def compute(inputs: Features, protocol: str) -> float:
     Raises:
         UsageError: fewer than two samples, or logits that are not finite.
     """
-    logits = _class_scores.logits_of(inputs)
-    starts = range(0, len(logits), SPLIT_SIZE)
-    return float(np.mean([_class_scores.score(logits[start : start + SPLIT_SIZE], splits=1) for start in starts]))
+    return _class_scores.score_in_order(_class_scores.logits_of(inputs))
 
 
 def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The score without each group; every split loses the group's items alone."""
-    logits = _class_scores.logits_of(inputs)
-    groups, starts = jackknife_groups(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
-
-    def without(part: int) -> float:
-        splits = (slice(start, start + SPLIT_SIZE) for start in starts)
-        remaining = [logits[split][groups[split] != part] for split in splits]
-        return float(np.mean([_class_scores.score(some, splits=1) for some in remaining if len(some)]))
-
-    return np.array([without(part) for part in range(parts)])
+    return _class_scores.jackknife_in_order(_class_scores.logits_of(inputs), parts)

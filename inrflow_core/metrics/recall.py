@@ -13,8 +13,10 @@ DOMAIN = "image"
 PROTOCOLS = _knn_manifold.PROTOCOLS
 HIGHER_IS_BETTER = True
 MIN_ITEMS = _knn_manifold.MIN_ITEMS
+BOUNDS = (0.0, 1.0)
+COUNTS_NEIGHBORS = True
 _METRIC = _knn_manifold.ManifoldMetric(TITLE, is_of_samples=False)
 unit = _knn_manifold.unit
 inputs = _knn_manifold.inputs
 compute = _METRIC.compute
-jackknife_values = _METRIC.jackknife_values
+subset_values = _METRIC.subset_values

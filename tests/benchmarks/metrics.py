@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from inrflow_core import registry
-from inrflow_core.evaluation import jackknife
+from inrflow_core.evaluation import intervals
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.feature_networks import clip, inception, random_filters, vgg16
 from inrflow_core.metrics import _contract
@@ -111,7 +111,7 @@ def cost(name: str, protocol: str, evidence: Any, what: str) -> None:
     start = time.process_time()
     value = metric.file.compute(evidence, protocol)
     middle = time.process_time()
-    jackknife.metric_interval(MetricSpec(name, metric, protocol), evidence, value)
+    intervals.metric_interval(MetricSpec(name, metric, protocol), evidence, value)
     end = time.process_time()
     print(f"| {metric.title}, {what} | {middle - start:.2g} | {end - middle:.2g} |", flush=True)
 

@@ -94,3 +94,7 @@ def test_no_points_and_windows_are_refused() -> None:
         domain.queries(0)
     with pytest.raises(UsageError, match="a cloud has no window"):
         domain.queries(4, (0.0, 0.0, 1.0, 1.0))
+
+
+def test_the_reference_of_clouds_is_the_validation_split_as_in_the_papers() -> None:
+    assert Domain.REFERENCE_SPLITS == ("val", "test", "train")

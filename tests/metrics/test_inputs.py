@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,15 @@ from inrflow_core.evaluation.gather import EvaluationSettings
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.metrics import _contract
-from inrflow_core.metrics._inputs import Cost, CostTimer, GatherContext, InputSpec, MetricInputs, items_of, remaining
+from inrflow_core.metrics._inputs import (
+    Cost,
+    CostTimer,
+    GatherContext,
+    InputSpec,
+    MetricInputs,
+    items_of,
+    rows_in_groups,
+)
 from inrflow_core.sample_files.readers import open_collection
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (90, 6, 6, 1), dtype=np.uint8)
@@ -56,8 +64,9 @@ class ChannelMeans(MetricInputs):
     def num_independent(self) -> int:
         return min(self.counts())
 
-    def leave_out(self, part: int, parts: int) -> ChannelMeans:
-        return ChannelMeans(*(side[remaining(len(side), part, parts)] for side in (self.samples, self.reference)))
+    def select_groups(self, groups: Collection[int], num_groups: int) -> ChannelMeans:
+        sides = self.samples, self.reference
+        return ChannelMeans(*(side[rows_in_groups(len(side), groups, num_groups)] for side in sides))
 
 
 class BrightnessGap:

@@ -10,6 +10,8 @@ from inrflow_core.metrics import _knn_manifold, precision, recall
 from inrflow_core.metrics._inputs import Features, FeatureSpec
 from inrflow_core.numerics import gaussian_stats
 
+WHOLE = np.ones((1, 1), dtype=bool)
+
 
 def disc(count: int, radius: float, *, seed: int = 0) -> np.ndarray:
     """Points of a flat disc."""
@@ -57,12 +59,15 @@ def test_it_is_the_definition_in_tiles_of_any_size(tile: int, monkeypatch: pytes
 
 @pytest.mark.parametrize("metric", [precision, recall])
 @pytest.mark.parametrize("tile", [9, 2048])
-def test_leaving_out_a_part_equals_the_share_of_the_others(metric, tile: int, monkeypatch: pytest.MonkeyPatch):
+def test_values_of_subsets_equal_those_of_their_items_alone(metric, tile: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_knn_manifold, "TILE", tile)
     draw = np.random.default_rng(4)
     evidence = Features(*(draw.standard_normal((count, 4)).astype(np.float32) for count in (130, 90)))
-    expected = [metric.compute(evidence.leave_out(part, 10), "random") for part in range(10)]
-    np.testing.assert_allclose(metric.jackknife_values(evidence, "random", 10), expected, rtol=1e-12)
+    subsets = np.random.default_rng(5).random((8, 6)) < 0.5
+    subsets = np.concatenate([subsets, ~subsets])
+    subsets = subsets[subsets.sum(1) >= 2]
+    expected = [metric.compute(evidence.select_groups(np.flatnonzero(each).tolist(), 6), "random") for each in subsets]
+    np.testing.assert_allclose(metric.subset_values(evidence, "random", subsets), expected, rtol=1e-12)
     assert len(set(expected)) > 3
 
 
@@ -70,9 +75,12 @@ def test_a_ball_is_closed_and_a_copy_is_a_neighbor():
     support = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
     # The third neighbor of 0 is at 3, of 3 at 3, of 1 and 2 at 2: from -3 to 6.
     queries = np.array([[-3.0], [-3.01], [6.0], [6.01]], np.float32)
-    np.testing.assert_array_equal(_knn_manifold.fraction_inside_manifold(queries, support, k=3)[0], 0.5)
+    np.testing.assert_array_equal(_knn_manifold.fraction_inside_manifold(queries, support, k=3, subsets=WHOLE)[0], 0.5)
     copies = np.zeros((4, 1), np.float32)
-    assert _knn_manifold.fraction_inside_manifold(np.array([[0.0], [1e-3]], np.float32), copies, k=3)[0] == 0.5
+    assert (
+        _knn_manifold.fraction_inside_manifold(np.array([[0.0], [1e-3]], np.float32), copies, k=3, subsets=WHOLE)[0]
+        == 0.5
+    )
 
 
 def test_a_common_offset_costs_no_digits():

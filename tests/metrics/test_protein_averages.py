@@ -13,7 +13,7 @@ import pytest
 
 from inrflow_core import registry
 from inrflow_core.errors import UsageError
-from inrflow_core.evaluation import jackknife
+from inrflow_core.evaluation import intervals
 from inrflow_core.metrics import bond_deviation, bond_lengths, clashes, lddt, rmsd, tm_score
 from inrflow_core.metrics._protein_inputs import Protein, Structures
 from inrflow_core.proteins import residue_alignment, residues, sterics, superposition
@@ -66,11 +66,11 @@ def test_samples_are_brought_together_first_and_proteins_after(metric, best):
 def test_the_interval_covers_other_proteins():
     """Its error is that of a mean: the deviation of the proteins over the root of their number."""
     proteins = evidence(*((PROTEIN, [shaken(PROTEIN, 0.2 + 0.05 * seed, seed)]) for seed in range(40)))
-    found = jackknife.jackknife_interval(lambda part: lddt.compute(part, "ca:auto:mean"), proteins)
+    found = intervals.jackknife_interval(lambda part: lddt.compute(part, "ca:auto:mean"), proteins)
     values = np.concatenate(lddt.values(proteins, "ca:auto:mean"))
     assert found is not None and found.error == pytest.approx(values.std(ddof=1) / np.sqrt(40), rel=0.4)
     nineteen = Structures(proteins.proteins[:19])
-    assert jackknife.jackknife_interval(lambda part: lddt.compute(part, "ca:auto:mean"), nineteen) is None
+    assert intervals.jackknife_interval(lambda part: lddt.compute(part, "ca:auto:mean"), nineteen) is None
 
 
 def test_residues_are_paired_by_number_where_numbers_agree_and_else_by_sequence():
