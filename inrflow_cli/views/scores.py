@@ -26,7 +26,7 @@ def show_scores(results: Results) -> None:
         for one in results.scored:
             values = {score.metric: score for score in one.scores}
             cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
-            rows.append((one.subject.name, *cells))
+            rows.append((one.sample_set.name, *cells))
         console.table(("samples", *heads), rows)
     for note in results.remarks():
         console.info(f"note: {note}")

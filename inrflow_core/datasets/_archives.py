@@ -1,7 +1,7 @@
 """The files of an image data set in a folder, in zips or in tars.
 
 Members of archives are read in place: nothing is unpacked, so no name in an archive can lead out of a folder, and links
-in archives are never followed. For a tar, only the offset of each member is kept; a worker reads that part of the file.
+in archives are never followed. For a tar, only the offset of each member is stored; a worker reads that part of the file.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Entry(NamedTuple):
 
 
 def listing(source: Path) -> list[Entry]:
-    """Every file of a source, by name: of a folder, or of the zips and tars in it where it has no images.
+    """Every file of a source, sorted by name: those of a folder or, if it has no images, of the zips and tars in it.
 
     `source` may be one archive. Hidden files are left out.
 
@@ -128,7 +128,7 @@ def common_root(entries: Sequence[Entry]) -> str:
 
 
 def tar_members(path: Path, inside: str | None = None) -> Iterator[Entry]:
-    """The plain files of an uncompressed tar, or with `inside` of the tars in it, each named below its tar's stem.
+    """The plain files of an uncompressed tar or, with `inside`, of the tars in it, each named below its tar's stem.
 
     Raises:
         IntegrityError: the tar is damaged.
@@ -149,7 +149,7 @@ def tar_members(path: Path, inside: str | None = None) -> Iterator[Entry]:
 def read_members(
     file: BufferedIOBase, source: str | Path, names: Collection[str], *, largest: int = LARGEST
 ) -> dict[str, bytes]:
-    """Some plain members of a tar, compressed or not, by their last name; larger ones than `largest` are passed over.
+    """Some plain members of a tar, compressed or not, by the last part of their name; ones above `largest` are skipped.
 
     Raises:
         IntegrityError: the tar is damaged; `source` names it.

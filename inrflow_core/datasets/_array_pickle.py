@@ -1,7 +1,7 @@
-"""Arrays of plain numbers from pickles that anybody could have written: no code of the file runs, and none of NumPy's.
+"""Arrays of plain numbers from untrusted pickles: neither code of the file nor NumPy's own unpickling runs.
 
-`numpy.dtype` and `numpy.ndarray` take their whole state from the pickle, so that a void dtype with an object field turns
-bytes of the file into pointers. The pickle gets stand-ins for both, and an array is made here, of a type code and bytes.
+`numpy.dtype` and `numpy.ndarray` take their whole state from the pickle, so that a void dtype with an object field
+turns bytes of the file into pointers. This unpickler replaces both, and builds arrays from a type code and bytes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ BROKEN = (
     ArithmeticError,
     RecursionError,
 )
-"""What `load` raises of a broken or a refused pickle."""
+"""Exceptions that `load` raises for a broken or a refused pickle."""
 
 
 def load(content: bytes) -> Any:
-    """What a pickle holds: numbers, text, lists, dictionaries and arrays of plain numbers.
+    """The content of a pickle: numbers, text, lists, dictionaries and arrays of plain numbers.
 
     Arrays come as `PickledArray`. Texts of Python 2 are bytes.
 
@@ -45,7 +45,7 @@ def load(content: bytes) -> Any:
 
 
 class PickledArray:
-    """What a pickle says of an array; `to_numpy` makes it."""
+    """An array as a pickle describes it; `to_numpy` builds it."""
 
     dtype: PickledDType
     shape: tuple[int, ...]
@@ -75,7 +75,7 @@ class PickledArray:
 
 
 class PickledDType:
-    """What a pickle says of a type of numbers."""
+    """A type of numbers as a pickle describes it."""
 
     order = "|"
 
@@ -120,7 +120,7 @@ class _Unpickler(pickle.Unpickler):
         return allowed[module_name, global_name]
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """Bytes as protocols 0 to 2 write them; in all not more than the file has, however often it refers to a text."""
+        """Bytes as protocols 0 to 2 write them; in total at most the file's size, also if a text is repeated."""
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"it asks for the encoding {str(encoding)[:20]!r}, which is refused")
         self._encodable -= len(text)
@@ -130,7 +130,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _no_bytes() -> bytes:
-    """How protocols 0 to 2 write empty bytes."""
+    """The constructor of empty bytes in protocols 0 to 2."""
     return b""
 
 
@@ -139,7 +139,7 @@ def _empty_array(*_: Any) -> PickledArray:
 
 
 def _array_of_bytes(content: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> PickledArray:
-    """How the newest pickles make arrays."""
+    """The constructor of arrays in the newest pickles."""
     array = PickledArray()
     array.__setstate__((1, shape, dtype, order == "F", content))
     return array

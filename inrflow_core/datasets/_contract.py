@@ -60,7 +60,7 @@ class Example:
     """One item as arrays, in the normalization of the data set."""
 
     values: np.ndarray
-    """Of the index's `shape` and `dtype`; the first axis is free where `is_ragged`."""
+    """Values of the index's `shape` and `dtype`; the first axis is free if `is_ragged`."""
     label: int = -1
     name: str = ""
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class DatasetIndex:
     classes: tuple[str, ...] = ()
     """Names of the classes by number; empty where there are none."""
     normalization: Mapping[str, Any] = field(default_factory=dict)
-    """How stored values follow from the raw ones: plain JSON with a `kind`."""
+    """The normalization from raw to stored values: plain JSON with a `kind`."""
     coordinates: np.ndarray | None = None
     """Coordinates that all examples share, float32; None where the value is its own coordinate."""
     is_ragged: bool = False
@@ -99,7 +99,7 @@ def source_not_found(
     files = list_files(source) if files is None and source.is_dir() else list(files or [])
     return MissingError(
         f"`{source}` holds no `{name}` data: looked for {looked_for}; found {_summary(files)}",
-        hint=f"`--source DIR` names another place; docs/data-sets.md shows every layout that `inrflow prepare {name}` reads",
+        hint=f"name another path with `--source DIR`; docs/data-sets.md shows the layouts that `inrflow prepare {name}` reads",
     )
 
 

@@ -15,7 +15,7 @@ INDEX = "dataset.json"
 
 
 def edm_plan(entries: Sequence[Entry], resolution: int) -> DatasetIndex | None:
-    """The plan of such an archive, all of it `train`; None where the files have no `dataset.json`.
+    """The index of such an archive, all of it `train`; None if the files have no `dataset.json`.
 
     Raises:
         IntegrityError: `dataset.json` is malformed.
@@ -27,7 +27,7 @@ def edm_plan(entries: Sequence[Entry], resolution: int) -> DatasetIndex | None:
     labels = _labels(index)
     unknown = [entry.name for entry in inside if labels and entry.name not in labels]
     if unknown:
-        raise IntegrityError(f"`{INDEX}` gives `{unknown[0]}` no label", hint="make the archive again")
+        raise IntegrityError(f"`{INDEX}` has no label for `{unknown[0]}`", hint="make the archive again")
     count = max(labels.values(), default=-1) + 1
     items = [_image_decoding.item(entry, labels.get(entry.name, -1)) for entry in inside]
     sources = [(entry.name, entry.size) for entry in [*inside, index._replace(name=INDEX)]]

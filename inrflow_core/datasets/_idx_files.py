@@ -23,12 +23,12 @@ SIDE = 28
 MOST = 10_000_000
 """Images in one file; a header with more is an error."""
 IMAGES, LABELS = 0x803, 0x801
-"""The first four bytes: unsigned bytes in three axes, and in one."""
+"""The first four bytes of a file: unsigned bytes in three axes, or in one."""
 SPLITS = {"train": "train", "val": "t10k"}
 
 
 def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[[str], bool]) -> DatasetIndex:
-    """The plan of the four files below `source` (of those whose path `is_ours`), with the examples inside.
+    """The index of the four files below `source` (of those whose path `is_ours`), with the examples in memory.
 
     Raises:
         MissingError: the two files of `train` do not exist.
@@ -69,7 +69,7 @@ def _find(files: Sequence[str], start: str) -> str | None:
 
 
 def _read(path: Path, magic: int) -> np.ndarray:
-    """The bytes behind a header, in its shape."""
+    """The bytes after a header, in its shape."""
     axes = magic & 0xFF
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

@@ -17,10 +17,10 @@ from inrflow_core.visualization.image_io import decode_image
 Pixels = UInt8[np.ndarray, "R R C"]
 
 PIXELS = {"kind": "pixels", "to_unit": "v / 127.5 - 1"}
-"""Normalisation of uint8 images: what the domain makes of a stored value."""
+"""Normalization of uint8 images: the domain's map from a stored value to [-1, 1]."""
 
 MAX_ASPECT = 4
-"""Longer images lose their ends before they are resized."""
+"""Largest ratio of the sides; longer images are cropped to it before they are resized."""
 LARGEST = 8192
 """Rows and columns of the largest images that are prepared."""
 
@@ -73,8 +73,8 @@ def check_resolution(resolution: int) -> None:
 def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool = False) -> Pixels:
     """An encoded image as uint8 (R R C): converted by content, cropped as ADM does.
 
-    The rules of `visualization.image_io` hold; with one channel the image becomes gray. `upright` rotates photographs as
-    their EXIF says, which the benchmarks' own pipelines do not.
+    The rules of `visualization.image_io` hold; with one channel the image becomes gray. `upright` rotates photographs by
+    their EXIF orientation, unlike the benchmarks' own pipelines.
 
     Raises:
         UnreadableItemError: the content is empty, damaged, or of a format that is not read.
@@ -83,15 +83,15 @@ def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool 
     try:
         return center_crop(image, resolution)
     except MemoryError as error:
-        raise UnreadableItemError("it takes more memory to resize than there is") from error
+        raise UnreadableItemError("out of memory while resizing it") from error
 
 
 def center_crop(image: Image.Image, resolution: int) -> Pixels:
     """The middle square at R x R, uint8 (R R C), as ADM (Dhariwal and Nichol 2021) makes ImageNet's.
 
-    The image is halved with a box filter while its shorter side is at least 2 R, brought to a shorter side of R with
-    a bicubic one, and cut. Of an image longer than MAX_ASPECT times its width the middle is cut out first: a line of
-    20,000 x 2 pixels would otherwise take gigabytes.
+    The image is halved with a box filter while its shorter side is at least 2 R, resized to a shorter side of R with a
+    bicubic filter, and cropped. An image longer than MAX_ASPECT times its width is cropped to the middle first: a line
+    of 20,000 x 2 pixels would otherwise take gigabytes.
     """
     width, height = (min(length, MAX_ASPECT * min(image.size)) for length in image.size)
     if (width, height) != image.size:

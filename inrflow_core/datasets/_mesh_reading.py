@@ -1,7 +1,7 @@
-"""Mesh files in all their kinds: read with care, as triangles, with colors of textures, vertices or faces.
+"""Read mesh files of many formats as triangles, with the colors of textures, vertices or faces.
 
 OFF, OBJ, PLY, STL and GLB are read by trimesh. Open3D's own readers lose GLB meshes, quads with relative indices and,
-in files of several parts, most of the faces, and never return from a comment inside an OFF.
+in files of several parts, most of the faces, and hang on a comment inside an OFF.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ SUFFIXES = (".off", ".obj", ".ply", ".stl", ".glb")
 LARGEST = 1 << 30
 """Bytes of a mesh file; a mesh in memory takes some times as much."""
 GRAY = 190.0
-"""Of parts without colors where other parts have some."""
+"""Gray of parts without colors in a file whose other parts have colors."""
 UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, OSError,
     RuntimeError, SyntaxError, TypeError, ValueError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
-"""What trimesh's parsers raise on content that is broken."""
+"""Exceptions that trimesh's parsers raise on broken content."""
 
 
 @dataclass(frozen=True)
 class Body:
-    """A mesh file: the triangles of all its parts, in their order, and the parts, which know their colors."""
+    """A mesh file: the triangles of all its parts in their order, and the parts with their colors."""
 
     mesh: Mesh
     parts: Sequence[Any]
 
     @cached_property
     def first_faces(self) -> Int[np.ndarray, " P"]:
-        """The number of each part's first face."""
+        """The index of each part's first face."""
         return np.cumsum([0, *(len(part.faces) for part in self.parts[:-1])])
 
     @cached_property
@@ -61,7 +61,7 @@ class Body:
             raise UnreadableItemError("its texture cannot be read") from error
 
     def colors(self, faces: Int[np.ndarray, " N"], weights: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-        """RGB in [0, 255] at places given by faces and weights of their corners; GRAY where a part has no colors."""
+        """RGB in [0, 255] at points on faces, by barycentric weights; GRAY where a part has no colors."""
         colors = np.full((len(faces), 3), GRAY)
         owners = np.searchsorted(self.first_faces, faces, side="right") - 1
         order = np.argsort(owners, kind="stable")
@@ -75,17 +75,17 @@ class Body:
 
 @dataclass(frozen=True)
 class Skin:
-    """The colors of one part: of faces, of corners, or of places in a texture."""
+    """The colors of one part: per face, per vertex, or in a texture."""
 
     faces: Int[np.ndarray, "F 3"]
     of_faces: Float[np.ndarray, "F 3"] | None = None
     of_vertices: Float[np.ndarray, "V 3"] | None = None
     texture: np.ndarray | None = None
     texture_coordinates: Float[np.ndarray, "V 2"] | None = None
-    """Of each vertex in the texture: to the right and up, in units of its sides; it repeats beyond them."""
+    """Position of each vertex in the texture: right and up, in units of its sides; the texture repeats beyond them."""
 
     def at(self, faces: Int[np.ndarray, " N"], weights: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-        """RGB in [0, 255]; a texture gives the nearest of its pixels."""
+        """RGB in [0, 255]; a texture is read at the nearest pixel."""
         if self.of_faces is not None:
             return self.of_faces[faces]
         corners = self.faces[faces]
@@ -123,7 +123,7 @@ def list_source(source: Path) -> tuple[Path, list[tuple[str, int]]]:
 
 
 def load(root: Path, name: str, *, with_colors: bool) -> Body:
-    """A file's parts, placed as the file says, with faces as triangles.
+    """The parts of a file in their positions, with faces as triangles.
 
     Raises:
         UnreadableItemError: it cannot be read, has no faces, no area, or corners that are not finite.
@@ -132,7 +132,7 @@ def load(root: Path, name: str, *, with_colors: bool) -> Body:
     if not parts:
         raise UnreadableItemError("it is a mesh without faces")
     if not all(part.faces.min() >= 0 and part.faces.max() < len(part.vertices) for part in parts):
-        raise UnreadableItemError("its faces have corners that are not there")
+        raise UnreadableItemError("its faces refer to vertices that do not exist")
     starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
     vertices = np.concatenate([np.asarray(part.vertices, dtype=np.float64) for part in parts])
     faces = np.concatenate(
@@ -150,7 +150,7 @@ def load(root: Path, name: str, *, with_colors: bool) -> Body:
 def _parts(root: Path, path: Path, with_colors: bool) -> list[Any]:
     import trimesh
 
-    logging.getLogger("trimesh").setLevel(logging.CRITICAL)  # it prints tracebacks of textures that are not there
+    logging.getLogger("trimesh").setLevel(logging.CRITICAL)  # it prints tracebacks of missing textures
     if path.stat().st_size > LARGEST:
         raise UnreadableItemError(f"it is larger than {LARGEST >> 30} GiB")
     kind = path.suffix.lower().removeprefix(".")
@@ -165,7 +165,7 @@ def _parts(root: Path, path: Path, with_colors: bool) -> list[Any]:
 
 
 def _inside(root: Path, path: Path, with_colors: bool) -> Any:
-    """What fetches the files that a mesh names, such as textures: plain files below the source and nothing else."""
+    """The resolver of files that a mesh names, such as textures: plain files below the source and nothing else."""
     import trimesh
 
     class Inside(trimesh.resolvers.FilePathResolver):
@@ -195,7 +195,7 @@ def _material(visual: Any, faces: Int[np.ndarray, "F 3"], corners: int) -> Skin 
 
     image = getattr(visual.material, "image", None) or getattr(visual.material, "baseColorTexture", None)
     if image is not None and visual.uv is not None:
-        # To decode an EPS would start Ghostscript. glTF ignores the orientation in a file of a texture.
+        # Decoding an EPS would start Ghostscript. glTF ignores the orientation in a file of a texture.
         if image.format not in (None, "MPO", *image_io.FORMATS):
             raise ValueError(f"a texture is {image.format}")
         texture_coordinates = _each(np.asarray(visual.uv, dtype=np.float64), range(corners))

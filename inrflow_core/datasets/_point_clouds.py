@@ -1,4 +1,4 @@
-"""What the point data sets share: the box that a cloud is put into, checks, seeds and splits by name."""
+"""Shared by the point data sets: the normalization of a cloud to its box, checks, seeds and splits by name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from inrflow_core.datasets._contract import Example, Item
 from inrflow_core.errors import UnreadableItemError
 
 BOX = {"kind": "shape", "undo": "points * condition/scale + condition/offset"}
-"""Normalisation `shape`: each cloud's bounding box is centered and its longest side spans [-1, 1] (INRFlow, appendix
-F); what undoes it is kept with each cloud."""
+"""Normalization `shape`: each cloud's bounding box is centered and its longest side spans [-1, 1] (INRFlow, appendix
+F); offset and scale are stored with each cloud."""
 
 
 def boxed(item: Item, points: np.ndarray, colors: np.ndarray | None = None) -> Example:
-    """A cloud in its box, float32, with the offset and scale that undo it; colors in [-1, 1] are put behind.
+    """A cloud in its box, float32, with the offset and scale that undo it; colors in [-1, 1] follow the positions.
 
     Raises:
-        UnreadableItemError: a number that is not finite, or all points in one place.
+        UnreadableItemError: a number that is not finite, or all points coincide.
     """
     check_finite(points)
     low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
     offset, scale = (low + high) / 2, float((high - low).max() / 2)
     if scale == 0:
-        raise UnreadableItemError("all its points lie in one place")
+        raise UnreadableItemError("all its points coincide")
     values = ((points - offset) / scale).astype(np.float32)
     if colors is not None:
         values = np.concatenate([values, colors.astype(np.float32)], axis=1)
@@ -41,12 +41,12 @@ def undoing(offset: Float[np.ndarray, " C"], scale: float) -> dict[str, Float32[
     with np.errstate(over="ignore", under="ignore"):
         units = {"offset": offset.astype(np.float32), "scale": np.array([scale]).astype(np.float32)}
     if not all(np.isfinite(numbers).all() for numbers in units.values()) or not units["scale"].all():
-        raise UnreadableItemError("its size or place is beyond single precision")
+        raise UnreadableItemError("its size or position is beyond single precision")
     return units
 
 
 def check_finite(points: Float[np.ndarray, "N _"]) -> None:
-    """Nothing, where all numbers are finite.
+    """Check that all numbers are finite.
 
     Raises:
         UnreadableItemError: some are not.
@@ -57,7 +57,7 @@ def check_finite(points: Float[np.ndarray, "N _"]) -> None:
 
 
 def seed(name: str) -> int:
-    """A seed below 2^63 for everything random about an item: of its name alone, so that workers do not matter."""
+    """A seed below 2^63 for an item, from its name alone: the same in every worker."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "little") >> 1
 
 

@@ -27,9 +27,9 @@ World = Literal["mesh", "blender", "zero123"]
 FOLDERS = ("views", "views_release")
 TRANSFORMS = "transforms.json"
 FROM_BLENDER = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-"""Blender's importers turn a mesh of y up so that z is up; this turns it back."""
+"""Blender's importers rotate a mesh from y up to z up; this rotates it back."""
 SEEN = 0.8
-"""Fraction of the points that must appear on the object, where an image is transparent beside it."""
+"""Fraction of the points that must project onto the object, in images with a transparent background."""
 CHECKED = 2048
 """Number of points checked."""
 
@@ -39,7 +39,7 @@ class Views:
     """Square images of one object and their cameras."""
 
     images: UInt8[np.ndarray, "V R R 3"]
-    """On white."""
+    """Composited on white."""
     is_shown: Bool[np.ndarray, "V R R"]
     """Where the object can be: where the image is not fully transparent."""
     cameras: Float32[np.ndarray, "V 4 4"]
@@ -64,11 +64,11 @@ def read(root: Path, mesh: str, count: int, resolution: int, field_of_view: floa
 
 
 def placed(views: Views, world: World, offset: Float[np.ndarray, " 3"], scale: float) -> Views:
-    """The views with cameras in the units of the normalised mesh, whose points are `(point - offset) / scale`.
+    """The views with cameras in the units of the normalized mesh, whose points are `(point - offset) / scale`.
 
     Args:
-        world: of the cameras: the mesh's own (`mesh`); with z up as Blender's importers turn it (`blender`); or that,
-            with the longest side of the mesh's box 1 and its middle in the origin (`zero123`).
+        world: the world of the cameras: the mesh's own (`mesh`), Blender's with z up (`blender`), or Blender's with the
+            mesh's box centered and its longest side 1 (`zero123`).
     """
     if world == "zero123":
         offset, scale = np.zeros(3), 0.5

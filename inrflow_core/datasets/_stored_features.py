@@ -11,7 +11,7 @@ from inrflow_core.errors import MissingError
 
 
 def check(name: str, domain: str, allowed: str) -> None:
-    """Nothing, where an embedder reads what the data set has: `image` or `sequence`.
+    """Check that an embedder reads the data set's `domain`: `image` or `sequence`.
 
     Raises:
         UsageError: there is no such embedder.
@@ -30,8 +30,8 @@ def embedder(config: Any) -> Any:
     return _loaded(config.embedder, config.weights)
 
 
-def origin(config: Any, stand_in: str) -> dict[str, str]:
-    """What tokens are made by, for the manifest; nothing where training makes them.
+def origin(config: Any, placeholder: str) -> dict[str, str]:
+    """The embedder of the tokens and its digest, for the manifest; empty if training computes the tokens.
 
     Raises:
         MissingError: the weights are absent; the hint names a placeholder.
@@ -43,7 +43,7 @@ def origin(config: Any, stand_in: str) -> dict[str, str]:
     except MissingError as error:
         raise MissingError(
             error.message,
-            hint=f"{error.hint}; `--set embedder={stand_in}` is a placeholder for it, with less to learn from",
+            hint=f"{error.hint}; `--set embedder={placeholder}` is a placeholder without weights, with weaker features",
         ) from error
     return {"embedder": network.name, "embedder_digest": network.digest}
 

@@ -25,7 +25,7 @@ class Config:
     resolution: int = 256
     """Rows and columns."""
     animals: tuple[str, ...] = ANIMALS
-    """The classes taken, numbered in this order."""
+    """The classes to read, numbered in this order."""
 
     def __post_init__(self) -> None:
         _image_decoding.check_resolution(self.resolution)

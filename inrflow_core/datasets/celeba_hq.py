@@ -1,7 +1,7 @@
 """CelebA-HQ: 30,000 faces, in the layouts of its several hosts.
 
-Read are: `{train,val,test}/` with or without `{female,male}/` (StarGAN v2), `CelebA-HQ-img/0.jpg` ... (CelebAMask-HQ),
-`data128x128/*.jpg`, and any flat folder. Where nothing says which are held out, it is every tenth, by number.
+Layouts: `{train,val,test}/` with or without `{female,male}/` (StarGAN v2), `CelebA-HQ-img/0.jpg` ... (CelebAMask-HQ),
+`data128x128/*.jpg`, and any flat folder. Without splits, every tenth image is held out, by number.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
     Raises:
         MissingError: there are no images.
-        UsageError: `classes`, and an image is in neither folder.
+        UsageError: `classes` is set, and an image is in neither folder.
     """
     entries = _archives.listing(source)
     selected = _select_folder(_archives.images(entries))
@@ -91,6 +91,6 @@ def _label(entry: Entry, folders: set[str]) -> int:
         if name in folders:
             return number
     raise UsageError(
-        f"classes are requested, and `{entry.name}` lies in neither of the folders {', '.join(CLASSES)}",
+        f"classes are requested, and `{entry.name}` is in neither of the folders {', '.join(CLASSES)}",
         hint="leave `--classes` out, or sort the images into such folders",
     )

@@ -41,7 +41,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     """The five training batches as `train`, the test batch as `val`.
 
     Raises:
-        MissingError: a batch is not there.
+        MissingError: a batch is missing.
         IntegrityError: a batch is damaged, or a pickle asks for more than arrays.
     """
     files = _files(source)
@@ -70,7 +70,7 @@ def read(item: Item, config: Config) -> Example:
 
 
 def _files(source: Path) -> dict[str, bytes]:
-    """The content of the six batches by file name, of the first form that is whole."""
+    """The content of the six batches by file name, from the first version that is complete."""
     files = list_files(source) if source.is_dir() else [(source.name, source.stat().st_size)]
     folder = source if source.is_dir() else source.parent
     for ending in ("", ".bin"):
@@ -91,7 +91,7 @@ def _files(source: Path) -> dict[str, bytes]:
 
 def _from_binary(name: str, content: bytes) -> Batch:
     if len(content) % (1 + PIXEL_BYTES):
-        raise _damaged(name, f"{len(content):,} bytes are no whole number of records")
+        raise _damaged(name, f"{len(content):,} bytes are not a whole number of records")
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXEL_BYTES)
     return _checked(name, records[:, 1:], records[:, 0])
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 pieces of clothing, from four idx files that are called like MNIST's."""
+"""Fashion-MNIST: 70,000 pieces of clothing, from four idx files, named like MNIST's."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from inrflow_core.datasets._idx_files import idx_plan
 
 DOMAIN = "image"
 NEEDS_SOURCE = True
-DESCRIPTION = "`train-images-idx3-ubyte` and its three fellows, with or without .gz -> gray 28 x 28, 10 classes"
+DESCRIPTION = "`train-images-idx3-ubyte` and the other three files, with or without .gz -> gray 28 x 28, 10 classes"
 IS_READ_BY_SCAN = True
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
 @dataclass(frozen=True)
 class Config:
-    """There is nothing to choose."""
+    """Fashion-MNIST has no settings."""
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """The images of `train` and, where they are there, of the test files as `val`; see `_idx_files.idx_plan`.
+    """The images of `train` and, if they exist, of the test files as `val`; see `_idx_files.idx_plan`.
 
-    A folder that also holds MNIST (as torchvision's does) is searched for `fashion` in the path alone.
+    In a folder that also holds MNIST (as torchvision's does) only paths with `fashion` are read.
     """
     has_both = source.is_dir() and any("fashion" in path.name.lower() for path in source.iterdir())
     return idx_plan("fashion-mnist", source, CLASSES, lambda file: not has_both or "fashion" in file.lower())

@@ -21,7 +21,7 @@ DESCRIPTION = (
 )
 FIRST_OF_VAL = 60_000
 LESSER = ("thumbnails128x128/", "in-the-wild-images/")
-"""Folders of the same images in another form; read where nothing else is there."""
+"""Folders of the same images in another form; read only if there are no others."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Config:
     resolution: int = 256
     """Rows and columns."""
     all_train: bool = False
-    """Learn from all 70,000, as StyleGAN does; there is no `val` then."""
+    """Put all 70,000 into `train`, as StyleGAN does; there is then no `val`."""
 
     def __post_init__(self) -> None:
         _image_decoding.check_resolution(self.resolution)
@@ -41,7 +41,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     """The images by number.
 
     Raises:
-        MissingError: there are none whose name is a number.
+        MissingError: no image has a number as its name.
     """
     entries = _archives.listing(source)
     image_files = _archives.images(entries)
@@ -69,6 +69,6 @@ def read(item: Item, config: Config) -> Example:
 
 
 def _number(name: str) -> int | None:
-    """The number that a file is called by: `00000.png`, and in archives of EDM `img00000000.png`."""
+    """The number in a file's name: `00000.png`, or `img00000000.png` in archives of EDM."""
     match = re.fullmatch(r"(?:img)?(\d{5,8})", Path(name).stem)
     return int(match[1]) if match else None

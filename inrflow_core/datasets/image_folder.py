@@ -36,7 +36,7 @@ class Config:
     channels: int = 3
     """3 for RGB, 1 for gray."""
     upright: bool = True
-    """Rotate photographs as their EXIF says."""
+    """Rotate photographs by their EXIF orientation."""
 
     def __post_init__(self) -> None:
         _image_decoding.check_resolution(self.resolution)
@@ -49,7 +49,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
     Raises:
         MissingError: there are no images.
-        UsageError: `classes`, and an image is in no sub-folder.
+        UsageError: `classes` is set, and an image is not in a sub-folder.
     """
     entries = _archives.listing(source)
     image_files = _archives.images(entries)
@@ -88,7 +88,7 @@ def _root(image_files: Sequence[Entry]) -> str:
 
 
 def _splits(inside: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Splits, where the folders at the top are such names and nothing else; all in `train` otherwise."""
+    """The splits, if all folders at the top are names of splits; else all images in `train`."""
     top = {entry.name.partition("/")[0] for entry in inside}
     if "train" not in top or not top <= set(SPLITS):
         return {"train": list(inside)}
@@ -102,7 +102,7 @@ def _class(entry: Entry) -> str:
     folder, slash, _ = entry.name.partition("/")
     if not slash:
         raise UsageError(
-            f"classes are requested, and `{entry.name}` lies in no sub-folder",
+            f"classes are requested, and `{entry.name}` is not in a sub-folder",
             hint="leave `--classes` out, or put every image into the folder of its class",
         )
     return folder

@@ -1,9 +1,10 @@
 """ImageNet (ILSVRC 2012), in any of its common layouts.
 
-Read are: class folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), the Kaggle tree (`ILSVRC/Data/CLS-LOC/`, a flat
+Layouts: class folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), the Kaggle tree (`ILSVRC/Data/CLS-LOC/`, a flat
 `val` whose classes are in `LOC_val_solution.csv`), the two original tars with the development kit, and the zip of
 StyleGAN and EDM (`dataset.json`). The label is the rank of the class folder's name, as is usual; the
-numbers of the development kit are mapped to names first. Images are cropped as ADM does (see `_image_decoding.center_crop`).
+numbers of the development kit are mapped to names first. Images are cropped as in ADM
+(`_image_decoding.center_crop`).
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def read(item: Item, config: Config) -> Example:
 
 
 def _only_classes(image_files: Sequence[Entry]) -> list[Entry]:
-    """The images of a folder of class folders only, where `--source` is `train` itself."""
+    """The images of class folders if `--source` is `train` itself; else none."""
     inside = _archives.below(image_files, _archives.common_root(image_files))
     return inside if all(WORDNET.fullmatch(entry.name.partition("/")[0]) for entry in inside) else []
 
@@ -107,7 +108,7 @@ def _plan(source: Path, train: list[Entry], val: list[Entry], around: Sequence[E
     classes = sorted({*folders.values(), *val_classes.values()})
     if "" in classes:
         nameless = next(entry.name for entry in val if not val_classes[entry])
-        raise IntegrityError(f"the table of classes says nothing of `{nameless}`", hint="put the whole table there")
+        raise IntegrityError(f"the table of classes has no entry for `{nameless}`", hint="use the complete table")
     rank = {name: number for number, name in enumerate(classes)}
     splits = {
         split: [

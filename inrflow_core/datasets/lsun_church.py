@@ -1,7 +1,7 @@
 """LSUN Church: outdoor churches, as the LMDB of the download or as folders exported from it.
 
 The keys of the LMDB are names, its values encoded images (JPEG or WebP, by content). Exported folders may be nested
-to any depth; what lies below a folder with `val` in its name is held out. Where a folder holds several categories,
+to any depth; images below a folder with `val` in its name are held out. Where a folder holds several categories,
 only those with `church` in the path are read.
 """
 
@@ -22,7 +22,10 @@ from inrflow_core.storage.source_files import list_files
 DOMAIN = "image"
 NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
-DESCRIPTION = "`church_outdoor_{train,val}_lmdb/data.mdb` (with the extra `lmdb`), or folders exported from it, at any depth -> RGB"
+DESCRIPTION = (
+    "`church_outdoor_{train,val}_lmdb/data.mdb` (with the extra `lmdb`), or folders exported from it, at any depth "
+    "-> RGB"
+)
 DATABASE = "data.mdb"
 VAL = re.compile(r"(^|[^a-z])val", re.IGNORECASE)
 

@@ -17,23 +17,23 @@ DOMAIN = "points"
 NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
-    "any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 15,000 points on their surface, with colors "
-    "and classes (sub-folders) where asked, train and val by name"
+    "any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 15,000 points on their surface, train and val "
+    "by name; optional colors and classes (sub-folders)"
 )
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is taken of each mesh, and how they are divided."""
+    """Points, colors and classes of the meshes, and the split."""
 
     points: int = 15_000
-    """Points on the surface of each mesh; training draws its subsets from them."""
+    """Points on the surface of each mesh; training samples subsets of them."""
     colors: bool = field(default=False, metadata={"key": "colours"})
-    """Keep colors, of textures or vertices, as three more numbers of each point; meshes without are skipped."""
+    """Store colors of textures or vertices as three more numbers of each point; meshes without colors are skipped."""
     classes: bool = False
-    """The folder right below the source is the class."""
+    """Label by the folder directly below the source."""
     val: float = 0.1
-    """Share of the names that is held out; a name keeps its side whatever else lies there."""
+    """Share of the names that is held out; the split of a name does not depend on other files."""
 
     def __post_init__(self) -> None:
         if self.points < 1:
@@ -66,11 +66,11 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
 
 def read(item: Item, config: Config) -> Example:
-    """Points on one mesh, in its box; which points follows from its name.
+    """Points on one mesh, in its box; the name of the mesh is their seed.
 
     Raises:
-        UnreadableItemError: the file cannot be read, has no faces, no area, no colors although `colors` is set, or numbers that are
-            not finite.
+        UnreadableItemError: the file cannot be read, has no faces, no area, no colors although `colors` is set, or
+            numbers that are not finite.
     """
     body = _mesh_reading.load(Path(item.location), item.name, with_colors=config.colors)
     points = mesh.sample_surface(body.mesh, config.points, seed=_point_clouds.seed(f"mesh {item.name}"))

@@ -10,19 +10,19 @@ from inrflow_core.datasets._idx_files import idx_plan
 
 DOMAIN = "image"
 NEEDS_SOURCE = True
-DESCRIPTION = "`train-images-idx3-ubyte` and its three fellows, with or without .gz -> gray 28 x 28, 10 classes"
+DESCRIPTION = "`train-images-idx3-ubyte` and the other three files, with or without .gz -> gray 28 x 28, 10 classes"
 IS_READ_BY_SCAN = True
 KIN = ("fashion", "kmnist", "emnist", "qmnist")
-"""Others whose files are called the same, and which torchvision puts beside MNIST's."""
+"""Data sets whose files have the same names, and which torchvision puts beside MNIST's."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """There is nothing to choose."""
+    """MNIST has no settings."""
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """The images of `train` and, where they are there, of the test files as `val`; see `_idx_files.idx_plan`."""
+    """The images of `train` and, if they exist, of the test files as `val`; see `_idx_files.idx_plan`."""
     return idx_plan("mnist", source, tuple("0123456789"), lambda file: not any(kin in file.lower() for kin in KIN))
 
 

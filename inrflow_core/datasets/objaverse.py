@@ -2,8 +2,8 @@
 
 INRFlow, section 4.2 and appendix A.2: 16k points of each object of Objaverse (Deitke et al. 2023), renders of 448 x 448
 pixels and 40 degrees by cameras at 3.5 units on both sides of the x and z axes, features of DINOv2 joined with the
-Pluecker numbers of each patch's ray. The paper does not say how objects are normalised: here the longest side of the
-mesh's box spans [-1, 1], before it is rendered, so that points and cameras share their units.
+Pluecker numbers of each patch's ray. The paper does not say how objects are normalized: here the longest side of the
+mesh's box spans [-1, 1] before it is rendered, so that points and cameras share their units.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Config:
     """Points, views and features of each object, and the split."""
 
     points: int = 16_384
-    """Points on the surface of each mesh; training draws its subsets from them."""
+    """Points on the surface of each mesh; training samples subsets of them."""
     resolution: int = 448
     """Rows and columns of the images."""
     views: int = 4
@@ -50,15 +50,15 @@ class Config:
     field_of_view: float = cameras.DEFAULT_FOV
     """Field of view in degrees; for found images, where their files do not have it (Zero123: 49.1)."""
     world: _rendered_views.World = "mesh"
-    """Whose axes and units the cameras of found images have: the mesh's, or as Blender's or Zero123's script turns it."""
+    """Axes and units of the cameras of found images: the mesh's, Blender's, or those of Zero123's script."""
     embedder: str = "dinov2"
     """The network that encodes the images; `patches` is a placeholder without weights."""
     features: Literal["stored", "online"] = "stored"
-    """`stored` keeps the tokens in the shards; `online` keeps the images, and training computes the tokens."""
-    weights: str | None = field(default=None, metadata={"is_place": True})
+    """`stored` writes the tokens into the shards; `online` writes the images, and training computes the tokens."""
+    weights: str | None = field(default=None, metadata={"is_path": True})
     """The folder of the embedder's weights; else `$INRFLOW_WEIGHTS/EMBEDDER`, else `weights/EMBEDDER`."""
     val: float = 0.1
-    """Share of the names that is held out; a name keeps its side whatever else lies there."""
+    """Share of the names that is held out; the split of a name does not depend on other files."""
 
     def __post_init__(self) -> None:
         for name, least in (("points", 1), ("resolution", 8), ("views", 1)):
@@ -79,9 +79,9 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     """Every mesh below the source, sorted by name; the weights of the embedder are checked.
 
     Raises:
-        MissingError: there is no mesh, or the weights are not there.
-        IntegrityError: the weights are not whole, or are those of another network.
-        UsageError: there is no such embedder of images, or what runs it is not installed.
+        MissingError: there is no mesh, or the weights are missing.
+        IntegrityError: the weights are damaged, or those of another network.
+        UsageError: there is no such embedder of images, or the package that runs it is not installed.
     """
     folder, files = _mesh_reading.list_source(source)
     items = [Item(name, location=str(folder)) for name in _mesh_reading.files(source, files)]
@@ -101,8 +101,8 @@ def read(item: Item, config: Config) -> Example:
     """Points on one mesh in its box, images of it, their cameras, and the tokens where they are stored.
 
     Raises:
-        UnreadableItemError: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found images are too
-            few, cannot be read, are not square, or do not show the mesh.
+        UnreadableItemError: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found images
+            are too few, cannot be read, are not square, or do not show the mesh.
     """
     root = Path(item.location)
     body = _mesh_reading.load(root, item.name, with_colors=config.renders == "made")
@@ -143,7 +143,7 @@ def _rendered(mesh: Mesh, body: _mesh_reading.Body, config: Config) -> _rendered
 
 
 def _tokens(views: _rendered_views.Views, config: Config) -> dict[str, np.ndarray]:
-    """The tokens of each view, where they are stored; by one thread, so that workers change no byte."""
+    """The tokens of each view if they are stored; computed in one thread: the bytes do not depend on the workers."""
     if config.features == "online":
         return {}
     import torch

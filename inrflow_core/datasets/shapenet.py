@@ -1,8 +1,8 @@
 """ShapeNet as clouds of 15,000 points, in the layout of PointFlow (Yang et al. 2019) or as one HDF5 file.
 
 PointFlow: `ShapeNetCore.v2.PC15k/<synset>/{train,val,test}/<id>.npy`, each (15000, 3) float32. One file, of
-diffusion-point-cloud (Luo and Hu 2021): `[synset][split]`, clouds (n, points, 3). The papers measure generation
-against the split `val`, and so do we.
+diffusion-point-cloud (Luo and Hu 2021): `[synset][split]`, clouds (n, points, 3). The papers evaluate generation
+against the split `val`, and so does inrflow.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NAMES = {
     "04330267": "stove", "04379243": "table", "04401088": "telephone", "04460130": "tower", "04468005": "train",
     "04530566": "vessel", "04554684": "washer",
 }  # fmt: skip
-"""The categories of ShapeNetCore: WordNet synset ids, with the English names of PointFlow (its `can` is the rubbish bin)."""
+"""The categories of ShapeNetCore: WordNet synset ids, with the English names of PointFlow (its `can` is a trash can)."""
 
 DOMAIN = "points"
 NEEDS_SOURCE = True
@@ -74,7 +74,7 @@ class Config:
 
 
 class CloudLocation(NamedTuple):
-    """The place of one cloud: a .npy file, or a row of an array inside an HDF5 file."""
+    """The location of one cloud: a .npy file, or a row of an array inside an HDF5 file."""
 
     file: str
     array: str = ""
@@ -86,8 +86,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     """Every cloud of the requested categories, sorted by synset and name.
 
     Raises:
-        MissingError: neither layout is there, or not with these categories.
-        UsageError: two trees of PointFlow's layout are there.
+        MissingError: the source has neither layout, or not these categories.
+        UsageError: the source has two trees of PointFlow's layout.
     """
     files = list_files(source) if source.is_dir() else [(source.name, source.stat().st_size)]
     folder = source if source.is_dir() else source.parent
@@ -142,7 +142,7 @@ def read(item: Item, config: Config) -> Example:
 
 
 def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, CloudLocation]]:
-    """Synset, split, name and place of every .npy in PointFlow's layout; `folder` may be any part of the tree."""
+    """Synset, split, name and location of every .npy in PointFlow's layout; `folder` may be any part of the tree."""
     above = folder.resolve().parts[-2:]
     roots = set()
     for name, _ in files:
@@ -159,7 +159,7 @@ def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str,
 
 
 def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, CloudLocation]]:
-    """The same for the first HDF5 file whose groups are synsets."""
+    """Synset, split, name and location of every cloud in the first HDF5 file whose groups are synsets."""
     for name, _ in files:
         if not name.endswith(HDF5):
             continue
@@ -175,15 +175,15 @@ def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tup
             return
 
 
-def _select_categories(source: Path, config: Config, there: list[str]) -> list[str]:
+def _select_categories(source: Path, config: Config, available: list[str]) -> list[str]:
     """The requested synsets, sorted; all synsets of the source where none is requested."""
-    selected = sorted({synset_of(name) for name in config.categories}) or there
+    selected = sorted({synset_of(name) for name in config.categories}) or available
     for synset in selected:
-        if synset not in there:
-            names = ", ".join(f"`{NAMES.get(synset, synset)}`" for synset in there)
+        if synset not in available:
+            names = ", ".join(f"`{NAMES.get(synset, synset)}`" for synset in available)
             raise MissingError(
                 f"`{source}` has no clouds of `{NAMES.get(synset, synset)}` ({synset}); it has {names}",
-                hint="ask another category, or leave `categories` out",
+                hint="name another category, or leave `categories` out",
             )
     return selected
 
@@ -202,7 +202,9 @@ def _shape(items: Sequence[Item]) -> tuple[int, int]:
 def _points(location: CloudLocation) -> np.ndarray:
     points = _row(location) if location.array else _file(Path(location.file))
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f" or not len(points):
-        raise UnreadableItemError(f"it is {points.dtype} of shape {points.shape}, no points (N, 3) of floating numbers")
+        raise UnreadableItemError(
+            f"it is {points.dtype} of shape {points.shape}, not points (N, 3) of floating-point numbers"
+        )
     with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which is checked
         return points.astype(np.float32)
 
@@ -219,7 +221,7 @@ def _file(path: Path) -> np.ndarray:
 def _reason(error: Exception) -> str:
     text = str(error.__cause__).lower()
     if "object" in text or "pickle" in text:
-        return "it is an array of objects (a pickle could run code), or no .npy file"
+        return "it is an array of objects (a pickle could run code), or not a .npy file"
     return "it is not a complete .npy file"
 
 
@@ -271,7 +273,7 @@ def synset_of(name: str) -> str:
     """The synset id of an English name, or of itself.
 
     Raises:
-        ValueError: no category is called so.
+        ValueError: no category has that name.
     """
     if name in NAMES:
         return name

@@ -44,7 +44,7 @@ class Config:
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """The solids that will be made; `source` is ignored."""
+    """The names and classes of the solids; `source` is ignored."""
     classes = tuple(BODIES)
     splits = {
         split: [
@@ -99,7 +99,7 @@ def _cylinder(rng: np.random.Generator) -> Any:
 
 
 def _dumbbell(rng: np.random.Generator) -> Any:
-    """Two balls on a bar that lies."""
+    """Two balls on a horizontal bar."""
     size, reach = rng.uniform(0.35, 0.5), rng.uniform(0.9, 1.2)
     bar = _kind().create_cylinder(0.35 * size, 2 * reach, 30)
     for end in (-reach, reach):
@@ -131,7 +131,7 @@ BODIES: dict[str, Callable[[np.random.Generator], Any]] = {
     "table": _table,
     "torus": _torus,
 }
-"""The classes in the order of their numbers, and what builds a body of each along z."""
+"""The classes in the order of their numbers, and the function that builds a body of each along z."""
 
 
 def _kind() -> Any:

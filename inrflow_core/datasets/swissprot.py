@@ -1,8 +1,8 @@
 """Proteins: AlphaFold-DB's Swiss-Prot as its tars, and any folder of PDB, mmCIF and BinaryCIF files.
 
 Only the headers of a tar's members are read, once; a worker then reads a member in place, and nothing is unpacked. The
-split is the paper's: random proteins for training and for the test (10,000 and 512, INRFlow A.3 and G). Each protein has
-a number that depends only on its name and the seed, so other files do not move it; the smallest numbers are the test.
+split is the paper's: random proteins for training and for the test (10,000 and 512, INRFlow A.3 and G). Each protein
+has a number that depends only on its name and the seed, not on other files; the smallest numbers are the test.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DESCRIPTION = (
 AFDB = re.compile(r"(AF-[A-Z0-9]+-F\d+)-model_v(\d+)")
 """Names of AlphaFold DB: protein and fragment, version of the model."""
 FORMATS = (".bcif", ".cif", ".mmcif", ".pdb", ".ent")
-"""Which of several formats of one structure is read: the first, and rather without `.gz`."""
+"""Formats in the order of preference if a structure has several; a file without `.gz` is preferred."""
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 GUESS = 2048
 """Estimated atoms of a chain, to size shards: about 8 for each residue."""
@@ -48,7 +48,7 @@ class Config:
     """Which proteins, how many, and the features of their sequences."""
 
     train: int = 10_000
-    """Number of training proteins, at random; all others where there are fewer."""
+    """Number of training proteins, at random; fewer if the source has fewer."""
     test: int = 512
     """Proteins for the test; at most a tenth of all."""
     seed: int = 0
@@ -56,7 +56,7 @@ class Config:
     chain: str | None = None
     """The chain read from each file; None takes the first one of amino acids."""
     shortest: int | None = None
-    """Least number of residues."""
+    """Smallest number of residues."""
     longest: int | None = None
     """Largest number of residues."""
     plddt: float | None = None
@@ -64,12 +64,12 @@ class Config:
     missing: float = 0.0
     """Largest share of a chain's heavy atoms that may be absent; they are stored as unknown."""
     dedup: bool = False
-    """One structure of each sequence."""
+    """Read one structure of each sequence."""
     embedder: str = "esm2"
     """The network that encodes the residues; `one-hot` is a placeholder without weights."""
     features: Literal["stored", "online"] = "stored"
-    """`stored` keeps the tokens in the shards; `online` computes them in training."""
-    weights: str | None = field(default=None, metadata={"is_place": True})
+    """`stored` writes the tokens into the shards; `online` computes them in training."""
+    weights: str | None = field(default=None, metadata={"is_path": True})
     """Folder of the embedder's weights. Default: `weights/NAME`."""
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class Config:
 
 
 class Rank(NamedTuple):
-    """The preference for a file of a protein; the largest is taken."""
+    """The preference for a file of a protein; the largest is read."""
 
     version: int
     format: int
@@ -100,7 +100,7 @@ class Rank(NamedTuple):
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """Every protein of the source, divided by its number.
+    """Every protein of the source, split by its number.
 
     Only names are read, unless `shortest`, `longest`, `plddt` or `dedup` need the content: then proteins are read by
     increasing number until there are enough (about 20 ms each), and those that a filter rejects are skipped.
@@ -119,8 +119,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     packed = [entry.name for entry in entries if entry.name.lower().endswith(PACKED)]
     if not ranked and packed:
         raise MissingError(
-            f"`{source}` holds no structures but in packed tars, such as `{packed[0]}`",
-            hint="unpack them first: `gunzip` makes a .tar of each, whose members are read where they lie",
+            f"`{source}` holds structures only in compressed tars, such as `{packed[0]}`",
+            hint="unpack them first: `gunzip` makes a .tar of each, whose members are read in place",
         )
     if not ranked:
         raise source_not_found(
@@ -231,7 +231,7 @@ def _number(seed: int, key: str) -> bytes:
 
 
 def _passing(items: Sequence[Item], config: Config, limit: int) -> Iterator[Item]:
-    """Items that pass the filters, until there are enough; unreadable ones are kept, so that `read` reports them."""
+    """Items that pass the filters, until there are enough; also unreadable ones, so that `read` reports them."""
     seen: set[str] = set()
     count = 0
     for item in items:

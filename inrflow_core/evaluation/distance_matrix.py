@@ -25,7 +25,7 @@ STRIP, TILE = 64, 8
 
 @dataclass(frozen=True)
 class PairwiseJob:
-    """Where and with how many processes."""
+    """Cache folder, processes and device of a computation of distances."""
 
     folder: Path | None = None
     """Stores finished distances; None: they are not stored."""
@@ -47,7 +47,7 @@ class DistanceMatrix:
     mask: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        """No distance is known. The mask selects all pairs, those off the diagonal, or those above it."""
+        """Mark all distances as unknown. The mask selects all pairs, those off the diagonal, or those above it."""
         shape = (len(self.rows), len(self.columns))
         self.values = np.full(shape, np.nan)
         self.mask = np.ones(shape, bool)
@@ -62,7 +62,7 @@ class DistanceMatrix:
 
     @property
     def missing(self) -> np.ndarray:
-        """The selected pairs that are not known."""
+        """The selected pairs whose distance is unknown."""
         return self.mask & np.isnan(self.values)
 
     def whole(self) -> Float64[np.ndarray, "N R"]:
@@ -74,7 +74,7 @@ class DistanceMatrix:
 
 
 def begin_matrices(samples: Clouds, reference: Others, spec: DistanceSpec, work: PairwiseJob) -> list[DistanceMatrix]:
-    """The matrices of a spec (across, among samples, among the reference), filled with the distances on the disk."""
+    """The matrices of a spec (across, among samples, among the reference), filled with the cached distances."""
     is_symmetric = _contract.find(spec.distance).is_symmetric
     sides = [(samples, reference)] + ([(samples, samples), (reference, reference)] if spec.is_within else [])
     made = []
@@ -89,7 +89,7 @@ def begin_matrices(samples: Clouds, reference: Others, spec: DistanceSpec, work:
 
 
 def _key(rows: Clouds, columns: Others, spec: DistanceSpec, work: PairwiseJob, *, is_across: bool) -> str:
-    """The name of a matrix's folder: a digest of its clouds and of how distances are computed."""
+    """The name of a matrix's folder: a digest of its clouds and of the settings of the distance."""
     kind = torch.device(work.device).type if is_batched(spec.distance, work.device) else "cpu"
     content = f"{spec.distance}|{spec.normalization}|{kind}|{is_across}|{rows.shape}|{columns.shape}|{rows.dtype}"
     hashed = hashlib.sha256(FORMAT + content.encode())

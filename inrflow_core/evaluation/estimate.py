@@ -31,9 +31,9 @@ def estimate_cost(
     num_samples: int,
     num_points: int | None = None,
 ) -> list[Cost]:
-    """The pieces of work of gathering inputs for `num_samples` samples, each with its seconds.
+    """The tasks of gathering inputs for `num_samples` samples, each with its seconds.
 
-    `num_points` is the size of each cloud; None for that of the reference's clouds.
+    `num_points` is the number of points of each cloud; None: as in the reference.
     """
     by_key: dict[Hashable, list[InputSpec]] = {}
     for metric in metrics:

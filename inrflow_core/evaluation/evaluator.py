@@ -69,14 +69,14 @@ class Evaluator:
         return self._context.cached(kind) if self._samples is samples else None
 
     def check(self, metrics: Sequence[MetricSpec]) -> None:
-        """Raise UsageError unless the reference has what every metric compares; metrics without weights are skipped."""
+        """Raise UsageError unless the reference fits every metric; metrics whose weights are absent are skipped."""
         missing = self.missing(metrics)
         for metric in metrics:
             if metric.full not in missing:
                 metric.inputs.check(self.reference, metric.full, self._context)
 
     def missing(self, metrics: Sequence[MetricSpec]) -> dict[str, MissingError]:
-        """The metrics whose weights are absent, by full name, with the error that says what to do."""
+        """The metrics whose weights are absent, by full name, with the error and its remedy."""
         errors = {}
         for metric in metrics:
             try:
@@ -87,7 +87,7 @@ class Evaluator:
         return errors
 
     def cache_reference_stats(self, metrics: Sequence[MetricSpec]) -> None:
-        """Compute and cache what metrics compare of the reference, for every later evaluation.
+        """Compute and cache the reference features of metrics, for every later evaluation.
 
         Raises:
             MissingError: the weights of a network are absent.
@@ -96,7 +96,7 @@ class Evaluator:
         for metric in metrics:
             if not metric.inputs.is_cacheable or isinstance(self.reference, ReferenceStats):
                 raise UsageError(
-                    f"`{metric.full}` caches nothing of its reference", hint="name metrics of features, as in `fid`"
+                    f"`{metric.full}` has no reference features to cache", hint="name metrics of features, as in `fid`"
                 )
         for metric in metrics:
             metric.inputs.cache(self.reference, self._context.sharing(_alike(metric.inputs, metrics)))
@@ -118,5 +118,5 @@ class Evaluator:
 
 
 def _alike(spec: InputSpec, metrics: Sequence[MetricSpec]) -> list[InputSpec]:
-    """The specs of metrics that are gathered together with one of them."""
+    """The specs of the metrics whose inputs are gathered together with those of one of them."""
     return [metric.inputs for metric in metrics if metric.inputs.key() == spec.key()]

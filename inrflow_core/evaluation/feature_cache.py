@@ -1,4 +1,4 @@
-"""Features of many images, computed once and cached on the disk in files of 1024, so that a kill loses one file at most.
+"""Features of many images, computed once and cached on the disk in files of 1024 images: a kill loses at most one.
 
 FOLDER/
     00000000.safetensors, ...        the features of `IMAGES_PER_FILE` images each, one tensor for each output
@@ -33,9 +33,9 @@ FORMAT = "inrflow-feature-cache-1"
 IMAGES_PER_FILE = 1024
 """Images whose features are one file."""
 BATCH = 64
-"""Images that pass the network together."""
+"""Images in a batch of the network."""
 MAX_STORED_ROWS = 50_000
-"""Of more images, this many evenly spaced rows are used where single rows are needed; statistics are of all."""
+"""Most rows of features that metrics of single rows use, evenly spaced among all images; statistics are over all."""
 
 Extractor = Callable[[np.ndarray, Sequence[str], str], Mapping[str, Tensor]]
 """See `feature_networks._contract`: images, outputs and preprocessing to a row for each image and output."""

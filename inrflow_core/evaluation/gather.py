@@ -1,4 +1,4 @@
-"""The context with which input specs gather features, distances and matches of items, each computed once.
+"""The context in which input specs gather features, distances and matches of items, each computed once.
 
 `metrics._inputs.InputSpec.gather` receives a `Gatherer`. It caches features and distances on the disk, and the rest in
 memory as long as the same samples are evaluated.
@@ -40,13 +40,13 @@ from inrflow_core.storage import plain_file
 STATISTICS = "statistics"
 """The folder beside shards that caches the features of their images."""
 BLOCK = 64
-"""Clouds that are read together."""
+"""Clouds read at once."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Where and how to evaluate."""
+    """Settings of an evaluation: caches, weights, device, progress."""
 
     folder: Path
     """Caches features and distances."""
@@ -83,7 +83,7 @@ class Gatherer(GatherContext[SampleCollection]):
         return feature_cache.MAX_STORED_ROWS
 
     def sharing(self, alike: Collection[InputSpec]) -> Gatherer:
-        """The same context, all its caches included, for specs of one key that are gathered together."""
+        """This context, with the same caches, for specs of one key that are gathered together."""
         shared = copy.copy(self)
         shared.alike = alike
         return shared

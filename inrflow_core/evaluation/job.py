@@ -1,4 +1,4 @@
-"""Evaluate runs and samples against a reference: sample the runs, compute metrics, write metrics.json and report.html."""
+"""Evaluate runs and samples against a reference: sample, compute metrics, write metrics.json and report.html."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from inrflow_core.sampling import reference_inputs, request
 from inrflow_core.storage import atomic_write
 
 MOST = 50_000
-"""Samples of a run by default, if the reference has more."""
+"""Most samples of a run by default."""
 
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """What is evaluated, against what, and where the results go."""
+    """The samples and runs to evaluate, the reference, and the folder of the results."""
 
     out: Path
     runs: Sequence[Path] = ()
@@ -100,7 +100,7 @@ class CheckedEvaluationJob:
 
 
 def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
-    """Check all options and inputs before the first sample is drawn.
+    """Check all options and inputs before sampling starts.
 
     Raises:
         MissingError: a run, samples or the reference do not exist.
@@ -157,15 +157,15 @@ def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
         raise UsageError(f"cannot make the folder `{job.out}`: {error.strerror}", hint="name another path") from error
     warn_of_missing(ready)
     scored, failed = [], {}
-    for subject in sample_sets(ready):
-        job.reporter.log(f"evaluating {subject.items.count:,} samples of `{subject.name}`")
+    for sample_set in sample_sets(ready):
+        job.reporter.log(f"evaluating {sample_set.items.count:,} samples of `{sample_set.name}`")
         scores = []
         for metric in ready.computed:
             try:
-                scores.append(ready.evaluator.score(subject, metric, ready.computed))
+                scores.append(ready.evaluator.score(sample_set, metric, ready.computed))
             except (UsageError, IntegrityError) as error:
                 failed[metric.full] = error
-        scored.append(results.SampleScores(subject, scores, ready.evaluator.cached(subject, Structures)))
+        scored.append(results.SampleScores(sample_set, scores, ready.evaluator.cached(sample_set, Structures)))
     if distributed.find(os.environ, "cpu").rank != 0:
         return None
     if failed and not any(one.scores for one in scored):
@@ -176,7 +176,7 @@ def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
 
 
 def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
-    """The samples of files, then those of each run, drawn when they are reached."""
+    """The samples of files, then those of each run; a run is sampled when it is reached."""
     if distributed.find(os.environ, "cpu").rank == 0:
         yield from ready.existing
     for target in ready.targets:
@@ -184,13 +184,13 @@ def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
 
 
 def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
-    """The pieces of work with their seconds, measured on a few items; nothing is written."""
-    sizes = [(subject.items.count, subject.items.shape) for subject in ready.existing]
+    """The tasks with their seconds, measured on a few items; nothing is written."""
+    sizes = [(sample_set.items.count, sample_set.items.shape) for sample_set in ready.existing]
     rows = []
     for target in ready.targets:
         count = sampling_plan.num_samples(target, ready.work)
         seconds = sample_runs.estimate_seconds(target, ready.work)
-        rows.append((f"draw {count:,} samples of `{target.name}`", seconds))
+        rows.append((f"generate {count:,} samples of `{target.name}`", seconds))
         shape = sampling_plan.sample_shape(target, ready.job.sampling, has_baselines=ready.job.has_baselines)
         sizes.append((count, shape))
     for count, shape in sizes:
@@ -212,7 +212,9 @@ def cache_reference_stats(shards: Path, metrics: Sequence[str], reporter: Report
         shards, device=distributed.process_device(), progress=reporter.progress, log=reporter.log
     )
     evaluator.Evaluator(reference, settings).cache_reference_stats(metric_specs.parse_metrics(metrics, domain))
-    reporter.log(f"cached in `{shards / gather.STATISTICS}` what {', '.join(metrics)} need of {reference.display_name}")
+    reporter.log(
+        f"cached the features of {reference.display_name} for {', '.join(metrics)} in `{shards / gather.STATISTICS}`"
+    )
 
 
 def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
@@ -246,7 +248,7 @@ def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: S
     Raises:
         UsageError: there are several, or `points` is set and they are not point clouds.
     """
-    domains = {subject.items.domain for subject in existing} | {target.domain.NAME for target in targets}
+    domains = {sample_set.items.domain for sample_set in existing} | {target.domain.NAME for target in targets}
     if len(domains) > 1:
         raise UsageError(
             f"{' and '.join(sorted(domains))} cannot be evaluated together", hint="evaluate them one after the other"

@@ -1,4 +1,4 @@
-"""The nearest training items of samples, to detect memorized training data."""
+"""Find the nearest training items of samples, to detect memorized training data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
 WORK = 1e13
-"""Limit of compared numbers: 50,000 training images of 256 x 256 x 3 against 1,000 samples."""
+"""Most multiplications of a search: 50,000 training images of 256 x 256 x 3 against 1,000 samples."""
 NEAREST = 4
 MOST_BYTES = 2**26
 """Bytes of training items that are read together; the domain's `block` limits their number."""
@@ -35,16 +35,16 @@ class MemorizationSet:
 
 
 def nearest_panel(
-    subject: EvaluatedSamples, training: MemorizationSet, progress: Progress | None
+    sample_set: EvaluatedSamples, training: MemorizationSet, progress: Progress | None
 ) -> content.NearestNeighborsPanel | None:
     """Samples with their nearest training items; None if these have another shape or domain."""
-    domain = domain_class(subject.items.domain)
+    domain = domain_class(sample_set.items.domain)
     rule = domain.MEMORIZATION
     if rule is None or domain.GALLERY is None or training.items.domain != domain.NAME:
         return None
-    if rule.distance == "rms" and training.items.shape != subject.items.shape:
+    if rule.distance == "rms" and training.items.shape != sample_set.items.shape:
         return None
-    samples, _ = read_evenly_spaced(subject.items, rule.num_compared)
+    samples, _ = read_evenly_spaced(sample_set.items, rule.num_compared)
     count = len(samples)
     held_out = np.empty((0, *samples.shape[1:]), samples.dtype)
     if training.held_out is not None:
@@ -65,7 +65,7 @@ def nearest_panel(
         rule.unit,
         nearest.distances[:count, 0],
         nearest.distances[count:, 0] if len(held_out) else None,
-        subject.name,
+        sample_set.name,
         f"{total:,}" if len(indices) == total else f"{len(indices):,} evenly spaced ones of {total:,}",
     )
 
@@ -105,7 +105,7 @@ def _comparable(domain: DomainClass, values: np.ndarray, points: int) -> np.ndar
 def memorization_set(
     reference: SampleCollection | ReferenceStats | None, training: SampleCollection | None
 ) -> MemorizationSet | None:
-    """The training items among which copies are searched: those given, else the `train` split of reference shards."""
+    """The training items among which copies are searched: `training`, else the `train` split of reference shards."""
     from inrflow_core.sample_files import readers
 
     if training is not None:

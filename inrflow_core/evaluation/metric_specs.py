@@ -15,9 +15,9 @@ from inrflow_core.metrics._inputs import InputSpec, MetricInputs, ReferenceStats
 from inrflow_core.sample_files.collection import SampleCollection
 
 ALIASES = {"1-nna": "one-nna", "is": "inception-score"}
-"""Metrics as the papers write them."""
+"""The papers' names of metrics."""
 EARLIER_WORDS = {"grey": "gray", "colour": "color"}
-"""Earlier words of protocols, as commands and presets of users may have them."""
+"""Earlier words of protocols, which users' commands and presets may contain."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
         if domain != metric.domain:
             raise UsageError(
                 f"`{name}` evaluates {domain_class(metric.domain).NOUN}, and these are {domain_class(domain).NOUN}",
-                hint="choose of " + ", ".join(f"`{other}`" for other in metrics_of_domain(domain)),
+                hint="choose from " + ", ".join(f"`{other}`" for other in metrics_of_domain(domain)),
             )
         protocol = next((p for p in metric.protocols if set(words) <= set(p.split(":"))), None)
         if protocol is None:
@@ -120,7 +120,8 @@ def check_counts(
             raise UsageError(f"{what} are {samples:,}, and `{metric.full}` needs at least {least}", hint="give more")
         if not isinstance(reference, ReferenceStats) and metric.inputs.needs_reference and reference.count < least:
             raise UsageError(
-                f"the reference {reference.display_name} holds {reference.count:,}, and `{metric.full}` needs at least {least}",
+                f"the reference {reference.display_name} holds {reference.count:,}, and `{metric.full}` needs at least "
+                f"{least}",
                 hint="give more",
             )
 
@@ -128,7 +129,7 @@ def check_counts(
 def check_points(
     metrics: Sequence[MetricSpec], what: str, shape: tuple[int, ...], reference: SampleCollection | ReferenceStats
 ) -> None:
-    """Raise UsageError unless clouds of a shape, and those of the reference, have the points that metrics need."""
+    """Raise UsageError unless the samples' and the reference's clouds have as many points as the metrics need."""
     for metric in metrics:
         for spec in metric.inputs.features:
             needed = network_contract.find_extractor(spec.network).num_points

@@ -35,7 +35,7 @@ class NearestNeighbors:
     indices: Int64[np.ndarray, "N K"]
     """Indices in the training set."""
     distances: Float64[np.ndarray, "N K"]
-    """In the unit of the function that found them."""
+    """In the unit of the function that computed them."""
 
 
 def nearest_images(
@@ -54,7 +54,7 @@ def nearest_images(
         if values.shape[1:] != samples.shape[1:]:
             raise UsageError(
                 f"samples are {_size(samples)}, training images {_size(values)}",
-                hint="only images of one size and mode are compared: draw samples at the size of the training set",
+                hint="only images of one size and mode are compared: sample at the size of the training set",
             )
         others = values.reshape(len(values), -1)
         batch = torch.tensor(others, device=device)
@@ -75,7 +75,7 @@ def nearest_clouds(
 ) -> NearestNeighbors:
     """The `count` nearest training clouds by Chamfer distance: squared, the means of both directions added.
 
-    Clouds of more than `points` points are randomly subsampled to that number, with equal indices for clouds of one size.
+    Clouds of more than `points` points are randomly subsampled to that number; clouds of one size share the indices.
     """
     best = _Best(len(samples), count)
     trees = [cd.prepare(cloud) for cloud in _subsampled(samples, points, seed)]
@@ -100,7 +100,7 @@ class _Best:
         self._distances = np.full((rows, count), np.inf)
 
     def upper_bound(self, rows: slice) -> Float64[np.ndarray, " R"]:
-        """Items farther than this are not among the nearest of a sample."""
+        """The distance beyond which an item is not among the nearest of a sample."""
         return self._distances[rows, -1]
 
     def add(self, rows: np.ndarray, indices: np.ndarray, distances: np.ndarray) -> None:
@@ -113,9 +113,9 @@ class _Best:
             self._distances[row], self._indices[row] = joined[order], candidates[order]
 
     def result(self) -> tuple[Int64[np.ndarray, "N K"], Float64[np.ndarray, "N K"]]:
-        """Indices and distances, as many as there were items."""
-        is_there = np.isfinite(self._distances).all(0)
-        return self._indices[:, is_there], self._distances[:, is_there]
+        """Indices and distances; fewer columns if there were fewer items."""
+        is_finite = np.isfinite(self._distances).all(0)
+        return self._indices[:, is_finite], self._distances[:, is_finite]
 
 
 def _runs(rows: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
@@ -125,11 +125,11 @@ def _runs(rows: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
 
 
 def _products(samples: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Squared distances of all pairs from products in single precision, and what they may be wrong by."""
+    """Squared distances of all pairs from products in single precision, and bounds of their errors."""
     shape = len(samples), len(batch)
     lengths, products = (torch.zeros(shape, dtype=torch.float64, device=samples.device) for _ in range(2))
     for some, others in zip(samples.split(COLUMNS, 1), batch.split(COLUMNS, 1), strict=True):
-        # Floats of some columns alone: of whole rows they would take gigabytes. Centered on mid-gray, which halves
+        # Convert some columns to floats at a time: whole rows would take gigabytes. Centered on mid-gray, which halves
         # the rounding error where long rows nearly cancel.
         a, b = some.float() - 127.5, others.float() - 127.5
         lengths += (a * a).sum(1, dtype=torch.float64)[:, None] + (b * b).sum(1, dtype=torch.float64)[None]
@@ -138,7 +138,7 @@ def _products(samples: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def _squared(a: np.ndarray, rows: np.ndarray, b: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, " P"]:
-    """Exact squared distances of chosen pairs, one by one: there are few, and their values stay out of memory."""
+    """Exact squared distances of selected pairs, one by one: the pairs are few, and one at a time is in memory."""
     result = np.empty(len(rows))
     for pair, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
         difference = a[row].astype(np.int32) - b[column]

@@ -38,11 +38,11 @@ from inrflow_core.runtime import process_pool
 from inrflow_core.runtime.progress import Log, Progress, format_duration
 
 SAVE_EVERY_SECONDS = 20.0
-"""Interval between two saves of results."""
+"""Seconds between two saves of results."""
 MOST_NUMBERS = 1 << 28
 """Distances between points in GPU memory at once: 64 pairs of 2048 points, 1 GB for each array of them."""
 MIN_PARALLEL_SECONDS = 10.0
-"""One process does less work than this alone."""
+"""Work of less than this time is done by one process."""
 TRIALS, TRIAL_SECONDS = 2, 1.0
 """Number of pairs that are timed for an estimate, and for how long."""
 
@@ -59,11 +59,11 @@ class CostEstimate:
 
     @property
     def seconds(self) -> float:
-        """Of all pairs."""
+        """The time of all pairs."""
         return self.pairs / self.per_second / self.workers
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line of text."""
         per_process = "" if self.workers == 1 else f" in each of {self.workers} processes"
         rate = f"{self.per_second:,.{1 if self.per_second < 100 else 0}f} pairs/s{per_process}"
         return f"{self.pairs:,} pairs by `{self.distance}`, {rate}: about {format_duration(self.seconds)}"
@@ -127,7 +127,7 @@ def compute_distances(
 def estimate_cost(
     samples: Clouds, reference: Others, spec: DistanceSpec, work: PairwiseJob | None = None, *, pairs: int | None = None
 ) -> CostEstimate:
-    """The time of `pairs` (None: all of `spec`), from a few pairs that are timed, for a second and a tenth of `pairs` at most."""
+    """The time of `pairs` pairs (None: all of `spec`), from timing at most a tenth of them for at most a second."""
     work = work or PairwiseJob()
     if pairs is None:
         pairs = sum(int(m.mask.sum()) for m in begin_matrices(samples, reference, spec, PairwiseJob(None)))

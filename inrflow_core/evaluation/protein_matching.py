@@ -1,7 +1,7 @@
 """Match predicted structures with references by their names.
 
 A sample belongs to the reference of its own name; else to that of its name without an ending of `-NUMBER` or `/NUMBER`.
-The name of a file is its path inside the folder without the suffixes of format and packing, so that `1abc.cif`,
+The name of a file is its path inside the folder without the suffixes of format and compression, so that `1abc.cif`,
 `1abc-0.pdb` and `1abc/3.pdb.gz` are all samples of `1abc.pdb`. A single reference matches samples of any name, if their
 names differ in that ending alone.
 """
@@ -117,7 +117,7 @@ def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> st
     if shares[least] < 1:
         partly = sum(share < 1 for share in shares)
         notes.append(
-            f"{partly:,} of {len(each):,} samples lack residues of their reference; the least, `{each[least][0].name}`, "
+            f"{partly:,} of {len(each):,} samples lack residues of their reference; the worst, `{each[least][0].name}`, "
             f"has {100 * shares[least]:.0f} % of them"
         )
     return "; ".join(notes)

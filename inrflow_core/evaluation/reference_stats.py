@@ -2,7 +2,7 @@
 
 Two kinds are read: our own (`moments-OUTPUT.safetensors`, cached beside shards) and the reference batches that ADM's
 authors publish (.npz with `mu`, `sigma` of the pooled features and `mu_s`, `sigma_s` of the spatial ones). The protocol
-of both is known; that of a file with `mu` and `sigma` alone is not, and it is rejected.
+of both is known; a file with `mu` and `sigma` alone does not record its protocol and is rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACCEPTED_FILES = "give the images themselves, statistics that `inrflow eval` cac
 
 
 def is_stats_file(path: Path) -> bool:
-    """Whether a file holds statistics by its kind: a .safetensors file, or an .npz file with `mu`."""
+    """Whether a file is of a kind that holds statistics: a .safetensors file, or an .npz file with `mu`."""
     if path.suffix == ".safetensors":
         return path.is_file()
     if path.suffix != ".npz":

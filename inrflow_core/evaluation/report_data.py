@@ -37,38 +37,37 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
     reference = results.reference if not isinstance(results.reference, ReferenceStats) else None
     if reference is not None and domain_class(reference.domain).MAKES_STRUCTURES:
         return protein_page(results)
-    shown = [results.scored[index].subject for index in shown_indices(results.scored)]
-    photos = {subject.name: photo for subject in shown if (photo := _photos(subject, reference)) is not None}
+    shown = [results.scored[index].sample_set for index in shown_indices(results.scored)]
+    photos = {sample_set.name: photo for sample_set in shown if (photo := _photos(sample_set, reference)) is not None}
     return content.Page(
         title=report_title(results.scored),
         entries=[report_entry(one) for one in results.scored],
         reference=reference_facts(results),
         interval=INTERVALS if any(score.interval for one in results.scored for score in one.scores) else "",
         photos=list(photos.values()),
-        galleries=[gallery(subject, reference) for subject in shown if subject.name not in photos],
-        neighbors=None if training is None else nearest_panel(results.scored[-1].subject, training, progress),
-        histograms=[] if reference is None else _histograms(results.scored[-1].subject, reference),
+        galleries=[gallery(sample_set, reference) for sample_set in shown if sample_set.name not in photos],
+        neighbors=None if training is None else nearest_panel(results.scored[-1].sample_set, training, progress),
+        histograms=[] if reference is None else _histograms(results.scored[-1].sample_set, reference),
     )
 
 
-def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.ImageConditionedGallery | None:
+def _photos(sample_set: EvaluatedSamples, reference: SampleCollection | None) -> content.ImageConditionedGallery | None:
     """Some samples with their condition images and reference objects; None if the samples do not record them."""
     if not isinstance(reference, ShardCollection) or not reference.has_views():
         return None
-    shown_items = evenly_spaced(subject.items.count, CLOUD_GALLERY.tiles)
-    batch = subject.items.read(shown_items.tolist())
+    selected = evenly_spaced(sample_set.items.count, CLOUD_GALLERY.tiles)
+    batch = sample_set.items.read(selected.tolist())
     if "view" not in batch.condition:
         return None
     try:
-        match = sample_matching.match_to_reference(subject.items, reference)
+        match = sample_matching.match_to_reference(sample_set.items, reference)
     except UsageError:
         return None
-    indices, views = match.reference_index[shown_items], match.view_index[shown_items]
+    indices, views = match.reference_index[selected], match.view_index[selected]
     objects = reference.read(indices.tolist())
     points = min(POINTS, batch.values.shape[1], objects.values.shape[1])
     sides = [
-        np.stack(point_clouds.subsample(list(some.values), points, range(len(shown_items))))
-        for some in (batch, objects)
+        np.stack(point_clouds.subsample(list(some.values), points, range(len(indices)))) for some in (batch, objects)
     ]
     if reference.has_views(CAMERA):
         cameras = reference.load_views(CAMERA, indices.tolist(), views)
@@ -78,11 +77,11 @@ def _photos(subject: EvaluatedSamples, reference: SampleCollection | None) -> co
         for name, view in zip(objects.names, views, strict=True)
     ]
     images = reference.load_views(IMAGE, indices.tolist(), views)
-    return content.ImageConditionedGallery(subject.name, images, sides[0], sides[1], names, subject.items.count)
+    return content.ImageConditionedGallery(sample_set.name, images, sides[0], sides[1], names, sample_set.items.count)
 
 
 def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
-    """A cloud, rotated about y so that the initial view of the page is that of a camera."""
+    """A cloud, rotated about y so that the initial view on the page is the camera's view."""
     x, _, z = camera[:3, 3].astype(np.float64)
     turn = math.radians(AZIMUTH) - math.atan2(x, z)
     cosine, sine = math.cos(turn), math.sin(turn)
@@ -91,13 +90,13 @@ def _faced(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
     return np.concatenate([placed.astype(np.float32), points[:, 3:]], axis=1)
 
 
-def _histograms(subject: EvaluatedSamples, reference: SampleCollection) -> list[content.Histogram]:
-    """The domain's statistics of single samples, beside those of the reference."""
-    domain = domain_class(subject.items.domain)
+def _histograms(sample_set: EvaluatedSamples, reference: SampleCollection) -> list[content.Histogram]:
+    """Histograms of the domain's statistics of single samples, and of those of the reference."""
+    domain = domain_class(sample_set.items.domain)
     if domain.MEMORIZATION is None:
         return []
     most = domain.MEMORIZATION.num_compared
-    sides = {f"samples of {subject.name}": subject.items, "reference": reference}
+    sides = {f"samples of {sample_set.name}": sample_set.items, "reference": reference}
     histograms = {name: domain.statistics(read_evenly_spaced(items, most)[0]) for name, items in sides.items()}
     return [
         content.Histogram(title, unit, {name: statistics[number][2] for name, statistics in histograms.items()})

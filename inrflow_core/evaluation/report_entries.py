@@ -16,11 +16,11 @@ from inrflow_core.report import content
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
 GALLERIES = 8
-"""Number of sets of samples that are shown."""
+"""Most sets of samples shown."""
 NAMED = 96
-"""Width of an image, in pixels, from which on its name is shown."""
+"""Smallest width of an image, in pixels, with its name shown."""
 POINTS = 2048
-"""Points of a cloud that is shown."""
+"""Most points shown of a cloud."""
 FACTS = {
     "run": "run", "preset": "preset", "step": "step", "samples_seen": "samples seen", "flops": "training FLOPs",
     "parameters": "parameters", "sampler": "sampler", "nfe": "NFE", "guidance": "guidance", "noise": "noise",
@@ -32,7 +32,7 @@ FACTS = {
 
 def report_title(scored: Sequence[SampleScores]) -> str:
     """The title of the page: runs with the number of their checkpoints, and samples by name."""
-    counts = Counter(str(one.subject.facts.get("run", one.subject.name)) for one in scored)
+    counts = Counter(str(one.sample_set.facts.get("run", one.sample_set.name)) for one in scored)
     names = [name if count == 1 else f"{name} ({count} checkpoints)" for name, count in counts.items()]
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return "Evaluation of " + ", ".join(names[:3]) + more
@@ -40,7 +40,7 @@ def report_title(scored: Sequence[SampleScores]) -> str:
 
 def shown_indices(scored: Sequence[SampleScores]) -> list[int]:
     """Indices of the sets of samples that are shown: the last of each run, then the last of the others."""
-    lasts = {one.subject.facts.get("run", one.subject.name): index for index, one in enumerate(scored)}
+    lasts = {one.sample_set.facts.get("run", one.sample_set.name): index for index, one in enumerate(scored)}
     order = [*list(lasts.values())[::-1], *reversed(range(len(scored)))]
     return sorted(list(dict.fromkeys(order))[:GALLERIES])
 
@@ -53,14 +53,14 @@ def reference_facts(results: Results) -> dict[str, str]:
 
 def report_entry(one: SampleScores) -> content.Entry:
     """The scores and metadata of one set of samples."""
-    facts = {**one.subject.items.metadata, **one.subject.facts}
+    facts = {**one.sample_set.items.metadata, **one.sample_set.facts}
     shown = {FACTS[key]: _text(facts[key]) for key in FACTS if facts.get(key) is not None}
     shown |= {key: _text(value) for key, value in facts.items() if key not in FACTS and value is not None}
-    shown |= {"samples": f"{one.subject.items.count:,}", "digest of the samples": one.subject.items.digest[:16]}
+    shown |= {"samples": f"{one.sample_set.items.count:,}", "digest of the samples": one.sample_set.items.digest[:16]}
     for score in one.scores:
         if score.weights:
             shown[f"weights of {score.title}, {score.protocol}"] = score.weights[:16]
-    return content.Entry(one.subject.name, shown, [_score(score) for score in one.scores], _progress(facts))
+    return content.Entry(one.sample_set.name, shown, [_score(score) for score in one.scores], _progress(facts))
 
 
 def _progress(facts: dict[str, Any]) -> content.Progress | None:
@@ -84,16 +84,16 @@ def _score(score: Score) -> content.Score:
     )
 
 
-def gallery(subject: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
+def gallery(sample_set: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
     """Evenly spaced samples, and reference items if there are any."""
-    domain = domain_class(subject.items.domain)
+    domain = domain_class(sample_set.items.domain)
     assert domain.GALLERY is not None
-    samples, names = read_evenly_spaced(subject.items, domain.GALLERY.tiles)
+    samples, names = read_evenly_spaced(sample_set.items, domain.GALLERY.tiles)
     real, real_names = (None, []) if reference is None else read_evenly_spaced(reference, domain.GALLERY.tiles)
     samples, real = domain.thumbnails(samples), None if real is None else domain.thumbnails(real)
     if samples.ndim == 4 and samples.shape[2] < NAMED:
         names, real_names = [], []
-    return content.Gallery(subject.name, samples, real, names, real_names)
+    return content.Gallery(sample_set.name, samples, real, names, real_names)
 
 
 def read_evenly_spaced(items: SampleCollection, most: int) -> tuple[np.ndarray, list[str]]:

@@ -13,7 +13,7 @@ from inrflow_core.proteins import residue_alignment, structure, superposition
 from inrflow_core.report import content, protein_tables
 
 MAX_ROWS, MAX_TRACES = 20, 8
-"""Rows of a table, and those of them with a trace: the worst and the best, half of each."""
+"""Most rows of a table, and most rows with a trace: half of them the worst, half the best."""
 LDDT, TM_SCORE, RMSD = "ca:auto:mean", "reference:auto:mean", "ca:auto:mean"
 """Protocols of the columns."""
 
@@ -22,7 +22,7 @@ def protein_page(results: Results) -> content.Page:
     """Scores, the worst and best proteins of each set of samples, and a histogram of lDDT."""
     shown = [results.scored[index] for index in shown_indices(results.scored)]
     proteins_by_name = {
-        one.subject.name: one.proteins for one in shown if one.proteins is not None and _has_values(one.proteins)
+        one.sample_set.name: one.proteins for one in shown if one.proteins is not None and _has_values(one.proteins)
     }
     histogram = {
         f"samples of {name}": np.array([each.mean() for each in lddt.values(proteins, LDDT)])
@@ -41,7 +41,7 @@ def protein_page(results: Results) -> content.Page:
 
 
 def _has_values(structures: Structures) -> bool:
-    """Whether every sample has the values of a row; if not, a metric has reported the error."""
+    """Whether every sample has the values of a row; if not, a metric reports the error."""
     try:
         lddt.values(structures, LDDT)
         rmsd.values(structures, RMSD)

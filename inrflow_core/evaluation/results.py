@@ -27,10 +27,10 @@ INTERVALS = (
 class SampleScores:
     """Samples and their scores."""
 
-    subject: EvaluatedSamples
+    sample_set: EvaluatedSamples
     scores: Sequence[Score]
     proteins: Structures | None = None
-    """Where these are proteins: each of them with its samples."""
+    """For samples of proteins: each protein with its samples."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Results:
             "intervals": INTERVALS,
             "results": [
                 {
-                    "name": one.subject.name,
-                    "samples": {"count": one.subject.items.count, "digest": one.subject.items.digest},
-                    "facts": {**one.subject.items.metadata, **one.subject.facts},
+                    "name": one.sample_set.name,
+                    "samples": {"count": one.sample_set.items.count, "digest": one.sample_set.items.digest},
+                    "facts": {**one.sample_set.items.metadata, **one.sample_set.facts},
                     "scores": [dataclasses.asdict(score) for score in one.scores],
                 }
                 for one in self.scored
@@ -110,12 +110,12 @@ class Score:
     interval: tuple[float, float] | None
     """95 % confidence; None for too few items."""
     samples: int
-    """Samples used for the value: of very many images not all (`feature_cache.MAX_STORED_ROWS`)."""
+    """Samples used for the value: at most `feature_cache.MAX_STORED_ROWS` images for some metrics."""
     reference: int | None
     """Reference items used for the value; None if none are, or if a file of statistics does not record their number."""
     features: str | None
-    """Network and preprocessing of its features, as `random:v1`; of two networks both."""
+    """Network and preprocessing of its features, as `random:v1`; both if there are two networks."""
     weights: str | None
-    """sha256 of the feature network's weights; of two networks both."""
+    """sha256 of the feature network's weights; both if there are two networks."""
     note: str | None
     """A remark on the value."""

@@ -15,7 +15,7 @@ from inrflow_core.sample_files.collection import IMAGE, ArrayCollection, SampleC
 from inrflow_core.shards.batch import Batch
 
 BLOCK = 64
-"""Items that are read together."""
+"""Items read at once."""
 
 OF_IMAGES = "pictures"
 """Marks the digest of condition images; cached features are found by it."""
@@ -34,8 +34,9 @@ class SampleMatch:
 def match_to_reference(samples: SampleCollection, reference: SampleCollection) -> SampleMatch:
     """The reference item of each sample.
 
-    By name if every sample has the name of a reference, apart from the suffix; else by the index in the whole split that
-    a shard of samples records (`condition/item`); else in order, if both are equally many. The view is `condition/view`.
+    By name if every sample has the name of a reference, apart from the suffix; else by the index in the whole split
+    that a shard of samples records (`condition/item`); else in order, if both are equally many. The view is
+    `condition/view`.
 
     Raises:
         UsageError: they cannot be matched, or samples of a model do not record their conditions.
@@ -113,7 +114,7 @@ def reference_clouds(
 def _match_recorded(
     samples: SampleCollection, recorded: Int64[np.ndarray, " N"], reference: SampleCollection
 ) -> Int64[np.ndarray, " N"]:
-    """Indices of the reference's items, from those in the whole split that samples record.
+    """Indices among the reference's items, from the indices in the whole split that the samples record.
 
     Raises:
         UsageError: the reference lacks one of the items.
@@ -124,8 +125,8 @@ def _match_recorded(
     if (known[indices] != recorded).any():
         lost = recorded[known[indices] != recorded]
         raise UsageError(
-            f"{samples.display_name} has samples of item {lost[0]:,}, and {reference.display_name} holds {reference.count:,}"
-            + ("" if reference.source_indices is None else " others"),
+            f"{samples.display_name} has samples of item {lost[0]:,}, and {reference.display_name} holds "
+            f"{reference.count:,}" + ("" if reference.source_indices is None else " others"),
             hint="give the whole split that the samples were conditioned on",
         )
     return indices

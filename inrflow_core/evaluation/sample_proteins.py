@@ -31,7 +31,7 @@ def sample_proteins(
     *,
     await_files: Callable[[Callable[[], bool], Log], None],
 ) -> tuple[SampleCollection | None, dict[str, Any]]:
-    """The structures of a target, one .pdb file each, and their metadata; files that exist are kept.
+    """The structures of a target, one .pdb file each, and their metadata; existing files are reused.
 
     Each process of a launcher folds its share of the proteins. The main process waits for all files by `await_files`
     and returns them; the others return None.

@@ -1,6 +1,6 @@
-"""Sample the runs under evaluation, as far as their samples do not exist yet.
+"""Sample the runs under evaluation; existing samples are reused.
 
-Images and point clouds of a run are one shard, structures one .pdb file each. Every process of a launcher draws its
+Images and point clouds of a run are one shard, structures one .pdb file each. Every process of a launcher samples its
 share; the main process waits for the others.
 """
 
@@ -33,7 +33,7 @@ from inrflow_core.sampling.write_samples import SampleSource
 
 INTERPOLATION_BASELINES = ("bilinear", "bicubic")
 PAUSE = 0.5
-"""Seconds between two looks for samples of other processes."""
+"""Seconds between two checks for samples of other processes."""
 
 
 def iter_sample_sets(
@@ -41,7 +41,7 @@ def iter_sample_sets(
 ) -> Iterator[results.EvaluatedSamples]:
     """The samples of one target, and its interpolation baselines: interpolated samples at the training resolution.
 
-    A process that is not the main one draws its share and yields nothing.
+    A process that is not the main one samples its share and yields nothing.
     """
     model = load_model(target, work)
     size = work.sampling.size(model.domain)
@@ -62,7 +62,7 @@ def iter_sample_sets(
 
 
 def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
-    """Seconds to sample a target, measured on one batch: two solver steps, or whole samples of a method without solver."""
+    """Seconds to sample a target, measured on one batch: two solver steps, or whole samples if there is no solver."""
     settings, model, plan = work.sampling, load_model(target, work), plan_samples(target, work)
     options = settings.options(model)
     probe = options
@@ -84,7 +84,7 @@ def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
 
 
 def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
-    """The shard of a target's samples, drawn as far as it does not exist, and its metadata."""
+    """The shard of a target's samples, of which missing parts are sampled, and its metadata."""
     plan, options = plan_samples(target, work), work.sampling.options(model)
     sized_request = replace(sample_request(model, work, plan), size=size)
     origin = provenance.provenance(model, target.weights, sized_request, options)
@@ -118,9 +118,9 @@ def _is_main() -> bool:
 
 def _await(is_complete: Callable[[], bool], log: Log) -> None:
     """In the main process, return when the samples of all processes exist; in the others at once."""
-    is_there = is_complete()
-    if not is_there and _is_main():
+    is_done = is_complete()
+    if not is_done and _is_main():
         log("waiting for the samples of other processes")
-    while not is_there and _is_main():
+    while not is_done and _is_main():
         time.sleep(PAUSE)
-        is_there = is_complete()
+        is_done = is_complete()

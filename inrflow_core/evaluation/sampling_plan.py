@@ -1,4 +1,4 @@
-"""Plan the samples of runs under evaluation: which weights, how many samples, from what, of which shape."""
+"""Plan the samples of runs under evaluation: weights, number, conditions and shape."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class EvaluatedModel:
 
     @cached_property
     def preset(self) -> Preset:
-        """The preset that the weights were trained by."""
+        """The preset that the weights were trained with."""
         return models.read_metadata(self.weights)[0]
 
     @property
@@ -90,25 +90,25 @@ class EvaluatedModel:
 
     @property
     def kind(self) -> str | None:
-        """What it is conditioned on that an item of the reference gives (`reference_inputs.condition_kind`)."""
+        """The kind of condition that items of the reference provide (`reference_inputs.condition_kind`); None if none."""
         return reference_inputs.condition_kind(self.preset)
 
 
 @dataclass(frozen=True)
 class SamplingWork:
-    """Where samples go, how many, and from what."""
+    """Folder, number, reference and settings of the samples."""
 
     folder: Path
     sampling: SamplingSettings
     reference: SampleCollection | ReferenceStats
     num: int
-    """Samples of each run; of one that is conditioned on items of the reference, items."""
+    """Samples of each run; for a run conditioned on items of the reference, the number of items."""
     overwrite: bool
     reporter: Reporter = SILENT
 
 
 def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[EvaluatedModel]:
-    """The checkpoints of a run that are to be evaluated; `run` is the name that they get.
+    """The checkpoints of a run to evaluate; their names start with `run`.
 
     Raises:
         MissingError: a checkpoint does not exist.
@@ -136,7 +136,7 @@ def run_name(run: Path) -> str:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind those that occurred before: runs in two folders may have one name."""
+    """The names, with a number appended to repeated ones: runs in two folders may have the same name."""
     unique: list[str] = []
     for name in names:
         free, number = name, 2
@@ -166,7 +166,7 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_base
 
 
 def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | None:
-    """What a target's samples are conditioned on; None for a target that takes nothing from the reference.
+    """The reference items that a target's samples are conditioned on; None for a target without such conditions.
 
     Raises:
         UsageError: an option that does not apply to it, or a reference without its conditions.
@@ -201,7 +201,7 @@ def num_samples(target: EvaluatedModel, work: SamplingWork) -> int:
 
 
 def sample_request(model: Model, work: SamplingWork, plan: ReferenceSamplingPlan | None) -> SampleRequest:
-    """The seeds and labels of all samples of a target; conditions are computed when samples are drawn."""
+    """The seeds and labels of all samples of a target; conditions are computed during sampling."""
     settings, size = work.sampling, work.sampling.size(model.domain)
     if plan is not None:
         return SampleRequest(plan.seeds.tolist(), None, size, batch=settings.batch)

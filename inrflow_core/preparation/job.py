@@ -173,9 +173,9 @@ def manifest_identity(job: PrepareJob, plan: DatasetIndex) -> dict[str, Any]:
 def _settings(job: PrepareJob) -> dict[str, Any]:
     """The settings that decide the content of the shards, by their keys in files.
 
-    A field with the metadata `is_place` is a path on this machine and is left out.
+    A field with the metadata `is_path` is a path on this machine and is left out.
     """
-    fields = [field for field in dataclasses.fields(job.config) if not field.metadata.get("is_place")]
+    fields = [field for field in dataclasses.fields(job.config) if not field.metadata.get("is_path")]
     values = {field.metadata.get("key", field.name): getattr(job.config, field.name) for field in fields}
     settings = {name: value for name, value in values.items() if value is not None}
     return settings | ({} if job.limit is None else {"limit": job.limit})

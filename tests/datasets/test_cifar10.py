@@ -147,7 +147,7 @@ def test_a_label_out_of_range_and_a_torn_record_are_no_batch(tmp_path: Path):
     name = "cifar-10-batches-bin/data_batch_1.bin"
     with pytest.raises(IntegrityError, match="a label is not one of 10 classes"):
         cifar10.scan(write(tmp_path / "a", files | {name: b"\x0a" + files[name][1:]}), cifar10.Config())
-    with pytest.raises(IntegrityError, match="12,291 bytes are no whole number of records"):
+    with pytest.raises(IntegrityError, match="12,291 bytes are not a whole number of records"):
         cifar10.scan(write(tmp_path / "b", files | {name: files[name][:-1]}), cifar10.Config())
 
 

@@ -102,7 +102,7 @@ def test_every_tenth_face_is_held_out_where_nothing_says_which(tmp_path: Path):
 
 def test_classes_that_no_folder_says_are_refused(tmp_path: Path):
     raw.folder(tmp_path, ["1.jpg", "2.jpg"])
-    with pytest.raises(UsageError, match=r"`1\.jpg` lies in neither of the folders female, male"):
+    with pytest.raises(UsageError, match=r"`1\.jpg` is in neither of the folders female, male"):
         celeba_hq.scan(tmp_path, celeba_hq.Config(classes=True))
 
 
@@ -187,7 +187,7 @@ def test_sub_folders_are_classes_on_request(tmp_path: Path):
         "val": [("val/rose/3.png", 1), ("val/tulip/deep/4.png", 2)],
     }
     (tmp_path / "train" / "5.png").write_bytes(raw.encoded(5))
-    with pytest.raises(UsageError, match=r"`5\.png` lies in no sub-folder"):
+    with pytest.raises(UsageError, match=r"`5\.png` is not in a sub-folder"):
         image_folder.scan(tmp_path, image_folder.Config(classes=True))
 
 

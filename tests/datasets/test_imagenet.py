@@ -168,7 +168,7 @@ def test_a_flat_val_without_a_table_says_what_is_missing(tmp_path: Path):
 def test_a_table_that_lacks_an_image_is_damaged(tmp_path: Path):
     table = kaggle(tmp_path / "raw") / imagenet.CSV
     table.write_text("\n".join(table.read_text().splitlines()[:-1]))
-    with pytest.raises(IntegrityError, match=r"says nothing of `ILSVRC2012_val_00000004\.JPEG`"):
+    with pytest.raises(IntegrityError, match=r"has no entry for `ILSVRC2012_val_00000004\.JPEG`"):
         imagenet.scan(tmp_path / "raw", CONFIG)
 
 

@@ -277,9 +277,9 @@ def glb(path: Path, *, corners: int = 4, uvs: int = 4, shift: float = 0.0) -> No
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ({"corners": 1000}, "its faces have corners that are not there"),
+        ({"corners": 1000}, "its faces refer to vertices that do not exist"),
         ({"uvs": 2}, "its texture cannot be read"),
-        ({"shift": 1e39}, "its size or place is beyond single precision"),
+        ({"shift": 1e39}, "its size or position is beyond single precision"),
     ],
 )
 def test_a_mesh_with_one_fault_is_a_bad_item(tmp_path: Path, fault: dict[str, Any], reason: str) -> None:

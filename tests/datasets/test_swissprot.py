@@ -247,7 +247,7 @@ def test_absent_weights_are_reported_before_anything_is_read(tmp_path: Path, mon
 def test_the_error_of_another_source_names_the_expected_files(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"looked for a \.tar, \.pdb, \.cif or \.bcif"):
         swissprot.scan(laid(tmp_path / "a", {"x.txt": b""}), config())
-    with pytest.raises(MissingError, match="no structures but in packed tars, such as `x.tar.gz`"):
+    with pytest.raises(MissingError, match="structures only in compressed tars, such as `x.tar.gz`"):
         swissprot.scan(laid(tmp_path / "b", {"x.tar.gz": b""}), config())
 
 

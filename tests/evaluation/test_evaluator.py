@@ -70,41 +70,42 @@ def test_no_value_depends_on_the_order_or_the_company_in_which_metrics_are_reque
     ):
         metrics = metric_specs.parse_metrics(names, open_collection(root / mine).domain)
         evaluator = evaluator_of(root, theirs)
-        subject = EvaluatedSamples("mine", open_collection(root / mine))
-        together = [evaluator.score(subject, metric, metrics) for metric in metrics]
-        backwards = [evaluator_of(root, theirs).score(subject, metric, metrics[::-1]) for metric in metrics[::-1]]
+        sample_set = EvaluatedSamples("mine", open_collection(root / mine))
+        together = [evaluator.score(sample_set, metric, metrics) for metric in metrics]
+        backwards = [evaluator_of(root, theirs).score(sample_set, metric, metrics[::-1]) for metric in metrics[::-1]]
         alone = evaluator_of(root, theirs)
-        assert together == backwards[::-1] == [alone.score(subject, metric) for metric in metrics]
+        assert together == backwards[::-1] == [alone.score(sample_set, metric) for metric in metrics]
 
 
 def test_features_of_several_metrics_are_made_in_one_pass(root: Path, network: Network):
     metrics = metric_specs.parse_metrics(["fid:adm", "sfid:adm", "is:adm"], "image")
     evaluator = evaluator_of(root, "theirs.npz")
-    subject = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
+    sample_set = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
     for metric in metrics:
-        evaluator.score(subject, metric, metrics)
+        evaluator.score(sample_set, metric, metrics)
     assert network.requests == [(36, ("logits", "pool", "spatial")), (24, ("pool", "spatial"))]
 
 
 def test_the_inception_score_looks_at_no_reference(root: Path, network: Network):
     (metric,) = metric_specs.parse_metrics(["is:adm"], "image")
-    subject = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
-    score = evaluator_of(root, "theirs.npz").score(subject, metric)
+    sample_set = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
+    score = evaluator_of(root, "theirs.npz").score(sample_set, metric)
     assert network.requests == [(36, ("logits",))]
     assert (score.samples, score.reference) == (36, None) and score.interval is not None
     np.savez(root / "adm.npz", mu=np.zeros(8), sigma=np.eye(8), mu_s=np.zeros(8), sigma_s=np.eye(8))
     by_statistics = Evaluator(reference_stats.read(root / "adm.npz"), EvaluationSettings(root / "other"))
     by_statistics.check([metric])
-    assert by_statistics.score(subject, metric) == score
+    assert by_statistics.score(sample_set, metric) == score
 
 
 def test_a_score_says_of_how_many_images_it_was_taken(root: Path, monkeypatch):
     monkeypatch.setattr(feature_cache, "MAX_STORED_ROWS", 22)
     fid, kid = metric_specs.parse_metrics(["fid:random", "kid:random"], "image")
     evaluator = evaluator_of(root, "theirs.npz")
-    subject = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
+    sample_set = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
     counts = [
-        (score.samples, score.reference) for score in (evaluator.score(subject, fid), evaluator.score(subject, kid))
+        (score.samples, score.reference)
+        for score in (evaluator.score(sample_set, fid), evaluator.score(sample_set, kid))
     ]
     assert counts == [(22, 24), (22, 22)]  # of the reference, moments are of all
 
@@ -117,16 +118,16 @@ def test_the_features_beside_shards_serve_also_where_nothing_can_be_written(root
     metric = MetricSpec("fid", _contract.find("fid"), "random")
     assert isinstance(metric.inputs, FeatureSpec)
     evaluator = Evaluator(shards, EvaluationSettings(root / "kept"))
-    subject = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
-    value = evaluator.score(subject, metric)
+    sample_set = EvaluatedSamples("mine", open_collection(root / "mine.npz"))
+    value = evaluator.score(sample_set, metric)
     beside = sorted((root / "statistics").rglob("*.safetensors"))
     assert beside
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     again = Evaluator(shards, EvaluationSettings(root / "elsewhere"))
-    assert again.score(subject, metric) == value
+    assert again.score(sample_set, metric) == value
     assert not list((root / "elsewhere").rglob(f"*{items.digest[:16]}*"))
     beside[0].write_bytes(b"")
-    assert Evaluator(shards, EvaluationSettings(root / "elsewhere")).score(subject, metric) == value
+    assert Evaluator(shards, EvaluationSettings(root / "elsewhere")).score(sample_set, metric) == value
     assert list((root / "elsewhere").rglob(f"*{items.digest[:16]}*")) and beside[0].read_bytes() == b""
 
 
@@ -135,9 +136,9 @@ def test_other_samples_are_evaluated_by_themselves(root: Path, suffix: str, name
     mine, theirs = (EvaluatedSamples(name, open_collection(root / f"{name}.{suffix}")) for name in ("mine", "theirs"))
     evaluator = evaluator_of(root, f"mine.{suffix}")
     for metric in metric_specs.parse_metrics(names, mine.items.domain):
-        scores = [evaluator.score(subject, metric).value for subject in (mine, theirs)]
+        scores = [evaluator.score(sample_set, metric).value for sample_set in (mine, theirs)]
         assert scores == [
-            evaluator_of(root, f"mine.{suffix}").score(subject, metric).value for subject in (mine, theirs)
+            evaluator_of(root, f"mine.{suffix}").score(sample_set, metric).value for sample_set in (mine, theirs)
         ]
         assert scores[0] != scores[1]
 

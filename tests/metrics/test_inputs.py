@@ -123,7 +123,7 @@ def test_what_a_new_kind_does_not_support_is_refused_by_the_defaults(place: Path
     with pytest.raises(UsageError, match="holds statistics, and `brightness-gap:first` compares single items"):
         by_statistics.check([GAP])
     evaluator = Evaluator(open_collection(place / "reference.npz"), EvaluationSettings(place / "cache"))
-    with pytest.raises(UsageError, match="`brightness-gap:first` caches nothing of its reference"):
+    with pytest.raises(UsageError, match="`brightness-gap:first` has no reference features to cache"):
         evaluator.cache_reference_stats([GAP])
 
 
