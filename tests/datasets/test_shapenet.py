@@ -128,10 +128,10 @@ def spoil(path: Path, fault: str) -> None:
     [
         ("objects", "array of objects"),
         ("nan", "1 of its 40 points are not finite"),
-        ("flat", r"shape \(40,\), no points"),
-        ("pairs", r"shape \(40, 2\), no points"),
+        ("flat", r"shape \(40,\), not points"),
+        ("pairs", r"shape \(40, 2\), not points"),
         ("whole", "int64 of shape"),
-        ("none", r"shape \(0, 3\), no points"),
+        ("none", r"shape \(0, 3\), not points"),
         ("one-place", "all its points coincide"),
         ("beyond-float32", "points are not finite"),
         ("cut", "not a complete .npy file"),
