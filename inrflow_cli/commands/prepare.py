@@ -268,12 +268,12 @@ def _show_report(report: Report, task: ArrayTask | None) -> None:
         return
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
     verb = "wrote" if report.num_written else "nothing to do:"
-    there = (
+    existing = (
         ""
         if report.num_written in (0, report.shards)
         else f", {report.shards - report.num_written} of them there already"
     )
-    console.info(f"{verb} `{report.out}`: {counts} ({_shards(report)}{there}, {format_bytes(report.bytes)})")
+    console.info(f"{verb} `{report.out}`: {counts} ({_shards(report)}{existing}, {format_bytes(report.bytes)})")
     _skipped(report, f"`{report.out}/manifest.json` names them")
 
 

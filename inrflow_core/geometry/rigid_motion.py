@@ -41,11 +41,11 @@ def kabsch_align(
     """
     weight = torch.ones(moving.shape[:2], dtype=torch.float64, device=moving.device) if mask is None else mask.double()
     count = weight.sum(1).clamp(min=1)[:, None, None]
-    here, there = moving.double(), fixed.double()
-    center_here, center_there = ((weight[..., None] * x).sum(1, keepdim=True) / count for x in (here, there))
-    here, there = here - center_here, there - center_there
-    turned = here @ _matrix(_nearest((weight[..., None] * here).mT @ there)).mT
-    return (turned + center_there).to(moving.dtype)
+    source, target = moving.double(), fixed.double()
+    moving_center, fixed_center = ((weight[..., None] * x).sum(1, keepdim=True) / count for x in (source, target))
+    source, target = source - moving_center, target - fixed_center
+    turned = source @ _matrix(_nearest((weight[..., None] * source).mT @ target)).mT
+    return (turned + fixed_center).to(moving.dtype)
 
 
 def smooth_lddt(

@@ -28,7 +28,7 @@ Values = Sequence[Float64[np.ndarray, " _"]]
 
 def protocols(*words: Sequence[str]) -> tuple[str, ...]:
     """All combinations of one word of each, in order; the last word is `mean` or `best`."""
-    return tuple(":".join(words_of_one) for words_of_one in product(*words, SEVERAL))
+    return tuple(":".join(combination) for combination in product(*words, SEVERAL))
 
 
 def inputs(protocol: str) -> StructureSpec:

@@ -123,7 +123,7 @@ class SetTransformer(nn.Module):
         )
         _initialize(self)
         self.decoder = build_decoder(config, shape, condition)
-        self._place_latents()
+        self._create_latent_positions()
 
     @property
     def vector_width(self) -> int:
@@ -250,7 +250,7 @@ class SetTransformer(nn.Module):
     def _is_checkpointed(self) -> bool:
         return self.config.checkpoint_activations and torch.is_grad_enabled()
 
-    def _place_latents(self) -> None:
+    def _create_latent_positions(self) -> None:
         """Create what is added to the encoder's latents: features of pseudo-coordinates, or a table for hash codes."""
         config, rope = self.config, None
         if isinstance(self.encoder, SpatialEncoder) and not config.has_positions:

@@ -48,8 +48,8 @@ def default_workers(job: PrepareJob, workers: int | None, tasks: int) -> int:
 
 def check_disk(job: PrepareJob, plan: DatasetIndex) -> None:
     """Raise OutOfMemory unless the disk has space for the missing shards."""
-    there = [path for path in job.out.glob("*.h5") if path.is_file()] if job.out.is_dir() else []
-    needed = items_bytes(plan, sum(map(len, plan.splits.values()))) - sum(path.stat().st_size for path in there)
+    written = [path for path in job.out.glob("*.h5") if path.is_file()] if job.out.is_dir() else []
+    needed = items_bytes(plan, sum(map(len, plan.splits.values()))) - sum(path.stat().st_size for path in written)
     folder = next(path for path in (job.out.absolute(), *job.out.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free
     if needed > free:

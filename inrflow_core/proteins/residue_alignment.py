@@ -53,9 +53,10 @@ def c_alphas(
     sample: Structure, reference: Structure, pairs: Pairs
 ) -> tuple[Float64[np.ndarray, "K 3"], Float64[np.ndarray, "K 3"]]:
     """Positions of the C-alphas of paired residues that are known in both structures."""
-    here, there = pairs.T
-    is_known = sample.ca_is_known[here] & reference.ca_is_known[there]
-    return sample.ca[here[is_known]].astype(np.float64), reference.ca[there[is_known]].astype(np.float64)
+    sample_index, reference_index = pairs.T
+    is_known = sample.ca_is_known[sample_index] & reference.ca_is_known[reference_index]
+    known = pairs[is_known]
+    return sample.ca[known[:, 0]].astype(np.float64), reference.ca[known[:, 1]].astype(np.float64)
 
 
 def heavy_atoms(
@@ -65,15 +66,18 @@ def heavy_atoms(
 
     Where the letters differ, only the atoms of the backbone are paired.
     """
-    here, there = pairs.T
-    is_same = sample.codes[here] == reference.codes[there]
-    counts = np.where(is_same, residues.SIZES[reference.codes[there]], BACKBONE)
+    sample_index, reference_index = pairs.T
+    is_same = sample.codes[sample_index] == reference.codes[reference_index]
+    counts = np.where(is_same, residues.SIZES[reference.codes[reference_index]], BACKBONE)
     owner = np.repeat(np.arange(len(pairs)), counts)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    mine, theirs = (_starts(side)[which][owner] + within for side, which in ((sample, here), (reference, there)))
-    is_known = sample.is_known[mine] & reference.is_known[theirs]
-    positions = sample.positions[mine[is_known]], reference.positions[theirs[is_known]]
-    return positions[0].astype(np.float64), positions[1].astype(np.float64), there[owner[is_known]]
+    sample_atoms, reference_atoms = (
+        _starts(structure)[indices][owner] + within
+        for structure, indices in ((sample, sample_index), (reference, reference_index))
+    )
+    is_known = sample.is_known[sample_atoms] & reference.is_known[reference_atoms]
+    positions = sample.positions[sample_atoms[is_known]], reference.positions[reference_atoms[is_known]]
+    return positions[0].astype(np.float64), positions[1].astype(np.float64), reference_index[owner[is_known]]
 
 
 def _starts(structure: Structure) -> Int64[np.ndarray, " L"]:
@@ -84,8 +88,8 @@ def _starts(structure: Structure) -> Int64[np.ndarray, " L"]:
 def _numbers_agree(sample: Structure, reference: Structure) -> bool:
     if not (_are_distinct(sample) and _are_distinct(reference)):
         return False
-    here, there = _by_number(sample, reference).T
-    same = int(np.count_nonzero(sample.codes[here] == reference.codes[there]))
+    sample_index, reference_index = _by_number(sample, reference).T
+    same = int(np.count_nonzero(sample.codes[sample_index] == reference.codes[reference_index]))
     return same >= MIN_IDENTITY * min(len(sample.codes), len(reference.codes))
 
 
@@ -94,9 +98,11 @@ def _are_distinct(structure: Structure) -> bool:
 
 
 def _by_number(sample: Structure, reference: Structure) -> Pairs:
-    _, here, there = np.intersect1d(sample.numbers, reference.numbers, assume_unique=True, return_indices=True)
-    order = np.argsort(there)
-    return np.stack([here[order], there[order]], axis=1).astype(np.int64)
+    _, sample_index, reference_index = np.intersect1d(
+        sample.numbers, reference.numbers, assume_unique=True, return_indices=True
+    )
+    order = np.argsort(reference_index)
+    return np.stack([sample_index[order], reference_index[order]], axis=1).astype(np.int64)
 
 
 def _by_sequence(sample: Structure, reference: Structure) -> Pairs:

@@ -164,8 +164,8 @@ class _Paired:
 
     def motion(self, rotation: np.ndarray, shift: np.ndarray) -> Motion:
         """One motion, for positions that are not centered."""
-        here, there = self.centers
-        return Motion(rotation, shift + there - rotation @ here)
+        mobile_center, fixed_center = self.centers
+        return Motion(rotation, shift + fixed_center - rotation @ mobile_center)
 
 
 def _fragment_sums(terms: Float64[np.ndarray, "N 16"]) -> Float64[np.ndarray, "F 16"]:

@@ -50,8 +50,8 @@ class Axis:
         if low > 0 and high / low >= steep:
             factor = (high / low) ** margin
             return Axis(low / factor, high * factor, start, stop, True)
-        margin_width = (high - low) * margin or abs(high) * 0.1 or 1.0
-        return Axis(low - margin_width, high + margin_width, start, stop)
+        padding = (high - low) * margin or abs(high) * 0.1 or 1.0
+        return Axis(low - padding, high + padding, start, stop)
 
     def __call__(self, value: float) -> float:
         """The position of a value."""

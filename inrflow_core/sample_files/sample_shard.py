@@ -82,10 +82,10 @@ class SampleShard:
 
     def missing(self) -> np.ndarray:
         """Indices of the samples that no piece holds yet, in order."""
-        is_there = np.zeros(len(self.seeds), dtype=bool)
+        is_sampled = np.zeros(len(self.seeds), dtype=bool)
         for _, indices in self._pieces():
-            is_there[indices] = True
-        return np.flatnonzero(~is_there)
+            is_sampled[indices] = True
+        return np.flatnonzero(~is_sampled)
 
     def write(self, indices: Sequence[int], values: np.ndarray, labels: Sequence[int] | None = None) -> None:
         """Write the samples at some indices of the list of seeds; they are on the disk when this returns."""

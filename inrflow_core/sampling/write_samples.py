@@ -106,10 +106,10 @@ def write_samples(
         else:
             values = sample.evaluate(model, field, request.size, request.window, chunk=source.budget, progress=progress)
             parts = [(slice(0, len(values)), values)]
-        values_of_parts = [values for _, values in parts]
+        part_values = [values for _, values in parts]
     items: list[dict[str, str]] = []
     if len(writer.files(out, len(request.seeds))) > 1:  # each file names its own sample alone
         items = provenance.per_sample_metadata(model, request)
         origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
-    values = sample.concatenate(values_of_parts)
+    values = sample.concatenate(part_values)
     return writer.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)
