@@ -204,7 +204,7 @@ def test_images_of_meshes_need_weights_or_a_stand_in_that_is_reported(
     code, out, err = run("objaverse --resolution 16", capsys)
     assert (code, out) == (3, "")
     assert "the weights of `dinov2` are absent: there is no folder `weights/dinov2`" in err
-    assert "`facebook/dinov2-base`" in err and "`--set embedder=patches` is a placeholder for it" in err
+    assert "`facebook/dinov2-base`" in err and "`--set embedder=patches` is a placeholder without weights" in err
     (source / "wedge.obj").touch()
     code, _, err = run("objaverse --resolution 16 --set embedder=patches --set points=100", capsys)
     assert code == 0
