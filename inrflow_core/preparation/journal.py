@@ -25,6 +25,8 @@ from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.preparation.job_array import LOCK, ArrayTask
 from inrflow_core.shards import manifest
 from inrflow_core.shards.manifest import Manifest, ShardEntry
+from inrflow_core.shards.shard_dataset import SAMPLES
+from inrflow_core.shards.shard_file import is_shard
 from inrflow_core.storage import atomic_write, file_lock, plain_file, typed_json
 from inrflow_core.storage.plain_file import read_plain_file
 from inrflow_core.storage.typed_json import first_difference
@@ -233,10 +235,44 @@ def _remove(folder: Path, pattern: str) -> None:
 
 
 def _empty(folder: Path) -> None:
-    for path in list(folder.iterdir()):
-        if SHARD.fullmatch(path.name) or path.name == manifest.NAME:
-            path.unlink()
+    """Delete the shards of any job, with its manifest and journals.
+
+    Raises:
+        UsageError: something else is there; then nothing is deleted.
+    """
+    recorded = b"".join(
+        read_plain_file(path, LONGEST) for path in (folder / manifest.NAME, *folder.glob(JOURNALS)) if path.is_file()
+    )
+    others = _others(folder)
+    for path in others:
+        if not _is_own(path, recorded):
+            raise _not_empty(path)
+    for path in others:
+        path.unlink()
     _remove(folder, JOURNALS)
+
+
+def _others(folder: Path) -> list[Path]:
+    """Everything in the folder but locks, partly written files and journals."""
+    return sorted(path for path in folder.iterdir() if not any(map(path.match, (LOCKS, HALVES, JOURNALS))))
+
+
+def _is_own(path: Path, recorded: bytes) -> bool:
+    """Whether a file is a manifest or a shard of `inrflow prepare`, and not of samples; a damaged shard is one if a record
+    names it.
+    """
+    if path.name.startswith(f"{SAMPLES}-"):
+        return False
+    if path.name == manifest.NAME:
+        return f'"{manifest.FORMAT}"'.encode() in recorded
+    return SHARD.fullmatch(path.name) is not None and (f'"{path.name}"'.encode() in recorded or is_shard(path))
+
+
+def _not_empty(path: Path) -> UsageError:
+    return UsageError(
+        f"`{path.parent}` is not empty: it holds `{path.name}`, which `inrflow prepare` did not write",
+        hint="choose another `--out`, or empty it",
+    )
 
 
 def _read(
@@ -248,15 +284,12 @@ def _read(
     share: Collection[str] | None = None,
 ) -> Journal:
     # In this order: another run can start, and then make a shard, at any moment.
-    others = sorted(path.name for path in folder.iterdir() if not any(map(path.match, (LOCKS, HALVES, JOURNALS))))
+    others = _others(folder)
     if (folder / manifest.NAME).exists():
         return _finished(folder, identity, mode)
     if not (folder / NAME).exists():
         if others:
-            raise UsageError(
-                f"`{folder}` is not empty: it holds `{others[0]}`, which `inrflow prepare` did not write",
-                hint="choose another `--out`, or empty it",
-            )
+            raise _not_empty(others[0])
         _begin(folder, identity)
     return _unfinished(folder, identity, piece, share)
 

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow_core.errors import IntegrityError
+from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.shards.hdf5 import array_at, group_names, open_hdf5_safely, to_text
 from inrflow_core.shards.schema import FORMAT, SCHEMA
 from inrflow_core.shards.schema import Header as Header
@@ -146,6 +146,15 @@ class ShardFile:
 
 
 @lru_cache(maxsize=OPEN_FILES)
+def is_shard(path: Path) -> bool:
+    """Whether a file can be opened and says that it is a shard of inrflow."""
+    try:
+        with open_hdf5_safely(path) as file:
+            return to_text(file.attrs.get("format", "")) == FORMAT
+    except (IntegrityError, MissingError):
+        return False
+
+
 def _file(shard: ShardFile) -> FileIO:
     """The open file of a shard; the last `OPEN_FILES` stay open."""
     return shard.path.open("rb", buffering=0)

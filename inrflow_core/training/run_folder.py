@@ -38,10 +38,16 @@ from inrflow_core.storage import atomic_write, file_lock, plain_file, typed_json
 FOLDER = "references"
 """The folder of a run with cached features and distances of the reference data."""
 
-CONTENTS = (
-    *("preset.toml", "environment.json", "log.jsonl", "samples", "checkpoints", "tensorboard"),
-    *(best.BEST, FOLDER, "precomputed"),
-)
+FILES = ("preset.toml", "environment.json", "log.jsonl", best.BEST)
+FOLDERS = {
+    "samples": re.compile(r"\d{8}\.png"),
+    "checkpoints": re.compile(r"\d{8}"),
+    "tensorboard": re.compile(r"events\.out\.tfevents\..+"),
+    FOLDER: re.compile(r"[0-9a-f]{16}"),
+    "precomputed": re.compile(r".+-[0-9a-f]{16}"),
+}
+"""What training writes into a run's folder: files, and folders with the names of what is in them."""
+PARTIAL = re.compile(r"\..+\.partial")
 LOCK = ".training.lock"
 """The file that a training process locks; it removes the file at its end."""
 STARTED = re.compile(r"\.(preset\.toml|environment\.json)\.[0-9a-f]+\.partial")
@@ -247,14 +253,31 @@ def _is_of_a_start(out: Path, path: Path) -> bool:
     return path.parent == out and (path.name in ("environment.json", LOCK) or STARTED.fullmatch(path.name) is not None)
 
 
+def check_replaceable(out: Path) -> None:
+    """Raise UsageError unless `out` is absent, or holds a run or the start of one: nothing else may be replaced."""
+    is_run = all((out / name).is_file() for name in ("preset.toml", "environment.json"))
+    if out.exists() and not is_run and not (out.is_dir() and all(_is_of_a_start(out, path) for path in out.rglob("*"))):
+        raise UsageError(f"`{out}` holds no run that `--overwrite` could replace", hint="choose another `--out`")
+
+
 def clear(out: Path) -> None:
-    """Remove the files and folders of a run, and no others."""
-    for name in CONTENTS:
-        path = out / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what training wrote into a run's folder, by its names, and nothing else."""
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    for name, pattern in FOLDERS.items():
+        folder = out / name
+        for path in list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ():
+            if pattern.fullmatch(path.name) or PARTIAL.fullmatch(path.name):
+                _remove(path)
+        with contextlib.suppress(OSError):  # absent, or not empty
+            folder.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def environment(world: World, *, precision: str, data: str, init_from: str | None) -> dict[str, Any]:

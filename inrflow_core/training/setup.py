@@ -120,6 +120,8 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     loader, held_out = open_data(preset, job.data)
+    if job.overwrite:
+        run_folder.check_replaceable(job.out)
     existing = None if job.overwrite else run_folder.read_existing_run(job.out, preset)
     precision = device.choose_precision(settings.precision, world.device, existing.precision if existing else None)
     parts = [

@@ -237,6 +237,28 @@ def test_a_folder_of_something_else_is_left_alone(source: Path, tmp_path: Path):
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("foreign", ["manifest.json", "photos-00001.h5", "samples-00000.h5"])
+def test_overwrite_deletes_nothing_where_a_file_is_not_its_own(
+    source: Path, prepared: Path, tmp_path: Path, foreign: str
+):
+    """Not even beside shards of its own; files that only have the names of its own are not its own."""
+    for out in (tmp_path / "alone", shutil.copytree(prepared, tmp_path / "beside")):
+        out.mkdir(exist_ok=True)
+        (out / foreign).write_text('{"name": "my web app"}')
+        before = content(out)
+        with pytest.raises(UsageError, match=f"is not empty: it holds `{foreign}`"):
+            prepare(images(source, out, channels=1), mode="overwrite")
+        assert content(out) == before
+
+
+def test_overwrite_replaces_damaged_shards_and_those_that_no_record_names(source: Path, prepared: Path, tmp_path: Path):
+    out = shutil.copytree(prepared, tmp_path / "s")
+    shutil.copy(out / "train-00000.h5", out / "train-00077.h5")
+    (out / "val-00000.h5").write_bytes(b"damaged")
+    prepare(images(source, out), mode="overwrite")
+    assert content(out) == content(prepared)
+
+
 def test_two_do_not_write_to_one_place(source: Path, tmp_path: Path):
     (tmp_path / "s").mkdir()
     with (tmp_path / "s" / job_array.LOCK).open("w") as lock:

@@ -324,6 +324,29 @@ def test_a_run_in_which_another_process_trains_is_not_replaced(data, tmp_path):
     assert len(small.losses(out)) == 2
 
 
+def test_overwrite_removes_what_a_run_wrote_and_nothing_else(data, tmp_path):
+    out = tmp_path / "run"
+    small.train(data, out, steps=2)
+    mine = [out / name for name in ("notes.txt", "samples/mine.npz", "checkpoints/best of all/weights.bin")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"mine")
+    setup.train(replace(small.job(data, out, steps=3), overwrite=True))
+    assert all(path.read_bytes() == b"mine" for path in mine)
+    assert len(small.losses(out)) == 3 and [path.name for path in sorted(out.glob("checkpoints/0*"))] == ["00000003"]
+
+
+def test_overwrite_refuses_a_folder_without_a_run(data, tmp_path):
+    out = tmp_path / "project"
+    for name in ("samples/00000001.png", "checkpoints/00000100/model.bin", "log.jsonl", "preset.toml"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="holds no run that `--overwrite` could replace"):
+        setup.train(replace(small.job(data, out, steps=3), overwrite=True))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.txt").write_text("mine")
