@@ -64,7 +64,7 @@ class ModelEmbedder:
     """The folder of weights that the user names."""
     device: str
     load: Callable[[], Any]
-    """Load the embedder; MissingError without its weights, IntegrityError if they are not the weights of the training."""
+    """Load the embedder; MissingError without its weights, IntegrityError if they are not those of the training."""
 
 
 @runtime_checkable

@@ -126,11 +126,11 @@ def input_from_structure(structure: Structure) -> Any:
 def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[ImageInput], Condition]:
     """Return a function from images to conditions.
 
-        It raises MissingError or IntegrityError for a file that does not exist or is not a readable image, and UsageError
+    It raises MissingError or IntegrityError for a file that does not exist or is not a readable image, and UsageError
     if the number or the width of the tokens differs from the training.
 
-        Raises:
-            MissingError, IntegrityError: as `ModelEmbedder.load`, when the first image has been read.
+    Raises:
+        MissingError, IntegrityError: as `ModelEmbedder.load`, when the first image has been read.
     """
     loaded: list[Any] = []
 
@@ -184,7 +184,7 @@ class ImageConditioner(FrozenConditioner):
         return self._project(tokens)
 
     def null_condition(self, count: int) -> ConditionEmbedding:
-        """The embedding of `count` dropped images: one token each, because attention to equal tokens is attention to one."""
+        """The embedding of `count` dropped images: one token each, as attention to equal tokens is attention to one."""
         return self._project(self.none.expand(count, 1, -1))
 
     def dummy_batch(self, sets: CoordValueSet) -> Condition:

@@ -110,8 +110,8 @@ def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[str], Con
     network = None if is_placeholder else embedder.load()
     if network is not None and network.width != config.width:
         raise UsageError(
-            f"`{config.embedder}` embeds a residue with width {network.width}, but the model `{embedder.model_name}` was "
-            f"trained with {config.width}",
+            f"`{config.embedder}` embeds a residue with width {network.width}, but the model "
+            f"`{embedder.model_name}` was trained with {config.width}",
             hint="give the weights that it was trained with",
         )
 

@@ -1,7 +1,7 @@
 """The files of an image data set in a folder, in zips or in tars.
 
 Members of archives are read in place: nothing is unpacked, so no name in an archive can lead out of a folder, and links
-in archives are never followed. For a tar, only the offset of each member is stored; a worker reads that part of the file.
+in archives are never followed. For a tar, only the offset of each member is stored; a worker reads that part.
 """
 
 from __future__ import annotations

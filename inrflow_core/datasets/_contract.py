@@ -99,7 +99,7 @@ def source_not_found(
     files = list_files(source) if files is None and source.is_dir() else list(files or [])
     return MissingError(
         f"`{source}` holds no `{name}` data: looked for {looked_for}; found {_summary(files)}",
-        hint=f"name another path with `--source DIR`; docs/data-sets.md shows the layouts that `inrflow prepare {name}` reads",
+        hint=f"name another path with `--source DIR`; docs/data-sets.md shows what `inrflow prepare {name}` reads",
     )
 
 

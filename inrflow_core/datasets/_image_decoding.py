@@ -73,8 +73,8 @@ def check_resolution(resolution: int) -> None:
 def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool = False) -> Pixels:
     """An encoded image as uint8 (R R C): converted by content, cropped as ADM does.
 
-    The rules of `visualization.image_io` hold; with one channel the image becomes gray. `upright` rotates photographs by
-    their EXIF orientation, unlike the benchmarks' own pipelines.
+    The rules of `visualization.image_io` hold; with one channel the image becomes gray. `upright` rotates photographs
+    by their EXIF orientation, unlike the benchmarks' own pipelines.
 
     Raises:
         UnreadableItemError: the content is empty, damaged, or of a format that is not read.

@@ -101,8 +101,8 @@ def read(item: Item, config: Config) -> Example:
     """Points on one mesh in its box, images of it, their cameras, and the tokens where they are stored.
 
     Raises:
-        UnreadableItemError: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found images
-            are too few, cannot be read, are not square, or do not show the mesh.
+        UnreadableItemError: the mesh cannot be read, has no faces, no area, or numbers that are not finite; found
+            images are too few, cannot be read, are not square, or do not show the mesh.
     """
     root = Path(item.location)
     body = _mesh_reading.load(root, item.name, with_colors=config.renders == "made")

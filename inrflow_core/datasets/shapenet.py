@@ -38,7 +38,7 @@ NAMES = {
     "04330267": "stove", "04379243": "table", "04401088": "telephone", "04460130": "tower", "04468005": "train",
     "04530566": "vessel", "04554684": "washer",
 }  # fmt: skip
-"""The categories of ShapeNetCore: WordNet synset ids, with the English names of PointFlow (its `can` is a trash can)."""
+"""The categories of ShapeNetCore: WordNet synset ids, and PointFlow's English names (its `can` is a trash can)."""
 
 DOMAIN = "points"
 NEEDS_SOURCE = True

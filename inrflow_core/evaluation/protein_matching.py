@@ -117,8 +117,8 @@ def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> st
     if shares[least] < 1:
         partly = sum(share < 1 for share in shares)
         notes.append(
-            f"{partly:,} of {len(each):,} samples lack residues of their reference; the worst, `{each[least][0].name}`, "
-            f"has {100 * shares[least]:.0f} % of them"
+            f"{partly:,} of {len(each):,} samples lack residues of their reference; the worst, "
+            f"`{each[least][0].name}`, has {100 * shares[least]:.0f} % of them"
         )
     return "; ".join(notes)
 

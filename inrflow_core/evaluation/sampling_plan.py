@@ -90,7 +90,7 @@ class EvaluatedModel:
 
     @property
     def kind(self) -> str | None:
-        """The kind of condition that items of the reference provide (`reference_inputs.condition_kind`); None if none."""
+        """The kind of condition that reference items provide (`reference_inputs.condition_kind`); None if none."""
         return reference_inputs.condition_kind(self.preset)
 
 

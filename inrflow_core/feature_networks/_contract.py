@@ -198,10 +198,10 @@ def load(name: str, folder: Path | None = None, device: torch.device | str = "cp
 def posed_image_tokens(
     embedder: Any, images: UInt8[Tensor, "V H W 3"], cameras: Float32[Tensor, "V 4 4"]
 ) -> Float16[Tensor, "V K S"]:
-    """Tokens of images from cameras (geometry/cameras.py), row by row: each patch's token of the embedder, then its ray.
+    """Tokens of images from cameras (geometry/cameras.py), row by row: the embedder's token of a patch, then its ray.
 
-    INRFlow, appendix A.2: features of DINOv2 and the Pluecker coordinates of each patch's ray. S is the embedder's width
-    plus RAY; all are on the embedder's device.
+    INRFlow, appendix A.2: features of DINOv2 and the Pluecker coordinates of each patch's ray. S is the embedder's
+    width plus RAY; all are on the embedder's device.
     """
     grid = embedder.grid(images.shape[1], images.shape[2])
     return torch.cat([embedder(images), pluecker_batch(cameras, *grid)], dim=-1).half()

@@ -88,7 +88,7 @@ def load(
 
 
 def digest(files: Sequence[Path]) -> str:
-    """SHA-256 of a weights file; of several files, SHA-256 of their digests, one per line, in the order of their names."""
+    """SHA-256 of a weights file; of several files, that of their digests, one per line, in the order of their names."""
     digests = [plain_file.file_digest(path, from_disk=True) for path in sorted(files)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 

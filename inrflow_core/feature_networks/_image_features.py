@@ -67,7 +67,7 @@ class Extractor:
 
 
 def note(loaded: WeightsProvenance | None, expected: str | None, preprocessing: str) -> str | None:
-    """A remark if `loaded` weights are not verified, or not converted from `expected`, the file of the preprocessing."""
+    """A remark if `loaded` weights are not verified, or not converted from the preprocessing's file `expected`."""
     if loaded is None:
         return None
     if loaded.published != expected:

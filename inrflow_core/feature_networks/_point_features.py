@@ -86,8 +86,8 @@ def check_points(points: int, expected: int, what: str = "the clouds") -> None:
 def point_subset(points: int, count: int) -> Int64[Tensor, " count"]:
     """Indices of the points of a cloud that a network gets, in this order: the same for every cloud of that size.
 
-    The points are shuffled even if all are used: points of a mesh are often sorted by face, and the order decides which of a
-    ball's points are used, and with which point farthest point sampling starts.
+    The points are shuffled even if all are used: points of a mesh are often sorted by face, and the order decides which
+    of a ball's points are used, and with which point farthest point sampling starts.
     """
     return keyed_random.subset(torch.zeros(1, dtype=torch.int64), points, count, purpose=PURPOSE)[0]
 

@@ -19,9 +19,9 @@ def no_resize(images: UInt8[np.ndarray, "B H W C"]) -> Float32[Tensor, "B C H W"
 
 
 def tensorflow_bilinear(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
-    """TensorFlow 1's ResizeBilinear: row i reads position i H / size (no half-pixel shift); no antialiasing or rounding.
+    """TensorFlow 1's ResizeBilinear: row i reads position i H / size (no half-pixel shift), without antialiasing.
 
-    As in the 2015 Inception graph, torch-fidelity and NVIDIA's TorchScript files.
+    The result is not rounded. As in the 2015 Inception graph, torch-fidelity and NVIDIA's TorchScript files.
     """
     pixels = no_resize(images)
     for axis in (3, 2):
@@ -64,7 +64,7 @@ def torch_bicubic(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Te
 
 
 def pillow_bicubic_crop(images: UInt8[np.ndarray, "B H W C"], size: int) -> Float32[Tensor, "B C size size"]:
-    """Pillow's bicubic filter on uint8, the shorter side to `size`, then a center crop of the longer, as in OpenAI's CLIP."""
+    """Pillow's bicubic filter on uint8, the shorter side to `size`, then a center crop, as in OpenAI's CLIP."""
     count, height, width, channels = images.shape
     scale = size / min(height, width)
     # Torchvision, which OpenAI's code calls, rounds the longer side down.

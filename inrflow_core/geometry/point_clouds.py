@@ -45,7 +45,7 @@ def boxed(values: Float[np.ndarray, "N Q C"], points: int) -> Float[np.ndarray, 
 
 
 def units(normalization: Mapping[str, Any], condition: Mapping[str, np.ndarray]) -> SourceUnits | None:
-    """The units of the source, from a shard's header (`normalisation`) and the arrays stored with each cloud (`condition`).
+    """The units of the source, from a shard's header (`normalisation`) and the arrays of each cloud (`condition`).
 
     None if unknown: clouds in their own boxes without stored offset and scale, such as samples of a model trained on
     such clouds.
@@ -88,7 +88,7 @@ def stack_checked(
 def subsample(
     clouds: Sequence[np.ndarray], count: int, keys: Sequence[int], *, what: str = "clouds"
 ) -> Sequence[np.ndarray]:
-    """`count` points of each cloud, in their order, selected by the cloud's key; all points of a cloud that has `count`.
+    """`count` points of each cloud, in their order, selected by the cloud's key; all if the cloud has `count`.
 
     The selection depends on key, size and `count` alone, not on the other clouds.
 

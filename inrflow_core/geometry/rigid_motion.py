@@ -102,7 +102,7 @@ def _agreement(
 
 
 def _distances(positions: Float[Tensor, "B N 3"], start: int, end: int) -> Float[Tensor, "B R K"]:
-    """Distances from rows `start` to `end` to all from `start`. No matrix product: small distances would be inaccurate."""
+    """Distances from rows `start` to `end` to all from `start`; a matrix product would be inaccurate for small ones."""
     return torch.cdist(positions[:, start:end], positions[:, start:], compute_mode="donot_use_mm_for_euclid_dist")
 
 

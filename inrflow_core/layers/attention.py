@@ -76,8 +76,9 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Tokens attend to the tokens of a source.
 
-    The gains of the normed queries and keys both multiply one of the two: the scores are the same, and the backward pass
-    stores one tensor less of the other. That should be the larger one: the queries if they `outnumber` their source.
+    The gains of the normed queries and keys both multiply one of the two: the scores are the same, and the backward
+    pass stores one tensor less of the other. The other should be the larger: the queries if they `outnumber` their
+    source.
     """
 
     def __init__(self, width: int, heads: int, source_width: int, *, outnumber: bool = False) -> None:
@@ -117,8 +118,8 @@ class Block(nn.Module):
 
     With `source_width` the attention is cross-attention to the tokens of a source, which the block's tokens may
     `outnumber`; `forward` then takes the source's keys and values and a mask. Without, it is self-attention; `forward`
-    then takes `rope` or None, and a mask. With `has_tokens` a second cross-attention, to the condition's tokens, precedes
-    the MLP: it is neither modulated nor gated (INRFlow's image-to-3D model), but its last layer is initialized to 0.
+    then takes `rope` or None, and a mask. With `has_tokens` a second cross-attention, to the condition's tokens,
+    precedes the MLP: it is neither modulated nor gated (INRFlow's image-to-3D model), but its last layer starts at 0.
     (Submodules keep their names: these are keys of weights files.)
     """
 

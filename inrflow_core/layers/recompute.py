@@ -33,8 +33,8 @@ class Recomputable:
     value: Callable[..., Tensor]
     """The function of its inputs."""
     value_and_grad: Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
-    """Takes the gradient of the value, which it may overwrite, and the inputs; returns the value and the gradient of each
-    input."""
+    """Takes the gradient of the value, which it may overwrite, and the inputs; returns the value and the gradients of
+    the inputs."""
 
 
 def keeps_everything() -> bool:
@@ -51,8 +51,8 @@ def linear_of(
 ) -> Float[Tensor, "B N out"]:
     """`linear(function.value(*inputs), weight, bias)`, which saves only the inputs and the weight.
 
-    The first input has all rows; others may have one row for each set. If it `is_handed_over`, no other code uses it, and
-    its gradient may overwrite it in the backward pass. (Autograd raises an error if it is used.)
+    The first input has all rows; others may have one row for each set. If it `is_handed_over`, no other code uses it,
+    and its gradient may overwrite it in the backward pass. (Autograd raises an error if it is used.)
     """
     if keeps_everything():
         return functional.linear(function.value(*inputs), weight, bias)

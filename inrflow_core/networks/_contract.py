@@ -26,7 +26,7 @@ class QueryDecoder(Protocol):
 
 @runtime_checkable
 class Network(QueryDecoder, Protocol):
-    """The module that `build` returns: it encodes a context as latents, and decodes each query from the latents alone."""
+    """The module that `build` returns: it encodes a context as latents and decodes each query from them alone."""
 
     config: Any
     decoder: nn.Module

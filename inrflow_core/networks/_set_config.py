@@ -20,18 +20,18 @@ class Config:
     latents: int = 1024
     """Latent tokens."""
     encoder: Literal["spatial", "linear", "perceiver"] = "spatial"
-    """How the context becomes latents: attention to the nearest pairs (`spatial`), a linear map of each patch (`linear`), or
-    attention of every latent to every pair (`perceiver`)."""
+    """How the context becomes latents: attention to the nearest pairs (`spatial`), a linear map of each patch
+    (`linear`), or attention of every latent to every pair (`perceiver`)."""
     pseudo_coordinates: Literal["grid", "random", "kmeans", "hash", "residue"] = "grid"
-    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead. `residue` makes
-    one latent for each amino acid; `latents` is then a typical number of amino acids.
+    """Where the spatial encoder's latents are; `hash` groups pairs by the hash code of their cell instead. `residue`
+    makes one latent for each amino acid; `latents` is then a typical number of amino acids.
 
     Points without fixed coordinates are grouped again in every evaluation. Rounding can then move a point across a
     border, so that samples of different batch sizes can differ by more than rounding."""
     cross_attend_every: int = 1
     """Blocks from one cross-attention of the perceiver to the context to the next; 0: only one, at the start."""
     separate_cross_attention: bool = False
-    """Put each such cross-attention into a layer of its own, with self-attention, as in the paper's image-to-3D model."""
+    """Put each such cross-attention into its own layer, with self-attention, as in the paper's image-to-3D model."""
     residue_skip: bool = False
     """A query of a protein's atom also receives the latent of its residue directly (not in the paper)."""
     decoder_levels: int = 1

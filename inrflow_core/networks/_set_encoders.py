@@ -243,8 +243,8 @@ class PatchEncoder(nn.Module):
         sides = _set_grouping.grid_sides(latents, shape)
         if any(n % side for n, side in zip(shape.layout.shape, sides, strict=True)):
             raise UsageError(
-                f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.layout.shape} into equal "
-                "patches",
+                f"[network] `encoder` is `linear`: {latents} latents do not cut the grid {shape.layout.shape} into "
+                "equal patches",
                 hint="choose latents whose sides divide the grid's, or `spatial`",
             )
         positions = _set_grouping.pseudo_coordinates("grid", latents, shape)

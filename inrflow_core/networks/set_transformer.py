@@ -68,9 +68,10 @@ def build(config: Config, shape: SetSpec, condition: ConditionSpec = NOTHING) ->
         config.pseudo_coordinates == "residue" and (config.encoder == "perceiver" or condition.features is None)
     ):
         raise UsageError(
-            f"[network] `pseudo_coordinates` is `{config.pseudo_coordinates}` with the encoder `{config.encoder}`, and the "
-            f"sets have {'' if has_groups else 'no '}groups",
-            hint="sets in groups (proteins), and only these, need `residue` with the encoder `spatial` or `linear`, and the condition `sequence`",
+            f"[network] `pseudo_coordinates` is `{config.pseudo_coordinates}` with the encoder `{config.encoder}`, and "
+            f"the sets have {'' if has_groups else 'no '}groups",
+            hint="sets in groups (proteins), and only these, need `residue` with the encoder `spatial` or `linear`, and the "
+            "condition `sequence`",
         )
     return SetTransformer(config, shape, condition)
 
@@ -227,7 +228,7 @@ class SetTransformer(nn.Module):
         decoder_kv: DecoderKV,
         embedded: Float[Tensor, "*B M W"] | None = None,
     ) -> Float[Tensor, "B M C"]:
-        """The velocity of each query, independent of the other queries; `embedded` is a precomputed result of `embed`."""
+        """The velocity of each query, independent of other queries; `embedded` is a precomputed result of `embed`."""
         return self.decoder(queries, values, decoder_kv, embedded)
 
     def all_layers(self) -> list[Layer]:

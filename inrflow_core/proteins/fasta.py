@@ -26,8 +26,8 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
     Raises:
         MissingError: there is no such file.
         IntegrityError: its gzip is damaged.
-        UsageError: it is not UTF-8 text, or too large; it holds no sequence, an empty one, letters that are no amino acid, something before the first name,
-            or two of one name.
+        UsageError: it is not UTF-8 text, or too large; it holds no sequence, an empty one, letters that are no amino
+            acid, something before the first name, or two of one name.
     """
     if not path.is_file():
         raise MissingError(f"the FASTA file `{path}` does not exist", hint="name a file of sequences")

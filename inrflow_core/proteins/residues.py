@@ -1,9 +1,10 @@
 """The 20 amino acids inside a chain: heavy atoms, bonds, and the features of INRFlow's table 8.
 
 The graph: the heavy atoms of one residue, a peptide bond on either side of it (they count for the degree and the
-valence of N and C), no OXT, no hydrogens. The implicit valence is the number of hydrogens that the graph leaves out; RDKit agrees but for NE2 of HIS and NE1 of TRP, whose hydrogen it writes down when it finds the aromatic ring. The
-ends of a chain get the same features as its middle. Charges are those of the component dictionary: +1 on NH2 of ARG,
-ND1 of HIS and NZ of LYS, ASP and GLU neutral.
+valence of N and C), no OXT, no hydrogens. The implicit valence is the number of hydrogens that the graph leaves out;
+RDKit agrees except for NE2 of HIS and NE1 of TRP, whose hydrogen it makes explicit in the aromatic ring. The ends of a
+chain get the same features as its middle. Charges are those of the component dictionary: +1 on NH2 of ARG, ND1 of HIS
+and NZ of LYS, ASP and GLU neutral.
 
 The paper has 35 elements but does not list them: these are the 35 of GEOM-DRUGS, the data of the work whose features
 it adopts (Wang et al. 2023, "Swallowing the Bitter Pill", arXiv:2311.17932).

@@ -3,8 +3,8 @@
 Bond lengths and their deviations: Engh and Huber 1991, "Accurate bond and angle parameters for X-ray protein structure
 refinement", with their own values for GLY and PRO. Radii: Bondi 1964, "van der Waals volumes and radii". As in
 MolProbity (Chen et al. 2010), a bond is an outlier if its error exceeds four deviations, and an overlap of 0.4 Angstrom
-is a clash. MolProbity adds hydrogens first, and this module does not: its clashscore is another quantity. Hydrogen bonds
-are not detected; N and O may overlap more instead.
+is a clash. MolProbity adds hydrogens first, and this module does not: its clashscore is another quantity. Hydrogen
+bonds are not detected; N and O may overlap more instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LENGTHS = {
     "CA-C": {"": (1.525, 0.021), "G": (1.516, 0.018)},
     "C-N": {"": (1.329, 0.014), "P": (1.341, 0.016)},
 }
-"""Ideal length and deviation in Angstrom, for all residues and for the letters that differ; C-N by the second residue."""
+"""Ideal length and deviation in Angstrom, for all residues and for letters that differ; C-N by the second residue."""
 OUTLIER = 4.0
 """Largest error of a bond in deviations: 0.06 to 0.08 Angstrom."""
 SPACING, SPACING_TOLERANCE = 3.80, 0.10
@@ -36,11 +36,11 @@ DISULFIDE = 2.5
 BRIDGED = 0.4
 """Additional overlap, in Angstrom, allowed between N and O, which hydrogen bonds and salt bridges bring together."""
 SEPARATION = 4
-"""Atoms at most this number of bonds apart do not clash: in every helix O is 2.9 Angstrom from C of the next residue."""
+"""Atoms at most this number of bonds apart do not clash: in a helix O is 2.9 Angstrom from C of the next residue."""
 
 
 def errors(structure: Structure, protocol: str) -> tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]:
-    """Errors of the bond lengths (`backbone`) or of the C-alpha spacings (`ca-spacing`), and their tolerances; Angstrom."""
+    """Errors of bond lengths (`backbone`) or of C-alpha spacings (`ca-spacing`), and their tolerances; in Angstrom."""
     if protocol == "backbone":
         return bond_errors(structure)
     errors = spacing_errors(structure)

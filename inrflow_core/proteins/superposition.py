@@ -69,7 +69,7 @@ def lddt(
     *,
     radius: float = RADIUS,
 ) -> float:
-    """The share of the reference's distances up to `radius` that the sample preserves, mean over four tolerances; 0 to 1.
+    """The share of the reference's distances up to `radius` that the sample preserves, mean of four tolerances; 0 to 1.
 
     Source: Mariani et al. 2013, with all distances pooled, as Biotite has it. Distances inside a residue do not count;
     without `residues` every atom is a residue of its own. NaN where the reference has no distance to count.
@@ -91,7 +91,7 @@ def tm_score(mobile: Positions, fixed: Positions, length: int | None = None) -> 
     """The TM-score, from 0 to 1, of the best superposition that a search finds, and that superposition.
 
     Source: Zhang and Skolnick 2004; the search is that of US-align for a given alignment. Fragments of L, L/2, L/4, ...
-    pairs at every offset are superposed; each superposition is refined by the pairs that it brings near, up to 20 times.
+    pairs at every offset are superposed; each is refined by the pairs that it brings near, up to 20 times.
     All fragments are refined at once; those that reach the same pairs are merged. Below about 25 residues d0 is far
     below the reach of the refinement, so that the score may be some hundredths below the best.
 

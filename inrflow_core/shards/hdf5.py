@@ -71,11 +71,11 @@ HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 @contextmanager
 def open_hdf5_safely(path: Path, *, hint: str = "name another file") -> Iterator[h5py.File]:
-    """Open an HDF5 file, ours or of a raw data set, after a check that nothing in it refers to other files or runs code.
+    """Open an HDF5 file, ours or a raw data set's, after a check that it neither refers to other files nor runs code.
 
     Raises:
         MissingError: there is no such file.
-        IntegrityError: it is not an HDF5 file, is damaged (also while the block reads it), or contains a refused object.
+        IntegrityError: it is not an HDF5 file, is damaged (also if the block finds it), or contains a refused object.
     """
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint=hint)
