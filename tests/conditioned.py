@@ -69,7 +69,7 @@ def proteins(folder: Path, train: int = 4, test: int = 3) -> Path:
     for index in range(10 * test):
         sequence = "".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), 10 + index % 5))
         write(folder / "raw" / f"helix {index}.pdb", helix(sequence))
-    config = swissprot.Config(train=train, test=test, embedder="one-hot", missing=0.9)
+    config = swissprot.Config(train=train, val=0, test=test, seed=1, embedder="one-hot", missing=0.9)
     pipeline.prepare(job.resolve_job("swissprot", folder / "raw", folder / "shards", config), workers=1)
     return folder / "shards"
 

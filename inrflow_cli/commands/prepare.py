@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
     from inrflow_core.preparation.job import PrepareJob, Report
     from inrflow_core.preparation.job_array import ArrayTask
     from inrflow_core.preparation.pipeline import Progress
+    from inrflow_core.shards.manifest import Skipped
 
 SHOWN = 3
-"""Unreadable items that are named on the screen; the manifest names all."""
+"""Items that one filter leaves out that are named on the screen; the manifest names 20."""
+REASONS = 10
+"""Reasons for skipping items that are shown, each with its first item; the manifest names all."""
+VARYING = re.compile(r"`[^`]*`|[-0-9.,]+")
+"""What differs between reasons that are alike."""
 
 DatasetName = Annotated[
     str | None,
@@ -274,6 +280,7 @@ def _show_report(report: Report, task: ArrayTask | None) -> None:
         else f", {report.shards - report.num_written} of them there already"
     )
     console.info(f"{verb} `{report.out}`: {counts} ({_shards(report)}{existing}, {format_bytes(report.bytes)})")
+    _left_out(report)
     _skipped(report, f"`{report.out}/manifest.json` names them")
 
 
@@ -294,6 +301,7 @@ def _show_estimate(report: Report, json: bool) -> None:
         f"would write `{report.out}`: {counts} ({_shards(report)}, {format_bytes(report.bytes)}), in about "
         f"{format_duration(report.seconds or 0)}"
     )
+    _left_out(report)
     _skipped(report, "of the few that were tried")
     console.print_json(report, as_json=json)
 
@@ -302,13 +310,27 @@ def _shards(report: Report) -> str:
     return f"{report.shards} shard{'' if report.shards == 1 else 's'}"
 
 
+def _left_out(report: Report) -> None:
+    """Print what filters left out, by the setting, and the notes."""
+    for setting, left in report.left_out.items():
+        names = ", ".join(f"`{name}`" for name in left.names[:SHOWN])
+        console.info(f"{setting} leaves out {left.count:,}: {names}{', ...' if left.count > SHOWN else ''}")
+    for note in report.notes:
+        console.warn(note)
+
+
 def _skipped(report: Report, where: str) -> None:
+    """Print the items that were skipped: by their reason, apart from numbers and names in it, the first and the count."""
     if not report.skipped:
         return
-    for item in report.skipped[:SHOWN]:
-        console.info(f"  `{item.name}`: {item.reason}")
+    by_reason: dict[str, list[Skipped]] = {}
+    for item in report.skipped:
+        by_reason.setdefault(VARYING.sub("", item.reason), []).append(item)
+    for alike in sorted(by_reason.values(), key=len, reverse=True)[:REASONS]:
+        others = f" (and {len(alike) - 1:,} more like it)" if len(alike) > 1 else ""
+        console.info(f"  `{alike[0].name}`: {alike[0].reason}{others}")
     count = len(report.skipped)
-    console.warn(f"skipped {count:,} item{'s' if count > 1 else ''} that cannot be read; {where}")
+    console.warn(f"skipped {count:,} item{'s' if count > 1 else ''}; {where}")
 
 
 def _list(json: bool) -> None:

@@ -17,7 +17,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from inrflow_core.errors import MissingError
+from inrflow_core.shards.manifest import LeftOut
 from inrflow_core.storage.source_files import Fingerprint, list_files
+
+LEFT_OUT_NAMES = 20
+"""Names that are listed of the items that one setting leaves out."""
 
 
 class Dataset(Protocol):
@@ -69,6 +73,19 @@ class Example:
     """Further arrays by name whose first axis is free."""
 
 
+class LeftOutCounter:
+    """Counts what settings leave out, by the setting."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, LeftOut] = {}
+
+    def add(self, setting: str, name: str) -> None:
+        """Count an item."""
+        before = self.counts.get(setting, LeftOut(0, ()))
+        names = (*before.names, name) if before.count < LEFT_OUT_NAMES else before.names
+        self.counts[setting] = LeftOut(before.count + 1, names)
+
+
 @dataclass(frozen=True)
 class DatasetIndex:
     """The items of a data set, and the shape, type and meaning of their values."""
@@ -90,6 +107,10 @@ class DatasetIndex:
     """Whether examples differ in their number of pairs."""
     condition_bytes: int = 0
     """Bytes of an example's conditions, to size the shards; an estimate where examples differ."""
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    """What filters leave out, by the setting."""
+    notes: tuple[str, ...] = ()
+    """What a user should know, as a setting without effect."""
 
 
 def source_not_found(

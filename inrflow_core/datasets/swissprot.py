@@ -1,14 +1,16 @@
 """Proteins: AlphaFold-DB's Swiss-Prot as its tars, and any folder of PDB, mmCIF and BinaryCIF files.
 
 Only the headers of a tar's members are read, once; a worker then reads a member in place, and nothing is unpacked. The
-split is the paper's: random proteins for training and for the test (10,000 and 512, INRFlow A.3 and G). Each protein
-has a number that depends only on its name and the seed, not on other files; the smallest numbers are the test.
+split is the paper's with a validation split: random proteins for training (10,000), for the choice of a checkpoint and
+for the test (512 each; INRFlow A.3 and G). Each protein has a number from 0 to 1 that depends only on its own name and
+the seed: it belongs to the test below 0.1, to `val` below 0.2, else to training, whatever else the source holds and
+wherever in it the protein is.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,26 +19,23 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from inrflow_core import registry
-from inrflow_core.datasets import _archives, _stored_features
-from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
+from inrflow_core.datasets import _archives, _stored_features, _structure_files
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, LeftOutCounter, source_not_found
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.proteins import residues, structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.proteins.structure_reader import LONGEST_BOND
-from inrflow_core.storage.source_files import fingerprint, list_files
+from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "protein"
 NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "swissprot_{pdb,cif}_v4.tar (AlphaFold DB, not unpacked), or any folder of .pdb, .cif and .bcif, with or without "
-    ".gz -> heavy atoms of one chain each with its residues, 10,000 train and 512 test by seed"
+    ".gz -> heavy atoms of one chain each with its residues, 10,000 train, 512 val and 512 test by seed"
 )
-AFDB = re.compile(r"(AF-[A-Z0-9]+-F\d+)-model_v(\d+)")
-"""Names of AlphaFold DB: protein and fragment, version of the model."""
-FORMATS = (".bcif", ".cif", ".mmcif", ".pdb", ".ent")
-"""Formats in the order of preference if a structure has several; a file without `.gz` is preferred."""
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+SIDE = 0.1
+"""Share of all proteins that belong to the test, and to `val`."""
 GUESS = 2048
 """Estimated atoms of a chain, to size shards: about 8 for each residue."""
 LONGEST_STEP = 4.5
@@ -49,12 +48,14 @@ class Config:
 
     train: int = 10_000
     """Number of training proteins, at random; fewer if the source has fewer."""
+    val: int = 512
+    """Proteins to choose a checkpoint by, of the tenth of all that belongs to them; 0 gives that tenth to training."""
     test: int = 512
-    """Proteins for the test; at most a tenth of all."""
+    """Proteins for the test, of the tenth of all that belongs to it; 0 gives that tenth to training."""
     seed: int = 0
     """Seed of the split."""
     chain: str | None = None
-    """The chain read from each file; None takes the first one of amino acids."""
+    """The chain read from each file: `first` (the default), `longest`, `all` as an example each, or its name."""
     shortest: int | None = None
     """Smallest number of residues."""
     longest: int | None = None
@@ -73,7 +74,7 @@ class Config:
     """Folder of the embedder's weights. Default: `weights/NAME`."""
 
     def __post_init__(self) -> None:
-        for name, least in (("train", 1), ("test", 0)):
+        for name, least in (("train", 1), ("val", 0), ("test", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: at least {least}")
         if not 0 <= self.missing < 1:
@@ -86,61 +87,58 @@ class Config:
 
     @property
     def filters(self) -> bool:
-        """Whether files must be read to select the proteins."""
-        return self.dedup or (self.shortest, self.longest, self.plddt) != (None, None, None)
+        """Whether files must be read to select the examples."""
+        return self.dedup or self.chain == "all" or (self.shortest, self.longest, self.plddt) != (None, None, None)
 
 
-class Rank(NamedTuple):
-    """The preference for a file of a protein; the largest is read."""
+class Location(NamedTuple):
+    """A file of a protein, and the chain of it that is read; None for that of the settings."""
 
-    version: int
-    format: int
-    is_plain: bool
-    name: str
+    file: _archives.Entry
+    chain: str | None = None
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """Every protein of the source, split by its number.
+    """The proteins of each split, sorted by name.
 
-    Only names are read, unless `shortest`, `longest`, `plddt` or `dedup` need the content: then proteins are read by
-    increasing number until there are enough (about 20 ms each), and those that a filter rejects are skipped.
+    Only names are read, unless `shortest`, `longest`, `plddt`, `dedup` or all chains need the content: then proteins are
+    read by increasing number until there are enough (about 20 ms each), and those that a filter rejects are counted.
 
     Raises:
         MissingError: there is none, or the embedder's weights are missing, which is checked before any file is read.
         IntegrityError: a tar or the weights are damaged.
     """
     normalization = {"kind": "centred", "unit": "Angstrom", **_stored_features.origin(config, "one-hot")}
-    entries = _entries(source)
-    ranked: dict[str, tuple[Rank, _archives.Entry]] = {}
-    for entry in entries:
-        if structure_reader.is_structure(entry.name):
-            key, rank = _identity(entry.name)
-            ranked[key] = max(ranked.get(key, (rank, entry)), (rank, entry), key=lambda pair: pair[0])
-    packed = [entry.name for entry in entries if entry.name.lower().endswith(PACKED)]
-    if not ranked and packed:
+    entries = _structure_files.entries(source)
+    proteins = _structure_files.newest(entries)
+    packed = [entry.name for entry in entries if entry.name.lower().endswith(_structure_files.PACKED)]
+    if not proteins and packed:
         raise MissingError(
             f"`{source}` holds structures only in compressed tars, such as `{packed[0]}`",
             hint="unpack them first: `gunzip` makes a .tar of each, whose members are read in place",
         )
-    if not ranked:
+    if not proteins:
         raise source_not_found(
             "swissprot", source, "a .tar, .pdb, .cif or .bcif files (also .gz)", [(e.name, e.size) for e in entries]
         )
-    order = sorted(ranked, key=lambda key: _number(config.seed, key))
-    items = [Item(_name(ranked[key][1].name), -1, ranked[key][1]) for key in order]
-    few = min(config.test, len(items) // 10)
-    limit = few + config.train
-    selected = list(_passing(items, config, limit)) if config.filters else items[:limit]
-    few = min(few, len(selected) // 10) if len(selected) < limit else few
-    splits = {"train": selected[few:], "test": selected[:few]}
+    left_out = LeftOutCounter()
+    passing = _Filter(config, left_out)
+    splits = {
+        split: sorted(itertools.islice(passing(items) if config.filters else items, count), key=lambda item: item.name)
+        for (split, items), count in zip(
+            _by_side(proteins, config).items(), (config.test, config.val, config.train), strict=True
+        )
+    }
     return DatasetIndex(
-        {name: sorted(split, key=lambda item: item.name) for name, split in splits.items() if split},
+        {split: splits[split] for split in ("train", "val", "test") if splits[split]},
         shape=(GUESS, 3),
         dtype="float32",
-        fingerprint=fingerprint((entry.name, entry.size) for entry in entries),
+        fingerprint=fingerprint((protein.file.name, protein.file.size) for protein in proteins),
         normalization=normalization,
         is_ragged=True,
         condition_bytes=_condition_bytes(config),
+        left_out=left_out.counts,
+        notes=_notes(config, left_out),
     )
 
 
@@ -152,7 +150,8 @@ def read(item: Item, config: Config) -> Example:
             absent.
     """
     structure = _structure(item, config)
-    reason = _refused(structure, config) or fault(structure, config.missing)
+    rejected = _rejection(structure, config)
+    reason = rejected[1] if rejected else fault(structure, config.missing)
     if reason:
         raise UnreadableItemError(reason)
     known = structure.is_known[:, None]
@@ -191,79 +190,86 @@ def fault(structure: Structure, missing: float = 0.0) -> str | None:
     return None
 
 
-def _entries(source: Path) -> list[_archives.Entry]:
-    """Every file of a source and of the archives in it; of several archives, each member below its archive's name."""
-    if not source.is_dir():
-        return _archives.listing(source)
-    files = list_files(source)
-    archives = [name for name, _ in files if name.lower().endswith(_archives.ARCHIVES)]
-    entries = [
-        _archives.Entry(name, size, _archives.Blob(str(source / name))) for name, size in files if name not in archives
-    ]
-    for name in archives:
-        above = f"{Path(name).with_suffix('')}/" if len(archives) > 1 else ""
-        entries += [entry._replace(name=above + entry.name) for entry in _archives.listing(source / name)]
-    return entries
+def _by_side(proteins: Sequence[_structure_files.Protein], config: Config) -> dict[str, list[Item]]:
+    """The items of `test`, `val` and `train` by increasing number; proteins of one name are on one side."""
+    numbered = sorted((_number(config.seed, protein.name), protein.file.name, protein) for protein in proteins)
+    sides: dict[str, list[Item]] = {"test": [], "val": [], "train": []}
+    for number, _, protein in numbered:
+        side = ("test", "val", "train")[min(int(number / SIDE), 2)]
+        if side != "train" and not getattr(config, side):
+            side = "train"
+        sides[side].append(Item(protein.item, -1, Location(protein.file)))
+    return sides
 
 
-def _identity(name: str) -> tuple[str, Rank]:
-    """The key of a protein, and the rank of one file of it.
-
-    Files of AlphaFold DB by accession and fragment, in any folder; others by their path without the suffix.
-    """
-    stem = structure_reader.structure_name(name)
-    suffix = name[len(stem) :].lower()
-    match = AFDB.fullmatch(stem.rpartition("/")[2])
-    kind = -FORMATS.index(suffix.removesuffix(".gz"))
-    rank = Rank(int(match[2]) if match else 0, kind, not suffix.endswith(".gz"), name)
-    return (match[1] if match else stem), rank
+def _number(seed: int, name: str) -> float:
+    """A number from 0 to 1, uniform over names."""
+    digest = hashlib.sha256(f"swissprot {seed} {name}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _name(file: str) -> str:
-    """The name of an item: for AlphaFold DB the entry and version, else the path without the suffix."""
-    stem = structure_reader.structure_name(file)
-    own = stem.rpartition("/")[2]
-    return own if AFDB.fullmatch(own) else stem
+class _Filter:
+    """The examples that pass the filters; unreadable files are kept, so that `read` reports them."""
 
+    def __init__(self, config: Config, left_out: LeftOutCounter) -> None:
+        self.config, self.left_out = config, left_out
+        self.seen: set[str] = set()
 
-def _number(seed: int, key: str) -> bytes:
-    return hashlib.sha256(f"swissprot {seed} {key}".encode(errors="surrogateescape")).digest()
-
-
-def _passing(items: Sequence[Item], config: Config, limit: int) -> Iterator[Item]:
-    """Items that pass the filters, until there are enough; also unreadable ones, so that `read` reports them."""
-    seen: set[str] = set()
-    count = 0
-    for item in items:
-        if count == limit:
-            return
-        try:
-            structure = _structure(item, config)
-        except UnreadableItemError:
+    def __call__(self, items: Sequence[Item]) -> Iterator[Item]:
+        for item in itertools.chain.from_iterable(map(self._chains, items)):
+            try:
+                structure = _structure(item, self.config)
+            except UnreadableItemError:
+                yield item
+                continue
+            rejected = _rejection(structure, self.config)
+            if rejected is None and self.config.dedup and structure.sequence in self.seen:
+                rejected = "`dedup`", "it has the sequence of another"
+            if rejected is not None:
+                self.left_out.add(rejected[0], item.name)
+                continue
+            self.seen.add(structure.sequence)
             yield item
-            continue
-        if _refused(structure, config) or (config.dedup and structure.sequence in seen):
-            continue
-        seen.add(structure.sequence)
-        count += 1
-        yield item
+
+    def _chains(self, item: Item) -> list[Item]:
+        """An item for each chain of a file, where all are read."""
+        if self.config.chain != "all":
+            return [item]
+        file = item.location.file
+        try:
+            names = structure_reader.chain_names(file.location.read(), file.name)
+        except UnreadableItemError:
+            return [item]
+        return [Item(f"{item.name}_{name}", -1, Location(file, name)) for name in names]
 
 
-def _refused(structure: Structure, config: Config) -> str | None:
-    """The reason of the filter that rejects a structure; None if it passes."""
-    length = len(structure.codes)
-    if length < (config.shortest or 0) or length > (config.longest or length):
-        return f"it has {length:,} residues"
-    if config.plddt is not None and structure.plddt is None:
-        return "it has no pLDDT"
-    if config.plddt is not None and structure.plddt is not None and structure.plddt < config.plddt:
-        return f"its mean pLDDT is {structure.plddt:.1f}"
+def _rejection(structure: Structure, config: Config) -> tuple[str, str] | None:
+    """The filter that rejects a structure and why; None if it passes."""
+    length, plddt = len(structure.codes), structure.plddt
+    if config.shortest is not None and length < config.shortest:
+        return f"`shortest={config.shortest}`", f"it has {length:,} residues"
+    if config.longest is not None and length > config.longest:
+        return f"`longest={config.longest}`", f"it has {length:,} residues"
+    if config.plddt is not None and plddt is None:
+        return f"`plddt={config.plddt:g}`, without a pLDDT", "it has no pLDDT"
+    if config.plddt is not None and plddt is not None and plddt < config.plddt:
+        return f"`plddt={config.plddt:g}`", f"its mean pLDDT is {plddt:.1f}"
     return None
 
 
+def _notes(config: Config, left_out: LeftOutCounter) -> tuple[str, ...]:
+    """What a user should know of the settings."""
+    if config.plddt is None or not 0 < config.plddt <= 1 or f"`plddt={config.plddt:g}`" in left_out.counts:
+        return ()
+    return (
+        f"`plddt={config.plddt:g}` leaves out nothing: pLDDT is from 0 to 100 (`--set plddt={100 * config.plddt:g}`)",
+    )
+
+
 def _structure(item: Item, config: Config) -> Structure:
-    entry: _archives.Entry = item.location
-    return structure_reader.parse(entry.location.read(), entry.name, config.chain)
+    location: Location = item.location
+    file = location.file
+    return structure_reader.parse(file.location.read(), file.name, location.chain or config.chain)
 
 
 def _condition_bytes(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -36,7 +37,9 @@ def estimate(job: PrepareJob, *, workers: int | None = None, piece: ArrayTask | 
     for part in parts:
         counts[part.header.split] = counts.get(part.header.split, 0) + len(part.items)
     seconds = each * len(items) / default_workers(job, workers, len(parts))
-    return Report(job.name, str(job.out), counts, len(parts), 0, items_bytes(plan, len(items)), tuple(skipped), seconds)
+    size = items_bytes(plan, len(items))
+    report = Report(job.name, str(job.out), counts, len(parts), 0, size, tuple(skipped), seconds)
+    return dataclasses.replace(report, left_out=plan.left_out, notes=plan.notes)
 
 
 def default_workers(job: PrepareJob, workers: int | None, tasks: int) -> int:

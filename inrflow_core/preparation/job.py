@@ -16,7 +16,7 @@ from inrflow_core import __version__, registry
 from inrflow_core.datasets._contract import DatasetIndex, Item
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.shards import schema
-from inrflow_core.shards.manifest import Manifest, Skipped
+from inrflow_core.shards.manifest import LeftOut, Manifest, Skipped
 from inrflow_core.storage import typed_json
 
 MIN_ITEMS, MAX_ITEMS = 256, 4096
@@ -62,6 +62,10 @@ class Report:
     """In a job array: shards of other runs that are not finished."""
     is_whole: bool = True
     """Whether the manifest is written. If not, the numbers are those of this run of a job array."""
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    """What filters left out, by the setting."""
+    notes: tuple[str, ...] = ()
+    """What a user should know, as a setting without effect."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,11 @@ def scan(job: PrepareJob) -> DatasetIndex:
         raise MissingError(
             f"`{job.source}` cannot be looked through: {bad.reason}", hint="copy the damaged file again"
         ) from bad
+    if not any(plan.splits.values()) and plan.left_out:
+        reasons = ", ".join(f"{left.count:,} by {setting}" for setting, left in plan.left_out.items())
+        raise MissingError(
+            f"the settings leave out all items of `{job.source}`: {reasons}", hint="change these settings"
+        )
     if not any(plan.splits.values()):
         raise MissingError(
             f"`{job.source}` holds no items of `{job.name}`", hint="look into it, or name another `--source`"
@@ -167,7 +176,7 @@ def manifest_without_shards(job: PrepareJob, plan: DatasetIndex) -> Manifest:
 def manifest_identity(job: PrepareJob, plan: DatasetIndex) -> dict[str, Any]:
     """That part as it is written to files: two jobs with the same identity write the same shards."""
     table = typed_json.to_plain(manifest_without_shards(job, plan))
-    return {name: value for name, value in table.items() if name not in ("splits", "skipped")}
+    return {name: value for name, value in table.items() if name not in ("splits", "skipped", "left_out")}
 
 
 def _settings(job: PrepareJob) -> dict[str, Any]:

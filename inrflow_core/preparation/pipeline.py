@@ -96,7 +96,8 @@ def _whole(
         content = book.previous or _manifest(job, plan, [book.records[part.path.name] for part in parts])
         book.close(content)
     whole = {entry.file for split in content.splits.values() for entry in split.shards}
-    return _report(job, content, num_written=sum(part.path.name in whole for part in left))
+    report = _report(job, content, num_written=sum(part.path.name in whole for part in left))
+    return dataclasses.replace(report, notes=plan.notes)
 
 
 def _share(
@@ -157,11 +158,13 @@ def _manifest(job: PrepareJob, plan: DatasetIndex, records: Sequence[Mapping[str
     skipped = tuple(Skipped(record["split"], *bad) for record in records for bad in record["skipped"])
     if not splits:
         raise MissingError(
-            f"none of the {len(skipped):,} items of `{job.source}` can be read; the first, `{skipped[0].name}`: "
+            f"none of the {len(skipped):,} items of `{job.source}` can be used; the first, `{skipped[0].name}`: "
             f"{skipped[0].reason}",
             hint="name another `--source`; docs/data-sets.md says what is read",
         )
-    return dataclasses.replace(manifest_without_shards(job, plan), splits=splits, skipped=skipped)
+    return dataclasses.replace(
+        manifest_without_shards(job, plan), splits=splits, skipped=skipped, left_out=dict(plan.left_out)
+    )
 
 
 def _split(records: Sequence[Mapping[str, Any]]) -> Split:
@@ -183,4 +186,6 @@ def _report(job: PrepareJob, content: Manifest, *, num_written: int) -> Report:
     entries = [entry for split in content.splits.values() for entry in split.shards]
     counts = {name: split.count for name, split in content.splits.items()}
     size = sum(entry.bytes for entry in entries)
-    return Report(job.name, str(job.out), counts, len(entries), num_written, size, content.skipped)
+    return Report(
+        job.name, str(job.out), counts, len(entries), num_written, size, content.skipped, left_out=content.left_out
+    )

@@ -65,6 +65,15 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """The items that one setting leaves out."""
+
+    count: int
+    names: tuple[str, ...]
+    """The first of them."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of `manifest.json`."""
 
@@ -83,11 +92,15 @@ class Manifest:
     """Fingerprint of the raw files: digest of their names and sizes, number, bytes."""
     splits: Mapping[str, Split]
     skipped: tuple[Skipped, ...] = field(default=())
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    """What filters left out, by the setting; not in the file where it is empty."""
 
 
 def save(manifest: Manifest, folder: Path) -> None:
     """Write `manifest.json`, whole or not at all; its last entry is the digest of the rest."""
     table = {"format": FORMAT, "schema": SCHEMA, **typed_json.to_plain(manifest)}
+    if not manifest.left_out:
+        del table["left_out"]
     table["digest"] = _own_digest(table)
     with atomic_write(folder / NAME) as beside:
         beside.write_text(json.dumps(table, indent=1, ensure_ascii=True) + "\n", encoding="ascii")

@@ -22,7 +22,7 @@ from inrflow_core.preparation import pipeline
 from inrflow_core.preparation.job import resolve_job
 from inrflow_core.proteins import residues, structure_writer
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.shards import shard_dataset
+from inrflow_core.shards import manifest, shard_dataset
 from tests import protein_files
 from tests.datasets import raw
 from tests.feature_networks import test_esm2
@@ -124,35 +124,91 @@ def test_of_versions_and_formats_of_a_protein_one_is_read_and_the_newest(tmp_pat
     raw.tarred(source / "old.tar", files("cif", version=3))
     raw.tarred(source / "both.tar", files("pdb", version=4) | files("cif", version=4, numbers=range(10)))
     laid(source, {"more/x.pdb": b"", "more/x.cif.gz": b"", "more/x.cif": b"", "other/x.pdb": b""})
-    locations = {item.name: item.location.name for item in items(source)}
+    locations = {item.name: item.location.file.name for item in items(source)}
     assert len(locations) == 32
     kinds = Counter(re.sub(r"^both/AF-P\d+-F1", "", location) for location in locations.values())
     assert kinds == {"-model_v4.cif.gz": 10, "-model_v4.pdb.gz": 20, "more/x.cif": 1, "other/x.pdb": 1}
 
 
+def many(kind: str, numbers: range) -> dict[str, bytes]:
+    """Names of AlphaFold DB without content: a scan without filters reads none."""
+    return {f"{kind}{number:04d}-F1-model_v4.cif": b"" for number in numbers}
+
+
 def test_the_split_depends_on_names_and_seed_alone(tmp_path: Path) -> None:
-    whole = names(raw.tarred(tmp_path / "a.tar", files()))
-    assert len(whole["test"]) == 3 and len(whole["train"]) == 27
-    backwards = names(raw.tarred(tmp_path / "b.tar", dict(reversed(files().items()))))
-    assert backwards == whole
+    whole = names(raw.tarred(tmp_path / "a.tar", many("AF-A", range(1000))))
+    assert 70 < len(whole["test"]) < 130 and 70 < len(whole["val"]) < 130
+    assert sum(map(len, whole.values())) == 1000 == len(set(sum(whole.values(), [])))
+    backwards = dict(reversed(many("AF-A", range(1000)).items()))
+    assert names(raw.tarred(tmp_path / "b.tar", backwards)) == whole
     assert names(tmp_path / "a.tar", seed=1)["test"] != whole["test"]
-    fewer = names(tmp_path / "a.tar", train=10, test=2)
-    assert len(fewer["train"]) == 10 and len(fewer["test"]) == 2 and set(fewer["test"]) < set(whole["test"])
-    assert not set(fewer["train"]) & set(fewer["test"])
-    some = names(raw.tarred(tmp_path / "c.tar", files(numbers=range(29))))
-    assert len(set(some["test"]) - set(whole["test"])) <= 1
-    assert names(tmp_path / "a.tar", test=0) == {"train": NAMES}
+    fewer = names(tmp_path / "a.tar", train=10, val=5, test=2)
+    assert [len(fewer[split]) for split in ("train", "val", "test")] == [10, 5, 2]
+    assert all(set(fewer[split]) < set(whole[split]) for split in whole)
+    without = names(tmp_path / "a.tar", test=0, val=0)
+    assert {split: len(of) for split, of in without.items()} == {"train": 1000}
 
 
-def test_filters_choose_before_the_split(tmp_path: Path) -> None:
+def test_no_protein_changes_its_side_however_the_source_is_named_and_whatever_else_lies_there(tmp_path: Path) -> None:
+    one, other = many("AF-A", range(300)), many("AF-B", range(900))
+    raw.tarred(tmp_path / "deep/er/a.tar", one)
+    alone = names(tmp_path / "deep/er/a.tar")
+    raw.tarred(tmp_path / "deep/er/b.tar", other)
+    laid(tmp_path / "deep/loose", dict.fromkeys(many("AF-C", range(50)), b""))
+    for source in ("deep/er", "deep", ""):
+        beside = names(tmp_path / source)
+        for split, of in alone.items():
+            assert set(of) <= set(beside[split]), f"{split} of {source}"
+    plain = {f"{name[4:]}.pdb": b"" for name in one}
+    laid(tmp_path / "plain/of/a", plain)
+    sides = {Path(name).name: split for split, of in names(tmp_path / "plain/of/a").items() for name in of}
+    for source in ("plain", "plain/of"):
+        found = {Path(name).name: split for split, of in names(tmp_path / source).items() for name in of}
+        assert found == sides
+
+
+def test_files_of_one_name_in_two_folders_are_two_examples_of_one_side(tmp_path: Path) -> None:
+    laid(tmp_path, {f"{folder}/p{number}.pdb": b"" for folder in "abc" for number in range(40)})
+    splits = names(tmp_path)
+    assert sum(map(len, splits.values())) == 120
+    owners = [{name.rpartition("/")[2] for name in of} for of in splits.values()]
+    assert len(splits) == 3 and sum(map(len, owners)) == len(set.union(*owners)) == 40
+
+
+def test_of_isoforms_and_fragments_the_newest_version_is_read_and_one_protein_is_on_one_side(tmp_path: Path) -> None:
+    accessions = [f"AF-Q{number:05d}" for number in range(60)]
+    suffixes = ("-F1-model_v4", "-F1-model_v6", "-2-F1-model_v4", "-2-F1-model_v6", "-F2-model_v4")
+    laid(tmp_path, {f"{of}{suffix}.cif": b"" for of in accessions for suffix in suffixes})
+    laid(tmp_path, {f"AF-{number:016d}-model_v{version}.cif": b"" for number in range(9) for version in (1, 2)})
+    splits = {split: [item.name for item in of] for split, of in swissprot.scan(tmp_path, config()).splits.items()}
+    found = set(sum(splits.values(), []))
+    newest = ("-F1-model_v6", "-2-F1-model_v6", "-F2-model_v4")
+    assert found == {f"{of}{suffix}" for of in accessions for suffix in newest} | {
+        f"AF-{n:016d}-model_v2" for n in range(9)
+    }
+    owners = [{name.split("-")[1] for name in of} for of in splits.values()]
+    assert len(splits) == 3 and sum(map(len, owners)) == len(set.union(*owners)) == 69
+
+
+def test_another_file_in_the_folder_does_not_make_shards_of_another_job(tmp_path: Path) -> None:
+    source = laid(tmp_path / "source", files())
+    job = preparation_job.resolve_job("swissprot", source, tmp_path / "out", config())
+    pipeline.prepare(job, workers=1)
+    laid(source, {"NOTES.txt": b"a line", "AF-P00000-F1-predicted_aligned_error_v4.json": b"[]"})
+    assert pipeline.prepare(job, workers=1).num_written == 0
+
+
+def test_filters_count_and_name_what_they_leave_out(tmp_path: Path) -> None:
     source = raw.tarred(tmp_path / "a.tar", files())
     lengths = {name: len(sequence(number)) for number, name in enumerate(NAMES)}
     filtered = names(source, shortest=9, longest=11)
     assert sorted(sum(filtered.values(), [])) == [name for name in NAMES if 9 <= lengths[name] <= 11]
-    assert len(filtered["test"]) == 1
+    left_out = swissprot.scan(source, config(shortest=9, longest=11)).left_out
+    assert {setting: left.count for setting, left in left_out.items()} == {"`longest=11`": 6, "`shortest=9`": 6}
+    assert {lengths[name.partition("-model")[0]] for name in left_out["`longest=11`"].names} == {12}
     assert sorted(sum(names(source, plddt=75).values(), [])) == NAMES[15:]
-    limited = names(source, longest=11, train=5, test=2)
-    assert (len(limited["train"]), len(limited["test"])) == (5, 2)
+    limited = swissprot.scan(source, config(longest=11, train=5, test=2, val=1))
+    assert {split: len(of) for split, of in limited.splits.items()} == {"train": 5, "val": 1, "test": 2}
     item = next(item for item in items(source) if lengths[item.name.partition("-model")[0]] == 12)
     with pytest.raises(UnreadableItemError, match="it has 12 residues"):
         swissprot.read(item, config(longest=11))
@@ -160,6 +216,26 @@ def test_filters_choose_before_the_split(tmp_path: Path) -> None:
     [*_, item] = items(dark)
     with pytest.raises(UnreadableItemError, match="it has no pLDDT"):
         swissprot.read(item, config(plddt=50))
+    assert list(swissprot.scan(dark, config(plddt=50)).left_out) == ["`plddt=50`, without a pLDDT"]
+
+
+def test_what_filters_leave_out_is_in_the_report_and_the_manifest(tmp_path: Path) -> None:
+    source = raw.tarred(tmp_path / "a.tar", files())
+    job = preparation_job.resolve_job("swissprot", source, tmp_path / "out", config(plddt=75))
+    for _ in range(2):  # the second finds it all there
+        report = pipeline.prepare(job, workers=1)
+        assert {setting: left.count for setting, left in report.left_out.items()} == {"`plddt=75`": 15}
+    assert manifest.load(tmp_path / "out").left_out["`plddt=75`"].count == 15
+    none = preparation_job.resolve_job("swissprot", source, tmp_path / "none", config(plddt=95))
+    with pytest.raises(MissingError, match="the settings leave out all items of .*: 30 by `plddt=95`"):
+        pipeline.prepare(none, workers=1)
+
+
+def test_a_plddt_below_one_says_that_it_leaves_out_nothing(tmp_path: Path) -> None:
+    source = raw.tarred(tmp_path / "a.tar", files())
+    assert swissprot.scan(source, config(plddt=75)).notes == ()
+    [note] = swissprot.scan(source, config(plddt=0.7)).notes
+    assert note == "`plddt=0.7` leaves out nothing: pLDDT is from 0 to 100 (`--set plddt=70`)"
 
 
 def test_dedup_keeps_one_structure_of_each_sequence(tmp_path: Path) -> None:
@@ -223,12 +299,25 @@ def test_a_gap_is_detected_by_distance_and_else_by_number() -> None:
     assert swissprot.fault(part, 0.5) == "its chain has a gap between residues 2 and 5"
 
 
-def test_the_chain_is_selected(tmp_path: Path) -> None:
-    one, two = (protein_files.pdb_lines(protein_files.structure(text), chain=chain) for text, chain in (("GAG", "A"), ("WW", "B")))  # fmt: skip
-    source = laid(tmp_path, {"a.pdb": protein_files.pdb([*one, *two])})
-    [item] = items(source)
-    chains = [swissprot.read(item, config(chain=chain)).variable_length["residues"] for chain in (None, "A", "B")]
-    assert [residues.to_letters(codes) for codes in chains] == ["GAG", "GAG", "WW"]
+def test_the_chain_is_the_first_the_longest_a_named_one_or_each(tmp_path: Path) -> None:
+    one, two = (protein_files.pdb_lines(protein_files.structure(text), chain=chain) for text, chain in (("GAG", "A"), ("WWGG", "B")))  # fmt: skip
+    source = laid(tmp_path, {"a.pdb": protein_files.pdb([*one, *two]), "bad.pdb": b""})
+    choices = {
+        None: ["GAG"],
+        "first": ["GAG"],
+        "A": ["GAG"],
+        "B": ["WWGG"],
+        "longest": ["WWGG"],
+        "all": ["GAG", "WWGG"],
+    }
+    for chain, sequences in choices.items():
+        *found, bad = items(source, chain=chain)
+        assert bad.name == "bad"
+        assert [item.name for item in found] == (["a_A", "a_B"] if chain == "all" else ["a"])
+        examples = [swissprot.read(item, config(chain=chain)) for item in found]
+        assert [residues.to_letters(example.variable_length["residues"]) for example in examples] == sequences
+        with pytest.raises(UnreadableItemError):
+            swissprot.read(bad, config(chain=chain))
 
 
 def test_absent_weights_are_reported_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +357,7 @@ def test_shards_hold_chains_of_unequal_length_with_their_embedding(tmp_path: Pat
     weights = test_esm2.published(tmp_path / "esm2")
     source = raw.tarred(tmp_path / "a.tar", files(numbers=range(12)))
     before = sorted(tmp_path.rglob("*"))
-    settings = swissprot.Config(weights=str(weights), test=0)
+    settings = swissprot.Config(weights=str(weights), test=0, val=0)
     pipeline.prepare(resolve_job("swissprot", source, tmp_path / "out", settings), workers=1)
     opened = shard_dataset.ShardDataset(tmp_path / "out")
     assert opened.manifest.normalization["embedder"] == "esm2"

@@ -19,10 +19,10 @@ TRAINED = {
     "digits-demo": ("digits", "val", {"training.batch": 16}),
     "solids-demo": ("solids", "val", {"training.batch": 2}),
     "objects-demo": ("objaverse", "val", {"training.batch": 1}),
-    "proteins-demo": ("swissprot", "test", {"training.batch": 1}),
+    "proteins-demo": ("swissprot", "val", {"training.batch": 1}),
     "tiny-image": ("digits", "val", {}),
     "tiny-points": ("solids", "val", {}),
-    "tiny-protein": ("swissprot", "test", {}),
+    "tiny-protein": ("swissprot", "val", {}),
     "tiny-picture": ("objaverse", "val", {}),
 }
 """Presets with the raw data, the held-out split and the settings that are reduced; all take 20 steps.

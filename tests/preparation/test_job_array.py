@@ -98,7 +98,7 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 def test_the_data_of_these_tests_have_many_shards_and_items_that_cannot_be_read(alone):
-    assert {kind: len(files) for kind, files in alone.items()} == {"images": 10, "clouds": 9, "proteins": 6}
+    assert {kind: len(files) for kind, files in alone.items()} == {"images": 10, "clouds": 9, "proteins": 7}
     assert all(b'"skipped": []' not in alone[kind]["manifest.json"] for kind in ("images", "clouds"))
 
 

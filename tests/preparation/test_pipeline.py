@@ -299,7 +299,7 @@ def test_a_shard_whose_every_item_is_bad_is_no_file(tmp_path: Path):
 def test_nothing_readable_leaves_nothing(tmp_path: Path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "1.jpg").write_bytes(b"junk")
-    with pytest.raises(MissingError, match=r"none of the 1 items .* can be read; the first, `train/1\.jpg`"):
+    with pytest.raises(MissingError, match=r"none of the 1 items .* can be used; the first, `train/1\.jpg`"):
         prepare(resolve_job("images", tmp_path / "raw", tmp_path / "s", Config(resolution=8)))
     assert os.listdir(tmp_path) == ["raw"]
 
