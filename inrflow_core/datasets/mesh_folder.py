@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow_core.datasets import _mesh_reading, _point_clouds
+from inrflow_core.datasets import _mesh_identity, _mesh_reading, _point_clouds
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.errors import UnreadableItemError
 from inrflow_core.geometry import mesh
@@ -18,7 +18,7 @@ NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 15,000 points on their surface, train and val "
-    "by name; optional colors and classes (sub-folders)"
+    "by uid or content; optional colors and classes (sub-folders)"
 )
 
 
@@ -33,7 +33,7 @@ class Config:
     classes: bool = False
     """Label by the folder directly below the source."""
     val: float = 0.1
-    """Share of the names that is held out; the split of a name does not depend on other files."""
+    """Share of the meshes that is held out; the split of a mesh depends on its content alone."""
 
     def __post_init__(self) -> None:
         if self.points < 1:
@@ -53,13 +53,11 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     meshes = _mesh_reading.files(source, candidates, " in folders" if config.classes else "")
     classes = sorted({name.split("/")[0] for name in meshes}) if config.classes else []
     items = [Item(name, classes.index(name.split("/")[0]) if config.classes else -1, str(folder)) for name in meshes]
-    held_out = [item for item in items if _point_clouds.is_held_out(item.name, config.val)]
-    train = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
     return DatasetIndex(
-        {split: of for split, of in (("train", train), ("val", held_out)) if of},
+        _mesh_identity.split(folder, items, config.val),
         shape=(config.points, 6 if config.colors else 3),
         dtype="float32",
-        fingerprint=fingerprint(files),
+        fingerprint=fingerprint(_mesh_identity.files_read(files)),
         classes=tuple(classes),
         normalization=_point_clouds.BOX,
     )
@@ -73,7 +71,9 @@ def read(item: Item, config: Config) -> Example:
             numbers that are not finite.
     """
     body = _mesh_reading.load(Path(item.location), item.name, with_colors=config.colors)
-    points = mesh.sample_surface(body.mesh, config.points, seed=_point_clouds.seed(f"mesh {item.name}"))
+    points = mesh.sample_surface(
+        body.mesh, config.points, seed=_point_clouds.seed(f"mesh {_mesh_identity.own_name(item)}")
+    )
     return _point_clouds.boxed(item, points, _colors(body, points) if config.colors else None)
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from inrflow_core.datasets import _mesh_reading, _point_clouds, _rendered_views, _stored_features
+from inrflow_core.datasets import _mesh_identity, _mesh_reading, _point_clouds, _rendered_views, _stored_features
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.geometry import cameras, mesh_rendering
 from inrflow_core.geometry.mesh import Mesh, sample_surface
@@ -27,7 +27,7 @@ NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
     "Objaverse's glbs/ or any folder of .off, .obj, .ply, .stl and .glb meshes -> clouds of 16,384 points, images of "
-    "each object with their cameras, and DINOv2's tokens of them; train and val by name"
+    "each object with their cameras, and DINOv2's tokens of them; train and val by uid or content"
 )
 
 
@@ -58,7 +58,7 @@ class Config:
     weights: str | None = field(default=None, metadata={"is_path": True})
     """The folder of the embedder's weights; else `$INRFLOW_WEIGHTS/EMBEDDER`, else `weights/EMBEDDER`."""
     val: float = 0.1
-    """Share of the names that is held out; the split of a name does not depend on other files."""
+    """Share of the meshes that is held out; the split of a mesh depends on its uid or content alone."""
 
     def __post_init__(self) -> None:
         for name, least in (("points", 1), ("resolution", 8), ("views", 1)):
@@ -85,13 +85,11 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     """
     folder, files = _mesh_reading.list_source(source)
     items = [Item(name, location=str(folder)) for name in _mesh_reading.files(source, files)]
-    held_out = [item for item in items if _point_clouds.is_held_out(item.name, config.val)]
-    train = [item for item in items if not _point_clouds.is_held_out(item.name, config.val)]
     return DatasetIndex(
-        {split: of for split, of in (("train", train), ("val", held_out)) if of},
+        _mesh_identity.split(folder, items, config.val),
         shape=(config.points, 3),
         dtype="float32",
-        fingerprint=fingerprint(files),
+        fingerprint=fingerprint(_mesh_identity.files_read(files)),
         normalization=_point_clouds.BOX | _stored_features.origin(config, "patches"),
         condition_bytes=_condition_bytes(config),
     )
@@ -107,7 +105,9 @@ def read(item: Item, config: Config) -> Example:
     root = Path(item.location)
     body = _mesh_reading.load(root, item.name, with_colors=config.renders == "made")
     mesh, offset, scale = _boxed(body.mesh)
-    points = sample_surface(mesh, config.points, seed=_point_clouds.seed(f"objaverse {item.name}")).astype(np.float32)
+    points = sample_surface(
+        mesh, config.points, seed=_point_clouds.seed(f"objaverse {_mesh_identity.own_name(item)}")
+    ).astype(np.float32)
     if config.renders == "found":
         views = _rendered_views.read(root, item.name, config.views, config.resolution, config.field_of_view)
         views = _rendered_views.placed(views, config.world, offset, scale)

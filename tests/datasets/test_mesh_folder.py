@@ -124,20 +124,21 @@ def test_a_mesh_without_colors_is_left_out_where_they_are_requested(tmp_path: Pa
         read(tmp_path, "roof.obj", colors=True)
 
 
-def test_classes_are_the_first_folders_and_splits_go_by_name(tmp_path: Path) -> None:
+def test_classes_are_the_first_folders_and_splits_go_by_content(tmp_path: Path) -> None:
     for kind in ("roof", "wall"):
         (tmp_path / kind).mkdir()
         for number in range(100):
-            (tmp_path / kind / f"{number}.obj").write_text(QUADS)
+            (tmp_path / kind / f"{number}.obj").write_text(f"# {kind} {number}\n{QUADS}")
     (tmp_path / "astray.obj").write_text(QUADS)
     plan = mesh_folder.scan(tmp_path, mesh_folder.Config(classes=True, val=0.2))
     assert plan.classes == ("roof", "wall")
     held_out = {item.name for item in plan.splits["val"]}
     assert 25 <= len(held_out) <= 55
     assert len(plan.splits["train"]) == 200 - len(held_out)
-    (tmp_path / "wall" / "7.obj").unlink()
+    removed = min(held_out)
+    (tmp_path / removed).unlink()
     again = {item.name for item in mesh_folder.scan(tmp_path, mesh_folder.Config(classes=True, val=0.2)).splits["val"]}
-    assert again == held_out - {"wall/7.obj"}
+    assert again == held_out - {removed}
 
 
 def test_a_folder_without_meshes_says_what_was_looked_for(tmp_path: Path) -> None:

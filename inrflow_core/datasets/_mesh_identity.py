@@ -1,0 +1,64 @@
+"""Which side of the split a mesh belongs to, whatever else the source holds and wherever in it the mesh is.
+
+A mesh that is named by an identifier of Objaverse (32 hexadecimal digits) is that object. Other names are often equal
+(ShapeNet's meshes are all `model_normalized.obj`): their content decides, so equal files are on one side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from inrflow_core.datasets import _mesh_reading, _point_clouds
+from inrflow_core.datasets._contract import Item
+from inrflow_core.visualization.image_io import is_image_name
+
+UID = re.compile(r"[0-9a-f]{32}")
+"""Objaverse's identifiers."""
+END = 64 << 10
+"""Bytes that are read at the beginning and at the end of a file; with its size they are its content."""
+BESIDE = (".mtl", ".npy", ".json")
+"""Files beside meshes that are read: materials, and cameras of rendered views."""
+
+
+def split(root: Path, items: Sequence[Item], fraction: float) -> dict[str, list[Item]]:
+    """The splits `train` and `val`, which gets about `fraction` of all; without those that are empty."""
+    splits: dict[str, list[Item]] = {"train": [], "val": []}
+    for item in items:
+        is_held_out = _point_clouds.is_held_out(identity(root / item.name), fraction)
+        splits["val" if is_held_out else "train"].append(item)
+    return {name: of for name, of in splits.items() if of}
+
+
+def identity(path: Path) -> str:
+    """What makes a mesh the same one under any path: its identifier, else a digest of its content.
+
+    A file that cannot be opened has its name; that it cannot be read is reported later.
+    """
+    if UID.fullmatch(path.stem):
+        return path.stem
+    try:
+        with path.open("rb") as file:
+            head = file.read(END)
+            size = file.seek(0, 2)
+            file.seek(max(len(head), size - END))
+            tail = file.read(END)
+    except OSError:
+        return path.name
+    return hashlib.sha256(b"%d " % size + head + tail).hexdigest()
+
+
+def own_name(item: Item) -> str:
+    """The name of a mesh's file without its folders."""
+    return item.name.rpartition("/")[2]
+
+
+def files_read(files: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The files of a source that a data set of meshes may read: others do not change what is made of it."""
+    return [
+        (name, size)
+        for name, size in files
+        if name.lower().endswith((*_mesh_reading.SUFFIXES, *BESIDE)) or is_image_name(name)
+    ]
