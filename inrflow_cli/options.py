@@ -83,7 +83,8 @@ Seeds = Annotated[
 Label = Annotated[
     str | None,
     typer.Option(
-        metavar="NUMBER|NAME", help="Class to sample; several are separated by commas, each seed takes one in turn."
+        metavar="NUMBER|NAME",
+        help="Class to sample; several are separated by commas, each seed takes one in turn. `uniform`: a random one.",
     ),
 ]
 Guidance = Annotated[

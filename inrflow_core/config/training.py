@@ -229,6 +229,8 @@ class EvalConfig:
     """The metric that decides the best checkpoint; None is the first."""
     weights: str | None = None
     """Folder with the weights of feature networks."""
+    uniform_labels: bool = False
+    """Whether classes of the samples are equally likely; else they have the frequencies of the reference."""
 
     def __post_init__(self) -> None:
         for name, least in {"every": 1, "num": 2, "reference": 2, "seed": 0}.items():

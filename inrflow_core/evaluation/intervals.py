@@ -37,6 +37,8 @@ NUM_GROUPS = 10
 NUM_HALVED_GROUPS = 12
 """Groups that are divided into halves, the order of the Hadamard matrix."""
 LEVEL = 0.95
+ROUNDING = 1e-12
+"""Values that differ by less, relative to the value, are equal but for the rounding of sums."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def jackknife_interval(
         value = compute(inputs)
     if values is None:
         values = np.array([compute(inputs.leave_out(part, parts)) for part in range(parts)])
-    return interval_from_jackknife(value, values, level=level) if np.ptp(values) > 0 else None
+    return interval_from_jackknife(value, values, level=level) if np.ptp(values) > ROUNDING * abs(value) else None
 
 
 def interval_from_jackknife(value: float, values: Float64[np.ndarray, " P"], *, level: float = LEVEL) -> Interval:
@@ -115,7 +117,7 @@ def half_sample_interval(
         values = np.array([compute(inputs.select_groups(half, NUM_HALVED_GROUPS)) for half in halves])
     differences = values[::2] - values[1::2]
     error = float(np.sqrt(np.mean(differences**2))) / 2
-    return _interval(value, error, len(differences), level) if error > 0 else None
+    return _interval(value, error, len(differences), level) if error > ROUNDING * abs(value) else None
 
 
 def _interval(value: float, error: float, degrees: int, level: float) -> Interval:

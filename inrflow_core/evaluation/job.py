@@ -36,7 +36,8 @@ from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files import collection, readers
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import reference_inputs, request
-from inrflow_core.storage import atomic_write
+from inrflow_core.shards import manifest
+from inrflow_core.storage import atomic_write, plain_file, typed_json
 
 MOST = 50_000
 """Most samples of a run by default."""
@@ -242,6 +243,14 @@ def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:
     reporter.log(f"wrote `{out / results.METRICS}` and `{out / results.REPORT}`")
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What environment.json of a run says of its data."""
+
+    data: str
+    """Digest of the manifest."""
+
+
 def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: Sequence[EvaluatedModel]) -> str:
     """The one domain of everything that is evaluated.
 
@@ -277,8 +286,9 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
     if path is None and job.runs:
         data = models.read_metadata(run.resolve_weights(job.runs[0]))[0].data.config
         path, classes = Path(data.path), classes or data.classes
+        origin = "that the run was trained on" if _is_training_data(job.runs[0], path) else "that the preset names"
         of = f", of the classes {', '.join(classes)}" if classes else ""
-        job.reporter.log(f"the reference is the shards that the run was trained on, `{path}`{of}")
+        job.reporter.log(f"the reference is the shards {origin}, `{path}`{of}")
     if path is None:
         raise UsageError("no reference data given", hint="add `--reference PATH`")
     if reference_stats.is_stats_file(path):
@@ -291,6 +301,26 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
     reference = readers.open_collection(path, job.split, domain_class(domain).REFERENCE_SPLITS)
     reference = collection.filter_classes(reference, classes) if classes else reference
     return collection.evenly_spaced_items(reference, job.reference_num) if job.reference_num else reference
+
+
+def _is_training_data(source: Path, shards: Path) -> bool:
+    """Whether the shards are those of the run's record by their digest; False without a record, as of a weights file.
+
+    Raises:
+        UsageError: they are others.
+    """
+    record = source / "environment.json"
+    if not record.is_file() or not (shards / manifest.NAME).is_file():
+        return False
+    recorded = typed_json.read_record(record, TrainingData, hint="add `--reference PATH`", extra=True).data
+    present = plain_file.file_digest(shards / manifest.NAME)
+    if recorded != present:
+        raise UsageError(
+            f"`{shards}` does not hold the data that the run `{source}` was trained on: its manifest was "
+            f"{recorded[:8]}..., this one is {present[:8]}...",
+            hint="add `--reference PATH` with the data to compare with",
+        )
+    return True
 
 
 def _settings(job: EvaluationJob) -> gather.EvaluationSettings:

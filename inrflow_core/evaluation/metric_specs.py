@@ -56,6 +56,8 @@ def metrics_of_domain(domain: str) -> list[str]:
 def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
     """Metrics from texts such as `mmd` or `mmd:emd-exact:lion-global`: the first protocol that has all the words.
 
+    A metric that says little alone (`precision`) brings its companion (`recall`).
+
     Raises:
         UsageError: unknown metric or protocol, or a metric of another domain.
     """
@@ -76,8 +78,9 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
             raise UsageError(
                 f"`{name}` has no protocol `{':'.join(words)}`", hint=did_you_mean(":".join(words), metric.protocols)
             )
-        spec = MetricSpec(name, metric, protocol)
-        specs[spec.full] = spec
+        for part in (name, *([metric.companion] if metric.companion else [])):
+            spec = MetricSpec(part, _contract.find(part), protocol)
+            specs[spec.full] = spec
     return list(specs.values())
 
 

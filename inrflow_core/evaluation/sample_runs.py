@@ -18,6 +18,7 @@ from inrflow_core.evaluation.sample_proteins import provenance_facts
 from inrflow_core.evaluation.sampling_plan import (
     EvaluatedModel,
     SamplingWork,
+    class_counts,
     load_model,
     plan_samples,
     sample_request,
@@ -26,7 +27,7 @@ from inrflow_core.models import Model
 from inrflow_core.runtime import distributed
 from inrflow_core.runtime.progress import Log
 from inrflow_core.sample_files import collection, readers, sample_shard
-from inrflow_core.sampling import optimize, provenance, reference_inputs, request, sample, sharded
+from inrflow_core.sampling import labels, optimize, provenance, reference_inputs, request, sample, sharded
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.request import Size
 from inrflow_core.sampling.write_samples import SampleSource
@@ -73,9 +74,9 @@ def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     rows = range(min(batch, len(whole.seeds)))
     if plan is not None and model.domain.MAKES_STRUCTURES:
         rows = range(min(batch, plan.samples_per_item))
-    labels = None if whole.labels is None else [whole.labels[row] for row in rows]
+    own_labels = None if whole.labels is None else [whole.labels[row] for row in rows]
     condition = {} if plan is None else reference_inputs.condition(model, plan, rows)
-    part = replace(whole, seeds=[whole.seeds[row] for row in rows], labels=labels, batch=batch, condition=condition)
+    part = replace(whole, seeds=[whole.seeds[row] for row in rows], labels=own_labels, batch=batch, condition=condition)
     start = time.perf_counter()
     for _ in sample.iter_samples(model, part, probe):
         pass
@@ -109,7 +110,10 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
     if _is_main():
         sample_shard.write_digest(path)
     facts = provenance_facts(target, work, model, options, origin)
-    return path, facts | {"label": None if sized_request.labels is None else work.sampling.label or "random"}
+    if sized_request.labels is None:
+        return path, facts | {"label": None}
+    frequencies = labels.class_frequencies(model, class_counts(work.reference))
+    return path, facts | {"label": work.sampling.label or ("uniform" if frequencies is None else "as in the reference")}
 
 
 def _is_main() -> bool:

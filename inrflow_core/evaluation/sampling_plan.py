@@ -206,7 +206,13 @@ def sample_request(model: Model, work: SamplingWork, plan: ReferenceSamplingPlan
     if plan is not None:
         return SampleRequest(plan.seeds.tolist(), None, size, batch=settings.batch)
     seeds = range(settings.seed, settings.seed + work.num)
-    return SampleRequest(seeds, labels.resolve_labels(model, seeds, settings.label), size, batch=settings.batch)
+    requested = labels.resolve_labels(model, seeds, settings.label, class_counts(work.reference))
+    return SampleRequest(seeds, requested, size, batch=settings.batch)
+
+
+def class_counts(reference: SampleCollection | ReferenceStats) -> Mapping[str, int]:
+    """Items of each class of the reference; empty where they are not known."""
+    return {} if isinstance(reference, ReferenceStats) else reference.class_counts()
 
 
 def load_model(target: EvaluatedModel, work: SamplingWork) -> Model:

@@ -55,6 +55,8 @@ class Metric:
     file: MetricFile
     min_items: int = 2
     """`MIN_ITEMS`: the smallest number of samples, and of reference items."""
+    companion: str | None = None
+    """`COMPANION`: the metric that is always computed beside it, by the same protocol."""
     remark: Remark = lambda inputs, protocol: None
     """`remark(inputs, protocol)`: a remark on the value, or None."""
     bounds: tuple[float, float] = (-math.inf, math.inf)
@@ -91,6 +93,7 @@ OPTIONAL = {
     "MIN_ITEMS": "min_items",
     "BOUNDS": "bounds",
     "COUNTS_NEIGHBORS": "counts_neighbors",
+    "COMPANION": "companion",
     "remark": "remark",
     "jackknife_values": "jackknife_values",
     "subset_values": "subset_values",

@@ -8,6 +8,7 @@ original and of StyleGAN, on the second fully connected layer. Other numbers of 
 from __future__ import annotations
 
 from inrflow_core.metrics import _knn_manifold
+from inrflow_core.metrics._inputs import Features
 
 TITLE = "Precision"
 DOMAIN = "image"
@@ -16,8 +17,14 @@ HIGHER_IS_BETTER = True
 MIN_ITEMS = _knn_manifold.MIN_ITEMS
 BOUNDS = (0.0, 1.0)
 COUNTS_NEIGHBORS = True
+COMPANION = "recall"
 _METRIC = _knn_manifold.ManifoldMetric(TITLE, is_of_samples=True)
 unit = _knn_manifold.unit
 inputs = _knn_manifold.inputs
 compute = _METRIC.compute
 subset_values = _METRIC.subset_values
+
+
+def remark(inputs: Features, protocol: str) -> str:
+    """How to read it."""
+    return "read it beside recall: samples of one kind, or noise amid the references, have a precision of 1"

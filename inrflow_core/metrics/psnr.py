@@ -7,7 +7,7 @@ level, the smallest difference of 8-bit images: 48.13 dB + 10 log10(H W C), whic
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
 
@@ -37,12 +37,26 @@ def jackknife_values(inputs: Pairs, protocol: str, parts: int) -> Float64[np.nda
     return means_without_each(per_image(checked(inputs)), parts)
 
 
+def remark(inputs: Pairs, protocol: str) -> str | None:
+    """How many pairs are equal: their value is a bound and not measured."""
+    squares = squared_differences(inputs)
+    count = int((squares == 0).sum())
+    if count == 0:
+        return None
+    bound = 10 * np.log10(255**2 * inputs.samples[0].size)
+    return f"{count:,} of {len(squares):,} pairs are equal to the bit: counted as {bound:.1f} dB, one number off by one level"
+
+
 def per_image(pairs: Pairs) -> Float64[np.ndarray, " N"]:
     """The value of each image."""
-    squares = np.array(
+    return 10 * np.log10(255**2 * pairs.samples[0].size / np.maximum(squared_differences(pairs), 1))
+
+
+def squared_differences(pairs: Pairs) -> Int64[np.ndarray, " N"]:
+    """The sum of squared differences of each image, in levels."""
+    return np.array(
         [
             np.square(sample.astype(np.int64) - reference).sum()
             for sample, reference in zip(pairs.samples, pairs.reference, strict=True)
         ]
     )
-    return 10 * np.log10(255**2 * pairs.samples[0].size / np.maximum(squares, 1))

@@ -104,6 +104,10 @@ class SampleCollection(Protocol):
         """Names of all items; samples and references are paired by them."""
         ...
 
+    def class_counts(self) -> Mapping[str, int]:
+        """Number of items of each class by its name, in the order of the classes; empty where items have no classes."""
+        ...
+
     def structures(self, indices: Sequence[int]) -> list[Structure]:
         """The proteins at `indices`, each with its item's name; raises UsageError unless the items are proteins."""
         ...
@@ -178,6 +182,9 @@ class _Collection(ABC):
                     hint="leave it out, or make it again",
                 )
         return batch
+
+    def class_counts(self) -> Mapping[str, int]:
+        return {}
 
     def structures(self, indices: Sequence[int]) -> list[Structure]:
         raise UsageError(
@@ -318,6 +325,13 @@ class ShardCollection(_Collection):
     def item_names(self) -> list[str]:
         names = self.shards.names(self.shard_split)
         return names if self.source_indices is None else [names[index] for index in self.source_indices]
+
+    def class_counts(self) -> Mapping[str, int]:
+        labels = self.shards.labels(self.shard_split)
+        labels = labels if self.source_indices is None else labels[self.source_indices]
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.shards.classes))
+        named = dict(zip(self.shards.classes, counts.tolist(), strict=False))
+        return {name: count for name, count in named.items() if count}
 
     def structures(self, indices: Sequence[int]) -> list[Structure]:
         """Residues are numbered from 1: shards do not store the numbers of the files."""

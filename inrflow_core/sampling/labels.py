@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -12,13 +12,21 @@ from inrflow_core.numerics import keyed_random
 
 NO_CLASS = "none"
 """Requests samples without a class."""
+UNIFORM = "uniform"
+"""Requests random classes, all equally likely."""
 
 
-def resolve_labels(model: Model, seeds: Sequence[int], requested: str | None = None) -> list[int] | None:
+def resolve_labels(
+    model: Model,
+    seeds: Sequence[int],
+    requested: str | None = None,
+    reference_counts: Mapping[str, int] | None = None,
+) -> list[int] | None:
     """One class per seed, or None for a model without classes.
 
-    `requested` is a class's number or name, several with commas, `all`, or `none`; a seed takes class number `seed`
-    modulo their count. Without it each seed has its own random class, so that many samples spread over all of them.
+    `requested` is a class's number or name, several with commas, `all`, `none` or `uniform`; a seed takes class number
+    `seed` modulo their count. Without it each seed has its own random class, with the frequencies of `reference_counts`
+    (items of each class of the data that samples are compared with) where they apply (`class_frequencies`), else uniform.
 
     Raises:
         UsageError: the model has no such class.
@@ -32,9 +40,13 @@ def resolve_labels(model: Model, seeds: Sequence[int], requested: str | None = N
                 hint="leave `--label` out",
             )
         return None
-    if requested is None:
+    if requested in (None, UNIFORM):
         u = keyed_random.uniform(torch.tensor(list(seeds), dtype=torch.int64), purpose="label")[:, 0]
-        return (u * count).long().tolist()
+        frequencies = class_frequencies(model, reference_counts or {}) if requested is None else None
+        if frequencies is None:
+            return (u * count).long().tolist()
+        edges = torch.tensor(frequencies, dtype=torch.float64).cumsum(0)
+        return torch.searchsorted(edges / edges[-1], u.double().contiguous(), right=True).clamp(max=count - 1).tolist()
     if requested == NO_CLASS:
         return [-1] * len(seeds)
     names = list(model.metadata.get("classes") or [])
@@ -44,6 +56,17 @@ def resolve_labels(model: Model, seeds: Sequence[int], requested: str | None = N
         else [_label(text.strip(), names, count) for text in requested.split(",")]
     )
     return [classes[seed % len(classes)] for seed in seeds]
+
+
+def class_frequencies(model: Model, counts: Mapping[str, int]) -> list[float] | None:
+    """The share of each of the model's classes among items of these counts; None unless all are classes of the model, by
+    name, and not equally frequent.
+    """
+    names = list(model.metadata.get("classes") or [])
+    if not counts or not set(counts) <= set(names):
+        return None
+    numbers = [counts.get(name, 0) for name in names]
+    return None if len(set(numbers)) == 1 else [number / sum(numbers) for number in numbers]
 
 
 def _label(text: str, names: list[str], count: int) -> int:

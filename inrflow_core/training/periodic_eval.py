@@ -177,7 +177,8 @@ class Evaluation:
         with torch.no_grad():
             if self.plan is not None:
                 return reference_inputs.sample_from_reference(model, self.plan, self.out)
-            request = SampleRequest(seeds, labels.resolve_labels(model, seeds))
+            counts = {} if self.config.uniform_labels else self.reference.class_counts()
+            request = SampleRequest(seeds, labels.resolve_labels(model, seeds, None, counts))
             return sample.sample_in_memory(model, [request], self.out, self.reference.normalization)
 
     @contextmanager

@@ -81,9 +81,16 @@ def test_what_a_protocol_needs_is_there(name: str, protocol: str):
 @pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
 def test_a_full_name_finds_its_protocol_and_a_bare_one_the_first(name: str, protocol: str):
     metric = registry.find("metrics", name)
-    (full,) = metric_specs.parse_metrics([f"{name}:{protocol}"], metric.DOMAIN)
-    (bare,) = metric_specs.parse_metrics([name], metric.DOMAIN)
+    full = metric_specs.parse_metrics([f"{name}:{protocol}"], metric.DOMAIN)[0]
+    bare = metric_specs.parse_metrics([name], metric.DOMAIN)[0]
     assert (full.full, bare.protocol) == (f"{name}:{protocol}", metric.PROTOCOLS[0])
+
+
+def test_precision_is_never_computed_without_recall():
+    names = [spec.full for spec in metric_specs.parse_metrics(["precision:vgg16", "kid:random"], "image")]
+    assert names == ["precision:vgg16:stylegan", "recall:vgg16:stylegan", "kid:random"]
+    both = metric_specs.parse_metrics(["recall", "precision"], "image")
+    assert sorted(spec.name for spec in both) == ["precision", "recall"]
 
 
 @pytest.mark.parametrize(("domain", "count"), [("image", 4), ("points", 4), ("protein", 5)])

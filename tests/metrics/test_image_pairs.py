@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from inrflow_core.errors import UsageError
+from inrflow_core.evaluation import intervals, metric_specs
 from inrflow_core.metrics import psnr, ssim
 from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs
 
@@ -50,9 +51,14 @@ def test_equal_images_count_as_one_number_off_by_one():
     equal = images(3, 16, 16)
     expected = 20 * np.log10(255) + 10 * np.log10(16 * 16 * 3)
     assert psnr.compute(Pairs(equal, equal.copy()), "rgb") == pytest.approx(expected, rel=1e-13)
+    bound = psnr.remark(Pairs(equal, equal.copy()), "rgb")
+    assert bound == f"3 of 3 pairs are equal to the bit: counted as {expected:.1f} dB, one number off by one level"
     off = equal.copy()
     off[:, 3, 4, 1] += 1
     assert psnr.compute(Pairs(off, equal), "rgb") == psnr.compute(Pairs(equal, equal), "rgb")
+    (metric,) = metric_specs.parse_metrics(["psnr"], "image")
+    many = Pairs(*(np.tile(equal, (8, 1, 1, 1)) for _ in range(2)))
+    assert intervals.metric_interval(metric, many, metric.compute(many)) is None
 
 
 @pytest.mark.parametrize("channels", [1, 3])

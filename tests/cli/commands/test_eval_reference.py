@@ -1,0 +1,69 @@
+"""`inrflow eval --run`: the reference that a run brings, and the labels that follow the reference."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from inrflow_cli import console
+from inrflow_cli.app import run
+from inrflow_core.datasets import solids
+from inrflow_core.preparation import job, pipeline
+from inrflow_core.sample_files import readers
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.storage import plain_file
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("eval") / "solids"
+    config = solids.Config(train=30, val=24, points=40)
+    pipeline.prepare(job.resolve_job("solids", out=out, config=config), workers=1)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    console.stderr.cache_clear()
+    yield
+    console.stderr.cache_clear()
+
+
+def evaluate(*words) -> int:
+    return run(["eval", *map(str, words)])
+
+
+def test_other_shards_at_the_path_of_the_training_data_are_refused(shards, tmp_path, capsys):
+    data = {"path": str(tmp_path / "solids")}
+    tiny.run_folder(tmp_path / "run", tiny.POINTS, data=data)
+    shutil.copytree(shards, tmp_path / "solids")
+    words = ["--run", tmp_path / "run", "--num", "4", "--metrics", "mmd"]
+    assert evaluate(*words, "--out", "unrecorded") == 0
+    assert "the reference is the shards that the preset names" in capsys.readouterr().err
+    record = {"precision": "fp32", "data": plain_file.file_digest(tmp_path / "solids/manifest.json"), "init_from": None}
+    (tmp_path / "run/environment.json").write_text(json.dumps(record))
+    assert evaluate(*words, "--out", "recorded") == 0
+    assert "the reference is the shards that the run was trained on" in capsys.readouterr().err
+    (tmp_path / "run/environment.json").write_text(json.dumps(record | {"data": "0" * 64}))
+    assert evaluate(*words, "--out", "another") == 2
+    assert "does not hold the data that the run" in capsys.readouterr().err
+    assert evaluate(*words, "--reference", tmp_path / "solids", "--out", "named") == 0
+
+
+def test_labels_of_a_run_have_the_frequencies_of_the_reference(shards, tmp_path):
+    names = list(ShardDataset(shards).classes)
+    tiny.run_folder(
+        tmp_path / "run", tiny.POINTS, metadata={"classes": names}, condition={"name": "label", "classes": len(names)}
+    )
+    words = ["--run", tmp_path / "run", "--num", "40", "--metrics", "jsd", "--reference", shards]
+    for number, more in enumerate(([], ["--classes", names[2]], ["--label", "uniform"])):
+        assert evaluate(*words, *more, "--out", str(number)) == 0
+    labels = [
+        readers.open_collection(tmp_path / str(number) / "samples/run.h5").read(range(40)).labels for number in range(3)
+    ]
+    assert set(labels[1]) == {2} and len(set(labels[2])) == len(names)
