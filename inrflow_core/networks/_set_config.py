@@ -47,6 +47,8 @@ class Config:
     max_frequency: float | None = None
     """Highest frequency of coordinates in units of pi on [-1, 1]. Default: a quarter of the training grid's side, half
     of its Nyquist frequency; for points without fixed coordinates the octaves 1, 2, 4, ... rad."""
+    min_frequency: float | None = None
+    """Lowest frequency of coordinates in units of pi. Default: 1; of points without fixed coordinates 1 rad."""
     num_frequencies: int | None = None
     """Frequencies per coordinate axis. Default: as many as fill the width; 10 for points without fixed coordinates."""
     checkpoint_activations: bool = False
@@ -80,6 +82,8 @@ class Config:
             raise ValueError(f"`mlp_ratio` is {self.mlp_ratio}: above 0")
         if self.max_frequency is not None and not 1 <= self.max_frequency < math.inf:
             raise ValueError(f"`max_frequency` is {self.max_frequency}: at least 1, in units of pi")
+        if self.min_frequency is not None and not 0 < self.min_frequency <= 1:
+            raise ValueError(f"`min_frequency` is {self.min_frequency}: above 0 and at most 1, in units of pi")
         if self.encoder == "linear" and self.pseudo_coordinates not in ("grid", "residue"):
             raise ValueError(
                 f"`pseudo_coordinates` is {self.pseudo_coordinates}: `encoder = linear` takes a grid's patches"

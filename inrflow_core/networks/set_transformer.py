@@ -326,12 +326,15 @@ def _tokens(config: Config, shape: SetSpec, width: int) -> Tokens:
 
 
 def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " F"]:
-    """Frequencies of coordinates in rad: octaves for points without fixed coordinates, else pi to `max_frequency`."""
-    top = config.max_frequency
+    """Frequencies of coordinates in rad: octaves for points without fixed coordinates, else pi to `max_frequency`.
+
+    `min_frequency` replaces the lowest one.
+    """
+    top, lowest = config.max_frequency, None if config.min_frequency is None else math.pi * config.min_frequency
     match shape.layout:
         case Points(has_coordinates=False):
             count = config.num_frequencies or 10
-            return geometric(1.0, 2.0 ** (count - 1) if top is None else math.pi * top, count)
+            return geometric(lowest or 1.0, 2.0 ** (count - 1) if top is None else math.pi * top, count)
         case Grid(sides):
             side = min(sides)
         case _:
@@ -343,7 +346,7 @@ def _frequencies(config: Config, shape: SetSpec, width: int) -> Float[Tensor, " 
             f"[network] a token of {width} numbers has room for {most} frequencies per coordinate axis, not {count}",
             hint="lower `num_frequencies` or widen the network and its decoder",
         )
-    return geometric(math.pi, math.pi * (top or max(1.0, side / 4)), count)
+    return geometric(lowest or math.pi, math.pi * (top or max(1.0, side / 4)), count)
 
 
 def _initialize(network: nn.Module) -> None:

@@ -61,6 +61,9 @@ def test_frequencies_stay_below_what_the_training_grid_can_tell_apart() -> None:
         assert isinstance(tokens, embeddings.Tokens)
         found = tokens.fourier.frequencies
         assert found[0].item() == pytest.approx(math.pi) and found[-1].item() == pytest.approx(highest)
+    low = set_transformer.build_decoder(Config(64, 1, 1, latents=16, max_frequency=7, min_frequency=0.5), image).tokens
+    assert isinstance(low, embeddings.Tokens)
+    assert low.fourier.frequencies[0].item() == pytest.approx(math.pi / 2)
     points = SetSpec(3, 3, Points(64))
     tokens = set_transformer.build_decoder(Config(64, 1, 1, encoder="perceiver"), points).tokens
     assert isinstance(tokens, embeddings.Tokens)

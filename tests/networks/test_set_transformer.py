@@ -190,6 +190,7 @@ WRONG = {
     "reread": ({"cross_attend_every": -1}, "`cross_attend_every` is -1: 1 or more"),
     "latents": ({"latents": 0}, "`latents` is 0: at least 1"),
     "frequency": ({"max_frequency": 0.5}, "`max_frequency` is 0.5: at least 1"),
+    "lowest frequency": ({"min_frequency": 2.0}, "`min_frequency` is 2.0: above 0 and at most 1"),
     "rope without places": ({"encoder": "perceiver", "rope": True}, "`rope` rotates latents by their position"),
     "linear hash": ({"encoder": "linear", "pseudo_coordinates": "hash"}, "`encoder = linear` takes a grid's patches"),
 }
