@@ -32,7 +32,7 @@ From = Annotated[
     Path,
     typer.Argument(
         metavar="FROM",
-        help="Shards, or a file of samples (.h5, .npz, .ply); or a run, a checkpoint or a .safetensors file.",
+        help="Shards, or a file of samples (.h5, .npz, .ply, .pdb, .cif); or a run, a checkpoint or a .safetensors file.",
         show_default=False,
     ),
 ]
@@ -81,7 +81,8 @@ def export(
 ) -> None:
     """Write samples or prepared shards as files for other programs, or a run as one file.
 
-    Clouds become .obj and .glb by surface reconstruction. Several clouds become numbered files.
+    Clouds become .obj and .glb by surface reconstruction. Several clouds, or proteins of several sequences, become
+    numbered files.
     """
     format_options = {
         "is_text": ascii or None,

@@ -14,6 +14,7 @@ from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".cif",)
 HOLDS_MANY = True
+HOLDS_MODELS = True
 
 
 def write(path: Path, structures: Sequence[Structure], *, origin: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".pdb",)
 HOLDS_MANY = True
+HOLDS_MODELS = True
 
 
 def write(path: Path, structures: Sequence[Structure], *, origin: Mapping[str, str]) -> None:

@@ -11,23 +11,29 @@ from typing import Any
 import numpy as np
 
 from inrflow_core import __version__
-from inrflow_core.domains._contract import array_domains
+from inrflow_core.domains._contract import array_domains, domain_class
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.formats import npz
 from inrflow_core.geometry import ply_reader
-from inrflow_core.sample_files.readers import domain_of_file
+from inrflow_core.proteins import structure_reader
+from inrflow_core.proteins.structure import Structure
+from inrflow_core.sample_files.readers import domain_of_file, open_collection
 from inrflow_core.shards import batch, manifest, shard_dataset
+from inrflow_core.shards.batch import ALL, ConditionSelection
 
 FIRST = 16
 """Number of items by default."""
-HINT = "give a folder of shards, an .h5, .npz or .ply file of samples, or write `.safetensors` or `.onnx` from a run"
+HINT = (
+    "give a folder of shards, an .h5, .npz, .ply, .pdb, .cif or .bcif file of samples, or write `.safetensors` or `.onnx` "
+    "from a run"
+)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Selected items: images, uint8 (B H W C), or clouds, float32 (B N C)."""
+    """Selected items: images, uint8 (B H W C), clouds, float32 (B N C), or structures of proteins."""
 
-    values: np.ndarray
+    values: np.ndarray | Sequence[Structure]
     domain: str
     origin: Mapping[str, str]
     items: Sequence[Mapping[str, str]]
@@ -47,7 +53,8 @@ def read(source: Path, *, split: str | None = None, items: str | None = None, is
         UsageError: it holds no samples, or lacks some of the items.
     """
     samples = _read(source, split, items, is_raw=is_raw)
-    if not np.isfinite(samples.values).all():
+    arrays = [samples.values] if isinstance(samples.values, np.ndarray) else [one.positions for one in samples.values]
+    if not all(np.isfinite(array).all() for array in arrays):
         raise IntegrityError(f"`{source}` holds numbers that are not finite", hint="copy it again, or draw it again")
     return samples
 
@@ -57,7 +64,7 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
         return _from_shards(source, split, items, is_raw=is_raw)
     if not source.exists():
         raise MissingError(f"`{source}` does not exist", hint=HINT)
-    if source.suffix not in (".npz", ".ply"):
+    if source.suffix not in (".npz", ".ply") and not structure_reader.is_structure(source.name):
         raise UsageError(f"`{source}` holds no samples", hint=HINT)
     for name, is_set in (("--split", split is not None), ("--raw", is_raw)):
         if is_set:
@@ -65,7 +72,13 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
     if source.suffix == ".npz":
         return _from_npz(source, items)
     domain = domain_of_file(source)
-    assert domain is not None, "point clouds are .ply files"
+    assert domain is not None, "a domain has these files"
+    if domain.MAKES_STRUCTURES:
+        models = open_collection(source, all_models=True)
+        indices = parse_indices(items, models.count)
+        facts = [{"item": str(index)} for index in indices]
+        origin = _origin({"file": source.name})
+        return Samples(models.structures(indices), domain.NAME, origin, facts, models.count)
     return Samples(ply_reader.read_points(source)[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
 
 
@@ -94,8 +107,10 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
     split = split or ("train" if "train" in dataset.splits else dataset.splits[0])
     indices = parse_indices(items, dataset.count(split))
     dataset.verify_items(split, indices)
-    batch = dataset.read(split, indices, with_names=True)
-    if batch.sizes is not None and len(set(batch.sizes.tolist())) > 1:
+    makes_structures = domain_class(dataset.domain).MAKES_STRUCTURES
+    conditions = ConditionSelection(()) if makes_structures else ALL
+    batch = dataset.read(split, indices, with_names=True, conditions=conditions)
+    if not makes_structures and batch.sizes is not None and len(set(batch.sizes.tolist())) > 1:
         raise UsageError("these items differ in their number of points", hint="export them one by one, with `--items`")
     facts = [
         {
@@ -111,6 +126,8 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
         {"data": dataset.manifest.dataset, "split": split, **{key: str(value) for key, value in settings.items()}}
     )
     values = _raw(batch, dataset.manifest.normalization) if is_raw else batch.values
+    if makes_structures:
+        values = open_collection(source, None if split == shard_dataset.SAMPLES else split).structures(indices)
     return Samples(values, dataset.domain, origin, facts, dataset.count(split))
 
 

@@ -1,7 +1,8 @@
 """Files of samples: which format writes what, and the one call that writes them.
 
-A format is a file beside this one with `SUFFIXES`, `HOLDS_MANY` (whether one file holds several samples)
-and `write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options, but for `array`, the name
+A format is a file beside this one with `SUFFIXES`, `HOLDS_MANY` (whether one file holds several samples), for proteins
+`HOLDS_MODELS` (whether these must have one sequence: several sequences become numbered files) and
+`write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options, but for `array`, the name
 of the array that the domain gives. Domains say which formats write their samples (`Domain.FORMATS`).
 """
 
@@ -80,10 +81,8 @@ def check(path: Path, count: int, *, overwrite: bool = False) -> None:
         UsageError: no format writes that suffix, the folder is absent or not writable, or a file exists, other than a
             shard of samples that a killed process had almost finished.
     """
-    from inrflow_core.sample_files import sample_shard
-
     for file in files(path, count):
-        atomic_write.check_writable(file, overwrite=overwrite or sample_shard.is_finishing(file))
+        _check_file(file, overwrite=overwrite)
 
 
 def write(
@@ -111,21 +110,39 @@ def write(
     module = exporter_for(path, domain)
     _check_options(module, path, format_options)
     format_options |= _array_name(module, domain)
-    check(path, len(samples), overwrite=overwrite)
-    if module.HOLDS_MANY:
+    is_one_file = module.HOLDS_MANY and not (_needs_one_sequence(module) and _differ_in_sequence(samples))
+    written = [path] if is_one_file else atomic_write.numbered_paths(path, len(samples))
+    for file in written:
+        _check_file(file, overwrite=overwrite)
+    if is_one_file:
         named = items if len(items) <= MOST_NAMED else ()
         joined = {key: " ".join(item[key] for item in named) for key in (named[0] if named else ())}
         module.write(path, samples, origin={**origin, **joined}, **format_options)
-        return [path]
-    written = atomic_write.numbered_paths(path, len(samples))
+        return written
     try:
         for index, file in enumerate(written):
-            module.write(file, samples[index], origin={**origin, **(items[index] if items else {})}, **format_options)
+            sample = samples[index : index + 1] if module.HOLDS_MANY else samples[index]
+            module.write(file, sample, origin={**origin, **(items[index] if items else {})}, **format_options)
     except OutOfMemory:
         for file in () if overwrite else written:
             file.unlink(missing_ok=True)  # else the same command would be rejected because some of its files exist
         raise
     return written
+
+
+def _check_file(file: Path, *, overwrite: bool) -> None:
+    from inrflow_core.sample_files import sample_shard
+
+    atomic_write.check_writable(file, overwrite=overwrite or sample_shard.is_finishing(file))
+
+
+def _needs_one_sequence(module: ModuleType) -> bool:
+    """Whether the structures in one file of a format are models of one sequence."""
+    return getattr(module, "HOLDS_MODELS", False)
+
+
+def _differ_in_sequence(samples: np.ndarray | Sequence[Structure]) -> bool:
+    return not isinstance(samples, np.ndarray) and len({one.sequence for one in samples}) > 1
 
 
 def _array_name(module: ModuleType, domain: str) -> dict[str, str]:

@@ -53,6 +53,7 @@ def test_units_are_those_that_export_raw_writes(tmp_path: Path):
     batch = opened.read("train", [0, 1, 2])
     known = point_clouds.units(opened.manifest.normalization, batch.condition)
     raw = item_selection.read(tmp_path / "s", items="0-2", is_raw=True).values
+    assert isinstance(raw, np.ndarray)
     np.testing.assert_allclose(point_clouds.normalize(batch.values, "pointflow", known), raw, atol=1e-6)
 
 
