@@ -1,7 +1,7 @@
 """Frechet inception distance (Heusel et al. 2017, arXiv:1706.08500) on the 2048 pooled features of Inception-v3.
 
 The protocol says how images are resized and quantized for the network, which changes the value by whole units
-(Parmar et al. 2022, arXiv:2104.11222). `random` is the distance of fixed random features, for machines without
+(Parmar et al. 2022, arXiv:2104.11222). The INRFlow authors' release computes `torch-fidelity`. `random` is the distance of fixed random features, for machines without
 weights; its scale differs, and values compare only with one another.
 """
 

@@ -1,8 +1,8 @@
 """Precision (Kynkaanniemi et al. 2019, arXiv:1904.06991): the share of samples inside the reference's manifold.
 
-k = 3. A sample counts if it is inside the ball of a reference image (`_knn_manifold`). `inception:adm` is that of
-ADM and INRFlow: 10,000 references against 50,000 samples on pooled Inception features; `vgg16` that of the
-original and of StyleGAN, on the second fully connected layer. Other numbers of images give other values.
+k = 3. A sample counts if it is inside the ball of a reference image (`_knn_manifold`). `vgg16:stylegan`, on the second
+fully connected layer, is that of the original, of StyleGAN and of the INRFlow authors' release; `inception:adm` that of
+ADM, on pooled Inception features. Both have 10,000 references against 50,000 samples; other numbers give other values.
 """
 
 from __future__ import annotations
