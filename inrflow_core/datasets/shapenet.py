@@ -121,7 +121,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         splits,
         shape=_shape([item for items in splits.values() for item in items]),
         dtype="float32",
-        fingerprint=fingerprint(files),
+        fingerprint=fingerprint(file for file in files if file[0].lower().endswith((".npy", *HDF5))),
         classes=tuple(NAMES.get(synset, synset) for synset in selected),
         normalization=normalization,
     )

@@ -158,8 +158,9 @@ def _manifest(job: PrepareJob, plan: DatasetIndex, records: Sequence[Mapping[str
     skipped = tuple(Skipped(record["split"], *bad) for record in records for bad in record["skipped"])
     if not splits:
         raise MissingError(
-            f"none of the {len(skipped):,} items of `{job.source}` can be used; the first, `{skipped[0].name}`: "
-            f"{skipped[0].reason}",
+            f"none of the {len(skipped):,} items of `{job.source}` can be used"
+            + "".join(f", and {setting} leaves out {left.count:,} others" for setting, left in plan.left_out.items())
+            + f"; the first, `{skipped[0].name}`: {skipped[0].reason}",
             hint="name another `--source`; docs/data-sets.md says what is read",
         )
     return dataclasses.replace(

@@ -165,7 +165,9 @@ def _tables(content: bytes, file: str, *, is_first_alone: bool) -> tuple[list[At
     try:
         unpacked = _unpacked(content, file)
     except atom_tables.unreadable() as error:
-        raise UnreadableItemError(broken) from error
+        raise UnreadableItemError(f"{broken}: {'its gzip is damaged' if content else 'it is empty'}") from error
+    if not unpacked.strip():
+        raise UnreadableItemError(f"{broken}: it is empty")
     try:
         return atom_tables.read_tables(unpacked, _kind(file) or "pdb", is_first_alone=is_first_alone)
     except UnreadableItemError as bad:

@@ -226,6 +226,12 @@ def test_what_filters_leave_out_is_in_the_report_and_the_manifest(tmp_path: Path
         report = pipeline.prepare(job, workers=1)
         assert {setting: left.count for setting, left in report.left_out.items()} == {"`plddt=75`": 15}
     assert manifest.load(tmp_path / "out").left_out["`plddt=75`"].count == 15
+    laid(tmp_path / "torn", files() | {"empty.pdb": b""})
+    torn = preparation_job.resolve_job("swissprot", tmp_path / "torn", tmp_path / "none", config(plddt=95))
+    with pytest.raises(
+        MissingError, match="none of the 1 items of .* can be used, and `plddt=95` leaves out 30 others"
+    ):
+        pipeline.prepare(torn, workers=1)
     none = preparation_job.resolve_job("swissprot", source, tmp_path / "none", config(plddt=95))
     with pytest.raises(MissingError, match="the settings leave out all items of .*: 30 by `plddt=95`"):
         pipeline.prepare(none, workers=1)
@@ -264,10 +270,10 @@ def test_faults_are_named_and_no_reason_to_stop(tmp_path: Path) -> None:
     report = pipeline.prepare(job, workers=1)
     assert {bad.name: bad.reason for bad in report.skipped} == {
         "absent": "1 of its 13 heavy atoms are absent",
-        "empty": "it cannot be read as a .pdb file",
+        "empty": "it cannot be read as a .pdb file: it is empty",
         "gap": "its chain has a gap between residues 2 and 4",
         "strange": "residue 2 is `UNK`, which is none of the 20 amino acids",
-        "torn": "it cannot be read as a .cif.gz file",
+        "torn": "it cannot be read as a .cif.gz file: its gzip is damaged",
     }
     assert sum(report.splits.values()) == 30
 
