@@ -18,7 +18,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURE = ROOT / "docs" / "images" / "architecture.svg"
+DRAWING = ROOT / "docs" / "images" / "architecture.svg"
 ROOTS = ("inrflow_core", "inrflow_cli")
 WIDTH, BOX, HEIGHT, GAP, ROW = 1240, 196, 74, 12, 118
 """Of the image, of a box, and between boxes and rows, in pixels."""
@@ -72,21 +72,21 @@ def direct(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
 def draw() -> str:
     """The image as SVG, the same bytes for the same imports."""
     graph = imports()
-    places: dict[str, tuple[float, float]] = {}
+    corners: dict[str, tuple[float, float]] = {}
     top = 0
     lines = [line for row in reversed(rows(graph)) for line in _broken(row)]
     for line in lines:
         start = (WIDTH - len(line) * (BOX + GAP) + GAP) / 2
         for number, name in enumerate(line):
-            places[name] = (start + number * (BOX + GAP), GAP + top)
+            corners[name] = (start + number * (BOX + GAP), GAP + top)
         top += ROW
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{top}" fill="white"/>',
     ]
     for name, others in sorted(direct(graph).items()):
-        parts += [_line(places[name], places[other]) for other in sorted(others)]
-    parts += [_box(name, places[name]) for name in sorted(places)]
+        parts += [_line(corners[name], corners[other]) for other in sorted(others)]
+    parts += [_box(name, corners[name]) for name in sorted(corners)]
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -110,8 +110,8 @@ def _line(above: tuple[float, float], below: tuple[float, float]) -> str:
     return f'<path d="M{x:g} {y:g} C{x:g} {bend:g} {u:g} {bend:g} {u:g} {v:g}" fill="none" stroke="#9ab" stroke-width="1"/>'
 
 
-def _box(name: str, place: tuple[float, float]) -> str:
-    x, y = place
+def _box(name: str, corner: tuple[float, float]) -> str:
+    x, y = corner
     text = [
         f'<rect x="{x:g}" y="{y:g}" width="{BOX}" height="{HEIGHT}" rx="6" fill="#eef4fa" stroke="#345"/>',
         f'<text x="{x + 8:g}" y="{y + 18:g}" font-size="14" font-weight="bold" fill="#123">{escape(name)}</text>',
@@ -136,11 +136,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="Write nothing; exit 1 if the image is out of date.")
     text = draw()
     if parser.parse_args().check:
-        is_current = PICTURE.is_file() and PICTURE.read_text(encoding="utf-8") == text
+        is_current = DRAWING.is_file() and DRAWING.read_text(encoding="utf-8") == text
         if not is_current:
-            print(f"{PICTURE.relative_to(ROOT)} is out of date: run `python -m tools.architecture`", file=sys.stderr)
+            print(f"{DRAWING.relative_to(ROOT)} is out of date: run `python -m tools.architecture`", file=sys.stderr)
         return 0 if is_current else 1
-    PICTURE.write_text(text, encoding="utf-8")
+    DRAWING.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -53,7 +53,7 @@ def main() -> None:
     model = sample.load(arguments.run, ema=arguments.ema)
     truth = None if arguments.finer is None else held_out(arguments.finer, arguments.num)[0]
     if arguments.data is None:
-        coarse, finer = drawn(model, arguments.num, arguments.scale)
+        coarse, finer = sample_images(model, arguments.num, arguments.scale)
     else:
         images, labels = held_out(arguments.data, arguments.num)
         scale = arguments.scale if truth is None else truth.shape[1] // images.shape[1]
@@ -77,7 +77,7 @@ def held_out(folder: Path, num: int) -> tuple[Images, NDArray[np.int64]]:
     return batch.values.copy(), labels
 
 
-def drawn(model: Model, num: int, scale: int) -> tuple[Images, dict[str, Images]]:
+def sample_images(model: Model, num: int, scale: int) -> tuple[Images, dict[str, Images]]:
     """New samples at the training resolution, and the same on the finer grid with either noise."""
     seeds = range(num)
     classes = 0 if model.preset.condition is None else model.preset.condition.config.classes

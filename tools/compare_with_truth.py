@@ -56,29 +56,29 @@ def main() -> None:
     model = load(arguments.run, ema=arguments.ema)
     split = model.preset.data.config.held_out or model.preset.data.config.train
     true = collection.evenly_spaced_items(readers.open_collection(Path(arguments.data), split), arguments.num)
-    places = np.arange(true.count) if true.source_indices is None else true.source_indices
+    indices = np.arange(true.count) if true.source_indices is None else true.source_indices
     draw = folds if model.domain.NAME == "protein" else objects
-    tiles, captions, columns = draw(model, true, places.tolist(), arguments)
+    tiles, captions, columns = draw(model, true, indices.tolist(), arguments)
     image_grid.tile_images(tiles, columns=columns, captions=captions).save(arguments.sheet)
 
 
 Sheet = tuple[list[Image.Image], list[str], int]
 
 
-def objects(model: Model, true: SampleCollection, places: list[int], arguments: argparse.Namespace) -> Sheet:
+def objects(model: Model, true: SampleCollection, indices: list[int], arguments: argparse.Namespace) -> Sheet:
     """Photo, sample and truth of each object, two objects to a row."""
     assert isinstance(true, ShardCollection)
-    condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, places)
-    request = SampleRequest(places, size=arguments.points, condition=condition)
-    drawn = np.concatenate(
+    condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, indices)
+    request = SampleRequest(indices, size=arguments.points, condition=condition)
+    sampled = np.concatenate(
         [clouds for _, clouds in iter_samples(model, request, sampling_options_of(model, arguments))]
     )
     clouds = true.read(range(true.count)).values[:, : arguments.points]
     photos = true.load_views(IMAGE, range(true.count), np.zeros(true.count, np.int64))
     distance = registry.find("distances", "cd")
-    between = np.array([[distance.distance(*map(distance.prepare, (a, b))) for b in clouds] for a in drawn])
+    between = np.array([[distance.distance(*map(distance.prepare, (a, b))) for b in clouds] for a in sampled])
     tiles, captions = [], []
-    for number, (photo, sample, truth) in enumerate(zip(photos, drawn, clouds, strict=True)):
+    for number, (photo, sample, truth) in enumerate(zip(photos, sampled, clouds, strict=True)):
         seen = {"size": TILE, "azimuth": 0.0, "elevation": arguments.elevation}
         others = np.delete(between[number], number).mean()
         tiles += [Image.fromarray(photo).resize((TILE, TILE), Image.Resampling.LANCZOS)]
@@ -90,13 +90,13 @@ def objects(model: Model, true: SampleCollection, places: list[int], arguments: 
     return tiles, captions, 6
 
 
-def folds(model: Model, true: SampleCollection, places: list[int], arguments: argparse.Namespace) -> Sheet:
+def folds(model: Model, true: SampleCollection, indices: list[int], arguments: argparse.Namespace) -> Sheet:
     """Sample and truth of each protein, one on the other's place, three proteins to a row."""
     assert isinstance(true, ShardCollection)
     tiles, captions, scores = [], [], []
-    for truth, place in zip(true.structures(range(true.count)), places, strict=True):
-        condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, [place])
-        request = SampleRequest([place], condition=condition)
+    for truth, index in zip(true.structures(range(true.count)), indices, strict=True):
+        condition = condition_inputs.conditions_from_shards(model, true.shards, true.shard_split, [index])
+        request = SampleRequest([index], condition=condition)
         ((_, (sample,)),) = iter_samples(model, request, sampling_options_of(model, arguments))
         assert isinstance(sample, Structure)
         moved, score = laid(sample, truth)

@@ -74,20 +74,20 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--trust", action="store_true", help="run the code inside a TorchScript file")
     parser.add_argument("--any-digest", action="store_true", help="take a file whose digest is not a known one")
     parser.add_argument("--overwrite", action="store_true", help="replace the target")
-    given = parser.parse_args(words)
+    arguments = parser.parse_args(words)
     try:
         digest = convert(
-            given.network,
-            given.source,
-            given.target,
-            trust=given.trust,
-            any_digest=given.any_digest,
-            overwrite=given.overwrite,
+            arguments.network,
+            arguments.source,
+            arguments.target,
+            trust=arguments.trust,
+            any_digest=arguments.any_digest,
+            overwrite=arguments.overwrite,
         )
     except InrflowError as error:
         print(f"error: {error.message}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return int(error.code)
-    print(f"wrote {given.target}, sha256 {digest}", file=sys.stderr)
+    print(f"wrote {arguments.target}, sha256 {digest}", file=sys.stderr)
     return 0
 
 
@@ -110,7 +110,7 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write.check_writable(target, overwrite=overwrite)
     digest = plain_file.file_digest(source, from_disk=True)
-    published = recognise(weights, source, digest, any_digest=any_digest)
+    published = recognize(weights, source, digest, any_digest=any_digest)
     stored = read(source, trust=trust)
     with torch.device("meta"):
         own = getattr(part, NETWORKS[name])().state_dict()
@@ -125,7 +125,7 @@ def convert(
     return safetensors_file.write(target, planned, _made(name, source, stored, planned), metadata)
 
 
-def recognise(weights: Weights, source: Path, digest: str, *, any_digest: bool) -> PublishedWeights | None:
+def recognize(weights: Weights, source: Path, digest: str, *, any_digest: bool) -> PublishedWeights | None:
     """The published file that this is: by its digest, or by name and size where no digest is known.
 
     Raises:
@@ -210,10 +210,10 @@ def _made(name: str, source: Path, stored: Mapping[str, Tensor], planned: safete
         return recipe.make(*(stored[part] for part in recipe.names)).float()
 
     for tensor, (_, shape) in planned.items():
-        if (found := tuple(made(tensor).shape)) != shape:
+        if (made_shape := tuple(made(tensor).shape)) != shape:
             names = ", ".join(f"`{part}`" for part in layout(tensor).names)
             raise IntegrityError(
-                f"`{source}` has {names} that make {found}, while {name} has {shape}", hint="get the file again"
+                f"`{source}` has {names} that make {made_shape}, while {name} has {shape}", hint="get the file again"
             )
     for tensor in planned:
         yield made(tensor).contiguous()

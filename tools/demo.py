@@ -129,27 +129,27 @@ def show_digits() -> float:
     run("sample", *drawing, "--num", str(NUM_DIGITS), OUT / "digits.npz")
     run("upsample", *drawing, "--num", "10", "--resolution", "24", OUT / "digits-24.npz")
     run("upsample", *drawing, "--num", "10", "--resolution", "96", OUT / "digits-96.npz")
-    drawn, at_24, at_96 = (images(OUT / name) for name in ("digits.npz", "digits-24.npz", "digits-96.npz"))
+    samples, at_24, at_96 = (images(OUT / name) for name in ("digits.npz", "digits-24.npz", "digits-96.npz"))
     real, labels = examples("digits")
     picked = by_class(labels, 10, 3)
     rows = {f"real {i + 1}": real[picked[:, i]] for i in range(3)}
-    rows |= {f"sampled {i + 1}": drawn[10 * i : 10 * i + 10] for i in range(5)}
+    rows |= {f"sampled {i + 1}": samples[10 * i : 10 * i + 10] for i in range(5)}
     image_grid.labeled_rows(rows, tile=64).save(OUT / "digits.png")
-    finer = {"8 x 8": drawn[:10], "24 x 24": at_24, "96 x 96": at_96}
-    finer |= {"bicubic 24": bicubic(drawn[:10], 24), "bicubic 96": bicubic(drawn[:10], 96)}
+    finer = {"8 x 8": samples[:10], "24 x 24": at_24, "96 x 96": at_96}
+    finer |= {"bicubic 24": bicubic(samples[:10], 24), "bicubic 96": bicubic(samples[:10], 96)}
     image_grid.labeled_rows(finer, tile=96).save(OUT / "digits-finer.png")
-    wanted = np.arange(NUM_DIGITS) % 10
-    return float((digit_names(drawn) == wanted).mean())
+    requested_digits = np.arange(NUM_DIGITS) % 10
+    return float((digit_names(samples) == requested_digits).mean())
 
 
-def digit_names(drawn: NDArray[np.uint8]) -> NDArray[np.int64]:
+def digit_names(samples: NDArray[np.uint8]) -> NDArray[np.int64]:
     """What a logistic regression, trained on all of scikit-learn's digits, takes the images for."""
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
 
     real = load_digits()
     classifier = LogisticRegression(max_iter=2000, C=0.05).fit(real.data, real.target)
-    return classifier.predict(drawn.reshape(len(drawn), -1) * (16 / 255))
+    return classifier.predict(samples.reshape(len(samples), -1) * (16 / 255))
 
 
 def show_solids() -> float:
@@ -158,13 +158,13 @@ def show_solids() -> float:
     run("sample", *drawing, "--num", str(NUM_SOLIDS), OUT / "solids.npz")
     run("upsample", *drawing, "--num", "8", "--points", "4096", OUT / "solids-4096.npz")
     run("sample", "--points", "128000", "--label", "torus", "--overwrite", OUT / "out.ply")
-    drawn, finer = clouds(OUT / "solids.npz"), clouds(OUT / "solids-4096.npz")
+    samples, finer = clouds(OUT / "solids.npz"), clouds(OUT / "solids-4096.npz")
     real, labels = examples("solids")
-    real = real[:, : drawn.shape[1]]
+    real = real[:, : samples.shape[1]]
     classes = ShardDataset(Path("shards/solids")).classes
     count = len(classes)
     picked = by_class(labels, count, 2)
-    rows = [real[picked[:, 0]], real[picked[:, 1]], drawn[:count], drawn[count : 2 * count]]
+    rows = [real[picked[:, 0]], real[picked[:, 1]], samples[:count], samples[count : 2 * count]]
     names = ["real", "real", "sampled", "sampled"]
     if len(finer) == count:
         rows, names = [*rows, finer], [*names, "4096 points"]
@@ -172,15 +172,15 @@ def show_solids() -> float:
     image_grid.tile_images(tiles, columns=count, captions=classes, names=names).save(OUT / "solids.png")
     point_rendering.cloud(ply_points(OUT / "out.ply"), size=640).save(OUT / "out.png")
     few = by_class(labels, count, REAL_PER_CLASS)
-    nearest = nearest_real(drawn, real[few.flatten()])
+    nearest = nearest_real(samples, real[few.flatten()])
     return float((labels[few.flatten()][nearest] == np.arange(NUM_SOLIDS) % count).mean())
 
 
-def nearest_real(drawn: NDArray[np.float32], real: NDArray[np.float32]) -> NDArray[np.int64]:
+def nearest_real(samples: NDArray[np.float32], real: NDArray[np.float32]) -> NDArray[np.int64]:
     """For each cloud the real one at the least Chamfer distance (mean squared distances, both ways)."""
     nearest = []
     others = torch.from_numpy(real)
-    for cloud in torch.from_numpy(drawn):
+    for cloud in torch.from_numpy(samples):
         distances = torch.cdist(cloud.expand(len(others), -1, -1), others).square()
         chamfer = distances.amin(1).mean(1) + distances.amin(2).mean(1)
         nearest.append(int(chamfer.argmin()))

@@ -55,97 +55,99 @@ def main() -> None:
     untrained = commands.add_parser("untrained", help="weights that never trained")
     untrained.add_argument("preset")
     untrained.add_argument("out", type=Path)
-    given = parser.parse_args()
-    if given.command == "mean":
-        predict(read(given.shards, given.train), read(given.shards, given.test), given.out, given.by)
+    arguments = parser.parse_args()
+    if arguments.command == "mean":
+        predict(
+            read(arguments.shards, arguments.train), read(arguments.shards, arguments.test), arguments.out, arguments.by
+        )
     else:
-        save_untrained(given.preset, given.out)
+        save_untrained(arguments.preset, arguments.out)
 
 
-def predict(chains: list[Structure], wanted: list[Structure], out: Path, by: str) -> None:
+def predict(chains: list[Structure], target: list[Structure], out: Path, by: str) -> None:
     """One .pdb for each protein of the test split, called after it."""
     aligned = []
-    for number, chain in enumerate(wanted):
+    for number, chain in enumerate(target):
         made, share = mean_structure(chain, chains, by)
         aligned.append(share)
-        place = out / f"{chain.name}.pdb"
-        place.parent.mkdir(parents=True, exist_ok=True)
+        path = out / f"{chain.name}.pdb"
+        path.parent.mkdir(parents=True, exist_ok=True)
         origin = {"baseline": f"mean of {len(chains)} training structures by {by}"}
-        writer.write(place, [made], "protein", origin=origin, overwrite=True)
-        print(f"{number + 1} of {len(wanted)}: {chain.name}, {100 * share:.0f} % of its residues averaged", flush=True)
-    print(f"wrote {len(wanted)} structures into {out}; averaged {100 * np.mean(aligned):.1f} % of the residues")
+        writer.write(path, [made], "protein", origin=origin, overwrite=True)
+        print(f"{number + 1} of {len(target)}: {chain.name}, {100 * share:.0f} % of its residues averaged", flush=True)
+    print(f"wrote {len(target)} structures into {out}; averaged {100 * np.mean(aligned):.1f} % of the residues")
 
 
 def read(shards: Path, split: str) -> list[Structure]:
     """All structures of a split."""
-    found = readers.open_collection(shards, split)
-    if found.domain != "protein":
+    collection = readers.open_collection(shards, split)
+    if collection.domain != "protein":
         raise SystemExit(f"{shards} holds no proteins")
-    return found.structures(range(found.count))
+    return collection.structures(range(collection.count))
 
 
-def mean_structure(wanted: Structure, chains: list[Structure], by: str) -> tuple[Structure, float]:
-    """The mean of `chains` over the residues of `wanted`, of which the sequence alone is looked at; and its coverage."""
-    placed = [on_residues(chain, wanted, by) for chain in chains]
-    places, known, alike = (np.stack(part) for part in zip(*placed, strict=True))
+def mean_structure(target: Structure, chains: list[Structure], by: str) -> tuple[Structure, float]:
+    """The mean of `chains` over the residues of `target`, of which the sequence alone is used; and its coverage."""
+    placed = [on_residues(chain, target, by) for chain in chains]
+    stacked, known, alike = (np.stack(part) for part in zip(*placed, strict=True))
     nearest = int(np.argmax(alike))
-    mean, is_there = places[nearest], known[nearest]
+    mean, is_there = stacked[nearest], known[nearest]
     for _ in range(ROUNDS):
-        laid = np.stack([on(mean, is_there, *each) for each in zip(places, known, strict=True)])
+        laid = np.stack([on(mean, is_there, *each) for each in zip(stacked, known, strict=True)])
         counts = (known & np.isfinite(laid).all(-1)).sum(0)
         total = np.where(known[..., None] & np.isfinite(laid), laid, 0).sum(0)
         mean, is_there = total / np.maximum(counts, 1)[..., None], counts >= LEAST
     full = np.stack([interpolated(mean[:, atom], is_there[:, atom]) for atom in range(BACKBONE)], axis=1)
-    owner, place = residues.atom_layout(wanted.codes)
-    is_backbone = place < BACKBONE
+    owner, index = residues.atom_layout(target.codes)
+    is_backbone = index < BACKBONE
     positions = np.zeros((len(owner), 3), dtype=np.float32)
-    positions[is_backbone] = full[owner[is_backbone], place[is_backbone]]
-    numbers = np.arange(1, len(wanted.codes) + 1, dtype=np.int64)
-    return Structure(wanted.name, wanted.codes, positions, is_backbone, numbers), float(is_there[:, CA].mean())
+    positions[is_backbone] = full[owner[is_backbone], index[is_backbone]]
+    numbers = np.arange(1, len(target.codes) + 1, dtype=np.int64)
+    return Structure(target.name, target.codes, positions, is_backbone, numbers), float(is_there[:, CA].mean())
 
 
 def on_residues(
-    chain: Structure, wanted: Structure, by: str
+    chain: Structure, target: Structure, by: str
 ) -> tuple[Float[np.ndarray, "L 4 3"], Bool[np.ndarray, "L 4"], int]:
     """The backbone of a chain at the residues of `wanted` that it aligns with, where it has one, and how alike they are."""
     if by == "place":
-        here = there = np.arange(min(len(chain.codes), len(wanted.codes)))
-        alike = -abs(len(chain.codes) - len(wanted.codes))
+        here = there = np.arange(min(len(chain.codes), len(target.codes)))
+        alike = -abs(len(chain.codes) - len(target.codes))
     else:
-        here, there = residue_alignment.align_residues(chain, wanted, "sequence").T
-        alike = int((chain.codes[here] == wanted.codes[there]).sum())
+        here, there = residue_alignment.align_residues(chain, target, "sequence").T
+        alike = int((chain.codes[here] == target.codes[there]).sum())
     starts = first_atoms(chain)[here][:, None] + np.arange(BACKBONE)
-    places = np.zeros((len(wanted.codes), BACKBONE, 3))
-    known = np.zeros((len(wanted.codes), BACKBONE), dtype=bool)
-    places[there], known[there] = chain.positions[starts], chain.is_known[starts]
-    return places, known, alike
+    positions = np.zeros((len(target.codes), BACKBONE, 3))
+    known = np.zeros((len(target.codes), BACKBONE), dtype=bool)
+    positions[there], known[there] = chain.positions[starts], chain.is_known[starts]
+    return positions, known, alike
 
 
 def on(
     mean: Float[np.ndarray, "L 4 3"],
     is_there: Bool[np.ndarray, "L 4"],
-    places: Float[np.ndarray, "L 4 3"],
+    positions: Float[np.ndarray, "L 4 3"],
     known: Bool[np.ndarray, "L 4"],
 ) -> Float[np.ndarray, "L 4 3"]:
     """A backbone laid on the mean by the C-alphas that both have; nowhere, where these are too few."""
     both = is_there[:, CA] & known[:, CA]
     if both.sum() < LEAST:
-        return np.full_like(places, np.nan)
-    motion = superposition.superpose(places[both, CA], mean[both, CA])
-    return motion(places.reshape(-1, 3)).reshape(places.shape)
+        return np.full_like(positions, np.nan)
+    motion = superposition.superpose(positions[both, CA], mean[both, CA])
+    return motion(positions.reshape(-1, 3)).reshape(positions.shape)
 
 
-def interpolated(places: Float[np.ndarray, "L 3"], known: Bool[np.ndarray, " L"]) -> Float[np.ndarray, "L 3"]:
+def interpolated(positions: Float[np.ndarray, "L 3"], known: Bool[np.ndarray, " L"]) -> Float[np.ndarray, "L 3"]:
     """Positions with what is not known on straight lines, beyond the ends by the step of the last two."""
     there = np.flatnonzero(known)
     if len(there) < 2:
         raise SystemExit("too few residues align with any training chain")
-    rows = np.arange(len(places))
-    found = np.stack([np.interp(rows, there, places[there, axis]) for axis in range(3)], axis=1)
+    rows = np.arange(len(positions))
+    filled = np.stack([np.interp(rows, there, positions[there, axis]) for axis in range(3)], axis=1)
     for end, inner, beyond in ((there[0], there[1], rows < there[0]), (there[-1], there[-2], rows > there[-1])):
-        step = (places[end] - places[inner]) / (end - inner)
-        found[beyond] = places[end] + (rows[beyond] - end)[:, None] * step
-    return found
+        step = (positions[end] - positions[inner]) / (end - inner)
+        filled[beyond] = positions[end] + (rows[beyond] - end)[:, None] * step
+    return filled
 
 
 def first_atoms(chain: Structure) -> Int64[np.ndarray, " L"]:

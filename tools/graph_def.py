@@ -34,17 +34,17 @@ def constants(data: bytes) -> dict[str, np.ndarray]:
     Raises:
         IntegrityError: the bytes are no GraphDef, or end too soon.
     """
-    found = {}
+    tensors = {}
     try:
         for number, kind, node in _fields(memoryview(data)):
             if number == NODE and kind == BYTES:
                 assert isinstance(node, memoryview)
                 name, tensor = _constant(node)
                 if tensor is not None:
-                    found[name] = tensor
+                    tensors[name] = tensor
     except (ValueError, UnicodeDecodeError) as error:
         raise IntegrityError(f"no whole GraphDef: {error}", hint="get the file again") from error
-    return found
+    return tensors
 
 
 def _constant(node: memoryview) -> tuple[str, np.ndarray | None]:
@@ -75,7 +75,7 @@ def _tensor(message: memoryview) -> np.ndarray | None:
             kind = _whole(value)
         elif number == TENSOR_SHAPE:
             shape = tuple(
-                _dimension(_bytes(part)) for place, _, part in _fields(_bytes(value)) if place == SHAPE_DIMENSION
+                _dimension(_bytes(part)) for number, _, part in _fields(_bytes(value)) if number == SHAPE_DIMENSION
             )
         elif number == TENSOR_CONTENT:
             content = bytes(_bytes(value))
@@ -98,37 +98,37 @@ def _dimension(message: memoryview) -> int:
 
 def _fields(message: memoryview) -> Iterator[Field]:
     """The fields of a message, in their order."""
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
+    offset = 0
+    while offset < len(message):
+        tag, offset = _varint(message, offset)
         number, kind = tag >> 3, tag & 7
         if kind == VARINT:
-            value, place = _varint(message, place)
+            value, offset = _varint(message, offset)
         elif kind in (EIGHT, FOUR, BYTES):
             length = {EIGHT: 8, FOUR: 4}.get(kind)
             if length is None:
-                length, place = _varint(message, place)
-            if place + length > len(message):
-                raise ValueError(f"it ends {place + length - len(message)} bytes too soon")
-            value, place = message[place : place + length], place + length
+                length, offset = _varint(message, offset)
+            if offset + length > len(message):
+                raise ValueError(f"it ends {offset + length - len(message)} bytes too soon")
+            value, offset = message[offset : offset + length], offset + length
             if kind != BYTES:
                 value = int.from_bytes(value, "little")
         else:
-            raise ValueError(f"a field of kind {kind} at byte {place}")
+            raise ValueError(f"a field of kind {kind} at byte {offset}")
         yield number, kind, value
 
 
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
+def _varint(message: memoryview, offset: int) -> tuple[int, int]:
     """A whole number in groups of seven bits, the lowest first, and the place behind it."""
     value = 0
     for shift in range(0, 70, 7):
-        if place >= len(message):
+        if offset >= len(message):
             raise ValueError("it ends within a number")
-        byte = message[place]
-        place += 1
+        byte = message[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, offset
     raise ValueError("a number of more than ten bytes")
 
 

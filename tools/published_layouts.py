@@ -62,10 +62,10 @@ def inception_nvidia(name: str) -> Recipe:
     path, part = _convolution(name)
     block, _, rest = path.partition("/")
     inner = rest.replace("/", "_" if block in ("mixed_9", "mixed_10") else ".")
-    place = ".".join(("layers", block, inner) if inner else ("layers", block))
+    prefix = ".".join(("layers", block, inner) if inner else ("layers", block))
     if part == "gamma":
-        return Recipe((f"{place}.beta",), torch.ones_like)
-    return Recipe((f"{place}.{'var' if part == 'variance' else part}",))
+        return Recipe((f"{prefix}.beta",), torch.ones_like)
+    return Recipe((f"{prefix}.{'var' if part == 'variance' else part}",))
 
 
 FIDELITY_BLOCKS = {
@@ -98,10 +98,10 @@ def inception_fidelity(name: str) -> Recipe:
         return Recipe((name.replace("classes", "fc"),))
     path, part = _convolution(name)
     block, _, rest = path.partition("/")
-    place = FIDELITY_BLOCKS[block]
+    prefix = FIDELITY_BLOCKS[block]
     if rest:
-        place = f"{place}.{_fidelity_branch(place.removeprefix('Mixed_'), rest)}"
-    return Recipe((f"{place}.{FIDELITY_PARTS[part]}",))
+        prefix = f"{prefix}.{_fidelity_branch(prefix.removeprefix('Mixed_'), rest)}"
+    return Recipe((f"{prefix}.{FIDELITY_PARTS[part]}",))
 
 
 def _fidelity_branch(block: str, rest: str) -> str:
@@ -109,13 +109,13 @@ def _fidelity_branch(block: str, rest: str) -> str:
     if rest == "conv":
         return first
     head, *inner, convolution = rest.split("/")
-    place = int(convolution.partition("_")[2] or 0)
+    prefix = int(convolution.partition("_")[2] or 0)
     if head == "tower_2":
         return "branch_pool"
     branch = tower if head == "tower" else tower_1
     if inner:  # the two ways of a fork
-        return f"{branch}_{2 if head == 'tower' else 3}{'ab'[place]}"
-    return f"{branch}_{place + 1}"
+        return f"{branch}_{2 if head == 'tower' else 3}{'ab'[prefix]}"
+    return f"{branch}_{prefix + 1}"
 
 
 def _convolution(name: str) -> tuple[str, str]:
@@ -126,7 +126,7 @@ def _convolution(name: str) -> tuple[str, str]:
 
 # --- VGG16 ----------------------------------------------------------------------------------------------------------
 
-TORCHVISION_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+TORCHVISION_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 TORCHVISION_LINEAR = {"fc1": "classifier.0", "fc2": "classifier.3"}
 
 
@@ -142,7 +142,7 @@ def vgg16_torchvision(name: str) -> Recipe:
     """Torchvision's state dict, numbered with its ReLUs and poolings."""
     layer, _, part = name.rpartition(".")
     if layer.startswith("convolutions."):
-        return Recipe((f"features.{TORCHVISION_PLACES[int(layer.removeprefix('convolutions.'))]}.{part}",))
+        return Recipe((f"features.{TORCHVISION_LAYERS[int(layer.removeprefix('convolutions.'))]}.{part}",))
     return Recipe((f"{TORCHVISION_LINEAR[layer]}.{part}",))
 
 
@@ -186,16 +186,16 @@ def clip_openai(name: str) -> Recipe:
         return Recipe(("visual.proj",), _turned)
     if not name.startswith("blocks."):
         return Recipe((_replaced(name, OPENAI_TOP),))
-    _, place, rest = name.split(".", 2)
-    return Recipe((f"visual.transformer.resblocks.{place}.{_replaced(rest, OPENAI_BLOCK)}",))
+    _, prefix, rest = name.split(".", 2)
+    return Recipe((f"visual.transformer.resblocks.{prefix}.{_replaced(rest, OPENAI_BLOCK)}",))
 
 
 def clip_hugging_face(name: str) -> Recipe:
     """The transformers library's state dict: queries, keys and values are layers of their own."""
     if not name.startswith("blocks."):
         return Recipe((_replaced(name, HUGGING_FACE_TOP),))
-    _, place, rest = name.split(".", 2)
-    layer = f"vision_model.encoder.layers.{place}."
+    _, prefix, rest = name.split(".", 2)
+    layer = f"vision_model.encoder.layers.{prefix}."
     if rest.startswith("attention_in."):
         part = rest.partition(".")[2]
         names = tuple(f"{layer}self_attn.{letter}_proj.{part}" for letter in "qkv")
@@ -230,9 +230,9 @@ def pointnet2_point_e(name: str) -> Recipe:
     """Point-E's classifier: sa1 to sa3 of three convolutions each, then fc1 to fc3."""
     first, _, rest = name.partition(".")
     if first == "levels":
-        level, place, rest = rest.split(".", 2)
+        level, prefix, rest = rest.split(".", 2)
         group = f"sa{int(level) + 1}"
-        return _layer(rest, f"{group}.mlp_convs.{place}", f"{group}.mlp_bns.{place}")
+        return _layer(rest, f"{group}.mlp_convs.{prefix}", f"{group}.mlp_bns.{prefix}")
     number = {"hidden": 1, "features": 2, "classes": 3}[first]
     return _layer(rest, f"fc{number}", f"bn{number}")
 
@@ -268,11 +268,11 @@ def ulip2(name: str) -> Recipe:
     first, _, rest = name.partition(".")
     if first == "groups":
         layer, _, rest = rest.partition(".")
-        linear, norm = (f"point_encoder.encoder.{place}" for place in ULIP2_GROUPS[layer])
+        linear, norm = (f"point_encoder.encoder.{prefix}" for prefix in ULIP2_GROUPS[layer])
         return _layer(rest, linear, norm)
     if first == "blocks":
-        place, _, rest = rest.partition(".")
-        return Recipe((f"point_encoder.blocks.blocks.{place}.{_replaced(rest, ULIP2_BLOCK)}",))
+        prefix, _, rest = rest.partition(".")
+        return Recipe((f"point_encoder.blocks.blocks.{prefix}.{_replaced(rest, ULIP2_BLOCK)}",))
     return Recipe((f"point_encoder.{ULIP2_TOP[first]}.{rest}",))
 
 
@@ -288,5 +288,5 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 
 def nearest(network: str, ours: Iterable[str], stored: Iterable[str]) -> Layout:
     """That layout of a network of which a file has the most tensors."""
-    wanted, there = list(ours), set(stored)
-    return max(LAYOUTS[network], key=lambda layout: sum(there.issuperset(layout(name).names) for name in wanted))
+    expected, there = list(ours), set(stored)
+    return max(LAYOUTS[network], key=lambda layout: sum(there.issuperset(layout(name).names) for name in expected))

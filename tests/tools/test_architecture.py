@@ -8,7 +8,7 @@ from tools import architecture
 
 
 def test_the_picture_is_what_the_imports_say():
-    assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.draw(), "run `python -m tools.architecture`"
+    assert architecture.DRAWING.read_text(encoding="utf-8") == architecture.draw(), "run `python -m tools.architecture`"
 
 
 def test_every_package_stands_above_what_it_imports():

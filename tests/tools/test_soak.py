@@ -99,7 +99,7 @@ def test_where_a_run_is_follows_from_its_folder(tmp_path):
     assert told({"step": 4, "loss": 1.0}) == "step"
     assert told({"step": 6, "loss": 1.0}) == "checkpoint"
     assert told({"step": 9, "loss": 1.0}) == "held-out loss"
-    assert told({"step": 9, "held_out_loss": 1.0}) == "picture"
+    assert told({"step": 9, "held_out_loss": 1.0}) == "image"
     (run / "samples/00000009.png").touch()
     assert told({"step": 9, "held_out_loss": 1.0}) == "evaluation"
     assert told({"step": 9, "eval": {}}) == "step"
@@ -121,11 +121,11 @@ def test_damage_is_one_byte_or_an_end(tmp_path):
 
 def test_a_silent_use_and_a_bare_error_are_not_well(tmp_path):
     file = tmp_path / "weights.safetensors"
-    assert damage._judged(lambda: None, file)[0] == "SILENT"
-    assert damage._judged(lambda: {}["x"], file)[0] == "CRASH"
-    assert not damage.told([damage.Outcome("shard", "byte 3", "SILENT")])[1]
-    assert not damage.told([damage.Outcome("shard", "byte 3", damage.HARMLESS)])[1]
-    assert damage.told([damage.Outcome("saved field", "byte 3", damage.HARMLESS)])[1]
+    assert damage._outcome_of_reading(lambda: None, file)[0] == "SILENT"
+    assert damage._outcome_of_reading(lambda: {}["x"], file)[0] == "CRASH"
+    assert not damage.summarize([damage.Outcome("shard", "byte 3", "SILENT")])[1]
+    assert not damage.summarize([damage.Outcome("shard", "byte 3", damage.HARMLESS)])[1]
+    assert damage.summarize([damage.Outcome("saved field", "byte 3", damage.HARMLESS)])[1]
 
 
 def test_an_error_of_a_full_disk_must_say_where_how_much_and_what_to_do():

@@ -28,29 +28,29 @@ INSIDE = "INRFLOW_SOAK_MOUNTS"
 
 def main() -> int:
     """1 where anything was lost, changed or used although it is damaged; else 0."""
-    given = arguments()
-    if "disk" in given.parts and not os.environ.get(INSIDE):
+    options = arguments()
+    if "disk" in options.parts and not os.environ.get(INSIDE):
         by_itself()
-    folder = (given.folder or Path(tempfile.mkdtemp(prefix="inrflow-soak-"))).resolve()
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="inrflow-soak-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     tell("preparing data")
     commands.prepare_all(folder)
     rows: list[tuple[str, str]] = []
-    found: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     is_well = True
-    for part in given.parts:
+    for part in options.parts:
         start = time.monotonic()
-        outcomes, (told, is_part_well) = run(part, folder, given)
-        rows += [*told, (f"time for {part}", f"{(time.monotonic() - start) / 60:.1f} min")]
-        found[part] = [dataclasses.asdict(outcome) for outcome in outcomes]
+        outcomes, (summary, is_part_well) = run(part, folder, options)
+        rows += [*summary, (f"time for {part}", f"{(time.monotonic() - start) / 60:.1f} min")]
+        results[part] = [dataclasses.asdict(outcome) for outcome in outcomes]
         is_well &= is_part_well
     tell(f"{'all is well' if is_well else 'SOMETHING FAILED'} after {(time.monotonic() - begun) / 60:.1f} min")
-    if given.json:
-        print(json.dumps({"is_well": is_well, "rows": rows, **found}, indent=1))
+    if options.json:
+        print(json.dumps({"is_well": is_well, "rows": rows, **results}, indent=1))
     else:
         print("\n".join(["| what | result |", "| --- | --- |", *(f"| {what} | {result} |" for what, result in rows)]))
-    if given.folder is None and is_well:
+    if options.folder is None and is_well:
         shutil.rmtree(folder)
     return 0 if is_well else 1
 
@@ -83,21 +83,21 @@ def parts(text: str) -> tuple[str, ...]:
     return named
 
 
-def run(part: str, folder: Path, given: argparse.Namespace) -> tuple[list[Any], tuple[list[tuple[str, str]], bool]]:
-    """One part: what was found, its rows of the table, and whether all is well."""
-    rng = random.Random(f"{given.seed} {part}")
+def run(part: str, folder: Path, options: argparse.Namespace) -> tuple[list[Any], tuple[list[tuple[str, str]], bool]]:
+    """One part: its outcomes, its rows of the table, and whether all is well."""
+    rng = random.Random(f"{options.seed} {part}")
     work: dict[str, tuple[Callable[[], Iterator[Any]], Any]] = {
-        "kills": (lambda: kills.soak(folder, given.kills, rng), kills.told),
-        "damage": (lambda: damage.soak(folder, given.shards, rng, given.files), damage.told),
-        "disk": (lambda: disk.soak(folder, rng, given.fillings), disk.told),
+        "kills": (lambda: kills.soak(folder, options.kills, rng), kills.summarize),
+        "damage": (lambda: damage.soak(folder, options.shards, rng, options.files), damage.summarize),
+        "disk": (lambda: disk.soak(folder, rng, options.fillings), disk.summarize),
     }
-    begin, told = work[part]
+    begin, summarize = work[part]
     outcomes = []
     for number, outcome in enumerate(begin(), start=1):
         outcomes.append(outcome)
-        if not told([outcome])[1] or part != "damage" or number % 50 == 0:
+        if not summarize([outcome])[1] or part != "damage" or number % 50 == 0:
             tell(f"{part} {number}: {outcome}")
-    return outcomes, told(outcomes)
+    return outcomes, summarize(outcomes)
 
 
 def by_itself() -> None:

@@ -17,7 +17,7 @@ INRFLOW = ("-m", "inrflow_cli.app")
 LAUNCHED = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module", "inrflow_cli.app")
 """The same by two processes that torchrun starts."""
 
-PICTURES = """
+IMAGES = """
 [data]
 path = "shards/digits"
 held_out = "val"
@@ -60,7 +60,7 @@ samples_every = 9
 samples = 4
 keep = 3
 """
-JUDGED = """
+EVALUATED = """
 [eval]
 every = 9
 metrics = ["fid:random"]
@@ -132,14 +132,14 @@ def start(
 ) -> subprocess.Popen[str]:
     """One command under way, in a session of its own, so that it can be killed with all that it started.
 
-    With a `limit` none of its files may grow beyond so many bytes.
+    With a `limit`, in bytes, none of its files may grow beyond it.
     """
     words = [sys.executable, *program, *map(str, arguments)]
-    told = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
         words,
         cwd=cwd,
-        env=os.environ | told,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -155,7 +155,7 @@ def ended(process: subprocess.Popen[str]) -> Done:
 
 
 def must(done: Done) -> Done:
-    """The same, where the command ended well: everything else of the soak stands on it."""
+    """The same; raises RuntimeError unless the command succeeded, because the rest of the soak needs its result."""
     if done.code:
         raise RuntimeError(f"a command that must end well left with {done.code}: {done.errors}")
     return done
@@ -165,8 +165,8 @@ def prepare_all(folder: Path) -> None:
     """The shards and the presets that all parts work with, in `folder`."""
     must(run("prepare", "digits", cwd=folder))
     must(run("prepare", "solids", "--set", "train=600", "--set", "val=40", "--set", "points=64", cwd=folder))
-    (folder / "pictures.toml").write_text(PICTURES)
-    (folder / "judged.toml").write_text(PICTURES + JUDGED)
+    (folder / "images.toml").write_text(IMAGES)
+    (folder / "evaluated.toml").write_text(IMAGES + EVALUATED)
     (folder / "clouds.toml").write_text(CLOUDS)
 
 

@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def is_well(self) -> bool:
-        """Whether nobody was misled."""
+        """Whether the damage was named, refused, repaired or without effect; that of a shard must be named."""
         return self.result in (NAMED, REFUSED, HARMLESS, MENDED) and not (self.kind == "shard" and self.result != NAMED)
 
 
@@ -69,57 +69,57 @@ class Case:
 
 
 def soak(folder: Path, count: int, rng: random.Random, each: int = EACH) -> Iterator[Outcome]:
-    """Damage so many shards, and `each` files of every other kind."""
+    """Damage `count` shards, and `each` files of every other kind."""
     make_inputs(folder)
     yield from _shards(folder, count, rng)
     yield from _repaired(folder, rng)
     for case in cases(folder):
-        wanted = digest(case.read(case.whole))
+        expected = digest(case.read(case.whole))
         for number in range(each):
-            place = folder / "damaged" / case.whole.name
-            _copied(case.whole, place)
+            copy = folder / "damaged" / case.whole.name
+            _copied(case.whole, copy)
             files = (
-                [place]
-                if place.is_file()
-                else sorted(p for p in place.glob(case.files) if p.is_file() and p.stat().st_size)
+                [copy]
+                if copy.is_file()
+                else sorted(p for p in copy.glob(case.files) if p.is_file() and p.stat().st_size)
             )
             file = files[number % len(files)]
             damage = hurt(file, rng)
-            yield Outcome(f"{case.kind}", damage, *_result(case, place, file, wanted))
+            yield Outcome(f"{case.kind}", damage, *_result(case, copy, file, expected))
 
 
 def make_inputs(folder: Path) -> None:
     """A run, samples, features, a field and exported files, all by the commands that make them."""
-    drawn = folder / "drawn"
-    drawn.mkdir(exist_ok=True)
-    if not (folder / "runs/pictures").is_dir():
-        commands.must(commands.run(*commands.training("pictures", Path("runs/pictures")), cwd=folder))
-    how = ["--run", "runs/pictures", "--device", "cpu", "--threads", "1", "--overwrite"]
-    field = ["--num", "2", "--save-field", "drawn/field.safetensors"]
-    commands.must(commands.run("sample", "drawn/samples.h5", *how, "--num", "12", cwd=folder))
-    commands.must(commands.run("sample", "drawn/many", *how, "--num", "12", cwd=folder))
-    commands.must(commands.run("sample", "drawn/samples.npz", *how, *field, cwd=folder))
-    commands.must(commands.run("export", "runs/pictures", "drawn/weights.safetensors", "--overwrite", cwd=folder))
+    samples = folder / "samples"
+    samples.mkdir(exist_ok=True)
+    if not (folder / "runs/images").is_dir():
+        commands.must(commands.run(*commands.training("images", Path("runs/images")), cwd=folder))
+    how = ["--run", "runs/images", "--device", "cpu", "--threads", "1", "--overwrite"]
+    field = ["--num", "2", "--save-field", "samples/field.safetensors"]
+    commands.must(commands.run("sample", "samples/samples.h5", *how, "--num", "12", cwd=folder))
+    commands.must(commands.run("sample", "samples/many", *how, "--num", "12", cwd=folder))
+    commands.must(commands.run("sample", "samples/samples.npz", *how, *field, cwd=folder))
+    commands.must(commands.run("export", "runs/images", "samples/weights.safetensors", "--overwrite", cwd=folder))
     if not (folder / "featured").is_dir():
-        told = ["prepare", "digits", "--out", "featured", "--statistics", "fid:random"]
-        commands.must(commands.run(*told, cwd=folder))
+        command = ["prepare", "digits", "--out", "featured", "--statistics", "fid:random"]
+        commands.must(commands.run(*command, cwd=folder))
 
 
 def cases(folder: Path) -> list[Case]:
     """Everything but shards that inrflow reads and that says what it should be."""
-    run, drawn = folder / "runs/pictures", folder / "drawn"
+    run, samples = folder / "runs/images", folder / "samples"
     return [
-        Case("checkpoint, resumed", run, "checkpoints/00000036/**/*", lambda place: _resumed(folder, place)),
+        Case("checkpoint, resumed", run, "checkpoints/00000036/**/*", lambda copy: _resumed(folder, copy)),
         Case("checkpoint, sampled from", run, "checkpoints/00000036/**/*", _weights),
         Case("file of a checkpoint, sampled from", run, "checkpoints/00000036/ema_0.9.safetensors",
-             lambda place: _weights(place / "checkpoints/00000036/ema_0.9.safetensors")),
-        Case("a run's records", run, "*.*", lambda place: _resumed(folder, place)),
-        Case("manifest of shards", folder / "shards/digits", "manifest.json", lambda place: manifest.load(place)),
-        Case("shard of samples", drawn / "samples.h5", "", _samples),
-        Case("folder of shards of samples", drawn / "many", "*", _samples),
-        Case("archive of samples", drawn / "samples.npz", "", _samples),
-        Case("exported weights", drawn / "weights.safetensors", "", _weights),
-        Case("saved field", drawn / "field.safetensors", "", _field),
+             lambda copy: _weights(copy / "checkpoints/00000036/ema_0.9.safetensors")),
+        Case("a run's records", run, "*.*", lambda copy: _resumed(folder, copy)),
+        Case("manifest of shards", folder / "shards/digits", "manifest.json", lambda copy: manifest.load(copy)),
+        Case("shard of samples", samples / "samples.h5", "", _samples),
+        Case("folder of shards of samples", samples / "many", "*", _samples),
+        Case("archive of samples", samples / "samples.npz", "", _samples),
+        Case("exported weights", samples / "weights.safetensors", "", _weights),
+        Case("saved field", samples / "field.safetensors", "", _field),
         Case("cached statistics", folder / "featured/statistics", "**/moments-*.safetensors", _statistics),
     ]  # fmt: skip
 
@@ -127,13 +127,13 @@ def cases(folder: Path) -> list[Case]:
 def hurt(file: Path, rng: random.Random) -> str:
     """Flip one byte of a file, or cut it off; says which, and where."""
     content = bytearray(file.read_bytes())
-    place = rng.randrange(len(content))
+    position = rng.randrange(len(content))
     if rng.random() < 0.25:
-        file.write_bytes(content[:place])
-        return f"{file.name} cut to {place} of {len(content)} bytes"
-    content[place] ^= 1 << rng.randrange(8) if rng.random() < 0.5 else rng.randrange(1, 256)
+        file.write_bytes(content[:position])
+        return f"{file.name} cut to {position} of {len(content)} bytes"
+    content[position] ^= 1 << rng.randrange(8) if rng.random() < 0.5 else rng.randrange(1, 256)
     file.write_bytes(content)
-    return f"{file.name} byte {place} of {len(content)}"
+    return f"{file.name} byte {position} of {len(content)}"
 
 
 def digest(value: Any) -> str:
@@ -160,51 +160,63 @@ def digest(value: Any) -> str:
 
 
 def _shards(folder: Path, count: int, rng: random.Random) -> Iterator[Outcome]:
-    """Damaged shards of pictures and clouds, read as training reads them; some by commands of their own."""
+    """Damaged shards of images and clouds, read as training reads them; some by commands of their own."""
     for number in range(count):
-        name, preset = (("digits", "pictures"), ("solids", "clouds"))[number % 2]
-        place = folder / "damaged" / name
-        _copied(folder / "shards" / name, place)
-        # A preset reads the splits that it learns from and is judged by: that of clouds has no held-out loss.
-        files = sorted(place.glob("*.h5" if name == "digits" else "train-*.h5"))
+        name, preset = (("digits", "images"), ("solids", "clouds"))[number % 2]
+        copy = folder / "damaged" / name
+        _copied(folder / "shards" / name, copy)
+        # A preset reads the splits that it trains on and evaluates; that of clouds has no held-out loss.
+        files = sorted(copy.glob("*.h5" if name == "digits" else "train-*.h5"))
         file = rng.choice(files)
         damage = hurt(file, rng)
         if number < COMMANDS:
-            yield Outcome("shard", damage, *_by_command(folder, place, preset, file, number))
+            yield Outcome("shard", damage, *_by_command(folder, copy, preset, file, number))
             continue
-        job = setup.TrainJob(load(str(folder / f"{preset}.toml")), folder / "no-run", data=place, device="cpu")
-        yield Outcome("shard", damage, *_judged(lambda job=job: setup.train(job), file))
+        job = setup.TrainJob(load(str(folder / f"{preset}.toml")), folder / "no-run", data=copy, device="cpu")
+        yield Outcome("shard", damage, *_outcome_of_reading(lambda job=job: setup.train(job), file))
         shutil.rmtree(folder / "no-run", ignore_errors=True)
 
 
-def _by_command(folder: Path, place: Path, preset: str, file: Path, number: int) -> tuple[str, str]:
+def _by_command(folder: Path, copy: Path, preset: str, file: Path, number: int) -> tuple[str, str]:
     """What a command says of a damaged shard."""
     out = folder / "damaged" / "out"
     shutil.rmtree(out, ignore_errors=True)
-    training = [*commands.training(preset, out), "--data", place]
-    metric = "fid:random" if preset == "pictures" else "mmd"
+    training = [*commands.training(preset, out), "--data", copy]
+    metric = "fid:random" if preset == "images" else "mmd"
     split = file.name.partition("-")[0]
-    samples = folder / ("drawn/samples.h5" if preset == "pictures" else "shards/solids")
-    judging = ["eval", "--out", out, "--samples", samples, "--reference", place, "--split", split, "--metrics", metric]
-    picture = out.with_suffix(".png" if preset == "pictures" else ".ply")
-    exporting = ["export", place, picture, "--items", "all", "--split", split, "--overwrite"]
-    asked = (training, training, judging, judging, training, training, exporting, exporting)[number % 8]
-    done = commands.run(*asked, cwd=folder)
+    samples = folder / ("samples/samples.h5" if preset == "images" else "shards/solids")
+    evaluating = [
+        "eval",
+        "--out",
+        out,
+        "--samples",
+        samples,
+        "--reference",
+        copy,
+        "--split",
+        split,
+        "--metrics",
+        metric,
+    ]
+    preview = out.with_suffix(".png" if preset == "images" else ".ply")
+    exporting = ["export", copy, preview, "--items", "all", "--split", split, "--overwrite"]
+    command = (training, training, evaluating, evaluating, training, training, exporting, exporting)[number % 8]
+    done = commands.run(*command, cwd=folder)
     if done.code == 4 and file.name in done.errors and not done.has_traceback:
-        return NAMED, str(asked[0])
-    return "SILENT" if done.code == 0 else "CRASH", f"{asked[0]} left with {done.code}: {done.said()}"
+        return NAMED, str(command[0])
+    return "SILENT" if done.code == 0 else "CRASH", f"{command[0]} left with {done.code}: {done.said()}"
 
 
 def _repaired(folder: Path, rng: random.Random) -> Iterator[Outcome]:
     """`prepare --repair` makes damaged shards again, byte for byte."""
-    for name, given in (("digits", []), ("solids", [])):
-        place = folder / "damaged" / name
-        _copied(folder / "shards" / name, place)
-        files = rng.sample(sorted(place.glob("*.h5")), 3)
+    for name, options in (("digits", []), ("solids", [])):
+        copy = folder / "damaged" / name
+        _copied(folder / "shards" / name, copy)
+        files = rng.sample(sorted(copy.glob("*.h5")), 3)
         damage = "; ".join(hurt(file, rng) for file in files)
-        done = commands.run("prepare", name, "--out", place, "--repair", *given, cwd=folder)
+        done = commands.run("prepare", name, "--out", copy, "--repair", *options, cwd=folder)
         is_same = all(
-            (place / file.name).read_bytes() == file.read_bytes() for file in (folder / "shards" / name).glob("*.*")
+            (copy / file.name).read_bytes() == file.read_bytes() for file in (folder / "shards" / name).glob("*.*")
         )
         result = MENDED if done.code == 0 and is_same else "NOT REPAIRED"
         yield Outcome(
@@ -212,15 +224,15 @@ def _repaired(folder: Path, rng: random.Random) -> Iterator[Outcome]:
         )
 
 
-def _result(case: Case, place: Path, file: Path, wanted: str) -> tuple[str, str]:
-    found: list[str] = []
-    result, detail = _judged(lambda: found.append(digest(case.read(place))), file)
-    if found:
-        return (HARMLESS, "") if found[0] == wanted else ("SILENT", "another answer than that of the whole file")
+def _result(case: Case, copy: Path, file: Path, expected: str) -> tuple[str, str]:
+    digests: list[str] = []
+    result, detail = _outcome_of_reading(lambda: digests.append(digest(case.read(copy))), file)
+    if digests:
+        return (HARMLESS, "") if digests[0] == expected else ("SILENT", "another answer than that of the whole file")
     return result, detail
 
 
-def _judged(read: Callable[[], Any], file: Path) -> tuple[str, str]:
+def _outcome_of_reading(read: Callable[[], Any], file: Path) -> tuple[str, str]:
     """What reading a damaged file came to; SILENT where it came to an end."""
     try:
         read()
@@ -228,66 +240,66 @@ def _judged(read: Callable[[], Any], file: Path) -> tuple[str, str]:
         return (NAMED, "") if file.name in error.message else (REFUSED, error.message)
     except InrflowError as error:
         return REFUSED, error.message
-    except Exception as error:  # what is looked for is errors that nobody thought of
+    except Exception as error:  # any error that is not one of inrflow's is a finding
         return "CRASH", f"{type(error).__name__}: {error}"
     return "SILENT", "it was used"
 
 
-def _resumed(folder: Path, place: Path) -> Any:
+def _resumed(folder: Path, copy: Path) -> Any:
     """The state of a finished run, as its own command finds it."""
-    preset = load(str(folder / "pictures.toml"))
-    job = setup.TrainJob(preset, place, data=folder / "shards/digits", device="cpu", check_data=False)
+    preset = load(str(folder / "images.toml"))
+    job = setup.TrainJob(preset, copy, data=folder / "shards/digits", device="cpu", check_data=False)
     trainer = setup.train(job)
     engine = trainer.engine
-    held = [value.clone() for value in engine.weights()] + [value.clone() for value in engine.moments()]
+    tensors = [value.clone() for value in engine.weights()] + [value.clone() for value in engine.moments()]
     averages = [value.clone() for average in trainer.averages for value in engine.weights(average.values)]
-    return [held, averages, vars(trainer.counters)]
+    return [tensors, averages, vars(trainer.counters)]
 
 
-def _weights(place: Path) -> Any:
+def _weights(copy: Path) -> Any:
     """The model that a command draws from."""
-    source = run.resolve_weights(place)
+    source = run.resolve_weights(copy)
     model = models.load(source)
     return [model.method.state_dict(), toml.to_toml(model.preset.table()), model.metadata]
 
 
-def _field(place: Path) -> Any:
+def _field(copy: Path) -> Any:
     """What a saved field answers."""
-    model, field = sample.load_field(place)
+    model, field = sample.load_field(copy)
     values = sample.evaluate(model, field, (10, 10))
     return [field.seeds, values, toml.to_toml(model.preset.table()), model.metadata]
 
 
-def _samples(place: Path) -> Any:
+def _samples(copy: Path) -> Any:
     """Samples as `eval` and as `export` read them."""
-    items = open_collection(place)
+    items = open_collection(copy)
     items.verify()
-    read = item_selection.read(place, items="all")
-    judged = items.read(range(items.count)).values
-    return [judged, read.values, read.domain, dict(read.origin), [dict(item) for item in read.items]]
+    read = item_selection.read(copy, items="all")
+    values = items.read(range(items.count)).values
+    return [values, read.values, read.domain, dict(read.origin), [dict(item) for item in read.items]]
 
 
-def _statistics(place: Path) -> Any:
-    """Statistics as `eval` reads them instead of pictures."""
-    (file,) = place.glob("**/moments-*.safetensors")
-    found = reference_stats.read(file)
-    told = [found.network, found.preprocessing, found.weights, found.shape]
-    return [told, {name: [m.count, m.mean, m.covariance] for name, m in found.moments.items()}]
+def _statistics(copy: Path) -> Any:
+    """Statistics as `eval` reads them in place of images."""
+    (file,) = copy.glob("**/moments-*.safetensors")
+    statistics = reference_stats.read(file)
+    metadata = [statistics.network, statistics.preprocessing, statistics.weights, statistics.shape]
+    return [metadata, {name: [m.count, m.mean, m.covariance] for name, m in statistics.moments.items()}]
 
 
-def _copied(whole: Path, place: Path) -> None:
+def _copied(whole: Path, copy: Path) -> None:
     """A fresh copy in the place of an earlier one."""
-    if place.is_dir():
-        shutil.rmtree(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    if copy.is_dir():
+        shutil.rmtree(copy)
+    copy.parent.mkdir(parents=True, exist_ok=True)
     if whole.is_dir():
-        shutil.copytree(whole, place)
+        shutil.copytree(whole, copy)
         return
     for file in whole.parent.glob(f"{whole.name}*"):  # with its digest, where that lies beside it
-        shutil.copyfile(file, place.parent / file.name)
+        shutil.copyfile(file, copy.parent / file.name)
 
 
-def told(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
+def summarize(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
     """Rows of the table, and whether all is well."""
     rows = []
     for kind in dict.fromkeys(outcome.kind for outcome in outcomes):

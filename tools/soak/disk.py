@@ -35,7 +35,7 @@ class Case:
 
     name: str
     arguments: Sequence[object]
-    """`OUT` stands for a folder on the small file system."""
+    """`OUT` is replaced by a folder on the small file system."""
     what: str
     """What it writes there, for the table."""
     at: str | None = None
@@ -59,33 +59,33 @@ class Outcome:
 
 def cases(folder: Path) -> list[Case]:
     """Every command that writes, with what it needs in `folder`."""
-    train = ["train", "--preset", "pictures.toml", "--out", "OUT/run", "--device", "cpu", "--threads", "1"]
+    train = ["train", "--preset", "images.toml", "--out", "OUT/run", "--device", "cpu", "--threads", "1"]
     often = [*train, "--set", "training.save_every=100", "--set", "training.samples_every=none"]
-    drawn = ["--run", "runs/pictures", "--device", "cpu", "--threads", "1", "--num", "40"]
+    sampling = ["--run", "runs/images", "--device", "cpu", "--threads", "1", "--num", "40"]
     clouds = ["--run", "runs/clouds", "--device", "cpu", "--threads", "1", "--num", "2"]
-    judge = ["eval", "--out", "OUT/eval", "--samples", "drawn/clouds.h5", "--reference", "shards/solids"]
+    evaluating = ["eval", "--out", "OUT/eval", "--samples", "samples/clouds.h5", "--reference", "shards/solids"]
     return [
         Case("prepare", ["prepare", "digits", "--out", "OUT/digits"], "shards, journal, manifest", tries=3),
         Case("prepare", ["prepare", "solids", "--set", "train=600", "--set", "val=40", "--set", "points=64",
                          "--out", "OUT/solids"], "shards, journal, manifest"),
         Case("train", train, "a checkpoint", at="checkpoint"),
-        Case("train", train, "a picture", at="picture", tries=1),
+        Case("train", train, "an image", at="image", tries=1),
         Case("train", often, "the log, TensorBoard's file", at="step"),
         Case("train", train, "the start of a run", at=None, tries=1),
-        Case("sample", ["sample", "OUT/drawn.h5", *drawn, "--batch", "4"], "a shard"),
-        Case("sample", ["sample", "OUT/many", *drawn, "--batch", "4"], "a folder of shards"),
-        Case("sample", ["sample", "OUT/drawn.png", *drawn, "--resolution", "24"], "a picture", tries=1),
-        Case("sample", ["sample", "OUT/drawn.npz", *drawn, "--resolution", "24"], "an archive", tries=1),
+        Case("sample", ["sample", "OUT/images.h5", *sampling, "--batch", "4"], "a shard"),
+        Case("sample", ["sample", "OUT/many", *sampling, "--batch", "4"], "a folder of shards"),
+        Case("sample", ["sample", "OUT/sample.png", *sampling, "--resolution", "24"], "an image", tries=1),
+        Case("sample", ["sample", "OUT/sample.npz", *sampling, "--resolution", "24"], "an archive", tries=1),
         Case("sample", ["sample", "OUT/cloud.ply", *clouds, "--points", "4000"], "clouds", tries=1),
-        Case("sample", ["sample", "OUT/a.npz", *drawn, "--save-field", "OUT/field.safetensors"], "a field", tries=1),
-        Case("upsample", ["upsample", "OUT/large.png", *drawn[:-2], "--resolution", "96"], "a picture", tries=1),
-        Case("eval", [*judge, "--metrics", "mmd"], "metrics, report, distances", tries=2),
-        Case("eval", ["eval", "--out", "OUT/eval", "--samples", "drawn/drawn.h5", "--reference", "shards/digits",
+        Case("sample", ["sample", "OUT/a.npz", *sampling, "--save-field", "OUT/field.safetensors"], "a field", tries=1),
+        Case("upsample", ["upsample", "OUT/large.png", *sampling[:-2], "--resolution", "96"], "an image", tries=1),
+        Case("eval", [*evaluating, "--metrics", "mmd"], "metrics, report, distances", tries=2),
+        Case("eval", ["eval", "--out", "OUT/eval", "--samples", "samples/images.h5", "--reference", "shards/digits",
                       "--metrics", "fid:random"], "features, metrics, report", tries=2),
         Case("prepare --statistics", ["prepare", "digits", "--out", "OUT/digits", "--statistics", "fid:random"],
              "shards, features", tries=2),
-        Case("export", ["export", "runs/pictures", "OUT/weights.safetensors"], "weights", tries=1),
-        Case("export", ["export", "shards/digits", "OUT/some.png"], "a picture", tries=1),
+        Case("export", ["export", "runs/images", "OUT/weights.safetensors"], "weights", tries=1),
+        Case("export", ["export", "shards/digits", "OUT/some.png"], "an image", tries=1),
         Case("export", ["export", "shards/solids", "OUT/some.ply", "--items", "0-9"], "clouds", tries=1),
         Case("export", ["export", "shards/solids", "OUT/some.glb", "--items", "0", "--surface", "pivoting"],
              "a surface", tries=1),
@@ -104,24 +104,24 @@ def soak(folder: Path, rng: random.Random, most: int | None = None) -> Iterator[
         whole.mkdir(parents=True)
         commands.must(_run(case, whole, folder))
         for turn in range(case.tries):
-            place = folder / f"small-{number}-{turn}"
-            with small_disk(place) if is_small else large_disk(place):
-                _one(case, place, whole, folder, outcome, rng)
+            folder_of_case = folder / f"small-{number}-{turn}"
+            with small_disk(folder_of_case) if is_small else large_disk(folder_of_case):
+                _one(case, folder_of_case, whole, folder, outcome, rng)
             outcome.tries += 1
         yield outcome
 
 
 def draw_inputs(folder: Path) -> None:
     """Runs and samples that the commands read."""
-    for preset in ("pictures", "clouds"):
+    for preset in ("images", "clouds"):
         if (folder / "runs" / preset).is_dir():
             continue
         commands.must(commands.run(*commands.training(preset, Path("runs") / preset), cwd=folder))
-    (folder / "drawn").mkdir(exist_ok=True)
-    for preset, name in (("pictures", "drawn.h5"), ("clouds", "clouds.h5")):
+    (folder / "samples").mkdir(exist_ok=True)
+    for preset, name in (("images", "images.h5"), ("clouds", "clouds.h5")):
         arguments = [
             "sample",
-            f"drawn/{name}",
+            f"samples/{name}",
             "--run",
             f"runs/{preset}",
             "--num",
@@ -133,21 +133,21 @@ def draw_inputs(folder: Path) -> None:
         commands.must(commands.run(*arguments, cwd=folder))
 
 
-def _one(case: Case, place: Path, whole: Path, folder: Path, outcome: Outcome, rng: random.Random) -> None:
+def _one(case: Case, root: Path, whole: Path, folder: Path, outcome: Outcome, rng: random.Random) -> None:
     """Run a command out of room, look, make room, and run it again."""
     before = {"kept.txt": "there before"}
-    (place / "kept.txt").write_text(before["kept.txt"])
+    (root / "kept.txt").write_text(before["kept.txt"])
     needed = sum(-(-path.stat().st_size // PAGE) * PAGE for path in whole.rglob("*") if path.is_file())
     if not outcome.is_small:
         leave = rng.randrange(1, max(path.stat().st_size for path in whole.rglob("*") if path.is_file()))
-        done, ballast = commands.run(*_placed(case, place), cwd=folder, limit=leave), place / "ballast"
+        done, ballast = commands.run(*_placed(case, root), cwd=folder, limit=leave), root / "ballast"
         ballast.touch()
     elif case.at is None:
         leave = rng.randrange(0, max(needed // PAGE, 1)) * PAGE
-        ballast = _fill(place, leave)
-        done = _run(case, place, folder)
+        ballast = _fill(root, leave)
+        done = _run(case, root, folder)
     else:
-        done, ballast, leave = _run_filled(case, place, folder, rng)
+        done, ballast, leave = _run_filled(case, root, folder, rng)
     label = f"{case.name} ({case.what}), {leave} bytes left"
     problems = outcome.problems
     if done.code == 0:
@@ -158,18 +158,18 @@ def _one(case: Case, place: Path, whole: Path, folder: Path, outcome: Outcome, r
         problems.append(f"{label}: a traceback: {done.said()}")
     error = re.search(r"^error: (.*)$", done.errors, re.MULTILINE)
     if error is None:
-        problems.append(f"{label}: no error is told: {done.said()}")
+        problems.append(f"{label}: no error is printed: {done.said()}")
     else:
-        said = error[1].replace(str(place), "OUT")
+        said = error[1].replace(str(root), "OUT")
         if said not in outcome.said:
             outcome.said.append(said)
         problems += [f"{label}: the error {fault}: {said}" for fault in _faults(said, done.errors)]
-    problems += [f"{label}: {text}" for text in _left(place, whole)]
+    problems += [f"{label}: {text}" for text in _left(root, whole)]
     ballast.unlink()
-    again = _run(case, place, folder)
+    again = _run(case, root, folder)
     if again.code:
         problems.append(f"{label}: with room again, the same command left with {again.code}: {again.said()}")
-    problems += [f"{label}: with room again, {text}" for text in _different(place, whole)]
+    problems += [f"{label}: with room again, {text}" for text in _different(root, whole)]
 
 
 def _faults(said: str, errors: str) -> Iterator[str]:
@@ -182,14 +182,14 @@ def _faults(said: str, errors: str) -> Iterator[str]:
         yield "has no hint"
 
 
-def _left(place: Path, whole: Path) -> Iterator[str]:
+def _left(root: Path, whole: Path) -> Iterator[str]:
     """What a failed command should not have left: files under a final name that are not what they should be."""
-    if (place / "kept.txt").read_text() != "there before":
+    if (root / "kept.txt").read_text() != "there before":
         yield "another file was changed"
     final = _contents(whole)
-    for step in checkpoint_manifest.complete_steps(place / "run"):
-        checkpoint_manifest.verify(checkpoint_manifest.checkpoint_folder(place / "run", step))
-    for name, digest in _contents(place).items():
+    for step in checkpoint_manifest.complete_steps(root / "run"):
+        checkpoint_manifest.verify(checkpoint_manifest.checkpoint_folder(root / "run", step))
+    for name, digest in _contents(root).items():
         if name in ("kept.txt", "ballast") or _is_in_work(name) or name.startswith("run/checkpoints/"):
             continue
         if name not in final:
@@ -198,14 +198,14 @@ def _left(place: Path, whole: Path) -> Iterator[str]:
             yield f"`{name}` has its final name and another content"
 
 
-def _different(place: Path, whole: Path) -> Iterator[str]:
+def _different(root: Path, whole: Path) -> Iterator[str]:
     """In what a command that had room again left another folder than one that nothing disturbed."""
-    mine, theirs = _contents(place), _contents(whole)
+    mine, theirs = _contents(root), _contents(whole)
     mine.pop("kept.txt", None)
     for name in sorted(set(mine) ^ set(theirs)):
         yield f"`{name}` is in one of them alone"
     if (whole / "run").is_dir():
-        yield from kills.differences(place / "run", whole / "run")
+        yield from kills.differences(root / "run", whole / "run")
         return
     for name in sorted(set(mine) & set(theirs)):
         if mine[name] != theirs[name]:
@@ -232,64 +232,64 @@ def _contents(folder: Path) -> dict[str, str]:
     }
 
 
-def _run(case: Case, place: Path, folder: Path) -> commands.Done:
-    return commands.run(*_placed(case, place), cwd=folder)
+def _run(case: Case, root: Path, folder: Path) -> commands.Done:
+    return commands.run(*_placed(case, root), cwd=folder)
 
 
-def _placed(case: Case, place: Path) -> list[str]:
-    return [str(word).replace("OUT", str(place)) for word in case.arguments]
+def _placed(case: Case, root: Path) -> list[str]:
+    return [str(word).replace("OUT", str(root)) for word in case.arguments]
 
 
-def _run_filled(case: Case, place: Path, folder: Path, rng: random.Random) -> tuple[commands.Done, Path, int]:
+def _run_filled(case: Case, root: Path, folder: Path, rng: random.Random) -> tuple[commands.Done, Path, int]:
     """Start a training and fill the disk where it is at what the case wants."""
-    process = commands.start(*_placed(case, place), cwd=folder)
+    process = commands.start(*_placed(case, root), cwd=folder)
     leave = rng.randrange(0, 12) * PAGE if case.at == "checkpoint" else 0
-    ballast, after = place / "ballast", rng.randrange(0, 12)
+    ballast, after = root / "ballast", rng.randrange(0, 12)
     while process.poll() is None and not ballast.exists():
         if kills.stopped(process.pid):
-            if kills.steps(place / "run") > after and kills.where(place / "run", False, 0) == case.at:
-                _fill(place, leave)
+            if kills.steps(root / "run") > after and kills.where(root / "run", False, 0) == case.at:
+                _fill(root, leave)
             os.kill(process.pid, signal.SIGCONT)
         time.sleep(rng.uniform(0.0005, 0.003))
     ballast.touch()
     return commands.ended(process), ballast, leave
 
 
-def _fill(place: Path, leave: int) -> Path:
-    """Take all room but so many bytes."""
-    ballast = place / "ballast"
-    size = shutil.disk_usage(place).free - leave
+def _fill(root: Path, leave: int) -> Path:
+    """Fill the disk until `leave` bytes are free."""
+    ballast = root / "ballast"
+    size = shutil.disk_usage(root).free - leave
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(size, 1))
     return ballast
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
+def small_disk(root: Path) -> Iterator[Path]:
     """A folder with little room, which is gone afterwards.
 
     Raises:
         PermissionError: nothing may be mounted here.
     """
-    place.mkdir(parents=True)
-    told = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "inrflow-soak", str(place)]
-    done = subprocess.run(told, capture_output=True, text=True, check=False)
+    root.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "inrflow-soak", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        place.rmdir()
+        root.rmdir()
         raise PermissionError(done.stderr.strip())
     try:
-        yield place
+        yield root
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-        place.rmdir()
+        subprocess.run(["umount", "--lazy", str(root)], check=True)
+        root.rmdir()
 
 
 @contextmanager
-def large_disk(place: Path) -> Iterator[Path]:
+def large_disk(root: Path) -> Iterator[Path]:
     """A folder with as much room as there is."""
-    place.mkdir(parents=True)
-    yield place
-    shutil.rmtree(place)
+    root.mkdir(parents=True)
+    yield root
+    shutil.rmtree(root)
 
 
 def may_mount(folder: Path) -> bool:
@@ -301,11 +301,11 @@ def may_mount(folder: Path) -> bool:
         return False
 
 
-def told(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
+def summarize(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
     """Rows of the table, and whether all is well."""
     rows = []
     for outcome in outcomes:
-        said = "clear error, code 5, goes on" if not outcome.problems else f"{len(outcome.problems)} PROBLEMS"
+        said = "clear error, code 5, resumes" if not outcome.problems else f"{len(outcome.problems)} PROBLEMS"
         kind = "full disk" if outcome.is_small else "files limited in size (nothing may be mounted here)"
         rows.append((f"{kind}, `{outcome.name}`: {outcome.what}", f"{outcome.tries} x {said}"))
     return rows, not any(outcome.problems for outcome in outcomes)

@@ -1,7 +1,7 @@
-"""Training runs that are killed with -9 and go on by the same command: each must end equal to one that nothing disturbed.
+"""Training runs that are killed with -9 and resumed by the same command: each must equal an undisturbed one.
 
-A process is stopped, its folder is looked at, and it is killed if it is where a kill is wanted, else it runs on. So
-kills land inside a checkpoint or a picture, which a clock alone would seldom hit; others come at a random moment, at a
+A process is stopped and killed if its folder shows the step of work that the kill aims at, else it continues. So
+kills land inside a checkpoint or an image, which a clock alone would seldom hit; others come at a random moment, at a
 random call that changes files, or inside the write of a line of the log.
 """
 
@@ -26,12 +26,12 @@ from tools.soak import commands, traced
 
 TIMING = {"samples_per_second", "data_wait", "memory", "seconds_left"}
 """What a line of the log tells of the machine and not of the run."""
-STEPS, SAVED, JUDGED, PICTURED = 36, 6, 9, 9
-"""The steps of commands.PICTURES, and after how many it saves, evaluates and draws."""
-AIMS = ("moment", "checkpoint", "log", "picture", "change", "start-up", "step", "evaluation", "moment", "checkpoint")
+STEPS, SAVED, EVALUATED, PREVIEWED = 36, 6, 9, 9
+"""The steps of commands.IMAGES, and after how many it saves, evaluates and draws."""
+AIMS = ("moment", "checkpoint", "log", "image", "change", "start-up", "step", "evaluation", "moment", "checkpoint")
 """What is aimed at, in turn; one that a run has not becomes a random moment."""
 TWO = 5
-"""Every so-many-th run is one of two processes."""
+"""Every fifth run has two processes."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Kind:
     program: tuple[str, ...] = commands.INRFLOW
 
     @property
-    def is_judged(self) -> bool:
+    def is_evaluated(self) -> bool:
         """Whether it evaluates while it trains."""
-        return self.preset == "judged"
+        return self.preset == "evaluated"
 
     @property
     def is_launched(self) -> bool:
@@ -54,9 +54,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("alone", "pictures"),
-    Kind("with [eval]", "judged"),
-    Kind("of 2 processes", "pictures", commands.LAUNCHED),
+    Kind("alone", "images"),
+    Kind("with [eval]", "evaluated"),
+    Kind("of 2 processes", "images", commands.LAUNCHED),
 )
 
 
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def soak(folder: Path, count: int, rng: random.Random) -> Iterator[Outcome]:
-    """Kill and resume so many runs; `folder` holds what `commands.prepare_all` made."""
+    """Kill and resume `count` runs; `folder` holds what `commands.prepare_all` made."""
     whole: dict[str, Path] = {}
     for number in range(count):
         kind = KINDS[2] if number % TWO == TWO - 1 else KINDS[number % 2]
@@ -89,9 +89,9 @@ def soak(folder: Path, count: int, rng: random.Random) -> Iterator[Outcome]:
 
 def _one(folder: Path, kind: Kind, out: Path, whole: Path, aims: list[str], rng: random.Random) -> Outcome:
     outcome = Outcome(kind.name)
-    wanted = list(aims)
-    while wanted:
-        aim = wanted.pop(0)
+    remaining_aims = list(aims)
+    while remaining_aims:
+        aim = remaining_aims.pop(0)
         process = commands.start(*commands.training(kind.preset, out), cwd=folder, program=kind.program)
         try:
             landed, detail = _kill(process, kind, out, aim, rng)
@@ -99,7 +99,7 @@ def _one(folder: Path, kind: Kind, out: Path, whole: Path, aims: list[str], rng:
             _end(process)
         if landed is None and not outcome.landed:  # it came to its end first: another, from the beginning
             shutil.rmtree(out)
-            wanted.insert(0, "moment")
+            remaining_aims.insert(0, "moment")
             continue
         if landed is None:
             break
@@ -117,26 +117,26 @@ def _one(folder: Path, kind: Kind, out: Path, whole: Path, aims: list[str], rng:
 def _kill(
     process: subprocess.Popen[str], kind: Kind, out: Path, aim: str, rng: random.Random
 ) -> tuple[str | None, str]:
-    """Kill a run where it is wanted; where that was and some words, None where the run ended before."""
+    """Kill a run at the aim; returns where that was and some words, None where the run ended before."""
     begun = steps(out)
     after = rng.randrange(begun, STEPS - 1) if begun < STEPS - 1 else begun
     if aim in ("log", "change") and not kind.is_launched and traced.CALLS.get(os.uname().machine):
         detail = _kill_at_call(process, out, aim, after, rng)
-        found = "log" if aim == "log" else where(out, kind.is_judged, begun)
-        return (None if detail is None else found), detail or ""
+        moment = "log" if aim == "log" else where(out, kind.is_evaluated, begun)
+        return (None if detail is None else moment), detail or ""
     seconds = rng.uniform(0.3, 6.0)
     started = time.monotonic()
     while process.poll() is None:
         workers = _workers(process.pid) if kind.is_launched else [process.pid]
         leader = workers[0] if workers else None
         if leader is not None and stopped(leader):
-            found = where(out, kind.is_judged, begun)
-            is_due = steps(out) > after or found == "start-up"
-            is_wanted = found == aim or (aim == "start-up" and time.monotonic() - started > seconds)
-            if aim == "moment" or (aim == "evaluation" and not kind.is_judged):
-                is_wanted = steps(out) > after
-            if is_wanted and is_due and (aim != "start-up" or time.monotonic() - started > min(seconds, 2.0)):
-                return found, _strike(process, workers, rng)
+            moment = where(out, kind.is_evaluated, begun)
+            is_due = steps(out) > after or moment == "start-up"
+            is_at_aim = moment == aim or (aim == "start-up" and time.monotonic() - started > seconds)
+            if aim == "moment" or (aim == "evaluation" and not kind.is_evaluated):
+                is_at_aim = steps(out) > after
+            if is_at_aim and is_due and (aim != "start-up" or time.monotonic() - started > min(seconds, 2.0)):
+                return moment, _strike(process, workers, rng)
             os.kill(leader, signal.SIGCONT)
         time.sleep(rng.uniform(0.0005, 0.004))
     return None, ""
@@ -178,7 +178,7 @@ def _kill_at_call(process: subprocess.Popen[str], out: Path, aim: str, after: in
         return None
 
 
-def where(out: Path, is_judged: bool, begun: int) -> str:
+def where(out: Path, is_evaluated: bool, begun: int) -> str:
     """What a stopped run is at, from what its folder holds; the order of a step's work is trainer.py's."""
     step, last = _last(out)
     if step <= begun and not (last and step > begun):
@@ -186,13 +186,13 @@ def where(out: Path, is_judged: bool, begun: int) -> str:
     if any((out / "checkpoints").glob(".*.partial")):
         return "checkpoint"
     if (out / "samples").is_dir() and any((out / "samples").glob(".*.partial")):
-        return "picture"
-    if step % PICTURED == 0:
+        return "image"
+    if step % PREVIEWED == 0:
         if "held_out_loss" not in last and "eval" not in last:
             return "held-out loss"
         if not (out / f"samples/{step:08d}.png").is_file():
-            return "picture"
-        if is_judged and "eval" not in last:
+            return "image"
+        if is_evaluated and "eval" not in last:
             return "evaluation"
     if step % SAVED == 0 and not (out / f"checkpoints/{step:08d}").is_dir():
         return "checkpoint"
@@ -201,7 +201,7 @@ def where(out: Path, is_judged: bool, begun: int) -> str:
 
 def differences(out: Path, whole: Path) -> Iterator[str]:
     """In what a run is not the unbroken one: every byte of every file, timings of the log and TensorBoard's file aside."""
-    mine, theirs = (_files(place) for place in (out, whole))
+    mine, theirs = (_files(folder) for folder in (out, whole))
     for name in sorted(set(mine) ^ set(theirs)):
         yield f"`{name}` is in one of them alone"
     for name in sorted(set(mine) & set(theirs)):
@@ -214,13 +214,13 @@ def differences(out: Path, whole: Path) -> Iterator[str]:
 
 
 def _log_differences(mine: Path, theirs: Path) -> Iterator[str]:
-    one, other = ([_told(line) for line in path.read_text().splitlines()] for path in (mine, theirs))
+    one, other = ([_parsed(line) for line in path.read_text().splitlines()] for path in (mine, theirs))
     if one != other:
-        place = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-        yield f"the log has {len(one)} lines and {len(other)}, the first that differs is number {place + 1}"
+        line = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        yield f"the log has {len(one)} lines and {len(other)}, the first that differs is number {line + 1}"
 
 
-def _told(line: str) -> dict[str, Any]:
+def _parsed(line: str) -> dict[str, Any]:
     return {key: value for key, value in json.loads(line).items() if key not in TIMING}
 
 
@@ -231,17 +231,17 @@ def _board_differences(board: Path, log: Path) -> Iterator[str]:
     except ImportError:
         return
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    found = EventAccumulator(str(board.parent)).Reload()
-    shown = [(event.step, round(event.value, 4)) for event in found.Scalars("loss")]
+    events = EventAccumulator(str(board.parent)).Reload()
+    shown = [(event.step, round(event.value, 4)) for event in events.Scalars("loss")]
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    told = [(record["step"], round(record["loss"], 4)) for record in records if "loss" in record]
-    if [step for step, _ in shown] != [step for step, _ in told]:
-        yield f"TensorBoard shows {len(shown)} losses, the log has {len(told)}"
+    losses = [(record["step"], round(record["loss"], 4)) for record in records if "loss" in record]
+    if [step for step, _ in shown] != [step for step, _ in losses]:
+        yield f"TensorBoard shows {len(shown)} losses, the log has {len(losses)}"
 
 
-def told(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
+def summarize(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
     """Rows of the table, and whether all is well."""
-    landed = Counter(place for outcome in outcomes for place in outcome.landed)
+    landed = Counter(moment for outcome in outcomes for moment in outcome.landed)
     bad = [outcome for outcome in outcomes if outcome.differences]
     killed = sum(landed.values())
     kinds = Counter(outcome.kind for outcome in outcomes)
@@ -250,7 +250,7 @@ def told(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
         ("runs killed and resumed", f"{len(outcomes)}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())),
         (
             "kills -9, and where they landed",
-            f"{killed}: " + ", ".join(f"{n} {place}" for place, n in landed.most_common()),
+            f"{killed}: " + ", ".join(f"{n} {moment}" for moment, n in landed.most_common()),
         ),
         ("log lines that a kill truncated or ended at", str(torn)),
         ("runs equal to the unbroken one, to the bit", f"{len(outcomes) - len(bad)} of {len(outcomes)}"),
@@ -276,7 +276,7 @@ def steps(out: Path) -> int:
 
 
 def stopped(pid: int) -> bool:
-    """Stop a process; whether it stands still."""
+    """Stop a process; whether it has stopped."""
     try:
         os.kill(pid, signal.SIGSTOP)
         for _ in range(2000):
@@ -290,14 +290,14 @@ def stopped(pid: int) -> bool:
 
 def _workers(launcher: int) -> list[int]:
     """The processes that torchrun started, rank 0 first; empty until both are there."""
-    found = []
+    ranks = []
     for pid in _children(launcher):
         try:
-            told = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             return []
-        found += [(int(word.partition(b"=")[2]), pid) for word in told if word.startswith(b"RANK=")]
-    return [pid for _, pid in sorted(found)] if len(found) == 2 else []
+        ranks += [(int(word.partition(b"=")[2]), pid) for word in variables if word.startswith(b"RANK=")]
+    return [pid for _, pid in sorted(ranks)] if len(ranks) == 2 else []
 
 
 def _children(pid: int) -> list[int]:

@@ -1,7 +1,7 @@
 """A process that is watched at its system calls, so that a kill lands inside a write and not beside it.
 
 Linux's ptrace, through the C library: a line of a log is written in microseconds, which no clock hits. What the kernel
-is told of a call does not depend on the processor; a write is shortened on x86-64 alone, where one register is enough.
+reports of a call does not depend on the processor; a write is shortened on x86-64 alone, where one register is enough.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Call:
     name: str
     begins: bool
     file: str
-    """What its first argument stands for, where that is an open file."""
+    """The path of its first argument, where that is an open file."""
     size: int
 
 
@@ -51,7 +51,7 @@ class Traced:
         os.waitpid(pid, 0)
 
     def calls(self) -> Iterator[Call]:
-        """Every such call, at its beginning and its end; the process stands still until the next is asked for."""
+        """Every such call, at its beginning and its end; the process waits until the next one is requested."""
         passed = 0
         while True:
             self._do(SYSCALL, 0, passed)
@@ -64,7 +64,7 @@ class Traced:
                 yield call
 
     def shorten(self, size: int) -> None:
-        """Let the write that is about to begin write so many bytes, as a full pipe or a signal would."""
+        """Let the write that is about to begin write `size` bytes, as a full pipe or a signal would."""
         assert platform.machine() == "x86_64"
         self._do(POKE, COUNT_REGISTER, size)
 
@@ -77,11 +77,11 @@ class Traced:
         self._do(DETACH)
 
     def _call(self) -> Call | None:
-        held = (ctypes.c_uint64 * 11)()
-        self._do(INFO, ctypes.sizeof(held), ctypes.addressof(held))
-        kind = held[0] & 0xFF
+        registers = (ctypes.c_uint64 * 11)()
+        self._do(INFO, ctypes.sizeof(registers), ctypes.addressof(registers))
+        kind = registers[0] & 0xFF
         if kind == ENTRY:
-            self._last = held[3], held[4], held[6]
+            self._last = registers[3], registers[4], registers[6]
         elif kind != EXIT:
             return None
         number, first, third = self._last
@@ -118,21 +118,21 @@ def die_at_change(pid: int, folder: Path, number: int) -> str:
 
 
 def die_in_write(pid: int, file: Path, choose: Callable[[int], int | None]) -> str:
-    """Kill a process inside its next write to a file, after so many bytes of it as `choose` makes of their number.
+    """Kill a process inside its next write to a file, after `choose(size)` of its bytes; None: before the write begins.
 
-    None stands for a kill before the write begins. Says what became of the line.
+    Returns what became of the line.
     """
-    traced, wanted = Traced(pid), None
+    traced, call_to_stop = Traced(pid), None
     for call in traced.calls():
         if call.name != "write" or call.file != str(file):
             continue
         if not call.begins:
             traced.kill()
-            return f"after {wanted} bytes"
-        wanted = choose(call.size)
-        if wanted is None:
+            return f"after {call_to_stop} bytes"
+        call_to_stop = choose(call.size)
+        if call_to_stop is None:
             traced.kill()
             return "before it"
-        if wanted < call.size:
-            traced.shorten(wanted)
+        if call_to_stop < call.size:
+            traced.shorten(call_to_stop)
     raise AssertionError("calls never end")
