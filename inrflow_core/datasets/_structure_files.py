@@ -16,6 +16,12 @@ AFDB = re.compile(r"(AF-[A-Z0-9]+)((?:-[0-9]+)?(?:-F[0-9]+)?)-model_v([0-9]+)")
 FORMATS = (".bcif", ".cif", ".mmcif", ".pdb", ".ent")
 """Formats in the order of preference if a structure has several; a file without `.gz` is preferred."""
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+UNREAD = re.compile(
+    r"\.(mmtf|pdbqt|pqr|gro|fcz|xyz|mol2|sdf)(\.gz)?$|\.(pdb|ent|cif|mmcif|bcif)\.(bz2|xz|zst|zip|z)$"
+    r"|\.(tgz|tar\.(gz|bz2|xz|zst))$",
+    re.IGNORECASE,
+)
+"""Names of other formats of structures, and of other packings of these."""
 
 
 class Rank(NamedTuple):
@@ -65,6 +71,11 @@ def newest(files: Sequence[_archives.Entry]) -> list[Protein]:
             key, rank = _ranked(file.name)
             ranked[key] = max(ranked.get(key, (rank, file)), (rank, file), key=lambda pair: pair[0])
     return [Protein(*_names(file.name), file) for _, file in ranked.values()]
+
+
+def unread(files: Sequence[_archives.Entry]) -> list[str]:
+    """The names of files that may hold structures and are not read."""
+    return [file.name for file in files if UNREAD.search(file.name)]
 
 
 def _ranked(file: str) -> tuple[str, Rank]:

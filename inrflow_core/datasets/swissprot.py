@@ -138,7 +138,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         is_ragged=True,
         condition_bytes=_condition_bytes(config),
         left_out=left_out.counts,
-        notes=_notes(config, left_out),
+        notes=_notes(config, left_out, _structure_files.unread(entries)),
     )
 
 
@@ -257,13 +257,16 @@ def _rejection(structure: Structure, config: Config) -> tuple[str, str] | None:
     return None
 
 
-def _notes(config: Config, left_out: LeftOutCounter) -> tuple[str, ...]:
-    """What a user should know of the settings."""
-    if config.plddt is None or not 0 < config.plddt <= 1 or f"`plddt={config.plddt:g}`" in left_out.counts:
-        return ()
-    return (
-        f"`plddt={config.plddt:g}` leaves out nothing: pLDDT is from 0 to 100 (`--set plddt={100 * config.plddt:g}`)",
-    )
+def _notes(config: Config, left_out: LeftOutCounter, unread: Sequence[str]) -> tuple[str, ...]:
+    """What a user should know: files that are not read, and a setting without effect."""
+    notes = []
+    if unread:
+        names = ", ".join(f"`{name}`" for name in unread[:3])
+        notes.append(f"{len(unread):,} files are of formats that are not read: {names}{', ...' if unread[3:] else ''}")
+    if config.plddt is not None and 0 < config.plddt <= 1 and f"`plddt={config.plddt:g}`" not in left_out.counts:
+        percent = f"`--set plddt={100 * config.plddt:g}`"
+        notes.append(f"`plddt={config.plddt:g}` leaves out nothing: pLDDT is from 0 to 100 ({percent})")
+    return tuple(notes)
 
 
 def _structure(item: Item, config: Config) -> Structure:

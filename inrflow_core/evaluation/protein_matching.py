@@ -103,6 +103,11 @@ def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> st
             f"without a sample, and left out: {len(matches.unsampled):,} references, "
             + abbreviate_list(matches.unsampled)
         )
+    several = [sum(one.other_chains > 0 for one in side) for side in _sides(proteins)]
+    if any(several):
+        notes.append(
+            f"{several[0]:,} samples and {several[1]:,} references have several chains: the first of each is compared"
+        )
     each = [
         (sample, protein.reference, pairs)
         for protein in proteins
@@ -121,6 +126,12 @@ def _note(matches: ProteinMatches, proteins: Sequence[Protein], rule: str) -> st
             f"`{each[least][0].name}`, has {100 * shares[least]:.0f} % of them"
         )
     return "; ".join(notes)
+
+
+def _sides(proteins: Sequence[Protein]) -> tuple[list[Structure], list[Structure]]:
+    """All samples, and all references."""
+    samples = [sample for protein in proteins for sample in protein.samples]
+    return samples, [protein.reference for protein in proteins]
 
 
 def _covered(sample: Structure, reference: Structure, pairs: np.ndarray) -> float:

@@ -44,7 +44,10 @@ def make_shard(part: ShardTask, advance: process_pool.ReportProgress) -> dict[st
 
 
 def _read(dataset: ModuleType, part: ShardTask, item: Item) -> Example:
-    example: Example = dataset.read(item, part.config)
+    try:
+        example: Example = dataset.read(item, part.config)
+    except MemoryError as error:
+        raise UnreadableItemError("it needs more memory than there is") from error
     values = example.values
     start = 1 if part.is_ragged else 0
     if values.shape[start:] != part.shape[start:] or values.dtype != part.dtype:

@@ -25,6 +25,8 @@ class Structure:
     """Residue numbers in the source file."""
     plddt: float | None = None
     """Mean confidence over the residues, 0 to 100; None where the file has none."""
+    other_chains: int = 0
+    """Chains of amino acids in the file that were not read."""
 
     @property
     def sequence(self) -> str:

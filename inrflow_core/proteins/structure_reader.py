@@ -178,7 +178,8 @@ def _tables(content: bytes, file: str, *, is_first_alone: bool) -> tuple[list[At
 
 def _structure(atoms: AtomTable, name: str, chain: str | None, is_experimental: bool) -> Structure:
     """One chain of a table of atoms."""
-    selected = _select_chain(_amino_acids(list(_groups(atoms)), atoms.positions), chain)
+    chains = _amino_acids(list(_groups(atoms)), atoms.positions)
+    selected = _select_chain(chains, chain)
     codes = np.array([_code(group) for group in selected], dtype=np.uint8)
     _check_residues(selected)
     residue, _ = residues.atom_layout(codes)
@@ -196,7 +197,7 @@ def _structure(atoms: AtomTable, name: str, chain: str | None, is_experimental: 
     numbers = np.array([group.number for group in selected], dtype=np.int64)
     factors = atoms.factor[rows[starts + 1][is_known[starts + 1]]]
     plddt = None if is_experimental else _confidence(factors)
-    return Structure(name, codes, positions, is_known, numbers, plddt)
+    return Structure(name, codes, positions, is_known, numbers, plddt, len(chains) - 1)
 
 
 def _standard_atom(residue: str, atom: str) -> str:

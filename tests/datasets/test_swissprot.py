@@ -237,6 +237,13 @@ def test_what_filters_leave_out_is_in_the_report_and_the_manifest(tmp_path: Path
         pipeline.prepare(none, workers=1)
 
 
+def test_structures_in_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    others = ("a.mmtf", "b.pdb.bz2", "more.tar.gz", "c/d.pdbqt")
+    source = laid(tmp_path, files(numbers=range(3)) | dict.fromkeys((*others, "NOTES.txt", "x_pae.json"), b""))
+    [note] = swissprot.scan(source, config()).notes
+    assert note == "4 files are of formats that are not read: `a.mmtf`, `b.pdb.bz2`, `c/d.pdbqt`, ..."
+
+
 def test_a_plddt_below_one_says_that_it_leaves_out_nothing(tmp_path: Path) -> None:
     source = raw.tarred(tmp_path / "a.tar", files())
     assert swissprot.scan(source, config(plddt=75)).notes == ()

@@ -51,6 +51,16 @@ def test_folders_give_proteins_with_all_their_samples(tmp_path: Path):
     assert matched.note == "" and [one.reference.sequence for one in matched.proteins] == list(SEQUENCES.values())
 
 
+def test_chains_that_are_not_compared_are_noted(tmp_path: Path):
+    samples, references = folders(tmp_path, "one", "two")
+    path = tmp_path / "samples" / "one.pdb"
+    lines = path.read_text().splitlines(keepends=True)
+    second = [line[:21] + "B" + line[22:] for line in lines if line.startswith("ATOM")]
+    path.write_text("".join([*(line for line in lines if line.startswith("ATOM")), *second]))
+    note = protein_matching.load_matched(samples, references, "auto").note
+    assert note == "1 samples and 0 references have several chains: the first of each is compared"
+
+
 def test_items_without_a_partner_are_named(tmp_path: Path):
     samples, references = folders(tmp_path, "one", "other", "stray-0", references=("one", "two", "lonely"))
     note = protein_matching.load_matched(samples, references, "auto").note

@@ -17,7 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from inrflow_core.datasets import imagenet
+from inrflow_core.datasets import image_folder, imagenet
+from inrflow_core.datasets._contract import Example, Item
 from inrflow_core.datasets.image_folder import Config
 from inrflow_core.errors import IntegrityError, MissingError, OutOfMemory, UsageError
 from inrflow_core.preparation import estimate, job_array, journal, shard_task
@@ -285,6 +286,21 @@ def test_unreadable_items_are_left_out_named_and_change_nothing_else(source: Pat
     np.testing.assert_array_equal(ShardDataset(tmp_path / "s").read("train", range(597)).values, whole.values)
     for name in ("train-00001.h5", "train-00002.h5", "val-00000.h5"):
         assert (tmp_path / "s" / name).read_bytes() == (prepared / name).read_bytes()
+
+
+def test_an_item_that_needs_too_much_memory_is_skipped_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = raw.folder(tmp_path / "raw", [f"{number}.png" for number in range(4)])
+    read = image_folder.read
+
+    def limited(item: Item, config: Config) -> Example:
+        if item.name.endswith("2.png"):
+            raise MemoryError
+        return read(item, config)
+
+    monkeypatch.setattr(image_folder, "read", limited)
+    report = prepare(resolve_job("images", source, tmp_path / "s", Config(resolution=8)), workers=1)
+    assert report.splits == {"train": 3}
+    assert [(bad.name, bad.reason) for bad in report.skipped] == [("train/2.png", "it needs more memory than there is")]
 
 
 def test_a_shard_whose_every_item_is_bad_is_no_file(tmp_path: Path):

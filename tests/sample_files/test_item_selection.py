@@ -94,6 +94,13 @@ def test_files_that_hold_no_proteins_and_raw_units_are_refused(shards: Path, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_chains_that_are_not_written_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [protein_files.pdb_lines(protein_files.structure("GAG"), chain=chain) for chain in "AB"]
+    (tmp_path / "a.pdb").write_bytes(protein_files.pdb(sum(lines, [])))
+    assert run(["export", str(tmp_path / "a.pdb"), str(tmp_path / "b.cif")]) == 0
+    assert "has several chains: the first is written" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_no_structure_replaces_another(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "out-001.pdb").write_text("mine")
     assert run(["export", str(shards), str(tmp_path / "out.pdb")]) == 2
