@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from inrflow_core.proteins.structure import Structure
 
 PDB_WIDTH, CIF_WIDTH = 69, 118
 """Most letters in a line of the origin."""
+PDB_DIGEST, CIF_DIGEST = "REMARK   3 digest:", "# digest:"
+"""Beginnings of the line with the digest of all others."""
 WIDEST, MOST_RESIDUES, MOST_ATOMS = 999.0, 9_999, 99_999
 """Limits of the columns of a PDB file: Angstrom, residues, atoms."""
 
@@ -46,7 +49,8 @@ def pdb_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
         end = f"TER   {len(atoms) + 1:5d}      {names[-1]:>3} A{len(names):4d}"
         model_lines = [*atoms, end]
         lines += model_lines if len(structures) == 1 else [f"MODEL     {model:4d}", *model_lines, "ENDMDL"]
-    return "".join(f"{line:<80}\n" for line in [*lines, "END"])
+    count = len(_origin_lines(origin, PDB_WIDTH))
+    return _sealed([f"{line:<80}" for line in [*lines, "END"]] + [""], count, PDB_DIGEST, 80)
 
 
 def cif_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
@@ -78,7 +82,8 @@ def cif_text(structures: Sequence[Structure], origin: Mapping[str, str]) -> str:
         _loop("entity_poly_seq", "entity_id num mon_id", (f"1 {n} {name}" for n, name in enumerate(names, 1))),
         _loop("atom_site", ATOM_SITE, rows),
     ]
-    return "\n".join([*blocks, "#", ""])
+    text = "\n".join([*blocks, "#", ""])
+    return _sealed(text.split("\n"), 1 + len(_origin_lines(origin, CIF_WIDTH)), CIF_DIGEST)
 
 
 ATOM_SITE = (
@@ -90,11 +95,32 @@ ATOM_SITE = (
 
 def has_provenance(path: Path, origin: Mapping[str, str]) -> bool:
     """Whether a file that this module wrote has exactly this origin."""
-    lines = [line.rstrip() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
+    text = path.read_text(encoding="ascii", errors="replace")
+    lines = [line.rstrip() for line in text.splitlines() if not line.startswith((PDB_DIGEST, CIF_DIGEST))]
     pdb = [f"REMARK   3 {line}".rstrip() for line in _origin_lines(origin, PDB_WIDTH)]
     cif = ["data_sample", *(f"# {line}".rstrip() for line in _origin_lines(origin, CIF_WIDTH)), "#"]
     remarks = [line for line in lines if line.startswith("REMARK   3")]
     return remarks == pdb or lines[: len(cif)] == cif
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file that this module wrote does not match the digest in it; those of earlier versions have none."""
+    lines = path.read_bytes().decode("ascii", "replace").split("\n")
+    digests = [index for index, line in enumerate(lines) if line.startswith((PDB_DIGEST, CIF_DIGEST))]
+    if not digests:
+        return False
+    recorded = lines.pop(digests[0]).rpartition(":")[2].strip()
+    return recorded != _digest(lines)
+
+
+def _sealed(lines: list[str], index: int, prefix: str, width: int = 0) -> str:
+    """The text of lines, with their digest as line `index`."""
+    return "\n".join([*lines[:index], f"{prefix} {_digest(lines)}".ljust(width), *lines[index:]])
+
+
+def _digest(lines: Sequence[str]) -> str:
+    """Half of the sha256 of lines, which fits into one line of a PDB file."""
+    return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()[:32]
 
 
 def _loop(category: str, items: str, rows: Any) -> str:

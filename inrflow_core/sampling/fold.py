@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.proteins import fasta, structure_writer
 from inrflow_core.sample_files import writer
 from inrflow_core.sampling import condition_inputs, sample
@@ -80,9 +80,16 @@ def is_folded(path: Path, origin: Mapping[str, str], *, overwrite: bool = False)
 
     Raises:
         UsageError: it exists with another one, and `overwrite` is off.
+        IntegrityError: it does not match its digest, and `overwrite` is off.
     """
     if not path.exists():
         return False
+    if path.is_file() and structure_writer.is_damaged(path):
+        if overwrite:
+            return False
+        raise IntegrityError(
+            f"`{path}` is damaged: its content does not match the digest in it", hint="delete it, or add `--overwrite`"
+        )
     is_same = path.is_file() and structure_writer.has_provenance(path, origin)
     if not is_same and not overwrite:
         raise UsageError(

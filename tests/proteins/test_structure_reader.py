@@ -96,6 +96,24 @@ def test_a_file_is_of_the_whole_origin_that_it_tells_and_of_no_shorter_one(kind:
     assert not structure_writer.has_provenance(path, {"weights": origin["weights"]})
 
 
+@pytest.mark.parametrize("kind", ["pdb", "cif"])
+def test_a_changed_byte_of_a_written_file_does_not_match_its_digest(kind: str, tmp_path: Path) -> None:
+    text = {"pdb": structure_writer.pdb_text, "cif": structure_writer.cif_text}[kind]
+    content = text([protein_files.structure("GAG")], {"seeds": "0-19"}).encode()
+    path = tmp_path / f"made.{kind}"
+    path.write_bytes(content)
+    assert not structure_writer.is_damaged(path)
+    place = content.index(b"digest")
+    digest = range(place + 8, place + 40)
+    for index in {*range(0, len(content), 7), *digest} - {*range(place - 11, place + 8)}:
+        path.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
+        assert structure_writer.is_damaged(path), index
+    path.write_bytes(
+        content[: content.index(b"digest")].rpartition(b"\n")[0] + content[place + 40 :].partition(b"\n")[2]
+    )
+    assert not structure_writer.is_damaged(path), "files of earlier versions have no digest"
+
+
 def test_what_a_pdb_file_cannot_hold_is_refused() -> None:
     with pytest.raises(UsageError, match="10,000 residues"):
         structure_writer.pdb_text([protein_files.structure("G" * 10_000)], {})

@@ -239,6 +239,21 @@ def test_more_proteins_and_more_samples_keep_what_is_there(inputs: Inputs):
         np.testing.assert_allclose(one.positions, other.positions, atol=2e-3)
 
 
+def test_a_structure_with_a_changed_digit_is_not_evaluated_again(inputs: Inputs, capsys: pytest.CaptureFixture[str]):
+    assert folds(inputs, "--num", 1, "--metrics", "lddt") == 0
+    before = structures("out")
+    [path] = Path("out/samples/sequence").rglob("*.pdb")
+    content = path.read_bytes()
+    place = content.index(b"ATOM") + 33
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    (Path("out") / "metrics.json").unlink()
+    (Path("out") / "report.html").unlink()
+    assert folds(inputs, "--num", 1, "--metrics", "lddt") == 4
+    assert "does not match the digest in it" in " ".join(capsys.readouterr().err.split())
+    assert folds(inputs, "--num", 1, "--metrics", "lddt", "--overwrite") == 0
+    assert structures("out") == before
+
+
 def test_structures_sampled_with_other_options_are_not_evaluated_as_these(
     inputs: Inputs, capsys: pytest.CaptureFixture[str]
 ):
