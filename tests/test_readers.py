@@ -31,7 +31,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "PIL.Image.open": ("inrflow_core/visualization/image_io.py",),
     "biotite.structure.io": ("inrflow_core/proteins/atom_tables.py",),
     "trimesh.load": ("inrflow_core/datasets/_mesh_reading.py",),
-    "lmdb.open": ("inrflow_core/datasets/lsun_church.py",),
+    "lmdb.open": (),
     "zipfile.ZipFile": ("inrflow_core/datasets/_archives.py",),
     "tarfile.open": ("inrflow_core/datasets/_archives.py",),
     "pickle.load": (),

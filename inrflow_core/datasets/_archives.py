@@ -7,23 +7,30 @@ in archives are never followed. For a tar, only the offset of each member is sto
 from __future__ import annotations
 
 import functools
+import gzip
+import lzma
 import os
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from inrflow_core.errors import IntegrityError, UnreadableItemError
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
+from inrflow_core.storage.plain_file import open_plain_file
 from inrflow_core.storage.source_files import is_hidden, list_files
 from inrflow_core.visualization.image_io import is_image_name
 
 ARCHIVES = (".zip", ".tar")
 LARGEST = 1 << 30
 """Bytes of the largest member; a larger one is not an image."""
+MOST_UNPACKED = 4 << 30
+"""Bytes of the largest tar whose members are read into memory."""
 
 
 class Blob(NamedTuple):
@@ -40,19 +47,23 @@ class Blob(NamedTuple):
             UnreadableItemError: they cannot be read.
         """
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            with open_plain_file(Path(self.path)) as file:
                 if self.size is None:
+                    if os.fstat(file.fileno()).st_size > LARGEST:
+                        raise UnreadableItemError(f"it has more than {LARGEST:,} bytes")
                     return file.read()
                 content = os.pread(file.fileno(), self.size, self.offset)
         except OSError as error:
             raise UnreadableItemError(f"it cannot be opened: {error.strerror}") from error
+        except (MissingError, IntegrityError) as error:
+            raise UnreadableItemError("it is not a plain file, or cannot be opened") from error
         if len(content) < self.size:
             raise UnreadableItemError("the archive ends before it")
         return content
 
 
 class Member(NamedTuple):
-    """A member of a zip."""
+    """A member of a zip; no other has its name."""
 
     path: str
     name: str
@@ -64,7 +75,7 @@ class Member(NamedTuple):
             UnreadableItemError: they cannot be read, or do not have their checksum.
         """
         try:
-            return _zip(self.path).read(self.name)
+            return _unzipped(_zip(self.path), self.name)
         except (
             OSError,
             RuntimeError,
@@ -73,6 +84,10 @@ class Member(NamedTuple):
             NotImplementedError,
             zipfile.BadZipFile,
             zlib.error,
+            lzma.LZMAError,
+            ValueError,
+            OverflowError,
+            struct.error,
         ) as error:
             raise UnreadableItemError(f"it cannot be unzipped: {str(error).partition(chr(10))[0]}") from error
 
@@ -149,14 +164,17 @@ def tar_members(path: Path, inside: str | None = None) -> Iterator[Entry]:
 def read_members(
     file: BufferedIOBase, source: str | Path, names: Collection[str], *, largest: int = LARGEST
 ) -> dict[str, bytes]:
-    """Some plain members of a tar, compressed or not, by the last part of their name; ones above `largest` are skipped.
+    """Some plain members of a tar, compressed with gzip or not, by the last part of their name; ones above `largest` are skipped.
 
     Raises:
         IntegrityError: the tar is damaged; `source` names it.
     """
     content = {}
     try:
-        with tarfile.open(fileobj=file) as archive:
+        is_packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        unpacked: Any = _SizedReader(gzip.GzipFile(fileobj=file) if is_packed else file)
+        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
                 if name in names and member.isreg() and member.size <= largest:
@@ -188,13 +206,51 @@ def _archive(path: Path) -> list[Entry]:
         return [Entry(path.name, path.stat().st_size, Blob(str(path)))]
     try:
         members = _zip(str(path)).infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         raise IntegrityError(f"`{path}` is not a complete zip: {error}", hint="copy or download it again") from error
+    repeated = [name for name, count in Counter(member.filename for member in members).items() if count > 1]
+    if repeated:
+        raise IntegrityError(
+            f"`{path}` has {len(repeated):,} names that several members share: `{repeated[0]}`",
+            hint="which of them counts is not known: pack the folder again",
+        )
     return sorted(
         Entry(member.filename, member.file_size, Member(str(path), member.filename))
         for member in members
         if not member.is_dir() and not _is_left_out(member.filename) and member.file_size <= LARGEST
     )
+
+
+def _unzipped(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member's bytes, at most as many as it states."""
+    info = archive.getinfo(name)
+    # Python bounds the output of deflate alone; of others a few bytes are unpacked at once.
+    piece = info.file_size if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
+    content = bytearray()
+    with archive.open(info) as file:
+        while part := file.read(piece):
+            content += part
+    return bytes(content)
+
+
+class _SizedReader:
+    """A file of which no more than LARGEST bytes are read at once, and none beyond MOST_UNPACKED."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LARGEST:
+            raise tarfile.ReadError(f"a header states {size:,} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if offset > MOST_UNPACKED:
+            raise tarfile.ReadError(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 @functools.cache

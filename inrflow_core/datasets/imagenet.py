@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrflow_core.datasets import _archives, _image_decoding
+from inrflow_core.datasets import _archives, _image_decoding, _matlab_synsets
 from inrflow_core.datasets._archives import Entry
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 from inrflow_core.datasets._edm_archive import edm_plan
-from inrflow_core.errors import IntegrityError, MissingError
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
 
 DOMAIN = "image"
 NEEDS_SOURCE = True
@@ -127,12 +127,11 @@ def _val_classes(source: Path, around: Sequence[Entry]) -> dict[str, str]:
     """The class folder's name of each image of a flat `val`."""
     by_name = {Path(entry.name).name: entry for entry in around}
     if CSV in by_name:
-        rows = csv.reader(io.StringIO(by_name[CSV].location.read().decode(errors="replace")))
-        return {row[0]: row[1].split(" ")[0] for row in rows if len(row) == 2 and row[0] != "ImageId"}
-    kit = {name: by_name[name].location.read() for name in (TRUTH, META) if name in by_name}
+        return _from_csv(_content(by_name[CSV]))
+    kit = {name: _content(by_name[name]) for name in (TRUTH, META) if name in by_name}
     for name, entry in by_name.items():
         if name.startswith("ILSVRC2012_devkit") and len(kit) < 2:
-            kit = _archives.read_members(io.BytesIO(entry.location.read()), name, (TRUTH, META))
+            kit = _archives.read_members(io.BytesIO(_content(entry)), name, (TRUTH, META))
     if len(kit) < 2:
         raise MissingError(
             f"`{source}` has a flat `val` without classes: looked for `{CSV}` and `ILSVRC2012_devkit_t12.tar.gz`",
@@ -141,16 +140,31 @@ def _val_classes(source: Path, around: Sequence[Entry]) -> dict[str, str]:
     return _from_truth(kit[TRUTH], kit[META])
 
 
+def _content(entry: Entry) -> bytes:
+    """The bytes of a table of classes; IntegrityError where it cannot be read."""
+    try:
+        return entry.location.read()
+    except UnreadableItemError as error:
+        raise IntegrityError(f"`{entry.name}` cannot be read: {error.reason}", hint="copy it again") from error
+
+
+def _from_csv(content: bytes) -> dict[str, str]:
+    """Image names to class folders, from Kaggle's table."""
+    lines = content.decode(errors="replace").splitlines()
+    try:
+        rows = list(csv.reader(lines))
+    except csv.Error as error:
+        raise IntegrityError(f"`{CSV}` is damaged: {error}", hint="copy it again") from error
+    return {row[0]: row[1].split(" ")[0] for row in rows if len(row) == 2 and row[0] != "ImageId"}
+
+
 def _from_truth(truth: bytes, meta: bytes) -> dict[str, str]:
     """Image names to class folders, through the development kit's own class numbers."""
-    from scipy.io import loadmat
-
     try:
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        folders = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+        folders = _matlab_synsets.synset_names(meta)
         numbers = [int(line) for line in truth.split()]
         return {f"ILSVRC2012_val_{position:08d}": folders[number] for position, number in enumerate(numbers, start=1)}
-    except (ValueError, KeyError, TypeError, IndexError, NotImplementedError, OSError) as error:
+    except (ValueError, KeyError, IntegrityError) as error:
         raise IntegrityError(
             f"the development kit's `{META}` or `{TRUTH}` is damaged: {error}", hint="copy it again"
         ) from error

@@ -7,6 +7,7 @@ against the split `val`, and so does inrflow.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,8 @@ HDF5 = (".hdf5", ".h5")
 PAGE = "https://github.com/stevenygd/PointFlow (section Dataset)"
 BLOCK = 64
 """Clouds of an HDF5 file read at once."""
+MAX_BLOCK = 1 << 30
+"""Bytes of the clouds that are read at once."""
 
 Frame = tuple[tuple[float, float, float], float]
 """The offset and scale of all clouds."""
@@ -235,7 +238,9 @@ def _rows(file: str, array: str, first: int) -> np.ndarray:
     """Consecutive clouds of an array; a worker reads neighbors one after the other."""
     try:
         with hdf5.open_hdf5_safely(Path(file)) as hdf5_file:
-            data: Any = hdf5_file[array]
+            data = hdf5.array_at(hdf5_file, array)
+            if BLOCK * math.prod(data.shape[1:]) * data.dtype.itemsize > MAX_BLOCK:
+                raise UnreadableItemError(f"it states {data.shape[1]:,} points")
             return data[first : first + BLOCK]
     except IntegrityError as error:
         raise UnreadableItemError("its part of the HDF5 file is damaged") from error

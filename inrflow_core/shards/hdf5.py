@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
-from inrflow_core.errors import IntegrityError, MissingError
+from inrflow_core.errors import IntegrityError
+from inrflow_core.storage.plain_file import open_plain_file
 
 
 class InMemoryHDF5:
@@ -65,6 +68,12 @@ class InMemoryHDF5:
 
 KNOWN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 PLAIN_TYPES = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}
+SMALL = 1 << 16
+"""Bytes of an array that are not compared with the file's."""
+MOST_TIMES_SMALLER = 1100
+"""Deflate makes data at most 1,032 times smaller."""
+MAX_CHUNK = 1 << 30
+"""Bytes of the largest chunk, which is unpacked as a whole."""
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """Errors of h5py on a damaged file."""
 
@@ -77,8 +86,8 @@ def open_hdf5_safely(path: Path, *, hint: str = "name another file") -> Iterator
         MissingError: there is no such file.
         IntegrityError: it is not an HDF5 file, is damaged (also if the block finds it), or contains a refused object.
     """
-    if not path.is_file():
-        raise MissingError(f"`{path}` does not exist", hint=hint)
+    with open_plain_file(path, hint=hint):
+        pass
     try:
         with h5py.File(path, "r", locking=False) as file:
             refused = next(_refused(file), None)
@@ -123,6 +132,12 @@ def _refused_layout(data: h5py.Dataset, path: str) -> Iterator[str]:
         yield f"a virtual data set, `{path}`"
     if settings.get_external_count():
         yield f"a data set stored in another file, `{path}`"
+    stated = data.size * data.dtype.itemsize if data.shape is not None else 0
+    stored = min(data.id.get_storage_size(), h5py.h5i.get_file_id(data.id).get_filesize())
+    if stated > SMALL and stated > stored * (1 if data.chunks is None else MOST_TIMES_SMALLER):
+        yield f"an array that states {stated:,} bytes and has {stored:,}, `{path}`"
+    if data.chunks is not None and math.prod(data.chunks) * data.dtype.itemsize > MAX_CHUNK:
+        yield f"a chunk of more than {MAX_CHUNK:,} bytes, `{path}`"
     for number in range(settings.get_nfilters()):
         if settings.get_filter(number)[0] not in KNOWN_FILTERS:
             yield f"an unknown filter, number {settings.get_filter(number)[0]}, on `{path}`"
@@ -140,6 +155,18 @@ def array_at(file: h5py.File, name: str) -> h5py.Dataset:
     if isinstance(data := file[name], h5py.Dataset):
         return data
     raise KeyError(f"`{name}` is not an array")
+
+
+def column_at(file: h5py.File, name: str) -> np.ndarray:
+    """A whole array of one piece: its bytes are in the file as they are, so that it is no larger than the file.
+
+    Raises:
+        KeyError: it does not exist, is a group, is in chunks, or is text of any length.
+    """
+    data = array_at(file, name)
+    if data.chunks is not None or data.dtype.hasobject:
+        raise KeyError(f"`{name}` is not an array of one piece")
+    return np.asarray(data[...])
 
 
 def group_names(file: h5py.File, group: str) -> list[str]:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from inrflow_core.errors import IntegrityError, MissingError
-from inrflow_core.shards.hdf5 import array_at, group_names, open_hdf5_safely, to_text
+from inrflow_core.shards.hdf5 import array_at, column_at, group_names, open_hdf5_safely, to_text
 from inrflow_core.shards.schema import FORMAT, SCHEMA
 from inrflow_core.shards.schema import Header as Header
 
@@ -58,7 +58,7 @@ class ShardFile:
             self.labels = self._column(file, "labels", np.int64)
             self.offsets = self._column(file, "offsets", np.int64) if "offsets" in file else None
             self.seeds = self._column(file, "seeds", np.int64) if "seeds" in file else None
-            self.coordinates = array_at(file, "coordinates")[...] if "coordinates" in file else None
+            self.coordinates = column_at(file, "coordinates") if "coordinates" in file else None
             self.condition = {name: self._rows(file, f"condition/{name}") for name in group_names(file, "condition")}
             self.condition_offsets = {
                 name: self._column(file, f"condition_offsets/{name}", np.int64)
@@ -82,7 +82,10 @@ class ShardFile:
         with open_hdf5_safely(self.path, hint=self._hint) as file:
             if "names" not in file:
                 return [""] * len(self)
-            return [bytes(name).decode(errors="replace") for name in array_at(file, "names")[...]]
+            names = column_at(file, "names")
+            if names.shape != (len(self),) or names.dtype.kind != "S":
+                raise self._damaged("`names` does not have a text for each set")
+            return [bytes(name).decode(errors="replace") for name in names]
 
     def byte_range(self, index: int) -> tuple[int, int]:
         """The first row of a set's values and the row after the last, where sets differ in size."""
@@ -124,10 +127,10 @@ class ShardFile:
         return rows
 
     def _column(self, file: h5py.File, name: str, dtype: Any) -> np.ndarray:
-        data = array_at(file, name)
-        if data.ndim != 1 or data.dtype != dtype:
+        column = column_at(file, name)
+        if column.ndim != 1 or column.dtype != dtype:
             raise self._damaged(f"`{name}` is not a row of integers")
-        return np.asarray(data[...])
+        return column
 
     def _check_counts(self) -> None:
         count, pairs = len(self.labels), self.values.shape[0]

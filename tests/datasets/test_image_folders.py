@@ -145,19 +145,10 @@ def test_a_database_gives_the_examples_of_its_exported_folders(tmp_path: Path):
 
 
 def test_a_damaged_database_is_said(tmp_path: Path):
-    pytest.importorskip("lmdb")
     (tmp_path / "church_outdoor_train_lmdb").mkdir()
     (tmp_path / "church_outdoor_train_lmdb" / "data.mdb").write_bytes(b"junk" * 5000)
     with pytest.raises(IntegrityError, match="is not a complete database"):
         lsun_church.scan(tmp_path, lsun_church.Config())
-
-
-def test_without_the_package_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "data.mdb").write_bytes(b"x")
-    monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
-    with pytest.raises(MissingError, match="the package `lmdb` is not installed") as caught:
-        lsun_church.scan(tmp_path, lsun_church.Config())
-    assert "inrflow[lmdb]" in (caught.value.hint or "")
 
 
 MINE = {

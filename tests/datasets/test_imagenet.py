@@ -203,3 +203,17 @@ def test_the_flower_photos_are_class_folders_of_imagenet(tmp_path: Path, real_da
 
 def test_hyphens_and_underscores_name_the_same_part():
     assert registry.find("datasets", "fashion-mnist") is registry.find("datasets", "fashion_mnist")
+
+
+def test_a_damaged_development_kit_is_an_error_and_never_the_end_of_the_process(tmp_path: Path):
+    """One of these mutations ended the process with a segmentation fault inside SciPy."""
+    root = unpacked_kit(tmp_path)
+    meta = next(root.rglob(imagenet.META))
+    whole = meta.read_bytes()
+    damaged = [b"", whole[:200], bytearray(whole), bytearray(whole)]
+    damaged[2][276] ^= 4
+    damaged[3][128:136] = b"\xff" * 8
+    for content in damaged:
+        meta.write_bytes(content)
+        with pytest.raises(IntegrityError, match="the development kit's `meta.mat`"):
+            imagenet.scan(root, CONFIG)

@@ -1,0 +1,61 @@
+"""Archives are read in place, within bounds: a name is one member, and no member unpacks to more than it states."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from inrflow_core.datasets import _archives
+from inrflow_core.errors import IntegrityError, UnreadableItemError
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused_by_name(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for content in ("one", "two"):
+            archive.writestr("x/a.png", content)
+    with pytest.raises(IntegrityError, match=r"1 names that several members share: `x/a\.png`"):
+        _archives.listing(tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_is_read_whole_by_every_method_and_a_flipped_bit_is_an_unreadable_item(tmp_path: Path, method: int):
+    content = os.urandom(9000) + bytes(50_000)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", content)
+    (entry,) = _archives.listing(path)
+    assert entry.location.read() == content
+    damaged = bytearray(path.read_bytes())
+    damaged[3000] ^= 1
+    (tmp_path / "b.zip").write_bytes(damaged)
+    (entry,) = _archives.listing(tmp_path / "b.zip")
+    with pytest.raises(UnreadableItemError, match="it cannot be unzipped"):
+        entry.location.read()
+
+
+def test_a_tar_packed_by_another_method_than_gzip_is_refused_before_it_is_unpacked(tmp_path: Path):
+    packed = bz2.compress(bytes(1 << 24))
+    with pytest.raises(IntegrityError, match="is not a complete tar"):
+        _archives.read_members(io.BytesIO(packed), "kit.tar.gz", ["a"])
+
+
+def test_a_header_that_states_gigabytes_is_refused():
+    header = tarfile.TarInfo("long")
+    header.type, header.size = tarfile.XHDTYPE, 7 << 30
+    content = gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    with pytest.raises(IntegrityError, match="a header states 7,516,192,768 bytes"):
+        _archives.read_members(io.BytesIO(content), "kit.tar.gz", ["a"])
+
+
+def test_a_pipe_in_a_folder_is_an_unreadable_item(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UnreadableItemError, match="not a plain file"):
+        _archives.Blob(str(tmp_path / "a.png")).read()
