@@ -67,7 +67,7 @@ def records(path: Path) -> list[tuple[bytes, Record]]:
     """Every key and the location of its value, in the order of the keys.
 
     Raises:
-        MissingError, IntegrityError: there is no such plain file, it is no LMDB, is cut off or has damaged pages.
+        MissingError, IntegrityError: there is no such plain file, it is not an LMDB, is cut off or has damaged pages.
     """
     try:
         with open_plain_file(path, hint=AGAIN) as file:

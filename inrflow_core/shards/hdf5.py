@@ -133,7 +133,7 @@ def _refused_layout(data: h5py.Dataset, path: str) -> Iterator[str]:
     if settings.get_external_count():
         yield f"a data set stored in another file, `{path}`"
     stated = data.size * data.dtype.itemsize if data.shape is not None else 0
-    stored = min(data.id.get_storage_size(), h5py.h5i.get_file_id(data.id).get_filesize())
+    stored = min(data.id.get_storage_size(), data.file.id.get_filesize())
     if stated > SMALL and stated > stored * (1 if data.chunks is None else MOST_TIMES_SMALLER):
         yield f"an array that states {stated:,} bytes and has {stored:,}, `{path}`"
     if data.chunks is not None and math.prod(data.chunks) * data.dtype.itemsize > MAX_CHUNK:
