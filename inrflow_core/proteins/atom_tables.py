@@ -120,12 +120,13 @@ def _from_cif(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Ato
     else:
         file = pdbx.BinaryCIFFile.read(io.BytesIO(content))
     blocks = [{name.lower(): name for name in block} | {"": block} for block in file.values()]
-    [sites, *_] = [block[""][block["atom_site"]] for block in blocks if "atom_site" in block]
+    sites = [block[""][block["atom_site"]] for block in blocks if "atom_site" in block]
+    _check_one(len(sites))
     methods = [_Columns(block[""][block["exptl"]]).text("method") for block in blocks if "exptl" in block]
     is_experimental = any(
         method not in MISSING_VALUES and "THEORETICAL" not in method.upper() for each in methods for method in each
     )
-    columns = _Columns(sites)
+    columns = _Columns(sites[0])
     models = columns.text("pdbx_PDB_model_num", default="1")
     numbers = list(dict.fromkeys(models.tolist()))[: 1 if is_first_alone else None]
     table = _of_columns(columns)
@@ -137,18 +138,24 @@ def _standard_case(text: str) -> str:
     """An mmCIF file whose keywords and categories are in small letters, and whose text fields have no such lines.
 
     Raises:
-        UnreadableItemError: it has save frames, or two tables of atoms in one block.
+        UnreadableItemError: it has save frames, or several tables of atoms.
     """
     parts = re.split(r"^;", text, flags=re.MULTILINE)
     outside = ";".join(parts[::2])
     if re.search(r"^save_", outside, re.M | re.I):
         raise UnreadableItemError("it has save frames, which belong to dictionaries")
-    for block in re.split(r"^data_.*", outside, flags=re.M | re.I):
-        if len(re.findall(r"^_atom_site\.Cartn_x\b", block, re.M | re.I)) > 1:
-            raise UnreadableItemError("it has several tables of atoms in one block")
+    _check_one(len(re.findall(r"^_atom_site\.Cartn_x\b", outside, re.M | re.I)) or 1)  # blocks may have one name
     parts[::2] = [KEYWORD.sub(lambda word: word[0].lower(), part) for part in parts[::2]]
     parts[1::2] = [re.sub(r"\n(?=.)", "\n ", part) for part in parts[1::2]]
     return ";".join(parts)
+
+
+def _check_one(count: int) -> None:
+    """Raise UnreadableItemError unless a file has one table of atoms."""
+    if count == 0:
+        raise UnreadableItemError("it has no atoms")
+    if count > 1:
+        raise UnreadableItemError(f"it has {count} tables of atoms: each belongs in a file of its own")
 
 
 class _Columns:

@@ -142,11 +142,17 @@ def test_lines_of_a_pdb_file_may_end_behind_the_position() -> None:
     assert found.plddt is None
 
 
-def test_save_frames_and_two_tables_in_a_block_are_refused() -> None:
-    with pytest.raises(UnreadableItemError, match="save frames"):
-        structure_reader.parse((PLAIN + "save_x\n_a.b c\nsave_\n").encode(), "a.cif")
-    with pytest.raises(UnreadableItemError, match="several tables of atoms in one block"):
-        structure_reader.parse((PLAIN + PLAIN[PLAIN.index("loop_") :]).encode(), "a.cif")
+def test_save_frames_and_several_tables_of_atoms_are_refused() -> None:
+    faults = {
+        PLAIN + "save_x\n_a.b c\nsave_\n": "save frames",
+        PLAIN + PLAIN.replace("data_made", "data_second"): "it has 2 tables of atoms",
+        PLAIN + PLAIN: "it has 2 tables of atoms",
+        PLAIN + PLAIN[PLAIN.index("loop_") :]: "it has 2 tables of atoms",
+        "data_x\n_entry.id x\n": "it has no atoms",
+    }
+    for text, reason in faults.items():
+        with pytest.raises(UnreadableItemError, match=reason):
+            structure_reader.parse(text.encode(), "a.cif")
 
 
 def test_an_atom_with_and_without_a_letter_is_where_it_is_occupied_more() -> None:
