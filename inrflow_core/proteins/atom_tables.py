@@ -13,7 +13,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,8 @@ UNREADABLE = (
     TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
 """Exceptions that the parsers raise on broken content, besides Biotite's own."""
+MOST_ROWS = 4_000_000
+"""Atoms of the largest table in a BinaryCIF file."""
 OTHER_LINE_ENDS = dict.fromkeys(map(ord, "\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
 """Characters at which Python splits lines and the formats do not."""
 KEYWORD = re.compile(r"^(data_|loop_|_[^\s.]+\.)", re.MULTILINE | re.IGNORECASE)
@@ -119,6 +121,7 @@ def _from_cif(content: bytes, kind: str, is_first_alone: bool) -> tuple[list[Ato
         file: Any = pdbx.CIFFile.read(io.StringIO(_standard_case(_text(content))))
     else:
         file = pdbx.BinaryCIFFile.read(io.BytesIO(content))
+        _check_sizes(file.serialize())  # nothing is decoded yet, so this is what the file holds
     blocks = [{name.lower(): name for name in block} | {"": block} for block in file.values()]
     sites = [block[""][block["atom_site"]] for block in blocks if "atom_site" in block]
     _check_one(len(sites))
@@ -158,14 +161,36 @@ def _check_one(count: int) -> None:
         raise UnreadableItemError(f"it has {count} tables of atoms: each belongs in a file of its own")
 
 
+def _check_sizes(raw: Any) -> None:
+    """Raise UnreadableItemError if a BinaryCIF file states lengths beyond `MOST_ROWS`: its runs may be a few bytes."""
+    if isinstance(raw, Mapping):
+        for name, value in raw.items():
+            if name in ("rowCount", "srcSize") and not (isinstance(value, int) and 0 <= value <= MOST_ROWS):
+                raise UnreadableItemError(f"it states {value!r} rows, more than {MOST_ROWS:,}")
+            _check_sizes(value)
+    elif isinstance(raw, list):
+        for value in raw:
+            _check_sizes(value)
+
+
 class _Columns:
-    """The columns of a category by their names in any case."""
+    """The columns of a category by their names in any case; a column is decoded when it is read."""
 
     def __init__(self, category: Any) -> None:
-        self.columns = {name.lower(): column for name, column in category.items()}
-        self.rows = len(next(iter(self.columns.values())))
-        if any(len(column) != self.rows for column in self.columns.values()):
+        self.category = category
+        self.columns = {name.lower(): name for name in category}
+        self.rows = len(category[next(iter(category))])
+
+    def column(self, name: str) -> Any:
+        """A column that is there.
+
+        Raises:
+            UnreadableItemError: it is shorter or longer than the others.
+        """
+        column = self.category[self.columns[name.lower()]]
+        if len(column) != self.rows:
             raise UnreadableItemError("its columns differ in length")
+        return column
 
     def text(self, *names: str, default: str | None = None) -> np.ndarray:
         """The first value of each row that the named columns have, as text.
@@ -173,7 +198,7 @@ class _Columns:
         Raises:
             UnreadableItemError: none of them is there, and there is no default.
         """
-        found = [self.columns[name.lower()].as_array(str, "") for name in names if name.lower() in self.columns]
+        found = [self.column(name).as_array(str, "") for name in names if name.lower() in self.columns]
         if not found and default is None:
             raise UnreadableItemError("it has no column " + " or ".join(f"`_atom_site.{name}`" for name in names))
         values = np.full(self.rows, default or "")
@@ -183,11 +208,10 @@ class _Columns:
 
     def numbers(self, name: str, *, default: float | None = None) -> Float[np.ndarray, " N"]:
         """The values of a column as numbers; raises as `text` does."""
-        column = self.columns.get(name.lower())
         empty = np.nan if default is None else default
-        if column is not None:
+        if name.lower() in self.columns:
             try:
-                return column.as_array(np.float64, empty)
+                return self.column(name).as_array(np.float64, empty)
             except ValueError:
                 pass  # numbers with their uncertainty, or none
         values = [

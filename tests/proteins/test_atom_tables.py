@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import numpy as np
@@ -153,6 +154,21 @@ def test_save_frames_and_several_tables_of_atoms_are_refused() -> None:
     for text, reason in faults.items():
         with pytest.raises(UnreadableItemError, match=reason):
             structure_reader.parse(text.encode(), "a.cif")
+
+
+def test_a_length_that_a_binary_file_states_is_bounded_before_memory_is_taken() -> None:
+    from biotite.structure.io import pdbx
+
+    file = pdbx.BinaryCIFFile.read(io.BytesIO(protein_files.bcif(PLAIN)))
+    file["sample"]["atom_site"]["auth_seq_id"].data.encoding.insert(0, pdbx.RunLengthEncoding())
+    packed = io.BytesIO()
+    file.write(packed)
+    run_length = packed.getvalue()
+    assert_same(structure_reader.parse(run_length, "a.bcif"), MADE)
+    place = run_length.index(b"srcSize") + 7
+    bomb = run_length[:place] + b"\xce\x7f\xff\xff\xff" + run_length[place + 1 :]
+    with pytest.raises(UnreadableItemError, match="it states 2147483647 rows"):
+        structure_reader.parse(bomb, "a.bcif")
 
 
 def test_an_atom_with_and_without_a_letter_is_where_it_is_occupied_more() -> None:
