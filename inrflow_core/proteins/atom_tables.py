@@ -31,6 +31,8 @@ UNREADABLE = (
 """Exceptions that the parsers raise on broken content, besides Biotite's own."""
 MOST_ROWS = 4_000_000
 """Atoms of the largest table in a BinaryCIF file."""
+MOST_BYTES = 1 << 31
+"""Of a column of text with a value as long as the longest line in every row: 4 million lines of 134 characters."""
 OTHER_LINE_ENDS = dict.fromkeys(map(ord, "\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
 """Characters at which Python splits lines and the formats do not."""
 KEYWORD = re.compile(r"^(data_|loop_|_[^\s.]+\.)", re.MULTILINE | re.IGNORECASE)
@@ -148,9 +150,21 @@ def _standard_case(text: str) -> str:
     if re.search(r"^save_", outside, re.M | re.I):
         raise UnreadableItemError("it has save frames, which belong to dictionaries")
     _check_one(len(re.findall(r"^_atom_site\.Cartn_x\b", outside, re.M | re.I)) or 1)  # blocks may have one name
+    _check_widest(outside)
     parts[::2] = [KEYWORD.sub(lambda word: word[0].lower(), part) for part in parts[::2]]
     parts[1::2] = [re.sub(r"\n(?=.)", "\n ", part) for part in parts[1::2]]
     return ";".join(parts)
+
+
+def _check_widest(text: str) -> None:
+    """Raise UnreadableItemError if a line of the table of atoms is so long that a column of such texts fills the memory."""
+    start = re.search(r"^_atom_site\.", text, re.M | re.I)
+    table = text[start.start() :] if start else ""
+    end = re.search(r"^(#|loop_|data_|_(?!atom_site\.))", table, re.M | re.I)
+    lines = table[: end.start() if end else None].split("\n")
+    widest = max(map(len, lines))
+    if 4 * widest * len(lines) > MOST_BYTES:
+        raise UnreadableItemError(f"it has a line of {widest:,} characters among {len(lines):,} lines of atoms")
 
 
 def _check_one(count: int) -> None:

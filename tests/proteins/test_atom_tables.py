@@ -171,6 +171,13 @@ def test_a_length_that_a_binary_file_states_is_bounded_before_memory_is_taken() 
         structure_reader.parse(bomb, "a.bcif")
 
 
+def test_a_long_value_among_many_atoms_is_refused_before_memory_is_taken() -> None:
+    rows = cif_rows(MADE)
+    content = cif([rows[0] | {"auth_atom_id": "x" * 200_000}, *rows[1:] * 70])
+    with pytest.raises(UnreadableItemError, match="it has a line of 200,0.. characters among 3,... lines of atoms"):
+        structure_reader.parse(content, "a.cif")
+
+
 def test_an_atom_with_and_without_a_letter_is_where_it_is_occupied_more() -> None:
     lines = pdb_lines(MADE)
     other = lines[4][:16] + "B" + lines[4][17:30] + f"{9.0:8.3f}" + lines[4][38:54]

@@ -13,6 +13,7 @@ import pytest
 from inrflow_cli import app, console
 from inrflow_core import registry
 from inrflow_core.shards.shard_dataset import ShardDataset
+from tests import protein_files
 from tests.datasets import raw
 
 
@@ -116,6 +117,22 @@ def test_unreadable_items_are_named_counted_and_make_exit_code_6(capsys: pytest.
             "note: skipped 2 items; `shards/images-4/manifest.json` names them",
         ]
     assert [item["name"] for item in json.loads(out)["skipped"]] == ["train/a/2.png", "train/b/3.png"]
+
+
+def test_what_filters_leave_out_is_counted_and_named(capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("biotite")
+    Path("p").mkdir()
+    for number in range(5):
+        lines = protein_files.pdb_lines(protein_files.structure("GAGWM", seed=number), factor=50 + 10 * number)
+        Path(f"p/{number}.pdb").write_bytes(protein_files.pdb(lines))
+    line = "swissprot --source p --out s --set embedder=one-hot --set test=0 --set val=0 --json --set plddt="
+    code, out, err = run(f"{line}65", capsys)
+    assert (code, json.loads(out)["left_out"]["`plddt=65`"]["count"]) == (0, 2)
+    assert re.search(r"`plddt=65` leaves out 2: `[01]`, `[01]`$", err, re.MULTILINE)
+    code, out, err = run(f"{line}0.65 --overwrite", capsys)
+    assert (code, json.loads(out)["left_out"], json.loads(out)["splits"]) == (0, {}, {"train": 5})
+    assert "note: `plddt=0.65` leaves out nothing: pLDDT is from 0 to 100" in err
+    assert run(f"{line}99 --overwrite", capsys)[0] == 3
 
 
 def test_a_dry_run_predicts_and_writes_nothing(capsys: pytest.CaptureFixture[str]):
