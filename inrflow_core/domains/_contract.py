@@ -183,6 +183,10 @@ class Domain(Protocol):
         """Sets of zeros of the training size, for planning."""
         ...
 
+    def config_for_size(self, num_pairs: int) -> Any:
+        """Its settings with typical sets of that many pairs, for planning; the same where all sets have one size."""
+        ...
+
     def decode_values(
         self, values: Float[Tensor, "B M C"], size: Any = None, condition: Condition | None = None
     ) -> Outputs:
@@ -241,6 +245,8 @@ class Domain(Protocol):
 class DecodedAtOwnPairs(ABC):
     """Base of domains whose sets are decoded at their own pairs."""
 
+    config: Any
+
     @abstractmethod
     def queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """See `Domain.queries`."""
@@ -248,6 +254,10 @@ class DecodedAtOwnPairs(ABC):
     def num_queries(self, size: Any = None, window: Window = None, condition: Condition | None = None) -> int:
         """The number of `queries(size, window, condition)`."""
         return len(self.queries(size, window, condition))
+
+    def config_for_size(self, num_pairs: int) -> Any:
+        """Its settings: all sets have one size."""
+        return self.config
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:
         """The same sets for the encoder and the decoder."""

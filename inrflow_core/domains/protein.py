@@ -6,8 +6,9 @@ of `residues.atom_layout`. The embedding of a whole residue is a part of the con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from inrflow_core.visualization import protein_rendering
 
 TYPICAL_LENGTH = "L"
 """The residue of sets for planning: leucine, which has about as many heavy atoms as the mean."""
+ATOMS_PER_RESIDUE = int(residues.SIZES[residues.LETTERS.index(TYPICAL_LENGTH)])
+"""Its heavy atoms."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Domain(DecodedAtOwnPairs):
     def __init__(self, config: Config) -> None:
         self.config = config
         features = FEATURES.shape[-1] + NUM_EIGENVECTORS
-        atoms = config.residues * int(residues.SIZES[residues.LETTERS.index(TYPICAL_LENGTH)])
+        atoms = config.residues * ATOMS_PER_RESIDUE
         self.shape = SetSpec(features, 3, Groups(MOST_ATOMS, atoms), unit=config.value_scale)
 
     def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
@@ -114,6 +117,10 @@ class Domain(DecodedAtOwnPairs):
             positions = positions @ rigid_motion.random_rotations(seeds).mT
         queries = self._queries(condition["residues"].numpy(), seeds if augment and self.config.random_signs else None)
         return CoordValueSet(queries, positions * self.config.value_scale, seeds, condition, known)
+
+    def config_for_size(self, num_pairs: int) -> Config:
+        """Settings with typical chains of that many heavy atoms."""
+        return replace(self.config, residues=max(1, math.ceil(num_pairs / ATOMS_PER_RESIDUE)))
 
     def dummy_batch(self, count: int) -> CoordValueSet:
         """Sets of zeros for a typical chain, for planning."""

@@ -95,6 +95,12 @@ class ShardDataset:
         shards = [self._shard(entry).labels for entry in self._split(split).shards]
         return np.concatenate([np.empty(0, np.int64), *shards])
 
+    def sizes(self, split: str) -> np.ndarray | None:
+        """Pairs of every set of a split, int64; None where all sets have one size."""
+        offsets = [self._shard(entry).offsets for entry in self._split(split).shards]
+        differences = [np.diff(edges) for edges in offsets if edges is not None]
+        return np.concatenate(differences) if differences and len(differences) == len(offsets) else None
+
     def names(self, split: str) -> list[str]:
         """The name of every set of a split."""
         return [name for entry in self._split(split).shards for name in self._shard(entry).names]

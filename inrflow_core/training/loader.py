@@ -57,6 +57,11 @@ class Loader:
         """Examples of the split, of the selected classes."""
         return self.shards.count(self.split) if self._selected is None else len(self._selected)
 
+    def sizes(self) -> np.ndarray | None:
+        """Pairs of every example, int64; None where all have one size."""
+        sizes = self.shards.sizes(self.split)
+        return sizes if sizes is None or self._selected is None else sizes[self._selected]
+
     def batch(
         self, step: int, positions: range, *, augment: bool = True, out: np.ndarray | None = None
     ) -> CoordValueSet:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from inrflow_core import models
@@ -27,6 +28,7 @@ from inrflow_core.training import (
     checkpoint,
     condition_features,
     periodic_eval,
+    planned_sizes,
     precompute,
     run_folder,
     stages,
@@ -124,8 +126,9 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
         run_folder.check_replaceable(job.out)
     existing = None if job.overwrite else run_folder.read_existing_run(job.out, preset)
     precision = device.choose_precision(settings.precision, world.device, existing.precision if existing else None)
+    sizes = loader.sizes()
     parts = [
-        _check_stage(preset, number, stage, world, precision)
+        _check_stage(preset, number, stage, world, precision, sizes)
         for number, stage in enumerate(preset.method.module.STAGES)
     ]
     is_fresh = existing is None or existing.step is None
@@ -139,12 +142,19 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     return ready
 
 
-def _check_stage(preset: Preset, number: int, stage: Stage, world: World, precision: str) -> StageJob:
-    """The settings, micro-batches and plan of one stage."""
+def _check_stage(
+    preset: Preset, number: int, stage: Stage, world: World, precision: str, sizes: np.ndarray | None
+) -> StageJob:
+    """The settings, micro-batches and plan of one stage; `sizes` are the pairs of each set, None if all are equal."""
     own = stages.preset_of(preset, stage.name)
     settings = own.training.config
     micro_batches = split_batch(batch=settings.batch, rank=world.rank, size=world.size, micro=settings.micro_batch)
-    predicted = plan.predict(own, world, precision=precision, micro=len(micro_batches[0]), stage=stage)
+    micro = len(micro_batches[0])
+    mean, largest = planned_sizes.presets_of_data(own, sizes, micro)
+    predicted = plan.predict(largest, world, precision=precision, micro=micro, stage=stage)
+    if mean is not largest:
+        costs = plan.predict(mean, world, precision=precision, micro=micro, stage=stage)
+        predicted = replace(predicted, flops=costs.flops, executed=costs.executed)
     return StageJob(number, stage, settings, micro_batches, predicted)
 
 
@@ -273,7 +283,9 @@ def planner_of_largest(ready: CheckedTrainJob) -> Planner:
 
 
 def _planner(ready: CheckedTrainJob, job: StageJob) -> Planner:
-    return Planner(stages.preset_of(ready.job.preset, job.stage.name), ready.world, ready.precision, job.stage)
+    own = stages.preset_of(ready.job.preset, job.stage.name)
+    _, largest = planned_sizes.presets_of_data(own, ready.loader.sizes(), len(job.micro_batches[0]))
+    return Planner(largest, ready.world, ready.precision, job.stage)
 
 
 def _check_shards(ready: CheckedTrainJob) -> None:
