@@ -63,7 +63,7 @@ def test_formats_that_hold_one_sample_are_numbered_each_with_its_own_origin(tmp_
     ("name", "message"),
     [("out.jpg", "no format of the domain `image` writes `.jpg` files"), ("out", "writes `out`, which has no suffix")],
 )
-def test_a_suffix_that_nobody_writes_is_refused_with_those_that_are(name: str, message: str) -> None:
+def test_a_suffix_that_no_format_has_is_refused_with_those_that_are_written(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         writer.exporter_for(Path(name), "image")
     assert caught.value.hint == "give a name that ends in one of `.npz`, `.png`"
@@ -96,10 +96,10 @@ def test_a_full_disk_leaves_none_of_several_files_so_that_the_same_command_goes_
     ply = registry.find("formats", "ply")
     clouds, whole = np.zeros((3, 4, 3), np.float32), ply.write
 
-    def write(path, *given, **told):
+    def write(path, *given, **options):
         if "002" in path.name:
             raise OutOfMemory("no room")
-        whole(path, *given, **told)
+        whole(path, *given, **options)
 
     monkeypatch.setattr(ply, "write", write)
     with pytest.raises(OutOfMemory, match="no room"):

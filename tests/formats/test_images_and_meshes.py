@@ -42,14 +42,14 @@ def test_trimesh_reads_the_reconstructed_mesh_with_its_colors(tmp_path: Path, su
     cloud = np.concatenate([points, np.sign(points)], axis=2).astype(np.float32)[..., :channels]
     path = tmp_path / f"out{suffix}"
     writer.write(path, cloud, "points", origin=ORIGIN, surface="pivoting")
-    wanted = mesh.reconstruct_surface(cloud[0], method="pivoting")
+    expected = mesh.reconstruct_surface(cloud[0], method="pivoting")
     read = trimesh.load(path, force="mesh", process=False, maintain_order=True)
     assert isinstance(read, trimesh.Trimesh)
-    np.testing.assert_allclose(read.vertices, wanted.vertices, atol=1e-5)
-    np.testing.assert_array_equal(read.faces, wanted.faces)
+    np.testing.assert_allclose(read.vertices, expected.vertices, atol=1e-5)
+    np.testing.assert_array_equal(read.faces, expected.faces)
     if channels == 6:
         colors = np.asarray(getattr(read.visual, "vertex_colors"))  # noqa: B009 (trimesh's classes hide it)
-        np.testing.assert_array_equal(colors[:, :3], wanted.colors)
+        np.testing.assert_array_equal(colors[:, :3], expected.colors)
 
 
 def test_columns_of_a_sheet_and_size_of_a_cloud_are_options(tmp_path: Path) -> None:

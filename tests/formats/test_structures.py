@@ -23,9 +23,9 @@ def test_a_file_holds_what_was_written_and_where_it_comes_from(module, tmp_path:
     assert writer.files(path, 3) == [path]
     made = [protein_files.structure(seed=seed) for seed in range(3)]
     module.write(path, made, origin={"checkpoint": "abc", "seed": "1 2 3"})
-    found = structure_reader.read(path)
-    np.testing.assert_array_equal(found.positions, made[0].positions)
-    assert found.sequence == made[0].sequence and found.plddt is None
+    result = structure_reader.read(path)
+    np.testing.assert_array_equal(result.positions, made[0].positions)
+    assert result.sequence == made[0].sequence and result.plddt is None
     text = path.read_text()
     assert "checkpoint: abc" in text and "seed: 1 2 3" in text
     assert [other for other in tmp_path.iterdir() if other != path] == []

@@ -48,8 +48,8 @@ def test_axes_are_a_rotation(camera: np.ndarray) -> None:
 @pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
 def test_the_ray_of_a_patch_passes_through_the_point_that_is_seen_in_its_middle(camera: np.ndarray) -> None:
     rows, columns = 4, 6
-    place, directions = cameras.rays(camera, rows, columns)
-    on_rays = place + directions * np.linspace(1, 5, len(directions))[:, None]
+    index, directions = cameras.rays(camera, rows, columns)
+    on_rays = index + directions * np.linspace(1, 5, len(directions))[:, None]
     seen, depth = cameras.project(camera, on_rays)
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
     np.testing.assert_allclose(seen, np.stack([(x + 0.5) / columns, (y + 0.5) / rows], 1), atol=1e-9)
@@ -76,7 +76,7 @@ def test_pluecker_numbers_are_those_of_the_line_through_the_point(camera: np.nda
 
 
 @pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
-def test_moving_the_world_and_the_camera_alike_changes_no_picture(camera: np.ndarray) -> None:
+def test_moving_the_world_and_the_camera_alike_changes_no_image(camera: np.ndarray) -> None:
     turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     offset, scale = np.array([3.0, -2.0, 0.5]), 7.0
     again = cameras.transformed(camera, offset, scale, turn)

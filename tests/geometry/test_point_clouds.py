@@ -24,10 +24,10 @@ def test_the_box_protocol_centers_each_box_and_makes_its_longest_side_one():
 
 
 def test_the_box_protocol_forgets_place_and_size():
-    given = shapes.clouds(4, 100).astype(np.float64)
-    moved = given * np.array([0.1, 1, 7, 300])[:, None, None] + np.arange(12).reshape(4, 1, 3)
+    inputs = shapes.clouds(4, 100).astype(np.float64)
+    moved = inputs * np.array([0.1, 1, 7, 300])[:, None, None] + np.arange(12).reshape(4, 1, 3)
     np.testing.assert_allclose(
-        point_clouds.normalize(moved, "inrflow", None), point_clouds.normalize(given, "inrflow", None), atol=1e-13
+        point_clouds.normalize(moved, "inrflow", None), point_clouds.normalize(inputs, "inrflow", None), atol=1e-13
     )
 
 
@@ -64,22 +64,22 @@ def _small_solids():
 
 
 def test_the_global_protocols_refuse_clouds_whose_units_are_not_known():
-    given = shapes.clouds(2, 50)
+    inputs = shapes.clouds(2, 50)
     with pytest.raises(UsageError, match="the units of the source, and those of the samples are unknown"):
-        point_clouds.normalize(given, "lion-global", point_clouds.units({"kind": "shape"}, {}), what="samples")
+        point_clouds.normalize(inputs, "lion-global", point_clouds.units({"kind": "shape"}, {}), what="samples")
     with pytest.raises(UsageError, match="no protocol for clouds is called `lion`"):
-        point_clouds.normalize(given, "lion", None)
+        point_clouds.normalize(inputs, "lion", None)
 
 
 def test_thinning_keeps_points_of_the_cloud_by_its_key_alone():
-    given = list(shapes.clouds(3, 500))
-    kept = point_clouds.subsample(given, 128, [7, 8, 9])
-    for cloud, few in zip(given, kept, strict=True):
+    inputs = list(shapes.clouds(3, 500))
+    remaining = point_clouds.subsample(inputs, 128, [7, 8, 9])
+    for cloud, few in zip(inputs, remaining, strict=True):
         assert len(few) == 128 == len(np.unique(few, axis=0))
         assert {tuple(point) for point in few} <= {tuple(point) for point in cloud}
-    np.testing.assert_array_equal(point_clouds.subsample(given[1:2], 128, [8])[0], kept[1])
-    assert (point_clouds.subsample(given[1:2], 128, [9])[0] != kept[1]).any()
-    assert point_clouds.subsample(given, 500, [7, 8, 9])[2] is given[2]
+    np.testing.assert_array_equal(point_clouds.subsample(inputs[1:2], 128, [8])[0], remaining[1])
+    assert (point_clouds.subsample(inputs[1:2], 128, [9])[0] != remaining[1]).any()
+    assert point_clouds.subsample(inputs, 500, [7, 8, 9])[2] is inputs[2]
 
 
 def test_thinning_refuses_clouds_of_fewer_points():
@@ -88,9 +88,9 @@ def test_thinning_refuses_clouds_of_fewer_points():
 
 
 def _spoiled(place: int, number: float) -> list[np.ndarray]:
-    given = list(shapes.clouds(4, 50))
-    given[place][3, 1] = number
-    return given
+    inputs = list(shapes.clouds(4, 50))
+    inputs[place][3, 1] = number
+    return inputs
 
 
 @pytest.mark.parametrize(
@@ -129,5 +129,5 @@ def test_a_cloud_without_extent_is_put_at_0():
 
 
 def test_colors_are_left_out():
-    given = [np.concatenate([cloud, np.ones((50, 3), np.float32)], 1) for cloud in shapes.clouds(2, 50)]
-    np.testing.assert_array_equal(point_clouds.stack_checked(given, what="samples"), shapes.clouds(2, 50))
+    inputs = [np.concatenate([cloud, np.ones((50, 3), np.float32)], 1) for cloud in shapes.clouds(2, 50)]
+    np.testing.assert_array_equal(point_clouds.stack_checked(inputs, what="samples"), shapes.clouds(2, 50))

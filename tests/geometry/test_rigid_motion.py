@@ -69,39 +69,39 @@ def test_a_moved_structure_comes_back():
 def test_the_alignment_is_scipys():
     moving, fixed = positions(30, 12, 3, seed=1), positions(30, 12, 3, seed=2)
     mask = a_mask(30, 12)
-    found = rigid_motion.kabsch_align(moving, fixed, mask)
+    result = rigid_motion.kabsch_align(moving, fixed, mask)
     for b in range(30):
         here, there = moving[b] - moving[b][mask[b]].mean(0), fixed[b][mask[b]].mean(0)
         turn = Rotation.align_vectors((fixed[b] - there)[mask[b]].numpy(), here[mask[b]].numpy())[0]
         expected = torch.from_numpy(turn.apply(here.numpy())) + there
-        torch.testing.assert_close(found[b], expected, rtol=0, atol=1e-8)
+        torch.testing.assert_close(result[b], expected, rtol=0, atol=1e-8)
 
 
 def test_no_mirror_image_is_taken_for_the_same():
     x = positions(10, 30, 3)
     mirrored = x * torch.tensor([1.0, 1.0, -1.0])
-    found = rigid_motion.kabsch_align(mirrored, x)
+    result = rigid_motion.kabsch_align(mirrored, x)
     handed = lambda y: torch.linalg.det(y[:, 1:4] - y[:, :1])  # noqa: E731
-    torch.testing.assert_close(handed(found), handed(mirrored))
-    assert (found - x).square().sum(-1).mean(-1).sqrt().min() > 3
+    torch.testing.assert_close(handed(result), handed(mirrored))
+    assert (result - x).square().sum(-1).mean(-1).sqrt().min() > 3
 
 
 def test_atoms_outside_the_mask_move_along_and_decide_nothing():
     x, mask = positions(5, 20, 3), a_mask(5, 20)
     other = torch.where(mask[..., None], moved(x), 1e4)
-    found = rigid_motion.kabsch_align(x, other, mask)
-    assert torch.equal(found, rigid_motion.kabsch_align(x, torch.where(mask[..., None], moved(x), -3.0), mask))
-    torch.testing.assert_close(found, moved(x), rtol=0, atol=1e-8)
+    result = rigid_motion.kabsch_align(x, other, mask)
+    assert torch.equal(result, rigid_motion.kabsch_align(x, torch.where(mask[..., None], moved(x), -3.0), mask))
+    torch.testing.assert_close(result, moved(x), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_too_few_atoms_give_some_rigid_motion_and_no_nan(kept):
     x, fixed = positions(3, 6, 3), positions(3, 6, 3, seed=3)
     mask = (torch.arange(6) < kept).expand(3, 6)
-    found = rigid_motion.kabsch_align(x, fixed, mask)
-    torch.testing.assert_close(torch.cdist(found, found), torch.cdist(x, x), rtol=0, atol=1e-6)
+    result = rigid_motion.kabsch_align(x, fixed, mask)
+    torch.testing.assert_close(torch.cdist(result, result), torch.cdist(x, x), rtol=0, atol=1e-6)
     if kept:
-        torch.testing.assert_close(found[:, :kept].mean(1), fixed[:, :kept].mean(1), rtol=0, atol=1e-9)
+        torch.testing.assert_close(result[:, :kept].mean(1), fixed[:, :kept].mean(1), rtol=0, atol=1e-9)
 
 
 def test_half_a_turn_is_found_too():
@@ -113,16 +113,16 @@ def test_half_a_turn_is_found_too():
 
 def test_alignment_keeps_no_gradient_and_the_type():
     x = positions(2, 5, 3, dtype=torch.float32).requires_grad_()
-    found = rigid_motion.kabsch_align(x, moved(x))
-    assert (found.dtype, found.requires_grad) == (torch.float32, False)
+    result = rigid_motion.kabsch_align(x, moved(x))
+    assert (result.dtype, result.requires_grad) == (torch.float32, False)
 
 
 def test_smooth_lddt_is_the_plain_loops():
     true = positions(3, 25, 3)
     predicted, mask = true + positions(3, 25, 3, seed=1) / 6, a_mask(3, 25)
-    found = rigid_motion.smooth_lddt(predicted, true, mask)
+    result = rigid_motion.smooth_lddt(predicted, true, mask)
     expected = [plain_smooth_lddt(p, t, m) for p, t, m in zip(predicted, true, mask, strict=True)]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 def test_the_right_distances_give_the_maximum_wherever_the_structure_is():

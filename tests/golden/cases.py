@@ -90,8 +90,8 @@ def prepared(raw: Raw, folder: Path, code: int = 0) -> Path:
 def trained(preset: str, settings: dict[str, Any], data: str, folder: Path) -> Any:
     """The log of a run and its last weights."""
     named = PRESETS / f"{preset}.toml" if preset.startswith("tiny") else preset
-    given = {"training.log_every": 1, "training.samples_every": "none", **settings}
-    words = [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+    inputs = {"training.log_every": 1, "training.samples_every": "none", **settings}
+    words = [word for key, value in inputs.items() for word in ("--set", f"{key}={value}")]
     where = ("--data", prepared(RAW[data], folder), "--out", folder / "run")
     succeed("train", "--preset", named, *where, *CPU, "--precision", "fp32", *words, cwd=folder)
     (last,) = (folder / "run" / "checkpoints").iterdir()
@@ -133,10 +133,10 @@ def _samples(domain: str, sampler: str) -> Case:
 
 def _otherwise(domain: str) -> Case:
     def case(folder: Path) -> Any:
-        told = LABELS[domain] if domain == "protein" else ("--label", "4")
+        reported = LABELS[domain] if domain == "protein" else ("--label", "4")
         for name, words in OTHERWISE[domain].items():
             run = stored.STORED / "runs" / domain
-            succeed("sample", name, "--run", run, *told, *CPU, *words.split(), cwd=folder)
+            succeed("sample", name, "--run", run, *reported, *CPU, *words.split(), cwd=folder)
         return _files(folder)
 
     return case
@@ -161,8 +161,8 @@ def stored_weights(folder: Path) -> Any:
     succeed("export", stored.STORED / "runs" / "image", "again.safetensors", cwd=folder)
     many = ("--run", stored.STORED / "runs" / "image", "--num", 5, "--label", "all", *CPU)
     succeed("sample", "many", *many, cwd=folder)
-    found = {path.name: measures.h5(path) for path in sorted((folder / "many").glob("*.h5"))}
-    return {"stored": measures.file(weights), "many": found} | _files(folder)
+    result = {path.name: measures.h5(path) for path in sorted((folder / "many").glob("*.h5"))}
+    return {"stored": measures.file(weights), "many": result} | _files(folder)
 
 
 def stored_fields(folder: Path) -> Any:

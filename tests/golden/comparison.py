@@ -20,10 +20,10 @@ def machine() -> dict[str, Any]:
     import torch
 
     info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(info))}
+    reported = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(info))}
     return {
-        "processor": " ".join(told.get(name, "") for name in ("model name", "cpu family", "model", "stepping")),
-        "flags": told.get("flags", platform.machine()),
+        "processor": " ".join(reported.get(name, "") for name in ("model name", "cpu family", "model", "stepping")),
+        "flags": reported.get("flags", platform.machine()),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "versions": {"torch": torch.__version__, "numpy": numpy.__version__, "scipy": scipy.__version__},
     }
@@ -34,33 +34,38 @@ def expected() -> dict[str, Any]:
     return json.loads(EXPECTED.read_text())
 
 
-def differences(found: Any, wanted: Any, *, to_the_bit: bool) -> list[str]:
+def differences(record: Any, expected_record: Any, *, to_the_bit: bool) -> list[str]:
     """What differs between two records, each with its place; none where they are the same."""
-    plain = json.loads(json.dumps(found))  # as it would come from the file
-    return list(_differences(plain, wanted, to_the_bit, ""))
+    plain = json.loads(json.dumps(record))  # as it would come from the file
+    return list(_differences(plain, expected_record, to_the_bit, ""))
 
 
-def _differences(found: Any, wanted: Any, to_the_bit: bool, place: str) -> Iterator[str]:
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        loose = not to_the_bit and ("rms" in wanted or "loose_rms" in wanted)
-        levels = 1.0 if wanted.get("dtype") == "uint8" else 0.0
-        for name in sorted(wanted.keys() | found.keys()):
-            if name not in wanted or name not in found:
-                yield f"{place}/{name}: {'not expected' if name in found else 'absent'}"
+def _differences(record: Any, expected_record: Any, to_the_bit: bool, address: str) -> Iterator[str]:
+    if isinstance(expected_record, dict) and isinstance(record, dict):
+        loose = not to_the_bit and ("rms" in expected_record or "loose_rms" in expected_record)
+        levels = 1.0 if expected_record.get("dtype") == "uint8" else 0.0
+        for name in sorted(expected_record.keys() | record.keys()):
+            if name not in expected_record or name not in record:
+                yield f"{address}/{name}: {'not expected' if name in record else 'absent'}"
             elif loose and name in ("rms", "values"):
-                one, other = _listed(found[name]), _listed(wanted[name])
-                yield from _far(one, other, wanted["rms"], f"{place}/{name}", levels)
+                one, other = _listed(record[name]), _listed(expected_record[name])
+                yield from _far(one, other, expected_record["rms"], f"{address}/{name}", levels)
             elif not (loose and name == "sha256"):
-                yield from _differences(found[name], wanted[name], to_the_bit, f"{place}/{name}")
-    elif _are_numbers(wanted) and _are_numbers(found) and not to_the_bit:
-        yield from _far(found, wanted, math.sqrt(sum(x * x for x in wanted) / max(len(wanted), 1)), place)
-    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
-            yield from _differences(one, other, to_the_bit, f"{place}[{number}]")
-    elif isinstance(wanted, float) and isinstance(found, float) and not to_the_bit:
-        yield from _far([found], [wanted], abs(wanted), place)
-    elif found != wanted and not (found != found and wanted != wanted):
-        yield f"{place}: {found!r} instead of {wanted!r}"
+                yield from _differences(record[name], expected_record[name], to_the_bit, f"{address}/{name}")
+    elif _are_numbers(expected_record) and _are_numbers(record) and not to_the_bit:
+        yield from _far(
+            record,
+            expected_record,
+            math.sqrt(sum(x * x for x in expected_record) / max(len(expected_record), 1)),
+            address,
+        )
+    elif isinstance(expected_record, list) and isinstance(record, list) and len(expected_record) == len(record):
+        for number, (one, other) in enumerate(zip(record, expected_record, strict=True)):
+            yield from _differences(one, other, to_the_bit, f"{address}[{number}]")
+    elif isinstance(expected_record, float) and isinstance(record, float) and not to_the_bit:
+        yield from _far([record], [expected_record], abs(expected_record), address)
+    elif record != expected_record and not (record != record and expected_record != expected_record):
+        yield f"{address}: {record!r} instead of {expected_record!r}"
 
 
 def _listed(values: Any) -> list[float]:
@@ -71,11 +76,13 @@ def _are_numbers(values: Any) -> TypeGuard[list[float]]:
     return isinstance(values, list) and bool(values) and all(isinstance(value, float) for value in values)
 
 
-def _far(found: list[float], wanted: list[float], rms: float, place: str, levels: float = 0.0) -> Iterator[str]:
+def _far(
+    record: list[float], expected_record: list[float], rms: float, address: str, levels: float = 0.0
+) -> Iterator[str]:
     """Numbers that are further apart than rounding carries them, or than so many levels of a rounded value."""
-    if len(found) != len(wanted):
-        yield f"{place}: {len(found)} numbers instead of {len(wanted)}"
+    if len(record) != len(expected_record):
+        yield f"{address}: {len(record)} numbers instead of {len(expected_record)}"
         return
-    worst = max(abs(one - other) for one, other in zip(found, wanted, strict=True))
+    worst = max(abs(one - other) for one, other in zip(record, expected_record, strict=True))
     if not worst <= TOLERANCE * rms + levels:
-        yield f"{place}: off by {worst:.3g}, and the rms is {rms:.3g}"
+        yield f"{address}: off by {worst:.3g}, and the rms is {rms:.3g}"

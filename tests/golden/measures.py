@@ -32,8 +32,8 @@ def array(values: np.ndarray) -> dict[str, Any]:
     }
     if (values.dtype.kind == "f" or values.dtype == np.uint8) and values.size:
         flat = values.astype(np.float64).ravel()
-        chosen = np.unique(np.linspace(0, flat.size - 1, NUM_VALUES).astype(int))
-        record |= {"rms": float(np.sqrt(np.mean(flat**2))), "values": flat[chosen].tolist()}
+        selected = np.unique(np.linspace(0, flat.size - 1, NUM_VALUES).astype(int))
+        record |= {"rms": float(np.sqrt(np.mean(flat**2))), "values": flat[selected].tolist()}
     return record
 
 
@@ -92,8 +92,8 @@ def png(path: Path) -> dict[str, Any]:
     """The pixels of a picture."""
     from PIL import Image
 
-    with Image.open(path) as picture:
-        return array(np.asarray(picture))
+    with Image.open(path) as image:
+        return array(np.asarray(image))
 
 
 def weights(path: Path) -> dict[str, Any]:
@@ -148,14 +148,14 @@ def shards(folder: Path) -> dict[str, Any]:
 def log(run: Path) -> dict[str, list[float]]:
     """What a run's log says of every step that it names, but for times and memory."""
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    found = {name: [row[name] for row in rows if name in row] for name in PER_STEP}
-    return {name: values for name, values in found.items() if values}
+    result = {name: [row[name] for row in rows if name in row] for name in PER_STEP}
+    return {name: values for name, values in result.items() if values}
 
 
 def scores(folder: Path) -> list[list[list[Any]]]:
     """The scores in metrics.json, in the order asked for."""
-    told = json.loads((folder / "metrics.json").read_text())
-    return [[[score[name] for name in PER_SCORE] for score in result["scores"]] for result in told["results"]]
+    reported = json.loads((folder / "metrics.json").read_text())
+    return [[[score[name] for name in PER_SCORE] for score in result["scores"]] for result in reported["results"]]
 
 
 BY_SUFFIX = {".npz": npz, ".h5": h5, ".ply": ply, ".pdb": pdb, ".cif": cif, ".png": png, ".safetensors": weights}

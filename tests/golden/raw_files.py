@@ -32,7 +32,7 @@ class Raw(NamedTuple):
     words: str = ""
 
 
-def picture(number: int, kind: str = "PNG", size: tuple[int, int] = (12, 10)) -> bytes:
+def encoded_image(number: int, kind: str = "PNG", size: tuple[int, int] = (12, 10)) -> bytes:
     """An encoded picture of its own for every number."""
     noise = np.random.default_rng(number).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -40,35 +40,35 @@ def picture(number: int, kind: str = "PNG", size: tuple[int, int] = (12, 10)) ->
     return file.getvalue()
 
 
-def laid(place: Path, files: Mapping[str, bytes]) -> None:
+def laid(folder: Path, files: Mapping[str, bytes]) -> None:
     """Files below a folder."""
     for name, content in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
-def pictures(place: Path, names: list[str]) -> None:
+def image_folder(folder: Path, names: list[str]) -> None:
     """A folder of pictures, numbered in the order given."""
-    laid(place, {name: picture(number) for number, name in enumerate(names)})
+    laid(folder, {name: encoded_image(number) for number, name in enumerate(names)})
 
 
-def cifar10(place: Path) -> None:
+def cifar10(folder: Path) -> None:
     """The python version in its archive."""
-    place.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(place / "cifar-10-python.tar.gz", "w:gz") as archive:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
         for number, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
             rng = np.random.default_rng(number)
-            told = {
+            reported = {
                 b"labels": rng.integers(0, 10, 4).tolist(),
                 b"data": rng.integers(0, 256, (4, 3072), dtype=np.uint8),
             }
-            content = pickle.dumps(told, 2)
+            content = pickle.dumps(reported, 2)
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
 
 
-def idx(place: Path) -> None:
+def idx(folder: Path) -> None:
     """The four files of MNIST and its kin."""
 
     def packed(array: np.ndarray) -> bytes:
@@ -77,55 +77,55 @@ def idx(place: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
     numbers = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.uint8)
     for prefix, count in (("train", 7), ("t10k", 3)):
-        laid(place, {f"{prefix}-images-idx3-ubyte": packed(pixels[:count])})
-        laid(place, {f"{prefix}-labels-idx1-ubyte": packed(numbers[:count])})
+        laid(folder, {f"{prefix}-images-idx3-ubyte": packed(pixels[:count])})
+        laid(folder, {f"{prefix}-labels-idx1-ubyte": packed(numbers[:count])})
 
 
-def imagenet(place: Path) -> None:
+def imagenet(folder: Path) -> None:
     """Folders of classes."""
-    pictures(place, [f"train/{folder}/{folder}_{n}.JPEG" for folder in SYNSETS for n in (1, 2)])
-    pictures(place, [f"val/{SYNSETS[n % 3]}/ILSVRC2012_val_{n:08d}.JPEG" for n in (1, 2, 3, 4)])
+    image_folder(folder, [f"train/{folder}/{folder}_{n}.JPEG" for folder in SYNSETS for n in (1, 2)])
+    image_folder(folder, [f"val/{SYNSETS[n % 3]}/ILSVRC2012_val_{n:08d}.JPEG" for n in (1, 2, 3, 4)])
 
 
-def images(place: Path) -> None:
+def images(folder: Path) -> None:
     """A folder of pictures, of which one cannot be read."""
-    pictures(place, [f"train/{'ab'[n % 2]}/{n}.png" for n in range(9)] + [f"val/a/{n}.png" for n in range(2)])
-    (place / "train/a/4.png").write_bytes(b"no picture")
+    image_folder(folder, [f"train/{'ab'[n % 2]}/{n}.png" for n in range(9)] + [f"val/a/{n}.png" for n in range(2)])
+    (folder / "train/a/4.png").write_bytes(b"no picture")
 
 
-def zipped_faces(place: Path) -> None:
+def zipped_faces(folder: Path) -> None:
     """The zip of StyleGAN."""
-    place.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(place / "ffhq.zip", "w") as archive:
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / "ffhq.zip", "w") as archive:
         for number in (0, 1, 59999, 60000, 69999):
-            archive.writestr(f"{number // 1000:02d}000/img{number:08d}.png", picture(number, size=(16, 16)))
+            archive.writestr(f"{number // 1000:02d}000/img{number:08d}.png", encoded_image(number, size=(16, 16)))
 
 
-def shapenet_tree(place: Path) -> None:
+def shapenet_tree(folder: Path) -> None:
     """The layout of PointFlow."""
     rng = np.random.default_rng(0)
     for synset in (CAR, CHAIR):
         for split, count in (("train", 4), ("val", 2), ("test", 1)):
-            folder = place / "ShapeNetCore.v2.PC15k" / synset / split
+            folder = folder / "ShapeNetCore.v2.PC15k" / synset / split
             folder.mkdir(parents=True)
             for number in range(count):
                 cloud = rng.normal(0.1, (0.2, 0.4, 0.3), size=(40, 3)).astype(np.float32)
                 np.save(folder / f"{number:04d}.npy", cloud)
 
 
-def shapenet_single(place: Path) -> None:
+def shapenet_single(folder: Path) -> None:
     """The layout of diffusion-point-cloud."""
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(1)
-    with h5py.File(place / "shapenet.hdf5", "w") as file:
+    with h5py.File(folder / "shapenet.hdf5", "w") as file:
         for synset in (CAR, CHAIR):
             for split, count in (("train", 3), ("val", 1), ("test", 1)):
                 file.create_dataset(f"{synset}/{split}", data=rng.normal(size=(count, 40, 3)).astype(np.float32))
 
 
-def wedges(place: Path) -> None:
+def wedges(folder: Path) -> None:
     """Meshes of coloured faces, each of its own sizes."""
-    colours = "newmtl red\nKd 1 0 0\nnewmtl green\nKd 0 1 0\nnewmtl blue\nKd 0 0 1\n"
+    materials = "newmtl red\nKd 1 0 0\nnewmtl green\nKd 0 1 0\nnewmtl blue\nKd 0 0 1\n"
     for number in range(8):
         x, y, z = 2 + number, 3 + number % 3, 4 - 0.3 * number
         corners = f"v 0 0 0\nv {x} 0 0\nv {x} 0 {z}\nv 0 0 {z}\nv 0 {y} 0\nv 0 {y} {z}\n"
@@ -133,7 +133,9 @@ def wedges(place: Path) -> None:
             "usemtl blue\nf 1 2 3 4\nf 1 5 2\nusemtl green\nf 2 5 6 3\nusemtl red\nf 4 3 6\nusemtl blue\nf 1 4 6 5\n"
         )
         name = f"{'ab'[number % 2]}/wedge{number}.obj"
-        laid(place, {name: f"mtllib a.mtl\n{corners}{faces}".encode(), f"{'ab'[number % 2]}/a.mtl": colours.encode()})
+        laid(
+            folder, {name: f"mtllib a.mtl\n{corners}{faces}".encode(), f"{'ab'[number % 2]}/a.mtl": materials.encode()}
+        )
 
 
 RAW = {
@@ -146,20 +148,20 @@ RAW = {
     "ffhq": Raw("ffhq", zipped_faces, "--resolution 8"),
     "afhq": Raw(
         "afhq",
-        lambda place: pictures(
-            place, [f"afhq/{s}/{a}/flickr_{a}_{n}.png" for s in ("train", "test") for a in ("wild", "cat") for n in (1, 2)]
+        lambda folder: image_folder(
+            folder, [f"afhq/{s}/{a}/flickr_{a}_{n}.png" for s in ("train", "test") for a in ("wild", "cat") for n in (1, 2)]
         ),
         "--resolution 8",
     ),
     "celeba-hq": Raw(
         "celeba-hq",
-        lambda place: pictures(place, [f"{s}/{c}/{n}.jpg" for s in ("train", "val") for c in ("female", "male") for n in (1, 2)]),
+        lambda folder: image_folder(folder, [f"{s}/{c}/{n}.jpg" for s in ("train", "val") for c in ("female", "male") for n in (1, 2)]),
         "--resolution 8 --classes",
     ),
-    "celeba-hq-flat": Raw("celeba-hq", lambda place: pictures(place, [f"{n}.jpg" for n in range(11)]), "--resolution 8"),
+    "celeba-hq-flat": Raw("celeba-hq", lambda folder: image_folder(folder, [f"{n}.jpg" for n in range(11)]), "--resolution 8"),
     "lsun-church": Raw(
         "lsun-church",
-        lambda place: pictures(place, [*(f"church_outdoor_train/{n}/k{n}.webp" for n in range(4)), "church_outdoor_val/k.webp"]),
+        lambda folder: image_folder(folder, [*(f"church_outdoor_train/{n}/k{n}.webp" for n in range(4)), "church_outdoor_val/k.webp"]),
         "--resolution 8",
     ),
     "images": Raw("images", images, "--resolution 8"),

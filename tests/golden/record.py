@@ -25,21 +25,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help="beginnings of names of cases; the others stay as they are")
     parser.add_argument("--stored", action="store_true", help="write the stored files anew")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if asked.stored:
+        if requested.stored:
             stored.make(Path(folder))
         machine = comparison.machine()
-        records = comparison.expected()["cases"] if asked.cases else {}
-        if asked.cases and comparison.expected()["machine"] != machine:
+        records = comparison.expected()["cases"] if requested.cases else {}
+        if requested.cases and comparison.expected()["machine"] != machine:
             sys.exit("expected.json is of another machine: record all cases")
         for name, case in CASES.items():
-            if asked.cases and not name.startswith(tuple(asked.cases)):
+            if requested.cases and not name.startswith(tuple(requested.cases)):
                 continue
-            place = Path(folder) / name
-            place.mkdir(parents=True)
+            path = Path(folder) / name
+            path.mkdir(parents=True)
             begun = time.process_time()
-            records[name] = case(place)
+            records[name] = case(path)
             sys.stderr.write(f"{time.process_time() - begun:6.2f} s  {name}\n")
     content = {"machine": machine, "cases": {name: records[name] for name in CASES if name in records}}
     comparison.EXPECTED.write_text(_laid_out(content))

@@ -62,15 +62,15 @@ def make(work: Path) -> None:
 
 def _derive(domain: str, run: Path) -> None:
     """Exported weights, samples and a field of a run."""
-    given = {"image": ["--label", "1,2,3"], "points": ["--label", "1,2,3"]}
-    given["protein"] = ["--sequence", "MKTWAYIARNDCQEGHILVF"]
+    inputs = {"image": ["--label", "1,2,3"], "points": ["--label", "1,2,3"]}
+    inputs["protein"] = ["--sequence", "MKTWAYIARNDCQEGHILVF"]
     num = [] if domain == "protein" else ["--num", 3]
     suffix = "pdb" if domain == "protein" else "npz"
-    place = STORED / domain
-    place.mkdir()
+    folder = STORED / domain
+    folder.mkdir()
     if domain == "image":
         succeed("export", run, f"{domain}/weights.safetensors", cwd=STORED)
-    common = ("--run", run, *given[domain], *num, "--device", "cpu", "--threads", 1)
+    common = ("--run", run, *inputs[domain], *num, "--device", "cpu", "--threads", 1)
     field = () if domain == "protein" else ("--save-field", f"{domain}/field.safetensors")
     succeed("sample", f"{domain}/samples.{suffix}", *common, *field, cwd=STORED)
     if domain != "protein":

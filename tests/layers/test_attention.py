@@ -41,9 +41,9 @@ def test_cross_attention_is_what_is_written() -> None:
     shift, scale = torch.randn(2, 1, WIDTH), torch.randn(2, 1, WIDTH)
     q = functional.linear(modulated(x, shift, scale), attention.query.weight)
     expected = written_out(q, attention.key(source), attention.value(source), attention.gains, attention.out)
-    found = attention(x, shift, scale, attention.project_kv(source))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    (ours,), (theirs,) = (torch.autograd.grad(y.square().sum(), [attention.gains]) for y in (found, expected))
+    result = attention(x, shift, scale, attention.project_kv(source))
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+    (ours,), (theirs,) = (torch.autograd.grad(y.square().sum(), [attention.gains]) for y in (result, expected))
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
 
 

@@ -59,22 +59,22 @@ def test_frequencies_stay_below_what_the_training_grid_can_tell_apart() -> None:
         config = Config(64, 1, 1, latents=16, max_frequency=top)
         tokens = set_transformer.build_decoder(config, image).tokens
         assert isinstance(tokens, embeddings.Tokens)
-        found = tokens.fourier.frequencies
-        assert found[0].item() == pytest.approx(math.pi) and found[-1].item() == pytest.approx(highest)
+        result = tokens.fourier.frequencies
+        assert result[0].item() == pytest.approx(math.pi) and result[-1].item() == pytest.approx(highest)
     low = set_transformer.build_decoder(Config(64, 1, 1, latents=16, max_frequency=7, min_frequency=0.5), image).tokens
     assert isinstance(low, embeddings.Tokens)
     assert low.fourier.frequencies[0].item() == pytest.approx(math.pi / 2)
     points = SetSpec(3, 3, Points(64))
     tokens = set_transformer.build_decoder(Config(64, 1, 1, encoder="perceiver"), points).tokens
     assert isinstance(tokens, embeddings.Tokens)
-    found = tokens.fourier.frequencies
-    torch.testing.assert_close(found, 2.0 ** torch.arange(10))
+    result = tokens.fourier.frequencies
+    torch.testing.assert_close(result, 2.0 ** torch.arange(10))
 
 
-def test_neighboring_times_are_told_apart() -> None:
+def test_neighboring_times_are_distinguished() -> None:
     torch.manual_seed(0)
     embedding = embeddings.TimeEmbedding(32)
     with torch.no_grad():
-        found = embedding(torch.tensor([0.0, 0.01, 0.5, 1.0]))
-    distance = torch.cdist(found, found) / found.norm(dim=1).mean()
+        result = embedding(torch.tensor([0.0, 0.01, 0.5, 1.0]))
+    distance = torch.cdist(result, result) / result.norm(dim=1).mean()
     assert (distance + torch.eye(4)).min() > 0.1

@@ -14,17 +14,17 @@ from inrflow_core.layers.rope import apply_rope, normed_heads, rotary
 
 
 def same_values_and_gradients(ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor) -> None:
-    found = []
+    result = []
     for function in (ours, plain):
         leaves = [x.detach().clone().requires_grad_() for x in inputs]
         output = function(*leaves)
-        found.append(
+        result.append(
             (
                 output,
                 torch.autograd.grad((output * torch.linspace(-1, 2, output.numel()).view_as(output)).sum(), leaves),
             )
         )
-    torch.testing.assert_close(found[0], found[1], atol=3e-5, rtol=1e-4)
+    torch.testing.assert_close(result[0], result[1], atol=3e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("part_bytes", [1 << 30, 3 * 4 * 24, 10 * 4 * 24], ids=["whole", "rows", "sets"])
@@ -65,10 +65,10 @@ def test_a_gelu_far_from_zero() -> None:
     x = torch.tensor([[[-1e4, -20.0, -6.0, 0.0, 6.0, 20.0, 1e4]]])
     weight = torch.eye(7)
     x.requires_grad_()
-    found = recompute.linear_of(activations.GELU, x, weight=weight, bias=None)
-    (slope,) = torch.autograd.grad(found.sum(), x)
+    result = recompute.linear_of(activations.GELU, x, weight=weight, bias=None)
+    (slope,) = torch.autograd.grad(result.sum(), x)
     expected = functional.gelu(x, approximate="tanh")
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), x)[0], atol=1e-6, rtol=1e-6)
 
 
@@ -106,17 +106,17 @@ def test_a_silu_behind_a_norm() -> None:
 
 
 def test_what_is_kept_for_the_backward_pass_is_what_it_says() -> None:
-    kept: list[int] = []
+    remaining: list[int] = []
 
     def pack(x: Tensor) -> Tensor:
-        kept.append(x.numel())
+        remaining.append(x.numel())
         return x
 
     x = torch.randn(2, 5, 24, requires_grad=True)
     weight = torch.randn(10, 24, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         recompute.linear_of(activations.GELU, x, weight=weight, bias=None)
-    assert sorted(kept) == sorted([x.numel(), weight.numel()])
+    assert sorted(remaining) == sorted([x.numel(), weight.numel()])
 
 
 def test_an_input_that_is_handed_over_lends_its_memory_to_its_gradient_unless_it_is_needed_again(
@@ -127,17 +127,17 @@ def test_an_input_that_is_handed_over_lends_its_memory_to_its_gradient_unless_it
     torch.manual_seed(0)
     leaf, weight = torch.randn(2, 7, 24, requires_grad=True), torch.randn(10, 24, requires_grad=True)
     hidden = leaf * 2
-    places: list[int] = []
-    hidden.register_hook(lambda gradient: places.append(gradient.data_ptr()))
+    indices: list[int] = []
+    hidden.register_hook(lambda gradient: indices.append(gradient.data_ptr()))
     output = recompute.linear_of(activations.GELU, hidden, weight=weight, bias=None, is_handed_over=True).sum()
-    kept = hidden.detach().clone()
+    remaining = hidden.detach().clone()
     first = torch.autograd.grad(output, [leaf, weight], retain_graph=True)
-    assert places[0] != hidden.data_ptr() and torch.equal(hidden, kept)
+    assert indices[0] != hidden.data_ptr() and torch.equal(hidden, remaining)
     second = torch.autograd.grad(output, [leaf, weight])
-    assert places[1] == hidden.data_ptr()
+    assert indices[1] == hidden.data_ptr()
     torch.testing.assert_close(second, first, atol=0, rtol=0)
-    wanted = torch.autograd.grad(functional.linear(functional.gelu(2 * leaf, approximate="tanh"), weight).sum(), leaf)
-    torch.testing.assert_close(first[0], wanted[0], atol=3e-5, rtol=1e-4)
+    expected = torch.autograd.grad(functional.linear(functional.gelu(2 * leaf, approximate="tanh"), weight).sum(), leaf)
+    torch.testing.assert_close(first[0], expected[0], atol=3e-5, rtol=1e-4)
 
 
 def test_an_input_that_was_handed_over_and_is_needed_elsewhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,5 +36,5 @@ def test_a_method_has_what_the_contract_says(name: str):
     assert len(names) == len(set(names)) > 0
     assert set(part.NETWORKS) <= set(method.networks())
     trained = [weights_by_optimizer(method, stage) for stage in part.STAGES]
-    assert all(set(found) == set(stage.optimizers) for found, stage in zip(trained, part.STAGES, strict=True))
+    assert all(set(result) == set(stage.optimizers) for result, stage in zip(trained, part.STAGES, strict=True))
     assert part.STAGES[0].reads == _contract.SHARDS

@@ -52,24 +52,24 @@ def test_a_finer_grid_holds_the_training_sample_and_a_larger_cloud_begins_with_i
     fine = field.query(model.domain.queries(finer(model)))
     assert coarse.std() > 0.2
     if model.domain.NAME == "image":
-        held = fine.unflatten(1, (18, 18))[:, 1::3, 1::3].flatten(1, 2)
+        stored = fine.unflatten(1, (18, 18))[:, 1::3, 1::3].flatten(1, 2)
     else:
-        held = fine[:, :24]
-    torch.testing.assert_close(held, coarse, atol=1e-4, rtol=0)
+        stored = fine[:, :24]
+    torch.testing.assert_close(stored, coarse, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_recorded_and_saved_field_agrees_with_one_asked_while_it_is_drawn(model, sampler, tmp_path):
+def test_a_recorded_and_saved_field_agrees_with_one_that_is_sampled_again(model, sampler, tmp_path):
     queries = model.domain.queries(finer(model))
     field = sample.sample_fields(model, [1, 2], [1, -1], how(model, sampler))
-    drawn = field.query(queries)
+    sampled = field.query(queries)
     recorded = sample.sample_fields(model, [1, 2], [1, -1], how(model, sampler)).cache_context()
-    torch.testing.assert_close(recorded.query(queries), drawn, atol=1e-5, rtol=0)
+    torch.testing.assert_close(recorded.query(queries), sampled, atol=1e-5, rtol=0)
     sample.save_field(model, recorded, tmp_path / "field.safetensors")
     size = (tmp_path / "field.safetensors").stat().st_size
     assert size == pytest.approx(recorded.size(), rel=0.2)
     _, saved = sample.load_field(tmp_path / "field.safetensors")
-    torch.testing.assert_close(saved.query(queries), drawn, atol=1e-5, rtol=0)
+    torch.testing.assert_close(saved.query(queries), sampled, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["guide of another size", "bf16", "encoded"])
@@ -86,10 +86,10 @@ def test_a_saved_field_remembers_how_it_was_drawn(model, kind, tmp_path):
         field = model.method.invert(sets, how(model, "heun", guidance=1.0))
     else:
         field = sample.sample_fields(model, [1, 2], [1, -1], drawing).cache_context()
-    drawn = field.query(queries)
+    sampled = field.query(queries)
     sample.save_field(model, field, tmp_path / "field.safetensors")
     torch.testing.assert_close(
-        sample.load_field(tmp_path / "field.safetensors")[1].query(queries), drawn, atol=1e-5, rtol=0
+        sample.load_field(tmp_path / "field.safetensors")[1].query(queries), sampled, atol=1e-5, rtol=0
     )
 
 
@@ -160,7 +160,7 @@ def test_autoguidance_by_the_model_itself_is_no_guidance(model):
     assert (sample.sample_fields(model, [2], [1], other).query(context) - plain).abs().max() > 0.01
 
 
-def test_a_set_that_is_encoded_and_asked_again_comes_back(model):
+def test_a_set_that_is_inverted_and_evaluated_comes_back(model):
     drawing = options.sampling_options(model, sampler="heun", steps=40, guidance=1.0)
     values = sample.sample_fields(model, [4], [-1], drawing).query(model.domain.queries())
     # Another seed than the sample's: its own noise would bring it back without any encoding.
@@ -228,9 +228,9 @@ def test_the_loss_over_random_queries_is_that_of_the_pairs_chosen(kind):
     y, velocity = paths.interpolate(flow.path, values, eps, t)
     answer = flow.network(sets.queries, y, t, flow.embed_condition(sets.condition), sets.queries, y)
     errors = (answer - velocity).square().mean(-1)
-    chosen = keyed_random.subset(sets.seeds, total, 5, purpose="subset")
+    selected = keyed_random.subset(sets.seeds, total, 5, purpose="subset")
     torch.testing.assert_close(
-        flow.loss(TrainBatch.from_sets(sets)), errors.gather(1, chosen).mean(1), atol=1e-5, rtol=1e-5
+        flow.loss(TrainBatch.from_sets(sets)), errors.gather(1, selected).mean(1), atol=1e-5, rtol=1e-5
     )
 
 
@@ -264,9 +264,9 @@ def test_a_context_superposed_on_its_noise_takes_no_queries_of_their_own():
 def test_the_loss_anywhere_is_that_of_the_noise_field_between_the_pixels():
     flow = models.build(tiny.preset(tiny.IMAGE, method={"query_positions": "anywhere", "num_queries": 9})).method
     sets = training_sets(tiny.model(tiny.IMAGE), torch.ones(2, 36, 1), seeds=[11, 12])
-    places = 5 * keyed_random.uniform(sets.seeds, purpose="subset", count=18).unflatten(1, (9, 2))
+    indices = 5 * keyed_random.uniform(sets.seeds, purpose="subset", count=18).unflatten(1, (9, 2))
     eps = torch.cat(
-        [noise_field.normal(sets.seeds[i : i + 1], places[i], purpose="noise", channels=1) for i in range(2)]
+        [noise_field.normal(sets.seeds[i : i + 1], indices[i], purpose="noise", channels=1) for i in range(2)]
     )
     # A fresh network answers 0, and the data are 1 everywhere.
     torch.testing.assert_close(
@@ -277,9 +277,9 @@ def test_the_loss_anywhere_is_that_of_the_noise_field_between_the_pixels():
 def test_training_anywhere_asks_between_the_pixels_and_agrees_on_them():
     values = torch.randn(2, 5, 7, 3, generator=torch.Generator().manual_seed(0))
     rows, columns = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing="ij")
-    places = torch.stack([rows, columns], -1).flatten(0, 1).double().expand(2, -1, -1)
-    torch.testing.assert_close(interpolate_grid(values, places), values.flatten(1, 2))
-    halfway = (places + torch.tensor([0.5, 0.0]))[:, :7]
+    indices = torch.stack([rows, columns], -1).flatten(0, 1).double().expand(2, -1, -1)
+    torch.testing.assert_close(interpolate_grid(values, indices), values.flatten(1, 2))
+    halfway = (indices + torch.tensor([0.5, 0.0]))[:, :7]
     torch.testing.assert_close(interpolate_grid(values, halfway), (values[:, 0] + values[:, 1]) / 2)
     model = tiny.model(tiny.IMAGE, method={"query_positions": "anywhere", "num_queries": 9})
     assert torch.isfinite(model.method.loss(TrainBatch.from_sets(training_sets(model, torch.zeros(2, 36, 1))))).all()

@@ -63,24 +63,24 @@ def test_the_loss_of_a_batch_is_that_of_its_sets_one_by_one(sets, kind, method):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_of_a_batch_is_that_of_its_sets_one_by_one_whatever_fills_the_padding(sets, kind):
-    found = []
+    result = []
     dirty = replace(sets, values=sets.values.masked_fill(~sets.mask[..., None], torch.nan))
     for parts in ([sets], [dirty], [alone(sets, row) for row in range(8)]):
         flow = model(KINDS[kind]).method.requires_grad_(True)
         for part in parts:
             (flow.loss(TrainBatch.from_sets(part)).sum() / 8).backward()
-        found.append([weight.grad for weight in flow.parameters()])
-        assert all(torch.isfinite(gradient).all() for gradient in found[-1])
-    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
-    torch.testing.assert_close(found[2], found[0], atol=1e-5, rtol=1e-4)
+        result.append([weight.grad for weight in flow.parameters()])
+        assert all(torch.isfinite(gradient).all() for gradient in result[-1])
+    torch.testing.assert_close(result[1], result[0], rtol=0, atol=0)
+    torch.testing.assert_close(result[2], result[0], atol=1e-5, rtol=1e-4)
 
 
 def test_an_unknown_atom_has_no_part_in_the_loss(sets):
     flow = model({}).method
     row = int((sets.mask.sum(1) < (sets.queries.group_ids >= 0).sum(1)).nonzero())
-    (place,) = ((sets.queries.group_ids[row] >= 0) & ~sets.mask[row]).nonzero()[0].tolist()
+    (index,) = ((sets.queries.group_ids[row] >= 0) & ~sets.mask[row]).nonzero()[0].tolist()
     other = sets.values.clone()
-    other[row, place] = 7.0
+    other[row, index] = 7.0
     torch.testing.assert_close(
         flow.loss(TrainBatch.from_sets(replace(sets, values=other))),
         flow.loss(TrainBatch.from_sets(sets)),
@@ -88,7 +88,7 @@ def test_an_unknown_atom_has_no_part_in_the_loss(sets):
         atol=0,
     )
     seen = sets.mask.clone()
-    seen[row, place] = True
+    seen[row, index] = True
     difference = flow.loss(TrainBatch.from_sets(replace(sets, values=other, mask=seen))) - flow.loss(
         TrainBatch.from_sets(sets)
     )
@@ -99,7 +99,7 @@ def test_the_loss_of_random_atoms_is_the_mean_over_all_of_them(sets):
     one = alone(sets, 0)
     many = replace(one[torch.zeros(3000, dtype=torch.int64)], seeds=torch.arange(3000))
     some, every = (
-        model({}, **asked).method.loss(TrainBatch.from_sets(many)).mean() for asked in ({"num_queries": 11}, {})
+        model({}, **requested).method.loss(TrainBatch.from_sets(many)).mean() for requested in ({"num_queries": 11}, {})
     )
     assert float(some) == pytest.approx(float(every), rel=0.03)
 
@@ -146,9 +146,9 @@ def test_what_is_padded_changes_no_step_of_an_adaptive_sampler():
         t, t_next = (end[part] for end in times)
         return dopri5.trial_step(lambda y, t: y.sin() * 3 + y**2, values[part], t, t_next, dopri5.Config(), **given)[1]
 
-    wanted = torch.cat([error(y, slice(0, 1)), error(y[:, :5], slice(1, 2))])
-    torch.testing.assert_close(error(padded, slice(0, 2), real=real), wanted, rtol=1e-6, atol=0)
-    assert (error(padded, slice(0, 2)) - wanted).abs()[1] > 0.1
+    expected = torch.cat([error(y, slice(0, 1)), error(y[:, :5], slice(1, 2))])
+    torch.testing.assert_close(error(padded, slice(0, 2), real=real), expected, rtol=1e-6, atol=0)
+    assert (error(padded, slice(0, 2)) - expected).abs()[1] > 0.1
 
 
 def test_packs_keep_every_set_once_and_waste_little():
@@ -156,11 +156,11 @@ def test_packs_keep_every_set_once_and_waste_little():
     for _ in range(300):
         count = int(generator.integers(1, 65))
         sizes = np.exp(generator.uniform(0, generator.uniform(0.1, 8), count)).astype(int) + 1
-        found = bucket_by_size(sizes.tolist())
-        assert sorted(place for pack in found for place in pack) == list(range(count))
-        for pack in found:
+        result = bucket_by_size(sizes.tolist())
+        assert sorted(index for pack in result for index in pack) == list(range(count))
+        for pack in result:
             assert len(pack) * max(sizes[pack]) <= MAX_PADDING * sizes[pack].sum() + 1e-9
-        assert found == bucket_by_size(sizes.tolist())
+        assert result == bucket_by_size(sizes.tolist())
     assert bucket_by_size([5, 5, 5]) == [[0, 1, 2]] and bucket_by_size([]) == []
     lengths = generator.lognormal(5.7, 0.6, 256).astype(int) + 30  # about those of Swiss-Prot
     assert len(bucket_by_size(lengths.tolist())) <= 12

@@ -66,7 +66,7 @@ def moved(sets: CoordValueSet) -> CoordValueSet:
 
 def by_hand(model: Model, sets: CoordValueSet) -> dict[str, torch.Tensor]:
     """What the loss is made of, one chain after the other: predicted and true data, noise, answer, in the chain's atoms."""
-    flow, found = model.method, []
+    flow, result = model.method, []
     for b in range(len(sets)):
         one = sets[b : b + 1]
         assert one.queries.group_ids is not None and one.mask is not None
@@ -77,9 +77,9 @@ def by_hand(model: Model, sets: CoordValueSet) -> dict[str, torch.Tensor]:
         y, velocity = paths.interpolate(flow.path, values, eps, t)
         answer = flow.network(queries, y, t, flow.embed_condition(one.condition), queries, y, mask=mask)
         predicted, _ = paths.recover_data_and_noise(flow.path, answer, y, t)
-        found.append({"t": t, "eps": eps, "velocity": velocity, "answer": answer, "predicted": predicted})
-        found[-1] |= {"true": values, "mask": mask}
-    return {name: [row[name] for row in found] for name in found[0]}  # pyright: ignore
+        result.append({"t": t, "eps": eps, "velocity": velocity, "answer": answer, "predicted": predicted})
+        result[-1] |= {"true": values, "mask": mask}
+    return {name: [row[name] for row in result] for name in result[0]}  # pyright: ignore
 
 
 def test_without_the_options_the_loss_is_the_papers():
@@ -179,20 +179,20 @@ def test_the_loss_of_copies_is_the_mean_of_single_losses_with_their_own_times_an
 def test_the_loss_never_asks_the_device_for_a_number(options, monkeypatch):
     model = a_model(**options)
     sets = structures(model)
-    wanted = model.method.loss(TrainBatch.from_sets(replace(sets, queries=replace(sets.queries, valid_sizes=None))))
-    asked: list[str] = []
+    expected = model.method.loss(TrainBatch.from_sets(replace(sets, queries=replace(sets.queries, valid_sizes=None))))
+    requested: list[str] = []
     for name in ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__"):
         answer = getattr(torch.Tensor, name)
         monkeypatch.setattr(
-            torch.Tensor, name, lambda *given, name=name, answer=answer: asked.append(name) or answer(*given)
+            torch.Tensor, name, lambda *given, name=name, answer=answer: requested.append(name) or answer(*given)
         )
-    found = model.method.loss(TrainBatch.from_sets(sets))
+    result = model.method.loss(TrainBatch.from_sets(sets))
     monkeypatch.undo()
-    assert not asked
-    torch.testing.assert_close(found, wanted, atol=0, rtol=0)
+    assert not requested
+    torch.testing.assert_close(result, expected, atol=0, rtol=0)
 
 
-def test_copies_are_of_pictures_too():
+def test_images_are_repeated_too():
     sets = CoordValueSet(
         tiny.model(tiny.IMAGE).domain.queries(),
         torch.zeros(2, 36, 1),

@@ -32,7 +32,7 @@ def scores(samples: np.ndarray, reference: np.ndarray, protocol: str = "cd:inrfl
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda metric: metric.TITLE)
-def test_every_protocol_names_a_distance_and_a_normalisation(metric: ModuleType):
+def test_every_protocol_names_a_distance_and_a_normalization(metric: ModuleType):
     assert metric.PROTOCOLS[0] == "cd:inrflow" and metric.DOMAIN == "points"
     for protocol in metric.PROTOCOLS:
         need = metric.inputs(protocol)
@@ -51,14 +51,14 @@ def test_units_are_those_of_the_tables():
 
 @pytest.mark.parametrize("protocol", ["cd:inrflow", "emd-exact:inrflow"])
 def test_a_set_against_itself_is_perfect_and_gives_itself_away(protocol: str):
-    given = shapes.clouds(8, 64)
-    assert scores(given, given, protocol) == pytest.approx({"MMD": 0, "COV": 100, "1-NNA": 0}, abs=1e-12)
+    inputs = shapes.clouds(8, 64)
+    assert scores(inputs, inputs, protocol) == pytest.approx({"MMD": 0, "COV": 100, "1-NNA": 0}, abs=1e-12)
 
 
 def test_two_halves_of_one_distribution_cannot_be_distinguished():
-    given = shapes.clouds(240, 48)
-    found = scores(given[:120], given[120:])
-    assert found["1-NNA"] == pytest.approx(50, abs=8) and found["COV"] > 45
+    inputs = shapes.clouds(240, 48)
+    result = scores(inputs[:120], inputs[120:])
+    assert result["1-NNA"] == pytest.approx(50, abs=8) and result["COV"] > 45
 
 
 def test_sets_far_apart_are_distinguished_and_cover_little():
@@ -98,9 +98,9 @@ def by_the_papers_rule(evidence: Distances) -> tuple[float, float, float]:
 def test_values_are_those_of_the_papers_rule(protocol: str):
     evidence = gathered(shapes.clouds(13, 40), shapes.clouds(10, 40, seed=1), protocol)
     expected = by_the_papers_rule(evidence)
-    found = mmd.compute(evidence, protocol), cov.compute(evidence, protocol), one_nna.compute(evidence, protocol)
+    result = mmd.compute(evidence, protocol), cov.compute(evidence, protocol), one_nna.compute(evidence, protocol)
     factors = (1e-3 if protocol.startswith("cd") else 1e-2, 1e-2, 1e-2)
-    assert [v * f for v, f in zip(found, factors, strict=True)] == pytest.approx(expected, rel=1e-12)
+    assert [v * f for v, f in zip(result, factors, strict=True)] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda metric: metric.TITLE)

@@ -38,9 +38,9 @@ def test_values_are_those_of_the_papers_rule():
 
 
 def test_it_is_zero_for_one_set_and_one_bit_for_sets_apart():
-    given = boxed(4, 200)
-    assert jsd.compute(Clouds(given, given[::-1].copy()), "inrflow") == pytest.approx(0, abs=1e-12)
-    small = given / 8
+    inputs = boxed(4, 200)
+    assert jsd.compute(Clouds(inputs, inputs[::-1].copy()), "inrflow") == pytest.approx(0, abs=1e-12)
+    small = inputs / 8
     assert jsd.compute(Clouds(small - 0.2, small + 0.2), "inrflow") == pytest.approx(1, abs=1e-12)
 
 

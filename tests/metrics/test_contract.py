@@ -95,9 +95,9 @@ def test_precision_is_never_computed_without_recall():
 
 @pytest.mark.parametrize(("domain", "count"), [("image", 4), ("points", 4), ("protein", 5)])
 def test_what_is_computed_unasked_needs_no_weights_and_no_pairs_of_images(domain: str, count: int):
-    chosen = metric_specs.parse_metrics(registry.find("domains", domain).Domain.DEFAULT_METRICS, domain)
-    assert len(chosen) == count
-    for metric in chosen:
+    selected = metric_specs.parse_metrics(registry.find("domains", domain).Domain.DEFAULT_METRICS, domain)
+    assert len(selected) == count
+    for metric in selected:
         assert not metric.inputs.matched_by
         assert not any(find_extractor(spec.network).needs_weights for spec in metric.inputs.features)
 

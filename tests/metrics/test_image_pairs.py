@@ -19,13 +19,13 @@ def images(count: int = 5, height: int = 21, width: int = 34, channels: int = 3,
     return np.clip(ramp + draw.normal(0, 12, (count, height, width, channels)), 0, 255).astype(np.uint8)
 
 
-def disturbed(pictures: np.ndarray, size: int = 9) -> np.ndarray:
-    noise = np.random.default_rng(9).integers(-size, size + 1, pictures.shape)
-    return np.clip(pictures.astype(np.int64) + noise, 0, 255).astype(np.uint8)
+def disturbed(batch: np.ndarray, size: int = 9) -> np.ndarray:
+    noise = np.random.default_rng(9).integers(-size, size + 1, batch.shape)
+    return np.clip(batch.astype(np.int64) + noise, 0, 255).astype(np.uint8)
 
 
-def as_torch(pictures: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pictures).movedim(-1, 1).double()
+def as_torch(batch: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(batch).movedim(-1, 1).double()
 
 
 @pytest.mark.parametrize("offset", [1, 16, 255])
@@ -68,10 +68,10 @@ def test_ssim_agrees_with_torchmetrics_mirrored_and_with_its_inner_part_inside(c
     reference = images(channels=channels)
     samples = disturbed(reference, 25)
     other = StructuralSimilarityIndexMeasure(data_range=255.0, return_full_image=True)
-    value, places = other(as_torch(samples), as_torch(reference))
+    value, indices = other(as_torch(samples), as_torch(reference))
     pairs = Pairs(samples, reference)
     assert ssim.compute(pairs, "mirrored") == pytest.approx(float(value), rel=1e-5)
-    assert ssim.compute(pairs, "inside") == pytest.approx(float(places[..., 5:-5, 5:-5].mean()), rel=1e-5)
+    assert ssim.compute(pairs, "inside") == pytest.approx(float(indices[..., 5:-5, 5:-5].mean()), rel=1e-5)
     assert ssim.compute(pairs, "inside") != pytest.approx(float(value), rel=1e-3)
 
 

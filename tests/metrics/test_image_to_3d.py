@@ -40,13 +40,13 @@ def drawn(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def test_ulip_i_is_the_mean_cosine_and_its_note_that_of_the_objects_themselves():
-    pictures = np.array([[1, 0], [0, 2], [3, 3]], dtype=np.float32)
+    images = np.array([[1, 0], [0, 2], [3, 3]], dtype=np.float32)
     samples = np.array([[5, 0], [1, 0], [0, 1]], dtype=np.float32)
-    inputs = Matches(samples, 7 * pictures, pictures)
+    inputs = Matches(samples, 7 * images, images)
     assert ulip_i.compute(inputs, "gray") == pytest.approx((1 + 0 + 0.5**0.5) / 3)
     assert (ulip_i.remark(inputs, "gray") or "").startswith("ground truth 1.0000:")
     with pytest.raises(UsageError, match="embeddings of the images are not finite, or 0"):
-        ulip_i.compute(Matches(samples, pictures, 0 * pictures), "gray")
+        ulip_i.compute(Matches(samples, images, 0 * images), "gray")
 
 
 def test_the_right_one_is_the_samples_own_and_others_are_all_others():
@@ -64,8 +64,8 @@ def test_the_right_one_is_the_samples_own_and_others_are_all_others():
 
 def test_p_is_counts_classes_and_takes_5000_samples_at_a_time():
     sure = 1e3 * np.eye(40, dtype=np.float32)
-    for logits, wanted in ((sure[np.arange(4000) % 40], 40), (0 * sure[np.arange(4000) % 40], 1)):
-        assert p_is.compute(Features(logits, logits[:0]), "point-e") == pytest.approx(wanted)
+    for logits, expected in ((sure[np.arange(4000) % 40], 40), (0 * sure[np.arange(4000) % 40], 1)):
+        assert p_is.compute(Features(logits, logits[:0]), "point-e") == pytest.approx(expected)
     class_by_class = sure[np.repeat([0, 1], 5000)]
     assert p_is.compute(Features(class_by_class, sure[:0]), "point-e") == pytest.approx(1)
     assert p_is.compute(Features(class_by_class[::-2], sure[:0]), "point-e") == pytest.approx(2)
@@ -80,9 +80,9 @@ def test_the_short_cut_of_the_interval_leaves_out_what_the_long_way_does(name: s
     }[name]
     metric = registry.find("metrics", name)
     protocol = metric.PROTOCOLS[0]
-    wanted = [metric.compute(inputs.leave_out(part, 10), protocol) for part in range(10)]
-    np.testing.assert_allclose(metric.jackknife_values(inputs, protocol, 10), wanted, rtol=1e-12)
-    assert inputs.num_independent() >= 20 and np.ptp(wanted) > 0
+    expected = [metric.compute(inputs.leave_out(part, 10), protocol) for part in range(10)]
+    np.testing.assert_allclose(metric.jackknife_values(inputs, protocol, 10), expected, rtol=1e-12)
+    assert inputs.num_independent() >= 20 and np.ptp(expected) > 0
 
 
 # Who is compared with whom. An angle stands for a cloud and for a picture; the embeddings are its cosine and sine.
@@ -92,10 +92,10 @@ class Angles:
     """In the place of ULIP-2 and CLIP."""
 
     def __init__(self, divisor: float) -> None:
-        self.divisor, self.asked = divisor, 0
+        self.divisor, self.num_clouds = divisor, 0
 
     def __call__(self, some: np.ndarray, outputs, form):
-        self.asked += len(some)
+        self.num_clouds += len(some)
         angle = torch.from_numpy(some.reshape(len(some), -1)[:, 0].astype(np.float32)) / self.divisor
         return {"embedding": torch.stack([angle.cos(), angle.sin()], dim=1)}
 
@@ -105,13 +105,13 @@ class Angles:
 
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Angles]:
-    found = {"ulip2": Angles(1), "clip-bigg": Angles(100)}
+    result = {"ulip2": Angles(1), "clip-bigg": Angles(100)}
     for module, name in ((ulip2, "ulip2"), (clip_bigg, "clip-bigg")):
         for member, value in {"WEIGHTS": None, "OUTPUTS": {"embedding": 2}}.items():
             monkeypatch.setattr(module, member, value)
-        monkeypatch.setattr(module, "load", lambda path, device, name=name: found[name])
+        monkeypatch.setattr(module, "load", lambda path, device, name=name: result[name])
     monkeypatch.setattr(ulip2, "POINTS", 6)
-    return found
+    return result
 
 
 def of_angles(angles: list[float]) -> np.ndarray:
@@ -137,11 +137,11 @@ def angle_of(place: int, view: int) -> float:
 @pytest.fixture
 def reference(tmp_path: Path) -> SampleCollection:
     """Three objects, whose view v of object p is a picture of gray level 20 p + 5 v + 10; with tokens that nobody needs."""
-    pictures = np.zeros((3, VIEWS, 4, 4, 3), dtype=np.uint8)
-    for place, view in np.ndindex(3, VIEWS):
-        pictures[place, view] = round(100 * angle_of(place, view))
+    images = np.zeros((3, VIEWS, 4, 4, 3), dtype=np.uint8)
+    for index, view in np.ndindex(3, VIEWS):
+        images[index, view] = round(100 * angle_of(index, view))
     scale = {"offset": np.zeros((3, 3), np.float32), "scale": np.ones((3, 1), np.float32)}
-    condition = {"image": pictures, "tokens": np.zeros((3, VIEWS, 2, 5), np.float16), **scale}
+    condition = {"image": images, "tokens": np.zeros((3, VIEWS, 2, 5), np.float16), **scale}
     return shard(tmp_path / "reference.h5", of_angles(OBJECTS), NAMES, condition=condition)
 
 
@@ -155,8 +155,8 @@ def scored(tmp_path: Path, samples: SampleCollection, reference: SampleCollectio
 def test_what_is_large_is_read_only_where_it_is_requested(reference: SampleCollection):
     assert set(reference.read([0]).condition) == {"offset", "scale"}
     assert isinstance(reference, ShardCollection) and reference.has_views()
-    found = reference.load_views(IMAGE, [2, 0], np.array([3, 1]))
-    assert found[:, 0, 0, 0].tolist() == [65, 15] and found.shape == (2, 4, 4, 3)
+    result = reference.load_views(IMAGE, [2, 0], np.array([3, 1]))
+    assert result[:, 0, 0, 0].tolist() == [65, 15] and result.shape == (2, 4, 4, 3)
     part = reference.select(np.array([2, 1]))
     assert part.load_views(IMAGE, [0], np.array([0]))[0, 0, 0, 0] == 50
     with pytest.raises(UsageError, match="has 4 views of every object, and a sample is conditioned on view 4"):
@@ -167,22 +167,22 @@ def test_samples_go_with_the_view_of_the_object_that_they_were_drawn_from(
     tmp_path: Path, reference: SampleCollection, networks: dict[str, Angles]
 ):
     """By names or by recorded places; several of one object; of a picture and a cloud that serve twice, one is embedded."""
-    places, views, angles = [2, 0, 2, 2], [1, 0, 3, 1], [0.3, 0.2, 0.9, 1.1]
+    indices, views, angles = [2, 0, 2, 2], [1, 0, 3, 1], [0.3, 0.2, 0.9, 1.1]
     record = {"view": np.array(views)}
     seeds = {"seeds": np.arange(4), "names": [f"seed-{n}" for n in range(4)]}
-    named = shard(tmp_path / "named.h5", of_angles(angles), [NAMES[p] for p in places], condition=record)
-    placed = {**record, "item": np.array(places)}
+    named = shard(tmp_path / "named.h5", of_angles(angles), [NAMES[p] for p in indices], condition=record)
+    placed = {**record, "item": np.array(indices)}
     recorded = shard(tmp_path / "recorded.h5", of_angles(angles), **seeds, condition=placed)
-    wanted = np.mean([math.cos(a - angle_of(p, v)) for a, p, v in zip(angles, places, views, strict=True)])
-    truth = np.mean([math.cos(OBJECTS[p] - angle_of(p, v)) for p, v in zip(places, views, strict=True)])
+    expected = np.mean([math.cos(a - angle_of(p, v)) for a, p, v in zip(angles, indices, views, strict=True)])
+    truth = np.mean([math.cos(OBJECTS[p] - angle_of(p, v)) for p, v in zip(indices, views, strict=True)])
     for samples in (named, recorded):
         for network in networks.values():
-            network.asked = 0
-        found = scored(tmp_path / samples.source.stem, samples, reference)
-        assert found.value == pytest.approx(wanted, abs=1e-6)
-        assert (found.note or "").startswith(f"ground truth {truth:.4f}")
-        assert (found.samples, found.features) == (4, "ulip2:gray, clip-bigg:openai")
-        assert networks["clip-bigg"].asked == 3 and networks["ulip2"].asked == 4 + 2
+            network.num_clouds = 0
+        result = scored(tmp_path / samples.source.stem, samples, reference)
+        assert result.value == pytest.approx(expected, abs=1e-6)
+        assert (result.note or "").startswith(f"ground truth {truth:.4f}")
+        assert (result.samples, result.features) == (4, "ulip2:gray, clip-bigg:openai")
+        assert networks["clip-bigg"].num_clouds == 3 and networks["ulip2"].num_clouds == 4 + 2
 
 
 def test_without_a_record_the_first_view_of_the_one_in_the_same_place_is_taken(
@@ -190,8 +190,10 @@ def test_without_a_record_the_first_view_of_the_one_in_the_same_place_is_taken(
 ):
     angles = [0.3, 0.2, 0.9]
     np.save(tmp_path / "mine.npy", of_angles(angles))
-    wanted = np.mean([math.cos(a - angle_of(p, 0)) for p, a in enumerate(angles)])
-    assert scored(tmp_path, open_collection(tmp_path / "mine.npy"), reference).value == pytest.approx(wanted, abs=1e-6)
+    expected = np.mean([math.cos(a - angle_of(p, 0)) for p, a in enumerate(angles)])
+    assert scored(tmp_path, open_collection(tmp_path / "mine.npy"), reference).value == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_images_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[str, Angles]):
@@ -204,11 +206,11 @@ def test_images_of_a_folder_go_by_their_names(tmp_path: Path, networks: dict[str
     for folder, angles in (("references", objects), ("samples", samples)):
         for name, angle in angles.items():
             np.save(tmp_path / folder / f"{name}.npy", of_angles([angle])[0])
-    reference, mine, pictures = (open_collection(tmp_path / name) for name in ("references", "samples", "pictures"))
-    found = scored(tmp_path, mine, reference, condition_images=pictures)
-    assert found.value == pytest.approx(np.mean([math.cos(samples[n] - levels[n] / 100) for n in samples]), abs=1e-6)
+    reference, mine, images = (open_collection(tmp_path / name) for name in ("references", "samples", "pictures"))
+    result = scored(tmp_path, mine, reference, condition_images=images)
+    assert result.value == pytest.approx(np.mean([math.cos(samples[n] - levels[n] / 100) for n in samples]), abs=1e-6)
     truth = np.mean([math.cos(objects[n] - levels[n] / 100) for n in samples])
-    assert (found.note or "").startswith(f"ground truth {truth:.4f}")
+    assert (result.note or "").startswith(f"ground truth {truth:.4f}")
     with pytest.raises(UsageError, match="has no images of its clouds") as caught:
         scored(tmp_path / "other", mine, reference)
     assert "--condition-images" in (caught.value.hint or "")
@@ -236,8 +238,8 @@ def test_the_distance_to_the_right_object_goes_by_the_same_pairs(tmp_path: Path)
     reference = shard(tmp_path / "reference.h5", objects, names)
     samples = shard(tmp_path / "samples.h5", objects[order] + 0.01 * drawn((5, 200, 3), 2), [names[n] for n in order])
     metrics = metric_specs.parse_metrics(["paired-cd", "mmd"], "points")
-    judge = Evaluator(reference, EvaluationSettings(tmp_path / "kept"))
-    right, mmd = (judge.score(EvaluatedSamples("mine", samples), metric, metrics) for metric in metrics)
+    evaluator = Evaluator(reference, EvaluationSettings(tmp_path / "kept"))
+    right, mmd = (evaluator.score(EvaluatedSamples("mine", samples), metric, metrics) for metric in metrics)
     assert right.value == pytest.approx(mmd.value), "each object is the nearest of its own sample"
     assert "the right one is the nearest of 100.0 % of 5 samples" in (right.note or "")
     backwards = shard(tmp_path / "other.h5", objects[order], [names[n] for n in order[::-1]])
@@ -270,16 +272,16 @@ def test_the_real_networks_take_shards_and_their_images(tmp_path: Path, monkeypa
     for module, network in ((ulip2, ulip2.PointEncoder()), (clip_bigg, clip_bigg.ImageEncoder())):
         published.randomize(network)
         published.write(tmp_path / module.WEIGHTS.file, network.state_dict(), published.metadata(module.WEIGHTS))
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 20, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 20, 3), dtype=np.uint8)
     values = drawn((2, 10_100, 3)) * np.array([[[1, 0.2, 0.5]], [[0.3, 1, 1]]], np.float32)
-    reference = shard(tmp_path / "reference.h5", values, NAMES[:2], condition={"image": pictures})
-    found = scored(tmp_path, reference, reference, weights_folder=tmp_path)
-    assert found.note is not None and found.note.startswith(f"ground truth {found.value:.4f}:")
-    assert found.weights is not None and len(found.weights.split(", ")) == 2 and -1 <= found.value <= 1
+    reference = shard(tmp_path / "reference.h5", values, NAMES[:2], condition={"image": images})
+    result = scored(tmp_path, reference, reference, weights_folder=tmp_path)
+    assert result.note is not None and result.note.startswith(f"ground truth {result.value:.4f}:")
+    assert result.weights is not None and len(result.weights.split(", ")) == 2 and -1 <= result.value <= 1
     other = shard(tmp_path / "other.h5", values[::-1].copy(), NAMES[:2])
     swapped = scored(tmp_path, other, reference, weights_folder=tmp_path)
-    assert swapped.value != pytest.approx(found.value, abs=1e-6)
-    assert (swapped.note or "").startswith(f"ground truth {found.value:.4f}:")
+    assert swapped.value != pytest.approx(result.value, abs=1e-6)
+    assert (swapped.note or "").startswith(f"ground truth {result.value:.4f}:")
 
 
 def test_p_fid_of_clouds_and_themselves_is_0_and_rises_with_noise(tmp_path: Path):

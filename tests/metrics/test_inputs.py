@@ -112,8 +112,8 @@ def test_a_new_kind_of_input_is_evaluated_with_an_interval(place: Path):
     assert (score.interval[1] - score.interval[0]) / 2 == pytest.approx(2.26 * error, rel=0.6)
     assert (score.features, score.weights, score.note) == (None, None, None)
     assert evaluator.estimate_cost([GAP], 1000) == [("means of 1000 images", 1e-3)]
-    found = evaluator.cached(samples, ChannelMeans)
-    assert found is not None and len(found.samples) == 50
+    result = evaluator.cached(samples, ChannelMeans)
+    assert result is not None and len(result.samples) == 50
     assert evaluator.cached(EvaluatedSamples("others", samples.items), ChannelMeans) is None
 
 

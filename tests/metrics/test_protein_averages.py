@@ -54,11 +54,11 @@ def test_a_structure_is_the_best_sample_of_itself(name: str):
 def test_samples_are_brought_together_first_and_proteins_after(metric, best):
     """So that a protein with many samples counts no more than one with few."""
     few, many = [shaken(PROTEIN, 0.5, 0)], [shaken(PROTEIN, size, 1) for size in (1.0, 2.0, 3.0)]
-    mean, chosen = metric.PROTOCOLS[:2]
+    mean, selected = metric.PROTOCOLS[:2]
     alone = [metric.compute(evidence((PROTEIN, [sample])), mean) for sample in (*few, *many)]
     both = evidence((PROTEIN, few), (PROTEIN, many))
     assert metric.compute(both, mean) == pytest.approx((alone[0] + np.mean(alone[1:])) / 2)
-    assert metric.compute(both, chosen) == pytest.approx((alone[0] + best(alone[1:])) / 2)
+    assert metric.compute(both, selected) == pytest.approx((alone[0] + best(alone[1:])) / 2)
     assert f"{(alone[0] + best(alone[1:])) / 2:.4g}" in (metric.remark(both, mean) or "")
     assert "best of 1 to 3 samples" in (metric.remark(both, mean) or "")
 
@@ -66,19 +66,19 @@ def test_samples_are_brought_together_first_and_proteins_after(metric, best):
 def test_the_interval_covers_other_proteins():
     """Its error is that of a mean: the deviation of the proteins over the root of their number."""
     proteins = evidence(*((PROTEIN, [shaken(PROTEIN, 0.2 + 0.05 * seed, seed)]) for seed in range(40)))
-    found = intervals.jackknife_interval(lambda part: lddt.compute(part, "ca:auto:mean"), proteins)
+    result = intervals.jackknife_interval(lambda part: lddt.compute(part, "ca:auto:mean"), proteins)
     values = np.concatenate(lddt.values(proteins, "ca:auto:mean"))
-    assert found is not None and found.error == pytest.approx(values.std(ddof=1) / np.sqrt(40), rel=0.4)
+    assert result is not None and result.error == pytest.approx(values.std(ddof=1) / np.sqrt(40), rel=0.4)
     nineteen = Structures(proteins.proteins[:19])
     assert intervals.jackknife_interval(lambda part: lddt.compute(part, "ca:auto:mean"), nineteen) is None
 
 
 def test_residues_are_paired_by_number_where_numbers_agree_and_else_by_sequence():
     inner, renumbered = part(PROTEIN, 5, 20), replace(part(PROTEIN, 5, 20), numbers=np.arange(1, 16))
-    wanted = np.stack([np.arange(15), np.arange(5, 20)], axis=1)
+    expected = np.stack([np.arange(15), np.arange(5, 20)], axis=1)
     for rule in residue_alignment.ALIGNMENT_MODES:
-        np.testing.assert_array_equal(residue_alignment.align_residues(inner, PROTEIN, rule), wanted)
-    np.testing.assert_array_equal(residue_alignment.align_residues(renumbered, PROTEIN, "auto"), wanted)
+        np.testing.assert_array_equal(residue_alignment.align_residues(inner, PROTEIN, rule), expected)
+    np.testing.assert_array_equal(residue_alignment.align_residues(renumbered, PROTEIN, "auto"), expected)
     by_number = residue_alignment.align_residues(renumbered, PROTEIN, "number")
     np.testing.assert_array_equal(by_number, np.stack([np.arange(15)] * 2, axis=1))
     assert rmsd.compute(evidence((PROTEIN, [renumbered])), "ca:auto:mean") < 1e-3
@@ -143,10 +143,10 @@ def test_a_gap_in_the_numbers_is_no_bond():
 def two(letters: str, atoms: Sequence[str], distance: float, *, gap: int = 50) -> Structure:
     """Two residues of which one atom each is known."""
     codes = residues.to_codes(letters)
-    owner, place = residues.atom_layout(codes)
+    owner, index = residues.atom_layout(codes)
     positions, is_known = np.zeros((len(owner), 3), dtype=np.float32), np.zeros(len(owner), dtype=bool)
     for number, atom in enumerate(atoms):
-        row = np.flatnonzero((owner == number) & (place == residues.ATOMS[codes[number]].index(atom)))
+        row = np.flatnonzero((owner == number) & (index == residues.ATOMS[codes[number]].index(atom)))
         positions[row, 0], is_known[row] = number * distance, True
     return Structure("two", codes, positions, is_known, np.array([1, 1 + gap]))
 
@@ -195,15 +195,15 @@ def test_files_have_the_scores_of_biotite_and_us_align(real_data: Callable[[str]
                 continue
             rule = {"1": "number", "5": "sequence"}[row["usalign_TMscore_mode"]]
             mine = evidence((read[row["ref"]], [read[row["model"]]]), rule=rule)
-            told = [row["lddt_ca_biotite"], row["tm_norm_ref"], row["rmsd"], row["lddt_heavy_biotite"]]
-            found = [
+            reported = [row["lddt_ca_biotite"], row["tm_norm_ref"], row["rmsd"], row["lddt_heavy_biotite"]]
+            result = [
                 lddt.compute(mine, f"ca:{rule}:mean"),
                 tm_score.compute(mine, f"reference:{rule}:mean"),
                 rmsd.compute(mine, f"ca:{rule}:mean"),
                 lddt.compute(mine, f"heavy:{rule}:mean"),
             ]
-            heavy += bool(told[3])
-            worst = np.maximum(worst, [abs(f - float(t)) if t else 0 for f, t in zip(found, told, strict=True)])
+            heavy += bool(reported[3])
+            worst = np.maximum(worst, [abs(f - float(t)) if t else 0 for f, t in zip(result, reported, strict=True)])
     # What the file's four decimals (of RMSD: two) leave open.
     assert heavy == 54 and (worst < [1e-4, 1e-4, 0.006, 1e-4]).all(), (heavy, worst)
 

@@ -67,17 +67,17 @@ def pairs(name: str, batch: int = 2, seed: int = 1) -> tuple[Queries, Tensor]:
     shape = CASES[name][1]
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(batch, shape.num_queries, shape.value_size, generator=generator)
-    places = torch.arange(shape.num_queries)
+    indices = torch.arange(shape.num_queries)
     if not shape.layout.has_coordinates:
-        return Queries(None, places), values
+        return Queries(None, indices), values
     if isinstance(shape.layout, Grid):
-        return Queries(torch.from_numpy(_set_grouping.cell_centers(shape.layout.shape)).float(), places), values
-    return Queries(2 * torch.rand(shape.num_queries, shape.coordinate_size, generator=generator) - 1, places), values
+        return Queries(torch.from_numpy(_set_grouping.cell_centers(shape.layout.shape)).float(), indices), values
+    return Queries(2 * torch.rand(shape.num_queries, shape.coordinate_size, generator=generator) - 1, indices), values
 
 
 def answer(module: SetTransformer, context: Queries, values: Tensor, **changes: Tensor | Queries) -> Tensor:
     """The whole pass at t = 0.3, 0.6, ..., with a condition; asked at its own pairs by default."""
     t = 0.3 * torch.arange(1, 1 + values.shape[0])
     embedding = ConditionEmbedding(torch.linspace(-1, 1, module.vector_width).expand(values.shape[0], -1))
-    asked = {"queries": context, "query_values": values} | changes
-    return module(context, values, t, embedding, **asked)
+    requested = {"queries": context, "query_values": values} | changes
+    return module(context, values, t, embedding, **requested)

@@ -99,8 +99,8 @@ def run(script: str, *arguments: Any) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_a_compiled_network_is_one_graph_with_the_same_loss_and_gradients(name):
     steps, graphs, breaks = json.loads(run(SCRIPT, json.dumps(CASES[name])).splitlines()[-1])
-    for loss, wanted, apart in steps:
-        assert loss == pytest.approx(wanted, rel=1e-5)
+    for loss, expected, apart in steps:
+        assert loss == pytest.approx(expected, rel=1e-5)
         assert apart < 1e-4
     assert graphs == 1 and breaks == {}  # made in the first step, and no other in the second and third
 

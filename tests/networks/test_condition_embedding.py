@@ -20,7 +20,7 @@ from tests.networks import small
 from tests.networks.small import IMAGE, POINTS
 
 PERCEIVER = Config(32, 4, 2, latents=8, encoder="perceiver", num_frequencies=4, cross_attend_every=2)
-PICTURED = {
+IMAGE_CONDITIONED = {
     "perceiver": (PERCEIVER, POINTS),
     "layers that read apart": (dataclasses.replace(PERCEIVER, separate_cross_attention=True), POINTS),
     "two levels": (
@@ -41,19 +41,19 @@ FOLDED = {
 }
 PROTEINS = protein.Domain(protein.Config(residues=6))
 CHAINS = ("MKTWAY", "GG", "ARNDCQEG")
-every_picture = pytest.mark.parametrize("name", PICTURED)
+every_image_condition = pytest.mark.parametrize("name", IMAGE_CONDITIONED)
 every_fold = pytest.mark.parametrize("name", FOLDED)
 
 
-def pictured(name: str, scale: float = 0.3) -> SetTransformer:
+def image_conditioned(name: str, scale: float = 0.3) -> SetTransformer:
     """A network that attends to 5 tokens."""
     torch.manual_seed(0)
-    return small.randomize(set_transformer.build(*PICTURED[name], ConditionSpec(tokens=5)), scale)
+    return small.randomize(set_transformer.build(*IMAGE_CONDITIONED[name], ConditionSpec(tokens=5)), scale)
 
 
 def pairs(name: str, batch: int = 2) -> tuple[Queries, Tensor, Tensor]:
     """A context with values, and tokens."""
-    case = next(key for key, (_, shape) in small.CASES.items() if shape == PICTURED[name][1])
+    case = next(key for key, (_, shape) in small.CASES.items() if shape == IMAGE_CONDITIONED[name][1])
     generator = torch.Generator().manual_seed(5)
     return *small.pairs(case, batch), torch.randn(batch, 5, 32, generator=generator)
 
@@ -81,49 +81,49 @@ def chains(*sequences: str, seed: int = 3) -> tuple[Queries, Tensor, ConditionEm
     return queries, whole[: len(queries)].expand(len(sequences), -1, -1), embedding
 
 
-@every_picture
+@every_image_condition
 def test_the_first_answers_are_exactly_zero_under_tokens(name: str) -> None:
     context, values, tokens = pairs(name)
-    assert answer(pictured(name, scale=0), context, values, ConditionEmbedding(tokens=tokens)).abs().max() == 0
+    assert answer(image_conditioned(name, scale=0), context, values, ConditionEmbedding(tokens=tokens)).abs().max() == 0
 
 
-@every_picture
+@every_image_condition
 def test_every_weight_learns_under_tokens(name: str) -> None:
-    module = pictured(name)
+    module = image_conditioned(name)
     context, values, tokens = pairs(name)
     answer(module, context, values, ConditionEmbedding(tokens=tokens)).square().mean().backward()
     assert [n for n, w in module.named_parameters() if w.grad is None or w.grad.abs().max() == 0] == []
 
 
-@every_picture
+@every_image_condition
 def test_the_order_of_the_tokens_changes_no_answer_and_each_token_does(name: str) -> None:
-    module = pictured(name).requires_grad_(False)
+    module = image_conditioned(name).requires_grad_(False)
     context, values, tokens = pairs(name)
-    found = answer(module, context, values, ConditionEmbedding(tokens=tokens))
+    result = answer(module, context, values, ConditionEmbedding(tokens=tokens))
     turned = answer(module, context, values, ConditionEmbedding(tokens=tokens[:, [3, 0, 4, 1, 2]]))
-    torch.testing.assert_close(turned, found, atol=1e-6, rtol=1e-6)
-    for place in range(5):
+    torch.testing.assert_close(turned, result, atol=1e-6, rtol=1e-6)
+    for index in range(5):
         other = tokens.clone()
-        other[:, place] += 1
-        assert (answer(module, context, values, ConditionEmbedding(tokens=other)) - found).abs().max() > 1e-4
+        other[:, index] += 1
+        assert (answer(module, context, values, ConditionEmbedding(tokens=other)) - result).abs().max() > 1e-4
 
 
-@every_picture
+@every_image_condition
 def test_keys_and_values_made_once_are_those_made_each_time(name: str) -> None:
-    module = pictured(name).requires_grad_(False)
+    module = image_conditioned(name).requires_grad_(False)
     context, values, tokens = pairs(name)
     read = module.project_kv(ConditionEmbedding(torch.ones(2, 32), tokens=tokens))
     assert read.tokens is None and read.vector is not None
-    found = answer(module, context, values, read)
+    result = answer(module, context, values, read)
     torch.testing.assert_close(
-        found, answer(module, context, values, ConditionEmbedding(torch.ones(2, 32), tokens)), atol=1e-6, rtol=1e-6
+        result, answer(module, context, values, ConditionEmbedding(torch.ones(2, 32), tokens)), atol=1e-6, rtol=1e-6
     )
     assert module.project_kv(ConditionEmbedding()) == ConditionEmbedding()
 
 
-@every_picture
+@every_image_condition
 def test_many_equal_tokens_are_as_good_as_one(name: str) -> None:
-    module = pictured(name).requires_grad_(False)
+    module = image_conditioned(name).requires_grad_(False)
     context, values, tokens = pairs(name)
     one = tokens[:, :1]
     many = answer(module, context, values, ConditionEmbedding(tokens=one.expand(-1, 700, -1)))
@@ -132,31 +132,31 @@ def test_many_equal_tokens_are_as_good_as_one(name: str) -> None:
     )
 
 
-@every_picture
+@every_image_condition
 def test_the_tokens_of_one_set_never_influence_another(name: str) -> None:
-    module = pictured(name)
+    module = image_conditioned(name)
     context, values, tokens = pairs(name)
     tokens.requires_grad_()
     answer(module, context, values, ConditionEmbedding(tokens=tokens))[0].square().sum().backward()
     assert tokens.grad is not None and tokens.grad[0].abs().max() > 0 and tokens.grad[1].abs().max() == 0
 
 
-@every_picture
+@every_image_condition
 def test_keeping_less_for_the_backward_pass_changes_no_gradient_of_the_tokens(name: str) -> None:
-    found = []
+    result = []
     for less in (False, True):
-        config, shape = PICTURED[name]
+        config, shape = IMAGE_CONDITIONED[name]
         torch.manual_seed(0)
         config = dataclasses.replace(config, checkpoint_activations=less)
         module = small.randomize(set_transformer.build(config, shape, ConditionSpec(tokens=5)), 0.3)
         context, values, tokens = pairs(name)
         answer(module, context, values, ConditionEmbedding(tokens=tokens.requires_grad_())).square().mean().backward()
-        found.append([tokens.grad, *(weight.grad for weight in module.parameters())])
-    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+        result.append([tokens.grad, *(weight.grad for weight in module.parameters())])
+    torch.testing.assert_close(result[0], result[1], atol=1e-6, rtol=1e-5)
 
 
 def test_reading_again_apart_is_a_layer_with_self_attention_before_the_block() -> None:
-    module = pictured("layers that read apart")
+    module = image_conditioned("layers that read apart")
     layers = module.all_layers()
     assert [layer.read is not None for layer in layers] == [True, True, False, False, True, False, False]
     assert [layer.own.told is not None for layer in layers] == [False, False, True, True, False, True, True]
@@ -181,12 +181,12 @@ def test_a_chain_padded_beside_larger_ones_gets_the_answers_that_it_gets_alone(n
     assert queries.group_ids is not None
     real = queries.group_ids >= 0
     for garbage in (0.0, 100.0, torch.nan):
-        found = answer(module, queries, values.masked_fill(~real[..., None], garbage), embedding)
+        result = answer(module, queries, values.masked_fill(~real[..., None], garbage), embedding)
         for row, sequence in enumerate(CHAINS):
             own, shown, alone_embedding = chains(sequence)
             t = torch.tensor([0.3 * (row + 1)])
             alone = module(own, shown, t, alone_embedding, own, shown)
-            torch.testing.assert_close(found[row : row + 1, : len(own)], alone, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(result[row : row + 1, : len(own)], alone, atol=1e-5, rtol=1e-5)
 
 
 @every_fold
@@ -196,18 +196,18 @@ def test_an_unknown_atom_influences_no_other(name: str) -> None:
     assert queries.group_ids is not None
     known = queries.group_ids >= 0
     known[0, [1, 5, 9]] = False
-    t, found = torch.tensor([0.3, 0.6, 0.9]), []
+    t, result = torch.tensor([0.3, 0.6, 0.9]), []
     for garbage in (0.0, 50.0, torch.nan):
         shown = values.masked_fill(~known[..., None], garbage)
-        found.append(module(queries, shown, t, embedding, queries, values, mask=known))
-    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
-    torch.testing.assert_close(found[2], found[0], rtol=0, atol=0)
+        result.append(module(queries, shown, t, embedding, queries, values, mask=known))
+    torch.testing.assert_close(result[1], result[0], rtol=0, atol=0)
+    torch.testing.assert_close(result[2], result[0], rtol=0, atol=0)
     whole = module(queries, values, t, embedding, queries, values)
-    assert (whole[0] - found[0][0]).abs().max() > 1e-4
+    assert (whole[0] - result[0][0]).abs().max() > 1e-4
 
 
 @every_fold
-def test_an_atom_gets_the_same_answer_whatever_else_is_asked(name: str) -> None:
+def test_an_atom_has_the_same_velocity_whatever_else_is_queried(name: str) -> None:
     module = folding(name).requires_grad_(False)
     queries, values, embedding = chains(*CHAINS)
     whole = answer(module, queries, values, embedding)
@@ -223,8 +223,8 @@ def test_the_order_of_the_residues_is_seen(name: str) -> None:
     module = folding(name).requires_grad_(False)
     queries, _, embedding = chains("GGGG")
     values = torch.ones(1, 16, 3)
-    found = answer(module, queries, values, embedding).unflatten(1, (4, 4))
-    assert (found[:, 1:] - found[:, :-1]).abs().amax((0, 2, 3)).min() > 1e-4
+    result = answer(module, queries, values, embedding).unflatten(1, (4, 4))
+    assert (result[:, 1:] - result[:, :-1]).abs().amax((0, 2, 3)).min() > 1e-4
     moved = torch.ones(1, 4, 4, 3)
     moved[:, 0] = 2
     first = answer(module, queries, moved.flatten(1, 2), embedding)
@@ -247,19 +247,19 @@ def test_one_chain_never_influences_another(name: str) -> None:
 def test_training_and_drawing_compute_the_same_of_groups(name: str) -> None:
     module = folding(name)
     with torch.no_grad():
-        drawn = answer(module, *chains(*CHAINS))
-    torch.testing.assert_close(answer(module, *chains(*CHAINS)), drawn, atol=1e-5, rtol=1e-5)
+        sampled = answer(module, *chains(*CHAINS))
+    torch.testing.assert_close(answer(module, *chains(*CHAINS)), sampled, atol=1e-5, rtol=1e-5)
 
 
 @every_fold
 def test_bf16_stays_near_fp32_for_groups(name: str) -> None:
     module = folding(name)
     with torch.autocast("cpu", torch.bfloat16):
-        found = answer(module, *chains(*CHAINS))
-        found.square().mean().backward()
+        result = answer(module, *chains(*CHAINS))
+        result.square().mean().backward()
     exact = answer(module, *chains(*CHAINS))
-    assert found.dtype == torch.float32
-    assert (found - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
+    assert result.dtype == torch.float32
+    assert (result - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
 
 
 MISFITS = {

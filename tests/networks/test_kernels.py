@@ -29,7 +29,7 @@ KINDS = {
 }
 
 
-def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2) -> list[dict]:
+def calls_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2) -> list[dict]:
     """The arguments of every attention in a training loss of a small model under bf16."""
     kind, network = KINDS[name]
     model = models.build(tiny.preset(kind, network=network))
@@ -43,11 +43,11 @@ def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2
         **(model.method.conditioner.dummy_batch(blank) if name == "picture" else {}),
     }
     values = torch.randn(blank.values.shape, generator=torch.Generator().manual_seed(0))
-    found = []
+    result = []
     attention = functional.scaled_dot_product_attention
 
     def noted(q, k, v, attn_mask=None, **rest):
-        found.append({"q": q, "k": k, "v": v, "mask": attn_mask})
+        result.append({"q": q, "k": k, "v": v, "mask": attn_mask})
         return attention(q, k, v, attn_mask=attn_mask, **rest)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", noted)
@@ -55,13 +55,13 @@ def asked_of_torch(name: str, monkeypatch: pytest.MonkeyPatch, *, count: int = 2
         model.method.loss(
             TrainBatch.from_sets(replace(blank, values=values, seeds=seeds, condition=condition))
         ).mean().backward()
-    assert found
-    return found
+    assert result
+    return result
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_attention_without_padding_may_be_flash_attention(name, monkeypatch):
-    for one in asked_of_torch(name, monkeypatch):
+    for one in calls_of_torch(name, monkeypatch):
         assert one["mask"] is None
         for part in (one["q"], one["k"], one["v"]):
             assert part.dtype == torch.bfloat16 and part.stride(-1) == 1 and part.shape[-1] % 8 == 0

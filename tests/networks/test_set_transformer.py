@@ -41,11 +41,11 @@ def test_every_weight_learns(name: str) -> None:
 def test_one_set_never_influences_another(name: str) -> None:
     module = network(name)
     context, values = pairs(name)
-    shown, asked = values.clone().requires_grad_(), values.clone().requires_grad_()
-    answer(module, context, shown, query_values=asked)[0].square().sum().backward()
-    assert shown.grad is not None and asked.grad is not None
+    shown, requested = values.clone().requires_grad_(), values.clone().requires_grad_()
+    answer(module, context, shown, query_values=requested)[0].square().sum().backward()
+    assert shown.grad is not None and requested.grad is not None
     assert shown.grad[0].abs().max() > 0
-    assert shown.grad[1].abs().max() == 0 and asked.grad[1].abs().max() == 0
+    assert shown.grad[1].abs().max() == 0 and requested.grad[1].abs().max() == 0
 
 
 @every_case
@@ -62,10 +62,10 @@ def test_fewer_queries_in_another_order_change_no_answer(name: str) -> None:
     module = network(name).requires_grad_(False)
     context, values = pairs(name)
     whole = answer(module, context, values)
-    chosen = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(3))[:11]
-    coordinates = None if context.coordinates is None else context.coordinates[chosen]
-    asked = {"queries": Queries(coordinates, context.noise_keys[chosen]), "query_values": values[:, chosen]}
-    torch.testing.assert_close(answer(module, context, values, **asked), whole[:, chosen], atol=1e-5, rtol=1e-5)
+    selected = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(3))[:11]
+    coordinates = None if context.coordinates is None else context.coordinates[selected]
+    requested = {"queries": Queries(coordinates, context.noise_keys[selected]), "query_values": values[:, selected]}
+    torch.testing.assert_close(answer(module, context, values, **requested), whole[:, selected], atol=1e-5, rtol=1e-5)
 
 
 @every_case
@@ -87,8 +87,8 @@ def test_the_order_of_the_context_changes_no_answer(name: str) -> None:
     order = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(3))
     coordinates = None if context.coordinates is None else context.coordinates[order]
     shuffled = Queries(coordinates, context.noise_keys[order])
-    found = answer(module, shuffled, values[:, order], queries=context, query_values=values)
-    torch.testing.assert_close(found, answer(module, context, values), atol=2e-5, rtol=1e-5)
+    result = answer(module, shuffled, values[:, order], queries=context, query_values=values)
+    torch.testing.assert_close(result, answer(module, context, values), atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCATTERED)
@@ -98,23 +98,23 @@ def test_padding_changes_nothing_whatever_it_holds(name: str) -> None:
     counts = (30, 35)
     real = torch.arange(values.shape[1]) < torch.tensor(counts)[:, None]
     padded = values.masked_fill(~real[..., None], torch.nan)
-    found = answer(module, context, padded, query_values=values, mask=real)
+    result = answer(module, context, padded, query_values=values, mask=real)
     for index, count in enumerate(counts):
-        shown, asked = values[:, :count], values
-        alone = answer(module, context[:count], shown, queries=context, query_values=asked)
-        torch.testing.assert_close(found[index], alone[index], atol=2e-5, rtol=1e-5)
-    found.square().mean().backward()
+        shown, requested = values[:, :count], values
+        alone = answer(module, context[:count], shown, queries=context, query_values=requested)
+        torch.testing.assert_close(result[index], alone[index], atol=2e-5, rtol=1e-5)
+    result.square().mean().backward()
     assert all(torch.isfinite(weight.grad).all() for weight in module.parameters() if weight.grad is not None)
 
 
 @every_case
 def test_keeping_less_for_the_backward_pass_changes_no_gradient(name: str) -> None:
-    found = []
+    result = []
     for checkpoint_activations in (False, True):
         module = network(name, checkpoint_activations=checkpoint_activations)
         answer(module, *pairs(name)).square().mean().backward()
-        found.append([weight.grad for weight in module.parameters()])
-    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+        result.append([weight.grad for weight in module.parameters()])
+    torch.testing.assert_close(result[0], result[1], atol=1e-6, rtol=1e-5)
 
 
 @every_case
@@ -122,8 +122,8 @@ def test_training_and_drawing_compute_the_same(name: str) -> None:
     module = network(name)
     context, values = pairs(name)
     with torch.no_grad():
-        drawn = answer(module, context, values)
-    torch.testing.assert_close(answer(module, context, values), drawn, atol=1e-5, rtol=1e-5)
+        sampled = answer(module, context, values)
+    torch.testing.assert_close(answer(module, context, values), sampled, atol=1e-5, rtol=1e-5)
 
 
 @every_case
@@ -131,11 +131,11 @@ def test_bf16_stays_near_fp32_and_gives_finite_gradients(name: str) -> None:
     module = network(name)
     context, values = pairs(name)
     with torch.autocast("cpu", torch.bfloat16):
-        found = answer(module, context, values)
-        found.square().mean().backward()
+        result = answer(module, context, values)
+        result.square().mean().backward()
     exact = answer(module, context, values)
-    assert found.dtype == torch.float32
-    assert (found - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
+    assert result.dtype == torch.float32
+    assert (result - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
     assert all(torch.isfinite(weight.grad).all() for weight in module.parameters() if weight.grad is not None)
 
 
@@ -162,8 +162,8 @@ def test_the_encoder_is_shared_by_both_halves_of_guidance() -> None:
     t, vector = torch.tensor([0.3, 0.6]), ConditionEmbedding(torch.ones(2, 32))
     encoded = module.encode(context, values)
     for condition in (ConditionEmbedding(), vector):
-        found = module.decode(context, values, module.decoder_kv(module.latents(encoded, t, condition)))
-        torch.testing.assert_close(found, module(context, values, t, condition, context, values), atol=1e-6, rtol=1e-6)
+        result = module.decode(context, values, module.decoder_kv(module.latents(encoded, t, condition)))
+        torch.testing.assert_close(result, module(context, values, t, condition, context, values), atol=1e-6, rtol=1e-6)
 
 
 def test_later_blocks_read_the_context_as_often_as_the_setting_says() -> None:

@@ -31,13 +31,13 @@ def unfolded(encoder: SpatialEncoder, context: Queries, values: Tensor, mask: Te
             )[encoder.tile_is_real]
         else:
             groups = encoder.groups(context.coordinates)
-        place = context.coordinates
+        index = context.coordinates
         if encoder.positions is not None:
             per_unit = encoder.latents ** (1 / shape.coordinate_size) / 2
             if encoder.kind == "grid" and isinstance(shape.layout, Grid):
                 per_unit = torch.tensor(_set_grouping.grid_sides(encoder.latents, shape)) / 2
-            place = 0.5 + (place - encoder.positions[groups]) * per_unit
-        tokens = encoder.tokens.value(values) + encoder.tokens.fourier(place)
+            index = 0.5 + (index - encoder.positions[groups]) * per_unit
+        tokens = encoder.tokens.value(values) + encoder.tokens.fourier(index)
         groups = groups.expand(values.shape[0], -1)
     split = lambda x: x.unflatten(-1, (heads, -1)).transpose(-2, -3)  # noqa: E731
     k = split(functional.linear(tokens, encoder.key, torch.linspace(-3, 3, tokens.shape[-1])))
@@ -58,9 +58,9 @@ def test_folding_keys_and_values_changes_nothing(name: str) -> None:
     context, values = pairs(name, batch=3)
     assert isinstance(encoder, SpatialEncoder)
     expected = unfolded(encoder, context, values)
-    found = encoder(context, values, None)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    ours, theirs = (torch.autograd.grad(x.square().sum(), encoder.key)[0] for x in (found, expected))
+    result = encoder(context, values, None)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+    ours, theirs = (torch.autograd.grad(x.square().sum(), encoder.key)[0] for x in (result, expected))
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
 
 
@@ -70,8 +70,8 @@ def test_padding_has_no_part_in_the_softmax(name: str) -> None:
     context, values = pairs(name)
     mask = torch.rand(values.shape[:2], generator=torch.Generator().manual_seed(0)) < 0.5
     assert isinstance(encoder, SpatialEncoder)
-    found = encoder(context, values.masked_fill(~mask[..., None], torch.inf), mask)
-    torch.testing.assert_close(found, unfolded(encoder, context, values, mask), atol=1e-5, rtol=1e-5)
+    result = encoder(context, values.masked_fill(~mask[..., None], torch.inf), mask)
+    torch.testing.assert_close(result, unfolded(encoder, context, values, mask), atol=1e-5, rtol=1e-5)
 
 
 def test_a_grid_and_the_same_pairs_scattered_give_the_same_latents() -> None:
@@ -86,23 +86,23 @@ def test_a_grid_and_the_same_pairs_scattered_give_the_same_latents() -> None:
     context = Queries(torch.from_numpy(_set_grouping.cell_centers((12, 12))).float(), torch.arange(144))
     values, order = torch.randn(2, 144, 3), torch.randperm(144)
     assert context.coordinates is not None
-    found = scattered(Queries(context.coordinates[order], order), values[:, order], None)
-    torch.testing.assert_close(found, dense(context, values, None), atol=1e-5, rtol=1e-5)
+    result = scattered(Queries(context.coordinates[order], order), values[:, order], None)
+    torch.testing.assert_close(result, dense(context, values, None), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["grid", "uneven grid", "kmeans", "hashed points", "nearest solid"])
 def test_pooling_some_tiles_at_a_time_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = network(name, scale=1.0)
     context, values = pairs(name)
-    found = []
+    result = []
     for budget in (1 << 30, 1 << 10):
         monkeypatch.setitem(_set_encoders.CHUNK_BYTES, "cpu", budget)
         module.zero_grad()
         assert isinstance(module.encoder, SpatialEncoder)
         latents = module.encoder(context, values, None)
         latents.square().mean().backward()
-        found.append((latents, module.encoder.tokens.value.weight.grad))
-    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+        result.append((latents, module.encoder.tokens.value.weight.grad))
+    torch.testing.assert_close(result[0], result[1], atol=1e-6, rtol=1e-5)
 
 
 def test_a_latent_without_pairs_is_finite_and_learns_nothing_false() -> None:

@@ -32,10 +32,10 @@ def assert_same(first: GaussianStats, second: GaussianStats, tolerance: float) -
 def test_blocks_of_any_size_give_the_mean_and_covariance(size: int, mean: float):
     rows = features(1000, mean=mean)
     exact = rows.astype(np.float64)
-    found = in_blocks(rows, size)
-    np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(found.covariance, np.cov(exact.T), rtol=1e-10, atol=1e-10)
-    np.testing.assert_array_equal(found.covariance, found.covariance.T)
+    result = in_blocks(rows, size)
+    np.testing.assert_allclose(result.mean, exact.mean(0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(result.covariance, np.cov(exact.T), rtol=1e-10, atol=1e-10)
+    np.testing.assert_array_equal(result.covariance, result.covariance.T)
 
 
 def test_more_rows_than_are_converted_at_once_give_the_same(monkeypatch: pytest.MonkeyPatch):

@@ -60,21 +60,21 @@ def test_normals_are_those_of_box_and_muller_in_float64():
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_normal_depends_neither_on_the_batch_nor_on_the_chunk_nor_on_the_order(kernel):
-    seeds, places = torch.tensor([7, 2**62, 0]), finer(5, 4)
-    whole = start(seeds, places, kernel=kernel, step=3)
+    seeds, indices = torch.tensor([7, 2**62, 0]), finer(5, 4)
+    whole = start(seeds, indices, kernel=kernel, step=3)
     for row, seed in enumerate(seeds):
-        assert torch.equal(start(seed[None], places, kernel=kernel, step=3)[0], whole[row])
-    chunks = [start(seeds, part, kernel=kernel, step=3) for part in places.split(37)]
+        assert torch.equal(start(seed[None], indices, kernel=kernel, step=3)[0], whole[row])
+    chunks = [start(seeds, part, kernel=kernel, step=3) for part in indices.split(37)]
     assert torch.equal(torch.cat(chunks, dim=1), whole)
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(start(seeds, places[order], kernel=kernel, step=3), whole[:, order])
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(start(seeds, indices[order], kernel=kernel, step=3), whole[:, order])
 
 
 def test_slices_inside_change_no_bit(monkeypatch):
-    places, ids = finer(6, 3), torch.arange(500)
-    whole = [start([1, 2], where, kernel="linear") for where in (places, ids)]
+    indices, ids = finer(6, 3), torch.arange(500)
+    whole = [start([1, 2], where, kernel="linear") for where in (indices, ids)]
     monkeypatch.setattr(noise_field, "SLICE_SIZE", {"cpu": 14})
-    for expected, where in zip(whole, (places, ids), strict=True):
+    for expected, where in zip(whole, (indices, ids), strict=True):
         assert torch.equal(start([1, 2], where, kernel="linear"), expected)
 
 
@@ -139,16 +139,16 @@ def test_a_grid_three_times_as_fine_holds_the_training_grid_at_rows_and_columns_
 @pytest.mark.parametrize("kernel", FIELDS)
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_a_shared_box_of_lattice_values_gives_the_bits_of_single_ones(kernel, dimensions, monkeypatch):
-    places = torch.rand(400, dimensions, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 9 - 4
+    indices = torch.rand(400, dimensions, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 9 - 4
     hashed = []
     at_lattice = noise_field._at_lattice
     monkeypatch.setattr(
         noise_field, "_at_lattice", lambda k, p, *rest: hashed.append(len(p)) or at_lattice(k, p, *rest)
     )
-    shared = start([1, 2], places, kernel=kernel)
+    shared = start([1, 2], indices, kernel=kernel)
     assert len(hashed) == 1
     monkeypatch.setattr(noise_field, "BOX", 0)
-    assert torch.equal(start([1, 2], places, kernel=kernel), shared)
+    assert torch.equal(start([1, 2], indices, kernel=kernel), shared)
     assert hashed[1:] == [400] * noise_field.KERNELS[kernel] ** dimensions
 
 
@@ -156,12 +156,12 @@ def test_a_shared_box_of_lattice_values_gives_the_bits_of_single_ones(kernel, di
 @pytest.mark.parametrize("sides", [(9,), (6, 7), (3, 4, 5), (1, 2)], ids=str)
 def test_inside_a_grid_the_noise_has_the_same_bits_and_no_number_of_the_places_is_read(kernel, sides):
     between = torch.rand(40, len(sides), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    places = torch.cat([between * (torch.tensor(sides) - 1), lattice(*sides)])
+    indices = torch.cat([between * (torch.tensor(sides) - 1), lattice(*sides)])
     seeds, settings = torch.tensor([1, 2]), {"purpose": "start", "channels": 3, "kernel": kernel}
-    inside = noise_field.normal_inside(seeds, places, sides, **settings)
-    assert torch.equal(inside, noise_field.normal(seeds, places, **settings))
+    inside = noise_field.normal_inside(seeds, indices, sides, **settings)
+    assert torch.equal(inside, noise_field.normal(seeds, indices, **settings))
     with FakeTensorMode() as mode:  # which has no numbers to read
-        traced = noise_field.normal_inside(mode.from_tensor(seeds), mode.from_tensor(places), sides, **settings)
+        traced = noise_field.normal_inside(mode.from_tensor(seeds), mode.from_tensor(indices), sides, **settings)
     assert traced.shape == inside.shape
 
 
@@ -171,8 +171,8 @@ def test_places_far_apart_are_not_covered_by_a_box(monkeypatch):
     monkeypatch.setattr(
         noise_field, "_at_lattice", lambda k, p, *rest: hashed.append(len(p)) or at_lattice(k, p, *rest)
     )
-    places = torch.rand(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 1e8
-    start([1], places)
+    indices = torch.rand(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 1e8
+    start([1], indices)
     assert hashed == [400] * 4
 
 
@@ -189,9 +189,11 @@ def test_a_dense_grid_hashes_each_lattice_position_about_once(monkeypatch):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_field_has_mean_0_and_deviation_1_at_every_position_edges_and_beyond_included(kernel):
     num_seeds, side = 10_000, 3
-    places = torch.cat([finer(side, 4), torch.tensor([[-0.5, -0.5], [-7.3, 2.0], [2.5, 2.5], [1e6 + 0.5, -1e6 - 0.5]])])
+    indices = torch.cat(
+        [finer(side, 4), torch.tensor([[-0.5, -0.5], [-7.3, 2.0], [2.5, 2.5], [1e6 + 0.5, -1e6 - 0.5]])]
+    )
     seeds = torch.arange(num_seeds).split(500)
-    z = torch.cat([start(part, places.double(), channels=1, kernel=kernel) for part in seeds])[..., 0].double()
+    z = torch.cat([start(part, indices.double(), channels=1, kernel=kernel) for part in seeds])[..., 0].double()
     assert z.mean(0).abs().max() < 4.5 / math.sqrt(num_seeds)
     assert (z.square().mean(0) - 1).abs().max() < 4.5 * math.sqrt(2 / num_seeds)
     assert (z.pow(4).mean(0) - 3).abs().max() < 4.5 * math.sqrt(96 / num_seeds)
@@ -202,8 +204,8 @@ def test_the_field_has_mean_0_and_deviation_1_at_every_position_edges_and_beyond
 )
 def test_neighbors_agree_as_much_as_the_kernel_says(kernel, halfway, apart):
     """`halfway`: a lattice position and the middle; `apart`: two middles one pixel apart, weights (-1 9 9 -1) or (1 1)."""
-    places = torch.tensor([[0.0], [0.001], [0.5], [1.5]], dtype=torch.float64)
-    z = torch.cat([start(part, places, channels=1, kernel=kernel) for part in torch.arange(60_000).split(5000)])
+    indices = torch.tensor([[0.0], [0.001], [0.5], [1.5]], dtype=torch.float64)
+    z = torch.cat([start(part, indices, channels=1, kernel=kernel) for part in torch.arange(60_000).split(5000)])
     z = z[..., 0].double()
     assert (z[:, 0] - z[:, 1]).square().mean().sqrt() < 2e-3
     assert abs((z[:, 0] * z[:, 2]).mean() - halfway) < 0.02
@@ -227,9 +229,9 @@ def test_an_unknown_kernel_is_refused_by_name():
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_known_noise_replaces_the_lattice_inside_its_box_and_nothing_beyond(kernel):
     own = start([1, 2], lattice(4, 5), channels=3)
-    places = torch.cat([lattice(8, 9, start=-2), finer(4, 3)])
-    same = start([1, 2], places, kernel=kernel, override=own.unflatten(1, (4, 5)))
-    assert torch.equal(same, start([1, 2], places, kernel=kernel))
+    indices = torch.cat([lattice(8, 9, start=-2), finer(4, 3)])
+    same = start([1, 2], indices, kernel=kernel, override=own.unflatten(1, (4, 5)))
+    assert torch.equal(same, start([1, 2], indices, kernel=kernel))
     other = torch.full((2, 4, 5, 3), 9.0)
     z = start([1, 2], lattice(8, 9, start=-2), kernel=kernel, override=other).unflatten(1, (8, 9))
     assert (z[:, 2:6, 2:7] == 9).all()
@@ -267,25 +269,25 @@ def test_uniform_numbers_fill_the_unit_interval_evenly():
 
 @pytest.mark.parametrize(("total", "count"), [(1, 1), (2, 2), (7, 7), (64, 32), (2048, 2048), (65_536, 4096)])
 def test_a_subset_is_distinct_below_the_total_and_the_seeds_own(total, count):
-    chosen = keyed_random.subset(torch.arange(20), total, count, purpose="subset")
-    assert chosen.shape == (20, count)
-    assert chosen.min() >= 0
-    assert chosen.max() < total
-    assert all(len(row.unique()) == count for row in chosen)
-    assert torch.equal(keyed_random.subset(torch.tensor([11]), total, count, purpose="subset")[0], chosen[11])
+    selected = keyed_random.subset(torch.arange(20), total, count, purpose="subset")
+    assert selected.shape == (20, count)
+    assert selected.min() >= 0
+    assert selected.max() < total
+    assert all(len(row.unique()) == count for row in selected)
+    assert torch.equal(keyed_random.subset(torch.tensor([11]), total, count, purpose="subset")[0], selected[11])
     if total > 10:
-        assert len(chosen.unique(dim=0)) == 20
+        assert len(selected.unique(dim=0)) == 20
 
 
 @pytest.mark.parametrize(("total", "count"), [(5, 2), (30, 4), (121, 60)])
 def test_every_choice_and_order_of_a_subset_is_as_likely_as_any(total, count):
     num_seeds = 40_000
-    chosen = keyed_random.subset(torch.arange(num_seeds), total, count, purpose="subset")
-    for place in (0, 1, count - 1):
-        counts = torch.bincount(chosen[:, place], minlength=total).double()
+    selected = keyed_random.subset(torch.arange(num_seeds), total, count, purpose="subset")
+    for index in (0, 1, count - 1):
+        counts = torch.bincount(selected[:, index], minlength=total).double()
         expected = num_seeds / total
         assert ((counts - expected).square() / expected).sum() < total - 1 + 4.5 * math.sqrt(2 * (total - 1))
-    pairs = torch.bincount(chosen[:, 0] * total + chosen[:, 1], minlength=total * total).double()
+    pairs = torch.bincount(selected[:, 0] * total + selected[:, 1], minlength=total * total).double()
     expected, freedom = num_seeds / (total * (total - 1)), total * (total - 1) - 1
     off = (pairs - expected)[pairs > 0].square().sum() / expected + (freedom + 1 - (pairs > 0).sum()) * expected
     assert abs(off - freedom) < 4.5 * math.sqrt(2 * freedom)
@@ -312,9 +314,9 @@ def test_shuffled_positions_leave_no_trend():
 
 
 def test_one_seed_and_many_are_derived_alike():
-    places = torch.tensor([0, 1, 5, 2**31, 2**40])
-    many = keyed_random.derive_seeds(12, 34, places)
-    assert many.tolist() == [keyed_random.derive_seed(12, 34, int(place)) for place in places]
+    indices = torch.tensor([0, 1, 5, 2**31, 2**40])
+    many = keyed_random.derive_seeds(12, 34, indices)
+    assert many.tolist() == [keyed_random.derive_seed(12, 34, int(index)) for index in indices]
     assert (many >= 0).all()
 
 

@@ -62,10 +62,10 @@ def test_data_and_noise_come_back_from_a_point_and_its_velocity(path, dtype, tol
     data, noise = (x.to(dtype) for x in data_and_noise())
     y, velocity = paths.interpolate(path, data, noise, T)
     assert y.dtype == velocity.dtype == dtype
-    found = paths.recover_data_and_noise(path, velocity, y, T)
-    for got, wanted in zip(found, (data, noise), strict=True):
+    result = paths.recover_data_and_noise(path, velocity, y, T)
+    for got, expected in zip(result, (data, noise), strict=True):
         assert got.dtype == dtype
-        torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance)
+        torch.testing.assert_close(got, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)

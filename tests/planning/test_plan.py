@@ -68,17 +68,17 @@ def test_what_the_network_needs_is_within_15_per_cent_of_what_is_executed(name):
 def test_predicted_memory_is_within_15_per_cent_of_what_a_process_takes(case):
     if not Path("/proc/self/clear_refs").is_file():
         pytest.skip("this system does not tell a process's peak anew")
-    found = plan.compare(case)
-    assert found["total"] == pytest.approx(1, abs=plan.MOST)
-    assert found["activations"] == pytest.approx(1, abs=plan.MOST)
+    result = plan.compare(case)
+    assert result["total"] == pytest.approx(1, abs=plan.MOST)
+    assert result["activations"] == pytest.approx(1, abs=plan.MOST)
 
 
 def test_checkpointing_takes_less_memory_and_a_third_more_operations():
     planner = Planner(preset.load("imagenet256-s", ["training.batch=4", "network.depth=6"]), AWAY, "fp32")
-    kept, again = (planner.plan(4, checkpointed=flag) for flag in (False, True))
-    assert again.memory["activations_trunk"] < 0.3 * kept.memory["activations_trunk"]
-    assert again.executed["trunk"] == pytest.approx(4 / 3 * kept.executed["trunk"], rel=0.05)
-    assert again.flops == kept.flops
+    remaining, again = (planner.plan(4, checkpointed=flag) for flag in (False, True))
+    assert again.memory["activations_trunk"] < 0.3 * remaining.memory["activations_trunk"]
+    assert again.executed["trunk"] == pytest.approx(4 / 3 * remaining.executed["trunk"], rel=0.05)
+    assert again.flops == remaining.flops
 
 
 def test_memory_grows_in_a_straight_line_with_the_micro_batch():
@@ -116,11 +116,11 @@ def test_the_733_million_parameters_of_imagenet128_xl_are_planned_without_being_
 
 def test_too_little_memory_says_by_how_much(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 3_000_000_000)
-    wanted = _plan({"program": 0, "weights": 2_000_000_000, "activations_trunk": 2_500_000_000})
+    expected = _plan({"program": 0, "weights": 2_000_000_000, "activations_trunk": 2_500_000_000})
     with pytest.raises(
         OutOfMemory, match=r"needs about 4.50 GB of memory and 3.00 GB are free: 1.50 GB too little"
     ) as caught:
-        checks.check_memory(wanted, ALONE)
+        checks.check_memory(expected, ALONE)
     assert caught.value.hint is not None and "micro_batch" in caught.value.hint and caught.value.code == 5
 
 
@@ -128,22 +128,22 @@ def test_too_little_disk_says_by_how_much(tmp_path, monkeypatch):
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1_000_000_000}))
-    wanted = _plan({}, checkpoint=500_000_000, disk=1_500_000_000)
+    expected = _plan({}, checkpoint=500_000_000, disk=1_500_000_000)
     with pytest.raises(OutOfMemory, match=r"need 1.5 GB of disk below .* and 1 GB are free: 500 MB too little"):
-        checks.check_disk(wanted, tmp_path / "runs" / "new", 0)
-    checks.check_disk(wanted, tmp_path / "runs" / "new", 1_000_000_000)  # two of three are there already
+        checks.check_disk(expected, tmp_path / "runs" / "new", 0)
+    checks.check_disk(expected, tmp_path / "runs" / "new", 1_000_000_000)  # two of three are there already
     monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 400_000_000}))
     with pytest.raises(OutOfMemory, match=r"need 500 MB .* and 400 MB are free: 100 MB too little"):  # the next one
-        checks.check_disk(wanted, tmp_path / "runs" / "new", 1_500_000_000)
+        checks.check_disk(expected, tmp_path / "runs" / "new", 1_500_000_000)
 
 
 def test_processes_of_a_machine_share_what_is_free(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 3_000_000_000)
     variables = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "host", "MASTER_PORT": "1"}
-    place = distributed.find(variables, "cpu")
-    checks.check_memory(_plan({"weights": 1_500_000_000}), place)
+    index = distributed.find(variables, "cpu")
+    checks.check_memory(_plan({"weights": 1_500_000_000}), index)
     with pytest.raises(OutOfMemory, match=r"1\.50 GB are free"):
-        checks.check_memory(_plan({"weights": 1_600_000_000}), place)
+        checks.check_memory(_plan({"weights": 1_600_000_000}), index)
 
 
 def test_free_memory_is_known_on_linux():

@@ -75,13 +75,13 @@ def raw_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def alone(raw_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
     """Every file of each data set as one run with one process makes it."""
     fewest, job.MIN_ITEMS = job.MIN_ITEMS, 12
-    told = {}
+    reported = {}
     for kind, source in raw_files.items():
         out = tmp_path_factory.mktemp("alone") / kind
         prepare(made(kind, source, out), workers=1)
-        told[kind] = content(out)
+        reported[kind] = content(out)
     job.MIN_ITEMS = fewest
-    return told
+    return reported
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -92,9 +92,9 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == code, told
-    return told
+    _, reported = process.communicate(timeout=120)
+    assert process.returncode == code, reported
+    return reported
 
 
 def test_the_data_of_these_tests_have_many_shards_and_items_that_cannot_be_read(alone):
@@ -105,11 +105,11 @@ def test_the_data_of_these_tests_have_many_shards_and_items_that_cannot_be_read(
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_one_after_the_other_backwards_give_the_bytes_of_one_run(kind: str, raw_files, alone, tmp_path: Path):
     work = made(kind, raw_files[kind], tmp_path / "s")
-    told = [prepare(work, workers=1, piece=ArrayTask(index, 3)) for index in (2, 1, 0)]
-    assert [report.is_whole for report in told] == [False, False, True]
+    reported = [prepare(work, workers=1, piece=ArrayTask(index, 3)) for index in (2, 1, 0)]
+    assert [report.is_whole for report in reported] == [False, False, True]
     assert content(tmp_path / "s") == alone[kind]
-    assert sum(report.num_written for report in told) == len(alone[kind]) - 1
-    assert told[0].num_pending == told[-1].shards - told[0].shards
+    assert sum(report.num_written for report in reported) == len(alone[kind]) - 1
+    assert reported[0].num_pending == reported[-1].shards - reported[0].shards
 
 
 @pytest.mark.parametrize("kind", SLOW_KINDS)
@@ -137,12 +137,12 @@ def test_a_killed_piece_is_waited_for_and_goes_on(raw_files, alone, tmp_path: Pa
         file.write('{"file": "train-0000')
     work = made("images", raw_files["images"], out)
     assert [prepare(work, workers=1, piece=ArrayTask(index, 3)).is_whole for index in (0, 2)] == [False, False]
-    told = prepare(work, workers=1, piece=ArrayTask(1, 3))
-    assert (told.num_written, told.is_whole) == (2, True)
+    reported = prepare(work, workers=1, piece=ArrayTask(1, 3))
+    assert (reported.num_written, reported.is_whole) == (2, True)
     assert content(out) == alone["images"]
 
 
-def test_a_piece_started_twice_is_told_so_and_does_no_damage(raw_files, alone, tmp_path: Path):
+def test_a_task_started_twice_is_refused_and_does_no_damage(raw_files, alone, tmp_path: Path):
     out = tmp_path / "s"
     first = start(HELD, "images", raw_files["images"], out, 1, 3)
     assert first.stdout is not None and first.stdout.readline() == "train-00001.h5\n"
@@ -158,8 +158,8 @@ def test_a_piece_started_twice_is_told_so_and_does_no_damage(raw_files, alone, t
 def test_a_piece_started_again_when_all_is_done_changes_nothing(raw_files, alone, tmp_path: Path):
     work = made("images", raw_files["images"], tmp_path / "s")
     prepare(work, workers=1)
-    told = prepare(work, workers=1, piece=ArrayTask(1, 3))
-    assert (told.num_written, told.is_whole, told.num_pending) == (0, True, 0)
+    reported = prepare(work, workers=1, piece=ArrayTask(1, 3))
+    assert (reported.num_written, reported.is_whole, reported.num_pending) == (0, True, 0)
     assert content(tmp_path / "s") == alone["images"]
 
 
@@ -185,12 +185,12 @@ def test_the_last_piece_looks_at_every_shard_and_makes_the_damaged_again(raw_fil
     work = made("images", raw_files["images"], out)
     prepare(work, workers=1, piece=ArrayTask(0, 2))
     path = out / "train-00002.h5"
-    held = bytearray(path.read_bytes())
-    held[-100] ^= 1
-    path.write_bytes(held)
+    stored = bytearray(path.read_bytes())
+    stored[-100] ^= 1
+    path.write_bytes(stored)
     (out / "train-00004.h5").unlink()
-    told = prepare(work, workers=1, piece=ArrayTask(1, 2))
-    assert (told.num_written, told.is_whole) == (4 + 2, True)
+    reported = prepare(work, workers=1, piece=ArrayTask(1, 2))
+    assert (reported.num_written, reported.is_whole) == (4 + 2, True)
     assert content(out) == alone["images"]
 
 

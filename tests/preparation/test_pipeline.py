@@ -54,9 +54,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def flip(path: Path, place: int = 3000) -> None:
-    held = bytearray(path.read_bytes())
-    held[place] ^= 1
-    path.write_bytes(held)
+    stored = bytearray(path.read_bytes())
+    stored[place] ^= 1
+    path.write_bytes(stored)
 
 
 def child(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -78,9 +78,9 @@ def test_the_shards_hold_every_item_in_order_with_its_class(source: Path, prepar
 def test_the_statistics_are_those_of_the_stored_values(prepared: Path):
     opened = ShardDataset(prepared)
     pixels = opened.read("train", range(600)).values.reshape(-1, 3).astype(np.float64)
-    told = opened.manifest.splits["train"].statistics
-    np.testing.assert_allclose(told.mean, pixels.mean(0), rtol=1e-8)
-    np.testing.assert_allclose(told.std, pixels.std(0), rtol=1e-8)
+    reported = opened.manifest.splits["train"].statistics
+    np.testing.assert_allclose(reported.mean, pixels.mean(0), rtol=1e-8)
+    np.testing.assert_allclose(reported.std, pixels.std(0), rtol=1e-8)
 
 
 def test_three_workers_write_the_bytes_of_one(source: Path, prepared: Path, tmp_path: Path):
@@ -93,8 +93,8 @@ def test_another_place_and_another_time_give_the_same_bytes(source: Path, prepar
     shutil.copytree(source, tmp_path / "elsewhere")
     prepare(images(tmp_path / "elsewhere", tmp_path / "s"))
     assert content(tmp_path / "s") == content(prepared)
-    told = (prepared / manifest.NAME).read_text()
-    assert not re.search(r"/tmp|/home|/root|202\d-", told) and os.uname().nodename not in told
+    reported = (prepared / manifest.NAME).read_text()
+    assert not re.search(r"/tmp|/home|/root|202\d-", reported) and os.uname().nodename not in reported
 
 
 def test_every_item_is_counted_once_as_progress(source: Path, tmp_path: Path):
@@ -211,9 +211,9 @@ def test_repair_from_changed_raw_files_is_refused(source: Path, prepared: Path, 
     changed = shutil.copytree(source, tmp_path / "raw")
     flip(out / "train-00000.h5")
     same_size = changed / "train/a/000.png"
-    held = bytearray(same_size.read_bytes())
-    held[-20] ^= 1
-    same_size.write_bytes(held)
+    stored = bytearray(same_size.read_bytes())
+    stored[-20] ^= 1
+    same_size.write_bytes(stored)
     with pytest.raises(IntegrityError, match=r"train-00000\.h5` was made again and is not what it was"):
         prepare(images(changed, out), mode="repair")
     (changed / "train/a/000.png").unlink()
@@ -281,8 +281,8 @@ def test_unreadable_items_are_left_out_named_and_change_nothing_else(source: Pat
     assert reasons[0].startswith("it cannot be decoded") and reasons[1] == "it is empty"
     assert reasons[2].startswith("its content is not JPEG")
     assert manifest.load(tmp_path / "s").skipped == report.skipped
-    kept = [n for n, name in enumerate(sorted(NAMES[:600])) if name[-7:-4] not in ("100", "102", "104")]
-    whole = ShardDataset(prepared).read("train", kept)
+    remaining = [n for n, name in enumerate(sorted(NAMES[:600])) if name[-7:-4] not in ("100", "102", "104")]
+    whole = ShardDataset(prepared).read("train", remaining)
     np.testing.assert_array_equal(ShardDataset(tmp_path / "s").read("train", range(597)).values, whole.values)
     for name in ("train-00001.h5", "train-00002.h5", "val-00000.h5"):
         assert (tmp_path / "s" / name).read_bytes() == (prepared / name).read_bytes()
@@ -399,7 +399,7 @@ def test_one_worker_for_each_core_by_default_and_one_where_the_scan_reads_everyt
 
 @pytest.mark.parametrize("typed", ["image-folder", "images", "image_folder"])
 @pytest.mark.parametrize("recorded", ["images", "image-folder"])
-def test_a_folder_is_recognised_under_the_earlier_and_the_present_name(
+def test_a_folder_is_recognized_under_the_earlier_and_the_present_name(
     source: Path, tmp_path: Path, recorded: str, typed: str
 ):
     """Resumed, finished and repaired folders keep the name that they hold, to the byte."""

@@ -37,9 +37,9 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize("columns", LEFT_OUT.values(), ids=LEFT_OUT)
 def test_an_mmcif_file_without_an_optional_column_is_the_same_structure(columns: list[str]) -> None:
-    found = structure_reader.parse(cif(cif_rows(MADE), without=columns), "a.cif")
-    assert_same(found, MADE)
-    assert found.plddt == (None if "B_iso_or_equiv" in columns else 50.0)
+    result = structure_reader.parse(cif(cif_rows(MADE), without=columns), "a.cif")
+    assert_same(result, MADE)
+    assert result.plddt == (None if "B_iso_or_equiv" in columns else 50.0)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ WRITTEN = {
 
 @pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
 def test_an_mmcif_file_is_read_however_its_grammar_lets_it_be_written(text: str) -> None:
-    found = structure_reader.parse(text.encode(), "a.cif")
-    assert_same(found, MADE)
-    assert found.plddt == 50.0
+    result = structure_reader.parse(text.encode(), "a.cif")
+    assert_same(result, MADE)
+    assert result.plddt == 50.0
 
 
 def test_missing_values_have_their_defaults_row_by_row() -> None:
@@ -92,11 +92,11 @@ def test_the_label_numbers_residues_where_the_author_does_not(value: str) -> Non
         structure_reader.parse(cif(cif_rows(MADE, auth_seq_id=value, label_seq_id=value)), "a.cif")
 
 
-def test_residues_of_one_authors_number_are_told_apart_by_the_label() -> None:
+def test_residues_of_one_authors_number_are_distinguished_by_the_label() -> None:
     rows = [row | {"auth_seq_id": "17"} if row["label_seq_id"] in ("2", "3") else row for row in cif_rows(MADE)]
-    found = structure_reader.parse(cif(rows), "a.cif")
-    assert found.sequence == "MGGSAHK" and found.numbers.tolist() == [1, 17, 17, 4, 5, 6, 7]
-    np.testing.assert_array_equal(found.positions, MADE.positions)
+    result = structure_reader.parse(cif(rows), "a.cif")
+    assert result.sequence == "MGGSAHK" and result.numbers.tolist() == [1, 17, 17, 4, 5, 6, 7]
+    np.testing.assert_array_equal(result.positions, MADE.positions)
 
 
 def renumbered(numbers: dict[int, int]) -> bytes:
@@ -124,7 +124,7 @@ def test_residues_of_one_number_are_never_merged(content: bytes, reason: str) ->
 
 
 @pytest.mark.parametrize("order", ["one after the other", "atom by atom"])
-def test_models_are_told_apart_by_their_numbers(order: str) -> None:
+def test_models_are_distinguished_by_their_numbers(order: str) -> None:
     second = protein_files.structure("MGGSAHK", seed=1)
     one, other = cif_rows(MADE, pdbx_PDB_model_num=3), cif_rows(second, pdbx_PDB_model_num=5)
     rows = (
@@ -132,15 +132,15 @@ def test_models_are_told_apart_by_their_numbers(order: str) -> None:
         if order == "one after the other"
         else [row for pair in zip(one, other, strict=True) for row in pair]
     )
-    found = structure_reader.parse_models(cif(rows), "a.cif")
-    for structure, wanted in zip(found, (MADE, second), strict=True):
-        assert_same(structure, wanted)
+    result = structure_reader.parse_models(cif(rows), "a.cif")
+    for structure, expected in zip(result, (MADE, second), strict=True):
+        assert_same(structure, expected)
 
 
 def test_lines_of_a_pdb_file_may_end_behind_the_position() -> None:
-    found = structure_reader.parse(pdb([line[:54] for line in pdb_lines(MADE)]), "a.pdb")
-    assert_same(found, MADE)
-    assert found.plddt is None
+    result = structure_reader.parse(pdb([line[:54] for line in pdb_lines(MADE)]), "a.pdb")
+    assert_same(result, MADE)
+    assert result.plddt is None
 
 
 def test_save_frames_and_several_tables_of_atoms_are_refused() -> None:
@@ -165,8 +165,8 @@ def test_a_length_that_a_binary_file_states_is_bounded_before_memory_is_taken() 
     file.write(packed)
     run_length = packed.getvalue()
     assert_same(structure_reader.parse(run_length, "a.bcif"), MADE)
-    place = run_length.index(b"srcSize") + 7
-    bomb = run_length[:place] + b"\xce\x7f\xff\xff\xff" + run_length[place + 1 :]
+    index = run_length.index(b"srcSize") + 7
+    bomb = run_length[:index] + b"\xce\x7f\xff\xff\xff" + run_length[index + 1 :]
     with pytest.raises(UnreadableItemError, match="it states 2147483647 rows"):
         structure_reader.parse(bomb, "a.bcif")
 

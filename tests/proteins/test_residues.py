@@ -22,7 +22,7 @@ def test_atoms_bonds_and_charges_are_those_of_the_component_dictionary():
         assert residue.elements == tuple(known.element), residue.name
         assert residue.charges == tuple(known.charge), residue.name
         mine = {
-            (*sorted(residue.atoms[place] for place in pair), order)
+            (*sorted(residue.atoms[index] for index in pair), order)
             for pair, order in zip(residue.bonds, residue.orders, strict=True)
         }
         # 5 is an aromatic single bond there, 6 an aromatic double one.
@@ -34,7 +34,7 @@ def chain_of(middle: str):
     """GLY, a residue and GLY as RDKit sees them, and the atoms of the one in the middle."""
     chem = pytest.importorskip("rdkit.Chem")
     info = pytest.importorskip("biotite.structure.info")
-    molecule, places, last = chem.RWMol(), {}, None
+    molecule, indices, last = chem.RWMol(), {}, None
     for number, name in enumerate(("GLY", middle, "GLY")):
         known = info.residue(name)
         known = known[(known.element != "H") & (known.atom_name != "OXT")]
@@ -50,19 +50,19 @@ def chain_of(middle: str):
             molecule.AddBond(last, own["N"], chem.BondType.SINGLE)
         last = own["C"]
         if number == 1:
-            places = own
+            indices = own
     chem.SanitizeMol(molecule)
-    return molecule, places
+    return molecule, indices
 
 
 @pytest.mark.parametrize("residue", RESIDUES, ids=ids)
 def test_features_are_those_of_rdkit_inside_a_chain(residue: residues.Residue):
     chem = pytest.importorskip("rdkit.Chem")
-    molecule, places = chain_of(residue.name)
+    molecule, indices = chain_of(residue.name)
     aromatic = {"HIS": {"NE2"}, "TRP": {"NE1"}}.get(residue.name, set())
     rings = molecule.GetRingInfo()
     for name, mine in zip(residue.atoms, residues.atom_features(residue), strict=True):
-        atom = molecule.GetAtomWithIdx(places[name])
+        atom = molecule.GetAtomWithIdx(indices[name])
         theirs = residues.Atom(
             element=atom.GetSymbol(),
             degree=atom.GetDegree(),
@@ -102,7 +102,7 @@ def test_each_range_of_table_8_has_one_place_taken():
 @pytest.mark.parametrize("code", range(20), ids=ids)
 def test_eigenvectors_solve_the_laplacian_of_the_bonds(code: int):
     count = len(residues.ATOMS[code])
-    found = residues.EIGENVECTORS[code, :count].astype(np.float64)
+    result = residues.EIGENVECTORS[code, :count].astype(np.float64)
     laplacian = np.zeros((count, count))
     for a, b in residues.BONDS[code]:
         laplacian[[a, b], [b, a]] -= 1
@@ -110,8 +110,8 @@ def test_eigenvectors_solve_the_laplacian_of_the_bonds(code: int):
     used = min(count - 1, 8)
     values = np.linalg.eigvalsh(laplacian)[1 : used + 1]
     assert values[0] > 0.01  # the constant vector is not among them
-    np.testing.assert_allclose(laplacian @ found[:, :used], found[:, :used] * values, atol=2e-6)
-    np.testing.assert_allclose(found.T @ found, np.diag([1.0] * used + [0.0] * (8 - used)), atol=2e-6)
+    np.testing.assert_allclose(laplacian @ result[:, :used], result[:, :used] * values, atol=2e-6)
+    np.testing.assert_allclose(result.T @ result, np.diag([1.0] * used + [0.0] * (8 - used)), atol=2e-6)
 
 
 @pytest.mark.parametrize("code", range(20), ids=ids)
@@ -127,14 +127,14 @@ def test_eigenvectors_do_not_depend_on_what_the_linear_algebra_returns(code: int
         return values, vectors
 
     monkeypatch.setattr(np.linalg, "eigh", turned)
-    found = residues.eigenvectors(RESIDUES[code])
-    np.testing.assert_allclose(found, residues.EIGENVECTORS[code, : len(found)], atol=1e-6)
+    result = residues.eigenvectors(RESIDUES[code])
+    np.testing.assert_allclose(result, residues.EIGENVECTORS[code, : len(result)], atol=1e-6)
 
 
 def test_layout_lists_every_atom_of_every_residue_in_order():
     codes = residues.to_codes("gAw")
-    residue, place = residues.atom_layout(codes)
-    names = [residues.ATOMS[codes[r]][p] for r, p in zip(residue, place, strict=True)]
+    residue, index = residues.atom_layout(codes)
+    names = [residues.ATOMS[codes[r]][p] for r, p in zip(residue, index, strict=True)]
     assert " ".join(names) == "N CA C O N CA C O CB N CA C O CB CG CD1 CD2 NE1 CE2 CE3 CZ2 CZ3 CH2"
     assert residue.tolist() == [0] * 4 + [1] * 5 + [2] * 14
     assert residues.to_letters(codes) == "GAW"

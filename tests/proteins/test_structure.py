@@ -95,11 +95,11 @@ def test_a_reach_grows_by_halves_to_three_pairs_however_far_they_are():
     squares = np.square(np.random.default_rng(4).uniform(0, 40, (200, 9)))
     squares[0] = np.arange(9.0) ** 2 + 1e16
     near = superposition._near(squares, 5.5)
-    for row, found in zip(squares[1:], near[1:], strict=True):
+    for row, result in zip(squares[1:], near[1:], strict=True):
         reach = 5.5
         while (row < reach**2).sum() < 3:
             reach += 0.5
-        np.testing.assert_array_equal(found, row < reach**2)
+        np.testing.assert_array_equal(result, row < reach**2)
     assert near[0].sum() >= 3
     assert superposition.tm_score(1e8 * np.eye(5, 3), np.eye(5, 3))[0] < 0.5
 
@@ -151,8 +151,10 @@ def test_us_align_and_biotite_agree_on_predictions_of_36_proteins(real_data: Cal
                 continue
             counts["tm"] += 1
             for side, length in (("model", len(model)), ("reference", len(reference))):
-                told = row["tm_norm_model" if side == "model" else "tm_norm_ref"]
-                worst[side] = max(worst[side], abs(superposition.tm_score(model, reference, length)[0] - float(told)))
+                reported = row["tm_norm_model" if side == "model" else "tm_norm_ref"]
+                worst[side] = max(
+                    worst[side], abs(superposition.tm_score(model, reference, length)[0] - float(reported))
+                )
             worst["rmsd"] = max(worst["rmsd"], abs(superposition.rmsd(model, reference) - float(row["rmsd"])))
     assert counts == {"lddt": 216, "tm": 108}
     # What the file's four (RMSD: two) decimals leave open, and nothing more.
@@ -162,10 +164,10 @@ def test_us_align_and_biotite_agree_on_predictions_of_36_proteins(real_data: Cal
 def test_without_superposition_us_aligns_scores_of_nmr_models_are_met(real_data: Callable[[str], Path]):
     with tarfile.open(real_data("proteins/biotite_cif_bcif_pdb/biotite_structures.tar.gz")) as tar:
         read = lambda name: tar.extractfile(f"tests/structure/data/{name}").read().decode()  # noqa: E731 # pyright: ignore
-        told = json.loads(read("tm/tm_scores.json"))["1l2y"]
+        reported = json.loads(read("tm/tm_scores.json"))["1l2y"]
         models = [c_alphas(part) for part in read("pdb/1l2y.pdb").split("ENDMDL")[:38]]
     scale = superposition.tm_d0(20)
-    for model, theirs in zip(models, told, strict=True):
+    for model, theirs in zip(models, reported, strict=True):
         placed = np.mean(1 / (1 + np.square(model - models[0]).sum(1) / scale**2))
         assert placed == pytest.approx(theirs, abs=1e-4)
         # Of a chain this short, whose d0 is far below the search's reach, the search is as coarse as US-align's own.

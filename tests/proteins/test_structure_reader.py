@@ -33,9 +33,9 @@ def test_what_is_written_is_read_back_exactly(kind: str, packed: bool) -> None:
     content = text([made], {"seed": "7"})
     data = protein_files.bcif(content) if kind == "bcif" else content.encode()
     file = f"made.{kind}" + (".gz" if packed else "")
-    found = structure_reader.parse(gzip.compress(data) if packed else data, file)
-    assert_same(found, made)
-    assert found.name == "made"
+    result = structure_reader.parse(gzip.compress(data) if packed else data, file)
+    assert_same(result, made)
+    assert result.name == "made"
 
 
 @pytest.mark.parametrize("kind", ["pdb", "cif"])
@@ -103,13 +103,13 @@ def test_a_changed_byte_of_a_written_file_does_not_match_its_digest(kind: str, t
     path = tmp_path / f"made.{kind}"
     path.write_bytes(content)
     assert not structure_writer.is_damaged(path)
-    place = content.index(b"digest")
-    digest = range(place + 8, place + 40)
-    for index in {*range(0, len(content), 7), *digest} - {*range(place - 11, place + 8)}:
+    position = content.index(b"digest")
+    digest = range(position + 8, position + 40)
+    for index in {*range(0, len(content), 7), *digest} - {*range(position - 11, position + 8)}:
         path.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
         assert structure_writer.is_damaged(path), index
     path.write_bytes(
-        content[: content.index(b"digest")].rpartition(b"\n")[0] + content[place + 40 :].partition(b"\n")[2]
+        content[: content.index(b"digest")].rpartition(b"\n")[0] + content[position + 40 :].partition(b"\n")[2]
     )
     assert not structure_writer.is_damaged(path), "files of earlier versions have no digest"
 
@@ -131,11 +131,11 @@ def test_the_place_with_the_highest_occupancy_counts() -> None:
         pdb_line(9, "CB", "ALA", 2, made.positions[8].tolist(), letter="A", occupancy=0.4),
         pdb_line(10, "CB", "ALA", 2, shifted.tolist(), letter="B", occupancy=0.6),
     ]
-    found = structure_reader.parse(pdb(lines), "a.pdb")
-    np.testing.assert_allclose(found.positions[8], shifted, atol=1e-3)
+    result = structure_reader.parse(pdb(lines), "a.pdb")
+    np.testing.assert_allclose(result.positions[8], shifted, atol=1e-3)
     lines[8:10] = [line.replace(" 0.40", " 0.50").replace(" 0.60", " 0.50") for line in lines[8:10]]
-    found = structure_reader.parse(pdb(lines), "a.pdb")
-    np.testing.assert_allclose(found.positions[8], made.positions[8], atol=1e-3)
+    result = structure_reader.parse(pdb(lines), "a.pdb")
+    np.testing.assert_allclose(result.positions[8], made.positions[8], atol=1e-3)
 
 
 def test_of_two_residues_in_one_place_the_more_occupied_counts() -> None:
@@ -143,14 +143,14 @@ def test_of_two_residues_in_one_place_the_more_occupied_counts() -> None:
     lines = pdb_lines(made)
     twice = [
         pdb_line(
-            20, atom, name, 2, made.positions[4 + place].tolist(), letter=letter, occupancy=share
+            20, atom, name, 2, made.positions[4 + index].tolist(), letter=letter, occupancy=share
         )
         for name, letter, share in (("ALA", "A", 0.3), ("SER", "B", 0.7))
-        for place, atom in enumerate(("N", "CA", "C", "O", "CB"))
+        for index, atom in enumerate(("N", "CA", "C", "O", "CB"))
     ]  # fmt: skip
-    found = structure_reader.parse(pdb([*lines[:4], *twice, *lines[9:]]), "a.pdb")
-    assert found.sequence == "GSG"
-    assert found.is_known.tolist() == [True] * 9 + [False] + [True] * 4
+    result = structure_reader.parse(pdb([*lines[:4], *twice, *lines[9:]]), "a.pdb")
+    assert result.sequence == "GSG"
+    assert result.is_known.tolist() == [True] * 9 + [False] + [True] * 4
 
 
 def test_modified_residues_are_read_as_their_parents() -> None:
@@ -187,8 +187,8 @@ def test_a_residue_with_other_atoms_is_not_what_a_force_field_calls_so() -> None
         for line in lines
         if "HIS" not in line or line[12:16].strip() in ("N", "CA", "C", "O", "CB", "CG")
     ]
-    found = structure_reader.parse(pdb(homoserine), "a.pdb")  # the component dictionary's parent
-    assert found.sequence == "GSG" and not found.is_known.all()
+    result = structure_reader.parse(pdb(homoserine), "a.pdb")  # the component dictionary's parent
+    assert result.sequence == "GSG" and not result.is_known.all()
 
 
 def test_atoms_that_force_fields_name_otherwise_are_known() -> None:
@@ -223,8 +223,8 @@ def test_the_chain_is_the_first_or_the_one_named() -> None:
     one, two = protein_files.structure("GAG"), protein_files.structure("WW", seed=1)
     content = pdb([*pdb_lines(one, chain=" "), *pdb_lines(two, chain="z", first=7)])
     assert_same(structure_reader.parse(content, "a.pdb"), one)
-    found = structure_reader.parse(content, "a.pdb", "z")
-    assert found.sequence == "WW" and found.numbers.tolist() == [7, 8]
+    result = structure_reader.parse(content, "a.pdb", "z")
+    assert result.sequence == "WW" and result.numbers.tolist() == [7, 8]
     with pytest.raises(UnreadableItemError, match="has no chain `B` of amino acids; it has ` `, `z`|it has ``, `z`"):
         structure_reader.parse(content, "a.pdb", "B")
 
@@ -252,8 +252,8 @@ def test_confidence_is_read_where_no_experiment_is_named() -> None:
     assert structure_reader.parse(pdb(pdb_lines(made, factor=81.5)), "a.pdb").plddt == pytest.approx(81.5)
     assert structure_reader.parse(pdb(pdb_lines(made, factor=0.75)), "a.pdb").plddt == pytest.approx(75)
     assert structure_reader.parse(pdb(pdb_lines(made, factor=0.0)), "a.pdb").plddt is None
-    told = ["EXPDTA    X-RAY DIFFRACTION", *pdb_lines(made)]
-    assert structure_reader.parse(pdb(told), "a.pdb").plddt is None
+    reported = ["EXPDTA    X-RAY DIFFRACTION", *pdb_lines(made)]
+    assert structure_reader.parse(pdb(reported), "a.pdb").plddt is None
 
 
 @pytest.mark.parametrize(
@@ -283,10 +283,10 @@ def test_every_model_is_read_or_the_first_alone(kind: str, tmp_path: Path) -> No
     text = structure_writer.pdb_text(made, {}) if kind == "pdb" else structure_writer.cif_text(made, {})
     content = protein_files.bcif(text, model=None) if kind == "bcif" else text.encode()
     (tmp_path / f"a.{kind}").write_bytes(content)
-    found = structure_reader.read_models(tmp_path / f"a.{kind}")
-    assert len(found) == 3
-    for one, wanted in zip(found, made, strict=True):
-        assert_same(one, wanted)
+    result = structure_reader.read_models(tmp_path / f"a.{kind}")
+    assert len(result) == 3
+    for one, expected in zip(result, made, strict=True):
+        assert_same(one, expected)
     assert_same(structure_reader.read(tmp_path / f"a.{kind}"), made[0])
 
 
@@ -303,14 +303,14 @@ def damaged() -> dict[str, bytes]:
     text = structure_writer.cif_text([protein_files.structure("GAGA")], {})
     table = text.index("_atom_site.Cartn_x")
     packed = protein_files.bcif(text)
-    place = packed.index(b"Cartn_x")
+    index = packed.index(b"Cartn_x")
     return {
         "cut in a row .cif": text[: table + 900].encode(),
         "without a column .cif": text.replace("_atom_site.Cartn_x\n", "").encode(),
         "of unequal rows .cif": text.replace(" ATOM", " ", 1).replace("GLY A ", "GLY ", 1).encode(),
         "cut .bcif": packed[:-200],
-        "without a column .bcif": packed[:place] + b"Cartn_?" + packed[place + 7 :],
-        "with another type .bcif": packed[:place] + packed[place:].replace(b"ByteArray", b"ByteArroy", 1),
+        "without a column .bcif": packed[:index] + b"Cartn_?" + packed[index + 7 :],
+        "with another type .bcif": packed[:index] + packed[index:].replace(b"ByteArray", b"ByteArroy", 1),
     }
 
 
@@ -339,15 +339,15 @@ def test_errors_of_read_name_the_file(tmp_path: Path) -> None:
 
 def test_real_entries_are_the_same_in_every_format(real_data) -> None:
     with tarfile.open(real_data("proteins/biotite_cif_bcif_pdb/biotite_structures.tar.gz")) as archive:
-        found: dict[str, list[Structure]] = {}
+        result: dict[str, list[Structure]] = {}
         for member in archive.getmembers():
             if structure_reader.is_structure(member.name):
                 file = archive.extractfile(member)
                 assert file is not None
                 parsed = structure_reader.parse(file.read(), member.name)
-                found.setdefault(parsed.name, []).append(parsed)
-    assert sorted(map(len, found.values())) == [2] * 2 + [3] * 11
-    for one, *others in found.values():
+                result.setdefault(parsed.name, []).append(parsed)
+    assert sorted(map(len, result.values())) == [2] * 2 + [3] * 11
+    for one, *others in result.values():
         for other in others:
             assert_same(one, other, tolerance=1e-3)
 
@@ -359,15 +359,15 @@ def test_alphafold_names_one_chain_and_its_confidence(real_data) -> None:
             file = archive.extractfile(member)
             assert file is not None
             text = gzip.decompress(file.read())
-            found = structure_reader.parse(text, "a.cif")
+            result = structure_reader.parse(text, "a.cif")
             block = gemmi.cif.read_string(text.decode()).sole_block()
-            told = block.find_value("_entity_poly.pdbx_seq_one_letter_code_can")
-            assert found.sequence == gemmi.cif.as_string(told).replace("\n", "")
-            assert found.is_known.all()
+            reported = block.find_value("_entity_poly.pdbx_seq_one_letter_code_can")
+            assert result.sequence == gemmi.cif.as_string(reported).replace("\n", "")
+            assert result.is_known.all()
             each = block.find_values("_ma_qa_metric_local.metric_value")
-            assert found.plddt == pytest.approx(np.mean([float(x) for x in each]), abs=0.01)
-            written = structure_writer.pdb_text([found], {}).encode()
-            assert_same(structure_reader.parse(written, "a.pdb"), found, tolerance=1e-4)
+            assert result.plddt == pytest.approx(np.mean([float(x) for x in each]), abs=0.01)
+            written = structure_writer.pdb_text([result], {}).encode()
+            assert_same(structure_reader.parse(written, "a.pdb"), result, tolerance=1e-4)
 
 
 def test_stems_are_names_without_format_and_packing() -> None:

@@ -35,7 +35,7 @@ def score(value: float, *, name: str = "FID", count: int = 100, higher: bool = F
     return Score(name, more.pop("protocol", "clean"), value, "", higher, count=count, **more)
 
 
-def pictures(count: int, side: int = 8, channels: int = 1) -> np.ndarray:
+def page_images(count: int, side: int = 8, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
 
 
@@ -68,7 +68,7 @@ def full_page() -> Page:
         reference={EVIL: EVIL},
         interval=f"95 % {EVIL}",
         galleries=[
-            Gallery(f"digits {EVIL}", pictures(3), pictures(5, channels=3), [EVIL] * 3, ["b"]),
+            Gallery(f"digits {EVIL}", page_images(3), page_images(5, channels=3), [EVIL] * 3, ["b"]),
             Gallery("clouds", clouds(2), clouds(3, channels=6), ["x"], [EVIL]),
         ],
         neighbors=neighbors(clouds(4), distances, distances + 0.5),
@@ -169,7 +169,7 @@ def test_equal_scores_are_all_the_best_or_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "interval", "told"),
+    ("value", "interval", "shown"),
     [
         (12.3456, (11.9, 12.81), ("12.35", "11.90 \N{EN DASH} 12.81")),
         (41234.5, (40000.0, 42000.0), ("41,234", "40,000 \N{EN DASH} 42,000")),
@@ -179,8 +179,8 @@ def test_equal_scores_are_all_the_best_or_none() -> None:
         (float("nan"), (0.0, 1.0), ("\N{EM DASH}", None)),
     ],
 )
-def test_values_have_the_digits_that_their_interval_warrants(value: float, interval: Any, told: Any) -> None:
-    assert number_format.with_interval(value, interval) == told
+def test_values_have_the_digits_that_their_interval_warrants(value: float, interval: Any, shown: Any) -> None:
+    assert number_format.with_interval(value, interval) == shown
 
 
 @pytest.mark.parametrize("is_logarithmic", [False, True])
@@ -197,12 +197,12 @@ def test_ticks_are_round_within_the_range_and_few(is_logarithmic: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "shown"),
     [(0, "0"), (0.25, "0.25"), (1500, "1,500"), (2e4, "20\N{NO-BREAK SPACE}k"), (1.5e6, "1.5\N{NO-BREAK SPACE}M")]
     + [(1e18, "10¹⁸"), (3e15, "3·10¹⁵"), (9.999e17, "10¹⁸"), (2e-5, "2·10⁻⁵")],
 )
-def test_short_forms_of_numbers(value: float, told: str) -> None:
-    assert number_format.format_compact(value) == told
+def test_short_forms_of_numbers(value: float, shown: str) -> None:
+    assert number_format.format_compact(value) == shown
 
 
 def test_curves_stand_against_steps_samples_and_flops_a_line_for_each_run() -> None:
@@ -230,27 +230,27 @@ def test_a_line_falls_where_the_metric_does() -> None:
 @pytest.mark.parametrize(("shift", "share"), [(0.0, 1.0), (-2.0, 100.0), (2.0, 0.0)])
 def test_the_memorisation_check_tells_the_share_that_is_too_near(shift: float, share: float) -> None:
     held_out = np.linspace(3, 4, 1000)
-    page = Page("t", [], neighbors=neighbors(pictures(4), held_out + shift, held_out))
+    page = Page("t", [], neighbors=neighbors(page_images(4), held_out + shift, held_out))
     assert f"<strong>{share:.1f}\N{NO-BREAK SPACE}% of the samples</strong>" in html(page)
 
 
 def test_samples_that_lie_nearest_come_first_beside_their_neighbors() -> None:
-    samples = pictures(3)
+    samples = page_images(3)
     content = neighbors(samples, np.array([5.0, 1.0, 3.0]), None)
     shown = re.findall(r"data:image/png;base64,([^\"]+)", galleries.neighbors(content))
     decoded = [np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))) for each in shown]
     assert len(decoded) == 3 * 4
-    for place, row in enumerate([1, 2, 0]):
-        np.testing.assert_array_equal(decoded[4 * place], samples[row, ..., 0])
+    for index, row in enumerate([1, 2, 0]):
+        np.testing.assert_array_equal(decoded[4 * index], samples[row, ..., 0])
 
 
 def test_no_more_of_the_reference_is_shown_than_samples() -> None:
-    text = galleries.gallery(Gallery("t", pictures(3), pictures(9)))
+    text = galleries.gallery(Gallery("t", page_images(3), page_images(9)))
     assert text.count("<img") == 6 and "3 of 9" in text
 
 
 def test_images_keep_their_pixels_and_what_is_left_out_is_said() -> None:
-    images = pictures(60, channels=3)
+    images = page_images(60, channels=3)
     text = galleries.gallery(Gallery("t", images))
     shown = re.findall(r"data:image/png;base64,([^\"]+)", text)
     assert len(shown) == 48 and "48 of 60" in text
@@ -269,7 +269,7 @@ def test_clouds_keep_their_places_to_a_ten_thousandth_of_their_radius() -> None:
 
 
 def test_the_page_is_bounded_however_much_it_is_given() -> None:
-    photos = pictures(100, side=320, channels=3)
+    photos = page_images(100, side=320, channels=3)
     # The parts of a page of noise, which no PNG makes smaller: 1 Mi pixels of 3 bytes, a third more as text.
     assert len(galleries.gallery(Gallery("t", photos))) < 4.4e6
     assert len(galleries.gallery(Gallery("t", clouds(40, points=40_000)))) < 2.4e6
@@ -436,8 +436,10 @@ def test_in_a_real_browser_nothing_is_fetched_nothing_fails_and_clouds_turn(tmp_
         assert browser.value(visible) == [False, False, True] * 2
         assert not browser.value("document.documentElement.scrollWidth > innerWidth"), "no scrolling to the side"
 
-        asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
-        assert {url for url in asked if not url.startswith("data:")} <= {path.as_uri(), "about:blank"}
+        requested = [
+            e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"
+        ]
+        assert {url for url in requested if not url.startswith("data:")} <= {path.as_uri(), "about:blank"}
         assert [event for event in browser.events if is_complaint(event)] == []
 
 

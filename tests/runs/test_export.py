@@ -17,12 +17,12 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not
 ORIGIN = {"inrflow": "0", "preset": "tiny"}
 
 
-def asked(model: Model, path: Path, batch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def evaluated_by_onnx(model: Model, path: Path, batch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     inputs = export.example(model, batch, count)
     with torch.no_grad():
-        wanted = export.Evaluation(model)(**inputs).numpy()
+        expected = export.Evaluation(model)(**inputs).numpy()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {name: value.numpy() for name, value in inputs.items()})[0], wanted
+    return session.run(None, {name: value.numpy() for name, value in inputs.items()})[0], expected
 
 
 @pytest.mark.slow
@@ -32,12 +32,12 @@ def test_the_file_answers_as_torch_does_for_any_number_of_sets_and_queries(tmp_p
     difference = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
     assert difference < 1e-5
     for batch, count in ((1, 7), (5, 300)):
-        got, wanted = asked(model, tmp_path / "out.onnx", batch, count)
-        assert np.sqrt(np.mean(wanted**2)) > 0.05
-        np.testing.assert_allclose(got, wanted, atol=1e-5)
+        got, expected = evaluated_by_onnx(model, tmp_path / "out.onnx", batch, count)
+        assert np.sqrt(np.mean(expected**2)) > 0.05
+        np.testing.assert_allclose(got, expected, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
-    told = onnxruntime.InferenceSession(str(tmp_path / "out.onnx")).get_modelmeta().custom_metadata_map
-    assert told == ORIGIN
+    reported = onnxruntime.InferenceSession(str(tmp_path / "out.onnx")).get_modelmeta().custom_metadata_map
+    assert reported == ORIGIN
     assert b".py" not in (tmp_path / "out.onnx").read_bytes()
 
 
@@ -54,8 +54,8 @@ def test_weights_too_large_for_one_file_lie_beside_it(tmp_path: Path, monkeypatc
     model = tiny.model(tiny.POINTS)
     export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "out.onnx.data"]
-    got, wanted = asked(model, tmp_path / "out.onnx", 2, 9)
-    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    got, expected = evaluated_by_onnx(model, tmp_path / "out.onnx", 2, 9)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_without_a_fitting_run_the_error_says_what_was_looked_for_and_how_to_get
     assert "inrflow train" in (error.value.hint or "")
 
 
-def test_weights_are_the_first_average_unless_asked_otherwise(parent):
+def test_weights_are_the_first_average_by_default(parent):
     folder = parent / "clouds"
     assert resolve_weights(folder).name == "ema_0.999.safetensors"
     assert resolve_weights(folder, ema=0).name == "weights.safetensors"
@@ -91,10 +91,10 @@ def test_a_run_that_cannot_be_read_is_reported_and_left_out(parent):
     preset = parent / "pictures" / "preset.toml"
     preset.write_text(preset.read_text().replace("[network]", "[network]\nof_a_later_version = 1"))
     (parent / "begun" / "preset.toml").write_text("x = [")
-    told = {}
-    listed = list_runs(unreadable=lambda place, error: told.update({place.name: error}))
+    reported = {}
+    listed = list_runs(unreadable=lambda place, error: reported.update({place.name: error}))
     assert [run.name for run in listed] == ["pictures", "clouds"]
-    assert list(told) == ["begun"] and "TOML" in told["begun"].message
+    assert list(reported) == ["begun"] and "TOML" in reported["begun"].message
     with pytest.raises(IntegrityError, match="of_a_later_version"):
         print(listed[0].preset)
     assert latest_run().name == "clouds"
@@ -131,9 +131,9 @@ def test_a_checkpoint_whose_manifest_is_broken_is_named(parent, text):
 def test_weights_that_do_not_say_what_they_hold_are_named(parent, change, words):
     file = resolve_weights(parent / "clouds")
     with safetensors.safe_open(file, "pt") as opened:
-        told = opened.metadata() | change
+        reported = opened.metadata() | change
     tensors = safetensors.torch.load_file(file)
-    safetensors.torch.save_file(tensors, file, {key: text for key, text in told.items() if text is not None})
+    safetensors.torch.save_file(tensors, file, {key: text for key, text in reported.items() if text is not None})
     with pytest.raises(IntegrityError, match=words):
         models.load(file)
 

@@ -12,15 +12,15 @@ CPU = torch.device("cpu")
 
 
 def test_a_process_without_a_launcher_is_alone():
-    found = distributed.find({}, "cpu")
-    assert (found.rank, found.size, found.is_launched, found.is_main) == (0, 1, False, True)
+    result = distributed.find({}, "cpu")
+    assert (result.rank, result.size, result.is_launched, result.is_main) == (0, 1, False, True)
 
 
 def test_torchrun_says_which_process_this_is():
     names = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "29500"}
-    found = distributed.find(names, "cpu")
-    assert (found.rank, found.size, found.local_rank, found.address) == (3, 4, 1, ("host", 29500))
-    assert found.is_launched and not found.is_main
+    result = distributed.find(names, "cpu")
+    assert (result.rank, result.size, result.local_rank, result.address) == (3, 4, 1, ("host", 29500))
+    assert result.is_launched and not result.is_main
 
 
 def test_a_step_of_several_slurm_tasks_is_a_launch():
@@ -28,13 +28,13 @@ def test_a_step_of_several_slurm_tasks_is_a_launch():
         "SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1",
         "SLURM_JOB_ID": "1234567", "SLURM_STEP_NODELIST": "gpu[007-010,012],x",
     }  # fmt: skip
-    found = distributed.find(names, "cpu")
-    assert (found.rank, found.size, found.local_rank, found.address) == (5, 8, 1, ("gpu007", 34567))
+    result = distributed.find(names, "cpu")
+    assert (result.rank, result.size, result.local_rank, result.address) == (5, 8, 1, ("gpu007", 34567))
 
 
 def test_a_slurm_batch_script_without_srun_is_alone():
-    found = distributed.find({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, "cpu")
-    assert (found.size, found.is_launched) == (1, False)
+    result = distributed.find({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, "cpu")
+    assert (result.size, result.is_launched) == (1, False)
 
 
 def test_a_launcher_that_names_no_meeting_place_is_an_error():
@@ -58,7 +58,7 @@ def test_the_flags_of_a_cpu_decide_about_bf16(tmp_path, flags, able):
     assert device.has_bf16(CPU, file) is able
 
 
-def test_precision_is_what_was_asked_for_else_what_the_run_began_with_else_what_is_quick(monkeypatch):
+def test_precision_is_the_requested_one_else_that_of_the_run_else_the_fastest(monkeypatch):
     monkeypatch.setattr(device, "has_bf16", lambda device: True)
     assert device.choose_precision("auto", CPU) == "bf16"
     assert device.choose_precision("fp32", CPU) == "fp32"

@@ -39,10 +39,10 @@ def failing(function, calls: set[int], error: Exception):
     def call(*arguments, **named):
         nonlocal count
         count += 1
-        found = function(*arguments, **named)
+        result = function(*arguments, **named)
         if count in calls:
             raise error
-        return found
+        return result
 
     return call
 
@@ -56,12 +56,12 @@ SAMPLERS = [("euler", {"steps": 4}), ("heun", {"steps": 3}), ("euler-maruyama", 
 )
 def test_a_chunk_that_does_not_fit_is_halved_and_no_pair_is_carried_twice(model, sampler, settings, error):
     settings = settings | {"sampler": sampler}
-    wanted = drawn(model, **settings)
+    expected = drawn(model, **settings)
     warnings: list[str] = []
     budget = QueryBudget(512, warn=warnings.append)
     with mock.patch.object(model.method.network, "decode", failing(model.method.network.decode, {9, 23, 24}, error)):
-        found = drawn(model, budget=budget, **settings)
-    np.testing.assert_allclose(found, wanted, atol=2e-5)
+        result = drawn(model, budget=budget, **settings)
+    np.testing.assert_allclose(result, expected, atol=2e-5)
     assert budget.chunk in (128, 256) and budget.max_cached == 0  # the cache is dropped first
     assert len(warnings) == 1 and "the samples do not change" in warnings[0]
 
@@ -74,7 +74,7 @@ def test_an_error_of_another_kind_comes_through(model):
 
 def test_where_the_least_chunk_does_not_fit_the_batch_is_halved_and_in_the_end_it_is_an_error(model):
     request = SampleRequest(range(8), list(range(3)) * 2 + [0, 1], (24, 24), batch=8)
-    wanted = np.concatenate([values for _, values in sample.iter_samples(model, request)])
+    expected = np.concatenate([values for _, values in sample.iter_samples(model, request)])
     decode = model.method.network.decode
 
     def narrow(queries, values, *rest):
@@ -85,9 +85,9 @@ def test_where_the_least_chunk_does_not_fit_the_batch_is_halved_and_in_the_end_i
     warnings: list[str] = []
     budget = QueryBudget(1024, warn=warnings.append)
     with mock.patch.object(model.method.network, "decode", narrow):
-        found = list(sample.iter_samples(model, request, budget=budget))
-    assert [part for part, _ in found] == [slice(start, start + 2) for start in (0, 2, 4, 6)]
-    difference = np.concatenate([values for _, values in found]).astype(int) - wanted
+        result = list(sample.iter_samples(model, request, budget=budget))
+    assert [part for part, _ in result] == [slice(start, start + 2) for start in (0, 2, 4, 6)]
+    difference = np.concatenate([values for _, values in result]).astype(int) - expected
     assert np.abs(difference).max() <= 1 and budget.batch == 2 and len(warnings) == 1
     with (
         mock.patch.object(model.method.network, "decode", mock.Mock(side_effect=MemoryError)),

@@ -29,19 +29,19 @@ class _Named(dict):
         self.store = store
 
 
-def test_an_error_of_all_is_told_by_the_first_and_another_by_its_own(ranks):
+def test_an_error_of_all_is_printed_by_the_first_and_another_by_its_own(ranks):
     same = [rank_errors.should_report(UsageError("a batch of 4 does not divide"), ranks[rank]) for rank in (1, 0, 2)]
     assert same == [True, False, False]
     assert rank_errors.should_report(OutOfMemory("the disk is full"), ranks[2])
 
 
-def test_who_is_left_alone_says_so_once_and_only_where_nobody_told_why(ranks):
+def test_a_process_that_is_left_alone_says_so_once_where_no_other_gave_a_reason(ranks):
     gone = rank_errors.abandoned(GLOO)
     assert gone is not None and int(gone.code) == 130
     assert [rank_errors.should_report(gone, ranks[rank]) for rank in (2, 0)] == [True, False]
 
 
-def test_who_is_left_alone_is_silent_after_another_told_why(ranks):
+def test_a_process_that_is_left_alone_is_silent_after_another_gave_a_reason(ranks):
     assert rank_errors.should_report(OutOfMemory("the disk is full"), ranks[1])
     gone = rank_errors.abandoned(GLOO)
     assert gone is not None and not rank_errors.should_report(gone, ranks[0])
@@ -52,7 +52,7 @@ def test_an_error_of_our_own_is_no_sign_that_another_process_is_gone():
     assert rank_errors.abandoned(OutOfMemory("the disk is full")) is None
 
 
-def test_a_process_alone_and_one_that_reaches_nobody_tell_for_themselves(monkeypatch):
+def test_a_process_alone_and_one_that_reaches_no_other_print_their_errors(monkeypatch):
     monkeypatch.setattr(rank_errors, "STORE_TIMEOUT", timedelta(milliseconds=300))
     assert rank_errors.should_report(UsageError("x"), {})
     unheard = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}

@@ -41,11 +41,11 @@ def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    found.workers = [found.add_node(num_cpus=1) for _ in range(2)]  # type: ignore[attr-defined]
-    found.wait_for_nodes()
-    yield found
-    found.shutdown()
+    result = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    result.workers = [result.add_node(num_cpus=1) for _ in range(2)]  # type: ignore[attr-defined]
+    result.wait_for_nodes()
+    yield result
+    result.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +125,11 @@ def test_a_cluster_that_shrinks_is_handed_no_more_until_it_has_room(
 def test_two_nodes_give_the_bytes_of_one_process(kind: str, nodes: Any, raw_files: dict[str, Path], tmp_path: Path):
     prepare(made(kind, raw_files[kind], tmp_path / "one"), workers=1)
     seen: list[tuple[int, int]] = []
-    told = on_ray(
+    reported = on_ray(
         made(kind, raw_files[kind], tmp_path / "s"), nodes.address, progress=lambda done, all: seen.append((done, all))
     )
     assert content(tmp_path / "s") == content(tmp_path / "one")
-    assert told.num_written == len(content(tmp_path / "s")) - 1
+    assert reported.num_written == len(content(tmp_path / "s")) - 1
     assert seen == sorted(seen) and seen[-1][0] == seen[-1][1] > 0
 
 
@@ -162,9 +162,9 @@ def test_a_node_killed_in_the_middle_loses_nothing(
                 time.sleep(0.002)
 
     capfd.readouterr()
-    told = on_ray(make(tmp_path / "s"), nodes.address, progress=progress)
+    reported = on_ray(make(tmp_path / "s"), nodes.address, progress=progress)
     out, err = capfd.readouterr()
-    assert (told.is_whole, out) == (True, "")
+    assert (reported.is_whole, out) == (True, "")
     if kind == "objects":  # of the small ones all may be done before the node has begun
         assert any("ray::_work" in title for title in titles) and "Task _work failed" in err
     nodes.remove_node(doomed, allow_graceful=False)
@@ -191,7 +191,7 @@ def fails(task: int, advance: process_pool.ReportProgress) -> int:
 
 
 @slow
-def test_errors_of_tasks_come_back_with_their_hint_and_what_always_dies_is_told(nodes: Any, tmp_path: Path):
+def test_errors_of_tasks_come_back_with_their_hint_and_what_always_dies_is_reported(nodes: Any, tmp_path: Path):
     def run(tasks: list[int]) -> list[int]:
         return list(
             ray_pool.ray_map(nodes.address, source=None, out=tmp_path)(fails, tasks, advance=lambda count: None)
@@ -239,12 +239,12 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on_with_json_alone_on_stdout(
     while not journal.completed_shards(tmp_path / "s") and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(stopped.pid, signal.SIGINT)
-    out, told = stopped.communicate(timeout=60)
-    assert stopped.returncode == 130, told
-    assert json.loads(out)["code"] == 130 and out.count("\n") == 1 and "Traceback" not in told
-    assert "interrupted with" in told and not list((tmp_path / "s").glob(".*.partial"))
+    out, reported = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130, reported
+    assert json.loads(out)["code"] == 130 and out.count("\n") == 1 and "Traceback" not in reported
+    assert "interrupted with" in reported and not list((tmp_path / "s").glob(".*.partial"))
     finished = command(nodes, tmp_path / "s")
-    out, told = finished.communicate(timeout=200)
-    assert finished.returncode == 0, told
+    out, reported = finished.communicate(timeout=200)
+    assert finished.returncode == 0, reported
     report = json.loads(out)
     assert out.count("\n") == 1 and 0 < report["made"] < report["shards"]

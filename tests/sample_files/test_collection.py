@@ -20,18 +20,18 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
 CLOUDS = np.random.default_rng(1).normal(size=(4, 7, 3)).astype(np.float32)
 
 
-def pictures(folder: Path, images: np.ndarray = IMAGES) -> Path:
+def image_files(folder: Path, images: np.ndarray = IMAGES) -> Path:
     folder.mkdir()
-    for place, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{place:03d}.png")
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{index:03d}.png")
     return folder
 
 
 def test_images_of_a_folder_and_of_an_archive_are_the_same(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=IMAGES)
     np.savez(tmp_path / "adm.npz", IMAGES)
-    for place in (pictures(tmp_path / "folder"), tmp_path / "a.npz", tmp_path / "adm.npz"):
-        opened = readers.open_collection(place)
+    for folder in (image_files(tmp_path / "folder"), tmp_path / "a.npz", tmp_path / "adm.npz"):
+        opened = readers.open_collection(folder)
         assert (opened.domain, opened.count, opened.shape) == ("image", 5, (6, 4, 3))
         np.testing.assert_array_equal(opened.read([3, 0]).values, IMAGES[[3, 0]])
 
@@ -39,9 +39,9 @@ def test_images_of_a_folder_and_of_an_archive_are_the_same(tmp_path: Path):
 def test_clouds_of_ply_files_of_npy_files_and_of_one_array_are_the_same(tmp_path: Path):
     (tmp_path / "ply").mkdir()
     (tmp_path / "npy").mkdir()
-    for place, cloud in enumerate(CLOUDS):
-        ply.write(tmp_path / "ply" / f"{place}.ply", cloud, origin={})
-        np.save(tmp_path / "npy" / f"{place}.npy", cloud.astype(np.float64))
+    for index, cloud in enumerate(CLOUDS):
+        ply.write(tmp_path / "ply" / f"{index}.ply", cloud, origin={})
+        np.save(tmp_path / "npy" / f"{index}.npy", cloud.astype(np.float64))
     np.save(tmp_path / "all.npy", CLOUDS)
     np.savez(tmp_path / "all.npz", points=CLOUDS)
     for name in ("ply", "npy", "all.npy", "all.npz"):
@@ -75,8 +75,8 @@ def test_shards_give_the_preferred_split_and_know_their_classes_and_units(tmp_pa
 
 
 def test_the_digest_follows_every_byte_and_name(tmp_path: Path):
-    folder = pictures(tmp_path / "a")
-    same = readers.open_collection(pictures(tmp_path / "b")).digest
+    folder = image_files(tmp_path / "a")
+    same = readers.open_collection(image_files(tmp_path / "b")).digest
     assert readers.open_collection(folder).digest == same
     (folder / "004.png").rename(folder / "005.png")
     renamed = readers.open_collection(folder).digest
@@ -100,7 +100,7 @@ def test_enlarging_keeps_constant_images_and_the_order(tmp_path: Path):
         (lambda p: None, MissingError, "does not exist"),
         (lambda p: p.mkdir(), MissingError, "neither images nor clouds"),
         (lambda p: p.write_bytes(b"x"), UsageError, "holds no samples"),
-        (lambda p: np.save(pictures(p) / "a.npy", CLOUDS[0]), UsageError, "5 images and 1 point clouds"),
+        (lambda p: np.save(image_files(p) / "a.npy", CLOUDS[0]), UsageError, "5 images and 1 point clouds"),
     ],
     ids=["absent", "empty", "another file", "both"],
 )
@@ -128,7 +128,7 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path, name, array, me
 
 
 def test_unequal_items_and_numbers_that_are_none_are_named(tmp_path: Path):
-    folder = pictures(tmp_path / "a")
+    folder = image_files(tmp_path / "a")
     Image.fromarray(IMAGES[0][:3]).save(folder / "other.png")
     with pytest.raises(UsageError, match=r"other.png` is 3 x 4 pixels, RGB, and .*000.png` is 6 x 4"):
         readers.open_collection(folder).read(range(6))
@@ -144,14 +144,14 @@ def test_unequal_items_and_numbers_that_are_none_are_named(tmp_path: Path):
     with pytest.raises(IntegrityError, match=r"not finite: 2"):
         readers.open_collection(tmp_path / "bad.npy").read([1, 2])
     (tmp_path / "npy").mkdir()
-    for place, size in enumerate((7, 6)):
-        np.save(tmp_path / "npy" / f"{place}.npy", CLOUDS[0, :size])
+    for index, size in enumerate((7, 6)):
+        np.save(tmp_path / "npy" / f"{index}.npy", CLOUDS[0, :size])
     with pytest.raises(UsageError, match=r"1.npy` is 6 points of 3 numbers, and .*0.npy` is 7"):
         readers.open_collection(tmp_path / "npy").read([0, 1])
 
 
 def test_items_that_differ_are_found_though_they_are_read_in_different_calls(tmp_path: Path):
-    folder = pictures(tmp_path / "a")
+    folder = image_files(tmp_path / "a")
     Image.fromarray(IMAGES[0][:3]).save(folder / "other.png")
     with pytest.raises(UsageError, match=r"other.png` is 3 x 4 pixels, RGB, and .*000.png` is 6 x 4"):
         readers.open_collection(folder).read([5])
@@ -174,7 +174,7 @@ def test_numbers_beyond_float32_are_not_finite(tmp_path: Path):
 
 
 def test_images_of_a_folder_follow_the_one_readers_rules(tmp_path: Path):
-    folder = pictures(tmp_path / "deep")
+    folder = image_files(tmp_path / "deep")
     exif = Image.Exif()
     exif[274] = 3
     turned = np.rot90(IMAGES[0], 2).copy()
@@ -184,21 +184,21 @@ def test_images_of_a_folder_follow_the_one_readers_rules(tmp_path: Path):
     alpha = np.full((*IMAGES[2].shape[:2], 1), 255, np.uint8)
     alpha[0, 0] = 0
     Image.fromarray(np.concatenate([IMAGES[2], alpha], -1)).save(folder / "002.png")
-    found = readers.open_collection(folder).read(range(3)).values
-    wanted = IMAGES[:3].copy()
-    wanted[2, 0, 0] = 255
-    np.testing.assert_array_equal(found, wanted)
+    result = readers.open_collection(folder).read(range(3)).values
+    expected = IMAGES[:3].copy()
+    expected[2, 0, 0] = 255
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_gray_of_16_bits_stays_gray(tmp_path: Path):
-    for place, value in enumerate((0, 32768, 65535)):
-        Image.fromarray(np.full((6, 4), value, np.uint16)).save(tmp_path / f"{place}.png")
-    found = readers.open_collection(tmp_path).read(range(3)).values
-    assert found.shape == (3, 6, 4, 1) and found[:, 0, 0, 0].tolist() == [0, 128, 255]
+    for index, value in enumerate((0, 32768, 65535)):
+        Image.fromarray(np.full((6, 4), value, np.uint16)).save(tmp_path / f"{index}.png")
+    result = readers.open_collection(tmp_path).read(range(3)).values
+    assert result.shape == (3, 6, 4, 1) and result[:, 0, 0, 0].tolist() == [0, 128, 255]
 
 
 def test_links_that_lead_to_themselves_are_no_items(tmp_path: Path):
-    folder = pictures(tmp_path / "a")
+    folder = image_files(tmp_path / "a")
     (folder / "005.png").symlink_to("005.png")
     (folder / "again").symlink_to(".")
     assert readers.open_collection(folder).count == 5
@@ -223,12 +223,12 @@ def test_classes_choose_their_items_in_the_order_of_the_split(tmp_path: Path):
     pipeline.prepare(job.resolve_job("solids", out=tmp_path / "solids", config=config), workers=1)
     opened = ShardDataset(tmp_path / "solids")
     every = readers.open_collection(tmp_path / "solids", "train")
-    wanted = [opened.classes[5], opened.classes[2]]
-    found = collection.filter_classes(every, wanted)
-    places = [place for place, label in enumerate(opened.labels("train")) if opened.classes[label] in wanted]
-    assert found.count == len(places) > 0 and found.digest != every.digest
-    np.testing.assert_array_equal(found.read(range(found.count)).values, every.read(places).values)
-    assert found.metadata["classes"] == ", ".join(wanted)
+    expected = [opened.classes[5], opened.classes[2]]
+    result = collection.filter_classes(every, expected)
+    indices = [index for index, label in enumerate(opened.labels("train")) if opened.classes[label] in expected]
+    assert result.count == len(indices) > 0 and result.digest != every.digest
+    np.testing.assert_array_equal(result.read(range(result.count)).values, every.read(indices).values)
+    assert result.metadata["classes"] == ", ".join(expected)
     with pytest.raises(UsageError, match="has no class `cube`"):
         collection.filter_classes(every, ["cube"])
     np.save(tmp_path / "all.npy", CLOUDS)

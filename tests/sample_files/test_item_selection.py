@@ -44,9 +44,9 @@ def centered(name: str) -> Structure:
 
 
 def assert_is(path: Path, *names: str) -> None:
-    for found, name in zip(structure_reader.read_models(path), names, strict=True):
-        assert found.sequence == SEQUENCES[name]
-        np.testing.assert_allclose(found.positions, centered(name).positions, atol=2e-3)
+    for result, name in zip(structure_reader.read_models(path), names, strict=True):
+        assert result.sequence == SEQUENCES[name]
+        np.testing.assert_allclose(result.positions, centered(name).positions, atol=2e-3)
 
 
 @pytest.mark.parametrize("suffix", ["pdb", "cif"])
@@ -70,8 +70,8 @@ def test_proteins_of_one_sequence_are_the_models_of_one_file(shards: Path, tmp_p
 def test_proteins_are_drawn_as_the_trace_of_their_chain(shards: Path, tmp_path: Path) -> None:
     assert run(["export", str(shards), str(tmp_path / "out.png"), "--size", "64"]) == 0
     writer.write(tmp_path / "traces.png", [centered(name) for name in SEQUENCES], "protein", origin={}, size=64)
-    found, expected = (np.asarray(Image.open(tmp_path / name)) for name in ("out.png", "traces.png"))
-    np.testing.assert_array_equal(found, expected)
+    result, expected = (np.asarray(Image.open(tmp_path / name)) for name in ("out.png", "traces.png"))
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_proteins_are_read_without_their_embeddings(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,9 +41,9 @@ def begin(folder: Path, seeds=range(100, 110), header: Header = HEADER, *, overw
 
 def fill(folder: SampleFolder, numbers=(0, 1, 2)) -> None:
     """Draw and finish the shards of those numbers."""
-    for number, (places, shard) in enumerate(folder.shards()):
+    for number, (indices, shard) in enumerate(folder.shards()):
         if number in numbers and shard is not None:
-            shard.write(range(len(places)), VALUES[places.start : places.stop])
+            shard.write(range(len(indices)), VALUES[indices.start : indices.stop])
             assert shard.finish()
 
 
@@ -62,11 +62,11 @@ def test_a_folder_of_shards_is_read_like_prepared_data(tmp_path: Path):
     read = opened.read(SAMPLES, [9, 0, 5])
     np.testing.assert_array_equal(read.values, VALUES[[9, 0, 5]])
     assert read.seeds.tolist() == [109, 100, 105]
-    told = opened.manifest.splits[SAMPLES].statistics
-    np.testing.assert_allclose(told.mean, VALUES.mean((0, 1)), rtol=1e-5)
-    np.testing.assert_allclose(told.std, VALUES.std((0, 1)), rtol=1e-5)
-    found = readers.open_collection(tmp_path / "out")
-    assert (found.count, found.domain, found.split) == (10, "points", SAMPLES)
+    reported = opened.manifest.splits[SAMPLES].statistics
+    np.testing.assert_allclose(reported.mean, VALUES.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(reported.std, VALUES.std((0, 1)), rtol=1e-5)
+    result = readers.open_collection(tmp_path / "out")
+    assert (result.count, result.domain, result.split) == (10, "points", SAMPLES)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *(f"samples-{number:05d}.h5" for number in range(3)),
         *("manifest.json", sample_folder.JOB, sample_folder.LOCK),
@@ -227,8 +227,8 @@ def test_300_samples_are_the_same_after_kills_and_with_any_number_of_processes(t
             )
             for rank in range(ranks)
         ]
-        wanted = done(tmp_path / "out") + chance.randint(1, 6)
-        while all(one.poll() is None for one in several) and done(tmp_path / "out") < wanted:
+        expected = done(tmp_path / "out") + chance.randint(1, 6)
+        while all(one.poll() is None for one in several) and done(tmp_path / "out") < expected:
             time.sleep(chance.uniform(0, 0.2))
         kills += 1
         for one in several:

@@ -144,9 +144,9 @@ def test_a_process_that_draws_what_another_has_finished_does_no_harm(tmp_path: P
 def test_what_failed_before_its_first_piece_leaves_nothing(tmp_path: Path):
     begin(tmp_path / "a.h5").release()
     assert os.listdir(tmp_path) == []
-    kept = begin(tmp_path / "a.h5")
-    write(kept, 0, 1)
-    kept.release()
+    remaining = begin(tmp_path / "a.h5")
+    write(remaining, 0, 1)
+    remaining.release()
     assert begin(tmp_path / "a.h5").missing().tolist() == list(range(2, 10))
 
 
@@ -206,8 +206,8 @@ def test_a_flipped_byte_of_a_finished_one_is_found_wherever_it_is(tmp_path: Path
     opened = ShardDataset(tmp_path / "a.h5")
     opened.verify()
     values = opened._shard(opened.manifest.splits[SAMPLES].shards[0]).values.offset
-    for place in (values, values + 100, len(whole) - 1):
-        flip(tmp_path / "a.h5", place)
+    for index in (values, values + 100, len(whole) - 1):
+        flip(tmp_path / "a.h5", index)
         with pytest.raises(IntegrityError, match=r"`.*a\.h5` is damaged") as caught:
             ShardDataset(tmp_path / "a.h5").verify()
         assert "inrflow sample" in (caught.value.hint or "")

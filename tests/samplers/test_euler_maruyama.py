@@ -23,11 +23,11 @@ def deviations(path, config, problem=GAUSSIAN) -> list[tuple[float, float]]:
     zero, one = torch.zeros(1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 1, dtype=torch.float64)
     for index, (t, t_next) in enumerate(zip(ends[:-1, None], ends[1:, None], strict=True)):
         step = solver.Step(index, t, t_next)
-        kept, fresh = (
+        remaining, fresh = (
             float(solver.replay_step(euler_maruyama, config, velocity, y, step, path=path, noise=lambda _, z=z: z))
             for y, z in ((one, zero), (zero, one))
         )
-        variance = kept**2 * variance + fresh**2
+        variance = remaining**2 * variance + fresh**2
         right = (path.alpha(t_next) * problem.deviations[0]) ** 2 + path.sigma(t_next) ** 2
         pairs.append((math.sqrt(variance), float(right.sqrt())))
     return pairs
@@ -37,17 +37,17 @@ def deviations(path, config, problem=GAUSSIAN) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("diffusion", DIFFUSIONS)
 @pytest.mark.parametrize(("steps", "on_the_way", "at_the_end"), [(100, 0.032, 0.01), (500, 0.028, 0.002)])
 def test_the_deviation_stays_right_from_pure_noise_to_data(path, diffusion, steps, on_the_way, at_the_end):
-    found = deviations(path, euler_maruyama.Config(steps=steps, diffusion=diffusion))
-    assert max(abs(is_ / right - 1) for is_, right in found) < on_the_way
-    assert abs(found[-1][0] / 0.5 - 1) < at_the_end
+    result = deviations(path, euler_maruyama.Config(steps=steps, diffusion=diffusion))
+    assert max(abs(is_ / right - 1) for is_, right in result) < on_the_way
+    assert abs(result[-1][0] / 0.5 - 1) < at_the_end
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 @pytest.mark.parametrize("diffusion", DIFFUSIONS)
 def test_the_deviation_stays_right_with_steps_that_shrink(path, diffusion):
-    found = deviations(path, euler_maruyama.Config(steps=500, diffusion=diffusion, spacing="log"))
-    assert max(abs(is_ / right - 1) for is_, right in found) < 0.03
-    assert abs(found[-1][0] / 0.5 - 1) < 0.004
+    result = deviations(path, euler_maruyama.Config(steps=500, diffusion=diffusion, spacing="log"))
+    assert max(abs(is_ / right - 1) for is_, right in result) < 0.03
+    assert abs(result[-1][0] / 0.5 - 1) < 0.004
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
@@ -77,8 +77,8 @@ def test_colder_samples_lie_closer_together():
         deviations(PATHS["linear"], euler_maruyama.Config(temperature=t, spacing="log"))[-1][0] / 0.5
         for t in (0.0, 0.01, 0.3, 1.0)
     ]
-    for found, right in zip(cold, (0.0, 0.1, 0.3**0.5, 1.0), strict=True):
-        assert abs(found - right) < 0.02
+    for result, right in zip(cold, (0.0, 0.1, 0.3**0.5, 1.0), strict=True):
+        assert abs(result - right) < 0.02
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
@@ -103,8 +103,8 @@ def test_the_sde_reaches_the_mixtures_weights_means_and_deviations(path, diffusi
 
 @pytest.mark.parametrize("scale", [0.3, 3.0])
 def test_the_amount_of_noise_does_not_move_the_answer(scale):
-    found = deviations(PATHS["linear"], euler_maruyama.Config(steps=300, scale=scale))
-    assert abs(found[-1][0] / 0.5 - 1) < 0.01
+    result = deviations(PATHS["linear"], euler_maruyama.Config(steps=300, scale=scale))
+    assert abs(result[-1][0] / 0.5 - 1) < 0.01
 
 
 def test_the_noise_exchanged_makes_the_end_forget_the_start():
@@ -158,8 +158,8 @@ def test_no_step_exchanges_more_than_its_bound_and_small_ones_exchange_what_d_sa
     assert (share >= 0).all()
     assert share.max() <= euler_maruyama.MAX_EXCHANGE
     middle = (t > 0.4) & (t < 0.6)
-    wanted = 1.7 * euler_maruyama.DIFFUSION[diffusion](path, t) * (t - t_next) / path.sigma(t) ** 2
-    torch.testing.assert_close(share[middle], wanted[middle])
+    expected = 1.7 * euler_maruyama.DIFFUSION[diffusion](path, t) * (t - t_next) / path.sigma(t) ** 2
+    torch.testing.assert_close(share[middle], expected[middle])
 
 
 def test_the_diffusion_terms_are_the_reference_s_with_time_turned_round():

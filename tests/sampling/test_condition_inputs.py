@@ -32,8 +32,8 @@ def test_a_transparent_photo_lies_on_white(tmp_path):
     pixels = np.zeros((8, 8, 4), np.uint8)
     pixels[:4] = (10, 20, 30, 255)
     pixels[4:] = (200, 0, 0, 0)
-    found = image_io.read_square_image(saved(Image.fromarray(pixels), tmp_path / "a.png"), 8)
-    assert (found[:4] == (10, 20, 30)).all() and (found[4:] == 255).all()
+    result = image_io.read_square_image(saved(Image.fromarray(pixels), tmp_path / "a.png"), 8)
+    assert (result[:4] == (10, 20, 30)).all() and (result[4:] == 255).all()
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
     assert np.abs(image_io.read_square_image(saved(half, tmp_path / "b.png"), 4).astype(int) - 127).max() <= 1
     palette = Image.new("P", (4, 4), 1)
@@ -44,22 +44,22 @@ def test_a_transparent_photo_lies_on_white(tmp_path):
 
 @pytest.mark.parametrize("size", [(8, 2), (2, 8), (9, 4)])
 def test_a_long_photo_stands_in_the_middle_with_white_beside_it(size, tmp_path):
-    found = image_io.read_square_image(saved(Image.new("RGB", size, (0, 90, 0)), tmp_path / "a.png"), 24)
-    rows, columns = (np.flatnonzero((found[..., 0] < 128).any(axis)) for axis in (1, 0))
+    result = image_io.read_square_image(saved(Image.new("RGB", size, (0, 90, 0)), tmp_path / "a.png"), 24)
+    rows, columns = (np.flatnonzero((result[..., 0] < 128).any(axis)) for axis in (1, 0))
     height, width = (24 * side / max(size) for side in (size[1], size[0]))
     assert abs(len(rows) - height) <= 1 and abs(len(columns) - width) <= 1
     assert abs(rows.mean() - 11.5) <= 0.5 and abs(columns.mean() - 11.5) <= 0.5
-    assert (found[rows[0] : rows[-1], columns[0] : columns[-1]] == (0, 90, 0)).all()
+    assert (result[rows[0] : rows[-1], columns[0] : columns[-1]] == (0, 90, 0)).all()
 
 
 def test_photos_of_16_bits_and_gray_ones_keep_their_brightness(tmp_path):
     ramp = np.tile(np.linspace(0, 65535, 8).round().astype(np.uint16), (8, 1))
-    wanted = (ramp / 257).round()
+    expected = (ramp / 257).round()
     for name in ("deep.png", "deep.tif"):
-        found = image_io.read_square_image(saved(Image.fromarray(ramp), tmp_path / name), 8)
-        assert np.abs(found[..., 1] - wanted).max() <= 1
-    gray = Image.fromarray(wanted.astype(np.uint8))
-    assert np.abs(image_io.read_square_image(saved(gray, tmp_path / "gray.png"), 8)[..., 2] - wanted).max() == 0
+        result = image_io.read_square_image(saved(Image.fromarray(ramp), tmp_path / name), 8)
+        assert np.abs(result[..., 1] - expected).max() <= 1
+    gray = Image.fromarray(expected.astype(np.uint8))
+    assert np.abs(image_io.read_square_image(saved(gray, tmp_path / "gray.png"), 8)[..., 2] - expected).max() == 0
     assert (image_io.read_square_image(saved(Image.new("1", (4, 4), 1), tmp_path / "bits.png"), 4) == 255).all()
     cmyk = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path / "print.jpg", quality=95)
     assert np.abs(image_io.read_square_image(cmyk, 8).astype(int) - (255, 0, 0)).max() < 12
@@ -85,11 +85,11 @@ def test_a_photos_tokens_are_those_of_its_embedder_and_camera(tmp_path):
     model, camera = tiny.model(tiny.IMAGE_TO_POINTS), cameras.orbit(30, 20)
     pixels = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
     path = saved(Image.fromarray(pixels), tmp_path / "a.png")
-    found = condition_inputs.condition_from_input(model, "image", image.ImageInput(path, camera))["tokens"]
-    wanted = posed_image_tokens(
+    result = condition_inputs.condition_from_input(model, "image", image.ImageInput(path, camera))["tokens"]
+    expected = posed_image_tokens(
         _contract.load("patches"), torch.from_numpy(pixels)[None], torch.from_numpy(camera)[None]
     )
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
 
 
 def test_other_weights_than_the_models_are_refused(tmp_path):
@@ -98,8 +98,8 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
     condition = {"name": "picture", "embedder": "dinov2", "tokens": 4, "width": 32}
     model = tiny.model(tiny.IMAGE_TO_POINTS, condition=condition)
     digest = _contract.load("dinov2", folder).digest
-    for told, is_right in ((digest, True), ("0" * 64, False), (None, True)):
-        normalization = {} if told is None else {"embedder": "dinov2", "embedder_digest": told}
+    for reported, is_right in ((digest, True), ("0" * 64, False), (None, True)):
+        normalization = {} if reported is None else {"embedder": "dinov2", "embedder_digest": reported}
         trained = type(model)(model.preset, model.domain, model.method, {"normalization": normalization})
         if is_right:
             assert condition_inputs.condition_from_input(
@@ -124,7 +124,7 @@ def test_other_weights_than_the_models_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n0000"], ids=["empty", "text", "cut"])
-def test_what_is_no_picture_is_refused(content, tmp_path):
+def test_what_is_not_an_image_is_refused(content, tmp_path):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(IntegrityError, match=r"a\.png` cannot be read as an image: it"):
         image_io.read_square_image(tmp_path / "a.png", 8)
@@ -164,9 +164,9 @@ def test_the_conditions_of_shards_are_those_of_their_sets(tmp_path):
     model = tiny.model(tiny.IMAGE_TO_POINTS)
     whole = shards.read("val", [2, 0]).condition["tokens"]
     for view in range(4):
-        found = condition_inputs.conditions_from_shards(model, shards, "val", [2, 0], view)
-        assert set(found) == {"tokens"}
-        np.testing.assert_array_equal(found["tokens"].numpy(), whole[:, view])
+        result = condition_inputs.conditions_from_shards(model, shards, "val", [2, 0], view)
+        assert set(result) == {"tokens"}
+        np.testing.assert_array_equal(result["tokens"].numpy(), whole[:, view])
     chains = ShardDataset(conditioned_runs.folded(tmp_path / "chains"))
-    found = condition_inputs.conditions_from_shards(tiny.model(tiny.PROTEIN), chains, "test", [1, 3])
-    assert set(found) == {"residues"} and (found["residues"] >= 0).sum(1).tolist() == [10, 6]
+    result = condition_inputs.conditions_from_shards(tiny.model(tiny.PROTEIN), chains, "test", [1, 3])
+    assert set(result) == {"residues"} and (result["residues"] >= 0).sum(1).tolist() == [10, 6]

@@ -27,9 +27,9 @@ def shares(labels: list[int] | None) -> np.ndarray:
 def test_random_labels_have_the_frequencies_of_the_reference(labeled: Model):
     counts = {name: 10 * number**2 for number, name in enumerate(tiny.NAMES)}
     expected = np.array(list(counts.values())) / sum(counts.values())
-    found = shares(resolve_labels(labeled, SEEDS, None, counts))
-    np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / len(SEEDS)))
-    assert found[0] == 0
+    result = shares(resolve_labels(labeled, SEEDS, None, counts))
+    np.testing.assert_allclose(result, expected, atol=4 * np.sqrt(0.25 / len(SEEDS)))
+    assert result[0] == 0
 
 
 def test_the_label_of_a_seed_does_not_depend_on_the_other_seeds(labeled: Model):
@@ -49,9 +49,9 @@ def test_the_label_of_a_seed_does_not_depend_on_the_other_seeds(labeled: Model):
     ids=["requested", "no classes", "other classes", "equal frequencies"],
 )
 def test_labels_are_else_uniform_and_the_same(labeled: Model, requested: str | None, counts: dict[str, int]):
-    found = resolve_labels(labeled, SEEDS, requested, counts)
-    assert found == resolve_labels(labeled, SEEDS)
-    np.testing.assert_allclose(shares(found), 1 / len(tiny.NAMES), atol=4 * np.sqrt(0.25 / len(SEEDS)))
+    result = resolve_labels(labeled, SEEDS, requested, counts)
+    assert result == resolve_labels(labeled, SEEDS)
+    np.testing.assert_allclose(shares(result), 1 / len(tiny.NAMES), atol=4 * np.sqrt(0.25 / len(SEEDS)))
 
 
 def test_classes_that_the_reference_lacks_are_not_sampled(labeled: Model):

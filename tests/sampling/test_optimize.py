@@ -33,11 +33,11 @@ def test_weights_that_are_cast_once_draw_the_bits_that_autocast_draws(kind):
     model = tiny.model(KINDS[kind])
     size = 40 if kind == "points" else (9, 7)
     how = options.sampling_options(model, guidance=2.0, precision="bf16")
-    wanted, before = values(model, how, size), model.method.network.decoder.blocks[0].inner.weight
+    expected, before = values(model, how, size), model.method.network.decoder.blocks[0].inner.weight
     ready, quick = optimize.optimize_for_inference(model, replace(how, guide=model.method.velocity_model()))
     assert quick.guide.network is not model.method.network
     ready, quick = optimize.optimize_for_inference(model, how)
-    np.testing.assert_array_equal(values(ready, quick, size), wanted)
+    np.testing.assert_array_equal(values(ready, quick, size), expected)
     network = ready.method.network
     assert network.decoder.blocks[0].inner.weight.dtype == torch.bfloat16
     assert network.decoder.final.weight.dtype == torch.float32
@@ -49,9 +49,9 @@ def test_bf16_leaves_the_noise_and_the_state_in_fp32_and_errs_by_its_rounding():
     model = tiny.model(tiny.IMAGE)
     exact = values(model, options.sampling_options(model, guidance=2.0), (6, 6))
     half, how = optimize.optimize_for_inference(model, options.sampling_options(model, guidance=2.0, precision="bf16"))
-    found = values(half, how, (6, 6))
-    error = np.sqrt(np.square(found - exact).mean() / np.square(exact).mean())
-    assert found.dtype == np.float32 and 1e-5 < error < 0.02
+    result = values(half, how, (6, 6))
+    error = np.sqrt(np.square(result - exact).mean() / np.square(exact).mean())
+    assert result.dtype == np.float32 and 1e-5 < error < 0.02
 
 
 @pytest.mark.slow
@@ -68,25 +68,27 @@ def compare(kind: str) -> None:
     size = 100 if kind == "points" else (10, 10)
     how = options.sampling_options(model, guidance=2.0)
     request = SampleRequest(range(5), [0, 1, 2, 0, 1], size, chunk=2 * 64, batch=2)
-    wanted = np.concatenate([drawn for _, drawn in sample.iter_samples(model, request, how)])
+    expected = np.concatenate([sampled for _, sampled in sample.iter_samples(model, request, how)])
     ready, quick = optimize.optimize_for_inference(model, how, compile=True)
-    counted, found, graphs = torch._dynamo.utils.counters["stats"], [], []
-    for _, drawn in sample.iter_samples(ready, request, quick):
-        found.append(drawn)
+    counted, result, graphs = torch._dynamo.utils.counters["stats"], [], []
+    for _, sampled in sample.iter_samples(ready, request, quick):
+        result.append(sampled)
         graphs.append(counted["unique_graphs"])
     # Encoder, trunk, keys and values, and the decoder: for the context, for 64 queries, which the last 36 are padded to.
     assert graphs == [5, 5, 5], graphs
     most = 1.0 if kind == "image" else 1e-4
-    assert np.abs(np.concatenate(found).astype(float) - wanted.astype(float)).max() <= most
+    assert np.abs(np.concatenate(result).astype(float) - expected.astype(float)).max() <= most
 
 
 def test_a_run_of_queries_is_padded_to_a_size_that_is_compiled_unless_it_is_half_of_it():
     model = tiny.model(tiny.IMAGE)
     with mock.patch.object(torch, "compile", lambda part, **_: part):
         network = optimize.CompiledNetwork(model.method.network)
-    queries, told = model.domain.queries((10, 10)), model.method.embed_condition({"label": torch.tensor([1])})
+    queries, reported = model.domain.queries((10, 10)), model.method.embed_condition({"label": torch.tensor([1])})
     y, t = torch.randn(1, 100, 1), torch.tensor([0.5])
-    memory = network.decoder_kv(network.latents(network.encode(model.domain.queries(), y[:, :36], None, told), t, told))
+    memory = network.decoder_kv(
+        network.latents(network.encode(model.domain.queries(), y[:, :36], None, reported), t, reported)
+    )
     whole = network.decode(queries, y, memory)
     for count, sizes in ((60, [100]), (50, [50, 100]), (30, [50, 100]), (20, [20, 50, 100])):
         part = slice(0, count)

@@ -38,30 +38,30 @@ def folder(place: Path) -> Path:
     place.mkdir()
     entries = tuple(write(place / f"train-{n:05d}.h5", part) for n, part in enumerate((PIXELS[:12], PIXELS[12:])))
     split = Split(20, entries, ChannelStats((0.0,) * 3, (1.0,) * 3))
-    told = Manifest("tiny", "image", "0", (4, 4, 3), "uint8", ("a", "b"), {}, {}, {}, {"train": split})
-    manifest.save(told, place)
+    reported = Manifest("tiny", "image", "0", (4, 4, 3), "uint8", ("a", "b"), {}, {}, {}, {"train": split})
+    manifest.save(reported, place)
     return place
 
 
 @pytest.mark.parametrize("dtype", shard_file.VALUE_TYPES)
-def test_what_was_written_is_read_in_the_order_asked(tmp_path: Path, dtype: str):
+def test_what_was_written_is_read_in_the_requested_order(tmp_path: Path, dtype: str):
     values = PIXELS.astype(dtype)
     write(tmp_path / "s.h5", values, seeds=np.arange(20) + 2**40, condition={"view": np.arange(40.0).reshape(20, 2)})
-    wanted = [19, 0, 7, 7]
-    read = ShardDataset(tmp_path / "s.h5").read("train", wanted, with_names=True)
-    np.testing.assert_array_equal(read.values, values[wanted], strict=True)
+    expected = [19, 0, 7, 7]
+    read = ShardDataset(tmp_path / "s.h5").read("train", expected, with_names=True)
+    np.testing.assert_array_equal(read.values, values[expected], strict=True)
     np.testing.assert_array_equal(read.labels, [1, 0, 1, 1])
-    np.testing.assert_array_equal(read.seeds, np.array(wanted) + 2**40)
-    np.testing.assert_array_equal(read.condition["view"], np.arange(40.0).reshape(20, 2)[wanted])
+    np.testing.assert_array_equal(read.seeds, np.array(expected) + 2**40)
+    np.testing.assert_array_equal(read.condition["view"], np.arange(40.0).reshape(20, 2)[expected])
     assert read.names == ["é19", "é0", "é7", "é7"]
 
 
 def test_one_view_of_each_set_is_read_alone(tmp_path: Path):
-    pictures = np.arange(20 * 4 * 3, dtype=np.float16).reshape(20, 4, 3)
-    write(tmp_path / "s.h5", condition={"picture": pictures, "other": np.zeros((20, 1))})
-    wanted = batch.ConditionSelection(("picture",), np.array([0.0, 0.26, 0.5, 0.999]))
-    read = ShardDataset(tmp_path / "s.h5").read("train", [19, 0, 7, 7], conditions=wanted)
-    np.testing.assert_array_equal(read.condition["picture"], pictures[[19, 0, 7, 7], [0, 1, 2, 3]], strict=True)
+    images = np.arange(20 * 4 * 3, dtype=np.float16).reshape(20, 4, 3)
+    write(tmp_path / "s.h5", condition={"picture": images, "other": np.zeros((20, 1))})
+    expected = batch.ConditionSelection(("picture",), np.array([0.0, 0.26, 0.5, 0.999]))
+    read = ShardDataset(tmp_path / "s.h5").read("train", [19, 0, 7, 7], conditions=expected)
+    np.testing.assert_array_equal(read.condition["picture"], images[[19, 0, 7, 7], [0, 1, 2, 3]], strict=True)
     assert set(read.condition) == {"picture"}
 
 
@@ -100,11 +100,11 @@ def test_the_same_sets_give_the_same_bytes(tmp_path: Path):
 def test_a_folder_is_read_across_its_shards_into_the_buffer_given(tmp_path: Path):
     opened = ShardDataset(folder(tmp_path / "s"))
     assert (opened.splits, opened.count("train"), opened.classes) == (["train"], 20, ("a", "b"))
-    wanted = np.random.default_rng(1).permutation(20)
+    expected = np.random.default_rng(1).permutation(20)
     out = opened.buffer("train", 20)
-    read = opened.read("train", wanted, out)
+    read = opened.read("train", expected, out)
     assert read.values is out
-    np.testing.assert_array_equal(out, PIXELS[wanted])
+    np.testing.assert_array_equal(out, PIXELS[expected])
     np.testing.assert_array_equal(opened.labels("train"), [*(np.arange(12) % 2), *(np.arange(8) % 2)])
 
 
@@ -138,18 +138,18 @@ def test_one_flipped_byte_of_a_shard_is_found(tmp_path: Path, share: float):
 def test_a_flipped_byte_anywhere_in_the_manifest_is_found(tmp_path: Path):
     path = folder(tmp_path / "s") / manifest.NAME
     content = path.read_bytes()
-    for place in range(0, len(content) - 1, 3):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    for index in range(0, len(content) - 1, 3):
+        path.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
         with pytest.raises(IntegrityError, match=r"manifest\.json"):
             manifest.load(tmp_path / "s")
 
 
 def test_a_missing_or_shortened_shard_is_found_at_once(tmp_path: Path):
-    place = folder(tmp_path / "s")
-    shutil.copytree(place, tmp_path / "t")
-    (place / "train-00000.h5").unlink()
+    path = folder(tmp_path / "s")
+    shutil.copytree(path, tmp_path / "t")
+    (path / "train-00000.h5").unlink()
     with pytest.raises(IntegrityError, match=r"train-00000\.h5` is gone"):
-        ShardDataset(place)
+        ShardDataset(path)
     cut = tmp_path / "t" / "train-00001.h5"
     cut.write_bytes(cut.read_bytes()[:-1])
     with pytest.raises(IntegrityError, match=r"train-00001\.h5` is damaged: it has \d+ bytes"):
@@ -157,24 +157,24 @@ def test_a_missing_or_shortened_shard_is_found_at_once(tmp_path: Path):
 
 
 def test_a_shard_of_another_data_set_is_not_taken_for_ours(tmp_path: Path):
-    place = folder(tmp_path / "s")
+    path = folder(tmp_path / "s")
     write(
-        place / "train-00000.h5",
+        path / "train-00000.h5",
         PIXELS[:12],
         Header("protn", "tiny", "train", HEADER.normalization, ("a", "b"), {"resolution": 4}),
     )
     with pytest.raises(IntegrityError, match="of another data set than the manifest"):
-        ShardDataset(place).read("train", [0])
+        ShardDataset(path).read("train", [0])
 
 
 def test_a_manifest_that_leads_out_of_its_folder_is_refused(tmp_path: Path):
-    place = folder(tmp_path / "s")
-    told = json.loads((place / manifest.NAME).read_text())
-    told["splits"]["train"]["shards"][0]["file"] = "../other.h5"
-    told.pop("digest")
-    (place / manifest.NAME).write_text(json.dumps(told | {"digest": manifest._own_digest(told)}))
+    path = folder(tmp_path / "s")
+    reported = json.loads((path / manifest.NAME).read_text())
+    reported["splits"]["train"]["shards"][0]["file"] = "../other.h5"
+    reported.pop("digest")
+    (path / manifest.NAME).write_text(json.dumps(reported | {"digest": manifest._own_digest(reported)}))
     with pytest.raises(IntegrityError, match="'../other.h5' is not a name of a shard"):
-        ShardDataset(place)
+        ShardDataset(path)
 
 
 def test_an_absent_folder_and_one_without_manifest_say_how_to_get_shards(tmp_path: Path):
@@ -324,14 +324,14 @@ def test_more_shards_than_files_that_may_be_open_are_read(tmp_path: Path) -> Non
     header, columns = schema.Header("points", "x", "train"), schema.ShardColumns(np.full(1, -1))
     entries = tuple(
         writer.write(
-            tmp_path / f"train-{place:05d}.h5", header, [np.full((1, 4, 3), place, "f4")], columns,
+            tmp_path / f"train-{index:05d}.h5", header, [np.full((1, 4, 3), index, "f4")], columns,
             shape=(1, 4, 3), dtype="float32",
         )
-        for place in range(300)
+        for index in range(300)
     )  # fmt: skip
     split = manifest.Split(300, entries, manifest.ChannelStats((0.0,), (1.0,)))
-    told = manifest.Manifest("x", "points", "0", (4, 3), "float32", (), {}, {}, {}, {"train": split})
-    manifest.save(told, tmp_path)
+    reported = manifest.Manifest("x", "points", "0", (4, 3), "float32", (), {}, {}, {}, {"train": split})
+    manifest.save(reported, tmp_path)
     before = psutil.Process().num_fds()
     batch = shard_dataset.ShardDataset(tmp_path).read("train", range(300))
     assert batch.values[:, 0, 0].tolist() == list(range(300))
@@ -340,14 +340,14 @@ def test_more_shards_than_files_that_may_be_open_are_read(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("old", "new"), [("normalisation", "normalization"), ("deviation", "std")])
 def test_a_manifest_is_read_by_the_names_of_its_fields_and_by_its_earlier_keys(tmp_path: Path, old: str, new: str):
-    wanted = manifest.load(folder(tmp_path / "s"))
+    expected = manifest.load(folder(tmp_path / "s"))
     path = tmp_path / "s" / manifest.NAME
     written = path.read_text()
     assert f'"{old}"' in written and f'"{new}"' not in written
     renamed = json.loads(written.replace(f'"{old}"', f'"{new}"'))
     renamed["digest"] = manifest._own_digest({key: value for key, value in renamed.items() if key != "digest"})
     path.write_text(json.dumps(renamed))
-    assert manifest.load(tmp_path / "s") == wanted
+    assert manifest.load(tmp_path / "s") == expected
 
 
 def test_the_header_of_a_shard_is_read_under_either_name_of_the_normalization(tmp_path: Path):

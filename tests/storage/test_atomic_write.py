@@ -27,7 +27,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert caught.value.hint.startswith("make it with `mkdir -p")
 
 
-def test_a_file_that_exists_is_kept_unless_overwriting_is_asked(tmp_path: Path) -> None:
+def test_a_file_that_exists_is_left_unless_overwriting_is_requested(tmp_path: Path) -> None:
     path = tmp_path / "out.ply"
     path.write_text("old")
     with pytest.raises(UsageError, match="exists already"):

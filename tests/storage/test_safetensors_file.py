@@ -41,8 +41,8 @@ def test_what_is_written_is_what_the_safetensors_library_reads(tmp_path):
 def test_the_digest_that_comes_back_is_the_files(tmp_path):
     tensors = some()
     path = tmp_path / "a.safetensors"
-    told = safetensors_file.write(path, safetensors_file.layout(tensors), tensors.values(), {})
-    assert told == hashlib.sha256(path.read_bytes()).hexdigest() == plain_file.file_digest(path, from_disk=True)
+    reported = safetensors_file.write(path, safetensors_file.layout(tensors), tensors.values(), {})
+    assert reported == hashlib.sha256(path.read_bytes()).hexdigest() == plain_file.file_digest(path, from_disk=True)
 
 
 def test_tensors_are_taken_one_at_a_time(tmp_path):

@@ -67,11 +67,11 @@ BAD: dict[str, tuple[Any, str]] = {
 
 def test_a_record_is_typed_through_and_through(tmp_path: Path):
     (tmp_path / "a.json").write_text(json.dumps(GOOD))
-    found = typed_json.read_record(tmp_path / "a.json", Record)
-    assert found == Record(3, 2.0, {"a": Part("x", (1, 2))}, ("y", 4), None)
-    assert isinstance(found.rate, float)
+    result = typed_json.read_record(tmp_path / "a.json", Record)
+    assert result == Record(3, 2.0, {"a": Part("x", (1, 2))}, ("y", 4), None)
+    assert isinstance(result.rate, float)
     (tmp_path / "a.json").write_text(json.dumps(GOOD | {"later": 1}))
-    assert typed_json.read_record(tmp_path / "a.json", Record, extra=True) == found
+    assert typed_json.read_record(tmp_path / "a.json", Record, extra=True) == result
 
 
 @pytest.mark.parametrize(("value", "words"), BAD.values(), ids=BAD)

@@ -22,12 +22,12 @@ def tree(tensors: Mapping[str, Tensor]) -> Node:
     root = Node()
     for name, tensor in tensors.items():
         *folders, leaf = name.split(".")
-        place: nn.Module = root
+        index: nn.Module = root
         for folder in folders:
-            if folder not in dict(place.named_children()):
-                place.add_module(folder, Node())
-            place = place.get_submodule(folder)
-        place.register_buffer(leaf, tensor)
+            if folder not in dict(index.named_children()):
+                index.add_module(folder, Node())
+            index = index.get_submodule(folder)
+        index.register_buffer(leaf, tensor)
     return root
 
 
@@ -41,14 +41,14 @@ def graph(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     from tensorboard.compat.proto.graph_pb2 import GraphDef
     from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_INT32
 
-    found = GraphDef()
-    found.node.add(name="DecodeJpeg/contents", op="Placeholder")
-    size = found.node.add(name="ResizeBilinear/size", op="Const")
+    result = GraphDef()
+    result.node.add(name="DecodeJpeg/contents", op="Placeholder")
+    size = result.node.add(name="ResizeBilinear/size", op="Const")
     size.attr["dtype"].type = DT_INT32
     size.attr["value"].tensor.dtype = DT_INT32
     size.attr["value"].tensor.int_val.extend([299, 299])
     for name, tensor in tensors.items():
-        node = found.node.add(name=name, op="Const")
+        node = result.node.add(name=name, op="Const")
         node.attr["dtype"].type = DT_FLOAT
         value = node.attr["value"].tensor
         value.dtype = DT_FLOAT
@@ -61,8 +61,8 @@ def graph(path: Path, tensors: Mapping[str, Tensor]) -> Path:
             value.float_val.extend(flat.tolist())
         else:
             value.tensor_content = flat.contiguous().numpy().tobytes()
-        found.node.add(name=f"{name}/read", op="Identity", input=[name])
-    path.write_bytes(found.SerializeToString())
+        result.node.add(name=f"{name}/read", op="Identity", input=[name])
+    path.write_bytes(result.SerializeToString())
     return path
 
 

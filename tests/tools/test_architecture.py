@@ -7,7 +7,7 @@ import pytest
 from tools import architecture
 
 
-def test_the_picture_is_what_the_imports_say():
+def test_the_drawing_is_what_the_imports_say():
     assert architecture.DRAWING.read_text(encoding="utf-8") == architecture.draw(), "run `python -m tools.architecture`"
 
 

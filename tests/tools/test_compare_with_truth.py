@@ -12,7 +12,7 @@ from tests.protein_examples import helix
 from tools import compare_with_truth
 
 
-def test_a_sample_is_laid_on_the_residues_that_are_known_and_judged_by_them():
+def test_a_sample_is_superposed_on_the_known_residues_and_compared_by_them():
     sample = helix("MKTAYIAKQRGPLDEGSWNV")
     owner, _ = residues.atom_layout(sample.codes)
     is_known = sample.is_known & (owner > 4)

@@ -24,9 +24,9 @@ from tools import convert_weights
 
 
 def points(count: int, channels: int) -> Tensor:
-    found = torch.rand(1, count, channels, generator=torch.Generator().manual_seed(1))
-    found[..., :3] = 2 * found[..., :3] - 1
-    return found / 3**0.5
+    result = torch.rand(1, count, channels, generator=torch.Generator().manual_seed(1))
+    result[..., :3] = 2 * result[..., :3] - 1
+    return result / 3**0.5
 
 
 def randomize(network: nn.Module) -> None:
@@ -42,12 +42,12 @@ def randomize(network: nn.Module) -> None:
 
 def spread(cloud: Tensor, count: int, least: float = -1) -> list[int]:
     """The farthest points of one cloud, by a plain loop."""
-    chosen = [0]
+    selected = [0]
     barred = cloud.double().square().sum(1) <= least
-    while len(chosen) < count:
-        squares = ((cloud[:, None].double() - cloud[chosen].double()) ** 2).sum(2).amin(1)
-        chosen.append(int(torch.where(barred, -1, squares).argmax()))
-    return chosen
+    while len(selected) < count:
+        squares = ((cloud[:, None].double() - cloud[selected].double()) ** 2).sum(2).amin(1)
+        selected.append(int(torch.where(barred, -1, squares).argmax()))
+    return selected
 
 
 class Abstraction(nn.Module):
@@ -84,13 +84,13 @@ class PointEs(nn.Module):
         """Features and logits of one cloud (P 3)."""
         values = cloud[:, :0]
         for level, count, radius, most in ((self.sa1, 512, 0.2, 32), (self.sa2, 128, 0.4, 64)):
-            chosen = spread(cloud, count)
+            selected = spread(cloud, count)
             groups = []
-            for center in cloud[chosen]:
+            for center in cloud[selected]:
                 inside = ((cloud - center).square().sum(1) <= radius**2).nonzero()[:, 0].tolist()
                 inside = (inside[:most] + [inside[0]] * most)[:most]
                 groups.append(torch.cat([cloud[inside] - center, values[inside]], dim=1))
-            values, cloud = level(torch.stack(groups)[None])[0], cloud[chosen]
+            values, cloud = level(torch.stack(groups)[None])[0], cloud[selected]
         x = self.sa3(torch.cat([cloud, values], dim=1)[None, None])[:, 0]
         features = self.bn2(self.fc2(F.relu(self.bn1(self.fc1(x)))))
         return features, self.fc3(F.relu(features))
@@ -110,9 +110,9 @@ def test_point_es_checkpoint_becomes_its_classifier(tmp_path: Path):
     assert "with an unknown digest" in (extractor.note("point-e") or "")
     cloud = points(600, 3)
     with torch.inference_mode():
-        found, wanted = extractor.network(cloud, ("features", "logits")), reference(cloud[0])
-    for name, rows in zip(("features", "logits"), wanted, strict=True):
-        torch.testing.assert_close(found[name], rows, rtol=1e-4, atol=1e-4)
+        result, expected = extractor.network(cloud, ("features", "logits")), reference(cloud[0])
+    for name, rows in zip(("features", "logits"), expected, strict=True):
+        torch.testing.assert_close(result[name], rows, rtol=1e-4, atol=1e-4)
 
 
 class Attention(nn.Module):
@@ -122,7 +122,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         heads = self.qkv(x).reshape(*x.shape[:2], 3, 6, 64)
-        query, key, value = (heads[:, :, place].transpose(1, 2) for place in range(3))
+        query, key, value = (heads[:, :, index].transpose(1, 2) for index in range(3))
         weights = (query @ key.mT / 8).softmax(-1)
         return self.proj((weights @ value).transpose(1, 2).flatten(2))
 
@@ -181,8 +181,8 @@ def test_ulip_2s_checkpoint_becomes_its_encoder(tmp_path: Path, monkeypatch: pyt
     state = {f"module.point_encoder.{name}": tensor for name, tensor in reference.state_dict().items()}
     state |= {"module.pc_projection": projection, "module.logit_scale": torch.tensor(4.6)}
     assert len(state) == 226 - 16 * 11 + 2  # the published file has 18 blocks of 11 tensors
-    told = {"epoch": 7, "args": argparse.Namespace(model="ULIP2_PointBERT_Colored", lr=3e-3), "best_acc1": 50.6}
-    torch.save({"state_dict": state, **told}, tmp_path / ulip2.ULIP2)
+    reported = {"epoch": 7, "args": argparse.Namespace(model="ULIP2_PointBERT_Colored", lr=3e-3), "best_acc1": 50.6}
+    torch.save({"state_dict": state, **reported}, tmp_path / ulip2.ULIP2)
     target = tmp_path / "ulip2.safetensors"
     with pytest.raises(IntegrityError, match="is no known file of `ulip2`"):
         convert_weights.convert("ulip2", tmp_path / ulip2.ULIP2, target)
@@ -191,8 +191,8 @@ def test_ulip_2s_checkpoint_becomes_its_encoder(tmp_path: Path, monkeypatch: pyt
     cloud = points(700, 6)
     cloud[0, 50:60, :3] *= 0.01
     with torch.inference_mode():
-        found, wanted = network(cloud, ("embedding",))["embedding"][0], reference(cloud[0]) @ projection
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        result, expected = network(cloud, ("embedding",))["embedding"][0], reference(cloud[0]) @ projection
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_checkpoint_that_holds_anything_else_is_not_unpickled(tmp_path: Path):
@@ -200,8 +200,8 @@ def test_a_checkpoint_that_holds_anything_else_is_not_unpickled(tmp_path: Path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
-    for place in ("best_acc1", "state_dict"):
-        torch.save({"state_dict": {"pc_projection": torch.zeros(2)}, place: Bomb()}, tmp_path / "a.pt")
+    for index in ("best_acc1", "state_dict"):
+        torch.save({"state_dict": {"pc_projection": torch.zeros(2)}, index: Bomb()}, tmp_path / "a.pt")
         with pytest.raises(IntegrityError, match="cannot be read"):
             convert_weights.convert("ulip2", tmp_path / "a.pt", tmp_path / "ulip2.safetensors", any_digest=True)
     torch.save({"state_dict": {"epoch": 7}}, tmp_path / "a.pt")
@@ -234,8 +234,8 @@ def bigg() -> dict[str, Tensor]:
         "logit_scale": (),
     }
     norms = ["visual.ln_pre", "visual.ln_post"]
-    for place in range(SMALL["LAYERS"]):
-        block = f"visual.transformer.resblocks.{place}"
+    for index in range(SMALL["LAYERS"]):
+        block = f"visual.transformer.resblocks.{index}"
         shapes |= {f"{block}.attn.{name}": tuple(tensor.shape) for name, tensor in attention.state_dict().items()}
         shapes |= {f"{block}.mlp.c_fc.weight": (hidden, width), f"{block}.mlp.c_fc.bias": (hidden,)}
         shapes |= {f"{block}.mlp.c_proj.weight": (width, hidden), f"{block}.mlp.c_proj.bias": (width,)}
@@ -284,8 +284,8 @@ def by_torch(state: dict[str, Tensor], pixels: Tensor) -> Tensor:
     x = F.conv2d(pixels, t["conv1.weight"], stride=14).flatten(2).permute(2, 0, 1)
     x = torch.cat([t["class_embedding"].expand(1, len(pixels), -1), x]) + t["positional_embedding"][:, None]
     x = norm(x, "ln_pre")
-    for place in range(SMALL["LAYERS"]):
-        block = f"transformer.resblocks.{place}"
+    for index in range(SMALL["LAYERS"]):
+        block = f"transformer.resblocks.{index}"
         attention = nn.MultiheadAttention(*width, SMALL["HEADS"]).eval()
         start = f"{block}.attn."
         attention.load_state_dict({name.removeprefix(start): v for name, v in t.items() if name.startswith(start)})
@@ -316,6 +316,6 @@ def test_two_published_layouts_of_bigg_are_one_network(
     save(tmp_path / file, state)
     target = tmp_path / "out" / "clip-bigg.safetensors"
     convert_weights.convert("clip-bigg", tmp_path / file, target, any_digest=True)
-    found = clip_bigg.load(target)(images, ("embedding",), "openai")["embedding"]
-    wanted = by_torch(state, clip_bigg.RESIZERS["openai"](images))
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    result = clip_bigg.load(target)(images, ("embedding",), "openai")["embedding"]
+    expected = by_torch(state, clip_bigg.RESIZERS["openai"](images))
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)

@@ -80,25 +80,25 @@ def test_inceptions_layouts_agree_on_what_is_the_same(ours: str):
 @pytest.fixture(scope="module")
 def reference() -> Torchvisions:
     """Random numbers, its scales 1, as the graph's are."""
-    found = Torchvisions().eval().requires_grad_(False)
-    published.randomize(found)
-    for name, tensor in found.state_dict().items():
+    result = Torchvisions().eval().requires_grad_(False)
+    published.randomize(result)
+    for name, tensor in result.state_dict().items():
         if name.endswith("bn.weight"):
             tensor.fill_(1)
         if name.endswith("running_var"):
             tensor.abs_().add_(0.5)
-    return found
+    return result
 
 
 def as_graph(state: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
     """The numbers of torchvision's layout as the graph has them: filters (rows, columns, in, out)."""
     out = {}
     for name in ours:
-        (theirs,), (wanted,) = (
+        (theirs,), (expected,) = (
             layout(name).names for layout in (published_layouts.inception_fidelity, published_layouts.inception_graph)
         )
         tensor = state[theirs]
-        out[wanted] = tensor.permute(2, 3, 1, 0) if tensor.dim() == 4 else tensor.T if tensor.dim() == 2 else tensor
+        out[expected] = tensor.permute(2, 3, 1, 0) if tensor.dim() == 4 else tensor.T if tensor.dim() == 2 else tensor
     return out
 
 
@@ -132,10 +132,10 @@ def test_three_published_layouts_of_inception_are_one_network(reference: Torchvi
             target, from_disk=True
         )
         assert extractor.loaded.published == file.name and not extractor.loaded.is_verified
-        found = extractor(images(), tuple(inception.OUTPUTS), "adm")
-        torch.testing.assert_close(found["spatial"], spatial, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(found["pool"], pool, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(found["logits"], logits - reference.fc.bias, rtol=1e-4, atol=1e-4)
+        result = extractor(images(), tuple(inception.OUTPUTS), "adm")
+        torch.testing.assert_close(result["spatial"], spatial, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result["pool"], pool, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result["logits"], logits - reference.fc.bias, rtol=1e-4, atol=1e-4)
     written = [safetensors.torch.load_file(path) for path in (tmp_path / "out").iterdir()]
     for name, tensor in written[0].items():
         assert all(torch.equal(tensor, other[name]) for other in written[1:]), name
@@ -177,12 +177,14 @@ def test_two_published_layouts_of_vgg16_are_one_network(tmp_path: Path):
     pixels = vgg16.RESIZERS["stylegan"](images()) / 255
     pixels = (pixels - torch.tensor(vgg16.MEAN).reshape(3, 1, 1)) / torch.tensor(vgg16.DEVIATION).reshape(3, 1, 1)
     with torch.inference_mode():
-        wanted = nn.Sequential(*list(reference["classifier"].children())[:5])(reference["features"](pixels).flatten(1))
+        expected = nn.Sequential(*list(reference["classifier"].children())[:5])(
+            reference["features"](pixels).flatten(1)
+        )
     for file in files:
         target = tmp_path / f"{file.suffix[1:]}.safetensors"
         convert_weights.convert("vgg16", file, target, trust=True, any_digest=True)
-        found = vgg16.load(target)(images(), ("fc2",), "stylegan")["fc2"]
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        result = vgg16.load(target)(images(), ("fc2",), "stylegan")["fc2"]
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -234,15 +236,15 @@ def test_three_published_layouts_of_clip_are_one_network(tmp_path: Path):
         new_pickle(tmp_path / clip.HUGGING_FACE, hugging_face(state)),
         safe(tmp_path / "model.safetensors", hugging_face(state)),
     )
-    found = []
+    result = []
     for file in files:
         target = tmp_path / f"{file.name}.safetensors"
         convert_weights.convert("clip", file, target, trust=True, any_digest=True)
-        found.append(clip.load(target)(images(2), ("embedding",), "openai")["embedding"])
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+        result.append(clip.load(target)(images(2), ("embedding",), "openai")["embedding"])
+    assert torch.equal(result[0], result[1]) and torch.equal(result[0], result[2])
     # Against the layers that these weights were published for.
     x = clip_by_torch(state, _clip_vit.RESIZERS["openai"](images(2)))
-    torch.testing.assert_close(found[0], x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result[0], x, rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()
@@ -367,7 +369,7 @@ def test_a_file_is_known_by_its_digest_whatever_it_is_called(
     assert loaded.published_digest == plain_file.file_digest(file, from_disk=True)
 
 
-def test_a_file_whose_digest_nobody_knows_is_known_by_name_and_size_and_stays_unverified(
+def test_a_file_of_unknown_digest_is_known_by_name_and_size_and_stays_unverified(
     two: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     file, target = new_pickle(tmp_path / "some.pth", two), tmp_path / "vgg16.safetensors"
@@ -415,10 +417,10 @@ def test_constants_of_every_form_are_read_and_damage_is_said(tmp_path: Path):
         "empty": torch.tensor([3.0]),
     }
     data = graph(tmp_path / "a.pb", tensors).read_bytes()
-    found = graph_def.constants(data)
-    assert set(found) == set(tensors)
+    result = graph_def.constants(data)
+    assert set(result) == set(tensors)
     for name, tensor in tensors.items():
-        assert np.array_equal(found[name], tensor.numpy()), name
+        assert np.array_equal(result[name], tensor.numpy()), name
     for end in (len(data) - 1, len(data) // 2):
         with pytest.raises(IntegrityError, match="no whole GraphDef"):
             graph_def.constants(data[:end])

@@ -52,6 +52,8 @@ def test_chains_of_other_lengths_are_aligned_and_what_none_has_goes_on_straight(
 
 
 def test_gaps_lie_on_straight_lines():
-    places = np.array([[0.0, 0, 0], [9, 9, 9], [2, 0, 4], [9, 9, 9]])
+    indices = np.array([[0.0, 0, 0], [9, 9, 9], [2, 0, 4], [9, 9, 9]])
     known = np.array([True, False, True, False])
-    np.testing.assert_allclose(fold_baselines.interpolated(places, known), [[0, 0, 0], [1, 0, 2], [2, 0, 4], [3, 0, 6]])
+    np.testing.assert_allclose(
+        fold_baselines.interpolated(indices, known), [[0, 0, 0], [1, 0, 2], [2, 0, 4], [3, 0, 6]]
+    )

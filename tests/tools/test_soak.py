@@ -83,28 +83,28 @@ def test_runs_that_differ_in_timings_alone_are_equal(runs):
 )  # fmt: skip
 def test_a_byte_a_file_or_a_line_that_differs_is_found(runs, change, says):
     change(runs[0])
-    (told,) = kills.differences(*runs)
-    assert says in told
+    (reported,) = kills.differences(*runs)
+    assert says in reported
 
 
 def test_where_a_run_is_follows_from_its_folder(tmp_path):
     run = tmp_path / "run"
 
-    def told(*lines: dict) -> str:
+    def moment_of(*lines: dict) -> str:
         (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return kills.where(run, True, 0)
 
     (run / "samples").mkdir(parents=True)
     assert kills.where(run, True, 0) == "start-up"
-    assert told({"step": 4, "loss": 1.0}) == "step"
-    assert told({"step": 6, "loss": 1.0}) == "checkpoint"
-    assert told({"step": 9, "loss": 1.0}) == "held-out loss"
-    assert told({"step": 9, "held_out_loss": 1.0}) == "image"
+    assert moment_of({"step": 4, "loss": 1.0}) == "step"
+    assert moment_of({"step": 6, "loss": 1.0}) == "checkpoint"
+    assert moment_of({"step": 9, "loss": 1.0}) == "held-out loss"
+    assert moment_of({"step": 9, "held_out_loss": 1.0}) == "image"
     (run / "samples/00000009.png").touch()
-    assert told({"step": 9, "held_out_loss": 1.0}) == "evaluation"
-    assert told({"step": 9, "eval": {}}) == "step"
+    assert moment_of({"step": 9, "held_out_loss": 1.0}) == "evaluation"
+    assert moment_of({"step": 9, "eval": {}}) == "step"
     (run / "checkpoints/.00000009.partial").mkdir(parents=True)
-    assert told({"step": 9, "eval": {}}) == "checkpoint"
+    assert moment_of({"step": 9, "eval": {}}) == "checkpoint"
 
 
 def test_damage_is_one_byte_or_an_end(tmp_path):
@@ -112,11 +112,11 @@ def test_damage_is_one_byte_or_an_end(tmp_path):
     for _ in range(40):
         (tmp_path / "file").write_bytes(whole)
         said = damage.hurt(tmp_path / "file", rng)
-        found = (tmp_path / "file").read_bytes()
+        result = (tmp_path / "file").read_bytes()
         if "cut" in said:
-            assert whole.startswith(found) and len(found) < len(whole)
+            assert whole.startswith(result) and len(result) < len(whole)
         else:
-            assert len(found) == len(whole) and sum(a != b for a, b in zip(found, whole, strict=True)) == 1
+            assert len(result) == len(whole) and sum(a != b for a, b in zip(result, whole, strict=True)) == 1
 
 
 def test_a_silent_use_and_a_bare_error_are_not_well(tmp_path):
@@ -148,5 +148,5 @@ def test_each_part_in_small(part, tmp_path, checkout):
         words, cwd=checkout, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    assert told["is_well"] and told[part[0]]
+    reported = json.loads(done.stdout)
+    assert reported["is_well"] and reported[part[0]]

@@ -26,18 +26,18 @@ def chains() -> list[str]:
     return ["".join(generator.choice(list(residues.LETTERS), length)) for length in LENGTHS]
 
 
-def folded(folder: Path, embedder: Any = None, told: Mapping[str, str] | None = None) -> Path:
+def folded(folder: Path, embedder: Any = None, metadata: Mapping[str, str] | None = None) -> Path:
     """Shards of 8 chains to learn from and 4 to test; with an embedder also its tokens. In the third an atom is unknown."""
-    found = [protein_files.structure(sequence, seed=place) for place, sequence in enumerate(chains())]
-    known = [one.is_known.astype(np.uint8) for one in found]
+    result = [protein_files.structure(sequence, seed=index) for index, sequence in enumerate(chains())]
+    known = [one.is_known.astype(np.uint8) for one in result]
     known[2][5] = 0
     values = [
-        (one.positions - one.positions.mean(0)) * is_known[:, None] for one, is_known in zip(found, known, strict=True)
+        (one.positions - one.positions.mean(0)) * is_known[:, None] for one, is_known in zip(result, known, strict=True)
     ]
-    ragged = {"residues": [one.codes for one in found], "is_known": known}
+    ragged = {"residues": [one.codes for one in result], "is_known": known}
     if embedder is not None:
-        ragged["embedding"] = [tokens.astype(np.float16) for tokens in embedder([one.sequence for one in found])]
-        told = {"embedder": embedder.name, "embedder_digest": embedder.digest, **(told or {})}
+        ragged["embedding"] = [tokens.astype(np.float16) for tokens in embedder([one.sequence for one in result])]
+        metadata = {"embedder": embedder.name, "embedder_digest": embedder.digest, **(metadata or {})}
     splits = {}
     for split, part in {"train": slice(0, 8), "test": slice(8, None)}.items():
         rows = schema.concatenate_ragged(values[part])
@@ -47,10 +47,10 @@ def folded(folder: Path, embedder: Any = None, told: Mapping[str, str] | None = 
             ragged={name: schema.concatenate_ragged(arrays[part]) for name, arrays in ragged.items()},
         )
         splits[split] = _split(folder, "protein", split, rows.rows, columns)
-    return _save(folder, "protein", (0, 3), splits, told)
+    return _save(folder, "protein", (0, 3), splits, metadata)
 
 
-def pictured(folder: Path, embedder: Any = None, told: Mapping[str, str] | None = None, side: int = 28) -> Path:
+def pictured(folder: Path, embedder: Any = None, metadata: Mapping[str, str] | None = None, side: int = 28) -> Path:
     """Shards of 12 clouds with 4 pictures each; with an embedder also its tokens. Colors tell the set and the view."""
     generator = np.random.default_rng(0)
     values = generator.standard_normal((12, 24, 3)).astype(np.float32)
@@ -67,14 +67,14 @@ def pictured(folder: Path, embedder: Any = None, told: Mapping[str, str] | None 
         pairs = zip(images, condition["camera"], strict=True)
         tokens = [posed_image_tokens(embedder, *map(torch.from_numpy, pair)).numpy() for pair in pairs]
         condition["tokens"] = np.stack(tokens)
-        told = {"embedder": embedder.name, "embedder_digest": embedder.digest, **(told or {})}
+        metadata = {"embedder": embedder.name, "embedder_digest": embedder.digest, **(metadata or {})}
     splits = {}
     for split, part in {"train": slice(0, 8), "val": slice(8, None)}.items():
         columns = schema.ShardColumns(
             np.full(len(values[part]), -1), condition={n: a[part] for n, a in condition.items()}
         )
         splits[split] = _split(folder, "points", split, values[part], columns)
-    return _save(folder, "points", (24, 3), splits, told)
+    return _save(folder, "points", (24, 3), splits, metadata)
 
 
 def preset(kind: dict[str, dict[str, Any]], **changes: dict[str, Any]) -> Preset:
@@ -97,6 +97,6 @@ def _split(folder: Path, domain: str, split: str, values: np.ndarray, columns: s
     return Split(len(columns.labels), (entry,), ChannelStats((0.0,), (1.0,)))
 
 
-def _save(folder: Path, domain: str, shape: tuple[int, ...], splits: dict[str, Split], told: Any) -> Path:
-    manifest.save(Manifest("small", domain, "0", shape, "float32", (), dict(told or {}), {}, {}, splits), folder)
+def _save(folder: Path, domain: str, shape: tuple[int, ...], splits: dict[str, Split], metadata: Any) -> Path:
+    manifest.save(Manifest("small", domain, "0", shape, "float32", (), dict(metadata or {}), {}, {}, splits), folder)
     return folder

@@ -23,12 +23,12 @@ from tests import own_methods, tiny
 from tests.training import conditioned_runs, small, staged_runs
 
 CHECKOUT = Path(__file__).parents[2]
-Told = dict[str, Any]
+JobTable = dict[str, Any]
 """A job in words that JSON has: `data`, `out`, `until`, settings of `training` and `network`; `kind` other than images
 with labels, or `method` of `staged_runs`; `again`, a folder to save to at once after beginning; `follow`, to leave in `OUT.followed` what the averages should be."""
 
 
-def launch(num_processes: int, jobs: list[Told], folder: Path) -> None:
+def launch(num_processes: int, jobs: list[JobTable], folder: Path) -> None:
     """Let that many processes do the jobs."""
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs, default=str))
@@ -48,16 +48,16 @@ def environment(**more: Any) -> dict[str, str]:
     return os.environ | plain | {name: str(value) for name, value in more.items()}
 
 
-def do(told: Told, names: Mapping[str, str] | None = None) -> Trainer:
+def do(table: JobTable, names: Mapping[str, str] | None = None) -> Trainer:
     """Train one job up to its `until`; what it says stands in `OUT.said` afterwards."""
-    job, said = read(told), []
+    job, said = read(table), []
     ready = setup.check_job(replace(job, say=said.append), dict(names or {}))
     trainer = setup.build_trainer(ready)
-    if told.get("again") is not None:
-        trainer.out = Path(told["again"])
+    if table.get("again") is not None:
+        trainer.out = Path(table["again"])
         trainer.save()
         trainer.out = job.out
-    follow = Followed(trainer) if told.get("follow") else None
+    follow = Followed(trainer) if table.get("follow") else None
     trainer.run(ready.last)
     if follow is not None and trainer.world.is_main:
         safetensors.torch.save_file(follow.averages, f"{job.out}.followed")
@@ -89,23 +89,23 @@ class Followed:
         return dict(zip(trainer.engine.layout(), [t.clone() for t in trainer.engine.weights()], strict=True))
 
 
-def read(told: Told) -> TrainJob:
+def read(table: JobTable) -> TrainJob:
     """The job that `told` describes."""
-    data, out, until, training = Path(told["data"]), Path(told["out"]), told.get("until"), told.get("training", {})
-    if told.get("kind") is not None:
-        return conditioned_runs.job(data, out, getattr(tiny, told["kind"]), training=training, until=until)
+    data, out, until, training = Path(table["data"]), Path(table["out"]), table.get("until"), table.get("training", {})
+    if table.get("kind") is not None:
+        return conditioned_runs.job(data, out, getattr(tiny, table["kind"]), training=training, until=until)
     job = small.job(data, out, until=until)
-    if told.get("method") is not None:
-        return replace(job, preset=staged_runs.preset(told["method"], **training))
-    return replace(job, preset=small.preset(training=training, network=told.get("network", {})))
+    if table.get("method") is not None:
+        return replace(job, preset=staged_runs.preset(table["method"], **training))
+    return replace(job, preset=small.preset(training=training, network=table.get("network", {})))
 
 
 def main() -> None:
     """Do the jobs of the file that the command line names."""
     own_methods.install()
     names = dict(os.environ)
-    for told in json.loads(Path(sys.argv[1]).read_text()):
-        do(told, names)
+    for reported in json.loads(Path(sys.argv[1]).read_text()):
+        do(reported, names)
     process_group.exit_process(distributed.find(names, "cpu"), 0)
 
 

@@ -41,11 +41,11 @@ def clouds(folder: Path, bad: slice = slice(0), count: int = 24) -> Path:
 
 def preset(kind: dict[str, dict[str, Any]] = tiny.IMAGE, **changes: dict[str, Any]) -> Preset:
     """The preset of such a run."""
-    given = {
+    inputs = {
         "training": {**TRAINING, **changes.pop("training", {})},
         "network": {**NETWORK, **changes.pop("network", {})},
     }
-    return tiny.preset(kind, **given, **changes)
+    return tiny.preset(kind, **inputs, **changes)
 
 
 def job(data: Path, out: Path, *, kind: Any = tiny.IMAGE, until: int | None = None, **changes: Any) -> TrainJob:
@@ -61,19 +61,21 @@ def train(data: Path, out: Path, **given: Any) -> Trainer:
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Everything that counts, by name: weights, averages, what AdamW remembers."""
     engine = trainer.engine
-    found = dict(zip(engine.layout(), [t.clone() for t in engine.weights()], strict=True))
-    found |= dict(zip(engine.moments_layout(), [t.clone() for t in engine.moments()], strict=True))
+    result = dict(zip(engine.layout(), [t.clone() for t in engine.weights()], strict=True))
+    result |= dict(zip(engine.moments_layout(), [t.clone() for t in engine.moments()], strict=True))
     for average in trainer.averages:
         values = [t.clone() for t in engine.weights(average.values)]
-        found |= {f"{average.decay}.{name}": t for name, t in zip(engine.layout(), values, strict=True)}
-    return found
+        result |= {f"{average.decay}.{name}": t for name, t in zip(engine.layout(), values, strict=True)}
+    return result
 
 
-def assert_equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], *, tolerance: float = 0.0) -> None:
+def assert_equal(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], *, tolerance: float = 0.0) -> None:
     """The same tensors, to the bit unless a tolerance is given."""
-    assert list(found) == list(wanted)
-    for name, tensor in wanted.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}")
+    assert list(actual) == list(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(
+            actual[name], tensor, rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def losses(out: Path) -> list[float]:
@@ -100,6 +102,6 @@ def _write(folder: Path, domain: str, values: np.ndarray, labels: np.ndarray, cl
             dtype=values.dtype.name,
         )
         splits[split] = Split(len(values[part]), (entry,), ChannelStats((0.0,), (1.0,)))
-    told = Manifest("small", domain, "0", values.shape[1:], values.dtype.name, classes, {}, {}, {}, splits)
-    manifest.save(told, folder)
+    reported = Manifest("small", domain, "0", values.shape[1:], values.dtype.name, classes, {}, {}, {}, splits)
+    manifest.save(reported, folder)
     return folder

@@ -100,7 +100,7 @@ def test_gradients_travel_at_once_and_only_what_is_needed_beside_them(found):
         assert one["2"] == [gradient, gradient, norm, weights]
 
 
-def test_all_processes_stop_at_the_same_step_when_one_is_asked_to(found):
+def test_all_processes_stop_at_the_same_step_when_one_is_interrupted(found):
     steps = {one["asked"][0] for one in found}
     assert len(steps) == 1 and steps <= {4, 5}  # asked after step 3; heard one step later
     for one in found:

@@ -44,7 +44,7 @@ def patched(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folded(place: Path) -> Path:
-    return conditioned_runs.folded(place / "folded", told={"embedder": "one-hot", "embedder_digest": "one-hot-1"})
+    return conditioned_runs.folded(place / "folded", metadata={"embedder": "one-hot", "embedder_digest": "one-hot-1"})
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_each_set_is_read_with_one_view_which_is_drawn_uniformly(patched):
         sets = loader.batch(step, range(4))
         assert set(sets.condition) == {"label", "image", "camera"} - {"label"} | set(sets.condition) & {"label"}
         image, camera = sets.condition["image"], sets.condition["camera"]
-        for picture, pose in zip(image, camera, strict=True):
-            row, view = int(picture[0, 0, 0]) // 20, int(picture[0, 0, 1]) // 60
+        for photo, pose in zip(image, camera, strict=True):
+            row, view = int(photo[0, 0, 0]) // 20, int(photo[0, 0, 1]) // 60
             seen[row, view] += 1
             assert int(torch.round(torch.atan2(pose[0, 3], pose[2, 3]) / (torch.pi / 2))) % 4 == view
     assert seen.sum() == 1600 and seen.sum(1).tolist() == [200] * 8
@@ -93,8 +93,8 @@ def test_processes_together_see_the_views_and_chains_that_one_sees(patched, fold
             if whole.mask is not None and part.mask is not None:
                 assert whole.mask[at, :size].tolist() == part.mask[0].tolist() and not whole.mask[at, size:].any()
             for name, value in part.condition.items():
-                wanted = whole.condition[name][at]
-                assert torch.equal(value[0], wanted if wanted.ndim == 0 else wanted[: len(value[0])])
+                expected = whole.condition[name][at]
+                assert torch.equal(value[0], expected if expected.ndim == 0 else expected[: len(value[0])])
 
 
 def test_the_held_out_loss_is_of_the_same_views_each_time(patched):
@@ -116,18 +116,20 @@ def stored_and_online(kind: Any, stored: Path, out: Path, **changes: Any) -> tup
     return out / "stored", out / "online"
 
 
-def told(run: Path, step: int = 3) -> dict[str, Any]:
+def run_metadata(run: Path, step: int = 3) -> dict[str, Any]:
     return models.read_metadata(checkpoint_manifest.checkpoint_folder(run, step) / checkpoint_manifest.WEIGHTS)[1][
         "normalization"
     ]
 
 
-def test_pictures_embedded_in_training_give_the_loss_of_stored_tokens(dinov2, tmp_path):
+def test_images_embedded_in_training_give_the_loss_of_stored_tokens(dinov2, tmp_path):
     data = conditioned_runs.pictured(tmp_path / "shards", _contract.load("dinov2", dinov2))
     one, other = stored_and_online(tiny.IMAGE_TO_POINTS, data, tmp_path, weights=str(dinov2), **DINO)
     assert small.losses(other) == pytest.approx(small.losses(one), rel=1e-3)
     assert (
-        told(one) == told(other) == {"embedder": "dinov2", "embedder_digest": _contract.load("dinov2", dinov2).digest}
+        run_metadata(one)
+        == run_metadata(other)
+        == {"embedder": "dinov2", "embedder_digest": _contract.load("dinov2", dinov2).digest}
     )
 
 
@@ -135,16 +137,20 @@ def test_sequences_embedded_in_training_give_the_loss_of_stored_embeddings(esm2,
     data = conditioned_runs.folded(tmp_path / "shards", _contract.load("esm2", esm2))
     one, other = stored_and_online(tiny.PROTEIN, data, tmp_path, weights=str(esm2), **ESM)
     assert small.losses(other) == pytest.approx(small.losses(one), rel=2e-3)
-    assert told(one) == told(other) == {"embedder": "esm2", "embedder_digest": _contract.load("esm2", esm2).digest}
+    assert (
+        run_metadata(one)
+        == run_metadata(other)
+        == {"embedder": "esm2", "embedder_digest": _contract.load("esm2", esm2).digest}
+    )
 
 
 def test_a_stand_in_is_named_in_the_weights_whatever_else_the_shards_hold(esm2, folded, patched, tmp_path):
     data = conditioned_runs.folded(tmp_path / "shards", _contract.load("esm2", esm2), {"unit": "Angstrom"})
     for name, shards, more in (("first", data, {"unit": "Angstrom"}), ("second", folded, {})):
         setup.train(conditioned_runs.job(shards, tmp_path / name, tiny.PROTEIN, until=1))
-        assert told(tmp_path / name, 1) == {"embedder": "one-hot", "embedder_digest": "one-hot-1", **more}
+        assert run_metadata(tmp_path / name, 1) == {"embedder": "one-hot", "embedder_digest": "one-hot-1", **more}
     setup.train(conditioned_runs.job(patched, tmp_path / "patches", tiny.IMAGE_TO_POINTS, until=1))
-    assert told(tmp_path / "patches", 1) == {"embedder": "patches", "embedder_digest": "patches-1"}
+    assert run_metadata(tmp_path / "patches", 1) == {"embedder": "patches", "embedder_digest": "patches-1"}
 
 
 def test_a_model_draws_with_the_weights_that_it_learned_from_and_no_others(esm2, folded, tmp_path):
@@ -226,7 +232,7 @@ def test_an_embedder_of_other_tokens_than_the_settings_say_is_refused(folded, pa
 
 
 @pytest.mark.parametrize("kind", [tiny.IMAGE_TO_POINTS, tiny.PROTEIN], ids=["picture", "protein"])
-def test_parameters_operations_and_memory_are_foretold(kind):
+def test_parameters_operations_and_memory_are_estimated(kind):
     preset = conditioned_runs.preset(kind)
     predicted = plan.predict(preset, ALONE, precision="fp32", micro=4)
     method = models.build(preset).method
@@ -259,9 +265,9 @@ def test_chains_that_pass_in_one_pack_have_the_losses_of_those_in_packs_of_like_
     method = models.build(job.preset).method
     tiny.randomize(method)
     with torch.no_grad():
-        wanted = method.loss(TrainBatch.from_sets(sets))
+        expected = method.loss(TrainBatch.from_sets(sets))
         method.use_single_bucket = True
-        torch.testing.assert_close(method.loss(TrainBatch.from_sets(sets)), wanted, rtol=1e-5, atol=0)
+        torch.testing.assert_close(method.loss(TrainBatch.from_sets(sets)), expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("kind", [tiny.IMAGE_TO_POINTS, tiny.PROTEIN], ids=["picture", "protein"])

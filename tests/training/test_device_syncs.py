@@ -29,7 +29,7 @@ READS = ("tolist", "numpy", "cpu", "__array__")
 """Ways to read a tensor that on a CPU are no operation."""
 
 
-class Asked(TorchDispatchMode):
+class SyncCalls(TorchDispatchMode):
     """What was asked of the device while this is on, as lines of our own code."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +56,10 @@ class Asked(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def _note(self, name: str) -> None:
-        places = [f for f in traceback.extract_stack() if "/inrflow_core/" in f.filename or "/deepspeed/" in f.filename]
-        where = places[-1] if places else None
+        indices = [
+            f for f in traceback.extract_stack() if "/inrflow_core/" in f.filename or "/deepspeed/" in f.filename
+        ]
+        where = indices[-1] if indices else None
         if where is not None and "pin_memory" in (where.line or ""):
             return  # what lies in pinned memory is carried over without waiting
         self.found.append(f"{name}: {where.filename.rpartition('/')[2]}:{where.lineno} {where.line}" if where else name)
@@ -83,23 +85,23 @@ def trainer(kind: str, tmp_path: Path, **training) -> Trainer:
     return setup.build_trainer(setup.check_job(job, {}))
 
 
-def steps(it: Trainer, count: int, asked: Asked | None = None) -> list[str]:
+def steps(it: Trainer, count: int, calls: SyncCalls | None = None) -> list[str]:
     """What some steps ask."""
-    wanted = (
-        (step, places) for step in range(it.counters.step, it.counters.step + count) for places in it.micro_batches
+    expected = (
+        (step, indices) for step in range(it.counters.step, it.counters.step + count) for indices in it.micro_batches
     )
-    batches = it.loader.stream(wanted, it.world.device, 2)
+    batches = it.loader.stream(expected, it.world.device, 2)
     it.model.method.train()
     it.meter = StepMeter(batches)
-    if asked is None:
+    if calls is None:
         for _ in range(count):
             it.advance(batches)
     else:
-        with asked:
+        with calls:
             for _ in range(count):
                 it.advance(batches)
     batches.close()
-    return [] if asked is None else asked.found
+    return [] if calls is None else calls.found
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
@@ -107,11 +109,11 @@ def steps(it: Trainer, count: int, asked: Asked | None = None) -> list[str]:
 def test_a_step_asks_the_device_for_nothing(kind, stage, tmp_path, monkeypatch):
     it = trainer(kind, tmp_path, zero_stage=stage, micro_batch=2)
     steps(it, 2)  # the first steps set things up
-    assert steps(it, 2, Asked(monkeypatch)) == []
+    assert steps(it, 2, SyncCalls(monkeypatch)) == []
     assert it.skipped_steps.read().total == 0
 
 
-def test_a_run_that_diverges_between_two_lines_is_stopped_and_the_row_is_told(tmp_path):
+def test_a_run_that_diverges_between_two_lines_is_stopped_and_the_row_is_reported(tmp_path):
     data = small.clouds(tmp_path / "shards", bad=slice(None))
     job = small.job(data, tmp_path / "run", kind=tiny.POINTS, steps=100, log_every=40, save_every=100, max_skipped=2)
     with pytest.raises(
@@ -136,22 +138,22 @@ def test_an_average_takes_in_no_step_that_was_not_applied():
     average.update(torch.tensor(False))
     assert torch.equal(average.values[0], torch.ones(3))
     average.update(torch.tensor(True))
-    told = EMA(0.9, [weight])
-    told.values = [torch.ones(3)]
-    told.update()
-    assert torch.equal(average.values[0], told.values[0])
-    torch.testing.assert_close(told.values[0], torch.full((3,), 1.1))
+    reported = EMA(0.9, [weight])
+    reported.values = [torch.ones(3)]
+    reported.update()
+    assert torch.equal(average.values[0], reported.values[0])
+    torch.testing.assert_close(reported.values[0], torch.full((3,), 1.1))
 
 
 def test_what_would_wait_is_seen(monkeypatch):
     x = torch.arange(4.0)
-    with Asked(monkeypatch) as asked:
+    with SyncCalls(monkeypatch) as requested:
         float(x.sum())
         x[x > 1]
         torch.tensor([1.0, 2.0])
         x.tolist()
         bool((x > 1).any())
         x.nonzero()
-    assert [line.partition(":")[0] for line in asked.found] == [
+    assert [line.partition(":")[0] for line in requested.found] == [
         "_local_scalar_dense", "index", "lift_fresh", "tolist", "_local_scalar_dense", "nonzero",
     ]  # fmt: skip

@@ -22,9 +22,9 @@ def sets() -> CoordValueSet:
 
 def tensors(held: TrainBatch) -> list[torch.Tensor]:
     """All of them, in a fixed order."""
-    found: list[torch.Tensor] = []
-    held.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    result: list[torch.Tensor] = []
+    held.map(lambda tensor: (result.append(tensor), tensor)[1])
+    return result
 
 
 class Stream:
@@ -45,7 +45,7 @@ class Stream:
 
 @pytest.fixture
 def diary(monkeypatch) -> list[str]:
-    found: list[str] = []
+    result: list[str] = []
     current = ["computing"]
 
     @contextlib.contextmanager
@@ -55,39 +55,39 @@ def diary(monkeypatch) -> list[str]:
         current.pop()
 
     def pin(tensor):
-        found.append("pinned")
+        result.append("pinned")
         return tensor.clone()
 
     def to(tensor, device, *, non_blocking):
         assert non_blocking
-        found.append(f"{current[-1]}: copy")
+        result.append(f"{current[-1]}: copy")
         return tensor.clone()
 
     monkeypatch.setattr(torch.cuda, "stream", on)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(current[-1], found))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(current[-1], result))
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     monkeypatch.setattr(torch.Tensor, "to", to)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: found.append(f"lent to {stream.name}"))
-    return found
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: result.append(f"lent to {stream.name}"))
+    return result
 
 
 def test_every_tensor_is_pinned_copied_beside_the_work_waited_for_and_lent(diary):
-    given = TrainBatch.from_sets(sets())
+    inputs = TrainBatch.from_sets(sets())
     crossing = DeviceTransfer(torch.device("cpu"))
     crossing._stream = Stream("beside", diary)
-    sent = crossing.send(given)
-    count = len(tensors(given))
+    sent = crossing.send(inputs)
+    count = len(tensors(inputs))
     assert count == 8
     assert diary == ["pinned"] * count + ["beside: copy"] * count + ["beside: event"]
     diary.clear()
     received = crossing.receive(sent)
     assert diary == ["computing: waits for event of beside"] + ["lent to computing"] * count
-    assert all(torch.equal(a, b) for a, b in zip(tensors(received), tensors(given), strict=True))
-    assert received.is_shared and received.context.queries.valid_sizes == given.context.queries.valid_sizes
+    assert all(torch.equal(a, b) for a, b in zip(tensors(received), tensors(inputs), strict=True))
+    assert received.is_shared and received.context.queries.valid_sizes == inputs.context.queries.valid_sizes
 
 
 def test_on_a_cpu_the_tensors_are_the_same_ones():
-    given = TrainBatch.from_sets(sets())
+    inputs = TrainBatch.from_sets(sets())
     crossing = DeviceTransfer(torch.device("cpu"))
-    received = crossing.receive(crossing.send(given))
-    assert all(a is b for a, b in zip(tensors(received), tensors(given), strict=True))
+    received = crossing.receive(crossing.send(inputs))
+    assert all(a is b for a, b in zip(tensors(received), tensors(inputs), strict=True))

@@ -29,7 +29,7 @@ OFFLOADED = [
 ]
 
 
-def told(settings: dict) -> str:
+def message_of(settings: dict) -> str:
     """A test's name: the settings' values, one after the other."""
     return " ".join(f"{name}={value}" for name, value in settings.items())
 
@@ -57,7 +57,7 @@ def sets(step: int, method) -> CoordValueSet:
 
 def trajectory(engine: Engine, steps: range = range(3)) -> list[tuple[float, float]]:
     """Loss and gradient norm of some steps."""
-    found = []
+    result = []
     for step in steps:
         whole = sets(step, engine.method)
         size = 4 // engine.num_micro
@@ -65,16 +65,16 @@ def trajectory(engine: Engine, steps: range = range(3)) -> list[tuple[float, flo
         loss = sum(
             float(engine.backward(TrainBatch.from_sets(part), StepState("train", step, 3))) for part in parts
         ) / len(parts)
-        found.append((loss, engine.step(RATE)))
-    return found
+        result.append((loss, engine.step(RATE)))
+    return result
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_accumulated_gradients_and_zero_stages_give_the_same_losses_and_norms(stage):
-    wanted = torch.tensor(plain())
+    expected = torch.tensor(plain())
     for num_micro in (1, 2, 4) if stage == 1 else (2,):
-        found = torch.tensor(trajectory(built(zero_stage=stage, num_micro=num_micro)))
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+        result = torch.tensor(trajectory(built(zero_stage=stage, num_micro=num_micro)))
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=0)
 
 
 def plain() -> list[tuple[float, float]]:
@@ -82,15 +82,15 @@ def plain() -> list[tuple[float, float]]:
     engine = built(zero_stage=0)
     method: Any = engine.method
     adam = torch.optim.AdamW(method.parameters(), lr=RATE, weight_decay=0.0)
-    found = []
+    result = []
     for step in range(3):
         adam.zero_grad()
         loss = method.loss(TrainBatch.from_sets(sets(step, method))).mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(method.parameters(), 0.5)
         adam.step()
-        found.append((float(loss.detach()), float(norm)))
-    return found
+        result.append((float(loss.detach()), float(norm)))
+    return result
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -99,40 +99,40 @@ def test_state_that_was_gathered_and_set_again_goes_on_as_if_nothing_was(stage):
     trajectory(engine, range(2))
     weights = dict(zip(engine.layout(), [t.clone() for t in engine.weights()], strict=True))
     moments = dict(zip(engine.moments_layout(), [t.clone() for t in engine.moments()], strict=True))
-    wanted = trajectory(engine, range(2, 4))
+    expected = trajectory(engine, range(2, 4))
     other = built(zero_stage=stage)
     other.load_weights(weights.__getitem__)
     other.load_moments(moments.__getitem__, 2)
-    assert trajectory(other, range(2, 4)) == wanted
+    assert trajectory(other, range(2, 4)) == expected
     assert other.num_updates == engine.num_updates == 4
 
 
-@pytest.mark.parametrize("settings", OFFLOADED, ids=told)
+@pytest.mark.parametrize("settings", OFFLOADED, ids=message_of)
 @pytest.mark.parametrize("num_micro", [1, 2])
 def test_what_is_offloaded_gives_the_same_losses_and_is_gathered_and_set_again_exactly(settings, num_micro):
     before = trajectory(engine := built(num_micro=num_micro, **settings), range(2))
     weights = dict(zip(engine.layout(), [t.clone() for t in engine.weights()], strict=True))
     moments = dict(zip(engine.moments_layout(), [t.clone() for t in engine.moments()], strict=True))
-    wanted = trajectory(engine, range(2, 4))
-    torch.testing.assert_close(torch.tensor([*before, *wanted[:1]]), torch.tensor(plain()), rtol=1e-5, atol=0)
+    expected = trajectory(engine, range(2, 4))
+    torch.testing.assert_close(torch.tensor([*before, *expected[:1]]), torch.tensor(plain()), rtol=1e-5, atol=0)
     other = built(num_micro=num_micro, **settings)
     other.load_weights(weights.__getitem__)
     other.load_moments(moments.__getitem__, 2)
-    for found, saved in ((other.weights(), weights), (other.moments(), moments)):
-        assert all(torch.equal(t, saved[name]) for name, t in zip(saved, found, strict=True))
-    assert trajectory(other, range(2, 4)) == wanted
+    for result, saved in ((other.weights(), weights), (other.moments(), moments)):
+        assert all(torch.equal(t, saved[name]) for name, t in zip(saved, result, strict=True))
+    assert trajectory(other, range(2, 4)) == expected
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_recomputed_activations_change_no_loss(stage):
-    found = trajectory(built(zero_stage=stage, network={"checkpoint_activations": True}))
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(plain()), rtol=1e-5, atol=0)
+    result = trajectory(built(zero_stage=stage, network={"checkpoint_activations": True}))
+    torch.testing.assert_close(torch.tensor(result), torch.tensor(plain()), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_small_buckets_change_no_loss(stage):
-    found = trajectory(built(zero_stage=stage, bucket=100))
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(plain()), rtol=1e-5, atol=0)
+    result = trajectory(built(zero_stage=stage, bucket=100))
+    torch.testing.assert_close(torch.tensor(result), torch.tensor(plain()), rtol=1e-5, atol=0)
 
 
 def test_moments_that_were_never_moved_are_zero_and_can_be_saved():
@@ -141,7 +141,7 @@ def test_moments_that_were_never_moved_are_zero_and_can_be_saved():
     assert len(list(engine.moments())) == len(MOMENTS) * len(list(engine.method.parameters()))
 
 
-@pytest.mark.parametrize("settings", [*({"zero_stage": s} for s in range(3)), SHARED, *OFFLOADED], ids=told)
+@pytest.mark.parametrize("settings", [*({"zero_stage": s} for s in range(3)), SHARED, *OFFLOADED], ids=message_of)
 def test_a_step_whose_gradient_is_not_finite_moves_nothing(settings):
     engine = built(**settings)
     trajectory(engine, range(1))

@@ -17,7 +17,7 @@ from inrflow_core.training.setup import TrainJob
 from tests import conditioned
 from tests.training import small
 
-WANTED = {
+EXPECTED = {
     "image": ["mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "paired-cd:cd:inrflow"],
     "sequence": [
         "lddt:ca:auto:mean", "tm-score:reference:auto:mean", "rmsd:ca:auto:mean", "bond-lengths:backbone", "clashes:heavy",
@@ -42,7 +42,7 @@ def job(kind: str, data: dict[str, Path], out: Path, **settings: Any) -> TrainJo
     return TrainJob(preset.resolve("tiny", tables), out, data=data[kind], device="cpu", threads=1)
 
 
-@pytest.mark.parametrize("kind", WANTED)
+@pytest.mark.parametrize("kind", EXPECTED)
 def test_the_values_are_those_of_the_command_on_the_same_items(
     data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
@@ -51,21 +51,21 @@ def test_the_values_are_those_of_the_command_on_the_same_items(
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     records = [line for line in lines if "eval" in line]
     assert [record["step"] for record in records] == [1, 2] and "note" not in records[-1]
-    assert list(records[-1]["eval"]) == WANTED[kind]
+    assert list(records[-1]["eval"]) == EXPECTED[kind]
     assert trainer.best is not None and best.read_best(out) == trainer.best
     monkeypatch.chdir(tmp_path)
     console.stderr.cache_clear()
     words = ["--reference", data[kind], "--split", SPLITS[kind], "--num", 4, "--workers", 1, "--out", "judged"]
     assert app.run(["eval", "--run", str(out), *map(str, words)]) == 0
-    (judged,) = json.loads((tmp_path / "judged" / "metrics.json").read_text())["results"]
-    found = {score["metric"]: score["value"] for score in judged["scores"]}
+    (evaluated,) = json.loads((tmp_path / "judged" / "metrics.json").read_text())["results"]
+    result = {score["metric"]: score["value"] for score in evaluated["scores"]}
     # Places in a .pdb file have three decimals.
-    assert records[-1]["eval"] == pytest.approx(found, rel=1e-9 if kind == "image" else 5e-3)
+    assert records[-1]["eval"] == pytest.approx(result, rel=1e-9 if kind == "image" else 5e-3)
 
 
 def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_path: Path):
     said = {}
-    for kind in WANTED:
+    for kind in EXPECTED:
         ready = setup.check_job(job(kind, data, tmp_path / kind, seed=5), {})
         assert ready.evaluation is not None
         said[kind] = ready.evaluation.by.partition(" against ")[0]
@@ -75,11 +75,11 @@ def test_what_is_compared_says_what_was_drawn_from(data: dict[str, Path], tmp_pa
     }
 
 
-def test_pictures_of_pixels_still_have_no_partner(data: dict[str, Path], tmp_path: Path):
+def test_images_of_pixels_still_have_no_partner(data: dict[str, Path], tmp_path: Path):
     with pytest.raises(UsageError, match="`ssim` evaluates images, and these are point clouds"):
         setup.check_job(job("image", data, tmp_path / "run", metrics=["ssim"]), {})
-    chosen = setup.check_job(job("image", data, tmp_path / "run", metrics=["paired-cd", "mmd"], best="paired-cd"), {})
-    assert chosen.evaluation is not None and chosen.evaluation.best.name == "paired-cd"
+    selected = setup.check_job(job("image", data, tmp_path / "run", metrics=["paired-cd", "mmd"], best="paired-cd"), {})
+    assert selected.evaluation is not None and selected.evaluation.best.name == "paired-cd"
 
 
 def test_a_run_of_the_metrics_earlier_name_keeps_its_best_checkpoint(data: dict[str, Path], tmp_path: Path):

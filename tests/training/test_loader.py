@@ -28,10 +28,10 @@ def test_processes_together_see_the_batch_that_one_sees(folder):
     it = loader(folder)
     whole = it.batch(7, range(4))
     parts = [it.batch(7, range(i, i + 1)) for i in (3, 2, 1, 0)]
-    for place, part in zip((3, 2, 1, 0), parts, strict=True):
-        assert torch.equal(part.values[0], whole.values[place])
-        assert part.seeds[0] == whole.seeds[place]
-        assert part.condition["label"][0] == whole.condition["label"][place]
+    for index, part in zip((3, 2, 1, 0), parts, strict=True):
+        assert torch.equal(part.values[0], whole.values[index])
+        assert part.seeds[0] == whole.seeds[index]
+        assert part.condition["label"][0] == whole.condition["label"][index]
 
 
 def test_an_epoch_shows_every_example_once_and_the_next_in_another_order(folder):
@@ -57,16 +57,16 @@ def test_seeds_differ_between_steps_and_places(folder):
     assert len(seeds.unique()) == 200 and int(seeds.min()) >= 0
 
 
-def test_batches_read_ahead_are_the_batches_asked_for(folder):
+def test_batches_read_ahead_are_the_requested_ones(folder):
     it = loader(folder)
-    wanted = [(step, range(start, start + 2)) for step in range(20) for start in (0, 2)]
-    stream = it.stream(wanted, torch.device("cpu"), 2)
-    held = []
-    for (step, places), sets in zip(wanted, (batch.context for batch in stream), strict=True):
-        held.append(sets)  # kept on purpose: buffers are used again and again
-        assert torch.equal(sets.values, it.batch(step, places).values)
-    for (step, places), sets in zip(wanted, held, strict=True):
-        assert torch.equal(sets.values, it.batch(step, places).values)
+    expected = [(step, range(start, start + 2)) for step in range(20) for start in (0, 2)]
+    stream = it.stream(expected, torch.device("cpu"), 2)
+    stored = []
+    for (step, indices), sets in zip(expected, (batch.context for batch in stream), strict=True):
+        stored.append(sets)  # kept on purpose: buffers are used again and again
+        assert torch.equal(sets.values, it.batch(step, indices).values)
+    for (step, indices), sets in zip(expected, stored, strict=True):
+        assert torch.equal(sets.values, it.batch(step, indices).values)
     stream.close()
 
 
@@ -105,10 +105,10 @@ def test_a_class_and_a_split_that_are_not_there_are_named(folder):
 
 
 def test_shares_cover_the_batch_once():
-    places = [
-        place for rank in range(3) for part in split_batch(batch=24, rank=rank, size=3, micro=4) for place in part
+    indices = [
+        index for rank in range(3) for part in split_batch(batch=24, rank=rank, size=3, micro=4) for index in part
     ]
-    assert places == list(range(24))
+    assert indices == list(range(24))
     assert split_batch(batch=8, rank=1, size=2, micro=None) == [range(4, 8)]
 
 

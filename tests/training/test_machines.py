@@ -28,7 +28,7 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wanted(data, tmp_path_factory) -> list[float]:
+def single_losses(data, tmp_path_factory) -> list[float]:
     """The losses of one process."""
     out = tmp_path_factory.mktemp("alone") / "run"
     small.train(data, out)
@@ -46,9 +46,9 @@ def words(data, tmp_path) -> list[str]:
 
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as result:
+        result.bind(("127.0.0.1", 0))
+        return result.getsockname()[1]
 
 
 def both(commands: list[list[str]], environments: list[dict[str, str]]) -> list[str]:
@@ -58,23 +58,23 @@ def both(commands: list[list[str]], environments: list[dict[str, str]]) -> list[
         for command, env in zip(commands, environments, strict=True)
     ]
     try:
-        told = [process.communicate(timeout=PATIENT)[1] for process in running]
+        reported = [process.communicate(timeout=PATIENT)[1] for process in running]
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0] * len(running), told
-    return told
+    assert [process.returncode for process in running] == [0] * len(running), reported
+    return reported
 
 
-def assert_trained_once(out: Path, wanted: list[float], told: list[str]) -> None:
+def assert_trained_once(out: Path, single_losses: list[float], outputs: list[str]) -> None:
     """The losses of one process, told by one machine."""
-    assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
-    assert sum(text.count("training `run`") for text in told) == 1
-    assert sum(text.count("is saved in") for text in told) == 1
+    assert small.losses(out) == pytest.approx(single_losses, rel=1e-5)
+    assert sum(text.count("training `run`") for text in outputs) == 1
+    assert sum(text.count("is saved in") for text in outputs) == 1
 
 
 @pytest.mark.parametrize("way", ["static", "c10d"])
-def test_two_agents_of_torchrun_train_together(words, wanted, tmp_path, way):
+def test_two_agents_of_torchrun_train_together(words, single_losses, tmp_path, way):
     port = free_port()
     commands = []
     for node in (0, 1):
@@ -82,20 +82,20 @@ def test_two_agents_of_torchrun_train_together(words, wanted, tmp_path, way):
         if way == "c10d":
             meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "7"]
         commands.append(torchrun("--nnodes", 2, "--nproc-per-node", 2, *meeting, "-m", "inrflow_cli.app", *words))
-    told = both(commands, [environment()] * 2)
-    assert_trained_once(tmp_path / "run", wanted, told)
+    reported = both(commands, [environment()] * 2)
+    assert_trained_once(tmp_path / "run", single_losses, reported)
 
 
-def test_tasks_of_a_slurm_step_train_together(words, wanted, tmp_path):
+def test_tasks_of_a_slurm_step_train_together(words, single_losses, tmp_path):
     job = free_port() - 20000
     common = {"SLURM_JOB_ID": job, "SLURM_STEP_NUM_TASKS": 2, "SLURM_NTASKS": 2, "SLURM_STEP_NODELIST": "localhost"}
     environments = [environment(**common, SLURM_PROCID=task, SLURM_LOCALID=0) for task in (0, 1)]
-    told = both([[sys.executable, "-m", "inrflow_cli.app", *words]] * 2, environments)
-    assert_trained_once(tmp_path / "run", wanted, told)
-    assert told[1] == ""
+    reported = both([[sys.executable, "-m", "inrflow_cli.app", *words]] * 2, environments)
+    assert_trained_once(tmp_path / "run", single_losses, reported)
+    assert reported[1] == ""
 
 
-def test_an_error_of_slurm_tasks_is_told_once_with_its_code(words):
+def test_an_error_of_slurm_tasks_is_reported_once_with_its_code(words):
     job = free_port() - 20000
     common = {"SLURM_JOB_ID": job, "SLURM_STEP_NUM_TASKS": 3, "SLURM_STEP_NODELIST": "localhost"}
     running = [
@@ -105,12 +105,12 @@ def test_an_error_of_slurm_tasks_is_told_once_with_its_code(words):
         )
         for task in (0, 1, 2)
     ]  # fmt: skip
-    told = "".join(process.communicate(timeout=PATIENT)[1] for process in running)
+    reported = "".join(process.communicate(timeout=PATIENT)[1] for process in running)
     assert [process.returncode for process in running] == [2, 2, 2]
-    assert told.count("error: a batch of 4 does not divide over 3 processes") == told.count("error: ") == 1
+    assert reported.count("error: a batch of 4 does not divide over 3 processes") == reported.count("error: ") == 1
 
 
-def test_nodes_of_deepspeeds_hostfile_train_together(words, wanted, tmp_path):
+def test_nodes_of_deepspeeds_hostfile_train_together(words, single_losses, tmp_path):
     (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.1 slots=1\n")
     launcher = [str(Path(sys.executable).with_name("deepspeed")), "--hostfile", str(tmp_path / "hosts"), "--no_ssh"]
     port = str(free_port())
@@ -119,8 +119,8 @@ def test_nodes_of_deepspeeds_hostfile_train_together(words, wanted, tmp_path):
         + ["--no_local_rank", "--module", "inrflow_cli.app", *words]
         for node in ("0", "1")
     ]
-    told = both(commands, [environment(DS_ACCELERATOR="cpu")] * 2)
-    assert_trained_once(tmp_path / "run", wanted, told)
+    reported = both(commands, [environment(DS_ACCELERATOR="cpu")] * 2)
+    assert_trained_once(tmp_path / "run", single_losses, reported)
 
 
 @pytest.fixture
@@ -149,11 +149,11 @@ def machines() -> Iterator[list[str]]:
             subprocess.run(["ip", "netns", "delete", name], check=False)
 
 
-def test_two_network_namespaces_train_together(machines, words, wanted, tmp_path):
+def test_two_network_namespaces_train_together(machines, words, single_losses, tmp_path):
     agent = ["--nnodes", 2, "--nproc-per-node", 1, "--master-addr", FIRST, "--master-port", 29500]
     commands = [
         ["ip", "netns", "exec", name, *torchrun(*agent, "--node-rank", node, "-m", "inrflow_cli.app", *words)]
         for node, name in enumerate(machines)
     ]
-    told = both(commands, [environment(GLOO_SOCKET_IFNAME="cable0")] * 2)
-    assert_trained_once(tmp_path / "run", wanted, told)
+    reported = both(commands, [environment(GLOO_SOCKET_IFNAME="cable0")] * 2)
+    assert_trained_once(tmp_path / "run", single_losses, reported)

@@ -14,7 +14,7 @@ def steps(run) -> list[int]:
     return [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_torn_line_is_cut_off_and_later_steps_are_told_again(tmp_path):
+def test_a_torn_line_is_cut_off_and_later_steps_are_logged_again(tmp_path):
     log = Log(tmp_path, 0)
     for step in range(1, 6):
         log.write({"step": step, "loss": 0.5})
@@ -38,9 +38,9 @@ def test_the_lines_that_stay_are_never_away_from_the_disk(tmp_path):
 
     class Watched(FileIO):
         def truncate(self, size: int | None = None) -> int:
-            found = super().truncate(size)
+            result = super().truncate(size)
             seen.append(steps(tmp_path))
-            return found
+            return result
 
     with Watched(tmp_path / "log.jsonl", "r+") as file:
         _cut(file, tmp_path / "log.jsonl", 3)

@@ -57,8 +57,8 @@ def arguments(folder: Path, data: Path, *options: str) -> list[str]:
     preset = small.preset(network=NETWORK, training=TRAINING)
     file = folder / "preset.toml"
     file.write_text(toml.to_toml(preset.table()))
-    given = ["train", "--preset", file, "--data", data, "--out", folder / "run", "--device", "cpu", "--threads", "1"]
-    return [str(word) for word in (*given, *options)]
+    inputs = ["train", "--preset", file, "--data", data, "--out", folder / "run", "--device", "cpu", "--threads", "1"]
+    return [str(word) for word in (*inputs, *options)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -68,8 +68,8 @@ def environment(**more: str) -> dict[str, str]:
 
 def spare(share: float, size: int = 1) -> int:
     """So much of what comes and goes in a step of one of `size` processes, by the plan."""
-    preset, place = small.preset(network=NETWORK, training=TRAINING), torch.device("cpu")
-    apart = distributed.World(0, size, 0, place, size > 1)
+    preset, index = small.preset(network=NETWORK, training=TRAINING), torch.device("cpu")
+    apart = distributed.World(0, size, 0, index, size > 1)
     predicted = plan.predict(preset, apart, precision="fp32", micro=128 // size)
     return int(share * predicted.transient)
 
@@ -87,8 +87,8 @@ def test_a_step_without_memory_leaves_with_5_and_what_it_advises_trains_in_the_s
     options = re.findall(r"`(--set [^`]+)` \(([\d.]+) GB\)", failed.stderr)
     assert options, failed.stderr
     for until, (option, _) in enumerate(options, start=3):
-        told = train(tmp_path, data, spare(0.75), *option.split(), "--stop-at-step", str(until))
-        assert told.returncode == 0, f"{option}: {told.stderr}"
+        reported = train(tmp_path, data, spare(0.75), *option.split(), "--stop-at-step", str(until))
+        assert reported.returncode == 0, f"{option}: {reported.stderr}"
 
 
 @pytest.mark.slow
@@ -97,10 +97,12 @@ def test_of_two_processes_the_one_without_memory_tells_and_the_launcher_ends(tmp
     child.write_text(CHILD)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [str(child), str(spare(0.6, 2)), json.dumps(arguments(tmp_path, data))]
-    told = subprocess.run([*launcher, *words], capture_output=True, text=True, timeout=600, env=environment(POOR="1"))
-    assert told.returncode != 0
-    assert told.stderr.count("out of memory in a training step") == 1, told.stderr
-    assert "training.micro_batch=" in told.stderr and "exitcode  : 5" in told.stderr, told.stderr
+    reported = subprocess.run(
+        [*launcher, *words], capture_output=True, text=True, timeout=600, env=environment(POOR="1")
+    )
+    assert reported.returncode != 0
+    assert reported.stderr.count("out of memory in a training step") == 1, reported.stderr
+    assert "training.micro_batch=" in reported.stderr and "exitcode  : 5" in reported.stderr, reported.stderr
 
 
 def test_a_resumed_run_that_computes_activations_again_goes_on_to_the_bit(tmp_path):
@@ -142,9 +144,9 @@ def test_other_errors_of_torch_stay_what_they_are():
 def test_the_largest_micro_batch_that_fits_is_found():
     planner = Planner(small.preset(training={"batch": 24}), AWAY, "fp32")
     needs = {micro: planner.plan(micro).total_memory for micro in (1, 2, 3, 4, 6, 8, 12, 24)}
-    found = advice.find(planner, 24, needs[8]).micro_batch
-    assert found is not None and found.fits and found.option == "--set training.micro_batch=8"
-    assert found.memory == needs[8]
+    result = advice.find(planner, 24, needs[8]).micro_batch
+    assert result is not None and result.fits and result.option == "--set training.micro_batch=8"
+    assert result.memory == needs[8]
     nothing = advice.find(planner, 24, needs[1] - 1).micro_batch
     assert nothing is not None and not nothing.fits and nothing.option == "--set training.micro_batch=1"
 
@@ -152,8 +154,8 @@ def test_the_largest_micro_batch_that_fits_is_found():
 def test_a_higher_stage_is_advised_where_several_share_and_not_to_one_alone():
     preset = small.preset(training={"batch": 8, "zero_stage": 0})
     shared = Planner(preset, distributed.World(0, 8, 0, torch.device("cpu"), True), "fp32")
-    told = advice.find(shared, 1, shared.plan(1).total_memory - 1)
-    assert told.stage is not None and told.stage.option == "--set training.zero_stage=1"
+    reported = advice.find(shared, 1, shared.plan(1).total_memory - 1)
+    assert reported.stage is not None and reported.stage.option == "--set training.zero_stage=1"
     alone = Planner(preset, distributed.find({}, "cpu"), "fp32")
     assert advice.find(alone, 8, 1).stage is None
     assert "smaller preset" in advice.find(alone, 8, 1).hint()

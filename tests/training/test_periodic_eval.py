@@ -108,8 +108,8 @@ def test_a_run_that_is_evaluated_has_the_weights_of_one_that_is_not(data, tmp_pa
 @pytest.mark.parametrize("domain", KINDS)
 def test_the_values_are_those_that_the_checkpoint_gets_afterwards(data, tmp_path, unbroken, domain):
     out = unbroken[domain].out
-    told = records(out)
-    assert [record["step"] for record in told] == [2, 4, 6]
+    reported = records(out)
+    assert [record["step"] for record in reported] == [2, 4, 6]
     for step in open_run(out).steps:
         model = sample.load(out, step=step)
         seeds = range(8)
@@ -122,10 +122,10 @@ def test_the_values_are_those_that_the_checkpoint_gets_afterwards(data, tmp_path
             gather.EvaluationSettings(tmp_path / f"kept-{step}"),
         )
         subject = results.EvaluatedSamples("samples", readers.open_collection(tmp_path / "samples.npz"))
-        chosen = metric_specs.parse_metrics(model.domain.DEFAULT_METRICS, domain)
-        found = {metric.full: scorer.score(subject, metric, chosen).value for metric in chosen}
-        (record,) = [record for record in told if record["step"] == step]
-        assert record["eval"] == pytest.approx(found, rel=1e-9) and len(found) == 4
+        selected = metric_specs.parse_metrics(model.domain.DEFAULT_METRICS, domain)
+        result = {metric.full: scorer.score(subject, metric, selected).value for metric in selected}
+        (record,) = [record for record in reported if record["step"] == step]
+        assert record["eval"] == pytest.approx(result, rel=1e-9) and len(result) == 4
         assert record["eval_of"] == "ema 0.9" and "seeds 0 to 7 against" in record["eval_by"]
 
 
@@ -190,11 +190,11 @@ def test_a_run_that_goes_on_from_an_earlier_step_forgets_the_later_best(data, tm
 
 def test_a_best_whose_record_was_lost_or_broken_is_found_in_the_log(data, tmp_path, unbroken):
     out = unbroken["image"].out
-    wanted = read_best(out)
+    expected = read_best(out)
     for damage in (lambda path: path.unlink(), lambda path: path.write_text("{")):
         damage(out / "best.json")
         again = setup.train(job("image", data["image"], out))
-        assert again.best == wanted == read_best(out)
+        assert again.best == expected == read_best(out)
 
 
 def test_values_by_other_samples_are_not_compared(data, tmp_path, unbroken):
@@ -242,11 +242,11 @@ def test_later_evaluations_add_nothing_to_what_the_first_kept_of_the_reference(d
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_samples_that_are_not_finite_are_told_and_stop_nothing(data, tmp_path):
-    wanted = job("points", data["points"], tmp_path / "run")
-    tables = wanted.preset.table()
+def test_samples_that_are_not_finite_are_reported_and_stop_nothing(data, tmp_path):
+    expected = job("points", data["points"], tmp_path / "run")
+    tables = expected.preset.table()
     tables["method"]["guidance"] = 1e39  # no number of 32 bits
-    trainer = setup.train(replace(wanted, preset=resolve("tiny", tables)))
+    trainer = setup.train(replace(expected, preset=resolve("tiny", tables)))
     assert trainer.counters.step == 6 and trainer.best is None
     for record in records(tmp_path / "run"):
         assert record["note"] == "the samples left the finite numbers on their way" and record["best_step"] is None
@@ -270,7 +270,7 @@ def test_one_metric_that_fails_leaves_the_others(data, tmp_path, monkeypatch):
     assert record["eval"]["kid:random"] is None and record["eval"]["fid:random"] > 0 and record["note"] == "too few"
 
 
-def test_only_the_presets_classes_and_as_many_as_asked_are_judged_by(data, tmp_path):
+def test_only_the_presets_classes_and_the_requested_number_are_the_reference(data, tmp_path):
     tables = job("image", data["image"], tmp_path / "run").preset.table()
     tables["data"]["classes"] = ["flat", "up"]
     tables["condition"]["classes"] = 2
@@ -284,7 +284,7 @@ def test_only_the_presets_classes_and_as_many_as_asked_are_judged_by(data, tmp_p
     assert three is not None and three.reference.count == 3 and three.reference.digest != one.reference.digest
     whole = one.reference.read(range(13))
     assert isinstance(whole, Batch)
-    assert three.reference.read(range(3)).names == [whole.names[place] for place in (0, 6, 12)]
+    assert three.reference.read(range(3)).names == [whole.names[index] for index in (0, 6, 12)]
 
 
 @pytest.mark.parametrize(
@@ -313,9 +313,9 @@ def test_what_cannot_be_computed_is_found_before_the_first_step(data, tmp_path, 
 def test_the_metrics_of_every_preset_are_of_its_domain_and_need_no_weights(name):
     preset = load(name)
     assert preset.eval is not None
-    chosen = metric_specs.parse_metrics(preset.eval.config.metrics, preset.domain.name)
-    assert len(chosen) == len(preset.eval.config.metrics) > 1
-    assert all(spec.network == "random" for metric in chosen for spec in metric.inputs.features)
+    selected = metric_specs.parse_metrics(preset.eval.config.metrics, preset.domain.name)
+    assert len(selected) == len(preset.eval.config.metrics) > 1
+    assert all(spec.network == "random" for metric in selected for spec in metric.inputs.features)
 
 
 def test_a_reference_that_no_metric_can_be_taken_of_is_found_before_the_first_step(tmp_path):
@@ -328,20 +328,20 @@ def test_a_reference_that_no_metric_can_be_taken_of_is_found_before_the_first_st
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_foretold_is_of_as_many_points_as_the_model_draws(tmp_path, monkeypatch):
+def test_the_estimate_is_of_as_many_points_as_the_model_samples(tmp_path, monkeypatch):
     data, counted = small.clouds(tmp_path / "clouds"), []
-    wanted = job("points", data, tmp_path / "run")
-    drawn = wanted.preset.domain.config.num_points
+    expected = job("points", data, tmp_path / "run")
+    sampled = expected.preset.domain.config.num_points
     predict = pairwise_distances.estimate_cost
     monkeypatch.setattr(
         pairwise_distances,
         "estimate_cost",
         lambda a, b, *given, **named: (counted.append((a.shape[1], b.shape[1])), predict(a, b, *given, **named))[1],
     )
-    monkeypatch.setattr(collection.ShardCollection, "shape", (10 * drawn, 3))  # shards keep more than a model learns
+    monkeypatch.setattr(collection.ShardCollection, "shape", (10 * sampled, 3))  # shards keep more than a model learns
     monkeypatch.setattr(pairwise_distances, "TRIAL_SECONDS", 1e-9)
-    setup.check_job(wanted, {})
-    assert counted and set(counted) == {(drawn, drawn)}
+    setup.check_job(expected, {})
+    assert counted and set(counted) == {(sampled, sampled)}
 
 
 def test_a_gpu_without_room_costs_the_value_and_not_the_training(data, tmp_path, monkeypatch):
@@ -380,9 +380,9 @@ def test_tensorboard_shows_the_metrics_in_one_group(unbroken):
 
     out = unbroken["image"].out
     board = EventAccumulator(str(out / "tensorboard")).Reload()
-    found = [(event.step, event.value) for event in board.Scalars("eval/fid:random")]
-    wanted = [(record["step"], pytest.approx(record["eval"]["fid:random"], rel=1e-6)) for record in records(out)]
-    assert found == wanted
+    result = [(event.step, event.value) for event in board.Scalars("eval/fid:random")]
+    expected = [(record["step"], pytest.approx(record["eval"]["fid:random"], rel=1e-6)) for record in records(out)]
+    assert result == expected
     assert [event.value for event in board.Scalars("best_step")] == [record["best_step"] for record in records(out)]
 
 
@@ -450,11 +450,11 @@ def test_two_processes_find_what_one_does_in_every_stage(data, tmp_path, unbroke
         cwd=CHECKOUT, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    wanted = records(unbroken["image"].out)
+    expected = records(unbroken["image"].out)
     for stage in (1, 3):
-        found = records(tmp_path / f"stage{stage}")
-        assert [record["step"] for record in found] == [2, 4, 6]
-        for mine, theirs in zip(found, wanted, strict=True):
+        result = records(tmp_path / f"stage{stage}")
+        assert [record["step"] for record in result] == [2, 4, 6]
+        for mine, theirs in zip(result, expected, strict=True):
             # Rounding of another order moves a few pixels of 8 bits by one.
             assert mine["eval"]["fid:random"] == pytest.approx(theirs["eval"]["fid:random"], rel=1e-2)
             assert mine["best_step"] == theirs["best_step"]
@@ -471,17 +471,17 @@ def test_the_commands_take_the_best_checkpoint_and_list_it(tmp_path, unbroken, c
     out, best = unbroken["points"].out, unbroken["points"].best
     assert best is not None
     assert run("sample", tmp_path / "a.npz", "--run", out, "--checkpoint", "best", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["origin"]["step"] == str(best.step)
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["origin"]["step"] == str(best.step)
     assert run("upsample", tmp_path / "b.npz", "--run", out, "--checkpoint", "best", "--points", 30) == 0
     assert run("export", out, tmp_path / "c.safetensors", "--checkpoint", "best") == 0
     capsys.readouterr()
     monkeypatch.setenv("COLUMNS", "240")
     assert run("runs", out.parent, "--json") == 0
     captured = capsys.readouterr()
-    found = {Path(row["run"]).name: row["best"] for row in json.loads(captured.out)["runs"]}
-    assert found["points"]["step"] == best.step and found["points"]["value"] == best.value
-    assert f"fid:random {found['image']['value']:.4g} at {found['image']['step']}" in captured.err
+    result = {Path(row["run"]).name: row["best"] for row in json.loads(captured.out)["runs"]}
+    assert result["points"]["step"] == best.step and result["points"]["value"] == best.value
+    assert f"fid:random {result['image']['value']:.4g} at {result['image']['step']}" in captured.err
     assert run("sample", tmp_path / "d.npz", "--run", out, "--checkpoint", "bets") == 2
     assert "error: `--checkpoint bets` is not a checkpoint" in capsys.readouterr().err
     tiny.run_folder(tmp_path / "plain", tiny.POINTS)
@@ -489,7 +489,7 @@ def test_the_commands_take_the_best_checkpoint_and_list_it(tmp_path, unbroken, c
     assert f"error: the run `{tmp_path}/plain` has no best checkpoint" in capsys.readouterr().err
 
 
-def test_the_command_tells_what_it_found(data, tmp_path, capsys):
+def test_the_command_prints_its_result(data, tmp_path, capsys):
     file = tmp_path / "small.toml"
     file.write_text(toml.to_toml(job("image", data["image"], tmp_path).preset.table()))
     command = ["train", "--preset", file, "--data", data["image"], "--out", tmp_path / "run", "--device", "cpu"]

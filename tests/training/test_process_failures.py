@@ -42,19 +42,19 @@ def start(data: Path, out: Path, *harm: object, processes: int = 2, **training) 
 def train(data: Path, out: Path, *harm: object, processes: int = 2, **training) -> tuple[int, str]:
     """The exit code of such a launch, and what it told."""
     launcher = start(data, out, *harm, processes=processes, **training)
-    told = launcher.communicate(timeout=PATIENT)[1]
-    return launcher.returncode, told
+    reported = launcher.communicate(timeout=PATIENT)[1]
+    return launcher.returncode, reported
 
 
 def left_behind(out: Path) -> list[list[str]]:
     """Processes that still work on a run; those that are ending get a moment."""
-    found: list[list[str]] = []
+    result: list[list[str]] = []
     for _ in range(50):
-        found = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(out) in (p.info["cmdline"] or [])]
-        if not found:
+        result = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(out) in (p.info["cmdline"] or [])]
+        if not result:
             break
         time.sleep(0.1)
-    return found
+    return result
 
 
 @pytest.mark.slow
@@ -66,15 +66,15 @@ def test_harm_in_a_checkpoint_leaves_the_one_before_and_the_next_call_goes_on(
     data, unbroken, tmp_path, how, rank, stage
 ):
     out = tmp_path / "run"
-    code, told = train(data, out, how, rank, 6, zero_stage=stage)
+    code, reported = train(data, out, how, rank, 6, zero_stage=stage)
     assert code != 0
     assert left_behind(out) == []
     assert checkpoint_manifest.complete_steps(out) == [2, 4]
-    assert str(CHECKOUT / "inrflow_") not in told  # torchrun ends with a traceback of its own; we do not
-    assert told.count("error: ") == 1
+    assert str(CHECKOUT / "inrflow_") not in reported  # torchrun ends with a traceback of its own; we do not
+    assert reported.count("error: ") == 1
     says = "the disk is full" if how == "full" else "error: another process of this run ended"
-    assert says in told
-    assert ("exitcode  : 5" if how == "full" else "exitcode  : -9") in told
+    assert says in reported
+    assert ("exitcode  : 5" if how == "full" else "exitcode  : -9") in reported
     resumed = small.train(data, out, **SETTINGS, zero_stage=stage)
     assert resumed.counters == unbroken.counters
     assert small.losses(out) == pytest.approx(small.losses(unbroken.out), rel=1e-5)
@@ -95,16 +95,16 @@ def test_a_process_killed_between_checkpoints_takes_the_others_with_it_at_once(d
     killed = [process for process in workers if process.environ()["RANK"] == victim]
     killed[0].kill()
     _, alive = psutil.wait_procs(workers, timeout=20)  # half a second here; the launcher itself takes three more
-    told = launcher.communicate(timeout=PATIENT)[1]
+    reported = launcher.communicate(timeout=PATIENT)[1]
     assert len(workers) == 2 and not alive and launcher.returncode != 0
-    assert told.count("error: another process of this run ended") == 1
+    assert reported.count("error: another process of this run ended") == 1
     assert left_behind(out) == []
 
 
 @pytest.mark.slow
-def test_an_error_that_all_processes_meet_is_told_once(data, tmp_path):
-    code, told = train(data, tmp_path / "run", processes=3)
+def test_an_error_that_all_processes_meet_is_reported_once(data, tmp_path):
+    code, reported = train(data, tmp_path / "run", processes=3)
     assert code != 0
-    assert told.count("error: a batch of 4 does not divide over 3 processes") == 1
-    assert told.count("hint: ") == 1
-    assert "exitcode  : 2" in told
+    assert reported.count("error: a batch of 4 does not divide over 3 processes") == 1
+    assert reported.count("hint: ") == 1
+    assert "exitcode  : 2" in reported

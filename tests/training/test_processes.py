@@ -86,33 +86,33 @@ def test_sigterm_finishes_the_step_saves_and_leaves_with_130(data, tmp_path):
 
 def two(folder: Path, data: Path, stages: list[int], kind: str | None = None) -> None:
     """Both processes' steps up to the fourth, in `folder/shared/stageN`."""
-    told = {"data": data, "until": 4, "kind": kind}
-    launch(2, [told | {"out": folder / f"shared/stage{s}", "training": {"zero_stage": s}} for s in stages], folder)
+    reported = {"data": data, "until": 4, "kind": kind}
+    launch(2, [reported | {"out": folder / f"shared/stage{s}", "training": {"zero_stage": s}} for s in stages], folder)
 
 
 @pytest.mark.parametrize("stages", [[0, 1, 2], pytest.param([3], marks=pytest.mark.slow)], ids=["0-2", "3"])
 def test_two_processes_have_the_losses_of_one_and_either_goes_on_with_the_others_run(data, tmp_path, stages):
     alone = small.train(data, tmp_path / "alone")
-    wanted = small.losses(tmp_path / "alone")
+    expected = small.losses(tmp_path / "alone")
     for stage in stages:  # one process up to step 2, two up to step 4, one to the end
         small.train(data, tmp_path / f"shared/stage{stage}", zero_stage=stage, until=2)
     two(tmp_path, data, stages)
     for stage in stages:
         out = tmp_path / f"shared/stage{stage}"
-        found = small.train(data, out, zero_stage=stage)
-        assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
-        small.assert_equal(small.state(found), small.state(alone), tolerance=1e-4)
+        result = small.train(data, out, zero_stage=stage)
+        assert small.losses(out) == pytest.approx(expected, rel=1e-5)
+        small.assert_equal(small.state(result), small.state(alone), tolerance=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PICTURE", "PROTEIN"])
-def test_two_processes_learn_from_pictures_and_sequences_as_one_does(kind, tmp_path):
+def test_two_processes_learn_from_images_and_sequences_as_one_does(kind, tmp_path):
     """Chains are of unequal size: each process passes the network with packs of its own, in stage 3 with one."""
     sets = getattr(tiny, kind)
     make = conditioned_runs.pictured if kind == "PICTURE" else conditioned_runs.folded
     data = make(tmp_path / "shards", _contract.load("patches") if kind == "PICTURE" else None)
     alone = setup.train(conditioned_runs.job(data, tmp_path / "alone", sets))
-    wanted = small.losses(tmp_path / "alone")
+    expected = small.losses(tmp_path / "alone")
     for stage in (1, 2, 3):
         setup.train(
             conditioned_runs.job(data, tmp_path / f"shared/stage{stage}", sets, until=2, training={"zero_stage": stage})
@@ -120,9 +120,9 @@ def test_two_processes_learn_from_pictures_and_sequences_as_one_does(kind, tmp_p
     two(tmp_path, data, [1, 2, 3], kind)
     for stage in (1, 2, 3):
         out = tmp_path / f"shared/stage{stage}"
-        found = setup.train(conditioned_runs.job(data, out, sets, training={"zero_stage": stage}))
-        assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
-        small.assert_equal(small.state(found), small.state(alone), tolerance=1e-4)
+        result = setup.train(conditioned_runs.job(data, out, sets, training={"zero_stage": stage}))
+        assert small.losses(out) == pytest.approx(expected, rel=1e-5)
+        small.assert_equal(small.state(result), small.state(alone), tolerance=1e-4)
 
 
 def test_processes_that_see_different_runs_in_one_folder_are_refused(data, tmp_path, monkeypatch):

@@ -40,18 +40,18 @@ def run(jobs: list[dict[str, Any]], folder: Path) -> list[int]:
 def saved(out: Path, step: int = STEPS) -> dict[str, Any]:
     """Every tensor of a checkpoint, and its counters."""
     folder = checkpoint_manifest.checkpoint_folder(out, step)
-    found: dict[str, Any] = {"counters": json.loads((folder / "state" / "counters.json").read_text())}
+    result: dict[str, Any] = {"counters": json.loads((folder / "state" / "counters.json").read_text())}
     for file in folder.rglob("*.safetensors"):
-        found |= {f"{file.name}.{name}": t.numpy() for name, t in safetensors.torch.load_file(file).items()}
-    return found
+        result |= {f"{file.name}.{name}": t.numpy() for name, t in safetensors.torch.load_file(file).items()}
+    return result
 
 
 def assert_same(one: Path, other: Path) -> None:
     """Two finished runs have the same checkpoint to the bit, and logged the same losses."""
-    found, wanted = saved(one), saved(other)
-    assert found.keys() == wanted.keys() and len(found) > 30
-    for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, name)
+    result, expected = saved(one), saved(other)
+    assert result.keys() == expected.keys() and len(result) > 30
+    for name, value in expected.items():
+        np.testing.assert_array_equal(result[name], value, name)
     assert small.losses(one) == small.losses(other)
 
 
@@ -107,11 +107,11 @@ def test_two_processes_train_as_one_does_and_resume_after_any_step_to_the_bit(da
     run([{"arguments": training(method, data, tmp_path / "alone")}], tmp_path)
     jobs: list[dict[str, Any]] = []
     for zero_stage in (1, 2):
-        told = {"data": data, "method": method, "training": {"save_every": 2, "zero_stage": zero_stage}}
-        jobs.append(told | {"out": tmp_path / f"whole-{zero_stage}"})
+        reported = {"data": data, "method": method, "training": {"save_every": 2, "zero_stage": zero_stage}}
+        jobs.append(reported | {"out": tmp_path / f"whole-{zero_stage}"})
         for until in range(1, STEPS):
             out = tmp_path / f"cut-{zero_stage}-{until}"
-            jobs += [told | {"out": out, "until": until}, told | {"out": out}]
+            jobs += [reported | {"out": out, "until": until}, reported | {"out": out}]
     launch(2, jobs, tmp_path)
     for zero_stage in (1, 2):
         whole = tmp_path / f"whole-{zero_stage}"

@@ -44,20 +44,20 @@ def train(
     method: str, data: Path, out: Path, until: int | None = None, say=lambda text: None, **changes: Any
 ) -> Trainer:
     """Train one up to a step."""
-    chosen = preset(method, **changes)
-    return setup.train(setup.TrainJob(chosen, out, data=data, device="cpu", threads=1, until=until, say=say))
+    selected = preset(method, **changes)
+    return setup.train(setup.TrainJob(selected, out, data=data, device="cpu", threads=1, until=until, say=say))
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Weights, averages and what every optimizer remembers."""
-    found = small.state(trainer)
+    result = small.state(trainer)
     for name, engine in trainer.stage.engines.items():
         moments = zip(engine.moments_layout(), [t.clone() for t in engine.moments()], strict=True)
-        found |= {f"{name}.{key}": value for key, value in moments}
-    return found
+        result |= {f"{name}.{key}": value for key, value in moments}
+    return result
 
 
-def told(out: Path) -> list[dict]:
+def log_lines(out: Path) -> list[dict]:
     """The log without what is measured in seconds and bytes."""
     measured = {"samples_per_second", "data_wait", "memory", "seconds_left"}
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -89,13 +89,13 @@ def test_a_run_stopped_after_any_step_and_resumed_equals_an_unbroken_one_to_the_
         resumed = train(method, data, tmp_path / f"{until}", zero_stage=zero_stage)
         small.assert_equal(state(resumed), state(whole))
         assert resumed.counters == whole.counters
-        found = [record for record in told(tmp_path / f"{until}") if is_of_both(record, until)]
-        assert found == [record for record in told(tmp_path / "whole") if is_of_both(record, until)]
+        result = [record for record in log_lines(tmp_path / f"{until}") if is_of_both(record, until)]
+        assert result == [record for record in log_lines(tmp_path / "whole") if is_of_both(record, until)]
 
 
 def test_every_line_names_its_stage_and_every_optimizer(data, tmp_path):
     train("latent", data, tmp_path / "run")
-    records = [record for record in told(tmp_path / "run") if "loss" in record]
+    records = [record for record in log_lines(tmp_path / "run") if "loss" in record]
     assert [record["stage"] for record in records] == ["autoencoder"] * 3 + ["denoiser"] * 3
     assert all("loss_adversary" in record and "gradient_norm_adversary" in record for record in records[:3])
     assert not any("loss_adversary" in record for record in records[3:])
@@ -121,15 +121,15 @@ def test_a_stage_learns_from_what_the_weights_of_the_one_before_made_of_each_set
     assert shards.splits == ["train", "held-out"] and shards.count("train") == 20 and shards.count("held-out") == 10
     source = ShardDataset(data)
     images = torch.from_numpy(source.read("train", range(20)).values).float() / 127.5 - 1
-    found = torch.from_numpy(shards.read("train", range(20)).values)
+    result = torch.from_numpy(shards.read("train", range(20)).values)
     with torch.no_grad():
         latents = method.encoder(images.movedim(-1, 1)).flatten(2).mT
-    torch.testing.assert_close(found, latents, rtol=0, atol=1e-5)
+    torch.testing.assert_close(result, latents, rtol=0, atol=1e-5)
     torch.testing.assert_close(method.mean, latents.mean((0, 1)), rtol=0, atol=1e-5)
     torch.testing.assert_close(method.std, latents.std((0, 1), correction=0), rtol=0, atol=1e-5)
     batch = trainer.loader.batch(7, range(2))
     positions, seeds = trainer.loader.order(7, range(2))
-    assert torch.equal(batch.values, found[positions]) and torch.equal(batch.seeds, seeds)
+    assert torch.equal(batch.values, result[positions]) and torch.equal(batch.seeds, seeds)
 
 
 def test_precomputed_shards_are_reused_and_a_damaged_one_is_named_and_computed_again(data, tmp_path):
@@ -137,12 +137,12 @@ def test_precomputed_shards_are_reused_and_a_damaged_one_is_named_and_computed_a
     train("latent", data, tmp_path / "cut", until=4)
     (folder,) = (tmp_path / "cut" / "precomputed").iterdir()
     first, second = folder / "train-00000.h5", folder / "held-out-00000.h5"
-    content, kept = first.read_bytes(), second.stat().st_mtime_ns
+    content, remaining = first.read_bytes(), second.stat().st_mtime_ns
     first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     said: list[str] = []
     resumed = train("latent", data, tmp_path / "cut", say=said.append)
     assert any(f"`{first}` is damaged" in line and "computing it again" in line for line in said)
-    assert first.read_bytes() == content and second.stat().st_mtime_ns == kept
+    assert first.read_bytes() == content and second.stat().st_mtime_ns == remaining
     small.assert_equal(state(resumed), whole)
 
 

@@ -49,9 +49,9 @@ def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(data, tmp_path, unbroke
 def test_a_run_may_go_on_in_another_stage_and_other_micro_batches(data, tmp_path, unbroken):
     small.train(data, tmp_path / "run", zero_stage=0, until=2, micro_batch=1)
     small.train(data, tmp_path / "run", zero_stage=2, until=4)
-    found = small.train(data, tmp_path / "run", zero_stage=1, micro_batch=2)
+    result = small.train(data, tmp_path / "run", zero_stage=1, micro_batch=2)
     assert small.losses(tmp_path / "run") == pytest.approx(small.losses(unbroken[1]), rel=1e-5)
-    small.assert_equal(small.state(found), small.state(unbroken[0]), tolerance=1e-4)
+    small.assert_equal(small.state(result), small.state(unbroken[0]), tolerance=1e-4)
 
 
 def test_a_longer_run_at_a_constant_rate_is_the_same_run(data, tmp_path, unbroken):
@@ -99,10 +99,10 @@ def test_every_average_follows_the_weights_by_its_decay(data, tmp_path, monkeypa
     trainer = small.train(data, tmp_path / "run", ema=[0.9, 0.5])
     assert len(seen) == 7
     for average in trainer.averages:
-        wanted = seen[0]
+        expected = seen[0]
         for weights in seen[1:]:
-            wanted = [average.decay * a + (1 - average.decay) * w for a, w in zip(wanted, weights, strict=True)]
-        torch.testing.assert_close(average.values, wanted, rtol=1e-5, atol=1e-6)
+            expected = [average.decay * a + (1 - average.decay) * w for a, w in zip(expected, weights, strict=True)]
+        torch.testing.assert_close(average.values, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_held_out_loss_is_the_mean_over_the_split_by_the_average(data, tmp_path):
@@ -149,7 +149,7 @@ def test_every_line_tells_the_steps_since_the_last_and_what_is_left(data, tmp_pa
     assert set(first) == set(last) == named | {"data_wait", "memory", "skipped", "seconds_left"}
 
 
-def test_tensorboard_is_told_every_number_of_the_log(unbroken):
+def test_tensorboard_has_every_number_of_the_log(unbroken):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -157,8 +157,8 @@ def test_tensorboard_is_told_every_number_of_the_log(unbroken):
     records = [json.loads(line) for line in (unbroken[1] / "log.jsonl").read_text().splitlines()]
     assert set(board.Tags()["scalars"]) == set(records[0]) - {"step"}
     for name in board.Tags()["scalars"]:
-        found = [(event.step, event.value) for event in board.Scalars(name)]
-        assert found == [(record["step"], pytest.approx(record[name], rel=1e-6)) for record in records]
+        result = [(event.step, event.value) for event in board.Scalars(name)]
+        assert result == [(record["step"], pytest.approx(record[name], rel=1e-6)) for record in records]
 
 
 def test_a_checkpoint_is_enough_to_sample_from(unbroken):
@@ -180,8 +180,8 @@ def test_a_run_begins_with_the_weights_of_another(data, tmp_path, unbroken):
     trainer = setup.build_trainer(setup.check_job(setup.TrainJob(job.preset, job.out, data=data, init_from=source), {}))
     assert trainer.log is not None
     trainer.log.close()
-    wanted = safetensors.torch.load_file(source / "checkpoints/00000006/ema_0.9.safetensors")
-    small.assert_equal(dict(trainer.model.method.state_dict()), wanted)
+    expected = safetensors.torch.load_file(source / "checkpoints/00000006/ema_0.9.safetensors")
+    small.assert_equal(dict(trainer.model.method.state_dict()), expected)
 
 
 def test_a_run_goes_on_only_from_the_weights_that_it_was_begun_with(data, tmp_path, unbroken):
@@ -266,7 +266,7 @@ def test_a_run_without_finite_steps_stops_with_the_exit_code_for_it(tmp_path):
     assert f"from step 2 of this one: `--init-from {tmp_path}/saved`" in (caught.value.hint or "")
 
 
-def test_absent_shards_are_told_with_place_and_command(tmp_path):
+def test_absent_shards_are_named_with_folder_and_command(tmp_path):
     with pytest.raises(
         MissingError, match=r"looked for the shards of the preset `tiny` in .*none.*does not exist"
     ) as caught:

@@ -45,12 +45,12 @@ def files(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def assert_same_bits(found: Path, wanted: Path) -> None:
+def assert_same_bits(actual: Path, expected: Path) -> None:
     """Two checkpoints hold the same weights, averages, moments and counters."""
-    there = files(wanted)
+    there = files(expected)
     assert len(there) > 4 * 10
-    small.assert_equal(files(found), there)
-    assert (found / checkpoint.COUNTERS).read_bytes() == (wanted / checkpoint.COUNTERS).read_bytes()
+    small.assert_equal(files(actual), there)
+    assert (actual / checkpoint.COUNTERS).read_bytes() == (expected / checkpoint.COUNTERS).read_bytes()
 
 
 def averages(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
@@ -65,20 +65,20 @@ def averages(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
 def test_fifty_steps_of_every_stage_have_the_losses_and_averages_of_one_process(
     data, tmp_path, num_processes, recomputes
 ):
-    told: Told = {"data": str(data), "training": {"steps": STEPS, "learning_rate": 1e-3}, "follow": True}
-    do(told | {"out": tmp_path / "alone"})
+    reported: Told = {"data": str(data), "training": {"steps": STEPS, "learning_rate": 1e-3}, "follow": True}
+    do(reported | {"out": tmp_path / "alone"})
     jobs = [
-        told | {"out": tmp_path / f"stage{stage}", "training": told["training"] | {"zero_stage": stage}}
+        reported | {"out": tmp_path / f"stage{stage}", "training": reported["training"] | {"zero_stage": stage}}
         for stage in STAGES
     ]
     for job in jobs:
         job["network"] = {"checkpoint_activations": recomputes}
     launch(num_processes, jobs, tmp_path)
-    wanted = small.losses(tmp_path / "alone")
-    assert len(wanted) == STEPS and wanted[-1] < 0.9 * wanted[0]
+    expected = small.losses(tmp_path / "alone")
+    assert len(expected) == STEPS and expected[-1] < 0.9 * expected[0]
     for stage in STAGES:
         out = tmp_path / f"stage{stage}"
-        assert small.losses(out) == pytest.approx(wanted, rel=1e-5)
+        assert small.losses(out) == pytest.approx(expected, rel=1e-5)
         followed = dict(sorted(safetensors.torch.load_file(f"{out}.followed").items()))
         small.assert_equal(averages(out), followed)
         small.assert_equal(averages(out), averages(tmp_path / "alone"), tolerance=1e-6)
@@ -92,7 +92,7 @@ def test_a_run_goes_on_exactly_with_any_stage_and_any_number_of_processes(data, 
     for link, num_processes in enumerate(WORLDS):
         jobs = [job(data, tmp_path, chain, link) for chain in CHAINS]
         if num_processes == 1:
-            ends = [do(told) for told in jobs]
+            ends = [do(reported) for reported in jobs]
         else:
             launch(num_processes, jobs, tmp_path)
         for chain in CHAINS if link else ():
@@ -115,19 +115,19 @@ def test_steps_without_a_finite_gradient_are_skipped_alike_in_every_stage(tmp_pa
     """One set of NaN, which one of two processes meets in one of its two micro-batches; gradients are clipped besides."""
     data = small.clouds(tmp_path / "clouds", bad=slice(0, 1))
     training = {"steps": 9, "clip": 0.5}
-    told: Told = {"data": str(data), "kind": "POINTS"}
-    alone = do(told | {"out": tmp_path / "alone", "training": {**small.TRAINING, **training}})
+    reported: Told = {"data": str(data), "kind": "POINTS"}
+    alone = do(reported | {"out": tmp_path / "alone", "training": {**small.TRAINING, **training}})
     assert alone.counters.skipped == 2 and alone.counters.updates == 7
     own = {**small.TRAINING, **training, "micro_batch": 1}
-    jobs = [told | {"out": tmp_path / name, "training": own | stage} for name, stage in SETTINGS.items()]
+    jobs = [reported | {"out": tmp_path / name, "training": own | stage} for name, stage in SETTINGS.items()]
     launch(2, jobs, tmp_path)
-    wanted = records(alone.out)
-    assert max(record["gradient_norm"] or 0 for record in wanted) > 0.5
+    expected = records(alone.out)
+    assert max(record["gradient_norm"] or 0 for record in expected) > 0.5
     for job in jobs:
-        for found, record in zip(records(job["out"]), wanted, strict=True):
-            assert found["skipped"] == record["skipped"]
+        for result, record in zip(records(job["out"]), expected, strict=True):
+            assert result["skipped"] == record["skipped"]
             for name in ("loss", "gradient_norm"):
-                assert found[name] == (None if record[name] is None else pytest.approx(record[name], rel=1e-5))
+                assert result[name] == (None if record[name] is None else pytest.approx(record[name], rel=1e-5))
         small.assert_equal(averages(job["out"], 9), averages(alone.out, 9), tolerance=1e-4)
 
 

@@ -55,11 +55,11 @@ def test_up_is_up_and_right_is_right_in_a_drawn_cloud() -> None:
     box = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1]), -1).reshape(-1, 3).astype(np.float32)
     blob = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * 0.05
     for shift, half in [((0, 0.8, 0), np.s_[:64]), ((0.8, 0, 0), np.s_[:, 64:])]:
-        drawn = ink(
+        sampled = ink(
             point_rendering.cloud(np.concatenate([box, blob + np.float32(shift)]), size=128, azimuth=0, elevation=0)
         )
         bare = ink(point_rendering.cloud(box, size=128, azimuth=0, elevation=0))
-        extra = drawn & ~bare
+        extra = sampled & ~bare
         assert extra[half].sum() > 0.9 * extra.sum()
 
 
@@ -69,10 +69,10 @@ def test_the_nearer_of_two_points_hides_the_farther() -> None:
     front = np.concatenate([sheet, np.full((3600, 1), 0.5), np.tile(red, (3600, 1))], axis=1)
     back = np.concatenate([sheet, np.full((3600, 1), -0.5), np.tile(blue, (3600, 1))], axis=1)
     for points in (np.concatenate([front, back]), np.concatenate([back, front])):
-        drawn = np.asarray(point_rendering.cloud(points.astype(np.float32), size=64, azimuth=0, elevation=0)).astype(
+        sampled = np.asarray(point_rendering.cloud(points.astype(np.float32), size=64, azimuth=0, elevation=0)).astype(
             int
         )
-        middle = drawn[20:44, 20:44]
+        middle = sampled[20:44, 20:44]
         assert (middle[..., 0] > middle[..., 2] + 60).all()
 
 
@@ -89,15 +89,15 @@ def test_one_point_and_a_million_are_drawn() -> None:
     assert ink(point_rendering.cloud(many, size=32)).any()
 
 
-def test_the_same_cloud_gives_the_same_picture() -> None:
+def test_the_same_cloud_gives_the_same_image() -> None:
     points = np.random.default_rng(0).normal(size=(2, 300, 3)).astype(np.float32)
     first, again = (point_rendering.render_clouds(points, size=64, captions=["a", "b"]).tobytes() for _ in range(2))
     assert first == again
 
 
 def test_curves_go_down_where_the_numbers_do() -> None:
-    drawn = np.asarray(image_grid.curves({"loss": (range(100), np.linspace(1, 0, 100).tolist())})).astype(int)
-    blue = (drawn[..., 2] > drawn[..., 0] + 60).nonzero()
+    sampled = np.asarray(image_grid.curves({"loss": (range(100), np.linspace(1, 0, 100).tolist())})).astype(int)
+    blue = (sampled[..., 2] > sampled[..., 0] + 60).nonzero()
     assert np.corrcoef(blue[0], blue[1])[0, 1] > 0.9
 
 
@@ -113,7 +113,7 @@ def test_a_protein_is_blue_where_it_begins_and_red_where_it_ends() -> None:
     ink = pixels.min(2) < 200
     assert 0.03 < ink.mean() < 0.6
     columns = np.flatnonzero(ink.any(0))
-    ends = [pixels[:, place : place + 8][ink[:, place : place + 8]].mean(0) for place in (columns[0], columns[-1] - 7)]
+    ends = [pixels[:, index : index + 8][ink[:, index : index + 8]].mean(0) for index in (columns[0], columns[-1] - 7)]
     blue = ends[0] if ends[0][2] > ends[1][2] else ends[1]
     red = ends[1] if blue is ends[0] else ends[0]
     assert blue[2] > blue[0] + 40 and red[0] > red[2] + 40

@@ -114,9 +114,9 @@ CLEAR = {
 
 @pytest.mark.parametrize("content", CLEAR.values(), ids=CLEAR)
 def test_what_is_transparent_shows_white_and_never_the_hidden_color(content: bytes):
-    wanted = np.where(LEFT[:, None], 255, (0, 255, 0))[None].repeat(64, 0)
-    np.testing.assert_array_equal(decoded(content), wanted)
-    np.testing.assert_array_equal(decoded(content, None), wanted)
+    expected = np.where(LEFT[:, None], 255, (0, 255, 0))[None].repeat(64, 0)
+    np.testing.assert_array_equal(decoded(content), expected)
+    np.testing.assert_array_equal(decoded(content, None), expected)
     np.testing.assert_array_equal(decoded(content, "RGBA")[..., 3], ALPHA)
 
 
@@ -135,9 +135,9 @@ CLEAR_GRAY = {
 
 @pytest.mark.parametrize("content", CLEAR_GRAY.values(), ids=CLEAR_GRAY)
 def test_gray_stays_gray_and_is_white_where_it_is_transparent(content: bytes):
-    wanted = np.where(LEFT, 255, 100)[None].repeat(64, 0)
-    np.testing.assert_array_equal(decoded(content, None), wanted)
-    np.testing.assert_array_equal(decoded(content, "L"), wanted)
+    expected = np.where(LEFT, 255, 100)[None].repeat(64, 0)
+    np.testing.assert_array_equal(decoded(content, None), expected)
+    np.testing.assert_array_equal(decoded(content, "L"), expected)
 
 
 @pytest.mark.parametrize(("depth", "key"), [(1, 1), (2, 3), (4, 15)])
@@ -238,7 +238,7 @@ def test_no_image_starts_another_program(tmp_path: Path, monkeypatch: pytest.Mon
         image_io.read_image(path)
 
 
-def test_an_absent_file_a_folder_and_a_pipe_are_told_apart(tmp_path: Path):
+def test_an_absent_file_a_folder_and_a_pipe_are_distinguished(tmp_path: Path):
     with pytest.raises(MissingError, match=r"none.png` does not exist"):
         image_io.read_image(tmp_path / "none.png")
     (tmp_path / "folder.png").mkdir()
