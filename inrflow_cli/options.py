@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from inrflow_core.config.training import LAST_SEED
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
     from inrflow_core.runs.run import Step
 
-LAST_SEED = 2**63 - 1
 BY_SEED = "by-seed"
 """The value of `--view` for views chosen by the seeds of the samples (`reference_inputs.PAIRED_BY_SEED`)."""
 
@@ -76,7 +76,7 @@ Run = Annotated[
 Device = Annotated[str | None, typer.Option(metavar="cpu|cuda|cuda:N", help="Device. Default: a GPU if there is one.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process.")]
 Num = Annotated[int, typer.Option(min=1, help="Number of samples; their seeds count up from `--seed`.")]
-Seed = Annotated[int, typer.Option(min=0, help="The first sample's seed.")]
+Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The first sample's seed.")]
 Seeds = Annotated[
     str | None, typer.Option(metavar="FIRST-LAST", help="A range of seeds, both ends included, as in 0-49999.")
 ]

@@ -10,6 +10,7 @@ other.
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from inrflow_core import registry
 from inrflow_core.config import training
 from inrflow_core.config.toml import parse_value, read_toml
-from inrflow_core.config.typed import present_name, present_names, settings
+from inrflow_core.config.typed import NONE, present_name, present_names, settings, unset_by_name
 from inrflow_core.errors import MissingError, UsageError, did_you_mean
 
 NAMED = {
@@ -154,7 +155,8 @@ def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Pres
         raise UsageError(f"no preset is called `{name_or_file}`", hint=did_you_mean(name_or_file, names()))
     else:
         path = folder() / f"{name_or_file}.toml"
-    return resolve(path.stem, override(read_toml(path), overrides))
+    name = os.fsencode(path.stem).decode(errors="replace")  # bytes that no text can hold are replaced
+    return resolve(name, override(read_toml(path), overrides))
 
 
 def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> 
             where = ".".join((table, *inner))
             raise UsageError(f"`{where}` is not a table of a preset", hint=did_you_mean(table, [*NAMED, *FIXED]))
         key = present_name(key, table)
-        if value.strip() == "none":
+        if value.strip() == NONE and not (table in FIXED and unset_by_name(FIXED[table], key)):
             target.pop(key, None)
         else:
             target[key] = parse_value(value.strip())
@@ -294,7 +296,22 @@ def _copied(values: dict[str, Any], address: str = "") -> dict[str, Any]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
+    """The settings as a plain table, without those that are None by default."""
+    table = dict(dataclasses.asdict(config))
+    return _with_none(type(config), table)
+
+
+def _with_none(kind: type[Any], table: dict[str, Any]) -> dict[str, Any]:
+    """A table with `none` for each setting that is unset although its default is not None, and without the other unset ones."""
+    result = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            result[key] = _with_none(kind, value)  # a stage's or an optimizer's own settings
+        elif value is not None:
+            result[key] = value
+        elif unset_by_name(kind, key):
+            result[key] = NONE
+    return result
 
 
 def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:

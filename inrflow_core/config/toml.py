@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def parse_toml(content: bytes | str, where: str) -> dict[str, Any]:
     """
     hint = "fix the file at that position"
     try:
-        return tomli.loads(content if isinstance(content, str) else content.decode())
+        return tomli.loads(content if isinstance(content, str) else content.decode("utf-8-sig"))
     except (
         ValueError,
         RecursionError,
@@ -48,7 +49,7 @@ def to_toml(tables: dict[str, dict[str, Any]]) -> str:
 def _blocks(name: str, table: dict[str, Any]) -> list[str]:
     """A table as text, followed by the tables inside it as `[name.inner]`."""
     inner = {key: value for key, value in table.items() if isinstance(value, dict)}
-    lines = [f"{key} = {_spell(value)}" for key, value in table.items() if value is not None and key not in inner]
+    lines = [f"{key} = {spell(value)}" for key, value in table.items() if value is not None and key not in inner]
     blocks = ["\n".join([f"[{name}]", *lines])]
     for key, value in inner.items():
         blocks += _blocks(f"{name}.{key}", value)
@@ -63,12 +64,14 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def _spell(value: Any) -> str:
+def spell(value: Any) -> str:
+    """A value as TOML text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_spell(item) for item in value) + "]"
+        return "[" + ", ".join(spell(item) for item in value) + "]"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        # A JSON text, which is one of TOML but for DEL; bytes that are not UTF-8 (of a file name) become `?`.
+        text = json.dumps(value.encode(errors="replace").decode(), ensure_ascii=False)
+        return text.replace("\x7f", "\\u007f")
     return repr(value)

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from inrflow_core.config.typed import settings
 from inrflow_core.errors import UsageError, did_you_mean
 
+LAST_SEED = 2**63 - 1
+"""The largest seed of a run or a sample."""
 RESUMABLE_SETTINGS = frozenset(
     {"micro_batch", "zero_stage", "offload_optimizer", "offload_weights", "bucket", "compile"}
     | {"log_every", "save_every", "keep", "held_out_every", "held_out_sets", "samples_every", "samples"}
@@ -100,6 +102,8 @@ class Config:
             _at_least(name, getattr(self, name), 1)
         for name in ("warmup", "weight_decay", "final_rate", "seed"):
             _at_least(name, getattr(self, name), 0)
+        if self.seed > LAST_SEED:
+            raise ValueError(f"`seed` is {self.seed}: the largest is 2^63 - 1")
         for name in ("learning_rate", "epsilon", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

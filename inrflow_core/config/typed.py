@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, Literal, TypeVar, cast
@@ -11,6 +12,8 @@ from inrflow_core.errors import UsageError, did_you_mean
 
 S = TypeVar("S")
 """A frozen dataclass of settings."""
+NONE = "none"
+"""The value, in a preset, of a setting that is unset although its default is not None: TOML has no null."""
 
 EARLIER_NAMES = {
     "method": {"copies": "noise_draws_per_example", "time_deviation": "time_std"},
@@ -68,10 +71,20 @@ def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
         raise UsageError(f"[{table}] {error}", hint="fix the preset, or override with `--set`") from error
 
 
+def unset_by_name(kind: type[Any], key: str) -> bool:
+    """Whether a setting can be None and is something else by default, so that a preset says `none` to unset it."""
+    field = next((f for f in dataclasses.fields(kind) if f.name == key), None)
+    if field is None or field.default is None or field.default is dataclasses.MISSING:
+        return False
+    return type(None) in typing.get_args(typing.get_type_hints(kind)[key])
+
+
 def _typed(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type; UsageError names what is allowed."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
+        if value == NONE and str not in arguments:
+            return None
         for choice in arguments:
             if choice is not type(None):
                 return _typed(value, choice, where)
@@ -81,7 +94,9 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         raise UsageError(f"{where} is {value!r}", hint=did_you_mean(str(value), [str(a) for a in arguments]))
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_typed(item, arguments[0], where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise UsageError(f"{where} is {value}", hint="give a finite number")
         return float(value)
     if hint in (int, float, str, bool) and type(value) is hint:
         return value

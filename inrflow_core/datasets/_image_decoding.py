@@ -6,21 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
 
 from inrflow_core.datasets._archives import Entry
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.errors import UnreadableItemError
 from inrflow_core.storage.source_files import fingerprint
-from inrflow_core.visualization.image_io import decode_image
+from inrflow_core.visualization.image_io import center_crop, decode_image
 
 Pixels = UInt8[np.ndarray, "R R C"]
 
 PIXELS = {"kind": "pixels", "to_unit": "v / 127.5 - 1"}
 """Normalization of uint8 images: the domain's map from a stored value to [-1, 1]."""
 
-MAX_ASPECT = 4
-"""Largest ratio of the sides; longer images are cropped to it before they are resized."""
 LARGEST = 8192
 """Rows and columns of the largest images that are prepared."""
 
@@ -84,26 +81,6 @@ def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool 
         return center_crop(image, resolution)
     except MemoryError as error:
         raise UnreadableItemError("out of memory while resizing it") from error
-
-
-def center_crop(image: Image.Image, resolution: int) -> Pixels:
-    """The middle square at R x R, uint8 (R R C), as ADM (Dhariwal and Nichol 2021) makes ImageNet's.
-
-    The image is halved with a box filter while its shorter side is at least 2 R, resized to a shorter side of R with a
-    bicubic filter, and cropped. An image longer than MAX_ASPECT times its width is cropped to the middle first: a line
-    of 20,000 x 2 pixels would otherwise take gigabytes.
-    """
-    width, height = (min(length, MAX_ASPECT * min(image.size)) for length in image.size)
-    if (width, height) != image.size:
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    while min(image.size) >= 2 * resolution:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = resolution / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
-    cut = np.asarray(image.crop((left, top, left + resolution, top + resolution)))
-    return cut.reshape(resolution, resolution, -1)
 
 
 def pixel_centers(resolution: int) -> Float32[np.ndarray, "R R 2"]:

@@ -4,7 +4,7 @@ Layouts: class folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), the Kaggl
 `val` whose classes are in `LOC_val_solution.csv`), the two original tars with the development kit, and the zip of
 StyleGAN and EDM (`dataset.json`). The label is the rank of the class folder's name, as is usual; the
 numbers of the development kit are mapped to names first. Images are cropped as in ADM
-(`_image_decoding.center_crop`).
+(`image_io.center_crop`).
 """
 
 from __future__ import annotations

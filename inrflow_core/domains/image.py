@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from PIL import Image
 from torch import Tensor
 
 from inrflow_core.domains._contract import (
@@ -194,16 +193,11 @@ class Domain(DecodedAtOwnPairs):
         return path.suffix.lower() != ".ply"
 
     def read_input(self, path: Path) -> InputExample:
-        """The central square of an image, resized to the training grid."""
+        """The central square of an image at the training resolution, as `prepare` makes it."""
         resolution, channels = self.config.resolution, self.config.channels
         modes: dict[int, image_io.Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
         image = image_io.read_image(path, modes[channels])
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        if image.size != (resolution, resolution):
-            image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
-        return InputExample(np.array(image).reshape(resolution, resolution, channels))
+        return InputExample(image_io.center_crop(image, resolution))
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Peak signal-to-noise ratio in dB, peak 255."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inrflow_core import models
+from inrflow_core.config.training import DataConfig
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.evaluation import (
@@ -284,9 +285,10 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
     path = job.reference
     classes = job.classes
     if path is None and job.runs:
-        data = models.read_metadata(run.resolve_weights(job.runs[0]))[0].data.config
+        data = _common_data(job.runs)
         path, classes = Path(data.path), classes or data.classes
-        origin = "that the run was trained on" if _is_training_data(job.runs[0], path) else "that the preset names"
+        checked = [_is_training_data(source, path) for source in job.runs]  # of every run, to refuse other data
+        origin = "that the run was trained on" if all(checked) else "that the preset names"
         of = f", of the classes {', '.join(classes)}" if classes else ""
         job.reporter.log(f"the reference is the shards {origin}, `{path}`{of}")
     if path is None:
@@ -301,6 +303,26 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
     reference = readers.open_collection(path, job.split, domain_class(domain).REFERENCE_SPLITS)
     reference = collection.filter_classes(reference, classes) if classes else reference
     return collection.evenly_spaced_items(reference, job.reference_num) if job.reference_num else reference
+
+
+def _common_data(runs: Sequence[Path]) -> DataConfig:
+    """The data that the presets of all runs name.
+
+    Raises:
+        UsageError: they name different data.
+    """
+    first, *others = (models.read_metadata(run.resolve_weights(source))[0].data.config for source in runs)
+    for source, other in zip(runs[1:], others, strict=True):
+        if (other.path, other.classes) != (first.path, first.classes):
+            raise UsageError(
+                f"the runs `{runs[0]}` and `{source}` were trained on different data: `{first.path}` and `{other.path}`"
+                + (
+                    f" ({', '.join(first.classes) or 'all'}; {', '.join(other.classes) or 'all'})"
+                    * (first.classes != other.classes)
+                ),
+                hint="add `--reference PATH`, or evaluate them one after the other",
+            )
+    return first
 
 
 def _is_training_data(source: Path, shards: Path) -> bool:

@@ -112,11 +112,14 @@ def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[E
 
     Raises:
         MissingError: a checkpoint does not exist.
+        UsageError: `run` is a file or a checkpoint, and others are requested.
     """
 
     def resolve(step: Step, name: str) -> EvaluatedModel:
         return EvaluatedModel(name, run, resolve_weights(source, ema=sampling.ema, step=step))
 
+    if sampling.checkpoints == "all" and not source.is_dir():
+        raise UsageError(f"`{source}` is one file of weights", hint="leave `--checkpoints` out, or name a run's folder")
     if sampling.checkpoints == "all":
         opened_run = open_run(source)
         steps: Sequence[Any] = list(opened_run.steps) or [opened_run.checkpoint()]  # the latter raises

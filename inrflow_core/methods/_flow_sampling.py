@@ -84,12 +84,18 @@ def sampling_options(
     values = {f.name: own[f.name] for f in dataclasses.fields(SamplingConfig)} | dict(overrides)
     config = settings(SamplingConfig, values, "method")
     _check_guide(model, guide, config.guidance, is_requested="guidance" in overrides)
+    acts = config.guidance != 1 and (guide is not None or model.method.is_guidable)
+    if not acts and "guidance_interval" in overrides:
+        raise UsageError(
+            f"a guidance interval without guidance: nothing guides `{model.preset.name}` here",
+            hint="leave the interval out, or add a scale, as in `--guidance 1.5`",
+        )
     assert precision == "fp32" or precision == "bf16"
     return SamplingOptions(
         sampler=sampler.module,
         config=sampler.config,
-        guidance=config.guidance,
-        interval=config.guidance_interval,
+        guidance=config.guidance if acts else 1.0,
+        interval=config.guidance_interval if acts else (0.0, 1.0),
         noise=config.noise,
         guide=None if guide is None else guide.method.velocity_model(),
         precision=precision,

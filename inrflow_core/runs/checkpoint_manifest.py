@@ -32,6 +32,8 @@ class CheckpointManifest:
     """Decays of its EMAs."""
     saved_by: dict[str, int] | None = None
     """ZeRO stage and number of processes that saved it; absent in checkpoints of earlier versions."""
+    step: int | None = None
+    """Its step."""
 
 
 def complete_steps(run: Path) -> list[int]:
@@ -43,6 +45,11 @@ def complete_steps(run: Path) -> list[int]:
 def checkpoint_folder(run: Path, step: int) -> Path:
     """The folder of the checkpoint of a step."""
     return run / "checkpoints" / f"{step:08d}"
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint, in its run or copied elsewhere."""
+    return (folder / MANIFEST).is_file() and (folder / WEIGHTS).is_file()
 
 
 def ema_filename(decay: float) -> str:

@@ -19,6 +19,7 @@ from inrflow_core.runs.checkpoint_manifest import (
     check_file,
     checkpoint_folder,
     complete_steps,
+    is_checkpoint,
     read_manifest,
     weights_name,
 )
@@ -224,25 +225,57 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
     From a run it is that of an EMA: of decay `ema`, by default of the first decay in its preset; `ema=0` means the weights
     without EMA.
 
+    Of a weights file, `ema` and `step` must be those that it holds; of a checkpoint's folder, `step` must be its own.
+
     Raises:
-        MissingError: there is nothing at `source`, or no such decay or step.
+        MissingError: there is nothing at `source`, or no such step.
+        UsageError: there is no such decay, or a file or a checkpoint is of another decay or step.
         IntegrityError: the file does not match the digest in the checkpoint's manifest, or its own.
     """
     from inrflow_core.storage import safetensors_file
 
     if source.is_file():
-        if source.absolute().parent.parent.name == "checkpoints" and (source.parent / MANIFEST).is_file():
+        if is_checkpoint(source.parent):
             check_file(source, read_manifest(source.parent).files.get(source.name))
         else:
             safetensors_file.check_digest(source)
+        _check_weights(source, ema, step)
         return source
     if not source.is_dir():
         raise MissingError(f"`{source}` does not exist", hint="give a run folder or a .safetensors file")
-    if (source / MANIFEST).is_file() and source.parent.name == "checkpoints":
-        folder = source
-    else:
-        folder = open_run(source).checkpoint(step)
+    is_itself = is_checkpoint(source) and not (source / "preset.toml").is_file()
+    folder = source if is_itself else open_run(source).checkpoint(step)
     manifest = read_manifest(folder)
+    if is_itself:
+        _check_step(source, manifest.step, step)
     file = folder / weights_name(folder, manifest.ema, ema)
     check_file(file, manifest.files.get(file.name))
     return file
+
+
+def _check_weights(file: Path, ema: float | None, step: Step) -> None:
+    """Raise UsageError unless a weights file holds the average and the step that are requested."""
+    from inrflow_core.storage import safetensors_file
+
+    metadata = safetensors_file.read_metadata(file)
+    if (ema is None and step is None) or "info" not in metadata:
+        return  # a file without `info` has no weights of inrflow, as `models.load` says
+    info = typed_json.parse_json(metadata["info"], f"`info` of `{file}`")
+    info = info if isinstance(info, dict) else {}
+    _check_step(file, info.get("step"), step)
+    decay = info.get("decay", "unknown")
+    if ema is not None and decay != (ema or None):
+        holds = "the weights without EMA" if decay is None else f"the EMA of decay {decay}"
+        raise UsageError(
+            f"`{file}` holds {holds}, and `--ema {ema:g}` was requested",
+            hint="leave `--ema` out, or name the run's folder",
+        )
+
+
+def _check_step(source: Path, stored: Any, step: Step) -> None:
+    """Raise UsageError unless weights of the step `stored` are those that are requested."""
+    if step is not None and step != stored:
+        raise UsageError(
+            f"`{source}` holds step {'unknown' if stored is None else stored}, and the checkpoint {step} was requested",
+            hint="leave `--checkpoint` (or `--checkpoints`) out, or name the run's folder",
+        )

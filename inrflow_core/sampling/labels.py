@@ -48,6 +48,7 @@ def resolve_labels(
         edges = torch.tensor(frequencies, dtype=torch.float64).cumsum(0)
         return torch.searchsorted(edges / edges[-1], u.double().contiguous(), right=True).clamp(max=count - 1).tolist()
     if requested == NO_CLASS:
+        check_labels(model, [-1], 1)
         return [-1] * len(seeds)
     names = list(model.metadata.get("classes") or [])
     classes = (
@@ -56,6 +57,35 @@ def resolve_labels(
         else [_label(text.strip(), names, count) for text in requested.split(",")]
     )
     return [classes[seed % len(classes)] for seed in seeds]
+
+
+def check_labels(model: Model, labels: Any, count: int) -> None:
+    """Raise UsageError unless these are `count` classes of the model, -1 for none; None for a model without classes."""
+    part = model.preset.condition
+    classes = None if part is None else part.module.num_classes(part.config)
+    if (labels is None) != (classes is None):
+        has = "was trained without classes" if classes is None else f"has {classes} classes, and no labels are given"
+        hint = "leave the labels out" if classes is None else "give one label per seed; `resolve_labels` makes them"
+        raise UsageError(f"the model `{model.preset.name}` {has}", hint=hint)
+    if labels is None or part is None or classes is None:
+        return
+    if len(labels) != count:
+        raise UsageError(f"{len(labels)} labels for {count} seeds", hint="give one label per seed")
+    for label in labels:
+        if isinstance(label, bool | str) or not hasattr(label, "__index__"):
+            raise UsageError(
+                f"the label {label!r} is not a whole number", hint="`resolve_labels` makes class numbers from names"
+            )
+        if not -1 <= int(label) < classes:
+            raise UsageError(
+                f"the label {int(label)}: the model has {classes} classes",
+                hint=f"give numbers from 0 to {classes - 1}, or -1 for none",
+            )
+        if int(label) == -1 and part.config.dropout == 0:
+            raise UsageError(
+                f"the model `{model.preset.name}` never learned to sample without a class: its `dropout` is 0",
+                hint="give a class",
+            )
 
 
 def class_frequencies(model: Model, counts: Mapping[str, int]) -> list[float] | None:
@@ -72,7 +102,7 @@ def class_frequencies(model: Model, counts: Mapping[str, int]) -> list[float] | 
 def _label(text: str, names: list[str], count: int) -> int:
     if text in names:
         return names.index(text)
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         if int(text) < count:
             return int(text)
         raise UsageError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from inrflow_core.config.training import LAST_SEED
 from inrflow_core.domains._contract import domain_classes
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Size as Size
@@ -33,6 +34,17 @@ class SampleRequest:
     chunk: int = CHUNK
     batch: int | None = None
     condition: Condition = dataclasses.field(default_factory=dict)
+
+
+def check_seeds(seeds: Any) -> None:
+    """Raise UsageError unless there is a seed, and all are whole numbers from 0 to LAST_SEED."""
+    if not len(seeds):
+        raise UsageError("no seeds are given", hint="give at least one: each seed is one sample")
+    if isinstance(seeds, range):
+        seeds = [seeds[0], seeds[-1]]
+    for seed in seeds:
+        if isinstance(seed, bool | str) or not hasattr(seed, "__index__") or not 0 <= int(seed) <= LAST_SEED:
+            raise UsageError(f"the seed {seed!r} is not a whole number from 0 to 2^63 - 1", hint="give such numbers")
 
 
 def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size:

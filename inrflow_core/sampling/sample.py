@@ -25,10 +25,10 @@ from inrflow_core.runtime.memory import run_unless_oom
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files.collection import ArrayCollection, in_memory
-from inrflow_core.sampling.labels import resolve_labels
+from inrflow_core.sampling.labels import check_labels, resolve_labels
 from inrflow_core.sampling.optimize import is_compiled
 from inrflow_core.sampling.options import sampling_options
-from inrflow_core.sampling.request import SampleRequest, Size, Window, default_batch_size, select_part
+from inrflow_core.sampling.request import SampleRequest, Size, Window, check_seeds, default_batch_size, select_part
 from inrflow_core.sets import CLASS_LABEL, Condition
 from inrflow_core.storage import safetensors_file
 
@@ -58,8 +58,10 @@ def sample_fields(
         condition: one row per seed; see `SampleRequest`.
 
     Raises:
-        UsageError: the model needs an image or a sequence, and none is given.
+        UsageError: no seeds, or seeds or labels that cannot be; the model needs an image or a sequence, and none is given.
     """
+    check_seeds(seeds)
+    check_labels(model, labels, len(seeds))
     device = next(model.method.parameters()).device
     inputs = {name: value.to(device) for name, value in (condition or {}).items()}
     _check_condition(model, inputs)

@@ -239,7 +239,7 @@ def write(out: Path, preset: Preset, environment: dict[str, Any]) -> None:
         (out / name).mkdir(parents=True, exist_ok=True)
     texts = {
         "environment.json": json.dumps(environment, indent=1, sort_keys=True) + "\n",
-        "preset.toml": f'name = "{preset.name}"\n\n' + toml.to_toml(preset.table()),
+        "preset.toml": f"name = {toml.spell(preset.name)}\n\n" + toml.to_toml(preset.table()),
     }
     for name, text in texts.items():
         with atomic_write.atomic_write(out / name) as beside:

@@ -36,6 +36,8 @@ Mode = Literal["L", "RGB", "RGBA"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are read."""
+MAX_ASPECT = 4
+"""Largest ratio of the sides; longer images are cropped to it before they are resized."""
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
@@ -182,3 +184,23 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 def _with_info(image: Image.Image, source: Image.Image) -> Image.Image:
     image.info["transparency"] = source.info["transparency"]
     return image
+
+
+def center_crop(image: Image.Image, resolution: int) -> UInt8[np.ndarray, "R R C"]:
+    """The middle square at R x R, uint8 (R R C), as ADM (Dhariwal and Nichol 2021) makes ImageNet's.
+
+    The image is halved with a box filter while its shorter side is at least 2 R, resized to a shorter side of R with a
+    bicubic filter, and cropped. An image longer than MAX_ASPECT times its width is cropped to the middle first: a line
+    of 20,000 x 2 pixels would otherwise take gigabytes.
+    """
+    width, height = (min(length, MAX_ASPECT * min(image.size)) for length in image.size)
+    if (width, height) != image.size:
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+    while min(image.size) >= 2 * resolution:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = resolution / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
+    cut = np.asarray(image.crop((left, top, left + resolution, top + resolution)))
+    return cut.reshape(resolution, resolution, -1)

@@ -31,12 +31,12 @@ import psutil
 from PIL import Image
 
 from inrflow_core.datasets import image_folder
-from inrflow_core.datasets._image_decoding import center_crop
 from inrflow_core.preparation.job import resolve_job
 from inrflow_core.preparation.job_array import ArrayTask
 from inrflow_core.preparation.pipeline import prepare
 from inrflow_core.runtime import ray_pool
 from inrflow_core.storage.source_files import list_files
+from inrflow_core.visualization.image_io import center_crop
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from dataclasses import replace
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from inrflow_cli import app
 from inrflow_core import models
 from inrflow_core.config import toml
 from inrflow_core.config.preset import Preset, load, names, resolve
+from inrflow_core.config.preset import folder as preset_folder
+from inrflow_core.config.typed import unset_by_name
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.planning import plan
 from inrflow_core.runtime import distributed
@@ -279,3 +283,50 @@ def test_a_file_that_is_absent_or_no_toml_is_an_error(tmp_path: Path):
 def test_the_table_in_the_docs_is_that_of_the_presets(checkout: Path):
     text = (checkout / "docs" / "presets.md").read_text(encoding="utf-8")
     assert preset_table.page(text) == text, "run `python tools/preset_table.py`"
+
+
+def test_a_setting_can_be_unset_although_its_default_is_a_value(tmp_path):
+    unclipped = load("digits-demo", ["training.clip=none"])
+    assert unclipped.training.config.clip is None
+    assert resolve("again", tomli.loads(toml.to_toml(unclipped.table()))).training.config.clip is None
+    stages = resolve("stage", {**unclipped.table(), "training": {"batch": 2, "steps": 2, "train": {"clip": "none"}}})
+    assert stages.training.config.for_stage("train").clip is None
+    assert resolve("x", tomli.loads(toml.to_toml(stages.table()))).training.config.for_stage("train").clip is None
+
+
+def test_only_settings_of_training_are_a_value_by_default_and_can_be_unset():
+    for name in names():
+        preset = load(name)
+        for part in (preset.domain, preset.method, *preset.networks.values(), preset.condition, preset.sampler):
+            for field in () if part is None else fields(part.config):
+                assert not unset_by_name(type(part.config), field.name), (name, part.name, field.name)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("setting", ["training.learning_rate", "training.weight_decay", "method.time_mean"])
+def test_settings_are_finite_numbers(setting, value):
+    with pytest.raises(UsageError, match="is -?(nan|inf)"):
+        load("digits-demo", [f"{setting}={value}"])
+
+
+def test_a_preset_with_a_byte_order_mark_is_read(tmp_path):
+    file = tmp_path / "marked.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + (preset_folder() / "digits-demo.toml").read_bytes())
+    assert load(str(file)).table() == load("digits-demo").table()
+
+
+@pytest.mark.parametrize("text", ['a"b', "a\\b", "a\nb", "a\tb\x01\x7f", "\u00e9\u4e2d", "'''"])
+def test_every_text_is_read_as_it_was_written(text):
+    assert tomli.loads(toml.to_toml({"table": {"key": text}})) == {"table": {"key": text}}
+
+
+def test_the_largest_seed_of_a_run_is_two_to_the_63_minus_1():
+    assert load("digits-demo", [f"training.seed={2**63 - 1}"]).training.config.seed == 2**63 - 1
+    with pytest.raises(UsageError, match="2\\^63"):
+        load("digits-demo", [f"training.seed={2**63}"])
+
+
+def test_bytes_of_a_file_name_that_are_no_text_are_replaced_in_the_name_of_the_preset(tmp_path):
+    file = tmp_path / os.fsdecode(b"a\xffb.toml")
+    shutil.copy(preset_folder() / "digits-demo.toml", file)
+    assert load(str(file)).name == "a\ufffdb"

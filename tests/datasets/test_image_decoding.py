@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrflow_core.datasets._image_decoding import center_crop, pixel_centers, pixels
+from inrflow_core.datasets._image_decoding import pixel_centers, pixels
 from inrflow_core.errors import UnreadableItemError
+from inrflow_core.visualization.image_io import center_crop
 from tests.datasets import raw
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from inrflow_core.datasets import _image_decoding
 from inrflow_core.domains._contract import batch_of
 from inrflow_core.domains.image import Config, Domain
 from inrflow_core.errors import UsageError
@@ -154,3 +156,10 @@ def test_a_size_is_rows_times_columns_or_one_side():
 def test_what_is_not_a_size_is_refused(text: str):
     with pytest.raises(UsageError, match="is not a size"):
         Domain(Config(8)).parse_size(text)
+
+
+def test_an_input_file_is_reduced_as_prepared_images_are(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    found = Domain(Config(8)).read_input(tmp_path / "large.png").values
+    np.testing.assert_array_equal(found, _image_decoding.pixels((tmp_path / "large.png").read_bytes(), 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 import safetensors.torch
@@ -182,3 +183,42 @@ def test_a_damaged_file_is_found_also_where_it_is_named_itself(tmp_path):
         file.write_bytes(content)
         with pytest.raises(IntegrityError, match=rf"{file.name}` is damaged"):
             resolve_weights(file)
+
+
+def weights_file(folder, decay, step=7):
+    built = tiny.model(tiny.POINTS)
+    path = folder / f"of_{decay}.safetensors"
+    models.save(path, built.method.state_dict(), built.preset, {"step": step, "decay": decay})
+    return path
+
+
+@pytest.mark.parametrize(("decay", "ema"), [(0.999, 0), (0.999, 0.99), (None, 0.999)])
+def test_a_weights_file_of_another_average_is_refused(tmp_path, decay, ema):
+    with pytest.raises(UsageError, match="--ema"):
+        resolve_weights(weights_file(tmp_path, decay), ema=ema)
+
+
+@pytest.mark.parametrize("step", [6, "best"])
+def test_weights_of_another_step_are_refused(tmp_path, parent, step):
+    for source in (weights_file(tmp_path, 0.999), parent / "clouds" / "checkpoints" / "00000003"):
+        with pytest.raises(UsageError, match="holds step"):
+            resolve_weights(source, step=step)
+
+
+def test_weights_that_are_what_was_requested_are_read(tmp_path, parent):
+    assert resolve_weights(raw := weights_file(tmp_path, None), ema=0, step=7) == raw
+    assert resolve_weights(averaged := weights_file(tmp_path, 0.999), ema=0.999) == averaged
+    assert resolve_weights(parent / "clouds" / "checkpoints" / "00000003", step=3).parent.name == "00000003"
+
+
+def test_a_copied_checkpoint_is_read_and_checked_as_in_its_run(tmp_path, parent):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(parent / "clouds" / "checkpoints" / "00000003", copy)
+    assert resolve_weights(copy, ema=0) == copy / "weights.safetensors"
+    file = copy / "ema_0.999.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    for source in (copy, file):
+        with pytest.raises(IntegrityError, match="is damaged"):
+            resolve_weights(source)

@@ -375,3 +375,11 @@ def test_a_method_that_needs_its_weights_whole_refuses_stage_3(tmp_path):
     with pytest.raises(UsageError, match="needs them whole") as caught:
         engine.Engine(model.method, preset.training.config, distributed.find({}, "cpu"), precision="fp32", num_micro=1)
     assert caught.value.hint == "take stage 2: `--set training.zero_stage=2`"
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])
+def test_a_run_is_read_whatever_the_name_of_its_preset(data, tmp_path, name):
+    job = small.job(data, tmp_path / "run", steps=1)
+    setup.train(replace(job, preset=replace(job.preset, name=name)))
+    assert run.open_run(tmp_path / "run").preset_name == name
+    assert sample.load(tmp_path / "run").metadata["step"] == 1

@@ -55,6 +55,28 @@ def test_other_shards_at_the_path_of_the_training_data_are_refused(shards, tmp_p
     assert evaluate(*words, "--reference", tmp_path / "solids", "--out", "named") == 0
 
 
+def test_runs_on_different_data_have_no_common_reference(shards, tmp_path, capsys):
+    tiny.run_folder(tmp_path / "one", tiny.POINTS, data={"path": str(shards)})
+    tiny.run_folder(tmp_path / "other", tiny.POINTS, data={"path": str(tmp_path / "elsewhere")})
+    tiny.run_folder(tmp_path / "part", tiny.POINTS, data={"path": str(shards), "classes": ["ball"]})
+    for other in ("other", "part"):
+        words = ["--run", tmp_path / "one", "--run", tmp_path / other, "--num", "4", "--metrics", "mmd"]
+        assert evaluate(*words, "--out", "results") == 2
+        assert "were trained on different data" in capsys.readouterr().err
+    words = ["--run", tmp_path / "one", "--run", tmp_path / "other", "--num", "4", "--metrics", "mmd"]
+    assert evaluate(*words, "--reference", shards, "--out", "results") == 0
+
+
+def test_checkpoints_of_a_weights_file_are_its_own(shards, tmp_path, capsys):
+    tiny.run_folder(tmp_path / "run", tiny.POINTS, metadata={"decay": 0.999})
+    weights = tmp_path / "run/checkpoints/00000002/ema_0.999.safetensors"
+    words = ["--run", weights, "--num", "4", "--metrics", "mmd", "--reference", shards]
+    for more in (["--checkpoints", "1"], ["--checkpoints", "best"], ["--checkpoints", "all"], ["--ema", "0"]):
+        assert evaluate(*words, *more, "--out", "results") == 2
+        assert str(weights) in capsys.readouterr().err.replace("\n", "")
+    assert evaluate(*words, "--checkpoints", "2", "--ema", "0.999", "--out", "results") == 0
+
+
 def test_labels_of_a_run_have_the_frequencies_of_the_reference(shards, tmp_path):
     names = list(ShardDataset(shards).classes)
     tiny.run_folder(

@@ -122,5 +122,5 @@ def test_prepare_skips_it_counts_it_and_records_its_name_and_reason(content: str
 def test_a_divider_line_of_a_web_page_takes_no_gigabytes():
     line = np.zeros((2, 20_000, 3), np.uint8)
     line[:, 9_990:10_010] = 200
-    made = _image_decoding.center_crop(Image.fromarray(line), 64)
+    made = image_io.center_crop(Image.fromarray(line), 64)
     assert made.shape == (64, 64, 3) and (made == 200).all()

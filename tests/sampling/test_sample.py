@@ -1,0 +1,108 @@
+"""What Python callers pass is checked when it is given: seeds, labels, guidance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow_core.errors import UsageError
+from inrflow_core.models import Model
+from inrflow_core.sampling import options, provenance, sample
+from inrflow_core.sampling.labels import check_labels, resolve_labels
+from inrflow_core.sampling.request import SampleRequest, check_seeds
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny.model(tiny.IMAGE)
+
+
+@pytest.fixture(scope="module")
+def undropped() -> Model:
+    return tiny.model(tiny.IMAGE, condition={"dropout": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ([], "no seeds"),
+        ([0.5], "seed 0.5"),
+        ([1, "2"], "seed '2'"),
+        ([-1], "seed -1"),
+        ([2**63], "seed 9223372036854775808"),
+        (range(2**63 - 1, 2**63 + 1), "seed 9223372036854775808"),
+        ([True], "seed True"),
+        (np.array([1.0]), "seed"),
+    ],
+)
+def test_seeds_that_cannot_be_are_refused(seeds: Any, message: str):
+    with pytest.raises(UsageError, match=message):
+        check_seeds(seeds)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "has 3 classes, and no labels"),
+        ([0], "1 labels for 2 seeds"),
+        ([0, 1, 2], "3 labels for 2 seeds"),
+        ([0, 3], "the label 3: the model has 3 classes"),
+        ([-2, 0], "the label -2"),
+        (["cat", "dog"], "the label 'cat' is not a whole number"),
+        ([0.0, 1.0], "the label 0.0 is not"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(model: Model, labels: Any, message: str):
+    with pytest.raises(UsageError, match=message):
+        check_labels(model, labels, 2)
+
+
+@pytest.mark.parametrize("array", [np.array, torch.tensor, list])
+def test_integers_of_numpy_and_torch_are_seeds_and_labels(model: Model, array: Any):
+    check_seeds(array([3, 2**63 - 1]))
+    check_labels(model, array([0, -1]), 2)
+
+
+def test_sampling_checks_seeds_and_labels(model: Model):
+    for seeds, labels in (([], []), ([1], None), ([1], [3])):
+        with pytest.raises(UsageError):
+            sample.sample_fields(model, seeds, labels)
+
+
+def test_a_model_without_classes_takes_no_labels():
+    with pytest.raises(UsageError, match="was trained without classes"):
+        sample.sample_fields(tiny.model(tiny.IMAGE, condition=None), [1], [0])
+
+
+def test_a_model_that_never_dropped_its_labels_is_not_sampled_without_one(undropped: Model):
+    for draw in (
+        lambda: sample.sample_fields(undropped, [1], [-1]),
+        lambda: resolve_labels(undropped, [1], "none"),
+    ):
+        with pytest.raises(UsageError, match="never learned to sample without a class"):
+            draw()
+
+
+def test_only_guidance_that_acts_is_recorded(model: Model, undropped: Model, tmp_path):
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"weights")
+
+    def recorded(one: Model) -> str:
+        request = SampleRequest([1], [0])
+        return provenance.provenance(one, weights, request, options.sampling_options(one))["guidance"]
+
+    guided = {"method": {"guidance": 1.5}}
+    assert recorded(tiny.model(tiny.IMAGE, **guided)) == "1.5"
+    assert recorded(tiny.model(tiny.IMAGE, **guided, condition={"dropout": 0.0})) == "1"
+    assert recorded(tiny.model(tiny.IMAGE, **guided, condition=None)) == "1"
+    with pytest.raises(UsageError, match="interval without guidance"):
+        options.sampling_options(model, guidance_interval=(0.1, 0.9))
+
+
+def test_superscript_digits_are_no_class_number(model: Model):
+    with pytest.raises(UsageError, match="no class of that name"):
+        resolve_labels(model, [1], "²")
