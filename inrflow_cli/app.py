@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -71,7 +72,7 @@ def _print_version(is_set: bool) -> None:
     if is_set:
         from inrflow_core import __version__
 
-        sys.stdout.write(f"inrflow {__version__}\n")
+        console.print_stdout(f"inrflow {__version__}\n")
         raise typer.Exit
 
 
@@ -88,12 +89,21 @@ def inrflow(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    if not _is_shared(sys.argv[1:]):  # a launcher ends processes that wait for one that failed
+        _stop_as_on_ctrl_c()
     code = run(sys.argv[1:])
     if code != Exit.DONE and _is_shared(sys.argv[1:]):  # tearing down what processes share may hang, or change the code
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _stop_as_on_ctrl_c() -> None:
+    """End a command on SIGTERM, and on SIGHUP unless that is ignored (`nohup`), as on Ctrl-C: finished work is kept."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def run(arguments: list[str]) -> int:

@@ -5,15 +5,17 @@ A terminal shows them by Rich; elsewhere (a log file, CI) progress is a plain li
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from inrflow_core.runtime.progress import Progress as Callback
 from inrflow_core.runtime.progress import Reporter, format_duration
@@ -21,11 +23,50 @@ from inrflow_core.storage import typed_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
 
     from inrflow_core.errors import InrflowError
 
+NARROW = 110
+"""Columns of a terminal from which the bar has its full length."""
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines if stderr is not a terminal."""
+
+
+class LossyStderr:
+    """stderr for messages: what nobody can read any more (a closed pipe or terminal, a full disk) is dropped, and work goes on."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it and all that follow."""
+        self._attempt(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written."""
+        self._attempt(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        """Whether stderr is a terminal."""
+        return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+
+    @staticmethod
+    def _attempt(action: Callable[[Any], Any]) -> None:
+        if sys.stderr is None or sys.stderr.closed:
+            return
+        try:
+            action(sys.stderr)
+        except OSError:
+            drop(sys.stderr)
+
+
+def drop(stream: Any) -> None:
+    """Lead the file descriptor of a stream to nowhere, so that what it still holds causes no error at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 @cache
@@ -33,7 +74,8 @@ def stderr() -> Console:
     """The console on stderr, created at the first use."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)  # `mmd:cd:inrflow` is a name
+    file = cast(IO[str], LossyStderr())
+    return Console(file=file, highlight=False, soft_wrap=True, emoji=False)  # `mmd:cd:inrflow` is a name
 
 
 def info(text: str) -> None:
@@ -58,8 +100,23 @@ def error(problem: InrflowError, *, as_json: bool = False) -> None:
 def print_json(answer: Any, *, as_json: bool) -> None:
     """Print the result of a command as one JSON object on stdout, if `as_json`."""
     if as_json:
-        sys.stdout.write(json.dumps(answer, default=_plain) + "\n")
-        sys.stdout.flush()
+        print_stdout(json.dumps(answer, default=_plain) + "\n")
+
+
+def print_stdout(text: str) -> None:
+    """Write a text to stdout. One that cannot be written is lost, with a note unless its reader has left."""
+    problem = "it is closed"
+    if sys.stdout is not None and not sys.stdout.closed:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
+        except OSError as failure:
+            drop(sys.stdout)
+            if isinstance(failure, BrokenPipeError):
+                return
+            problem = str(failure.strerror)
+    warn(f"nothing could be written to stdout: {problem}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -151,14 +208,16 @@ def reporter() -> Reporter:
 @contextmanager
 def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
     from rich import progress as rich_progress
+    from rich.table import Column
 
+    is_narrow = stderr().width < NARROW
     columns = (
         rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(bar_width=30),
+        rich_progress.BarColumn(bar_width=10 if is_narrow else 30),
         rich_progress.TextColumn("{task.completed:,.0f}{task.fields[of]} " + unit),
+        rich_progress.TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
         rich_progress.TextColumn("{task.fields[rate]}/s"),
-        rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
-        rich_progress.TextColumn("{task.fields[note]}", markup=False),
+        _note_column(),
     )
     with rich_progress.Progress(*columns, console=stderr()) as bars:
         task = bars.add_task(title, total=total, rate="-", note="", of=f" of {total:,}" if total else "")
@@ -169,6 +228,19 @@ def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
             bars.update(task, total=state.total, completed=state.done, rate=_rate(rate), note=state.note, of=of)
 
         yield Progress(total, unit, title, draw)
+
+
+def _note_column() -> ProgressColumn:
+    """The end of the line, which alone is cut where the line is too long."""
+    from rich.progress import ProgressColumn, Task
+    from rich.table import Column
+    from rich.text import Text
+
+    class NoteColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+    return NoteColumn(Column(no_wrap=False))
 
 
 def _rate(rate: float) -> str:

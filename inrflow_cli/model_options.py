@@ -48,6 +48,7 @@ def open_model(
     from inrflow_core.runs.run import latest_run, resolve_weights
     from inrflow_core.runtime import distributed, memory
     from inrflow_core.sample_files import writer
+    from inrflow_core.sampling import sample
 
     memory.retain_freed_pages()
     if threads is not None:
@@ -59,6 +60,9 @@ def open_model(
     if run is None:
         console.info(f"sampling from the latest run, `{source}`")
     model = models.load(weights, distributed.process_device(device))
+    note = sample.note_on_average(model)
+    if note is not None:
+        console.warn(note)
     part = model.preset.condition
     if condition is not None and (part is None or part.name != condition):
         raise UsageError(

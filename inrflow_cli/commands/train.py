@@ -115,8 +115,8 @@ def _train(job: TrainJob, *, as_json: bool) -> None:
         process_group.exit_process(ready.world, Exit.INTERRUPTED)
     if ready.world.is_main:
         counters = trainer.counters
-        console.info(f"step {counters.step:,} of {trainer.total_steps:,} is saved in `{job.out}`")
-        console.print_json({"out": str(job.out), **vars(counters)}, as_json=as_json)
+        console.info(f"step {counters.step:,} of {trainer.total_steps:,} is saved in `{trainer.out}`")
+        console.print_json({"out": str(trainer.out), **vars(counters)}, as_json=as_json)
     process_group.exit_process(ready.world, Exit.DONE)
 
 

@@ -26,7 +26,17 @@ OPTIMIZER_SETTINGS = frozenset(
 )
 """Settings that `[training.STAGE.OPTIMIZER]` may override."""
 STAGE_SETTINGS = OPTIMIZER_SETTINGS | {
-    *("steps", "batch", "micro_batch", "ema", "log_every", "save_every", "held_out_every", "held_out_sets"),
+    *(
+        "steps",
+        "batch",
+        "micro_batch",
+        "ema",
+        "ema_warmup",
+        "log_every",
+        "save_every",
+        "held_out_every",
+        "held_out_sets",
+    ),
     "samples_every",
 }
 """Settings that `[training.STAGE]` may override; the others hold for the whole run."""
@@ -62,6 +72,9 @@ class Config:
     """Gradients are clipped to this norm; None never clips."""
     ema: tuple[float, ...] = (0.999,)
     """Decays of the EMAs of the weights; all are saved, and samples use the first."""
+    ema_warmup: int | None = None
+    """The decay of step n, from 0 on, is at most (1 + n) / (`ema_warmup` + n), so that the initial weights are soon forgotten
+    (10 in TensorFlow's averages); None is the full decay from the first step."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is bf16 where the hardware supports it; the run records the choice. Weights are always fp32."""
     zero_stage: int = 1
@@ -96,7 +109,16 @@ class Config:
     """Overrides in `[training.STAGE]`, by stage; inside each, those in `[training.STAGE.OPTIMIZER]`, by optimizer."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "micro_batch", "keep", "log_every", "save_every", "held_out_every"):
+        for name in (
+            "steps",
+            "batch",
+            "micro_batch",
+            "keep",
+            "log_every",
+            "save_every",
+            "held_out_every",
+            "ema_warmup",
+        ):
             _at_least(name, getattr(self, name), 1)
         for name in ("samples_every", "samples", "held_out_sets", "max_skipped", "bucket"):
             _at_least(name, getattr(self, name), 1)
@@ -144,6 +166,22 @@ class Config:
         part = (step - self.warmup) / max(1, self.steps - self.warmup)
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
         return self.learning_rate * (self.final_rate + (1 - self.final_rate) * fall)
+
+
+def ema_decay(decay: float, step: int, warmup: int | None = None) -> float:
+    """The decay of an average at a step, counted from 0; see `Config.ema_warmup`."""
+    return decay if warmup is None else min(decay, (1 + step) / (warmup + step))
+
+
+def share_of_initial_weights(decay: float, steps: int, warmup: int | None = None) -> float:
+    """The weight that an average gives to the weights it began with: the product of the decays of its steps."""
+    share = 1.0
+    for step in range(steps if warmup is not None else 0):
+        factor = ema_decay(decay, step, warmup)
+        if factor == decay:
+            return share * decay ** (steps - step)
+        share *= factor
+    return share if warmup is not None else decay**steps
 
 
 def parse(values: Mapping[str, Any], stages: Mapping[str, Iterable[str]]) -> Config:

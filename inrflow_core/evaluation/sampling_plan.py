@@ -18,7 +18,7 @@ from inrflow_core.runs.run import Step, open_run, resolve_weights
 from inrflow_core.runtime import distributed, memory
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files.collection import SampleCollection
-from inrflow_core.sampling import labels, reference_inputs, request
+from inrflow_core.sampling import labels, reference_inputs, request, sample
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 from inrflow_core.sampling.request import SampleRequest, Size
@@ -221,4 +221,8 @@ def class_counts(reference: SampleCollection | ReferenceStats) -> Mapping[str, i
 def load_model(target: EvaluatedModel, work: SamplingWork) -> Model:
     """The model of a target, on the device of the settings."""
     memory.retain_freed_pages()
-    return models.load(target.weights, distributed.process_device(work.sampling.device))
+    model = models.load(target.weights, distributed.process_device(work.sampling.device))
+    note = sample.note_on_average(model)
+    if note is not None:
+        work.reporter.warn(f"`{target.name}`: {note}")
+    return model

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from inrflow_core import fields, models
+from inrflow_core.config.training import share_of_initial_weights
 from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Field
 from inrflow_core.models import Model, SamplingOptions
@@ -32,6 +33,9 @@ from inrflow_core.sampling.request import SampleRequest, Size, Window, check_see
 from inrflow_core.sets import CLASS_LABEL, Condition
 from inrflow_core.storage import safetensors_file
 
+MUCH_INITIAL = 0.1
+"""Share of the initial weights in an average from which on a user is told."""
+
 
 def load(source: str | Path, *, ema: float | None = None, step: run.Step = None, device: str = "cpu") -> Model:
     """The model of a run folder, a checkpoint folder or a .safetensors file, ready to sample.
@@ -40,6 +44,26 @@ def load(source: str | Path, *, ema: float | None = None, step: run.Step = None,
         MissingError, IntegrityError: see `run.resolve_weights` and `models.load`.
     """
     return models.load(run.resolve_weights(Path(source), ema=ema, step=step), device)
+
+
+def note_on_average(model: Model) -> str | None:
+    """What a user should know of a model's average: that it still holds much of the initial weights; None if it does not."""
+    decay, left = model.metadata.get("decay"), model.metadata.get("step")
+    if not isinstance(decay, float) or not isinstance(left, int):
+        return None
+    settings = model.preset.training.config
+    for stage in model.preset.method.module.STAGES:
+        settings = model.preset.training.config.for_stage(stage.name)
+        if left <= settings.steps:
+            break
+        left -= settings.steps
+    share = share_of_initial_weights(decay, left, settings.ema_warmup)
+    if share <= MUCH_INITIAL:
+        return None
+    return (
+        f"after {left:,} steps the EMA of decay {decay:g} still consists to {share:.0%} of the initial weights; `--ema 0` "
+        "samples the weights without EMA"
+    )
 
 
 def sample_fields(

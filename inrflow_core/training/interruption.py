@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save and stop, on all processes after the same step."""
+"""Ctrl-C and other signals: finish the step, save and stop, on all processes after the same step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import torch
 
 from inrflow_core.runtime.distributed import World
 
+IMPATIENT = (signal.SIGINT, signal.SIGTERM)
+"""Signals of which a second one stops the process at once."""
+PATIENT = (signal.SIGHUP, signal.SIGUSR1)
+"""Signals of a closed terminal, which comes twice, and of a queue before its time limit."""
+
 
 class StopSignal:
-    """Sets a flag on Ctrl-C or SIGTERM, which training reads between two steps.
+    """Sets a flag on Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, which training reads between two steps.
 
-    A second signal stops the process at once, except under a launcher: torchrun forwards a signal that the terminal has sent
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. A second Ctrl-C or SIGTERM stops the process at once, except under a launcher: torchrun forwards a signal that the terminal has sent
     already, and kills processes that take too long.
     """
 
@@ -28,8 +33,9 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._earlier_handlers[number] = signal.signal(number, self._on_signal)
+            for number in (*IMPATIENT, *PATIENT):
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._earlier_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
@@ -57,14 +63,18 @@ class StopSignal:
                 "finishing the step and saving"
                 + ("" if self._world.is_launched else "; interrupt again to stop at once")
             )
-        self._is_signaled = True
+        self.request()
         if not self._world.is_launched:
-            self._restore()
+            self._restore(IMPATIENT)
 
-    def _restore(self) -> None:
-        for number, handler in self._earlier_handlers.items():
-            signal.signal(number, handler)
-        self._earlier_handlers.clear()
+    def request(self) -> None:
+        """Stop after this step, as a signal does."""
+        self._is_signaled = True
+
+    def _restore(self, numbers: tuple[int, ...] = (*IMPATIENT, *PATIENT)) -> None:
+        for number in numbers:
+            if number in self._earlier_handlers:
+                signal.signal(number, self._earlier_handlers.pop(number))
 
 
 class AsyncAnyReduce:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -175,6 +176,31 @@ def lock(out: Path) -> Iterator[None]:
             if is_new:
                 with contextlib.suppress(OSError):  # not empty, as after training
                     out.rmdir()
+
+
+class OpenFolder:
+    """A folder that is held open, which knows where it is when it was moved."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` is still this folder."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def path(self) -> Path | None:
+        """Where the folder is now; None if it was removed, or where the system does not tell."""
+        with contextlib.suppress(OSError):
+            path = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+            return path if self.is_at(path) else None
+        return None
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        os.close(self._descriptor)
 
 
 def check_same_step(out: Path, existing: ExistingRun | None) -> None:

@@ -107,7 +107,7 @@ def start(
         for name, weights in own.items()
     }
     averaged_weights = next(iter(engines.values())).local_weights()
-    averages = [EMA(decay, averaged_weights) for decay in settings.ema]
+    averages = [EMA(decay, averaged_weights, settings.ema_warmup) for decay in settings.ema]
     return StageRun(job, engines, averages, rates, *data)
 
 

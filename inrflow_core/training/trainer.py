@@ -19,7 +19,7 @@ from torch import nn
 
 from inrflow_core import __version__, models
 from inrflow_core.config.training import Config
-from inrflow_core.errors import Diverged, Interrupted
+from inrflow_core.errors import Diverged, Interrupted, MissingError
 from inrflow_core.models import Model
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runs.best import Best, record_best
@@ -34,6 +34,7 @@ from inrflow_core.training.interruption import StopSignal
 from inrflow_core.training.loader import Loader, Stream
 from inrflow_core.training.metrics_log import Log, LogRecord
 from inrflow_core.training.periodic_eval import Evaluation
+from inrflow_core.training.run_folder import OpenFolder
 from inrflow_core.training.stages import StageJob, StageRun
 from inrflow_core.training.step_metrics import LOOK_EVERY, OptimizerStep, SkippedStepCounter, StepMeter
 
@@ -72,6 +73,7 @@ class Trainer:
             self.world.device, total=counters.skipped, in_a_row=counters.skipped_in_a_row, step=counters.step
         )
         self.log = Log(self.out, self.counters.step) if self.world.is_main else None
+        self.folder = OpenFolder(self.out) if self.world.is_main else None
 
     @property
     def settings(self) -> Config:
@@ -113,7 +115,8 @@ class Trainer:
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM was received; the step was finished and saved.
-            Diverged: too many steps in a row had no finite gradient; `_check_skipped_steps` detects it.
+            Diverged: too many steps in a row, or all, had no finite gradient; `_check_skipped_steps` detects the former.
+            MissingError: the run's folder was removed. If it was moved, training follows, saves there and is interrupted.
         """
         first = self.counters.step
         try:
@@ -121,11 +124,13 @@ class Trainer:
                 left = self.settings.steps - self.counters.step_in_stage
                 self._run_stage(first, until, min(until, self.counters.step + max(0, left)))
                 if self.counters.step >= until or self.counters.stage + 1 == len(self.jobs):
+                    self._check_any_applied()
                     return self.counters
                 self._next_stage()
         finally:
-            if self.log is not None:
+            if self.log is not None and self.folder is not None:
                 self.log.close()
+                self.folder.close()
             self.lock.close()
 
     def _run_stage(self, first: int, until: int, end: int) -> None:
@@ -144,6 +149,8 @@ class Trainer:
             with StopSignal(self.say, self.world) as stop_signal:
                 while counters.step < end and not stop_signal.is_stop_requested():
                     self.advance(batches)
+                    if self._has_moved():
+                        stop_signal.request()
                     self._run_scheduled_work(is_last=counters.step == end)
                 if counters.step < end:
                     self._stop(first)
@@ -182,7 +189,7 @@ class Trainer:
         with torch.no_grad():
             self.model.method.after_step(state)
         for average in stage.averages:
-            average.update(is_finite)
+            average.update(is_finite, counters.step_in_stage)
         counters.step += 1
         counters.step_in_stage += 1
         counters.samples_seen += self.settings.batch
@@ -294,6 +301,27 @@ class Trainer:
                 f"{skipped.longest} steps in a row had no finite gradient, the last is step {skipped.longest_end}",
                 hint=self._remedy(),
             )
+
+    def _check_any_applied(self) -> None:
+        """Raise Diverged if no step of the run changed the weights."""
+        if 0 < self.counters.step == self.counters.skipped:
+            raise Diverged(
+                f"none of the {self.counters.step:,} steps had a finite gradient: the weights are still the initial ones",
+                hint="start it again with a lower rate: `--overwrite` and `--set training.learning_rate=...`",
+            )
+
+    def _has_moved(self) -> bool:
+        """Whether the run's folder is elsewhere since the last step; `out` then becomes its new place."""
+        if self.folder is None or self.folder.is_at(self.out):
+            return False
+        path = self.folder.path()
+        if path is None:
+            raise MissingError(
+                f"the folder `{self.out}` was removed while the run trained there", hint="train again, or restore it"
+            )
+        self.say(f"the folder `{self.out}` was moved to `{path}`: resume there with `--out {path}`")
+        self.out = path
+        return True
 
     def _stop(self, first: int) -> None:
         if self.counters.step == first:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from inrflow_cli import console
 from inrflow_core.errors import UsageError
@@ -85,3 +89,45 @@ def test_no_color_means_no_color(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert console.stderr().no_color
+
+
+def test_at_80_columns_a_line_of_progress_shows_total_and_time_left_and_cuts_its_end(monkeypatch):
+    written = io.StringIO()
+    terminal = Console(file=written, force_terminal=True, width=80, highlight=False, soft_wrap=True, color_system=None)
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
+    with console.progress(100_000, "steps", title="training from step 1,000") as progress:
+        progress.started -= 100
+        progress.advance(12_345, note="loss 0.1234, gradient 1.23, 345 samples/s, 3 h to the last step, and more")
+    lines = written.getvalue().rstrip("\x1b[?25h").splitlines()
+    assert all(len(piece) <= 80 for line in lines for piece in line.split("\x1b[2K"))
+    assert "12,345 of 100,000 steps" in lines[-1] and "/s" in lines[-1] and lines[-1].rstrip().endswith("\u2026")
+
+
+PRINT_TWICE = """
+import json, os, sys
+from inrflow_cli import console
+for number in range(3):
+    console.info("x" * 100_000)
+console.print_json({"done": True}, as_json=True)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "out"),
+    [
+        ("{} 2>&1 | head -c 10 > /dev/null; exit ${{PIPESTATUS[0]}}", ""),
+        ("{} 2>&-", '{"done": true}\n'),
+        ("{} 2>/dev/full", '{"done": true}\n'),
+        ("{} >&-", ""),
+        ("{} >/dev/full", ""),
+    ],
+)
+def test_what_nobody_can_read_ends_no_command(tmp_path, shell, out):
+    (tmp_path / "command.py").write_text(PRINT_TWICE)
+    line = shell.format(f"{sys.executable} {tmp_path / 'command.py'}")
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (7, out)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    if ">&-" in line.replace("2>&-", "") or " >/dev/full" in line:
+        assert "note: nothing could be written to stdout" in done.stderr

@@ -95,10 +95,10 @@ def test_only_guidance_that_acts_is_recorded(model: Model, undropped: Model, tmp
         request = SampleRequest([1], [0])
         return provenance.provenance(one, weights, request, options.sampling_options(one))["guidance"]
 
-    guided = {"method": {"guidance": 1.5}}
-    assert recorded(tiny.model(tiny.IMAGE, **guided)) == "1.5"
-    assert recorded(tiny.model(tiny.IMAGE, **guided, condition={"dropout": 0.0})) == "1"
-    assert recorded(tiny.model(tiny.IMAGE, **guided, condition=None)) == "1"
+    guided: dict[str, Any] = {"guidance": 1.5}
+    assert recorded(tiny.model(tiny.IMAGE, method=guided)) == "1.5"
+    assert recorded(tiny.model(tiny.IMAGE, method=guided, condition={"dropout": 0.0})) == "1"
+    assert recorded(tiny.model(tiny.IMAGE, method=guided, condition=None)) == "1"
     with pytest.raises(UsageError, match="interval without guidance"):
         options.sampling_options(model, guidance_interval=(0.1, 0.9))
 

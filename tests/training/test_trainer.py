@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import safetensors.torch
 import torch
 
 from inrflow_core import models
-from inrflow_core.errors import Diverged, IntegrityError, MissingError, UsageError
+from inrflow_core.errors import Diverged, IntegrityError, Interrupted, MissingError, UsageError
 from inrflow_core.planning import flops
 from inrflow_core.runs import checkpoint_manifest, run
+from inrflow_core.runtime.distributed import World
 from inrflow_core.sampling import sample
 from inrflow_core.sets import TrainBatch
 from inrflow_core.training import engine, run_folder, setup
+from inrflow_core.training.interruption import StopSignal
 from inrflow_core.training.trainer import Trainer
 from tests import tiny
 from tests.training import small
@@ -383,3 +387,73 @@ def test_a_run_is_read_whatever_the_name_of_its_preset(data, tmp_path, name):
     setup.train(replace(job, preset=replace(job.preset, name=name)))
     assert run.open_run(tmp_path / "run").preset_name == name
     assert sample.load(tmp_path / "run").metadata["step"] == 1
+
+
+def test_an_average_with_a_warm_up_resumes_to_the_bit(data, tmp_path):
+    whole = small.train(data, tmp_path / "whole", ema_warmup=10)
+    small.train(data, tmp_path / "run", ema_warmup=10, until=3)
+    small.assert_equal(small.state(small.train(data, tmp_path / "run", ema_warmup=10)), small.state(whole))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_of_a_terminal_and_of_a_queue_save_and_stop(data, tmp_path, number):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
+    trainer = setup.build_trainer(setup.check_job(small.job(data, tmp_path / "run"), {}))
+    trainer.report = lambda record: os.kill(os.getpid(), number) if record["step"] == 2 else None
+    with pytest.raises(Interrupted, match="after step 2, which is saved"):
+        trainer.run(6)
+    assert run.open_run(tmp_path / "run").steps == (2,)
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_second_sighup_does_not_end_the_process_before_it_has_saved():
+    said = []
+    with StopSignal(said.append, World(0, 1, 0, torch.device("cpu"), False)) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.is_stop_requested() and len(said) == 1
+
+
+def test_sighup_stays_ignored_where_it_is():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal(lambda text: None, World(0, 1, 0, torch.device("cpu"), False)) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_stop_requested()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_training_follows_a_folder_that_is_moved_saves_there_and_stops(data, tmp_path):
+    trainer = setup.build_trainer(setup.check_job(small.job(data, tmp_path / "run"), {}))
+    said = []
+    trainer.say = said.append
+    trainer.report = lambda record: (tmp_path / "run").rename(tmp_path / "moved") if record["step"] == 2 else None
+    with pytest.raises(Interrupted, match=f"after step 3, which is saved in `{tmp_path / 'moved'}`"):
+        trainer.run(6)
+    assert f"--out {tmp_path / 'moved'}" in "".join(said)
+    assert not (tmp_path / "run").exists()
+    resumed, whole = small.train(data, tmp_path / "moved"), small.train(data, tmp_path / "whole")
+    small.assert_equal(small.state(resumed), small.state(whole))
+
+
+def test_a_folder_that_is_removed_while_the_run_trains_is_an_error(data, tmp_path):
+    trainer = setup.build_trainer(setup.check_job(small.job(data, tmp_path / "run"), {}))
+    trainer.report = lambda record: shutil.rmtree(tmp_path / "run") if record["step"] == 2 else None
+    with pytest.raises(MissingError, match="was removed while the run trained"):
+        trainer.run(6)
+
+
+def test_a_run_none_of_whose_steps_was_applied_has_diverged(tmp_path):
+    data = small.clouds(tmp_path / "shards", bad=slice(None))
+    with pytest.raises(Diverged, match="none of the 6 steps had a finite gradient"):
+        small.train(data, tmp_path / "run", kind=tiny.POINTS)
+
+
+@pytest.mark.parametrize(("steps", "warmup", "is_much"), [(6, None, True), (6, 10, False), (60, None, False)])
+def test_an_average_of_mostly_initial_weights_is_noted(steps, warmup, is_much):
+    built = tiny.model(tiny.IMAGE, training={"steps": steps, "ema": [0.9], "ema_warmup": warmup or "none"})
+    note = sample.note_on_average(replace(built, metadata={"decay": 0.9, "step": steps}))
+    assert (note is not None) == is_much
+    assert note is None or ("53%" in note and "`--ema 0`" in note)
+    assert sample.note_on_average(replace(built, metadata={"decay": None, "step": steps})) is None
