@@ -34,7 +34,7 @@ PLAIN_SECONDS = 10.0
 
 
 class LossyStderr:
-    """stderr for messages: what nobody can read any more (a closed pipe or terminal, a full disk) is dropped, and work goes on."""
+    """stderr for messages: those without a reader (a closed pipe or terminal, a full disk) are dropped, and work continues."""
 
     encoding = "utf-8"
 

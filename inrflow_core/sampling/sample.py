@@ -34,7 +34,7 @@ from inrflow_core.sets import CLASS_LABEL, Condition
 from inrflow_core.storage import safetensors_file
 
 MUCH_INITIAL = 0.1
-"""Share of the initial weights in an average from which on a user is told."""
+"""Share of the initial weights in an average from which on a note says so."""
 
 
 def load(source: str | Path, *, ema: float | None = None, step: run.Step = None, device: str = "cpu") -> Model:
