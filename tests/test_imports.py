@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     *("errors", "registry", "sets", "runtime", "storage", "config"),
-    *("numerics", "geometry", "proteins", "visualization", "layers"),
+    *("numerics", "geometry", "proteins", "visualization", "layers", "mesh_files"),
     *("shards", "fields", "models"),
     *("networks", "samplers", "distances", "formats", "feature_networks", "conditioners", "domains"),
     *("methods", "datasets", "metrics"),

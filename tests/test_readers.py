@@ -30,7 +30,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "torch.load": (),
     "PIL.Image.open": ("inrflow_core/visualization/image_io.py",),
     "biotite.structure.io": ("inrflow_core/proteins/atom_tables.py",),
-    "trimesh.load": ("inrflow_core/datasets/_mesh_reading.py",),
+    "trimesh.load": (),
     "lmdb.open": (),
     "zipfile.ZipFile": ("inrflow_core/datasets/_archives.py",),
     "tarfile.open": ("inrflow_core/datasets/_archives.py",),

@@ -79,9 +79,6 @@ def read(item: Item, config: Config) -> Example:
 
 def _colors(body: _mesh_reading.Body, points: np.ndarray) -> np.ndarray:
     """RGB in [-1, 1] at points on the mesh: of its texture, its vertices or its faces."""
-    if not any(body.skins):
-        is_textured = any(part.visual.kind == "texture" for part in body.parts)
-        raise UnreadableItemError(
-            "it has no colors" + (", or their texture is not below the source" if is_textured else "")
-        )
+    if not body.has_colors:
+        raise UnreadableItemError("it has no colors")
     return body.colors(*mesh.closest_faces(body.mesh, points)) / 127.5 - 1

@@ -137,7 +137,7 @@ def _rendered(mesh: Mesh, body: _mesh_reading.Body, config: Config) -> _rendered
             for index in range(config.views)
         ]
     )
-    colors = body.colors if any(body.skins) else None
+    colors = body.colors if body.has_colors else None
     pixels = mesh_rendering.render(mesh, view_cameras, config.resolution, colors)
     return _rendered_views.Views(mesh_rendering.on_white(pixels), pixels[..., 3] > 0, view_cameras)
 

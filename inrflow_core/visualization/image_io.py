@@ -130,17 +130,6 @@ def read_square_image(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
     return np.array(square)
 
 
-def opaque_rgb(image: Image.Image) -> Image.Image:
-    """An image that another library has opened, such as a mesh's texture, as RGB: 16 bits scaled, transparency ignored.
-
-    Raises:
-        ValueError: it holds floating-point values, or integers outside 0 to 65,535.
-    """
-    if image.mode == "F":
-        raise ValueError("it holds floating-point values, whose range no file states; save it with 8 or 16 bits")
-    return (_to_8_bit(image) if image.mode.startswith("I") else image).convert("RGB")
-
-
 def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:
     """The transparent value of a PNG in the 8-bit scale that Pillow gives its pixels; None leaves it as Pillow has it."""
     key = image.info.get("transparency")

@@ -86,7 +86,7 @@ def test_a_texture_outside_the_source_is_not_opened(tmp_path: Path) -> None:
     inside.mkdir()
     (inside / "a.mtl").write_text("newmtl m\nmap_Kd ../secret.png\n")
     (inside / "a.obj").write_text("mtllib a.mtl\nusemtl m\nv 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nf 1/1 2/1 3/1\n")
-    with pytest.raises(UnreadableItemError, match="their texture is not below the source"):
+    with pytest.raises(UnreadableItemError, match="its texture is not below the source"):
         read(inside, "a.obj", points=10, colors=True)
 
 
@@ -100,8 +100,8 @@ def test_the_color_of_a_material_without_texture_is_that_of_all_points(tmp_path:
     ("name", "content", "reason"),
     [
         ("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "a mesh without faces"),
-        ("empty.off", b"", "cannot be read as a .off file"),
-        ("junk.glb", b"glTF junk", "cannot be read as a .glb file"),
+        ("empty.off", b"", "no numbers of vertices and faces"),
+        ("junk.glb", b"glTF junk", "it is not a GLB file"),
         (
             "cut.ply",
             b"ply\nformat binary_little_endian 1.0\nelement vertex 900\nproperty float x\n",

@@ -128,6 +128,7 @@ def test_raised_cameras_have_the_requested_height_and_distance(source: Path) -> 
 def test_a_name_that_is_no_text_is_a_name_too(source: Path) -> None:
     name = os.fsdecode(b"\xff.obj")
     shutil.copy(source / "glbs/000-023/wedge.obj", source / name)
+    shutil.copy(source / "glbs/000-023/a.mtl", source)
     assert read(source, name, views=1).values.shape == (2000, 3)
 
 
@@ -278,7 +279,7 @@ def glb(path: Path, *, corners: int = 4, uvs: int = 4, shift: float = 0.0) -> No
     ("fault", "reason"),
     [
         ({"corners": 1000}, "its faces refer to vertices that do not exist"),
-        ({"uvs": 2}, "its texture cannot be read"),
+        ({"uvs": 2}, "it has attributes that do not fit its vertices"),
         ({"shift": 1e39}, "its size or position is beyond single precision"),
     ],
 )
@@ -365,6 +366,7 @@ def test_images_and_tokens_count_for_the_size_of_shards_and_for_the_disk(
 ) -> None:
     for number in range(9):
         shutil.copy(source / "glbs/000-023/wedge.obj", source / f"{number}.obj")
+    shutil.copy(source / "glbs/000-023/a.mtl", source)
     config = objaverse.Config(**(SMALL | settings))
     plan = objaverse.scan(source, config)
     example = objaverse.read(plan.splits["train"][0], config)
