@@ -59,7 +59,7 @@ class Body:
         owners = np.searchsorted(self.first_faces, faces, side="right") - 1
         order = np.argsort(owners, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
-            owner = owners[rows[0]] if len(rows) else 0
+            owner = int(owners[rows[0]]) if len(rows) else 0
             if len(rows) and self.pieces[owner].skin is not None:
                 colors[rows] = self.pieces[owner].colors(faces[rows] - self.first_faces[owner], weights[rows])
         return colors

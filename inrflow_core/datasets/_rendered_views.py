@@ -28,6 +28,25 @@ FOLDERS = ("views", "views_release")
 TRANSFORMS = "transforms.json"
 FROM_BLENDER = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 """Blender's importers rotate a mesh from y up to z up; this rotates it back."""
+MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
+"""Camera models of nerfstudio that are a pinhole where their distortion is 0."""
+DISTORTIONS = ("k1", "k2", "k3", "k4", "p1", "p2")
+UNKNOWN = {
+    "camera_angle_y",
+    "focal",
+    "focal_length",
+    "fx",
+    "fy",
+    "intrinsics",
+    "K",
+    "sensor_width",
+    "angle_y",
+    "w",
+    "cx",
+}
+"""Keys of cameras from which no focal length is read."""
+CENTERED = 0.01
+"""How far the center may lie from the middle, in units of the side, and focal lengths differ."""
 SEEN = 0.8
 """Fraction of the points that must project onto the object, in images with a transparent background."""
 CHECKED = 2048
@@ -118,6 +137,8 @@ def _list_views(root: Path, folder: Path, field_of_view: float) -> list[tuple[Pa
             for path, camera in pairs
             if camera.is_file()
         ]
+    except UnreadableItemError:
+        raise
     except (*UNREADABLE, InrflowError) as error:
         raise UnreadableItemError("the cameras of its views cannot be read") from error
 
@@ -126,16 +147,38 @@ def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Pa
     table = typed_json.read_json(folder / TRANSFORMS)
     views = []
     for frame in table["frames"]:
-        angle = frame.get("camera_angle_x", table.get("camera_angle_x"))
-        if angle is not None and not 0 < angle < math.pi:
-            raise ValueError(f"no angle: {angle}")
-        focal = cameras.focal(field_of_view if angle is None else math.degrees(angle))
+        focal = _focal({**table, **frame}, field_of_view)
         path = (folder / frame["file_path"]).resolve()
         path = path if path.suffix else path.with_suffix(".png")
         if not path.is_relative_to(root.resolve()):
             raise ValueError(frame["file_path"])
         views.append((path, cameras.from_opengl(_matrix(frame["transform_matrix"]), focal)))
     return sorted(views, key=lambda pair: pair[0])
+
+
+def _focal(camera: dict[str, Any], field_of_view: float) -> float:
+    """The focal length in units of the image's side: of `fl_x` and `w`, of an angle, or else of the field of view.
+
+    Raises:
+        UnreadableItemError: the camera has distortion, another model than a pinhole, or a center beside the middle.
+    """
+    if camera.get("camera_model", "PINHOLE") not in MODELS or any(camera.get(name, 0) for name in DISTORTIONS):
+        raise UnreadableItemError("the cameras of its views are not pinhole cameras")
+    for center, side in (("cx", "w"), ("cy", "h")):
+        if center in camera and not abs(camera[center] / camera[side] - 0.5) < CENTERED:
+            raise UnreadableItemError("the cameras of its views have their center beside the middle of the image")
+    if "fl_x" in camera or "fl_y" in camera:
+        across, down = camera.get("fl_x", camera.get("fl_y")), camera.get("fl_y", camera.get("fl_x"))
+        focal = across / camera["w"]
+        if not (0 < focal < math.inf and abs(down / camera.get("h", camera["w"]) / focal - 1) < CENTERED):
+            raise UnreadableItemError("the cameras of its views have different focal lengths across and down")
+        return focal
+    angle = camera.get("camera_angle_x")
+    if angle is None and camera.keys() & UNKNOWN:
+        raise UnreadableItemError("the cameras of its views state a focal length in an unknown way")
+    if angle is not None and not 0 < angle < math.pi:
+        raise ValueError(f"no angle: {angle}")
+    return cameras.focal(field_of_view if angle is None else math.degrees(angle))
 
 
 def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from inrflow_core.geometry.color_scales import srgb_to_linear
 from inrflow_core.geometry.mesh import Method, reconstruct_surface
 from inrflow_core.storage import atomic_write
 
@@ -20,6 +21,8 @@ def write(
 ) -> None:
     """The triangles of `mesh.reconstruct_surface` by the method `surface`, with y up as in glTF.
 
+    Colors become COLOR_0 in proportion to light, as glTF defines it: sRGB bytes there would be shown too light.
+
     Open3D writes GLB files that it reads back empty; trimesh does not.
 
     Raises:
@@ -28,10 +31,16 @@ def write(
     import trimesh
 
     mesh = reconstruct_surface(points, method=surface)
-    body = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colors, process=False)
+    body = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    if mesh.colors is not None:
+        body.vertex_attributes["COLOR_0"] = srgb_to_linear(mesh.colors / 255).astype(np.float32)
 
     def tell(tree: dict) -> None:
         tree["asset"]["extras"] = dict(origin)
+        for primitive in (one for table in tree["meshes"] for one in table["primitives"]):
+            attributes = primitive["attributes"]
+            if "_COLOR_0" in attributes:
+                attributes["COLOR_0"] = attributes.pop("_COLOR_0")
 
     data = trimesh.Scene({"sample": body}).export(file_type="glb", tree_postprocessor=tell, include_normals=True)
     assert isinstance(data, bytes)

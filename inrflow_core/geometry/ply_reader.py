@@ -123,15 +123,15 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     return {name: column for name, column in vertices.items() if isinstance(column, np.ndarray)}
 
 
-def colors_of(columns: Columns) -> Float64[np.ndarray, "N 3"] | None:
+def colors_of(columns: Mapping[str, np.ndarray | Lists]) -> Float64[np.ndarray, "N 3"] | None:
     """The colors of vertices or faces in [0, 255]; see `colors_to_255`.
 
     Raises:
         UnreadableItemError: they are negative, not finite, or have no range.
     """
     for names in COLOR_NAMES:
-        found = [columns[name] for name in names if name in columns]
-        if len(found) == 3 and all(isinstance(column, np.ndarray) for column in found):
+        found = [column for name in names if isinstance(column := columns.get(name), np.ndarray)]
+        if len(found) == 3:
             return colors_to_255(np.stack(found, axis=1))
     return None
 

@@ -72,7 +72,7 @@ class Materials:
             if sampler is None
             else gltf.at(self._document.tables.samplers, typed_json.typed(sampler, int, "sampler"))
         )
-        across, down = (WRAPS.get(wraps.get(name, 10497)) for name in ("wrapS", "wrapT"))
+        across, down = WRAPS.get(wraps.get("wrapS", 10497)), WRAPS.get(wraps.get("wrapT", 10497))
         if across is None or down is None:
             raise UnreadableItemError("it has a texture that wraps in a way that glTF does not define")
         return Texture(self._image(table), _transformed(rows, transform), (across, down))

@@ -236,7 +236,9 @@ def _piece(
     if material is not None and material.image is not None and (at >= 0).all():
         split, own = pieces.split_corners(vertices, faces)
         places = of_each[at.reshape(-1)] * material.scale + material.offset
-        texture = Texture(material.image, np.stack([places[:, 0], 1 - places[:, 1]], axis=1), (material.wrap,) * 2)
+        texture = Texture(
+            material.image, np.stack([places[:, 0], 1 - places[:, 1]], axis=1), (material.wrap, material.wrap)
+        )
         return Piece(split, own, Skin(texture=texture, factor=material.texture_factor))
     if colors is not None:
         return Piece(vertices, faces, Skin(of_vertices=colors))

@@ -392,3 +392,38 @@ def test_workers_change_no_byte(source: Path, tmp_path: Path) -> None:
     assert [file.name for file in files] == ["manifest.json", "train-00000.h5", "train-00001.h5"]
     for file in files:
         assert file.read_bytes() == (tmp_path / "2" / file.name).read_bytes()
+
+
+POSE = np.diag([1.0, 1, 1, 1]).tolist()
+
+
+@pytest.mark.parametrize("is_for_all", [True, False])
+def test_cameras_of_nerfstudio_have_their_focal_length(tmp_path: Path, is_for_all: bool) -> None:
+    folder = tmp_path / "views" / "a"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(folder / "000.png")
+    camera = {"fl_x": 55.4256, "fl_y": 55.4256, "cx": 32, "cy": 32, "w": 64, "h": 64}
+    frame = {"file_path": "./000.png", "transform_matrix": POSE}
+    table = {**camera, "camera_model": "OPENCV", "frames": [frame]} if is_for_all else {"frames": [frame | camera]}
+    (folder / "transforms.json").write_text(json.dumps(table))
+    views = _rendered_views.read(tmp_path, "a.glb", 1, 8, 40.0)
+    np.testing.assert_allclose(views.cameras[0, 3, :2], 0.8660, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("camera", "reason"),
+    [
+        ({"k1": 0.1, "fl_x": 50, "w": 64}, "not pinhole cameras"),
+        ({"camera_model": "OPENCV_FISHEYE", "fl_x": 50, "w": 64}, "not pinhole cameras"),
+        ({"cx": 20, "fl_x": 50, "w": 64}, "beside the middle"),
+        ({"focal_length": 50}, "in an unknown way"),
+    ],
+)
+def test_cameras_that_are_not_known_are_refused(tmp_path: Path, camera: dict[str, Any], reason: str) -> None:
+    folder = tmp_path / "views" / "a"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(folder / "000.png")
+    frame = {"file_path": "./000.png", "transform_matrix": POSE}
+    (folder / "transforms.json").write_text(json.dumps(camera | {"frames": [frame]}))
+    with pytest.raises(UnreadableItemError, match=reason):
+        _rendered_views.read(tmp_path, "a.glb", 1, 8, 40.0)

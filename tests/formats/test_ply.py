@@ -108,3 +108,30 @@ def test_a_real_mesh_gives_its_vertices(real_data: Callable[[str], Path]) -> Non
 
     mesh = load_open3d().io.read_triangle_mesh(str(real_data("pointclouds/point_e_examples/corgi.ply")))
     np.testing.assert_array_equal(points[:, :3], np.asarray(mesh.vertices).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "factor"), [("ushort", "<u2", 257), ("float", "<f4", 1), ("float", "<f4", 1 / 255)]
+)
+def test_colors_of_every_type_are_scaled(tmp_path: Path, kind: str, dtype: str, factor: float) -> None:
+    rows = np.zeros(2, [("p", "<f4", 3), ("c", dtype, 3)])
+    rows["p"], rows["c"] = [[0, 0, 0], [1, 1, 1]], np.array([[0, 51, 255], [255, 0, 0]]) * factor
+    properties = [
+        *(f"property float {name}" for name in "xyz"),
+        *(f"property {kind} {name}" for name in ply_reader.COLORS),
+    ]
+    head = "\n".join(["ply", "format binary_little_endian 1.0", "element vertex 2", *properties, "end_header\n"])
+    (tmp_path / "a.ply").write_bytes(head.encode() + rows.tobytes())
+    np.testing.assert_allclose(
+        ply_reader.read_points(tmp_path / "a.ply")[:, 3:], [[-1, -0.6, 1], [1, -1, -1]], atol=1e-6
+    )
+
+
+def test_a_cloud_of_doubles_far_away_is_centered_before_it_is_single(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, size=(512, 3)) + [4_500_000, 500_000, 200]
+    head = "ply\nformat binary_little_endian 1.0\nelement vertex 512\n"
+    head += "".join(f"property double {name}\n" for name in "xyz") + "end_header\n"
+    (tmp_path / "a.ply").write_bytes(head.encode() + points.tobytes())
+    read, center = ply_reader.read_cloud(tmp_path / "a.ply")
+    assert len(np.unique(read[:, 0])) == 512
+    np.testing.assert_allclose(read + center, points, atol=1e-6)
