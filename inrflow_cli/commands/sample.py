@@ -118,7 +118,8 @@ def sample(
     selected = parse_seeds(seeds, seed=seed, num=num)
     target = _target(out, form, fasta, workers)
     if target == out:
-        writer.check(out, len(selected), overwrite=overwrite)
+        is_shard = out.suffix.lower() == writer.SHARD  # a finished one is compared with the request
+        writer.check(out, len(selected), overwrite=overwrite or is_shard)
     model, source = open_model(
         run, target, ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
         domains=domains_of_options(resolution, points, parse_window(window)), condition=conditions.conditioner,

@@ -98,6 +98,9 @@ def sample_shards(
     shard_arguments = (source.model, source.request, job.out, job.origin)
     try:
         if job.out.suffix:
+            if not overwrite and is_already_sampled(job.out, source.request, job.origin):
+                reporter.log(f"`{job.out}` holds all of its {len(source.request.seeds):,} samples already")
+                return [job.out]
             is_whole = write_shard(source, open_sample_shard(*shard_arguments, overwrite=overwrite))
         else:
             is_whole = write_folder(source, open_sample_folder(*shard_arguments, overwrite=overwrite), start)

@@ -258,6 +258,20 @@ def test_a_shard_is_the_same_whatever_the_batch(tmp_path):
     assert run(["export", "C.H5", "c.npz"]) == 0
 
 
+def test_the_same_command_again_finds_its_finished_shard_and_another_is_refused(tmp_path, capsys):
+    command = ["sample", "a.h5", "--seeds", "4-13"]
+    assert run([*command, "--label", "all"]) == 0
+    before = (tmp_path / "a.h5").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run([*command, "--label", "all"]) == 0
+    assert "holds all of its 10 samples already" in capsys.readouterr().err
+    assert (tmp_path / "a.h5").stat().st_mtime_ns == before
+    assert run([*command, "--label", "1"]) == 2
+    assert run(["sample", "a.h5", "--seeds", "4-12", "--label", "all"]) == 2
+    assert "samples of other options" in capsys.readouterr().err
+    assert run([*command, "--label", "1", "--overwrite"]) == 0
+
+
 def test_two_processes_write_the_shard_of_one(tmp_path, monkeypatch):
     command = ["--seeds", "0-10", "--batch", "2", "--steps", "2"]
     assert run(["sample", "alone.h5", *command]) == 0
