@@ -34,6 +34,15 @@ RENAMED = {
     "export": {"--colours": "--colors", "--no-colours": "--no-colors"},
 }
 """Old names of options by command, which are accepted for one release and not shown in help."""
+UNUSABLE_NAMES = {
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "it is a loop of links",
+    errno.EISDIR: "it is a folder",
+    errno.ENOTDIR: "a part of its name is a file",
+    errno.EEXIST: "it exists and is not a folder",
+    errno.ENXIO: "it is a pipe or a device",
+}
+"""What is wrong with a file that a user names, by the system's error."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 MARKUP = "markdown"
 LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or preset, or another `--device`"
@@ -176,8 +185,8 @@ def _usage_error(error: typer.TyperException) -> UsageError:
 
 
 def _file_error(error: OSError) -> InrflowError | None:
-    """A full disk or missing permission as an error that a user can act on; None for other errors."""
-    name = f"`{error.filename}`" if error.filename else "the output"
+    """A full disk, missing permission or a name that cannot be used as an error of the user; None for other errors."""
+    name = f"`{_shortened(str(error.filename2 or error.filename))}`" if error.filename else "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfMemory(f"the disk is full: {name} could not be written", hint="free some space, or write elsewhere")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -185,7 +194,13 @@ def _file_error(error: OSError) -> InrflowError | None:
             f"{name} may not be read or written here: {error.strerror}",
             hint="name another place, or change its permissions",
         )
+    if error.filename and error.errno in UNUSABLE_NAMES:
+        return UsageError(f"{name} cannot be used: {UNUSABLE_NAMES[error.errno]}", hint="name another file")
     return None
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 120 else f"{name[:60]}...{name[-57:]}"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Weights travel as safetensors whose metadata carries the whole preset, so that a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.storage import safetensors_file, typed_json
 
 FORMAT = "inrflow-weights-1"
+MOST_UNCHECKED = 1_000_000
+"""The largest integer setting that may be larger than the number of weights."""
 
 
 @runtime_checkable
@@ -96,6 +99,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Model:
         IntegrityError: it is not a weights file of inrflow, is truncated, or has the weights of another network.
     """
     preset, info = read_metadata(path)
+    _check_claims(preset, path)
     model = build(preset)
     load_weights(model.method, path)
     model.method.to(device).eval().requires_grad_(False)
@@ -133,6 +137,27 @@ def read_metadata(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any
         raise IntegrityError(
             f"`{path}` holds a preset that this inrflow does not read: {error.message}", hint=error.hint
         ) from error
+
+
+def _check_claims(preset: Preset, path: Path) -> None:
+    """Raise IntegrityError before a model is built that needs more weights than a file holds."""
+    shapes = safetensors_file.tensor_shapes(path)
+    count = sum(map(math.prod, shapes.values()))
+    network = preset.network.config
+    claims: dict[str, tuple[int, int]] = {}
+    for name, table in preset.table().items():
+        if name in ("domain", "network", "condition", "method"):
+            integers = {key: value for key, value in table.items() if type(value) is int}
+            claims |= {f"{name}.{key}": (value, max(count, MOST_UNCHECKED)) for key, value in integers.items()}
+    claims["network.depth"] = (getattr(network, "depth", 1), len(shapes))
+    claims["the network's weights"] = (getattr(network, "least_weights", 0), count)
+    for name, (claimed, most) in claims.items():
+        if claimed > most:
+            raise IntegrityError(
+                f"`{path}` holds a preset of another network: {name} would be {claimed:,}, its {len(shapes):,} tensors "
+                f"of {count:,} numbers allow {most:,}",
+                hint="export it again",
+            )
 
 
 def load_weights(method: torch.nn.Module, path: Path) -> None:

@@ -12,6 +12,8 @@ from inrflow_core.errors import IntegrityError
 from inrflow_core.storage import typed_json
 
 INDEX = "dataset.json"
+MOST_CLASSES = 1 << 16
+"""A larger label is an error: memory follows the largest."""
 
 
 def edm_plan(entries: Sequence[Entry], resolution: int) -> DatasetIndex | None:
@@ -40,10 +42,12 @@ def _labels(index: Entry) -> dict[str, int]:
     try:
         table: Any = typed_json.parse_json(index.location.read(), f"`{INDEX}`", hint="make the archive again")
         labels = {str(name): int(number) for name, number in table["labels"] or []}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise IntegrityError(
             f"`{INDEX}` is not a list of names and labels: {error!r}", hint="make the archive again"
         ) from error
-    if any(number < 0 for number in labels.values()):
-        raise IntegrityError(f"`{INDEX}` holds a label below 0", hint="make the archive again")
+    if any(not 0 <= number < MOST_CLASSES for number in labels.values()):
+        raise IntegrityError(
+            f"`{INDEX}` holds a label that is not from 0 to {MOST_CLASSES - 1:,}", hint="make it again"
+        )
     return labels

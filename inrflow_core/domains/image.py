@@ -40,6 +40,10 @@ MODES = {1: "gray", 3: "RGB", 4: "RGBA"}
 """Names of color modes by their number of channels."""
 
 
+MOST_RESOLUTION = 8192
+"""The largest side of training images: every pixel has its coordinates in memory."""
+
+
 @dataclass(frozen=True)
 class Config:
     """What the images of a preset are."""
@@ -54,8 +58,8 @@ class Config:
     """Mirror half of the training images, left to right."""
 
     def __post_init__(self) -> None:
-        if self.resolution < 1:
-            raise ValueError(f"`resolution` is {self.resolution}: at least 1")
+        if not 1 <= self.resolution <= MOST_RESOLUTION:
+            raise ValueError(f"`resolution` is {self.resolution}: from 1 to {MOST_RESOLUTION:,}")
         if self.channels not in (1, 3, 4):
             raise ValueError(f"`channels` is {self.channels}: 1, 3 or 4")
         if self.value_scale <= 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,13 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """In place of WEIGHTS if the tensors are in several files: it lists them."""
+CODE_KEYS = {
+    **dict.fromkeys(("attn_implementation", "_attn_implementation"), (None, "eager", "sdpa")),
+    **dict.fromkeys(("auto_map", "quantization_config", "experts_implementation", "use_kernels"), (None,)),
+}
+"""Keys of a config by which Transformers imports packages or fetches code, and what they may be."""
+MOST_UNCHECKED = 1_000_000
+"""The largest integer of a config that may be larger than the number of weights."""
 PICKLES = ("pytorch_model.bin", "*.pth", "*.pt")
 
 
@@ -71,8 +79,7 @@ def load(
             or not finite.
     """
     files = _files(expected, folder)
-    _check_config(expected, folder)
-    _check_headers(expected, files)
+    _check_headers(expected, folder, files, _check_config(expected, folder))
     kind = getattr(_transformers(expected), expected.kind)
     try:
         network, report = kind.from_pretrained(
@@ -122,19 +129,43 @@ def _files(expected: ExpectedNetwork, folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _check_config(expected: ExpectedNetwork, folder: Path) -> None:
-    got = _json(expected, folder / CONFIG).get("model_type")
+def _check_config(expected: ExpectedNetwork, folder: Path) -> dict[str, Any]:
+    """The config of a folder: of the expected type, and without keys by which Transformers loads other code."""
+    config = _json(expected, folder / CONFIG)
+    got = config.get("model_type")
     if got != expected.model_type:
         raise IntegrityError(
             f"`{folder}` holds a network of the type {got!r}; `{expected.name}` is a `{expected.model_type}`",
             hint=_download_hint(expected),
         )
+    for key, allowed in CODE_KEYS.items():
+        if config.get(key) not in allowed:
+            raise IntegrityError(
+                f"`{folder / CONFIG}` has `{key}` {str(config[key])[:40]!r}, which is refused: it loads other code",
+                hint=f"remove the key; allowed: {', '.join(str(value) for value in allowed)}",
+            )
+    return config
 
 
-def _check_headers(expected: ExpectedNetwork, files: Iterable[Path]) -> None:
+def _check_headers(expected: ExpectedNetwork, folder: Path, files: Iterable[Path], config: Mapping[str, Any]) -> None:
+    """Raise IntegrityError where the config describes a network of more weights than the files hold."""
+    shapes: dict[str, list[int]] = {}
     for path in files:
-        with safetensors_file.open_tensors(path, hint=_download_hint(expected)) as file:
-            file.keys()
+        shapes |= safetensors_file.tensor_shapes(path, hint=_download_hint(expected))
+    count = sum(map(math.prod, shapes.values()))
+    layers, width = config.get("num_hidden_layers", 0), config.get("hidden_size", 0)
+    if type(layers) is int and type(width) is int and (layers > len(shapes) or layers * width**2 > count):
+        raise _other_size(expected, folder, f"{layers:,} layers of width {width:,}", count)
+    for key, value in config.items():
+        if type(value) is int and value > max(count, MOST_UNCHECKED):
+            raise _other_size(expected, folder, f"`{key}` {value:,}", count)
+
+
+def _other_size(expected: ExpectedNetwork, folder: Path, described: str, count: int) -> IntegrityError:
+    return IntegrityError(
+        f"`{folder / CONFIG}` describes {described}, and the weights beside it are {count:,} numbers",
+        hint=_download_hint(expected),
+    )
 
 
 def _check_tensors(
@@ -191,4 +222,7 @@ def _broken() -> tuple[type[Exception], ...]:
     """The errors of Transformers for a folder that it cannot load."""
     from huggingface_hub.errors import StrictDataclassError
 
-    return (OSError, ValueError, TypeError, RuntimeError, LookupError, StrictDataclassError)
+    return (
+        *(OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, AttributeError, ImportError),
+        *(AssertionError, RecursionError, StrictDataclassError),
+    )

@@ -96,6 +96,11 @@ class Config:
             raise ValueError("`residue_skip` is for proteins: it needs `pseudo_coordinates = residue`")
 
     @property
+    def least_weights(self) -> int:
+        """Weights that the trunk has at least: the four maps of each block's attention."""
+        return 4 * self.depth * self.width**2
+
+    @property
     def query_width(self) -> int:
         """Width of the decoder."""
         return self.decoder_width or self.width

@@ -42,17 +42,22 @@ def find(environment: Mapping[str, str], device: str | None = None) -> World:
     """
     names = torchrun_variables(environment)
     meeting = address(names)
-    if "RANK" not in names or int(names.get("WORLD_SIZE", "1")) == 1:
+    if "RANK" not in names or _number(names, "WORLD_SIZE", 1) == 1:
         return World(0, 1, 0, choose_device(device, None), "RANK" in names, meeting)
-    local_rank = int(names.get("LOCAL_RANK", "0"))
+    local_rank = _number(names, "LOCAL_RANK", 0)
     if meeting is None:
         raise UsageError(
             "the launcher set RANK but neither MASTER_ADDR nor MASTER_PORT",
             hint="start with `torchrun --standalone --nproc-per-node N --no-python inrflow train ...`",
         )
     own_device = choose_device(device, local_rank)
-    local_size = int(names.get("LOCAL_WORLD_SIZE", "1"))
-    return World(int(names["RANK"]), int(names["WORLD_SIZE"]), local_rank, own_device, True, meeting, local_size)
+    local_size = _number(names, "LOCAL_WORLD_SIZE", 1)
+    rank, size = _number(names, "RANK"), _number(names, "WORLD_SIZE")
+    if rank >= size:
+        raise UsageError(
+            f"the launcher set the rank {rank} of {size} processes", hint="ranks are below the number of processes"
+        )
+    return World(rank, size, local_rank, own_device, True, meeting, local_size)
 
 
 def process_device(name: str | None = None) -> str:
@@ -73,14 +78,14 @@ def address(names: Mapping[str, str]) -> tuple[str, int] | None:
     """Host and port at which the processes meet; None if they are not set."""
     if "MASTER_ADDR" not in names or "MASTER_PORT" not in names:
         return None
-    return names["MASTER_ADDR"], int(names["MASTER_PORT"])
+    return names["MASTER_ADDR"], _number(names, "MASTER_PORT")
 
 
 def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
     """srun's variables under torchrun's names; empty outside a step of several tasks."""
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in environment:
+    if _number(environment, "SLURM_STEP_NUM_TASKS", 1) < 2 or "SLURM_PROCID" not in environment:
         return {}
-    job = int(environment.get("SLURM_JOB_ID", "0"))
+    job = _number(environment, "SLURM_JOB_ID", 0)
     return {
         "RANK": environment["SLURM_PROCID"],
         "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
@@ -88,6 +93,17 @@ def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
         "MASTER_ADDR": environment.get("MASTER_ADDR", _first_host(environment.get("SLURM_STEP_NODELIST", "localhost"))),
         "MASTER_PORT": environment.get("MASTER_PORT", str(20000 + job % 20000)),
     }
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """A variable that is a whole number from 0; UsageError where it is another text, or absent without a default."""
+    text = environment.get(name, "" if default is None else str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UsageError(
+            f"the environment variable `{name}` is {text[:40]!r}, expected a whole number from 0",
+            hint="launchers set it; `unset` it to run one process",
+        )
+    return int(text)
 
 
 def _first_host(nodes: str) -> str:

@@ -14,7 +14,7 @@ from datetime import timedelta
 import torch
 from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from inrflow_core.errors import Interrupted
+from inrflow_core.errors import Interrupted, UsageError
 from inrflow_core.runtime import distributed
 
 STORE_TIMEOUT = timedelta(seconds=5)
@@ -42,8 +42,11 @@ def abandoned(error: BaseException) -> PeerLostError | None:
 
 def should_report(error: BaseException, environment: Mapping[str, str]) -> bool:
     """Whether this process reports the error: the first that met it, or the only one."""
-    names = distributed.torchrun_variables(environment)
-    address = distributed.address(names)
+    try:
+        names = distributed.torchrun_variables(environment)
+        address = distributed.address(names)
+    except UsageError:  # the variables are not a launcher's
+        return True
     if address is None or int(names.get("WORLD_SIZE", "1")) == 1:
         return True
     is_main, restart = names["RANK"] == "0", names.get("TORCHELASTIC_RESTART_COUNT", "0")

@@ -98,6 +98,17 @@ def open_tensors(path: Path, *, framework: str = "pt", device: str = "cpu", hint
         raise IntegrityError(f"`{path}` is not a whole safetensors file: {error}", hint=hint) from error
 
 
+def tensor_shapes(path: Path, *, hint: str | None = None) -> dict[str, list[int]]:
+    """The shape of every tensor of a safetensors file, by name; reads its header alone.
+
+    Raises:
+        MissingError, IntegrityError: as `open_tensors`.
+    """
+    with open_tensors(path, hint=hint) as file:
+        names: list[str] = file.keys()
+        return {name: file.get_slice(name).get_shape() for name in names}
+
+
 def read_metadata(path: Path, *, hint: str | None = None) -> dict[str, str]:
     """The metadata of a safetensors file, without its tensors; empty where it has none.
 

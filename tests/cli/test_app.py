@@ -103,6 +103,10 @@ ERRORS = {
         5,
     ),
     "full disk": (OSError(errno.ENOSPC, "No space left on device", "out.ply"), 5),
+    "long name": (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2),
+    "loop of links": (OSError(errno.ELOOP, "Too many levels of symbolic links", "out.ply"), 2),
+    "folder": (IsADirectoryError(errno.EISDIR, "Is a directory", "out.ply"), 2),
+    "device": (FileExistsError(errno.EEXIST, "File exists", "/dev/null"), 2),
     "closed folder": (PermissionError(errno.EACCES, "Permission denied", "out.ply"), 2),
     "Ctrl-C": (KeyboardInterrupt(), 130),
 }
@@ -116,6 +120,15 @@ def test_what_a_user_can_act_on_is_one_sentence_and_an_exit_code(error, code, mo
     assert captured.err.startswith("error: ")
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_stdout_is_an_exit_code_and_no_traceback(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "inrflow_cli.app", "runs", str(tmp_path), "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "the disk is full" in done.stderr and "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
 @pytest.mark.parametrize("error", [RuntimeError("our bug"), FileNotFoundError(errno.ENOENT, "gone")], ids=repr)

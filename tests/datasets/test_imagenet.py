@@ -217,3 +217,19 @@ def test_a_damaged_development_kit_is_an_error_and_never_the_end_of_the_process(
         meta.write_bytes(content)
         with pytest.raises(IntegrityError, match="the development kit's `meta.mat`"):
             imagenet.scan(root, CONFIG)
+
+
+@pytest.mark.parametrize("label", [-1, 2_000_000_000, 1e308])
+def test_memory_does_not_follow_the_largest_label_of_an_edm_archive(tmp_path: Path, label: float):
+    raw.folder(tmp_path, ["0.png", "1.png"])
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": [["0.png", 0], ["1.png", label]]}))
+    with pytest.raises(IntegrityError, match="holds a label that is not from 0 to 65,535"):
+        imagenet.scan(tmp_path, CONFIG)
+
+
+def test_a_damaged_table_of_classes_is_an_error_of_its_file(tmp_path: Path):
+    root = kaggle(tmp_path)
+    table = next(root.rglob(imagenet.CSV))
+    table.write_bytes(table.read_bytes() + b'"' + b"x" * 200_000)
+    with pytest.raises(IntegrityError, match="`LOC_val_solution.csv` is damaged: field larger than"):
+        imagenet.scan(root, CONFIG)

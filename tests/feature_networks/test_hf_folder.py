@@ -150,3 +150,27 @@ def test_without_transformers_the_package_to_install_is_named(whole: Path, monke
     with pytest.raises(UsageError, match="which is not installed") as caught:
         dinov2.load(whole)
     assert caught.value.hint == '`pip install "inrflow[pretrained]"`'
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"_attn_implementation": "evil/kernel"}, "`_attn_implementation` 'evil/kernel', which is refused"),
+        ({"attn_implementation": "flash_attention_2"}, "which is refused: it loads other code"),
+        ({"auto_map": {"AutoModel": "evil.py"}}, "`auto_map` .* which is refused"),
+        ({"num_hidden_layers": 1_000_000}, r"describes 1,000,000 layers of width 32, and the weights .* are 80,032"),
+        ({"hidden_size": 1 << 30}, "describes 2 layers of width 1,073,741,824"),
+        ({"intermediate_size": 1 << 40}, "describes `intermediate_size` 1,099,511,627,776"),
+        ({"patch_size": 0}, "cannot be loaded as `dinov2`"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_config_that_loads_code_or_describes_more_than_its_weights_is_refused(
+    whole: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(whole, folder)
+    config = json.loads((whole / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(IntegrityError, match=said):
+        dinov2.load(folder)

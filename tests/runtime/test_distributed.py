@@ -69,3 +69,19 @@ def test_precision_is_the_requested_one_else_that_of_the_run_else_the_fastest(mo
         device.choose_precision("auto", CPU, recorded="bf16")
     with pytest.raises(UsageError, match="`precision` is bf16"):
         device.choose_precision("bf16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"SLURM_PROCID": "junk", "SLURM_STEP_NUM_TASKS": "2"}, "`RANK` is 'junk', expected a whole number"),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "²"}, "`SLURM_STEP_NUM_TASKS` is '²'"),
+        ({"RANK": "0", "WORLD_SIZE": "-2"}, "`WORLD_SIZE` is '-2'"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "z"}, "`MASTER_PORT` is 'z'"),
+        ({"SLURM_PROCID": "7", "SLURM_STEP_NUM_TASKS": "2"}, "the rank 7 of 2 processes"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value.values()),
+)
+def test_a_launchers_variable_that_is_not_a_number_is_named(names: dict[str, str], said: str):
+    with pytest.raises(UsageError, match=said):
+        distributed.find(names, "cpu")

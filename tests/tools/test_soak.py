@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.soak import damage, disk, kills, traced
+from tools.soak import damage, disk, fuzz, fuzz_inputs, kills, mutations, raw_files, traced
 
 WRITER = """
 import sys, time
@@ -128,6 +128,44 @@ def test_a_silent_use_and_a_bare_error_are_not_well(tmp_path):
     assert damage.summarize([damage.Outcome("saved field", "byte 3", damage.HARMLESS)])[1]
 
 
+def test_every_mutation_of_every_raw_format_follows_from_its_seed_and_changes_the_file(tmp_path):
+    raw_files.make(tmp_path / "raw")
+    files = sorted(path for path in (tmp_path / "raw").rglob("*") if path.is_file())
+    kinds = set()
+    for number, file in enumerate(files * 2):
+        said, made = [], []
+        for copy in (tmp_path / "one", tmp_path / "two"):
+            copy.mkdir(exist_ok=True)
+            mutations.copy(file, copy / file.name)
+            said.append(mutations.mutate(copy / file.name, random.Random(number))[0])
+            is_small = (copy / file.name).is_file() and (copy / file.name).stat().st_size < 1 << 20
+            made.append(is_small and (copy / file.name).read_bytes())
+            shutil.rmtree(copy)
+        kinds.add(said[0].split()[0])
+        if file.suffix not in (".hdf5", ".zip", ".npz"):  # their libraries write the time
+            assert said[0] == said[1] and made[0] == made[1], file
+    assert len(kinds) > 8
+
+
+def test_what_a_command_makes_of_a_damaged_file_is_sorted_by_its_code_memory_and_digest():
+    whole = {"shards": "a"}
+    case = {"case": 1, "subject": "shards", "mutation": "cut", "is_hostile": False, "peak": 0, "digest": "a"}
+    results = {
+        fuzz.outcome({**case, "code": 0}, whole).result: "harmless",
+        fuzz.outcome({**case, "code": 0, "digest": "b"}, whole).result: "USED",
+        fuzz.outcome({**case, "code": 0, "digest": "b", "is_hostile": True}, whole).result: "read",
+        fuzz.outcome({**case, "code": 4}, whole).result: "refused",
+        fuzz.outcome({**case, "code": 1}, whole).result: "TRACEBACK",
+        fuzz.outcome({**case, "code": 5}, whole).result: "MEMORY",
+        fuzz.outcome({**case, "code": 4, "peak": 5 << 30}, whole).result: "MEMORY",
+        fuzz.outcome({**case, "ended": "HANG"}, whole).result: "HANG",
+    }
+    assert all(result == expected for result, expected in results.items())
+    assert len({subject.name for subject in fuzz_inputs.subjects()}) == len(fuzz_inputs.subjects()) > 30
+    rows, is_well = fuzz.summarize([fuzz.Outcome("shards", "cut", "USED"), fuzz.Outcome("shards", "cut", "read")])
+    assert not is_well and rows[-1][1] == "0 traceback, 0 hang, 0 crash, 0 memory, 1 used"
+
+
 def test_an_error_of_a_full_disk_must_say_where_how_much_and_what_to_do():
     said = "no room to write `OUT/a.h5`: it takes 16 kB, and 4.1 kB are free for it"
     assert list(disk._faults(said, f"error: {said}\n\nhint: free 12 kB or more\n")) == []
@@ -137,7 +175,12 @@ def test_an_error_of_a_full_disk_must_say_where_how_much_and_what_to_do():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
-    [["kills", "--kills", "2"], ["damage", "--shards", "4", "--files", "1"], ["disk", "--fillings", "1"]],
+    [
+        ["kills", "--kills", "2"],
+        ["damage", "--shards", "4", "--files", "1"],
+        ["disk", "--fillings", "1"],
+        ["fuzz", "--cases", "40"],
+    ],
     ids=" ".join,
 )
 def test_each_part_in_small(part, tmp_path, checkout):

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.soak import commands, damage, disk, kills
+from tools.soak import commands, damage, disk, fuzz, kills
 
-PARTS = ("kills", "damage", "disk")
+PARTS = ("kills", "damage", "disk", "fuzz")
 INSIDE = "INRFLOW_SOAK_MOUNTS"
 """Set where this process may mount without anyone else seeing it, and where nothing stays mounted after it."""
 
@@ -64,8 +64,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--files", type=int, default=damage.EACH, metavar="N", help="other files to damage, of each kind"
     )
+    parser.add_argument(
+        "--cases", type=int, default=fuzz.CASES, metavar="N", help="damaged and hostile files for the commands"
+    )
     parser.add_argument("--fillings", type=int, default=None, metavar="N", help="commands on a full disk (default all)")
-    parser.add_argument("--parts", type=parts, default=PARTS, help="some of kills,damage,disk (default all)")
+    parser.add_argument("--parts", type=parts, default=PARTS, help="some of kills,damage,disk,fuzz (default all)")
     parser.add_argument("--folder", type=Path, help="work here and leave it; else in a temporary folder")
     parser.add_argument("--json", action="store_true", help="everything as JSON instead of the table")
     return parser.parse_args()
@@ -90,12 +93,13 @@ def run(part: str, folder: Path, options: argparse.Namespace) -> tuple[list[Any]
         "kills": (lambda: kills.soak(folder, options.kills, rng), kills.summarize),
         "damage": (lambda: damage.soak(folder, options.shards, rng, options.files), damage.summarize),
         "disk": (lambda: disk.soak(folder, rng, options.fillings), disk.summarize),
+        "fuzz": (lambda: fuzz.soak(folder, options.seed, options.cases), fuzz.summarize),
     }
     begin, summarize = work[part]
     outcomes = []
     for number, outcome in enumerate(begin(), start=1):
         outcomes.append(outcome)
-        if not summarize([outcome])[1] or part != "damage" or number % 50 == 0:
+        if not summarize([outcome])[1] or part in ("kills", "disk") or number % 50 == 0:
             tell(f"{part} {number}: {outcome}")
     return outcomes, summarize(outcomes)
 
