@@ -192,7 +192,7 @@ def _archive(file: Path, rng: random.Random) -> str:
 def _table(file: Path, rng: random.Random) -> str:
     """A JSON table with another value somewhere, and with its own digest where it has one."""
     table = json.loads(file.read_text())
-    at, path = table, []
+    at, parent, path = table, table, []
     while isinstance(at, dict | list) and at and (not path or rng.random() < 0.8):
         key = rng.choice(list(at) if isinstance(at, dict) else list(range(len(at))))
         path.append(key)
