@@ -94,11 +94,7 @@ def error(problem: InrflowError, *, as_json: bool = False) -> None:
     if problem.hint:
         info("")
         _headed("hint", "bold cyan", problem.hint)
-    try:
-        print_json({"error": problem.message, "hint": problem.hint, "code": int(problem.code)}, as_json=as_json)
-        sys.stdout.flush()
-    except OSError:  # stdout is what failed: Python would fail on it again when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print_json({"error": problem.message, "hint": problem.hint, "code": int(problem.code)}, as_json=as_json)
 
 
 def print_json(answer: Any, *, as_json: bool) -> None:

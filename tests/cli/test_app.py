@@ -122,15 +122,6 @@ def test_what_a_user_can_act_on_is_one_sentence_and_an_exit_code(error, code, mo
     assert captured.out == ""
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-def test_a_full_stdout_is_an_exit_code_and_no_traceback(tmp_path):
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "inrflow_cli.app", "runs", str(tmp_path), "--json"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 5, done.stderr
-    assert "the disk is full" in done.stderr and "Traceback" not in done.stderr and "Exception" not in done.stderr
-
-
 @pytest.mark.parametrize("error", [RuntimeError("our bug"), FileNotFoundError(errno.ENOENT, "gone")], ids=repr)
 def test_our_own_bugs_keep_their_traceback(error, monkeypatch):
     monkeypatch.setattr("inrflow_cli.commands.runs.runs", fail_with(error))
