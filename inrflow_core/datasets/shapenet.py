@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -191,15 +192,21 @@ def _select_categories(source: Path, config: Config, available: list[str]) -> li
     return selected
 
 
+COMPARED = 7
+"""Number of clouds whose sizes are compared: one of another size decides nothing."""
+
+
 def _shape(items: Sequence[Item]) -> tuple[int, int]:
-    """Shape of the first readable cloud; all others must have the same."""
+    """The most common shape of the first readable clouds; clouds of other sizes are skipped as items."""
+    sizes: Counter[int] = Counter()
     for item in items:
         try:
-            points = _points(item.location)
+            sizes[_points(item.location).shape[0]] += 1
         except UnreadableItemError:
             continue
-        return points.shape[0], 3
-    return 15_000, 3
+        if sizes.total() == COMPARED:
+            break
+    return sizes.most_common(1)[0][0] if sizes else 15_000, 3
 
 
 def _points(location: CloudLocation) -> np.ndarray:

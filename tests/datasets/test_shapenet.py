@@ -204,3 +204,10 @@ def test_real_clouds_become_shards_that_hold_them(real_data: Callable[[str], Pat
         synset, _, stem = name.partition("/")
         raw = np.load(tmp_path / "data" / "ShapeNetCore.v2.PC15k" / synset / "val" / f"{stem}.npy")
         np.testing.assert_allclose(values * scale + offset, raw, atol=1e-6)
+
+
+def test_one_cloud_of_another_size_does_not_drop_all_others(tree: Path) -> None:
+    first = shapenet.scan(tree, shapenet.Config()).splits["train"][0]
+    size = shapenet.scan(tree, shapenet.Config()).shape
+    np.save(first.location.file, np.zeros((3, 3), np.float32))
+    assert shapenet.scan(tree, shapenet.Config()).shape == size
