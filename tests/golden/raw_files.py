@@ -106,11 +106,11 @@ def shapenet_tree(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for synset in (CAR, CHAIR):
         for split, count in (("train", 4), ("val", 2), ("test", 1)):
-            folder = folder / "ShapeNetCore.v2.PC15k" / synset / split
-            folder.mkdir(parents=True)
+            clouds = folder / "ShapeNetCore.v2.PC15k" / synset / split
+            clouds.mkdir(parents=True)
             for number in range(count):
                 cloud = rng.normal(0.1, (0.2, 0.4, 0.3), size=(40, 3)).astype(np.float32)
-                np.save(folder / f"{number:04d}.npy", cloud)
+                np.save(clouds / f"{number:04d}.npy", cloud)
 
 
 def shapenet_single(folder: Path) -> None:
