@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from inrflow_cli import console
-from inrflow_core.errors import Exit, InrflowError, Interrupted, OutOfMemory, UsageError, did_you_mean
+from inrflow_core.errors import Exit, InrflowError, Interrupted, MissingError, OutOfMemory, UsageError, did_you_mean
 from inrflow_core.runtime.progress import first_line
 
 COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "runs")
@@ -164,6 +164,11 @@ def known_error(error: BaseException) -> InrflowError | None:
         return Interrupted("interrupted")
     if isinstance(error, OSError):
         return _file_error(error)
+    if "No working C++ compiler found" in str(error):  # of torch.compile
+        return MissingError(
+            "compiling needs a C++ compiler, and none works here",
+            hint="install one (g++), or leave out `--compile` or `training.compile`",
+        )
     # Without importing torch: its error is recognized by its name, that of the CPU allocator by its text.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return OutOfMemory(f"not enough memory: {first_line(error)}", hint=LESS_MEMORY)

@@ -158,3 +158,8 @@ def test_the_old_name_of_an_option_is_accepted_and_not_shown(command: str, old: 
     parsed = app.typer.main.get_command(app.app).get_command(None, command)
     names = {name for parameter in parsed.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert new in names and old not in names
+
+
+def test_a_missing_compiler_is_an_error_with_a_hint():
+    known = app.known_error(RuntimeError("InvalidCxxCompiler: No working C++ compiler found in torch._inductor"))
+    assert known is not None and known.code == 3 and "`--compile`" in (known.hint or "")
