@@ -20,7 +20,7 @@ LAYERS = (
     *("sampling", "evaluation", "training"),
     "inrflow_cli",
 )
-"""Packages and loose modules from the ground up: each may import only what stands before it."""
+"""Packages and loose modules from the ground up: each may import only what is before it."""
 
 PARTS = {
     "samplers",

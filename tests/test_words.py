@@ -59,10 +59,7 @@ IN_NAMES = {
 SUPPORT = sorted(
     path for folder in ("tests", "tools") for path in (ROOT / folder).rglob("*.py") if path.name != "test_words.py"
 )
-IN_SUPPORT = {
-    pattern: IN_SOURCES[pattern] for pattern in (r"\btold\b", r"\bjudg(e|es|ed|ing)\b", r"\basked\b", r"\bpictures?\b")
-}
-"""What names of tests and tools do not say, and what they say for it, with British spelling."""
+"""Files of tests and tools."""
 KEPT = {"inrflow_core/layers/attention.py": {"told"}}
 """Names by file that have to stay: keys of weights in users' files."""
 
@@ -139,10 +136,13 @@ def test_comments_docstrings_and_names_use_the_words_of_the_glossary(path: Path)
 
 
 @pytest.mark.parametrize("path", SUPPORT, ids=lambda path: str(path.relative_to(ROOT)))
-def test_names_of_tests_and_tools_use_the_words_of_the_glossary(path: Path):
+def test_names_comments_and_docstrings_of_tests_and_tools_use_the_words_of_the_glossary(path: Path):
     spelling = {pattern: better for pattern, better in IN_NAMES.items() if "colour" in pattern}
-    names = names_of(path.read_text(encoding="utf-8"))
-    assert not [f"line {line}: {words}" for line, name in names if (words := found_in(name, IN_SUPPORT | spelling))]
+    source = path.read_text(encoding="utf-8")
+    names = list(names_of(source))
+    texts = [*notes_of(source), *names]
+    assert not [f"line {line}: {words}" for line, text in texts if (words := found_in(text, IN_SOURCES))]
+    assert not [f"line {line}: {words}" for line, name in names if (words := found_in(name, spelling))]
 
 
 def test_a_replaced_word_is_found_in_comments_docstrings_and_names():

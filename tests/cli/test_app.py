@@ -57,7 +57,7 @@ def test_help_names_every_suffix_that_samples_can_have(command: str, argument: s
     )
 
 
-def test_every_command_stands_in_the_help_with_a_sentence():
+def test_every_command_is_in_the_help_with_a_sentence():
     text = program("--help", COLUMNS="200").stdout
     for name in app.COMMANDS:
         assert [line for line in text.splitlines() if f" {name} " in line and line.rstrip("│ ").endswith(".")], name

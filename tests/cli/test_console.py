@@ -123,7 +123,7 @@ sys.exit(7)
         ("{} >/dev/full", ""),
     ],
 )
-def test_what_nobody_can_read_ends_no_command(tmp_path, shell, out):
+def test_output_without_a_reader_ends_no_command(tmp_path, shell, out):
     (tmp_path / "command.py").write_text(PRINT_TWICE)
     line = shell.format(f"{sys.executable} {tmp_path / 'command.py'}")
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)

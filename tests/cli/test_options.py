@@ -15,7 +15,7 @@ def test_seeds_are_a_range_with_both_ends_or_a_count_from_the_first():
 
 
 @pytest.mark.parametrize("text", ["9-3", "a-b", "", "1-2-3", "-4"])
-def test_what_is_no_range_of_seeds_is_refused(text: str):
+def test_what_is_not_a_range_of_seeds_is_refused(text: str):
     with pytest.raises(UsageError, match="is not a range of seeds"):
         options.parse_seeds(text, seed=0, num=1)
 

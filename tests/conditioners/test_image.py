@@ -110,7 +110,7 @@ def test_a_blank_condition_has_the_shapes_of_a_real_one() -> None:
     )
 
 
-def test_the_frozen_network_is_no_part_of_the_model() -> None:
+def test_the_frozen_network_is_not_a_part_of_the_model() -> None:
     built = module()
     before = list(built.state_dict())
     built(views())

@@ -128,7 +128,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("data", "message"), BAD.values(), ids=BAD)
-def test_data_of_another_kind_is_no_batch(tmp_path: Path, data: object, message: str):
+def test_data_of_another_kind_is_not_a_batch(tmp_path: Path, data: object, message: str):
     files = python_files()
     files["cifar-10-batches-py/test_batch"] = python_batch("test_batch", data=data)
     with pytest.raises(IntegrityError, match=message):

@@ -125,7 +125,7 @@ def test_raised_cameras_have_the_requested_height_and_distance(source: Path) -> 
     np.testing.assert_allclose(np.linalg.norm(poses[:, :3, 3], axis=1), 4, atol=1e-6)
 
 
-def test_a_name_that_is_no_text_is_a_name_too(source: Path) -> None:
+def test_a_name_that_is_not_text_is_a_name_too(source: Path) -> None:
     name = os.fsdecode(b"\xff.obj")
     shutil.copy(source / "glbs/000-023/wedge.obj", source / name)
     shutil.copy(source / "glbs/000-023/a.mtl", source)

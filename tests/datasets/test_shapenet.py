@@ -176,7 +176,7 @@ def test_a_category_that_is_not_there_is_named_with_those_that_are(tree: Path) -
         shapenet.Config(categories=("plane",))
 
 
-def test_another_file_in_the_tree_is_no_change_of_the_source(tree: Path) -> None:
+def test_another_file_in_the_tree_does_not_change_the_source(tree: Path) -> None:
     before = shapenet.scan(tree, shapenet.Config()).fingerprint
     (tree / "NOTES.txt").write_text("a line")
     assert shapenet.scan(tree, shapenet.Config()).fingerprint == before

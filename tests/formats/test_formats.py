@@ -41,7 +41,7 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path, name: str, domain: 
 
 
 @pytest.mark.parametrize(("name", "domain"), FORMATS)
-def test_the_origin_stands_inside(tmp_path: Path, name: str, domain: str) -> None:
+def test_the_provenance_is_inside(tmp_path: Path, name: str, domain: str) -> None:
     path = tmp_path / f"out{registry.find('formats', name).SUFFIXES[0]}"
     items = [{"seed": "7"}, {"seed": "8"}]
     for file in writer.write(path, samples(domain), domain, origin=ORIGIN, items=items):
@@ -92,7 +92,7 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "out.npz").read_bytes() != before
 
 
-def test_a_full_disk_leaves_none_of_several_files_so_that_the_same_command_goes_on(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_none_of_several_files_so_that_the_same_command_resumes(tmp_path, monkeypatch):
     ply = registry.find("formats", "ply")
     clouds, whole = np.zeros((3, 4, 3), np.float32), ply.write
 

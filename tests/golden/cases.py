@@ -117,7 +117,7 @@ def _data(name: str) -> Case:
 
 
 def _samples(domain: str, sampler: str) -> Case:
-    """Samples in every format; pixels are rounded, so of pictures the field too."""
+    """Samples in every format; pixels are rounded, so of images the field too."""
 
     def case(folder: Path) -> Any:
         words = ["--run", stored.STORED / "runs" / domain, "--sampler", sampler, "--seed", 7, *LABELS[domain], *CPU]
@@ -218,7 +218,7 @@ METRICS = {
 
 
 def _evaluated(domain: str) -> Case:
-    """The metrics of a stored run: sampled, and then judged by the stored shards."""
+    """The metrics of a stored run: sampled, and then evaluated by the stored shards."""
 
     def case(folder: Path) -> Any:
         data, metrics = METRICS[domain]

@@ -79,7 +79,7 @@ def _are_numbers(values: Any) -> TypeGuard[list[float]]:
 def _far(
     record: list[float], expected_record: list[float], rms: float, address: str, levels: float = 0.0
 ) -> Iterator[str]:
-    """Numbers that are further apart than rounding carries them, or than so many levels of a rounded value."""
+    """Numbers that are further apart than rounding carries them, or than that many levels of a rounded value."""
     if len(record) != len(expected_record):
         yield f"{address}: {len(record)} numbers instead of {len(expected_record)}"
         return

@@ -89,7 +89,7 @@ def cif(path: Path) -> dict[str, Any]:
 
 
 def png(path: Path) -> dict[str, Any]:
-    """The pixels of a picture."""
+    """The pixels of an image."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -153,7 +153,7 @@ def log(run: Path) -> dict[str, list[float]]:
 
 
 def scores(folder: Path) -> list[list[list[Any]]]:
-    """The scores in metrics.json, in the order asked for."""
+    """The scores in metrics.json, in the order requested."""
     reported = json.loads((folder / "metrics.json").read_text())
     return [[[score[name] for name in PER_SCORE] for score in result["scores"]] for result in reported["results"]]
 

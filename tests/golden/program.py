@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONSOLE_ENTRY = "inrflow_cli.app:main"
-"""What [project.scripts] of pyproject.toml says; the one name of the code that stands in these tests."""
+"""What [project.scripts] of pyproject.toml says; the one name of the code that is in these tests."""
 PLAIN = {"INRFLOW_DATA": None, "INRFLOW_RUNS": None, "INRFLOW_WEIGHTS": None, "WORLD_SIZE": None, "COLUMNS": "100"}
 
 

@@ -33,7 +33,7 @@ class Raw(NamedTuple):
 
 
 def encoded_image(number: int, kind: str = "PNG", size: tuple[int, int] = (12, 10)) -> bytes:
-    """An encoded picture of its own for every number."""
+    """An encoded image of its own for every number."""
     noise = np.random.default_rng(number).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(file, kind)
@@ -48,7 +48,7 @@ def laid(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def image_folder(folder: Path, names: list[str]) -> None:
-    """A folder of pictures, numbered in the order given."""
+    """A folder of images, numbered in the order given."""
     laid(folder, {name: encoded_image(number) for number, name in enumerate(names)})
 
 
@@ -88,7 +88,7 @@ def imagenet(folder: Path) -> None:
 
 
 def images(folder: Path) -> None:
-    """A folder of pictures, of which one cannot be read."""
+    """A folder of images, of which one cannot be read."""
     image_folder(folder, [f"train/{'ab'[n % 2]}/{n}.png" for n in range(9)] + [f"val/a/{n}.png" for n in range(2)])
     (folder / "train/a/4.png").write_bytes(b"no picture")
 

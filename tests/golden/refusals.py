@@ -71,7 +71,7 @@ LINES = {
     "runs": "runs stored/runs",
     "runs in no folder": "runs nowhere",
 }
-"""Command lines, in a folder with the stored files, with damaged ones and with pictures of which one is none."""
+"""Command lines, in a folder with the stored files, with damaged ones and with images of which one is none."""
 
 
 def codes(folder: Path) -> dict[str, int]:

@@ -31,7 +31,7 @@ STOPPED = 12
 
 
 def train(domain: str, data: Path, out: Path, *words: object, cwd: Path) -> None:
-    """The command that makes a stored run, and goes on with it."""
+    """The command that makes a stored run, and resumes with it."""
     preset = HERE / "presets" / f"tiny-{domain}.toml"
     where = ("--preset", preset, "--data", data, "--out", out, "--device", "cpu", "--threads", 1)
     succeed("train", *where, *SMALLER, *words, cwd=cwd)

@@ -142,7 +142,7 @@ def test_the_field_is_the_plain_euler_solution_of_the_guided_velocity(model, gui
     torch.testing.assert_close(values, y, atol=1e-5, rtol=0)
 
 
-def test_guidance_outside_its_interval_is_no_guidance(model):
+def test_guidance_outside_its_interval_is_without_effect(model):
     context = model.domain.queries()
     plain = sample.sample_fields(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
     never = how(model, "euler", guidance=3.0, guidance_interval=(0.001, 0.002))
@@ -151,7 +151,7 @@ def test_guidance_outside_its_interval_is_no_guidance(model):
     assert (always - plain).abs().max() > 1e-3
 
 
-def test_autoguidance_by_the_model_itself_is_no_guidance(model):
+def test_autoguidance_by_the_model_itself_is_without_effect(model):
     context = model.domain.queries()
     plain = sample.sample_fields(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
     own = dataclasses.replace(how(model, "euler", guidance=3.0), guide=model.method.velocity_model())

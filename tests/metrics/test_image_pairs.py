@@ -13,7 +13,7 @@ from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs
 
 
 def images(count: int = 5, height: int = 21, width: int = 34, channels: int = 3, *, seed: int = 0) -> np.ndarray:
-    """Smooth pictures with some noise."""
+    """Smooth images with some noise."""
     draw = np.random.default_rng(seed)
     ramp = np.linspace(20, 200, width)[:, None] + np.linspace(0, 30, height)[:, None, None]
     return np.clip(ramp + draw.normal(0, 12, (count, height, width, channels)), 0, 255).astype(np.uint8)

@@ -54,7 +54,7 @@ def test_the_right_one_is_the_samples_own_and_others_are_all_others():
     inputs = Distances(across, own_reference=np.array([0, 0, 1, 2]))
     assert paired_cd.compute(inputs, CD) == pytest.approx(1000 * (1 + 2 + 3 + 5) / 4)
     np.testing.assert_allclose(paired_cd.to_other_references(inputs), [5.5, 3.5, 6, 5])
-    # Found at once; another is nearer; as near as one other; all alike, as a model that ignores its picture has it.
+    # Found at once; another is nearer; as near as one other; all alike, as a model that ignores its image has it.
     np.testing.assert_allclose(paired_cd.retrieval_rank_1(inputs), [1, 0, 1 / 2, 1 / 3])
     assert paired_cd.remark(inputs, CD) == (
         "to the 2 others 5000; the right one is the nearest of 45.8 % of 4 samples, by chance of 33 %"
@@ -85,7 +85,7 @@ def test_the_short_cut_of_the_interval_leaves_out_what_the_long_way_does(name: s
     assert inputs.num_independent() >= 20 and np.ptp(expected) > 0
 
 
-# Who is compared with whom. An angle stands for a cloud and for a picture; the embeddings are its cosine and sine.
+# Who is compared with whom. An angle means a cloud and an image; the embeddings are its cosine and sine.
 
 
 class Angles:
@@ -136,7 +136,7 @@ def angle_of(place: int, view: int) -> float:
 
 @pytest.fixture
 def reference(tmp_path: Path) -> SampleCollection:
-    """Three objects, whose view v of object p is a picture of gray level 20 p + 5 v + 10; with tokens that nobody needs."""
+    """Three objects, whose view v of object p is an image of gray level 20 p + 5 v + 10; with tokens that no one needs."""
     images = np.zeros((3, VIEWS, 4, 4, 3), dtype=np.uint8)
     for index, view in np.ndindex(3, VIEWS):
         images[index, view] = round(100 * angle_of(index, view))
@@ -166,7 +166,7 @@ def test_what_is_large_is_read_only_where_it_is_requested(reference: SampleColle
 def test_samples_go_with_the_view_of_the_object_that_they_were_drawn_from(
     tmp_path: Path, reference: SampleCollection, networks: dict[str, Angles]
 ):
-    """By names or by recorded places; several of one object; of a picture and a cloud that serve twice, one is embedded."""
+    """By names or by recorded places; several of one object; of an image and a cloud that serve twice, one is embedded."""
     indices, views, angles = [2, 0, 2, 2], [1, 0, 3, 1], [0.3, 0.2, 0.9, 1.1]
     record = {"view": np.array(views)}
     seeds = {"seeds": np.arange(4), "names": [f"seed-{n}" for n in range(4)]}

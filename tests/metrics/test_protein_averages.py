@@ -24,7 +24,7 @@ SEQUENCE = "MKTAYIAKQRGPLDEGSWNVFHCIPAEK"
 
 
 def evidence(*proteins: tuple[Structure, Sequence[Structure]], rule: str = "auto") -> Structures:
-    """What metrics judge, of references and their samples."""
+    """What metrics evaluate, of references and their samples."""
     return Structures(
         [
             Protein(
@@ -135,7 +135,7 @@ def test_a_stretched_backbone_has_wrong_bonds_by_what_it_is_stretched():
     assert bond_lengths.remark(mine, "backbone") == "of the references: 100 %"
 
 
-def test_a_gap_in_the_numbers_is_no_bond():
+def test_a_gap_in_the_numbers_is_not_a_bond():
     broken = replace(PROTEIN, numbers=PROTEIN.numbers + 5 * (np.arange(28) >= 10))
     assert len(sterics.spacing_errors(PROTEIN)) == 27 and len(sterics.spacing_errors(broken)) == 26
 

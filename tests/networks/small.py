@@ -76,7 +76,7 @@ def pairs(name: str, batch: int = 2, seed: int = 1) -> tuple[Queries, Tensor]:
 
 
 def answer(module: SetTransformer, context: Queries, values: Tensor, **changes: Tensor | Queries) -> Tensor:
-    """The whole pass at t = 0.3, 0.6, ..., with a condition; asked at its own pairs by default."""
+    """The whole pass at t = 0.3, 0.6, ..., with a condition; evaluated at its own pairs by default."""
     t = 0.3 * torch.arange(1, 1 + values.shape[0])
     embedding = ConditionEmbedding(torch.linspace(-1, 1, module.vector_width).expand(values.shape[0], -1))
     requested = {"queries": context, "query_values": values} | changes

@@ -70,7 +70,7 @@ def folding(name: str, scale: float = 0.3) -> SetTransformer:
 
 
 def chains(*sequences: str, seed: int = 3) -> tuple[Queries, Tensor, ConditionEmbedding]:
-    """Atoms of chains, padded to the longest, with values and features that are the same whatever stands beside them."""
+    """Atoms of chains, padded to the longest, with values and features that are the same whatever is beside them."""
     codes = [torch.from_numpy(residues.to_codes(sequence).astype(np.int64)) for sequence in sequences]
     padded = torch.nn.utils.rnn.pad_sequence(codes, batch_first=True, padding_value=-1)
     queries = PROTEINS.queries(condition={"residues": padded})

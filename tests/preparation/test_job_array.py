@@ -126,7 +126,7 @@ def test_two_processes_give_the_bytes_of_one(kind: str, raw_files, alone, tmp_pa
     assert content(tmp_path / "s") == alone[kind]
 
 
-def test_a_killed_piece_is_waited_for_and_goes_on(raw_files, alone, tmp_path: Path):
+def test_a_killed_piece_is_waited_for_and_resumes(raw_files, alone, tmp_path: Path):
     out = tmp_path / "s"
     killed = start(HELD, "images", raw_files["images"], out, 1, 3)
     assert killed.stdout is not None and killed.stdout.readline() == "train-00001.h5\n"

@@ -110,7 +110,7 @@ def test_what_is_there_is_not_made_again(source: Path, prepared: Path):
     assert {path: path.stat().st_mtime_ns for path in prepared.iterdir()} == before
 
 
-def test_a_killed_run_goes_on_after_its_last_shard(source: Path, prepared: Path, tmp_path: Path):
+def test_a_killed_run_resumes_after_its_last_shard(source: Path, prepared: Path, tmp_path: Path):
     code = """
 note = journal.Journal.record
 def killed(self, record):
@@ -303,7 +303,7 @@ def test_an_item_that_needs_too_much_memory_is_skipped_alone(tmp_path: Path, mon
     assert [(bad.name, bad.reason) for bad in report.skipped] == [("train/2.png", "it needs more memory than there is")]
 
 
-def test_a_shard_whose_every_item_is_bad_is_no_file(tmp_path: Path):
+def test_a_shard_whose_every_item_is_bad_has_no_file(tmp_path: Path):
     source = raw.folder(tmp_path / "raw", ["train/a/1.png", "val/a/1.png"])
     (source / "val/a/1.png").write_bytes(b"")
     report = prepare(images(source, tmp_path / "s"))

@@ -47,7 +47,7 @@ def test_a_process_that_is_left_alone_is_silent_after_another_gave_a_reason(rank
     assert gone is not None and not rank_errors.should_report(gone, ranks[0])
 
 
-def test_an_error_of_our_own_is_no_sign_that_another_process_is_gone():
+def test_an_error_of_our_own_does_not_show_that_another_process_is_gone():
     assert rank_errors.abandoned(RuntimeError("shape mismatch")) is None
     assert rank_errors.abandoned(OutOfMemory("the disk is full")) is None
 

@@ -233,7 +233,7 @@ def command(nodes: Any, out: Path) -> subprocess.Popen[str]:
 
 
 @slow
-def test_ctrl_c_stops_it_and_the_same_command_goes_on_with_json_alone_on_stdout(nodes: Any, tmp_path: Path):
+def test_ctrl_c_stops_it_and_the_same_command_resumes_with_json_alone_on_stdout(nodes: Any, tmp_path: Path):
     stopped = command(nodes, tmp_path / "s")
     deadline = time.monotonic() + 100
     while not journal.completed_shards(tmp_path / "s") and time.monotonic() < deadline:

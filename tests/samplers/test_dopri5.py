@@ -81,7 +81,7 @@ def test_a_hard_set_takes_shorter_steps_where_it_bends_and_rejects_some():
     )
     moved = torch.stack([step.t - step.t_next for step in steps])
     assert ((moved == 0).any(1) & (moved > 0).any(1) & torch.stack([s.t for s in steps]).gt(0).all(1)).any()
-    assert len(calls) > 7 * len(steps)  # attempts that nobody accepted
+    assert len(calls) > 7 * len(steps)  # attempts that no one accepted
     hard = moved[:, 1]
     at = torch.stack([step.t[1] for step in steps])
     peak = hard[(at > 0.58) & (at < 0.62) & (hard > 0)]

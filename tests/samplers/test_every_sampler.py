@@ -114,7 +114,7 @@ def test_a_step_of_no_length_returns_the_values_as_they_are(sampler, path, time)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
-def test_a_resting_set_keeps_its_values_even_where_the_velocity_is_no_number(sampler):
+def test_a_resting_set_keeps_its_values_even_where_the_velocity_is_not_a_number(sampler):
     y, t = normals(2, 4, 3), torch.tensor([0.5, 0.5], dtype=torch.float64)
     step = solver.Step(0, t, torch.tensor([0.5, 0.4], dtype=torch.float64))
     bad = torch.tensor([torch.nan, 1.0]).view(2, 1, 1)

@@ -43,7 +43,7 @@ def test_a_transparent_photo_lies_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(8, 2), (2, 8), (9, 4)])
-def test_a_long_photo_stands_in_the_middle_with_white_beside_it(size, tmp_path):
+def test_a_long_photo_is_in_the_middle_with_white_beside_it(size, tmp_path):
     result = image_io.read_square_image(saved(Image.new("RGB", size, (0, 90, 0)), tmp_path / "a.png"), 24)
     rows, columns = (np.flatnonzero((result[..., 0] < 128).any(axis)) for axis in (1, 0))
     height, width = (24 * side / max(size) for side in (size[1], size[0]))
@@ -69,7 +69,7 @@ def test_photos_of_16_bits_and_gray_ones_keep_their_brightness(tmp_path):
 def test_a_photo_is_turned_as_its_exif_says(orientation, tmp_path):
     upright = np.zeros((8, 8, 3), np.uint8)
     upright[:4, :4], upright[:4, 4:], upright[4:, :4] = 250, 170, 90
-    # How the upright picture lies in the file, for each of the eight orientations.
+    # How the upright image lies in the file, for each of the eight orientations.
     stored = {
         1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
         5: upright.transpose(1, 0, 2), 6: upright.transpose(1, 0, 2)[::-1],

@@ -298,7 +298,7 @@ def test_a_file_of_other_parts_is_damaged_and_named(tmp_path: Path, spoil: Calla
 @pytest.mark.parametrize(
     "content", [b"", b"junk" * 1000, b"\x89HDF\r\n\x1a\n" + b"\xff" * 5000], ids=["empty", "junk", "torn"]
 )
-def test_junk_is_no_shard(tmp_path: Path, content: bytes):
+def test_junk_is_not_a_shard(tmp_path: Path, content: bytes):
     (tmp_path / "s.h5").write_bytes(content)
     with pytest.raises(IntegrityError, match="not an HDF5 file or is damaged"):
         ShardFile(tmp_path / "s.h5")
@@ -313,7 +313,7 @@ def test_a_shard_cut_at_any_length_is_damaged(tmp_path: Path):
             ShardFile(tmp_path / "cut.h5")
 
 
-def test_any_other_hdf5_file_is_no_shard(tmp_path: Path):
+def test_any_other_hdf5_file_is_not_a_shard(tmp_path: Path):
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file["x"] = np.arange(3)
     with pytest.raises(IntegrityError, match="not a shard of inrflow"):

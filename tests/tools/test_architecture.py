@@ -1,4 +1,4 @@
-"""The picture of the architecture is drawn from the imports, and current."""
+"""The image of the architecture is drawn from the imports, and current."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def test_the_drawing_is_what_the_imports_say():
     assert architecture.DRAWING.read_text(encoding="utf-8") == architecture.draw(), "run `python -m tools.architecture`"
 
 
-def test_every_package_stands_above_what_it_imports():
+def test_every_package_is_above_what_it_imports():
     graph = architecture.imports()
     level = {name: number for number, row in enumerate(architecture.rows(graph)) for name in row}
     assert level.keys() == graph.keys() and all(level[other] < level[name] for name in graph for other in graph[name])

@@ -41,7 +41,7 @@ def test_the_mean_of_noisy_copies_is_nearer_than_they_are():
     assert superposition.rmsd(made.ca, truth.ca) < 0.5 * alone
 
 
-def test_chains_of_other_lengths_are_aligned_and_what_none_has_goes_on_straight():
+def test_chains_of_other_lengths_are_aligned_and_what_none_has_continues_straight():
     truth = helix(SEQUENCE)
     chains = [moved(part(truth, 4, 20), seed) for seed in range(1, 6)]
     made, share = fold_baselines.mean_structure(truth, chains, "sequence")

@@ -1,4 +1,4 @@
-"""Runs that take a second, of models that draw from pictures and from sequences."""
+"""Runs that take a second, of models that draw from images and from sequences."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def folded(folder: Path, embedder: Any = None, metadata: Mapping[str, str] | Non
 
 
 def pictured(folder: Path, embedder: Any = None, metadata: Mapping[str, str] | None = None, side: int = 28) -> Path:
-    """Shards of 12 clouds with 4 pictures each; with an embedder also its tokens. Colors tell the set and the view."""
+    """Shards of 12 clouds with 4 images each; with an embedder also its tokens. Colors tell the set and the view."""
     generator = np.random.default_rng(0)
     values = generator.standard_normal((12, 24, 3)).astype(np.float32)
     images = np.zeros((12, 4, side, side, 3), np.uint8)

@@ -49,7 +49,7 @@ def environment(**more: Any) -> dict[str, str]:
 
 
 def do(table: JobTable, names: Mapping[str, str] | None = None) -> Trainer:
-    """Train one job up to its `until`; what it says stands in `OUT.said` afterwards."""
+    """Train one job up to its `until`; what it says is in `OUT.said` afterwards."""
     job, said = read(table), []
     ready = setup.check_job(replace(job, say=said.append), dict(names or {}))
     trainer = setup.build_trainer(ready)

@@ -102,7 +102,7 @@ def test_gradients_travel_at_once_and_only_what_is_needed_beside_them(found):
 
 def test_all_processes_stop_at_the_same_step_when_one_is_interrupted(found):
     steps = {one["asked"][0] for one in found}
-    assert len(steps) == 1 and steps <= {4, 5}  # asked after step 3; heard one step later
+    assert len(steps) == 1 and steps <= {4, 5}  # requested after step 3; heard one step later
     for one in found:
         assert one["asked"][1] == one["asked"][0]
         assert one["asked"][2].startswith(f"interrupted after step {one['asked'][0]}")

@@ -1,4 +1,4 @@
-"""Training of models that draw from pictures and from sequences: what is read, by which embedder, and what is recorded."""
+"""Training of models that draw from images and from sequences: what is read, by which embedder, and what is recorded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.training import conditioned_runs, small
 ALONE = distributed.find({}, "cpu")
 ESM = {"embedder": "esm2", "width": 32}
 DINO = {"embedder": "dinov2", "width": 32, "tokens": 4}
-"""Of pictures of 28 pixels."""
+"""Of images of 28 pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_a_model_draws_with_the_weights_that_it_learned_from_and_no_others(esm2,
         condition_inputs.condition_from_input(model, "sequence", "MKT", other)
 
 
-def test_a_run_goes_on_with_its_own_embedder_alone(esm2, folded, tmp_path):
+def test_a_run_resumes_with_its_own_embedder_alone(esm2, folded, tmp_path):
     def job(folder: Path, until: int) -> setup.TrainJob:
         online = condition(tiny.PROTEIN, features="online", weights=str(folder), **ESM)
         return conditioned_runs.job(folded, tmp_path / "run", tiny.PROTEIN, until=until, condition=online)
@@ -271,7 +271,7 @@ def test_chains_that_pass_in_one_pack_have_the_losses_of_those_in_packs_of_like_
 
 
 @pytest.mark.parametrize("kind", [tiny.IMAGE_TO_POINTS, tiny.PROTEIN], ids=["picture", "protein"])
-def test_a_run_of_samples_and_a_held_out_loss_goes_on_to_the_bit(kind, patched, folded, tmp_path):
+def test_a_run_of_samples_and_a_held_out_loss_resumes_to_the_bit(kind, patched, folded, tmp_path):
     data = patched if kind is tiny.IMAGE_TO_POINTS else folded
     often = {"held_out_every": 2, "samples_every": 3, "samples": 2}
     setup.train(conditioned_runs.job(data, tmp_path / "parts", kind, until=3, training=often))

@@ -30,7 +30,7 @@ READS = ("tolist", "numpy", "cpu", "__array__")
 
 
 class SyncCalls(TorchDispatchMode):
-    """What was asked of the device while this is on, as lines of our own code."""
+    """What was requested of the device while this is on, as lines of our own code."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()

@@ -94,7 +94,7 @@ def plain() -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_state_that_was_gathered_and_set_again_goes_on_as_if_nothing_was(stage):
+def test_state_that_was_gathered_and_set_again_resumes_as_if_nothing_was(stage):
     engine = built(zero_stage=stage)
     trajectory(engine, range(2))
     weights = dict(zip(engine.layout(), [t.clone() for t in engine.weights()], strict=True))

@@ -1,4 +1,4 @@
-"""Metrics while a model is trained that draws from pictures or sequences: those of `inrflow eval`, of the held-out split."""
+"""Metrics while a model is trained that draws from images or sequences: those of `inrflow eval`, of the held-out split."""
 
 from __future__ import annotations
 

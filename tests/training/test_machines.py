@@ -45,14 +45,14 @@ def words(data, tmp_path) -> list[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that no one listens on."""
     with socket.socket() as result:
         result.bind(("127.0.0.1", 0))
         return result.getsockname()[1]
 
 
 def both(commands: list[list[str]], environments: list[dict[str, str]]) -> list[str]:
-    """Start the commands at once; what they told on stderr, after all ended well."""
+    """Start the commands at once; what they printed on stderr, after all ended well."""
     running = [
         subprocess.Popen(command, cwd=CHECKOUT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for command, env in zip(commands, environments, strict=True)
@@ -67,7 +67,7 @@ def both(commands: list[list[str]], environments: list[dict[str, str]]) -> list[
 
 
 def assert_trained_once(out: Path, single_losses: list[float], outputs: list[str]) -> None:
-    """The losses of one process, told by one machine."""
+    """The losses of one process, reported by one machine."""
     assert small.losses(out) == pytest.approx(single_losses, rel=1e-5)
     assert sum(text.count("training `run`") for text in outputs) == 1
     assert sum(text.count("is saved in") for text in outputs) == 1

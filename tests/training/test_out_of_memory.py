@@ -45,7 +45,7 @@ sys.exit(app.run(arguments))
 
 
 def train(folder: Path, data: Path, spare: int, *options: str) -> subprocess.CompletedProcess[str]:
-    """`inrflow train` in a process that may take so many bytes from the first step on."""
+    """`inrflow train` in a process that may take that many bytes from the first step on."""
     command = [sys.executable, "-c", CHILD, str(spare), json.dumps(arguments(folder, data, *options))]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment())
 
@@ -105,7 +105,7 @@ def test_of_two_processes_the_one_without_memory_tells_and_the_launcher_ends(tmp
     assert "training.micro_batch=" in reported.stderr and "exitcode  : 5" in reported.stderr, reported.stderr
 
 
-def test_a_resumed_run_that_computes_activations_again_goes_on_to_the_bit(tmp_path):
+def test_a_resumed_run_that_computes_activations_again_resumes_to_the_bit(tmp_path):
     data = small.images(tmp_path / "data")
     whole = small.state(small.train(data, tmp_path / "whole", until=4))
     small.train(data, tmp_path / "halves", until=2)

@@ -85,7 +85,7 @@ def job(
 
 
 def records(out: Path) -> list[dict[str, Any]]:
-    """What the evaluations of a run told."""
+    """What the evaluations of a run reported."""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if "eval" in line]
 
@@ -177,7 +177,7 @@ def test_a_metric_that_is_better_high_keeps_the_highest(data, tmp_path):
     assert trainer.best.step == min(step for step in values if values[step] == trainer.best.value)
 
 
-def test_a_run_that_goes_on_from_an_earlier_step_forgets_the_later_best(data, tmp_path, monkeypatch):
+def test_a_run_that_resumes_from_an_earlier_step_forgets_the_later_best(data, tmp_path, monkeypatch):
     out, training = tmp_path / "run", {"keep": 3, "save_every": 2}
     scored(monkeypatch, 3.0, 2.0, 1.0, 2.5)
     setup.train(job("image", data["image"], out, training=training))
@@ -223,7 +223,7 @@ def test_a_resumed_run_may_change_what_is_evaluated(data, tmp_path):
     assert not first.exists()
 
 
-def test_a_run_that_is_no_longer_evaluated_keeps_its_best(data, tmp_path):
+def test_a_run_that_is_not_a_longer_evaluated_keeps_its_best(data, tmp_path):
     out = tmp_path / "run"
     best = setup.train(job("image", data["image"], out, until=2)).best
     plain = job("image", data["image"], out)
@@ -405,7 +405,7 @@ def test_an_interruption_inside_an_evaluation_saves_the_step_and_its_record(data
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("place", "call"), [("evaluation", 10), ("record", 3)])
-def test_a_run_killed_in_an_evaluation_or_before_its_record_goes_on_as_if_nothing_had_been(
+def test_a_run_killed_in_an_evaluation_or_before_its_record_resumes_as_if_nothing_had_been(
     data, tmp_path, unbroken, place, call
 ):
     script = tmp_path / "killed.py"

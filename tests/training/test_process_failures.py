@@ -1,4 +1,4 @@
-"""Several processes, and one of them comes to harm: what is saved, what is told, how soon the others end."""
+"""Several processes, and one of them comes to harm: what is saved, what is reported, how soon the others end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def start(data: Path, out: Path, *harm: object, processes: int = 2, **training) 
 
 
 def train(data: Path, out: Path, *harm: object, processes: int = 2, **training) -> tuple[int, str]:
-    """The exit code of such a launch, and what it told."""
+    """The exit code of such a launch, and what it reported."""
     launcher = start(data, out, *harm, processes=processes, **training)
     reported = launcher.communicate(timeout=PATIENT)[1]
     return launcher.returncode, reported
@@ -62,7 +62,7 @@ def left_behind(out: Path) -> list[list[str]]:
     ("how", "rank", "stage"),
     [("kill-writing", 0, 2), ("kill-gathering", 1, 1), ("kill-gathering", 1, 3), ("full", 0, 3)],
 )
-def test_harm_in_a_checkpoint_leaves_the_one_before_and_the_next_call_goes_on(
+def test_harm_in_a_checkpoint_leaves_the_one_before_and_the_next_call_resumes(
     data, unbroken, tmp_path, how, rank, stage
 ):
     out = tmp_path / "run"

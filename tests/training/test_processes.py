@@ -50,7 +50,7 @@ def wait_for(out: Path, step: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def test_a_run_that_was_killed_goes_on_and_equals_an_unbroken_one_to_the_bit(data, tmp_path):
+def test_a_run_that_was_killed_resumes_and_equals_an_unbroken_one_to_the_bit(data, tmp_path):
     steps = 24
     process = start(data, tmp_path / "run", steps=steps, save_every=2)
     wait_for(tmp_path / "run", 4, process)
@@ -91,7 +91,7 @@ def two(folder: Path, data: Path, stages: list[int], kind: str | None = None) ->
 
 
 @pytest.mark.parametrize("stages", [[0, 1, 2], pytest.param([3], marks=pytest.mark.slow)], ids=["0-2", "3"])
-def test_two_processes_have_the_losses_of_one_and_either_goes_on_with_the_others_run(data, tmp_path, stages):
+def test_two_processes_have_the_losses_of_one_and_either_resumes_the_others_run(data, tmp_path, stages):
     alone = small.train(data, tmp_path / "alone")
     expected = small.losses(tmp_path / "alone")
     for stage in stages:  # one process up to step 2, two up to step 4, one to the end

@@ -188,7 +188,7 @@ def test_a_run_begins_with_the_weights_of_another(data, tmp_path, unbroken):
     small.assert_equal(dict(trainer.model.method.state_dict()), expected)
 
 
-def test_a_run_goes_on_only_from_the_weights_that_it_was_begun_with(data, tmp_path, unbroken):
+def test_a_run_resumes_only_from_the_weights_that_it_was_begun_with(data, tmp_path, unbroken):
     source = unbroken[1] / "checkpoints/00000006"
     average, raw = source / "ema_0.9.safetensors", source / "weights.safetensors"
 
@@ -359,7 +359,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
 
 
 @pytest.mark.parametrize("file", [None, "environment.json", ".preset.toml.7.partial", run_folder.LOCK])
-def test_what_a_kill_at_the_start_leaves_is_no_obstacle(data, tmp_path, unbroken, file):
+def test_what_a_kill_at_the_start_leaves_does_not_prevent_a_start(data, tmp_path, unbroken, file):
     out = tmp_path / "run"
     for name in ("samples", "checkpoints"):
         (out / name).mkdir(parents=True)

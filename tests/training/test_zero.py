@@ -85,7 +85,7 @@ def test_fifty_steps_of_every_stage_have_the_losses_and_averages_of_one_process(
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_exactly_with_any_stage_and_any_number_of_processes(data, tmp_path):
+def test_a_run_resumes_exactly_with_any_stage_and_any_number_of_processes(data, tmp_path):
     """State comes back to the bit at every crossing, and the losses are those of a run that one process did at once."""
     unbroken = do({"data": data, "out": tmp_path / "unbroken", "training": {"steps": LINK * len(WORLDS)}})
     ends = []

@@ -1,4 +1,4 @@
-"""Pictures: sheets keep pixels, clouds are drawn where their points are."""
+"""Images: sheets keep pixels, clouds are drawn where their points are."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Damaged and hostile files of every format, read by the commands: no traceback, no hang, no crash, no bomb, none used.
 
 Cases run in child processes, some hundred in each, with a limit on memory and on time; after a hang or a crash a fresh
-child goes on. A case is a copy of a subject (`fuzz_inputs`), one mutation (`mutations`) and one command.
+child resumes. A case is a copy of a subject (`fuzz_inputs`), one mutation (`mutations`) and one command.
 """
 
 from __future__ import annotations

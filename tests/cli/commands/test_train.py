@@ -53,7 +53,7 @@ def test_without_out_the_run_is_named_after_its_preset(preset, data, tmp_path, m
     assert (tmp_path / "all/small/checkpoints/00000003/manifest.json").is_file()
 
 
-def test_the_same_command_goes_on_and_says_so(preset, data, tmp_path, capsys):
+def test_the_same_command_resumes_and_says_so(preset, data, tmp_path, capsys):
     assert train(preset, "--data", data, "--out", tmp_path / "run", "--stop-at-step", 2) == 0
     capsys.readouterr()
     assert train(preset, "--data", data, "--out", tmp_path / "run") == 0
