@@ -85,6 +85,8 @@ def sample_fields(
         UsageError: no seeds, or seeds or labels that cannot be; the model needs an image or a sequence, and none is given.
     """
     check_seeds(seeds)
+    if labels is None and condition is not None and CLASS_LABEL in condition:
+        labels = condition[CLASS_LABEL].tolist()
     check_labels(model, labels, len(seeds))
     device = next(model.method.parameters()).device
     inputs = {name: value.to(device) for name, value in (condition or {}).items()}

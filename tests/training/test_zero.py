@@ -13,7 +13,7 @@ from inrflow_cli import app
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.training import checkpoint
 from tests.training import small
-from tests.training.launched import Told, do, launch
+from tests.training.launched import JobTable, do, launch
 
 STAGES = (0, 1, 2, 3)
 STEPS = 50
@@ -65,7 +65,7 @@ def averages(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
 def test_fifty_steps_of_every_stage_have_the_losses_and_averages_of_one_process(
     data, tmp_path, num_processes, recomputes
 ):
-    reported: Told = {"data": str(data), "training": {"steps": STEPS, "learning_rate": 1e-3}, "follow": True}
+    reported: JobTable = {"data": str(data), "training": {"steps": STEPS, "learning_rate": 1e-3}, "follow": True}
     do(reported | {"out": tmp_path / "alone"})
     jobs = [
         reported | {"out": tmp_path / f"stage{stage}", "training": reported["training"] | {"zero_stage": stage}}
@@ -115,7 +115,7 @@ def test_steps_without_a_finite_gradient_are_skipped_alike_in_every_stage(tmp_pa
     """One set of NaN, which one of two processes meets in one of its two micro-batches; gradients are clipped besides."""
     data = small.clouds(tmp_path / "clouds", bad=slice(0, 1))
     training = {"steps": 9, "clip": 0.5}
-    reported: Told = {"data": str(data), "kind": "POINTS"}
+    reported: JobTable = {"data": str(data), "kind": "POINTS"}
     alone = do(reported | {"out": tmp_path / "alone", "training": {**small.TRAINING, **training}})
     assert alone.counters.skipped == 2 and alone.counters.updates == 7
     own = {**small.TRAINING, **training, "micro_batch": 1}
@@ -150,7 +150,7 @@ def assert_exported(out: Path, step: int) -> None:
         assert app.run(["sample", str(file.with_suffix(".png")), *options]) == 0
 
 
-def job(data: Path, folder: Path, chain: str, link: int) -> Told:
+def job(data: Path, folder: Path, chain: str, link: int) -> JobTable:
     """A call of a chain: it saves at once what it loaded, and trains on."""
     settings = {"steps": LINK * len(WORLDS), "save_every": LINK, "keep": len(WORLDS), **SETTINGS[chain[link]]}
     again = folder / f"{chain}-{link}" if link else None

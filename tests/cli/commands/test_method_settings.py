@@ -124,7 +124,8 @@ def test_a_setting_of_flow_samples_as_its_own_option_does(command: str):
     np.testing.assert_array_equal(by_setting[0], by_option[0])
     assert by_setting[1] == by_option[1]
     assert (by_setting[1]["guidance"], by_setting[1]["noise"]) == ("3", "cubic")
-    _, info = sampled("c.png", "sample", "--run", "flow", "--set", "method.guidance_interval=[0.1, 0.9]")
+    interval = ("--guidance", "3", "--set", "method.guidance_interval=[0.1, 0.9]")
+    _, info = sampled("c.png", "sample", "--run", "flow", *interval)
     assert info["guidance_interval"] == "0.1,0.9"
 
 
