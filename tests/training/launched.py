@@ -90,7 +90,7 @@ class Followed:
 
 
 def read(table: JobTable) -> TrainJob:
-    """The job that `told` describes."""
+    """The job that `table` describes."""
     data, out, until, training = Path(table["data"]), Path(table["out"]), table.get("until"), table.get("training", {})
     if table.get("kind") is not None:
         return conditioned_runs.job(data, out, getattr(tiny, table["kind"]), training=training, until=until)
