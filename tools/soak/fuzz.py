@@ -6,6 +6,8 @@ child resumes. A case is a copy of a subject (`fuzz_inputs`), one mutation (`mut
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import selectors
@@ -70,7 +72,8 @@ def whole_digest(folder: Path, subject: fuzz_inputs.Subject) -> str:
     copy = work / "in" / Path(subject.whole).name
     fuzz_child.shutil.rmtree(work, ignore_errors=True)
     mutations.copy(folder / subject.whole, copy)
-    result = fuzz_child.run(folder, subject, copy, work)
+    with contextlib.redirect_stdout(io.StringIO()):  # some of the commands print what they read
+        result = fuzz_child.run(folder, subject, copy, work)
     if result["code"]:
         raise RuntimeError(f"`{subject.name}` is not read although it is whole: {result}")
     return result["digest"]
