@@ -5,7 +5,7 @@ is computed ten times, each time without one group of the samples and of the ref
 gives the standard error, and Student's t with nine degrees of freedom the interval.
 
 A nearest neighbor depends on several items at once: without a tenth of the items the neighbors of many others change,
-and the jackknife's error of 1-NNA, COV, precision and recall is 1.4 to 1.8 times too large. Two disjoint halves are
+and the jackknife's error of 1-NNA, COV, precision and recall is 1.4 to 1.9 times too large. Two disjoint halves are
 independent, so the difference of their values has the right scatter, whatever the value counts (balanced half samples,
 McCarthy 1969): twelve groups are divided into halves in eleven orthogonal ways, which are eleven degrees of freedom.
 
