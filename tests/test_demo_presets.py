@@ -13,6 +13,7 @@ import torch
 
 from inrflow_core import models
 from inrflow_core.config import preset
+from inrflow_core.config.training import share_of_initial_weights
 from inrflow_core.models import Model
 from inrflow_core.numerics import noise_field
 from inrflow_core.proteins import residues
@@ -75,3 +76,11 @@ def test_one_velocity_is_the_same_in_any_batch_and_chunk_to_1e_5_of_its_rms(mode
         velocity = network(context, y[only, :size], t[only], own, context[10:31], y[only, 10:31])
         error = (velocity - whole[only, 10:31]).square().mean().sqrt()
         assert error < 1e-5 * whole.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("name", FINER)
+def test_the_average_of_a_demo_has_forgotten_the_initial_weights_after_ten_steps(name: str):
+    settings = preset.load(name).training.config
+    (decay,) = settings.ema
+    assert share_of_initial_weights(decay, 10, settings.ema_warmup) < 2e-5
+    assert share_of_initial_weights(decay, 10) > 0.9
