@@ -32,14 +32,20 @@ def checkout() -> Path:
     return CHECKOUT
 
 
+def _below_shared(folder: str, name: str) -> Path:
+    path = CHECKOUT.parent / "shared" / folder / name
+    if not path.exists():
+        pytest.skip(f"nothing at ../shared/{folder}/{name}")
+    return path
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """A path below the folder of real data beside the checkout; where that is absent the test is skipped."""
+    return lambda name: _below_shared("data", name)
 
-    def find(name: str) -> Path:
-        path = CHECKOUT.parent / "shared" / "data" / name
-        if not path.exists():
-            pytest.skip(f"no real data at ../shared/data/{name}")
-        return path
 
-    return find
+@pytest.fixture(scope="session")
+def real_cases() -> Callable[[str], Path]:
+    """A path below the folder of reported cases beside the checkout; where that is absent the test is skipped."""
+    return lambda name: _below_shared("cases", name)

@@ -16,6 +16,8 @@ LARGEST = 1 << 28
 GZIP = b"\x1f\x8b"
 LINE_END = re.compile("\r\n|\r|\n")
 """Other control characters end no line: they may stand in a header."""
+NUCLEOTIDES, SHORTEST_DNA = set("ACGT"), 10
+"""Letters of DNA, which are amino acids too, and the length from which three kinds of them alone are no protein."""
 
 
 def read_fasta(path: Path) -> list[tuple[str, str]]:
@@ -27,7 +29,7 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
         MissingError: there is no such file.
         IntegrityError: its gzip is damaged.
         UsageError: it is not UTF-8 text, or too large; it holds no sequence, an empty one, letters that are no amino
-            acid, something before the first name, or two of one name.
+            acid, nucleotides, something before the first name, or two of one name.
     """
     if not path.is_file():
         raise MissingError(f"the FASTA file `{path}` does not exist", hint="name a file of sequences")
@@ -58,6 +60,12 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
             residues.to_codes(sequence)
         except UsageError as error:
             raise UsageError(f"`{name}` in `{path}`: {error.message}", hint=error.hint) from error
+        letters = set(sequence.upper())
+        if len(sequence) >= SHORTEST_DNA and letters <= NUCLEOTIDES and len(letters) > 2:
+            raise UsageError(
+                f"`{name}` in `{path}` is DNA: all its {len(sequence):,} letters are A, C, G or T",
+                hint="translate it; a peptide of these residues alone can be given by `--sequence`",
+            )
     return list(sequences.items())
 
 

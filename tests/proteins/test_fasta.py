@@ -55,3 +55,12 @@ def test_a_file_is_not_unpacked_beyond_its_bound(packed: bool, tmp_path: Path, m
 def test_another_encoding_is_named(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not text in UTF-8"):
         read(tmp_path, content)
+
+
+def test_letters_of_dna_are_refused_and_short_peptides_of_them_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.fa"
+    path.write_text(">dna\nACGTACGTGGCC\n")
+    with pytest.raises(UsageError, match="`dna` in .* is DNA: all its 12 letters"):
+        read_fasta(path)
+    path.write_text(">tag\nGGGGGGGGGGGG\n>short\nACGT\n")
+    assert read_fasta(path) == [("tag", "GGGGGGGGGGGG"), ("short", "ACGT")]
