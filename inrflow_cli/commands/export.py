@@ -139,6 +139,8 @@ def _samples(
     )
     names = f"`{written[0]}`" if len(written) == 1 else f"`{written[0]}` ... `{written[-1]}`"
     console.info(f"wrote {names}: {len(selection.values):,} of `{source}`{rest}")
+    if is_raw and getattr(selection.values, "dtype", None) == "float64":
+        console.warn("clouds far from the origin: shards keep centers in single precision, so places are rounded by it")
     if any(getattr(sample, "other_chains", 0) for sample in selection.values):
         console.warn(f"`{source}` has several chains: the first is written")
     return {"out": [str(path) for path in written], "items": len(selection.values), "of": selection.total}

@@ -82,9 +82,11 @@ class InputExample:
     scale: float = 1.0
 
     def to_source_units(self, values: np.ndarray) -> np.ndarray:
-        """Values of the domain in the file's own units."""
+        """Values of the domain in the file's own units: float64 where float32 would merge the points there."""
         if values.dtype == np.uint8:
             return values
+        if np.asarray(self.offset).dtype == np.float64 and np.any(self.offset):
+            values = values.astype(np.float64)
         restored = values.copy()
         restored[..., :3] = values[..., :3] * self.scale + self.offset
         return restored

@@ -67,7 +67,7 @@ def read_file(path: Path) -> np.ndarray:
         raise IntegrityError(
             f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
         )
-    return np.asarray(values, dtype=np.float32)
+    return ply_reader.single_precision(np.asarray(values)[None])[0]
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
@@ -181,7 +181,7 @@ class Domain(DecodedAtOwnPairs):
 
     def read_input(self, path: Path) -> InputExample:
         """A cloud scaled to its own bounding box, as in training, and evenly subsampled to a training set's points at most."""
-        points, channels = ply_reader.read_points(path), self.config.channels
+        (points, center), channels = ply_reader.read_cloud(path), self.config.channels
         if points.shape[1] < channels:
             raise UsageError(
                 f"`{path}` has no colors, and the model samples colored clouds", hint="give a .ply with colors"
@@ -196,7 +196,7 @@ class Domain(DecodedAtOwnPairs):
             points = points[np.linspace(0, len(points) - 1, count).round().astype(int)]
         values = points.astype(np.float32).copy()
         values[:, :3] = (values[:, :3] - offset) / scale
-        return InputExample(values, offset, scale)
+        return InputExample(values, offset + center if center.any() else offset, scale)
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Chamfer distance: mean squared nearest distances both ways, summed, in the training normalization."""

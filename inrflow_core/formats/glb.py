@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from inrflow_core.geometry.color_scales import srgb_to_linear
-from inrflow_core.geometry.mesh import Method, reconstruct_surface
+from inrflow_core.geometry.mesh import Method, check_near, reconstruct_surface
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".glb",)
@@ -26,10 +26,11 @@ def write(
     Open3D writes GLB files that it reads back empty; trimesh does not.
 
     Raises:
-        UsageError: the points have no surface.
+        UsageError: the points have no surface, or lie so far from the origin that the format merges them.
     """
     import trimesh
 
+    check_near(points, SUFFIXES[0])
     mesh = reconstruct_surface(points, method=surface)
     body = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     if mesh.colors is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from inrflow_core.geometry.mesh import Method, reconstruct_surface
+from inrflow_core.geometry.mesh import Method, check_near, reconstruct_surface
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".obj",)
@@ -21,8 +21,9 @@ def write(
     """The triangles of `mesh.reconstruct_surface` by the method `surface`, six significant digits.
 
     Raises:
-        UsageError: the points have no surface.
+        UsageError: the points have no surface, or lie so far from the origin that the format merges them.
     """
+    check_near(points, SUFFIXES[0])
     mesh = reconstruct_surface(points, method=surface)
     rows = mesh.vertices if mesh.colors is None else np.concatenate([mesh.vertices, mesh.colors / 255], axis=1)
     form = "v" + " %.6g" * rows.shape[1]

@@ -96,7 +96,7 @@ def read_cloud(path: Path) -> tuple[Float32[np.ndarray, "N C"], Float64[np.ndarr
     positions = np.stack([columns[name] for name in "xyz"], axis=1)
     if not len(positions):
         raise IntegrityError(f"`{path}` has no points", hint=HINT)
-    points, center = _centered(positions)
+    points, center = centered(positions)
     if not np.isfinite(points).all():
         raise IntegrityError(f"`{path}` has positions that are not finite numbers", hint="remove those points")
     try:
@@ -198,17 +198,33 @@ def numbers_of(text: bytes) -> Float64[np.ndarray, " N"]:
             raise ValueError("its text has something other than numbers") from error
 
 
-def _centered(positions: Num[np.ndarray, "N 3"]) -> tuple[Float32[np.ndarray, "N 3"], Float64[np.ndarray, " 3"]]:
+def is_far(positions: Num[np.ndarray, "N 3"]) -> bool:
+    """Whether a cloud lies so far from the origin that float32 would merge its points."""
+    with np.errstate(all="ignore"):  # of positions that are not finite, which are refused elsewhere
+        extent = float((positions.max(0) - positions.min(0)).max())
+        return float(np.abs(positions).max()) > FARTHEST * extent > 0
+
+
+def centered(positions: Num[np.ndarray, "N 3"]) -> tuple[Float32[np.ndarray, "N 3"], Float64[np.ndarray, " 3"]]:
+    """Positions in float32, and the center that was taken off those that lie too far from the origin for it."""
     center = np.zeros(3)
     if positions.dtype.kind != "f" or positions.dtype.itemsize > 4:
         positions = positions.astype(np.float64)
-        low, high = positions.min(0), positions.max(0)
-        with np.errstate(all="ignore"):  # of positions that are not finite, which the caller refuses
-            if float(np.abs(positions).max()) > FARTHEST * float((high - low).max()) > 0:
-                center = (low + high) / 2
-                positions = positions - center
+        if is_far(positions):
+            center = (positions.min(0) + positions.max(0)) / 2
+            positions = positions - center
     with np.errstate(over="ignore"):
         return positions.astype(np.float32), center
+
+
+def single_precision(clouds: np.ndarray) -> np.ndarray:
+    """Clouds (B N C) as float32; those that lie too far from the origin for it are centered first."""
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite, which `eval` rejects
+        values = clouds.astype(np.float32)
+    for row in range(len(clouds) if clouds.dtype.itemsize > 4 else 0):
+        if is_far(clouds[row, :, :3]):
+            values[row, :, :3] = centered(clouds[row, :, :3])[0]
+    return values
 
 
 def _read_header(file: io.BytesIO) -> tuple[str, list[Element], list[str]]:

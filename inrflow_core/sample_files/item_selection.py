@@ -31,7 +31,10 @@ HINT = (
 
 @dataclass(frozen=True)
 class Samples:
-    """Selected items: images, uint8 (B H W C), clouds, float32 (B N C), or structures of proteins."""
+    """Selected items: images, uint8 (B H W C), clouds, float32 (B N C), or structures of proteins.
+
+    A cloud that float32 would merge where it lies is float64.
+    """
 
     values: np.ndarray | Sequence[Structure]
     domain: str
@@ -79,7 +82,10 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
         facts = [{"item": str(index)} for index in indices]
         origin = _origin({"file": source.name})
         return Samples(models.structures(indices), domain.NAME, origin, facts, models.count)
-    return Samples(ply_reader.read_points(source)[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
+    points, center = ply_reader.read_cloud(source)
+    if center.any():
+        points = np.concatenate([points[:, :3] + center, points[:, 3:]], axis=1)
+    return Samples(points[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
 
 
 def parse_indices(items: str | None, total: int) -> list[int]:
@@ -125,7 +131,7 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
     origin = _origin(
         {"data": dataset.manifest.dataset, "split": split, **{key: str(value) for key, value in settings.items()}}
     )
-    values = _raw(batch, dataset.manifest.normalization) if is_raw else batch.values
+    values = source_units(batch, dataset.manifest.normalization) if is_raw else batch.values
     if makes_structures:
         values = open_collection(source, None if split == shard_dataset.SAMPLES else split).structures(indices)
     return Samples(values, dataset.domain, origin, facts, dataset.count(split))
@@ -135,7 +141,7 @@ def _class(dataset: shard_dataset.ShardDataset, label: int) -> str:
     return dataset.classes[label] if label < len(dataset.classes) else str(label)
 
 
-def _raw(batch: batch.Batch, normalization: Mapping[str, Any]) -> np.ndarray:
+def source_units(batch: batch.Batch, normalization: Mapping[str, Any]) -> np.ndarray:
     """Clouds in their source units."""
     if normalization.get("kind") == "shape" and {"offset", "scale"} <= batch.condition.keys():
         offset, scale = batch.condition["offset"][:, None], batch.condition["scale"][:, None]
@@ -143,9 +149,17 @@ def _raw(batch: batch.Batch, normalization: Mapping[str, Any]) -> np.ndarray:
         offset, scale = np.array(normalization["offset"]), normalization["scale"]
     else:
         raise UsageError("these items do not record their source units", hint="leave `--raw` out")
+    exact = batch.values.astype(np.float64)
+    exact[..., :3] = exact[..., :3] * scale + offset
+    if _is_far(exact):
+        return exact
     values = batch.values.copy()
     values[..., :3] = values[..., :3] * scale + offset
     return values
+
+
+def _is_far(clouds: np.ndarray) -> bool:
+    return clouds.dtype.itemsize > 4 and any(ply_reader.is_far(cloud[:, :3]) for cloud in clouds)
 
 
 def _from_npz(source: Path, items: str | None) -> Samples:
@@ -159,7 +173,8 @@ def _from_npz(source: Path, items: str | None) -> Samples:
             hint="draw them again",
         )
     indices = parse_indices(items, len(values))
-    picked = values[indices].astype(form.dtype)
+    picked = values[indices]
+    picked = picked if form.dtype == "float32" and _is_far(picked) else picked.astype(form.dtype)
     facts = [{"item": str(index)} for index in indices]
     return Samples(picked, domain.NAME, _origin(array.origin), facts, len(values))
 

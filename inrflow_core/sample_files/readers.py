@@ -13,6 +13,7 @@ import numpy as np
 from inrflow_core.domains._contract import ArrayFiles, DomainClass, array_domains, domain_class, domain_classes
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.formats import npz
+from inrflow_core.geometry import ply_reader
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.collection import (
@@ -182,11 +183,9 @@ def _from_array(path: Path) -> SampleCollection:
             hint=", ".join(f"{one.NOUN} are {form.description}" for one, form in known),
         )
     domain, form = fitting[0]
-    dtype = np.dtype(form.dtype)
 
     def load_values(indices: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):  # values too large for float32 become infinite, which `read` rejects
-            return values[indices].astype(dtype, copy=False)
+        return values[indices] if form.dtype == "uint8" else ply_reader.single_precision(values[indices])
 
     return ArrayCollection(
         source=path,
