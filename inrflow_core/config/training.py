@@ -168,6 +168,12 @@ class Config:
         return self.learning_rate * (self.final_rate + (1 - self.final_rate) * fall)
 
 
+def divisors(number: int) -> list[int]:
+    """All divisors of a number in rising order, in the time of its square root."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return small + [number // n for n in reversed(small) if n * n != number]
+
+
 def ema_decay(decay: float, step: int, warmup: int | None = None) -> float:
     """The decay of an average at a step, counted from 0; see `Config.ema_warmup`."""
     return decay if warmup is None else min(decay, (1 + step) / (warmup + step))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from inrflow_core.config.training import divisors
 from inrflow_core.errors import OutOfMemory
 from inrflow_core.planning.plan import CHECKPOINTING, Planner
 from inrflow_core.runtime import memory
@@ -96,7 +97,7 @@ def stages(planner: Planner, micro: int) -> dict[int, int]:
 def _fewer(planner: Planner, micro: int) -> list[int]:
     """Smaller micro-batches that divide the batch of a process, the largest first."""
     share = planner.preset.training.config.batch // planner.world.size
-    return [n for n in range(micro - 1, 0, -1) if share % n == 0]
+    return [n for n in reversed(divisors(share)) if n < micro]
 
 
 def _largest(options: list[Callable[[], MemoryOption]]) -> MemoryOption | None:

@@ -73,6 +73,17 @@ class Trace:
     forward: dict[str, float] = field(default_factory=dict)
     """FLOPs of the forward pass alone."""
 
+    def scaled(self, factor: float) -> Trace:
+        """The pass of `factor` times as many sets; gradients have the size of the weights."""
+        events = [
+            event if event.storage in self.gradients else replace(event, bytes=round(factor * event.bytes))
+            for event in self.events
+        ]
+        executed, forward = (
+            {part: factor * count for part, count in counts.items()} for counts in (self.executed, self.forward)
+        )
+        return Trace(events, self.gradients, executed, forward)
+
     def peak(self, *, gradients_stay: bool) -> tuple[dict[str, int], dict[str, int]]:
         """Bytes by part at the peak, and the maximum of each part; gradients are the part `GRADIENTS`.
 

@@ -36,6 +36,8 @@ BACKWARD = 3
 """FLOPs of a step over those of its forward pass: the backward pass takes twice as many."""
 CHECKPOINTING = "checkpoint_activations"
 """The setting of networks that can recompute activations in the backward pass: see `RecomputingConfig`."""
+MAX_TRACED = 2048
+"""Sets of the largest micro-batch that is traced; what larger ones allocate and execute is in proportion."""
 PROGRAM = {"cpu": 650_000_000, "cuda": 1_000_000_000}
 """Bytes in use before a model is built: by Python, torch and DeepSpeed on a CPU (measured); by CUDA and its libraries on a
 GPU (assumed)."""
@@ -253,6 +255,9 @@ class Planner:
 
     def _trace(self, checkpointed: bool, count: int, *, has_backward: bool = True) -> list[Trace]:
         """The training pass of each optimizer, or its forward pass alone."""
+        if count > MAX_TRACED:
+            traces = self._trace(checkpointed, MAX_TRACED, has_backward=has_backward)
+            return [trace.scaled(count / MAX_TRACED) for trace in traces]
         key = (checkpointed, count, has_backward)
         if key not in self._traces:
             model, settings = self._model(checkpointed), dict[str, Any](has_backward=has_backward)

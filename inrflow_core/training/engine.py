@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -99,14 +100,18 @@ class Engine:
         objective = MeanLoss(method, precision, world.device)
         bucket = min(settings.bucket, sum(p.numel() for p in self._trained.values()))  # DeepSpeed takes it whole,
         bucket += bucket % 2  # and in pairs
-        self._engine = _initialize(objective, self._adam, world, _deepspeed_config(settings, world, num_micro, bucket))
+        config = _deepspeed_config(settings, world, num_micro, bucket)
+        with _replaced_linear(torch.nn.functional.linear):  # stage 3 replaces it in the whole process
+            self._engine = _initialize(objective, self._adam, world, config)
+            self._linear = torch.nn.functional.linear
         if self.stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # no other process, and it would copy the gradients
 
     def backward(self, batch: TrainBatch, state: StepState) -> Float[Tensor, ""]:
         """Add the gradient of one micro-batch; returns its mean loss."""
-        loss = self._engine(batch, state, self.optimizer)
-        self._engine.backward(loss)
+        with _replaced_linear(self._linear):
+            loss = self._engine(batch, state, self.optimizer)
+            self._engine.backward(loss)
         self._last = loss.detach()
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()
@@ -283,6 +288,17 @@ class Engine:
                 self._adam.state[owner] |= optimizers.empty_state(owner, self._adam)
         if self.stage in (1, 2):
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+@contextmanager
+def _replaced_linear(linear: Callable[..., Tensor]) -> Iterator[None]:
+    """Inside the block, `torch.nn.functional.linear` is `linear`; after it, what it was before."""
+    before = torch.nn.functional.linear
+    torch.nn.functional.linear = linear
+    try:
+        yield
+    finally:
+        torch.nn.functional.linear = before
 
 
 def _partition_of(parameter: Tensor) -> Tensor:

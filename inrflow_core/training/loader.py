@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from inrflow_core.config.preset import Part
-from inrflow_core.config.training import DataConfig
+from inrflow_core.config.training import DataConfig, divisors
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import CoordValueSet, TrainBatch
@@ -201,7 +202,24 @@ class Stream(Iterator[TrainBatch]):
         return buffer
 
 
-def split_batch(*, batch: int, rank: int, size: int, micro: int | None) -> list[range]:
+@dataclass(frozen=True)
+class MicroBatches(Sequence[range]):
+    """A process's consecutive micro-batches, as positions in the global batch; not stored, for there may be millions."""
+
+    positions: range
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.positions) // self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        start = self.size * range(len(self))[index]
+        return self.positions[start : start + self.size]
+
+
+def split_batch(*, batch: int, rank: int, size: int, micro: int | None) -> MicroBatches:
     """The positions of the global batch that a process takes, as its micro-batches.
 
     Raises:
@@ -214,6 +232,6 @@ def split_batch(*, batch: int, rank: int, size: int, micro: int | None) -> list[
     if share % step:
         raise UsageError(
             f"micro-batches of {step} do not divide the {share} sets that each process takes",
-            hint="change `[training] micro_batch`: " + ", ".join(str(n) for n in range(1, share + 1) if share % n == 0),
+            hint="change `[training] micro_batch`: " + ", ".join(map(str, divisors(share))),
         )
-    return [range(start, start + step) for start in range(rank * share, (rank + 1) * share, step)]
+    return MicroBatches(range(rank * share, (rank + 1) * share), step)

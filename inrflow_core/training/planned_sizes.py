@@ -18,10 +18,13 @@ from inrflow_core.methods._ragged_batches import bucket_by_size
 
 NUM_DRAWS = 256
 """Simulated micro-batches; the largest of them is exceeded about once in as many steps."""
+MAX_DRAWN = 2048
+"""Sets of a simulated micro-batch; a larger one is planned as if it consisted of such, so that time is bounded."""
 
 
 def padded_pairs(sizes: Int64[np.ndarray, " N"], micro: int) -> tuple[float, float]:
     """Pairs of a set with padding: the mean over micro-batches of `micro` sets, and that of the largest micro-batch."""
+    micro = min(micro, MAX_DRAWN)
     rng = np.random.default_rng(0)
     totals = []
     for _ in range(NUM_DRAWS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,7 +99,7 @@ class CheckedTrainJob:
         return self.largest.plan
 
     @property
-    def micro_batches(self) -> list[range]:
+    def micro_batches(self) -> Sequence[range]:
         """The micro-batches of that stage."""
         return self.largest.micro_batches
 

@@ -32,7 +32,7 @@ class StageJob:
     """From 0, in the order of training."""
     stage: Stage
     settings: Config
-    micro_batches: list[range]
+    micro_batches: Sequence[range]
     """This process's micro-batches, as positions in the global batch."""
     plan: Plan
 

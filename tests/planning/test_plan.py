@@ -11,7 +11,7 @@ from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.errors import OutOfMemory
 from inrflow_core.planning import checks, flops
-from inrflow_core.planning.plan import TABLE_ROWS, Plan, Planner, predict, row_title
+from inrflow_core.planning.plan import MAX_TRACED, TABLE_ROWS, Plan, Planner, predict, row_title
 from inrflow_core.runtime import distributed, memory
 from inrflow_core.sets import TrainBatch
 from tests import tiny
@@ -85,6 +85,17 @@ def test_memory_grows_in_a_straight_line_with_the_micro_batch():
     planner = Planner(small.preset(tiny.IMAGE, training={"batch": 8}), AWAY, "bf16")
     sizes = [sum(n for name, n in planner.plan(micro).most.items() if "activ" in name) for micro in (2, 4, 8)]
     assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", [tiny.IMAGE, tiny.PROTEIN], ids=["image", "protein"])
+def test_a_batch_of_a_hundred_million_sets_is_planned_in_proportion_to_a_traced_one(kind):
+    planner = Planner(small.preset(kind, training={"batch": 10**8}), ALONE, "fp32")
+    large, few = planner.plan(10**8), planner.plan(MAX_TRACED)
+    scale = 10**8 / MAX_TRACED
+    assert large.total_flops == few.total_flops
+    assert sum(large.executed.values()) == pytest.approx(sum(few.executed.values()))
+    assert large.most["activations_trunk"] == pytest.approx(scale * few.most["activations_trunk"], rel=1e-6)
+    assert large.memory["moments"] == few.memory["moments"]
 
 
 def test_rows_explain_themselves_and_add_up():

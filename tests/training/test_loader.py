@@ -109,7 +109,18 @@ def test_shares_cover_the_batch_once():
         index for rank in range(3) for part in split_batch(batch=24, rank=rank, size=3, micro=4) for index in part
     ]
     assert indices == list(range(24))
-    assert split_batch(batch=8, rank=1, size=2, micro=None) == [range(4, 8)]
+    assert list(split_batch(batch=8, rank=1, size=2, micro=None)) == [range(4, 8)]
+    assert split_batch(batch=8, rank=1, size=2, micro=2)[1:] == [range(6, 8)]
+
+
+def test_micro_batches_of_a_large_batch_are_not_stored_and_its_divisors_are_found_at_once():
+    parts = split_batch(batch=10**12, rank=0, size=1, micro=1)
+    assert len(parts) == 10**12 and parts[-1] == range(10**12 - 1, 10**12)
+    with pytest.raises(UsageError, match="micro-batches of 7 do not divide") as caught:
+        split_batch(batch=10**10, rank=0, size=1, micro=7)
+    assert caught.value.hint is not None and caught.value.hint.count(",") == 120
+    with pytest.raises(IndexError):
+        parts[10**12]
 
 
 def test_a_batch_that_does_not_divide_is_an_error():

@@ -23,6 +23,12 @@ def test_equal_sizes_are_planned_as_they_are():
     assert padded_pairs(np.full(30, 640), 8) == (640.0, 640.0)
 
 
+def test_a_batch_of_a_hundred_million_sets_is_simulated_by_a_part_of_it():
+    sizes = np.random.default_rng(0).integers(200, 2000, 500)
+    mean, largest = padded_pairs(sizes, 10**8)
+    assert mean < largest < 1.1 * mean and mean == pytest.approx(padded_pairs(sizes, 2000)[0], rel=0.02)
+
+
 def test_proteins_are_planned_for_the_chains_of_their_data_and_other_sets_for_their_preset():
     preset = presets.load("proteins-demo")
     sizes = np.array([400, 800, 1600])
