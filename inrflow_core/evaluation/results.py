@@ -19,7 +19,8 @@ from inrflow_core.storage import atomic_write
 FORMAT = "inrflow-metrics-1"
 METRICS, REPORT = "metrics.json", "report.html"
 INTERVALS = (
-    "95 %: delete-a-group jackknife of 10 groups; half samples of 12 groups for 1-NNA, COV, precision and recall"
+    "95 %: delete-a-group jackknife of 10 groups, up to 1.4 times too wide for Frechet distances of nearly equal "
+    "distributions; half samples of 12 groups for 1-NNA, COV, precision and recall (measured coverage 92 to 96 %)"
 )
 
 
