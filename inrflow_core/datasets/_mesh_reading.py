@@ -100,7 +100,9 @@ def load(root: Path, name: str, *, with_colors: bool) -> Body:
         raise UnreadableItemError("it is a mesh without faces")
     for piece in found:
         pieces.check_corners(piece.faces, len(piece.vertices))
-        _point_clouds.check_finite(piece.vertices[np.unique(piece.faces)])
+        is_used = np.zeros(len(piece.vertices), dtype=bool)
+        is_used[piece.faces] = True
+        _point_clouds.check_finite(piece.vertices[is_used])
     areas = [_area(piece) for piece in found]
     if not 0 < sum(areas) < np.inf:
         raise UnreadableItemError("its faces have no area")
