@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,3 +53,19 @@ def real_data() -> Callable[[str], Path]:
 def real_cases() -> Callable[[str], Path]:
     """A path below the folder of reported cases beside the checkout; where that is absent the test is skipped."""
     return lambda name: _below_shared("cases", name)
+
+
+@pytest.fixture(scope="session")
+def case(real_cases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder that the script of a case fills, in a copy."""
+    copy = tmp_path_factory.mktemp("cases") / "files"
+    shutil.copytree(real_cases("files"), copy)
+
+    @functools.cache
+    def make(name: str) -> Path:
+        folder = copy / name
+        script = copy / ("13_stl" if name == "14_off" else name) / "make.py"
+        subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=60)
+        return folder / "in" if (folder / "in").is_dir() else folder
+
+    return make

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,21 +65,6 @@ SEQUENCES = {
     **dict.fromkeys(("g_cyx", "g_ash", "g_glh", "g_lyn", "g_cym"), "MKCDEKH"),
 }  # fmt: skip
 """Those that are not MKHSWYH."""
-
-
-@pytest.fixture(scope="session")
-def case(real_cases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder that the script of a case fills, in a copy."""
-    copy = tmp_path_factory.mktemp("cases") / "files"
-    shutil.copytree(real_cases("files"), copy)
-
-    def make(name: str) -> Path:
-        folder = copy / name
-        script = copy / ("13_stl" if name == "14_off" else name) / "make.py"
-        subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=60)
-        return folder / "in" if (folder / "in").is_dir() else folder
-
-    return make
 
 
 @pytest.mark.parametrize("name", MESHES)

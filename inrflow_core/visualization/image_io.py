@@ -191,5 +191,5 @@ def center_crop(image: Image.Image, resolution: int) -> UInt8[np.ndarray, "R R C
     scale = resolution / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
-    cut = np.asarray(image.crop((left, top, left + resolution, top + resolution)))
+    cut = np.array(image.crop((left, top, left + resolution, top + resolution)))
     return cut.reshape(resolution, resolution, -1)
