@@ -19,7 +19,7 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 Case = Callable[[str], Path]
-CLOUDS: dict[str, dict[str, Any]] = {**tiny.POINTS, "domain": {"name": "points", "num_points": 512}}
+CLOUDS: dict[str, dict[str, Any]] = {**tiny.POINTS, "domain": {"name": "points", "num_points": 32}}
 CORNERS = {"m_concave.ply", "n_concave.obj", "r_concave.off"}
 """An L of area 7: nothing at x > 1 and y > 1, and 2 of 7 of the area at x > 2."""
 
@@ -156,6 +156,17 @@ def test_export_of_clouds_writes_the_positions_and_colors_of_the_file(case: Case
         if "red" in columns:
             written = np.stack([columns[name] for name in ("red", "green", "blue")], axis=1)
             np.testing.assert_array_equal(written, colors, err_msg=file.name)
+
+
+def test_upsample_of_clouds_answers_alike_where_the_file_is(case: Case) -> None:
+    tiny.run_folder(Path("clouds"), CLOUDS)
+    sources = clouds_of(case("15_ply_cloud"))
+    Path("out").mkdir()
+    assert command("upsample", *sources, "out", "--run", "clouds", "--points", 64, "--steps", 2) == 0
+    made = {file.stem: columns_of(Path("out") / file.name) - origin_of(file) for file in sources}
+    for stem, points in made.items():
+        np.testing.assert_allclose(points, made["a_uchar"], rtol=0, atol=2e-3, err_msg=stem)
+    assert np.ptp(made["z_far"], axis=0).min() > 0.1 and len(np.unique(made["z_far"][:, 0])) > 50
 
 
 def test_eval_of_clouds_finds_the_sphere_of_each_file(case: Case) -> None:
