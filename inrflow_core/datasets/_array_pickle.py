@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ import numpy as np
 
 NUMBER = re.compile(r"[<>|=]?([biuf])([1248])")
 """The type codes that are read: truth values, integers and floating-point numbers."""
+MEMO_INDEXES = ("PUT", "BINPUT", "LONG_BINPUT")
+"""The opcodes that store a value at an index of the file's."""
 BROKEN = (
     pickle.UnpicklingError,
     EOFError,
@@ -41,7 +44,15 @@ def load(content: bytes) -> Any:
     Raises:
         BROKEN: the pickle is damaged, or asks for anything else.
     """
+    _check_memo(content)
     return _Unpickler(content).load()
+
+
+def _check_memo(content: bytes) -> None:
+    """Raise UnpicklingError where an index of the memo is beyond the number of bytes: memory would follow the index."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in MEMO_INDEXES and argument > len(content):
+            raise pickle.UnpicklingError(f"it has the memo index {argument:,} in {len(content):,} bytes")
 
 
 class PickledArray:

@@ -176,15 +176,37 @@ def _check_one(count: int) -> None:
 
 
 def _check_sizes(raw: Any) -> None:
-    """Raise UnreadableItemError if a BinaryCIF file states lengths beyond `MOST_ROWS`: its runs may be a few bytes."""
+    """Raise UnreadableItemError if a BinaryCIF file states lengths beyond `MOST_ROWS`, or would unpack to columns of text
+    beyond `MOST_BYTES`: runs and dictionaries of texts take a few bytes in the file.
+    """
     if isinstance(raw, Mapping):
         for name, value in raw.items():
             if name in ("rowCount", "srcSize") and not (isinstance(value, int) and 0 <= value <= MOST_ROWS):
                 raise UnreadableItemError(f"it states {value!r} rows, more than {MOST_ROWS:,}")
             _check_sizes(value)
+        if isinstance(raw.get("rowCount"), int) and 4 * raw["rowCount"] * _text_width(raw) > MOST_BYTES:
+            raise UnreadableItemError(f"its texts would unpack to more than {MOST_BYTES:,} bytes")
     elif isinstance(raw, list):
         for value in raw:
             _check_sizes(value)
+
+
+def _text_width(raw: Any) -> int:
+    """The characters of a row whose texts are all the longest of their dictionaries."""
+    if isinstance(raw, list):
+        return sum(map(_text_width, raw))
+    if not isinstance(raw, Mapping):
+        return 0
+    own = 0
+    if raw.get("kind") == "StringArray":
+        from biotite.structure.io.pdbx import encoding
+
+        steps = [encoding.deserialize_encoding(step) for step in raw["offsetEncoding"]]
+        ends = encoding.decode_stepwise(raw["offsets"], steps).astype(np.int64)
+        own = len(raw["stringData"]) if ends.min(initial=0) < 0 else int(np.diff(ends).max(initial=0))
+        if 4 * own * len(ends) > MOST_BYTES:
+            raise UnreadableItemError(f"its dictionary of texts would unpack to more than {MOST_BYTES:,} bytes")
+    return own + sum(map(_text_width, raw.values()))
 
 
 class _Columns:

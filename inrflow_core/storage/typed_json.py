@@ -7,18 +7,21 @@ IntegrityError with the file, the key, what was expected and what was found.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from inrflow_core.errors import IntegrityError, MissingError
-from inrflow_core.storage.plain_file import read_plain_file
+from inrflow_core.storage.plain_file import open_plain_file, read_plain_file
 
 MAX_BYTES = 64 << 20
 """Bytes of the largest file: enough for a manifest of a million shards."""
+MAX_LINE = 1 << 24
+"""Bytes of the longest line of a log."""
 MAX_DEPTH = 64
 """Tables and lists inside each other; our own files have 6."""
 MAX_INTEGER = 1 << 64
@@ -26,6 +29,7 @@ MAX_INTEGER = 1 << 64
 R = TypeVar("R")
 """A dataclass, or any other type that `typed` knows."""
 
+PLAIN = (str, int, float, bool)
 _NAMES = {
     int: "a whole number",
     float: "a number",
@@ -87,21 +91,23 @@ def parse_json(content: bytes | str, where: str, *, hint: str | None = None) -> 
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The tables on the lines of a log, in order; none where there is no log.
+    """The tables on the lines of a log, in order, one line at a time in memory; none where there is no log.
 
     A line that is not a whole table (a kill can cut one off) is skipped.
 
     Raises:
-        IntegrityError: the log is not a plain file.
+        IntegrityError: the log is not a plain file, or has a line of more than `MAX_LINE` bytes.
     """
     try:
-        content = read_plain_file(path, 1 << 40)
+        with open_plain_file(path) as file:
+            while line := file.readline(MAX_LINE + 1):
+                if len(line) > MAX_LINE:
+                    raise IntegrityError(f"`{path}` has a line of more than {MAX_LINE:,} bytes")
+                table = parse_line(line)
+                if table is not None:
+                    yield table
     except MissingError:
         return
-    for line in content.splitlines():
-        table = parse_line(line)
-        if table is not None:
-            yield table
 
 
 def parse_line(line: bytes | str) -> dict[str, Any] | None:
@@ -145,6 +151,8 @@ class _Mismatch(Exception):
 
 
 def _typed(value: Any, kind: Any, key: str, extra: bool) -> Any:
+    if type(value) is kind and kind in PLAIN:
+        return value
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -179,32 +187,49 @@ def _sequence(value: list[Any], kind: Any, inner: tuple[Any, ...], key: str, ext
     return kind(_typed(item, inner[0] if inner else Any, f"{key}[{index}]", extra) for index, item in enumerate(value))
 
 
+class _Layout(NamedTuple):
+    """The fields of a dataclass, read once: that takes longer than to read a record."""
+
+    types: dict[str, Any]
+    """Of each field, by its name."""
+    renamed: dict[str, str]
+    """The name of a field by its key in files, where that is another; see `to_plain`."""
+    required: list[str]
+    """Fields without a default."""
+
+
+@functools.cache
+def _layout(kind: Any) -> _Layout:
+    fields = dataclasses.fields(kind)
+    missing = dataclasses.MISSING
+    return _Layout(
+        {field.name: typing.get_type_hints(kind)[field.name] for field in fields},
+        {field.metadata["key"]: field.name for field in fields if "key" in field.metadata},
+        [field.name for field in fields if field.default is missing and field.default_factory is missing],
+    )
+
+
 def _record(value: Any, kind: Any, key: str, extra: bool) -> Any:
-    table = _is(value, dict, key)
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    table = _by_field(table, fields, key)
-    for name in () if extra else table.keys() - fields.keys():
+    table, layout = _is(value, dict, key), _layout(kind)
+    for other, name in layout.renamed.items():
+        if other in table and name in table:
+            raise _Mismatch(f"{_quoted(f'{key}.{other}')} and {_quoted(f'{key}.{name}')} are one key")
+    table = {layout.renamed.get(name, name): item for name, item in table.items()}
+    for name in () if extra else table.keys() - layout.types.keys():
         raise _Mismatch(f"{_quoted(f'{key}.{name}')} is not a key that belongs there")
-    for name, field in fields.items():
-        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if name not in table and not has_default:
-            name = field.metadata.get("key", name)
+    for name in layout.required:
+        if name not in table:
+            name = next((other for other, field in layout.renamed.items() if field == name), name)
             raise _Mismatch(f"{_quoted(f'{key}.{name}')} is missing")
-    members = {name: _typed(table[name], hints[name], f"{key}.{name}", extra) for name in fields if name in table}
+    members = {
+        name: _typed(item, layout.types[name], f"{key}.{name}", extra)
+        for name, item in table.items()
+        if name in layout.types
+    }
     try:
         return kind(**members)
     except ValueError as error:
         raise _Mismatch(f"{_quoted(key)}: {error}") from error
-
-
-def _by_field(table: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]], key: str) -> dict[str, Any]:
-    """A table with the names of the fields as its keys; a field can have another key in files, see `to_plain`."""
-    names = {field.metadata["key"]: name for name, field in fields.items() if "key" in field.metadata}
-    for other, name in names.items():
-        if other in table and name in table:
-            raise _Mismatch(f"{_quoted(f'{key}.{other}')} and {_quoted(f'{key}.{name}')} are one key")
-    return {names.get(name, name): value for name, value in table.items()}
 
 
 def _is(value: Any, kind: Any, key: str) -> Any:

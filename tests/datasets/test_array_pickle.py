@@ -79,3 +79,9 @@ def test_an_array_with_a_state_of_another_form_is_broken(state: Any):
     array.__setstate__(state)
     with pytest.raises(_array_pickle.BROKEN, match="an array without a type"):
         array.to_numpy()
+
+
+@pytest.mark.parametrize("opcode", [b"r\xff\xff\xff\x7f", b"r\xf0\x00\x00\x00", b"p2000000000\n"])
+def test_an_index_of_the_memo_beyond_the_file_is_refused_before_memory_is_taken(opcode: bytes):
+    with pytest.raises(pickle.UnpicklingError, match=r"it has the memo index [\d,]+ in \d+ bytes"):
+        _array_pickle.load(b"\x80\x02K\x01" + opcode + b".")

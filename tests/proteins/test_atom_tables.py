@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inrflow_core.errors import UnreadableItemError
-from inrflow_core.proteins import structure_reader
+from inrflow_core.proteins import atom_tables, structure_reader
 from tests import protein_files
 from tests.protein_files import cif, cif_rows, pdb, pdb_lines
 from tests.proteins.test_structure_reader import assert_same
@@ -169,6 +169,33 @@ def test_a_length_that_a_binary_file_states_is_bounded_before_memory_is_taken() 
     bomb = run_length[:index] + b"\xce\x7f\xff\xff\xff" + run_length[index + 1 :]
     with pytest.raises(UnreadableItemError, match="it states 2147483647 rows"):
         structure_reader.parse(bomb, "a.bcif")
+
+
+def test_a_long_text_in_the_dictionary_of_a_binary_file_is_refused_before_memory_is_taken() -> None:
+    from biotite.structure.io import pdbx
+
+    file = pdbx.BinaryCIFFile.read(io.BytesIO(protein_files.bcif(PLAIN)))
+    site = file["sample"]["atom_site"]
+    texts = site["label_comp_id"].as_array(str)
+    width = atom_tables.MOST_BYTES // (4 * len(texts)) + 1
+    texts[:] = "GLY"
+    encoding = pdbx.StringArrayEncoding(np.array(["GLY"]))
+    site["label_comp_id"] = pdbx.BinaryCIFColumn(pdbx.BinaryCIFData(texts, [encoding]))
+    packed = io.BytesIO()
+    file.write(packed)
+    content = packed.getvalue()
+    assert len(structure_reader.parse(content, "a.bcif").codes)
+    raw = file.serialize()
+    (category,) = [one for one in raw["dataBlocks"][0]["categories"] if one["name"] == "_atom_site"]
+    (column,) = [one for one in category["columns"] if one["name"] == "label_comp_id"]
+    step = column["data"]["encoding"][0]
+    step["stringData"] = "x" * width
+    step["offsets"] = np.array([0, width], "<i4").tobytes()
+    step["offsetEncoding"] = [{"kind": "ByteArray", "type": 3}]
+    with pytest.raises(UnreadableItemError, match="its texts would unpack to more than 2,147,483,648 bytes"):
+        atom_tables._check_sizes(raw)
+    step["offsets"] = np.arange(width, dtype="<i4").tobytes()[: 4 << 16]
+    atom_tables._check_sizes(raw)
 
 
 def test_a_long_value_among_many_atoms_is_refused_before_memory_is_taken() -> None:

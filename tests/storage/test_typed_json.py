@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from inrflow_core.errors import Exit, IntegrityError, MissingError
+from inrflow_core.mesh_files import gltf
 from inrflow_core.preparation import job, journal, pipeline
 from inrflow_core.runs import best, checkpoint_manifest
 from inrflow_core.runs.run import open_run, resolve_weights
@@ -124,6 +126,24 @@ def test_torn_and_strange_lines_of_a_log_are_passed_over(tmp_path: Path):
     log.write_bytes(b'{"step": 1}\n[1]\n{"a": \xff}\n' + b"[" * 100_000 + b'\n{"step": 2}\n{"st')
     assert [line["step"] for line in typed_json.json_lines(log)] == [1, 2]
     assert list(typed_json.json_lines(tmp_path / "none.jsonl")) == []
+
+
+def test_a_line_of_a_log_that_fills_the_memory_is_refused(tmp_path: Path):
+    log = tmp_path / "log.jsonl"
+    with log.open("wb") as file:
+        file.write(b'{"step": 1}\n')
+        file.truncate(6 << 30)  # a hole
+    lines = typed_json.json_lines(log)
+    assert next(lines) == {"step": 1}
+    with pytest.raises(IntegrityError, match=r"has a line of more than 16,777,216 bytes"):
+        next(lines)
+
+
+def test_a_hundred_thousand_records_are_read_in_seconds():
+    table = {"nodes": [{"mesh": 0, "translation": [0, 0, 1.5]}] * 100_000, "asset": {}}
+    begun = time.process_time()
+    assert len(typed_json.typed(table, gltf.Tables, "a file", extra=True).nodes) == 100_000
+    assert time.process_time() - begun < 8  # 1.5 here, and 4.2 where the types of a record are read for each
 
 
 # Every record of ours, through what the commands call to read it.

@@ -102,6 +102,82 @@ precision = "fp32"
 log_every = 1
 save_every = 4
 """
+PROTEINS = """
+[data]
+path = "shards/proteins"
+
+[domain]
+name = "protein"
+residues = 30
+value_scale = 0.1
+
+[method]
+name = "flow"
+num_queries = 64
+
+[network]
+name = "set-transformer"
+width = 24
+depth = 2
+heads = 2
+latents = 30
+encoder = "spatial"
+pseudo_coordinates = "residue"
+
+[condition]
+name = "sequence"
+embedder = "one-hot"
+width = 20
+
+[sampler]
+name = "euler"
+steps = 4
+
+[training]
+steps = 4
+batch = 2
+ema = [0.9]
+precision = "fp32"
+log_every = 1
+save_every = 4
+"""
+OBJECTS = """
+[data]
+path = "shards/objects"
+
+[domain]
+name = "points"
+num_points = 50
+
+[method]
+name = "flow"
+
+[network]
+name = "set-transformer"
+width = 16
+depth = 2
+heads = 2
+latents = 8
+encoder = "perceiver"
+
+[condition]
+name = "image"
+embedder = "patches"
+tokens = 64
+width = 192
+
+[sampler]
+name = "euler"
+steps = 4
+
+[training]
+steps = 4
+batch = 2
+ema = [0.9]
+precision = "fp32"
+log_every = 1
+save_every = 4
+"""
 
 
 @dataclass(frozen=True)

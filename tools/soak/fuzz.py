@@ -1,7 +1,7 @@
 """Damaged and hostile files of every format, read by the commands: no traceback, no hang, no crash, no bomb, none used.
 
-Cases run in child processes, some hundred in each, with a limit on memory and on time; after a hang or a crash a fresh
-child resumes. A case is a copy of a subject (`fuzz_inputs`), one mutation (`mutations`) and one command.
+A case is a copy of a subject (`fuzz_inputs`), one mutation (`mutations`) and one command, in a process of its own with a
+limit on memory and on time (`fuzz_child`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import selectors
 import subprocess
 import sys
 from collections import Counter
@@ -21,17 +20,11 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from tools.soak import commands, fuzz_inputs
-from tools.soak.fuzz_child import MAX_MEMORY
+from tools.soak import commands, fuzz_child, fuzz_inputs
 
 CASES = 3000
-"""Cases of one soak; 15 minutes on two cores."""
-BATCH = 150
-"""Cases of one child."""
-MAX_SECONDS = 60.0
-"""Seconds after which a case hangs."""
-START_SECONDS = 120.0
-"""Seconds in which a child must have begun its first case: it imports its libraries before."""
+"""Cases of one soak; less than 15 minutes on two cores."""
+PROCESSES = 2
 FINDINGS = ("TRACEBACK", "HANG", "CRASH", "MEMORY", "USED")
 
 
@@ -50,28 +43,35 @@ class Outcome:
         return self.result not in FINDINGS
 
 
-def soak(folder: Path, seed: int, count: int) -> Iterator[Outcome]:
-    """`count` cases in two processes."""
+def soak(folder: Path, seed: int, count: int, processes: int = PROCESSES) -> Iterator[Outcome]:
+    """`count` cases in several processes.
+
+    Raises:
+        RuntimeError: a process has ended before its last case.
+    """
     fuzz_inputs.make(folder)
     digests = {subject.name: (subject, whole_digest(folder, subject)) for subject in fuzz_inputs.subjects()}
     whole = {name: digest for name, (subject, digest) in digests.items() if subject.has_digest}
+    (folder / fuzz_child.MODULES).write_text(json.dumps(sorted(set(sys.modules) - {"__main__"})))
     lines: Queue[dict[str, Any] | None] = Queue()
-    batches = [range(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
-    with ThreadPoolExecutor(2) as pool:
-        for batch in batches:
-            pool.submit(_batch, folder, seed, batch, lines)
+    with ThreadPoolExecutor(processes) as pool:
+        for first in range(processes):
+            pool.submit(_cases, folder, seed, range(first, count, processes), lines)
         for _ in range(count):
-            yield outcome(lines.get() or {}, whole)
+            line = lines.get()
+            if line is None:
+                raise RuntimeError("a process that runs the cases has ended before its last case")
+            yield outcome(line, whole)
 
 
 def whole_digest(folder: Path, subject: fuzz_inputs.Subject) -> str:
-    """The digest of what a command writes for the undamaged subject."""
-    from tools.soak import fuzz_child, mutations
+    """The digest of what a command writes for the undamaged subject.
 
+    Raises:
+        RuntimeError: the command fails.
+    """
     work = folder / "cases/whole"
-    copy = work / "in" / Path(subject.whole).name
-    fuzz_child.shutil.rmtree(work, ignore_errors=True)
-    mutations.copy(folder / subject.whole, copy)
+    copy = fuzz_child.copied(folder, subject, work)
     with contextlib.redirect_stdout(io.StringIO()):  # some of the commands print what they read
         result = fuzz_child.run(folder, subject, copy, work)
     if result["code"]:
@@ -86,7 +86,7 @@ def outcome(line: dict[str, Any], whole: dict[str, str]) -> Outcome:
         result = line["ended"]
     elif line["code"] == 1:
         result = "TRACEBACK"
-    elif line["code"] == 5 or line["peak"] > MAX_MEMORY:
+    elif line["code"] == 5 or line["peak"] > fuzz_child.MAX_MEMORY:
         result, detail = "MEMORY", f"{line['peak']:,} bytes, code {line['code']}"
     elif line["code"] in (0, 6):
         result = "read"
@@ -108,54 +108,16 @@ def summarize(outcomes: list[Outcome]) -> tuple[list[tuple[str, str]], bool]:
     return rows, all(outcome.is_well for outcome in outcomes)
 
 
-def _batch(folder: Path, seed: int, cases: range, lines: Queue[dict[str, Any] | None]) -> None:
-    """Cases in one child, and in another where that one ends early."""
-    rest = cases
-    while rest:
-        rest = _child(folder, seed, rest, lines)
-
-
-def _child(folder: Path, seed: int, cases: range, lines: Queue[dict[str, Any] | None]) -> range:
-    """Run cases in one child until it has done all, hangs or ends; returns those that are left."""
-    command = [sys.executable, "-m", "tools.soak.fuzz_child", folder, str(seed), str(cases.start), str(cases.stop)]
+def _cases(folder: Path, seed: int, cases: range, lines: Queue[dict[str, Any] | None]) -> None:
+    """The lines that a process writes of its cases; None where it ends early."""
+    numbers = map(str, (seed, cases.start, cases.stop, cases.step))
+    command = [sys.executable, "-m", "tools.soak.fuzz_child", str(folder), *numbers]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(commands.ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    child = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, start_new_session=True)
-    begun: dict[str, Any] = {}
-    done = cases.start
-    ended = "CRASH"
-    while done < cases.stop:
-        text = _line(child, MAX_SECONDS if begun else START_SECONDS)
-        if text is None:
-            ended = "HANG"
-            break
-        if not text:
-            break
-        line = json.loads(text)
-        if "code" in line:
-            lines.put(line)
-            done += 1
-        else:
-            begun = line
-    child.kill()
-    code = child.wait()
-    if done < cases.stop:
-        lines.put(
-            {
-                "subject": "start",
-                "mutation": "",
-                **begun,
-                "case": done,
-                "ended": ended,
-                "error": f"the process ended with {code}",
-            }
-        )
-        done += 1
-    return range(done, cases.stop)
-
-
-def _line(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """The next line of a child; None where none comes in time, empty where it has ended."""
+    child = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE)
     assert child.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        return child.stdout.readline() if selector.select(seconds) else None
+    done = 0
+    for done, text in enumerate(child.stdout, start=1):  # noqa: B007
+        lines.put(json.loads(text))
+    child.wait()
+    if done < len(cases):
+        lines.put(None)

@@ -1,64 +1,125 @@
-"""Cases of the fuzzing part, one after the other in this process: `python -m tools.soak.fuzz_child FOLDER SEED FIRST LAST`.
+"""Cases of the fuzzing part, each in a process of its own: `python -m tools.soak.fuzz_child FOLDER SEED FIRST LAST STEP`.
 
-Writes one JSON line before a case and one after it to the standard output that it is given; what the commands print is
-dropped. The parent ends this process where a case hangs, and starts another after a crash.
+This process imports what the commands need and forks for each case, so that a case takes milliseconds, and no hang, crash
+or cache of one reaches the next. It writes a JSON line after each; what the commands print is dropped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
 import os
 import random
 import re
 import resource
+import select
 import shutil
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tools.soak import fuzz_inputs, mutations
 
 MAX_MEMORY = 4_500_000_000
 """Bytes of memory beyond those of an idle process."""
+MAX_SECONDS = 60.0
+"""Seconds after which a case hangs."""
+MODULES = "modules.json"
+"""In the folder of the soak: the names of the modules that the commands import."""
+WRITTEN = (".npz", ".h5", ".pdb", ".cif")
+"""What a command writes that depends on its input alone."""
 
 
 def main() -> None:
-    """Run the cases from FIRST until before LAST."""
-    folder, seed, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    """Run the cases from FIRST until before LAST in steps of STEP."""
+    folder, seed = Path(sys.argv[1]), sys.argv[2]
     report = os.fdopen(os.dup(1), "w", buffering=1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.environ.pop("INRFLOW_RUNS", None)
-    for number in range(first, last):
-        subjects = fuzz_inputs.subjects()
-        subject, rng = subjects[number % len(subjects)], random.Random(f"{seed} {number}")
-        work = folder / f"cases/{number}"
-        copy, described, is_hostile = damaged(folder, subject, work, rng)
-        print(json.dumps({"case": number, "subject": subject.name, "mutation": described}), file=report)
-        outcome = run(folder, subject, copy, work)
-        outcome |= {"case": number, "subject": subject.name, "mutation": described, "is_hostile": is_hostile}
-        print(json.dumps(outcome), file=report)
-        shutil.rmtree(work, ignore_errors=True)
+    for name in json.loads((folder / MODULES).read_text()):
+        with contextlib.suppress(Exception):  # some of the libraries' modules cannot be imported alone
+            importlib.import_module(name)
+    for number in range(*map(int, sys.argv[3:6])):
+        print(json.dumps(in_process(folder, seed, number)), file=report)
+
+
+def in_process(folder: Path, seed: str, number: int) -> dict[str, Any]:
+    """What `case` returns, from a forked process; `ended` says HANG or CRASH where it returns nothing."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        with os.fdopen(writer, "w", buffering=1) as report:
+            case(folder, seed, number, report)
+        os._exit(0)
+    os.close(writer)
+    text, is_late = _until(reader, time.monotonic() + MAX_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(reader)
+    _delete(folder / f"cases/{number}")
+    lines = [json.loads(line) for line in text.splitlines()]
+    known = {key: value for line in lines for key, value in line.items()}
+    if len(lines) < 2:
+        known = {"case": number, "subject": "start", "mutation": "", **known}
+        known |= {"ended": "HANG" if is_late else "CRASH", "error": f"the process ended with {code}"}
+    return known
+
+
+def _until(reader: int, end: float) -> tuple[str, bool]:
+    """All that a pipe gives until it is closed, and whether `end` came first."""
+    content = b""
+    while select.select([reader], [], [], max(0.0, end - time.monotonic()))[0]:
+        block = os.read(reader, 1 << 16)
+        content += block
+        if not block or content.count(b"\n") == 2:
+            return content.decode(), False
+    return content.decode(), True
+
+
+def _delete(work: Path) -> None:
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def case(folder: Path, seed: str, number: int, report: TextIO) -> None:
+    """One case: a JSON line of what is damaged, and one of what the command made of it."""
+    subjects = fuzz_inputs.subjects()
+    subject, rng = subjects[number % len(subjects)], random.Random(f"{seed} {number}")
+    work = folder / f"cases/{number}"
+    copy, described, is_hostile = damaged(folder, subject, work, rng)
+    known = {"case": number, "subject": subject.name, "mutation": described, "is_hostile": is_hostile}
+    print(json.dumps(known), file=report)
+    print(json.dumps(run(folder, subject, copy, work)), file=report)
 
 
 def damaged(folder: Path, subject: fuzz_inputs.Subject, work: Path, rng: random.Random) -> tuple[Path, str, bool]:
     """A damaged copy of a subject, how it is damaged, and whether its digests were made to fit."""
-    shutil.rmtree(work, ignore_errors=True)
-    whole, copy = folder / subject.whole, work / "in" / Path(subject.whole).name
-    mutations.copy(whole, copy)
-    beside = whole.with_name(f"{whole.name}.sha256")
-    if beside.is_file():
-        mutations.copy(beside, copy.with_name(beside.name))
+    copy = copied(folder, subject, work)
     files = [copy]
     if subject.files:
         files = sorted(path for path in copy.glob(subject.files) if path.is_file() and path.stat().st_size)
     file = rng.choice(files)
     described, is_hostile = mutations.mutate(file, rng)
     return copy, f"{file.relative_to(work / 'in')}: {described}", is_hostile
+
+
+def copied(folder: Path, subject: fuzz_inputs.Subject, work: Path) -> Path:
+    """A copy of a subject, with the digest that lies beside it."""
+    _delete(work)
+    whole, copy = folder / subject.whole, work / "in" / Path(subject.whole).name
+    mutations.copy(whole, copy)
+    beside = whole.with_name(f"{whole.name}.sha256")
+    if beside.is_file():
+        mutations.copy(beside, copy.with_name(beside.name))
+    return copy
 
 
 def run(folder: Path, subject: fuzz_inputs.Subject, copy: Path, work: Path) -> dict[str, Any]:
@@ -68,7 +129,9 @@ def run(folder: Path, subject: fuzz_inputs.Subject, copy: Path, work: Path) -> d
     out = work / "out"
     out.mkdir(exist_ok=True)
     words = {"IN": str(copy), "INS": str(copy.parent), "OUT": str(out), "BASE": str(folder)}
-    arguments = [re.sub(r"^(INS|IN|OUT|BASE)(?=$|/)", lambda match: words[match[1]], word) for word in subject.command]
+    arguments = [
+        re.sub(r"(?<![A-Z])(INS|IN|OUT|BASE)(?=$|/)", lambda match: words[match[1]], word) for word in subject.command
+    ]
     begun, error = time.monotonic(), ""
     Path("/proc/self/clear_refs").write_text("5")
     limited(MAX_MEMORY)
@@ -78,7 +141,8 @@ def run(folder: Path, subject: fuzz_inputs.Subject, copy: Path, work: Path) -> d
         code, error = 1, f"{last_place(problem)} {type(problem).__name__}: {problem}"[:400]
     limited(None)
     seconds = round(time.monotonic() - begun, 2)
-    return {"code": code, "seconds": seconds, "peak": status("VmHWM"), "error": error, "digest": digest(out)}
+    written = digest(Path(words[subject.writes])) if subject.has_digest and code in (0, 6) else ""
+    return {"code": code, "seconds": seconds, "peak": status("VmHWM"), "error": error, "digest": written}
 
 
 def limited(size: int | None) -> None:
@@ -96,9 +160,9 @@ def status(name: str) -> int:
 def digest(out: Path) -> str:
     """The digest of all that a command has written, by name and content; the time in a file's header is left out."""
     hashed = hashlib.sha256()
-    for path in sorted(out.rglob("*.npz")) + sorted(out.rglob("*.h5")):
+    for path in sorted(path for path in out.rglob("*") if path.suffix in WRITTEN and path.is_file()):
         hashed.update(json.dumps(path.name).encode())
-        if path.suffix == ".h5":
+        if path.suffix != ".npz":
             hashed.update(path.read_bytes())
             continue
         import numpy as np

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.soak import commands, damage, raw_files
+from tools.soak import commands, damage, fuzz_weights, mutations, raw_files
 
 QUICK = ("--device", "cpu", "--threads", "1")
+PIECES = ("--num", "60", "--batch", "20", *QUICK)
+PATCHES = ("--set", "embedder=patches", "--set", "points=50")
+LARGEST_PIECE = 4000
+"""Bytes between those of a piece of samples and those of its shard: with this limit the shard stays unfinished."""
 
 
 @dataclass(frozen=True)
@@ -23,31 +27,70 @@ class Subject:
     """Words: IN is the copy, OUT a new folder, BASE the folder of the soak."""
     has_digest: bool = False
     """Whether a digest protects it, so that a damaged copy must not change what the command writes."""
+    writes: str = "OUT"
+    """Where the command writes: OUT, or the copy itself as IN."""
 
 
 def make(folder: Path) -> None:
     """All of them, by the commands that write them and by `raw_files`."""
     damage.make_inputs(folder)
     raw_files.make(folder / "raw")
-    if not (folder / "runs/clouds").is_dir():
-        commands.must(commands.run(*commands.training("clouds", Path("runs/clouds")), cwd=folder))
-    cloud = ["--run", "runs/clouds", *QUICK, "--num", "2", "--overwrite"]
-    (folder / "samples/plys").mkdir(exist_ok=True)
+    _make_runs(folder)
+    how = [*QUICK, "--overwrite"]
+    cloud = ["--run", "runs/clouds", *how, "--num", "2"]
+    for name in ("plys", "two", "statistics"):
+        (folder / "samples" / name).mkdir(exist_ok=True)
     commands.must(commands.run("sample", "samples/plys/cloud.ply", *cloud, cwd=folder))
     commands.must(commands.run("sample", "samples/clouds.npz", *cloud, cwd=folder))
-    (folder / "samples/two").mkdir(exist_ok=True)
+    commands.must(commands.run("sample", "samples/dense.npz", *cloud, "--points", "4096", cwd=folder))
     for number in range(2):
-        name = f"samples/two/{number}.png"
-        how = ["--run", "runs/images", *QUICK, "--seeds", str(number), "--overwrite"]
-        commands.must(commands.run("sample", name, *how, cwd=folder))
+        image = ["--run", "runs/images", "--seeds", str(number), *how]
+        commands.must(commands.run("sample", f"samples/two/{number}.png", *image, cwd=folder))
+    fold = ["--run", "runs/proteins", "--fasta", "raw/sequences/plain.fasta", *how]
+    commands.must(commands.run("sample", "samples/folded", *fold, cwd=folder))
     for name in ("images", "clouds"):
         (folder / "presets").mkdir(exist_ok=True)
         (folder / f"presets/{name}.toml").write_bytes((folder / f"{name}.toml").read_bytes())
+    (statistics,) = folder.glob("featured/statistics/**/moments-*.safetensors")
+    mutations.copy(statistics, folder / "samples/moments.safetensors")
+    _make_unfinished(folder)
+    fuzz_weights.make(folder / "weights")
+
+
+def _make_runs(folder: Path) -> None:
+    """Runs of clouds, proteins and objects, and the shards of the last two."""
+    objects = ["--set", "points=50", "--set", "views=2", "--set", "embedder=patches", "--resolution", "32"]
+    made = {
+        "proteins": ("swissprot", "structures", ["--set", "embedder=one-hot"], commands.PROTEINS),
+        "objects": ("objaverse", "meshes", objects, commands.OBJECTS),
+    }
+    for name, (dataset, source, settings, preset) in made.items():
+        words = ["prepare", dataset, "--source", f"raw/{source}", "--workers", "1", "--out", f"shards/{name}"]
+        if not (folder / "shards" / name).is_dir():
+            commands.must(commands.run(*words, *settings, cwd=folder))
+        (folder / f"{name}.toml").write_text(preset)
+    for name in ("clouds", *made):
+        if not (folder / "runs" / name).is_dir():
+            commands.must(commands.run(*commands.training(name, Path("runs") / name), cwd=folder))
+
+
+def _make_unfinished(folder: Path) -> None:
+    """What a killed `sample` and an unfinished `prepare` leave: pieces without a shard, and half of a job array."""
+    if not (folder / "unfinished").is_dir():
+        half = ["--array-size", "2", "--array-index", "0", "--out", "unfinished"]
+        commands.must(commands.run("prepare", "digits", *half, cwd=folder))
+    for name in ("pieces", "shard/pieces.h5"):
+        (folder / "samples" / name).parent.mkdir(exist_ok=True)
+        if not any(map(Path.is_dir, (folder / "samples").glob(f"{name}*"))):
+            words = ["sample", f"samples/{name}", *PIECES, "--run", "runs/images"]
+            done = commands.run(*words, cwd=folder, limit=LARGEST_PIECE)
+            if done.code != 5:
+                raise RuntimeError(f"a shard larger than {LARGEST_PIECE} bytes was written: {done}")
 
 
 def subjects() -> list[Subject]:
     """All of them."""
-    return [*_raw(), *_own()]
+    return [*_raw(), *_own(), *_inputs(), *_proteins(), *_networks()]
 
 
 def _raw() -> list[Subject]:
@@ -67,6 +110,7 @@ def _raw() -> list[Subject]:
         "hdf5": ("shapenet",),
         "meshes": ("meshes", "--set", "points=50"),
         "structures": ("swissprot", "--set", "embedder=one-hot"),
+        "views": ("objaverse", "--resolution", "16", *PATCHES, "--set", "renders=found", "--set", "views=2"),
     }
     patterns = {"imagenet": "*.[mt]*t", "imagenet-kit": "*.gz", "imagenet-csv": "*.csv", "edm": "dataset.json"}
     return [
@@ -80,7 +124,7 @@ def _own() -> list[Subject]:
     train = ("train", *QUICK, "--stop-at-step", "1")
     images = ("--preset", "BASE/images.toml", "--data", "BASE/shards/digits")
     random = ("--metrics", "fid:random", "--out", "OUT/scores", *QUICK)
-    clouds = ("--reference", "BASE/shards/solids", "--metrics", "mmd", "--out", "OUT/scores", *QUICK)
+    clouds = ("--reference", "BASE/samples/plys", "--metrics", "mmd", "--out", "OUT/scores", *QUICK)
     export = ("export", "IN", "OUT/out.npz", "--items", "all")
     one = ("--num", "1", *QUICK)
     return [
@@ -115,3 +159,53 @@ def _own() -> list[Subject]:
         Subject("images, scored", "samples/two", "*.png",
                 ("eval", "--samples", "IN", "--reference", "BASE/shards/digits", *random)),
     ]  # fmt: skip
+
+
+def _inputs() -> list[Subject]:
+    """Unfinished work, and files that a model is given."""
+    shard = ("sample", "IN/pieces.h5", "--run", "BASE/runs/images", *PIECES)
+    clouds = ("--run", "BASE/runs/clouds", "--label", "1", *QUICK)
+    return [
+        Subject("shards, unfinished", "unfinished", "**/*", ("prepare", "digits", "--workers", "1", "--out", "IN"),
+                writes="IN"),
+        Subject("folder of samples, unfinished", "samples/pieces", "**/*",
+                ("sample", "IN", "--run", "BASE/runs/images", *PIECES), True, "IN"),
+        Subject("shard of samples, unfinished", "samples/shard", "**/*", shard, True, "IN"),
+        Subject("cloud, inverted", "samples/plys", "cloud-000.ply", ("upsample", "IN/cloud-000.ply", "OUT/out.npz", *clouds)),
+        Subject("cloud, rendered", "samples/plys", "cloud-000.ply", ("export", "IN/cloud-000.ply", "OUT/out.png")),
+        Subject("image as a condition", "samples/two", "0.png",
+                ("sample", "OUT/out.npz", "--run", "BASE/runs/objects", "--image", "IN/0.png", "--num", "1", *QUICK)),
+        Subject("statistics as reference", "samples/moments.safetensors", "",
+                ("eval", "--samples", "BASE/samples/samples.npz", "--reference", "IN", "--metrics", "fid:random",
+                 "--out", "OUT/scores", *QUICK)),
+    ]  # fmt: skip
+
+
+def _proteins() -> list[Subject]:
+    """Sequences, structures and a run of proteins."""
+    run = ("--run", "BASE/runs/proteins", *QUICK)
+    one = ("--sequence", "ACDEFGHIKL", "--num", "1", *QUICK)
+    lddt = ("--reference", "BASE/shards/proteins", "--metrics", "lddt,rmsd", *QUICK)
+    return [
+        Subject("sequences", "raw/sequences/plain.fasta", "", ("sample", "OUT/folded", "--fasta", "IN", *run)),
+        Subject("sequences, packed", "raw/sequences/packed.fasta.gz", "",
+                ("sample", "OUT/folded", "--format", "cif", "--fasta", "IN", *run), True),
+        Subject("run of proteins", "runs/proteins", "**/*", ("sample", "OUT/out.pdb", "--run", "IN", *one)),
+        Subject("shards of proteins", "shards/proteins", "*.h5", ("export", "IN", "OUT/out.pdb", "--items", "all"), True),
+        Subject("structures, folded before", "samples/folded", "*.pdb",
+                ("sample", "IN", "--fasta", "BASE/raw/sequences/plain.fasta", *run), True, "IN"),
+        Subject("structures, scored", "raw/structures", "**/*",
+                ("eval", "--samples", "IN", *lddt, "--out", "OUT/scores")),
+    ]  # fmt: skip
+
+
+def _networks() -> list[Subject]:
+    """Weights of networks that others have trained, as far as they can be run here."""
+    views = ("--source", "BASE/raw/views", "--resolution", "28", "--set", "points=50", "--set", "views=1")
+    dino = ("prepare", "objaverse", *views, "--set", "weights=IN", "--workers", "1", "--out", "OUT/shards")
+    p_fid = ("--samples", "BASE/samples/dense.npz", "--reference", "BASE/samples/dense.npz", "--metrics", "p-fid")
+    scored = ("eval", *p_fid, "--weights", "pointnet2=IN", "--out", "OUT/scores", *QUICK)
+    found = [Subject("weights of a metric", "weights/pointnet2.safetensors", "", scored)]
+    if fuzz_weights.has_transformers():
+        found.append(Subject("weights of an embedder", "weights/dinov2", "*.*", dino))
+    return found

@@ -22,6 +22,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from inrflow_core.proteins import residues, structure_writer
+from inrflow_core.proteins.residues import LETTERS
 from inrflow_core.proteins.structure import Structure
 
 CLASSES = ("n00000001", "n00000002", "n00000003")
@@ -45,6 +46,8 @@ def make(folder: Path) -> None:
         ("hdf5", _hdf5),
         ("meshes", _meshes),
         ("structures", _structures),
+        ("views", _views),
+        ("sequences", _sequences),
     ):
         (folder / name).mkdir(parents=True, exist_ok=True)
         write(folder / name, rng)
@@ -171,3 +174,38 @@ def _structures(folder: Path, rng: np.random.Generator) -> None:
         (folder / name).write_text(text) if number < 2 else (folder / f"{name}.gz").write_bytes(
             gzip.compress(text.encode(), mtime=0)
         )
+
+
+def _views(folder: Path, rng: np.random.Generator) -> None:
+    """Two meshes with two images of each: cameras in .npy files, and in a table."""
+    pose = np.eye(4)
+    for name in ("one", "two"):
+        trimesh.creation.icosphere(1).apply_scale(rng.uniform(0.5, 1, 3)).export(folder / f"{name}.glb")
+        (folder / "views" / name).mkdir(parents=True)
+        for number in range(2):
+            (folder / "views" / name / f"{number:03d}.png").write_bytes(_square(rng))
+            pose[2, 3] = -3.5 - number
+            if name == "one":
+                np.save(folder / "views" / name / f"{number:03d}.npy", pose[:3])
+    frames = [
+        {"file_path": f"{number:03d}.png", "transform_matrix": (np.eye(4) - pose + np.eye(4)).tolist()}
+        for number in range(2)
+    ]
+    table = {"camera_angle_x": 0.7, "frames": frames}
+    (folder / "views/two/transforms.json").write_text(json.dumps(table))
+
+
+def _square(rng: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (32, 32, 4), np.uint8) | np.uint8([0, 0, 0, 255])).save(file, "PNG")
+    return file.getvalue()
+
+
+def _sequences(folder: Path, rng: np.random.Generator) -> None:
+    """Sequences of proteins, plain and packed."""
+    texts = (
+        f">protein-{length} of {length} residues\n{''.join(rng.choice(list(LETTERS), length))}\n" for length in (9, 30)
+    )
+    text = "".join(texts).encode()
+    (folder / "plain.fasta").write_bytes(text)
+    (folder / "packed.fasta.gz").write_bytes(gzip.compress(text, mtime=0))
