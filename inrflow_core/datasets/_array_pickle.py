@@ -51,7 +51,7 @@ def load(content: bytes) -> Any:
 def _check_memo(content: bytes) -> None:
     """Raise UnpicklingError where an index of the memo is beyond the number of bytes: memory would follow the index."""
     for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in MEMO_INDEXES and argument > len(content):
+        if opcode.name in MEMO_INDEXES and argument is not None and argument > len(content):
             raise pickle.UnpicklingError(f"it has the memo index {argument:,} in {len(content):,} bytes")
 
 

@@ -239,8 +239,19 @@ class SampleShard:
         for index in range(len(self.seeds)):
             path, row = order[index]
             if path != current:
-                current, values = path, _read(path, "values")
+                current, values = path, self._read_values(path)
             yield values[row : row + 1]
+
+    def _read_values(self, path: Path) -> np.ndarray:
+        """The values of a piece; one of another shape or type is deleted, as a damaged one is."""
+        values = _read(path, "values")
+        if values.shape == (len(_read(path, "indices")), *self.shape) and values.dtype == self.dtype:
+            return values
+        path.unlink(missing_ok=True)
+        raise IntegrityError(
+            f"`{path}` is damaged: it has values of shape {list(values.shape)} and type {values.dtype}",
+            hint="it is removed; the same command draws its samples again",
+        )
 
 
 def is_finishing(path: Path) -> bool:

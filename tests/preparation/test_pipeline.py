@@ -130,21 +130,25 @@ prepare(images(Path(sys.argv[1]), Path(sys.argv[2])), workers=1)
     assert content(tmp_path / "s") == content(prepared)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_keeps_the_finished_shards_and_says_so(source: Path, prepared: Path, tmp_path: Path, workers: int):
+@pytest.mark.parametrize(("workers", "sent"), [(1, "SIGINT"), (2, "SIGINT"), (1, "SIGTERM")])
+def test_ctrl_c_and_sigterm_keep_the_finished_shards_and_say_so(
+    source: Path, prepared: Path, tmp_path: Path, workers: int, sent: str
+):
     code = """
 from inrflow_cli import app
 note = journal.Journal.record
 def interrupted(self, record):
     note(self, record)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), getattr(signal, SENT))
 journal.Journal.record = interrupted
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
     options = ['--resolution', '8', '--classes', '--workers', sys.argv[3]]
-    sys.exit(app.run(['prepare', 'images', '--source', sys.argv[1], '--out', sys.argv[2], *options]))
+    SENT, source, out = sys.argv[4], sys.argv[1], sys.argv[2]
+    sys.argv = ['inrflow', 'prepare', 'images', '--source', source, '--out', out, *options]
+    app.main()
 """
-    done = child("\n" + code, source, tmp_path / "s", workers)
+    done = child("\n" + code, source, tmp_path / "s", workers, sent)
     assert done.returncode == 130, done.stderr
     assert "error: interrupted with 1 of 4 shards made\n\nhint: run the same command again to resume" in done.stderr
     assert not list((tmp_path / "s").glob(".*.partial")) and "Traceback" not in done.stderr

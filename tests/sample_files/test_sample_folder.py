@@ -239,6 +239,33 @@ def test_300_samples_are_the_same_after_kills_and_with_any_number_of_processes(t
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_piece_of_another_shape_is_named_and_drawn_again(tmp_path: Path):
+    folder = begin(tmp_path / "out")
+    ((_, shard), *_) = list(folder.shards())
+    assert shard is not None
+    indices = np.arange(len(shard.seeds))
+    np.savez(shard.folder / "000000000-0.npz", indices=indices, labels=indices, values=np.zeros((0, 1), np.float32))
+    with pytest.raises(IntegrityError, match=r"000000000-0.npz` is damaged: it has values of shape \[0, 1\]"):
+        shard.finish()
+    assert not list(shard.folder.glob("*.npz"))
+
+
+def test_sigterm_keeps_the_drawn_samples_and_says_so(tmp_path: Path):
+    tiny.run_folder(tmp_path / "run", tiny.IMAGE)
+    code = (
+        "import os, signal, sys; from inrflow_cli.app import main; from inrflow_core.sample_files.sample_shard import SampleShard as s;"
+        "write = s.write; s.write = lambda *given: (write(*given), os.kill(os.getpid(), signal.SIGTERM)); main()"
+    )
+    rest = ["sample", "--run", str(tmp_path / "run"), "--num", "12", "--batch", "4", "--threads", "1"]
+    stopped = subprocess.run([sys.executable, "-c", code, *rest, str(tmp_path / "out")], cwd=ROOT, capture_output=True)
+    said = stopped.stderr.decode()
+    assert stopped.returncode == 130 and "Traceback" not in said, said
+    assert "out` are kept\n\nhint: run the same command again to resume" in said
+    for name in ("out", "whole"):
+        subprocess.run([sys.executable, "-m", "inrflow_cli.app", *rest, str(tmp_path / name)], cwd=ROOT, check=True)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_workers_share_a_folder_and_what_a_killed_one_left_is_drawn(tmp_path: Path):
     tiny.run_folder(tmp_path / "run", tiny.IMAGE, sampler={"steps": 40})

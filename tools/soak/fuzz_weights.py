@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -48,6 +49,12 @@ def _dinov2(folder: Path) -> None:
     import transformers
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "mlp_ratio": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "mlp_ratio": 2,
+    }
     transformers.logging.disable_progress_bar()
     transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).save_pretrained(folder)

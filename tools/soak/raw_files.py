@@ -197,7 +197,7 @@ def _views(folder: Path, rng: np.random.Generator) -> None:
 
 def _square(rng: np.random.Generator) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (32, 32, 4), np.uint8) | np.uint8([0, 0, 0, 255])).save(file, "PNG")
+    Image.fromarray(rng.integers(0, 256, (32, 32, 4), np.uint8) | np.array([0, 0, 0, 255], np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
