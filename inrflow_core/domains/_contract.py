@@ -62,12 +62,18 @@ class ArrayFiles:
     """The shape of one sample in words."""
     has_one_shape: bool = False
     """Whether only samples of equal shapes can be compared."""
+    max_bytes: int = 1 << 32
+    """Bytes of the largest file of one sample."""
+
+    def allows(self, shape: tuple[int, ...]) -> bool:
+        """Whether one sample can have this shape."""
+        return len(shape) == self.ndim - 1 and min(shape) > 0 and shape[-1] in self.channels
 
     def holds(self, values: np.ndarray) -> bool:
         """Whether an array of several samples has the type and shape of this domain."""
         kind = "u" if self.dtype == "uint8" else "f"
         is_right = values.dtype == np.uint8 if kind == "u" else values.dtype.kind == kind
-        return is_right and values.ndim == self.ndim and len(values) > 0 and values.shape[-1] in self.channels
+        return is_right and len(values) > 0 and self.allows(values.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,9 @@ def read_file(path: Path) -> np.ndarray:
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
-    """`96 x 128 pixels, RGB`."""
-    return f"{shape[0]} x {shape[1]} pixels, {MODES[shape[2]]}"
+    """`96 x 128 pixels, RGB`; of other numbers of channels the number."""
+    height, width, channels = shape
+    return f"{height} x {width} pixels, {MODES.get(channels, f'{channels} channels')}"
 
 
 class Domain(DecodedAtOwnPairs):
@@ -93,6 +94,7 @@ class Domain(DecodedAtOwnPairs):
         read_file,
         describe_shape,
         has_one_shape=True,
+        max_bytes=image_io.MAX_BYTES,
     )
     SIZE_OPTION = "--resolution"
     HAS_WINDOWS = True

@@ -81,7 +81,17 @@ class Domain(DecodedAtOwnPairs):
     NAME = "points"
     NOUN = "point clouds"
     FORMATS = ("ply", "npz", "png", "obj", "glb")
-    FILES = ArrayFiles(("points",), "float32", 3, (3, 6), "float (N P 3)", (".ply", ".npy"), read_file, describe_shape)
+    FILES = ArrayFiles(
+        ("points",),
+        "float32",
+        3,
+        (3, 6),
+        "float (N P 3)",
+        (".ply", ".npy"),
+        read_file,
+        describe_shape,
+        max_bytes=ply_reader.MAX_BYTES,
+    )
     SIZE_OPTION = "--points"
     HAS_WINDOWS = False
     REFERENCE_SPLITS = ("val", "test", "train")

@@ -7,11 +7,14 @@ of both is known; a file with `mu` and `sigma` alone does not record its protoco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.feature_networks import _contract as network_contract
 from inrflow_core.metrics._inputs import STATS_FORMAT, ReferenceStats
 from inrflow_core.numerics.gaussian_stats import GaussianStats
 from inrflow_core.storage import array_file, plain_file, typed_json
@@ -58,11 +61,7 @@ def _from_cache(path: Path) -> ReferenceStats:
     count = arrays["count"]
     if count.shape or count.dtype.kind not in "iu" or count < 1:
         raise IntegrityError(f"`{path}` is damaged: its `count` is not a positive whole number", hint=ACCEPTED_FILES)
-    shape = None
-    if "shape" in metadata:
-        where = f"`shape` of `{path}`"
-        value = typed_json.parse_json(metadata["shape"], where, hint=ACCEPTED_FILES)
-        shape = typed_json.typed(value, tuple[int, ...], where, hint=ACCEPTED_FILES)
+    shape = _shape(path, metadata) if "shape" in metadata else None
     checked = _moments(path, arrays["mean"], arrays["covariance"])
     moments = GaussianStats(int(count), checked.mean, checked.covariance)
     return ReferenceStats(
@@ -74,6 +73,17 @@ def _from_cache(path: Path) -> ReferenceStats:
         metadata.get("weights"),
         shape,
     )
+
+
+def _shape(path: Path, metadata: Mapping[str, str]) -> tuple[int, ...]:
+    """The shape of the items that the statistics describe; raises IntegrityError where no item can have it."""
+    where = f"`shape` of `{path}`"
+    value = typed_json.parse_json(metadata["shape"], where, hint=ACCEPTED_FILES)
+    shape = typed_json.typed(value, tuple[int, ...], where, hint=ACCEPTED_FILES)
+    domain = domain_class(network_contract.find_extractor(metadata["network"]).domain)
+    if domain.FILES is not None and not domain.FILES.allows(shape):
+        raise IntegrityError(f"{where} is {list(shape)}, which {domain.NOUN} cannot have", hint=ACCEPTED_FILES)
+    return shape
 
 
 def _from_adm(path: Path) -> ReferenceStats:

@@ -25,6 +25,7 @@ from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemErro
 from inrflow_core.proteins import atom_tables, residues
 from inrflow_core.proteins.atom_tables import MISSING_VALUES, AtomTable
 from inrflow_core.proteins.structure import Structure
+from inrflow_core.storage import plain_file
 
 KINDS = {".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".mmcif": "cif", ".bcif": "bcif"}
 """Suffixes that are read, before a `.gz`."""
@@ -150,9 +151,14 @@ def _read(path: Path, chain: str | None, *, is_first_alone: bool) -> list[Struct
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint="name a file of a protein structure")
     try:
-        return _parsed(path.read_bytes(), path.name, chain, is_first_alone=is_first_alone)
+        return _parsed(_content(path), path.name, chain, is_first_alone=is_first_alone)
     except UnreadableItemError as bad:
         raise IntegrityError(f"`{path}` cannot be read: {bad.reason}", hint="copy it again, or leave it out") from bad
+
+
+def _content(path: Path) -> bytes:
+    hint = f"give a file of at most {LARGEST >> 20} MiB, or leave it out"
+    return plain_file.read_plain_file(path, LARGEST, hint=hint)
 
 
 def _parsed(content: bytes, file: str, chain: str | None, *, is_first_alone: bool) -> list[Structure]:

@@ -117,7 +117,7 @@ def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
     return ArrayCollection(
         source=folder,
         domain=name,
-        digest=_digest(samples),
+        digest=_digest(samples, form.max_bytes),
         normalization=UNKNOWN_NORMALIZATION if is_ours else {},
         names=[name for name, _ in samples],
         load_values=load_values,
@@ -148,6 +148,7 @@ def structures_in(
         path = files[file][1]
         return structure_reader.read_models(path) if all_models else [structure_reader.read(path)]
 
+    digest = _digest(files, structure_reader.LARGEST)
     counts = [len(models(file)) if all_models else 1 for file in range(len(files))]
     items = [(file, number) for file, count in enumerate(counts) for number in range(count)]
     names = [stems[file] if counts[file] == 1 else f"{stems[file]}-{number}" for file, number in items]
@@ -156,15 +157,14 @@ def structures_in(
         file, number = items[index]
         return models(file)[number]
 
-    return StructureCollection(
-        source=source, domain=domain, digest=_digest(files), names=names, load_structure=load_structure
-    )
+    return StructureCollection(source=source, domain=domain, digest=digest, names=names, load_structure=load_structure)
 
 
-def _digest(files: Sequence[tuple[str, Path]]) -> str:
+def _digest(files: Sequence[tuple[str, Path]], max_bytes: int) -> str:
+    """A digest of names and contents; raises IntegrityError where a file is larger than one of its kind can be."""
     hashed = hashlib.sha256()
     for name, path in files:
-        hashed.update(f"{name}\0{plain_file.file_digest(path)}\n".encode(errors="surrogateescape"))
+        hashed.update(f"{name}\0{plain_file.file_digest(path, max_bytes=max_bytes)}\n".encode(errors="surrogateescape"))
     return hashed.hexdigest()
 
 

@@ -47,27 +47,35 @@ def read_plain_file(path: Path, max_bytes: int, *, hint: str | None = None) -> b
         MissingError, IntegrityError: as `open_plain_file`, or it has more than `max_bytes` bytes.
     """
     with open_plain_file(path, hint=hint) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > max_bytes:
-            raise IntegrityError(f"`{path}` has {size:,} bytes, more than {max_bytes:,}", hint=hint)
-        return file.read(size)
+        return file.read(_check_size(path, file.fileno(), max_bytes, hint))
+
+
+def _check_size(path: Path, handle: int, max_bytes: int, hint: str | None) -> int:
+    """The number of bytes of an open file; raises IntegrityError where it is above `max_bytes`."""
+    size = os.fstat(handle).st_size
+    if size > max_bytes:
+        raise IntegrityError(f"`{path}` has {size:,} bytes, more than {max_bytes:,}", hint=hint)
+    return size
 
 
 BLOCK = 1 << 22
 """Bytes read at once."""
 
 
-def file_digest(path: Path, *, from_disk: bool = False) -> str:
+def file_digest(path: Path, *, from_disk: bool = False, max_bytes: int | None = None) -> str:
     """The SHA-256 of a file in hexadecimal, read in blocks.
 
     `from_disk` first drops the file from the page cache, to read the disk and not what was just written.
 
     Raises:
         MissingError: there is no such file.
+        IntegrityError: it has more than `max_bytes` bytes; none of them is read.
     """
     digest = hashlib.sha256()
     try:
         with path.open("rb", buffering=0) as file:
+            if max_bytes is not None:
+                _check_size(path, file.fileno(), max_bytes, "leave it out, or make it again")
             if from_disk and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while block := file.read(BLOCK):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from inrflow_core.datasets import _image_decoding
 from inrflow_core.domains._contract import batch_of
-from inrflow_core.domains.image import Config, Domain
+from inrflow_core.domains.image import Config, Domain, describe_shape
 from inrflow_core.errors import UsageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 5, 5, 3), dtype=np.uint8)
@@ -163,3 +163,8 @@ def test_an_input_file_is_reduced_as_prepared_images_are(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "large.png")
     found = Domain(Config(8)).read_input(tmp_path / "large.png").values
     np.testing.assert_array_equal(found, _image_decoding.pixels((tmp_path / "large.png").read_bytes(), 8))
+
+
+def test_a_shape_of_any_number_of_channels_is_described():
+    assert describe_shape((96, 128, 3)) == "96 x 128 pixels, RGB"
+    assert describe_shape((96, 128, -1)) == "96 x 128 pixels, -1 channels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,17 @@ def test_cached_moments_are_statistics_that_know_their_protocol(items: SampleCol
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     with pytest.raises(IntegrityError, match="its numbers do not match its digest"):
         reference_stats.read(file)
+
+
+@pytest.mark.parametrize("shape", ["[8, 8, -1]", "[8, 8, 7]", "[0, 8, 3]", "[8, 8]", "[]"])
+def test_statistics_of_a_shape_that_no_image_can_have_are_refused_by_name(
+    items: SampleCollection, tmp_path: Path, shape: str
+):
+    one = FeatureCache(items, ("rows",), "v1", tmp_path / "kept", {"network": "random", "weights": "", "shape": shape})
+    one.run(Rows())
+    one.moments("rows")
+    with pytest.raises(IntegrityError, match=rf"`shape` of .* is {re.escape(shape)}, which images cannot have"):
+        reference_stats.read(tmp_path / "kept" / "moments-rows.safetensors")
 
 
 def test_a_published_reference_batch_gives_pooled_and_spatial_moments(tmp_path: Path):

@@ -13,8 +13,10 @@ from inrflow_core.errors import InrflowError, IntegrityError, MissingError, Usag
 from inrflow_core.formats import ply
 from inrflow_core.geometry import point_clouds
 from inrflow_core.preparation import job, pipeline
+from inrflow_core.proteins import structure_reader
 from inrflow_core.sample_files import collection, readers
 from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.storage import plain_file
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
 CLOUDS = np.random.default_rng(1).normal(size=(4, 7, 3)).astype(np.float32)
@@ -244,3 +246,19 @@ def test_an_archive_whose_origin_is_damaged_is_named(tmp_path):
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match=r"drawn\.npz` cannot be read: Bad CRC-32"):
         readers.open_collection(path)
+
+
+@pytest.mark.parametrize(("name", "size"), [("001.png", 6 << 30), ("001.ply", 6 << 30), ("001.pdb", 1 << 29)])
+def test_a_file_larger_than_its_kind_can_be_is_refused_by_name_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int
+):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with (folder / name).open("wb") as file:
+        file.truncate(size)  # a hole, which takes no room
+    monkeypatch.setattr(plain_file, "BLOCK", None)  # a read of blocks would fail
+    with pytest.raises(IntegrityError, match=rf"{name}` has {size:,} bytes, more than "):
+        readers.open_collection(folder)
+    if name.endswith(".pdb"):
+        with pytest.raises(IntegrityError, match=rf"{name}` has {size:,} bytes, more than 268,435,456"):
+            structure_reader.read(folder / name)
