@@ -1,11 +1,15 @@
-"""The contract of a network's file: settings, a network that encodes a context and decodes queries, and its decoder."""
+"""The contracts of a network's file, one for each kind of network; the function that builds it says which kind it is.
+
+A `NetworkPart` has a velocity network, which encodes a context and decodes queries (`build`); a `HypernetworkPart` one that
+writes the tokens of a neural function (`build_hypernetwork`); a `ReadoutPart` the neural function (`build_readout`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Queries, SetSpec
@@ -111,4 +115,93 @@ class NetworkPart(Protocol):
 
     def build_decoder(self, config: Any, shape: SetSpec, condition: ConditionSpec = ...) -> nn.Module:
         """The network's decoder alone, a `QueryDecoder`, with initial weights."""
+        ...
+
+
+class TokenShape(NamedTuple):
+    """The tokens that describe one function: their number and width."""
+
+    count: int
+    width: int
+
+
+ReadoutState = tuple[Tensor, ...]
+"""What a read-out makes of tokens once, for any number of queries; the first axis of each tensor is B."""
+
+
+@runtime_checkable
+class Readout(Protocol):
+    """A neural function: a hyper-network writes its tokens, and it is evaluated at each query alone.
+
+    A module. Its weights are shared by all functions.
+    """
+
+    config: Any
+
+    @property
+    def token_shape(self) -> TokenShape:
+        """The tokens that it reads."""
+        ...
+
+    def prepare(self, tokens: Float[Tensor, "B L W"]) -> ReadoutState:
+        """What queries need of the tokens, such as keys and values, or generated weights."""
+        ...
+
+    def query(
+        self, state: ReadoutState, queries: Queries, *, seeds: Int64[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B M C"]:
+        """The values of B functions at the queries.
+
+        Args:
+            seeds: of the sets, in training: they key whatever it draws at random, such as depths along rays. None: nothing
+                is random.
+        """
+        ...
+
+
+@runtime_checkable
+class Hypernetwork(Protocol):
+    """A module that reads the noisy values of a whole set and writes the tokens of its function."""
+
+    config: Any
+
+    def __call__(
+        self, context: Queries, values: Float[Tensor, "B N C"], level: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B L W"]:
+        """The tokens of each set's function.
+
+        Args:
+            values: the noisy values, scaled to unit variance.
+            level: the level of the noise, as a number of order one.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadoutPart(Protocol):
+    """The module of a read-out."""
+
+    Config: Any
+
+    def build_readout(self, config: Any, spec: SetSpec) -> nn.Module:
+        """The `Readout` for sets of this spec.
+
+        Raises:
+            UsageError: the settings do not fit the sets, or each other.
+        """
+        ...
+
+
+@runtime_checkable
+class HypernetworkPart(Protocol):
+    """The module of a hyper-network."""
+
+    Config: Any
+
+    def build_hypernetwork(self, config: Any, spec: SetSpec, tokens: TokenShape) -> nn.Module:
+        """The `Hypernetwork` that reads sets of this spec and writes such tokens.
+
+        Raises:
+            UsageError: the settings do not fit the sets, or each other.
+        """
         ...
