@@ -152,18 +152,18 @@ class Queries:
 
     The coordinate is what the network sees, in [-1, 1]; it is None where the value is its own coordinate (points that
     move). The noise key is what the noise is keyed by: an id for points, or a position on the lattice of the training
-    grid, whose pixels sit at the integers 0 ... R - 1. For rays the coordinate is the origin, and `directions` are unit
-    vectors.
+    grid, whose pixels sit at the integers 0 ... R - 1. For rays the coordinate is the origin in world units,
+    `directions` have depth 1 along the camera's axis, and the noise key is the pixel's position, as for images.
     """
 
     coordinates: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None
-    noise_keys: Int64[Tensor, " N"] | Float[Tensor, "N D"]
+    noise_keys: Int64[Tensor, " N"] | Float[Tensor, "N K"]
     group_ids: Int64[Tensor, "B N"] | None = None
     """The group of each pair, ascending, -1 at padding; of the layout `Groups`."""
     valid_sizes: tuple[tuple[int, int], ...] | None = None
     """The numbers of real pairs and groups of each set, on the CPU: reading them does not synchronize the device."""
     directions: Float[Tensor, "N 3"] | Float[Tensor, "B N 3"] | None = None
-    """Unit vectors along the rays; of the layout `Rays`."""
+    """Vectors along the rays with depth 1 along the camera's axis; of the layout `Rays`."""
 
     def __len__(self) -> int:
         return self.noise_keys.shape[0]

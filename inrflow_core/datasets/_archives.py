@@ -92,13 +92,23 @@ class Member(NamedTuple):
             raise UnreadableItemError(f"it cannot be unzipped: {str(error).partition(chr(10))[0]}") from error
 
 
+class Content(NamedTuple):
+    """A file whose bytes are in memory."""
+
+    content: bytes
+
+    def read(self) -> bytes:
+        """The bytes."""
+        return self.content
+
+
 class Entry(NamedTuple):
     """A file of a data set."""
 
     name: str
     """Relative to the root, with forward slashes."""
     size: int
-    location: Blob | Member
+    location: Blob | Member | Content
 
 
 def listing(source: Path) -> list[Entry]:
@@ -170,20 +180,43 @@ def read_members(
         IntegrityError: the tar is damaged; `source` names it.
     """
     content = {}
+    for member, inside in _streamed(
+        file, source, lambda member: member.name.rpartition("/")[2] in names and member.size <= largest
+    ):
+        content[member.name.rpartition("/")[2]] = inside
+    return dict(sorted(content.items()))
+
+
+def packed_members(path: Path) -> list[Entry]:
+    """The plain files of a tar that is compressed with gzip, sorted by name, with their content in memory.
+
+    Raises:
+        IntegrityError: the tar is damaged, or unpacks to more than MOST_UNPACKED bytes.
+    """
+    with open_plain_file(path) as file:
+        found = [
+            Entry(member.name.removeprefix("./"), member.size, Content(inside))
+            for member, inside in _streamed(file, path, lambda member: not _is_left_out(member.name))
+        ]
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _streamed(
+    file: Any, source: str | Path, selects: Callable[[tarfile.TarInfo], bool]
+) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Some plain members of a tar, compressed with gzip or not, with their content."""
     try:
         is_packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         unpacked: Any = _SizedReader(gzip.GzipFile(fileobj=file) if is_packed else file)
         with tarfile.open(fileobj=unpacked, mode="r:") as archive:
             for member in archive:
-                name = member.name.rpartition("/")[2]
-                if name in names and member.isreg() and member.size <= largest:
+                if member.isreg() and not member.issparse() and selects(member):
                     opened = archive.extractfile(member)
                     assert opened is not None
-                    content[name] = opened.read()
+                    yield member, opened.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise IntegrityError(f"`{source}` is not a complete tar: {error}", hint="copy or download it again") from error
-    return dict(sorted(content.items()))
 
 
 def _inner(path: Path, outer: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[Entry]:

@@ -133,7 +133,7 @@ def _list_views(root: Path, folder: Path, field_of_view: float) -> list[tuple[Pa
         focal = cameras.focal(field_of_view)
         pairs = [(path, path.with_suffix(".npy")) for path in sorted(folder.glob("*.png"))]
         return [
-            (path, cameras.from_world_to_opengl(_matrix(read_array(camera)), focal))
+            (path, cameras.from_world_to_opengl(pose_matrix(read_array(camera)), focal))
             for path, camera in pairs
             if camera.is_file()
         ]
@@ -152,7 +152,7 @@ def _transforms(root: Path, folder: Path, field_of_view: float) -> list[tuple[Pa
         path = path if path.suffix else path.with_suffix(".png")
         if not path.is_relative_to(root.resolve()):
             raise ValueError(frame["file_path"])
-        views.append((path, cameras.from_opengl(_matrix(frame["transform_matrix"]), focal)))
+        views.append((path, cameras.from_opengl(pose_matrix(frame["transform_matrix"]), focal)))
     return sorted(views, key=lambda pair: pair[0])
 
 
@@ -181,7 +181,7 @@ def _focal(camera: dict[str, Any], field_of_view: float) -> float:
     return cameras.focal(field_of_view if angle is None else math.degrees(angle))
 
 
-def _matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
+def pose_matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
     """A camera matrix, 3 x 4 or 4 x 4; ValueError unless it is finite and a rotation."""
     matrix = np.asarray(numbers, dtype=np.float64)
     if matrix.shape not in ((3, 4), (4, 4)) or not np.isfinite(matrix).all():

@@ -182,6 +182,13 @@ class Domain(Protocol):
         """Sets of what was read, in the network's scale; augmentation is keyed by the seeds."""
         ...
 
+    def rows_to_read(
+        self, sizes: Int64[np.ndarray, " B"], seeds: Int64[Tensor, " B"]
+    ) -> Int64[np.ndarray, "B K"] | None:
+        """The rows that training reads of the stored values of sets of these sizes, such as two views of a scene; keyed by
+        the seeds. None reads all."""
+        ...
+
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:
         """What training makes of sets from `to_set` or `dummy_batch`: those that the encoder reads, and those that the
         decoder is trained on; a random choice is keyed by the seeds. `DecodedAtOwnPairs` has the usual one."""
@@ -266,6 +273,10 @@ class DecodedAtOwnPairs(ABC):
     def config_for_size(self, num_pairs: int) -> Any:
         """Its settings: all sets have one size."""
         return self.config
+
+    def rows_to_read(self, sizes: Int64[np.ndarray, " B"], seeds: Int64[Tensor, " B"]) -> None:
+        """None: training reads all values."""
+        return None
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:
         """The same sets for the encoder and the decoder."""

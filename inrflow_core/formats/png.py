@@ -15,7 +15,7 @@ from inrflow_core.storage import atomic_write
 from inrflow_core.visualization import image_grid, point_rendering, protein_rendering
 
 Samples = np.ndarray | Sequence[Structure]
-"""Images uint8 (B H W C), clouds float32 (B N C), or structures of proteins."""
+"""Images uint8 (B H W C), scenes uint8 (B V H W C), clouds float32 (B N C), or structures of proteins."""
 SUFFIXES = (".png",)
 HOLDS_MANY = True
 
@@ -38,7 +38,8 @@ def write(
 def render(samples: Samples, *, columns: int | None = None, size: int | None = None) -> Image.Image:
     """The image that `write` saves."""
     if isinstance(samples, np.ndarray) and samples.dtype == np.uint8:
-        return image_grid.image_grid(samples, columns=columns)
+        draw = image_grid.scene_grid if samples.ndim == 5 else image_grid.image_grid
+        return draw(samples, columns=columns)
     size = size or (512 if len(samples) == 1 else 256)
     if isinstance(samples, np.ndarray):
         return point_rendering.render_clouds(samples, columns=columns, size=size)

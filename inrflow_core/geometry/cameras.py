@@ -133,6 +133,23 @@ def pluecker(camera: Float32[np.ndarray, "4 4"], rows: int, columns: int) -> Flo
     return np.concatenate([directions, np.cross(origin, directions)], axis=1)
 
 
+def depth_rays(
+    cameras: Float32[Tensor, "*cameras 4 4"], rows: int, columns: int
+) -> tuple[Float32[Tensor, "*cameras {rows}*{columns} 3"], Float32[Tensor, "*cameras {rows}*{columns} 3"]]:
+    """Origins and directions of the rays through all pixel centers, row by row; directions have depth 1 along the axis.
+
+    A point at `origin + depth * direction` has that depth in the camera; unit directions are those of `rays`.
+    """
+    numbers = {"dtype": torch.float64, "device": cameras.device}
+    y, x = torch.meshgrid(
+        (torch.arange(rows, **numbers) + 0.5) / rows, (torch.arange(columns, **numbers) + 0.5) / columns, indexing="ij"
+    )
+    matrix = cameras.double()
+    flat = (torch.stack([x.flatten(), y.flatten()], dim=-1) - matrix[..., 3:, 2:]) / matrix[..., 3:, :2]
+    directions = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1) @ matrix[..., :3, :3].mT
+    return matrix[..., None, :3, 3].expand_as(directions).float().contiguous(), directions.float()
+
+
 RAY = 6
 """Numbers of a ray; in a token they follow the embedder's."""
 

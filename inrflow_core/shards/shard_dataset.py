@@ -101,6 +101,18 @@ class ShardDataset:
         differences = [np.diff(edges) for edges in offsets if edges is not None]
         return np.concatenate(differences) if differences and len(differences) == len(offsets) else None
 
+    def sizes_at(self, split: str, indices: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " B"]:
+        """Pairs of some sets, where sets differ in size; where they do not, the first number of their shape."""
+        positions = np.asarray(indices, dtype=np.int64)
+        numbers = np.searchsorted(self._edges[split], positions, side="right") - 1
+        sizes = np.full(len(positions), self.manifest.shape[0], dtype=np.int64)
+        for row, (number, index) in enumerate(zip(numbers, positions - self._edges[split][numbers], strict=True)):
+            shard = self._shard(self._split(split).shards[number])
+            if shard.offsets is not None:
+                start, stop = shard.byte_range(int(index))
+                sizes[row] = stop - start
+        return sizes
+
     def names(self, split: str) -> list[str]:
         """The name of every set of a split."""
         return [name for entry in self._split(split).shards for name in self._shard(entry).names]
@@ -119,10 +131,12 @@ class ShardDataset:
         with_names: bool = False,
         conditions: ConditionSelection = batch.ALL,
         with_values: bool = True,
+        rows: Int64[np.ndarray, "B K"] | None = None,
     ) -> Batch:
         """The sets at `indices`, in that order; values are read into `out` (see `buffer`) if it is set.
 
-        With `with_values = False` no value is read: the batch has zeros of the same shape.
+        With `with_values = False` no value is read: the batch has zeros of the same shape. With `rows`, of sets that
+        differ in size, only these K rows of each are read, of the values and of the conditions with as many rows.
 
         Raises:
             UsageError: no such split, or the shards lack a requested condition.
@@ -137,7 +151,9 @@ class ShardDataset:
             for number, index in zip(numbers, positions, strict=True)
         ]
         out = self.buffer(split, len(positions)) if out is None and with_values else out
-        if not with_values:
+        if rows is not None:
+            values, sizes = read_rows(located, rows, self.manifest.shape[1:], self.manifest.dtype, with_values), None
+        elif not with_values:
             values, sizes = zero_values(located, self.manifest.shape, self.manifest.dtype)
         elif out is None:
             values, sizes = read_ragged(located, self.manifest.shape[1:], self.manifest.dtype)
@@ -145,7 +161,7 @@ class ShardDataset:
             assert out.shape == (len(located), *self.manifest.shape) and out.dtype == self.manifest.dtype
             values, sizes = read_uniform(located, out), None
         try:
-            condition, counts = read_conditions(located, conditions)
+            condition, counts = read_conditions(located, conditions, rows)
         except KeyError as error:
             raise UsageError(
                 f"the shards in `{self.folder}` have no condition {error}",
@@ -246,6 +262,19 @@ def read_ragged(located: Located, shape: tuple[int, ...], dtype: str) -> tuple[n
     return out, sizes
 
 
+def read_rows(
+    located: Located, rows: Int64[np.ndarray, "B K"], shape: tuple[int, ...], dtype: str, with_values: bool = True
+) -> np.ndarray:
+    """Some rows of each set's values, where sets differ in size; the others are not read. Zeros without values."""
+    out = np.zeros((*rows.shape, *shape), dtype)
+    for number, (shard, index) in enumerate(located if with_values else ()):
+        start, stop = shard.byte_range(index)
+        assert (rows[number] >= 0).all() and (rows[number] < stop - start).all()
+        for column, row in enumerate(rows[number]):
+            shard.read(shard.values, start + int(row), out[number, column : column + 1])
+    return out
+
+
 def zero_values(
     located: Located, shape: tuple[int, ...], dtype: str
 ) -> tuple[np.ndarray, Int64[np.ndarray, " B"] | None]:
@@ -258,9 +287,11 @@ def zero_values(
 
 
 def read_conditions(
-    located: Located, selection: ConditionSelection
+    located: Located, selection: ConditionSelection, rows_read: Int64[np.ndarray, "B K"] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The conditions of sets, and the numbers of real rows of those that differ in length.
+
+    With `rows_read`, these rows alone of conditions that have as many rows as the sets have pairs.
 
     Raises:
         KeyError: a shard lacks a requested condition.
@@ -268,7 +299,9 @@ def read_conditions(
     result, counts = {}, {}
     names = list(located[0][0].condition) if located and selection.names is None else list(selection.names or [])
     for name in names if located else []:
-        if name in located[0][0].condition_offsets:
+        if rows_read is not None and _has_row_for_each_pair(located, name):
+            result[name] = _some_rows(located, name, rows_read)
+        elif name in located[0][0].condition_offsets:
             result[name], counts[name] = _ragged_condition(located, name)
         elif selection.views is None:
             rows = located[0][0].condition[name]
@@ -278,6 +311,26 @@ def read_conditions(
         else:
             result[name] = _one_view(located, name, selection.views)
     return result, counts
+
+
+def _has_row_for_each_pair(located: Located, name: str) -> bool:
+    return all(
+        name in shard.condition_offsets
+        and shard.offsets is not None
+        and np.array_equal(shard.condition_offsets[name][index : index + 2], shard.offsets[index : index + 2])
+        for shard, index in located
+    )
+
+
+def _some_rows(located: Located, name: str, rows: Int64[np.ndarray, "B K"]) -> np.ndarray:
+    """Some rows of each set's condition."""
+    of = located[0][0].condition[name]
+    out = np.empty((*rows.shape, *of.shape[1:]), of.dtype)
+    for number, (shard, index) in enumerate(located):
+        start = int(shard.condition_offsets[name][index])
+        for column, row in enumerate(rows[number]):
+            shard.read(shard.condition[name], start + int(row), out[number, column : column + 1])
+    return out
 
 
 def _ragged_condition(located: Located, name: str) -> tuple[np.ndarray, Int64[np.ndarray, " B"]]:

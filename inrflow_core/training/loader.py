@@ -94,7 +94,8 @@ class Loader:
         indices = examples if self._selected is None else self._selected[examples]
         views = keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
         conditions = ConditionSelection(self._reads, views)
-        read = self.shards.read(self.split, indices, out=out, conditions=conditions, with_values=with_values)
+        rows = self.domain.rows_to_read(self.shards.sizes_at(self.split, indices), seeds)
+        read = self.shards.read(self.split, indices, out=out, conditions=conditions, with_values=with_values, rows=rows)
         return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:

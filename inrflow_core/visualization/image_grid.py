@@ -26,6 +26,13 @@ def image_grid(
     return tile_images(tiles, columns=columns, captions=captions)
 
 
+def scene_grid(scenes: UInt8[np.ndarray, "B V H W C"], *, columns: int | None = None) -> Image.Image:
+    """All views of scenes: a row for each scene, or single views in a grid."""
+    num_views = scenes.shape[1]
+    views = scenes.reshape(-1, *scenes.shape[2:])
+    return image_grid(views, columns=columns or (num_views if num_views > 1 and len(scenes) > 1 else None))
+
+
 def labeled_rows(rows: Mapping[str, UInt8[np.ndarray, "B _ _ _"]], *, tile: int = 96) -> Image.Image:
     """Rows of images under one another, each with its name at the left; all are shown `tile` pixels high.
 

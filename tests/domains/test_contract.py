@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "image": {"resolution": 6},
     "points": {"num_points": 24},
     "protein": {"residues": 6},
+    "radiance": {"resolution": 6},
 }
 MEMBERS = sorted(set(_contract.Domain.__annotations__) | {n for n in vars(_contract.Domain) if not n.startswith("_")})
 SIGNAL = {

@@ -1,0 +1,343 @@
+"""Scenes in posed views: the coordinate is a camera ray, the value the color along it.
+
+A set of training is one view: the encoder reads a random view of a scene, the decoder is trained on another one. The
+origin of a ray is its coordinate, in world units; its direction has depth 1 along the camera's axis, so that near and far
+of a read-out are depths (INRCT, section 3.3 and appendix C.2).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from inrflow_core.domains._contract import (
+    IMAGE_GALLERY,
+    ArrayFiles,
+    InputExample,
+    OutputSpec,
+    batch_of,
+    conditions,
+    pixel_statistics,
+)
+from inrflow_core.errors import UsageError
+from inrflow_core.fields import Window
+from inrflow_core.geometry import cameras
+from inrflow_core.numerics import keyed_random
+from inrflow_core.sets import Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
+from inrflow_core.shards.batch import Batch
+from inrflow_core.visualization import image_grid, image_io
+
+CAMERA = "camera"
+"""The condition of every scene: its cameras, as geometry/cameras.py has them."""
+SUPPORT_VIEW = 64
+"""The view that evaluation encodes, by pixelNeRF's convention for SRN; of scenes with fewer views the middle one."""
+MOST_RESOLUTION = 4096
+MOST_VIEWS = 1024
+"""The most views of a turntable: all are in memory."""
+SHOWN = 4
+"""Views of a scene in a report."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the scenes of a preset are, and the cameras of views that no data set gives."""
+
+    resolution: int = 128
+    """Rows and columns of a view."""
+    distance: float = 1.3
+    """Distance of drawn views' cameras from the origin, in world units."""
+    elevation: float = 20.0
+    """Their elevation, in degrees."""
+    field_of_view: float = 51.98948897809546
+    """Their field of view, in degrees; that of SRN: a focal length of 131.25 for 128 pixels."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.resolution <= MOST_RESOLUTION:
+            raise ValueError(f"`resolution` is {self.resolution}: from 1 to {MOST_RESOLUTION:,}")
+        if not 0 < self.distance < math.inf:
+            raise ValueError(f"`distance` is {self.distance}: above 0")
+        if not -90 <= self.elevation <= 90:
+            raise ValueError(f"`elevation` is {self.elevation}: from -90 to 90")
+        if not 0 < self.field_of_view < 180:
+            raise ValueError(f"`field_of_view` is {self.field_of_view}: between 0 and 180")
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """The size of a turntable: views at equal steps around y, the first from +z."""
+
+    rows: int
+    columns: int
+    views: int
+    elevation: float | None = None
+    """In degrees; None is the domain's, as for the other settings."""
+    distance: float | None = None
+
+
+ViewSize = Orbit | tuple[int, int] | int | None
+"""A turntable, the rows and columns of the condition's cameras or of the default camera; None is the training size."""
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """`24 views of 64 x 64 pixels`."""
+    return f"{shape[0]:,} view{'s' * (shape[0] != 1)} of {shape[1]} x {shape[2]} pixels"
+
+
+class Domain:
+    """Rays of cameras, sets from uint8 views, and views from values."""
+
+    NAME = "radiance"
+    NOUN = "scenes"
+    FORMATS = ("png", "npz")
+    FILES = ArrayFiles(("views",), "uint8", 5, (3,), "uint8 (N V H W C)", describe=describe_shape, has_one_shape=True)
+    SIZE_OPTION = "--resolution"
+    HAS_WINDOWS = False
+    REFERENCE_SPLITS = ("test", "val", "train")
+    DEFAULT_METRICS = ()
+    METRICS_OF_SEVERAL = ()
+    REQUIRED_CONDITIONS = (CAMERA,)
+    MAKES_STRUCTURES = False
+    GALLERY = IMAGE_GALLERY
+    MEMORIZATION = None  # the cameras of drawn scenes are not those of any training scene
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.shape = SetSpec(3, 3, Rays(1, config.resolution, config.resolution))
+
+    def queries(self, size: ViewSize = None, window: Window = None, condition: Condition | None = None) -> Queries:
+        """The rays of all pixels, view by view and row by row.
+
+        Those of an `Orbit`'s cameras; else of the cameras of the condition, (B 4 4) or (B V 4 4), if it has any; else of
+        the default camera. The shorter side of a view has the camera's field of view.
+
+        Raises:
+            UsageError: a side or a number of views below 1, or a window, which only images have.
+        """
+        if window is not None:
+            raise UsageError("a view of a scene has no window", hint="leave `--window` out")
+        rows, columns = self._sides(size)
+        if min(rows, columns) < 1:
+            raise UsageError(f"a view of {rows} x {columns} has no pixels", hint="both sides are at least 1")
+        poses = self._cameras(size, condition)
+        origins, directions = cameras.depth_rays(_fitted(poses, rows, columns), rows, columns)
+        keys = self._noise_keys(rows, columns).repeat(poses.shape[-3], 1).to(origins.device)
+        return Queries(origins.flatten(-3, -2), keys, directions=directions.flatten(-3, -2))
+
+    def num_queries(self, size: ViewSize = None, window: Window = None, condition: Condition | None = None) -> int:
+        """The number of `queries(size, window, condition)`."""
+        return math.prod(self._sides(size)) * self._num_views(size, condition)
+
+    def to_set(
+        self,
+        batch: Batch,
+        seeds: Int64[Tensor, " B"],
+        labels: np.ndarray | None = None,
+        *,
+        augment: bool = False,
+    ) -> CoordValueSet:
+        """Stored views, uint8 (B V H W 3), as sets of all their pixels in [-1, 1], with the rays of their cameras.
+
+        Views without cameras have the default one. Of scenes that differ in their number of views, `mask` is True at
+        the pixels of real ones.
+        """
+        views = torch.from_numpy(np.ascontiguousarray(batch.values)).float()
+        count, num_views, rows, columns, _ = views.shape
+        condition = conditions(labels, batch)
+        if CAMERA not in condition:
+            condition[CAMERA] = self._default().expand(count, num_views, 4, 4)
+        mask = None
+        if batch.sizes is not None and (batch.sizes != num_views).any():
+            is_real = torch.arange(num_views) < torch.from_numpy(batch.sizes)[:, None]
+            condition[CAMERA] = torch.where(is_real[..., None, None], condition[CAMERA], self._default())
+            mask = is_real.repeat_interleave(rows * columns, dim=1)
+        queries = self.queries((rows, columns), condition=condition)
+        return CoordValueSet(queries, views.div(127.5).sub(1).flatten(1, 3), seeds, condition, mask)
+
+    def rows_to_read(self, sizes: Int64[np.ndarray, " B"], seeds: Int64[Tensor, " B"]) -> Int64[np.ndarray, "B 2"]:
+        """The view of each scene that the encoder reads and the other one that the decoder is trained on, at random.
+
+        Raises:
+            UsageError: a scene has a single view.
+        """
+        counts = torch.from_numpy(np.asarray(sizes, dtype=np.int64))
+        if (counts < 2).any():
+            raise UsageError("a scene has one view, and training needs two", hint="prepare the scenes again")
+        numbers = keyed_random.uniform(seeds.cpu(), purpose="views", count=2)
+        support = (numbers[:, 0] * counts).long()
+        step = 1 + (numbers[:, 1] * (counts - 1)).long()
+        return torch.stack([support, (support + step) % counts], dim=1).numpy()
+
+    def support_views(self, sizes: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
+        """The view of each scene that evaluation encodes: number 64, or the middle one of fewer."""
+        return np.where(sizes > SUPPORT_VIEW, SUPPORT_VIEW, sizes // 2)
+
+    def train_batch(self, sets: CoordValueSet) -> TrainBatch:
+        """The first of two views for the encoder, the second for the decoder; of more, two that the seeds choose."""
+        num_views = sets.condition[CAMERA].shape[1]
+        if num_views == 2:
+            return TrainBatch(self.select_view(sets, 0), self.select_view(sets, 1))
+        pixels = len(sets.queries) // num_views
+        sizes = np.full(len(sets), num_views) if sets.mask is None else sets.mask.sum(1).cpu().numpy() // pixels
+        rows = torch.from_numpy(self.rows_to_read(sizes, sets.seeds)).to(sets.values.device)
+        return TrainBatch(self.select_view(sets, rows[:, 0]), self.select_view(sets, rows[:, 1]))
+
+    def select_view(self, sets: CoordValueSet, views: Int64[Tensor, " B"] | int) -> CoordValueSet:
+        """One view of each set, with its camera (B 4 4)."""
+        num_views, count = sets.condition[CAMERA].shape[1], len(sets)
+        number = views if isinstance(views, int) else (torch.arange(count, device=sets.values.device), views)
+
+        def select(tensor: Tensor) -> Tensor:
+            parts = tensor.unflatten(1, (num_views, -1))
+            return parts[:, number] if isinstance(number, int) else parts[number]
+
+        coordinates, directions = sets.queries.coordinates, sets.queries.directions
+        assert coordinates is not None and directions is not None
+        keys = sets.queries.noise_keys[: len(sets.queries) // num_views]
+        condition = {name: select(value)[:, 0] if name == CAMERA else value for name, value in sets.condition.items()}
+        queries = Queries(select(coordinates), keys, directions=select(directions))
+        return CoordValueSet(queries, select(sets.values), sets.seeds, condition)
+
+    def dummy_batch(self, count: int) -> CoordValueSet:
+        """Two gray views of each scene, for planning."""
+        side = self.config.resolution
+        views = np.full((count, 2, side, side, 3), 127, dtype=np.uint8)
+        return self.to_set(batch_of(views), torch.zeros(count, dtype=torch.int64))
+
+    def config_for_size(self, num_pairs: int) -> Config:
+        """Its settings: a training set is one view."""
+        return self.config
+
+    def decode_values(
+        self, values: Float[Tensor, "B M C"], size: ViewSize = None, condition: Condition | None = None
+    ) -> np.ndarray:
+        """Views, uint8 (B V H W 3), from values at `queries(size, condition=condition)`."""
+        pixels = values.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        shape = self._num_views(size, condition), *self._sides(size)
+        return pixels.unflatten(1, shape).cpu().numpy()
+
+    def parse_size(self, text: str) -> tuple[int, int] | Orbit:
+        """Rows and columns from `96` or `64x96`, and a turntable from `64x96x24`, whose last number is its views.
+
+        Raises:
+            UsageError: the text is none of these, a number is 0, or there are too many views.
+        """
+        match = re.fullmatch(r"(\d+)(?:[xX](\d+))?(?:[xX](\d+))?", text.strip())
+        rows, columns = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        views = int(match[3]) if match and match[3] else None
+        if min(rows, columns) < 1 or (views is not None and not 1 <= views <= MOST_VIEWS):
+            raise UsageError(
+                f"`--resolution {text}` is not a size of views",
+                hint="write one side as in `96`, rows x columns as in `64x96`, or rows x columns x views as in "
+                f"`64x96x24`, with at most {MOST_VIEWS:,} views",
+            )
+        return (rows, columns) if views is None else Orbit(rows, columns, views)
+
+    def scale_size(self, factor: float) -> tuple[int, int]:
+        """Rows and columns of the training views times `factor`, rounded; raises UsageError where no pixel is left."""
+        side = factor * self.config.resolution
+        if not 0.5 < side < math.inf:
+            raise UsageError(
+                f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5"
+            )
+        return round(side), round(side)
+
+    def describe_size(self, size: ViewSize = None, condition: Condition | None = None) -> str:
+        """`1 view of 96 x 96 pixels`."""
+        return describe_shape((self._num_views(size, condition), *self._sides(size)))
+
+    def output_spec(self, size: ViewSize = None) -> OutputSpec:
+        """uint8 (V H W 3)."""
+        return OutputSpec((self._num_views(size, None), *self._sides(size), 3), "uint8")
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        """Image files: one view, seen by the default camera."""
+        return image_io.is_image_name(path.name)
+
+    def read_input(self, path: Path) -> InputExample:
+        """The central square of an image at the training resolution, on white, as one view (1 R R 3)."""
+        return InputExample(image_io.center_crop(image_io.read_image(path, "RGB"), self.config.resolution)[None])
+
+    def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
+        """Peak signal-to-noise ratio in dB, peak 255: the mean over the views."""
+        errors = np.mean((output.astype(np.float64) - original) ** 2, axis=(-3, -2, -1))
+        return {"psnr": float(np.mean(10 * np.log10(255.0**2 / np.maximum(errors, 1e-10))))}
+
+    def render(self, outputs: np.ndarray) -> Any:
+        """A row of views for each scene; single views in a grid."""
+        return image_grid.scene_grid(outputs)
+
+    @staticmethod
+    def thumbnails(values: np.ndarray) -> np.ndarray:
+        """The first views of each scene side by side, uint8 (B H V*W 3)."""
+        shown = values[:, :SHOWN].transpose(0, 2, 1, 3, 4)
+        return shown.reshape(*shown.shape[:2], -1, shown.shape[-1])
+
+    @staticmethod
+    def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
+        """Brightness and contrast of the views of each scene."""
+        return pixel_statistics(values, "a scene", "gray levels")
+
+    def _sides(self, size: ViewSize) -> tuple[int, int]:
+        """Rows and columns of a size: one number is a square, None the training views."""
+        if isinstance(size, Orbit):
+            return size.rows, size.columns
+        side = self.config.resolution if size is None else size
+        return (side, side) if isinstance(side, int) else side
+
+    def _num_views(self, size: ViewSize, condition: Condition | None) -> int:
+        if isinstance(size, Orbit):
+            return size.views
+        poses = None if condition is None else condition.get(CAMERA)
+        return poses.shape[1] if poses is not None and poses.ndim == 4 else 1
+
+    def _cameras(self, size: ViewSize, condition: Condition | None) -> Float32[Tensor, "*sets 4 4"]:
+        """(V 4 4) for all sets, or (B V 4 4) of the condition."""
+        if isinstance(size, Orbit):
+            if not 1 <= size.views <= MOST_VIEWS:
+                raise UsageError(f"a turntable of {size.views:,} views", hint=f"from 1 to {MOST_VIEWS:,} views")
+            steps = [self._orbit(360 * number / size.views, size) for number in range(size.views)]
+            return torch.from_numpy(np.stack(steps))
+        if condition is not None and CAMERA in condition:
+            poses = condition[CAMERA]
+            return poses if poses.ndim == 4 else poses[:, None]
+        return self._default()[None]
+
+    def _default(self) -> Float32[Tensor, "4 4"]:
+        """The camera of a view that has none."""
+        return torch.from_numpy(self._orbit(0.0))
+
+    def _orbit(self, azimuth: float, size: Orbit | None = None) -> Float32[np.ndarray, "4 4"]:
+        elevation = self.config.elevation if size is None or size.elevation is None else size.elevation
+        distance = self.config.distance if size is None or size.distance is None else size.distance
+        return cameras.orbit(azimuth, elevation, distance, field_of_view=self.config.field_of_view)
+
+    def _noise_keys(self, rows: int, columns: int) -> Float[Tensor, "N 2"]:
+        """Positions on the lattice of the training pixels, (row, column), as those of images."""
+        side, shorter = self.config.resolution, min(rows, columns)
+        axes = [
+            ((2 * torch.arange(count, dtype=torch.float64) + 1 - (count - shorter)) * side - shorter) / (2 * shorter)
+            for count in (rows, columns)
+        ]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
+
+
+def _fitted(poses: Float32[Tensor, "*sets 4 4"], rows: int, columns: int) -> Float32[Tensor, "*sets 4 4"]:
+    """Cameras of square views for views of other sides: the shorter side shows what a square one shows."""
+    if rows == columns:
+        return poses
+    shorter, result = min(rows, columns), poses.clone()
+    for axis, count in enumerate((columns, rows)):
+        factor = shorter / count
+        result[..., 3, axis] = poses[..., 3, axis] * factor
+        result[..., 3, 2 + axis] = (poses[..., 3, 2 + axis] - 0.5) * factor + 0.5
+    return result
