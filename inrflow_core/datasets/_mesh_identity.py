@@ -23,12 +23,15 @@ BESIDE = (".mtl", ".npy", ".json")
 """Files beside meshes that are read: materials, and cameras of rendered views."""
 
 
-def split(root: Path, items: Sequence[Item], fraction: float) -> dict[str, list[Item]]:
-    """The splits `train` and `val`, which gets about `fraction` of all; without those that are empty."""
-    splits: dict[str, list[Item]] = {"train": [], "val": []}
+def split(root: Path, items: Sequence[Item], val: float, test: float = 0.0) -> dict[str, list[Item]]:
+    """The splits `train`, `val` and `test`, which get about these shares of all; without those that are empty."""
+    splits: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     for item in items:
-        is_held_out = _point_clouds.is_held_out(identity(root / item.name), fraction)
-        splits["val" if is_held_out else "train"].append(item)
+        name = identity(root / item.name)
+        side = "val" if _point_clouds.is_held_out(name, val) else "train"
+        if side == "train" and _point_clouds.is_held_out(name, val + test):
+            side = "test"
+        splits[side].append(item)
     return {name: of for name, of in splits.items() if of}
 
 

@@ -64,7 +64,8 @@ def source(root: Path, scenes: dict[str, dict[str, bytes]]) -> Path:
 
 
 def read(root: Path, **settings: Any) -> Example:
-    config = srn_cars.Config(**({"resolution": SIDE} | settings))
+    given: dict[str, Any] = {"resolution": SIDE} | settings
+    config = srn_cars.Config(**given)
     (item,) = srn_cars.scan(root, config).splits["train"]
     return srn_cars.read(item, config)
 
