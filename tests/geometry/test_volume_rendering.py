@@ -21,10 +21,9 @@ def constant(density: float, color: float, directions: Tensor, jitter: Tensor | 
     return volume_rendering.composite(torch.full_like(at, density), torch.full((*at.shape, 3), color), at, directions)
 
 
-def vectors(camera: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A camera's position and its vectors of depth 1 through the pixels."""
-    origin, directions = cameras.rays(camera, side, side)
-    return origin, directions / (directions @ camera[:3, 2].astype(np.float64))[:, None]
+def vectors(camera: np.ndarray, side: int) -> tuple[Tensor, Tensor]:
+    """The origins and the vectors of depth 1 of a camera's pixels."""
+    return cameras.depth_rays(torch.from_numpy(camera), side, side)
 
 
 def test_a_ray_without_density_is_exactly_white() -> None:
@@ -85,15 +84,12 @@ def test_gradients_reach_densities_behind_an_opaque_wall_as_finite_numbers() -> 
 def test_the_ray_of_the_central_pixel_corner_meets_the_optical_axis(azimuth: int) -> None:
     """The four central rays are at one distance from the axis at every depth, and their mean is on it."""
     camera = cameras.orbit(azimuth, 25, 1.3)
-    origin, directions = vectors(camera, 128)
-    four = directions.reshape(128, 128, 3)[63:65, 63:65].reshape(4, 3)
+    origins, directions = (one.reshape(128, 128, 3)[63:65, 63:65].reshape(4, 3) for one in vectors(camera, 128))
     at = volume_rendering.depths(NEAR, FAR, torch.zeros(4, 16))
-    points = volume_rendering.points_on_rays(
-        torch.from_numpy(origin).float().expand(4, 3), torch.from_numpy(four).float(), at
-    )
-    on_axis = torch.from_numpy(origin + at[0, :, None].numpy() * camera[:3, 2])
+    points = volume_rendering.points_on_rays(origins, directions, at)
+    on_axis = camera[:3, 3] + at[0, :, None].numpy() * camera[:3, 2]
     np.testing.assert_allclose(points.mean(0), on_axis, atol=1e-6)
-    np.testing.assert_allclose(origin + 1.3 * camera[:3, 2], 0, atol=1e-6)
+    np.testing.assert_allclose(camera[:3, 3] + 1.3 * camera[:3, 2], 0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("azimuth", "elevation"), [(0, 0), (30, 20), (250, -35)])
@@ -101,9 +97,9 @@ def test_vertices_of_a_body_project_into_its_rendered_silhouette(azimuth: float,
     """An opaque box: every vertex, pulled inwards by a pixel, is in front of an opaque pixel, and none outside."""
     half, side = np.array([0.15, 0.08, 0.3]), 64
     camera = cameras.orbit(azimuth, elevation, 1.3)
-    origin, directions = (torch.from_numpy(array).float() for array in vectors(camera, side))
+    origins, directions = vectors(camera, side)
     at = volume_rendering.depths(NEAR, FAR, torch.zeros(side * side, SAMPLES))
-    points = volume_rendering.points_on_rays(origin.expand(side * side, 3), directions, at)
+    points = volume_rendering.points_on_rays(origins, directions, at)
     density = 1e4 * (points.abs() <= torch.from_numpy(half).float()).all(-1).float()
     opacity = volume_rendering.composite(density, torch.zeros_like(points), at, directions).opacity
     is_seen = opacity.reshape(side, side).numpy() > 0.5

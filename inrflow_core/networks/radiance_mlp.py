@@ -1,0 +1,219 @@
+"""A radiance field as a read-out: an MLP whose weights are written by a hyper-network, rendered along rays.
+
+Source: INRCT, appendix B.2, with the weights of Trans-INR (Chen and Wang 2022): column c of a layer's weights is a shared
+column times a generated vector, that of token c mod g, at unit length. Features, MLP and rendering are fp32.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from inrflow_core.errors import UsageError
+from inrflow_core.geometry import volume_rendering
+from inrflow_core.layers.activations import to_fp32
+from inrflow_core.layers.embeddings import geometric
+from inrflow_core.networks._contract import ReadoutState, TokenShape
+from inrflow_core.numerics import keyed_random
+from inrflow_core.sets import Queries, Rays, SetSpec
+
+NORM_EPSILON = 1e-5
+COUNTS = ("groups", "width", "token_width", "frequencies", "chunk_points")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the field, and how its rays are rendered."""
+
+    groups: int = 64
+    """Tokens of a layer, at most one for each of its outputs; they share its columns in turn."""
+    width: int = 256
+    """Width of the hidden layers."""
+    depth: int = 6
+    """Linear layers."""
+    token_width: int = 768
+    """Width of the hyper-network's tokens."""
+    frequencies: int = 20
+    """Frequencies per axis of the features of a point."""
+    max_octave: float = 8.0
+    """The highest frequency is 2 to this power, in rad per world unit; the lowest is 1."""
+    near: float = 0.8
+    """Depth along the optical axis at which rays start, in world units."""
+    far: float = 1.8
+    """Depth at which they end."""
+    samples: int = 64
+    """Points of a ray in training, at random depths."""
+    eval_samples: int = 128
+    """Points of a ray where nothing is random."""
+    density: Literal["relu", "softplus"] = "relu"
+    """How the MLP's output becomes a density. With `relu` a field that is empty everywhere has no gradient."""
+    chunk_points: int = 1 << 18
+    """Points that are evaluated at once, over all sets: 256 MiB for a hidden layer of width 256. The values do not depend
+    on it, but for rounding."""
+    checkpoint_activations: bool = False
+    """Recompute the activations of each chunk of rays in the backward pass instead of saving them."""
+
+    def __post_init__(self) -> None:
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least 1")
+        for name in ("depth", "samples", "eval_samples"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least 2")
+        if not 0 <= self.max_octave <= 16:
+            raise ValueError(f"`max_octave` is {self.max_octave}: from 0 to 16")
+        if not 0 <= self.near < self.far < math.inf:
+            raise ValueError(f"`near` and `far` are {self.near} and {self.far}: from 0, `near` below `far`")
+
+    @property
+    def layer_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Inputs and outputs of each layer; the last gives a color and a density."""
+        sizes = (6 * self.frequencies, *[self.width] * (self.depth - 1), 4)
+        return tuple(itertools.pairwise(sizes))
+
+    @property
+    def layer_tokens(self) -> tuple[int, ...]:
+        """Tokens of each layer."""
+        return tuple(min(self.groups, outputs) for _, outputs in self.layer_sizes)
+
+
+def build_readout(config: Config, spec: SetSpec) -> RadianceMlp:
+    """The field for the rays of colored views.
+
+    Raises:
+        UsageError: the sets are not such rays.
+    """
+    if not isinstance(spec.layout, Rays) or spec.value_size != 3:
+        raise UsageError(
+            f"`radiance-mlp` answers rays with colors, not {spec.layout} with values of {spec.value_size} numbers",
+            hint="take another read-out, or a domain of posed views",
+        )
+    return RadianceMlp(config)
+
+
+class RadianceMlp(nn.Module):
+    """The shared part of all fields: base weights and biases, and a head that turns tokens into factors of each layer."""
+
+    frequencies: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(
+            GeneratedLinear(inputs, outputs, tokens, config.token_width)
+            for (inputs, outputs), tokens in zip(config.layer_sizes, config.layer_tokens, strict=True)
+        )
+        self.register_buffer(
+            "frequencies", geometric(1.0, 2.0**config.max_octave, config.frequencies), persistent=False
+        )
+
+    @property
+    def token_shape(self) -> TokenShape:
+        """The tokens of all layers, the first layer's first."""
+        return TokenShape(sum(self.config.layer_tokens), self.config.token_width)
+
+    @property
+    def generated(self) -> list[GeneratedLinear]:
+        """The layers, from the first to the last."""
+        return cast("list[GeneratedLinear]", list(self.layers))
+
+    def prepare(self, tokens: Float[Tensor, "B L W"]) -> ReadoutState:
+        """The weights of each layer, inputs by outputs."""
+        parts = tokens.split(self.config.layer_tokens, dim=1)
+        return tuple(layer.weights(part) for layer, part in zip(self.generated, parts, strict=True))
+
+    def query(
+        self, state: ReadoutState, queries: Queries, *, seeds: Int64[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B M 3"]:
+        """The colors of rays, in [-1, 1], in front of white.
+
+        With seeds, `samples` depths of each ray are drawn, keyed by the set's seed, the ray's position among the queries and
+        the sample; without, there are `eval_samples` at equal steps.
+        """
+        return self.render(state, queries, seeds=seeds).color
+
+    def render(
+        self, state: ReadoutState, queries: Queries, *, seeds: Int64[Tensor, " B"] | None = None
+    ) -> volume_rendering.Rendered:
+        """The colors of rays as `query`, their expected depths and opacities."""
+        assert queries.coordinates is not None and queries.directions is not None, "rays have an origin and a direction"
+        sets, samples = len(state[0]), self.config.eval_samples if seeds is None else self.config.samples
+        origins, directions = (
+            to_fp32(vectors).expand(sets, -1, -1) for vectors in (queries.coordinates, queries.directions)
+        )
+        jitter = self._jitter(origins, samples, seeds)
+        is_recomputed = self.config.checkpoint_activations and torch.is_grad_enabled()
+        chunks: list[volume_rendering.Rendered] = []
+        rays = max(1, self.config.chunk_points // (sets * samples))
+        for start in range(0, max(1, origins.shape[1]), rays):
+            inputs = [one[:, start : start + rays] for one in (origins, directions, jitter)]
+            if is_recomputed:
+                chunk = checkpoint(self._render, state, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                chunk = self._render(state, *inputs)
+            chunks.append(chunk)
+        return volume_rendering.Rendered(*(torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)))
+
+    def density_and_color(
+        self, state: ReadoutState, points: Float[Tensor, "*B P 3"]
+    ) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P 3"]]:
+        """The density (at least 0, per world unit) and the color (in [0, 1]) at points in the world, of every set at once."""
+        with torch.autocast(points.device.type, enabled=False):
+            phase = (to_fp32(points)[..., None] * self.frequencies).flatten(-2)
+            x = torch.cat([phase.cos(), phase.sin()], dim=-1).expand(len(state[0]), -1, -1)
+            for index, (layer, weights) in enumerate(zip(self.generated, state, strict=True)):
+                x = torch.baddbmm(layer.bias, functional.relu(x) if index else x, weights)
+            raw = x[..., 3]
+            density = functional.relu(raw) if self.config.density == "relu" else functional.softplus(raw)
+            return density, x[..., :3].sigmoid()
+
+    def _jitter(
+        self, origins: Float[Tensor, "B M 3"], samples: int, seeds: Int64[Tensor, " B"] | None
+    ) -> Float[Tensor, "B M {samples}"]:
+        sets, rays, _ = origins.shape
+        if seeds is None:
+            return origins.new_zeros(()).expand(sets, rays, samples)
+        drawn = keyed_random.uniform(seeds, purpose="depths", count=rays * samples)
+        return drawn.to(origins.dtype).reshape(sets, rays, samples)
+
+    def _render(
+        self,
+        state: ReadoutState,
+        origins: Float[Tensor, "B M 3"],
+        directions: Float[Tensor, "B M 3"],
+        jitter: Float[Tensor, "B M S"],
+    ) -> volume_rendering.Rendered:
+        """A chunk of rays."""
+        with torch.autocast(origins.device.type, enabled=False):
+            at = volume_rendering.depths(self.config.near, self.config.far, jitter)
+            points = volume_rendering.points_on_rays(origins, directions, at)
+            density, color = self.density_and_color(state, points.flatten(1, 2))
+            return volume_rendering.composite(density.reshape(at.shape), color.reshape(points.shape), at, directions)
+
+
+class GeneratedLinear(nn.Module):
+    """A linear layer whose weights are shared ones times generated factors, each output's at unit length over the inputs."""
+
+    turns: Tensor
+
+    def __init__(self, inputs: int, outputs: int, tokens: int, token_width: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.base = nn.Parameter(torch.empty(inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+        self.norm, self.head = nn.LayerNorm(token_width, eps=NORM_EPSILON), nn.Linear(token_width, inputs)
+        self.register_buffer("turns", torch.arange(outputs) % tokens, persistent=False)
+
+    def weights(self, tokens: Float[Tensor, "B g W"]) -> Float[Tensor, "B inputs outputs"]:
+        """The weights that tokens describe: column c by token c mod g."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            factors = self.head(self.norm(to_fp32(tokens))).mT
+            return functional.normalize(self.base * factors[..., self.turns], dim=1)
