@@ -143,14 +143,15 @@ def _check_claims(preset: Preset, path: Path) -> None:
     """Raise IntegrityError before a model is built that needs more weights than a file holds."""
     shapes = safetensors_file.tensor_shapes(path)
     count = sum(map(math.prod, shapes.values()))
-    network = preset.network.config
     claims: dict[str, tuple[int, int]] = {}
-    for name, table in preset.table().items():
-        if name in ("domain", "network", "condition", "method"):
-            integers = {key: value for key, value in table.items() if type(value) is int}
-            claims |= {f"{name}.{key}": (value, max(count, MOST_UNCHECKED)) for key, value in integers.items()}
-    claims["network.depth"] = (getattr(network, "depth", 1), len(shapes))
-    claims["the network's weights"] = (getattr(network, "least_weights", 0), count)
+    parts = [preset.domain, preset.method, *preset.networks.values()] + ([preset.condition] if preset.condition else [])
+    for part in parts:
+        integers = {key: value for key, value in vars(part.config).items() if type(value) is int}
+        claims |= {f"`{key}` of {part.name}": (value, max(count, MOST_UNCHECKED)) for key, value in integers.items()}
+    for part in preset.networks.values():
+        depths = [value for key, value in vars(part.config).items() if key.endswith("depth")]
+        claims[f"the depth of {part.name}"] = (sum(depths), len(shapes))
+        claims[f"weights of {part.name}"] = (getattr(part.config, "least_weights", 0), count)
     for name, (claimed, most) in claims.items():
         if claimed > most:
             raise IntegrityError(

@@ -48,19 +48,20 @@ class Fourier(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Time as a vector: 128 frequencies of 1000 t, then two linear layers (DiT, Peebles and Xie 2023).
+    """Time as a vector: 128 frequencies of `scale` t, then two linear layers (DiT, Peebles and Xie 2023).
 
     The release of INRFlow embeds t itself: on [0, 1] most frequencies are then nearly constant.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, scale: float = 1000.0) -> None:
         super().__init__()
+        self.scale = scale
         self.inner, self.outer = nn.Linear(256, width), nn.Linear(width, width)
 
     def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
-        """The embedding of each time in [0, 1]."""
+        """The embedding of each time: in [0, 1] with the default scale."""
         frequencies = torch.exp(-math.log(10_000) * torch.arange(128, dtype=torch.float32, device=t.device) / 128)
-        phase = 1000 * to_fp32(t)[:, None] * frequencies
+        phase = self.scale * to_fp32(t)[:, None] * frequencies
         return self.outer(functional.silu(self.inner(torch.cat([phase.cos(), phase.sin()], -1))))
 
 

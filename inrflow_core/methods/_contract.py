@@ -51,6 +51,10 @@ class Method(Protocol):
     CAN_SHARD_WEIGHTS: ClassVar[bool] = True
     """False where the loss needs whole weights inside its gradient: ZeRO stage 3 is then refused."""
 
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = ()
+    """Children that only training needs, such as a teacher, each None outside of it: checkpoints hold their weights, but
+    no weights file does."""
+
     use_single_bucket: bool = False
     """Whether a batch must pass each network once, padded, and not in buckets of like sizes. Training sets it where processes
     must call the networks equally often (ZeRO stage 3)."""
@@ -65,6 +69,9 @@ class Method(Protocol):
         Everything random comes from the seeds of the sets. Gradients reach only the weights that the optimizer updates.
         """
         ...
+
+    def begin_stage(self, stage: str) -> None:
+        """Prepare for a stage before its optimizers are built, such as a teacher's copy; a resumed run then loads its state."""
 
     def after_step(self, state: StepState) -> None:
         """Update what belongs to the method and not to an optimizer, such as a teacher's average; without gradients."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -30,15 +33,34 @@ def choose_queries(
     if count >= len(sets.queries):
         return sets.queries, y_t, velocity, sets.mask
     subset = random_subset(sets, count)
+    mask = None if sets.mask is None else sets.mask.gather(1, subset)
+    return *select_pairs(sets.queries, subset, y_t, velocity), mask
+
+
+def select_pairs(queries: Queries, index: Int64[Tensor, "B M"], *values: Any) -> Any:
+    """Some of the queries of each set, and of tensors of their values (B N C), or None; the noise keys are the first ones."""
     coordinates, directions = (
-        tensor if tensor is None else tensor[subset] if tensor.ndim == 2 else take_pairs(tensor, subset)
-        for tensor in (sets.queries.coordinates, sets.queries.directions)
+        tensor if tensor is None else tensor[index] if tensor.ndim == 2 else take_pairs(tensor, index)
+        for tensor in (queries.coordinates, queries.directions)
     )
-    groups, mask = (
-        None if tensor is None else tensor.gather(1, subset) for tensor in (sets.queries.group_ids, sets.mask)
-    )
-    queries = Queries(coordinates, sets.queries.noise_keys[:count], groups, directions=directions)
-    return queries, take_pairs(y_t, subset), take_pairs(velocity, subset), mask
+    groups = None if queries.group_ids is None else queries.group_ids.gather(1, index)
+    some = Queries(coordinates, queries.noise_keys[: index.shape[1]], groups, directions=directions)
+    return some, *(None if each is None else take_pairs(each, index) for each in values)
+
+
+def jittered_grid(
+    queries: Queries, seeds: Int64[Tensor, " B"], grid: tuple[int, ...], deviation: float
+) -> Queries:
+    """The queries of a grid moved at random, by at most a quarter of a cell along each axis; keyed by the seeds.
+
+    `deviation` of the normal shift is in units of 1 / the longest side, half a cell there. Features above the grid's
+    Nyquist frequency become noise, which a network learns to ignore (ANR, Zhang et al. 2024).
+    """
+    assert queries.coordinates is not None
+    ids = torch.arange(len(queries), device=seeds.device)
+    shift = noise_field.normal(seeds, ids, purpose="jitter", channels=len(grid))
+    shift = (deviation * shift).clamp(-0.5, 0.5) / max(grid)
+    return replace(queries, coordinates=queries.coordinates + shift)
 
 
 def queries_anywhere(

@@ -208,7 +208,7 @@ class Pass:
 
     def loss(self, method: Any, batch: TrainBatch) -> Tensor:
         """The loss that the optimizer minimizes, one number per set or one for all."""
-        return method.loss(batch, StepState(self.stage.name, 0, self.num_steps), self.optimizer)
+        return method.loss(batch, StepState(self.stage.name, self.num_steps - 1, self.num_steps), self.optimizer)
 
     @contextmanager
     def only_its_weights(self, method: Any) -> Iterator[None]:

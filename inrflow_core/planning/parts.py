@@ -30,12 +30,14 @@ def part_by_module(method: nn.Module) -> dict[nn.Module, str]:
 
 
 def count_parameters(method: nn.Module) -> dict[str, int]:
-    """Parameters by part, those of the networks first, in the order of `PARTS`."""
+    """Parameters of a weights file by part, those of the networks first, in the order of `PARTS`."""
     split = set(networks(method))
     counts: dict[str, int] = {}
     for network in networks(method):
         counts |= dict.fromkeys(_named_parts(network).values(), 0)
     for name, child in method.named_children():
+        if name in method.TRAINING_ONLY:  # pyright: ignore[reportOperatorIssue]
+            continue
         for key, weight in child.named_parameters():
             inner, _, is_inside = key.partition(".")
             part = _part(child, inner) if child in split and (is_inside or inner in _named_parts(child)) else name

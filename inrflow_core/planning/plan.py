@@ -182,12 +182,13 @@ class Planner:
         trained = sum(p.numel() for own in by_optimizer.values() for p in own.values())
         num_micro = max(1, settings.batch // self.world.size // micro)
         layout = zero_memory.Layout(weights, trained, settings, self.world, stage, num_micro)
-        checkpoint = zero_memory.FLOAT * (weights * (1 + len(settings.ema)) + 2 * trained)
+        counts = parts.count_parameters(method)
+        checkpoint = zero_memory.FLOAT * (weights + sum(counts.values()) * len(settings.ema) + 2 * trained)
         num_checkpoints = (
             settings.keep + (preset.eval is not None) + 1
         )  # the latest, the best, and one that is being written
         plan = Plan(
-            parts.count_parameters(method),
+            counts,
             flops={},
             memory={},
             checkpoint=checkpoint,
@@ -250,7 +251,8 @@ class Planner:
             if checkpointed != self.is_checkpointed:
                 preset = preset.with_network_settings(checkpoint_activations=checkpointed)
             with _without_weights(self._mode):
-                self._models[checkpointed] = models.build(preset)
+                model = self._models[checkpointed] = models.build(preset)
+                model.method.begin_stage(self._stage.name)
         return self._models[checkpointed]
 
     def _trace(self, checkpointed: bool, count: int, *, has_backward: bool = True) -> list[Trace]:

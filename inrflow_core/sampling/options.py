@@ -40,9 +40,11 @@ def sampling_options(
         UsageError: an unknown sampler or precision, or a setting that the sampler or the method does not have.
     """
     method = model.preset.method
+    known = option_names(model.preset)
+    if steps is not None and model.preset.sampler is None and "steps" in known:  # an option of the method
+        method_settings, steps = {"steps": steps, **(method_settings or {})}, None
     part = _sampler(model.preset, sampler, steps, sampler_settings or {})
     overrides = {**(method_settings or {}), **{key: value for key, value in own.items() if value is not None}}
-    known = option_names(model.preset)
     for name in overrides:
         if name not in known:
             raise UsageError(

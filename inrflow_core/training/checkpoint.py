@@ -3,6 +3,7 @@
 checkpoints/00001000/
     weights.safetensors, ema_0.999.safetensors, ...   each enough to sample from: the preset is inside
     state/main.safetensors, ...                       the state of each optimizer of the stage
+    state/training_only.safetensors                   what of the method only training needs, such as a teacher
     state/counters.json                               stage, step, sets seen, FLOPs, steps skipped
     manifest.json                                     size and SHA-256 of each of these; written last
 
@@ -35,6 +36,7 @@ from inrflow_core.training.engine import Engine
 
 FORMAT = "inrflow-checkpoint-1"
 COUNTERS = "state/counters.json"
+TRAINING_ONLY = "state/training_only.safetensors"
 EARLIER_NAMES = {"main": "state/adam.safetensors"}
 """The files of optimizer states in checkpoints of earlier versions, by optimizer."""
 
@@ -117,6 +119,9 @@ def save(
             put(ema_filename(average.decay), engine.layout(), engine.weights(average.values), metadata)
         for name, optimizer in engines.items():
             put(f"state/{name}.safetensors", optimizer.moments_layout(), optimizer.moments(), {})
+        if engine.training_only():
+            tensors = engine.training_only()
+            put(TRAINING_ONLY, safetensors_file.layout(tensors), tensors.values(), {})
         if is_main:
             digests[COUNTERS] = _write_json(beside / COUNTERS, asdict(counters))
             summary = {"step": counters.step, "ema": [average.decay for average in averages]}
@@ -156,6 +161,9 @@ def load(source: Path, engines: Mapping[str, Engine], averages: Sequence[EMA], c
             state = source / EARLIER_NAMES[name]
         with safetensors_file.open_tensors(state) as file:
             optimizer.load_moments(file.get_tensor, updates[name])
+    if engine.training_only():
+        with safetensors_file.open_tensors(source / TRAINING_ONLY) as file:
+            engine.load_training_only(file.get_tensor)
     engine.barrier()
 
 

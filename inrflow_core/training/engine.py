@@ -88,7 +88,7 @@ class Engine:
         self.method = method
         # Stage 3 gathers a weight when it is used: all processes must use it equally often.
         method.use_single_bucket = self.stage == 3 and world.size > 1
-        self._planned = {name: (p.dtype, tuple(p.shape)) for name, p in method.state_dict(keep_vars=True).items()}
+        self._planned = {name: (p.dtype, tuple(p.shape)) for name, p in self._state().items()}
         every = {name: p for name, p in method.named_parameters() if p.requires_grad}
         trained = TrainedWeights("main", every, every) if trained is None else trained
         self.optimizer, self._trained, self._stage_weights = trained
@@ -187,7 +187,7 @@ class Engine:
         With `own`, the tensors of an average, as from `local_weights`, replace the weights.
         """
         mine = dict(zip(self._stage_weights, own if own is not None else self.local_weights(), strict=False))
-        for name, tensor in self.method.state_dict(keep_vars=True).items():
+        for name, tensor in self._state().items():
             if hasattr(tensor, "ds_tensor"):
                 yield self._join(mine.get(name, _partition_of(tensor)), self._planned[name][1])
             else:
@@ -214,7 +214,7 @@ class Engine:
         """Load the weights from `read(name)`, one at a time."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
-        for name, tensor in self.method.state_dict(keep_vars=True).items():
+        for name, tensor in self._state().items():
             value = read(name).to(self.world.device)
             if hasattr(tensor, "ds_tensor"):
                 safe_set_local_fp32_param(tensor, self.part(value))
@@ -224,6 +224,15 @@ class Engine:
                 tensor.copy_(value)
             if self.stage > 0 and name in self._trained:
                 safe_set_full_fp32_param(tensor, value)
+
+    def training_only(self) -> dict[str, Tensor]:
+        """What of the method belongs to training and to no weights file, such as a teacher, by name; equal on all processes."""
+        return {name: tensor.detach() for name, tensor in self._state(training_only=True).items()}
+
+    def load_training_only(self, read: Callable[[str], Tensor]) -> None:
+        """Load these tensors from `read(name)`."""
+        for name, tensor in self.training_only().items():
+            tensor.copy_(read(name))
 
     def load_moments(self, read: Callable[[str], Tensor], updates: int) -> None:
         """Load the optimizer's moments from `read(name)`; `updates` is its count of steps that were not skipped."""
@@ -255,6 +264,12 @@ class Engine:
         length = -(-flat.numel() // self.world.size)
         mine = flat[length * self.world.rank : length * (self.world.rank + 1)]
         return torch.nn.functional.pad(mine, (0, length - mine.numel()))
+
+    def _state(self, *, training_only: bool = False) -> dict[str, Tensor]:
+        """The tensors of the method's weights file, or those that only training needs."""
+        heads = tuple(f"{name}." for name in self.method.TRAINING_ONLY)
+        state = self.method.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in state.items() if name.startswith(heads) == training_only}
 
     def _assemble(self, parameter: Tensor, moment: str) -> Tensor:
         """A whole moment in stages 1 and 2, where each process has a range of it or nothing.

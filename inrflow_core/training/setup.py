@@ -216,6 +216,7 @@ def _build_trainer(ready: CheckedTrainJob) -> Trainer:
     def begin(
         stage: StageJob, restore: Callable[[StageRun], None] = lambda run: None, *, is_finished: bool = False
     ) -> StageRun:
+        model.method.begin_stage(stage.stage.name)
         data = stages.data_of(stage, ready.loader, ready.held_out)
         run = stages.start(stage, job.preset, model.method, world, precision=ready.precision, data=data)
         restore(run)
