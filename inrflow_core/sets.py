@@ -157,7 +157,7 @@ class Queries:
     """
 
     coordinates: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None
-    noise_keys: Int64[Tensor, " N"] | Float[Tensor, "N K"]
+    noise_keys: Int64[Tensor, " N"] | Int64[Tensor, "N P"] | Float[Tensor, "N P"]
     group_ids: Int64[Tensor, "B N"] | None = None
     """The group of each pair, ascending, -1 at padding; of the layout `Groups`."""
     valid_sizes: tuple[tuple[int, int], ...] | None = None

@@ -42,6 +42,23 @@ PROTEIN: dict[str, dict[str, Any]] = {
     },
     "condition": {"name": "sequence", "embedder": "one-hot", "width": 20},
 }
+INR: dict[str, dict[str, Any] | None] = {
+    "domain": {"name": "image", "resolution": 12, "channels": 1},
+    "method": {"name": "consistency"},
+    "network": {
+        "hypernetwork": {
+            **{"name": "inr-hypernetwork", "width": 16, "heads": 2, "encoder_depth": 1, "decoder_depth": 1},
+            **{"mlp_width": 32, "patch": 4},
+        },
+        "readout": {
+            **{"name": "localized-inr", "tokens": 4, "token_width": 16, "width": 16, "heads": 2, "depth": 1},
+            **{"num_frequencies": 4, "max_frequency": 12},
+        },
+    },
+    "condition": None,
+    "sampler": None,
+}
+"""A consistency model of a hyper-network and its read-out."""
 CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 
@@ -63,6 +80,8 @@ def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) ->
             base[table] = {**({} if is_another else base.get(table, {})), **(values or {})}
             if values is None:
                 del base[table]
+            elif table == "network" and "hypernetwork" in values:
+                base[table].pop("name")
     return base
 
 

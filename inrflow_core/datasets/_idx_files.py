@@ -10,16 +10,18 @@ import gzip
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from inrflow_core.datasets._contract import DatasetIndex, Item, source_not_found
 from inrflow_core.datasets._image_decoding import PIXELS, pixel_centers
 from inrflow_core.errors import IntegrityError
 from inrflow_core.storage.source_files import fingerprint, list_files
 
-SIDE = 28
+SIDE, MOST_SIDE = 28, 64
 MOST = 10_000_000
 """Images in one file; a header with more is an error."""
 IMAGES, LABELS = 0x803, 0x801
@@ -27,7 +29,22 @@ IMAGES, LABELS = 0x803, 0x801
 SPLITS = {"train": "train", "val": "t10k"}
 
 
-def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[[str], bool]) -> DatasetIndex:
+@dataclass(frozen=True)
+class Config:
+    """The size of the images."""
+
+    resolution: int = SIDE
+    """Rows and columns: 28 as in the files. Smaller images are means of blocks after a black margin that makes the side a
+    multiple of theirs (16: means of 2 x 2 pixels of 32 x 32); larger ones, up to 64, have a margin alone."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.resolution <= MOST_SIDE:
+            raise ValueError(f"`resolution` is {self.resolution}: from 1 to {MOST_SIDE}")
+
+
+def idx_plan(
+    name: str, source: Path, config: Config, classes: Sequence[str], is_ours: Callable[[str], bool]
+) -> DatasetIndex:
     """The index of the four files below `source` (of those whose path `is_ours`), with the examples in memory.
 
     Raises:
@@ -48,18 +65,30 @@ def idx_plan(name: str, source: Path, classes: Sequence[str], is_ours: Callable[
         _check(source / labels, pixels, numbers, len(classes))
         splits[split] = [
             Item(f"{split}/{index:05d}", int(number), image[..., None])
-            for index, (image, number) in enumerate(zip(pixels, numbers, strict=True))
+            for index, (image, number) in enumerate(zip(resized(pixels, config.resolution), numbers, strict=True))
         ]
         used += [(f"{prefix}-images", pixels.nbytes), (f"{prefix}-labels", numbers.nbytes)]
     return DatasetIndex(
         splits,
-        shape=(SIDE, SIDE, 1),
+        shape=(config.resolution, config.resolution, 1),
         dtype="uint8",
         fingerprint=fingerprint(used),
         classes=tuple(classes),
         normalization=PIXELS,
-        coordinates=pixel_centers(SIDE),
+        coordinates=pixel_centers(config.resolution),
     )
+
+
+def resized(images: UInt8[np.ndarray, "N 28 28"], resolution: int) -> UInt8[np.ndarray, "N R R"]:
+    """Images of another size; see `Config`."""
+    if resolution == SIDE:
+        return images
+    factor = -(-SIDE // resolution)
+    margin = factor * resolution - SIDE
+    before = margin // 2
+    padded = np.pad(images, ((0, 0), (before, margin - before), (before, margin - before)))
+    blocks = padded.reshape(len(images), resolution, factor, resolution, factor)
+    return (blocks.sum((2, 4), dtype=np.uint32) / factor**2).round().astype(np.uint8)
 
 
 def _find(files: Sequence[str], start: str) -> str | None:

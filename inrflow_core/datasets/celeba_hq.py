@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from inrflow_core.datasets import _archives, _image_decoding
 from inrflow_core.datasets._archives import Entry
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 from inrflow_core.errors import UsageError
+from inrflow_core.visualization import image_io
 
 DOMAIN = "image"
 NEEDS_SOURCE = True
@@ -27,6 +29,8 @@ PREFERRED = ("CelebA-HQ-img/", "data1024x1024/", "data512x512/", "data256x256/",
 """Folders of images, preferred to other forms beside them (masks, other sizes), best first."""
 CLASSES = ("female", "male")
 HELD_OUT_EVERY = 10
+FIRST = 128
+"""Side of the images that `bilinear` begins with."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Config:
     """Rows and columns."""
     classes: bool = False
     """Label by the folders `female` and `male`."""
+    reduction: Literal["adm", "bilinear"] = "adm"
+    """`adm` as for all images; `bilinear` takes the image at 128 pixels, and of it the linear interpolation of the four nearest
+    pixels without antialiasing, as INRCT and Functa do."""
+    held_out: Literal["tenth", "last"] = "tenth"
+    """What is `val` without folders of splits: every tenth image, or the last tenth (INRCT: 27,000 and 3,000)."""
 
     def __post_init__(self) -> None:
         _image_decoding.check_resolution(self.resolution)
@@ -59,7 +68,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     for number, entry in enumerate(inside, start=1):
         folders = set(f"{root}{entry.name}".split("/")[:-1])
-        is_val = bool({"val", "test"} & folders) if has_splits else number % HELD_OUT_EVERY == 0
+        is_val = bool({"val", "test"} & folders) if has_splits else _is_held_out(number, len(inside), config)
         label = _label(entry, folders) if config.classes else -1
         splits["val" if is_val else "train"].append(_image_decoding.item(entry, label))
     sources = [(entry.name, entry.size) for entry in inside]
@@ -68,7 +77,17 @@ def scan(source: Path, config: Config) -> DatasetIndex:
 
 def read(item: Item, config: Config) -> Example:
     """One image."""
-    return _image_decoding.example(item, config.resolution)
+    if config.reduction == "adm":
+        return _image_decoding.example(item, config.resolution)
+    image = _image_decoding.example(item, FIRST)
+    return replace(image, values=image_io.interpolate(image.values, config.resolution))
+
+
+def _is_held_out(number: int, count: int, config: Config) -> bool:
+    """Whether the image of a number, from 1, is in `val`."""
+    if config.held_out == "last":
+        return number > count - count // HELD_OUT_EVERY
+    return number % HELD_OUT_EVERY == 0
 
 
 def _select_folder(image_files: Sequence[Entry]) -> list[Entry]:

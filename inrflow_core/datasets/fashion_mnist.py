@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
-from inrflow_core.datasets._idx_files import idx_plan
+from inrflow_core.datasets._idx_files import Config, idx_plan
 
 DOMAIN = "image"
 NEEDS_SOURCE = True
@@ -15,18 +14,13 @@ IS_READ_BY_SCAN = True
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
-@dataclass(frozen=True)
-class Config:
-    """Fashion-MNIST has no settings."""
-
-
 def scan(source: Path, config: Config) -> DatasetIndex:
     """The images of `train` and, if they exist, of the test files as `val`; see `_idx_files.idx_plan`.
 
     In a folder that also holds MNIST (as torchvision's does) only paths with `fashion` are read.
     """
     has_both = source.is_dir() and any("fashion" in path.name.lower() for path in source.iterdir())
-    return idx_plan("fashion-mnist", source, CLASSES, lambda file: not has_both or "fashion" in file.lower())
+    return idx_plan("fashion-mnist", source, config, CLASSES, lambda file: not has_both or "fashion" in file.lower())
 
 
 def read(item: Item, config: Config) -> Example:

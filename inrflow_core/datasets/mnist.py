@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
-from inrflow_core.datasets._idx_files import idx_plan
+from inrflow_core.datasets._idx_files import Config, idx_plan
 
 DOMAIN = "image"
 NEEDS_SOURCE = True
@@ -16,14 +15,11 @@ KIN = ("fashion", "kmnist", "emnist", "qmnist")
 """Data sets whose files have the same names, and which torchvision puts beside MNIST's."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """MNIST has no settings."""
-
-
 def scan(source: Path, config: Config) -> DatasetIndex:
     """The images of `train` and, if they exist, of the test files as `val`; see `_idx_files.idx_plan`."""
-    return idx_plan("mnist", source, tuple("0123456789"), lambda file: not any(kin in file.lower() for kin in KIN))
+    return idx_plan(
+        "mnist", source, config, tuple("0123456789"), lambda file: not any(kin in file.lower() for kin in KIN)
+    )
 
 
 def read(item: Item, config: Config) -> Example:

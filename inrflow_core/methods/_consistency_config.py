@@ -164,10 +164,10 @@ def sampling_options(
         raise UsageError("a consistency model samples without guidance", hint="leave `--guide-run` out")
     config = model.preset.method.config
     values = {"steps": config.steps, "second_step": config.second_step, **overrides}
-    chosen = settings(SamplingConfig, values, "method")
-    if not config.t_min <= chosen.second_step <= config.t_max:
+    changed = settings(SamplingConfig, values, "method")
+    if not config.t_min <= changed.second_step <= config.t_max:
         raise UsageError(
-            f"`second_step` is {chosen.second_step}: from {config.t_min} to {config.t_max}",
+            f"`second_step` is {changed.second_step}: from {config.t_min} to {config.t_max}",
             hint="leave it out to take the preset's",
         )
-    return SamplingOptions(chosen.steps, chosen.second_step, precision)
+    return SamplingOptions(changed.steps, changed.second_step, precision)

@@ -54,7 +54,12 @@ class InrField:
     """
 
     def __init__(
-        self, model: InrModel, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, options: SamplingOptions
+        self,
+        model: InrModel,
+        context: Queries,
+        seeds: Int64[Tensor, " B"],
+        condition: Condition,
+        options: SamplingOptions,
     ) -> None:
         self.model, self.context, self.seeds, self.options = model, context, seeds, options
         self.condition = condition
@@ -105,7 +110,7 @@ class InrField:
         """Write the field: the state of its functions and the read-out's weights, fp16 if `half`.
 
         Raises:
-            UsageError: it is no function, but pixels (two steps of `edm`).
+            UsageError: it consists of pixels (two steps of `edm`).
         """
         tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in self._tensors().items()}
         info = {"scale": self.scale, "steps": self.options.steps, "second_step": self.options.second_step}
@@ -119,7 +124,7 @@ class InrField:
             )
         assert self.state is not None, "`cache_context` comes before `save`"
         tensors = {"seeds": self.seeds, "noise_keys": self.context.noise_keys}
-        tensors |= {f"state.{number}": tensor.contiguous() for number, tensor in enumerate(self.state)}
+        tensors |= {f"state.{number}": tensor for number, tensor in enumerate(self.state)}
         return tensors | {f"readout.{name}": weight for name, weight in self.model.readout.state_dict().items()}
 
     def _write(self, budget: QueryBudget, progress: Progress | None) -> None:
@@ -145,7 +150,8 @@ class InrField:
     def _write_state(self, noisy: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> None:
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
             tokens = self.model.write_tokens(self.context, noisy, t)
-            self.state = self.model.readout.prepare(tokens)
+            # Contiguous as in a saved field: another memory layout would round differently.
+            self.state = tuple(tensor.contiguous() for tensor in self.model.readout.prepare(tokens))
 
     def _values(self, queries: Queries, budget: QueryBudget) -> Float[Tensor, "B M C"]:
         assert self.state is not None

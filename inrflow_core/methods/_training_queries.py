@@ -48,9 +48,7 @@ def select_pairs(queries: Queries, index: Int64[Tensor, "B M"], *values: Any) ->
     return some, *(None if each is None else take_pairs(each, index) for each in values)
 
 
-def jittered_grid(
-    queries: Queries, seeds: Int64[Tensor, " B"], grid: tuple[int, ...], deviation: float
-) -> Queries:
+def jittered_grid(queries: Queries, seeds: Int64[Tensor, " B"], grid: tuple[int, ...], deviation: float) -> Queries:
     """The queries of a grid moved at random, by at most a quarter of a cell along each axis; keyed by the seeds.
 
     `deviation` of the normal shift is in units of 1 / the longest side, half a cell there. Features above the grid's

@@ -57,7 +57,8 @@ def build(preset: Preset, spec: SetSpec) -> Consistency:
     for name, part, kind in zip(NETWORKS, parts, (HypernetworkPart, ReadoutPart), strict=True):
         if not isinstance(part.module, kind):
             raise UsageError(
-                f"`{part.name}` cannot be the {name} of a consistency model", hint="see docs/presets.md for those that can"
+                f"`{part.name}` cannot be the {name} of a consistency model",
+                hint="see docs/presets.md for those that can",
             )
     config: Config = preset.method.config
     if not config.is_clean and isinstance(spec.layout, Rays):
@@ -99,8 +100,8 @@ class Consistency(nn.Module, Method):
     def after_step(self, state: StepState) -> None:
         """Move the teacher."""
         if self.teacher is not None:
-            weights = [weight for network in self.networks().values() for weight in network.parameters()]
-            averages = list(self.teacher.parameters())
+            weights: list[Tensor] = [weight for network in self.networks().values() for weight in network.parameters()]
+            averages: list[Tensor] = list(self.teacher.parameters())
             torch._foreach_lerp_(averages, weights, 1 - self.config.teacher_decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, " B"]:
@@ -139,9 +140,7 @@ class Consistency(nn.Module, Method):
         low = c.t_min + (c.reconstruction_below - c.t_min) * u[:, 0]
         if stage == "reconstruction":
             return c.reconstruction_below * u[:, 0] if not c.is_clean else low
-        t = preconditioning.sample_levels(
-            u[:, 0], mean=c.time_mean, deviation=c.time_std, low=c.t_min, high=c.t_max
-        )
+        t = preconditioning.sample_levels(u[:, 0], mean=c.time_mean, deviation=c.time_std, low=c.t_min, high=c.t_max)
         return torch.where(u[:, 1] < c.share_reconstructed, low, t)
 
     def embed_condition(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
@@ -174,13 +173,13 @@ class Consistency(nn.Module, Method):
             sets.seeds, sets.queries.noise_keys.long(), purpose="noise", channels=sets.values.shape[-1]
         )
         query_noise = noise if batch.is_shared else None
-        asked = batch.queries
-        queries, y = asked.queries, asked.values
+        decoded = batch.queries
+        queries, y = decoded.queries, decoded.values
         if c.num_queries is not None and c.num_queries < len(queries):
-            subset = random_subset(asked, c.num_queries)
+            subset = random_subset(decoded, c.num_queries)
             queries, y, query_noise = select_pairs(queries, subset, y, query_noise)
         if c.coordinate_jitter and isinstance(self.shape.layout, Grid):
-            queries = jittered_grid(queries, asked.seeds, self.shape.layout.shape, c.coordinate_jitter)
+            queries = jittered_grid(queries, decoded.seeds, self.shape.layout.shape, c.coordinate_jitter)
         return queries, y, noise, query_noise
 
     def _decode(
@@ -227,7 +226,9 @@ class Consistency(nn.Module, Method):
         if self.config.is_clean:
             return answer
         assert noise is not None, "`edm` decodes at the pairs of the context"
-        skip, out, level = (each.to(y.dtype)[:, None, None] for each in (self.scalings.c_skip(t), self.scalings.c_out(t), t))
+        skip, out, level = (
+            each.to(y.dtype)[:, None, None] for each in (self.scalings.c_skip(t), self.scalings.c_out(t), t)
+        )
         return skip * (y + level * noise) + out * answer
 
     def _distance(self, one: Float[Tensor, "B M C"], other: Float[Tensor, "B M C"]) -> Float[Tensor, " B"]:

@@ -121,7 +121,7 @@ class NetworkPart(Protocol):
 class TokenShape(NamedTuple):
     """The tokens that describe one function: their number and width."""
 
-    count: int
+    num: int
     width: int
 
 

@@ -87,7 +87,7 @@ def build_hypernetwork(config: Config, spec: SetSpec, tokens: TokenShape) -> Hyp
             f"the hyper-network writes tokens of width {config.width}, and the read-out reads {tokens.width}",
             hint="give `width` of [network.hypernetwork] and `token_width` of [network.readout] one value",
         )
-    return Hypernetwork(config, raster, channels, has_rays=isinstance(spec.layout, Rays), num_tokens=tokens.count)
+    return Hypernetwork(config, raster, channels, has_rays=isinstance(spec.layout, Rays), num_tokens=tokens.num)
 
 
 class Hypernetwork(nn.Module):
@@ -202,9 +202,7 @@ def attend(
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def patches_of(
-    values: Float[Tensor, "B N C"], raster: tuple[int, int], patch: int
-) -> Float[Tensor, "B P E"]:
+def patches_of(values: Float[Tensor, "B N C"], raster: tuple[int, int], patch: int) -> Float[Tensor, "B P E"]:
     """The pixels of each patch in one row: patches row by row, and inside each its pixels row by row."""
     rows, columns = raster
     grid = values.reshape(len(values), rows // patch, patch, columns // patch, patch, -1)

@@ -85,8 +85,9 @@ class LocalizedINR(nn.Module):
         self.config = config
         width = config.width
         self.head = nn.Sequential(nn.LayerNorm(config.token_width), nn.Linear(config.token_width, width))
-        self.scale, self.shift = nn.Parameter(torch.ones(config.tokens, width)), nn.Parameter(
-            torch.randn(config.tokens, width)
+        self.scale, self.shift = (
+            nn.Parameter(torch.ones(config.tokens, width)),
+            nn.Parameter(torch.randn(config.tokens, width)),
         )
         features = 2 * spec.coordinate_size * config.num_frequencies
         self.query_layer = nn.Linear(features, width, bias=False)

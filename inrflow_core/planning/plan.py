@@ -199,7 +199,10 @@ class Planner:
         )
         try:
             traces = self._trace(checkpointed, micro)
-            flops = {part: BACKWARD * settings.batch * count for part, count in self._forward_flops.items()}
+            flops = {
+                part: (1 if part in method.TRAINING_ONLY else BACKWARD) * settings.batch * count
+                for part, count in self._forward_flops.items()
+            }
         except UntraceableError as error:
             return replace(plan, problem=str(error))
         read_ahead = self._read_ahead(micro)

@@ -193,3 +193,16 @@ def center_crop(image: Image.Image, resolution: int) -> UInt8[np.ndarray, "R R C
     left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
     cut = np.array(image.crop((left, top, left + resolution, top + resolution)))
     return cut.reshape(resolution, resolution, -1)
+
+
+def interpolate(pixels: UInt8[np.ndarray, "H W C"], resolution: int) -> UInt8[np.ndarray, "R R C"]:
+    """An image at R x R by linear interpolation of the four nearest pixels, without antialiasing."""
+    values = pixels.astype(np.float64)
+    for axis in (0, 1):
+        side = values.shape[axis]
+        position = ((np.arange(resolution) + 0.5) * side / resolution - 0.5).clip(0, side - 1)
+        low = position.astype(np.int64)
+        weight = (position - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        lower, upper = (values.take(index, axis) for index in (low, np.minimum(low + 1, side - 1)))
+        values = lower + weight * (upper - lower)
+    return values.round().astype(np.uint8)

@@ -22,7 +22,9 @@ def _found_by_name(monkeypatch):
 
 def preset(name: str) -> Preset:
     """A small preset of a method."""
-    return staged_runs.preset(name) if name in OWN else tiny.preset(tiny.IMAGE, method={"name": name})
+    if name in OWN:
+        return staged_runs.preset(name)
+    return tiny.preset(tiny.INR if name == "consistency" else tiny.IMAGE, method={"name": name})
 
 
 @pytest.mark.parametrize("name", [*registry.names("methods"), *OWN])

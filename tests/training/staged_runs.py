@@ -1,4 +1,4 @@
-"""Presets of the methods of several stages that only tests have: `latent`, and `denoise` of docs/adding-a-method.md."""
+"""Presets of the methods of several stages: `consistency`, `latent` of these tests, `denoise` of docs/adding-a-method.md."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tests import tiny
 from tests.training import small
 
 STAGES: dict[str, dict[str, Any]] = {
+    "consistency": {"full": {"optimizer": "radam", "learning_rate": 0.02, "ema": [0.5]}},
     "denoise": {"distill": {"optimizer": "radam", "learning_rate": 0.02, "ema": [0.5]}},
     "latent": {
         "autoencoder": {"adversary": {"optimizer": "adam", "learning_rate": 0.1}},
@@ -23,6 +24,9 @@ TRAINING = {"steps": 3, "log_every": 1, "save_every": 100, "keep": 10, "clip": 1
 
 def tables(method: str, **changes: Any) -> dict[str, dict[str, Any]]:
     """The tables of a small preset of one of them; `changes` are of [training]."""
+    if method == "consistency":
+        training = {**small.TRAINING, **TRAINING, **STAGES[method], **changes}
+        return tiny.tables(tiny.INR, data={"held_out": "val"}, training=training)
     return tiny.tables(
         tiny.IMAGE,
         data={"held_out": "val"},
