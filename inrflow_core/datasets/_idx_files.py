@@ -33,13 +33,18 @@ SPLITS = {"train": "train", "val": "t10k"}
 class Config:
     """The size of the images."""
 
-    resolution: int = SIDE
-    """Rows and columns: 28 as in the files. Smaller images are means of blocks after a black margin that makes the side a
+    resolution: int | None = None
+    """Rows and columns. Default: the 28 of the files. Smaller images are means of blocks after a black margin that makes the side a
     multiple of theirs (16: means of 2 x 2 pixels of 32 x 32); larger ones, up to 64, have a margin alone."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.resolution <= MOST_SIDE:
+        if not 1 <= self.side <= MOST_SIDE:
             raise ValueError(f"`resolution` is {self.resolution}: from 1 to {MOST_SIDE}")
+
+    @property
+    def side(self) -> int:
+        """Rows and columns."""
+        return SIDE if self.resolution is None else self.resolution
 
 
 def idx_plan(
@@ -65,17 +70,17 @@ def idx_plan(
         _check(source / labels, pixels, numbers, len(classes))
         splits[split] = [
             Item(f"{split}/{index:05d}", int(number), image[..., None])
-            for index, (image, number) in enumerate(zip(resized(pixels, config.resolution), numbers, strict=True))
+            for index, (image, number) in enumerate(zip(resized(pixels, config.side), numbers, strict=True))
         ]
         used += [(f"{prefix}-images", pixels.nbytes), (f"{prefix}-labels", numbers.nbytes)]
     return DatasetIndex(
         splits,
-        shape=(config.resolution, config.resolution, 1),
+        shape=(config.side, config.side, 1),
         dtype="uint8",
         fingerprint=fingerprint(used),
         classes=tuple(classes),
         normalization=PIXELS,
-        coordinates=pixel_centers(config.resolution),
+        coordinates=pixel_centers(config.side),
     )
 
 

@@ -163,6 +163,10 @@ def sampling_options(
     if guide is not None:
         raise UsageError("a consistency model samples without guidance", hint="leave `--guide-run` out")
     config = model.preset.method.config
+    if overrides.get("steps") not in (None, 1, 2):
+        raise UsageError(
+            f"{overrides['steps']} steps: a consistency model takes 1 or 2", hint="take `--steps 1` or `--steps 2`"
+        )
     values = {"steps": config.steps, "second_step": config.second_step, **overrides}
     changed = settings(SamplingConfig, values, "method")
     if not config.t_min <= changed.second_step <= config.t_max:

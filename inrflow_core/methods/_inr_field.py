@@ -129,9 +129,11 @@ class InrField:
 
     def _write(self, budget: QueryBudget, progress: Progress | None) -> None:
         """Write the functions from noise, unless they are."""
-        if self.state is not None or self.grid is not None:
-            return
         config, steps = self.model.config, self.options.steps
+        if self.state is not None or self.grid is not None:
+            if progress is not None:
+                progress(steps, steps)
+            return
         scalings = preconditioning.Scalings(config.sigma_data)
         t = torch.full((len(self.seeds),), config.t_max, dtype=torch.float64, device=self.seeds.device)
         noisy = t[0].float() * self._noise(0)

@@ -115,3 +115,27 @@ def test_the_real_mnist_comes_out_bit_for_bit(tmp_path: Path, real_data: Callabl
     statistics = opened.manifest.splits["train"].statistics
     assert statistics.mean[0] / 255 == pytest.approx(0.1307, abs=5e-5)
     assert statistics.std[0] / 255 == pytest.approx(0.3081, abs=5e-5)
+
+
+def test_a_smaller_size_is_means_of_blocks_after_a_black_margin(tmp_path: Path):
+    plan = mnist.scan(write(tmp_path), mnist.Config(resolution=16))
+    assert plan.shape == (16, 16, 1)
+    padded = np.pad(PIXELS.astype(float), ((0, 0), (2, 2), (2, 2)))
+    means = padded.reshape(7, 16, 2, 16, 2).mean((2, 4)).round()
+    read = [mnist.read(item, mnist.Config(resolution=16)).values for item in plan.splits["train"]]
+    np.testing.assert_array_equal(read, means[..., None])
+
+
+@pytest.mark.parametrize("resolution", [1, 7, 14, 28, 32, 64])
+def test_every_size_keeps_the_sum_of_the_pixels(tmp_path: Path, resolution: int):
+    plan = mnist.scan(write(tmp_path), mnist.Config(resolution=resolution))
+    factor = -(-28 // resolution)
+    for item, image in zip(plan.splits["train"], PIXELS, strict=True):
+        values = mnist.read(item, mnist.Config(resolution=resolution)).values
+        assert abs(float(values.sum()) * factor**2 - float(image.sum())) <= 0.5 * factor**2 * values.size
+
+
+@pytest.mark.parametrize("resolution", [0, 65])
+def test_impossible_sizes_are_refused(resolution: int):
+    with pytest.raises(ValueError, match="from 1 to 64"):
+        mnist.Config(resolution=resolution)

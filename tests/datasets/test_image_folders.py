@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from inrflow_core import registry
 from inrflow_core.datasets import afhq, celeba_hq, ffhq, image_folder, lsun_church
@@ -233,3 +235,19 @@ def test_every_data_set_says_what_it_reads_and_makes(name: str):
     assert reads and arrow and makes
     scan: Callable = part.scan
     assert scan.__doc__ and part.read.__doc__ and part.Config()
+
+
+def test_celeba_hq_by_linear_interpolation_takes_the_four_nearest_of_128_pixels(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    for number in range(20):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    config = celeba_hq.Config(resolution=64, reduction="bilinear", held_out="last")
+    plan = celeba_hq.scan(tmp_path, config)
+    assert [item.name for item in plan.splits["val"]] == ["18.png", "19.png"]
+    means = pixels.reshape(64, 2, 64, 2, 3).astype(float).mean((1, 3))
+    assert np.abs(celeba_hq.read(plan.splits["val"][0], config).values - means).max() <= 0.5
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels).movedim(-1, 0)[None].double(), (48, 48), mode="bilinear", align_corners=False
+    )[0].movedim(0, -1)
+    smaller = celeba_hq.Config(resolution=48, reduction="bilinear")
+    assert np.abs(celeba_hq.read(plan.splits["train"][0], smaller).values - expected.numpy()).max() <= 0.5 + 1e-9

@@ -1,0 +1,119 @@
+"""Consistency models of MNIST at 16 x 16: reconstruction, Frechet distance of samples in one and two steps, and their speed.
+
+    python -m tests.benchmarks.consistency SHARDS [RUN ...]
+
+SHARDS are of `inrflow prepare mnist --resolution 16`. Without RUN the preset mnist-inrct-demo and its `edm` form are trained into
+runs/consistency-*, five minutes each on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrflow_core.config import preset
+from inrflow_core.models import Model
+from inrflow_core.sampling import sample
+from inrflow_core.sampling.options import sampling_options
+from inrflow_core.shards.batch import Batch
+from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.training import setup
+
+FORMS = {"clean": [], "edm": ["method.parametrization=edm"]}
+NUM_RECONSTRUCTED, NUM_SAMPLES, NUM_COMPONENTS = 500, 2000, 40
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run reaches."""
+
+    psnr: float
+    """Mean over held-out images, in dB, of values in [0, 1]; one call without noise."""
+    distances: tuple[float, float]
+    """Frechet distance of samples in one and two steps to held-out images, on their principal components."""
+    deviation: float
+    """Standard deviation of the pixels of samples in one step, in [-1, 1]."""
+    rates: tuple[float, float]
+    """Samples per second in one and two steps."""
+
+
+def train(shards: Path, out: Path, overrides: list[str] | tuple[str, ...] = ()) -> Model:
+    """The preset mnist-inrct-demo with some settings changed, trained on one thread; resumed where it is not finished."""
+    settings = preset.load("mnist-inrct-demo", overrides)
+    setup.train(setup.TrainJob(settings, out, data=shards, device="cpu", threads=1))
+    return sample.load(out)
+
+
+@torch.no_grad()
+def measure(model: Model, shards: Path) -> Figures:
+    """The figures of a model's average."""
+    opened = ShardDataset(shards)
+    held_out = opened.read("val", range(NUM_RECONSTRUCTED + NUM_SAMPLES))
+    real = model.domain.to_set(held_out, torch.arange(len(held_out.values))).values.flatten(1)
+    drawn, rates = zip(*(_samples(model, steps) for steps in (1, 2)), strict=True)
+    distances = tuple(_distance(real[NUM_RECONSTRUCTED:], each) for each in drawn)
+    psnr = reconstruction_psnr(model, held_out, NUM_RECONSTRUCTED)
+    return Figures(psnr, (distances[0], distances[1]), float(drawn[0].std()), (rates[0], rates[1]))
+
+
+@torch.no_grad()
+def reconstruction_psnr(model: Model, images: Batch, count: int, size: Any = None) -> float:
+    """Mean PSNR of encoded images; at another `size`, of the means of their blocks."""
+    sets = model.domain.to_set(images, torch.arange(len(images.values)))[slice(0, count)]
+    field = model.method.invert(sets, sampling_options(model))
+    side = model.domain.config.resolution
+    values = field.query(model.domain.queries(size)).unflatten(1, size or (side, side)).clamp(-1, 1)
+    factor = values.shape[1] // side
+    values = values.reshape(count, side, factor, side, factor).mean((2, 4)).flatten(1)
+    error = (values / 2 - sets.values.flatten(1) / 2).square().mean(1)
+    return float((-10 * error.log10()).mean())
+
+
+def _samples(model: Model, steps: int) -> tuple[torch.Tensor, float]:
+    options, queries = sampling_options(model, steps=steps), model.domain.queries()
+    start, values = time.process_time(), []
+    for first in range(0, NUM_SAMPLES, 250):
+        values.append(sample.sample_fields(model, range(first, first + 250), None, options).query(queries))
+    return torch.cat(values).flatten(1), NUM_SAMPLES / (time.process_time() - start)
+
+
+def _distance(real: torch.Tensor, drawn: torch.Tensor) -> float:
+    """The Frechet distance on the principal components of the real images."""
+    from scipy.linalg import sqrtm
+
+    center = real.mean(0)
+    basis = torch.linalg.svd(real - center, full_matrices=False)[2][:NUM_COMPONENTS].T
+    one, other = (((each - center) @ basis).double().numpy() for each in (real, drawn))
+    covariances = np.cov(one.T), np.cov(other.T)
+    root: Any = sqrtm(covariances[0] @ covariances[1])
+    shift = np.square(one.mean(0) - other.mean(0)).sum()
+    return float(shift + np.trace(covariances[0] + covariances[1] - 2 * np.real(root)))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = given.runs or [Path(f"runs/consistency-{form}") for form in FORMS]
+    print("run                          PSNR   FD 1 step   FD 2 steps   deviation   samples/s 1, 2 steps")
+    for run in runs:
+        form = run.name.removeprefix("consistency-")
+        model = sample.load(run) if given.runs else train(given.shards, run, FORMS[form])
+        f = measure(model, given.shards)
+        print(
+            f"{run.name:26} {f.psnr:6.1f} {f.distances[0]:11.1f} {f.distances[1]:12.1f} {f.deviation:11.3f}   "
+            f"{f.rates[0]:,.0f}, {f.rates[1]:,.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
