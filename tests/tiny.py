@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from inrflow_core.config.preset import Preset, resolve
 from inrflow_core.models import Model
 from inrflow_core.storage import plain_file
 
+Kind = Mapping[str, dict[str, Any] | None]
+"""Tables of a small preset; None takes one out."""
 IMAGE: dict[str, dict[str, Any]] = {
     "domain": {"name": "image", "resolution": 6, "channels": 1},
     "network": {"width": 32, "depth": 2, "heads": 2, "latents": 9, "encoder": "spatial", "rope": True},
@@ -63,7 +66,7 @@ CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 
 
-def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+def tables(kind: Kind, **changes: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
     """A whole preset around a small domain and network; `changes` are merged into its tables, None takes one out."""
     base: dict[str, dict[str, Any]] = {
         "data": {"path": "shards/none"},
@@ -85,12 +88,12 @@ def tables(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) ->
     return base
 
 
-def preset(kind: dict[str, dict[str, Any]], **changes: dict[str, Any] | None) -> Preset:
+def preset(kind: Kind, **changes: dict[str, Any] | None) -> Preset:
     """The resolved preset of `tables`."""
     return resolve("tiny", tables(kind, **changes))
 
 
-def model(kind: dict[str, dict[str, Any]], scale: float = 0.25, **changes: dict[str, Any] | None) -> Model:
+def model(kind: Kind, scale: float = 0.25, **changes: dict[str, Any] | None) -> Model:
     """A model whose every weight is random, so that its velocities are far from 0."""
     torch.manual_seed(0)
     built = models.build(preset(kind, **changes))
@@ -110,7 +113,7 @@ def randomize(module: torch.nn.Module, scale: float = 0.25, seed: int = 0) -> No
 
 def run_folder(
     folder: Path,
-    kind: dict[str, dict[str, Any]],
+    kind: Kind,
     step: int = 2,
     *,
     metadata: dict[str, Any] | None = None,
