@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from inrflow_core.domains._contract import ArrayFiles, conditions, empty_sets
+from inrflow_core.domains._contract import ArrayFiles, batch_of, conditions
 from inrflow_core.fields import Window
 from inrflow_core.geometry import cameras
 from inrflow_core.numerics import keyed_random
@@ -36,15 +36,14 @@ class Domain(signal.Domain):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape = SetSpec(3, 1, Rays(config.views, config.side, config.side))
+        self.shape = SetSpec(3, 1, Rays(1, config.side, config.side))
 
     def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The rays of all views, view by view."""
         side = self.config.side
-        rays = [cameras.rays(camera, side, side) for camera in cameras.orbit_ring(self.config.views)]
-        origins = np.concatenate([np.broadcast_to(origin, directions.shape) for origin, directions in rays])
-        directions = torch.from_numpy(np.concatenate([directions for _, directions in rays])).float()
-        return Queries(torch.from_numpy(origins).float(), torch.arange(len(directions)), directions=directions)
+        poses = torch.from_numpy(cameras.orbit_ring(self.config.views))
+        origins, directions = (rays.flatten(0, 1) for rays in cameras.depth_rays(poses, side, side))
+        return Queries(origins, torch.arange(len(origins)), directions=directions)
 
     def to_set(
         self, batch: Batch, seeds: Int64[Tensor, " B"], labels: np.ndarray | None = None, *, augment: bool = False
@@ -70,4 +69,4 @@ class Domain(signal.Domain):
 
     def dummy_batch(self, count: int) -> CoordValueSet:
         """Black views."""
-        return empty_sets(self.queries(), self.shape, count)
+        return self.to_set(batch_of(np.zeros((count, len(self.queries()), 1), np.float32)), torch.zeros(count).long())

@@ -12,11 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from inrflow_core import registry
 from inrflow_core.config.preset import Preset, resolve
+from inrflow_core.errors import UsageError
+from inrflow_core.geometry import cameras
 from inrflow_core.methods._contract import StepState
 from inrflow_core.sets import TrainBatch
 from inrflow_core.training import setup
 from inrflow_core.training.trainer import Trainer
-from tests.domains import views
+from tests import tiny
+from tests.domains import scenes, views
 from tests.networks import view_network
 from tests.training import small, views_method
 
@@ -101,7 +104,56 @@ def test_training_gets_one_view_as_context_and_the_others_as_queries(data: Path,
 def test_the_plan_counts_both_sets(data: Path, tmp_path: Path):
     trainer = train(data, tmp_path / "run", until=1)
     domain, method = trainer.model.domain, trainer.model.method
+    batch = domain.train_batch(domain.dummy_batch(small.TRAINING["batch"]))
     with FlopCounterMode(display=False) as counter:
-        batch = domain.train_batch(domain.dummy_batch(small.TRAINING["batch"]))
         method.loss(batch, StepState("train", 0, STEPS))
     assert trainer.stage.job.plan.total_flops == 3 * counter.get_total_flops()
+
+
+def scenes_preset(**method: Any) -> Preset:
+    """Scenes in posed views, learned by the method and the network of these tests."""
+    tables = {
+        "data": {"path": "shards/none", "held_out": "val"},
+        "domain": {"name": "radiance", "resolution": SIDE},
+        "method": {"name": "views"},
+        "network": {"name": "view-network", "width": 16},
+        "training": {**small.TRAINING, "steps": 4, "held_out_sets": 4, "held_out_every": 2},
+    }
+    return resolve("scenes", tables | method)
+
+
+@pytest.fixture(scope="module")
+def posed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of scenes of 2 to 4 views."""
+    drawn = np.random.default_rng(0).integers(0, 256, (8, 4, SIDE, SIDE, 3), dtype=np.uint8)
+    made = [
+        (one[: 2 + number % 3], np.stack([cameras.orbit(50 * view, 10, 1.3) for view in range(2 + number % 3)]))
+        for number, one in enumerate(drawn)
+    ]
+    return scenes.write(tmp_path_factory.mktemp("scenes") / "shards", made, ("train", "val"))
+
+
+def test_scenes_of_unequal_numbers_of_views_are_trained_and_planned(posed: Path, tmp_path: Path):
+    job = setup.TrainJob(scenes_preset(), tmp_path / "run", data=posed, device="cpu", threads=1)
+    trainer = setup.train(job)
+    assert trainer.counters.step == 4 and np.isfinite(small.losses(tmp_path / "run")).all()
+    domain, method = trainer.model.domain, trainer.model.method
+    batch = domain.train_batch(domain.dummy_batch(small.TRAINING["batch"]))
+    with FlopCounterMode(display=False) as counter:
+        method.loss(batch, StepState("train", 0, 4))
+    assert trainer.stage.job.plan.total_flops == 3 * counter.get_total_flops()
+
+
+def test_shards_of_another_resolution_are_refused(posed: Path, tmp_path: Path):
+    preset = scenes_preset(domain={"name": "radiance", "resolution": SIDE + 1})
+    with pytest.raises(UsageError, match=r"have 16 pairs of 3 numbers, and the preset `scenes` learns 25 of 3"):
+        setup.train(setup.TrainJob(preset, tmp_path / "run", data=posed, device="cpu", threads=1))
+
+
+def test_flow_matching_with_a_set_transformer_refuses_rays(posed: Path, tmp_path: Path):
+    sampler = {"name": "euler", "steps": 4}
+    preset = scenes_preset(
+        sampler=sampler, method={"name": "flow"}, network={"name": "set-transformer", **tiny.IMAGE["network"]}
+    )
+    with pytest.raises(UsageError, match="the set transformer does not support rays"):
+        setup.train(setup.TrainJob(preset, tmp_path / "run", data=posed, device="cpu", threads=1))
