@@ -97,7 +97,7 @@ class Domain:
 
     NAME = "radiance"
     NOUN = "scenes"
-    FORMATS = ("png", "npz")
+    FORMATS = ("png", "npz", "gif", "webp", "mp4")
     FILES = ArrayFiles(("views",), "uint8", 5, (3,), "uint8 (N V H W C)", describe=describe_shape, has_one_shape=True)
     SIZE_OPTION = "--resolution"
     HAS_WINDOWS = False

@@ -3,7 +3,8 @@
 A format is a file beside this one with `SUFFIXES`, `HOLDS_MANY` (whether one file holds several samples), for proteins
 `HOLDS_MODELS` (whether these must have one sequence: several sequences become numbered files) and
 `write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options, but for `array`, the name
-of the array that the domain gives. Domains say which formats write their samples (`Domain.FORMATS`).
+of the array that the domain gives. A format that needs a package of an extra has `check()`, which raises MissingError.
+Domains say which formats write their samples (`Domain.FORMATS`).
 """
 
 from __future__ import annotations
@@ -80,9 +81,12 @@ def check(path: Path, count: int, *, overwrite: bool = False) -> None:
     Raises:
         UsageError: no format writes that suffix, the folder is absent or not writable, or a file exists, other than a
             shard of samples that a killed process had almost finished.
+        MissingError: the format needs a package that is not installed.
     """
     for file in files(path, count):
         _check_file(file, overwrite=overwrite)
+    if path.suffix.lower() != SHARD and hasattr(module := exporter_for(path), "check"):
+        module.check()
 
 
 def write(

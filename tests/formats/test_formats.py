@@ -24,6 +24,8 @@ def samples(domain: str, count: int = 2) -> Any:
     rng = np.random.default_rng(3)
     if domain == "image":
         return rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    if domain == "radiance":
+        return rng.integers(0, 256, (count, 3, 8, 8, 3), dtype=np.uint8)
     points = rng.normal(size=(count, 600, 3))
     return (points / np.linalg.norm(points, axis=2, keepdims=True)).astype(np.float32)
 

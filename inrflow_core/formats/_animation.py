@@ -1,0 +1,50 @@
+"""Animated images, by Pillow: what the formats `gif` and `webp` share. They repeat for ever."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from inrflow_core.errors import UsageError
+from inrflow_core.storage import atomic_write
+
+MOST_FPS = 50
+"""Frames per second: programs show GIFs with shorter frames slowly."""
+
+
+def pillow_frames(frames: UInt8[np.ndarray, "V H W C"]) -> list[Image.Image]:
+    """The frames as images: gray (1 channel), RGB or RGBA."""
+    return [Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in frames]
+
+
+def check_fps(fps: int) -> None:
+    """Raise UsageError for frames per second out of range."""
+    if not 1 <= fps <= MOST_FPS:
+        raise UsageError(f"{fps} frames per second", hint=f"give from 1 to {MOST_FPS}")
+
+
+def save(path: Path, images: list[Image.Image], *, kind: str, fps: int, **settings: Any) -> None:
+    """Write images as frames of a file of Pillow's format `kind`.
+
+    Raises:
+        UsageError: `fps` is out of range, or the folder cannot be written to.
+        OutOfMemory: the disk is full.
+    """
+    check_fps(fps)
+    data = io.BytesIO()
+    duration = round(1000 / fps)
+    images[0].save(data, kind, save_all=True, append_images=images[1:], duration=duration, loop=0, **settings)
+    with atomic_write.atomic_write(path, data.tell()) as beside:
+        beside.write_bytes(data.getbuffer())
+
+
+def origin_text(origin: Mapping[str, str]) -> str:
+    """The origin as JSON, for a file's comment."""
+    return json.dumps(dict(origin), sort_keys=True)
