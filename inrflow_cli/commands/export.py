@@ -22,6 +22,7 @@ FLAGS = {
     "surface": "--surface",
     "columns": "--columns",
     "size": "--size",
+    "fps": "--fps",
 }
 """Settings of formats, and their options."""
 
@@ -56,6 +57,7 @@ Surface = Annotated[
 ]
 Columns = Annotated[int | None, typer.Option(min=1, help="Columns of a .png of several samples.")]
 Size = Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud in a .png.")]
+Fps = Annotated[int | None, typer.Option(min=1, max=50, help="Frames per second of .gif, .webp and .mp4. Default: 12.")]
 RunEma = Annotated[float | None, typer.Option(help="EMA decay of a run; 0 is the raw weights. Default: the first.")]
 RunCheckpoint = Annotated[
     str | None, typer.Option(metavar="STEP|best", help="Checkpoint of a run. Default: the latest.")
@@ -74,6 +76,7 @@ def export(
     surface: Surface = None,
     columns: Columns = None,
     size: Size = None,
+    fps: Fps = None,
     ema: RunEma = None,
     checkpoint: RunCheckpoint = None,
     overwrite: Overwrite = False,
@@ -91,6 +94,7 @@ def export(
         "surface": surface,
         "columns": columns,
         "size": size,
+        "fps": fps,
     }
     format_options = {name: value for name, value in format_options.items() if value is not None}
     if out.suffix in (".safetensors", ".onnx"):

@@ -96,6 +96,19 @@ def test_images_become_sheets_and_archives_to_the_bit(folders, tmp_path, capsys)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "again.png")), stored[2, ..., 0])
 
 
+def test_scenes_become_turntables_at_a_rate(tmp_path, capsys):
+    views = np.random.default_rng(0).integers(0, 256, (2, 5, 16, 16, 3), dtype=np.uint8)
+    np.savez("scenes.npz", views=views)
+    assert export("scenes.npz", "one.webp", "--items", "1", "--fps", "5", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"out": ["one.webp"], "items": 1, "of": 2}
+    with Image.open(tmp_path / "one.webp") as image:
+        for number, view in enumerate(views[1]):
+            image.seek(number)
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), view)
+            assert image.info["duration"] == 200
+    assert "`--fps` does not apply to a `.png` file" in refused(capsys, "scenes.npz", "one.png", "--fps", "5")
+
+
 def test_samples_are_exported_with_their_seeds(tmp_path):
     assert run(["sample", "--num", "3", "--seed", "5", "--points", "30", "out.h5"]) == 0
     assert export("out.h5", "out.ply", "--items", "2") == 0
