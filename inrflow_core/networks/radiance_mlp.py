@@ -26,7 +26,7 @@ from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Queries, Rays, SetSpec
 
 NORM_EPSILON = 1e-5
-COUNTS = ("groups", "width", "token_width", "frequencies", "chunk_points")
+COUNTS = ("groups", "width", "token_width", "num_frequencies", "chunk_points")
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Config:
     """Linear layers."""
     token_width: int = 768
     """Width of the hyper-network's tokens."""
-    frequencies: int = 20
+    num_frequencies: int = 20
     """Frequencies per axis of the features of a point."""
-    max_octave: float = 8.0
-    """The highest frequency is 2 to this power, in rad per world unit; the lowest is 1."""
+    max_frequency: float = 256.0
+    """The highest frequency, in rad per world unit; the lowest is 1."""
     near: float = 0.8
     """Depth along the optical axis at which rays start, in world units."""
     far: float = 1.8
@@ -68,16 +68,21 @@ class Config:
         for name in ("depth", "samples", "eval_samples"):
             if getattr(self, name) < 2:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: at least 2")
-        if not 0 <= self.max_octave <= 16:
-            raise ValueError(f"`max_octave` is {self.max_octave}: from 0 to 16")
+        if not 1 <= self.max_frequency <= 65536:
+            raise ValueError(f"`max_frequency` is {self.max_frequency}: from 1 to 65,536")
         if not 0 <= self.near < self.far < math.inf:
             raise ValueError(f"`near` and `far` are {self.near} and {self.far}: from 0, `near` below `far`")
 
     @property
     def layer_sizes(self) -> tuple[tuple[int, int], ...]:
         """Inputs and outputs of each layer; the last gives a color and a density."""
-        sizes = (6 * self.frequencies, *[self.width] * (self.depth - 1), 4)
+        sizes = (6 * self.num_frequencies, *[self.width] * (self.depth - 1), 4)
         return tuple(itertools.pairwise(sizes))
+
+    @property
+    def least_weights(self) -> int:
+        """A number of weights that such a read-out has at least."""
+        return self.width * (self.token_width + (self.depth - 2) * (self.token_width + self.width))
 
     @property
     def layer_tokens(self) -> tuple[int, ...]:
@@ -112,7 +117,7 @@ class RadianceMlp(nn.Module):
             for (inputs, outputs), tokens in zip(config.layer_sizes, config.layer_tokens, strict=True)
         )
         self.register_buffer(
-            "frequencies", geometric(1.0, 2.0**config.max_octave, config.frequencies), persistent=False
+            "frequencies", geometric(1.0, config.max_frequency, config.num_frequencies), persistent=False
         )
 
     @property

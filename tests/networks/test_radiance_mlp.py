@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from inrflow_core.errors import UsageError
-from inrflow_core.networks import radiance_mlp
+from inrflow_core.networks import inr_hypernetwork, radiance_mlp
 from inrflow_core.networks.radiance_mlp import Config, RadianceMlp
 from inrflow_core.sets import Grid, Queries, Rays, SetSpec
 
 VIEW = SetSpec(3, 3, Rays(1, 8, 8))
-SMALL = Config(groups=8, width=16, depth=3, token_width=24, frequencies=4, max_octave=3, samples=6, eval_samples=9)
+SMALL = Config(
+    groups=8, width=16, depth=3, token_width=24, num_frequencies=4, max_frequency=8.0, samples=6, eval_samples=9
+)
 SEEDS = torch.tensor([11, 12])
 
 
@@ -39,13 +41,17 @@ def rays(batch: int = 2, count: int = 13, seed: int = 2) -> Queries:
 
 
 @pytest.mark.parametrize(("groups", "num_tokens", "total"), [(64, 324, 144_570_748), (32, 164, 144_447_868)])
-def test_the_field_has_the_papers_share_of_the_weights(groups: int, num_tokens: int, total: int) -> None:
-    """Total of the model less what its hyper-network has: input, noise level, 8 + 6 blocks, and the tokens themselves."""
+def test_the_model_of_scenes_has_as_many_weights_as_the_papers_variant(
+    groups: int, num_tokens: int, total: int
+) -> None:
+    spec = SetSpec(3, 3, Rays(1, 128, 128))
     with torch.device("meta"):
-        module = radiance_mlp.build_readout(Config(groups=groups), SetSpec(3, 3, Rays(1, 128, 128)))
-    blocks = 443_136 + 787_968 + 8 * 10_628_352 + 6 * 9_447_168
+        module = radiance_mlp.build_readout(Config(groups=groups), spec)
+        hypernetwork = inr_hypernetwork.build_hypernetwork(inr_hypernetwork.Config(patch=8), spec, module.token_shape)
     assert module.token_shape == (num_tokens, 768)
-    assert sum(weight.numel() for weight in module.parameters()) == total - blocks - 768 * num_tokens
+    weights = [*hypernetwork.parameters(), *module.parameters()]
+    assert sum(weight.numel() for weight in weights) == total
+    assert module.config.least_weights <= sum(weight.numel() for weight in module.parameters())
     generated = sum(layer.base.numel() for layer in module.generated)
     assert generated == 293_888 and generated + sum(layer.bias.numel() for layer in module.generated) == 295_172
 
@@ -174,7 +180,7 @@ def test_tokens_learn_the_colors_of_rays() -> None:
         ({"samples": 1}, "`samples` is 1: at least 2"),
         ({"near": 2.0}, "`near` and `far` are 2.0 and 1.8: from 0, `near` below `far`"),
         ({"far": float("inf")}, "`near` and `far` are 0.8 and inf"),
-        ({"max_octave": 40.0}, "`max_octave` is 40.0: from 0 to 16"),
+        ({"max_frequency": 0.5}, "`max_frequency` is 0.5: from 1 to 65,536"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, float], message: str) -> None:
