@@ -330,7 +330,7 @@ def test_what_cannot_act_is_refused(tmp_path, capsys):
         (["sample", "--points", "0", "out.ply"], 2, "at least 1 point"),
         (["sample", "--label", "9", "out.ply"], 2, "the model has 3 classes"),
         (["sample", "--label", "dgo", "out.ply"], 2, "did you mean `dog`"),
-        (["sample", "out.gif"], 2, "`.gif`"),
+        (["sample", "out.bmp"], 2, "`.bmp`"),
         (["sample", "nowhere/out.ply"], 2, "does not exist"),
         (["sample", "--run", "nowhere", "out.ply"], 3, "does not exist"),
         (["sample", "--resolution", "9", "out.ply"], 2, "`--points"),
