@@ -265,7 +265,8 @@ class Domain:
 
     def read_input(self, path: Path) -> InputExample:
         """The central square of an image at the training resolution, on white, as one view (1 R R 3)."""
-        return InputExample(image_io.center_crop(image_io.read_image(path, "RGB"), self.config.resolution)[None])
+        image = image_io.center_crop(image_io.read_image(path, "RGB"), self.config.resolution)
+        return InputExample(image[None].copy())
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Peak signal-to-noise ratio in dB, peak 255: the mean over the views."""

@@ -278,6 +278,10 @@ def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel])
         names += reference_inputs.metrics_of(kinds.pop())
     if (job.sampling.samples_per_item or 1) > 1:
         names += domain_class(domain).METRICS_OF_SEVERAL
+    if not names:
+        raise UsageError(
+            f"no metric evaluates {domain_class(domain).NOUN} by default", hint="name metrics with `--metrics`"
+        )
     return names
 
 

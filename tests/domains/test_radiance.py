@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inrflow_core.config.training import DataConfig
 from inrflow_core.domains import radiance
 from inrflow_core.domains._contract import batch_of
 from inrflow_core.errors import UsageError
+from inrflow_core.evaluation.job import EvaluationJob, check_job
 from inrflow_core.geometry import cameras
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.shards.shard_file import ShardFile
@@ -168,3 +170,23 @@ def test_several_scenes_are_shown_as_rows_of_views():
     wide, single = domain().render(views), domain().render(views[:1, :1])
     assert wide.size == (3 * 68 + 4, 2 * 68 + 4) and single.size == (64, 64)
     assert radiance.Domain.thumbnails(views).shape == (2, 64, 192, 3)
+
+
+def test_an_image_file_is_one_view_of_the_default_camera(tmp_path: Path):
+    Image.new("RGBA", (12, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert radiance.Domain.accepts(tmp_path / "clear.png") and not radiance.Domain.accepts(tmp_path / "a.ply")
+    example = domain().read_input(tmp_path / "clear.png")
+    assert example.values.shape == (1, SIDE, SIDE, 3) and (example.values == 255).all()  # transparent is white
+    sets = domain().to_set(batch_of(example.values[None]), torch.zeros(1, dtype=torch.int64))
+    expected = torch.from_numpy(cameras.orbit(0, 20, 1.3, field_of_view=radiance.Config().field_of_view))
+    torch.testing.assert_close(sets.condition["camera"], expected[None, None])
+    default = domain().queries()
+    assert sets.queries.coordinates is not None and default.coordinates is not None
+    torch.testing.assert_close(sets.queries.coordinates[0], default.coordinates)
+
+
+def test_an_evaluation_without_a_metric_of_scenes_is_refused(shards: ShardDataset, tmp_path: Path):
+    np.savez(tmp_path / "drawn.npz", views=np.zeros((2, 3, SIDE, SIDE, 3), np.uint8))
+    job = EvaluationJob(samples=[tmp_path / "drawn.npz"], reference=shards.folder, out=tmp_path / "eval")
+    with pytest.raises(UsageError, match="no metric evaluates scenes by default"):
+        check_job(job)
