@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,30 @@ def test_networks_of_another_kind_are_refused():
     swapped = {"hypernetwork": tables["readout"], "readout": tables["hypernetwork"]}
     with pytest.raises(UsageError, match="cannot be the hypernetwork"):
         tiny.model({**tiny.INR, "network": swapped})
+
+
+def test_the_loss_of_a_scene_depends_on_the_scene_alone():
+    """The encoder reads one view, the decoder rays of another; depths along them are keyed by the seeds."""
+    radiance: dict[str, dict[str, Any] | None] = {
+        **tiny.INR,
+        "domain": {"name": "radiance", "resolution": 8},
+        "network": {
+            "hypernetwork": {**(tiny.INR["network"] or {})["hypernetwork"]},
+            "readout": {
+                **{"name": "radiance-mlp", "token_width": 16, "width": 8, "depth": 3, "groups": 2},
+                **{"num_frequencies": 3, "max_frequency": 8, "samples": 8, "density": "softplus"},
+            },
+        },
+    }
+    built = tiny.model(radiance, method={"num_queries": 20})
+    built.method.begin_stage("full")
+    generator = torch.Generator().manual_seed(0)
+    scenes = built.domain.dummy_batch(4)
+    values = torch.rand(scenes.values.shape, generator=generator) * 2 - 1
+    batch = built.domain.train_batch(replace(scenes, values=values, seeds=torch.arange(4)))
+    for stage in ("reconstruction", "full"):
+        state = StepState(stage, 8, 9)
+        whole = built.method.loss(batch, state)
+        parts = torch.cat([built.method.loss(batch[i : i + 1], state) for i in range(4)])
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+        assert len(whole.unique()) == 4
