@@ -19,6 +19,7 @@ from inrflow_core.config.preset import Preset, load, names, resolve
 from inrflow_core.config.preset import folder as preset_folder
 from inrflow_core.config.typed import unset_by_name
 from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.methods._contract import StepState
 from inrflow_core.planning import plan
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import TrainBatch
@@ -103,14 +104,66 @@ SCHEDULES = {
 """Steps, batch, decoded pairs, by the longest beginning of a name: appendices A.1 to A.3, D and F; ASFT, section 4."""
 
 
+SMALL_INRCT = [
+    *(
+        f"network.hypernetwork.{key}"
+        for key in ("width=32", "heads=2", "encoder_depth=1", "decoder_depth=1", "mlp_width=64")
+    ),
+    *("network.readout.token_width=32", "network.readout.width=16"),
+]
+SMALL_FIELDS = {
+    "image": ["domain.resolution=16", "network.readout.heads=2", "network.readout.tokens=8"],
+    "radiance": ["domain.resolution=16", "network.readout.samples=8", "method.num_queries=20"],
+}
+INRCT_SCHEDULES = {
+    "cifar10-inrct": (48_875, 625_600),
+    "celebahq64-inrct": (26_375, 422_000),
+    "srncars-inrct": (20_000, 100_000),
+}
+"""Steps of both stages: epochs of INRCT's appendices B.3 and C.2 at batches of 128."""
+
+
+def by_method(method: str) -> list[str]:
+    """The presets of a method."""
+    return [name for name in names() if load(name).method.name == method]
+
+
 def small(name: str) -> Preset:
-    """The preset with a small network over a small grid, all else as it is."""
-    domain = load(name).domain.name
-    assert domain is not None
-    return load(name, SMALL + SMALL_GRIDS[domain])
+    """The preset with small networks over a small grid, all else as it is."""
+    preset = load(name)
+    if preset.method.name == "consistency":
+        return load(name, SMALL_INRCT + SMALL_FIELDS[preset.domain.name])
+    return load(name, SMALL + SMALL_GRIDS[preset.domain.name])
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", by_method("consistency"))
+def test_every_preset_of_a_consistency_model_builds_and_has_a_loss_in_each_stage(name: str):
+    torch.manual_seed(0)
+    model = models.build(small(name))
+    batch = model.domain.train_batch(replace(model.domain.dummy_batch(2), seeds=torch.tensor([3, 4])))
+    for stage in ("reconstruction", "full"):
+        model.method.begin_stage(stage)
+        loss = model.method.loss(batch, StepState(stage, 8, 9))
+        assert loss.shape == (2,) and loss.isfinite().all() and (loss > 0).all()
+
+
+@pytest.mark.parametrize("name", INRCT_SCHEDULES)
+def test_presets_of_inrct_have_the_papers_sizes_and_settings(name: str):
+    preset = load(name)
+    with torch.device("meta"):
+        method = models.build(preset).method
+    count = sum(weight.numel() for weight in method.parameters())
+    assert count == (144_570_748 if name == "srncars-inrct" else 145_490_691)
+    stages = [preset.training.config.for_stage(stage) for stage in ("reconstruction", "full")]
+    assert tuple(stage.steps for stage in stages) == INRCT_SCHEDULES[name]
+    for stage in stages:
+        assert (stage.optimizer, stage.learning_rate, stage.betas, stage.epsilon) == ("radam", 1e-4, (0.9, 0.999), 1e-8)
+        assert (stage.batch, stage.weight_decay, stage.clip, stage.schedule) == (128, 0.0, None, "constant")
+    assert [stage.ema for stage in stages] == [(), (0.9999,)]
+    assert set(INRCT_SCHEDULES) == {other for other in by_method("consistency") if not other.endswith("-demo")}
+
+
+@pytest.mark.parametrize("name", by_method("flow"))
 def test_every_preset_builds_and_has_a_loss(name: str):
     torch.manual_seed(0)
     model = models.build(small(name))
@@ -124,7 +177,7 @@ def test_every_preset_builds_and_has_a_loss(name: str):
     torch.testing.assert_close(loss.mean(), torch.tensor(4 / 3), rtol=0.35, atol=0)
 
 
-PAPERS = [name for name in names() if not name.endswith("-demo")]
+PAPERS = [name for name in by_method("flow") if not name.endswith("-demo")]
 
 
 @pytest.mark.parametrize("name", PAPERS)
