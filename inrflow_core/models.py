@@ -144,14 +144,20 @@ def _check_claims(preset: Preset, path: Path) -> None:
     shapes = safetensors_file.tensor_shapes(path)
     count = sum(map(math.prod, shapes.values()))
     claims: dict[str, tuple[int, int]] = {}
-    parts = [preset.domain, preset.method, *preset.networks.values()] + ([preset.condition] if preset.condition else [])
-    for part in parts:
-        integers = {key: value for key, value in vars(part.config).items() if type(value) is int}
-        claims |= {f"`{key}` of {part.name}": (value, max(count, MOST_UNCHECKED)) for key, value in integers.items()}
-    for part in preset.networks.values():
-        depths = [value for key, value in vars(part.config).items() if key.endswith("depth")]
-        claims[f"the depth of {part.name}"] = (sum(depths), len(shapes))
-        claims[f"weights of {part.name}"] = (getattr(part.config, "least_weights", 0), count)
+    networks = {
+        f"network.{name}" if len(preset.networks) > 1 else "network": part for name, part in preset.networks.items()
+    }
+    parts = {"domain": preset.domain, **networks, "condition": preset.condition, "method": preset.method}
+    for table, part in parts.items():
+        integers = (
+            {} if part is None else {key: value for key, value in vars(part.config).items() if type(value) is int}
+        )
+        claims |= {f"{table}.{key}": (value, max(count, MOST_UNCHECKED)) for key, value in integers.items()}
+    for table, part in networks.items():
+        depths = {key: value for key, value in vars(part.config).items() if key.endswith("depth")}
+        claims |= {f"{table}.{key}": (value, len(shapes)) for key, value in depths.items()}
+        weights = "the network's weights" if table == "network" else f"the weights of {table}"
+        claims[weights] = (getattr(part.config, "least_weights", 0), count)
     for name, (claimed, most) in claims.items():
         if claimed > most:
             raise IntegrityError(

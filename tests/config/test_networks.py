@@ -54,7 +54,7 @@ SLIPS = {
     "one too many": (dict.fromkeys((*NAMES, "critic"), SMALL), "no network `critic`", "allowed: `denoiser`, `encoder`"),
     "misspelt": ({"encoder": SMALL, "denoisr": SMALL}, "no network `denoisr`", "did you mean `denoiser`?"),
     "both forms": ({"width": 3, "encoder": SMALL, "denoiser": SMALL}, "has `width` beside [network.encoder]", "alone"),
-    "no name": ({"encoder": SMALL, "denoiser": {}}, "[network.denoiser] has no `name`", "one of set-transformer"),
+    "no name": ({"encoder": SMALL, "denoiser": {}}, "[network.denoiser] has no `name`", "set-transformer"),
     "unknown key": (
         {"encoder": {**SMALL, "widht": 3}, "denoiser": SMALL},
         "[network.encoder] has no setting",

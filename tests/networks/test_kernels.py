@@ -69,6 +69,8 @@ def test_every_attention_without_padding_may_be_flash_attention(name, monkeypatc
 
 @pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_heads_of_every_preset_have_a_multiple_of_eight_numbers(path):
-    network = preset.load(path.stem).network.config
-    for size in (network.width // network.heads, network.query_width // network.query_heads):
-        assert size % 8 == 0 and size <= 256
+    for part in preset.load(path.stem).networks.values():
+        config = part.config
+        sizes = [config.width // config.heads] if hasattr(config, "heads") else []
+        sizes += [config.query_width // config.query_heads] if hasattr(config, "query_heads") else []
+        assert all(size % 8 == 0 and size <= 256 for size in sizes)

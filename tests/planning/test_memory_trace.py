@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.config.preset import Preset
-from inrflow_core.methods._contract import Stage, StepState
+from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.numerics import noise_field
 from inrflow_core.planning import checks
 from inrflow_core.planning.plan import Planner
@@ -36,7 +36,7 @@ FORWARD_FLOPS = {
 """Of a forward pass of one set through encoder, trunk and decoder, by torch's FlopCounterMode over these calls."""
 
 
-class Denoiser(nn.Module):
+class Denoiser(nn.Module, Method):
     """A method with another network than ours: two linear layers on each value."""
 
     STAGES = (Stage("train"),)

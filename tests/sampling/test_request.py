@@ -16,13 +16,13 @@ from tests import tiny
 
 def test_options_and_files_imply_the_domains_that_have_them():
     assert request.domains_of_options() is None
-    assert request.domains_of_options(resolution="8") == ("image",)
+    assert request.domains_of_options(resolution="8") == ("image", "radiance")
     assert request.domains_of_options(points=9) == ("points",)
     assert request.domains_of_options(window=(0.0, 0.0, 0.5, 0.5)) == ("image",)
     assert request.domains_of_options(points=9, window=(0.0, 0.0, 0.5, 0.5)) == ()
-    assert request.domains_of_files([Path("a.png")]) == ("image",)
+    assert request.domains_of_files([Path("a.png")]) == ("image", "radiance")
     assert request.domains_of_files([Path("a.ply")]) == ("points",)
-    assert request.domains_of_files([Path("a.png"), Path("b.PLY")]) == ("image", "points")
+    assert request.domains_of_files([Path("a.png"), Path("b.PLY")]) == ("image", "points", "radiance")
 
 
 @pytest.fixture(scope="module")
