@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.config.preset import Preset
-from inrflow_core.methods._contract import Method, Stage, StepState
+from inrflow_core.methods._contract import Stage, StepState
 from inrflow_core.numerics import noise_field
 from inrflow_core.planning import checks
 from inrflow_core.planning.plan import Planner
@@ -36,10 +36,11 @@ FORWARD_FLOPS = {
 """Of a forward pass of one set through encoder, trunk and decoder, by torch's FlopCounterMode over these calls."""
 
 
-class Denoiser(nn.Module, Method):
+class Denoiser(nn.Module):
     """A method with another network than ours: two linear layers on each value."""
 
     STAGES = (Stage("train"),)
+    TRAINING_ONLY = ()
 
     def __init__(self, read: Callable[[Tensor], object] = lambda loss: None) -> None:
         super().__init__()
@@ -47,6 +48,9 @@ class Denoiser(nn.Module, Method):
 
     def networks(self) -> dict[str, nn.Module]:
         return {"network": self.network}
+
+    def begin_stage(self, stage: str) -> None:
+        """Nothing."""
 
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Tensor:
         sets = batch.context
