@@ -27,6 +27,10 @@ SHARDS_OF_A_SPLIT = 16
 """A split has at least this number, where each then has `MIN_ITEMS` examples: work for as many workers."""
 
 
+MOST_NAMED = 5
+"""Classes without items that a note names."""
+
+
 @dataclass(frozen=True)
 class PrepareJob:
     """What to prepare, from where, to where."""
@@ -125,11 +129,20 @@ def scan(job: PrepareJob) -> DatasetIndex:
         raise MissingError(
             f"`{job.source}` holds no items of `{job.name}`", hint="look into it, or name another `--source`"
         )
-    if job.limit is None:
-        return plan
-    return dataclasses.replace(
-        plan, splits={name: evenly_spaced(items, job.limit) for name, items in plan.splits.items()}
-    )
+    if job.limit is not None:
+        splits = {name: evenly_spaced(items, job.limit) for name, items in plan.splits.items()}
+        plan = dataclasses.replace(plan, splits=splits)
+    return dataclasses.replace(plan, notes=(*plan.notes, *_notes_on_empty_classes(plan)))
+
+
+def _notes_on_empty_classes(plan: DatasetIndex) -> list[str]:
+    """What a user should know of classes without items in the training split, of data that have labels."""
+    labels = {item.label for item in plan.splits.get("train", ())}
+    empty = [name for number, name in enumerate(plan.classes) if number not in labels]
+    if not empty or labels <= {-1}:
+        return []
+    names = ", ".join(f"`{name}`" for name in empty[:MOST_NAMED]) + (", ..." if len(empty) > MOST_NAMED else "")
+    return [f"{len(empty):,} of {len(plan.classes):,} classes have no items in `train`: {names}"]
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> Sequence[Item]:

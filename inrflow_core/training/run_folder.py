@@ -216,6 +216,19 @@ def check_same_step(out: Path, existing: ExistingRun | None) -> None:
         )
 
 
+def check_not_beyond(out: Path, existing: ExistingRun, steps: int) -> None:
+    """Raise UsageError if a run has done more steps than the settings say.
+
+    Raises:
+        UsageError: it has.
+    """
+    if existing.step is not None and existing.step > steps:
+        raise UsageError(
+            f"the run `{out}` has done {existing.step:,} steps, and its settings would end at {steps:,}",
+            hint="give more `steps`, sample an earlier checkpoint with `--checkpoint`, or train into another `--out`",
+        )
+
+
 def check_same_data(out: Path, existing: ExistingRun, data: str) -> None:
     """Raise UsageError unless these are the shards that the run was started with.
 

@@ -84,9 +84,10 @@ class CheckedTrainJob:
 
     @property
     def last(self) -> int:
-        """The step after which this call ends."""
+        """The step after which this call ends; that of the run where it is beyond `until`."""
         steps = sum(stage.settings.steps for stage in self.stages)
-        return steps if self.job.until is None else min(self.job.until, steps)
+        done = self.existing_run.step or 0 if self.existing_run else 0
+        return steps if self.job.until is None else max(min(self.job.until, steps), done)
 
     @property
     def largest(self) -> StageJob:
@@ -137,6 +138,7 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     eval_seconds = evaluated.estimate_seconds() if evaluated is not None and world.is_main else 0.0
     ready = CheckedTrainJob(job, world, loader, held_out, existing, precision, parts, initial, evaluated, eval_seconds)
     if existing is not None:
+        run_folder.check_not_beyond(job.out, existing, sum(part.settings.steps for part in parts))
         run_folder.check_same_data(job.out, existing, ready.data)
         run_folder.check_same_initial_weights(job.out, existing, job.init_from)
     return ready

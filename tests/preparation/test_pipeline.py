@@ -428,3 +428,13 @@ def test_a_folder_is_recognized_under_the_earlier_and_the_present_name(
 def test_the_usual_places_follow_the_name_as_it_is_typed(name: str, folder: str):
     job = resolve_job(name, config=Config(resolution=64))
     assert (job.source, job.out) == (Path("data") / name, Path("shards") / folder)
+
+
+def test_classes_without_items_are_mentioned(tmp_path: Path):
+    """Of a limit that leaves classes out; all data with labels are scanned alike."""
+    for name in ("cat", "dog", "owl"):
+        raw.folder(tmp_path / "raw", [f"{name}/{number}.png" for number in range(2)])
+    notes = scan(images(tmp_path / "raw", tmp_path / "out")).notes
+    assert not notes
+    (note,) = scan(images(tmp_path / "raw", tmp_path / "out", limit=1)).notes
+    assert "of 3 classes have no items in `train`" in note and note.count("`") == 6

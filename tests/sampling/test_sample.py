@@ -99,6 +99,10 @@ def test_only_guidance_that_acts_is_recorded(model: Model, undropped: Model, tmp
     assert recorded(tiny.model(tiny.IMAGE, method=guided)) == "1.5"
     assert recorded(tiny.model(tiny.IMAGE, method=guided, condition={"dropout": 0.0})) == "1"
     assert recorded(tiny.model(tiny.IMAGE, method=guided, condition=None)) == "1"
+    without_class = SampleRequest([1, 2], [-1, -1])
+    one = tiny.model(tiny.IMAGE, method=guided)
+    origin = provenance.provenance(one, weights, without_class, options.sampling_options(one))
+    assert origin["guidance"] == "1" and "guidance_interval" not in origin
     with pytest.raises(UsageError, match="interval without guidance"):
         options.sampling_options(model, guidance_interval=(0.1, 0.9))
 

@@ -217,6 +217,12 @@ def test_a_finished_run_is_left_alone(data, tmp_path, unbroken):
     assert {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()} == before
 
 
+def test_a_run_beyond_the_steps_of_its_settings_is_refused_and_one_beyond_until_has_nothing_to_do(data, unbroken):
+    with pytest.raises(UsageError, match="has done 6 steps, and its settings would end at 5"):
+        small.train(data, unbroken[1], steps=5)
+    assert setup.check_job(small.job(data, unbroken[1], until=1), {}).last == 6
+
+
 def test_a_run_with_other_settings_is_refused_and_the_setting_is_named(data, unbroken):
     with pytest.raises(UsageError, match=r"begun with \[training\] `batch` = 4, and this command says 2"):
         small.train(data, unbroken[1], batch=2)
