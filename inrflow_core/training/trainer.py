@@ -367,9 +367,9 @@ class Trainer:
 
     @functools.cached_property
     def _preview_condition(self) -> Condition:
-        """The conditions of previews: of held-out sets if there are any, else of training sets."""
+        """The conditions of previews: of the contexts of held-out sets if there are any, else of training sets."""
         count = self.settings.samples
-        condition = self.shown.batch(0, range(count), augment=False).condition
+        condition = self.shown.train_batch(self.shown.batch(0, range(count), augment=False)).context.condition
         return {name: value for name, value in condition.items() if name != CLASS_LABEL}
 
     @property

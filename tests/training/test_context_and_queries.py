@@ -15,6 +15,7 @@ from inrflow_core.config.preset import Preset, resolve
 from inrflow_core.errors import UsageError
 from inrflow_core.geometry import cameras
 from inrflow_core.methods._contract import StepState
+from inrflow_core.sampling import sample
 from inrflow_core.sets import TrainBatch
 from inrflow_core.training import setup
 from inrflow_core.training.trainer import Trainer
@@ -142,6 +143,27 @@ def test_scenes_of_unequal_numbers_of_views_are_trained_and_planned(posed: Path,
     with FlopCounterMode(display=False) as counter:
         method.loss(batch, StepState("train", 0, 4))
     assert trainer.stage.job.plan.total_flops == 3 * counter.get_total_flops()
+
+
+def test_radiance_fields_are_trained_with_previews_and_sampled(posed: Path, tmp_path: Path):
+    """A preview draws a scene for one view each, whatever the number of views in the shards."""
+    tables = tiny.INR["network"]
+    assert tables is not None
+    readout = {"name": "radiance-mlp", "token_width": 16, "width": 8, "depth": 3, "groups": 2, "num_frequencies": 3}
+    preset = scenes_preset(
+        method={"name": "consistency", "num_queries": 8},
+        network={
+            "hypernetwork": tables["hypernetwork"],
+            "readout": {**readout, "max_frequency": 8, "samples": 4, "eval_samples": 4, "density": "softplus"},
+        },
+        training={**small.TRAINING, "steps": 2, "samples_every": 2, "samples": 3, "held_out_sets": 4},
+    )
+    trainer = setup.train(setup.TrainJob(preset, tmp_path / "run", data=posed, device="cpu", threads=1))
+    assert [path.name for path in sorted((tmp_path / "run/samples").iterdir())] == ["00000002.png", "00000004.png"]
+    assert trainer.counters.step == 4
+    model = sample.load(tmp_path / "run")
+    values = sample.evaluate(model, sample.sample_fields(model, [3, 4]), (6, 6))
+    assert values.shape == (2, 1, 6, 6, 3) and len(np.unique(values)) > 10
 
 
 def test_shards_of_another_resolution_are_refused(posed: Path, tmp_path: Path):
