@@ -7,6 +7,7 @@ values.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,8 +23,21 @@ from inrflow_core.sets import Condition, Queries
 FORMAT = "inrflow-field-1"
 """The format that a saved field's file names."""
 
-Size = tuple[int, int] | int | None
-"""Rows and columns, or a number of points; None is the training's."""
+
+@dataclass(frozen=True)
+class Orbit:
+    """The size of a turntable: views of a scene at equal steps around y, the first from +z."""
+
+    rows: int
+    columns: int
+    views: int
+    elevation: float | None = None
+    """In degrees; None is the domain's, as for the other settings."""
+    distance: float | None = None
+
+
+Size = tuple[int, int] | int | Orbit | None
+"""Rows and columns, a number of points, or a turntable; None is the training's."""
 Window = tuple[float, float, float, float] | None
 """Top, left, bottom and right of a part of an image, each from 0 to 1; None is all of it."""
 

@@ -62,6 +62,18 @@ INR: dict[str, dict[str, Any] | None] = {
     "sampler": None,
 }
 """A consistency model of a hyper-network and its read-out."""
+RADIANCE: dict[str, dict[str, Any] | None] = {
+    **INR,
+    "domain": {"name": "radiance", "resolution": 8},
+    "network": {
+        "hypernetwork": dict((INR["network"] or {})["hypernetwork"]),
+        "readout": {
+            **{"name": "radiance-mlp", "token_width": 16, "width": 8, "depth": 3, "groups": 2, "num_frequencies": 3},
+            **{"max_frequency": 8, "samples": 8, "eval_samples": 4, "density": "softplus"},
+        },
+    },
+}
+"""The same for radiance fields."""
 CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 

@@ -29,7 +29,7 @@ from inrflow_core.domains._contract import (
     pixel_statistics,
 )
 from inrflow_core.errors import UsageError
-from inrflow_core.fields import Window
+from inrflow_core.fields import Orbit, Window
 from inrflow_core.geometry import cameras
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
@@ -69,18 +69,6 @@ class Config:
             raise ValueError(f"`elevation` is {self.elevation}: from -90 to 90")
         if not 0 < self.field_of_view < 180:
             raise ValueError(f"`field_of_view` is {self.field_of_view}: between 0 and 180")
-
-
-@dataclass(frozen=True)
-class Orbit:
-    """The size of a turntable: views at equal steps around y, the first from +z."""
-
-    rows: int
-    columns: int
-    views: int
-    elevation: float | None = None
-    """In degrees; None is the domain's, as for the other settings."""
-    distance: float | None = None
 
 
 ViewSize = Orbit | tuple[int, int] | int | None

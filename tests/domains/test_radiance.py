@@ -15,6 +15,7 @@ from inrflow_core.domains import radiance
 from inrflow_core.domains._contract import batch_of
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.job import EvaluationJob, check_job
+from inrflow_core.fields import Orbit
 from inrflow_core.geometry import cameras
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.shards.shard_file import ShardFile
@@ -79,7 +80,7 @@ def test_noise_is_keyed_by_the_pixels_of_the_training_view():
 
 def test_a_turntable_goes_around_at_one_distance_and_elevation():
     size = domain().parse_size("2x3x4")
-    assert size == radiance.Orbit(2, 3, 4)
+    assert size == Orbit(2, 3, 4)
     queries = domain(distance=2.0, elevation=30.0).queries(size)
     assert queries.coordinates is not None
     origins = queries.coordinates.view(4, 6, 3)[:, 0]
@@ -88,7 +89,7 @@ def test_a_turntable_goes_around_at_one_distance_and_elevation():
     torch.testing.assert_close(origins[:2, ::2], -origins[2:, ::2], atol=1e-6, rtol=0)
     assert domain().output_spec(size).shape == (4, 2, 3, 3) and domain().num_queries(size) == 24
     assert domain().describe_size(size) == "4 views of 2 x 3 pixels"
-    raised = domain().queries(radiance.Orbit(2, 2, 1, elevation=90.0, distance=5.0)).coordinates
+    raised = domain().queries(Orbit(2, 2, 1, elevation=90.0, distance=5.0)).coordinates
     assert raised is not None and raised[0, 1] == pytest.approx(5)
 
 

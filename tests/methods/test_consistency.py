@@ -244,18 +244,7 @@ def test_networks_of_another_kind_are_refused():
 
 def test_the_loss_of_a_scene_depends_on_the_scene_alone():
     """The encoder reads one view, the decoder rays of another; depths along them are keyed by the seeds."""
-    radiance: dict[str, dict[str, Any] | None] = {
-        **tiny.INR,
-        "domain": {"name": "radiance", "resolution": 8},
-        "network": {
-            "hypernetwork": {**(tiny.INR["network"] or {})["hypernetwork"]},
-            "readout": {
-                **{"name": "radiance-mlp", "token_width": 16, "width": 8, "depth": 3, "groups": 2},
-                **{"num_frequencies": 3, "max_frequency": 8, "samples": 8, "density": "softplus"},
-            },
-        },
-    }
-    built = tiny.model(radiance, method={"num_queries": 20})
+    built = tiny.model(tiny.RADIANCE, method={"num_queries": 20})
     built.method.begin_stage("full")
     generator = torch.Generator().manual_seed(0)
     scenes = built.domain.dummy_batch(4)
