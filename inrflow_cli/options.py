@@ -75,6 +75,10 @@ Run = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(metavar="cpu|cuda|cuda:N", help="Device. Default: a GPU if there is one.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process.")]
+SaveField = Annotated[
+    Path | None,
+    typer.Option(help="Also save the fields as .safetensors, for `inrflow upsample` and `inrflow export`."),
+]
 Num = Annotated[int, typer.Option(min=1, help="Number of samples; their seeds count up from `--seed`.")]
 Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The first sample's seed.")]
 Seeds = Annotated[
@@ -253,6 +257,12 @@ def parse_interval(text: str | None) -> tuple[float, float] | None:
     except ValueError as error:
         raise UsageError(f"`{text}` is not an interval of times", hint="write two, as in `0.1,0.9`") from error
     return low, high
+
+
+def check_field_path(path: Path | None) -> None:
+    """Raise UsageError unless `--save-field` names a .safetensors file, or is not given."""
+    if path is not None and path.suffix != ".safetensors":
+        raise UsageError(f"`--save-field {path}`: fields are .safetensors files", hint="give it that suffix")
 
 
 def parse_checkpoints(text: str) -> list[Step] | Literal["all"]:

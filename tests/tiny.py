@@ -96,7 +96,7 @@ def tables(kind: Kind, **changes: dict[str, Any] | None) -> dict[str, dict[str, 
             if values is None:
                 del base[table]
             elif table == "network" and "hypernetwork" in values:
-                base[table].pop("name")
+                base[table].pop("name", None)
     return base
 
 

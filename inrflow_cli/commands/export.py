@@ -33,13 +33,16 @@ From = Annotated[
     Path,
     typer.Argument(
         metavar="FROM",
-        help="Shards, or a file of samples (.h5, .npz, .ply, .pdb, .cif); or a run, a checkpoint or a .safetensors file.",
+        help="Shards, or a file of samples (.h5, .npz, .ply, .pdb, .cif); a run, a checkpoint or a .safetensors file; or a saved field.",
         show_default=False,
     ),
 ]
 Out = Annotated[
     Path,
-    typer.Argument(help=f"Of samples: {SAMPLE_SUFFIXES}. Of a run: .safetensors or .onnx.", show_default=False),
+    typer.Argument(
+        help=f"Of samples: {SAMPLE_SUFFIXES}. Of a run: .safetensors or .onnx. Of a field: .safetensors.",
+        show_default=False,
+    ),
 ]
 Items = Annotated[str | None, typer.Option(metavar="0-9|3,5|all", help="Items to export. Default: the first 16.")]
 Split = Annotated[str | None, typer.Option(help="Split of the shards. Default: train, or the only one.")]
@@ -98,12 +101,12 @@ def export(
     }
     format_options = {name: value for name, value in format_options.items() if value is not None}
     if out.suffix in (".safetensors", ".onnx"):
-        _refuse(
-            out,
-            {"--items": items, "--split": split, "--raw": raw or None} | {FLAGS[name]: 1 for name in format_options},
-        )
-        step = parse_checkpoint(checkpoint)
-        answer = _weights(source, out, ema=ema, step=step, overwrite=overwrite)
+        _refuse(out, {"--split": split, "--raw": raw or None} | {FLAGS[name]: 1 for name in format_options})
+        answer = _functions(source, out, items, {"--ema": ema, "--checkpoint": checkpoint}, overwrite=overwrite)
+        if answer is None:
+            _refuse(out, {"--items": items})
+            write = _weights if out.suffix == ".safetensors" else _graphs
+            answer = write(source, out, ema=ema, step=parse_checkpoint(checkpoint), overwrite=overwrite)
     else:
         _refuse(out, {"--ema": ema, "--checkpoint": checkpoint})
         answer = _samples(source, out, format_options, items=items, split=split, is_raw=raw, overwrite=overwrite)
@@ -150,31 +153,57 @@ def _samples(
     return {"out": [str(path) for path in written], "items": len(selection.values), "of": selection.total}
 
 
+def _functions(
+    source: Path, out: Path, items: str | None, of_runs: dict[str, Any], *, overwrite: bool
+) -> dict[str, Any] | None:
+    """Write functions of a saved field; None if the source is another file."""
+    from inrflow_core.sampling import function_files
+
+    if not function_files.is_field_file(source):
+        return None
+    if out.suffix != ".safetensors":
+        raise UsageError(
+            f"a saved field becomes no `{out.suffix}` file", hint="write `.safetensors`, or export its run"
+        )
+    _refuse(out, of_runs, "of a saved field")
+    written = function_files.export_functions(source, out, items=items, overwrite=overwrite)
+    console.info("wrote " + ", ".join(f"`{path}`" for path in written))
+    return {"out": [str(path) for path in written], "field": str(source)}
+
+
 def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrite: bool) -> dict[str, Any]:
     from inrflow_core.runs import export
     from inrflow_core.storage import atomic_write
 
     atomic_write.check_writable(out, overwrite=overwrite)
-    if out.suffix == ".safetensors":
-        metadata = export.copy_weights(source, out, ema=ema, step=step)
-        console.info(f"wrote `{out}`: `{metadata['preset']}` at step {metadata.get('step', 'unknown')}")
-        return {"out": [str(out)], **metadata}
-    from inrflow_core.runs import run
-    from inrflow_core.sampling import provenance, sample
+    metadata = export.copy_weights(source, out, ema=ema, step=step)
+    console.info(f"wrote `{out}`: `{metadata['preset']}` at step {metadata.get('step', 'unknown')}")
+    return {"out": [str(out)], **metadata}
 
+
+def _graphs(source: Path, out: Path, *, ema: float | None, step: Step, overwrite: bool) -> dict[str, Any]:
+    from inrflow_core.runs import export, run
+    from inrflow_core.sampling import provenance, sample
+    from inrflow_core.storage import atomic_write
+
+    atomic_write.check_writable(out, overwrite=True)  # whether its files exist is known with the model
     weights = run.resolve_weights(source, ema=ema, step=step)
     model = sample.load(weights)
+    for path in export.output_paths(model, out):
+        atomic_write.check_writable(path, overwrite=overwrite)
     origin = provenance.provenance_of_file(weights, model, None)
     console.info(f"tracing `{model.preset.name}`: half a minute for a small model, some for a large one")
-    difference = export.export_onnx(model, out, origin=origin)
-    console.info(f"wrote `{out}`: its velocities are torch's to {difference:.1e} of their rms")
-    return {"out": [str(out)], "difference": difference, "origin": origin}
+    differences = export.export_onnx(model, out, origin=origin)
+    for path, difference in differences.items():
+        console.info(f"wrote `{path}`: its values are torch's to {difference:.1e} of their rms")
+    return {"out": list(map(str, differences)), "difference": max(differences.values()), "origin": origin}
 
 
-def _refuse(out: Path, options: dict[str, Any]) -> None:
+def _refuse(out: Path, options: dict[str, Any], of: str = "") -> None:
     for option, value in options.items():
         if value is not None:
-            raise UsageError(f"`{option}` does not apply to a `{out.suffix}` file", hint=f"leave `{option}` out")
+            what = f"a `{out.suffix}` file {of}".rstrip()
+            raise UsageError(f"`{option}` does not apply to {what}", hint=f"leave `{option}` out")
 
 
 def _check_surface(surface: str | None) -> None:

@@ -27,11 +27,13 @@ from inrflow_cli.options import (
     Run,
     Sampler,
     SamplingSet,
+    SaveField,
     Seed,
     Seeds,
     Steps,
     Threads,
     Window,
+    check_field_path,
     parse_checkpoint,
     parse_interval,
     parse_seeds,
@@ -54,7 +56,6 @@ Out = Annotated[
     ),
 ]
 GuideRun = Annotated[Path | None, typer.Option("--guide-run", help="A weaker run to guide with (autoguidance).")]
-SaveField = Annotated[Path | None, typer.Option(help="Also save the fields as .safetensors, for `inrflow upsample`.")]
 FieldFp16 = Annotated[bool, typer.Option("--field-fp16", help="Save the fields in fp16: half the size.")]
 ShardWorkers = Annotated[
     int, typer.Option(min=1, help="Processes that fill a folder of shards together; they take GPUs in turn.")
@@ -165,8 +166,7 @@ def _guide_weights(guide: Path | None) -> Path | None:
 def _check_field(save_field: Path | None, *, is_fp16: bool) -> None:
     if save_field is None and is_fp16:
         raise UsageError("`--field-fp16` needs `--save-field`", hint="add `--save-field FILE`")
-    if save_field is not None and save_field.suffix != ".safetensors":
-        raise UsageError(f"`--save-field {save_field}`: fields are .safetensors files", hint="give it that suffix")
+    check_field_path(save_field)
 
 
 def _check_protein(model: Model, target: Path, save_field: Path | None) -> None:

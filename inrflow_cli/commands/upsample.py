@@ -26,10 +26,12 @@ from inrflow_cli.options import (
     Run,
     Sampler,
     SamplingSet,
+    SaveField,
     Seed,
     Steps,
     Threads,
     Window,
+    check_field_path,
     parse_checkpoint,
     parse_window,
     reject_options,
@@ -65,6 +67,7 @@ def upsample(
     steps: Steps = None,
     override: SamplingSet = None,
     noise: Noise = None,
+    save_field: SaveField = None,
     chunk: Chunk = 4096,
     ema: Ema = None,
     checkpoint: Checkpoint = None,
@@ -78,7 +81,7 @@ def upsample(
     """Evaluate samples or input files at a higher resolution.
 
     Without FILE: the samples that `inrflow sample --seed` draws. An image or a point cloud FILE is inverted first: its
-    noise is found by solving the ODE backwards. A .safetensors FILE is a field that `inrflow sample --save-field`
+    noise is found by solving the ODE backwards. A .safetensors FILE is a field that `--save-field`
     saved. Several FILEs need a folder as OUT.
     """
     from inrflow_core.sampling import optimize, upsample
@@ -87,12 +90,13 @@ def upsample(
 
     *files, out = paths
     targets = upsample.output_paths(files, out, num, overwrite=overwrite)
+    check_field_path(save_field)
     new = {"--num": None if num == 1 else num, "--seed": seed or None, "--guidance": guidance, "--sampler": sampler}
     new |= {"--set": override, "--precision": None if precision == "fp32" else precision}
-    upsampling = upsample.Upsampling(None, parse_window(window), chunk, label, steps, noise)
+    upsampling = upsample.Upsampling(None, parse_window(window), chunk, label, steps, noise, save_field)
     if len(files) == 1 and files[0].suffix == ".safetensors":
         run_only = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
-        run_only |= {"--noise": noise, "--compile": compile or None}
+        run_only |= {"--noise": noise, "--compile": compile or None, "--save-field": save_field}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
         model, field = _load_field(files[0], device)
         upsampling = replace(upsampling, size=choose_size(model.domain, resolution, points, scale))
@@ -118,7 +122,7 @@ def upsample(
         settings = sampling_arguments(sampler, steps, override, precision, guidance=guidance, noise=noise)
         request = SampleRequest(range(seed, seed + num), None, upsampling.size, upsampling.window, chunk)
         job = SampleJob(weights, out, request, {}, settings, device=device, compile=compile)
-        answer = _sample(model, job, label, overwrite=overwrite)
+        answer = _sample(model, job, label, save_field, overwrite=overwrite)
     console.print_json(answer, as_json=json)
 
 
@@ -129,13 +133,16 @@ def _load_field(file: Path, device: str | None) -> tuple[Model, Field]:
     return sample.load_field(file, distributed.process_device(device))
 
 
-def _sample(model: Model, job: SampleJob, label: str | None, *, overwrite: bool) -> dict[str, Any]:
+def _sample(
+    model: Model, job: SampleJob, label: str | None, save_field: Path | None, *, overwrite: bool
+) -> dict[str, Any]:
     """Draw new samples and write them."""
     from inrflow_core.sampling.labels import resolve_labels
     from inrflow_core.sampling.sample_to_files import OutputSettings, sample_to_files
 
     request = replace(job.request, labels=resolve_labels(model, job.request.seeds, label))
     job = replace(job, request=request)
-    written = sample_to_files(job, model=model, output=OutputSettings(overwrite=overwrite), reporter=console.reporter())
+    output = OutputSettings(save_field, overwrite=overwrite)
+    written = sample_to_files(job, model=model, output=output, reporter=console.reporter())
     console.info("wrote " + ", ".join(f"`{path}`" for path in written.files))
     return {"out": [str(path) for path in written.files], "run": str(job.weights), "origin": written.origin}

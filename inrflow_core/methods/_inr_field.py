@@ -14,7 +14,7 @@ from inrflow_core import fields, models
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.methods._consistency_config import Config, SamplingOptions
-from inrflow_core.networks._contract import ReadoutState
+from inrflow_core.networks._contract import PlainFunction, ReadoutState
 from inrflow_core.numerics import noise_field, preconditioning
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
@@ -115,6 +115,12 @@ class InrField:
         tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in self._tensors().items()}
         info = {"scale": self.scale, "steps": self.options.steps, "second_step": self.options.second_step}
         models.save(path, tensors, preset, info, fields.FORMAT)
+
+    def plain_function(self, number: int, value_scale: float) -> PlainFunction:
+        """One of the functions as tensors and text alone; its values are divided by the domain's `value_scale`."""
+        assert self.state is not None, "`cache_context` comes before"
+        state = tuple(tensor[number : number + 1] for tensor in self.state)
+        return self.model.readout.plain_function(state, self.scale / value_scale)
 
     def _tensors(self) -> dict[str, Tensor]:
         if self.grid is not None:

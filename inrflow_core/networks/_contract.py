@@ -129,6 +129,14 @@ ReadoutState = tuple[Tensor, ...]
 """What a read-out makes of tokens once, for any number of queries; the first axis of each tensor is B."""
 
 
+class PlainFunction(NamedTuple):
+    """One function as tensors and text alone, for readers without inrflow; docs/inrct.md has one for each read-out."""
+
+    tensors: dict[str, Tensor]
+    settings: dict[str, str]
+    """What a reader needs beside the tensors; `function` is the kind of the read-out."""
+
+
 @runtime_checkable
 class Readout(Protocol):
     """A neural function: a hyper-network writes its tokens, and it is evaluated at each query alone.
@@ -145,6 +153,10 @@ class Readout(Protocol):
 
     def prepare(self, tokens: Float[Tensor, "B L W"]) -> ReadoutState:
         """What queries need of the tokens, such as keys and values, or generated weights."""
+        ...
+
+    def plain_function(self, state: ReadoutState, scale: float) -> PlainFunction:
+        """The first function of a state, with its values times `scale`."""
         ...
 
     def query(

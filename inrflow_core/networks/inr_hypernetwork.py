@@ -117,13 +117,13 @@ class Hypernetwork(nn.Module):
         """See `_contract.Hypernetwork`; `context` are the pixels row by row."""
         if self.has_rays:
             assert context.coordinates is not None and context.directions is not None
-            rays = (each.expand(len(values), -1, -1) for each in (context.coordinates, context.directions))
+            rays = (each.expand(values.shape[0], -1, -1) for each in (context.coordinates, context.directions))
             values = torch.cat([values, *rays], -1)
         x = self.patches(patches_of(values, self.raster, self.config.patch)) + self.positions
         condition = functional.silu(self.level(level))
         for block in self.encoder:
             x = self._run(block, x, condition)
-        tokens = self.tokens.expand(len(values), -1, -1)
+        tokens = self.tokens.expand(values.shape[0], -1, -1)
         for block in self.decoder:
             tokens = self._run(block, tokens, x)
         return tokens
@@ -205,7 +205,7 @@ def attend(
 def patches_of(values: Float[Tensor, "B N C"], raster: tuple[int, int], patch: int) -> Float[Tensor, "B P E"]:
     """The pixels of each patch in one row: patches row by row, and inside each its pixels row by row."""
     rows, columns = raster
-    grid = values.reshape(len(values), rows // patch, patch, columns // patch, patch, -1)
+    grid = values.reshape(values.shape[0], rows // patch, patch, columns // patch, patch, -1)
     return grid.transpose(2, 3).flatten(3).flatten(1, 2)
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from inrflow_core.errors import UsageError
 from inrflow_core.layers.activations import to_fp32
 from inrflow_core.layers.embeddings import geometric
-from inrflow_core.networks._contract import ReadoutState, TokenShape
+from inrflow_core.networks._contract import PlainFunction, ReadoutState, TokenShape
 from inrflow_core.sets import Queries, Rays, SetSpec
 
 THRESHOLD = 0.384
@@ -126,6 +126,17 @@ class LocalizedINR(nn.Module):
             weights = local_weights(query, keys)
             read = (weights @ values).transpose(1, 2).flatten(2)
             return self.mlp(self.out(read))
+
+    def plain_function(self, state: ReadoutState, scale: float) -> PlainFunction:
+        """Its keys and values, and the layers that all functions share; the last one takes the scale."""
+        keys, values = state
+        layers = [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
+        named = {"query": self.query_layer, "out": self.out} | {f"mlp.{n}": layer for n, layer in enumerate(layers)}
+        tensors = {f"{name}.{key}": weight for name, layer in named.items() for key, weight in layer.named_parameters()}
+        last = f"mlp.{len(layers) - 1}"
+        tensors |= {name: scale * tensors[name] for name in (f"{last}.weight", f"{last}.bias")}
+        tensors |= {"frequencies": self.frequencies, "keys": keys[0], "values": values[0]}
+        return PlainFunction(tensors, {"function": "localized-inr", "threshold": repr(THRESHOLD / keys.shape[-2])})
 
     def features(self, coordinates: Float[Tensor, "*B M D"]) -> Float[Tensor, "_ M E"]:
         """The cosines of all frequencies of each coordinate, then their sines, for one set or each."""

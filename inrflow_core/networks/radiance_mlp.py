@@ -21,7 +21,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.geometry import volume_rendering
 from inrflow_core.layers.activations import to_fp32
 from inrflow_core.layers.embeddings import geometric
-from inrflow_core.networks._contract import ReadoutState, TokenShape
+from inrflow_core.networks._contract import PlainFunction, ReadoutState, TokenShape
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Queries, Rays, SetSpec
 
@@ -150,11 +150,15 @@ class RadianceMlp(nn.Module):
     ) -> volume_rendering.Rendered:
         """The colors of rays as `query`, their expected depths and opacities."""
         assert queries.coordinates is not None and queries.directions is not None, "rays have an origin and a direction"
-        sets, samples = len(state[0]), self.config.eval_samples if seeds is None else self.config.samples
+        sets, samples = state[0].shape[0], self.config.eval_samples if seeds is None else self.config.samples
         origins, directions = (
             to_fp32(vectors).expand(sets, -1, -1) for vectors in (queries.coordinates, queries.directions)
         )
         jitter = self._jitter(origins, samples, seeds)
+        if (
+            torch.compiler.is_exporting()
+        ):  # a graph takes any number of rays at once: whoever runs it chooses the chunks
+            return self._render(state, origins, directions, jitter)
         is_recomputed = self.config.checkpoint_activations and torch.is_grad_enabled()
         chunks: list[volume_rendering.Rendered] = []
         rays = max(1, self.config.chunk_points // (sets * samples))
@@ -167,13 +171,23 @@ class RadianceMlp(nn.Module):
             chunks.append(chunk)
         return volume_rendering.Rendered(*(torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)))
 
+    def plain_function(self, state: ReadoutState, scale: float) -> PlainFunction:
+        """The MLP from a point's features to color and density: weights (inputs, outputs) and biases."""
+        assert scale == 1, "colors are of the field itself"
+        tensors = {"frequencies": self.frequencies}
+        for number, (layer, weights) in enumerate(zip(self.generated, state, strict=True)):
+            tensors |= {f"mlp.{number}.weight": weights[0], f"mlp.{number}.bias": layer.bias}
+        config = self.config
+        depths = {"near": str(config.near), "far": str(config.far), "samples": str(config.eval_samples)}
+        return PlainFunction(tensors, {"function": "radiance-mlp", "density": config.density, **depths})
+
     def density_and_color(
         self, state: ReadoutState, points: Float[Tensor, "*B P 3"]
     ) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P 3"]]:
         """The density (at least 0, per world unit) and the color (in [0, 1]) at points in the world, of every set at once."""
         with torch.autocast(points.device.type, enabled=False):
             phase = (to_fp32(points)[..., None] * self.frequencies).flatten(-2)
-            x = torch.cat([phase.cos(), phase.sin()], dim=-1).expand(len(state[0]), -1, -1)
+            x = torch.cat([phase.cos(), phase.sin()], dim=-1).expand(state[0].shape[0], -1, -1)
             for index, (layer, weights) in enumerate(zip(self.generated, state, strict=True)):
                 x = torch.baddbmm(layer.bias, functional.relu(x) if index else x, weights)
             raw = x[..., 3]

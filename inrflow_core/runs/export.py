@@ -1,9 +1,6 @@
-"""Export a run: its weights as one .safetensors file, or one evaluation of its network as an ONNX file.
+"""Export a run: its weights as one .safetensors file, or its networks as ONNX files.
 
-The ONNX file maps noisy pairs to velocities and needs neither torch nor inrflow. Inputs: `values` (B, N, C) of the
-context, `t` (B), `labels` (B) where the model has classes (-1 is none), `query_values` (B, M, C), and for images
-`query_coordinates` (M, D). Output: `velocity` (B, M, C). Images have the training grid as their context; its
-coordinates are inside. The solver stays outside: y follows dy/dt = velocity from t = 1 (noise) to t = 0 (data).
+Those need neither torch nor inrflow; onnx_graphs.py says what they compute.
 """
 
 from __future__ import annotations
@@ -18,133 +15,87 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
 
 from inrflow_core import models
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.models import Model
-from inrflow_core.numerics import noise_field
-from inrflow_core.runs import run
-from inrflow_core.sets import Queries
+from inrflow_core.runs import onnx_graphs, run
+from inrflow_core.runs.onnx_graphs import Graph
 from inrflow_core.storage import atomic_write, safetensors_file
 
 TOLERANCE = 1e-3
-"""The largest accepted difference between ONNX Runtime and torch, over the velocity's rms."""
+"""The largest accepted difference between ONNX Runtime and torch, over the rms of the output."""
 OPSET = 20
 MOST_INSIDE = 1_900_000_000
 """Bytes of weights that fit into one ONNX file (its limit is 2 GiB); more are written to NAME.onnx.data beside it."""
 EXAMPLE, CHECK = (2, 48), (3, 31)
-"""Sets and queries that the graph is traced with, and others that it is checked with."""
+"""Sets and queries that a graph is traced with, and others that it is checked with."""
 
 
-class Evaluation(nn.Module):
-    """The network and its condition as one function of plain tensors."""
+def output_paths(model: Model, path: Path) -> list[Path]:
+    """The files of a model: `out.onnx`, or of several networks `out-hypernetwork.onnx` and `out-readout.onnx`.
 
-    coordinates: Tensor | None
-    noise_keys: Tensor
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.method = model.method
-        context = model.domain.queries()
-        self.register_buffer("coordinates", context.coordinates, persistent=False)
-        self.register_buffer("noise_keys", context.noise_keys, persistent=False)
-
-    def forward(
-        self,
-        values: Float[Tensor, "B N C"],
-        t: Float[Tensor, " B"],
-        query_values: Float[Tensor, "B M C"],
-        labels: Int64[Tensor, " B"] | None = None,
-        query_coordinates: Float[Tensor, "M D"] | None = None,
-    ) -> Float[Tensor, "B M C"]:
-        """The velocities of the queries."""
-        condition = {} if labels is None else {"label": labels}
-        embedding = self.method.embed_condition(condition)
-        context = Queries(self.coordinates, self.noise_keys)
-        # An evaluation does not use the noise: any keys in the right number serve.
-        noise_keys = torch.arange(query_values.shape[1]) if query_coordinates is None else query_coordinates
-        queries = Queries(query_coordinates, noise_keys)
-        return self.method.network(context, values, t, embedding, queries, query_values)
+    Raises:
+        UsageError: the model has no ONNX form.
+    """
+    return [_path_of(graph, path) for graph in onnx_graphs.graphs(model)]
 
 
-def export_onnx(model: Model, path: Path, *, origin: Mapping[str, str]) -> float:
-    """Write the file and check it against torch with other sizes; the largest difference over the velocity's rms.
+def export_onnx(model: Model, path: Path, *, origin: Mapping[str, str]) -> dict[Path, float]:
+    """Write the files of `output_paths` and check each against torch with other sizes.
+
+    Returns:
+        The largest difference between ONNX Runtime and torch over the rms of the output, for each file.
 
     Raises:
         MissingError: the packages of the extra `onnx` are not installed.
-        UsageError: the network has no ONNX form.
+        UsageError: the model has no ONNX form.
         IntegrityError: ONNX Runtime and torch differ; nothing is written.
     """
-    part = model.preset.condition
-    if part is not None and part.module.GIVEN_AS:  # it has inputs beside a label
-        raise UsageError(
-            f"`{model.preset.name}` draws from a {part.name}, and the graph takes no more than a class beside the set",
-            hint="export its weights as .safetensors",
-        )
-    if list(model.method.networks()) != ["network"]:
-        raise UsageError(
-            f"the method `{model.preset.method.name}` has no ONNX form: a graph holds the one network of a flow",
-            hint="export its weights as .safetensors",
-        )
-    onnx, runtime = _package("onnx"), _package("onnxruntime")
-    _package("onnxscript")
-    evaluation = Evaluation(model).eval()
-    proto = _with_origin(_trace(evaluation, model).model_proto, origin)
-    is_large = sum(weight.nbytes for weight in model.method.state_dict().values()) > MOST_INSIDE
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        whole = Path(folder) / path.name
-        beside = [f"{path.name}.data"] if is_large else []
-        onnx.save_model(proto, whole, save_as_external_data=is_large, location=beside[0] if beside else None)
-        session = runtime.InferenceSession(str(whole), providers=["CPUExecutionProvider"])
-        difference = _difference(evaluation, session, model)
-        if not difference <= TOLERANCE:
-            raise IntegrityError(
-                f"ONNX Runtime differs from torch by {difference:.1e} of the velocity's rms, more than {TOLERANCE:.0e}",
-                hint="report it with the preset's name; `.safetensors` holds the same weights exactly",
-            )
-        for name in (*beside, path.name):
-            with atomic_write.atomic_write(path.with_name(name)) as target:
-                (Path(folder) / name).replace(target)
-    return difference
+    graphs = onnx_graphs.graphs(model)
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        _package(package)
+    differences: dict[Path, float] = {}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
+        folder, written = Path(name), []
+        for graph in graphs:
+            target = _path_of(graph, path)
+            proto = _with_origin(_trace(graph, model).model_proto, {**origin, **graph.metadata})
+            written += _save(proto, folder / target.name, graph)
+            differences[target] = _check(graph, folder / target.name)
+        for file in written:
+            with atomic_write.atomic_write(path.with_name(file.name)) as target:
+                file.replace(target)
+    return differences
 
 
-def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
-    """Inputs of an evaluation: noise as values, times and classes spread out, queries anywhere."""
-    shape = model.domain.shape
-    seeds = torch.arange(batch)
-    values = noise_field.normal(seeds, torch.arange(shape.num_queries), purpose="noise", channels=shape.value_size)
-    query_values = noise_field.normal(seeds, torch.arange(count), purpose="query", channels=shape.value_size)
-    inputs = {"values": values, "t": torch.linspace(0.1, 0.9, batch), "query_values": query_values}
-    if model.preset.condition is not None:
-        inputs["labels"] = torch.arange(batch) % model.preset.condition.config.classes - 1
-    if shape.layout.has_coordinates:
-        inputs["query_coordinates"] = torch.linspace(-1, 1, count)[:, None].repeat(1, shape.coordinate_size)
-    return inputs
+def _path_of(graph: Graph, path: Path) -> Path:
+    return path.with_name(f"{path.stem}-{graph.name}{path.suffix}") if graph.name else path
 
 
-def _trace(evaluation: Evaluation, model: Model) -> Any:
-    inputs = example(model, *EXAMPLE)
-    sets, queries = torch.export.Dim("B"), torch.export.Dim("M")
-    shapes = {
-        "values": {0: sets},
-        "t": {0: sets},
-        "query_values": {0: sets, 1: queries},
-        "labels": {0: sets},
-        "query_coordinates": {0: queries},
-    }
+def _save(proto: Any, path: Path, graph: Graph) -> list[Path]:
+    """Write a graph; its files, the one of the weights first if they do not fit inside."""
+    is_large = sum(weight.nbytes for weight in graph.module.state_dict().values()) > MOST_INSIDE
+    beside = f"{path.name}.data" if is_large else None
+    _package("onnx").save_model(proto, path, save_as_external_data=is_large, location=beside)
+    return [path] if beside is None else [path.with_name(beside), path]
+
+
+def _trace(graph: Graph, model: Model) -> Any:
+    inputs = graph.example(*EXAMPLE)
+    dimensions = {name: torch.export.Dim(name) for name in (onnx_graphs.SETS, onnx_graphs.QUERIES)}
+    shapes = {name: {axis: dimensions[size] for axis, size in graph.axes[name].items()} for name in inputs}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                evaluation,
+                graph.module.eval(),
                 kwargs=inputs,
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes={name: shapes[name] for name in inputs},
-                output_names=["velocity"],
+                dynamic_shapes=shapes,
+                output_names=[graph.output],
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -165,7 +116,7 @@ def _with_origin(proto: Any, origin: Mapping[str, str]) -> Any:
             del node.metadata_props[:]
     for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         del value.metadata_props[:]
-    proto.producer_name, proto.producer_version, proto.doc_string = "inrflow", "", __doc__ or ""
+    proto.producer_name, proto.producer_version, proto.doc_string = "inrflow", "", onnx_graphs.__doc__ or ""
     del proto.metadata_props[:]
     for key, text in sorted(origin.items()):
         proto.metadata_props.add(key=key, value=text)
@@ -179,13 +130,21 @@ def _reason(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _difference(evaluation: Evaluation, session: Any, model: Model) -> float:
-    inputs = example(model, *CHECK)
+def _check(graph: Graph, path: Path) -> float:
+    """The largest difference over the rms of the output; raises IntegrityError if it is above the tolerance."""
+    session = _package("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = graph.example(*CHECK)
     with torch.no_grad():
-        expected = evaluation(**inputs).numpy()
+        expected = graph.module(**inputs).numpy()
     (result,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     scale = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2))) or 1.0
-    return float(np.abs(result - expected).max()) / scale
+    difference = float(np.abs(result - expected).max()) / scale
+    if not difference <= TOLERANCE:
+        raise IntegrityError(
+            f"ONNX Runtime differs from torch by {difference:.1e} of the rms of `{graph.output}`, more than {TOLERANCE:.0e}",
+            hint="report it with the preset's name; `.safetensors` holds the same weights exactly",
+        )
+    return difference
 
 
 def _package(name: str) -> Any:

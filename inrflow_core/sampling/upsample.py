@@ -16,6 +16,7 @@ from inrflow_core.sample_files import writer
 from inrflow_core.sampling import invert, provenance, sample
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.request import SampleRequest, Size, Window
+from inrflow_core.storage import atomic_write
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Upsampling:
     """Solver steps of the inversion. Default: `invert.INVERSION_STEPS`."""
     noise: str | None = None
     """Interpolation of the noise between training positions. Default: the preset's."""
+    save_field: Path | None = None
+    """Also save the function of the input file in this .safetensors file."""
 
 
 def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = False) -> list[Path]:
@@ -92,8 +95,12 @@ def upsample_files(
         as `psnr` (dB) or `chamfer`.
 
     Raises:
-        UsageError, MissingError: a file that cannot be read, or is not of the model's domain.
+        UsageError, MissingError: a file that cannot be read, or is not of the model's domain; a field of several files.
     """
+    if settings.save_field is not None:
+        if len(files) > 1:
+            raise UsageError("`--save-field` saves the function of one file", hint="give one file, or leave it out")
+        atomic_write.check_writable(settings.save_field, overwrite=overwrite)
     none: list[int | None] = [None] * len(files)
     labels = none if settings.label is None else resolve_labels(model, range(len(files)), settings.label) or none
     rows = []
@@ -101,6 +108,8 @@ def upsample_files(
         for file, out, label in zip(files, outs, labels, strict=True):
             example = invert.read_input(model, file)
             field = invert.invert(model, example, label=label, steps=settings.steps, noise=settings.noise)
+            if settings.save_field is not None:
+                sample.save_field(model, field.cache_context(), settings.save_field)
             budget = QueryBudget(settings.chunk, warn=reporter.warn)
             values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget)
             origin = invert.provenance(model, weights, file, field, settings.size, settings.window, label=label)

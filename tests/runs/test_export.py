@@ -1,7 +1,8 @@
-"""ONNX: the file answers as torch does, at other sizes than it was traced with."""
+"""ONNX: the files answer as torch does, at other sizes than they were traced with."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,22 @@ import pytest
 import torch
 
 from inrflow_core.errors import IntegrityError, UsageError
-from inrflow_core.models import Model
-from inrflow_core.runs import export
+from inrflow_core.fields import Orbit
+from inrflow_core.numerics import noise_field
+from inrflow_core.runs import export, onnx_graphs
+from inrflow_core.runs.onnx_graphs import Graph
+from inrflow_core.sampling import sample
+from inrflow_core.sampling.options import sampling_options
 from tests import tiny
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 ORIGIN = {"inrflow": "0", "preset": "tiny"}
 
 
-def evaluated_by_onnx(model: Model, path: Path, batch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    inputs = export.example(model, batch, count)
+def evaluated_by_onnx(graph: Graph, path: Path, batch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    inputs = graph.example(batch, count)
     with torch.no_grad():
-        expected = export.Evaluation(model)(**inputs).numpy()
+        expected = graph.module.eval()(**inputs).numpy()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(None, {name: value.numpy() for name, value in inputs.items()})[0], expected
 
@@ -29,10 +34,11 @@ def evaluated_by_onnx(model: Model, path: Path, batch: int, count: int) -> tuple
 @pytest.mark.parametrize("kind", [tiny.IMAGE, tiny.POINTS], ids=["image", "points"])
 def test_the_file_answers_as_torch_does_for_any_number_of_sets_and_queries(tmp_path: Path, kind: dict) -> None:
     model = tiny.model(kind)
-    difference = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
-    assert difference < 1e-5
+    differences = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
+    assert list(differences) == [tmp_path / "out.onnx"] and differences[tmp_path / "out.onnx"] < 1e-5
+    (graph,) = onnx_graphs.graphs(model)
     for batch, count in ((1, 7), (5, 300)):
-        got, expected = evaluated_by_onnx(model, tmp_path / "out.onnx", batch, count)
+        got, expected = evaluated_by_onnx(graph, tmp_path / "out.onnx", batch, count)
         assert np.sqrt(np.mean(expected**2)) > 0.05
         np.testing.assert_allclose(got, expected, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
@@ -54,7 +60,8 @@ def test_weights_too_large_for_one_file_lie_beside_it(tmp_path: Path, monkeypatc
     model = tiny.model(tiny.POINTS)
     export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "out.onnx.data"]
-    got, expected = evaluated_by_onnx(model, tmp_path / "out.onnx", 2, 9)
+    (graph,) = onnx_graphs.graphs(model)
+    got, expected = evaluated_by_onnx(graph, tmp_path / "out.onnx", 2, 9)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -72,3 +79,61 @@ def test_a_network_without_an_onnx_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the network of `tiny` has no ONNX form"):
         export.export_onnx(tiny.model(tiny.POINTS, network=network), tmp_path / "out.onnx", origin=ORIGIN)
     assert list(tmp_path.iterdir()) == []
+
+
+def answers(path: Path, **inputs: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
+
+
+@pytest.mark.slow
+def test_both_graphs_of_a_consistency_model_sample_as_it_does(tmp_path: Path) -> None:
+    """From noise to pixels by the two files alone, in one step, at another number of images and of pixels."""
+    model = tiny.model(tiny.INR)
+    differences = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
+    names = [f"out-{name}.onnx" for name in ("hypernetwork", "readout")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names == [path.name for path in differences]
+    assert max(differences.values()) < 1e-5
+    field, fine = sample.sample_fields(model, range(5)), model.domain.queries((24, 30))
+    expected = field.query(fine).numpy()
+    assert np.sqrt(np.mean(expected**2)) > 0.02
+    context = model.domain.queries()
+    noise = noise_field.normal(torch.arange(5), context.noise_keys.long(), purpose="start", channels=1)
+    tokens = answers(tmp_path / names[0], values=80 * noise.numpy(), t=np.full(5, 80, np.float32))
+    assert fine.coordinates is not None
+    got = answers(tmp_path / names[1], tokens=tokens, coordinates=fine.coordinates.numpy())
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    session = onnxruntime.InferenceSession(str(tmp_path / names[0]))
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata.items() >= {**ORIGIN, "t_min": "0.003", "t_max": "80.0", "parametrization": "clean"}.items()
+
+
+@pytest.mark.slow
+def test_both_graphs_of_a_radiance_field_render_as_it_does(tmp_path: Path) -> None:
+    """A view is encoded at t_min, and rays of another camera are rendered, in one pass where torch takes several."""
+    model = tiny.model(tiny.RADIANCE)
+    differences = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
+    assert max(differences.values()) < 1e-4
+    sets = model.domain.train_batch(model.domain.dummy_batch(3))
+    context, rays = sets.context.queries, model.domain.queries(Orbit(9, 7, 2))
+    values = sets.context.values + torch.linspace(-0.5, 0.5, len(context))[:, None]
+    field = model.method.invert(replace(sets.context, values=values), sampling_options(model))
+    expected = field.query(rays).numpy()
+    assert expected.std() > 0.02
+    given = {"origins": context.coordinates, "directions": context.directions}
+    tokens = answers(
+        tmp_path / "out-hypernetwork.onnx",
+        values=values.numpy(),
+        t=np.full(3, 0.003, np.float32),
+        **{name: vectors.numpy() for name, vectors in given.items()},
+    )
+    others = {"origins": rays.coordinates, "directions": rays.directions}
+    others = {name: vectors.expand(3, -1, -1).numpy() for name, vectors in others.items()}
+    np.testing.assert_allclose(answers(tmp_path / "out-readout.onnx", tokens=tokens, **others), expected, atol=1e-4)
+
+
+def test_networks_of_another_kind_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model(tiny.INR)
+    monkeypatch.setattr(model.method, "networks", lambda: {"encoder": None, "denoiser": None})
+    with pytest.raises(UsageError, match="has no ONNX form: .* not encoder, denoiser"):
+        export.output_paths(model, tmp_path / "out.onnx")
