@@ -29,8 +29,6 @@ PREFERRED = ("CelebA-HQ-img/", "data1024x1024/", "data512x512/", "data256x256/",
 """Folders of images, preferred to other forms beside them (masks, other sizes), best first."""
 CLASSES = ("female", "male")
 HELD_OUT_EVERY = 10
-FIRST = 128
-"""Side of the images that `bilinear` begins with."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Config:
     """Rows and columns."""
     classes: bool = False
     """Label by the folders `female` and `male`."""
-    reduction: Literal["adm", "bilinear"] = "adm"
+    reduction: image_io.Reduction = "adm"
     """`adm` as for all images; `bilinear` takes the image at 128 pixels, and of it the linear interpolation of the four nearest
     pixels without antialiasing, as INRCT and Functa do."""
     held_out: Literal["tenth", "last"] = "tenth"
@@ -79,7 +77,7 @@ def read(item: Item, config: Config) -> Example:
     """One image."""
     if config.reduction == "adm":
         return _image_decoding.example(item, config.resolution)
-    image = _image_decoding.example(item, FIRST)
+    image = _image_decoding.example(item, image_io.BILINEAR_FROM)
     return replace(image, values=image_io.interpolate(image.values, config.resolution))
 
 

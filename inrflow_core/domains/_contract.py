@@ -229,8 +229,10 @@ class Domain(Protocol):
         """Whether `invert` may read a file, by its suffix."""
         ...
 
-    def read_input(self, path: Path) -> InputExample:
+    def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
         """The content of a file that it `accepts`, for `invert`.
+
+        `normalization` is that of the shards that the model was trained on, with the `reduction` of images.
 
         Raises:
             IntegrityError: the file cannot be read.

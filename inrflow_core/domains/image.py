@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -198,12 +198,18 @@ class Domain(DecodedAtOwnPairs):
         """Every file but point clouds: the content decides whether it is an image."""
         return path.suffix.lower() != ".ply"
 
-    def read_input(self, path: Path) -> InputExample:
-        """The central square of an image at the training resolution, as `prepare` makes it."""
+    def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
+        """The central square of an image at the training resolution, reduced as `prepare` did."""
+        reduction = normalization.get("reduction", "adm")
+        if reduction not in get_args(image_io.Reduction):
+            raise UsageError(
+                f"the model learned from images reduced by `{reduction}`, which this inrflow does not know",
+                hint="train it again on shards that this inrflow prepared",
+            )
         resolution, channels = self.config.resolution, self.config.channels
         modes: dict[int, image_io.Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
         image = image_io.read_image(path, modes[channels])
-        return InputExample(image_io.center_crop(image, resolution))
+        return InputExample(image_io.reduce(image, resolution, reduction))
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Peak signal-to-noise ratio in dB, peak 255."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ class Domain(DecodedAtOwnPairs):
         """A .ply file."""
         return path.suffix.lower() == ".ply"
 
-    def read_input(self, path: Path) -> InputExample:
+    def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
         """A cloud scaled to its own bounding box, as in training, and evenly subsampled to a training set's points at most."""
         (points, center), channels = ply_reader.read_cloud(path), self.config.channels
         if points.shape[1] < channels:

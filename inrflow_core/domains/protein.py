@@ -7,7 +7,7 @@ of `residues.atom_layout`. The embedding of a whole residue is a part of the con
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ class Domain(DecodedAtOwnPairs):
         """No file: sampling a protein starts from its sequence."""
         return False
 
-    def read_input(self, path: Path) -> InputExample:
+    def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
         """Raises UsageError: nothing is read for inversion."""
         raise UsageError("proteins are not encoded from files", hint="sample them with `--sequence` or `--fasta`")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,7 +251,7 @@ class Domain:
         """Image files: one view, seen by the default camera."""
         return image_io.is_image_name(path.name)
 
-    def read_input(self, path: Path) -> InputExample:
+    def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
         """The central square of an image at the training resolution, on white, as one view (1 R R 3)."""
         image = image_io.center_crop(image_io.read_image(path, "RGB"), self.config.resolution)
         return InputExample(image[None].copy())

@@ -39,7 +39,7 @@ def read_input(model: Model, path: Path) -> InputExample:
             f"the model samples {domain.NOUN}, and `{path}` is not one of them",
             hint=f"choose with `--run` a model of {' or '.join(others)}",
         )
-    return domain.read_input(path)
+    return domain.read_input(path, model.metadata.get("normalization") or {})
 
 
 def invert(

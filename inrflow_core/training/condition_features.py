@@ -82,8 +82,13 @@ def prepare(preset: Preset, loader: Loader, device: torch.device) -> Any:
 
 
 def provenance(preset: Preset, loader: Loader, embedder: Any) -> dict[str, Any]:
-    """The normalization of the sets and the embedder of their features, as weights files record them."""
-    stored = dict(loader.shards.manifest.normalization)
+    """The normalization of the sets and the embedder of their features, as weights files record them.
+
+    A `reduction` of images other than the usual one is recorded too: input files are reduced as the training images were.
+    """
+    content = loader.shards.manifest
+    reduction = content.settings.get("reduction", "adm")
+    stored = {**content.normalization, **({} if reduction == "adm" else {"reduction": reduction})}
     if embedder is None:
         return stored
     return {name: value for name, value in stored.items() if name not in KEYS} | {

@@ -34,6 +34,10 @@ from inrflow_core.storage.plain_file import read_plain_file
 Mode = Literal["L", "RGB", "RGBA"]
 """Gray, color, or color with its alpha."""
 
+Reduction = Literal["adm", "bilinear"]
+"""How an image becomes a small square: `center_crop`, or linear interpolation without antialiasing, as INRCT and Functa do."""
+BILINEAR_FROM = 128
+"""Side of the squares that `bilinear` begins with."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are read."""
 MAX_ASPECT = 4
@@ -193,6 +197,13 @@ def center_crop(image: Image.Image, resolution: int) -> UInt8[np.ndarray, "R R C
     left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
     cut = np.array(image.crop((left, top, left + resolution, top + resolution)))
     return cut.reshape(resolution, resolution, -1)
+
+
+def reduce(image: Image.Image, resolution: int, reduction: Reduction = "adm") -> UInt8[np.ndarray, "R R C"]:
+    """The middle square at R x R: by `center_crop`, or of `bilinear` by `interpolate` of the square at 128 pixels."""
+    if reduction == "adm":
+        return center_crop(image, resolution)
+    return interpolate(center_crop(image, BILINEAR_FROM), resolution)
 
 
 def interpolate(pixels: UInt8[np.ndarray, "H W C"], resolution: int) -> UInt8[np.ndarray, "R R C"]:

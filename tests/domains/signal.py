@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ class Domain(DecodedAtOwnPairs):
         """No file."""
         return False
 
-    def read_input(self, path: Path) -> InputExample:
+    def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
         """Raises UsageError: nothing is read for inversion."""
         raise UsageError("waves are not encoded from files", hint="sample them")
 

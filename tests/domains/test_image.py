@@ -161,7 +161,7 @@ def test_what_is_not_a_size_is_refused(text: str):
 def test_an_input_file_is_reduced_as_prepared_images_are(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "large.png")
-    found = Domain(Config(8)).read_input(tmp_path / "large.png").values
+    found = Domain(Config(8)).read_input(tmp_path / "large.png", {}).values
     np.testing.assert_array_equal(found, _image_decoding.pixels((tmp_path / "large.png").read_bytes(), 8))
 
 

@@ -49,7 +49,7 @@ def test_a_far_cloud_is_written_in_doubles_and_exported_to_a_micrometer(
 
 def test_an_inverted_far_cloud_returns_to_its_place(tmp_path: Path) -> None:
     path, cloud = far_file(tmp_path)
-    example = Domain(Config(512)).read_input(path)
+    example = Domain(Config(512)).read_input(path, {})
     assert isinstance(example, InputExample) and example.values.dtype == np.float32
     assert np.abs(example.values).max() == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(example.to_source_units(example.values), cloud, rtol=0, atol=1e-6)
