@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from inrflow_core.datasets import srn_cars
 from inrflow_core.datasets._contract import Example
@@ -205,3 +208,28 @@ def test_another_layout_and_a_damaged_archive_are_errors(tmp_path: Path):
     packed.write_bytes(packed.read_bytes()[:-40])
     with pytest.raises(IntegrityError, match="is not a complete tar"):
         srn_cars.scan(packed, srn_cars.Config())
+
+
+@pytest.mark.slow
+def test_the_vertices_of_real_cars_fill_their_silhouettes(real_data: Callable[[str], Path]):
+    """Every vertex is on the car or within a pixel of it, and the outermost ones are at the ends of the silhouette."""
+    scenes = srn_cars.scan(real_data("derived/srn_cars_layout_cc0/srn_cars_layout.tar.gz"), srn_cars.Config())
+    with tarfile.open(real_data("meshes/kaykit_cc0/City-Builder-Bits.tar.gz")) as tar:
+        meshes = {name: tar.extractfile(name).read() for name in tar.getnames() if re.search(r"/car_\w+\.obj$", name)}  # pyright: ignore[reportOptionalMemberAccess]
+    items = [item for split in scenes.splits.values() for item in split]
+    assert len(items) == 5
+    for item in items:
+        car = item.name.partition("/")[2]
+        text = b"\n".join(content for name, content in meshes.items() if f"/{car}" in name).decode()
+        vertices = np.array(re.findall(r"^v (\S+) (\S+) (\S+)", text, re.MULTILINE), dtype=np.float64)
+        low, high = vertices.min(0), vertices.max(0)
+        vertices = (vertices - (low + high) / 2) / np.linalg.norm(high - low)
+        vertices = vertices[:, [2, 1, 0]] * (1, 1, -1)  # SRN's cars look along another axis
+        example = srn_cars.read(item, srn_cars.Config())
+        for pixels, camera in zip(example.values[::10], example.variable_length["camera"][::10], strict=True):
+            is_car = (pixels < 250).any(-1)
+            places = cameras.project(camera, vertices)[0] * 128
+            column, row = places.astype(int).T
+            assert ndimage.binary_dilation(is_car, np.ones((3, 3)))[row, column].all(), car
+            ends = np.argwhere(is_car)[:, ::-1]
+            assert np.abs(places.min(0) - ends.min(0)).max() < 1 and np.abs(places.max(0) - ends.max(0) - 1).max() < 1
