@@ -14,20 +14,17 @@ from inrflow_core.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from inrflow_core.fields import Camera
     from inrflow_core.models import Model
 
 CAMERA = (0.0, 0.0, 3.5, 40.0)
-"""Default azimuth, elevation, distance and field of view of the camera: the first view of the paper."""
+"""Default azimuth, elevation, distance and field of view of the camera of an image: the first view of INRFlow."""
 FORMAT = "pdb"
 
 Image = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Sample point clouds of the object in this image; transparency becomes white."),
 ]
-Azimuth = Annotated[float, typer.Option(help="Azimuth of the image's camera in degrees; 0 looks from +z.")]
-Elevation = Annotated[float, typer.Option(help="Elevation of the camera in degrees.")]
-Distance = Annotated[float, typer.Option(min=0.1, help="Distance of the camera; the object's box is [-1, 1].")]
-FieldOfView = Annotated[float, typer.Option("--fov", min=1, max=170, help="Field of view of the camera in degrees.")]
 Sequence = Annotated[str | None, typer.Option(metavar="LETTERS", help="Fold this sequence of amino acids.")]
 Fasta = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Fold every sequence of a FASTA file; OUT is then a folder.")
@@ -46,7 +43,7 @@ class ConditionOptions(NamedTuple):
     sequence: str | None
     fasta: Path | None
     camera: tuple[float, float, float, float]
-    """Azimuth, elevation, distance and field of view."""
+    """Azimuth, elevation, distance and field of view of the image's camera."""
     weights: Path | None
 
     @property
@@ -70,15 +67,18 @@ def check(options: ConditionOptions, label: str | None, form: str) -> None:
         raise UsageError(f"{' and '.join(names)} exclude each other", hint="give one of them")
     if not options.values:
         reject_options({"--weights": options.weights}, "needs `--image`, `--sequence` or `--fasta`")
-    if options.image is None and options.camera != CAMERA:
-        raise UsageError(
-            "`--azimuth`, `--elevation`, `--distance` and `--fov` describe the camera of `--image`, which is not given",
-            hint="add `--image FILE`, or leave them out",
-        )
     if options.fasta is None and form != FORMAT:
         raise UsageError(
             f"`--format {form}` applies to `--fasta`, which is not given", hint="the suffix of OUT sets the format"
         )
+
+
+def image_camera(camera: Camera) -> tuple[float, float, float, float]:
+    """Azimuth, elevation, distance and field of view of the camera of an image, where left out those of the first view."""
+    azimuth, elevation, distance, field_of_view = (
+        usual if number is None else number for number, usual in zip(camera, CAMERA, strict=True)
+    )
+    return azimuth, elevation, distance, field_of_view
 
 
 def condition_from_options(model: Model, options: ConditionOptions) -> tuple[Mapping[str, Tensor], dict[str, str]]:

@@ -1,10 +1,10 @@
-"""Options that choose a model: its run, checkpoint, device and threads, and the size of what it samples."""
+"""Options that choose a model: its run, checkpoint, device and threads."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from inrflow_cli import console
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from inrflow_core.fields import Size
     from inrflow_core.models import Model
     from inrflow_core.runs.run import Step
 
@@ -75,20 +74,3 @@ def open_model(
             hint="write one of " + ", ".join(f"`{suffix}`" for suffix in writer.suffixes(model.domain.NAME)),
         )
     return model, weights
-
-
-def choose_size(domain: Any, resolution: str | None, points: int | None, scale: float | None = None) -> Size:
-    """The size that `--resolution`, `--points` or `--scale` gives; None for the training's.
-
-    Raises:
-        UsageError: more than one of them, one that the domain does not have, or an empty size.
-    """
-    from inrflow_core.sampling import request
-
-    options = {"--scale": scale, "--resolution": resolution, "--points": points}
-    names = [f"`{name}`" for name, value in options.items() if value is not None]
-    if len(names) > 1:
-        raise UsageError(f"{' and '.join(names)} exclude each other", hint="give one of them")
-    if scale is not None:
-        return request.scale_size(domain, scale)
-    return request.choose_size(domain, resolution, points)

@@ -16,6 +16,7 @@ from inrflow_core.config.training import LAST_SEED
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from inrflow_core.fields import Camera
     from inrflow_core.runs.run import Step
 
 BY_SEED = "by-seed"
@@ -111,8 +112,35 @@ SamplingSet = Annotated[
     ),
 ]
 Resolution = Annotated[
-    str | None, typer.Option(metavar="HxW", help="Output height and width of images, or one number for a square.")
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="Output height and width of images and views, or one number for a square; HxWxN is a turntable of N views. Of a "
+        "mesh: points of its grid along each side.",
+    ),
 ]
+Views = Annotated[
+    int | None,
+    typer.Option(min=1, help="Views of each scene, around it. Default: 60 in a video, else 1.", show_default=False),
+]
+Azimuth = Annotated[
+    float | None,
+    typer.Option(
+        help="Azimuth of the camera of `--image`, or of the first view of a scene, in degrees; 0 looks from +z."
+    ),
+]
+Elevation = Annotated[float | None, typer.Option(help="Elevation of these cameras in degrees.")]
+Distance = Annotated[
+    float | None,
+    typer.Option(
+        "--distance",
+        "--radius",
+        min=0.1,
+        help="Their distance from the origin; the box of `--image`'s object is [-1, 1].",
+    ),
+]
+FieldOfView = Annotated[float | None, typer.Option("--fov", min=1, max=170, help="Their field of view in degrees.")]
+Level = Annotated[float | None, typer.Option(help="Density on the surface of a mesh of a scene. Default: 10.")]
 Window = Annotated[
     str | None,
     typer.Option(metavar="TOP,LEFT,BOTTOM,RIGHT", help="Part of the image to evaluate, each number from 0 to 1."),
@@ -159,6 +187,28 @@ def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:
     if last > LAST_SEED:
         raise UsageError(f"the seed {last} is too large", hint=f"the largest is 2^63 - 1, {LAST_SEED}")
     return range(first, last + 1)
+
+
+def parse_camera(text: str | None) -> Camera | None:
+    """A camera from its azimuth, elevation, distance and field of view, of which the last ones may be missing; None stays None.
+
+    Raises:
+        UsageError: not one to four numbers.
+    """
+    from inrflow_core.fields import Camera
+
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= len(Camera._fields):
+        raise UsageError(
+            f"`--camera {text}` is not a camera",
+            hint="write azimuth, elevation, distance and field of view, as in `30,20,1.3,52`; the last ones may be left out",
+        )
+    return Camera(*numbers)
 
 
 def parse_window(text: str | None) -> tuple[float, float, float, float] | None:

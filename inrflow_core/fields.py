@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -24,22 +24,62 @@ FORMAT = "inrflow-field-1"
 """The format that a saved field's file names."""
 
 
+class Camera(NamedTuple):
+    """A camera that looks at the origin; None is the domain's setting."""
+
+    azimuth: float | None = None
+    """In degrees: from +z at 0, from +x at 90."""
+    elevation: float | None = None
+    """In degrees."""
+    distance: float | None = None
+    """From the origin, in world units."""
+    field_of_view: float | None = None
+    """In degrees, of the shorter side."""
+
+
 @dataclass(frozen=True)
 class Orbit:
-    """The size of a turntable: views of a scene at equal steps around y, the first from +z."""
+    """The size of a turntable: views of a scene at equal steps around y."""
 
     rows: int
     columns: int
     views: int
-    elevation: float | None = None
-    """In degrees; None is the domain's, as for the other settings."""
-    distance: float | None = None
+    camera: Camera = Camera()
+    """Of the first view."""
+
+    def __str__(self) -> str:
+        names = [f"{name} {number:g}" for name, number in self.camera._asdict().items() if number is not None]
+        return " ".join([f"{self.rows}x{self.columns}x{self.views}", *names])
 
 
-Size = tuple[int, int] | int | Orbit | None
-"""Rows and columns, a number of points, or a turntable; None is the training's."""
+@dataclass(frozen=True)
+class Surface:
+    """The size of a mesh: the surface where a scene's density has one value."""
+
+    resolution: int
+    """Points of the grid along each side of the domain's box."""
+    level: float
+    """The density on the surface, per world unit."""
+
+    def __str__(self) -> str:
+        return f"surface at density {self.level:g}, grid {self.resolution}"
+
+
+Size = tuple[int, int] | int | Orbit | Surface | None
+"""Rows and columns, a number of points, a turntable or a mesh; None is the training's."""
 Window = tuple[float, float, float, float] | None
 """Top, left, bottom and right of a part of an image, each from 0 to 1; None is all of it."""
+
+
+@runtime_checkable
+class DensityField(Protocol):
+    """Fields that are scenes: densities and colors in space."""
+
+    def density_and_color(
+        self, index: int, points: Float[Tensor, "P 3"]
+    ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
+        """Density (per world unit) and color (in [0, 1]) of one function at points in the world."""
+        ...
 
 
 @runtime_checkable

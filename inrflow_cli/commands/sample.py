@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import condition_options, console
-from inrflow_cli.model_options import Checkpoint, Ema, choose_size, open_model
+from inrflow_cli.model_options import Checkpoint, Ema, open_model
 from inrflow_cli.options import (
+    Azimuth,
     Batch,
     Chunk,
     Compile,
     Device,
+    Distance,
+    Elevation,
+    FieldOfView,
     Guidance,
     GuidanceInterval,
     Json,
     Label,
+    Level,
     Noise,
     Num,
     Overwrite,
@@ -32,6 +37,7 @@ from inrflow_cli.options import (
     Seeds,
     Steps,
     Threads,
+    Views,
     Window,
     check_field_path,
     parse_checkpoint,
@@ -73,10 +79,10 @@ def sample(
     guidance_interval: GuidanceInterval = None,
     guide_run: GuideRun = None,
     image: condition_options.Image = None,
-    azimuth: condition_options.Azimuth = condition_options.CAMERA[0],
-    elevation: condition_options.Elevation = condition_options.CAMERA[1],
-    distance: condition_options.Distance = condition_options.CAMERA[2],
-    field_of_view: condition_options.FieldOfView = condition_options.CAMERA[3],
+    azimuth: Azimuth = None,
+    elevation: Elevation = None,
+    distance: Distance = None,
+    field_of_view: FieldOfView = None,
     sequence: condition_options.Sequence = None,
     fasta: condition_options.Fasta = None,
     form: condition_options.Format = condition_options.FORMAT,
@@ -87,6 +93,8 @@ def sample(
     resolution: Resolution = None,
     window: Window = None,
     points: Points = None,
+    views: Views = None,
+    level: Level = None,
     noise: Noise = None,
     chunk: Chunk = 4096,
     batch: Batch = None,
@@ -106,15 +114,19 @@ def sample(
 
     Each seed defines one sample, independent of the batch size, the chunk size and the number of processes.
     """
+    from inrflow_core.fields import Camera
     from inrflow_core.sample_files import writer
     from inrflow_core.sampling.labels import resolve_labels
-    from inrflow_core.sampling.request import SampleRequest, domains_of_options
+    from inrflow_core.sampling.request import SampleRequest, SizeOptions, choose_size, domains_of_options
     from inrflow_core.sampling.sample_to_files import OutputSettings, sample_to_files
     from inrflow_core.sampling.sharded import SampleJob
 
     _check_field(save_field, is_fp16=field_fp16)
-    camera = (azimuth, elevation, distance, field_of_view)
-    conditions = condition_options.ConditionOptions(image, sequence, fasta, camera, weights)
+    camera = Camera(azimuth, elevation, distance, field_of_view)
+    image_camera = condition_options.image_camera(camera)
+    conditions = condition_options.ConditionOptions(image, sequence, fasta, image_camera, weights)
+    of_views = camera if image is None else Camera()
+    sizes = SizeOptions(resolution, points, views=views, camera=of_views, level=level)
     condition_options.check(conditions, label, form)
     selected = parse_seeds(seeds, seed=seed, num=num)
     target = _target(out, form, fasta, workers)
@@ -123,9 +135,9 @@ def sample(
         writer.check(out, len(selected), overwrite=overwrite or is_shard)
     model, source = open_model(
         run, target, ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
-        domains=domains_of_options(resolution, points, parse_window(window)), condition=conditions.conditioner,
+        domains=domains_of_options(sizes, parse_window(window)), condition=conditions.conditioner,
     )  # fmt: skip
-    size = choose_size(model.domain, resolution, points)
+    size = choose_size(model.domain, sizes, target.suffix)
     interval = parse_interval(guidance_interval)
     settings = sampling_arguments(
         sampler, steps, override, precision, guidance=guidance, guidance_interval=interval, noise=noise

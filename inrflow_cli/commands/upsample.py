@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrflow_cli import console
-from inrflow_cli.model_options import Checkpoint, Ema, choose_size, open_model
+from inrflow_cli.model_options import Checkpoint, Ema, open_model
 from inrflow_cli.options import (
+    Azimuth,
     Chunk,
     Compile,
     Device,
+    Distance,
+    Elevation,
+    FieldOfView,
     Guidance,
     Json,
     Label,
+    Level,
     Noise,
     Num,
     Overwrite,
@@ -30,8 +35,10 @@ from inrflow_cli.options import (
     Seed,
     Steps,
     Threads,
+    Views,
     Window,
     check_field_path,
+    parse_camera,
     parse_checkpoint,
     parse_window,
     reject_options,
@@ -43,11 +50,20 @@ if TYPE_CHECKING:
     from inrflow_core.models import Model
     from inrflow_core.sampling.sharded import SampleJob
 
+HINT_CAMERA = "name a photo, or leave it out: `--azimuth`, `--elevation`, `--distance` and `--fov` are of the views"
 HINT = "leave it out, or leave the file out to draw new samples with `--seed`"
 
 Paths = Annotated[
     list[Path],
     typer.Argument(metavar="[FILE]... OUT", help="Input files, if any, and the output.", show_default=False),
+]
+FileCamera = Annotated[
+    str | None,
+    typer.Option(
+        "--camera",
+        metavar="AZIMUTH,ELEVATION,DISTANCE,FOV",
+        help="The camera of FILE, a photo of a scene, as in 30,20,1.3. Default: that of the preset.",
+    ),
 ]
 Scale = Annotated[float | None, typer.Option(help="Scale factor for height and width, or for the number of points.")]
 
@@ -59,6 +75,13 @@ def upsample(
     resolution: Resolution = None,
     window: Window = None,
     points: Points = None,
+    file_camera: FileCamera = None,
+    views: Views = None,
+    azimuth: Azimuth = None,
+    elevation: Elevation = None,
+    distance: Distance = None,
+    field_of_view: FieldOfView = None,
+    level: Level = None,
     num: Num = 1,
     seed: Seed = 0,
     label: Label = None,
@@ -84,8 +107,15 @@ def upsample(
     noise is found by solving the ODE backwards. A .safetensors FILE is a field that `--save-field`
     saved. Several FILEs need a folder as OUT.
     """
+    from inrflow_core.fields import Camera
     from inrflow_core.sampling import optimize, upsample
-    from inrflow_core.sampling.request import SampleRequest, domains_of_files, domains_of_options
+    from inrflow_core.sampling.request import (
+        SampleRequest,
+        SizeOptions,
+        choose_size,
+        domains_of_files,
+        domains_of_options,
+    )
     from inrflow_core.sampling.sharded import SampleJob
 
     *files, out = paths
@@ -93,25 +123,28 @@ def upsample(
     check_field_path(save_field)
     new = {"--num": None if num == 1 else num, "--seed": seed or None, "--guidance": guidance, "--sampler": sampler}
     new |= {"--set": override, "--precision": None if precision == "fp32" else precision}
-    upsampling = upsample.Upsampling(None, parse_window(window), chunk, label, steps, noise, save_field)
+    camera = parse_camera(file_camera)
+    upsampling = upsample.Upsampling(None, parse_window(window), chunk, label, steps, noise, save_field, camera)
+    view = Camera(azimuth, elevation, distance, field_of_view)
+    sizes = SizeOptions(resolution, points, scale, views, view, level)
     if len(files) == 1 and files[0].suffix == ".safetensors":
         run_only = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
-        run_only |= {"--noise": noise, "--compile": compile or None, "--save-field": save_field}
+        run_only |= {"--noise": noise, "--compile": compile or None, "--save-field": save_field, "--camera": file_camera}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
         model, field = _load_field(files[0], device)
-        upsampling = replace(upsampling, size=choose_size(model.domain, resolution, points, scale))
+        upsampling = replace(upsampling, size=choose_size(model.domain, sizes, out.suffix))
         written = upsample.upsample_saved_field(
             model, field, files[0], out, upsampling, overwrite=overwrite, reporter=console.reporter()
         )
         console.print_json({"out": [str(path) for path in written], "field": str(files[0])}, as_json=json)
         return
-    domains = domains_of_files(files) if files else domains_of_options(resolution, points, upsampling.window)
+    domains = domains_of_files(files) if files else domains_of_options(sizes, upsampling.window)
     model, weights = open_model(
         run, targets[0], ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
         domains=domains,
     )  # fmt: skip
     upsample.check_model(model)
-    upsampling = replace(upsampling, size=choose_size(model.domain, resolution, points, scale))
+    upsampling = replace(upsampling, size=choose_size(model.domain, sizes, targets[0].suffix))
     if files:
         reject_options(new, "does not apply to an input file, which Heun's method inverts without guidance", HINT)
         model = replace(model, method=optimize.compile_network(model.method)) if compile else model
@@ -119,6 +152,7 @@ def upsample(
             model, weights, files, targets, upsampling, overwrite=overwrite, reporter=console.reporter()
         )
     else:
+        reject_options({"--camera": file_camera}, "is the camera of an input file", HINT_CAMERA)
         settings = sampling_arguments(sampler, steps, override, precision, guidance=guidance, noise=noise)
         request = SampleRequest(range(seed, seed + num), None, upsampling.size, upsampling.window, chunk)
         job = SampleJob(weights, out, request, {}, settings, device=device, compile=compile)

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from inrflow_core import registry
-from inrflow_core.fields import Size, Window
+from inrflow_core.fields import Camera, Size, Window
+from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
 
-Outputs = np.ndarray | list[Structure]
-"""Samples as they are written: an array with one row each, or structures."""
+Outputs = np.ndarray | list[Structure] | list[Mesh]
+"""Samples as they are written: an array with one row each, structures, or meshes."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class InputExample:
     values: np.ndarray
     offset: np.ndarray | float = 0.0
     scale: float = 1.0
+    condition: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What is known beside the values, such as the camera of a view."""
 
     def to_source_units(self, values: np.ndarray) -> np.ndarray:
         """Values of the domain in the file's own units: float64 where float32 would merge the points there."""
@@ -137,10 +140,15 @@ class Domain(Protocol):
     """What samples are called in messages: `images`."""
     FORMATS: ClassVar[tuple[str, ...]]
     """Names of the formats that samples can be written in, beside shards."""
+    MESH_FORMATS: ClassVar[tuple[str, ...]]
+    """Names of the formats that hold the mesh of a sample (`Surface`), which is drawn and not made of values."""
     FILES: ClassVar[ArrayFiles | None]
     """How samples are read from array files; None for structures."""
     SIZE_OPTION: ClassVar[Literal["--resolution", "--points"] | None]
     """The option that sets the size of samples; None if no option does."""
+    HAS_CAMERAS: ClassVar[bool]
+    """Whether samples are scenes, seen by cameras (`--views`, `--elevation` ...) or as a mesh of their density; such a domain
+    has `size_in_file`, `camera_condition` and a `box` (see `HasCameras`)."""
     HAS_WINDOWS: ClassVar[bool]
     """Whether a part of a sample's domain can be evaluated alone (`--window`)."""
     REFERENCE_SPLITS: ClassVar[tuple[str, ...]]
@@ -256,6 +264,29 @@ class Domain(Protocol):
     @staticmethod
     def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
         """Numbers of samples for histograms: title, unit and the numbers of all samples."""
+        ...
+
+
+class HasCameras(Protocol):
+    """What a domain of scenes has beside."""
+
+    box: tuple[tuple[float, float, float], tuple[float, float, float]]
+    """The lowest and the highest corner of where scenes are, in world units."""
+
+    def size_in_file(self, size: Any, suffix: str, views: int | None, camera: Camera, level: float | None) -> Size:
+        """The size of a sample in a file with that suffix, in lower case: a mesh, a turntable or one view.
+
+        Raises:
+            UsageError: a number is out of range, or one does not apply to such files.
+        """
+        ...
+
+    def camera_condition(self, camera: Camera) -> dict[str, np.ndarray]:
+        """The condition of one view that is seen by a camera; raises UsageError for numbers out of range."""
+        ...
+
+    def cameras(self, size: Any, condition: Condition | None) -> Float32[np.ndarray, "*sets 4 4"]:
+        """The cameras of views of a size, (V 4 4) for all samples or (B V 4 4); see geometry/cameras.py."""
         ...
 
 

@@ -30,12 +30,14 @@ from inrflow_core.domains._contract import (
     pixel_statistics,
 )
 from inrflow_core.errors import UsageError
-from inrflow_core.fields import Size, Window
+from inrflow_core.fields import Window
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Grid, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
 from inrflow_core.visualization import image_grid, image_io
 
+ImageSize = tuple[int, int] | int | None
+"""Rows and columns, or the side of a square; None is the training size."""
 MODES = {1: "gray", 3: "RGB", 4: "RGBA"}
 """Names of color modes by their number of channels."""
 
@@ -84,6 +86,7 @@ class Domain(DecodedAtOwnPairs):
     NAME = "image"
     NOUN = "images"
     FORMATS = ("png", "npz")
+    MESH_FORMATS = ()
     FILES = ArrayFiles(
         ("images", "arr_0"),  # `arr_0` is that of ADM's sample files
         "uint8",
@@ -97,6 +100,7 @@ class Domain(DecodedAtOwnPairs):
         max_bytes=image_io.MAX_BYTES,
     )
     SIZE_OPTION = "--resolution"
+    HAS_CAMERAS = False
     HAS_WINDOWS = True
     REFERENCE_SPLITS = ("train",)
     DEFAULT_METRICS = ("fid:random", "kid:random", "precision:random", "recall:random")
@@ -111,7 +115,7 @@ class Domain(DecodedAtOwnPairs):
         side = config.resolution
         self.shape = SetSpec(2, config.channels, Grid((side, side)))
 
-    def queries(self, size: Size = None, window: Window = None, condition: Condition | None = None) -> Queries:
+    def queries(self, size: ImageSize = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The pixel centers of an image of `size` (rows, columns), row by row. Default: the training grid.
 
         `window` is top, left, bottom and right of a part of the training square, from 0 to 1.
@@ -154,7 +158,7 @@ class Domain(DecodedAtOwnPairs):
         return empty_sets(self.queries(), self.shape, count)
 
     def decode_values(
-        self, values: Float[Tensor, "B M C"], size: Size = None, condition: Condition | None = None
+        self, values: Float[Tensor, "B M C"], size: ImageSize = None, condition: Condition | None = None
     ) -> np.ndarray:
         """Pixels, uint8 (B H W C), from values at `queries(size)`."""
         pixels = values.div(self.config.value_scale).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
@@ -184,12 +188,12 @@ class Domain(DecodedAtOwnPairs):
             )
         return round(side), round(side)
 
-    def describe_size(self, size: Size, condition: Condition | None = None) -> str:
+    def describe_size(self, size: ImageSize, condition: Condition | None = None) -> str:
         """`96 x 96 pixels`."""
         rows, columns = self._sides(size)
         return f"{rows} x {columns} pixels"
 
-    def output_spec(self, size: Size = None) -> OutputSpec:
+    def output_spec(self, size: ImageSize = None) -> OutputSpec:
         """uint8 (H W C)."""
         return OutputSpec((*self._sides(size), self.config.channels), "uint8")
 
@@ -230,7 +234,7 @@ class Domain(DecodedAtOwnPairs):
         """Brightness and contrast."""
         return pixel_statistics(values, "an image", "gray levels")
 
-    def _sides(self, size: Size) -> tuple[int, int]:
+    def _sides(self, size: ImageSize) -> tuple[int, int]:
         """Rows and columns of a size: one number is a square, None the training grid."""
         side = self.config.resolution if size is None else size
         return (side, side) if isinstance(side, int) else side

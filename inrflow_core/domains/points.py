@@ -81,6 +81,7 @@ class Domain(DecodedAtOwnPairs):
     NAME = "points"
     NOUN = "point clouds"
     FORMATS = ("ply", "npz", "png", "obj", "glb")
+    MESH_FORMATS = ()
     FILES = ArrayFiles(
         ("points",),
         "float32",
@@ -93,6 +94,7 @@ class Domain(DecodedAtOwnPairs):
         max_bytes=ply_reader.MAX_BYTES,
     )
     SIZE_OPTION = "--points"
+    HAS_CAMERAS = False
     HAS_WINDOWS = False
     REFERENCE_SPLITS = ("val", "test", "train")
     DEFAULT_METRICS = ("mmd", "cov", "one-nna", "jsd")

@@ -61,8 +61,10 @@ class Domain(DecodedAtOwnPairs):
     NAME = "protein"
     NOUN = "proteins"
     FORMATS = ("pdb", "cif", "png")
+    MESH_FORMATS = ()
     FILES = None
     SIZE_OPTION = None
+    HAS_CAMERAS = False
     HAS_WINDOWS = False
     REFERENCE_SPLITS = ("test", "val", "train")
     DEFAULT_METRICS = ("lddt", "tm-score", "rmsd", "bond-lengths", "clashes")

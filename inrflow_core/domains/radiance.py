@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from inrflow_core.domains._contract import (
     pixel_statistics,
 )
 from inrflow_core.errors import UsageError
-from inrflow_core.fields import Orbit, Window
+from inrflow_core.fields import Camera, Orbit, Surface, Window
 from inrflow_core.geometry import cameras
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
@@ -45,6 +45,12 @@ MOST_VIEWS = 1024
 """The most views of a turntable: all are in memory."""
 SHOWN = 4
 """Views of a scene in a report."""
+VIDEOS = (".gif", ".webp", ".mp4")
+TURNTABLE = 60
+"""Views of a video by default."""
+SURFACE_RESOLUTION = 128
+SURFACE_LEVEL = 10.0
+"""Density on the surface of a mesh: half the light is lost after 0.07 world units there."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,16 @@ class Config:
     """Their elevation, in degrees."""
     field_of_view: float = 51.98948897809546
     """Their field of view, in degrees; that of SRN: a focal length of 131.25 for 128 pixels."""
+    extent: float = 0.5
+    """Half the side of the cube around the origin in which scenes are, in world units: that of meshes."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.resolution <= MOST_RESOLUTION:
             raise ValueError(f"`resolution` is {self.resolution}: from 1 to {MOST_RESOLUTION:,}")
         if not 0 < self.distance < math.inf:
             raise ValueError(f"`distance` is {self.distance}: above 0")
+        if not 0 < self.extent < math.inf:
+            raise ValueError(f"`extent` is {self.extent}: above 0")
         if not -90 <= self.elevation <= 90:
             raise ValueError(f"`elevation` is {self.elevation}: from -90 to 90")
         if not 0 < self.field_of_view < 180:
@@ -86,8 +96,10 @@ class Domain:
     NAME = "radiance"
     NOUN = "scenes"
     FORMATS = ("png", "npz", "gif", "webp", "mp4")
+    MESH_FORMATS = ("glb", "obj", "ply")
     FILES = ArrayFiles(("views",), "uint8", 5, (3,), "uint8 (N V H W C)", describe=describe_shape, has_one_shape=True)
     SIZE_OPTION = "--resolution"
+    HAS_CAMERAS = True
     HAS_WINDOWS = False
     REFERENCE_SPLITS = ("test", "val", "train")
     DEFAULT_METRICS = ()
@@ -120,8 +132,12 @@ class Domain:
         keys = self._noise_keys(rows, columns).repeat(poses.shape[-3], 1).to(origins.device)
         return Queries(origins.flatten(-3, -2), keys, directions=directions.flatten(-3, -2))
 
-    def num_queries(self, size: ViewSize = None, window: Window = None, condition: Condition | None = None) -> int:
-        """The number of `queries(size, window, condition)`."""
+    def num_queries(
+        self, size: ViewSize | Surface = None, window: Window = None, condition: Condition | None = None
+    ) -> int:
+        """The number of `queries(size, window, condition)`; of a mesh that of its grid's points."""
+        if isinstance(size, Surface):
+            return size.resolution**3
         return math.prod(self._sides(size)) * self._num_views(size, condition)
 
     def to_set(
@@ -238,8 +254,59 @@ class Domain:
             )
         return round(side), round(side)
 
-    def describe_size(self, size: ViewSize = None, condition: Condition | None = None) -> str:
-        """`1 view of 96 x 96 pixels`."""
+    def size_in_file(
+        self,
+        size: tuple[int, int] | Orbit | None,
+        suffix: str,
+        views: int | None,
+        camera: Camera,
+        level: float | None,
+    ) -> ViewSize | Surface:
+        """A mesh for files of meshes; for others views of these cameras, of which a video has 60 by default.
+
+        Raises:
+            UsageError: a number is out of range, the number of views is given twice, or one does not apply to such files.
+        """
+        if suffix.removeprefix(".") in self.MESH_FORMATS:
+            return self._surface(size, suffix, views, camera, level)
+        if level is not None:
+            raise UsageError(
+                f"`--level` is the density on a mesh, and `{suffix}` files hold views", hint="leave it out"
+            )
+        if isinstance(size, Orbit) and views is not None:
+            raise UsageError(
+                f"`--views {views}` and a `--resolution` of {size.views} views exclude each other",
+                hint="write `--resolution` as rows x columns",
+            )
+        rows, columns = self._sides(size)
+        count = size.views if isinstance(size, Orbit) else views
+        if count is None and camera == Camera() and suffix not in VIDEOS:
+            return size
+        if count is None:
+            count = TURNTABLE if suffix in VIDEOS else 1
+        if not 1 <= count <= MOST_VIEWS:
+            raise UsageError(f"a turntable of {count:,} views", hint=f"give from 1 to {MOST_VIEWS:,} views")
+        self._camera(camera)
+        return Orbit(rows, columns, count, camera)
+
+    def camera_condition(self, camera: Camera) -> dict[str, np.ndarray]:
+        """The condition of one view, (1 4 4), that is seen by a camera; raises UsageError for numbers out of range."""
+        return {CAMERA: self._camera(camera)[None]}
+
+    def cameras(self, size: ViewSize, condition: Condition | None) -> Float32[np.ndarray, "*sets 4 4"]:
+        """The cameras of views of a size, (V 4 4) for all samples or (B V 4 4)."""
+        return self._cameras(size, condition).cpu().numpy()
+
+    @property
+    def box(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """The cube in which scenes are, its lowest and its highest corner."""
+        half = self.config.extent
+        return (-half, -half, -half), (half, half, half)
+
+    def describe_size(self, size: ViewSize | Surface = None, condition: Condition | None = None) -> str:
+        """`1 view of 96 x 96 pixels`, `a mesh on a grid of 128 points a side`."""
+        if isinstance(size, Surface):
+            return f"a mesh on a grid of {size.resolution:,} points a side"
         return describe_shape((self._num_views(size, condition), *self._sides(size)))
 
     def output_spec(self, size: ViewSize = None) -> OutputSpec:
@@ -292,9 +359,9 @@ class Domain:
     def _cameras(self, size: ViewSize, condition: Condition | None) -> Float32[Tensor, "*sets 4 4"]:
         """(V 4 4) for all sets, or (B V 4 4) of the condition."""
         if isinstance(size, Orbit):
-            if not 1 <= size.views <= MOST_VIEWS:
-                raise UsageError(f"a turntable of {size.views:,} views", hint=f"from 1 to {MOST_VIEWS:,} views")
-            steps = [self._orbit(360 * number / size.views, size) for number in range(size.views)]
+            start = size.camera.azimuth or 0.0
+            azimuths = [start + 360 * number / size.views for number in range(size.views)]
+            steps = [self._camera(size.camera._replace(azimuth=azimuth)) for azimuth in azimuths]
             return torch.from_numpy(np.stack(steps))
         if condition is not None and CAMERA in condition:
             poses = condition[CAMERA]
@@ -303,12 +370,40 @@ class Domain:
 
     def _default(self) -> Float32[Tensor, "4 4"]:
         """The camera of a view that has none."""
-        return torch.from_numpy(self._orbit(0.0))
+        return torch.from_numpy(self._camera(Camera()))
 
-    def _orbit(self, azimuth: float, size: Orbit | None = None) -> Float32[np.ndarray, "4 4"]:
-        elevation = self.config.elevation if size is None or size.elevation is None else size.elevation
-        distance = self.config.distance if size is None or size.distance is None else size.distance
-        return cameras.orbit(azimuth, elevation, distance, field_of_view=self.config.field_of_view)
+    def _camera(self, camera: Camera) -> Float32[np.ndarray, "4 4"]:
+        """A camera's array, with the domain's settings where it has none; raises UsageError for numbers out of range."""
+        azimuth = 0.0 if camera.azimuth is None else camera.azimuth
+        given = {name: number for name, number in camera._asdict().items() if name != "azimuth" and number is not None}
+        try:
+            settings = replace(self.config, **given)
+        except ValueError as error:
+            raise UsageError(f"a camera cannot be there: {error}", hint="give numbers in that range") from error
+        if not math.isfinite(azimuth):
+            raise UsageError(f"the azimuth {azimuth} is not a number of degrees", hint="give a finite number")
+        return cameras.orbit(azimuth, settings.elevation, settings.distance, field_of_view=settings.field_of_view)
+
+    def _surface(
+        self,
+        size: tuple[int, int] | Orbit | None,
+        suffix: str,
+        views: int | None,
+        camera: Camera,
+        level: float | None,
+    ) -> Surface:
+        """The mesh of a file; raises UsageError where something is given that a mesh does not have."""
+        if views is not None or camera != Camera() or isinstance(size, Orbit):
+            raise UsageError(
+                f"a `{suffix}` file holds a mesh, which has no cameras", hint="leave views and cameras out"
+            )
+        rows, columns = (SURFACE_RESOLUTION, SURFACE_RESOLUTION) if size is None else size
+        if rows != columns:
+            raise UsageError(
+                f"a mesh on a grid of {rows} x {columns}: its grid has one number of points a side",
+                hint="write one number, as in `--resolution 128`",
+            )
+        return Surface(rows, SURFACE_LEVEL if level is None else level)
 
     def _noise_keys(self, rows: int, columns: int) -> Float[Tensor, "N 2"]:
         """Positions on the lattice of the training pixels, (row, column), as those of images."""

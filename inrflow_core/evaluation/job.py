@@ -264,7 +264,7 @@ def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: S
             f"{' and '.join(sorted(domains))} cannot be evaluated together", hint="evaluate them one after the other"
         )
     (domain,) = domains
-    sized = request.domains_of_options(points=job.sampling.points)
+    sized = request.domains_of_options(request.SizeOptions(points=job.sampling.points))
     if sized is not None and domain not in sized:
         raise UsageError(f"`--points` does not apply to {domain_class(domain).NOUN}", hint="leave it out")
     return domain

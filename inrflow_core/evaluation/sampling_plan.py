@@ -65,7 +65,7 @@ class SamplingSettings:
         """The size of samples of a domain; None for the training's."""
         if domain.MAKES_STRUCTURES:
             return None
-        return request.choose_size(domain, self.resolution, self.points)
+        return request.choose_size(domain, request.SizeOptions(self.resolution, self.points))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""GLB (binary glTF): a surface mesh of one cloud, by trimesh; the origin is in the asset's `extras`."""
+"""GLB (binary glTF): a mesh, or the surface of one cloud, by trimesh; the origin is in the asset's `extras`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from inrflow_core.geometry.color_scales import srgb_to_linear
-from inrflow_core.geometry.mesh import Method, check_near, reconstruct_surface
+from inrflow_core.geometry.mesh import Mesh, Method, surface_of
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".glb",)
@@ -17,9 +17,9 @@ HOLDS_MANY = False
 
 
 def write(
-    path: Path, points: Float[np.ndarray, "N C"], *, origin: Mapping[str, str], surface: Method = "poisson"
+    path: Path, sample: Float[np.ndarray, "N C"] | Mesh, *, origin: Mapping[str, str], surface: Method = "poisson"
 ) -> None:
-    """The triangles of `mesh.reconstruct_surface` by the method `surface`, with y up as in glTF.
+    """A mesh, or the triangles of `mesh.reconstruct_surface` by the method `surface` through a cloud, with y up as in glTF.
 
     Colors become COLOR_0 in proportion to light, as glTF defines it: sRGB bytes there would be shown too light.
 
@@ -30,8 +30,7 @@ def write(
     """
     import trimesh
 
-    check_near(points, SUFFIXES[0])
-    mesh = reconstruct_surface(points, method=surface)
+    mesh = surface_of(sample, SUFFIXES[0], method=surface)
     body = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     if mesh.colors is not None:
         body.vertex_attributes["COLOR_0"] = srgb_to_linear(mesh.colors / 255).astype(np.float32)

@@ -1,4 +1,5 @@
-"""NPZ: all samples in one NumPy archive, under the array name of their domain, and `origin` as JSON text.
+"""NPZ: all samples in one NumPy archive, under the array name of their domain, and `origin` as JSON text; beside views of
+scenes their `cameras`, 4 x 4 as geometry/cameras.py has them.
 
 `read` also takes ADM's archives (`arr_0`) and .npy files of one array. Nothing is unpickled.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,12 +35,19 @@ class Archive(NamedTuple):
     """The origin of samples of `inrflow`; empty for other files."""
 
 
-def write(path: Path, samples: np.ndarray, *, origin: Mapping[str, str], array: str) -> None:
-    """Write samples exactly, as the array `array`; `numpy.load` reads them without pickles."""
+def write(
+    path: Path,
+    samples: np.ndarray,
+    *,
+    origin: Mapping[str, str],
+    array: str,
+    arrays: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
+    """Write samples exactly, as the array `array`, and others by their names; `numpy.load` reads them without pickles."""
     text = np.array(json.dumps(dict(origin), sort_keys=True))
     with atomic_write.atomic_write(path) as beside, beside.open("wb") as file:
         # `savez` dates every entry 1980-01-01, so that equal samples are equal bytes.
-        np.savez(file, allow_pickle=False, **{array: samples, "origin": text})
+        np.savez(file, allow_pickle=False, **{array: samples, **arrays, "origin": text})
 
 
 def read(path: Path, arrays: Sequence[str] = ARRAYS) -> Archive:

@@ -1,4 +1,4 @@
-"""OBJ: a surface mesh of one cloud, with vertex colors if it has some; the origin is in comments."""
+"""OBJ: a mesh, or the surface of one cloud, with vertex colors if it has some; the origin is in comments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from inrflow_core.geometry.mesh import Method, check_near, reconstruct_surface
+from inrflow_core.geometry.mesh import Mesh, Method, surface_of
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".obj",)
@@ -16,15 +16,14 @@ HOLDS_MANY = False
 
 
 def write(
-    path: Path, points: Float[np.ndarray, "N C"], *, origin: Mapping[str, str], surface: Method = "poisson"
+    path: Path, sample: Float[np.ndarray, "N C"] | Mesh, *, origin: Mapping[str, str], surface: Method = "poisson"
 ) -> None:
-    """The triangles of `mesh.reconstruct_surface` by the method `surface`, six significant digits.
+    """A mesh, or the triangles of `mesh.reconstruct_surface` by the method `surface` through a cloud, six significant digits.
 
     Raises:
         UsageError: the points have no surface, or lie so far from the origin that the format merges them.
     """
-    check_near(points, SUFFIXES[0])
-    mesh = reconstruct_surface(points, method=surface)
+    mesh = surface_of(sample, SUFFIXES[0], method=surface)
     rows = mesh.vertices if mesh.colors is None else np.concatenate([mesh.vertices, mesh.colors / 255], axis=1)
     form = "v" + " %.6g" * rows.shape[1]
     lines = [f"# {key}: {' '.join(value.split())}" for key, value in origin.items()]

@@ -124,6 +124,18 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
     return Mesh(vertices, faces, colors)
 
 
+def surface_of(sample: Float[np.ndarray, "N C"] | Mesh, suffix: str, *, method: Method = "poisson") -> Mesh:
+    """A mesh as it is, and the surface through a cloud, for a file with that suffix.
+
+    Raises:
+        UsageError: see `reconstruct_surface` and `check_near`.
+    """
+    if isinstance(sample, Mesh):
+        return sample
+    check_near(sample, suffix)
+    return reconstruct_surface(sample, method=method)
+
+
 def check_near(points: Float[np.ndarray, "N C"], suffix: str) -> None:
     """Raise UsageError for a cloud so far from the origin that the single precision of a format would merge its points."""
     if points.dtype == np.float64 and is_far(points[:, :3]):

@@ -14,7 +14,7 @@ from inrflow_core import fields, models
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.methods._consistency_config import Config, SamplingOptions
-from inrflow_core.networks._contract import PlainFunction, ReadoutState
+from inrflow_core.networks._contract import PlainFunction, RadianceReadout, ReadoutState
 from inrflow_core.numerics import noise_field, preconditioning
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
@@ -95,6 +95,24 @@ class InrField:
         """This field with its functions written."""
         self._write(QueryBudget(), progress)
         return self
+
+    @torch.no_grad()
+    def density_and_color(
+        self, index: int, points: Float[Tensor, "P 3"]
+    ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
+        """Density and color (in [0, 1]) of one function at points in the world.
+
+        Raises:
+            UsageError: the functions are not radiance fields.
+        """
+        readout = self.model.readout
+        if not isinstance(readout, RadianceReadout):
+            raise UsageError("these functions have no density in space", hint="write another kind of file")
+        self._write(QueryBudget(), None)
+        assert self.state is not None
+        state = tuple(tensor[index : index + 1] for tensor in self.state)
+        density, color = readout.density_and_color(state, points.to(self.seeds.device))
+        return density[0], color[0]
 
     @torch.no_grad()
     def encode(self, values: Float[Tensor, "B N C"]) -> None:

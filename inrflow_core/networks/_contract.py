@@ -172,6 +172,17 @@ class Readout(Protocol):
 
 
 @runtime_checkable
+class RadianceReadout(Protocol):
+    """A read-out whose functions are scenes: densities and colors in space, rendered along rays."""
+
+    def density_and_color(
+        self, state: ReadoutState, points: Float[Tensor, "*B P 3"]
+    ) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P 3"]]:
+        """The density (at least 0, per world unit) and the color (in [0, 1]) at points in the world, of every set at once."""
+        ...
+
+
+@runtime_checkable
 class Hypernetwork(Protocol):
     """A module that reads the noisy values of a whole set and writes the tokens of its function."""
 

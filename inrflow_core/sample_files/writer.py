@@ -3,8 +3,8 @@
 A format is a file beside this one with `SUFFIXES`, `HOLDS_MANY` (whether one file holds several samples), for proteins
 `HOLDS_MODELS` (whether these must have one sequence: several sequences become numbered files) and
 `write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options, but for `array`, the name
-of the array that the domain gives. A format that needs a package of an extra has `check()`, which raises MissingError.
-Domains say which formats write their samples (`Domain.FORMATS`).
+of the array that the domain gives, and `arrays`, further arrays by name. A format that needs a package of an extra has `check()`, which raises MissingError.
+Domains say which formats write their samples (`Domain.FORMATS`), and which their meshes (`Domain.MESH_FORMATS`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from inrflow_core import registry
 from inrflow_core.domains._contract import domain_class, domain_classes
 from inrflow_core.errors import OutOfMemory, UsageError, did_you_mean
+from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.storage import atomic_write
 
@@ -29,14 +30,16 @@ MOST_NAMED = 64
 """Samples of one file whose metadata is listed one by one."""
 
 
-def exporter_for(path: Path, domain: str | None = None) -> ModuleType:
-    """The format that the suffix of `path` names, for samples of `domain`.
+def exporter_for(path: Path, domain: str | None = None, samples: Any = None) -> ModuleType:
+    """The format that the suffix of `path` names, for samples of `domain`: its meshes, or other ones.
 
     Raises:
         UsageError: no format writes such files, or not for that domain; the hint lists the suffixes.
     """
     for module in _formats():
         if path.suffix.lower() in module.SUFFIXES and (domain is None or _writes(module, domain)):
+            if domain is not None and samples is not None:
+                _check_kind(path, module, domain, samples)
             return module
     raise _no_format(path, domain)
 
@@ -47,6 +50,7 @@ def options(module: ModuleType) -> set[str]:
     return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY} - {
         "origin",
         "array",
+        "arrays",
     }
 
 
@@ -91,29 +95,31 @@ def check(path: Path, count: int, *, overwrite: bool = False) -> None:
 
 def write(
     path: Path,
-    samples: np.ndarray | Sequence[Structure],
+    samples: np.ndarray | Sequence[Structure] | Sequence[Mesh],
     domain: str,
     *,
     origin: Mapping[str, str],
     items: Sequence[Mapping[str, str]] = (),
+    arrays: Mapping[str, np.ndarray] | None = None,
     overwrite: bool = False,
     **format_options: Any,
 ) -> list[Path]:
     """Write samples in the format that the suffix names, each file whole or not at all; returns the files.
 
     Args:
-        samples: images uint8 (B H W C), clouds float32 (B N C), or structures of proteins.
+        samples: images uint8 (B H W C), clouds float32 (B N C), structures of proteins, or meshes.
         origin: provenance of all samples, embedded if the format can hold it.
         items: further metadata of each sample: its seed, its label, its name.
+        arrays: for formats of arrays, what is written beside the samples.
         format_options: the format's own options.
 
     Raises:
         UsageError: no format writes that suffix for the domain, the format lacks an option, or a file exists.
         OutOfMemory: the disk is full.
     """
-    module = exporter_for(path, domain)
+    module = exporter_for(path, domain, samples)
     _check_options(module, path, format_options)
-    format_options |= _array_name(module, domain)
+    format_options |= _array_options(module, domain, arrays or {})
     is_one_file = module.HOLDS_MANY and not (_needs_one_sequence(module) and _differ_in_sequence(samples))
     written = [path] if is_one_file else atomic_write.numbered_paths(path, len(samples))
     for file in written:
@@ -145,19 +151,30 @@ def _needs_one_sequence(module: ModuleType) -> bool:
     return getattr(module, "HOLDS_MODELS", False)
 
 
-def _differ_in_sequence(samples: np.ndarray | Sequence[Structure]) -> bool:
-    return not isinstance(samples, np.ndarray) and len({one.sequence for one in samples}) > 1
+def _differ_in_sequence(samples: np.ndarray | Sequence[Structure] | Sequence[Mesh]) -> bool:
+    return len({one.sequence for one in samples if isinstance(one, Structure)}) > 1
 
 
-def _array_name(module: ModuleType, domain: str) -> dict[str, str]:
-    """The domain's name of the array, for formats that take one."""
+def _array_options(module: ModuleType, domain: str, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The domain's name of the array, and the arrays beside it, for formats that take them."""
     files = domain_class(domain).FILES
     names_arrays = "array" in inspect.signature(module.write).parameters
-    return {"array": files.names[0]} if names_arrays and files is not None else {}
+    return {"array": files.names[0], "arrays": arrays} if names_arrays and files is not None else {}
 
 
 def _writes(module: ModuleType, domain: str) -> bool:
-    return module.__name__.rpartition(".")[2] in domain_class(domain).FORMATS
+    found = domain_class(domain)
+    return module.__name__.rpartition(".")[2] in found.FORMATS + found.MESH_FORMATS
+
+
+def _check_kind(path: Path, module: ModuleType, domain: str, samples: Any) -> None:
+    """Raise UsageError for values where a file holds a mesh: the values of a scene are views."""
+    is_mesh = not isinstance(samples, np.ndarray) and all(isinstance(one, Mesh) for one in samples)
+    if not is_mesh and module.__name__.rpartition(".")[2] not in domain_class(domain).FORMATS:
+        raise UsageError(
+            f"`{path.suffix}` files hold meshes of {domain_class(domain).NOUN}, which cannot be made of sampled values",
+            hint=f"write the mesh itself by `inrflow sample out{path.suffix}`, or take another format",
+        )
 
 
 def _formats() -> list[ModuleType]:

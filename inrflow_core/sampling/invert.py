@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +10,27 @@ import torch
 
 from inrflow_core.domains._contract import InputExample, batch_of, domain_classes
 from inrflow_core.errors import MissingError, UsageError
-from inrflow_core.fields import Field
+from inrflow_core.fields import Camera, Field
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import options, request
 from inrflow_core.sampling import provenance as sampling_provenance
 from inrflow_core.sampling.request import Size, Window
+from inrflow_core.shards.batch import Batch
 from inrflow_core.storage import plain_file
 
 INVERSION_STEPS = 50
 """Default Heun steps each way, 200 evaluations in all. Digits are reconstructed exactly; with 20 steps at 53 dB or more."""
 
 
-def read_input(model: Model, path: Path) -> InputExample:
-    """An image or a point cloud from a file, in the form of the model's domain.
+def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputExample:
+    """An image or a point cloud from a file, in the form of the model's domain; of a scene one view, seen by `camera`.
 
     Raises:
         MissingError: no such file.
         IntegrityError: the file cannot be read.
-        UsageError: the file is of another domain than the model.
+        UsageError: the file is of another domain than the model; a camera cannot be there, or files have none.
     """
     if not path.is_file():
         raise MissingError(f"`{path}` does not exist", hint="name an image, a .ply cloud or a saved field")
@@ -39,7 +41,12 @@ def read_input(model: Model, path: Path) -> InputExample:
             f"the model samples {domain.NOUN}, and `{path}` is not one of them",
             hint=f"choose with `--run` a model of {' or '.join(others)}",
         )
-    return domain.read_input(path, model.metadata.get("normalization") or {})
+    normalization = model.metadata.get("normalization") or {}
+    if camera is None:
+        return domain.read_input(path, normalization)
+    if not domain.HAS_CAMERAS:
+        raise UsageError(f"`--camera` does not apply: the model samples {domain.NOUN}", hint="leave it out")
+    return replace(domain.read_input(path, normalization), condition=domain.camera_condition(camera))
 
 
 def invert(
@@ -59,7 +66,7 @@ def invert(
     labels = None if label is None else np.array([label])
     if labels is None and model.preset.condition is not None:
         labels = np.array([-1])
-    sets = model.domain.to_set(batch_of(example.values[None]), torch.zeros(1, dtype=torch.int64), labels)
+    sets = model.domain.to_set(_batch(example), torch.zeros(1, dtype=torch.int64), labels)
     return model.method.invert(sets.to(device), inversion_options(model, steps=steps, noise=noise), progress)
 
 
@@ -93,6 +100,11 @@ def reconstruction_error(model: Model, example: InputExample, field: Field, chun
     `psnr` in dB for images (peak 255), `chamfer` for clouds: mean squared nearest distances both ways, summed, in
     the normalization of the training data.
     """
-    sets = model.domain.to_set(batch_of(example.values[None]), torch.zeros(1, dtype=torch.int64))
+    sets = model.domain.to_set(_batch(example), torch.zeros(1, dtype=torch.int64))
     values = field.query(sets.queries.to(field.seeds.device), chunk=chunk)
     return model.domain.compare(model.domain.decode_values(values)[0], example.values)
+
+
+def _batch(example: InputExample) -> Batch:
+    """A file as a batch of one."""
+    return batch_of(example.values[None], {name: array[None] for name, array in example.condition.items()})

@@ -11,11 +11,14 @@ from typing import Any
 from inrflow_core.config.training import LAST_SEED
 from inrflow_core.domains._contract import domain_classes
 from inrflow_core.errors import UsageError
+from inrflow_core.fields import Camera
 from inrflow_core.fields import Size as Size
 from inrflow_core.fields import Window as Window
 from inrflow_core.models import Model
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sets import Condition
+
+CAMERA_OPTIONS = ("--views", "--azimuth", "--elevation", "--distance", "--fov")
 
 
 @dataclass(frozen=True)
@@ -47,48 +50,79 @@ def check_seeds(seeds: Any) -> None:
             raise UsageError(f"the seed {seed!r} is not a whole number from 0 to 2^63 - 1", hint="give such numbers")
 
 
-def choose_size(domain: Any, resolution: str | None, points: int | None) -> Size:
-    """Rows and columns, or a number of points, for a model's domain; None for the training size.
+@dataclass(frozen=True)
+class SizeOptions:
+    """What the options of a command say of the size of samples; None is left out."""
+
+    resolution: str | None = None
+    points: int | None = None
+    scale: float | None = None
+    views: int | None = None
+    camera: Camera = Camera()
+    level: float | None = None
+
+    @property
+    def sizes(self) -> dict[str, str]:
+        """The options that name a size in numbers, with their texts."""
+        options = {"--resolution": self.resolution, "--points": self.points}
+        return {option: str(value) for option, value in options.items() if value is not None}
+
+    @property
+    def cameras(self) -> list[str]:
+        """The options that name cameras."""
+        numbers = (self.views, *self.camera)
+        return [option for option, number in zip(CAMERA_OPTIONS, numbers, strict=True) if number is not None]
+
+
+def choose_size(domain: Any, options: SizeOptions, suffix: str = "") -> Size:
+    """Rows and columns, a number of points, a turntable or a mesh, for a model's domain; None for the training size.
+
+    Args:
+        suffix: of the file that samples go to: that of a mesh, or of a video, decides what is sampled.
 
     Raises:
-        UsageError: a size of the wrong kind, or fewer than one point.
+        UsageError: a size of the wrong kind, or one that excludes another; fewer than one point.
     """
-    requested = {"--resolution": resolution, "--points": None if points is None else str(points)}
-    for option, text in requested.items():
-        if text is not None and option != domain.SIZE_OPTION:
+    _check_applies(domain, options)
+    size = domain.parse_size(options.sizes[domain.SIZE_OPTION]) if options.sizes else None
+    if options.scale is not None:
+        size = domain.scale_size(options.scale)
+    if domain.HAS_CAMERAS:
+        return domain.size_in_file(size, suffix.lower(), options.views, options.camera, options.level)
+    return size
+
+
+def _check_applies(domain: Any, options: SizeOptions) -> None:
+    """Raise UsageError for options that exclude each other, or that samples of the domain do not have."""
+    names = [*options.sizes, *(["--scale"] if options.scale is not None else [])]
+    if len(names) > 1:
+        raise UsageError(" and ".join(f"`{name}`" for name in names) + " exclude each other", hint="give one of them")
+    for option in options.sizes:
+        if option != domain.SIZE_OPTION:
             other = f"use `{domain.SIZE_OPTION}`" if domain.SIZE_OPTION else "leave it out"
             raise UsageError(f"`{option}` does not apply: the model samples {domain.NOUN}", hint=other)
-    text = requested[domain.SIZE_OPTION] if domain.SIZE_OPTION else None
-    return None if text is None else domain.parse_size(text)
+    scenes = [*options.cameras, *(["--level"] if options.level is not None else [])]
+    if scenes and not domain.HAS_CAMERAS:
+        raise UsageError(f"`{scenes[0]}` does not apply: the model samples {domain.NOUN}", hint="leave it out")
 
 
-def domains_of_options(
-    resolution: str | None = None, points: int | None = None, window: Window = None
-) -> tuple[str, ...] | None:
+def domains_of_options(options: SizeOptions, window: Window = None) -> tuple[str, ...] | None:
     """The domains whose samples have the requested kind of size and window; None if nothing is requested."""
-    if resolution is None and points is None and window is None:
+    has_scenes = bool(options.cameras) or options.level is not None
+    if not options.sizes and not has_scenes and window is None:
         return None
-    requested = {"--resolution": resolution, "--points": points}
-    options = {option for option, value in requested.items() if value is not None}
     return tuple(
         domain.NAME
         for domain in domain_classes()
-        if options <= {domain.SIZE_OPTION} and (window is None or domain.HAS_WINDOWS)
+        if set(options.sizes) <= {domain.SIZE_OPTION}
+        and (window is None or domain.HAS_WINDOWS)
+        and (domain.HAS_CAMERAS or not has_scenes)
     )
 
 
 def domains_of_files(paths: Sequence[Path]) -> tuple[str, ...]:
     """The domains that can read one of the files, by its suffix, to invert it."""
     return tuple(domain.NAME for domain in domain_classes() if any(map(domain.accepts, paths)))
-
-
-def scale_size(domain: Any, scale: float) -> Size:
-    """The training's rows and columns, or its number of points, times `scale`.
-
-    Raises:
-        UsageError: a side would be 0, or infinite.
-    """
-    return domain.scale_size(scale)
 
 
 def select_part(request: SampleRequest, part: slice, least: int) -> SampleRequest:

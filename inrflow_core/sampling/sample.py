@@ -8,6 +8,7 @@ images = evaluate(model, field, size=(96, 96))
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import torch
 from inrflow_core import fields, models
 from inrflow_core.config.training import share_of_initial_weights
 from inrflow_core.errors import Diverged, UsageError
-from inrflow_core.fields import Field
+from inrflow_core.fields import DensityField, Field, Surface
+from inrflow_core.geometry import isosurface
+from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.proteins import superposition
 from inrflow_core.proteins.structure import Structure
@@ -110,14 +113,17 @@ def evaluate(
 ) -> Any:
     """The values of functions at a resolution (rows, columns) or a number of points, in the form of the domain.
 
-    Images come as uint8 (B H W C), clouds as float32 (B N C), proteins as structures.
+    Images come as uint8 (B H W C), views of scenes as uint8 (B V H W 3), clouds as float32 (B N C), proteins as structures,
+    and of the size `Surface` meshes.
 
     `window` is top, left, bottom and right of a part of an image, from 0 to 1. `progress` counts solver steps.
 
     Raises:
-        UsageError: an invalid size, or a window of a cloud.
+        UsageError: an invalid size, a window of a cloud, or a mesh of a function without density.
         Diverged: some values are not finite.
     """
+    if isinstance(size, Surface):
+        return _extract_surfaces(model, field, size, progress)
     queries = model.domain.queries(size, window, field.condition).to(field.seeds.device)
     values = field.query(queries, chunk=chunk, progress=progress)
     if not values.isfinite().all():
@@ -126,6 +132,19 @@ def evaluate(
             hint="take more `--steps` or less `--guidance`, or an earlier `--checkpoint` if its weights did too",
         )
     return model.domain.decode_values(values, size, field.condition)
+
+
+def _extract_surfaces(model: Model, field: Field, size: Surface, progress: Progress | None) -> list[Mesh]:
+    """A mesh of each function's density in the domain's box."""
+    if not isinstance(field, DensityField):
+        raise UsageError(f"`{model.preset.name}` has no density in space, and so no mesh", hint="write views")
+    field.cache_context(progress)
+    return [
+        isosurface.extract_surface(
+            partial(field.density_and_color, index), model.domain.box, level=size.level, resolution=size.resolution
+        )
+        for index in range(len(field.seeds))
+    ]
 
 
 def iter_samples(
@@ -219,11 +238,13 @@ def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Conditio
     return model.domain.render(concatenate([values for _, values in iter_samples(model, request)]))
 
 
-def concatenate(parts: Sequence[np.ndarray | list[Structure]]) -> Any:
+def concatenate(parts: Sequence[np.ndarray | list[Structure] | list[Mesh]]) -> Any:
     """Join the parts of a request; structures of one sequence are superposed on the first of them."""
     if isinstance(parts[0], np.ndarray):
         return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
-    return superposition.superpose_on_first([structure for part in parts for structure in part])
+    items = [item for part in parts for item in part]
+    structures = [item for item in items if isinstance(item, Structure)]
+    return superposition.superpose_on_first(structures) if structures else items
 
 
 def _check_condition(model: Model, condition: Condition) -> None:

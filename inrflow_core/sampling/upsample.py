@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from inrflow_core.errors import UsageError
-from inrflow_core.fields import Field
+from inrflow_core.fields import Camera, Field
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files import writer
-from inrflow_core.sampling import invert, provenance, sample
+from inrflow_core.sampling import invert, provenance, sample, write_samples
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.request import SampleRequest, Size, Window
 from inrflow_core.storage import atomic_write
@@ -34,6 +34,8 @@ class Upsampling:
     """Interpolation of the noise between training positions. Default: the preset's."""
     save_field: Path | None = None
     """Also save the function of the input file in this .safetensors file."""
+    camera: Camera | None = None
+    """Of input files that are views of scenes. Default: that of the preset."""
 
 
 def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = False) -> list[Path]:
@@ -106,14 +108,16 @@ def upsample_files(
     rows = []
     with reporter.progress("upsampling", "files", len(files)) as progress:
         for file, out, label in zip(files, outs, labels, strict=True):
-            example = invert.read_input(model, file)
+            example = invert.read_input(model, file, settings.camera)
             field = invert.invert(model, example, label=label, steps=settings.steps, noise=settings.noise)
             if settings.save_field is not None:
                 sample.save_field(model, field.cache_context(), settings.save_field)
             budget = QueryBudget(settings.chunk, warn=reporter.warn)
             values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget)
             origin = invert.provenance(model, weights, file, field, settings.size, settings.window, label=label)
-            writer.write(out, example.to_source_units(values), model.domain.NAME, origin=origin, overwrite=overwrite)
+            samples = values if isinstance(values, list) else example.to_source_units(values)
+            arrays = write_samples.arrays_beside(model, settings.size, field.condition)
+            writer.write(out, samples, model.domain.NAME, origin=origin, arrays=arrays, overwrite=overwrite)
             error = invert.reconstruction_error(model, example, field, settings.chunk)
             rows.append({"file": str(file), "out": str(out)} | error)
             progress(len(rows), len(files))
@@ -144,6 +148,7 @@ def upsample_saved_field(
         values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget, progress=progress)
     request = SampleRequest(field.seeds.tolist(), None, settings.size, settings.window)
     origin = provenance.provenance(model, source, request, field.options)
-    written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite)
+    arrays = write_samples.arrays_beside(model, settings.size, field.condition)
+    written = writer.write(out, values, model.domain.NAME, origin=origin, arrays=arrays, overwrite=overwrite)
     reporter.log("wrote " + ", ".join(f"`{path}`" for path in written))
     return written

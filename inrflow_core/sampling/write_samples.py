@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core.fields import Field
+from inrflow_core.fields import Field, Size, Surface
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Progress, Reporter, format_bytes
 from inrflow_core.runtime.query_budget import QueryBudget
@@ -18,6 +18,7 @@ from inrflow_core.sample_files import writer
 from inrflow_core.sampling import provenance, reference_inputs, sample
 from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 from inrflow_core.sampling.request import SampleRequest, default_batch_size
+from inrflow_core.sets import Condition
 from inrflow_core.storage import atomic_write
 
 
@@ -112,4 +113,12 @@ def write_samples(
         items = provenance.per_sample_metadata(model, request)
         origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
     values = sample.concatenate(part_values)
-    return writer.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite)
+    arrays = arrays_beside(model, request.size, request.condition)
+    return writer.write(out, values, model.domain.NAME, origin=origin, items=items, arrays=arrays, overwrite=overwrite)
+
+
+def arrays_beside(model: Model, size: Size, condition: Condition) -> dict[str, np.ndarray]:
+    """What an .npz of samples holds beside them: the cameras of views."""
+    if not model.domain.HAS_CAMERAS or isinstance(size, Surface):
+        return {}
+    return {"cameras": model.domain.cameras(size, condition)}

@@ -43,8 +43,10 @@ class Domain(DecodedAtOwnPairs):
     NAME = "signal"
     NOUN = "waves"
     FORMATS = ("npz",)
+    MESH_FORMATS = ()
     FILES = ArrayFiles(("waves",), "float32", 3, (1,), "float (N M 1)")
     SIZE_OPTION = "--points"
+    HAS_CAMERAS = False
     HAS_WINDOWS = False
     REFERENCE_SPLITS = ("train",)
     DEFAULT_METRICS = ()

@@ -15,7 +15,7 @@ from inrflow_core.domains import radiance
 from inrflow_core.domains._contract import batch_of
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.job import EvaluationJob, check_job
-from inrflow_core.fields import Orbit
+from inrflow_core.fields import Camera, Orbit
 from inrflow_core.geometry import cameras
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.shards.shard_file import ShardFile
@@ -89,7 +89,7 @@ def test_a_turntable_goes_around_at_one_distance_and_elevation():
     torch.testing.assert_close(origins[:2, ::2], -origins[2:, ::2], atol=1e-6, rtol=0)
     assert domain().output_spec(size).shape == (4, 2, 3, 3) and domain().num_queries(size) == 24
     assert domain().describe_size(size) == "4 views of 2 x 3 pixels"
-    raised = domain().queries(Orbit(2, 2, 1, elevation=90.0, distance=5.0)).coordinates
+    raised = domain().queries(Orbit(2, 2, 1, Camera(elevation=90.0, distance=5.0))).coordinates
     assert raised is not None and raised[0, 1] == pytest.approx(5)
 
 

@@ -7,19 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from inrflow_core.fields import Camera
 from inrflow_core.models import Model
 from inrflow_core.proteins import residues
 from inrflow_core.sampling import request
-from inrflow_core.sampling.request import SampleRequest
+from inrflow_core.sampling.request import SampleRequest, SizeOptions
 from tests import tiny
 
 
 def test_options_and_files_imply_the_domains_that_have_them():
-    assert request.domains_of_options() is None
-    assert request.domains_of_options(resolution="8") == ("image", "radiance")
-    assert request.domains_of_options(points=9) == ("points",)
-    assert request.domains_of_options(window=(0.0, 0.0, 0.5, 0.5)) == ("image",)
-    assert request.domains_of_options(points=9, window=(0.0, 0.0, 0.5, 0.5)) == ()
+    window = (0.0, 0.0, 0.5, 0.5)
+    assert request.domains_of_options(SizeOptions()) is None
+    assert request.domains_of_options(SizeOptions(resolution="8")) == ("image", "radiance")
+    assert request.domains_of_options(SizeOptions(points=9)) == ("points",)
+    assert request.domains_of_options(SizeOptions(), window) == ("image",)
+    assert request.domains_of_options(SizeOptions(points=9), window) == ()
+    assert request.domains_of_options(SizeOptions(views=3)) == ("radiance",)
+    assert request.domains_of_options(SizeOptions(camera=Camera(elevation=10.0))) == ("radiance",)
+    assert request.domains_of_options(SizeOptions(level=1.0)) == ("radiance",)
     assert request.domains_of_files([Path("a.png")]) == ("image", "radiance")
     assert request.domains_of_files([Path("a.ply")]) == ("points",)
     assert request.domains_of_files([Path("a.png"), Path("b.PLY")]) == ("image", "points", "radiance")
