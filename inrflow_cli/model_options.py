@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import console
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from inrflow_core.models import Model
@@ -44,7 +44,7 @@ def open_model(
 
     from inrflow_core import models
     from inrflow_core.conditioners._contract import conditioner_part
-    from inrflow_core.runs.run import latest_run, resolve_weights
+    from inrflow_core.runs.run import resolve_weights
     from inrflow_core.runtime import distributed, memory
     from inrflow_core.sample_files import writer
     from inrflow_core.sampling import sample
@@ -54,7 +54,7 @@ def open_model(
         torch.set_num_threads(threads)
     writable = writer.domains_for(out)
     fitting = tuple(name for name in writable if domains is None or name in domains)
-    source = run if run is not None else latest_run(fitting or writable, condition).folder
+    source = run if run is not None else _latest(fitting, writable, condition)
     weights = resolve_weights(source, ema=ema, step=step)
     if run is None:
         console.info(f"sampling from the latest run, `{source}`")
@@ -74,3 +74,13 @@ def open_model(
             hint="write one of " + ", ".join(f"`{suffix}`" for suffix in writer.suffixes(model.domain.NAME)),
         )
     return model, weights
+
+
+def _latest(fitting: tuple[str, ...], writable: tuple[str, ...], condition: str | None) -> Path:
+    """The latest run of the fitting domains; where there is none, of those that the file can hold: its error says more."""
+    from inrflow_core.runs.run import latest_run
+
+    try:
+        return latest_run(fitting or writable, condition).folder
+    except MissingError:
+        return latest_run(writable, condition).folder

@@ -51,6 +51,7 @@ from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
     from inrflow_core.models import Model
+    from inrflow_core.sampling.request import SizeOptions
     from inrflow_core.sampling.sample_to_files import WrittenSamples
 
 Out = Annotated[
@@ -130,6 +131,7 @@ def sample(
     condition_options.check(conditions, label, form)
     selected = parse_seeds(seeds, seed=seed, num=num)
     target = _target(out, form, fasta, workers)
+    _check_cameras(sizes, target)
     if target == out:
         is_shard = out.suffix.lower() == writer.SHARD  # a finished one is compared with the request
         writer.check(out, len(selected), overwrite=overwrite or is_shard)
@@ -167,6 +169,18 @@ def _target(out: Path, form: str, fasta: Path | None, workers: int) -> Path:
     if fasta is not None:
         return condition_options.check_folder(out, form)
     return out if out.suffix else out / "samples.h5"
+
+
+def _check_cameras(sizes: SizeOptions, target: Path) -> None:
+    """Raise UsageError for cameras of views where the file cannot hold views."""
+    from inrflow_core.sample_files import writer
+
+    if sizes.cameras and not writer.holds_views(target):
+        raise UsageError(
+            f"`{sizes.cameras[0]}` is of the camera of `--image`, which is not given, or of views, which a "
+            f"`{target.suffix}` file does not hold",
+            hint="add `--image FILE`, or leave it out",
+        )
 
 
 def _guide_weights(guide: Path | None) -> Path | None:

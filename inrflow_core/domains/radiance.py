@@ -375,9 +375,9 @@ class Domain:
     def _camera(self, camera: Camera) -> Float32[np.ndarray, "4 4"]:
         """A camera's array, with the domain's settings where it has none; raises UsageError for numbers out of range."""
         azimuth = 0.0 if camera.azimuth is None else camera.azimuth
-        given = {name: number for name, number in camera._asdict().items() if name != "azimuth" and number is not None}
+        numbers = camera._replace(azimuth=None)._asdict()
         try:
-            settings = replace(self.config, **given)
+            settings = replace(self.config, **{name: value for name, value in numbers.items() if value is not None})
         except ValueError as error:
             raise UsageError(f"a camera cannot be there: {error}", hint="give numbers in that range") from error
         if not math.isfinite(azimuth):

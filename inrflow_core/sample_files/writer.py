@@ -66,6 +66,16 @@ def domains_for(path: Path) -> tuple[str, ...]:
     return tuple(domain.NAME for domain in domain_classes() if _writes(module, domain.NAME))
 
 
+def holds_views(path: Path) -> bool:
+    """Whether a file of that suffix can hold views of scenes, which cameras see."""
+    suffix = path.suffix.lower()
+    return suffix == SHARD or any(
+        domain.HAS_CAMERAS and suffix in registry.find("formats", name).SUFFIXES
+        for domain in domain_classes()
+        for name in domain.FORMATS
+    )
+
+
 def suffixes(domain: str | None = None) -> list[str]:
     """Suffixes of files of samples, of one domain or of all, shards included."""
     suffixes = {s for module in _formats() if domain is None or _writes(module, domain) for s in module.SUFFIXES}
