@@ -129,7 +129,8 @@ def upsample(
     sizes = SizeOptions(resolution, points, scale, views, view, level)
     if len(files) == 1 and files[0].suffix == ".safetensors":
         run_only = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
-        run_only |= {"--noise": noise, "--compile": compile or None, "--save-field": save_field, "--camera": file_camera}
+        run_only |= {"--noise": noise, "--compile": compile or None}
+        run_only |= {"--save-field": save_field, "--camera": file_camera}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
         model, field = _load_field(files[0], device)
         upsampling = replace(upsampling, size=choose_size(model.domain, sizes, out.suffix))
