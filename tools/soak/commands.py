@@ -179,6 +179,92 @@ log_every = 1
 save_every = 4
 """
 
+FUNCTIONS = """
+[data]
+path = "shards/digits"
+
+[domain]
+name = "image"
+resolution = 8
+channels = 1
+
+[method]
+name = "consistency"
+
+[network.hypernetwork]
+name = "inr-hypernetwork"
+width = 16
+heads = 2
+encoder_depth = 1
+decoder_depth = 1
+mlp_width = 32
+patch = 4
+
+[network.readout]
+name = "localized-inr"
+tokens = 4
+token_width = 16
+width = 16
+heads = 2
+depth = 1
+num_frequencies = 4
+max_frequency = 8
+
+[training]
+steps = 4
+batch = 2
+ema = [0.9]
+precision = "fp32"
+log_every = 1
+save_every = 4
+
+[training.reconstruction]
+steps = 2
+"""
+SCENES = """
+[data]
+path = "shards/scenes"
+
+[domain]
+name = "radiance"
+resolution = 8
+
+[method]
+name = "consistency"
+num_queries = 16
+
+[network.hypernetwork]
+name = "inr-hypernetwork"
+width = 16
+heads = 2
+encoder_depth = 1
+decoder_depth = 1
+mlp_width = 32
+patch = 4
+
+[network.readout]
+name = "radiance-mlp"
+token_width = 16
+width = 8
+depth = 3
+groups = 2
+num_frequencies = 3
+max_frequency = 8
+samples = 4
+eval_samples = 4
+
+[training]
+steps = 4
+batch = 2
+ema = [0.9]
+precision = "fp32"
+log_every = 1
+save_every = 4
+
+[training.reconstruction]
+steps = 2
+"""
+
 
 @dataclass(frozen=True)
 class Done:

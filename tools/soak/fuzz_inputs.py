@@ -10,6 +10,8 @@ from tools.soak import commands, damage, fuzz_weights, mutations, raw_files
 QUICK = ("--device", "cpu", "--threads", "1")
 PIECES = ("--num", "60", "--batch", "20", *QUICK)
 PATCHES = ("--set", "embedder=patches", "--set", "points=50")
+TRAININGS = {"images": "digits", "functions": "digits", "scenes": "scenes"}
+"""Presets that cases train with, and their shards."""
 LARGEST_PIECE = 4000
 """Bytes between those of a piece of samples and those of its shard: with this limit the shard stays unfinished."""
 
@@ -46,6 +48,9 @@ def make(folder: Path) -> None:
     for number in range(2):
         image = ["--run", "runs/images", "--seeds", str(number), *how]
         commands.must(commands.run("sample", f"samples/two/{number}.png", *image, cwd=folder))
+    for name in ("functions", "scenes"):
+        field = ["--run", f"runs/{name}", *how, "--num", "1", "--save-field", f"samples/{name}.safetensors"]
+        commands.must(commands.run("sample", f"samples/{name}.npz", *field, cwd=folder))
     fold = ["--run", "runs/proteins", "--fasta", "raw/sequences/plain.fasta", *how]
     commands.must(commands.run("sample", "samples/folded", *fold, cwd=folder))
     for name in ("images", "clouds"):
@@ -58,18 +63,20 @@ def make(folder: Path) -> None:
 
 
 def _make_runs(folder: Path) -> None:
-    """Runs of clouds, proteins and objects, and the shards of the last two."""
+    """Runs of clouds, functions, proteins, objects and scenes, and the shards of the last three."""
     objects = ["--set", "points=50", "--set", "views=2", "--set", "embedder=patches", "--resolution", "32"]
     made = {
         "proteins": ("swissprot", "structures", ["--set", "embedder=one-hot"], commands.PROTEINS),
         "objects": ("objaverse", "meshes", objects, commands.OBJECTS),
+        "scenes": ("views", "meshes", ["--resolution", "8", "--set", "views=3"], commands.SCENES),
     }
+    (folder / "functions.toml").write_text(commands.FUNCTIONS)
     for name, (dataset, source, settings, preset) in made.items():
         words = ["prepare", dataset, "--source", f"raw/{source}", "--workers", "1", "--out", f"shards/{name}"]
         if not (folder / "shards" / name).is_dir():
             commands.must(commands.run(*words, *settings, cwd=folder))
         (folder / f"{name}.toml").write_text(preset)
-    for name in ("clouds", *made):
+    for name in ("clouds", "functions", *made):
         if not (folder / "runs" / name).is_dir():
             commands.must(commands.run(*commands.training(name, Path("runs") / name), cwd=folder))
 
@@ -90,7 +97,7 @@ def _make_unfinished(folder: Path) -> None:
 
 def subjects() -> list[Subject]:
     """All of them."""
-    return [*_raw(), *_own(), *_inputs(), *_proteins(), *_networks()]
+    return [*_raw(), *_own(), *_inputs(), *_proteins(), *_functions(), *_networks()]
 
 
 def _raw() -> list[Subject]:
@@ -111,11 +118,19 @@ def _raw() -> list[Subject]:
         "meshes": ("meshes", "--set", "points=50"),
         "structures": ("swissprot", "--set", "embedder=one-hot"),
         "views": ("objaverse", "--resolution", "16", *PATCHES, "--set", "renders=found", "--set", "views=2"),
+        "srn-cars": ("srn-cars", "--resolution", "16"),
+        "srn-cars-packed": ("srn-cars", "--resolution", "16"),
     }
     patterns = {"imagenet": "*.[mt]*t", "imagenet-kit": "*.gz", "imagenet-csv": "*.csv", "edm": "dataset.json"}
+    views = ("prepare", "views", "--resolution", "8", "--set", "views=2", "--source", "IN", *every)
     return [
-        Subject(f"raw {name}", f"raw/{name}", patterns.get(name, "**/*"), ("prepare", *words, "--source", "IN", *every))
-        for name, words in tables.items()
+        *(
+            Subject(
+                f"raw {name}", f"raw/{name}", patterns.get(name, "**/*"), ("prepare", *words, "--source", "IN", *every)
+            )
+            for name, words in tables.items()
+        ),
+        Subject("raw meshes, rendered", "raw/meshes", "**/*", views),
     ]
 
 
@@ -196,6 +211,25 @@ def _proteins() -> list[Subject]:
                 ("sample", "IN", "--fasta", "BASE/raw/sequences/plain.fasta", *run), True, "IN"),
         Subject("structures, scored", "raw/structures", "**/*",
                 ("eval", "--samples", "IN", *lddt, "--out", "OUT/scores")),
+    ]  # fmt: skip
+
+
+def _functions() -> list[Subject]:
+    """Neural functions of the consistency method: images, and scenes in posed views with their radiance fields."""
+    one = ("--num", "1", *QUICK)
+    scenes = ("train", "--preset", "BASE/scenes.toml", "--stop-at-step", "1", *QUICK)
+    preset = ("--preset", "BASE/functions.toml", "--data", "BASE/shards/digits")
+    return [
+        Subject("shards of scenes", "shards/scenes", "**/*", ("export", "IN", "OUT/out.npz", "--items", "all"), True),
+        Subject("shards of scenes, trained on", "shards/scenes", "**/*", (*scenes, "--data", "IN", "--out", "OUT/run")),
+        Subject("run of scenes", "runs/scenes", "**/*", ("sample", "OUT/out.npz", "--run", "IN", *one)),
+        Subject("run of functions", "runs/functions", "**/*", ("sample", "OUT/out.npz", "--run", "IN", "--steps", "2", *one)),
+        Subject("run of functions, resumed", "runs/functions", "**/*",
+                ("train", *preset, *QUICK, "--out", "IN", "--set", "training.steps=5")),
+        Subject("saved radiance field", "samples/scenes.safetensors", "", ("upsample", "IN", "OUT/out.npz"), True),
+        Subject("saved function", "samples/functions.safetensors", "", ("upsample", "IN", "OUT/out.npz"), True),
+        Subject("image as a view of a scene", "samples/two", "0.png",
+                ("upsample", "IN/0.png", "OUT/out.png", "--run", "BASE/runs/scenes", *QUICK)),
     ]  # fmt: skip
 
 

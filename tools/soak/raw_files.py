@@ -47,6 +47,8 @@ def make(folder: Path) -> None:
         ("meshes", _meshes),
         ("structures", _structures),
         ("views", _views),
+        ("srn-cars", _scenes),
+        ("srn-cars-packed", _scenes),
         ("sequences", _sequences),
     ):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -193,6 +195,25 @@ def _views(folder: Path, rng: np.random.Generator) -> None:
     ]
     table = {"camera_angle_x": 0.7, "frames": frames}
     (folder / "views/two/transforms.json").write_text(json.dumps(table))
+
+
+def _scenes(folder: Path, rng: np.random.Generator) -> None:
+    """Two scenes of two views in SRN's layout, as folders or in one .tar.gz."""
+    files = {}
+    for name in ("one", "two"):
+        files[f"{name}/intrinsics.txt"] = b"32.8 16. 16. 0.\n0. 0. 0.\n1.\n32 32\n"
+        for number in range(2):
+            pose = np.eye(4)
+            pose[2, 3] = -1.3 - number
+            files[f"{name}/rgb/{number:06d}.png"] = _square(rng)
+            files[f"{name}/pose/{number:06d}.txt"] = " ".join(map(str, pose.ravel())).encode()
+    files = {f"cars_train/{name}": content for name, content in files.items()}
+    if folder.name == "srn-cars-packed":
+        (folder / "cars.tar.gz").write_bytes(_tar(files, "w:gz"))
+        return
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def _square(rng: np.random.Generator) -> bytes:
