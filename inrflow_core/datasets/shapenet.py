@@ -229,10 +229,9 @@ def _file(path: Path) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error.__cause__).lower()
-    if "object" in text or "pickle" in text:
-        return "it is an array of objects (a pickle could run code), or not a .npy file"
-    return "it is not a complete .npy file"
+    if "Python objects" in str(error):
+        return "it is an array of objects (a pickle could run code)"
+    return "it is not a .npy file" if "is not an .npy" in str(error) else "it is not a complete .npy file"
 
 
 def _row(location: CloudLocation) -> np.ndarray:

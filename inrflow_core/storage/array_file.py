@@ -23,6 +23,8 @@ ERRORS = (
 """What NumPy raises on a file that is not an .npy or .npz file, or a damaged one."""
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 """Readers of an array's header, by version of the format; later versions are of records alone."""
+MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
+"""First bytes of an .npy file and of a zip, with members and without."""
 
 
 def array_names(path: Path, *, hint: str | None = None) -> tuple[str, ...]:
@@ -53,11 +55,16 @@ def read_array(path: Path, name: str = "", *, hint: str | None = None) -> np.nda
         return content[name]
 
 
+HINT = "copy it again, or make it again"
+
+
 @contextmanager
 def _open(path: Path, hint: str | None) -> Iterator[Any]:
     """An archive, or a mapped array: a header that promises terabytes fails by the file's size."""
-    with open_plain_file(path, hint=hint):
-        pass
+    with open_plain_file(path, hint=hint) as file:
+        start = file.read(6)
+    if start and not start.startswith(MAGIC):
+        raise IntegrityError(f"`{path}` is not an .npy or .npz file: it begins with {_words(start)}", hint=hint or HINT)
     try:
         content = np.load(path, allow_pickle=False, mmap_mode="r")
         if isinstance(content, np.ndarray):
@@ -68,7 +75,18 @@ def _open(path: Path, hint: str | None) -> Iterator[Any]:
     except FileNotFoundError as error:  # another process has deleted it meanwhile
         raise MissingError(f"`{path}` does not exist", hint=hint) from error
     except ERRORS as error:
-        raise IntegrityError(f"`{path}` cannot be read: {error}", hint=hint) from error
+        raise IntegrityError(f"`{path}` cannot be read: {_reason(error)}", hint=hint or HINT) from error
+
+
+def _words(start: bytes) -> str:
+    return f"the bytes {start.hex(' ')}" if any(start) else "zeros"
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without NumPy's advice to unpickle it."""
+    text = str(error)
+    is_pickle = "Python objects" in text or "Object arrays" in text
+    return "it holds Python objects, and only arrays of numbers and text are read" if is_pickle else text
 
 
 def _check_size(archive: zipfile.ZipFile, member: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 300.0
+LIMIT = 900.0
 """Seconds after which a command is taken for stuck."""
 INRFLOW = ("-m", "inrflow_cli.app")
 LAUNCHED = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module", "inrflow_cli.app")

@@ -23,12 +23,16 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+import psutil
+
 from tools.soak import fuzz_inputs, mutations
 
 MAX_MEMORY = 4_500_000_000
 """Bytes of memory beyond those of an idle process."""
 MAX_SECONDS = 60.0
-"""Seconds after which a case hangs."""
+"""A case hangs that has computed for so many seconds, or has waited so many without computing."""
+MAX_TIMES_LONGER = 10
+"""Wall time of a case on a busy machine, in `MAX_SECONDS`."""
 MODULES = "modules.json"
 """In the folder of the soak: the names of the modules that the commands import."""
 WRITTEN = (".npz", ".h5", ".pdb", ".cif")
@@ -77,7 +81,7 @@ def in_process(folder: Path, seed: str, number: int) -> dict[str, Any]:
             case(folder, seed, number, report)
         os._exit(0)
     os.close(writer)
-    text, is_late = _until(reader, time.monotonic() + MAX_SECONDS)
+    text, is_late = _until_done(reader, psutil.Process(child))
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -91,15 +95,32 @@ def in_process(folder: Path, seed: str, number: int) -> dict[str, Any]:
     return known
 
 
-def _until(reader: int, end: float) -> tuple[str, bool]:
-    """All that a pipe gives until it is closed, and whether `end` came first."""
-    content = b""
-    while select.select([reader], [], [], max(0.0, end - time.monotonic()))[0]:
-        block = os.read(reader, 1 << 16)
-        content += block
-        if not block or content.count(b"\n") == 2:
-            return content.decode(), False
+def _until_done(reader: int, child: psutil.Process) -> tuple[str, bool]:
+    """All that a pipe gives until it is closed or has two lines, and whether `child` hung before that.
+
+    Processor time counts, since on a busy machine a case can wait long for a processor.
+    """
+    content, begun, waited, computed = b"", time.monotonic(), 0.0, 0.0
+    while max(computed, waited, (time.monotonic() - begun) / MAX_TIMES_LONGER) < MAX_SECONDS:
+        if select.select([reader], [], [], 1.0)[0]:
+            block = os.read(reader, 1 << 16)
+            content += block
+            if not block or content.count(b"\n") == 2:
+                return content.decode(), False
+            continue
+        used = _processor_seconds(child)
+        waited = waited + 1.0 if used == computed else 0.0
+        computed = used
     return content.decode(), True
+
+
+def _processor_seconds(child: psutil.Process) -> float:
+    """Seconds that a process and those that it started have computed."""
+    seconds = 0.0
+    for process in [child, *child.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:2])
+    return seconds
 
 
 def _delete(work: Path) -> None:
