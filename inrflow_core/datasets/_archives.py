@@ -31,6 +31,8 @@ LARGEST = 1 << 30
 """Bytes of the largest member; a larger one is not an image."""
 MOST_UNPACKED = 4 << 30
 """Bytes of the largest tar whose members are read into memory."""
+MOST_OF_SMALL, MOST_TIMES_SMALLER = 1 << 26, 50
+"""Bytes that any packed tar may unpack to, and for each of its own bytes: images hardly get smaller, zeros 1,000 times."""
 
 
 class Blob(NamedTuple):
@@ -191,24 +193,26 @@ def packed_members(path: Path) -> list[Entry]:
     """The plain files of a tar that is compressed with gzip, sorted by name, with their content in memory.
 
     Raises:
-        IntegrityError: the tar is damaged, or unpacks to more than MOST_UNPACKED bytes.
+        IntegrityError: the tar is damaged, or unpacks to more than MOST_UNPACKED bytes or MOST_TIMES_SMALLER times its
+            size and MOST_OF_SMALL bytes.
     """
     with open_plain_file(path) as file:
+        most = min(MOST_UNPACKED, MOST_OF_SMALL + MOST_TIMES_SMALLER * os.fstat(file.fileno()).st_size)
         found = [
             Entry(member.name.removeprefix("./"), member.size, Content(inside))
-            for member, inside in _streamed(file, path, lambda member: not _is_left_out(member.name))
+            for member, inside in _streamed(file, path, lambda member: not _is_left_out(member.name), most)
         ]
     return sorted(found, key=lambda entry: entry.name)
 
 
 def _streamed(
-    file: Any, source: str | Path, selects: Callable[[tarfile.TarInfo], bool]
+    file: Any, source: str | Path, selects: Callable[[tarfile.TarInfo], bool], most: int = MOST_UNPACKED
 ) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Some plain members of a tar, compressed with gzip or not, with their content."""
     try:
         is_packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        unpacked: Any = _SizedReader(gzip.GzipFile(fileobj=file) if is_packed else file)
+        unpacked: Any = _SizedReader(gzip.GzipFile(fileobj=file) if is_packed else file, most)
         with tarfile.open(fileobj=unpacked, mode="r:") as archive:
             for member in archive:
                 if member.isreg() and not member.issparse() and selects(member):
@@ -267,20 +271,24 @@ def _unzipped(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 class _SizedReader:
-    """A file of which no more than LARGEST bytes are read at once, and none beyond MOST_UNPACKED."""
+    """A file of which no more than LARGEST bytes are read at once, and none beyond `most`."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, most: int) -> None:
+        self._file, self._most = file, most
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= LARGEST:
             raise tarfile.ReadError(f"a header states {size:,} bytes")
+        self._check(self._file.tell() + size)
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if offset > MOST_UNPACKED:
-            raise tarfile.ReadError(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
+        self._check(offset)
         return self._file.seek(offset, whence)
+
+    def _check(self, end: int) -> None:
+        if end > self._most:
+            raise tarfile.ReadError(f"it unpacks to more than {self._most:,} bytes")
 
     def tell(self) -> int:
         return self._file.tell()

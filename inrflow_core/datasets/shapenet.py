@@ -57,6 +57,8 @@ BLOCK = 64
 """Clouds of an HDF5 file read at once."""
 MAX_BLOCK = 1 << 30
 """Bytes of the clouds that are read at once."""
+MAX_CLOUDS = 1_000_000
+"""Clouds of an array in an HDF5 file; ShapeNet has 51,000 in all."""
 
 Frame = tuple[tuple[float, float, float], float]
 """The offset and scale of all clouds."""
@@ -172,6 +174,11 @@ def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tup
             for synset in synsets:
                 for split in SPLITS:
                     array: Any = file.get(f"{synset}/{split}")
+                    if getattr(array, "ndim", 0) == 3 and len(array) > MAX_CLOUDS:
+                        raise IntegrityError(
+                            f"`{folder / name}` states {len(array):,} clouds in `{synset}/{split}`, more than {MAX_CLOUDS:,}",
+                            hint="download it again",
+                        )
                     for row in range(len(array) if getattr(array, "ndim", 0) == 3 else 0):
                         location = CloudLocation(str(folder / name), f"{synset}/{split}", row)
                         yield synset, split, f"{synset}/{row:05d}", location

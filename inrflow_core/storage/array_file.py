@@ -25,6 +25,10 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 """Readers of an array's header, by version of the format; later versions are of records alone."""
 MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
 """First bytes of an .npy file and of a zip, with members and without."""
+SMALL = 1 << 28
+"""Bytes of an array that may be packed in any number of bytes."""
+MOST_TIMES_SMALLER = 100
+"""Packed arrays of samples are at most a few times smaller; zeros 1,000 times."""
 
 
 def array_names(path: Path, *, hint: str | None = None) -> tuple[str, ...]:
@@ -51,7 +55,8 @@ def read_array(path: Path, name: str = "", *, hint: str | None = None) -> np.nda
             raise IntegrityError(f"`{path}` does not hold {expected}", hint=hint)
         if isinstance(content, np.ndarray):
             return content
-        _check_size(content.zip, f"{name}.npy" if f"{name}.npy" in content.zip.namelist() else name)
+        member = f"{name}.npy" if f"{name}.npy" in content.zip.namelist() else name
+        _check_size(content.zip, member, path.stat().st_size)
         return content[name]
 
 
@@ -89,12 +94,16 @@ def _reason(error: Exception) -> str:
     return "it holds Python objects, and only arrays of numbers and text are read" if is_pickle else text
 
 
-def _check_size(archive: zipfile.ZipFile, member: str) -> None:
-    """Raise ValueError where an array's header promises more bytes than its member of the archive has."""
+def _check_size(archive: zipfile.ZipFile, member: str, file_size: int) -> None:
+    """Raise ValueError where an array's header promises more bytes than its member has, or the member than is likely."""
+    info = archive.getinfo(member)
+    packed = min(info.compress_size, file_size)
+    if info.file_size > max(SMALL, MOST_TIMES_SMALLER * packed):
+        raise ValueError(f"its array `{member}` would unpack from {packed:,} bytes to {info.file_size:,}")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in HEADERS:
             raise ValueError(f"its array `{member}` is of version {version}")
         shape, _, dtype = HEADERS[version](file)
-    if math.prod(shape) * dtype.itemsize > archive.getinfo(member).file_size:
+    if math.prod(shape) * dtype.itemsize > info.file_size:
         raise ValueError(f"its array `{member}` has fewer bytes than its header promises")

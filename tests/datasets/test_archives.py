@@ -55,6 +55,20 @@ def test_a_header_that_states_gigabytes_is_refused():
         _archives.read_members(io.BytesIO(content), "kit.tar.gz", ["a"])
 
 
+def test_a_packed_tar_that_unpacks_to_far_more_than_its_bytes_is_refused(tmp_path: Path, monkeypatch):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for number in range(3):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = 1_000_000
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    (tmp_path / "a.tar.gz").write_bytes(file.getvalue())
+    assert len(_archives.packed_members(tmp_path / "a.tar.gz")) == 3
+    monkeypatch.setattr(_archives, "MOST_OF_SMALL", 1_500_000)
+    with pytest.raises(IntegrityError, match=r"it unpacks to more than 1,\d{3},\d{3} bytes"):
+        _archives.packed_members(tmp_path / "a.tar.gz")
+
+
 def test_a_pipe_in_a_folder_is_an_unreadable_item(tmp_path: Path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(UnreadableItemError, match="not a plain file"):

@@ -211,3 +211,10 @@ def test_one_cloud_of_another_size_does_not_drop_all_others(tree: Path) -> None:
     size = shapenet.scan(tree, shapenet.Config()).shape
     np.save(first.location.file, np.zeros((3, 3), np.float32))
     assert shapenet.scan(tree, shapenet.Config()).shape == size
+
+
+def test_an_hdf5_file_of_too_many_clouds_is_refused_before_its_rows_are_listed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "shapenet.hdf5", "w") as file:
+        file.create_dataset(f"{CAR}/train", data=np.zeros((1_000_001, 1, 3), np.float32), compression=1)
+    with pytest.raises(IntegrityError, match=rf"states 1,000,001 clouds in `{CAR}/train`, more than 1,000,000"):
+        shapenet.scan(tmp_path, shapenet.Config())

@@ -35,6 +35,11 @@ def _with_header(path: Path, array: np.ndarray, old: bytes, new: bytes, name: st
         archive.writestr(name, content)
 
 
+def _read_all(path: Path) -> None:
+    for name in array_file.array_names(path):
+        array_file.read_array(path, name)
+
+
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a hole": (_hole, "is not an .npy or .npz file: it begins with zeros"),
     "junk": (lambda path: path.write_bytes(b"junk and more"), "it begins with the bytes 6a 75 6e 6b 20 61"),
@@ -59,8 +64,7 @@ def test_what_is_no_array_of_numbers_is_named_without_numpys_advice(make, messag
     path = tmp_path / "points.npy"
     make(path)
     with pytest.raises(IntegrityError, match=rf"points\.npy`.*{message}") as caught:
-        for name in array_file.array_names(path):
-            array_file.read_array(path, name)
+        _read_all(path)
     assert "allow_pickle" not in str(caught.value)
 
 
@@ -80,3 +84,27 @@ def test_an_array_and_an_archive_are_not_taken_for_each_other(tmp_path: Path):
     with pytest.raises(IntegrityError, match="does not hold one array, but an archive"):
         array_file.read_array(tmp_path / "many.npz")
     np.testing.assert_array_equal(array_file.read_array(tmp_path / "many.npz", "a"), np.arange(3))
+
+
+def test_an_array_that_unpacks_to_far_more_than_its_file_is_refused_before_memory_is_taken(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "zeros.npz", a=np.zeros(1_000_000, np.uint8))
+    np.savez_compressed(tmp_path / "noise.npz", a=np.random.default_rng(0).integers(0, 9, 1_000_000, np.uint8))
+    assert not array_file.read_array(tmp_path / "zeros.npz", "a").any()
+    monkeypatch.setattr(array_file, "SMALL", 999_999)
+    assert array_file.read_array(tmp_path / "noise.npz", "a").any()
+    with pytest.raises(IntegrityError, match=r"would unpack from [\d,]+ bytes to 1,000,128"):
+        array_file.read_array(tmp_path / "zeros.npz", "a")
+
+
+def test_a_flipped_bit_of_a_header_is_an_error_or_an_array(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.zeros((40, 3), np.float32))
+    whole, results = (tmp_path / "a.npy").read_bytes(), set()
+    for position in range(128):
+        content = bytearray(whole)
+        content[position] ^= 1 << position % 8
+        (tmp_path / "a.npy").write_bytes(content)
+        try:
+            results.add(type(array_file.read_array(tmp_path / "a.npy")))
+        except IntegrityError as error:
+            results.add(type(error))
+    assert IntegrityError in results and len(results) <= 3
