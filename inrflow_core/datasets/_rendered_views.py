@@ -182,9 +182,9 @@ def _focal(camera: dict[str, Any], field_of_view: float) -> float:
 
 
 def pose_matrix(numbers: Sequence[Any] | np.ndarray) -> Float[np.ndarray, "_ 4"]:
-    """A camera matrix, 3 x 4 or 4 x 4; ValueError unless it is finite and a rotation."""
+    """A camera matrix, 3 x 4 or 4 x 4; ValueError unless it is finite, also in float32, and a rotation."""
     matrix = np.asarray(numbers, dtype=np.float64)
-    if matrix.shape not in ((3, 4), (4, 4)) or not np.isfinite(matrix).all():
+    if matrix.shape not in ((3, 4), (4, 4)) or not (np.abs(matrix) <= np.finfo(np.float32).max).all():
         raise ValueError("no camera matrix")
     turn = matrix[:3, :3]
     if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) or np.linalg.det(turn) < 0:

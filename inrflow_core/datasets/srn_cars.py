@@ -169,6 +169,8 @@ def _lens(content: bytes) -> tuple[Float64[np.ndarray, " 4"], int]:
 
 def _numbers(content: bytes) -> list[float]:
     try:
+        if b"_" in content:  # Python reads 3_2 as 32
+            raise ValueError("an underscore in a number")
         numbers = [float(word) for word in content.split()]
     except ValueError as error:
         raise UnreadableItemError("its cameras are not written as numbers") from error

@@ -160,6 +160,14 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "15 numbers": (edited(lambda f: f.update({"pose/000000.txt": IDENTITY[:-2]})), "`000000` is not a rotation"),
     "words": (edited(lambda f: f.update({"pose/000000.txt": b"one two"})), "its cameras are not written as numbers"),
     "nan": (edited(lambda f: f.update({"pose/000000.txt": b"nan" + IDENTITY[1:]})), "numbers that are not finite"),
+    "beyond float32": (
+        edited(lambda f: f.update({"pose/000000.txt": IDENTITY.replace(b"0 0 0 0 1", b"0 0 1e39 0 1", 1)})),
+        "`000000` is not a rotation",
+    ),
+    "an underscore": (
+        edited(lambda f: f.update({"pose/000000.txt": IDENTITY.replace(b"0", b"0_0", 1)})),
+        "its cameras are not written as numbers",
+    ),
     "another size": (
         edited(lambda f: f.update({"rgb/000001.png": view(pose(2), 8)})),
         "its view `000001` has 8 x 8 pixels, and `intrinsics.txt` says 16 x 16",

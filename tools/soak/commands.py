@@ -323,10 +323,18 @@ def must(done: Done) -> Done:
     return done
 
 
+def make(folder: Path, made: str, *arguments: object) -> None:
+    """Run a command in `folder` that makes the file or folder `made` there; one that exists is used again."""
+    if not (folder / made).exists():
+        (folder / made).parent.mkdir(parents=True, exist_ok=True)
+        must(run(*arguments, cwd=folder))
+
+
 def prepare_all(folder: Path) -> None:
     """The shards and the presets that all parts work with, in `folder`."""
-    must(run("prepare", "digits", cwd=folder))
-    must(run("prepare", "solids", "--set", "train=600", "--set", "val=40", "--set", "points=64", cwd=folder))
+    make(folder, "shards/digits", "prepare", "digits")
+    solids = ["--set", "train=600", "--set", "val=40", "--set", "points=64"]
+    make(folder, "shards/solids", "prepare", "solids", *solids)
     (folder / "images.toml").write_text(IMAGES)
     (folder / "evaluated.toml").write_text(IMAGES + EVALUATED)
     (folder / "clouds.toml").write_text(CLOUDS)

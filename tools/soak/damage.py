@@ -90,19 +90,15 @@ def soak(folder: Path, count: int, rng: random.Random, each: int = EACH) -> Iter
 
 def make_inputs(folder: Path) -> None:
     """A run, samples, features, a field and exported files, all by the commands that make them."""
-    samples = folder / "samples"
-    samples.mkdir(exist_ok=True)
-    if not (folder / "runs/images").is_dir():
-        commands.must(commands.run(*commands.training("images", Path("runs/images")), cwd=folder))
-    how = ["--run", "runs/images", "--device", "cpu", "--threads", "1", "--overwrite"]
+    how = ["--run", "runs/images", "--device", "cpu", "--threads", "1"]
     field = ["--num", "2", "--save-field", "samples/field.safetensors"]
-    commands.must(commands.run("sample", "samples/samples.h5", *how, "--num", "12", cwd=folder))
-    commands.must(commands.run("sample", "samples/many", *how, "--num", "12", cwd=folder))
-    commands.must(commands.run("sample", "samples/samples.npz", *how, *field, cwd=folder))
-    commands.must(commands.run("export", "runs/images", "samples/weights.safetensors", "--overwrite", cwd=folder))
-    if not (folder / "featured").is_dir():
-        command = ["prepare", "digits", "--out", "featured", "--statistics", "fid:random"]
-        commands.must(commands.run(*command, cwd=folder))
+    statistics = ["--out", "featured", "--statistics", "fid:random"]
+    commands.make(folder, "runs/images", *commands.training("images", Path("runs/images")))
+    commands.make(folder, "samples/samples.h5", "sample", "samples/samples.h5", *how, "--num", "12")
+    commands.make(folder, "samples/many", "sample", "samples/many", *how, "--num", "12")
+    commands.make(folder, "samples/samples.npz", "sample", "samples/samples.npz", *how, *field)
+    commands.make(folder, "samples/weights.safetensors", "export", "runs/images", "samples/weights.safetensors")
+    commands.make(folder, "featured", "prepare", "digits", *statistics)
 
 
 def cases(folder: Path) -> list[Case]:

@@ -38,21 +38,8 @@ def make(folder: Path) -> None:
     damage.make_inputs(folder)
     raw_files.make(folder / "raw")
     _make_runs(folder)
-    how = [*QUICK, "--overwrite"]
-    cloud = ["--run", "runs/clouds", *how, "--num", "2"]
-    for name in ("plys", "two", "statistics"):
-        (folder / "samples" / name).mkdir(exist_ok=True)
-    commands.must(commands.run("sample", "samples/plys/cloud.ply", *cloud, cwd=folder))
-    commands.must(commands.run("sample", "samples/clouds.npz", *cloud, cwd=folder))
-    commands.must(commands.run("sample", "samples/dense.npz", *cloud, "--points", "4096", cwd=folder))
-    for number in range(2):
-        image = ["--run", "runs/images", "--seeds", str(number), *how]
-        commands.must(commands.run("sample", f"samples/two/{number}.png", *image, cwd=folder))
-    for name in ("functions", "scenes"):
-        field = ["--run", f"runs/{name}", *how, "--num", "1", "--save-field", f"samples/{name}.safetensors"]
-        commands.must(commands.run("sample", f"samples/{name}.npz", *field, cwd=folder))
-    fold = ["--run", "runs/proteins", "--fasta", "raw/sequences/plain.fasta", *how]
-    commands.must(commands.run("sample", "samples/folded", *fold, cwd=folder))
+    for name, words in _samples().items():
+        commands.make(folder, f"samples/{name}", "sample", *words, *QUICK)
     for name in ("images", "clouds"):
         (folder / "presets").mkdir(exist_ok=True)
         (folder / f"presets/{name}.toml").write_bytes((folder / f"{name}.toml").read_bytes())
@@ -60,6 +47,24 @@ def make(folder: Path) -> None:
     mutations.copy(statistics, folder / "samples/moments.safetensors")
     _make_unfinished(folder)
     fuzz_weights.make(folder / "weights")
+
+
+def _samples() -> dict[str, list[str]]:
+    """Commands that make samples, without `sample` itself, by what they make below `samples`."""
+    cloud = ["--run", "runs/clouds", "--num", "2"]
+    fields = {
+        name: [f"samples/{name}.npz", "--run", f"runs/{name}", "--save-field", f"samples/{name}.safetensors"]
+        for name in ("functions", "scenes")
+    }
+    return {
+        "plys/cloud-000.ply": ["samples/plys/cloud.ply", *cloud],
+        "clouds.npz": ["samples/clouds.npz", *cloud],
+        "dense.npz": ["samples/dense.npz", *cloud, "--points", "4096"],
+        "two/0.png": ["samples/two/0.png", "--run", "runs/images", "--seeds", "0"],
+        "two/1.png": ["samples/two/1.png", "--run", "runs/images", "--seeds", "1"],
+        **{f"{name}.safetensors": [*words, "--num", "1"] for name, words in fields.items()},
+        "folded": ["samples/folded", "--run", "runs/proteins", "--fasta", "raw/sequences/plain.fasta"],
+    }
 
 
 def _make_runs(folder: Path) -> None:
@@ -73,19 +78,16 @@ def _make_runs(folder: Path) -> None:
     (folder / "functions.toml").write_text(commands.FUNCTIONS)
     for name, (dataset, source, settings, preset) in made.items():
         words = ["prepare", dataset, "--source", f"raw/{source}", "--workers", "1", "--out", f"shards/{name}"]
-        if not (folder / "shards" / name).is_dir():
-            commands.must(commands.run(*words, *settings, cwd=folder))
+        commands.make(folder, f"shards/{name}", *words, *settings)
         (folder / f"{name}.toml").write_text(preset)
     for name in ("clouds", "functions", *made):
-        if not (folder / "runs" / name).is_dir():
-            commands.must(commands.run(*commands.training(name, Path("runs") / name), cwd=folder))
+        commands.make(folder, f"runs/{name}", *commands.training(name, Path("runs") / name))
 
 
 def _make_unfinished(folder: Path) -> None:
     """What a killed `sample` and an unfinished `prepare` leave: pieces without a shard, and half of a job array."""
-    if not (folder / "unfinished").is_dir():
-        half = ["--array-size", "2", "--array-index", "0", "--out", "unfinished"]
-        commands.must(commands.run("prepare", "digits", *half, cwd=folder))
+    half = ["--array-size", "2", "--array-index", "0", "--out", "unfinished"]
+    commands.make(folder, "unfinished", "prepare", "digits", *half)
     for name in ("pieces", "shard/pieces.h5"):
         (folder / "samples" / name).parent.mkdir(exist_ok=True)
         if not any(map(Path.is_dir, (folder / "samples").glob(f"{name}*"))):
