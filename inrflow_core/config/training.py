@@ -266,7 +266,7 @@ class EvalConfig:
     """As for `inrflow eval --metrics`; empty takes the domain's metrics that need no weights."""
     num: int = 256
     """Number of samples, by the first EMA with the preset's sampler and guidance. For conditional models: the number of
-    images or sequences of `split`, evenly spaced."""
+    images or sequences of `split`, evenly spaced; for radiance fields that of scenes, of which 8 views each are rendered."""
     seed: int = 0
     """Seed of the first sample; the others count up. For models of sequences: the seed of every structure."""
     split: str | None = None

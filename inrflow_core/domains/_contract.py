@@ -157,6 +157,8 @@ class Domain(Protocol):
     """What `eval` computes by default: metrics without weights."""
     METRICS_OF_SEVERAL: ClassVar[tuple[str, ...]]
     """Added to these if several samples are drawn for each item of a reference."""
+    VIEW_DOMAIN: ClassVar[str | None]
+    """The domain of the views of a sample, whose metrics of features apply to them; None: samples have no views."""
     REQUIRED_CONDITIONS: ClassVar[tuple[str, ...]]
     """Conditions of the shards that every set needs."""
     MAKES_STRUCTURES: ClassVar[bool]

@@ -105,6 +105,7 @@ class Domain(DecodedAtOwnPairs):
     REFERENCE_SPLITS = ("train",)
     DEFAULT_METRICS = ("fid:random", "kid:random", "precision:random", "recall:random")
     METRICS_OF_SEVERAL = ()
+    VIEW_DOMAIN = None
     REQUIRED_CONDITIONS = ()
     MAKES_STRUCTURES = False
     GALLERY = IMAGE_GALLERY
@@ -237,7 +238,10 @@ class Domain(DecodedAtOwnPairs):
     def _sides(self, size: ImageSize) -> tuple[int, int]:
         """Rows and columns of a size: one number is a square, None the training grid."""
         side = self.config.resolution if size is None else size
-        return (side, side) if isinstance(side, int) else side
+        if isinstance(side, int):
+            return side, side
+        assert isinstance(side, tuple), "other sizes are those of other domains"
+        return side
 
 
 def _axis(count: int, shorter: int, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:

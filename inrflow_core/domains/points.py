@@ -99,6 +99,7 @@ class Domain(DecodedAtOwnPairs):
     REFERENCE_SPLITS = ("val", "test", "train")
     DEFAULT_METRICS = ("mmd", "cov", "one-nna", "jsd")
     METRICS_OF_SEVERAL = ()
+    VIEW_DOMAIN = None
     REQUIRED_CONDITIONS = ()
     MAKES_STRUCTURES = False
     GALLERY = CLOUD_GALLERY

@@ -38,8 +38,6 @@ from inrflow_core.visualization import image_grid, image_io
 
 CAMERA = "camera"
 """The condition of every scene: its cameras, as geometry/cameras.py has them."""
-SUPPORT_VIEW = 64
-"""The view that evaluation encodes, by pixelNeRF's convention for SRN; of scenes with fewer views the middle one."""
 MOST_RESOLUTION = 4096
 MOST_VIEWS = 1024
 """The most views of a turntable: all are in memory."""
@@ -102,8 +100,9 @@ class Domain:
     HAS_CAMERAS = True
     HAS_WINDOWS = False
     REFERENCE_SPLITS = ("test", "val", "train")
-    DEFAULT_METRICS = ()
+    DEFAULT_METRICS = ("novel-view-psnr", "novel-view-ssim", "fid:random", "kid:random")
     METRICS_OF_SEVERAL = ()
+    VIEW_DOMAIN = "image"
     REQUIRED_CONDITIONS = (CAMERA,)
     MAKES_STRUCTURES = False
     GALLERY = IMAGE_GALLERY
@@ -179,10 +178,6 @@ class Domain:
         support = (numbers[:, 0] * counts).long()
         step = 1 + (numbers[:, 1] * (counts - 1)).long()
         return torch.stack([support, (support + step) % counts], dim=1).numpy()
-
-    def support_views(self, sizes: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
-        """The view of each scene that evaluation encodes: number 64, or the middle one of fewer."""
-        return np.where(sizes > SUPPORT_VIEW, SUPPORT_VIEW, sizes // 2)
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:
         """The first of two views for the encoder, the second for the decoder; of more, two that the seeds choose."""

@@ -15,7 +15,16 @@ from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.feature_networks import _contract
 from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics._cloud_inputs import DistanceSpec
-from inrflow_core.metrics._inputs import Cost, CostTimer, FeatureSpec, InputSpec, ReferenceStats, items_of
+from inrflow_core.metrics._inputs import (
+    Cost,
+    CostTimer,
+    FeatureSpec,
+    InputSpec,
+    MeasureOfPairs,
+    ReferenceStats,
+    items_of,
+)
+from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection
 
 TRIALS = 16
@@ -80,3 +89,14 @@ class Timer(CostTimer[SampleCollection]):
         job = distance_matrix.PairwiseJob(None, settings.workers, settings.device)
         cost = pairwise_distances.estimate_cost(clouds, clouds, spec, job, pairs=total)
         return str(cost), cost.seconds
+
+    def views(self, measure: MeasureOfPairs, num_samples: int) -> Cost:
+        reference = items_of(self.reference)
+        counts = scene_views.view_counts(reference)
+        first = np.zeros(FEW, dtype=np.int64)
+        images = scene_views.read_views(reference, first, first)
+        start = time.perf_counter()
+        measure(images, images)
+        seconds = (time.perf_counter() - start) / FEW
+        total = int(counts.sum()) * num_samples // len(counts)
+        return f"comparisons of {total:,} views", seconds * total

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.evaluation import estimate, intervals
 from inrflow_core.evaluation.gather import EvaluationSettings, Gatherer
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
 from inrflow_core.metrics._inputs import Cost, InputSpec, MetricInputs, ReferenceStats
+from inrflow_core.metrics._view_inputs import ViewScores
+from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection
 
 T = TypeVar("T")
@@ -29,6 +32,7 @@ class Evaluator:
         self.reference, self.settings = reference, settings
         self._context = Gatherer(settings)
         self._samples: EvaluatedSamples | None = None
+        self._views: SampleCollection | None = None
 
     def score(self, samples: EvaluatedSamples, metric: MetricSpec, all_metrics: Sequence[MetricSpec] = ()) -> Score:
         """The value of one metric.
@@ -45,7 +49,8 @@ class Evaluator:
             self._context.forget_samples()
             self._samples = samples
         context = self._context.sharing(_alike(metric.inputs, [metric, *all_metrics]))
-        inputs = metric.inputs.gather(samples.items, self.reference, context)
+        items = scene_views.as_images(samples.items) if _is_of_views(metric, samples.items) else samples.items
+        inputs = metric.inputs.gather(items, self._reference_of(metric), context)
         value = metric.compute(inputs)
         num_samples, num_references = inputs.counts()
         specs = metric.inputs.features
@@ -68,12 +73,18 @@ class Evaluator:
         """The inputs of a class that were gathered for these samples last, or None."""
         return self._context.cached(kind) if self._samples is samples else None
 
+    def cached_views(self, samples: EvaluatedSamples, metrics: Sequence[MetricSpec]) -> dict[str, dict[str, float]]:
+        """The mean of each scene by the full names of the metrics of novel views that were computed of these samples."""
+        assert self._samples is samples
+        gathered = {metric.full: self._context.gathered(metric.inputs.key()) for metric in metrics}
+        return {name: inputs.per_scene() for name, inputs in gathered.items() if isinstance(inputs, ViewScores)}
+
     def check(self, metrics: Sequence[MetricSpec]) -> None:
         """Raise UsageError unless the reference fits every metric; metrics whose weights are absent are skipped."""
         missing = self.missing(metrics)
         for metric in metrics:
             if metric.full not in missing:
-                metric.inputs.check(self.reference, metric.full, self._context)
+                metric.inputs.check(self._reference_of(metric), metric.full, self._context)
 
     def missing(self, metrics: Sequence[MetricSpec]) -> dict[str, MissingError]:
         """The metrics whose weights are absent, by full name, with the error and its remedy."""
@@ -99,16 +110,34 @@ class Evaluator:
                     f"`{metric.full}` has no reference features to cache", hint="name metrics of features, as in `fid`"
                 )
         for metric in metrics:
-            metric.inputs.cache(self.reference, self._context.sharing(_alike(metric.inputs, metrics)))
+            metric.inputs.cache(self._reference_of(metric), self._context.sharing(_alike(metric.inputs, metrics)))
 
     def estimate_cost(self, metrics: Sequence[MetricSpec], samples: int, points: int | None = None) -> list[Cost]:
         """The cost of gathering inputs for a number of samples and of their points (`estimate.estimate_cost`)."""
-        return estimate.estimate_cost(self._context, self.reference, metrics, samples, points)
+        if isinstance(self.reference, ReferenceStats):
+            return estimate.estimate_cost(self._context, self.reference, metrics, samples, points)
+        of_views = [metric for metric in metrics if _is_of_views(metric, self.reference)]
+        others = [metric for metric in metrics if metric not in of_views]
+        costs = estimate.estimate_cost(self._context, self.reference, others, samples, points)
+        if of_views:
+            views = self._reference_of(of_views[0])
+            assert not isinstance(views, ReferenceStats)
+            num_views = samples * views.count // self.reference.count
+            costs += estimate.estimate_cost(self._context, views, of_views, num_views, points)
+        return costs
 
     def weights_provenance(self, metrics: Sequence[MetricSpec]) -> str:
         """The weights that some metrics use, as a suffix for a sentence; empty if they need none."""
         digests = {self._context.weights_digest(spec.network) for metric in metrics for spec in metric.inputs.features}
         return "".join(f", weights {digest[:16]}" for digest in sorted(filter(None, digests)))
+
+    def _reference_of(self, metric: MetricSpec) -> SampleCollection | ReferenceStats:
+        """What a metric compares samples with: the reference, or the views of its scenes as images."""
+        if isinstance(self.reference, ReferenceStats) or not _is_of_views(metric, self.reference):
+            return self.reference
+        if self._views is None:
+            self._views = scene_views.as_images(self.reference)
+        return self._views
 
     def _note(self, metric: MetricSpec, inputs: MetricInputs) -> str | None:
         """The remarks of a metric and of its networks."""
@@ -120,3 +149,8 @@ class Evaluator:
 def _alike(spec: InputSpec, metrics: Sequence[MetricSpec]) -> list[InputSpec]:
     """The specs of the metrics whose inputs are gathered together with those of one of them."""
     return [metric.inputs for metric in metrics if metric.inputs.key() == spec.key()]
+
+
+def _is_of_views(metric: MetricSpec, items: SampleCollection) -> bool:
+    """Whether a metric compares the views of scenes as images."""
+    return metric.metric.domain == domain_class(items.domain).VIEW_DOMAIN

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from inrflow_core.errors import IntegrityError, MissingError
@@ -56,6 +56,11 @@ class FeatureCache(FeatureRows):
     def has_all_rows(self) -> bool:
         return self.items.count <= MAX_STORED_ROWS
 
+    @property
+    def clusters(self) -> Int64[np.ndarray, " N"] | None:
+        clusters = self.items.clusters
+        return None if clusters is None else clusters[self._selected()]
+
     def is_done(self) -> bool:
         """Whether every file exists, with all outputs."""
         return all(self._holds(part, path) for part, path in self._files())
@@ -71,10 +76,7 @@ class FeatureCache(FeatureRows):
 
     def select_rows(self, output: str) -> Float32[np.ndarray, "N F"]:
         """The features of all images, or of `MAX_STORED_ROWS` evenly spaced ones."""
-        rows_to_read = np.arange(self.items.count)
-        if len(rows_to_read) > MAX_STORED_ROWS:
-            rows_to_read = np.linspace(0, len(rows_to_read) - 1, MAX_STORED_ROWS).round().astype(np.int64)
-        parts = []
+        rows_to_read, parts = self._selected(), []
         for part, path in self._files():
             here = rows_to_read[(rows_to_read >= part.start) & (rows_to_read < part.stop)] - part.start
             parts.append(read(path)[0][output][here])
@@ -105,6 +107,12 @@ class FeatureCache(FeatureRows):
             {"format": STATS_FORMAT, "output": output, "form": self.preprocessing, **self.provenance},
         )
         return stats
+
+    def _selected(self) -> Int64[np.ndarray, " N"]:
+        """The items whose rows metrics of single rows use."""
+        if self.has_all_rows:
+            return np.arange(self.items.count)
+        return np.linspace(0, self.items.count - 1, MAX_STORED_ROWS).round().astype(np.int64)
 
     def _files(self) -> list[tuple[range, Path]]:
         """Each file with the range of its images."""

@@ -24,14 +24,16 @@ from inrflow_core.evaluation import (
     pairwise_distances,
     protein_matching,
     sample_matching,
+    view_comparison,
 )
 from inrflow_core.evaluation.feature_cache import FeatureCache
 from inrflow_core.evaluation.sample_matching import SampleMatch
 from inrflow_core.feature_networks import _contract, _weights_file
 from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
-from inrflow_core.metrics._inputs import FeatureSpec, GatherContext, InputSpec
+from inrflow_core.metrics._inputs import FeatureSpec, GatherContext, InputSpec, MeasureOfPairs
 from inrflow_core.metrics._protein_inputs import Structures
+from inrflow_core.metrics._view_inputs import ViewScores
 from inrflow_core.runtime.progress import Log, TrackProgress, no_progress
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.shards import manifest
@@ -95,6 +97,10 @@ class Gatherer(GatherContext[SampleCollection]):
     def cached(self, kind: type[T]) -> T | None:
         """The first of the cached inputs of a class, or None."""
         return next((inputs for inputs in self._cached.values() if isinstance(inputs, kind)), None)
+
+    def gathered(self, key: Hashable) -> Any:
+        """The cached inputs of a key, or None."""
+        return self._cached.get(key)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._cached:
@@ -195,6 +201,14 @@ class Gatherer(GatherContext[SampleCollection]):
         match = self.match(samples, reference)
         items, index = sample_matching.condition_images(match, reference, self.settings.condition_images)
         return _verified_with(reference, items), index
+
+    def compare_views(
+        self, samples: SampleCollection, reference: SampleCollection, measure: MeasureOfPairs
+    ) -> ViewScores:
+        self.verify(samples)
+        self.verify(reference)
+        with self.settings.progress("comparing views", "views") as progress:
+            return view_comparison.compare_views(samples, reference, measure, progress)
 
     def proteins(self, samples: SampleCollection, reference: SampleCollection, alignment: str) -> Structures:
         return protein_matching.load_matched(samples, reference, alignment)

@@ -12,6 +12,7 @@ from inrflow_core.config.training import DataConfig
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.evaluation import (
+    drawn_shards,
     evaluator,
     gather,
     memorization,
@@ -20,6 +21,7 @@ from inrflow_core.evaluation import (
     report_data,
     results,
     sample_runs,
+    sample_scenes,
     sampling_plan,
 )
 from inrflow_core.evaluation.evaluator import Evaluator
@@ -124,11 +126,13 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     if len(missing) == len(metrics):
         raise next(iter(missing.values()))
     num = job.sampling.num or min(reference.count if not isinstance(reference, ReferenceStats) else MOST, MOST)
-    work = SamplingWork(job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter)
+    work = SamplingWork(job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter, metrics)
     sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in existing]
     for target in targets:
         shape = sampling_plan.sample_shape(target, job.sampling, has_baselines=job.has_baselines)
         sizes.append((f"the samples of `{target.name}`", sampling_plan.num_samples(target, work), shape))
+        if target.domain.VIEW_DOMAIN is not None:
+            sample_scenes.check(target, work)
     for what, count, shape in sizes:
         metric_specs.check_compatible(what, domain, shape, reference)
         metric_specs.check_counts(metrics, what, count, reference)
@@ -162,12 +166,14 @@ def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
     for sample_set in sample_sets(ready):
         job.reporter.log(f"evaluating {sample_set.items.count:,} samples of `{sample_set.name}`")
         scores = []
-        for metric in ready.computed:
+        for metric in filter(sample_set.has, ready.computed):
             try:
                 scores.append(ready.evaluator.score(sample_set, metric, ready.computed))
             except (UsageError, IntegrityError) as error:
                 failed[metric.full] = error
-        scored.append(results.SampleScores(sample_set, scores, ready.evaluator.cached(sample_set, Structures)))
+        proteins = ready.evaluator.cached(sample_set, Structures)
+        scenes = ready.evaluator.cached_views(sample_set, ready.computed) if scores else {}
+        scored.append(results.SampleScores(sample_set, scores, proteins, scenes))
     if distributed.find(os.environ, "cpu").rank != 0:
         return None
     if failed and not any(one.scores for one in scored):
@@ -183,6 +189,8 @@ def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
         yield from ready.existing
     for target in ready.targets:
         yield from sample_runs.iter_sample_sets(target, ready.work, has_baselines=ready.job.has_baselines)
+    if any(target.domain.VIEW_DOMAIN is not None for target in ready.targets) and drawn_shards.is_main():
+        yield from sample_scenes.iter_baselines(ready.work, ready.job.memorization_set)
 
 
 def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
@@ -192,7 +200,9 @@ def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
     for target in ready.targets:
         count = sampling_plan.num_samples(target, ready.work)
         seconds = sample_runs.estimate_seconds(target, ready.work)
-        rows.append((f"generate {count:,} samples of `{target.name}`", seconds))
+        is_scenes = target.domain.VIEW_DOMAIN is not None
+        task = f"render the views of {count:,} scenes" if is_scenes else f"generate {count:,} samples"
+        rows.append((f"{task} of `{target.name}`", seconds))
         shape = sampling_plan.sample_shape(target, ready.job.sampling, has_baselines=ready.job.has_baselines)
         sizes.append((count, shape))
     for count, shape in sizes:
@@ -273,6 +283,8 @@ def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: S
 def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel]) -> Sequence[str]:
     """The metrics by default: those of the domain that need no weights."""
     names = [*domain_class(domain).DEFAULT_METRICS]
+    if job.samples:  # views of samples in files are of no scene of the reference
+        names = [one.full for one in metric_specs.parse_metrics(names, domain) if one.inputs.matched_by != "view"]
     kinds = {target.kind for target in targets}
     if len(kinds) == 1 and not job.samples:
         names += reference_inputs.metrics_of(kinds.pop())

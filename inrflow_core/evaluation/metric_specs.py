@@ -49,8 +49,15 @@ class MetricSpec:
 
 
 def metrics_of_domain(domain: str) -> list[str]:
-    """The metrics of a domain."""
-    return [name for name in registry.names("metrics") if domain == _contract.find(name).domain]
+    """The metrics of a domain, and those of the features of its views."""
+    return [name for name in registry.names("metrics") if _applies(_contract.find(name), domain)]
+
+
+def _applies(metric: Metric, domain: str) -> bool:
+    if metric.domain == domain:
+        return True
+    spec = metric.file.inputs(metric.protocols[0])
+    return metric.domain == domain_class(domain).VIEW_DOMAIN and bool(spec.features) and not spec.matched_by
 
 
 def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
@@ -68,7 +75,7 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
         if name not in registry.names("metrics"):
             raise UsageError(f"no metric is called `{name}`", hint=did_you_mean(name, metrics_of_domain(domain)))
         metric = _contract.find(name)
-        if domain != metric.domain:
+        if not _applies(metric, domain):
             raise UsageError(
                 f"`{name}` evaluates {domain_class(metric.domain).NOUN}, and these are {domain_class(domain).NOUN}",
                 hint="choose from " + ", ".join(f"`{other}`" for other in metrics_of_domain(domain)),
@@ -105,8 +112,8 @@ def check_compatible(
         remedy = f": prepare the reference at that size, or sample with `{sampled.SIZE_OPTION}`"
     if domain != compared.NAME:
         raise UsageError(f"{what} are {sampled.NOUN}, and {name} {verb} {compared.NOUN}", hint=f"give {sampled.NOUN}")
-    form = sampled.FILES
-    if form is not None and form.has_one_shape and reference.shape not in (None, shape):
+    form, least = sampled.FILES, 3 if sampled.VIEW_DOMAIN else 0  # scenes may have any number of views
+    if form is not None and form.has_one_shape and reference.shape and reference.shape[-least:] != shape[-least:]:
         raise UsageError(
             f"{what} are {form.describe(shape)}, and {name} {verb} {sampled.NOUN} of {form.describe(reference.shape)}",
             hint=f"compare {sampled.NOUN} of one size and mode{remedy}",

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from inrflow_core.domains._contract import CLOUD_GALLERY, domain_class
+from inrflow_core.evaluation import sample_matching
 from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores, Score
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
+from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
 
 GALLERIES = 8
@@ -85,9 +87,11 @@ def _score(score: Score) -> content.Score:
 
 
 def gallery(sample_set: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
-    """Evenly spaced samples, and reference items if there are any."""
+    """Evenly spaced samples, and reference items if there are any; of scenes, single views."""
     domain = domain_class(sample_set.items.domain)
     assert domain.GALLERY is not None
+    if domain.VIEW_DOMAIN is not None:
+        return _view_gallery(sample_set, reference)
     samples, names = read_evenly_spaced(sample_set.items, domain.GALLERY.tiles)
     real, real_names = (None, []) if reference is None else read_evenly_spaced(reference, domain.GALLERY.tiles)
     samples, real = domain.thumbnails(samples), None if real is None else domain.thumbnails(real)
@@ -103,6 +107,27 @@ def read_evenly_spaced(items: SampleCollection, most: int) -> tuple[np.ndarray, 
     if domain_class(items.domain).GALLERY == CLOUD_GALLERY and values.shape[1] > POINTS:
         values = np.stack(point_clouds.subsample(list(values), POINTS, range(len(values))))
     return values, [os.fsencode(name).decode(errors="replace") for name in batch.names]
+
+
+def _view_gallery(sample_set: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
+    """Evenly spaced views of the samples, and the reference's view of each if samples record it, else views of its own."""
+    domain = domain_class(sample_set.items.domain)
+    assert domain.GALLERY is not None
+    images = scene_views.as_images(sample_set.items)
+    rows = evenly_spaced(images.count, domain.GALLERY.tiles)
+    samples, real = images.read(rows.tolist()).values, None
+    if reference is not None:
+        real = _real_views(sample_set.items, reference, rows)
+    return content.Gallery(sample_set.name, samples, real)
+
+
+def _real_views(samples: SampleCollection, reference: SampleCollection, rows: np.ndarray) -> np.ndarray:
+    condition = samples.load_conditions(rows.tolist()) if samples.shape[0] == 1 else {}
+    if not {"item", "view"} <= condition.keys():
+        images = scene_views.as_images(reference)
+        return images.read(evenly_spaced(images.count, len(rows)).tolist()).values
+    item, view = (condition[name].astype(np.int64).reshape(-1) for name in ("item", "view"))
+    return scene_views.read_views(reference, sample_matching.match_recorded(samples, item, reference), view)
 
 
 def _text(value: Any) -> str:

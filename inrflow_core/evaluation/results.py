@@ -11,7 +11,8 @@ from typing import Any
 
 from inrflow_core import __version__
 from inrflow_core.errors import InrflowError, MissingError
-from inrflow_core.metrics._inputs import ReferenceStats
+from inrflow_core.evaluation.metric_specs import MetricSpec
+from inrflow_core.metrics._inputs import MatchedBy, ReferenceStats
 from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.storage import atomic_write
@@ -32,6 +33,8 @@ class SampleScores:
     scores: Sequence[Score]
     proteins: Structures | None = None
     """For samples of proteins: each protein with its samples."""
+    scenes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """For views of scenes: by metric and scene, the mean over the scene's views."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Results:
                     "samples": {"count": one.sample_set.items.count, "digest": one.sample_set.items.digest},
                     "facts": {**one.sample_set.items.metadata, **one.sample_set.facts},
                     "scores": [dataclasses.asdict(score) for score in one.scores],
+                    **({"scenes": one.scenes} if one.scenes else {}),
                 }
                 for one in self.scored
             ],
@@ -94,6 +98,12 @@ class EvaluatedSamples:
     name: str
     items: SampleCollection
     facts: Mapping[str, Any] = field(default_factory=dict)
+    matched_by: MatchedBy | None = None
+    """Only metrics whose samples find their references so are computed; None computes all."""
+
+    def has(self, metric: MetricSpec) -> bool:
+        """Whether a metric is computed of these samples."""
+        return self.matched_by is None or metric.inputs.matched_by == self.matched_by
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def match_to_reference(samples: SampleCollection, reference: SampleCollection) -
         return SampleMatch(by_name, views)
     if "item" in sampled.condition:
         return SampleMatch(
-            _match_recorded(samples, sampled.condition["item"].astype(np.int64).reshape(-1), reference), views
+            match_recorded(samples, sampled.condition["item"].astype(np.int64).reshape(-1), reference), views
         )
     if len(sampled.seeds) and "view" not in sampled.condition:
         raise UsageError(
@@ -111,7 +111,7 @@ def reference_clouds(
     return reference if is_whole else reference.select(selected), inverse.reshape(-1)
 
 
-def _match_recorded(
+def match_recorded(
     samples: SampleCollection, recorded: Int64[np.ndarray, " N"], reference: SampleCollection
 ) -> Int64[np.ndarray, " N"]:
     """Indices among the reference's items, from the indices in the whole split that the samples record.

@@ -6,14 +6,13 @@ share; the main process waits for the others.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from inrflow_core.evaluation import results, sample_proteins
+from inrflow_core.evaluation import drawn_shards, results, sample_proteins, sample_scenes
 from inrflow_core.evaluation.sample_proteins import provenance_facts
 from inrflow_core.evaluation.sampling_plan import (
     EvaluatedModel,
@@ -24,17 +23,13 @@ from inrflow_core.evaluation.sampling_plan import (
     sample_request,
 )
 from inrflow_core.models import Model
-from inrflow_core.runtime import distributed
-from inrflow_core.runtime.progress import Log
-from inrflow_core.sample_files import collection, readers, sample_shard
-from inrflow_core.sampling import labels, optimize, provenance, reference_inputs, request, sample, sharded
+from inrflow_core.sample_files import collection, readers
+from inrflow_core.sampling import labels, provenance, reference_inputs, request, sample
 from inrflow_core.sampling.options import sampling_options
 from inrflow_core.sampling.request import Size
 from inrflow_core.sampling.write_samples import SampleSource
 
 INTERPOLATION_BASELINES = ("bilinear", "bicubic")
-PAUSE = 0.5
-"""Seconds between two checks for samples of other processes."""
 
 
 def iter_sample_sets(
@@ -45,18 +40,21 @@ def iter_sample_sets(
     A process that is not the main one samples its share and yields nothing.
     """
     model = load_model(target, work)
+    if model.domain.VIEW_DOMAIN is not None:
+        yield from sample_scenes.iter_scene_sets(target, work, model)
+        return
     size = work.sampling.size(model.domain)
     if model.domain.MAKES_STRUCTURES:
-        samples, facts = sample_proteins.sample_proteins(target, work, model, await_files=_await)
+        samples, facts = sample_proteins.sample_proteins(target, work, model, await_files=drawn_shards.await_samples)
         if samples is not None:
             yield results.EvaluatedSamples(target.name, samples, facts)
         return
     path, facts = _sample(target, work, model, size)
-    if _is_main():
+    if drawn_shards.is_main():
         yield results.EvaluatedSamples(target.name, readers.open_collection(path), facts)
     if has_baselines and isinstance(size, tuple):
         path, facts = _sample(target, work, model, None)
-        for filter in INTERPOLATION_BASELINES if _is_main() else ():
+        for filter in INTERPOLATION_BASELINES if drawn_shards.is_main() else ():
             resized = collection.resized(readers.open_collection(path), size, filter)
             name = f"{target.name}, {filter}"
             yield results.EvaluatedSamples(name, resized, {**facts, "enlarged": filter, "run": name})
@@ -65,6 +63,8 @@ def iter_sample_sets(
 def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     """Seconds to sample a target, measured on one batch: two solver steps, or whole samples if there is no solver."""
     settings, model, plan = work.sampling, load_model(target, work), plan_samples(target, work)
+    if model.domain.VIEW_DOMAIN is not None:
+        return sample_scenes.estimate_seconds(work, model)
     options = settings.options(model)
     probe = options
     if model.preset.sampler is not None:
@@ -94,37 +94,16 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
         origin |= plan.to_json()
     suffix = "" if size is None else f"-{origin['size']}"
     path = work.folder / f"{target.name}{suffix}.h5"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_drawn = sharded.is_already_sampled(path, sized_request, origin, overwrite=work.overwrite)
-    if not is_drawn or not sample_shard.matches_digest(path, overwrite=work.overwrite):
-        if _is_main():
-            sample_shard.remove_digest(path)
-        shard = sharded.open_sample_shard(model, sized_request, path, origin, overwrite=work.overwrite)
-        shard.condition = {} if plan is None else plan.sample_conditions
-        model, options = optimize.optimize_for_inference(model, options, compile=work.sampling.compile)
-        source = SampleSource(model, sized_request, options, plan, work.reporter)
-        sharded.write_shard(
-            source, shard, title="sampling" if plan is None else f"sampling from {reference_inputs.noun_of(plan.kind)}"
-        )
-        _await(shard.finish, work.reporter.log)
-    if _is_main():
-        sample_shard.write_digest(path)
+    drawn_shards.complete_shard(
+        path,
+        SampleSource(model, sized_request, options, plan, work.reporter),
+        origin,
+        work,
+        condition={} if plan is None else plan.sample_conditions,
+        title="sampling" if plan is None else f"sampling from {reference_inputs.noun_of(plan.kind)}",
+    )
     facts = provenance_facts(target, work, model, options, origin)
     if sized_request.labels is None:
         return path, facts | {"label": None}
     frequencies = labels.class_frequencies(model, class_counts(work.reference))
     return path, facts | {"label": work.sampling.label or ("uniform" if frequencies is None else "as in the reference")}
-
-
-def _is_main() -> bool:
-    return distributed.find(os.environ, "cpu").rank == 0
-
-
-def _await(is_complete: Callable[[], bool], log: Log) -> None:
-    """In the main process, return when the samples of all processes exist; in the others at once."""
-    is_done = is_complete()
-    if not is_done and _is_main():
-        log("waiting for the samples of other processes")
-    while not is_done and _is_main():
-        time.sleep(PAUSE)
-        is_done = is_complete()

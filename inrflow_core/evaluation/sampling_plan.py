@@ -12,6 +12,7 @@ from typing import Any, Literal
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
+from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.models import Model
 from inrflow_core.runs.run import Step, open_run, resolve_weights
@@ -105,6 +106,8 @@ class SamplingWork:
     """Samples of each run; for a run conditioned on items of the reference, the number of items."""
     overwrite: bool
     reporter: Reporter = SILENT
+    metrics: Sequence[MetricSpec] = ()
+    """The metrics to compute: scenes are drawn or encoded only where one needs it."""
 
 
 def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[EvaluatedModel]:
@@ -160,6 +163,11 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_base
         if sampling.resolution is not None or has_baselines:
             raise UsageError("a protein has the atoms of its sequence", hint="leave `--resolution` out")
         return ()
+    if domain.VIEW_DOMAIN is not None and (sampling.resolution is not None or has_baselines):
+        option = "--interpolation-baselines" if has_baselines else "--resolution"
+        raise UsageError(
+            f"`{option}` does not apply: scenes are rendered as the views of the reference", hint="leave it out"
+        )
     size = sampling.size(domain)
     if has_baselines and not isinstance(size, tuple):
         raise UsageError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from inrflow_core.errors import UsageError
 from inrflow_core.numerics.gaussian_stats import GaussianStats
@@ -24,8 +24,9 @@ STATS_FORMAT = "inrflow-statistics-1"
 """The tag of a file that holds mean and covariance of a reference's features."""
 Cost = tuple[str, float]
 """A piece of work in words, and its seconds."""
-MatchedBy = Literal["", "name", "condition"]
-"""How each sample finds its own reference item: not at all, by name or order, by the condition that it was sampled from."""
+MatchedBy = Literal["", "name", "condition", "view"]
+"""How each sample finds its own reference item: not at all, by name or order, by the condition that it was sampled from, by
+the scene and the view that it shows."""
 
 
 @runtime_checkable
@@ -54,6 +55,11 @@ class Items(Protocol):
         """The source and its split, for messages."""
         ...
 
+    @property
+    def clusters(self) -> Int64[np.ndarray, " N"] | None:
+        """A number for each item that dependent items share, such as views of one scene; None if all are independent."""
+        ...
+
     def read(self, indices: Sequence[int]) -> Batch:
         """The items at `indices`, in that order; raises IntegrityError if one is damaged."""
         ...
@@ -61,6 +67,10 @@ class Items(Protocol):
 
 ItemsT = TypeVar("ItemsT", bound=Items)
 T = TypeVar("T")
+
+
+MeasureOfPairs = Callable[[UInt8[np.ndarray, "N H W C"], UInt8[np.ndarray, "N H W C"]], Float64[np.ndarray, " N"]]
+"""A number for each pair of images."""
 
 
 class FeatureRows(ABC):
@@ -74,6 +84,11 @@ class FeatureRows(ABC):
     @abstractmethod
     def select_rows(self, output: str) -> Float32[np.ndarray, "N F"]:
         """Features of all items; of very many items, of an evenly spaced part."""
+
+    @property
+    @abstractmethod
+    def clusters(self) -> Int64[np.ndarray, " N"] | None:
+        """The clusters of the items that `select_rows` returns (`Items.clusters`)."""
 
     @abstractmethod
     def moments(self, output: str) -> GaussianStats:
@@ -130,6 +145,10 @@ class GatherContext(ABC, Generic[ItemsT]):
         """The images that samples were conditioned on, each once, and each sample's index among them."""
 
     @abstractmethod
+    def compare_views(self, samples: ItemsT, reference: ItemsT, measure: MeasureOfPairs) -> Any:
+        """A measure of each rendered view and its reference view, in blocks (`_view_inputs.ViewScores`)."""
+
+    @abstractmethod
     def proteins(self, samples: ItemsT, reference: ItemsT, alignment: str) -> Any:
         """The `Structures` of both sides, matched by name, residues aligned."""
 
@@ -148,12 +167,21 @@ class CostTimer(ABC, Generic[ItemsT]):
     def distances(self, spec: Any, num_samples: int, num_points: int | None) -> Cost:
         """Distances between clouds, of a `DistanceSpec`."""
 
+    @abstractmethod
+    def views(self, measure: MeasureOfPairs, num_samples: int) -> Cost:
+        """A measure of all views of some scenes and of their reference views."""
+
 
 InputsT = TypeVar("InputsT", bound="MetricInputs")
 
 
 class MetricInputs(ABC):
     """What a metric's `compute` receives: immutable, of samples and of a reference."""
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether groups consist of whole clusters of dependent items: the short cuts of metrics do not apply to them."""
+        return False
 
     @abstractmethod
     def counts(self) -> tuple[int, int]:
@@ -268,18 +296,17 @@ class FeatureSpec(InputSpec):
 
     def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Features:
         outputs = outputs_of(context.alike)
-        rows = context.once(
-            ("samples", self.key(), outputs), lambda: context.features(samples, self, outputs)
-        ).select_rows(self.output)
+        own = context.once(("samples", self.key(), outputs), lambda: context.features(samples, self, outputs))
+        rows, clusters = own.select_rows(self.output), own.clusters
         if not self.needs_reference:
-            return Features(rows, rows[:0])
+            return Features(rows, rows[:0], clusters)
         if isinstance(reference, ReferenceStats):
-            return Features(rows, reference.stats_for(self, context.weights_digest(self.network)))
+            return Features(rows, reference.stats_for(self, context.weights_digest(self.network)), clusters)
         compared = outputs_of(spec for spec in context.alike if spec.needs_reference)
         cached = context.once(("reference", self.key(), compared), lambda: context.features(reference, self, compared))
         if self.accepts_stats and not cached.has_all_rows:
-            return Features(rows, cached.moments(self.output))
-        return Features(rows, cached.select_rows(self.output))
+            return Features(rows, cached.moments(self.output), clusters)
+        return Features(rows, cached.select_rows(self.output), clusters, cached.clusters)
 
     def cache(self, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> None:
         cached = context.features(items_of(reference), self, outputs_of(context.alike))
@@ -298,21 +325,39 @@ class Features(MetricInputs):
 
     samples: Float32[np.ndarray, "N F"]
     reference: Float32[np.ndarray, "R F"] | GaussianStats
+    sample_clusters: Int64[np.ndarray, " N"] | None = None
+    """As `Items.clusters`: groups are made of whole clusters."""
+    reference_clusters: Int64[np.ndarray, " R"] | None = None
+
+    @property
+    def is_clustered(self) -> bool:
+        return self.sample_clusters is not None or self.reference_clusters is not None
 
     def counts(self) -> tuple[int, int]:
         return len(self.samples), count_of(self.reference)
 
     def num_independent(self) -> int:
+        samples = _num_clusters(len(self.samples), self.sample_clusters)
         if isinstance(self.reference, GaussianStats) or not len(self.reference):
-            return len(self.samples)
-        return min(len(self.samples), len(self.reference))
+            return samples
+        return min(samples, _num_clusters(len(self.reference), self.reference_clusters))
 
     def select_groups(self, groups: Collection[int], num_groups: int) -> Features:
         """Some groups of both sides; statistics do not change."""
-        reference = self.reference
-        if not isinstance(reference, GaussianStats):
-            reference = reference[rows_in_groups(len(reference), groups, num_groups)]
-        return Features(self.samples[rows_in_groups(len(self.samples), groups, num_groups)], reference)
+        rows = rows_in_groups(len(self.samples), groups, num_groups, self.sample_clusters)
+        selected = self.samples[rows], _at(self.sample_clusters, rows)
+        if isinstance(self.reference, GaussianStats):
+            return Features(selected[0], self.reference, selected[1])
+        columns = rows_in_groups(len(self.reference), groups, num_groups, self.reference_clusters)
+        return Features(selected[0], self.reference[columns], selected[1], _at(self.reference_clusters, columns))
+
+
+def _num_clusters(count: int, clusters: Int64[np.ndarray, " N"] | None) -> int:
+    return count if clusters is None else len(np.unique(clusters))
+
+
+def _at(clusters: Int64[np.ndarray, " N"] | None, rows: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"] | None:
+    return None if clusters is None else clusters[rows]
 
 
 def count_of(side: Float32[np.ndarray, "N F"] | GaussianStats) -> int:
@@ -370,9 +415,14 @@ def assign_groups(count: int, num_groups: int) -> Int64[np.ndarray, " N"]:
     return np.random.default_rng((count, num_groups)).permutation(count) % num_groups
 
 
-def rows_in_groups(count: int, groups: Collection[int], num_groups: int) -> Int64[np.ndarray, " K"]:
-    """Indices of the items that are in some of the groups."""
-    return np.flatnonzero(np.isin(assign_groups(count, num_groups), list(groups)))
+def rows_in_groups(
+    count: int, groups: Collection[int], num_groups: int, clusters: Int64[np.ndarray, " N"] | None = None
+) -> Int64[np.ndarray, " K"]:
+    """Indices of the items that are in some of the groups; with clusters, items of one cluster are in one group."""
+    if clusters is None:
+        return np.flatnonzero(np.isin(assign_groups(count, num_groups), list(groups)))
+    found, index = np.unique(clusters, return_inverse=True)
+    return np.flatnonzero(np.isin(assign_groups(len(found), num_groups)[index.reshape(-1)], list(groups)))
 
 
 def all_of(items: Sequence[Any], indices: Int64[np.ndarray, " K"]) -> list[Any]:

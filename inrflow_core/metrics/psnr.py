@@ -7,9 +7,16 @@ level, the smallest difference of 8-bit images: 48.13 dB + 10 log10(H W C), whic
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
-from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
+from inrflow_core.metrics._image_pairs import (
+    ImagePairSpec,
+    Pairs,
+    checked,
+    means_without_each,
+    psnr_of_each,
+    squared_differences,
+)
 
 TITLE = "PSNR"
 DOMAIN = "image"
@@ -29,12 +36,12 @@ def inputs(protocol: str) -> ImagePairSpec:
 
 def compute(inputs: Pairs, protocol: str) -> float:
     """The mean over images; raises UsageError as `_image_pairs.checked`."""
-    return float(per_image(checked(inputs)).mean())
+    return float(psnr_of_each(checked(inputs)).mean())
 
 
 def jackknife_values(inputs: Pairs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The mean without each group, at the cost of one."""
-    return means_without_each(per_image(checked(inputs)), parts)
+    return means_without_each(psnr_of_each(checked(inputs)), parts)
 
 
 def remark(inputs: Pairs, protocol: str) -> str | None:
@@ -45,18 +52,3 @@ def remark(inputs: Pairs, protocol: str) -> str | None:
         return None
     bound = 10 * np.log10(255**2 * inputs.samples[0].size)
     return f"{count:,} of {len(squares):,} pairs are equal to the bit: counted as {bound:.1f} dB, one number off by one level"
-
-
-def per_image(pairs: Pairs) -> Float64[np.ndarray, " N"]:
-    """The value of each image."""
-    return 10 * np.log10(255**2 * pairs.samples[0].size / np.maximum(squared_differences(pairs), 1))
-
-
-def squared_differences(pairs: Pairs) -> Int64[np.ndarray, " N"]:
-    """The sum of squared differences of each image, in levels."""
-    return np.array(
-        [
-            np.square(sample.astype(np.int64) - reference).sum()
-            for sample, reference in zip(pairs.samples, pairs.reference, strict=True)
-        ]
-    )

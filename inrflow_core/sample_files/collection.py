@@ -20,7 +20,7 @@ from inrflow_core.proteins.structure import Structure
 from inrflow_core.shards.batch import Batch, ConditionSelection
 from inrflow_core.shards.shard_dataset import ShardDataset
 
-LIGHT_CONDITIONS = ("offset", "scale", "view", "item")
+LIGHT_CONDITIONS = ("offset", "scale", "view", "item", "support")
 """Conditions that are read with every item. Others, such as images and their tokens, are many times larger than a cloud."""
 IMAGE, CAMERA = "image", "camera"
 """Conditions of point clouds in several views: the rendered image and its camera."""
@@ -68,6 +68,11 @@ class SampleCollection(Protocol):
         ...
 
     @property
+    def clusters(self) -> Int64[np.ndarray, " N"] | None:
+        """A number for each item that dependent items share, such as views of one scene; None if all are independent."""
+        ...
+
+    @property
     def count(self) -> int:
         """Number of items."""
         ...
@@ -98,6 +103,10 @@ class SampleCollection(Protocol):
             IntegrityError: one cannot be read, or holds numbers that are not finite; names it.
             UsageError: they differ in size.
         """
+        ...
+
+    def load_conditions(self, indices: Sequence[int]) -> Mapping[str, np.ndarray]:
+        """The small conditions of the items at `indices`, without their values."""
         ...
 
     def item_names(self) -> list[str]:
@@ -140,6 +149,7 @@ class _Collection(ABC):
     normalization: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     source_indices: Int64[np.ndarray, " N"] | None = None
+    clusters: Int64[np.ndarray, " N"] | None = None
     changes: tuple[Callable[[np.ndarray], np.ndarray], ...] = ()
     """Applied to the values of every batch, in order."""
     is_verified: bool = False
@@ -161,7 +171,7 @@ class _Collection(ABC):
         return f"`{self.source}`" + (f", split `{self.split}`" if self.split else "")
 
     def load(self, indices: Sequence[int]) -> Batch:
-        batch = self._load(self._in_source(indices))
+        batch = self._load(self.index_in_source(indices))
         for change in self.changes:
             batch = replace(batch, values=change(batch.values))
         return batch
@@ -183,6 +193,9 @@ class _Collection(ABC):
                 )
         return batch
 
+    def load_conditions(self, indices: Sequence[int]) -> Mapping[str, np.ndarray]:
+        return self.load(indices).condition
+
     def class_counts(self) -> Mapping[str, int]:
         return {}
 
@@ -200,13 +213,15 @@ class _Collection(ABC):
 
     def select(self: C, indices: Int64[np.ndarray, " S"]) -> C:
         digest = hashlib.sha256(f"{self.digest} {self.split} {indices.tolist()}".encode()).hexdigest()
-        return replace(self, digest=digest, source_indices=self._in_source(indices))
+        clusters = None if self.clusters is None else self.clusters[indices]
+        return replace(self, digest=digest, source_indices=self.index_in_source(indices), clusters=clusters)
 
     def map_values(self: C, change: Callable[[np.ndarray], np.ndarray], description: str) -> C:
         digest = hashlib.sha256(f"{self.digest} {description}".encode()).hexdigest()
         return replace(self, digest=digest, changes=(*self.changes, change))
 
-    def _in_source(self, indices: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " S"]:
+    def index_in_source(self, indices: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " S"]:
+        """The indices in the whole source of the items at `indices`."""
         selected = np.asarray(indices, dtype=np.int64)
         return selected if self.source_indices is None else self.source_indices[selected].astype(np.int64)
 
@@ -278,7 +293,7 @@ class StructureCollection(_Collection):
         return list(self.names) if self.source_indices is None else [self.names[int(i)] for i in self.source_indices]
 
     def structures(self, indices: Sequence[int]) -> list[Structure]:
-        return [replace(self.load_structure(int(i)), name=self.names[i]) for i in self._in_source(indices)]
+        return [replace(self.load_structure(int(i)), name=self.names[i]) for i in self.index_in_source(indices)]
 
     def _verify(self) -> None:
         """Files of structures have no recorded digests."""
@@ -319,6 +334,10 @@ class ShardCollection(_Collection):
     """Names of the arrays that the shards hold beside the values."""
 
     @property
+    def _light_conditions(self) -> ConditionSelection:
+        return ConditionSelection([name for name in LIGHT_CONDITIONS if name in self.conditions])
+
+    @property
     def _holds_structures(self) -> bool:
         return domain_class(self.domain).MAKES_STRUCTURES
 
@@ -339,7 +358,7 @@ class ShardCollection(_Collection):
             return super().structures(indices)
         batch = self.shards.read(
             self.shard_split,
-            self._in_source(indices).tolist(),
+            self.index_in_source(indices).tolist(),
             with_names=True,
             conditions=ConditionSelection(("residues", "is_known")),
         )
@@ -351,6 +370,10 @@ class ShardCollection(_Collection):
             numbers = np.arange(1, count + 1, dtype=np.int64)
             structures.append(Structure(batch.names[row], codes, batch.values[row, :atoms], is_known, numbers))
         return structures
+
+    def load_conditions(self, indices: Sequence[int]) -> Mapping[str, np.ndarray]:
+        rows, light = self.index_in_source(indices).tolist(), self._light_conditions
+        return self.shards.read(self.shard_split, rows, with_values=False, conditions=light).condition
 
     def has_views(self, condition: str = IMAGE) -> bool:
         """Whether every item has views of a condition, such as rendered images."""
@@ -374,7 +397,7 @@ class ShardCollection(_Collection):
                 hint="give the reference that the samples were conditioned on",
             )
         selection = ConditionSelection([condition], (views + 0.5) / count)
-        rows = self._in_source(indices).tolist()
+        rows = self.index_in_source(indices).tolist()
         return self.shards.read(self.shard_split, rows, conditions=selection).condition[condition]
 
     def _verify(self) -> None:
@@ -387,8 +410,7 @@ class ShardCollection(_Collection):
         return self.shards.count(self.shard_split)
 
     def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
-        light = ConditionSelection([name for name in LIGHT_CONDITIONS if name in self.conditions])
-        return self.shards.read(self.shard_split, indices.tolist(), with_names=True, conditions=light)
+        return self.shards.read(self.shard_split, indices.tolist(), with_names=True, conditions=self._light_conditions)
 
 
 def in_memory(

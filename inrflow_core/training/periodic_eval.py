@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     from inrflow_core.config.preset import Preset
     from inrflow_core.evaluation.evaluator import Evaluator
     from inrflow_core.evaluation.metric_specs import MetricSpec
+    from inrflow_core.evaluation.results import EvaluatedSamples
+    from inrflow_core.metrics._inputs import MatchedBy
     from inrflow_core.models import Model
-    from inrflow_core.sample_files.collection import SampleCollection
+    from inrflow_core.sample_files.collection import SampleCollection, ShardCollection
     from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 
 REFERENCE_FILES = "whole"
 """A file in that folder. It lists what the first evaluation without an error left there, the reference's cache among it."""
+VIEWS = 8
+"""Views of each scene that are rendered, evenly spaced."""
 HELD_OUT = ("val", "test")
 """Reference splits of clouds if [data] names no held-out split; `test` comes last, as it is for the final evaluation."""
 
@@ -71,6 +75,8 @@ class Evaluation:
     """The run's folder."""
     plan: ReferenceSamplingPlan | None = None
     """The reference items that condition the samples; None for models without such a condition."""
+    scenes: ShardCollection | None = None
+    """The scenes of the reference that are rendered, each in `VIEWS` views; None for other domains."""
 
     @property
     def folder(self) -> Path:
@@ -92,6 +98,8 @@ class Evaluation:
             seeds = samples if self.plan.has_views else f"seed {first}"
             nouns = "pictures" if self.plan.has_views else "sequences"  # best.json of earlier runs holds this text
             samples = f"{seeds}, {count:,} {nouns}, {views} once,"
+        if self.scenes is not None:
+            samples += f", {count:,} scenes in {VIEWS} views each"
         return (
             f"{samples} against {self.reference.count:,} of `{self.split}` "
             f"({self.reference.digest[:16]}){self.evaluator.weights_provenance(self.metrics)}"
@@ -99,7 +107,9 @@ class Evaluation:
 
     @property
     def num(self) -> int:
-        """Samples of an evaluation."""
+        """Samples of an evaluation; of scenes, the number of scenes."""
+        if self.scenes is not None:
+            return self.scenes.count
         return self.config.num if self.plan is None else len(self.plan)
 
     def is_due(self, step: int, last: int) -> bool:
@@ -120,16 +130,14 @@ class Evaluation:
 
     def find(self, model: Model) -> EvalResult:
         """The metrics of a model's samples; a metric that cannot be computed is None, with a note."""
-        from inrflow_core.evaluation import results
-
         values: dict[str, float | None] = {metric.full: None for metric in self.metrics}
         notes: dict[str, None] = {}
         try:
-            samples = results.EvaluatedSamples(self.out.name, self._sample(model))
+            sample_sets = self._sample_sets(model)
         except (InrflowError, torch.OutOfMemoryError) as error:
             return EvalResult(values, (_message(error),))
         with self._removing_sample_files():
-            for metric in self.metrics:
+            for samples, metric in ((one, metric) for one in sample_sets for metric in self.metrics if one.has(metric)):
                 try:
                     values[metric.full] = self.evaluator.score(samples, metric, self.metrics).value
                 except (InrflowError, torch.OutOfMemoryError) as error:
@@ -163,6 +171,24 @@ class Evaluation:
                 values = {self.best.full: record["eval"].get(self.best.full)}
                 best = self.better(record["step"], EvalResult(values, ()), best)
         return best
+
+    def _sample_sets(self, model: Model) -> list[EvaluatedSamples]:
+        """The samples; of scenes, views of drawn and of encoded ones, as the metrics need them. Raises as `_sample`."""
+        from inrflow_core.evaluation import results
+        from inrflow_core.sampling import novel_views
+
+        if self.scenes is None:
+            return [results.EvaluatedSamples(self.out.name, self._sample(model))]
+        sample_sets = []
+        kinds: set[MatchedBy] = {metric.inputs.matched_by for metric in self.metrics}
+        for matched_by in sorted(kinds):
+            plan = novel_views.plan_views(
+                self.scenes, is_encoded=matched_by == "view", seed=self.config.seed, most_views=VIEWS
+            )
+            with torch.no_grad():
+                views = novel_views.render_in_memory(model, plan, self.out)
+            sample_sets.append(results.EvaluatedSamples(self.out.name, views, matched_by=matched_by))
+        return sample_sets
 
     def _sample(self, model: Model) -> SampleCollection:
         """Samples with the preset's seeds.
@@ -232,9 +258,13 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
             )
     reference = _reference(preset, shards)
     plan = None if kind is None else reference_inputs.plan_from_reference(kind, reference, config.num, seed=config.seed)
-    num = config.num if plan is None else len(plan)
+    scenes = _scenes(preset, reference)
+    num = len(plan) if plan is not None else config.num if scenes is None else scenes.count
+    own_reference = {"view"} if scenes is not None else set[str]()
+    if kind is not None and reference_inputs.has_views(kind):
+        own_reference.add("condition")
     for metric in metrics:
-        _check_metric(metric, num, reference, shows_items=kind is not None and reference_inputs.has_views(kind))
+        _check_metric(metric, num, reference, own_reference)
     identity = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
     folder = out / FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
     settings = gather.EvaluationSettings(
@@ -243,7 +273,7 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
     scorer = evaluator.Evaluator(reference, settings)
     for error in scorer.missing(metrics).values():
         raise error
-    return Evaluation(config, metrics, best, reference, scorer, out, plan)
+    return Evaluation(config, metrics, best, reference, scorer, out, plan, scenes)
 
 
 def restore_best(evaluation: Evaluation | None, out: Path, step: int) -> Best | None:
@@ -305,16 +335,32 @@ def _points(preset: Preset, reference: SampleCollection) -> int | None:
     return min(domain.output_spec().shape[0], reference.shape[0])
 
 
-def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, *, shows_items: bool) -> None:
+def _scenes(preset: Preset, reference: SampleCollection) -> ShardCollection | None:
+    """The scenes that samples are rendered as; None for other domains.
+
+    Raises:
+        UsageError: the shards have no cameras, or a scene has a single view.
+    """
+    from inrflow_core.sample_files import collection, scene_views
+    from inrflow_core.sampling import novel_views
+
+    if preset.domain.module.Domain.VIEW_DOMAIN is None or preset.eval is None:
+        return None
+    scenes = scene_views.check_posed(collection.evenly_spaced_items(reference, preset.eval.config.num))
+    novel_views.plan_views(scenes, is_encoded=True, most_views=1)
+    return scenes
+
+
+def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, own_reference: Collection[str]) -> None:
     """Raise UsageError unless a metric can be computed from `num` samples and the reference.
 
-    `shows_items` says whether each sample is conditioned on views of an item of the reference.
+    `own_reference` says how each sample can find a reference of its own (`MatchedBy`).
 
     Raises:
         UsageError: the metric needs paired references, or more samples or reference items.
     """
     matched_by = metric.inputs.matched_by
-    if matched_by == "name" or (matched_by == "condition" and not shows_items):
+    if matched_by and matched_by not in own_reference:
         raise UsageError(
             f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
             hint="take it out of `metrics`",

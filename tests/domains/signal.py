@@ -51,6 +51,7 @@ class Domain(DecodedAtOwnPairs):
     REFERENCE_SPLITS = ("train",)
     DEFAULT_METRICS = ()
     METRICS_OF_SEVERAL = ()
+    VIEW_DOMAIN = None
     REQUIRED_CONDITIONS = ()
     MAKES_STRUCTURES = False
     GALLERY = IMAGE_GALLERY

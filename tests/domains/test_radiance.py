@@ -14,7 +14,6 @@ from inrflow_core.config.training import DataConfig
 from inrflow_core.domains import radiance
 from inrflow_core.domains._contract import batch_of
 from inrflow_core.errors import UsageError
-from inrflow_core.evaluation.job import EvaluationJob, check_job
 from inrflow_core.fields import Camera, Orbit
 from inrflow_core.geometry import cameras
 from inrflow_core.shards.shard_dataset import ShardDataset
@@ -154,7 +153,6 @@ def test_whole_scenes_mark_the_views_that_they_do_not_have(shards: ShardDataset)
     for part in (batch.context, batch.queries):
         assert part.values.shape == (2, SIDE**2, 3) and torch.isfinite(part.values).all()
         assert ((part.values[1] + 1) * 127.5).max() < 12  # of the second scene, 10 or 11, not padding
-    assert domain().support_views(np.array([50, 251, 2])).tolist() == [25, 64, 1]
 
 
 def test_a_planned_batch_has_the_shape_of_a_training_batch():
@@ -184,10 +182,3 @@ def test_an_image_file_is_one_view_of_the_default_camera(tmp_path: Path):
     default = domain().queries()
     assert sets.queries.coordinates is not None and default.coordinates is not None
     torch.testing.assert_close(sets.queries.coordinates[0], default.coordinates)
-
-
-def test_an_evaluation_without_a_metric_of_scenes_is_refused(shards: ShardDataset, tmp_path: Path):
-    np.savez(tmp_path / "drawn.npz", views=np.zeros((2, 3, SIDE, SIDE, 3), np.uint8))
-    job = EvaluationJob(samples=[tmp_path / "drawn.npz"], reference=shards.folder, out=tmp_path / "eval")
-    with pytest.raises(UsageError, match="no metric evaluates scenes by default"):
-        check_job(job)

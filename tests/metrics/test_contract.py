@@ -21,6 +21,7 @@ from inrflow_core.metrics._image_pairs import ImagePairSpec
 from inrflow_core.metrics._inputs import FeatureSpec, InputSpec
 from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec
 from inrflow_core.metrics._protein_inputs import StructureSpec
+from inrflow_core.metrics._view_inputs import MEASURES, ViewSpec
 from inrflow_core.proteins import residue_alignment
 
 METRICS = registry.names("metrics")
@@ -65,6 +66,8 @@ def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
             yield normalization in point_clouds.PROTOCOLS and domain == "points"
         case StructureSpec(alignment):
             yield alignment in residue_alignment.ALIGNMENT_MODES and domain == "protein"
+        case ViewSpec(measure):
+            yield measure in MEASURES and domain == "radiance"
         case other:
             yield other == ImagePairSpec() and domain == "image"
 
