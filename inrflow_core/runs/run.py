@@ -24,6 +24,7 @@ from inrflow_core.runs.checkpoint_manifest import (
     weights_name,
 )
 from inrflow_core.storage import typed_json
+from inrflow_core.storage.plain_file import open_plain_file
 
 UnreadableRunError = Callable[[Path, InrflowError], None]
 """Called with a run's folder and what is wrong with it."""
@@ -242,7 +243,9 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
         _check_weights(source, ema, step)
         return source
     if not source.is_dir():
-        raise MissingError(f"`{source}` does not exist", hint="give a run folder or a .safetensors file")
+        hint = "give a run folder or a .safetensors file"
+        with open_plain_file(source, hint=hint):  # says what else it is
+            raise MissingError(f"`{source}` does not exist", hint=hint)
     is_itself = is_checkpoint(source) and not (source / "preset.toml").is_file()
     folder = source if is_itself else open_run(source).checkpoint(step)
     manifest = read_manifest(folder)

@@ -43,21 +43,20 @@ def abandoned(error: BaseException) -> PeerLostError | None:
 def should_report(error: BaseException, environment: Mapping[str, str]) -> bool:
     """Whether this process reports the error: the first that met it, or the only one."""
     try:
-        names = distributed.torchrun_variables(environment)
-        address = distributed.address(names)
+        world = distributed.find(environment, "cpu")
     except UsageError:  # the variables are not a launcher's
         return True
-    if address is None or int(names.get("WORLD_SIZE", "1")) == 1:
+    if world.address is None or world.size == 1:
         return True
-    is_main, restart = names["RANK"] == "0", names.get("TORCHELASTIC_RESTART_COUNT", "0")
-    is_own = is_main and "TORCHELASTIC_RUN_ID" not in names and not torch.distributed.is_initialized()
+    rank, restart = str(world.rank), environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    is_own = world.is_main and "TORCHELASTIC_RUN_ID" not in environment and not torch.distributed.is_initialized()
     try:
-        store = TCPStore(address[0], address[1], is_master=is_own, timeout=STORE_TIMEOUT, wait_for_workers=False)
-        is_first = _is_first(PrefixStore(f"inrflow/{restart}", store), error, names["RANK"])
+        store = TCPStore(*world.address, is_master=is_own, timeout=STORE_TIMEOUT, wait_for_workers=False)
+        is_first = _is_first(PrefixStore(f"inrflow/{restart}", store), error, rank)
     except RuntimeError:  # no store at the address, or another program's
         return True
     if is_own:
-        _stay(store, int(names["WORLD_SIZE"]))
+        _stay(store, world.size)
     return is_first
 
 

@@ -29,11 +29,13 @@ def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputE
 
     Raises:
         MissingError: no such file.
-        IntegrityError: the file cannot be read.
+        IntegrityError: it is a folder, a pipe or a device, or cannot be read.
         UsageError: the file is of another domain than the model; a camera cannot be there, or files have none.
     """
     if not path.is_file():
-        raise MissingError(f"`{path}` does not exist", hint="name an image, a .ply cloud or a saved field")
+        hint = "name an image, a .ply cloud or a saved field"
+        with plain_file.open_plain_file(path, hint=hint):  # says what else it is
+            raise MissingError(f"`{path}` does not exist", hint=hint)
     domain = model.domain
     if not domain.accepts(path):
         others = [one.NOUN for one in domain_classes() if one.NAME != domain.NAME and one.FILES is not None]

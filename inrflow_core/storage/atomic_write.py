@@ -47,7 +47,7 @@ def check_writable(path: Path, *, overwrite: bool = False, count: int = 1) -> No
     for file in numbered_paths(path, count):
         if file.is_dir():
             raise UsageError(f"`{file}` is a folder", hint="name a file")
-        if file.exists() and not overwrite:
+        if os.path.lexists(file) and not overwrite:  # also a link to nothing
             raise UsageError(f"`{file}` exists already", hint="add `--overwrite`, or name another file")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -70,6 +71,16 @@ def test_a_run_without_a_finished_checkpoint_is_named(parent):
         resolve_weights(parent)
     with pytest.raises(MissingError, match="does not exist"):
         resolve_weights(parent / "nowhere")
+
+
+def test_a_pipe_a_device_and_a_loop_of_links_are_no_weights_and_are_said_to_be_there(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(IntegrityError, match="is a pipe or a device, not a file"):
+            resolve_weights(path)
+    with pytest.raises(IntegrityError, match="cannot be opened: Too many levels of symbolic links"):
+        resolve_weights(tmp_path / "loop")
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])

@@ -57,3 +57,13 @@ def test_a_process_alone_and_one_that_reaches_no_other_print_their_errors(monkey
     assert rank_errors.should_report(UsageError("x"), {})
     unheard = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     assert rank_errors.should_report(UsageError("x"), unheard)
+
+
+@pytest.mark.parametrize("junk", [{"RANK": "junk"}, {"WORLD_SIZE": "²"}, {"RANK": "7"}])
+def test_a_process_whose_rank_is_not_known_reports_its_error_without_looking_for_others(junk, monkeypatch):
+    def connect(*arguments, **options):
+        raise AssertionError("no other process can be found")
+
+    monkeypatch.setattr(rank_errors, "TCPStore", connect)
+    launcher = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    assert rank_errors.should_report(UsageError("x"), launcher | junk)

@@ -33,6 +33,9 @@ def test_a_file_that_exists_is_left_unless_overwriting_is_requested(tmp_path: Pa
     with pytest.raises(UsageError, match="exists already"):
         atomic_write.check_writable(path)
     atomic_write.check_writable(path, overwrite=True)
+    (tmp_path / "link.ply").symlink_to("link.ply")
+    with pytest.raises(UsageError, match=r"`.*link\.ply` exists already"):
+        atomic_write.check_writable(tmp_path / "link.ply")
 
 
 def test_numbered_files_are_checked_one_by_one(tmp_path: Path) -> None:
