@@ -60,7 +60,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("make", "message"), FILES.values(), ids=FILES)
-def test_what_is_no_array_of_numbers_is_named_without_numpys_advice(make, message: str, tmp_path: Path):
+def test_a_file_without_an_array_of_numbers_is_named_without_numpys_advice(make, message: str, tmp_path: Path):
     path = tmp_path / "points.npy"
     make(path)
     with pytest.raises(IntegrityError, match=rf"points\.npy`.*{message}") as caught:

@@ -30,7 +30,7 @@ from tools.soak import fuzz_inputs, mutations
 MAX_MEMORY = 4_500_000_000
 """Bytes of memory beyond those of an idle process."""
 MAX_SECONDS = 60.0
-"""A case hangs that has computed for so many seconds, or has waited so many without computing."""
+"""Seconds of processor time, or of waiting without any, after which a case hangs."""
 MAX_TIMES_LONGER = 10
 """Wall time of a case on a busy machine, in `MAX_SECONDS`."""
 MODULES = "modules.json"
