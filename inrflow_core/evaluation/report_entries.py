@@ -113,11 +113,15 @@ def _view_gallery(sample_set: EvaluatedSamples, reference: SampleCollection | No
     """Evenly spaced views of the samples, and the reference's view of each if samples record it, else views of its own."""
     domain = domain_class(sample_set.items.domain)
     assert domain.GALLERY is not None
-    images = scene_views.as_images(sample_set.items)
-    rows = evenly_spaced(images.count, domain.GALLERY.tiles)
-    samples, real = images.read(rows.tolist()).values, None
-    if reference is not None:
-        real = _real_views(sample_set.items, reference, rows)
+    items, tiles = sample_set.items, domain.GALLERY.tiles
+    if items.shape[0] == 1:  # read as they are: some are computed as they are read
+        rows = evenly_spaced(items.count, tiles)
+        samples = items.read(rows.tolist()).values[:, 0]
+    else:
+        images = scene_views.as_images(items)
+        rows = evenly_spaced(images.count, tiles)
+        samples = images.read(rows.tolist()).values
+    real = None if reference is None else _real_views(items, reference, rows)
     return content.Gallery(sample_set.name, samples, real)
 
 

@@ -127,9 +127,10 @@ def nearest_views(
         part = slice(start, start + block)
         read = scene_views.read_views(novel.plan.reference, novel.scenes[part], novel.support[part])
         encoded = read.reshape(len(read), -1).astype(np.float64)
-        least = np.full(len(encoded), np.inf)
+        least, norms = np.full(len(encoded), np.inf), np.einsum("sp,sp->s", encoded, encoded)
         for scene in range(training.count):
-            squares = _squared_differences(encoded, novel.support_poses[part], training, scene)
+            products = _products(encoded, novel.support_poses[part], training, scene)
+            squares = norms + products  # exact: whole numbers below 2^53
             nearest[part] = np.where(squares < least, scene, nearest[part])
             least = np.minimum(least, squares)
             if progress is not None:
@@ -141,16 +142,16 @@ def nearest_views(
     return nearest[novel.scene_of], views
 
 
-def _squared_differences(
+def _products(
     encoded: Float64[np.ndarray, "S P"], poses: Float64[np.ndarray, "S 3 4"], training: ShardCollection, scene: int
 ) -> Float64[np.ndarray, " S"]:
-    """The squared difference, exact, of each encoded view and a training scene's view with the nearest camera."""
+    """|v|^2 - 2 v.e for each encoded view e and the training scene's view v with the nearest camera."""
     nearest = nearest_cameras(poses, _cameras(training, scene))
-    result = np.empty(len(encoded))
-    for view in np.unique(nearest):
+    views, result = np.unique(nearest), np.empty(len(encoded))
+    for view in views:
         image = scene_views.read_views(training, np.array([scene]), np.array([view])).reshape(-1).astype(np.float64)
-        mine = encoded[nearest == view]
-        result[nearest == view] = np.einsum("sp,sp->s", mine, mine) - 2 * mine @ image + image @ image
+        mine = slice(None) if len(views) == 1 else nearest == view  # a slice copies nothing
+        result[mine] = image @ image - 2 * (encoded[mine] @ image)
     return result
 
 

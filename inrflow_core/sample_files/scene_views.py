@@ -86,6 +86,8 @@ def as_images(items: SampleCollection) -> SampleCollection:
 
 def _recorded_scenes(items: SampleCollection, counts: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " N"]:
     """The scene that each sample shows, if samples record it, else each its own."""
+    if isinstance(items, ShardCollection) and "item" not in items.conditions:
+        return np.arange(len(counts))
     parts = []
     for start in range(0, len(counts), BLOCK):
         condition = items.load_conditions(range(start, min(start + BLOCK, len(counts))))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
-from inrflow_core.domains._contract import batch_of
+from inrflow_core.domains._contract import InputExample
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Field
 from inrflow_core.metrics import _view_inputs
@@ -169,8 +169,5 @@ def _function(
         return sample.sample_fields(model, seeds.tolist(), None, options)
     support = plan.support[row : row + 1]
     view = scene_views.read_views(plan.reference, plan.scenes[row : row + 1], support)
-    labels = None if model.preset.condition is None else np.array([-1])
-    batch = batch_of(view[:, None], {CAMERA: poses[support][:, None]})
-    sets = model.domain.to_set(batch, torch.from_numpy(seeds), labels)
-    device = next(model.method.parameters()).device
-    return model.method.invert(sets.to(device), invert.inversion_options(model))
+    example = InputExample(view, condition={CAMERA: poses[support]})
+    return invert.invert(model, example)

@@ -105,7 +105,7 @@ def test_a_field_of_known_rendering_has_its_closed_form(
     """Colors that the directions of rays decide; the encoder reads the middle view of each scene."""
     invert, encoded = model.method.invert, list[Tensor]()
     monkeypatch.setattr(
-        model.method, "invert", lambda sets, options: (encoded.append(sets.values), invert(sets, options))[1]
+        model.method, "invert", lambda sets, *given: (encoded.append(sets.values), invert(sets, *given))[1]
     )
     monkeypatch.setattr(model.method.readout, "query", lambda state, queries: colors(queries))
     made = []

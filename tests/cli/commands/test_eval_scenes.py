@@ -135,6 +135,15 @@ def test_the_cost_is_estimated_without_writing(folders: Path, capsys: pytest.Cap
     assert not Path("out").exists()
 
 
+def test_features_of_absent_weights_are_left_out_and_said_so(
+    folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("INRFLOW_WEIGHTS", raising=False)
+    assert evaluate(folders, "--metrics", "fid,fid:random,novel-view-psnr") == 3
+    assert "the other metrics are computed" in " ".join(capsys.readouterr().err.split())
+    assert metrics_of()["missing"] == ["fid:clean"] and len(metrics_of()["results"]) == 4
+
+
 def test_drawn_scenes_in_a_file_have_the_metrics_of_features(folders: Path, capsys: pytest.CaptureFixture[str]):
     views = np.random.default_rng(0).integers(0, 256, (3, 4, SIDE, SIDE, 3), dtype=np.uint8)
     np.savez("drawn.npz", views=views)
