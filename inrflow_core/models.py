@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -99,7 +99,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Model:
         IntegrityError: it is not a weights file of inrflow, is truncated, or has the weights of another network.
     """
     preset, info = read_metadata(path)
-    _check_claims(preset, path)
+    check_claims(preset, path)
     model = build(preset)
     load_weights(model.method, path)
     model.method.to(device).eval().requires_grad_(False)
@@ -139,8 +139,11 @@ def read_metadata(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any
         ) from error
 
 
-def _check_claims(preset: Preset, path: Path) -> None:
-    """Raise IntegrityError before a model is built that needs more weights than a file holds."""
+def check_claims(preset: Preset, path: Path, networks_in_file: Collection[str] | None = None) -> None:
+    """Raise IntegrityError before a model is built that needs more weights than a file holds.
+
+    `networks_in_file` are the tables of the networks whose weights are in the file; all without it.
+    """
     shapes = safetensors_file.tensor_shapes(path)
     count = sum(map(math.prod, shapes.values()))
     claims: dict[str, tuple[int, int]] = {}
@@ -154,6 +157,8 @@ def _check_claims(preset: Preset, path: Path) -> None:
         )
         claims |= {f"{table}.{key}": (value, max(count, MOST_UNCHECKED)) for key, value in integers.items()}
     for table, part in networks.items():
+        if networks_in_file is not None and table not in networks_in_file:
+            continue
         depths = {key: value for key, value in vars(part.config).items() if key.endswith("depth")}
         claims |= {f"{table}.{key}": (value, len(shapes)) for key, value in depths.items()}
         weights = "the network's weights" if table == "network" else f"the weights of {table}"
@@ -165,6 +170,17 @@ def _check_claims(preset: Preset, path: Path) -> None:
                 f"of {count:,} numbers allow {most:,}",
                 hint="export it again",
             )
+
+
+def check_sizes(build: Callable[[], torch.nn.Module], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise ValueError unless the network that `build` makes, here without memory, has tensors of these shapes."""
+    with torch.device("meta"):
+        claimed = {name: list(tensor.shape) for name, tensor in build().state_dict().items()}
+    stored = {name: list(shape) for name, shape in shapes.items()}
+    for name in sorted(claimed.keys() | stored.keys()):
+        if stored.get(name) != claimed.get(name):
+            has, says = stored.get(name, "none"), claimed.get(name, "none")
+            raise ValueError(f"its tensor `{name}` has the shape {has}, and its preset says {says}")
 
 
 def load_weights(method: torch.nn.Module, path: Path) -> None:

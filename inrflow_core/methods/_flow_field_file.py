@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from inrflow_core import registry
+from inrflow_core import models, registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.typed import settings
 from inrflow_core.errors import IntegrityError, UsageError
@@ -77,9 +77,12 @@ def _decoder(
     file: Any, names: set[str], network: ModuleType, config: Any, shape: SetSpec, number: int, device: str
 ) -> SavedDecoder:
     """A network's decoder with its saved weights."""
-    decoder = network.build_decoder(config, shape)
     head = f"decoder.{number}."
-    decoder.load_state_dict({n.removeprefix(head): file.get_tensor(n).float() for n in names if n.startswith(head)})
+    own = [name for name in names if name.startswith(head)]
+    shapes = {name.removeprefix(head): file.get_slice(name).get_shape() for name in own}
+    models.check_sizes(lambda: network.build_decoder(config, shape), shapes)
+    decoder = network.build_decoder(config, shape)
+    decoder.load_state_dict({name.removeprefix(head): file.get_tensor(name).float() for name in own})
     decoder.to(device).eval().requires_grad_(False)
     return SavedDecoder(decoder, config)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -19,9 +21,18 @@ from inrflow_core.numerics import noise_field, preconditioning
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sets import Condition, Queries, SetSpec
-from inrflow_core.storage import safetensors_file
+from inrflow_core.storage import safetensors_file, typed_json
 
 HINT = "save it again with `--save-field`"
+
+
+@dataclass(frozen=True)
+class SavedOptions:
+    """How the functions of a field were written, in the metadata of its file."""
+
+    scale: float
+    steps: Literal[1, 2]
+    second_step: float
 
 
 @dataclass(frozen=True)
@@ -207,25 +218,45 @@ def load_field(path: Path, preset: Preset, spec: SetSpec, info: dict[str, Any], 
     Raises:
         IntegrityError: a tensor is missing or has another shape.
     """
-    part = preset.networks["readout"]
+    models.check_claims(preset, path, ["network.readout"])
+    saved = typed_json.typed(info, SavedOptions, f"`info` of `{path}`", hint=HINT, extra=True)
     try:
         with safetensors_file.open_tensors(path, device=device, hint=HINT) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        readout = part.module.build_readout(part.config, spec)
-        weights = {name: tensor.float() for name, tensor in tensors.items() if name.startswith("readout.")}
-        readout.load_state_dict({name.removeprefix("readout."): tensor for name, tensor in weights.items()})
-        readout.to(device).eval().requires_grad_(False)
-        options = SamplingOptions(int(info["steps"]), float(info["second_step"]))
+        readout = _readout(preset, spec, tensors).to(device)
+        options = SamplingOptions(saved.steps, saved.second_step)
         context = Queries(None, tensors["noise_keys"])
         field = InrField(InrModel(None, readout, spec, preset.method.config), context, tensors["seeds"], {}, options)
-        count = sum(name.startswith("state.") for name in tensors)
-        field.state = tuple(tensors[f"state.{number}"].float() for number in range(count))
-        field.scale = float(info["scale"])
-        if not field.state or any(len(tensor) != len(field.seeds) for tensor in field.state):
-            raise ValueError("its functions are not whole")
+        field.state = _state(readout, tensors, len(field.seeds))
+        field.scale = saved.scale
+        if not (math.isfinite(saved.scale) and saved.scale > 0):
+            raise ValueError(f"its `scale` is {saved.scale}")
     except (KeyError, TypeError, ValueError, RuntimeError, UsageError) as error:
         raise IntegrityError(f"`{path}` is not a whole field: {' '.join(str(error).split())}", hint=HINT) from error
     return field
+
+
+def _readout(preset: Preset, spec: SetSpec, tensors: Mapping[str, Tensor]) -> Any:
+    """The read-out of a saved field; its size is compared with the file's before it is built."""
+    part, head = preset.networks["readout"], "readout."
+    weights = {name.removeprefix(head): value.float() for name, value in tensors.items() if name.startswith(head)}
+    models.check_sizes(
+        lambda: part.module.build_readout(part.config, spec), {name: value.shape for name, value in weights.items()}
+    )
+    readout = part.module.build_readout(part.config, spec)
+    readout.load_state_dict(weights)
+    return readout.eval().requires_grad_(False)
+
+
+def _state(readout: Any, tensors: Mapping[str, Tensor], num_sets: int) -> ReadoutState:
+    """The functions of a saved field, as `readout` writes them."""
+    shape = readout.token_shape
+    tokens = torch.zeros(1, shape.num, shape.width, device=next(readout.parameters()).device)
+    expected = [(num_sets, *each.shape[1:]) for each in readout.prepare(tokens)]
+    state = [tensors[f"state.{number}"].float() for number in range(len(expected))]
+    if not num_sets or [tuple(each.shape) for each in state] != expected:
+        raise ValueError("its functions are not whole")
+    return tuple(state)
 
 
 def _are_at(queries: Queries, others: Queries) -> bool:

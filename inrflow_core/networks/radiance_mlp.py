@@ -26,6 +26,8 @@ from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Queries, Rays, SetSpec
 
 NORM_EPSILON = 1e-5
+MOST_SAMPLES = 16_384
+"""Points of a ray; 128 are usual."""
 COUNTS = ("groups", "width", "token_width", "num_frequencies", "chunk_points")
 
 
@@ -68,6 +70,9 @@ class Config:
         for name in ("depth", "samples", "eval_samples"):
             if getattr(self, name) < 2:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: at least 2")
+        for name in ("samples", "eval_samples"):
+            if getattr(self, name) > MOST_SAMPLES:
+                raise ValueError(f"`{name}` is {getattr(self, name):,}: at most {MOST_SAMPLES:,}")
         if not 1 <= self.max_frequency <= 65536:
             raise ValueError(f"`max_frequency` is {self.max_frequency}: from 1 to 65,536")
         if not 0 <= self.near < self.far < math.inf:
