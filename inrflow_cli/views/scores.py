@@ -12,22 +12,28 @@ if TYPE_CHECKING:
 
 
 def show_scores(results: Results) -> None:
-    """Print the table of all scores, and remarks on them."""
+    """Print the table of all scores with the speed of sampling, and remarks on them."""
+    from inrflow_core.evaluation import report_entries
+
     if len(results.scored) == 1:
         rows = [
             (f"{score.title} {_arrow(score)}", score.protocol, *_value(score), score.unit, score.samples, _of(score))
             for score in results.scored[0].scores
         ]
+        speeds = report_entries.speed_texts(results.scored[0].sample_set)
+        rows += [(name, "", text, "-", "", "", "-") for name, text in speeds.items()]
         console.table(("metric", "protocol", "value", "95 %", "unit", "samples", "reference"), rows)
     else:
         metrics = {score.metric: score for one in results.scored for score in one.scores}
         heads = [f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()]
+        texts = [report_entries.speed_texts(one.sample_set) for one in results.scored]
+        speeds = list(dict.fromkeys(name for each in texts for name in each))
         rows = []
-        for one in results.scored:
+        for one, speed in zip(results.scored, texts, strict=True):
             values = {score.metric: score for score in one.scores}
             cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
-            rows.append((one.sample_set.name, *cells))
-        console.table(("samples", *heads), rows)
+            rows.append((one.sample_set.name, *cells, *(speed.get(name, "") for name in speeds)))
+        console.table(("samples", *heads, *speeds), rows)
     for note in results.remarks():
         console.info(f"note: {note}")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,18 @@ from inrflow_core.runtime.progress import Log
 from inrflow_core.sample_files import sample_shard
 from inrflow_core.sampling import optimize, sharded
 from inrflow_core.sampling.write_samples import SampleSource
+from inrflow_core.storage import atomic_write, typed_json
 
 PAUSE = 0.5
 """Seconds between two checks for samples of other processes."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long it took to draw some samples."""
+
+    samples: int
+    seconds: float
 
 
 def is_main() -> bool:
@@ -60,10 +72,37 @@ def complete_shard(
             sample_shard.remove_digest(path)
         shard = sharded.open_sample_shard(source.model, source.request, path, origin, overwrite=work.overwrite)
         shard.condition = condition
-        sharded.write_shard(_optimized(source, compile=work.sampling.compile), shard, title=title)
+        optimized = _optimized(source, compile=work.sampling.compile)
+        with timed(path, len(shard.missing())):
+            sharded.write_shard(optimized, shard, title=title)
         await_samples(shard.finish, work.reporter.log)
     if is_main():
         sample_shard.write_digest(path)
+
+
+@contextmanager
+def timed(path: Path, count: int) -> Iterator[None]:
+    """Record the time of a block that draws `count` samples of the shard or folder `path`, in one process, beside it."""
+    start = time.perf_counter()
+    yield
+    if count and distributed.find(os.environ, "cpu").size == 1:
+        speed = Speed(count, time.perf_counter() - start)
+        with atomic_write.atomic_write(_speed_file(path)) as beside:
+            beside.write_text(json.dumps(dataclasses.asdict(speed)))
+
+
+def speed_of(path: Path) -> float | None:
+    """Samples per second of the process that drew a shard or folder last; None if none is recorded."""
+    file = _speed_file(path)
+    if not file.is_file():
+        return None
+    hint = "delete it: it says how fast samples were drawn, and no more"
+    speed = typed_json.typed(typed_json.read_json(file, hint=hint), Speed, f"`{file}`", hint=hint)
+    return speed.samples / speed.seconds if speed.seconds > 0 else None
+
+
+def _speed_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.speed.json")
 
 
 def _optimized(source: SampleSource, *, compile: bool) -> SampleSource:

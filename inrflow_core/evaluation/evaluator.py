@@ -50,7 +50,8 @@ class Evaluator:
             self._samples = samples
         context = self._context.sharing(_alike(metric.inputs, [metric, *all_metrics]))
         items = scene_views.as_images(samples.items) if _is_of_views(metric, samples.items) else samples.items
-        inputs = metric.inputs.gather(items, self._reference_of(metric), context)
+        reference = self._reference_of(metric) if samples.originals is None else samples.originals
+        inputs = metric.inputs.gather(items, reference, context)
         value = metric.compute(inputs)
         num_samples, num_references = inputs.counts()
         specs = metric.inputs.features

@@ -17,6 +17,7 @@ from inrflow_core.evaluation import (
     gather,
     memorization,
     metric_specs,
+    reconstructions,
     reference_stats,
     report_data,
     results,
@@ -119,14 +120,18 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     targets = _targets(job, names)
     domain = _domain(job, existing, targets)
     reference = _open_reference(job, domain)
-    metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets), domain)
+    num = job.sampling.num or min(reference.count if not isinstance(reference, ReferenceStats) else MOST, MOST)
+    held_out = reconstructions.originals(reference, _classes(job), num) if targets else None
+    metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets, held_out), domain)
+    reconstructions.check(metrics, targets, held_out)
     scorer = evaluator.Evaluator(reference, _settings(job))
     scorer.check(metrics)
     missing = scorer.missing(metrics)
     if len(missing) == len(metrics):
         raise next(iter(missing.values()))
-    num = job.sampling.num or min(reference.count if not isinstance(reference, ReferenceStats) else MOST, MOST)
-    work = SamplingWork(job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter, metrics)
+    work = SamplingWork(
+        job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter, metrics, held_out
+    )
     sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in existing]
     for target in targets:
         shape = sampling_plan.sample_shape(target, job.sampling, has_baselines=job.has_baselines)
@@ -280,7 +285,9 @@ def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: S
     return domain
 
 
-def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel]) -> Sequence[str]:
+def _default(
+    job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel], held_out: SampleCollection | None
+) -> Sequence[str]:
     """The metrics by default: those of the domain that need no weights."""
     names = [*domain_class(domain).DEFAULT_METRICS]
     if job.samples:  # views of samples in files are of no scene of the reference
@@ -288,6 +295,8 @@ def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel])
     kinds = {target.kind for target in targets}
     if len(kinds) == 1 and not job.samples:
         names += reference_inputs.metrics_of(kinds.pop())
+    if not job.samples:
+        names += reconstructions.default_metrics(targets, held_out)
     if (job.sampling.samples_per_item or 1) > 1:
         names += domain_class(domain).METRICS_OF_SEVERAL
     if not names:
@@ -297,12 +306,16 @@ def _default(job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel])
     return names
 
 
+def _classes(job: EvaluationJob) -> Sequence[str]:
+    """The classes of the reference."""
+    return job.classes or (_common_data(job.runs).classes if job.reference is None and job.runs else ())
+
+
 def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | ReferenceStats:
     path = job.reference
-    classes = job.classes
+    classes = _classes(job)
     if path is None and job.runs:
-        data = _common_data(job.runs)
-        path, classes = Path(data.path), classes or data.classes
+        path = Path(_common_data(job.runs).path)
         checked = [_is_training_data(source, path) for source in job.runs]  # of every run, to refuse other data
         origin = "that the run was trained on" if all(checked) else "that the preset names"
         of = f", of the classes {', '.join(classes)}" if classes else ""

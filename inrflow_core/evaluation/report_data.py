@@ -39,6 +39,7 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
         return protein_page(results)
     shown = [results.scored[index].sample_set for index in shown_indices(results.scored)]
     photos = {sample_set.name: photo for sample_set in shown if (photo := _photos(sample_set, reference)) is not None}
+    last = [one.sample_set for one in results.scored if one.sample_set.originals is None][-1]
     return content.Page(
         title=report_title(results.scored),
         entries=[report_entry(one) for one in results.scored],
@@ -46,8 +47,8 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
         interval=INTERVALS if any(score.interval for one in results.scored for score in one.scores) else "",
         photos=list(photos.values()),
         galleries=[gallery(sample_set, reference) for sample_set in shown if sample_set.name not in photos],
-        neighbors=None if training is None else nearest_panel(results.scored[-1].sample_set, training, progress),
-        histograms=[] if reference is None else _histograms(results.scored[-1].sample_set, reference),
+        neighbors=None if training is None else nearest_panel(last, training, progress),
+        histograms=[] if reference is None else _histograms(last, reference),
     )
 
 

@@ -62,7 +62,17 @@ def report_entry(one: SampleScores) -> content.Entry:
     for score in one.scores:
         if score.weights:
             shown[f"weights of {score.title}, {score.protocol}"] = score.weights[:16]
-    return content.Entry(one.sample_set.name, shown, [_score(score) for score in one.scores], _progress(facts))
+    scores = [_score(score) for score in one.scores]
+    return content.Entry(one.sample_set.name, shown, scores, _progress(facts), speed_texts(one.sample_set))
+
+
+def speed_texts(sample_set: EvaluatedSamples) -> dict[str, str]:
+    """Network evaluations per sample and samples per second, as text; empty for samples of no run."""
+    evaluations, speed = sample_set.facts.get("nfe"), sample_set.speed
+    if evaluations is None:
+        return {}
+    rate = "-" if speed is None else f"{speed:.3g}" if speed < 1000 else f"{speed:,.0f}"
+    return {"NFE": _text(evaluations), content.RATE: rate}
 
 
 def _progress(facts: dict[str, Any]) -> content.Progress | None:
@@ -87,7 +97,10 @@ def _score(score: Score) -> content.Score:
 
 
 def gallery(sample_set: EvaluatedSamples, reference: SampleCollection | None) -> content.Gallery:
-    """Evenly spaced samples, and reference items if there are any; of scenes, single views."""
+    """Evenly spaced samples, and reference items if there are any; reconstructions with their originals; of scenes, single
+    views.
+    """
+    reference = reference if sample_set.originals is None else sample_set.originals
     domain = domain_class(sample_set.items.domain)
     assert domain.GALLERY is not None
     if domain.VIEW_DOMAIN is not None:

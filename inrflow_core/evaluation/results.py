@@ -99,11 +99,17 @@ class EvaluatedSamples:
     items: SampleCollection
     facts: Mapping[str, Any] = field(default_factory=dict)
     matched_by: MatchedBy | None = None
-    """Only metrics whose samples find their references so are computed; None computes all."""
+    """Only metrics whose samples find their references so are computed; None computes all but those of reconstructions."""
+    originals: SampleCollection | None = None
+    """What reconstructions are compared with, in place of the reference."""
+    speed: float | None = None
+    """Samples per second of a run in one process; None where nothing was sampled, or by several."""
 
     def has(self, metric: MetricSpec) -> bool:
         """Whether a metric is computed of these samples."""
-        return self.matched_by is None or metric.inputs.matched_by == self.matched_by
+        if self.matched_by is None:
+            return metric.inputs.matched_by != "reconstruction"
+        return metric.inputs.matched_by == self.matched_by
 
 
 @dataclass(frozen=True)

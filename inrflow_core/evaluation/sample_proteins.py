@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from inrflow_core.evaluation import drawn_shards
 from inrflow_core.evaluation.sampling_plan import (
     EvaluatedModel,
     SamplingWork,
@@ -16,7 +16,6 @@ from inrflow_core.evaluation.sampling_plan import (
 )
 from inrflow_core.models import Model
 from inrflow_core.runtime import distributed
-from inrflow_core.runtime.progress import Log
 from inrflow_core.sample_files import readers, writer
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import optimize, provenance, reference_inputs
@@ -25,16 +24,12 @@ from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 
 
 def sample_proteins(
-    target: EvaluatedModel,
-    work: SamplingWork,
-    model: Model,
-    *,
-    await_files: Callable[[Callable[[], bool], Log], None],
+    target: EvaluatedModel, work: SamplingWork, model: Model
 ) -> tuple[SampleCollection | None, dict[str, Any]]:
     """The structures of a target, one .pdb file each, and their metadata; existing files are reused.
 
-    Each process of a launcher folds its share of the proteins. The main process waits for all files by `await_files`
-    and returns them; the others return None.
+    Each process of a launcher folds its share of the proteins. The main process waits for all files and returns them; the
+    others return None.
 
     Raises:
         UsageError: a file exists with samples of other options, without `overwrite`.
@@ -61,7 +56,7 @@ def sample_proteins(
         [row for row in item if not is_folded(files[row], origins[row], overwrite=work.overwrite)] for item in rows
     ]
     total, done = sum(map(len, missing)), 0
-    with work.reporter.progress("folding", "structures", total) as progress:
+    with drawn_shards.timed(folder, total), work.reporter.progress("folding", "structures", total) as progress:
         for item in filter(None, missing):
             files[item[0]].parent.mkdir(parents=True, exist_ok=True)
             for row, structure in reference_inputs.sample_structures(model, plan, item, request, options):
@@ -73,7 +68,7 @@ def sample_proteins(
     facts["seeds"] = str(first) if first == last else f"{first}-{last}"
     if here.rank != 0:
         return None, facts
-    await_files(lambda: all(file.is_file() for file in files), work.reporter.log)
+    drawn_shards.await_samples(lambda: all(file.is_file() for file in files), work.reporter.log)
     stored = [(f"{names[item]}/{file.name}", file) for item, file in zip(plan.reference_indices, files, strict=True)]
     return readers.structures_in(folder, stored, model.domain.NAME), facts
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from inrflow_core.evaluation import drawn_shards, results, sample_proteins, sample_scenes
+from inrflow_core.evaluation import drawn_shards, reconstructions, results, sample_proteins, sample_scenes
 from inrflow_core.evaluation.sample_proteins import provenance_facts
 from inrflow_core.evaluation.sampling_plan import (
     EvaluatedModel,
@@ -45,13 +45,18 @@ def iter_sample_sets(
         return
     size = work.sampling.size(model.domain)
     if model.domain.MAKES_STRUCTURES:
-        samples, facts = sample_proteins.sample_proteins(target, work, model, await_files=drawn_shards.await_samples)
+        samples, facts = sample_proteins.sample_proteins(target, work, model)
         if samples is not None:
-            yield results.EvaluatedSamples(target.name, samples, facts)
+            speed = drawn_shards.speed_of(samples.source)
+            yield results.EvaluatedSamples(target.name, samples, facts, speed=speed)
         return
     path, facts = _sample(target, work, model, size)
     if drawn_shards.is_main():
-        yield results.EvaluatedSamples(target.name, readers.open_collection(path), facts)
+        speed = drawn_shards.speed_of(path)
+        yield results.EvaluatedSamples(target.name, readers.open_collection(path), facts, speed=speed)
+        rebuilt = reconstructions.reconstruct(target, work, model)
+        if rebuilt is not None:
+            yield rebuilt
     if has_baselines and isinstance(size, tuple):
         path, facts = _sample(target, work, model, None)
         for filter in INTERPOLATION_BASELINES if drawn_shards.is_main() else ():

@@ -68,7 +68,8 @@ def iter_scene_sets(target: EvaluatedModel, work: SamplingWork, model: Model) ->
         if drawn_shards.is_main():
             facts = {**provenance_facts(target, work, model, options, origin), "scenes": len(np.unique(plan.scenes))}
             matched_by = "" if is_drawn else "view"
-            yield results.EvaluatedSamples(name, readers.open_collection(path), facts, matched_by)
+            speed = drawn_shards.speed_of(path)
+            yield results.EvaluatedSamples(name, readers.open_collection(path), facts, matched_by, speed=speed)
 
 
 def iter_baselines(work: SamplingWork, training: Path | None = None) -> Iterator[results.EvaluatedSamples]:

@@ -108,6 +108,8 @@ class SamplingWork:
     reporter: Reporter = SILENT
     metrics: Sequence[MetricSpec] = ()
     """The metrics to compute: scenes are drawn or encoded only where one needs it."""
+    originals: SampleCollection | None = None
+    """Held-out items that runs encode, for metrics of reconstructions."""
 
 
 def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[EvaluatedModel]:

@@ -98,7 +98,10 @@ class Method(Protocol):
 
 @runtime_checkable
 class MethodPart(Protocol):
-    """A method's module."""
+    """A method's module.
+
+    `ENCODES = True` says that `invert` encodes sets by one call of a network: `eval` then measures reconstructions.
+    """
 
     STAGES: tuple[Stage, ...]
     NETWORKS: tuple[str, ...]

@@ -29,9 +29,11 @@ BOTH = {"main": ("hypernetwork", "readout")}
 STAGES = (Stage("reconstruction", BOTH), Stage("full", BOTH))
 NETWORKS = ("hypernetwork", "readout")
 USES_SAMPLER = False
+ENCODES = True
 SMALL = 1e-12
 """Added to squared norms, whose root has no derivative at 0."""
 __all__ = [
+    "ENCODES",
     "NETWORKS",
     "STAGES",
     "USES_SAMPLER",

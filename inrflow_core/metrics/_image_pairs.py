@@ -27,12 +27,15 @@ from inrflow_core.metrics._inputs import (
 class ImagePairSpec(InputSpec):
     """Images, each with the reference image of the same name or index."""
 
+    are_reconstructions: bool = False
+    """Whether they are reference images that a model encoded and evaluated again."""
+
     @property
     def matched_by(self) -> MatchedBy:
-        return "name"
+        return "reconstruction" if self.are_reconstructions else "name"
 
     def key(self) -> Hashable:
-        return ("image pairs",)
+        return "image pairs", self.are_reconstructions
 
     def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Pairs:
         items = items_of(reference)

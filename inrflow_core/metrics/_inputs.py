@@ -24,9 +24,9 @@ STATS_FORMAT = "inrflow-statistics-1"
 """The tag of a file that holds mean and covariance of a reference's features."""
 Cost = tuple[str, float]
 """A piece of work in words, and its seconds."""
-MatchedBy = Literal["", "name", "condition", "view"]
+MatchedBy = Literal["", "name", "condition", "view", "reconstruction"]
 """How each sample finds its own reference item: not at all, by name or order, by the condition that it was sampled from, by
-the scene and the view that it shows."""
+the scene and the view that it shows, or as the image that a model encoded."""
 
 
 @runtime_checkable

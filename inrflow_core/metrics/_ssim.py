@@ -15,15 +15,17 @@ from inrflow_core.metrics._image_pairs import Pairs
 RADIUS = 5
 DEVIATION = 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+LEAST_SIDE = 2 * RADIUS + 1
+"""Rows and columns that an image needs."""
 
 
 def ssim_of_each(pairs: Pairs, protocol: str) -> Float64[np.ndarray, " N"]:
     """The value of each pair; raises UsageError for images smaller than the window."""
     height, width = pairs.samples.shape[1:3]
-    if min(height, width) < 2 * RADIUS + 1:
+    if min(height, width) < LEAST_SIDE:
         raise UsageError(
             f"images of {height} x {width} are smaller than the window of SSIM",
-            hint=f"it needs {2 * RADIUS + 1} pixels each way; PSNR takes any size",
+            hint=f"it needs {LEAST_SIDE} pixels each way; PSNR takes any size",
         )
     margin = RADIUS if protocol == "inside" else 0
     pixels = np.s_[margin : height - margin, margin : width - margin]

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
+RATE = "samples/s"
+"""The heading of the samples per second."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -49,6 +52,8 @@ class Entry:
     """Preset, step, NFE, parameters, seeds, digests and so on, in the order to be shown."""
     scores: Sequence[Score]
     progress: Progress | None = None
+    speed: Mapping[str, str] = field(default_factory=dict)
+    """What sampling took, by the heading of a column: network evaluations per sample, samples per second."""
 
 
 @dataclass(frozen=True)

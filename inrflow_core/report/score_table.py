@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from inrflow_core.report import number_format
+from inrflow_core.report import content, number_format
 from inrflow_core.report.content import Entry, Page, Score
 
 Metric = tuple[str, str, str, bool]
@@ -95,6 +95,10 @@ def _one_entry(entries: Sequence[Entry], best: set[int], notes: _Notes) -> str:
         f'<tr><th scope="row">{column_title(metric_of(score))}</th>{_cell(score, best, notes)}<td class="count">{score.count:,}</td></tr>'
         for score in entry.scores
     )
+    rows += "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{_speed_cell(name, text)}<td class="count"></td></tr>'
+        for name, text in entry.speed.items()
+    )
     return (
         f'<table class="scores one"><caption>{escape(entry.name)}</caption><thead><tr><th scope="col">Metric</th>'
         f'<th scope="col">Value</th><th scope="col">Samples</th></tr></thead><tbody>{rows}</tbody></table>'
@@ -108,6 +112,8 @@ def _many_entries(entries: Sequence[Entry], best: set[int], notes: _Notes) -> st
         f'<th scope="col">{column_title(metric)}<span class="count">n = {usual[metric]:,}</span></th>'
         for metric in metrics
     )
+    speeds = list(dict.fromkeys(name for entry in entries for name in entry.speed))
+    head += "".join(f'<th scope="col">{escape(name)}</th>' for name in speeds)
     rows = ""
     for entry in entries:
         score_of = {metric_of(score): score for score in entry.scores}
@@ -117,10 +123,15 @@ def _many_entries(entries: Sequence[Entry], best: set[int], notes: _Notes) -> st
             else '<td class="absent">\N{EM DASH}</td>'
             for metric in metrics
         )
+        cells += "".join(_speed_cell(name, entry.speed.get(name, "")) for name in speeds)
         rows += f'<tr><th scope="row">{escape(entry.name)}</th>{cells}</tr>'
     return (
         f'<table class="scores"><thead><tr><th scope="col">Entry</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
+
+
+def _speed_cell(name: str, text: str) -> str:
+    return f'<td class="rate">{escape(text)}</td>' if name == content.RATE else f"<td>{escape(text)}</td>"
 
 
 def _cell(score: Score, best: set[int], notes: _Notes, *, with_count: bool = False) -> str:

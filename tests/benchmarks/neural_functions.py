@@ -88,7 +88,7 @@ def sampling(count: int = 32) -> None:
     consistency = models.build(preset.load("mnist-inrct-demo", []))
     flow = flow_of(parameters(consistency))
     print(f"{parameters(consistency):,} and {parameters(flow):,} weights, {count} images of 16 x 16 a batch")
-    ways = [(consistency, {"steps": steps}, "consistency") for steps in (1, 2)]
+    ways: list[tuple[Model, dict[str, Any], str]] = [(consistency, {"steps": steps}, "consistency") for steps in (1, 2)]
     ways += [(flow, {"sampler": "euler", "steps": steps}, "flow, Euler") for steps in STEPS]
     seconds = {}
     for model, settings, name in ways:

@@ -69,7 +69,7 @@ def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
         case ViewSpec(measure):
             yield measure in MEASURES and domain == "radiance"
         case other:
-            yield other == ImagePairSpec() and domain == "image"
+            yield isinstance(other, ImagePairSpec) and domain == "image"
 
 
 @pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))

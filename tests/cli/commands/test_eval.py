@@ -20,6 +20,7 @@ from inrflow_core.evaluation import report_data
 from inrflow_core.preparation import job, pipeline
 from inrflow_core.shards.shard_dataset import ShardDataset
 from tests import tiny
+from tests.report.rates import without_rates
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
@@ -301,7 +302,7 @@ def test_nothing_is_written_half(folders, tmp_path, monkeypatch):
     assert evaluate(*words, "--out", "out") == 0
     assert evaluate(*words, "--out", "whole") == 0
     for name in ("metrics.json", "report.html"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert without_rates(tmp_path / "out" / name) == without_rates(tmp_path / "whole" / name)
 
 
 def test_a_damaged_reference_is_reported(folders, tmp_path, capsys):

@@ -1,0 +1,37 @@
+"""PSNR of held-out images that a model encodes by one call and evaluates again (INRCT, section 5.2 and table 3).
+
+The split `test`, else `val`, of the reference's shards is encoded at the lowest level and without noise, evaluated at the training
+positions, rounded to 8 bits, and each image compared with itself; equal images count as in `psnr`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64
+
+from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each, psnr_of_each
+
+TITLE = "reconstruction PSNR"
+DOMAIN = "image"
+PROTOCOLS = ("held-out:rgb",)
+HIGHER_IS_BETTER = True
+
+
+def unit(protocol: str) -> str:
+    """Decibels."""
+    return "dB"
+
+
+def inputs(protocol: str) -> ImagePairSpec:
+    """Reconstructions and their originals."""
+    return ImagePairSpec(are_reconstructions=True)
+
+
+def compute(inputs: Pairs, protocol: str) -> float:
+    """The mean over images; raises UsageError as `_image_pairs.checked`."""
+    return float(psnr_of_each(checked(inputs)).mean())
+
+
+def jackknife_values(inputs: Pairs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
+    """The mean without each group, at the cost of one."""
+    return means_without_each(psnr_of_each(checked(inputs)), parts)

@@ -1,0 +1,135 @@
+"""`inrflow eval` of runs that encode: held-out images are encoded by one call, evaluated again, and compared with themselves."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inrflow_cli import console
+from inrflow_cli.app import run
+from inrflow_core.datasets import celeba_hq
+from inrflow_core.preparation import job, pipeline
+from inrflow_core.sampling import sample
+from inrflow_core.shards.shard_dataset import ShardDataset
+from tests import tiny
+
+SIDE, HELD_OUT = 12, 6
+DOMAIN = {"name": "image", "resolution": SIDE, "channels": 3}
+NAMES = ["reconstruction-psnr:held-out:rgb", "reconstruction-ssim:held-out:inside"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    parent = tmp_path_factory.mktemp("eval")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", HELD_OUT)):
+        (parent / "photos" / split).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(90, 166, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(parent / "photos" / split / f"{number}.png")
+    config = celeba_hq.Config(resolution=SIDE)
+    resolved = job.resolve_job("celeba-hq", source=parent / "photos", out=parent / "shards", config=config)
+    pipeline.prepare(resolved, workers=1)
+    tiny.run_folder(parent / "inr", tiny.INR, domain=DOMAIN)
+    tiny.run_folder(parent / "flow", tiny.IMAGE, domain=DOMAIN, network={"latents": 9}, condition=None)
+    return parent
+
+
+@pytest.fixture(autouse=True)
+def _working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    console.stderr.cache_clear()
+    yield
+    console.stderr.cache_clear()
+
+
+def evaluate(folders: Path, name: str, *words: Any, out: str = "out") -> int:
+    named = ["--run", folders / name, "--reference", folders / "shards", "--out", out, *words]
+    return run(["eval", *map(str, named)])
+
+
+def expected_values(folders: Path) -> tuple[float, float]:
+    """PSNR and SSIM of the split, from the networks and the definitions."""
+    model = sample.load(folders / "inr")
+    pixels = ShardDataset(folders / "shards").read("val", range(HELD_OUT)).values
+    level = torch.full((HELD_OUT,), 0.003)
+    values = torch.from_numpy(pixels).float().flatten(1, 2) / 127.5 - 1
+    context, method = model.domain.queries(), model.method
+    tokens = method.hypernetwork(context, values / math.sqrt(0.003**2 + 0.5), level.log() / 4)
+    answer = method.readout.query(method.readout.prepare(tokens), context)
+    rebuilt = ((answer + 1) * 127.5).round().clamp(0, 255).reshape(pixels.shape).double().numpy()
+    originals = pixels.astype(np.float64)
+    psnr = 10 * np.log10(255**2 / np.square(rebuilt - originals).mean((1, 2, 3)))
+    window = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    window = np.outer(window, window) / window.sum() ** 2
+    similarities = []
+    for top, left in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        x, y = (each[:, top : top + 11, left : left + 11] for each in (rebuilt, originals))
+        mean_x, mean_y = (np.einsum("nhwc,hw->nc", each, window) for each in (x, y))
+        xx, yy, xy = (np.einsum("nhwc,hw->nc", each, window) for each in (x * x, y * y, x * y))
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        covariance = (2 * (xy - mean_x * mean_y) + c2) / (xx - mean_x**2 + yy - mean_y**2 + c2)
+        similarities.append(covariance * (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1))
+    return float(psnr.mean()), float(np.mean(similarities))
+
+
+def test_the_held_out_split_is_encoded_and_compared_with_itself(folders: Path, tmp_path: Path, capsys):
+    assert evaluate(folders, "inr", "--num", "8") == 0
+    said = capsys.readouterr().err
+    drawn, rebuilt = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]
+    assert rebuilt["name"] == "inr, reconstructed"
+    scores = {score["metric"]: score for score in rebuilt["scores"]}
+    assert list(scores) == NAMES and not set(NAMES) & {score["metric"] for score in drawn["scores"]}
+    for name, expected in zip(NAMES, expected_values(folders), strict=True):
+        assert scores[name]["value"] == pytest.approx(expected, abs=0.02 if "psnr" in name else 2e-4)
+        assert scores[name]["samples"] == scores[name]["reference"] == HELD_OUT
+    assert rebuilt["facts"]["split"] == "val" and rebuilt["facts"]["nfe"] == 1 == drawn["facts"]["nfe"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in (said, page):
+        assert "reconstruction PSNR" in text and "samples/s" in text and "NFE" in text
+    assert "held-out:rgb" in page
+
+
+def test_every_run_reports_its_network_evaluations_and_its_speed_and_metrics_stay_the_same_bytes(
+    folders: Path, tmp_path: Path, capsys
+):
+    for out in ("a", "b"):
+        assert evaluate(folders, "flow", "--num", "8", "--sampler", "heun", "--steps", "3", out=out) == 0
+    assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
+    recorded = json.loads((tmp_path / "a" / "samples" / "flow.h5.speed.json").read_text())
+    assert recorded["samples"] == 8 and recorded["seconds"] > 0
+    rows = re.findall(
+        r'<th scope="row">(NFE|samples/s)</th><td[^>]*>([\d.,]+)</td>', (tmp_path / "a" / "report.html").read_text()
+    )
+    assert [name for name, _ in rows] == ["NFE", "samples/s"] and rows[0][1] == "6"
+    assert float(rows[1][1].replace(",", "")) == pytest.approx(8 / recorded["seconds"], rel=0.01)
+
+
+def test_both_kinds_of_runs_are_rows_of_one_table(folders: Path, tmp_path: Path):
+    words = ["--run", folders / "flow", "--metrics", "fid:random,reconstruction-psnr", "--num", "8"]
+    assert evaluate(folders, "inr", *words) == 0
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]
+    assert [(one["name"], [score["title"] for score in one["scores"]]) for one in results] == [
+        ("inr", ["FID"]),
+        ("inr, reconstructed", ["reconstruction PSNR"]),
+        ("flow", ["FID"]),
+    ]
+
+
+def test_reconstructions_that_cannot_be_made_are_refused_by_name(folders: Path, tmp_path: Path, capsys):
+    assert evaluate(folders, "flow", "--metrics", "reconstruction-psnr", "--num", "8") == 2
+    assert "none of these does" in " ".join(capsys.readouterr().err.split())
+    photos = str(folders / "photos" / "train")
+    words = ["--run", str(folders / "inr"), "--reference", photos, "--metrics", "reconstruction-psnr", "--num", "8"]
+    assert run(["eval", *words, "--out", "out"]) == 2
+    assert "of the split test or val of the reference's shards" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
