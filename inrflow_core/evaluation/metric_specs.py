@@ -123,8 +123,11 @@ def check_compatible(
 def check_counts(
     metrics: Sequence[MetricSpec], what: str, samples: int, reference: SampleCollection | ReferenceStats
 ) -> None:
-    """Raise UsageError unless there are enough samples and reference items for every metric."""
+    """Raise UsageError unless there are enough samples and reference items for every metric; views of scenes are not counted."""
+    domain = None if isinstance(reference, ReferenceStats) else domain_class(reference.domain)
     for metric in metrics:
+        if domain is not None and metric.metric.domain == domain.VIEW_DOMAIN:
+            continue
         least = metric.metric.min_items
         if samples < least:
             raise UsageError(f"{what} are {samples:,}, and `{metric.full}` needs at least {least}", hint="give more")

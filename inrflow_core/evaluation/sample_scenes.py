@@ -67,6 +67,8 @@ def iter_scene_sets(target: EvaluatedModel, work: SamplingWork, model: Model) ->
         )
         if drawn_shards.is_main():
             facts = {**provenance_facts(target, work, model, options, origin), "scenes": len(np.unique(plan.scenes))}
+            if not is_drawn:
+                del facts["seeds"]  # nothing is random
             matched_by = "" if is_drawn else "view"
             speed = drawn_shards.speed_of(path)
             yield results.EvaluatedSamples(name, readers.open_collection(path), facts, matched_by, speed=speed)

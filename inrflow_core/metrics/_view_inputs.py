@@ -122,4 +122,4 @@ def remark(inputs: ViewScores, protocol: str) -> str:
     """How many views of a scene are compared."""
     counts = np.unique(inputs.scenes, return_counts=True)[1]
     views = f"{counts.min():,}" if counts.min() == counts.max() else f"{counts.min():,} to {counts.max():,}"
-    return f"mean over the {views} compared views of a scene, then over {len(counts):,} scenes"
+    return f"mean over the {views} compared views of a scene, then over {len(counts):,} scene{'s' * (len(counts) != 1)}"

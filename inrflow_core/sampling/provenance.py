@@ -21,7 +21,7 @@ def provenance(
     seeds = list(request.seeds)
     origin = {
         **provenance_of_file(source, model, request.size),
-        "seeds": str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}",
+        "seeds": str(seeds[0]) if seeds[0] == seeds[-1] else f"{seeds[0]}-{seeds[-1]}",
         **options.provenance(None if guide is None else plain_file.file_digest(guide)[:16]),
     }
     if request.labels is not None and max(request.labels) < 0 and guide is None and "guidance" in origin:

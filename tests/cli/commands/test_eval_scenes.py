@@ -85,6 +85,7 @@ def test_a_run_is_evaluated_beside_both_baselines(folders: Path, capsys: pytest.
     assert [one["samples"]["count"] for one in by_name.values()] == [12, 9, 9, 9]
     assert (drawn["facts"]["scenes"], drawn["facts"]["nfe"], encoded["facts"]["nfe"]) == (3, 1, 1)
     assert encoded["facts"]["support"] == "view-64-or-middle" and drawn["facts"]["seeds"] == "0-2"
+    assert "seeds" not in encoded["facts"]
     assert mean["facts"]["training_scenes"] == "2 of 2, split train"
     page = Path("out/report.html").read_text()
     assert all(name in page for name in by_name)
@@ -126,6 +127,13 @@ def test_only_what_the_metrics_need_is_rendered(folders: Path):
     assert evaluate(folders, "--metrics", "novel-view-psnr", "--num", 2, out="b") == 0
     assert [path.name for path in Path("b/samples").glob("*.h5")] == ["fields-encoded.h5"]
     assert [*metrics_of("b")["results"][0]["scenes"][NOVEL[0]]] == ["test-0", "test-2"]
+
+
+def test_one_scene_has_views_enough_for_every_metric(folders: Path):
+    assert evaluate(folders, "--num", 1, "--reference-num", 2) == 0
+    results = metrics_of()["results"]
+    assert [[score["samples"] for score in one["scores"]] for one in results] == [[4, 4], [1, 1], [1, 1], [1, 1]]
+    assert [score["reference"] for score in results[0]["scores"]] == [9, 9]
 
 
 def test_the_cost_is_estimated_without_writing(folders: Path, capsys: pytest.CaptureFixture[str]):
