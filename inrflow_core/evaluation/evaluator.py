@@ -34,6 +34,10 @@ class Evaluator:
         self._samples: EvaluatedSamples | None = None
         self._views: SampleCollection | None = None
 
+    def verify(self, items: SampleCollection) -> None:
+        """Compare every byte of shards with the recorded digests, once; raises IntegrityError, naming what is damaged."""
+        self._context.verify(items)
+
     def score(self, samples: EvaluatedSamples, metric: MetricSpec, all_metrics: Sequence[MetricSpec] = ()) -> Score:
         """The value of one metric.
 

@@ -167,6 +167,7 @@ def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
     except OSError as error:
         raise UsageError(f"cannot make the folder `{job.out}`: {error.strerror}", hint="name another path") from error
     warn_of_missing(ready)
+    _verify_shown(ready)
     scored, failed = [], {}
     for sample_set in sample_sets(ready):
         job.reporter.log(f"evaluating {sample_set.items.count:,} samples of `{sample_set.name}`")
@@ -244,6 +245,16 @@ def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
     ]
     names = sampling_plan.unique_names([*taken, *(target.name for target in targets)])[len(taken) :]
     return [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
+
+
+def _verify_shown(ready: CheckedEvaluationJob) -> None:
+    """Verify what the report reads beside the metrics, which take cached features without reading the items."""
+    training = ready.memorization_set
+    shown = [ready.reference, *([] if training is None else [training.items, training.held_out])]
+    if drawn_shards.is_main():
+        for items in shown:
+            if items is not None and not isinstance(items, ReferenceStats):
+                ready.evaluator.verify(items)
 
 
 def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:

@@ -135,6 +135,29 @@ def test_data_of_another_kind_is_not_a_batch(tmp_path: Path, data: object, messa
         cifar10.scan(write(tmp_path, files), cifar10.Config())
 
 
+def nested(depth: int) -> list[Any]:
+    """A list of 10 to the power of `depth` numbers, in a pickle of a few hundred bytes: each list holds another ten times."""
+    values: list[Any] = [0] * 10
+    for _ in range(depth - 1):
+        values = [values] * 10
+    return values
+
+
+def endless() -> list[Any]:
+    """A list in itself."""
+    values: list[Any] = []
+    values.append(values)
+    return values
+
+
+@pytest.mark.parametrize("labels", [nested(10), endless()], ids=["ten thousand million", "endless"])
+def test_lists_of_labels_that_refer_to_each_other_are_not_followed(tmp_path: Path, labels: list[Any]):
+    name = "test_batch"
+    files = python_files() | {f"cifar-10-batches-py/{name}": python_batch(name, labels=labels)}
+    with pytest.raises(IntegrityError, match="a list is neither an array nor a list of integers"):
+        cifar10.scan(write(tmp_path, files), cifar10.Config())
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", python_batch("test_batch")[:500], b"\x80\x02].", b"\x80\x02}(U\x05"])
 def test_broken_pickles_are_no_batch(tmp_path: Path, content: bytes):
     files = python_files() | {"cifar-10-batches-py/test_batch": content}

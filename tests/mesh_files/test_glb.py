@@ -163,6 +163,17 @@ def test_what_is_not_applied_is_refused_by_name(reason: str) -> None:
         refused(reason).read()
 
 
+def test_the_nodes_of_one_mesh_count_as_often_as_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Document()
+    document.square()
+    document.tables["nodes"] = [{"mesh": 0, "translation": [number, 0, 0]} for number in range(300)]
+    document.tables |= {"scenes": [{"nodes": list(range(300))}]}
+    assert len(document.read()) == 300
+    monkeypatch.setattr(glb, "MOST", 1000)
+    with pytest.raises(UnreadableItemError, match="it has more than 1,000 vertices and triangles"):
+        document.read()
+
+
 def test_a_written_file_has_the_colors_of_its_cloud(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(1500, 3))

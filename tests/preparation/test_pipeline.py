@@ -140,11 +140,11 @@ note = journal.Journal.record
 def interrupted(self, record):
     note(self, record)
     os.kill(os.getpid(), getattr(signal, SENT))
-journal.Journal.record = interrupted
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
     options = ['--resolution', '8', '--classes', '--workers', sys.argv[3]]
     SENT, source, out = sys.argv[4], sys.argv[1], sys.argv[2]
+    journal.Journal.record = interrupted if SENT else note
     sys.argv = ['inrflow', 'prepare', 'images', '--source', source, '--out', out, *options]
     app.main()
 """
@@ -152,7 +152,8 @@ if __name__ == '__main__':
     assert done.returncode == 130, done.stderr
     assert "error: interrupted with 1 of 4 shards made\n\nhint: run the same command again to resume" in done.stderr
     assert not list((tmp_path / "s").glob(".*.partial")) and "Traceback" not in done.stderr
-    assert prepare(images(source, tmp_path / "s")).num_written == 3
+    same = child("\n" + code, source, tmp_path / "s", workers, "")
+    assert same.returncode == 0, same.stderr
     assert content(tmp_path / "s") == content(prepared)
 
 

@@ -317,6 +317,19 @@ def test_a_damaged_reference_is_reported(folders, tmp_path, capsys):
         assert said.startswith("4: ") and "is damaged: its digest is" in said
 
 
+def test_a_reference_that_is_damaged_after_its_features_were_cached_is_reported(folders, tmp_path, capsys):
+    """The report shows its items and searches copies among them."""
+    shutil.copytree(folders / "digits", tmp_path / "digits")
+    words = ["--run", folders / "images", "--reference", tmp_path / "digits", "--num", "22", "--metrics", "kid:random"]
+    assert evaluate(*words, "--out", "first") == 0
+    shard = next((tmp_path / "digits").glob("train*.h5"))
+    content = bytearray(shard.read_bytes())
+    content[-9] ^= 1
+    shard.write_bytes(content)
+    said = refused(capsys, *words)
+    assert said.startswith("4: ") and "is damaged: its digest is" in said
+
+
 def test_runs_of_one_name_are_two_lines_of_the_plot(folders, tmp_path):
     shutil.copytree(folders / "images", tmp_path / "images")
     words = ["--run", folders / "images", "--run", "images", "--reference", folders / "digits", "--num", "22"]
