@@ -141,6 +141,11 @@ class SetSpec:
         """Pairs of a training set, N."""
         return self.layout.num_queries
 
+    @property
+    def has_equal_sizes(self) -> bool:
+        """Whether all sets have the same number of pairs."""
+        return not isinstance(self.layout, Groups)
+
     def coordinates_of(self, queries: Queries, values: Float[Tensor, "B N C"]) -> Tensor | None:
         """The pairs' coordinates; of points without fixed coordinates the first numbers of their values."""
         return queries.coordinates if self.layout.has_coordinates else values[..., : self.coordinate_size]

@@ -15,6 +15,7 @@ from inrflow_core.errors import MissingError, OutOfMemory
 from inrflow_core.runtime.progress import format_bytes, format_duration
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from inrflow_core.config.training import Config
@@ -38,6 +39,8 @@ class StagePlan:
     planner: Planner
     micro: int
     plan: Plan
+    optimizers: list[str]
+    """The names of its optimizers."""
 
 
 @dataclass(frozen=True)
@@ -116,50 +119,53 @@ def _plan(job: TrainJob, name: str | None, processes: int | None) -> RunPlan:
     from inrflow_core.training import setup
 
     gpu = None if name is None else gpu_specs.find(name)
-    num_sets = _count_sets(job)
+    num_sets, sizes = _find_sets(job)
     if gpu is None and processes is None and num_sets is not None:
         ready = setup.check_job(job, dict(os.environ))
-        known = [stage.plan for stage in ready.stages]
         return RunPlan(
-            job, _stages(job, ready.world, ready.precision, known), None, ready, is_here=True, num_sets=num_sets
+            job, _stages(job, ready.world, ready.precision, sizes), None, ready, is_here=True, num_sets=num_sets
         )
     here = distributed.find({} if processes or gpu else dict(os.environ), "cpu" if gpu else job.device)
     count = processes or here.size
     device = torch.device("cuda") if gpu else here.device
     world = distributed.World(0, count, 0, device, count > 1)
     precision = job.preset.training.config.precision
-    precision = choose_precision(precision, device) if gpu is None else gpu.choose(precision)
+    equal = job.preset.domain.module.Domain(job.preset.domain.config).shape.has_equal_sizes
+    precision = choose_precision(precision, device, has_equal_sizes=equal) if gpu is None else gpu.choose(precision)
     is_here = gpu is None and processes is None
-    return RunPlan(job, _stages(job, world, precision), gpu, None, is_here=is_here, num_sets=num_sets)
+    return RunPlan(job, _stages(job, world, precision, sizes), gpu, None, is_here=is_here, num_sets=num_sets)
 
 
-def _stages(job: TrainJob, world: World, precision: str, known: Sequence[Plan] = ()) -> list[StagePlan]:
-    """The plan of each stage for this process of `world`; `known` are the plans, if they are made already."""
-    from inrflow_core.planning.plan import Planner
-    from inrflow_core.training import stages
+def _stages(job: TrainJob, world: World, precision: str, sizes: np.ndarray | None) -> list[StagePlan]:
+    """The plan of each stage for this process of `world`, for sets of these sizes, None for those of the preset."""
+    from inrflow_core.planning.plan import optimizer_names
+    from inrflow_core.training import planned_sizes, stages
     from inrflow_core.training.loader import split_batch
 
     plans = []
-    for number, stage in enumerate(job.preset.method.module.STAGES):
+    for stage in job.preset.method.module.STAGES:
         preset = stages.preset_of(job.preset, stage.name)
         settings = preset.training.config
         micro = len(split_batch(batch=settings.batch, rank=world.rank, size=world.size, micro=settings.micro_batch)[0])
-        planner = Planner(preset, world, precision, stage)
-        plan = known[number] if known else planner.plan(micro)
-        plans.append(StagePlan(stage.name, settings, planner, micro, plan))
+        of_data: dict[str, Any] = {"precision": precision, "micro": micro, "stage": stage}
+        plan = planned_sizes.predict(preset, sizes, world, **of_data)
+        planner = planned_sizes.planner_of_largest(preset, sizes, world, **of_data)
+        names = optimizer_names(job.preset.training.config, stage)
+        plans.append(StagePlan(stage.name, settings, planner, micro, plan, names))
     return plans
 
 
-def _count_sets(job: TrainJob) -> int | None:
-    """Training and held-out sets in the shards, which are those of the preset; None without shards."""
+def _find_sets(job: TrainJob) -> tuple[int | None, np.ndarray | None]:
+    """The number of training and held-out sets in the shards, which are those of the preset, None without shards; and the
+    sizes of the training sets, None where they are equal or unknown."""
     from inrflow_core.training import data
 
     try:
         loader, held_out = data.open_data(job.preset, job.data)
     except MissingError as error:
         console.info(f"{error.message}; the plan is made without them, from what the preset says of its sets")
-        return None
-    return len(loader) + len(held_out or ())
+        return None, None
+    return len(loader) + len(held_out or ()), loader.sizes()
 
 
 def _show(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> None:
@@ -175,7 +181,10 @@ def _show(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> None:
     parts = [(part, f"{count:.3g}", f"{plan.executed.get(part, 0):.3g}") for part, count in plan.flops.items()]
     total = ("all", f"{plan.total_flops:.3g}", f"{sum(plan.executed.values()):.3g}")
     console.table(["FLOPs of a step, all processes", "needed", "executed"], [*parts, total])
-    rows = [(row_title(row), format_bytes(count), format_bytes(plan.most[row])) for row, count in plan.memory.items()]
+    rows = [
+        (row_title(row, stage.optimizers), format_bytes(count), format_bytes(plan.most[row]))
+        for row, count in plan.memory.items()
+    ]
     console.table(
         ["memory of a process", "at the peak", "at its own most"],
         [*rows, ("all", format_bytes(plan.total_memory), "")],

@@ -55,19 +55,23 @@ class Config:
 
 
 def read_file(path: Path) -> np.ndarray:
-    """A cloud from a .ply or .npy file, float32 (P C).
+    """A cloud from a .ply or .npy file, float32 (P C), or float64 where float32 would merge its points.
 
     Raises:
         IntegrityError: the file is damaged, or holds another kind of array.
     """
     if path.suffix.lower() == ".ply":
-        return ply_reader.read_points(path)
+        return ply_reader.read_in_place(path)
     values = array_file.read_array(path, hint="copy it again, or make it again")
     if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f" or not len(values):
         raise IntegrityError(
             f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
         )
-    return ply_reader.single_precision(np.asarray(values)[None])[0]
+    values = np.asarray(values)
+    if values.dtype.itemsize > 4 and ply_reader.is_far(values[:, :3]):
+        return values.astype(np.float64)
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite, which `eval` rejects
+        return values.astype(np.float32)
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:

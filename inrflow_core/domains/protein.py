@@ -6,7 +6,6 @@ of `residues.atom_layout`. The embedding of a whole residue is a part of the con
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,8 @@ TYPICAL_LENGTH = "L"
 """The residue of sets for planning: leucine, which has about as many heavy atoms as the mean."""
 ATOMS_PER_RESIDUE = int(residues.SIZES[residues.LETTERS.index(TYPICAL_LENGTH)])
 """Its heavy atoms."""
+MEAN_ATOMS = 7.81
+"""Mean heavy atoms of a residue in Swiss-Prot, by the composition that UniProt publishes."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Domain(DecodedAtOwnPairs):
 
     def config_for_size(self, num_pairs: int) -> Config:
         """Settings with typical chains of that many heavy atoms."""
-        return replace(self.config, residues=max(1, math.ceil(num_pairs / ATOMS_PER_RESIDUE)))
+        return replace(self.config, residues=max(1, round(num_pairs / MEAN_ATOMS)))
 
     def dummy_batch(self, count: int) -> CoordValueSet:
         """Sets of zeros for a typical chain, for planning."""

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from inrflow_core.domains._contract import domain_class
+from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import (
     distance_matrix,
     feature_cache,
@@ -35,7 +36,7 @@ from inrflow_core.metrics._inputs import FeatureSpec, GatherContext, InputSpec, 
 from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.metrics._view_inputs import ViewScores
 from inrflow_core.runtime.progress import Log, TrackProgress, no_progress
-from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.collection import IS_CENTERED, SampleCollection
 from inrflow_core.shards import manifest
 from inrflow_core.storage import plain_file
 
@@ -238,6 +239,12 @@ def normalized_clouds(
         names += batch.names
         for name, rows in batch.condition.items():
             conditions.setdefault(name, []).append(rows)
+    if normalization != point_clouds.BOX and any(rows.any() for rows in conditions.get(IS_CENTERED, [])):
+        raise UsageError(
+            f"the protocol `{normalization}` compares clouds where they are, and some {what} are so far from the origin that "
+            "single precision would merge their points",
+            hint=f"move them nearer to the origin, or use the protocol `{point_clouds.BOX}`",
+        )
     units = point_clouds.SOURCE
     if items.normalization:
         units = point_clouds.units(

@@ -319,14 +319,16 @@ def _default(
 
 def _classes(job: EvaluationJob) -> Sequence[str]:
     """The classes of the reference."""
-    return job.classes or (_common_data(job.runs).classes if job.reference is None and job.runs else ())
+    if job.classes or job.reference is not None or not job.runs:
+        return job.classes
+    return _common_data(job.runs, needs_classes=True).classes
 
 
 def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | ReferenceStats:
     path = job.reference
     classes = _classes(job)
     if path is None and job.runs:
-        path = Path(_common_data(job.runs).path)
+        path = Path(_common_data(job.runs, needs_classes=not job.classes).path)
         checked = [_is_training_data(source, path) for source in job.runs]  # of every run, to refuse other data
         origin = "that the run was trained on" if all(checked) else "that the preset names"
         of = f", of the classes {', '.join(classes)}" if classes else ""
@@ -345,22 +347,23 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
     return collection.evenly_spaced_items(reference, job.reference_num) if job.reference_num else reference
 
 
-def _common_data(runs: Sequence[Path]) -> DataConfig:
-    """The data that the presets of all runs name.
+def _common_data(runs: Sequence[Path], *, needs_classes: bool) -> DataConfig:
+    """The data that the presets of all runs name; their classes may differ unless the reference `needs_classes` of theirs.
 
     Raises:
         UsageError: they name different data.
     """
+    one_of_them = "add `--reference PATH`, or evaluate them one after the other"
     first, *others = (models.read_metadata(run.resolve_weights(source))[0].data.config for source in runs)
     for source, other in zip(runs[1:], others, strict=True):
-        if (other.path, other.classes) != (first.path, first.classes):
+        if other.path != first.path or (needs_classes and other.classes != first.classes):
             raise UsageError(
                 f"the runs `{runs[0]}` and `{source}` were trained on different data: `{first.path}` and `{other.path}`"
                 + (
                     f" ({', '.join(first.classes) or 'all'}; {', '.join(other.classes) or 'all'})"
                     * (first.classes != other.classes)
                 ),
-                hint="add `--reference PATH`, or evaluate them one after the other",
+                hint="name classes of both with `--classes`" if other.path == first.path else one_of_them,
             )
     return first
 

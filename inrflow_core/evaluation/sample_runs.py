@@ -25,7 +25,7 @@ from inrflow_core.evaluation.sampling_plan import (
 from inrflow_core.models import Model
 from inrflow_core.sample_files import collection, readers
 from inrflow_core.sampling import labels, provenance, reference_inputs, request, sample
-from inrflow_core.sampling.options import sampling_options
+from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.request import Size
 from inrflow_core.sampling.write_samples import SampleSource
 
@@ -70,11 +70,12 @@ def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
     settings, model, plan = work.sampling, load_model(target, work), plan_samples(target, work)
     if model.domain.VIEW_DOMAIN is not None:
         return sample_scenes.estimate_seconds(work, model)
-    options = settings.options(model)
-    probe = options
-    if model.preset.sampler is not None:
-        probe = sampling_options(model, sampler="euler", steps=2, method_settings=settings.method_settings)
     whole = sample_request(model, work, plan)
+    probe = options = settings.options(model, whole.labels)
+    if model.preset.sampler is not None:
+        probe = options_for_labels(
+            model, whole.labels, sampler="euler", steps=2, method_settings=settings.method_settings
+        )
     batch = settings.batch or request.default_batch_size(model, whole)
     rows = range(min(batch, len(whole.seeds)))
     if plan is not None and model.domain.MAKES_STRUCTURES:
@@ -91,8 +92,9 @@ def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
 
 def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size) -> tuple[Path, dict[str, Any]]:
     """The shard of a target's samples, of which missing parts are sampled, and its metadata."""
-    plan, options = plan_samples(target, work), work.sampling.options(model)
+    plan = plan_samples(target, work)
     sized_request = replace(sample_request(model, work, plan), size=size)
+    options = work.sampling.options(model, sized_request.labels)
     origin = provenance.provenance(model, target.weights, sized_request, options)
     if plan is not None:
         reference_inputs.check(plan, model)

@@ -20,7 +20,7 @@ from inrflow_core.runtime import distributed, memory
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import labels, reference_inputs, request, sample
-from inrflow_core.sampling.options import sampling_options
+from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 from inrflow_core.sampling.request import SampleRequest, Size
 
@@ -51,10 +51,11 @@ class SamplingSettings:
     precision: str = "fp32"
     compile: bool = False
 
-    def options(self, model: Model) -> Any:
-        """The sampling options of a model; raises as `sampling_options`."""
-        return sampling_options(
+    def options(self, model: Model, labels: Sequence[int] | None = None) -> Any:
+        """The sampling options of a model for samples of these labels; raises as `sampling_options`."""
+        return options_for_labels(
             model,
+            labels,
             sampler=self.sampler,
             steps=self.steps,
             sampler_settings=self.sampler_settings,

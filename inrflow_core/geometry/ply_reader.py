@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Num
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Num
 
 from inrflow_core.errors import IntegrityError, UnreadableItemError
 from inrflow_core.geometry.color_scales import colors_to_255
@@ -217,14 +217,24 @@ def centered(positions: Num[np.ndarray, "N 3"]) -> tuple[Float32[np.ndarray, "N 
         return positions.astype(np.float32), center
 
 
-def single_precision(clouds: np.ndarray) -> np.ndarray:
-    """Clouds (B N C) as float32; those that lie too far from the origin for it are centered first."""
+def single_precision(clouds: np.ndarray) -> tuple[np.ndarray, Bool[np.ndarray, " B"]]:
+    """Clouds (B N C) as float32, and which of them lie too far from the origin for it: these are centered first."""
     with np.errstate(over="ignore"):  # values too large for float32 become infinite, which `eval` rejects
         values = clouds.astype(np.float32)
-    for row in range(len(clouds) if clouds.dtype.itemsize > 4 else 0):
-        if is_far(clouds[row, :, :3]):
-            values[row, :, :3] = centered(clouds[row, :, :3])[0]
-    return values
+    far = np.array([clouds.dtype.itemsize > 4 and is_far(cloud[:, :3]) for cloud in clouds], dtype=bool)
+    for row in np.flatnonzero(far):
+        values[row, :, :3] = centered(clouds[row, :, :3])[0]
+    return values, far
+
+
+def read_in_place(path: Path) -> Float[np.ndarray, "N C"]:
+    """The points of `read_points`, but those of a cloud far from the origin where they are, in float64.
+
+    Raises:
+        IntegrityError: as `read_points`.
+    """
+    points, center = read_cloud(path)
+    return np.concatenate([points[:, :3] + center, points[:, 3:]], axis=1) if center.any() else points
 
 
 def _read_header(file: io.BytesIO) -> tuple[str, list[Element], list[str]]:

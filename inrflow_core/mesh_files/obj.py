@@ -27,6 +27,8 @@ IGNORED = {
 }
 """Statements that change no surface of polygons, or that belong to one of `FREE_FORM`."""
 FREE_FORM = {"cstype", "curv", "curv2", "surf", "bsp", "bzp", "cdc", "cdp", "res"}
+NUMBERS = {"v", "vt", "f", "fo"}
+"""Statements of numbers, behind which a comment may stand."""
 BLOCK = 1 << 18
 """Words that are parsed at once."""
 REFUSED = {"call": "it calls other files", "csh": "it runs other programs", "usemap": "it has texture maps by `usemap`"}
@@ -99,6 +101,9 @@ def _lines(content: bytes) -> Iterator[str]:
     """The lines, in UTF-8 or else Latin-1; a backslash at the end joins the next."""
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")
+    if content.isascii() and b"\\" not in content:
+        yield from io.TextIOWrapper(io.BytesIO(content), encoding="ascii", newline="\n")
+        return
     begun = ""
     for raw in io.BytesIO(content.removeprefix(codecs.BOM_UTF8)):
         try:
@@ -114,20 +119,22 @@ def _lines(content: bytes) -> Iterator[str]:
 def _statements(lines: Iterable[str]) -> _Statements:
     found, material = _Statements(), 0
     for line in lines:
-        word, *rest = line.split(None, 1) or ["#"]
-        argument = rest[0].strip() if rest else ""
+        words = line.split()
+        word = words[0] if words else "#"
+        if word in NUMBERS and "#" in line:
+            words = line.partition("#")[0].split()
         if word == "v":
-            found.positions.add(argument.partition("#")[0].split())
+            found.positions.add(words[1:])
         elif word == "vt":
-            found.coordinates.add(argument.partition("#")[0].split())
+            found.coordinates.add(words[1:])
         elif word in ("f", "fo"):
-            found.faces.add(argument.partition("#")[0].split())
+            found.faces.add(words[1:])
             found.counts_before.extend((len(found.positions.counts), len(found.coordinates.counts)))
             found.materials.append(material)
         elif word == "usemtl":
-            material = found.names.setdefault(argument, len(found.names))
+            material = found.names.setdefault(_argument(line), len(found.names))
         elif word == "mtllib":
-            found.libraries.append(argument)
+            found.libraries.append(_argument(line))
         elif word in FREE_FORM:
             raise UnreadableItemError("it has free-form curves or surfaces")
         elif word in REFUSED:
@@ -137,6 +144,11 @@ def _statements(lines: Iterable[str]) -> _Statements:
     return found
 
 
+def _argument(line: str) -> str:
+    """What follows the keyword."""
+    return line.strip().partition(line.split(None, 1)[0])[2].strip()
+
+
 def _floats(words: list[str]) -> Float64[np.ndarray, " N"]:
     return np.array(words, dtype=np.float64)
 
@@ -144,6 +156,11 @@ def _floats(words: list[str]) -> Float64[np.ndarray, " N"]:
 def _index_pairs(words: list[str]) -> Int64[np.ndarray, "N 2"]:
     """The vertex and the texture coordinate of corners such as `7`, `7/2`, `7//3` or `7/2/3`; 0 for none."""
     pairs = np.zeros((len(words), 2), dtype=np.int64)
+    if not any("/" in word for word in words):
+        pairs[:, 0] = np.array(words, dtype=np.int64)
+        if not pairs[:, 0].all():
+            raise UnreadableItemError(pieces.NO_CORNERS)
+        return pairs
     split = [word.split("/") for word in words]
     pairs[:, 0] = np.array([parts[0] for parts in split], dtype=np.int64)
     has_second = np.array([len(parts) > 1 and parts[1] != "" for parts in split], dtype=bool)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import Stage
 
 
@@ -34,6 +35,26 @@ def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Pa
     names = [name for weights in by_optimizer.values() for name in weights]
     assert len(names) == len(set(names)), f"two optimizers of the stage `{stage.name}` update the same weights"
     return by_optimizer
+
+
+def why_weights_stay_whole(method: Any, stage: Stage) -> str | None:
+    """Why ZeRO stage 3, which shares out the weights, cannot train a stage of a method; None if it can."""
+    if len(method.STAGES) > 1 or len(stage.optimizers) > 1:
+        return "ZeRO stage 3 trains methods of one stage and one optimizer alone"
+    if not method.CAN_SHARD_WEIGHTS:
+        return "ZeRO stage 3 shares out the weights, and this method needs them whole inside its gradient"
+    return None
+
+
+def check_zero_stage(method: Any, stage: Stage, zero_stage: int) -> None:
+    """Refuse a ZeRO stage that cannot train a stage of a method.
+
+    Raises:
+        UsageError: ZeRO stage 3 with several optimizers or stages, or with a loss that needs whole weights.
+    """
+    reason = why_weights_stay_whole(method, stage) if zero_stage == 3 else None
+    if reason is not None:
+        raise UsageError(reason, hint="take stage 2: `--set training.zero_stage=2`")
 
 
 def mark_trainable(method: nn.Module) -> None:

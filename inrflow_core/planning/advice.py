@@ -19,7 +19,6 @@ from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.memory import is_out_of_memory
 from inrflow_core.runtime.progress import first_line, format_gigabytes
 
-STAGES = (0, 1, 2, 3)
 SAFETY_FACTOR = 0.9
 """Fraction of the transient memory of a failed step that advised settings may take: predictions have this accuracy."""
 
@@ -90,8 +89,8 @@ def find(planner: Planner, micro: int, capacity: float) -> Advice:
 
 
 def stages(planner: Planner, micro: int) -> dict[int, int]:
-    """Bytes of a process in each ZeRO stage."""
-    return {number: planner.plan(micro, stage=number).total_memory for number in STAGES}
+    """Bytes of a process in each ZeRO stage that can train the method."""
+    return {number: planner.plan(micro, stage=number).total_memory for number in planner.zero_stages}
 
 
 def _fewer(planner: Planner, micro: int) -> list[int]:

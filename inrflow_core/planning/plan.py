@@ -8,7 +8,7 @@ DeepSpeed's ZeRO stages is computed (`zero_memory`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -20,8 +20,9 @@ from torch._subclasses import FakeTensorMode
 
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
+from inrflow_core.config.training import Config
 from inrflow_core.methods._contract import SHARDS, Stage
-from inrflow_core.methods._trained_weights import weights_by_optimizer
+from inrflow_core.methods._trained_weights import check_zero_stage, weights_by_optimizer, why_weights_stay_whole
 from inrflow_core.networks._contract import RecomputingConfig
 from inrflow_core.planning import memory_trace, parts, zero_memory
 from inrflow_core.planning.gpu_specs import Gpu
@@ -38,11 +39,13 @@ CHECKPOINTING = "checkpoint_activations"
 """The setting of networks that can recompute activations in the backward pass: see `RecomputingConfig`."""
 MAX_TRACED = 2048
 """Sets of the largest micro-batch that is traced; what larger ones allocate and execute is in proportion."""
-PROGRAM = {"cpu": 650_000_000, "cuda": 1_000_000_000}
-"""Bytes in use before a model is built: by Python, torch and DeepSpeed on a CPU (measured); by CUDA and its libraries on a
-GPU (assumed)."""
+PROGRAM = {"cpu": 500_000_000, "cuda": 1_000_000_000}
+"""Bytes in use beside a model: by Python, torch and DeepSpeed on a CPU (measured: 460 MB in fp32, 505 MB in bf16); by CUDA
+and its libraries on a GPU (assumed)."""
 ALLOWANCE = 0.1
 """Part of the activations on a GPU that is added for gaps of torch's allocator; assumed, not measured."""
+UNEQUAL_ALLOWANCE = 0.4
+"""The same on a CPU for sets of unequal sizes, for gaps of the C library's memory (measured)."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,18 @@ TABLE_ROWS = {
     "gathered_weights": "weights that ZeRO 3 has gathered",
     "gradients": "gradients",
     "zero_gradients": "gradients that ZeRO sums up (fp32 copy)",
-    "moments": "moments of AdamW",
+    "moments": "moments of ",
+    "before_step": "weights and moments before the step, to skip it",
     "averages": "averages (EMA)",
     "communication": "buffers of communication",
     "batch": "batches",
     ACTIVATIONS: "activations: ",
     "backward": "backward pass beside them",
-    "allowance": "gaps of the GPU's allocator",
+    "allowance": "gaps between allocations",
 }
-"""Titles of the rows of `Plan.memory`; a row of each part begins with `ACTIVATIONS`."""
+"""Titles of the rows of `Plan.memory`; a row of each part begins with `ACTIVATIONS`, and `moments` names the optimizers."""
+OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "radam": "RAdam"}
+"""Names of the optimizers of `[training]` in their papers."""
 PERSISTENT_ROWS = ("program", "weights", "zero_weights", "gathered_weights", "moments", "averages")
 """Rows that are held between two steps."""
 
@@ -145,10 +151,15 @@ class Planner:
         stage: Stage | None = None,
         *,
         traces: dict[TraceKey, list[Trace]] | None = None,
+        has_equal_sizes: bool = True,
     ) -> None:
-        """`traces` are those of an equal model that was planned before; new ones are added."""
+        """`traces` are those of an equal model that was planned before; new ones are added.
+
+        With `has_equal_sizes = False` the sets of a batch differ in size, and the preset's are the largest.
+        """
         self.preset, self.world, self.precision = preset, world, precision
         self._stage: Stage = preset.method.module.STAGES[0] if stage is None else stage
+        self._allowance = ALLOWANCE if world.device.type == "cuda" else 0 if has_equal_sizes else UNEQUAL_ALLOWANCE
         self._models: dict[bool, models.Model] = {}
         self._traces = {} if traces is None else traces
 
@@ -163,6 +174,12 @@ class Planner:
         configs = [part.config for part in self.preset.networks.values()]
         return any(config.checkpoint_activations for config in configs if isinstance(config, RecomputingConfig))
 
+    @property
+    def zero_stages(self) -> tuple[int, ...]:
+        """The ZeRO stages that can train the stage."""
+        whole = why_weights_stay_whole(self._model(self.is_checkpointed).method, self._stage) is not None
+        return (0, 1, 2) if whole else (0, 1, 2, 3)
+
     def sizes(self) -> tuple[dict[str, int], dict[str, float]]:
         """Parameters by part, and FLOPs of a forward pass of one set by part.
 
@@ -172,11 +189,16 @@ class Planner:
         return parts.count_parameters(self._model(self.is_checkpointed).method), dict(self._forward_flops)
 
     def plan(self, micro: int, *, stage: int | None = None, checkpointed: bool | None = None) -> Plan:
-        """The plan with micro-batches of `micro` sets; a ZeRO stage or checkpointing that is not given is the preset's."""
+        """The plan with micro-batches of `micro` sets; a ZeRO stage or checkpointing that is not given is the preset's.
+
+        Raises:
+            UsageError: the ZeRO stage cannot train the method.
+        """
         preset, settings = self.preset, self.preset.training.config
         stage = int(settings.zero_stage) if stage is None else stage
         checkpointed = self.is_checkpointed if checkpointed is None else checkpointed
         method = self._model(checkpointed).method
+        check_zero_stage(method, self._stage, stage)
         weights = sum(p.numel() for p in method.parameters())
         by_optimizer = weights_by_optimizer(method, self._stage)
         trained = sum(p.numel() for own in by_optimizer.values() for p in own.values())
@@ -207,7 +229,8 @@ class Planner:
             return replace(plan, problem=str(error))
         read_ahead = self._read_ahead(micro)
         memory, most = max(
-            (_memory(trace, layout, read_ahead) for trace in traces), key=lambda rows: sum(rows[0].values())
+            (_memory(trace, layout, read_ahead, self._allowance) for trace in traces),
+            key=lambda rows: sum(rows[0].values()),
         )
         total = _by_part(method, _sum(*(trace.executed for trace in traces)))
         executed = {part: settings.batch / micro * count for part, count in total.items()}
@@ -272,14 +295,23 @@ class Planner:
         return self._traces[key]
 
 
-def predict(preset: Preset, world: World, *, precision: str, micro: int, stage: Stage | None = None) -> Plan:
-    """The plan of a stage of a preset over the processes of `world`, with micro-batches of `micro` sets.
+def predict(
+    preset: Preset,
+    world: World,
+    *,
+    precision: str,
+    micro: int,
+    stage: Stage | None = None,
+    has_equal_sizes: bool = True,
+) -> Plan:
+    """The plan of a stage of a preset over the processes of `world`, with micro-batches of `micro` sets; see `Planner`.
 
     In one process a model is traced once, however often runs of it are planned.
     """
     model = {table: preset.table().get(table) for table in ("domain", "method", "network", "condition")}
     pass_ = (None if stage is None else stage.name, preset.training.config.steps, precision, world.device.type)
-    return Planner(preset, world, precision, stage, traces=_traces_of(f"{model} {pass_}")).plan(micro)
+    traces = _traces_of(f"{model} {pass_}")
+    return Planner(preset, world, precision, stage, traces=traces, has_equal_sizes=has_equal_sizes).plan(micro)
 
 
 @lru_cache(maxsize=16)
@@ -288,8 +320,16 @@ def _traces_of(model: str) -> dict[TraceKey, list[Trace]]:
     return {}
 
 
-def row_title(row: str) -> str:
-    """The title of a row of `Plan.memory`."""
+def optimizer_names(settings: Config, stage: Stage) -> list[str]:
+    """The names of a stage's optimizers, each once; `settings` are those of all stages."""
+    kinds = [settings.for_stage(stage.name, name).optimizer for name in stage.optimizers]
+    return [OPTIMIZERS[kind] for kind in dict.fromkeys(kinds)]
+
+
+def row_title(row: str, optimizers: Sequence[str]) -> str:
+    """The title of a row of `Plan.memory`; `optimizers` are those of the stage (`optimizer_names`)."""
+    if row == "moments":
+        return TABLE_ROWS[row] + " and ".join(optimizers)
     part = row.removeprefix(ACTIVATIONS)
     return TABLE_ROWS[row] if part == row else TABLE_ROWS[ACTIVATIONS] + part
 
@@ -301,10 +341,11 @@ def _by_part(method: nn.Module, counts: dict[str, float]) -> dict[str, float]:
     return {name: counts[name] for name in dict.fromkeys(names) if name != BATCH and counts.get(name)}
 
 
-def _memory(trace: Trace, layout: zero_memory.Layout, read_ahead: int) -> tuple[dict[str, int], dict[str, int]]:
+def _memory(
+    trace: Trace, layout: zero_memory.Layout, read_ahead: int, allowance: float
+) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes by row at the peak, which is in the backward pass or in the update after it; and each row's maximum."""
-    on_gpu = layout.world.device.type == "cuda"
-    now, most = (_rows(by_part, on_gpu) for by_part in trace.peak(gradients_stay=layout.gradients_grow))
+    now, most = (_rows(by_part, allowance) for by_part in trace.peak(gradients_stay=layout.gradients_grow))
     always = {"program": PROGRAM[layout.world.device.type], **layout.always, "batch": read_ahead}
     moments = [_sum(always, layout.backward, now), _sum(always, layout.update)]
     highest = _sum(always, layout.backward, most)
@@ -321,16 +362,16 @@ def _ordered(rows: dict[str, int]) -> list[str]:
     return sorted(rows, key=lambda row: order.index(ACTIVATIONS if row.startswith(ACTIVATIONS) else row))
 
 
-def _rows(by_part: dict[str, int], on_gpu: bool) -> dict[str, int]:
+def _rows(by_part: dict[str, int], allowance: float) -> dict[str, int]:
     """The traced parts as rows of the plan."""
     rows: dict[str, int] = {}
     names = {BATCH: "batch", BESIDE: "backward", GRADIENTS: "gradients"}
     for part, count in by_part.items():
         name = names.get(part, f"{ACTIVATIONS}{part}")
         rows[name] = rows.get(name, 0) + count
-    if on_gpu:
+    if allowance:
         transient = sum(count for name, count in rows.items() if name != "gradients")
-        rows["allowance"] = int(ALLOWANCE * transient)
+        rows["allowance"] = int(allowance * transient)
     return rows
 
 

@@ -18,6 +18,11 @@ GATHERED = 1_000_000_000 * FLOAT
 """DeepSpeed's `stage3_max_live_parameters`: weights that stage 3 gathers at most at a time."""
 
 
+COPIES_OF_RADAM = 3
+"""Weights and both moments, which training copies before a step of RAdam (`training/optimizers.py`). In ZeRO stages 1 to 3
+the partition is one tensor, and restoring it takes one more; measured on a CPU."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one process of `world` holds a model in a ZeRO stage, which may be another than that of `settings`."""
@@ -89,6 +94,18 @@ class Layout:
     @property
     def update(self) -> dict[str, int]:
         """Bytes held during the update of the weights, after the backward pass."""
+        return {**self._update, "before_step": self._before_step}
+
+    @property
+    def _before_step(self) -> int:
+        """Bytes of weights and moments as before the step, for an optimizer that cannot skip a step by itself."""
+        is_elsewhere = "moments" in self._elsewhere
+        if self.settings.optimizer != "radam" or is_elsewhere:
+            return 0
+        return COPIES_OF_RADAM * self.updated if self.stage == 0 else (COPIES_OF_RADAM + 1) * self.share
+
+    @property
+    def _update(self) -> dict[str, int]:
         bucket = FLOAT * min(self.trained, self.settings.bucket)
         if self.stage == 0:
             return {"gradients": self.updated, "communication": 0 if self.world.size == 1 else bucket}

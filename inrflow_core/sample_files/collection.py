@@ -16,10 +16,13 @@ from jaxtyping import Int64
 
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
+from inrflow_core.geometry import ply_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.shards.batch import Batch, ConditionSelection
 from inrflow_core.shards.shard_dataset import ShardDataset
 
+IS_CENTERED = "is_centered"
+"""Whether a cloud lay too far from the origin for float32 and was centered."""
 LIGHT_CONDITIONS = ("offset", "scale", "view", "item", "support")
 """Conditions that are read with every item. Others, such as images and their tokens, are many times larger than a cloud."""
 IMAGE, CAMERA = "image", "camera"
@@ -252,7 +255,7 @@ class ArrayCollection(_Collection):
     names: Sequence[str]
     """Of every item of the source."""
     load_values: Callable[[Int64[np.ndarray, " S"]], np.ndarray]
-    """Values of the items at some indices of the source, uint8 (S H W C) or float32 (S P C)."""
+    """Values of the items at some indices of the source, uint8 (S H W C) or floats (S P C)."""
     seeds: Int64[np.ndarray, " N"] | None = None
     """Of samples of a model in this process; None of everything else."""
     condition: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -271,13 +274,13 @@ class ArrayCollection(_Collection):
         return len(self.names)
 
     def _load(self, indices: Int64[np.ndarray, " S"]) -> Batch:
-        return Batch(
-            self.load_values(indices),
-            np.full(len(indices), -1, dtype=np.int64),
-            [self.names[int(index)] for index in indices],
-            np.empty(0, dtype=np.int64) if self.seeds is None else self.seeds[indices],
-            condition={name: rows[indices] for name, rows in self.condition.items()},
-        )
+        """Items; clouds in float32, and the condition `IS_CENTERED` says which were centered for that."""
+        values, condition = self.load_values(indices), {name: rows[indices] for name, rows in self.condition.items()}
+        if values.dtype.kind == "f":
+            values, condition[IS_CENTERED] = ply_reader.single_precision(values)
+        names = [self.names[int(index)] for index in indices]
+        seeds = np.empty(0, dtype=np.int64) if self.seeds is None else self.seeds[indices]
+        return Batch(values, np.full(len(indices), -1, dtype=np.int64), names, seeds, condition=condition)
 
 
 @dataclass(frozen=True, kw_only=True)

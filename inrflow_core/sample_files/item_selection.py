@@ -82,9 +82,7 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
         facts = [{"item": str(index)} for index in indices]
         origin = _origin({"file": source.name})
         return Samples(models.structures(indices), domain.NAME, origin, facts, models.count)
-    points, center = ply_reader.read_cloud(source)
-    if center.any():
-        points = np.concatenate([points[:, :3] + center, points[:, 3:]], axis=1)
+    points = ply_reader.read_in_place(source)
     return Samples(points[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
 
 

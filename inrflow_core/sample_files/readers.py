@@ -13,7 +13,6 @@ import numpy as np
 from inrflow_core.domains._contract import ArrayFiles, DomainClass, array_domains, domain_class, domain_classes
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.formats import npz
-from inrflow_core.geometry import ply_reader
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.collection import (
@@ -185,7 +184,7 @@ def _from_array(path: Path) -> SampleCollection:
     domain, form = fitting[0]
 
     def load_values(indices: np.ndarray) -> np.ndarray:
-        return values[indices] if form.dtype == "uint8" else ply_reader.single_precision(values[indices])
+        return values[indices]
 
     return ArrayCollection(
         source=path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inrflow_core import registry
@@ -54,6 +54,26 @@ def sampling_options(
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision `{precision}`", hint=did_you_mean(precision, PRECISIONS))
     return method.module.sampling_options(model, overrides, sampler=part, guide=guide, precision=precision)
+
+
+def options_for_labels(model: Model, labels: Sequence[int] | None, **settings: Any) -> SamplingOptions:
+    """`sampling_options` with these settings for samples of these labels, -1 for none.
+
+    Where no sample has a class, both velocities of classifier-free guidance are the same, and the preset's guidance is off.
+
+    Raises:
+        UsageError: as `sampling_options`, or a scale of guidance for samples without a class.
+    """
+    has_class = labels is None or max(labels, default=0) >= 0
+    if has_class or settings.get("guide") is not None or "guidance" not in option_names(model.preset):
+        return sampling_options(model, **settings)
+    scale = {**(settings.get("method_settings") or {}), **settings}.get("guidance")
+    if scale is not None and scale != 1:
+        raise UsageError(
+            f"guidance {scale:g} of samples without a class: there is no class to guide to",
+            hint="leave `--guidance` out, choose a class with `--label`, or name a weaker run with `--guide-run`",
+        )
+    return sampling_options(model, **{**settings, "guidance": 1.0})
 
 
 def option_names(preset: Preset) -> list[str]:

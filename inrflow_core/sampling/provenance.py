@@ -24,9 +24,6 @@ def provenance(
         "seeds": str(seeds[0]) if seeds[0] == seeds[-1] else f"{seeds[0]}-{seeds[-1]}",
         **options.provenance(None if guide is None else plain_file.file_digest(guide)[:16]),
     }
-    if request.labels is not None and max(request.labels) < 0 and guide is None and "guidance" in origin:
-        origin["guidance"] = "1"  # without a class both velocities are the same, and guidance changes nothing
-        origin.pop("guidance_interval", None)
     if request.labels is not None:
         origin["labels"] = " ".join(str(label) for label in list(request.labels)[:64])
     if request.window is not None:

@@ -31,7 +31,7 @@ from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files.collection import ArrayCollection, in_memory
 from inrflow_core.sampling.labels import check_labels, resolve_labels
 from inrflow_core.sampling.optimize import is_compiled
-from inrflow_core.sampling.options import sampling_options
+from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.request import SampleRequest, Size, Window, check_seeds, default_batch_size, select_part
 from inrflow_core.sets import CLASS_LABEL, Condition
 from inrflow_core.storage import safetensors_file
@@ -98,7 +98,10 @@ def sample_fields(
         inputs[CLASS_LABEL] = torch.tensor(list(labels), dtype=torch.int64, device=device)
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
     return model.method.sample(
-        model.domain.queries(condition=inputs).to(device), keys, inputs, options or sampling_options(model)
+        model.domain.queries(condition=inputs).to(device),
+        keys,
+        inputs,
+        options or options_for_labels(model, labels),
     )
 
 
@@ -167,6 +170,7 @@ def iter_samples(
         OutOfMemory: not even one sample fits.
         UsageError, Diverged: as `sample_fields` and `evaluate`.
     """
+    options = options or options_for_labels(model, request.labels)
     budget = budget or QueryBudget(request.chunk)
     total, start = len(request.seeds), 0
     batch = request.batch or default_batch_size(model, request)

@@ -22,7 +22,7 @@ from inrflow_core.runtime.progress import SILENT, Log, Reporter, first_line
 from inrflow_core.sample_files.sample_folder import SampleFolder
 from inrflow_core.sample_files.sample_shard import SampleShard
 from inrflow_core.sampling import optimize
-from inrflow_core.sampling.options import sampling_options
+from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.provenance import shared_settings
 from inrflow_core.sampling.request import SampleRequest
 from inrflow_core.sampling.write_samples import SampleSource
@@ -66,7 +66,7 @@ class SampleJob:
         device = distributed.process_device(self.device)
         model = models.load(self.weights, device) if model is None else model
         guide = None if self.guide is None else models.load(self.guide, device)
-        options = sampling_options(model, guide=guide, **self.options)
+        options = options_for_labels(model, self.request.labels, guide=guide, **self.options)
         model, options = optimize.optimize_for_inference(model, options, compile=self.compile)
         return SampleSource(model, self.request, options, reporter=reporter)
 

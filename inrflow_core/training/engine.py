@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrflow_core.config.training import Config
-from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import Method, StepState
 from inrflow_core.runtime import process_group
 from inrflow_core.runtime.distributed import World
@@ -75,11 +74,6 @@ class Engine:
         trained: TrainedWeights | None = None,
     ) -> None:
         assert isinstance(method, Method)
-        if settings.zero_stage == 3 and not method.CAN_SHARD_WEIGHTS:
-            raise UsageError(
-                "ZeRO stage 3 shares out the weights, and this method needs them whole inside its gradient",
-                hint="take stage 2: `--set training.zero_stage=2`",
-            )
         self.world = world
         self.stage = settings.zero_stage
         self.num_micro = num_micro

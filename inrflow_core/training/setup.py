@@ -17,7 +17,7 @@ from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import SHARDS, Stage
 from inrflow_core.methods._trained_weights import mark_trainable
-from inrflow_core.planning import advice, checks, plan
+from inrflow_core.planning import advice, checks
 from inrflow_core.planning.plan import Plan, Planner
 from inrflow_core.runs import checkpoint_manifest, run
 from inrflow_core.runtime import device, distributed, process_group
@@ -126,8 +126,11 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     if job.overwrite:
         run_folder.check_replaceable(job.out)
     existing = None if job.overwrite else run_folder.read_existing_run(job.out, preset)
-    precision = device.choose_precision(settings.precision, world.device, existing.precision if existing else None)
     sizes = loader.sizes()
+    recorded = existing.precision if existing else None
+    precision = device.choose_precision(
+        settings.precision, world.device, recorded, has_equal_sizes=loader.domain.shape.has_equal_sizes
+    )
     parts = [
         _check_stage(preset, number, stage, world, precision, sizes)
         for number, stage in enumerate(preset.method.module.STAGES)
@@ -152,11 +155,7 @@ def _check_stage(
     settings = own.training.config
     micro_batches = split_batch(batch=settings.batch, rank=world.rank, size=world.size, micro=settings.micro_batch)
     micro = len(micro_batches[0])
-    mean, largest = planned_sizes.presets_of_data(own, sizes, micro)
-    predicted = plan.predict(largest, world, precision=precision, micro=micro, stage=stage)
-    if mean is not largest:
-        costs = plan.predict(mean, world, precision=precision, micro=micro, stage=stage)
-        predicted = replace(predicted, flops=costs.flops, executed=costs.executed)
+    predicted = planned_sizes.predict(own, sizes, world, precision=precision, micro=micro, stage=stage)
     return StageJob(number, stage, settings, micro_batches, predicted)
 
 
@@ -287,8 +286,8 @@ def planner_of_largest(ready: CheckedTrainJob) -> Planner:
 
 def _planner(ready: CheckedTrainJob, job: StageJob) -> Planner:
     own = stages.preset_of(ready.job.preset, job.stage.name)
-    _, largest = planned_sizes.presets_of_data(own, ready.loader.sizes(), len(job.micro_batches[0]))
-    return Planner(largest, ready.world, ready.precision, job.stage)
+    sizes, micro, precision = ready.loader.sizes(), len(job.micro_batches[0]), ready.precision
+    return planned_sizes.planner_of_largest(own, sizes, ready.world, precision=precision, micro=micro, stage=job.stage)
 
 
 def _check_shards(ready: CheckedTrainJob) -> None:

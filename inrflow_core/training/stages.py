@@ -10,7 +10,6 @@ from typing import Any
 
 from inrflow_core.config.preset import Preset, Table
 from inrflow_core.config.training import Config
-from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import Stage, StepState
 from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.numerics import keyed_random
@@ -80,16 +79,8 @@ def start(
     """Build the optimizers and averages of a stage; only its weights require gradients.
 
     `data` are the training and held-out sets of the shards; the caller replaces them if the stage reads precomputed inputs.
-
-    Raises:
-        UsageError: ZeRO stage 3 with several optimizers or stages.
     """
     stage, settings = job.stage, job.settings
-    if settings.zero_stage == 3 and (len(method.STAGES) > 1 or len(stage.optimizers) > 1):
-        raise UsageError(
-            "ZeRO stage 3 trains methods of one stage and one optimizer alone",
-            hint="take stage 2: `--set training.zero_stage=2`",
-        )
     own = weights_by_optimizer(method, stage)
     of_stage = {name: weight for weights in own.values() for name, weight in weights.items()}
     for name, weight in method.named_parameters():

@@ -10,6 +10,7 @@ import pytest
 from inrflow_core.domains._contract import InputExample
 from inrflow_core.domains.points import Config, Domain, read_file
 from inrflow_core.errors import UsageError
+from inrflow_core.evaluation.gather import normalized_clouds
 from inrflow_core.formats import ply
 from inrflow_core.geometry import ply_reader
 from inrflow_core.sample_files import item_selection, writer
@@ -82,13 +83,34 @@ def test_arrays_of_far_doubles_keep_their_points_apart(tmp_path: Path, suffix: s
     cloud = far_file(tmp_path)[1]
     if suffix == ".npy":
         np.save(tmp_path / "a.npy", cloud)
-        values = read_file(tmp_path / "a.npy")
+        np.testing.assert_array_equal(read_file(tmp_path / "a.npy"), cloud)
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "a.npy").rename(tmp_path / "folder/a.npy")
+        values = open_collection(tmp_path / "folder").read([0]).values[0]
     else:
         np.savez(tmp_path / "a.npz", points=cloud[None])
         np.testing.assert_array_equal(item_selection.read(tmp_path / "a.npz").values[0], cloud)
         values = open_collection(tmp_path / "a.npz").read([0]).values[0]
     assert values.dtype == np.float32 and len(np.unique(values[:, 0])) > 500
     np.testing.assert_allclose(np.ptp(values, axis=0), np.ptp(cloud, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["folder", "npz"])
+def test_protocols_in_the_units_of_the_source_refuse_far_clouds(tmp_path: Path, form: str) -> None:
+    """They were compared centered, without their place, in silence."""
+    cloud = far_file(tmp_path)[1]
+    (tmp_path / "folder").mkdir()
+    for name, shift in (("a", 0.0), ("b", 5.0)):
+        ply.write(tmp_path / f"folder/{name}.ply", cloud + shift, origin={})
+    np.savez(tmp_path / "a.npz", points=np.stack([cloud, cloud + 5]))
+    items = open_collection(tmp_path / ("folder" if form == "folder" else "a.npz"))
+    boxed = normalized_clouds(items, 128, "inrflow", "references")
+    np.testing.assert_allclose(np.ptp(boxed, axis=1).max(1), 1, atol=1e-9)
+    for protocol in ("lion-global", "pointflow"):
+        with pytest.raises(
+            UsageError, match=f"`{protocol}` compares clouds where they are, and some references are so far"
+        ):
+            normalized_clouds(items, 128, protocol, "references")
 
 
 def test_source_units_of_far_shards_keep_the_shape(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def test_precision_is_the_requested_one_else_that_of_the_run_else_the_fastest(mo
     assert device.choose_precision("auto", CPU) == "bf16"
     assert device.choose_precision("fp32", CPU) == "fp32"
     assert device.choose_precision("auto", CPU, recorded="fp32") == "fp32"
+    assert device.choose_precision("auto", CPU, has_equal_sizes=False) == "fp32"
+    assert device.choose_precision("auto", torch.device("cuda"), has_equal_sizes=False) == "bf16"
+    assert device.choose_precision("bf16", CPU, has_equal_sizes=False) == "bf16"
     monkeypatch.setattr(device, "has_bf16", lambda device: False)
     assert device.choose_precision("auto", CPU) == "fp32"
     with pytest.raises(UsageError, match="the run was begun in bf16"):

@@ -13,6 +13,7 @@ from inrflow_core.models import Model
 from inrflow_core.sampling import options, provenance, sample
 from inrflow_core.sampling.labels import check_labels, resolve_labels
 from inrflow_core.sampling.request import SampleRequest, check_seeds
+from inrflow_core.sampling.sharded import SampleJob
 from tests import tiny
 
 
@@ -99,12 +100,29 @@ def test_only_guidance_that_acts_is_recorded(model: Model, undropped: Model, tmp
     assert recorded(tiny.model(tiny.IMAGE, method=guided)) == "1.5"
     assert recorded(tiny.model(tiny.IMAGE, method=guided, condition={"dropout": 0.0})) == "1"
     assert recorded(tiny.model(tiny.IMAGE, method=guided, condition=None)) == "1"
-    without_class = SampleRequest([1, 2], [-1, -1])
-    one = tiny.model(tiny.IMAGE, method=guided)
-    origin = provenance.provenance(one, weights, without_class, options.sampling_options(one))
-    assert origin["guidance"] == "1" and "guidance_interval" not in origin
     with pytest.raises(UsageError, match="interval without guidance"):
         options.sampling_options(model, guidance_interval=(0.1, 0.9))
+
+
+def test_samples_without_a_class_are_computed_and_recorded_without_guidance(tmp_path):
+    model = tiny.model(tiny.IMAGE, method={"guidance": 1.5, "guidance_interval": (0.1, 0.9)})
+    (tmp_path / "weights").write_bytes(b"weights")
+    request = SampleRequest([1, 2], [-1, -1])
+    source = SampleJob(tmp_path / "weights", tmp_path / "out.h5", request).open_source(model=model)
+    origin = provenance.provenance(model, tmp_path / "weights", request, source.options)
+    assert origin["guidance"] == "1" and "guidance_interval" not in origin
+    plain = sample.sample_fields(model, [1, 2], [-1, -1], options.sampling_options(model, guidance=1.0))
+    for how in (None, source.options):
+        field = sample.sample_fields(model, [1, 2], [-1, -1], how)
+        assert field.options.guidance == 1.0
+        np.testing.assert_array_equal(sample.evaluate(model, field), sample.evaluate(model, plain))
+    assert options.options_for_labels(model, [-1, 3]).guidance == 1.5
+    assert options.options_for_labels(model, [-1], guide=tiny.model(tiny.IMAGE)).guidance == 1.5
+    for asks in ({"guidance": 2.0}, {"method_settings": {"guidance": 2}}):
+        with pytest.raises(UsageError, match="guidance 2 of samples without a class"):
+            options.options_for_labels(model, [-1, -1], **asks)
+    with pytest.raises(UsageError, match="interval without guidance"):
+        options.options_for_labels(model, [-1], guidance_interval=(0.1, 0.9))
 
 
 def test_superscript_digits_are_no_class_number(model: Model):

@@ -216,7 +216,7 @@ def test_a_step_of_radam_without_a_finite_gradient_moves_nothing(tmp_path):
 def test_stage_3_is_refused_for_several_stages(data, tmp_path):
     with pytest.raises(UsageError, match="ZeRO stage 3 trains methods of one stage and one optimizer alone") as caught:
         train("denoise", data, tmp_path / "run", zero_stage=3)
-    assert caught.value.hint == "take stage 2: `--set training.zero_stage=2`"
+    assert caught.value.hint == "take stage 2: `--set training.zero_stage=2`" and not (tmp_path / "run").exists()
 
 
 def test_tables_of_stages_survive_a_file_and_what_they_cannot_say_is_refused():

@@ -16,6 +16,7 @@ import torch
 
 from inrflow_core import models
 from inrflow_core.errors import Diverged, IntegrityError, Interrupted, MissingError, UsageError
+from inrflow_core.methods import flow
 from inrflow_core.planning import flops
 from inrflow_core.runs import checkpoint_manifest, run
 from inrflow_core.runtime.distributed import World
@@ -376,15 +377,11 @@ def test_what_a_kill_at_the_start_leaves_does_not_prevent_a_start(data, tmp_path
     assert not list(out.rglob("*.partial"))
 
 
-def test_a_method_that_needs_its_weights_whole_refuses_stage_3(tmp_path):
-    preset = small.preset(training={"zero_stage": 3})
-    model = models.build(preset)
-    model.method.CAN_SHARD_WEIGHTS = False
-    from inrflow_core.runtime import distributed
-
+def test_a_method_that_needs_its_weights_whole_refuses_stage_3(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(flow.FlowMatching, "CAN_SHARD_WEIGHTS", False)
     with pytest.raises(UsageError, match="needs them whole") as caught:
-        engine.Engine(model.method, preset.training.config, distributed.find({}, "cpu"), precision="fp32", num_micro=1)
-    assert caught.value.hint == "take stage 2: `--set training.zero_stage=2`"
+        small.train(data, tmp_path / "run", zero_stage=3)
+    assert caught.value.hint == "take stage 2: `--set training.zero_stage=2`" and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])

@@ -67,6 +67,26 @@ def test_runs_on_different_data_have_no_common_reference(shards, tmp_path, capsy
     assert evaluate(*words, "--reference", shards, "--out", "results") == 0
 
 
+def test_runs_on_other_classes_of_the_same_data_are_compared_on_named_classes(shards, tmp_path, capsys):
+    for name, classes in (("one", ["ball", "box"]), ("part", ["ball"])):
+        tiny.run_folder(tmp_path / name, tiny.POINTS, data={"path": str(shards), "classes": classes})
+    words = [
+        "--run",
+        tmp_path / "one",
+        "--run",
+        tmp_path / "part",
+        "--num",
+        "4",
+        "--metrics",
+        "mmd",
+        "--out",
+        "results",
+    ]
+    assert evaluate(*words) == 2 and "name classes of both with `--classes`" in capsys.readouterr().err
+    assert evaluate(*words, "--classes", "ball") == 0
+    assert "of the classes ball" in capsys.readouterr().err
+
+
 def test_checkpoints_of_a_weights_file_are_its_own(shards, tmp_path, capsys):
     tiny.run_folder(tmp_path / "run", tiny.POINTS, metadata={"decay": 0.999})
     weights = tmp_path / "run/checkpoints/00000002/ema_0.999.safetensors"

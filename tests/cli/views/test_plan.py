@@ -116,6 +116,27 @@ def test_every_stage_is_planned_the_largest_memory_decides_and_times_add_up(run_
     assert text.count("FLOPs of a step, all processes") == 2
 
 
+def test_zero_3_is_neither_offered_nor_planned_for_a_method_of_several_stages(run_in_stages):
+    code, estimate, _ = run_in_stages("--plan-for", "h100", "--processes", "2")
+    assert code == 0 and set(estimate["stages"]) == {"0", "1", "2"}
+    code, _, text = run_in_stages("--plan-for", "h100", "--set", "training.zero_stage=3")
+    assert code == 2 and "trains methods of one stage and one optimizer alone" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ([], "moments of AdamW"),
+        (["--set", "training.optimizer=radam"], "moments of RAdam"),
+        (["--set", "training.against.adversary.optimizer=adam"], "moments of AdamW and Adam"),
+    ],
+)
+def test_the_moments_in_a_plan_are_those_of_the_optimizers_of_the_stage(run_in_stages, options, name):
+    code, _, text = run_in_stages("--plan-for", "h100", *options)
+    titles = [line.split("  ")[0].strip() for line in text.splitlines() if "moments of" in line]
+    assert code == 0 and titles[0] == name
+
+
 def test_a_plan_of_several_stages_with_their_data_here_is_the_same(run_in_stages, tmp_path):
     data = small.images(tmp_path / "shards")
     code, estimate, text = run_in_stages("--data", str(data), "--device", "cpu")
