@@ -4,7 +4,7 @@
 
 SHARDS are of `inrflow prepare mnist --resolution 16`, by default shards/mnist-16 (nothing is measured
 without). Without RUN the preset mnist-inrct-demo and its `edm` form are trained into runs/consistency-*, five minutes each on one
-core. neural_functions.py measures what such models cost.
+core. A RUN of the flow method is sampled by Euler's method instead. neural_functions.py measures what such models cost.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.training import setup
 
 FORMS = {"clean": [], "edm": ["method.parametrization=edm"]}
+EULER_STEPS = (10, 25, 100)
 NUM_RECONSTRUCTED, NUM_SAMPLES, NUM_COMPONENTS = 500, 2000, 40
 
 
@@ -42,6 +43,8 @@ class Figures:
     """Standard deviation of the pixels of samples in one step, in [-1, 1]."""
     rates: tuple[float, float]
     """Samples per second in one and two steps."""
+    weave: float
+    """Share of the variance of samples six times as fine, in one step, that has the period of the training pixels."""
 
 
 def train(shards: Path, out: Path, overrides: list[str] | tuple[str, ...] = ()) -> Model:
@@ -57,10 +60,24 @@ def measure(model: Model, shards: Path) -> Figures:
     opened = ShardDataset(shards)
     held_out = opened.read("val", range(NUM_RECONSTRUCTED + NUM_SAMPLES))
     real = model.domain.to_set(held_out, torch.arange(len(held_out.values))).values.flatten(1)
-    drawn, rates = zip(*(_samples(model, steps) for steps in (1, 2)), strict=True)
+    drawn, rates = zip(*(_samples(model, steps=steps) for steps in (1, 2)), strict=True)
     distances = tuple(_distance(real[NUM_RECONSTRUCTED:], each) for each in drawn)
     psnr = reconstruction_psnr(model, held_out, NUM_RECONSTRUCTED)
-    return Figures(psnr, (distances[0], distances[1]), float(drawn[0].std()), (rates[0], rates[1]))
+    return Figures(psnr, (distances[0], distances[1]), float(drawn[0].std()), (rates[0], rates[1]), weave(model))
+
+
+@torch.no_grad()
+def weave(model: Model, count: int = 64, factor: int = 6) -> float:
+    """Share of the variance of finer samples at frequencies within a quarter of that of the training pixels, along an axis."""
+    pixels = model.domain.config.resolution
+    side = factor * pixels
+    options = sampling_options(model, steps=1)
+    values = sample.sample_fields(model, range(count), None, options).query(model.domain.queries((side, side)))
+    images = values.unflatten(1, (side, side))[..., 0]
+    power = torch.fft.fft2(images - images.mean((1, 2), keepdim=True)).abs().square().mean(0)
+    frequencies = torch.fft.fftfreq(side, 1 / side).abs()
+    is_near = (frequencies - pixels).abs() <= pixels / 4
+    return float(power[is_near[:, None] | is_near].sum() / power.sum())
 
 
 @torch.no_grad()
@@ -76,8 +93,20 @@ def reconstruction_psnr(model: Model, images: Batch, count: int, size: Any = Non
     return float((-10 * error.log10()).mean())
 
 
-def _samples(model: Model, steps: int) -> tuple[torch.Tensor, float]:
-    options, queries = sampling_options(model, steps=steps), model.domain.queries()
+@torch.no_grad()
+def measure_flow(model: Model, shards: Path) -> dict[int, tuple[float, float]]:
+    """The Frechet distance and the samples per second of a flow's average, by the number of Euler steps."""
+    held_out = ShardDataset(shards).read("val", range(NUM_RECONSTRUCTED, NUM_RECONSTRUCTED + NUM_SAMPLES))
+    real = model.domain.to_set(held_out, torch.arange(NUM_SAMPLES)).values.flatten(1)
+    found = {}
+    for steps in EULER_STEPS:
+        drawn, rate = _samples(model, sampler="euler", steps=steps)
+        found[steps] = _distance(real, drawn), rate
+    return found
+
+
+def _samples(model: Model, **settings: Any) -> tuple[torch.Tensor, float]:
+    options, queries = sampling_options(model, **settings), model.domain.queries()
     start, values = time.process_time(), []
     for first in range(0, NUM_SAMPLES, 250):
         values.append(sample.sample_fields(model, range(first, first + 250), None, options).query(queries))
@@ -108,13 +137,17 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     runs = given.runs or [Path(f"runs/consistency-{form}") for form in FORMS]
-    print("run                          PSNR   FD 1 step   FD 2 steps   deviation   samples/s 1, 2 steps")
+    print("run                          PSNR   FD 1 step   FD 2 steps   deviation   weave   samples/s 1, 2 steps")
     for run in runs:
         form = run.name.removeprefix("consistency-")
         model = sample.load(run) if given.runs else train(given.shards, run, FORMS[form])
+        if model.preset.sampler is not None:
+            for steps, (distance, rate) in measure_flow(model, given.shards).items():
+                print(f"{run.name:26} Euler in {steps} steps: FD {distance:.1f}, {rate:,.0f} samples/s")
+            continue
         f = measure(model, given.shards)
         print(
-            f"{run.name:26} {f.psnr:6.1f} {f.distances[0]:11.1f} {f.distances[1]:12.1f} {f.deviation:11.3f}   "
+            f"{run.name:26} {f.psnr:6.1f} {f.distances[0]:11.1f} {f.distances[1]:12.1f} {f.deviation:11.3f} {f.weave:7.4f}   "
             f"{f.rates[0]:,.0f}, {f.rates[1]:,.0f}"
         )
 
