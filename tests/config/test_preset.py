@@ -383,3 +383,13 @@ def test_bytes_of_a_file_name_that_are_no_text_are_replaced_in_the_name_of_the_p
     file = tmp_path / os.fsdecode(b"a\xffb.toml")
     shutil.copy(preset_folder() / "digits-demo.toml", file)
     assert load(str(file)).name == "a\ufffdb"
+
+
+def test_the_papers_images_have_the_frequencies_of_the_release():
+    """From pi/2 to 7/32 of the grid's side in units of pi on [-1, 1], where it has pi to 112 pi on [0, 1] at 256 pixels."""
+    found = []
+    for preset in map(load, names()):
+        for part in preset.networks.values():
+            if preset.domain.name == "image" and getattr(part.config, "min_frequency", None) == 0.5:
+                found.append(part.config.max_frequency / preset.domain.config.resolution)
+    assert found == [7 / 32] * 21

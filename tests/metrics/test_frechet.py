@@ -144,4 +144,5 @@ def test_each_distance_names_its_features():
     assert fid.inputs("random") == FeatureSpec("random", "all", "v1", accepts_stats=True)
     assert sfid.inputs("adm") == FeatureSpec("inception", "spatial", "adm", accepts_stats=True)
     assert fid_clip.inputs(fid_clip.PROTOCOLS[0]).network == "clip"
+    assert fid_clip.inputs("inrflow").preprocessing == "inrflow"  # that of the paper's release
     assert registry.find("metrics", "fid-clip") is fid_clip
