@@ -140,7 +140,12 @@ Distance = Annotated[
     ),
 ]
 FieldOfView = Annotated[float | None, typer.Option("--fov", min=1, max=170, help="Their field of view in degrees.")]
-Level = Annotated[float | None, typer.Option(help="Density on the surface of a mesh of a scene. Default: 10.")]
+Level = Annotated[
+    float | None,
+    typer.Option(
+        help="Density on the surface of a mesh of a scene. Default: 10, or half the highest where that is less."
+    ),
+]
 Window = Annotated[
     str | None,
     typer.Option(metavar="TOP,LEFT,BOTTOM,RIGHT", help="Part of the image to evaluate, each number from 0 to 1."),

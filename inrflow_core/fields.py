@@ -42,8 +42,11 @@ class Orbit:
     """The size of a turntable: views of a scene at equal steps around y."""
 
     rows: int
+    """Pixels of a view from top to bottom."""
     columns: int
+    """Pixels from left to right."""
     views: int
+    """Their number."""
     camera: Camera = Camera()
     """Of the first view."""
 
@@ -58,11 +61,12 @@ class Surface:
 
     resolution: int
     """Points of the grid along each side of the domain's box."""
-    level: float
-    """The density on the surface, per world unit."""
+    level: float | None
+    """The density on the surface, per world unit; None is `isosurface.usual_level`."""
 
     def __str__(self) -> str:
-        return f"surface at density {self.level:g}, grid {self.resolution}"
+        level = "the usual density" if self.level is None else f"density {self.level:g}"
+        return f"surface at {level}, grid {self.resolution}"
 
 
 Size = tuple[int, int] | int | Orbit | Surface | None

@@ -175,12 +175,15 @@ def _check_cameras(sizes: SizeOptions, target: Path) -> None:
     """Raise UsageError for cameras of views where the file cannot hold views."""
     from inrflow_core.sample_files import writer
 
-    if sizes.cameras and not writer.holds_views(target):
-        raise UsageError(
-            f"`{sizes.cameras[0]}` is of the camera of `--image`, which is not given, or of views, which a "
-            f"`{target.suffix}` file does not hold",
-            hint="add `--image FILE`, or leave it out",
-        )
+    if not sizes.cameras or writer.holds_views(target):
+        return
+    if sizes.views is not None:
+        raise UsageError(f"`--views` is of views, which a `{target.suffix}` file does not hold", hint="leave it out")
+    raise UsageError(
+        f"`{sizes.cameras[0]}` is of the camera of `--image`, which is not given, or of views, which a "
+        f"`{target.suffix}` file does not hold",
+        hint="add `--image FILE`, or leave it out",
+    )
 
 
 def _guide_weights(guide: Path | None) -> Path | None:

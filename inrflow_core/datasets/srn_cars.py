@@ -33,6 +33,8 @@ DESCRIPTION = (
     "with cameras; scenes with an all-white view are skipped"
 )
 PACKED = (".tar.gz", ".tgz")
+FOCAL_RANGE = 1e4
+"""The longest focal length, in sides of a view, and one over the shortest; real ones are around 1."""
 FILE = re.compile(r"(.*/)?((?:\w+_)?(train|val|test))/([^/]+)/(intrinsics\.txt|(rgb|pose)/([^/]+)\.(\w+))")
 
 
@@ -164,7 +166,10 @@ def _lens(content: bytes) -> tuple[Float64[np.ndarray, " 4"], int]:
             f"its `intrinsics.txt` has a focal length of {focal:g} and a center at {center[0]:g}, {center[1]:g} "
             f"for {columns:g} x {rows:g} pixels"
         )
-    return np.array([focal, focal, *center]) / rows, int(rows)
+    lens = np.array([focal, focal, *center]) / rows
+    if not 1 / FOCAL_RANGE <= lens[0] <= FOCAL_RANGE:
+        raise UnreadableItemError(f"its focal length is {lens[0]:g} times the side of its views, beyond any camera's")
+    return lens, int(rows)
 
 
 def _numbers(content: bytes) -> list[float]:

@@ -47,8 +47,8 @@ VIDEOS = (".gif", ".webp", ".mp4")
 TURNTABLE = 60
 """Views of a video by default."""
 SURFACE_RESOLUTION = 128
-SURFACE_LEVEL = 10.0
-"""Density on the surface of a mesh: half the light is lost after 0.07 world units there."""
+FARTHEST = 1e6
+"""The largest distance and extent, in world units: of larger ones single precision loses the scene."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ class Config:
     def __post_init__(self) -> None:
         if not 1 <= self.resolution <= MOST_RESOLUTION:
             raise ValueError(f"`resolution` is {self.resolution}: from 1 to {MOST_RESOLUTION:,}")
-        if not 0 < self.distance < math.inf:
-            raise ValueError(f"`distance` is {self.distance}: above 0")
-        if not 0 < self.extent < math.inf:
-            raise ValueError(f"`extent` is {self.extent}: above 0")
+        for name in ("distance", "extent"):
+            if not 0 < getattr(self, name) <= FARTHEST:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: above 0, at most {FARTHEST:g}")
         if not -90 <= self.elevation <= 90:
             raise ValueError(f"`elevation` is {self.elevation}: from -90 to 90")
         if not 0 < self.field_of_view < 180:
@@ -398,7 +397,7 @@ class Domain:
                 f"a mesh on a grid of {rows} x {columns}: its grid has one number of points a side",
                 hint="write one number, as in `--resolution 128`",
             )
-        return Surface(rows, SURFACE_LEVEL if level is None else level)
+        return Surface(rows, level)
 
     def _noise_keys(self, rows: int, columns: int) -> Float[Tensor, "N 2"]:
         """Positions on the lattice of the training pixels, (row, column), as those of images."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
+from inrflow_core.config.training import LAST_SEED
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.metrics._inputs import ReferenceStats
@@ -23,6 +24,9 @@ from inrflow_core.sampling import labels, reference_inputs, request, sample
 from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 from inrflow_core.sampling.request import SampleRequest, Size
+
+LAST_FIRST_SEED = LAST_SEED - (1 << 40)
+"""The largest seed of a first sample: no evaluation has as many samples as there are seeds after it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,13 @@ class SamplingSettings:
     device: str | None = None
     precision: str = "fp32"
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= LAST_FIRST_SEED:
+            raise UsageError(
+                f"the seed {self.seed} is out of range: the samples' seeds count up from it",
+                hint=f"give a number from 0 to {LAST_FIRST_SEED}",
+            )
 
     def options(self, model: Model, labels: Sequence[int] | None = None) -> Any:
         """The sampling options of a model for samples of these labels; raises as `sampling_options`."""

@@ -52,11 +52,18 @@ def orbit(
     *,
     field_of_view: float = DEFAULT_FOV,
 ) -> Float32[np.ndarray, "4 4"]:
-    """The camera on a sphere about the origin that looks at it: from +z at azimuth 0, from +x at 90; in degrees."""
+    """The camera on a sphere about the origin that looks at it: from +z at azimuth 0, from +x at 90; in degrees.
+
+    At the poles, elevation 90 and -90, it is the limit of the cameras of that azimuth.
+    """
     turn, rise = math.radians(azimuth), math.radians(elevation)
     flat = distance * math.cos(rise)
     position = (flat * math.sin(turn), distance * math.sin(rise), flat * math.cos(turn))
-    return look_at(position, field_of_view=field_of_view)
+    up = (0.0, 1.0, 0.0)
+    if abs(flat) < 1e-6 * distance:
+        tilt = -math.copysign(1.0, rise)
+        up = (tilt * math.sin(turn), 0.0, tilt * math.cos(turn))
+    return look_at(position, up=up, field_of_view=field_of_view)
 
 
 def orbit_ring(count: int = 4, *, field_of_view: float = DEFAULT_FOV) -> Float32[np.ndarray, "V 4 4"]:

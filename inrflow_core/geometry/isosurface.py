@@ -17,15 +17,17 @@ Field = Callable[[Float32[Tensor, "P 3"]], tuple[Float[Tensor, " P"], Float[Tens
 """Densities and colors (in [0, 1]) at points in the world, on any device."""
 CHUNK = 1 << 17
 """Points that are evaluated at once."""
-MOST_RESOLUTION = 1024
-"""Grid points along the longest side: 4 GiB of densities."""
+MOST_RESOLUTION = 512
+"""Grid points along the longest side: half a GiB of densities, and as much again for each copy of them."""
+USUAL_LEVEL = 10.0
+"""Density, per world unit, at which half the light is lost after 0.07 world units."""
 
 
 def extract_surface(
     field: Field,
     box: tuple[tuple[float, float, float], tuple[float, float, float]],
     *,
-    level: float,
+    level: float | None = None,
     resolution: int = 128,
     chunk: int = CHUNK,
 ) -> Mesh:
@@ -37,6 +39,7 @@ def extract_surface(
 
     Args:
         box: its lowest and highest corner.
+        level: None takes `usual_level`.
 
     Raises:
         UsageError: the box is empty, `level` is not above 0, the resolution is out of range, a density is not finite, or
@@ -46,6 +49,8 @@ def extract_surface(
     density = _density(field, axes, chunk)
     if not np.isfinite(density).all():
         raise UsageError("the density is not finite at some points of the box", hint="train the model longer, or again")
+    if level is None:
+        level = usual_level(density)
     if not (density > level).any():
         raise UsageError(
             f"no density in the box is above the level {level:g}: the highest is {density.max():g}",
@@ -63,12 +68,17 @@ def extract_surface(
     return Mesh(vertices, faces, _colors(field, vertices, chunk))
 
 
-def _axes(box: tuple[tuple[float, ...], tuple[float, ...]], level: float, resolution: int) -> list[np.ndarray]:
+def usual_level(density: Float32[np.ndarray, "X Y Z"]) -> float:
+    """10 per world unit, or half the highest density of fog that is nowhere as dense."""
+    return min(USUAL_LEVEL, float(density.max()) / 2)
+
+
+def _axes(box: tuple[tuple[float, ...], tuple[float, ...]], level: float | None, resolution: int) -> list[np.ndarray]:
     """The grid's coordinates along x, y and z: cubes of one size, around the middle of the box."""
     low, high = (np.array(corner, dtype=np.float64) for corner in box)
     if not (np.isfinite([low, high]).all() and (low < high).all()):
         raise UsageError(f"the box from {box[0]} to {box[1]} is empty", hint="give the lowest corner, then the highest")
-    if not 0 < level < np.inf:
+    if level is not None and not 0 < level < np.inf:
         raise UsageError(f"the level of a surface is {level:g}", hint="give a density above 0")
     if not 2 <= resolution <= MOST_RESOLUTION:
         raise UsageError(f"a grid of {resolution:,} points along a side", hint=f"from 2 to {MOST_RESOLUTION:,} points")

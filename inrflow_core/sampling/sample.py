@@ -126,7 +126,7 @@ def evaluate(
         Diverged: some values are not finite.
     """
     if isinstance(size, Surface):
-        return _extract_surfaces(model, field, size, progress)
+        return _extract_surfaces(model, field, size, QueryBudget.from_chunk(chunk), progress)
     queries = model.domain.queries(size, window, field.condition).to(field.seeds.device)
     values = field.query(queries, chunk=chunk, progress=progress)
     if not values.isfinite().all():
@@ -137,14 +137,20 @@ def evaluate(
     return model.domain.decode_values(values, size, field.condition)
 
 
-def _extract_surfaces(model: Model, field: Field, size: Surface, progress: Progress | None) -> list[Mesh]:
+def _extract_surfaces(
+    model: Model, field: Field, size: Surface, budget: QueryBudget, progress: Progress | None
+) -> list[Mesh]:
     """A mesh of each function's density in the domain's box."""
     if not isinstance(field, DensityField):
         raise UsageError(f"`{model.preset.name}` has no density in space, and so no mesh", hint="write views")
     field.cache_context(progress)
     return [
         isosurface.extract_surface(
-            partial(field.density_and_color, index), model.domain.box, level=size.level, resolution=size.resolution
+            partial(field.density_and_color, index),
+            model.domain.box,
+            level=size.level,
+            resolution=size.resolution,
+            chunk=budget.chunk,
         )
         for index in range(len(field.seeds))
     ]

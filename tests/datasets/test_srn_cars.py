@@ -178,6 +178,10 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
         edited(lambda f: f.update({"intrinsics.txt": b"0. 8. 8. 0.\n16 16\n"})),
         "has a focal length of 0 and a center at 8, 8 for 16 x 16 pixels",
     ),
+    "a focal length beyond single precision": (
+        edited(lambda f: f.update({"intrinsics.txt": b"1e300 8. 8. 0.\n0. 0. 0.\n1.\n16 16\n"})),
+        "its focal length is 6.25e+298 times the side of its views",
+    ),
     "no size": (edited(lambda f: f.update({"intrinsics.txt": b"16. 8. 8. 0.\n"})), "a focal length, a center and a size"),
     "oblong": (edited(lambda f: f.update({"intrinsics.txt": b"16. 8. 8. 0.\n16 12\n"})), "not square: 12 x 16 pixels"),
     "world to camera": (

@@ -100,3 +100,10 @@ def test_a_camera_of_opengl_looks_along_minus_z() -> None:
     seen, depth = cameras.project(cameras.from_opengl(np.eye(4), 1.0), np.array([[0.5, 0.25, -1.0]]))
     np.testing.assert_allclose(seen, [[1.0, 0.25]])
     np.testing.assert_allclose(depth, [1])
+
+
+@pytest.mark.parametrize("elevation", [90, -90])
+@pytest.mark.parametrize("azimuth", [0, 90, 120, 180])
+def test_a_camera_at_a_pole_is_the_limit_of_those_of_its_azimuth(azimuth: float, elevation: float) -> None:
+    near = cameras.orbit(azimuth, elevation * (1 - 1e-5))
+    np.testing.assert_allclose(cameras.orbit(azimuth, elevation), near, atol=1e-4)

@@ -490,3 +490,9 @@ def test_clouds_are_compared_with_the_object_of_their_name(tmp_path, capsys):
     assert evaluate("--samples", "mine", "--reference", "theirs", "--metrics", "paired-cd", "--out", "out") == 0
     (score,) = metrics_of(tmp_path / "out")["results"][0]["scores"]
     assert score["value"] < 1e-3 and "to the 2 others" in score["note"] and "of 100.0 % of 3 samples" in score["note"]
+
+
+def test_a_seed_from_which_no_seeds_count_up_is_refused_at_once(tmp_path, capsys):
+    assert evaluate("--run", "images", "--seed", str(2**63 - 1), "--out", "out") == 2
+    assert "is out of range: the samples' seeds count up from it" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()

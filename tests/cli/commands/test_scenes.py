@@ -102,6 +102,16 @@ def test_a_mesh_is_the_surface_of_the_density(inrflow: Inrflow, runs: dict[str, 
     assert (counts % 2 == 0).all()  # closed: no edge has a free side
 
 
+def test_a_mesh_of_fog_is_at_half_its_highest_density_whatever_the_chunk(
+    inrflow: Inrflow, runs: dict[str, Path], tmp_path: Path
+):
+    for name, chunk in (("a.ply", 4096), ("b.ply", 50)):
+        inrflow("sample", tmp_path / name, "--run", runs["scenes"], "--resolution", 9, "--chunk", chunk)
+    first, second = (_mesh_reading.load(tmp_path, name, with_colors=False).mesh for name in ("a.ply", "b.ply"))
+    np.testing.assert_array_equal(first.faces, second.faces)
+    np.testing.assert_allclose(first.vertices, second.vertices, atol=1e-5)
+
+
 def test_a_mesh_of_a_saved_field_is_that_of_its_sample(inrflow: Inrflow, runs: dict[str, Path], tmp_path: Path):
     options = ("--level", 0.01, "--resolution", 9)
     field = tmp_path / "field.safetensors"
@@ -140,6 +150,8 @@ def test_a_photo_becomes_views_of_its_scene(inrflow: Inrflow, runs: dict[str, Pa
         ("scenes", "out.ply", ("--level", "1e9", "--resolution", "5"), "no density in the box is above the level"),
         ("scenes", "out.ply", ("--level", "0", "--resolution", "5"), "the level of a surface is 0"),
         ("scenes", "out.ply", ("--resolution", "5000"), "a grid of 5,000 points along a side"),
+        ("scenes", "out.png", ("--radius", "1e30"), "`distance` is 1e+30: above 0, at most 1e+06"),
+        ("scenes", "out.pdb", (), "samples scenes, which a `.pdb` file cannot hold"),
         ("scenes", "out.png", ("--points", "5"), "`--points` does not apply"),
     ],
 )
