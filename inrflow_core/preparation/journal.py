@@ -54,6 +54,11 @@ class JournalHead:
     identity: dict[str, Any]
 
 
+HINT = "remove it: its shards are then made again"
+WRITTEN = {"count", "bytes", "sha256"}
+"""What the line of a shard with readable items has beside."""
+
+
 @dataclass(frozen=True)
 class ShardRecord:
     """The line of a finished shard; without readable items there is no file, and the last three are missing."""
@@ -384,9 +389,9 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
     parsed = [line for line in map(typed_json.parse_line, lines) if line is not None]
     for line in parsed:
         kind = ShardRecord if "file" in line else JournalHead
-        typed_json.typed(
-            line, kind, f"a line of `{path}`", hint="remove it: its shards are then made again", extra=True
-        )
+        typed_json.typed(line, kind, f"a line of `{path}`", hint=HINT, extra=True)
+        if kind is ShardRecord and len(WRITTEN & line.keys()) not in (0, len(WRITTEN)):
+            raise IntegrityError(f"a line of `{path}` has only some of {', '.join(sorted(WRITTEN))}", hint=HINT)
     return parsed, len(parsed) < len(lines)
 
 

@@ -12,7 +12,10 @@ import numpy as np
 from inrflow_core.errors import UsageError
 from inrflow_core.proteins import residues
 from inrflow_core.proteins.structure import Structure
+from inrflow_core.storage.plain_file import read_plain_file
 
+LARGEST = 1 << 29
+"""Most bytes of a file that is compared with new samples, twice what `structure_reader` reads."""
 PDB_WIDTH, CIF_WIDTH = 69, 118
 """Most letters in a line of the origin."""
 PDB_DIGEST, CIF_DIGEST = "REMARK   3 digest:", "# digest:"
@@ -94,8 +97,8 @@ ATOM_SITE = (
 
 
 def has_provenance(path: Path, origin: Mapping[str, str]) -> bool:
-    """Whether a file that this module wrote has exactly this origin."""
-    text = path.read_text(encoding="ascii", errors="replace")
+    """Whether a file that this module wrote has exactly this origin; raises IntegrityError for one that is too large."""
+    text = read_plain_file(path, LARGEST).decode("ascii", "replace")
     lines = [line.rstrip() for line in text.splitlines() if not line.startswith((PDB_DIGEST, CIF_DIGEST))]
     pdb = [f"REMARK   3 {line}".rstrip() for line in _origin_lines(origin, PDB_WIDTH)]
     cif = ["data_sample", *(f"# {line}".rstrip() for line in _origin_lines(origin, CIF_WIDTH)), "#"]
@@ -104,8 +107,12 @@ def has_provenance(path: Path, origin: Mapping[str, str]) -> bool:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a file that this module wrote does not match the digest in it; those of earlier versions have none."""
-    lines = path.read_bytes().decode("ascii", "replace").split("\n")
+    """Whether a file that this module wrote does not match the digest in it; those of earlier versions have none.
+
+    Raises:
+        IntegrityError: the file is larger than any that is written.
+    """
+    lines = read_plain_file(path, LARGEST).decode("ascii", "replace").split("\n")
     digests = [index for index, line in enumerate(lines) if line.startswith((PDB_DIGEST, CIF_DIGEST))]
     if not digests:
         return False

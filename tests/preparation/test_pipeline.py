@@ -124,8 +124,12 @@ prepare(images(Path(sys.argv[1]), Path(sys.argv[2])), workers=1)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "s" / manifest.NAME).exists()
     (tmp_path / "s" / ".train-00002.h5.1.partial").write_bytes(b"half")
-    with (tmp_path / "s" / journal.NAME).open("a") as file:
-        file.write('{"file": "train-0000')
+    whole = (tmp_path / "s" / journal.NAME).read_text()
+    for name in ("bytes", "sha256"):  # a flipped bit in a line must not make a shard one of unreadable items
+        (tmp_path / "s" / journal.NAME).write_text(whole.replace(f'"{name}"', f'"{name[:-1]}r"'))
+        with pytest.raises(IntegrityError, match="has only some of bytes, count, sha256"):
+            prepare(images(source, tmp_path / "s"))
+    (tmp_path / "s" / journal.NAME).write_text(whole + '{"file": "train-0000')
     assert prepare(images(source, tmp_path / "s")).num_written == 2
     assert content(tmp_path / "s") == content(prepared)
 

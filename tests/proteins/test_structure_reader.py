@@ -114,6 +114,14 @@ def test_a_changed_byte_of_a_written_file_does_not_match_its_digest(kind: str, t
     assert not structure_writer.is_damaged(path), "files of earlier versions have no digest"
 
 
+def test_a_file_that_is_larger_than_any_that_is_written_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "hole.pdb").open("wb") as file:
+        file.truncate(6 << 30)
+    for check in (structure_writer.is_damaged, lambda path: structure_writer.has_provenance(path, {})):
+        with pytest.raises(IntegrityError, match="has 6,442,450,944 bytes, more than"):
+            check(tmp_path / "hole.pdb")
+
+
 def test_what_a_pdb_file_cannot_hold_is_refused() -> None:
     with pytest.raises(UsageError, match="10,000 residues"):
         structure_writer.pdb_text([protein_files.structure("G" * 10_000)], {})
