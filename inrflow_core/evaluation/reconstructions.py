@@ -15,6 +15,7 @@ from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.evaluation.sample_proteins import provenance_facts
 from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingWork
+from inrflow_core.metrics import reconstruction_psnr
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.metrics._ssim import LEAST_SIDE
 from inrflow_core.models import Model
@@ -54,7 +55,7 @@ def default_metrics(targets: Sequence[EvaluatedModel], held_out: SampleCollectio
     """The metrics of reconstructions if every run encodes images of the size of the held-out ones; SSIM if they are large
     enough for its window.
     """
-    if held_out is None or held_out.domain != "image" or not targets:
+    if held_out is None or held_out.domain != reconstruction_psnr.DOMAIN or not targets:
         return ()
     if not all(encodes(target.preset) and _has_size(target, held_out) for target in targets):
         return ()

@@ -40,6 +40,12 @@ def open_plain_file(path: Path, *, hint: str | None = None) -> Iterator[BinaryIO
         os.close(handle)
 
 
+def check_plain_file(path: Path) -> None:
+    """Raise IntegrityError where a folder, a pipe or a device lies at a path that is to be written to: opening could block."""
+    if path.exists() and not path.is_file():
+        raise IntegrityError(f"`{path}` is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file")
+
+
 def read_plain_file(path: Path, max_bytes: int, *, hint: str | None = None) -> bytes:
     """The bytes of a file.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inrflow_core.storage import atomic_write, typed_json
+from inrflow_core.storage.plain_file import check_plain_file
 
 LogRecord = dict[str, Any]
 
@@ -19,10 +20,14 @@ class Log:
     """Appends lines to log.jsonl, one JSON object each; `run_folder.lock` excludes other processes.
 
     Opening removes an incomplete last line, left by a kill, and the lines after `step`, which a resumed run writes again.
+
+    Raises:
+        IntegrityError: a folder, a pipe or a device lies in the place of one of the files.
     """
 
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / "log.jsonl"
+        check_plain_file(self._path)
         self._file = self._path.open("a+b", buffering=0)
         _cut(self._file, self._path, step)
         self._board = _Board(run / "tensorboard", step)
@@ -61,6 +66,7 @@ class _Board:
         self._events, self._summaries = event_pb2, summary_pb2
         # TensorBoard's writer would put host and time into the file name.
         self._path = folder / "events.out.tfevents.inrflow"
+        check_plain_file(self._path)
         _cut_record(self._path)
         self._file = self._path.open("ab", buffering=0)
         self._writer = RecordWriter

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from io import FileIO
 
 import pytest
 
+from inrflow_core.errors import IntegrityError
 from inrflow_core.training.metrics_log import Log, _cut
 
 
@@ -104,3 +106,14 @@ def test_tensorboard_reads_on_after_a_record_that_was_torn(tmp_path, lost):
     log.close()
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == [3]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "tensorboard/events.out.tfevents.inrflow"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_named_and_does_not_block(name, make, tmp_path):
+    if "/" in name:
+        pytest.importorskip("tensorboard")
+        (tmp_path / "tensorboard").mkdir()
+    make(tmp_path / name)
+    with pytest.raises(IntegrityError, match=f"{name}` is a (pipe or a device|folder), not a file"):
+        Log(tmp_path, 0)
