@@ -97,9 +97,16 @@ ATOM_SITE = (
 
 
 def has_provenance(path: Path, origin: Mapping[str, str]) -> bool:
-    """Whether a file that this module wrote has exactly this origin; raises IntegrityError for one that is too large."""
+    """Whether a file that this module wrote has exactly this origin, and a digest.
+
+    Raises:
+        IntegrityError: the file is larger than any that is written.
+    """
     text = read_plain_file(path, LARGEST).decode("ascii", "replace")
-    lines = [line.rstrip() for line in text.splitlines() if not line.startswith((PDB_DIGEST, CIF_DIGEST))]
+    digests = [line for line in text.splitlines() if line.startswith((PDB_DIGEST, CIF_DIGEST))]
+    if len(digests) != 1:
+        return False
+    lines = [line.rstrip() for line in text.splitlines() if line not in digests]
     pdb = [f"REMARK   3 {line}".rstrip() for line in _origin_lines(origin, PDB_WIDTH)]
     cif = ["data_sample", *(f"# {line}".rstrip() for line in _origin_lines(origin, CIF_WIDTH)), "#"]
     remarks = [line for line in lines if line.startswith("REMARK   3")]
@@ -107,7 +114,8 @@ def has_provenance(path: Path, origin: Mapping[str, str]) -> bool:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a file that this module wrote does not match the digest in it; those of earlier versions have none.
+    """Whether a file that this module wrote does not match the digest in it; one without a digest is of no known
+    origin (`has_provenance`).
 
     Raises:
         IntegrityError: the file is larger than any that is written.

@@ -111,7 +111,12 @@ def test_a_changed_byte_of_a_written_file_does_not_match_its_digest(kind: str, t
     path.write_bytes(
         content[: content.index(b"digest")].rpartition(b"\n")[0] + content[position + 40 :].partition(b"\n")[2]
     )
-    assert not structure_writer.is_damaged(path), "files of earlier versions have no digest"
+    assert not structure_writer.is_damaged(path) and not structure_writer.has_provenance(path, {"seeds": "0-19"})
+    line = content.rindex(b"\n", 0, position) + 1
+    path.write_bytes(content[:line] + b"{" * 20 + content[line:])  # the digest's line no longer begins as one
+    assert not structure_writer.has_provenance(path, {"seeds": "0-19"})
+    path.write_bytes(content)
+    assert structure_writer.has_provenance(path, {"seeds": "0-19"})
 
 
 def test_a_file_that_is_larger_than_any_that_is_written_is_not_read(tmp_path: Path) -> None:
