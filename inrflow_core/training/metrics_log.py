@@ -100,15 +100,17 @@ class _Board:
 def _cut_record(path: Path) -> None:
     """Cut off an incomplete last record, left by a kill: readers would stop there.
 
-    A record is the length of its data (8 bytes), 4 bytes, the data, and 4 bytes.
+    A record is the length of its data (8 bytes), 4 bytes, the data, and 4 bytes. One without data is none that was written: a
+    hole of zeros ends the file too.
     """
     if not path.is_file():
         return
     size, end = path.stat().st_size, 0
     with path.open("r+b") as file:
         while len(head := file.read(8)) == 8:
-            after = end + 16 + int.from_bytes(head, "little")
-            if after > size:
+            length = int.from_bytes(head, "little")
+            after = end + 16 + length
+            if not length or after > size:
                 break
             end = file.seek(after)
         file.truncate(end)

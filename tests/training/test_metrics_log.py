@@ -117,3 +117,13 @@ def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_named_and_does_not_block(n
     make(tmp_path / name)
     with pytest.raises(IntegrityError, match=f"{name}` is a (pipe or a device|folder), not a file"):
         Log(tmp_path, 0)
+
+
+def test_zeros_in_the_place_of_tensorboards_file_are_cut_off_at_once(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").mkdir()
+    path = tmp_path / "tensorboard" / "events.out.tfevents.inrflow"
+    with path.open("wb") as file:
+        file.truncate(6 << 30)
+    Log(tmp_path, 0).close()
+    assert 0 < path.stat().st_size < 1000
