@@ -124,7 +124,7 @@ def is_damaged(path: Path) -> bool:
     digests = [index for index, line in enumerate(lines) if line.startswith((PDB_DIGEST, CIF_DIGEST))]
     if not digests:
         return False
-    recorded = lines.pop(digests[0]).rpartition(":")[2].strip()
+    recorded = lines.pop(digests[0]).partition("digest:")[2].strip()
     return recorded != _digest(lines)
 
 

@@ -112,6 +112,8 @@ def test_a_changed_byte_of_a_written_file_does_not_match_its_digest(kind: str, t
         content[: content.index(b"digest")].rpartition(b"\n")[0] + content[position + 40 :].partition(b"\n")[2]
     )
     assert not structure_writer.is_damaged(path) and not structure_writer.has_provenance(path, {"seeds": "0-19"})
+    path.write_bytes(content[: position + 8] + b' {"a":' + content[position + 8 :])  # another colon before the digest
+    assert structure_writer.is_damaged(path)
     line = content.rindex(b"\n", 0, position) + 1
     path.write_bytes(content[:line] + b"{" * 20 + content[line:])  # the digest's line no longer begins as one
     assert not structure_writer.has_provenance(path, {"seeds": "0-19"})
