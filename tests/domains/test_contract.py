@@ -82,6 +82,8 @@ def test_what_it_names_is_there(name: str):
     instance = domain(name)
     assert set(instance.FORMATS) <= set(registry.names("formats"))
     metric_specs.parse_metrics([*instance.DEFAULT_METRICS, *instance.METRICS_OF_SEVERAL], name)
+    assert set(instance.MESH_FORMATS) <= set(registry.names("formats"))
+    assert isinstance(instance, _contract.HasCameras) == instance.HAS_CAMERAS
     assert instance.REFERENCE_SPLITS and (instance.FILES is None) == instance.MAKES_STRUCTURES == (
         instance.GALLERY is None
     )
