@@ -117,10 +117,10 @@ def save_strips(made: list[DistanceMatrix], changed: set[tuple[int, int]]) -> No
 
 def _read(file: Path, shape: tuple[int, ...]) -> Float64[np.ndarray, "_ _"] | None:
     """A strip; None if it does not exist, or is damaged and must be computed again."""
-    if not file.is_file():
+    if not file.is_file() or file.stat().st_size != 32 + 8 * shape[0] * shape[1]:
         return None
     stored = file.read_bytes()
     digest, content = stored[:32], stored[32:]
-    if hashlib.sha256(content).digest() != digest or len(content) != 8 * shape[0] * shape[1]:
+    if hashlib.sha256(content).digest() != digest:
         return None
     return np.frombuffer(content, "<f8").reshape(shape).astype(np.float64)

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.storage.plain_file import open_plain_file, read_plain_file
@@ -100,14 +100,24 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with open_plain_file(path) as file:
-            while line := file.readline(MAX_LINE + 1):
-                if len(line) > MAX_LINE:
-                    raise IntegrityError(f"`{path}` has a line of more than {MAX_LINE:,} bytes")
+            for line in lines(file, path):
                 table = parse_line(line)
                 if table is not None:
                     yield table
     except MissingError:
         return
+
+
+def lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines of an open log from where it stands, with their ends, one at a time in memory.
+
+    Raises:
+        IntegrityError: a line has more than `MAX_LINE` bytes.
+    """
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise IntegrityError(f"`{path}` has a line of more than {MAX_LINE:,} bytes")
+        yield line
 
 
 def parse_line(line: bytes | str) -> dict[str, Any] | None:

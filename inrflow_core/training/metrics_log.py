@@ -22,7 +22,8 @@ class Log:
     Opening removes an incomplete last line, left by a kill, and the lines after `step`, which a resumed run writes again.
 
     Raises:
-        IntegrityError: a folder, a pipe or a device lies in the place of one of the files.
+        IntegrityError: a folder, a pipe or a device lies in the place of one of the files, or a line has more than
+            `typed_json.MAX_LINE` bytes.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -119,13 +120,18 @@ def _cut_record(path: Path) -> None:
 def _cut(file: FileIO, path: Path, step: int) -> None:
     """Keep the complete lines up to `step`. Those before the first removed line are not rewritten: a kill cannot lose them."""
     file.seek(0)
-    lines = file.read().splitlines(keepends=True)
-    is_of_run = [_step_of(line) <= step for line in lines]
-    first = is_of_run.index(False) if False in is_of_run else len(lines)
-    file.truncate(sum(map(len, lines[:first])))
-    atomic_write.append_all_or_nothing(
-        file, path, b"".join(line for line, stays in zip(lines[first:], is_of_run[first:], strict=True) if stays)
-    )
+    reader, end, later = io.BufferedReader(file), 0, list[bytes]()
+    is_cut = False
+    for line in typed_json.lines(reader, path):
+        stays = _step_of(line) <= step
+        is_cut = is_cut or not stays
+        if not is_cut:
+            end += len(line)
+        elif stays:
+            later.append(line)
+    reader.detach()
+    file.truncate(end)
+    atomic_write.append_all_or_nothing(file, path, b"".join(later))
 
 
 def _step_of(line: bytes) -> float:

@@ -55,6 +55,14 @@ def test_a_damaged_line_in_the_middle_goes_alone(tmp_path):
     assert steps(tmp_path) == [1, 3]
 
 
+def test_a_hole_in_the_place_of_the_log_is_an_error_and_is_not_read_into_memory(tmp_path):
+    with (tmp_path / "log.jsonl").open("wb") as file:
+        file.truncate(6 << 30)
+    with pytest.raises(IntegrityError, match=r"log\.jsonl` has a line of more than 16,777,216 bytes"):
+        Log(tmp_path, 3)
+    assert (tmp_path / "log.jsonl").stat().st_size == 6 << 30
+
+
 def test_numbers_that_json_has_no_word_for_become_null(tmp_path):
     log = Log(tmp_path, 0)
     log.write({"step": 1, "loss": float("nan"), "gradient_norm": float("inf")})

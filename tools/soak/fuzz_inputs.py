@@ -43,6 +43,8 @@ def make(folder: Path) -> None:
     for name in ("images", "clouds"):
         (folder / "presets").mkdir(exist_ok=True)
         (folder / f"presets/{name}.toml").write_bytes((folder / f"{name}.toml").read_bytes())
+    for name, words in _evaluations().items():
+        commands.make(folder, f"scores/{name}", "eval", *words, "--out", f"scores/{name}", *QUICK)
     (statistics,) = folder.glob("featured/statistics/**/moments-*.safetensors")
     mutations.copy(statistics, folder / "samples/moments.safetensors")
     _make_unfinished(folder)
@@ -64,6 +66,14 @@ def _samples() -> dict[str, list[str]]:
         "two/1.png": ["samples/two/1.png", "--run", "runs/images", "--seeds", "1"],
         **{f"{name}.safetensors": [*words, "--num", "1"] for name, words in fields.items()},
         "folded": ["samples/folded", "--run", "runs/proteins", "--fasta", "raw/sequences/plain.fasta"],
+    }
+
+
+def _evaluations() -> dict[str, list[str]]:
+    """Arguments of `eval` without a folder to write to, by its name below `scores`."""
+    return {
+        "clouds": ["--samples", "samples/clouds.npz", "--reference", "samples/plys", "--metrics", "mmd"],
+        "images": ["--samples", "samples/samples.npz", "--reference", "shards/digits", "--metrics", "fid:random"],
     }
 
 
@@ -143,6 +153,9 @@ def _own() -> list[Subject]:
     random = ("--metrics", "fid:random", "--out", "OUT/scores", *QUICK)
     clouds = ("--reference", "BASE/samples/plys", "--metrics", "mmd", "--out", "OUT/scores", *QUICK)
     export = ("export", "IN", "OUT/out.npz", "--items", "all")
+    scores = {
+        name: [f"BASE/{word}" if "/" in word else word for word in words] for name, words in _evaluations().items()
+    }
     one = ("--num", "1", *QUICK)
     return [
         Subject("preset", "presets", "*.toml",
@@ -171,6 +184,10 @@ def _own() -> list[Subject]:
         Subject("PLY, scored", "samples/plys", "*.ply", ("eval", "--samples", "IN", *clouds)),
         Subject("cached statistics", "featured", "statistics/**/*",
                 ("eval", "--samples", "BASE/samples/samples.npz", "--reference", "IN", *random)),
+        *(
+            Subject(f"scores of {name}, again", f"scores/{name}", "**/*", ("eval", *words, "--out", "IN", *QUICK), True, "IN")
+            for name, words in scores.items()
+        ),
         Subject("image, inverted", "samples/two", "0.png",
                 ("upsample", "IN/0.png", "OUT/out.png", "--run", "BASE/runs/images", "--label", "1")),
         Subject("images, scored", "samples/two", "*.png",
