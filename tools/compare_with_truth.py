@@ -25,7 +25,7 @@ from inrflow_core import registry
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.proteins import residue_alignment, superposition
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.sample_files import collection, readers
+from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sample_files.collection import IMAGE, SampleCollection, ShardCollection
 from inrflow_core.sampling import condition_inputs, options
 from inrflow_core.sampling.request import SampleRequest
@@ -55,7 +55,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load(arguments.run, ema=arguments.ema)
     split = model.preset.data.config.held_out or model.preset.data.config.train
-    true = collection.evenly_spaced_items(readers.open_collection(Path(arguments.data), split), arguments.num)
+    true = subsets.evenly_spaced_items(readers.open_collection(Path(arguments.data), split), arguments.num)
     indices = np.arange(true.count) if true.source_indices is None else true.source_indices
     draw = folds if model.domain.NAME == "protein" else objects
     tiles, captions, columns = draw(model, true, indices.tolist(), arguments)

@@ -37,7 +37,7 @@ from inrflow_core.report import page
 from inrflow_core.runs import run
 from inrflow_core.runtime import distributed
 from inrflow_core.runtime.progress import SILENT, Reporter
-from inrflow_core.sample_files import collection, readers
+from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import reference_inputs, request
 from inrflow_core.shards import manifest
@@ -123,7 +123,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     num = job.sampling.num or min(reference.count if not isinstance(reference, ReferenceStats) else MOST, MOST)
     held_out = reconstructions.originals(reference, _classes(job), num) if targets else None
     metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets, held_out), domain)
-    reconstructions.check(metrics, targets, held_out)
+    reconstructions.check(metrics, targets, held_out, samples)
     scorer = evaluator.Evaluator(reference, _settings(job))
     scorer.check(metrics)
     missing = scorer.missing(metrics)
@@ -132,24 +132,55 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     work = SamplingWork(
         job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter, metrics, held_out
     )
+    sizes = _check_sizes(job, existing, targets, work, domain)
+    training = _training(job, work, domain, sizes)
+    return CheckedEvaluationJob(job, targets, existing, reference, metrics, scorer, work, missing, training)
+
+
+Size = tuple[str, int, tuple[int, ...]]
+"""Samples in words, their number and the shape of one."""
+
+
+def _check_sizes(
+    job: EvaluationJob,
+    existing: Sequence[EvaluatedSamples],
+    targets: Sequence[EvaluatedModel],
+    work: SamplingWork,
+    domain: str,
+) -> list[Size]:
+    """The number and shape of all samples; raises UsageError unless they can be compared as the metrics need it."""
+    sampling_plan.check_options(work, has_baselines=job.has_baselines)
     sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in existing]
     for target in targets:
-        shape = sampling_plan.sample_shape(target, job.sampling, has_baselines=job.has_baselines)
-        sizes.append((f"the samples of `{target.name}`", sampling_plan.num_samples(target, work), shape))
+        if work.draws_samples or target.domain.VIEW_DOMAIN is not None:
+            shape = sampling_plan.sample_shape(target, job.sampling, has_baselines=job.has_baselines)
+            sizes.append((f"the samples of `{target.name}`", sampling_plan.num_samples(target, work), shape))
+        else:
+            sampling_plan.plan_samples(target, work)
         if target.domain.VIEW_DOMAIN is not None:
             sample_scenes.check(target, work)
     for what, count, shape in sizes:
-        metric_specs.check_compatible(what, domain, shape, reference)
-        metric_specs.check_counts(metrics, what, count, reference)
-        metric_specs.check_points(metrics, what, shape, reference)
+        metric_specs.check_compatible(what, domain, shape, work.reference)
+        metric_specs.check_counts(work.metrics, what, count, work.reference)
+        metric_specs.check_points(work.metrics, what, shape, work.reference)
+    return sizes
+
+
+def _training(job: EvaluationJob, work: SamplingWork, domain: str, sizes: Sequence[Size]) -> MemorizationSet | None:
+    """The training items that samples are compared with; None where there are no samples, or none of such a domain are.
+
+    Raises:
+        UsageError: the job names other ones, and no samples can be compared with them.
+    """
     copied = None
     if job.memorization_set is not None:
+        if not sizes:
+            raise UsageError("`--memorization-set` does not apply: no samples are drawn", hint="leave it out")
         copied = readers.open_collection(job.memorization_set, prefer=("train",))
         for _, _, shape in sizes:
             metric_specs.check_compatible("the samples", domain, shape, copied, role="the training set")
-    searches = domain_class(domain).MEMORIZATION is not None
-    training = memorization.memorization_set(reference, copied) if searches else None
-    return CheckedEvaluationJob(job, targets, existing, reference, metrics, scorer, work, missing, training)
+    searches = bool(sizes) and domain_class(domain).MEMORIZATION is not None
+    return memorization.memorization_set(work.reference, copied) if searches else None
 
 
 def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
@@ -204,13 +235,10 @@ def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
     sizes = [(sample_set.items.count, sample_set.items.shape) for sample_set in ready.existing]
     rows = []
     for target in ready.targets:
-        count = sampling_plan.num_samples(target, ready.work)
-        seconds = sample_runs.estimate_seconds(target, ready.work)
-        is_scenes = target.domain.VIEW_DOMAIN is not None
-        task = f"render the views of {count:,} scenes" if is_scenes else f"generate {count:,} samples"
-        rows.append((f"{task} of `{target.name}`", seconds))
-        shape = sampling_plan.sample_shape(target, ready.job.sampling, has_baselines=ready.job.has_baselines)
-        sizes.append((count, shape))
+        rows += sample_runs.estimate_costs(target, ready.work)
+        if ready.work.draws_samples or target.domain.VIEW_DOMAIN is not None:
+            shape = sampling_plan.sample_shape(target, ready.job.sampling, has_baselines=ready.job.has_baselines)
+            sizes.append((sampling_plan.num_samples(target, ready.work), shape))
     for count, shape in sizes:
         rows += ready.evaluator.estimate_cost(ready.computed, count, shape[0] if shape else None)
     return rows
@@ -250,7 +278,9 @@ def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
 def _verify_shown(ready: CheckedEvaluationJob) -> None:
     """Verify what the report reads beside the metrics, which take cached features without reading the items."""
     training = ready.memorization_set
-    shown = [ready.reference, *([] if training is None else [training.items, training.held_out])]
+    is_alone = bool(ready.work.originals) and not ready.work.draws_samples and not ready.existing
+    reference = ready.work.originals if is_alone else ready.reference
+    shown = [reference, *([] if training is None else [training.items, training.held_out])]
     if drawn_shards.is_main():
         for items in shown:
             if items is not None and not isinstance(items, ReferenceStats):
@@ -343,8 +373,8 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
                 raise UsageError(f"`{path}` holds statistics, so `{name}` does not apply", hint="leave it out")
         return reference_stats.read(path)
     reference = readers.open_collection(path, job.split, domain_class(domain).REFERENCE_SPLITS)
-    reference = collection.filter_classes(reference, classes) if classes else reference
-    return collection.evenly_spaced_items(reference, job.reference_num) if job.reference_num else reference
+    reference = subsets.filter_classes(reference, classes) if classes else reference
+    return subsets.evenly_spaced_items(reference, job.reference_num) if job.reference_num else reference
 
 
 def _common_data(runs: Sequence[Path], *, needs_classes: bool) -> DataConfig:

@@ -17,7 +17,8 @@ from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.report import content
 from inrflow_core.runtime.progress import Progress
-from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.subsets import evenly_spaced
 
 WORK = 1e13
 """Most multiplications of a search: 50,000 training images of 256 x 256 x 3 against 1,000 samples."""

@@ -11,7 +11,7 @@ from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.feature_networks import _contract as network_contract
 from inrflow_core.metrics import _contract
 from inrflow_core.metrics._contract import Metric
-from inrflow_core.metrics._inputs import InputSpec, MetricInputs, ReferenceStats
+from inrflow_core.metrics._inputs import OF_ENCODED, InputSpec, MetricInputs, ReferenceStats
 from inrflow_core.sample_files.collection import SampleCollection
 
 ALIASES = {"1-nna": "one-nna", "is": "inception-score"}
@@ -37,6 +37,11 @@ class MetricSpec:
     def inputs(self) -> InputSpec:
         """What it compares."""
         return self.metric.file.inputs(self.protocol)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it compares drawn samples, and not items of the reference that a model encodes."""
+        return self.inputs.matched_by not in OF_ENCODED
 
     @property
     def unit(self) -> str:
@@ -123,10 +128,13 @@ def check_compatible(
 def check_counts(
     metrics: Sequence[MetricSpec], what: str, samples: int, reference: SampleCollection | ReferenceStats
 ) -> None:
-    """Raise UsageError unless there are enough samples and reference items for every metric; views of scenes are not counted."""
+    """Raise UsageError unless there are enough samples and reference items for every metric.
+
+    Views of scenes are not counted, nor held-out images that are reconstructed: one is enough.
+    """
     domain = None if isinstance(reference, ReferenceStats) else domain_class(reference.domain)
     for metric in metrics:
-        if domain is not None and metric.metric.domain == domain.VIEW_DOMAIN:
+        if metric.inputs.matched_by == "reconstruction" or (domain and metric.metric.domain == domain.VIEW_DOMAIN):
             continue
         least = metric.metric.min_items
         if samples < least:

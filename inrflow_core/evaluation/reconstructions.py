@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from inrflow_core.metrics import reconstruction_psnr
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.metrics._ssim import LEAST_SIDE
 from inrflow_core.models import Model
-from inrflow_core.sample_files import collection, readers
+from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sample_files.collection import ArrayCollection, SampleCollection
 from inrflow_core.sampling import invert, provenance
 
@@ -47,8 +48,8 @@ def originals(
     if split is None:
         return None
     items = readers.open_collection(reference.source, split)
-    items = collection.filter_classes(items, classes) if classes else items
-    return collection.evenly_spaced_items(items, most)
+    items = subsets.filter_classes(items, classes) if classes else items
+    return subsets.evenly_spaced_items(items, most)
 
 
 def default_metrics(targets: Sequence[EvaluatedModel], held_out: SampleCollection | None) -> tuple[str, ...]:
@@ -62,11 +63,17 @@ def default_metrics(targets: Sequence[EvaluatedModel], held_out: SampleCollectio
     return DEFAULT if min(held_out.shape[:2]) >= LEAST_SIDE else DEFAULT[:1]
 
 
-def check(metrics: Sequence[MetricSpec], targets: Sequence[EvaluatedModel], held_out: SampleCollection | None) -> None:
+def check(
+    metrics: Sequence[MetricSpec],
+    targets: Sequence[EvaluatedModel],
+    held_out: SampleCollection | None,
+    files: Sequence[SampleCollection] = (),
+) -> None:
     """Raise UsageError unless metrics of reconstructions, if there are any, can be computed.
 
     Raises:
-        UsageError: no run encodes, the reference has no held-out split, or it holds images of another size.
+        UsageError: no run encodes, the reference has no held-out split, or it holds images of another size; or no metric is
+            of samples, and a run encodes nothing or there are `files` of samples.
     """
     names = [metric.full for metric in metrics if metric.inputs.matched_by == "reconstruction"]
     if not names:
@@ -82,6 +89,13 @@ def check(metrics: Sequence[MetricSpec], targets: Sequence[EvaluatedModel], held
             f"`{names[0]}` is of the split {' or '.join(SPLITS)} of the reference's shards, and it has none",
             hint="give prepared shards with such a split with `--reference`",
         )
+    left_out = [f"`{target.name}`" for target in targets if target not in encoding]
+    left_out += [one.display_name for one in files]
+    if left_out and all(metric.inputs.matched_by == "reconstruction" for metric in metrics):
+        raise UsageError(
+            f"{left_out[0]} has no reconstructions, and no other metric is computed",
+            hint="leave it out, or add a metric of samples, as in `--metrics fid:random,reconstruction-psnr`",
+        )
     for target in encoding:
         if not _has_size(target, held_out):
             raise UsageError(
@@ -94,9 +108,7 @@ def check(metrics: Sequence[MetricSpec], targets: Sequence[EvaluatedModel], held
 def reconstruct(target: EvaluatedModel, work: SamplingWork, model: Model) -> EvaluatedSamples | None:
     """The held-out images as a run encodes and evaluates them, computed when they are read; None if no metric needs them."""
     items = work.originals
-    if items is None or not encodes(target.preset):
-        return None
-    if not any(metric.inputs.matched_by == "reconstruction" for metric in work.metrics):
+    if items is None or not is_reconstructed(target, work):
         return None
     options = invert.inversion_options(model)
     origin = {
@@ -112,18 +124,34 @@ def reconstruct(target: EvaluatedModel, work: SamplingWork, model: Model) -> Eva
         digest=hashlib.sha256(text.encode()).hexdigest(),
         split=items.split,
         names=items.item_names(),
-        load_values=lambda indices: _evaluate(model, items, indices),
+        load_values=lambda indices: _evaluate(model, items, indices, work.sampling.batch or BATCH),
     )
     facts |= {"nfe": 1, "run": f"{target.run}, {NAME}"}
     return EvaluatedSamples(f"{target.name}, {NAME}", rebuilt, facts, "reconstruction", originals=items)
 
 
-def _evaluate(model: Model, items: SampleCollection, indices: Int64[np.ndarray, " S"]) -> UInt8[np.ndarray, "S H W C"]:
+def is_reconstructed(target: EvaluatedModel, work: SamplingWork) -> bool:
+    """Whether a metric is of the held-out images that a run encodes."""
+    return encodes(target.preset) and any(metric.inputs.matched_by == "reconstruction" for metric in work.metrics)
+
+
+def estimate_seconds(work: SamplingWork, model: Model) -> float:
+    """Seconds to encode and evaluate all held-out images, measured on one batch."""
+    assert work.originals is not None
+    batch = min(work.sampling.batch or BATCH, work.originals.count)
+    start = time.perf_counter()
+    _evaluate(model, work.originals, np.arange(batch), batch)
+    return (time.perf_counter() - start) / batch * work.originals.count
+
+
+def _evaluate(
+    model: Model, items: SampleCollection, indices: Int64[np.ndarray, " S"], batch: int
+) -> UInt8[np.ndarray, "S H W C"]:
     device = next(model.method.parameters()).device
     options, values = invert.inversion_options(model), []
     with torch.no_grad():
-        for start in range(0, len(indices), BATCH):
-            rows = indices[start : start + BATCH]
+        for start in range(0, len(indices), batch):
+            rows = indices[start : start + batch]
             sets = model.domain.to_set(items.read(rows.tolist()), torch.from_numpy(rows)).to(device)
             field = model.method.invert(sets, options)
             values.append(model.domain.decode_values(field.query(sets.queries)))

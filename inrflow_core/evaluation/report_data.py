@@ -26,7 +26,8 @@ from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.report import content
 from inrflow_core.runtime.progress import Progress
-from inrflow_core.sample_files.collection import CAMERA, IMAGE, SampleCollection, ShardCollection, evenly_spaced
+from inrflow_core.sample_files.collection import CAMERA, IMAGE, SampleCollection, ShardCollection
+from inrflow_core.sample_files.subsets import evenly_spaced
 
 AZIMUTH = 35.0
 """Initial azimuth of the view of a cloud, in degrees about y (`point_rendering.cloud`)."""
@@ -39,7 +40,7 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
         return protein_page(results)
     shown = [results.scored[index].sample_set for index in shown_indices(results.scored)]
     photos = {sample_set.name: photo for sample_set in shown if (photo := _photos(sample_set, reference)) is not None}
-    last = [one.sample_set for one in results.scored if one.sample_set.originals is None][-1]
+    last = next((one.sample_set for one in reversed(results.scored) if one.sample_set.originals is None), None)
     return content.Page(
         title=report_title(results.scored),
         entries=[report_entry(one) for one in results.scored],
@@ -47,8 +48,8 @@ def build_report(results: Results, training: MemorizationSet | None, progress: P
         interval=INTERVALS if any(score.interval for one in results.scored for score in one.scores) else "",
         photos=list(photos.values()),
         galleries=[gallery(sample_set, reference) for sample_set in shown if sample_set.name not in photos],
-        neighbors=None if training is None else nearest_panel(last, training, progress),
-        histograms=[] if reference is None else _histograms(last, reference),
+        neighbors=None if training is None or last is None else nearest_panel(last, training, progress),
+        histograms=[] if reference is None or last is None else _histograms(last, reference),
     )
 
 

@@ -15,7 +15,8 @@ from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleSco
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
 from inrflow_core.sample_files import scene_views
-from inrflow_core.sample_files.collection import SampleCollection, evenly_spaced
+from inrflow_core.sample_files.collection import SampleCollection
+from inrflow_core.sample_files.subsets import evenly_spaced
 
 GALLERIES = 8
 """Most sets of samples shown."""

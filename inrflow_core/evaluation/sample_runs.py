@@ -19,11 +19,13 @@ from inrflow_core.evaluation.sampling_plan import (
     SamplingWork,
     class_counts,
     load_model,
+    num_samples,
     plan_samples,
     sample_request,
 )
+from inrflow_core.metrics._inputs import Cost
 from inrflow_core.models import Model
-from inrflow_core.sample_files import collection, readers
+from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sampling import labels, provenance, reference_inputs, request, sample
 from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.request import Size
@@ -50,26 +52,43 @@ def iter_sample_sets(
             speed = drawn_shards.speed_of(samples.source)
             yield results.EvaluatedSamples(target.name, samples, facts, speed=speed)
         return
-    path, facts = _sample(target, work, model, size)
+    if work.draws_samples:
+        path, facts = _sample(target, work, model, size)
+        if drawn_shards.is_main():
+            speed = drawn_shards.speed_of(path)
+            yield results.EvaluatedSamples(target.name, readers.open_collection(path), facts, speed=speed)
     if drawn_shards.is_main():
-        speed = drawn_shards.speed_of(path)
-        yield results.EvaluatedSamples(target.name, readers.open_collection(path), facts, speed=speed)
         rebuilt = reconstructions.reconstruct(target, work, model)
         if rebuilt is not None:
             yield rebuilt
     if has_baselines and isinstance(size, tuple):
         path, facts = _sample(target, work, model, None)
         for filter in INTERPOLATION_BASELINES if drawn_shards.is_main() else ():
-            resized = collection.resized(readers.open_collection(path), size, filter)
+            resized = subsets.resized(readers.open_collection(path), size, filter)
             name = f"{target.name}, {filter}"
             yield results.EvaluatedSamples(name, resized, {**facts, "enlarged": filter, "run": name})
 
 
-def estimate_seconds(target: EvaluatedModel, work: SamplingWork) -> float:
-    """Seconds to sample a target, measured on one batch: two solver steps, or whole samples if there is no solver."""
-    settings, model, plan = work.sampling, load_model(target, work), plan_samples(target, work)
+def estimate_costs(target: EvaluatedModel, work: SamplingWork) -> Iterator[Cost]:
+    """What is generated, rendered and encoded of a target, with the seconds."""
+    model = load_model(target, work)
     if model.domain.VIEW_DOMAIN is not None:
-        return sample_scenes.estimate_seconds(work, model)
+        count = num_samples(target, work)
+        yield f"render the views of {count:,} scenes of `{target.name}`", sample_scenes.estimate_seconds(work, model)
+        return
+    if work.draws_samples:
+        yield (
+            f"generate {num_samples(target, work):,} samples of `{target.name}`",
+            _drawing_seconds(target, work, model),
+        )
+    if work.originals is not None and reconstructions.is_reconstructed(target, work):
+        title = f"encode {work.originals.count:,} held-out images by `{target.name}`"
+        yield title, reconstructions.estimate_seconds(work, model)
+
+
+def _drawing_seconds(target: EvaluatedModel, work: SamplingWork, model: Model) -> float:
+    """Seconds to sample a target, measured on one batch: two solver steps, or whole samples if there is no solver."""
+    settings, plan = work.sampling, plan_samples(target, work)
     whole = sample_request(model, work, plan)
     probe = options = settings.options(model, whole.labels)
     if model.preset.sampler is not None:

@@ -14,7 +14,7 @@ from inrflow_core.evaluation.sample_proteins import provenance_facts
 from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingWork, plan_samples
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.models import Model
-from inrflow_core.sample_files import collection, readers, scene_views
+from inrflow_core.sample_files import readers, scene_views, subsets
 from inrflow_core.sample_files.collection import ShardCollection
 from inrflow_core.sampling import invert, labels, novel_views, provenance
 from inrflow_core.sampling.novel_views import ViewPlan, ViewSource
@@ -37,11 +37,7 @@ def check(target: EvaluatedModel, work: SamplingWork) -> None:
             f"{scenes.shape[1]} x {scenes.shape[2]}",
             hint=f"prepare the reference with `--resolution {expected[0]}`",
         )
-    is_all_encoded = all(plan.support is not None for plan in view_plans(work))
-    if work.sampling.steps is not None and is_all_encoded:
-        raise UsageError(
-            "`--steps` does not apply: novel views are of scenes that one call encodes", hint="leave it out"
-        )
+    view_plans(work)  # which refuses scenes of one view
 
 
 def iter_scene_sets(target: EvaluatedModel, work: SamplingWork, model: Model) -> Iterator[results.EvaluatedSamples]:
@@ -137,7 +133,7 @@ def posed_reference(work: SamplingWork) -> ShardCollection:
             f"`{work.reference.source}` holds statistics, and scenes are rendered with the cameras of a reference",
             hint="give shards of scenes with `--reference`",
         )
-    return scene_views.check_posed(collection.evenly_spaced_items(work.reference, work.num))
+    return scene_views.check_posed(subsets.evenly_spaced_items(work.reference, work.num))
 
 
 def estimate_seconds(work: SamplingWork, model: Model) -> float:

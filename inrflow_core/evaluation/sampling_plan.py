@@ -123,6 +123,11 @@ class SamplingWork:
     originals: SampleCollection | None = None
     """Held-out items that runs encode, for metrics of reconstructions."""
 
+    @property
+    def draws_samples(self) -> bool:
+        """Whether a metric needs drawn samples; others compare what one call encodes."""
+        return any(metric.needs_samples for metric in self.metrics)
+
 
 def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[EvaluatedModel]:
     """The checkpoints of a run to evaluate; their names start with `run`.
@@ -188,6 +193,29 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_base
             "`--interpolation-baselines` compares images at a higher resolution", hint="add `--resolution HxW`"
         )
     return domain.output_spec(size).shape
+
+
+def check_options(work: SamplingWork, *, has_baselines: bool) -> None:
+    """Raise UsageError for options of drawn samples if no metric needs any."""
+    settings = work.sampling
+    options = {
+        "--seed": settings.seed or None,
+        "--label": settings.label,
+        "--sampler": settings.sampler,
+        "--steps": settings.steps,
+        **{f"--set sampler.{name}": value for name, value in settings.sampler_settings.items()},
+        **{f"--set method.{name}": value for name, value in settings.method_settings.items()},
+        "--resolution": settings.resolution,
+        "--points": settings.points,
+        "--precision": None if settings.precision == "fp32" else settings.precision,
+        "--interpolation-baselines": has_baselines or None,
+    }
+    for option, value in options.items():
+        if value is not None and not work.draws_samples:
+            raise UsageError(
+                f"`{option}` does not apply: no metric needs drawn samples, and one call encodes what these compare",
+                hint=f"leave it out, or add a metric of samples to {', '.join(f'`{one.full}`' for one in work.metrics)}",
+            )
 
 
 def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | None:

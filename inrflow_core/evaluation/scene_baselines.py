@@ -20,7 +20,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.runtime.progress import Progress, Reporter, format_bytes
-from inrflow_core.sample_files import collection, scene_views
+from inrflow_core.sample_files import scene_views, subsets
 from inrflow_core.sample_files.collection import ArrayCollection, ShardCollection
 from inrflow_core.sampling.novel_views import ViewPlan
 
@@ -56,7 +56,7 @@ def iter_baselines(plan: ViewPlan, training: ShardCollection, reporter: Reporter
     """Both predictions of the views of a plan of encoded scenes, from training scenes with views of the same size."""
     novel = novel_cameras(plan)
     most = max(1, MOST_PAIRS // max(len(novel.poses), len(novel.scenes)))
-    used = scene_views.check_posed(collection.evenly_spaced_items(training, most))
+    used = scene_views.check_posed(subsets.evenly_spaced_items(training, most))
     facts = {"training_scenes": f"{used.count:,} of {training.count:,}, split {training.split}"}
     size = len(novel.poses) * int(np.prod(training.shape[1:]))
     if size > MOST_BYTES:

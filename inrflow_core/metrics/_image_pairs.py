@@ -22,6 +22,9 @@ from inrflow_core.metrics._inputs import (
     rows_in_groups,
 )
 
+MIN_ITEMS = 1
+"""A mean over images needs one; metrics of distributions need two."""
+
 
 @dataclass(frozen=True)
 class ImagePairSpec(InputSpec):
@@ -92,7 +95,7 @@ def checked(inputs: Pairs) -> Pairs:
     """The pairs.
 
     Raises:
-        UsageError: there are fewer than two, or samples and reference differ in number, size or channels.
+        UsageError: there is none, or samples and reference differ in number, size or channels.
     """
     samples, reference = inputs.samples.shape, inputs.reference.shape
     if samples != reference:
@@ -102,8 +105,8 @@ def checked(inputs: Pairs) -> Pairs:
         raise UsageError(
             "samples are {}, the reference {}".format(*shapes), hint="each sample needs a reference of its size"
         )
-    if samples[0] < 2:
-        raise UsageError(f"{samples[0]} pairs are too few", hint="at least 2 are needed")
+    if samples[0] < MIN_ITEMS:
+        raise UsageError("there are no pairs of images", hint="give samples and the reference of each")
     return inputs
 
 

@@ -27,6 +27,8 @@ Cost = tuple[str, float]
 MatchedBy = Literal["", "name", "condition", "view", "reconstruction"]
 """How each sample finds its own reference item: not at all, by name or order, by the condition that it was sampled from, by
 the scene and the view that it shows, or as the image that a model encoded."""
+OF_ENCODED: frozenset[MatchedBy] = frozenset(("view", "reconstruction"))
+"""Of items of the reference that a model encodes by one call: no sample is drawn for them."""
 
 
 @runtime_checkable

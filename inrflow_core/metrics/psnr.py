@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
+from inrflow_core.metrics import _image_pairs
 from inrflow_core.metrics._image_pairs import (
     ImagePairSpec,
     Pairs,
@@ -22,6 +23,7 @@ TITLE = "PSNR"
 DOMAIN = "image"
 PROTOCOLS = ("rgb",)
 HIGHER_IS_BETTER = True
+MIN_ITEMS = _image_pairs.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:

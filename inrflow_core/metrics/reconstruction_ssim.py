@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
+from inrflow_core.metrics import _image_pairs
 from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
 from inrflow_core.metrics._ssim import ssim_of_each
 
@@ -12,6 +13,7 @@ TITLE = "reconstruction SSIM"
 DOMAIN = "image"
 PROTOCOLS = ("held-out:inside", "held-out:mirrored")
 HIGHER_IS_BETTER = True
+MIN_ITEMS = _image_pairs.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
+from inrflow_core.metrics import _image_pairs
 from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
 from inrflow_core.metrics._ssim import ssim_of_each
 
@@ -19,6 +20,7 @@ TITLE = "SSIM"
 DOMAIN = "image"
 PROTOCOLS = ("inside", "mirrored")
 HIGHER_IS_BETTER = True
+MIN_ITEMS = _image_pairs.MIN_ITEMS
 
 
 def unit(protocol: str) -> str:

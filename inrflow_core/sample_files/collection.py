@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from inrflow_core.domains._contract import domain_class
-from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
+from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.geometry import ply_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.shards.batch import Batch, ConditionSelection
@@ -129,7 +129,11 @@ class SampleCollection(Protocol):
         ...
 
     def verify(self) -> None:
-        """Compare every byte with the recorded digests of shards; raises IntegrityError, naming what is damaged."""
+        """Compare every byte of the shards that hold these items with the recorded digests.
+
+        Raises:
+            IntegrityError: one is damaged; names it.
+        """
         ...
 
     def select(self, indices: Int64[np.ndarray, " S"]) -> SampleCollection:
@@ -335,6 +339,8 @@ class ShardCollection(_Collection):
     """The split that is read; a single shard has only one."""
     conditions: Sequence[str]
     """Names of the arrays that the shards hold beside the values."""
+    is_by_class: bool = False
+    """Whether the labels of the whole split decided which items these are."""
 
     @property
     def _light_conditions(self) -> ConditionSelection:
@@ -404,7 +410,11 @@ class ShardCollection(_Collection):
         return self.shards.read(self.shard_split, rows, conditions=selection).condition[condition]
 
     def _verify(self) -> None:
-        self.shards.verify([self.shard_split])
+        """Of selected items only their shards, unless others decided the selection."""
+        if self.source_indices is None or self.is_by_class:
+            self.shards.verify([self.shard_split])
+        else:
+            self.shards.verify_items(self.shard_split, self.source_indices)
 
     def _first_shape(self) -> tuple[int, ...]:
         return () if self._holds_structures else super()._first_shape()
@@ -441,54 +451,6 @@ def in_memory(
         seeds=seeds,
         condition=condition or {},
     )
-
-
-def evenly_spaced(total: int, count: int) -> Int64[np.ndarray, " S"]:
-    """At most `count` indices below `total`, evenly spaced, the first and the last among them."""
-    return np.arange(total) if total <= count else np.linspace(0, total - 1, count).round().astype(np.int64)
-
-
-def evenly_spaced_items(items: SampleCollection, count: int) -> SampleCollection:
-    """At most `count` of the items, evenly spaced."""
-    return items if items.count <= count else items.select(evenly_spaced(items.count, count))
-
-
-def filter_classes(items: SampleCollection, names: Sequence[str]) -> SampleCollection:
-    """The items of a folder of shards whose class is one of `names`.
-
-    Raises:
-        UsageError: there is no such class, or no item of it.
-    """
-    shards = items.shards if isinstance(items, ShardCollection) and items.split is not None else None
-    for name in names:
-        if shards is None or name not in shards.classes:
-            raise UsageError(
-                f"{items.display_name} has no class `{name}`",
-                hint=did_you_mean(name, () if shards is None else shards.classes),
-            )
-    assert isinstance(items, ShardCollection) and shards is not None
-    numbers = [shards.classes.index(name) for name in names]
-    selected = np.flatnonzero(np.isin(shards.labels(items.shard_split), numbers))
-    if not len(selected):
-        raise UsageError(f"{items.display_name} has no items of the classes {', '.join(names)}", hint="name others")
-    return replace(items.select(selected), metadata={**items.metadata, "classes": ", ".join(names)})
-
-
-def resized(items: SampleCollection, size: tuple[int, int], filter: str) -> SampleCollection:
-    """Images, resized as they are read by Pillow's `bilinear` or `bicubic` filter; `size` is rows, columns."""
-    from PIL import Image
-
-    resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter]
-
-    def enlarge(values: np.ndarray) -> np.ndarray:
-        channels = values.shape[3]
-        large = [
-            np.array(Image.fromarray(one.squeeze(2) if channels == 1 else one).resize((size[1], size[0]), resampling))
-            for one in values
-        ]
-        return np.stack(large).reshape(len(large), *size, channels)
-
-    return items.map_values(enlarge, f"{filter} {size[0]}x{size[1]}")
 
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -21,7 +21,8 @@ from inrflow_core.metrics import _view_inputs
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sample_files import scene_views
-from inrflow_core.sample_files.collection import CAMERA, ArrayCollection, ShardCollection, evenly_spaced, in_memory
+from inrflow_core.sample_files.collection import CAMERA, ArrayCollection, ShardCollection, in_memory
+from inrflow_core.sample_files.subsets import evenly_spaced
 from inrflow_core.sampling import invert, sample
 from inrflow_core.sampling.request import SampleRequest
 from inrflow_core.sampling.write_samples import SampleSource

@@ -22,7 +22,7 @@ from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.numerics import keyed_random
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.sample_files import collection
+from inrflow_core.sample_files import subsets
 from inrflow_core.sample_files.collection import SampleCollection, ShardCollection, StructureCollection
 from inrflow_core.sampling import condition_inputs, sample
 from inrflow_core.sampling.request import SampleRequest, default_batch_size
@@ -110,7 +110,7 @@ def plan_from_reference(
     Raises:
         UsageError: the reference is not a folder of shards with such conditions, or has no such view.
     """
-    items = collection.evenly_spaced_items(reference, num)
+    items = subsets.evenly_spaced_items(reference, num)
     count = items.count * each
     if not conditioner_part(kind).HAS_VIEWS:
         seeds = np.tile(np.arange(seed, seed + each, dtype=np.int64), items.count)

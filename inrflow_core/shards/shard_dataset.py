@@ -183,16 +183,17 @@ class ShardDataset:
         Raises:
             IntegrityError: a shard is damaged; the hint has the command that repairs it.
         """
-        entries = [entry for name in splits or self.splits for entry in self._split(name).shards if entry.sha256]
-        for _, problem in manifest.find_damaged(self.folder, self.manifest, entries, progress):
-            raise problem
+        self._verify([entry for name in splits or self.splits for entry in self._split(name).shards], progress)
 
-    def verify_items(self, split: str, indices: Sequence[int]) -> None:
-        """Verify only the shards that contain some sets of a split."""
+    def verify_items(self, split: str, indices: Sequence[int] | np.ndarray) -> None:
+        """Verify only the shards that contain some sets of a split; raises as `verify`."""
         numbers = np.unique(np.searchsorted(self._edges[split], np.asarray(indices), side="right") - 1)
-        for entry in [self._split(split).shards[number] for number in numbers]:
-            if entry.sha256:
-                manifest.check(self.folder, self.manifest, entry)
+        self._verify([self._split(split).shards[number] for number in numbers])
+
+    def _verify(self, entries: Sequence[ShardEntry], progress: Progress | None = None) -> None:
+        recorded = [entry for entry in entries if entry.sha256]
+        for _, problem in manifest.find_damaged(self.folder, self.manifest, recorded, progress):
+            raise problem
 
     def _manifest_of_samples(self, path: Path) -> Manifest:
         shard = self._open[path.name] = ShardFile(path, hint=f"sample again with `inrflow sample {path}`")

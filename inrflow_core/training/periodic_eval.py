@@ -302,7 +302,7 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
     Raises:
         UsageError: the split is absent, or has fewer than 2 sets of these classes.
     """
-    from inrflow_core.sample_files import collection, readers
+    from inrflow_core.sample_files import readers, subsets
 
     assert preset.eval is not None
     config, data = preset.eval.config, preset.data.config
@@ -316,9 +316,9 @@ def _reference(preset: Preset, shards: ShardDataset) -> SampleCollection:
         )
     reference = readers.open_collection(shards.folder, split)
     if data.classes:
-        reference = collection.filter_classes(reference, data.classes)
+        reference = subsets.filter_classes(reference, data.classes)
     if config.reference is not None:
-        reference = collection.evenly_spaced_items(reference, config.reference)
+        reference = subsets.evenly_spaced_items(reference, config.reference)
     if reference.count < 2:
         raise UsageError(
             f"the split `{split}` of the shards in `{shards.folder}` has {reference.count} to compare with, and [eval] needs 2",
@@ -341,12 +341,12 @@ def _scenes(preset: Preset, reference: SampleCollection) -> ShardCollection | No
     Raises:
         UsageError: the shards have no cameras, or a scene has a single view.
     """
-    from inrflow_core.sample_files import collection, scene_views
+    from inrflow_core.sample_files import scene_views, subsets
     from inrflow_core.sampling import novel_views
 
     if preset.domain.module.Domain.VIEW_DOMAIN is None or preset.eval is None:
         return None
-    scenes = scene_views.check_posed(collection.evenly_spaced_items(reference, preset.eval.config.num))
+    scenes = scene_views.check_posed(subsets.evenly_spaced_items(reference, preset.eval.config.num))
     novel_views.plan_views(scenes, is_encoded=True, most_views=1)
     return scenes
 

@@ -101,7 +101,11 @@ def test_small_images_have_psnr_and_no_ssim():
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
-def test_one_pair_and_images_of_two_sizes_are_refused(metric):
-    with pytest.raises(UsageError, match="1 pairs are too few"):
-        metric.compute(Pairs(images(1), images(1)), metric.PROTOCOLS[0])
+def test_one_pair_has_a_value_and_none_is_refused(metric):
+    pair = Pairs(images(1, 12, 12), images(2, 12, 12)[1:])
+    both = Pairs(*(np.concatenate([side, side]) for side in (pair.samples, pair.reference)))
+    values = [metric.compute(pairs, metric.PROTOCOLS[0]) for pairs in (pair, both)]
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    with pytest.raises(UsageError, match="there are no pairs"):
+        metric.compute(Pairs(images(1)[:0], images(1)[:0]), metric.PROTOCOLS[0])
     assert metric.inputs(metric.PROTOCOLS[0]) == ImagePairSpec()

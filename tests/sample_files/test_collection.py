@@ -14,7 +14,7 @@ from inrflow_core.formats import ply
 from inrflow_core.geometry import point_clouds
 from inrflow_core.preparation import job, pipeline
 from inrflow_core.proteins import structure_reader
-from inrflow_core.sample_files import collection, readers
+from inrflow_core.sample_files import readers, subsets
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.storage import plain_file
 
@@ -91,7 +91,7 @@ def test_enlarging_keeps_constant_images_and_the_order(tmp_path: Path):
     np.savez(tmp_path / "a.npz", images=flat)
     coarse = readers.open_collection(tmp_path / "a.npz")
     for filter in ("bilinear", "bicubic"):
-        fine = collection.resized(coarse, (8, 12), filter)
+        fine = subsets.resized(coarse, (8, 12), filter)
         assert fine.shape == (8, 12, 3) and fine.digest != coarse.digest
         np.testing.assert_array_equal(fine.read([2, 1]).values[:, 3, 5, 0], [255, 100])
 
@@ -220,22 +220,38 @@ def test_a_flipped_byte_in_shards_is_found_when_they_are_verified(tmp_path: Path
         opened.verify()
 
 
+def test_of_selected_items_only_their_shards_are_verified_unless_classes_selected_them(tmp_path: Path):
+    config = solids.Config(train=600, val=5, points=4)
+    pipeline.prepare(job.resolve_job("solids", out=tmp_path / "solids", config=config), workers=1)
+    shard = sorted((tmp_path / "solids").glob("train*.h5"))[1]
+    content = bytearray(shard.read_bytes())
+    content[-9] ^= 1
+    shard.write_bytes(content)
+    opened = readers.open_collection(tmp_path / "solids", "train")
+    of_class = subsets.filter_classes(opened, [next(iter(opened.class_counts()))])
+    others = of_class.select(np.arange(2))
+    subsets.evenly_spaced_items(opened, 2).verify()
+    for part in (opened, subsets.evenly_spaced_items(opened, 3), of_class, others):
+        with pytest.raises(IntegrityError, match=r"train-00001.*is damaged: its digest is"):
+            part.verify()
+
+
 def test_classes_choose_their_items_in_the_order_of_the_split(tmp_path: Path):
     config = solids.Config(train=40, val=8, points=30)
     pipeline.prepare(job.resolve_job("solids", out=tmp_path / "solids", config=config), workers=1)
     opened = ShardDataset(tmp_path / "solids")
     every = readers.open_collection(tmp_path / "solids", "train")
     expected = [opened.classes[5], opened.classes[2]]
-    result = collection.filter_classes(every, expected)
+    result = subsets.filter_classes(every, expected)
     indices = [index for index, label in enumerate(opened.labels("train")) if opened.classes[label] in expected]
     assert result.count == len(indices) > 0 and result.digest != every.digest
     np.testing.assert_array_equal(result.read(range(result.count)).values, every.read(indices).values)
     assert result.metadata["classes"] == ", ".join(expected)
     with pytest.raises(UsageError, match="has no class `cube`"):
-        collection.filter_classes(every, ["cube"])
+        subsets.filter_classes(every, ["cube"])
     np.save(tmp_path / "all.npy", CLOUDS)
     with pytest.raises(UsageError, match="has no class `box`"):
-        collection.filter_classes(readers.open_collection(tmp_path / "all.npy"), ["box"])
+        subsets.filter_classes(readers.open_collection(tmp_path / "all.npy"), ["box"])
 
 
 def test_an_archive_whose_origin_is_damaged_is_named(tmp_path):

@@ -13,7 +13,7 @@ from inrflow_cli.app import run
 from inrflow_core.evaluation import sample_matching
 from inrflow_core.models import Model
 from inrflow_core.proteins import structure_reader
-from inrflow_core.sample_files import collection, readers, writer
+from inrflow_core.sample_files import readers, subsets, writer
 from inrflow_core.sample_files.sample_shard import SampleShard
 from inrflow_core.sampling import condition_inputs, sample
 from inrflow_core.sampling.request import SampleRequest
@@ -129,7 +129,7 @@ def test_samples_of_a_part_match_their_objects_in_the_whole_and_in_the_part(inpu
     assert clouds_of_images(inputs, *words) == 0
     samples = readers.open_collection(Path("out/samples/image.h5"))
     whole = readers.open_collection(inputs.objects, "val")
-    part = collection.evenly_spaced_items(whole, 3)
+    part = subsets.evenly_spaced_items(whole, 3)
     assert sample_matching.match_to_reference(samples, part).reference_index.tolist() == [0, 0, 1, 1, 2, 2]
     assert sample_matching.match_to_reference(samples, whole).reference_index.tolist() == [0, 0, 2, 2, 5, 5]
     assert part.source_indices is not None and part.select(np.array([2, 0])).source_indices is not None
@@ -142,7 +142,7 @@ def test_samples_of_a_part_match_their_objects_in_the_whole_and_in_the_part(inpu
         0,
     ]
     with pytest.raises(Exception, match="has samples of item 2, and .* holds 2 others"):
-        sample_matching.match_to_reference(samples, collection.evenly_spaced_items(whole, 2))
+        sample_matching.match_to_reference(samples, subsets.evenly_spaced_items(whole, 2))
 
 
 @pytest.mark.parametrize("kind", ["image", "sequence"])

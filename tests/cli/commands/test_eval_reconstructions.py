@@ -133,3 +133,38 @@ def test_reconstructions_that_cannot_be_made_are_refused_by_name(folders: Path, 
     assert run(["eval", *words, "--out", "out"]) == 2
     assert "of the split test or val of the reference's shards" in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reconstructions_alone_draw_no_samples_and_one_image_is_enough(folders: Path, tmp_path: Path, capsys):
+    words = ["--metrics", "reconstruction-psnr", "--num", "1"]
+    assert evaluate(folders, "inr", *words, "--dry-run") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "encode 1 held-out images by `inr`" in said and "generate" not in said
+    assert evaluate(folders, "inr", *words) == 0
+    (result,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]
+    assert result["name"] == "inr, reconstructed" and not (tmp_path / "out" / "samples").exists()
+    (score,) = result["scores"]
+    assert (score["samples"], score["reference"], score["interval"]) == (1, 1, None)
+    assert evaluate(folders, "inr", "--metrics", "reconstruction-psnr", out="all") == 0
+    (whole,) = json.loads((tmp_path / "all" / "metrics.json").read_text())["results"]
+    assert whole["scores"][0]["value"] == pytest.approx(expected_values(folders)[0], abs=0.02)
+    assert score["value"] != whole["scores"][0]["value"]
+
+
+def test_what_no_reconstruction_uses_is_refused_by_name(folders: Path, tmp_path: Path, capsys):
+    alone = ["--metrics", "reconstruction-psnr,reconstruction-ssim"]
+    for words in (
+        *(["--seed", "1"], ["--steps", "2"], ["--set", "method.second_step=1"], ["--resolution", "24"]),
+        *(["--label", "cat"], ["--precision", "bf16"], ["--interpolation-baselines"]),
+        *(["--memorization-set", str(folders / "shards")], ["--points", "5"]),
+    ):
+        assert evaluate(folders, "inr", *alone, *words) == 2, words
+        assert f"`{' '.join(words).partition('=')[0].partition(' ')[0]}" in capsys.readouterr().err, words
+    assert evaluate(folders, "inr", *alone, "--run", folders / "flow") == 2
+    assert "`flow` has no reconstructions" in capsys.readouterr().err
+    np.savez("mine.npz", images=np.zeros((3, SIDE, SIDE, 3), np.uint8))
+    assert evaluate(folders, "inr", *alone, "--samples", "mine.npz") == 2
+    assert "`mine.npz` has no reconstructions" in capsys.readouterr().err
+    assert evaluate(folders, "inr", "--metrics", "fid:random,reconstruction-psnr", "--num", "1") == 2
+    assert "are 1, and `fid:random` needs at least 2" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
