@@ -8,7 +8,9 @@ Rules, the same in `prepare`, `upsample`, `sample --image`, `eval` and for rende
 - Photographs are rotated as their EXIF orientation says (the benchmarks of `prepare` leave that out).
 - Transparent pixels show white, whether by an alpha channel, a palette or a PNG's transparent color.
 - 16-bit gray becomes round(v * 255 / 65535), from PNG, PGM and TIFF alike, integer TIFF of 32 bits included, whose values
-  must be from 0 to 65,535. Of 16-bit color the upper 8 bits are read.
+  must be from 0 to 65,535; 12-bit gray becomes round(v * 255 / 4095). A TIFF's white may be 0. Of 16-bit color the
+  upper 8 bits are read, of its transparent color too.
+- Color profiles and gamma are left out: values are read as they are stored, as the benchmarks' readers do.
 - CMYK, YCbCr and 1-bit images are converted. Floating-point images do not state their range and are refused.
 
 A file that cannot be read is an IntegrityError (exit code 4: "not what its header says") in every command that got its
@@ -21,12 +23,13 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
 from inrflow_core.storage.plain_file import read_plain_file
@@ -106,11 +109,16 @@ def decode_image(content: bytes, mode: Mode | None = "RGB", *, is_upright: bool 
                 if transparent is not None:
                     image.info["transparency"] = transparent
                 is_turned = is_upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-                return _to_mode(ImageOps.exif_transpose(image) if is_turned else image, mode)
+                tags = getattr(image, "tag_v2", {})
+                if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (8,) and not _is_unsigned(tags):
+                    raise ValueError("its values are signed, of 8 bits; save it with values from 0 to 255")
+                shallow = _to_8_bit(image, tags) if image.mode.startswith("I") else image
+                return _to_mode(ImageOps.exif_transpose(shallow) if is_turned else shallow, mode)
     except Image.UnidentifiedImageError as error:
         kind = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
         allowed = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
         reason = f"it cannot be decoded: it is a damaged {kind} file" if kind else f"its content is not {allowed}"
+        reason += ", or its layout (bits, samples, byte order) is not one that is read" if kind == "TIFF" else ""
         raise UnreadableItemError(reason) from error
     except _DAMAGED as error:
         raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
@@ -149,10 +157,8 @@ def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:
 def _to_mode(image: Image.Image, mode: Mode | None) -> Image.Image:
     if image.mode == "F":
         raise ValueError("it holds floating-point values, whose range no file states; save it with 8 or 16 bits")
-    if image.mode not in _READ_MODES and not image.mode.startswith("I;16"):
+    if image.mode not in _READ_MODES:
         raise ValueError(f"its mode {image.mode} is not read; save it as RGB")
-    if image.mode.startswith("I"):
-        image = _to_8_bit(image)
     if image.mode == "1" and "transparency" in image.info:
         image = _with_info(image.convert("L"), image)
     target = mode or ("L" if image.mode in _GRAY else "RGB")
@@ -162,16 +168,27 @@ def _to_mode(image: Image.Image, mode: Mode | None) -> Image.Image:
     return image if image.mode == target else image.convert(target)
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits, or of 32 bits whose values fit into 16, as 8 bits; with its transparent value in an alpha channel."""
+def _to_8_bit(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Gray of 12 or 16 bits, or of 32 bits whose values fit into 16, as 8 bits; its transparent value as an alpha channel.
+
+    `tags` are those of a TIFF file: Pillow neither scales 12 bits nor inverts deep gray in which 0 is white.
+    """
     values = np.asarray(image)
-    if values.dtype.kind == "i" and values.size and not 0 <= values.min() <= values.max() <= 65535:
+    if tags and values.dtype == np.int32 and _is_unsigned(tags):
+        values = values.view(np.uint32)
+    if values.size and not 0 <= values.min() <= values.max() <= 65535:
         raise ValueError(f"its values are from {values.min():,} to {values.max():,}, not from 0 to 65,535")
-    gray = Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    full = 4095 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 65535
+    scaled = ((values.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
+    gray = Image.fromarray(255 - scaled if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else scaled)
     key = image.info.get("transparency")
     if isinstance(key, int):
         gray.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     return gray
+
+
+def _is_unsigned(tags: Mapping[int, Any]) -> bool:
+    return tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)) == (1,)
 
 
 def _with_info(image: Image.Image, source: Image.Image) -> Image.Image:

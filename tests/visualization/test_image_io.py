@@ -55,11 +55,57 @@ DEEP = {
 }
 
 
+def tiff(bits: int, white: int, body: bytes, sample_format: int = 1) -> bytes:
+    """A gray TIFF of 64 x 64 values; `white` is its photometric interpretation: 0 where the value 0 is white."""
+    tags = {
+        256: 64,
+        257: 64,
+        258: bits,
+        259: 1,
+        262: white,
+        273: 8,
+        277: 1,
+        278: 64,
+        279: len(body),
+        339: sample_format,
+    }
+    table = b"".join(struct.pack("<HHII", tag, 4 if tag == 279 else 3, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(tags)) + table + bytes(4)
+
+
+def packed_12_bits(values: np.ndarray) -> bytes:
+    pairs = values.reshape(-1, 2).astype(np.uint32)
+    return (
+        np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
+        .astype("u1")
+        .tobytes()
+    )
+
+
+DEEP["tiff, 0 is white"] = tiff(16, 0, (65535 - RAMP).astype("<u2").tobytes())
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", None])
 @pytest.mark.parametrize("content", DEEP.values(), ids=DEEP)
 def test_gray_of_16_bits_is_scaled_alike_in_every_container(content: bytes, mode: image_io.Mode | None):
     got = decoded(content, mode)
     np.testing.assert_array_equal(got if mode != "RGB" else got[..., 0], GRAY)
+
+
+def test_a_tiff_of_12_bits_reaches_white():
+    twelve = RAMP >> 4
+    expected = (twelve.astype(np.uint32) * 255 + 2047) // 4095
+    np.testing.assert_array_equal(decoded(tiff(12, 1, packed_12_bits(twelve)), "L"), expected)
+
+
+def test_signed_gray_of_8_bits_is_refused_and_not_read_as_unsigned():
+    with pytest.raises(UnreadableItemError, match="signed"):
+        image_io.decode_image(tiff(8, 1, bytes(64 * 64), sample_format=2))
+
+
+def test_a_tiff_of_a_layout_that_is_not_read_is_not_only_said_to_be_damaged():
+    with pytest.raises(UnreadableItemError, match=r"damaged TIFF file, or its layout .* is not one that is read"):
+        image_io.decode_image(tiff(64, 1, bytes(8 * 64 * 64), sample_format=3))
 
 
 def test_a_pgm_of_10_bits_reaches_white():
