@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from inrflow_core import registry
@@ -364,3 +364,19 @@ def pixel_statistics(values: np.ndarray, noun: str, unit: str) -> list[tuple[str
         (f"Mean of {noun}", unit, np.array([one.mean() for one in values])),
         (f"Deviation within {noun}", unit, np.array([one.std() for one in values])),
     ]
+
+
+def psnr_of_each(
+    output: UInt8[np.ndarray, "N H W C"], original: UInt8[np.ndarray, "N H W C"]
+) -> Float64[np.ndarray, " N"]:
+    """10 log10(255^2 / mean squared difference) of each pair, in dB; equal images count as if one number differed by one
+    level: 48.13 dB + 10 log10(H W C)."""
+    return 10 * np.log10(255**2 * output[0].size / np.maximum(squared_differences(output, original), 1))
+
+
+def squared_differences(
+    output: UInt8[np.ndarray, "N H W C"], original: UInt8[np.ndarray, "N H W C"]
+) -> Int64[np.ndarray, " N"]:
+    """The sum of squared differences of each pair, in levels; one pair at a time."""
+    pairs = zip(output, original, strict=True)
+    return np.array([np.square(one.astype(np.int64) - other).sum() for one, other in pairs])

@@ -27,6 +27,7 @@ from inrflow_core.domains._contract import (
     batch_of,
     conditions,
     pixel_statistics,
+    psnr_of_each,
 )
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Orbit, Surface, Window
@@ -318,9 +319,9 @@ class Domain:
         return InputExample(image[None].copy())
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
-        """Peak signal-to-noise ratio in dB, peak 255: the mean over the views."""
-        errors = np.mean((output.astype(np.float64) - original) ** 2, axis=(-3, -2, -1))
-        return {"psnr": float(np.mean(10 * np.log10(255.0**2 / np.maximum(errors, 1e-10))))}
+        """Peak signal-to-noise ratio in dB, peak 255: the mean over the views, as `image` has it of each."""
+        views = (values.reshape(-1, *values.shape[-3:]) for values in (output, original))
+        return {"psnr": float(psnr_of_each(*views).mean())}
 
     def render(self, outputs: np.ndarray) -> Any:
         """A row of views for each scene; single views in a grid."""

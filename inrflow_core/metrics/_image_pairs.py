@@ -6,8 +6,9 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, UInt8
 
+from inrflow_core.domains import _contract
 from inrflow_core.errors import UsageError
 from inrflow_core.metrics._inputs import (
     GatherContext,
@@ -117,16 +118,5 @@ def means_without_each(values: Float64[np.ndarray, " N"], parts: int) -> Float64
 
 
 def psnr_of_each(pairs: Pairs) -> Float64[np.ndarray, " N"]:
-    """10 log10(255^2 / mean squared difference) of each pair, in dB; equal images count as if one number differed by one
-    level: 48.13 dB + 10 log10(H W C)."""
-    return 10 * np.log10(255**2 * pairs.samples[0].size / np.maximum(squared_differences(pairs), 1))
-
-
-def squared_differences(pairs: Pairs) -> Int64[np.ndarray, " N"]:
-    """The sum of squared differences of each pair, in levels."""
-    return np.array(
-        [
-            np.square(sample.astype(np.int64) - reference).sum()
-            for sample, reference in zip(pairs.samples, pairs.reference, strict=True)
-        ]
-    )
+    """PSNR of each pair, in dB; equal images count as if one number differed by one level."""
+    return _contract.psnr_of_each(pairs.samples, pairs.reference)

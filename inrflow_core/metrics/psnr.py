@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
+from inrflow_core.domains._contract import squared_differences
 from inrflow_core.metrics import _image_pairs
 from inrflow_core.metrics._image_pairs import (
     ImagePairSpec,
@@ -16,7 +17,6 @@ from inrflow_core.metrics._image_pairs import (
     checked,
     means_without_each,
     psnr_of_each,
-    squared_differences,
 )
 
 TITLE = "PSNR"
@@ -48,7 +48,7 @@ def jackknife_values(inputs: Pairs, protocol: str, parts: int) -> Float64[np.nda
 
 def remark(inputs: Pairs, protocol: str) -> str | None:
     """How many pairs are equal: their value is a bound and not measured."""
-    squares = squared_differences(inputs)
+    squares = squared_differences(inputs.samples, inputs.reference)
     count = int((squares == 0).sum())
     if count == 0:
         return None

@@ -46,12 +46,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_ASPECT = 4
 """Largest ratio of the sides; longer images are cropped to it before they are resized."""
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 """Endings of the files that are read from folders."""
-FOREIGN_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl")
-"""Endings of photographs in formats that are not read: named as unreadable rather than left out of a folder."""
+FOREIGN_SUFFIXES = (
+    *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".tga", ".psd", ".exr", ".pfm"),
+    *(".pam", ".pcx", ".dds", ".qoi", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+)
+"""Endings of images in formats that are not read: named as unreadable rather than left out of a folder."""
 MAX_BYTES = 1 << 30
 """Bytes of the largest image file."""
 HINT = "give a whole PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file"

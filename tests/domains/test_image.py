@@ -165,6 +165,15 @@ def test_an_input_file_is_reduced_as_prepared_images_are(tmp_path):
     np.testing.assert_array_equal(found, _image_decoding.pixels((tmp_path / "large.png").read_bytes(), 8))
 
 
+def test_equal_images_count_as_if_one_number_were_off_by_one_level():
+    zeros = np.zeros((6, 5, 3), dtype=np.uint8)
+    one_off = zeros.copy()
+    one_off[0, 0, 0] = 1
+    floor = 10 * np.log10(255**2 * 6 * 5 * 3)
+    found = [Domain(Config(6)).compare(zeros, other)["psnr"] for other in (zeros, one_off)]
+    assert found == pytest.approx([floor, floor])
+
+
 def test_a_shape_of_any_number_of_channels_is_described():
     assert describe_shape((96, 128, 3)) == "96 x 128 pixels, RGB"
     assert describe_shape((96, 128, -1)) == "96 x 128 pixels, -1 channels"

@@ -298,12 +298,12 @@ def test_an_absent_file_a_folder_and_a_pipe_are_distinguished(tmp_path: Path):
         image_io.read_image(tmp_path / "loop.png")
 
 
-@pytest.mark.parametrize("name", ["a.jfif", "b.JPG", "c.tiff", "d.pgm", "e.heic", "f.gif"])
+@pytest.mark.parametrize("name", ["a.jfif", "b.JPG", "c.tiff", "d.pgm", "e.heic", "f.gif", "g.NEF", "h.tga", "i.apng"])
 def test_names_of_images(name: str):
     assert image_io.is_image_name(name)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "b.eps", "c.npz", "png"])
+@pytest.mark.parametrize("name", ["a.txt", "b.eps", "c.npz", "d.svg", "png"])
 def test_names_of_other_files(name: str):
     assert not image_io.is_image_name(name)
 
