@@ -113,6 +113,14 @@ class DatasetIndex:
     """What a user should know, as a setting without effect."""
 
 
+def notes_on_unread(names: Sequence[str]) -> tuple[str, ...]:
+    """One note on files of formats that are not read, or none where there are none."""
+    if not names:
+        return ()
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    return (f"{len(names):,} files are of formats that are not read: {shown}{', ...' if names[3:] else ''}",)
+
+
 def source_not_found(
     name: str, source: Path, looked_for: str, files: Sequence[tuple[str, int]] | None = None
 ) -> MissingError:

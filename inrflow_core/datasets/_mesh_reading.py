@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from inrflow_core.datasets import _point_clouds
+from inrflow_core.datasets._contract import notes_on_unread
 from inrflow_core.errors import InrflowError, MissingError, UnreadableItemError
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.mesh_files import glb, obj, off, pieces, ply, stl
@@ -27,6 +29,11 @@ from inrflow_core.storage.source_files import list_files
 
 READERS = {".off": off.read, ".obj": obj.read, ".ply": ply.read, ".stl": stl.read, ".glb": glb.read}
 SUFFIXES = tuple(READERS)
+UNREAD = re.compile(
+    r"\.(gltf|fbx|dae|3ds|3mf|usd|usda|usdc|usdz|blend|x3d|wrl|vrml|amf|ctm|drc|mdl|ma|mb|max|stp|step|igs|iges|obj\.gz|ply\.gz|stl\.gz)$",
+    re.IGNORECASE,
+)
+"""Endings of meshes in formats that are not read: counted and named rather than left out."""
 LARGEST = 1 << 30
 """Bytes of a mesh file; a mesh in memory takes some times as much."""
 UNREADABLE = (
@@ -79,6 +86,11 @@ def files(source: Path, files: Sequence[tuple[str, int]], where: str = "") -> li
             hint="unpack archives first, or name another folder with `--source`",
         )
     return meshes
+
+
+def notes(files: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    """What a user should know of the files of a source: how many are meshes of formats that are not read."""
+    return notes_on_unread([name for name, _ in files if UNREAD.search(name)])
 
 
 def list_source(source: Path) -> tuple[Path, list[tuple[str, int]]]:

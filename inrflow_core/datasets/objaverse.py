@@ -92,6 +92,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         fingerprint=fingerprint(_mesh_identity.files_read(files)),
         normalization=_point_clouds.BOX | _stored_features.origin(config, "patches"),
         condition_bytes=_condition_bytes(config),
+        notes=_mesh_reading.notes(files),
     )
 
 

@@ -20,7 +20,14 @@ import numpy as np
 
 from inrflow_core import registry
 from inrflow_core.datasets import _archives, _stored_features, _structure_files
-from inrflow_core.datasets._contract import DatasetIndex, Example, Item, LeftOutCounter, source_not_found
+from inrflow_core.datasets._contract import (
+    DatasetIndex,
+    Example,
+    Item,
+    LeftOutCounter,
+    notes_on_unread,
+    source_not_found,
+)
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.proteins import residues, structure_reader
 from inrflow_core.proteins.structure import Structure
@@ -259,10 +266,7 @@ def _rejection(structure: Structure, config: Config) -> tuple[str, str] | None:
 
 def _notes(config: Config, left_out: LeftOutCounter, unread: Sequence[str]) -> tuple[str, ...]:
     """What a user should know: files that are not read, and a setting without effect."""
-    notes = []
-    if unread:
-        names = ", ".join(f"`{name}`" for name in unread[:3])
-        notes.append(f"{len(unread):,} files are of formats that are not read: {names}{', ...' if unread[3:] else ''}")
+    notes = [*notes_on_unread(unread)]
     if config.plddt is not None and 0 < config.plddt <= 1 and f"`plddt={config.plddt:g}`" not in left_out.counts:
         percent = f"`--set plddt={100 * config.plddt:g}`"
         notes.append(f"`plddt={config.plddt:g}` leaves out nothing: pLDDT is from 0 to 100 ({percent})")

@@ -6,6 +6,7 @@ Each mesh is scaled into a sphere of radius 0.5 about the origin. Cameras at 1.3
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,7 +76,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     folder, files = _mesh_reading.list_source(source)
     items = [Item(name, location=str(folder)) for name in _mesh_reading.files(source, files)]
     splits = _mesh_identity.split(folder, items, config.val, config.test)
-    return _posed_views.plan(splits, config.resolution, config.views, _mesh_identity.files_read(files))
+    plan = _posed_views.plan(splits, config.resolution, config.views, _mesh_identity.files_read(files))
+    return dataclasses.replace(plan, notes=_mesh_reading.notes(files))
 
 
 def read(item: Item, config: Config) -> Example:

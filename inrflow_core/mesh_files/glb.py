@@ -49,6 +49,8 @@ def read(content: bytes, fetch: Fetch | None) -> list[Piece]:
                     raise UnreadableItemError(f"it has more than {MOST:,} vertices and triangles")
                 vertices = _placed(document, primitive, number, worlds)
                 faces = _faces(document, primitive, len(vertices))
+                if skins is not None:
+                    _check_colors_are_still(_morphs(document, primitive, node))
                 found.append(Piece(vertices, faces, skins.of(primitive, len(vertices)) if skins else None))
     except IntegrityError as error:
         raise UnreadableItemError("its glTF document is damaged") from error
@@ -92,18 +94,29 @@ def _placed(
         raise UnreadableItemError("it has a surface without positions")
     node = document.tables.nodes[number]
     vertices = document.numbers(primitive.attributes["POSITION"], "VEC3").astype(np.float64)
-    assert node.mesh is not None
-    weights = node.weights or document.tables.meshes[node.mesh].weights or [0.0] * len(primitive.targets)
-    if any(weights) and len(weights) != len(primitive.targets):
-        raise UnreadableItemError("it has morph weights that do not fit its morph targets")
-    for weight, target in zip(weights, primitive.targets, strict=False):
-        if weight and "POSITION" in target:
+    for weight, target in _morphs(document, primitive, node):
+        if "POSITION" in target:
             moves = document.numbers(target["POSITION"], "VEC3")
             vertices += weight * gltf.one_for_each(moves, len(vertices))
     with np.errstate(all="ignore"):
         if node.skin is None:
             return vertices @ worlds[number][:3, :3].T + worlds[number][:3, 3]
         return _skinned(document, primitive, vertices, _joints(document, node.skin, worlds))
+
+
+def _morphs(document: gltf.Document, primitive: gltf.Primitive, node: gltf.Node) -> list[tuple[float, dict[str, int]]]:
+    """The morph targets that act, with their weights."""
+    assert node.mesh is not None
+    weights = node.weights or document.tables.meshes[node.mesh].weights or [0.0] * len(primitive.targets)
+    if any(weights) and len(weights) != len(primitive.targets):
+        raise UnreadableItemError("it has morph weights that do not fit its morph targets")
+    return [(weight, target) for weight, target in zip(weights, primitive.targets, strict=False) if weight]
+
+
+def _check_colors_are_still(morphs: list[tuple[float, dict[str, int]]]) -> None:
+    """Raise UnreadableItemError where a morph target that acts has colors or texture coordinates."""
+    if any(name.startswith(("COLOR_", "TEXCOORD_")) for _, target in morphs for name in target):
+        raise UnreadableItemError("it has morph targets of colors or texture coordinates")
 
 
 def _joints(document: gltf.Document, skin: int, worlds: Matrices) -> Float64[np.ndarray, "J 4 4"]:

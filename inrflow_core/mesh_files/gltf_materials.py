@@ -45,7 +45,10 @@ class Materials:
             colors = self._fractions(primitive.attributes["COLOR_0"], ("VEC3", "VEC4"), count)[:, :3].clip(0, 1) * 255
         if primitive.material is None:
             return Skin(of_vertices=colors, is_linear=True) if colors is not None else None
-        factor, info = _base_color(gltf.at(self._document.tables.materials, primitive.material))
+        material = gltf.at(self._document.tables.materials, primitive.material)
+        gltf.check_extensions(_table(material.get("extensions", {})))
+        factor, info = _base_color(material)
+        gltf.check_extensions(_table((info or {}).get("extensions", {})))
         texture = self._texture(info, primitive, count) if info is not None else None
         return Skin(of_vertices=colors, texture=texture, factor=factor, is_linear=True)
 

@@ -29,6 +29,8 @@ IGNORED = {
 FREE_FORM = {"cstype", "curv", "curv2", "surf", "bsp", "bzp", "cdc", "cdp", "res"}
 NUMBERS = {"v", "vt", "f", "fo"}
 """Statements of numbers, behind which a comment may stand."""
+NO_MATERIAL = ("", "None", "(null)")
+"""What exporters write behind `usemtl` for faces without a material."""
 BLOCK = 1 << 18
 """Words that are parsed at once."""
 REFUSED = {"call": "it calls other files", "csh": "it runs other programs", "usemap": "it has texture maps by `usemap`"}
@@ -236,6 +238,11 @@ def _materials(statements: _Statements, fetch: Fetch) -> dict[str, mtl.Material]
         for content in contents:
             materials |= mtl.read(content)
     used = set(statements.materials)
+    absent = sorted(
+        name for name, number in statements.names.items() if number in used and name not in (*materials, *NO_MATERIAL)
+    )
+    if absent and statements.libraries:
+        raise UnreadableItemError(f"its material files have no material `{absent[0]}`")
     return {
         name: mtl.loaded(material, fetch) for name, material in materials.items() if statements.names.get(name) in used
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrflow_core.datasets import mesh_folder
+from inrflow_core.datasets import mesh_folder, objaverse, views
 from inrflow_core.datasets._contract import Example
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.preparation import job as preparation_job
@@ -139,6 +139,19 @@ def test_classes_are_the_first_folders_and_splits_go_by_content(tmp_path: Path) 
     (tmp_path / removed).unlink()
     again = {item.name for item in mesh_folder.scan(tmp_path, mesh_folder.Config(classes=True, val=0.2)).splits["val"]}
     assert again == held_out - {removed}
+
+
+def test_meshes_of_formats_that_are_not_read_are_counted_and_named(tmp_path: Path) -> None:
+    for name in ("a.obj", "b.gltf", "c.FBX", "d/e.obj.gz", "f.usdz", "NOTES.txt", "g.mtl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    expected = "4 files are of formats that are not read: `b.gltf`, `c.FBX`, `d/e.obj.gz`, ..."
+    for plan in (
+        mesh_folder.scan(tmp_path, mesh_folder.Config()),
+        objaverse.scan(tmp_path, objaverse.Config(embedder="patches")),
+        views.scan(tmp_path, views.Config()),
+    ):
+        assert plan.notes == (expected,)
 
 
 def test_a_folder_without_meshes_says_what_was_looked_for(tmp_path: Path) -> None:

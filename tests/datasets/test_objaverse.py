@@ -382,6 +382,7 @@ def test_images_and_tokens_count_for_the_size_of_shards_and_for_the_disk(
 
 @pytest.mark.slow
 def test_workers_change_no_byte(source: Path, tmp_path: Path) -> None:
+    shutil.copy(source / "glbs/000-023/a.mtl", source)
     for number in range(259):
         shutil.copy(source / "glbs/000-023/wedge.obj", source / f"{number}.obj")  # 260 make two shards
     for workers in (1, 2):

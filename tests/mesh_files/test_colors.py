@@ -56,6 +56,19 @@ def test_options_of_a_texture_scale_move_and_clamp_it(tmp_path: Path, options: s
     assert first_color(tmp_path, textured(tmp_path, options)) == expected
 
 
+def test_a_material_that_the_material_files_do_not_define_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.mtl").write_text("newmtl red\nKd 1 0 0\n")
+    rows = "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nusemtl red\nf 1 2 3\n"
+    (tmp_path / "a.obj").write_text(f"{rows}usemtl blue\nf 1 3 4\n")
+    with pytest.raises(UnreadableItemError, match="no material `blue`"):
+        first_color(tmp_path, "a.obj")
+    for none in ("None", "(null)"):  # what exporters write for faces without a material
+        (tmp_path / "b.obj").write_text(f"{rows}usemtl {none}\nf 1 3 4\n")
+        body = _mesh_reading.load(tmp_path, "b.obj", with_colors=True)
+        shown = body.colors(np.arange(2), np.full((2, 3), 1 / 3)).round().astype(int).tolist()
+        assert sorted(shown) == [[190] * 3, RED]
+
+
 @pytest.mark.parametrize("options", ["-mm 0.2 1 ", "-t 0.1 0 0 ", "-cc on ", "-rotate 90 "])
 def test_options_that_are_not_applied_are_refused_by_name(tmp_path: Path, options: str) -> None:
     with pytest.raises(UnreadableItemError, match=f"option `{options.split()[0]}`"):

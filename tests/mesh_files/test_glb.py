@@ -163,6 +163,35 @@ def test_what_is_not_applied_is_refused_by_name(reason: str) -> None:
         refused(reason).read()
 
 
+def painted(case: str) -> Document:
+    """A red square with a color that is not applied."""
+    document = Document()
+    red = np.tile(np.array([[1, 0, 0]], np.float32), (4, 1))
+    if case == "morph":
+        document.square(targets=[{"COLOR_0": document.accessor(-red)}])
+        document.primitive["attributes"]["COLOR_0"] = document.accessor(red)
+        document.tables["meshes"][0]["weights"] = [1.0]
+        return document
+    document.square(material=0)
+    base: dict[str, Any] = {"baseColorFactor": [1, 0, 0, 1]}
+    document.tables["materials"] = [{"pbrMetallicRoughness": base}]
+    if case == "material":
+        document.tables["materials"][0]["extensions"] = {"VENDOR_paint": {}}
+    else:
+        base["baseColorTexture"] = {"index": 0, "extensions": {"VENDOR_paint": {}}}
+    return document
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [("material", "it uses VENDOR_paint"), ("texture", "it uses VENDOR_paint"), ("morph", "morph targets of colors")],
+)
+def test_colors_that_are_not_applied_are_refused_where_colors_are_read(case: str, reason: str) -> None:
+    assert len(painted(case).read()[0].faces) == 2
+    with pytest.raises(UnreadableItemError, match=reason):
+        painted(case).read(with_colors=True)
+
+
 def test_the_nodes_of_one_mesh_count_as_often_as_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     document = Document()
     document.square()
