@@ -68,6 +68,8 @@ def read_file(path: Path) -> np.ndarray:
             f"`{path}` holds {values.dtype} of shape {values.shape}, no cloud", hint="a cloud is float (P 3)"
         )
     values = np.asarray(values)
+    if values.shape[1] == 6 and np.abs(values[:, 3:]).max() > 1:
+        raise IntegrityError(f"`{path}` holds colors outside [-1, 1]", hint="scale them, or write it as .ply")
     if values.dtype.itemsize > 4 and ply_reader.is_far(values[:, :3]):
         return values.astype(np.float64)
     with np.errstate(over="ignore"):  # values too large for float32 become infinite, which `eval` rejects

@@ -22,6 +22,8 @@ from inrflow_core.storage import plain_file
 
 INVERSION_STEPS = 50
 """Default Heun steps each way, 200 evaluations in all. Digits are reconstructed exactly; with 20 steps at 53 dB or more."""
+READ = "name an image, a .ply cloud or a saved field"
+"""The remedy where an input file is of another kind."""
 
 
 def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputExample:
@@ -33,16 +35,13 @@ def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputE
         UsageError: the file is of another domain than the model; a camera cannot be there, or files have none.
     """
     if not path.is_file():
-        hint = "name an image, a .ply cloud or a saved field"
-        with plain_file.open_plain_file(path, hint=hint):  # says what else it is
-            raise MissingError(f"`{path}` does not exist", hint=hint)
+        with plain_file.open_plain_file(path, hint=READ):  # says what else it is
+            raise MissingError(f"`{path}` does not exist", hint=READ)
     domain = model.domain
     if not domain.accepts(path):
-        others = [one.NOUN for one in domain_classes() if one.NAME != domain.NAME and one.FILES is not None]
-        raise UsageError(
-            f"the model samples {domain.NOUN}, and `{path}` is not one of them",
-            hint=f"choose with `--run` a model of {' or '.join(others)}",
-        )
+        others = [one.NOUN for one in domain_classes() if one.accepts(path)]
+        hint = f"choose with `--run` a model of {' or '.join(others)}" if others else READ
+        raise UsageError(f"the model samples {domain.NOUN}, and `{path}` is not one of them", hint=hint)
     normalization = model.metadata.get("normalization") or {}
     if camera is None:
         return domain.read_input(path, normalization)

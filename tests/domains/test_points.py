@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from inrflow_core.domains._contract import batch_of
-from inrflow_core.domains.points import Config, Domain
-from inrflow_core.errors import UsageError
+from inrflow_core.domains.points import Config, Domain, read_file
+from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.sampling import invert
+from tests import tiny
 
 CLOUDS = np.random.default_rng(0).normal(size=(3, 500, 6)).astype(np.float32)
 SEEDS = torch.tensor([5, 6, 7])
@@ -98,3 +102,21 @@ def test_no_points_and_windows_are_refused() -> None:
 
 def test_the_reference_of_clouds_is_the_validation_split_as_in_the_papers() -> None:
     assert Domain.REFERENCE_SPLITS == ("val", "test", "train")
+
+
+def test_colors_of_an_array_are_from_minus_1_to_1_or_refused(tmp_path: Path) -> None:
+    colored = np.hstack([CLOUDS[0, :, :3], np.full((500, 3), 0.5, np.float32)])
+    np.save(tmp_path / "a.npy", colored)
+    np.testing.assert_array_equal(read_file(tmp_path / "a.npy"), colored)
+    np.save(tmp_path / "b.npy", colored * [1, 1, 1, 510, 510, 510])
+    with pytest.raises(IntegrityError, match=r"b.npy` holds colors outside \[-1, 1\]"):
+        read_file(tmp_path / "b.npy")
+
+
+def test_a_file_that_no_model_reads_is_refused_with_what_is_read(tmp_path: Path) -> None:
+    model = tiny.model(tiny.POINTS)
+    for name, hint in (("a.npy", "a .ply cloud"), ("a.png", "--run")):
+        (tmp_path / name).touch()
+        with pytest.raises(UsageError, match="samples point clouds") as refusal:
+            invert.read_input(model, tmp_path / name)
+        assert hint in (refusal.value.hint or "")
